@@ -1,0 +1,1 @@
+"""nnopt's configuration files, installed as the package ``nnopt.conf``."""

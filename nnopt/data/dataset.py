@@ -1,0 +1,65 @@
+"""The arrays that training sees: three parts of one dataset, and how their inputs are scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training, validation or test samples: rows of shared, possibly memory-mapped, arrays.
+
+    inputs: (M, C, H, W) uint8 images or (M, D) float32 features; never written to.
+    labels: (M,) int64 in 0..K-1; -1 marks a row whose class was not asked for.
+    rows:   (N,) int64, ascending: the samples that belong to this part. Two parts may share inputs.
+    """
+
+    inputs: np.ndarray
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What a network sees of an input x is ``x * scale + shift``.
+
+    scale, shift: float64, one number per channel (C,) for images or per feature (D,).
+    """
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset, split once for all: validation never shares a row with training or test.
+
+    sources: file (relative to data.root) -> SHA-256 of its bytes; empty for generated data. A tree
+    of images is one entry, its hash that of all names and contents in order.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    validation: Part | None
+    test: Part
+    normalization: Normalization
+    sources: dict[str, str]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: (C, H, W) or (D,)."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def is_image(self) -> bool:
+        """Are the samples images, (C, H, W)?"""
+        return len(self.input_shape) == 3

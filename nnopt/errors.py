@@ -1,0 +1,49 @@
+"""The errors a user meets: one line each, and an exit code per kind.
+
+The line says what is wrong, which key or file, the value seen, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class NnoptError(Exception):
+    """An error the user can act on; anything else that escapes is a bug in nnopt (exit code 1)."""
+
+    exit_code = 1
+    status = "failed"
+
+
+class ConfigError(NnoptError):
+    """Wrong key, type, value or combination, or wrong usage. Carries every problem found."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(NnoptError):
+    """A dataset's file is missing, damaged, or does not hold what it should."""
+
+    exit_code = 3
+
+
+class TrainingError(NnoptError):
+    """Training, or a check of it, failed."""
+
+    exit_code = 5
+
+
+class DivergedError(TrainingError):
+    """The loss became NaN or infinite."""
+
+    status = "diverged"
+
+
+class OutputError(NnoptError):
+    """A result cannot be written: disk, permission, or a folder already in use."""
+
+    exit_code = 6
