@@ -32,3 +32,32 @@ def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
     """A generator of its own for each (seed, stream, counters); at most three counters, each >= 0."""
     key = np.array(_key(seed, stream), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=_counter(counters)))
+
+
+class KeepMasks:
+    """Dropout masks of one layer, as a pure function of (seed, layer, step).
+
+    A unit is kept where 16 random bits are below ``round((1 - rate) · 65536)``: a quarter of the
+    random numbers that one float per unit would take. What is kept is scaled by the inverse of
+    that very probability, so the expectation is exact.
+    """
+
+    def __init__(self, seed: int, layer: str, rate: float) -> None:
+        self._philox = np.random.Philox(key=np.array(_key(seed, f"dropout/{layer}"), np.uint64))
+        self._state = self._philox.state
+        self._threshold = np.uint16(min(round((1 - rate) * 65536), 65535))
+        self.scale = 65536 / float(self._threshold)
+
+    def bits(self, step: int, count: int) -> NDArray[np.uint16]:
+        """16 random bits for each of ``count`` units."""
+        self._state["state"]["counter"][:] = _counter((step,))
+        self._state["buffer_pos"] = 4  # forget what was drawn ahead for another step
+        self._philox.state = self._state
+        return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
+
+    def draw(
+        self, step: int, shape: tuple[int, ...], out: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.bool_]:
+        """True where a unit is kept, in an array of ``shape``."""
+        bits = self.bits(step, int(np.prod(shape))).reshape(shape)
+        return np.less(bits, self._threshold, out=out)

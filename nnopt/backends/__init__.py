@@ -1,0 +1,104 @@
+"""The border between the training loop and a backend: a network, and a loader of its batches.
+
+The loop knows these methods and nothing else of a backend. Arrays cross it in PyTorch's layouts:
+weights (out, in), inputs (N, D) or (N, C, H, W), labels (N,), logits (N, K).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import Architecture
+from nnopt.data.batches import Crops
+from nnopt.data.dataset import Normalization, Part
+from nnopt.schema import Config
+
+DeviceArray = Any
+"""An array where the backend computes: np.ndarray or torch.Tensor."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What training steps left behind, read once an epoch so that a device is not made to wait.
+
+    losses: (steps,) mean loss of each batch, without penalties.
+    correct: samples classified rightly, in training mode; count: samples seen.
+    gradient_norm: L2 norm of the whole gradient, penalties included, before clipping, of the last
+    of these steps.
+    """
+
+    losses: NDArray[np.float64]
+    correct: int
+    count: int
+    gradient_norm: float
+
+
+class Loader(Protocol):
+    """Batches of one part of a dataset, gathered, augmented and normalized on the device."""
+
+    def train_batches(
+        self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
+    ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
+        """Inputs (N, ...) and labels (N,) in the order given: positions 0..len(part)-1. A batch is
+        valid until the next one is asked for."""
+        ...
+
+    def evaluation_batches(self) -> Iterator[DeviceArray]:
+        """Inputs in the part's own order, in batches of the backend's choice."""
+        ...
+
+
+class Network(Protocol):
+    """A network on its device, with its loss, penalties and optimizer."""
+
+    def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Set every parameter and running statistic, by full name."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[np.floating]]:
+        """Copies of every parameter and running statistic."""
+        ...
+
+    def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
+        """One optimizer update; ``step`` counts from 0 over the whole training and decides the
+        dropout masks."""
+        ...
+
+    def read_steps(self) -> StepRecord:
+        """The record of the steps since the last call, which is then forgotten."""
+        ...
+
+    def predict(self, x: DeviceArray) -> NDArray[np.floating]:
+        """Logits (N, K) in evaluation mode."""
+        ...
+
+
+class Backend(Protocol):
+    """What a backend's package offers."""
+
+    def build_network(self, architecture: Architecture, config: Config) -> Network: ...
+
+    def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader: ...
+
+
+def load_backend(name: str) -> Backend:
+    """The package of a backend; importing it is what imports torch, so it happens here and late."""
+    if name == "torch":
+        from nnopt.backends import pytorch
+
+        return pytorch
+    from nnopt.backends import numpy_scratch
+
+    return numpy_scratch
+
+
+def weight_decay(config: Config) -> float:
+    """The decoupled decay λ: as configured, or the optimizer's own default."""
+    if config.regularizer.weight_decay is not None:
+        return config.regularizer.weight_decay
+    return 0.01 if config.optimizer.name == "adamw" else 0.0

@@ -1,0 +1,88 @@
+"""The first weights: drawn once, in NumPy, and loaded by either backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import Architecture, PlacedLayer
+from nnopt.random import generator
+from nnopt.schema import InitializerConfig
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight (out, in) or (out, in, kh, kw)."""
+    receptive = math.prod(shape[2:])
+    return shape[1] * receptive, shape[0] * receptive
+
+
+def _normal(variance: Callable[[int, int], float]) -> Draw:
+    return lambda rng, shape: rng.standard_normal(shape) * math.sqrt(variance(*_fans(shape)))
+
+
+def _uniform(variance: Callable[[int, int], float]) -> Draw:
+    """U(-a, a) has variance a²/3."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        bound = math.sqrt(3 * variance(*_fans(shape)))
+        return rng.uniform(-bound, bound, shape)
+
+    return draw
+
+
+def _he(fan_in: int, fan_out: int) -> float:
+    return 2 / fan_in
+
+
+def _glorot(fan_in: int, fan_out: int) -> float:
+    return 2 / (fan_in + fan_out)
+
+
+def _lecun(fan_in: int, fan_out: int) -> float:
+    return 1 / fan_in
+
+
+INITIALIZERS: dict[str, Draw] = {
+    "he_normal": _normal(_he),
+    "he_uniform": _uniform(_he),
+    "glorot_normal": _normal(_glorot),
+    "glorot_uniform": _uniform(_glorot),
+    "lecun_normal": _normal(_lecun),
+    "lecun_uniform": _uniform(_lecun),
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "uniform": lambda rng, shape: rng.uniform(0, 1, shape),
+    "zeros": lambda rng, shape: np.zeros(shape),
+}
+"""Name -> draw(generator, shape). He et al. 2015 (arXiv:1502.01852), eq. 10; Glorot and Bengio
+2010, eq. 12 and 16; LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+
+
+def initial_arrays(
+    architecture: Architecture, config: InitializerConfig, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Full name -> first value of every parameter and running statistic, in float64.
+
+    Weights come from the configured distributions; biases and running means are 0, norm weights and
+    running variances 1. Each layer draws from its own stream, so a layer added or taken away
+    elsewhere leaves its weights as they were.
+    """
+    output = architecture.output_layer.name
+    arrays: dict[str, NDArray[np.float64]] = {}
+    for layer in architecture.walk():
+        draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
+        for key, shape in (layer.parameters | layer.statistics).items():
+            arrays[f"{layer.name}.{key}"] = _initial_array(layer, key, shape, draw, seed)
+    return arrays
+
+
+def _initial_array(
+    layer: PlacedLayer, key: str, shape: tuple[int, ...], draw: Draw, seed: int
+) -> NDArray[np.float64]:
+    if key == "weight" and len(shape) > 1:
+        return draw(generator(seed, f"initial/{layer.name}"), shape)
+    return np.ones(shape) if key in ("weight", "running_var") else np.zeros(shape)
