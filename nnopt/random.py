@@ -45,7 +45,7 @@ class KeepMasks:
     def __init__(self, seed: int, layer: str, rate: float) -> None:
         self._philox = np.random.Philox(key=np.array(_key(seed, f"dropout/{layer}"), np.uint64))
         self._state = self._philox.state
-        self._threshold = np.uint16(min(round((1 - rate) * 65536), 65535))
+        self._threshold = np.uint16(min(max(round((1 - rate) * 65536), 1), 65535))
         self.scale = 65536 / float(self._threshold)
 
     def bits(self, step: int, count: int) -> NDArray[np.uint16]:
