@@ -1,0 +1,265 @@
+"""What a run says: a live bar on a terminal, plain lines in a pipe, a summary, errors in one line.
+
+Talking never stops a training: if the reader of a pipe is gone, or the terminal was closed, the
+rest is dropped in silence. Characters the output's encoding lacks are shown as escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from nnopt.results.history import EpochRow
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+PLAIN_LINES = 20  # about so many epochs are told to a pipe
+REFRESH_SECONDS = 0.1  # between two updates of the live bar
+
+
+def note(message: str) -> None:
+    """Print one message on stdout."""
+    _Stream(sys.stdout).write_line(_visible(message))
+
+
+def error(message: str) -> None:
+    """Print ``nnopt: error: ...`` on stderr, one line per line of the message (one per problem)."""
+    for line in message.split("\n"):
+        _Stream(sys.stderr).write_line(f"nnopt: error: {_visible(line)}")
+
+
+def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
+    """Print what a run came to: names and values, then where its files lie.
+
+    A panel on a terminal, aligned lines in a pipe. Paths below the current folder are shown
+    relative to it.
+    """
+    stream = _Stream(sys.stdout)
+    files = {name: _short(path) for name, path in paths.items()}
+    if stream.is_terminal():
+        stream.rich().print(_panel(title, pairs, files))
+        return
+    width = max(map(len, [*pairs, *files]), default=0)
+    stream.write_line(_visible(title))
+    for name, value in (*pairs.items(), *files.items()):
+        stream.write_line(f"  {name:<{width}}  {_visible(value)}")
+
+
+class RunConsole:
+    """The progress of one training; a context manager around the loop.
+
+        with RunConsole(epochs, steps_per_epoch) as console:
+            ...
+            console.step(steps_done)         # as often as you like
+            console.epoch(row, best=True)    # once an epoch
+
+    epochs: at most so many. steps_per_epoch: optimizer steps in each. done: epochs that a resumed
+    training has behind it. Steps are counted from the first epoch.
+    """
+
+    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._done = done
+        self._stream = _Stream(sys.stdout)
+        self._bar: Progress | None = None
+        self._next_refresh = 0.0
+        self._every = -(-epochs // PLAIN_LINES)
+        self._told = True  # was the latest epoch printed?
+        self._latest = ""
+
+    def __enter__(self) -> RunConsole:
+        if self._stream.is_terminal():
+            self._bar = _progress_bar(self._stream.rich())
+            steps = self._epochs * self._steps_per_epoch
+            completed = self._done * self._steps_per_epoch
+            self._bar.add_task(
+                "", total=steps, completed=completed, epoch=self._counter(self._done), metrics=""
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if not self._told:  # the last epoch is always told, also if training stopped early
+            self._stream.write_line(self._latest)
+
+    def step(self, done_steps: int) -> None:
+        """So many optimizer steps are done. Costs nothing much: most calls only look at a clock."""
+        if self._bar is None or (now := time.monotonic()) < self._next_refresh:
+            return
+        self._next_refresh = now + REFRESH_SECONDS
+        epoch = min(done_steps // self._steps_per_epoch + 1, self._epochs)
+        self._bar.update(self._bar.task_ids[0], completed=done_steps, epoch=self._counter(epoch))
+        self._bar.refresh()
+
+    def epoch(self, row: EpochRow, best: bool) -> None:
+        """An epoch is done; ``best``: it has the best weights so far."""
+        metrics = (_metrics(row) + ("  best" if best else "")).rstrip()
+        self._latest = f"epoch {self._counter(row.epoch)}  {metrics}"
+        if self._bar is not None:
+            self._told = False  # the bar vanishes at the end; this line then stands in its place
+            self._bar.update(self._bar.task_ids[0], metrics=metrics)
+            self.step(row.step)
+            return
+        first, last = row.epoch == self._done + 1, row.epoch == self._epochs
+        self._told = first or last or row.epoch % self._every == 0
+        if self._told:
+            self._stream.write_line(self._latest)
+
+    def note(self, message: str) -> None:
+        """Print one message, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(_visible(message), markup=False, highlight=False)
+        else:
+            self._stream.write_line(_visible(message))
+
+    def _counter(self, epoch: int) -> str:
+        return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}"
+
+
+class _Stream:
+    """A text stream that takes every character and never fails; the file that rich writes to."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # None: the process was started with it closed
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write_line(self, line: str) -> None:
+        self.write(line + "\n")
+        self.flush()
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            with self._dropping():
+                self._stream.write(shown)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with self._dropping():
+                self._stream.flush()
+
+    def is_terminal(self) -> bool:
+        """Can lines be drawn over? Not in a pipe, a file or an editor's dumb terminal."""
+        return self.isatty() and os.environ.get("TERM") != "dumb"
+
+    def isatty(self) -> bool:
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError("the stream is closed")
+        return self._stream.fileno()
+
+    def rich(self) -> Console:
+        """Rich's console on this stream. It honours NO_COLOR, and draws in ASCII if it must."""
+        from rich.console import Console
+
+        return Console(file=cast(TextIO, self), force_terminal=True)
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        """Swallow the failure of a write, and send all that is still to be written to nowhere."""
+        try:
+            yield
+        except ValueError:  # written to after close()
+            self._stream = None
+        except OSError:
+            # The descriptor itself is turned to /dev/null: else the interpreter's own flush at exit
+            # would meet the broken pipe again, complain, and end with exit code 120.
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+
+
+def _progress_bar(console: Console) -> Progress:
+    """Two lines, so that 60 columns are enough: the bar with the time left, and the metrics."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class TwoLines(Progress):
+        def get_renderables(self) -> Any:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                yield _coloured(task.fields["metrics"]) if task.fields["metrics"] else Text("")
+
+    return TwoLines(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        auto_refresh=False,  # no thread: the loop says when
+        transient=True,
+        expand=True,
+    )
+
+
+def _coloured(metrics: str) -> Text:
+    from rich.text import Text
+
+    text = Text(metrics, no_wrap=True, overflow="ellipsis", style="cyan")
+    text.highlight_words(["loss", "train", "val", "lr"], style="dim")
+    text.highlight_words(["best"], style="bold green")
+    return text
+
+
+def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> Any:
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")  # a long path is broken, not cut: it can still be copied
+    for name, value in pairs.items():
+        grid.add_row(Text(name), Text(_visible(value), style="bold"))
+    if pairs and files:
+        grid.add_row("", "")
+    for name, value in files.items():
+        grid.add_row(Text(name), Text(_visible(value), style="cyan"))
+    return Panel(grid, title=Text(_visible(title), style="bold"), expand=False, padding=(0, 1))
+
+
+def _metrics(row: EpochRow) -> str:
+    """Loss, accuracies and learning rate, each beginning in the same column every time."""
+    parts = [f"loss {row.train_loss:<8.4g}", f"train {row.train_accuracy:.4f}"]
+    if row.validation_accuracy is not None:
+        parts.append(f"val {row.validation_accuracy:.4f}")
+    return "  ".join([*parts, f"lr {row.lr:<8.3g}"])
+
+
+def _short(path: Path) -> str:
+    with suppress(ValueError, OSError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)
+
+
+def _visible(text: str) -> str:
+    """Line breaks, control characters (terminals obey them) and lone surrogates as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,124 @@
+"""What a result depends on besides its configuration: versions, commit, machine, threads.
+
+Nothing here names the host or its user, so that results can be published as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nnopt
+
+MIB = 2**20
+
+
+def versions() -> dict[str, str]:
+    """Name -> version. PyTorch's only if it took part: this never imports it."""
+    found = {
+        "python": platform.python_version(),
+        "nnopt": nnopt.__version__,
+        "numpy": np.__version__,
+        "hydra-core": importlib.metadata.version("hydra-core"),
+    }
+    if "torch" in sys.modules:
+        found["torch"] = importlib.metadata.version("torch")
+    return found
+
+
+def git_state() -> dict[str, str | bool] | None:
+    """The commit and whether tracked files differ from it ("dirty"); None outside a repository.
+
+    The repository is nnopt's own when it runs from a checkout, else the current folder's: the
+    project that uses nnopt.
+    """
+    checkout = Path(nnopt.__file__).resolve().parents[1]
+    folder = checkout if (checkout / ".git").exists() else Path.cwd()
+    # Inside a git hook these point at the repository being committed to, whatever -C says.
+    inherited = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+    environment = {key: value for key, value in os.environ.items() if key not in inherited}
+    # One call tells both. It takes no lock on the index, for many runs may ask at once.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
+    command += ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    lines = answer.stdout.splitlines()
+    commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), "")
+    if not commit or commit == "(initial)":
+        return None
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def machine() -> dict[str, str | int | None]:
+    """Processor, logical cores (of the machine, and those this process may use), system, memory."""
+    return {
+        "cpu": _cpu_model(),
+        "logical_cores": os.cpu_count(),
+        "usable_cores": _usable_cores(),
+        "platform": platform.platform(),
+        "memory_mb": _memory_mb(),
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """The most resident memory this process held so far, in MiB (2**20 bytes)."""
+    # getrusage's figure on Linux outlives exec: it may be that of the larger program which started
+    # this one. The kernel's high-water mark of this very address space is the right number.
+    with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
+    return None
+
+
+def blas_info() -> dict[str, Any] | None:
+    """NumPy's matrix library, its version and its threads now; None if threadpoolctl sees none."""
+    from threadpoolctl import threadpool_info
+
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    libraries.sort(
+        key=lambda library: "numpy" not in library["filepath"]
+    )  # torch may bring its own
+    if not libraries:
+        return None
+    first = libraries[0]
+    return {
+        "library": first["internal_api"],
+        "version": first["version"],
+        "threads": first["num_threads"],
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int | None:
+    """Those a container or ``taskset`` leaves."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _memory_mb() -> int | None:
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+    return None

@@ -1,0 +1,152 @@
+"""``metrics.csv``: one row per epoch, the same columns in every run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from nnopt.errors import DataError
+from nnopt.results.files import output_error, shown
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What one epoch did.
+
+    epoch: 1 for the first; step: optimizer steps since the start of training; lr: of the last step.
+    train_loss, train_accuracy: means over the epoch's training samples as they were trained on.
+    validation_loss, validation_accuracy: after the epoch; None without validation data.
+    penalty: the L1 and L2 terms, part of the training objective but of neither loss column.
+    gradient_norm: L2 norm over all parameters, before clipping. seconds: of wall time, this epoch.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    penalty: float
+    gradient_norm: float
+    seconds: float
+
+
+METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
+_INTEGERS = {"epoch", "step"}
+_OPTIONAL = {"validation_loss", "validation_accuracy"}
+
+
+class MetricsFile:
+    """Appends rows to a new ``metrics.csv``; a context manager that closes it.
+
+    A row reaches the file in a single ``os.write`` to a descriptor in append mode and is synced
+    before ``append`` returns. If the disk takes only a part of it, the file is cut back to the row
+    before, so it always ends at a whole row. Raises OutputError, also if the file exists already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._length = 0  # bytes of whole rows
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise output_error("write", path, error) from error
+        try:
+            self._write(_line(METRICS_COLUMNS))
+        except BaseException:
+            self.close()
+            with suppress(OSError):
+                path.unlink()
+            raise
+
+    def append(self, row: EpochRow) -> None:
+        """Write one epoch, every number in full precision: reading it back gives the same bits."""
+        self._write(_line(map(_cell, astuple(row))))
+
+    def close(self) -> None:
+        """Close the file; more than once does no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        try:
+            if (written := os.write(self._descriptor, line)) < len(line):
+                # The disk took a part; writing the rest now says why it did not take all.
+                os.write(self._descriptor, line[written:])
+            os.fsync(self._descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._length)
+            raise output_error("write", self.path, error, len(line)) from error
+        self._length += len(line)
+
+
+def read_metrics(path: Path) -> list[EpochRow]:
+    """The rows of a ``metrics.csv``; a last line without its line end is still being written.
+
+    Raises DataError if the file is missing, has other columns, or a cell is no number.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+    whole_lines = text[: text.rfind("\n") + 1]
+    reader = csv.reader(io.StringIO(whole_lines, newline=""))
+    header = next(reader, [])
+    if tuple(header) != METRICS_COLUMNS:
+        raise DataError(
+            f"{shown(path)} is no metrics file of nnopt: its columns are {','.join(header)!r}, "
+            f"expected {','.join(METRICS_COLUMNS)!r}"
+        )
+    return [_row(path, reader.line_num, cells) for cells in reader]
+
+
+def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
+    if len(cells) != len(METRICS_COLUMNS):
+        raise DataError(
+            f"{shown(path)}, line {line}: {len(cells)} cells, expected {len(METRICS_COLUMNS)}"
+        )
+    values: dict[str, float | None] = {}
+    for column, cell in zip(METRICS_COLUMNS, cells, strict=True):
+        try:
+            if cell == "" and column in _OPTIONAL:
+                values[column] = None
+            else:
+                values[column] = int(cell) if column in _INTEGERS else float(cell)
+        except ValueError:
+            raise DataError(
+                f"{shown(path)}, line {line}: {column} is {cell!r}, expected a number"
+            ) from None
+    return EpochRow(**values)  # type: ignore[arg-type]  # types follow the columns, checked above
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    # repr is the shortest text that reads back as the same float64.
+    return repr(int(value)) if isinstance(value, int) else repr(float(value))
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    """Names and numbers hold neither commas nor quotes: CSV needs nothing more than this."""
+    return (",".join(cells) + "\n").encode("ascii")
