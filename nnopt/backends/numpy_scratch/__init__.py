@@ -1,0 +1,17 @@
+"""The NumPy backend: every gradient derived and written out."""
+
+from nnopt.architecture.network import Architecture
+from nnopt.backends.numpy_scratch.loader import NumpyLoader
+from nnopt.backends.numpy_scratch.network import NumpyNetwork
+from nnopt.data.dataset import Normalization, Part
+from nnopt.schema import Config
+
+
+def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:
+    """A network without weights yet: ``load`` them."""
+    return NumpyNetwork(architecture, config)
+
+
+def build_loader(part: Part, normalization: Normalization, config: Config) -> NumpyLoader:
+    """Batches of one part of a dataset."""
+    return NumpyLoader(part, normalization, config)

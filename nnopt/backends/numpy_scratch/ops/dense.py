@@ -1,0 +1,42 @@
+"""The dense (fully connected) layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
+
+
+def dense_forward(
+    x: Array, weight: Array, bias: Array | None = None, *, buffer: Buffer = new
+) -> tuple[Array, tuple[Array, Array, bool]]:
+    """y = x Wᵀ + b, for each row of x.
+
+    x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
+    """
+    y = buffer("y", (x.shape[0], weight.shape[0]), x.dtype)
+    np.matmul(x, weight.T, out=y)
+    if bias is not None:
+        np.add(y, bias, out=y)
+    return y, (x, weight, bias is not None)
+
+
+def dense_backward(
+    g: Array, saved: tuple[Array, Array, bool], wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array | None, ...]:
+    """With g = dL/dy of shape (N, out):
+
+    dL/dx = g W  (N, in)      dL/dW = gᵀ x  (out, in)      dL/db = Σₙ gₙ  (out,)
+    """
+    x, weight, has_bias = saved
+    d_x = None
+    if wanted[0]:
+        d_x = np.matmul(g, weight, out=buffer("d_x", x.shape, x.dtype))
+    d_weight = np.matmul(g.T, x, out=buffer("d_weight", weight.shape, x.dtype))
+    if not has_bias:
+        return d_x, d_weight
+    d_bias = np.add.reduce(g, axis=0, out=buffer("d_bias", g.shape[1:], x.dtype))
+    return d_x, d_weight, d_bias
+
+
+DENSE = Op(dense_forward, dense_backward, ("x", "weight", "bias"))

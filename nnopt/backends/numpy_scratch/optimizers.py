@@ -1,0 +1,161 @@
+"""Update rules, in order of complexity. Each is written for flat slices of all parameters at once:
+
+    w: parameters, g: their gradient (only read), state: the rule's own slices, lr: learning rate,
+    step: the number of this update, from 1, a and b: working space, two slices.
+
+The whole vector is walked in pieces that stay in the processor's cache, since what an update costs
+is memory traffic, not arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnopt.backends.numpy_scratch.ops import Array
+from nnopt.schema import (
+    AdagradConfig,
+    AdamConfig,
+    MomentumConfig,
+    OptimizerVariant,
+    RmspropConfig,
+    SgdConfig,
+)
+
+State = Sequence[Array]
+
+PIECE = 16384
+"""Elements: 64 kB in float32, so that the five or so slices of a rule fit into a level-2 cache."""
+
+
+def sgd(
+    config: SgdConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """w ← w - lr·g (Robbins and Monro 1951)."""
+    np.multiply(g, lr, out=a)
+    np.subtract(w, a, out=w)
+
+
+def momentum(
+    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """v ← μ·v + g;  w ← w - lr·v (Polyak 1964; as in PyTorch, lr is outside v)."""
+    (v,) = state
+    np.multiply(v, config.momentum, out=v)
+    np.add(v, g, out=v)
+    np.multiply(v, lr, out=a)
+    np.subtract(w, a, out=w)
+
+
+def nesterov(
+    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """v ← μ·v + g;  w ← w - lr·(g + μ·v) (Sutskever et al. 2013; in the form of PyTorch)."""
+    (v,) = state
+    np.multiply(v, config.momentum, out=v)
+    np.add(v, g, out=v)
+    np.multiply(v, config.momentum, out=a)
+    np.add(a, g, out=a)
+    np.multiply(a, lr, out=a)
+    np.subtract(w, a, out=w)
+
+
+def adagrad(
+    config: AdagradConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """s ← s + g²;  w ← w - lr·g / (√s + ε) (Duchi et al. 2011)."""
+    (s,) = state
+    np.multiply(g, g, out=a)
+    np.add(s, a, out=s)
+    np.sqrt(s, out=a)
+    np.add(a, config.epsilon, out=a)
+    np.multiply(g, lr, out=b)
+    np.divide(b, a, out=a)
+    np.subtract(w, a, out=w)
+
+
+def rmsprop(
+    config: RmspropConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε) (Tieleman and Hinton 2012, lecture 6.5)."""
+    (s,) = state
+    np.multiply(s, config.rho, out=s)
+    np.multiply(g, 1 - config.rho, out=a)
+    np.multiply(a, g, out=a)
+    np.add(s, a, out=s)
+    np.sqrt(s, out=a)
+    np.add(a, config.epsilon, out=a)
+    np.multiply(g, lr, out=b)
+    np.divide(b, a, out=a)
+    np.subtract(w, a, out=w)
+
+
+def adam(
+    config: AdamConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+) -> None:
+    """m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  m̂ = m/(1-β₁ᵗ);  ŝ = s/(1-β₂ᵗ);
+    w ← w - lr·m̂ / (√ŝ + ε) (Kingma and Ba 2015, algorithm 1)."""
+    m, s = state
+    np.multiply(m, config.beta1, out=m)
+    np.multiply(g, 1 - config.beta1, out=a)
+    np.add(m, a, out=m)
+    np.multiply(s, config.beta2, out=s)
+    np.multiply(g, 1 - config.beta2, out=a)
+    np.multiply(a, g, out=a)
+    np.add(s, a, out=s)
+    np.sqrt(s, out=a)
+    np.multiply(a, 1 / math.sqrt(1 - config.beta2**step), out=a)
+    np.add(a, config.epsilon, out=a)
+    np.multiply(m, lr / (1 - config.beta1**step), out=b)
+    np.divide(b, a, out=a)
+    np.subtract(w, a, out=w)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update rule and the number of vectors it remembers between steps."""
+
+    update: Callable[..., None]
+    memories: int
+
+
+OPTIMIZERS: dict[str, Rule] = {
+    "sgd": Rule(sgd, 0),
+    "momentum": Rule(momentum, 1),
+    "nesterov": Rule(nesterov, 1),
+    "adagrad": Rule(adagrad, 1),
+    "rmsprop": Rule(rmsprop, 1),
+    "adam": Rule(adam, 2),
+    "adamw": Rule(adam, 2),  # its weight decay is decoupled, as everybody's is here
+}
+
+
+class Optimizer:
+    """One rule over the flat vector of all parameters, of which the slice ``decayed`` shrinks by
+    decoupled weight decay: w ← (1 - lr·λ) w (Loshchilov and Hutter 2019, algorithms 1 and 2)."""
+
+    def __init__(
+        self, config: OptimizerVariant, parameters: Array, decayed: slice, weight_decay: float
+    ) -> None:
+        self.config = config
+        self.steps = 0
+        self._rule = OPTIMIZERS[config.name]
+        self._memories = [np.zeros_like(parameters) for _ in range(self._rule.memories)]
+        self._scratch = np.empty((2, min(PIECE, parameters.size)), parameters.dtype)
+        self._decayed = decayed
+        self._weight_decay = weight_decay
+
+    def step(self, parameters: Array, gradient: Array, lr: float) -> None:
+        """Update ``parameters`` in place."""
+        self.steps += 1
+        if self._weight_decay:
+            parameters[self._decayed] *= 1 - lr * self._weight_decay
+        for start in range(0, parameters.size, PIECE):
+            piece = slice(start, start + PIECE)
+            w = parameters[piece]
+            state = [memory[piece] for memory in self._memories]
+            a, b = self._scratch[:, : w.size]
+            self._rule.update(self.config, w, gradient[piece], state, lr, self.steps, a, b)
