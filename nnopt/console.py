@@ -82,9 +82,8 @@ class RunConsole:
             self._bar = _progress_bar(self._stream.rich())
             steps = self._epochs * self._steps_per_epoch
             completed = self._done * self._steps_per_epoch
-            self._bar.add_task(
-                "", total=steps, completed=completed, epoch=self._counter(self._done), metrics=""
-            )
+            epoch = self._counter(min(self._done + 1, self._epochs))
+            self._bar.add_task("", total=steps, completed=completed, epoch=epoch, metrics="")
             self._bar.start()
         return self
 

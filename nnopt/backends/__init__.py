@@ -81,13 +81,17 @@ class Network(Protocol):
 class Backend(Protocol):
     """What a backend's package offers."""
 
+    def check_backend(self, config: Config) -> list[str]:
+        """What stands against ``config.backend`` on this machine, one line a problem."""
+        ...
+
     def build_network(self, architecture: Architecture, config: Config) -> Network: ...
 
     def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader: ...
 
 
 def load_backend(name: str) -> Backend:
-    """The package of a backend; importing it is what imports torch, so it happens here and late."""
+    """The package of a backend; torch is imported once one of its functions is called."""
     if name == "torch":
         from nnopt.backends import pytorch
 

@@ -7,6 +7,11 @@ from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
 
+def check_backend(config: Config) -> list[str]:
+    """Nothing stands against NumPy: what it needs, nnopt needs anyway."""
+    return []
+
+
 def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:
     """A network without weights yet: ``load`` them."""
     return NumpyNetwork(architecture, config)

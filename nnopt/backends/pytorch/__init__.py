@@ -1,0 +1,70 @@
+"""The PyTorch backend: the same records, losses and update rules, on any device.
+
+This file imports PyTorch only when one of its functions is called, so that an absent PyTorch or
+device can be reported like any other mistake in the configuration.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnopt.architecture.network import Architecture
+from nnopt.data.dataset import Normalization, Part
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+
+if TYPE_CHECKING:
+    from nnopt.backends.pytorch.loader import TorchLoader
+    from nnopt.backends.pytorch.network import TorchNetwork
+
+
+def check_backend(config: Config) -> list[str]:
+    """What stands against ``config.backend`` on this machine, one line a problem; empty if nothing.
+
+    An absent device is a problem and never a reason to compute somewhere else.
+    """
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
+        return [
+            f"backend.name = 'torch': PyTorch does not load ({error}); "
+            "run: pip install 'nnopt[torch]', or set backend=numpy"
+        ]
+    device, dtype = config.backend.device, config.backend.dtype
+    available = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        count = torch.accelerator.device_count()
+        available += [str(kind), *(f"{kind}:{index}" for index in range(count))]
+    if device not in available:
+        return [
+            f"backend.device = {device!r}: PyTorch {torch.__version__} has no such device here; "
+            f"available: {', '.join(available)}"
+        ]
+    if device.startswith("mps") and dtype == "float64":
+        return [
+            "backend.dtype = 'float64': backend.device = 'mps' computes in float32 only; "
+            "set backend.dtype=float32 or backend.device=cpu"
+        ]
+    return []
+
+
+def build_network(architecture: Architecture, config: Config) -> TorchNetwork:
+    """A network without weights yet: ``load`` them. Raises ConfigError as ``check_backend``."""
+    _require(config)
+    from nnopt.backends.pytorch.network import TorchNetwork
+
+    return TorchNetwork(architecture, config)
+
+
+def build_loader(part: Part, normalization: Normalization, config: Config) -> TorchLoader:
+    """Batches of one part of a dataset. Raises ConfigError as ``check_backend``."""
+    _require(config)
+    from nnopt.backends.pytorch.loader import TorchLoader
+
+    return TorchLoader(part, normalization, config)
+
+
+def _require(config: Config) -> None:
+    if problems := check_backend(config):
+        raise ConfigError(problems)

@@ -1,0 +1,155 @@
+"""A network in PyTorch: modules, loss, penalties, clipping, update. No step waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnopt.architecture.network import Architecture, penalized
+from nnopt.backends import StepRecord, weight_decay
+from nnopt.backends.pytorch.modules import Dropout, sequence
+from nnopt.backends.pytorch.optimizers import build_optimizer
+from nnopt.schema import Config
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (N, K), labels (N,)) -> mean loss of the batch."""
+
+
+def cross_entropy(label_smoothing: float) -> Loss:
+    """-Σₖ tₖ log softmax(z)ₖ with t the label, a share of it spread evenly over the classes."""
+    return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+
+
+def hinge(classes: int) -> Loss:
+    """Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999); PyTorch divides it by K."""
+    return lambda logits, y: F.multi_margin_loss(logits, y) * classes
+
+
+class TorchNetwork:
+    """See ``nnopt.backends.Network`` for what the methods promise."""
+
+    def __init__(self, architecture: Architecture, config: Config) -> None:
+        if config.backend.threads:
+            torch.set_num_threads(config.backend.threads)
+        regularizer = config.regularizer
+        dtype = getattr(torch, config.backend.dtype)
+        module = sequence(architecture.layers, config)
+        self.module = module.to_empty(device=config.backend.device).to(dtype)
+        self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
+        named = dict(self.module.named_parameters())
+        self._parameters = list(named.values())
+        self._penalized: list[Tensor] = [
+            parameter for name, parameter in named.items() if penalized(name, regularizer.decay_all)
+        ]
+        self._regularizer = regularizer
+        self._weight_decay = weight_decay(config)
+        self._optimizer = build_optimizer(self._parameters, config.optimizer)
+        self._loss = (
+            hinge(architecture.classes)
+            if config.loss == "hinge"
+            else cross_entropy(regularizer.label_smoothing)
+        )
+        self._steps = StepSums()
+        self._gradient_norm: Tensor | None = None
+
+    def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        with torch.no_grad():
+            for name, tensor in self.module.state_dict().items():
+                tensor.copy_(torch.tensor(arrays[name]))
+
+    def arrays(self) -> dict[str, NDArray[np.floating]]:
+        state = self.module.state_dict()
+        return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
+
+    def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
+        if not self.module.training:
+            self.module.train()
+        for dropout in self._dropouts:
+            dropout.step = step
+        for parameter in self._parameters:
+            parameter.grad = None
+        logits = self.module(x)
+        loss = self._loss(logits, y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._steps.add(loss.detach(), logits.detach(), y)
+        self._update(lr)
+
+    def read_steps(self) -> StepRecord:
+        norm = self._gradient_norm
+        if norm is None:
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        steps, self._steps = self._steps, StepSums()
+        return steps.record(float(norm))
+
+    @torch.inference_mode()
+    def predict(self, x: Tensor) -> NDArray[np.floating]:
+        if self.module.training:
+            self.module.eval()
+        logits: NDArray[np.floating] = self.module(x).cpu().numpy()
+        return logits
+
+    @torch.no_grad()
+    def _update(self, lr: float) -> None:
+        """Penalties, clipping, decoupled weight decay, then the optimizer, in this order."""
+        self._add_penalty_gradients()
+        if largest := self._regularizer.grad_clip:
+            self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
+        if self._weight_decay:
+            torch._foreach_mul_(self._penalized, 1 - lr * self._weight_decay)
+        self._optimizer.param_groups[0]["lr"] = lr
+        self._optimizer.step()
+
+    def _add_penalty_gradients(self) -> None:
+        """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
+        l1, l2 = self._regularizer.l1, self._regularizer.l2
+        if not (l1 or l2):
+            return
+        gradients = [p.grad for p in self._penalized if p.grad is not None]
+        if l2:
+            torch._foreach_add_(gradients, self._penalized, alpha=l2)
+        if l1:
+            torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
+
+
+FOLD = 256
+"""Steps whose logits are kept before their right answers are counted, all in one operation."""
+
+
+class StepSums:
+    """Losses and right answers of many steps, counted on the device and brought over only when
+    they are read: reading every step would make Python wait for the device every step."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._correct: Tensor | int = 0
+        self._count = 0
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
+        """Remember a step; y must not be overwritten afterwards."""
+        self._losses.append(loss)
+        self._logits.append(logits)
+        self._labels.append(y)
+        if len(self._logits) == FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        logits, labels = torch.cat(self._logits), torch.cat(self._labels)
+        self._correct = self._correct + (logits.argmax(dim=1) == labels).sum()
+        self._count += len(labels)
+        self._logits.clear()
+        self._labels.clear()
+
+    def record(self, gradient_norm: float) -> StepRecord:
+        """Waits for the device."""
+        if self._logits:
+            self._fold()
+        losses = torch.stack(self._losses).cpu().numpy() if self._losses else np.zeros(0)
+        return StepRecord(losses.astype(np.float64), int(self._correct), self._count, gradient_norm)

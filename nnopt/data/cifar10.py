@@ -1,0 +1,174 @@
+"""CIFAR-10 (Krizhevsky 2009), from its official binary version or its Python version.
+
+A binary file is 10,000 records of one label byte and 3x32x32 pixel bytes: the red plane, the green,
+the blue. The Python version holds the same as a pickled dictionary. It is read by an unpickler that
+can build nothing but plain containers and NumPy arrays of bytes, so it cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.data.files import missing, read, sha256
+from nnopt.data.published import CIFAR10
+from nnopt.data.source import (
+    Decoded,
+    Source,
+    channel_statistics,
+    check_labels,
+    check_official,
+    stat_lines,
+)
+from nnopt.errors import DataError
+from nnopt.results.files import shown
+
+IMAGES_PER_FILE = 10_000
+PIXELS = 3 * 32 * 32
+FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
+PYTHON_FOLDER = "cifar-10-batches-py"
+
+
+def locate(root: Path) -> Source:
+    """The binary version under ``root``, else the Python version. Raises DataError if incomplete."""
+    names = [name for files in FILES.values() for name in files]
+    folder = root / CIFAR10.folder
+    if not folder.exists() and (root / PYTHON_FOLDER).exists():
+        folder = root / PYTHON_FOLDER
+        paths = {name: folder / name.removesuffix(".bin") for name in names}
+    else:
+        paths = {name: folder / name for name in names}
+    for name, path in paths.items():
+        if not path.exists() and not path.is_symlink():
+            raise missing(CIFAR10, root, name)
+    return Source(
+        name=CIFAR10.name,
+        place=str(folder),
+        fingerprint=partial(stat_lines, paths.values()),
+        decode=partial(_decode, paths),
+    )
+
+
+def _decode(paths: dict[str, Path]) -> Decoded:
+    parts: dict[str, tuple[np.ndarray, NDArray[np.int64]]] = {}
+    sources: dict[str, str] = {}
+    notes: list[str] = []
+    for part, files in FILES.items():
+        count = len(files) * IMAGES_PER_FILE
+        images = np.empty((count, *CIFAR10.shape), dtype=np.uint8)
+        labels = np.empty(count, dtype=np.int64)
+        for index, name in enumerate(files):
+            path = paths[name]
+            content = read(path)
+            sources[f"{path.parent.name}/{path.name}"] = sha256(content)
+            parse = parse_binary if path.suffix == ".bin" else parse_python
+            records = parse(content, path)
+            # Both versions hold the same records, so one list of checksums serves both.
+            notes += check_official(CIFAR10, name, sha256(records.data))
+            check_labels(records[:, 0], len(CIFAR10.classes), shown(path))
+            rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
+            images[rows] = records[:, 1:].reshape(-1, *CIFAR10.shape)
+            labels[rows] = records[:, 0]
+        parts[part] = images, labels
+    mean, std = channel_statistics(parts["train"][0])
+    return Decoded(CIFAR10.classes, parts, sources, mean, std, tuple(notes))
+
+
+def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """The records of a binary file: (N, 1 + 3072), label first. Raises DataError."""
+    expected = IMAGES_PER_FILE * (1 + PIXELS)
+    if len(content) != expected:
+        kind = "truncated" if len(content) < expected else "too long"
+        raise DataError(
+            f"{shown(path)} is {kind}: {len(content):,} bytes, expected {expected:,}; delete the "
+            "folder and fetch it again"
+        )
+    return np.frombuffer(content, dtype=np.uint8).reshape(IMAGES_PER_FILE, 1 + PIXELS)
+
+
+def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """The records of a pickled file, laid out like a binary one. Raises DataError."""
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # whatever a damaged or hostile pickle makes of itself
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{shown(path)} is damaged or no CIFAR-10 batch: {reason}") from error
+    if not isinstance(batch, dict):
+        raise DataError(f"{shown(path)} holds a {type(batch).__name__}, expected a dictionary")
+    pixels, labels = (_value(batch, key, path) for key in ("data", "labels"))
+    shape = (IMAGES_PER_FILE, PIXELS)
+    array = getattr(pixels, "array", None)
+    if not isinstance(pixels, _Bytes) or array is None or array.shape != shape:
+        found = type(pixels).__name__ if array is None else f"an array {array.shape}"
+        raise DataError(f"{shown(path)}: data is {found}, expected an array {shape} of bytes")
+    if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
+        raise DataError(f"{shown(path)}: labels is no list of {IMAGES_PER_FILE:,} numbers")
+    for index, label in enumerate(labels):
+        if type(label) is not int or not 0 <= label < len(CIFAR10.classes):
+            raise DataError(
+                f"{shown(path)}: label {label!r} at index {index:,}; allowed are 0 to "
+                f"{len(CIFAR10.classes) - 1}"
+            )
+    return np.concatenate([np.array(labels, dtype=np.uint8)[:, None], array], axis=1)
+
+
+def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
+    """Python 2 wrote byte strings as keys, Python 3 writes strings."""
+    for spelling in (key.encode(), key):
+        if spelling in batch:
+            return batch[spelling]
+    raise DataError(f"{shown(path)} has no key {key!r}; its keys are {list(batch)}")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds plain containers, numbers, strings and arrays of bytes, and nothing else.
+
+    A pickle names the functions that rebuild its objects; here each name stands for one of ours, so
+    not even NumPy's own C code sees what the file asks for.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return lambda *_: _Bytes()
+        if (module, name) == ("numpy", "ndarray"):
+            return None  # only ever an argument of _reconstruct
+        if (module, name) == ("numpy", "dtype"):
+            return _ByteType
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
+
+
+class _ByteType:
+    """Stands for ``np.dtype("u1")``, the only type admitted."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it holds numbers of type {code!r}, expected 'u1'")
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and the like: a byte has none."""
+
+
+class _Bytes:
+    """Stands for an array of bytes; ``array`` is the array once the pickle has told its contents."""
+
+    array: NDArray[np.uint8]
+
+    def __setstate__(self, state: tuple[object, tuple[int, ...], object, object, bytes]) -> None:
+        _version, shape, _type, is_fortran, content = state
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
+
+
+def _latin1(text: object, encoding: object) -> bytes:
+    """How Python 3 writes bytes in the pickle protocols of Python 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+    return text.encode("latin1")

@@ -1,0 +1,78 @@
+"""Points in the plane, made from a seed: spiral arms, two half moons, two circles.
+
+The training part and the test part have the same form, their noise comes from different streams.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.data.source import Decoded
+from nnopt.random import generator
+from nnopt.schema import SpiralConfig, TwoClassConfig
+
+TWIST = 4.0  # radians that an arm turns from the centre to its end
+INNER_RADIUS = 0.5  # of the smaller circle
+
+Points = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Coordinates (M, 2) and class numbers (M,), class after class."""
+
+
+def generate(config: SpiralConfig | TwoClassConfig) -> Decoded:
+    """The training and the test part that ``config`` describes."""
+    if isinstance(config, SpiralConfig):
+        names = tuple(f"arm {k + 1}" for k in range(config.classes))
+        parts = {part: _spiral(config, part) for part in ("train", "test")}
+    elif config.name == "moons":
+        names = ("upper", "lower")
+        parts = {part: _moons(config, part) for part in ("train", "test")}
+    else:
+        names = ("outer", "inner")
+        parts = {part: _circles(config, part) for part in ("train", "test")}
+    return Decoded(classes=names, parts=parts, sources={})
+
+
+def _random(config: SpiralConfig | TwoClassConfig, part: str) -> np.random.Generator:
+    return generator(config.seed, f"{config.name}/{part}")
+
+
+def _spiral(config: SpiralConfig, part: str) -> Points:
+    """Arm k at radius r in (0, 1] has the angle 2 pi k / K + 4 r + noise.
+
+    After the example of CS231n (Karpathy, "Minimal neural network case study").
+    """
+    radius = np.arange(1, config.points + 1) / config.points
+    start = 2 * np.pi * np.arange(config.classes)[:, None] / config.classes
+    noise = _random(config, part).normal(0, 1, (config.classes, config.points)) * config.noise
+    angle = start + TWIST * radius + noise
+    return _points([radius * np.sin(angle), radius * np.cos(angle)])
+
+
+def _moons(config: TwoClassConfig, part: str) -> Points:
+    """The upper half of a unit circle, and a lower half that reaches into it."""
+    angle = np.linspace(0, np.pi, config.points)
+    x = np.stack([np.cos(angle), 1 - np.cos(angle)])
+    y = np.stack([np.sin(angle), 0.5 - np.sin(angle)])
+    return _points(_noisy(x, y, config, part))
+
+
+def _circles(config: TwoClassConfig, part: str) -> Points:
+    """A unit circle, and one of half its radius inside."""
+    angle = 2 * np.pi * np.arange(config.points) / config.points
+    radius = np.array([[1.0], [INNER_RADIUS]])
+    return _points(_noisy(radius * np.cos(angle), radius * np.sin(angle), config, part))
+
+
+def _noisy(
+    x: NDArray[np.float64], y: NDArray[np.float64], config: TwoClassConfig, part: str
+) -> NDArray[np.float64]:
+    return np.stack([x, y]) + config.noise * _random(config, part).normal(0, 1, (2, *x.shape))
+
+
+def _points(coordinates: list[NDArray[np.float64]] | NDArray[np.float64]) -> Points:
+    """From coordinates (2, K, points) to a list of points and their classes."""
+    grid = np.asarray(coordinates)
+    _, classes, points = grid.shape
+    labels = np.repeat(np.arange(classes), points)
+    return grid.reshape(2, -1).T.astype(np.float32, order="C"), labels

@@ -1,0 +1,120 @@
+"""What every source of data is read into, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.data.files import unreadable
+from nnopt.data.published import Published, owner
+from nnopt.errors import DataError
+
+CHUNK = 1_000  # images per step of a pass over all pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A source's whole arrays, before any of its rows are chosen.
+
+    parts: "train", and "test" and "valid" where the source has them -> inputs (M, C, H, W) uint8 or
+        (M, D) float32, and labels (M,) int64 in 0..K-1.
+    sources: see ``Dataset.sources``.
+    mean, std: per channel (C,) of all training images, in pixel values 0..255; empty for features.
+    notes: what the user should be told each time the data are used.
+    """
+
+    classes: tuple[str, ...]
+    parts: Mapping[str, tuple[np.ndarray, NDArray[np.int64]]]
+    sources: Mapping[str, str]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset lies on disk and how to read it.
+
+    place: names the files and the options they are read with; equal for equal ones.
+    fingerprint: changes when the files do, as far as that can be seen without reading them.
+    decode: reads everything; takes as long as it takes. Raises DataError.
+    """
+
+    name: str
+    place: str
+    fingerprint: Callable[[], str]
+    decode: Callable[[], Decoded] = field(repr=False)
+
+
+def stat_lines(paths: Iterable[Path]) -> str:
+    """One line per file: name, size, and times of the last change, in nanoseconds.
+
+    The second time (ctime) also moves when a program sets the first one back.
+    """
+    lines = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        lines.append(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+    return "\n".join(lines)
+
+
+def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+    """Raise DataError, with the first bad index and value, unless all labels lie in 0..classes-1."""
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        raise DataError(
+            f"{where}: label {labels[bad[0]]} at index {bad[0]:,} ({len(bad):,} such labels); "
+            f"allowed are 0 to {classes - 1}"
+        )
+
+
+def check_official(published: Published, file: str, sha256: str) -> list[str]:
+    """A warning if a file is not the published one; DataError if it is another published one.
+
+    MNIST and Fashion-MNIST have the same file names and shapes: only the contents tell them apart.
+    """
+    known = published.sha256.get(file)
+    if sha256 == known:
+        return []
+    found = owner(sha256)
+    if found is not None:
+        other, other_file = found
+        raise DataError(
+            f"{published.relative(file)} holds {other.name}'s {other_file}; put the right file "
+            f"there, or choose dataset={other.name}"
+        )
+    return [
+        f"{published.relative(file)} is not the published file: SHA-256 {sha256}, "
+        f"published {known}; results are not comparable with others'"
+    ]
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, exact: integer sums over a histogram.
+
+    images: (M, C, H, W) uint8. With n pixels of a channel, S = sum of x, Q = sum of x²:
+    mean = S / n and variance = (n Q - S²) / n², where numerators are Python integers.
+    """
+    channels = images.shape[1]
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(images), CHUNK):
+        for channel in range(channels):
+            pixels = images[start : start + CHUNK, channel].ravel()
+            histogram[channel] += np.bincount(pixels, minlength=256)
+    mean, std = [], []
+    for counts in histogram.tolist():
+        n = sum(counts)
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(total / n)
+        std.append(math.sqrt(n * squares - total * total) / n)
+    return tuple(mean), tuple(std)

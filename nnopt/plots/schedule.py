@@ -1,0 +1,38 @@
+"""The learning rate against the epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.plots import style
+
+MOST_POINTS = 2000  # more than the picture has columns
+
+
+def plot_schedule(
+    learning_rates: NDArray[np.float64], steps_per_epoch: int, path: Path, title: str
+) -> None:
+    """The learning rate of every optimizer step.
+
+    learning_rates: (steps,), the first step's first. Drawn on a logarithmic scale if most of it
+    spans more than two decades; rates of 0 are then left out. Raises OutputError.
+    """
+    rates = np.asarray(learning_rates, dtype=np.float64)
+    shown = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), MOST_POINTS)).astype(np.int64))
+    with style.drawing(path, 6.4, 3.6, title) as figure:
+        axes = style.panel(figure, 0.95, 0.6, 5.15, 2.45)
+        marker = "o" if len(shown) == 1 else ""
+        axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
+        style.few_ticks(axes.xaxis, 8)
+        style.few_ticks(axes.yaxis)
+        # A cosine spends its last few steps many decades below the rest, and would be drawn as a
+        # cliff; so the lowest tenth has no say.
+        positive = np.sort(rates[rates > 0])
+        if style.spans_decades(positive[len(positive) // 10 :]):
+            style.decades(axes.yaxis)
+        else:
+            axes.set_ylim(bottom=0)
+        style.label(axes, "epoch", "learning rate", left=0.75)

@@ -1,0 +1,184 @@
+"""The look all plots share, and how a figure becomes a file, fast.
+
+Figures are drawn straight on the Agg canvas, without pyplot and its global state. What makes
+matplotlib slow is measuring text to find room for it, so margins are given in inches, titles and
+axis labels have fixed places, and formulas are not typeset ("$" is an ordinary character).
+
+Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; line styles and
+markers tell the same in grey.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.results.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+DPI = 110
+CHARACTERS_PER_INCH = 9  # of a title, on average
+
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
+PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")  # 11, prime to 8 colours
+
+INK, FAINT, GRID = "#222222", "#6B6B6B", "#DDDDDD"
+
+# Tried in this order for each character; those that are not installed are left out.
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Micro Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+)
+
+STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titley": 1.03,  # a fixed place: else every text of the axes is measured first
+    "axes.titlepad": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def drawing(path: Path, width: float, height: float, title: str = "") -> Iterator[Figure]:
+    """A figure of so many inches, to be filled, then written to ``path`` as a PNG.
+
+    The title takes the uppermost 0.45 inches, from the left. Raises OutputError.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says, the plots look the same
+        matplotlib.rcParams.update(cast(dict[Any, Any], STYLE))
+        matplotlib.rcParams["font.family"] = _installed_fonts()
+        figure = Figure((width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        if title:
+            most = int(width * CHARACTERS_PER_INCH)
+            y = 1 - 0.15 / height
+            figure.text(
+                0.15 / width, y, readable(title, most), va="top", fontsize=12, weight="bold"
+            )
+        yield figure
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
+    write_bytes(path, png.getvalue())
+
+
+def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes whose frame lies so many inches from the figure's lower left corner."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.42) -> None:
+    """Axis labels, so many inches left of and below the frame."""
+    frame = axes.get_position()
+    across, up = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
+    axes.set_xlabel(x)
+    axes.xaxis.set_label_coords(0.5, -below / (frame.height * up))
+    axes.set_ylabel(y)
+    axes.yaxis.set_label_coords(-left / (frame.width * across), 0.5)
+
+
+def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
+    """Round ticks, at most so many intervals."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    axis.set_major_locator(MaxNLocator(most, integer=integer, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spans_decades(values: NDArray[np.float64]) -> bool:
+    """Does the largest positive value exceed the smallest more than a hundredfold?"""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return bool(len(positive) and positive.max() / 100 > positive.min())
+
+
+def decades(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers, 0.001 rather than a typeset power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis._set_axes_scale("log", nonpositive="mask")  # type: ignore[attr-defined]
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+
+
+def readable(text: str, most: int | None = None) -> str:
+    """``text`` as the fonts at hand can show it, in at most so many characters.
+
+    Characters without a glyph become their code, like \\u732b.
+    """
+    if not text.isascii() or not text.isprintable():
+        text = "".join(c if _has_glyph(c) else ascii(c)[1:-1] for c in text)
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def rgb(colour: str) -> NDArray[np.float64]:
+    """Red, green and blue in 0..1 of a colour like "#0072B2"."""
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+@cache
+def _installed_fonts() -> list[str]:
+    from matplotlib.font_manager import fontManager
+
+    present = {font.name for font in fontManager.ttflist}
+    return [name for name in FONTS if name in present]
+
+
+@cache
+def _charmaps() -> list[Collection[int]]:
+    """For each font, the codes of the characters it has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    names = _installed_fonts()
+    return [get_font(findfont(FontProperties(family=name))).get_charmap() for name in names]
+
+
+def _has_glyph(character: str) -> bool:
+    code = ord(character)
+    return character.isprintable() and any(code in charmap for charmap in _charmaps())

@@ -1,0 +1,66 @@
+"""Everything that can be refused before a run has a folder: device, data, architecture, batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnopt import data
+from nnopt.architecture.builders import build
+from nnopt.architecture.layers import BatchNorm
+from nnopt.architecture.network import Architecture
+from nnopt.backends import load_backend
+from nnopt.data.dataset import Dataset
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+from nnopt.training.loop import Length
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works on."""
+
+    dataset: Dataset
+    architecture: Architecture
+    length: Length
+
+
+def prepare(config: Config) -> Prepared:
+    """Load the data and place the layers.
+
+    Raises ConfigError (device absent, layers that do not fit, impossible batches) or DataError.
+    """
+    if problems := load_backend(config.backend.name).check_backend(config):
+        raise ConfigError(problems)
+    dataset = data.load(config.dataset, config.data, config.seed)
+    architecture = build(
+        config.architecture, config.regularizer, dataset.input_shape, len(dataset.classes)
+    )
+    if problems := _problems(config, dataset, architecture):
+        raise ConfigError(problems)
+    return Prepared(dataset, architecture, Length.of(config, len(dataset.train)))
+
+
+def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> list[str]:
+    """Combinations of the configuration with the data that cannot work."""
+    samples, size = len(dataset.train), config.batch_size
+    problems = []
+    if config.last_batch == "drop" and samples < size:
+        problems.append(
+            f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
+            "samples; set last_batch=keep or a smaller batch_size"
+        )
+    norms = [x.name for x in architecture.walk() if isinstance(x.record, BatchNorm)]
+    last = samples % size if config.last_batch == "keep" else 0
+    if norms and (size == 1 or last == 1):
+        mend = f"batch_size={size + 1}" if size == 1 else "last_batch=drop or another batch_size"
+        problems.append(
+            f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
+            f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
+        )
+    augmentation = config.regularizer.augmentation
+    if not dataset.is_image and (augmentation.crop or augmentation.flip):
+        problems.append(
+            f"regularizer.augmentation needs images, but the samples of {dataset.name} have the "
+            f"shape {dataset.input_shape}"
+        )
+    return problems

@@ -1,0 +1,189 @@
+"""The training loop: epochs of batches, a look at the validation data, the best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import penalized
+from nnopt.backends import Loader, Network
+from nnopt.data.batches import draw_crops, epoch_order
+from nnopt.data.dataset import Dataset
+from nnopt.results.history import EpochRow
+from nnopt.results.metrics import penalty
+from nnopt.schema import Config
+from nnopt.training.early_stopping import EarlyStopping
+from nnopt.training.evaluation import Evaluation, evaluate
+from nnopt.training.schedules import Plateau, Schedule, build_schedule
+
+Arrays = Mapping[str, NDArray[np.floating]]
+
+
+@dataclass
+class Training:
+    """What training has come to; up to date after every epoch, so that an interruption loses at
+    most the epoch in progress.
+
+    last, best: parameters and statistics at the end of the last epoch whose weights were finite,
+    and where the validation metric was best (epoch 0: before training).
+    learning_rates: of every step taken.
+    diverged_at: the step whose loss was not finite, or None.
+    """
+
+    last: Arrays
+    best: Arrays
+    best_epoch: int = 0
+    best_validation_loss: float | None = None
+    best_validation_accuracy: float | None = None
+    history: list[EpochRow] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    stopped_early: bool = False
+    diverged_at: int | None = None
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long training lasts: derived once, from the sizes of the data."""
+
+    steps_per_epoch: int
+    steps: int
+    epochs: int
+
+    @classmethod
+    def of(cls, config: Config, samples: int) -> Length:
+        """samples: in the training part."""
+        size = config.batch_size
+        per_epoch = samples // size if config.last_batch == "drop" else math.ceil(samples / size)
+        steps = min(config.epochs * per_epoch, config.steps or math.inf)
+        return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))
+
+
+class Loop:
+    """One training: ``run`` yields after every epoch, with ``training`` up to date."""
+
+    def __init__(
+        self,
+        network: Network,
+        dataset: Dataset,
+        loaders: tuple[Loader, Loader | None],
+        config: Config,
+        report_step: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        initial = network.arrays()
+        self.training = Training(last=initial, best=initial)
+        self.length = Length.of(config, len(dataset.train))
+        self._network = network
+        self._dataset = dataset
+        self._train_loader, self._validation_loader = loaders
+        self._config = config
+        self._report_step = report_step
+        self._schedule: Schedule = build_schedule(
+            config.schedule, config.optimizer.lr, self.length.steps_per_epoch, self.length.steps
+        )
+        self._plateau = Plateau(config.schedule)
+        self._stopping = EarlyStopping(config.early_stopping)
+        self._step = 0
+
+    def run(self) -> Iterator[tuple[EpochRow, bool]]:
+        """Train; after each epoch yield its row and whether its weights are the best so far."""
+        for epoch in range(1, self.length.epochs + 1):
+            started = time.perf_counter()
+            stop = self._train_epoch(epoch)
+            row = self._finish_epoch(epoch, started)
+            if row is None:
+                return
+            self.training.history.append(row)
+            yield row, self.training.best_epoch == epoch
+            if stop or self._stopping.should_stop(epoch, self._step):
+                self.training.stopped_early = True
+                return
+
+    def _train_epoch(self, epoch: int) -> bool:
+        """All batches of one epoch; True if a look in between says to stop."""
+        config, check_every = self._config, self._config.early_stopping.check_every
+        self._sizes: list[int] = []
+        for x, y in self._batches(epoch):
+            lr = self._schedule(self._step) * self._plateau.factor
+            self._network.train_step(x, y, lr, self._step)
+            self._step += 1
+            self._sizes.append(len(y))
+            self.training.learning_rates.append(lr)
+            self._report_step(self._step)
+            if self._step == self.length.steps:
+                break
+            if check_every is not None and self._step % check_every == 0:
+                self._look(epoch)
+                if self._stopping.should_stop(epoch - 1, self._step):
+                    return True
+        return False
+
+    def _batches(self, epoch: int) -> Iterator[tuple[object, NDArray[np.int64]]]:
+        config, samples = self._config, len(self._dataset.train)
+        order = epoch_order(config.seed, epoch, samples)
+        if config.last_batch == "drop":
+            order = order[: samples - samples % config.batch_size]
+        augmentation = config.regularizer.augmentation
+        crops = draw_crops(config.seed, epoch, len(order), augmentation.crop, augmentation.flip)
+        return self._train_loader.train_batches(order, config.batch_size, crops)
+
+    def _finish_epoch(self, epoch: int, started: float) -> EpochRow | None:
+        """The epoch's row of metrics, or None if training has diverged."""
+        training = self.training
+        record = self._network.read_steps()
+        arrays = self._network.arrays()
+        first = self._step - len(record.losses)
+        if not np.isfinite(record.losses).all():
+            training.diverged_at = first + int(np.flatnonzero(~np.isfinite(record.losses))[0]) + 1
+            return None
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            training.diverged_at = self._step
+            return None
+        training.last = arrays
+        validation = self._look(epoch)
+        if validation is None:
+            training.best, training.best_epoch = arrays, epoch
+        else:
+            self._plateau.look(self._stopping.badness(validation.loss, validation.accuracy))
+        return EpochRow(
+            epoch=epoch,
+            step=self._step,
+            lr=training.learning_rates[-1],
+            train_loss=float(np.average(record.losses, weights=self._sizes)),
+            train_accuracy=record.correct / record.count,
+            validation_loss=None if validation is None else validation.loss,
+            validation_accuracy=None if validation is None else validation.accuracy,
+            penalty=self._penalty(arrays),
+            gradient_norm=record.gradient_norm,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _look(self, epoch: int) -> Evaluation | None:
+        """Evaluate on the validation data and keep the weights if they are the best so far."""
+        part, loader = self._dataset.validation, self._validation_loader
+        if part is None or loader is None:
+            return None
+        result = evaluate(self._network, loader, part.labels[part.rows], self._config.loss)
+        badness = self._stopping.badness(result.loss, result.accuracy)
+        if self._stopping.look(badness, epoch, self._step):
+            self.training.best = self._network.arrays()
+            self.training.best_epoch = epoch
+            self.training.best_validation_loss = result.loss
+            self.training.best_validation_accuracy = result.accuracy
+        return result
+
+    def _penalty(self, arrays: Arrays) -> float:
+        """The value of the L1 and L2 penalties at the end of the epoch."""
+        regularizer = self._config.regularizer
+        if not (regularizer.l1 or regularizer.l2):
+            return 0.0
+        weights = [
+            array
+            for name, array in arrays.items()
+            if penalized(name, regularizer.decay_all) and "running_" not in name
+        ]
+        return penalty(weights, regularizer.l1, regularizer.l2)

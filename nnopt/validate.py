@@ -1,0 +1,274 @@
+"""From the composed YAML to a ``Config``: every key, type, range and combination checked.
+
+All problems are found in one pass and reported together; nothing is imported, loaded or written
+before a configuration has passed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args, get_origin
+
+from nnopt.errors import ConfigError
+from nnopt.schema import VARIANTS, Config
+
+CHOICES = ("experiment", "ablation")
+"""Keys of the composed configuration that only say which files it was made of."""
+
+
+def read_config(container: Mapping[str, Any]) -> Config:
+    """The typed configuration of one point.
+
+    container: the composed and resolved YAML, without Hydra's own part.
+    Raises ConfigError with every problem found.
+    """
+    reader = _Reader()
+    plain = {key: value for key, value in container.items() if key not in CHOICES}
+    config = reader.read_record(Config, plain, "")
+    if not reader.problems:
+        reader.problems += cross_field_problems(config)
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return typing.cast(Config, config)
+
+
+def unknown_key(key: str, known: typing.Iterable[str]) -> str:
+    """The line about a key that does not exist, with the nearest that does."""
+    known = list(known)
+    leaves = {name.rpartition(".")[2]: name for name in known}
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    close = close or [
+        leaves[leaf]
+        for leaf in difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.7)
+    ]
+    if close:
+        return f"unknown key {key!r}; did you mean {close[0]!r}?"
+    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f"unknown key {key!r}; known here: {', '.join(siblings or sorted(leaves))}"
+
+
+def known_keys(container: Mapping[str, Any]) -> list[str]:
+    """Every dotted key that the schema allows, given the names chosen in ``container``."""
+    return list(_keys_of(Config, container, ""))
+
+
+def _keys_of(record: type, container: Any, prefix: str) -> typing.Iterator[str]:
+    for name in _types_of(record):
+        key = prefix + name
+        yield key
+        inner = _record_at(record, name, container.get(name) if _is_map(container) else None)
+        if inner is not None:
+            nested = container.get(name, {}) if _is_map(container) else {}
+            yield from _keys_of(inner, nested, f"{key}.")
+
+
+def _record_at(record: type, name: str, value: Any) -> type | None:
+    """The dataclass that the field ``name`` holds, or None where it holds a plain value."""
+    if record is Config and name in VARIANTS:
+        variants = VARIANTS[name]
+        chosen = value.get("name") if _is_map(value) else None
+        return variants.get(chosen) if isinstance(chosen, str) else None
+    kind = _types_of(record)[name]
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+@lru_cache(maxsize=None)
+def _types_of(record: type) -> dict[str, Any]:
+    return {f.name: typing.get_type_hints(record)[f.name] for f in fields(record)}
+
+
+class _Reader:
+    """Reads records, collecting problems; what it returns is only valid if there are none."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def read_record(self, record: type, container: Any, where: str) -> Any:
+        prefix = f"{where}." if where else ""
+        if not _is_map(container):
+            self.problems.append(f"{where} = {container!r}: needs a group of keys, such as "
+                                 f"{', '.join(_types_of(record))}")
+            return None
+        known = _types_of(record)
+        for key in container:
+            if key not in known:
+                all_keys = [prefix + name for name in known]
+                self.problems.append(unknown_key(f"{prefix}{key}", all_keys))
+        values = {}
+        for spec in fields(record):
+            key = prefix + spec.name
+            if spec.name not in container or container[spec.name] == "???":
+                self.problems.append(f"the key {key!r} is missing; set it with {key}=...")
+                continue
+            value = container[spec.name]
+            if record is Config and spec.name in VARIANTS:
+                values[spec.name] = self.read_variant(spec.name, value)
+            else:
+                values[spec.name] = self.read_value(known[spec.name], value, key, spec.metadata)
+        return record(**values) if set(values) == set(known) else None
+
+    def read_variant(self, group: str, container: Any) -> Any:
+        """A group whose dataclass is found by its ``name``."""
+        variants = VARIANTS[group]
+        name = container.get("name") if _is_map(container) else container
+        if not isinstance(name, str) or name not in variants:
+            close = difflib.get_close_matches(str(name), variants, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            self.problems.append(f"{group}.name = {name!r}: {hint}known: {', '.join(variants)}")
+            return None
+        return self.read_record(variants[name], container, group)
+
+    def read_value(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
+        """A value of the type ``kind``: a plain one, a choice, a list, a record, or null."""
+        if isinstance(kind, type) and is_dataclass(kind):
+            return self.read_record(kind, value, key)
+        origin, arguments = get_origin(kind), get_args(kind)
+        optional = origin in (types.UnionType, typing.Union) and type(None) in arguments
+        if optional:
+            if value is None:
+                return None
+            rest = [x for x in arguments if x is not type(None)]
+            if len(rest) == 1:
+                return self.read_value(rest[0], value, key, bounds)
+            kind = typing.Union[tuple(rest)]  # noqa: UP007
+            origin, arguments = typing.Union, tuple(rest)
+        if origin is Literal:
+            return self._read_choice(arguments, value, key)
+        if origin is tuple:
+            return self._read_list(arguments[0], value, key, bounds)
+        if kind is Any:
+            return value
+        kinds = arguments if origin in (types.UnionType, typing.Union) else (kind,)
+        return self._read_plain(kinds, value, key, bounds, optional)
+
+    def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str) -> Any:
+        if value in choices and isinstance(value, str):
+            return value
+        close = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(choices)}")
+        return None
+
+    def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
+        if not isinstance(value, list | tuple):
+            self.problems.append(f"{key} = {value!r}: needs a list, such as [{value}]")
+            return None
+        return tuple(
+            self.read_value(kind, item, f"{key}[{index}]", bounds)
+            for index, item in enumerate(value)
+        )
+
+    def _read_plain(
+        self, kinds: tuple[Any, ...], value: Any, key: str, bounds: Mapping[str, Any], optional: bool
+    ) -> Any:
+        if isinstance(value, bool) and bool not in kinds:
+            matched = None
+        elif float in kinds and isinstance(value, int | float):
+            matched = float(value)
+        else:
+            matched = value if isinstance(value, kinds) else None
+        if matched is None:
+            names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+            wanted = " or ".join([names[k] for k in kinds] + (["null"] if optional else []))
+            hint = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+            self.problems.append(f"{key} = {value!r}: needs {wanted}{hint}")
+        elif isinstance(matched, int | float) and not isinstance(matched, bool):
+            self._check_range(matched, key, bounds)
+        return matched
+
+    def _check_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> None:
+        holds = {
+            "minimum": (lambda v, b: v >= b, "at least"),
+            "above": (lambda v, b: v > b, "above"),
+            "maximum": (lambda v, b: v <= b, "at most"),
+            "below": (lambda v, b: v < b, "below"),
+        }
+        allowed = " and ".join(f"{holds[name][1]} {bound}" for name, bound in bounds.items())
+        if not math.isfinite(value):
+            self.problems.append(f"{key} = {value}: needs a finite number, {allowed}")
+        elif not all(holds[name][0](value, bound) for name, bound in bounds.items()):
+            self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
+
+
+def cross_field_problems(config: Config) -> list[str]:
+    """Combinations that make no sense, though each value is in its range."""
+    problems = []
+    dataset, regularizer, optimizer = config.dataset, config.regularizer, config.optimizer
+    stopping, schedule = config.early_stopping, config.schedule
+    is_image = dataset.name in ("mnist", "fashion_mnist", "cifar10", "cinic10")
+    has_validation = dataset.validation.source != "none"
+
+    if optimizer.name == "nesterov" and optimizer.momentum == 0:
+        problems.append(
+            "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; "
+            "without momentum it is optimizer=sgd"
+        )
+    if schedule.warmup > config.epochs:
+        problems.append(
+            f"schedule.warmup = {schedule.warmup:g} epochs is longer than epochs = {config.epochs}"
+        )
+    if stopping.patience is not None and not has_validation:
+        problems.append(
+            "early_stopping.patience needs validation data, but dataset.validation.source = 'none'"
+        )
+    if stopping.check_every is not None and not has_validation:
+        problems.append(
+            "early_stopping.check_every needs validation data, but "
+            "dataset.validation.source = 'none'"
+        )
+    if schedule.name == "plateau" and not has_validation:
+        problems.append(
+            "schedule.name = 'plateau' needs validation data, but "
+            "dataset.validation.source = 'none'"
+        )
+    if config.test_weights == "best" and not has_validation:
+        problems.append(
+            "test_weights = 'best' needs validation data, but dataset.validation.source = 'none'; "
+            "set test_weights=last"
+        )
+    if dataset.validation.source == "own" and dataset.name != "cinic10":
+        problems.append(
+            f"dataset.validation.source = 'own' needs dataset=cinic10, but dataset.name = "
+            f"{dataset.name!r} has no validation part of its own"
+        )
+    if config.loss == "hinge" and regularizer.label_smoothing:
+        problems.append(
+            f"regularizer.label_smoothing = {regularizer.label_smoothing} needs "
+            "loss=cross_entropy, but loss = 'hinge'"
+        )
+    for key in ("crop", "flip"):
+        if getattr(regularizer.augmentation, key) and not (is_image or dataset.name == "csv"):
+            problems.append(
+                f"regularizer.augmentation.{key} needs images, but dataset.name = {dataset.name!r}"
+            )
+    if config.architecture.name == "layers":
+        for key, off in (("dropout", 0), ("norm", "none")):
+            if getattr(regularizer, key) != off:
+                problems.append(
+                    f"regularizer.{key} = {getattr(regularizer, key)!r} has no effect on "
+                    "architecture=layers; write the layer into architecture.layers"
+                )
+        if not config.architecture.layers:
+            problems.append("architecture.layers = []: needs at least one layer")
+    decay = regularizer.weight_decay
+    if decay and decay * optimizer.lr >= 1:
+        problems.append(
+            f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
+            "below 1: each step multiplies the weights by 1 minus it"
+        )
+    if config.backend.name == "numpy" and config.backend.shared_masks:
+        problems.append(
+            "backend.shared_masks = true needs backend=torch; the NumPy backend draws those masks "
+            "anyway"
+        )
+    return problems
