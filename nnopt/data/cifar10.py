@@ -36,7 +36,7 @@ PYTHON_FOLDER = "cifar-10-batches-py"
 
 
 def locate(root: Path) -> Source:
-    """The binary version under ``root``, else the Python version. Raises DataError if incomplete."""
+    """The binary version under ``root``, else the Python version. May raise DataError."""
     names = [name for files in FILES.values() for name in files]
     folder = root / CIFAR10.folder
     if not folder.exists() and (root / PYTHON_FOLDER).exists():
@@ -157,7 +157,7 @@ class _ByteType:
 
 
 class _Bytes:
-    """Stands for an array of bytes; ``array`` is the array once the pickle has told its contents."""
+    """Stands for an array of bytes: ``array``, once the pickle has told its contents."""
 
     array: NDArray[np.uint8]
 

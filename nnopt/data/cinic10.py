@@ -15,10 +15,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +57,9 @@ def locate(root: Path) -> Source:
 def _fingerprint(folder: Path) -> str:
     """Names, and sizes and times of a few hundred files per class folder.
 
-    Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or renamed
-    is noticed, and so is a program that rewrites all images; a single image changed in place among
-    more than ``STATS_PER_CLASS`` may not be: ``nnopt data verify`` reads them all.
+    Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or
+    renamed is noticed, and so is a program that rewrites all images; a single image changed in
+    place among more than ``STATS_PER_CLASS`` may not be: ``nnopt data verify`` reads them all.
     """
     digest = hashlib.sha256()
     for part in CINIC10.parts:
@@ -109,7 +106,9 @@ def _decode(folder: Path) -> Decoded:
         if len(images) != CINIC10.parts[part]
     ]
     if hidden:
-        notes.append(f"{CINIC10.folder}: {hidden:,} hidden file(s), .DS_Store and the like, skipped")
+        notes.append(
+            f"{CINIC10.folder}: {hidden:,} hidden file(s), .DS_Store and the like, skipped"
+        )
     sources = {CINIC10.folder: tree_hash.hexdigest()}
     return Decoded(CINIC10.classes, parts, sources, mean, std, tuple(notes))
 
@@ -191,6 +190,9 @@ def _tasks(paths: list[Path]) -> Iterator[Images]:
 def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:
     finished = 0
     if parallel:
+        from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+        from multiprocessing import get_context
+
         try:
             # "spawn" starts afresh: forking a process that runs threads (BLAS) is not safe.
             with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

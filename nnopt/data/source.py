@@ -22,8 +22,8 @@ CHUNK = 1_000  # images per step of a pass over all pixels
 class Decoded:
     """A source's whole arrays, before any of its rows are chosen.
 
-    parts: "train", and "test" and "valid" where the source has them -> inputs (M, C, H, W) uint8 or
-        (M, D) float32, and labels (M,) int64 in 0..K-1.
+    parts: "train"; "test" but for a lone CSV file; CINIC-10's "valid". Each has inputs
+        (M, C, H, W) uint8 or (M, D) float32, and labels (M,) int64 in 0..K-1.
     sources: see ``Dataset.sources``.
     mean, std: per channel (C,) of all training images, in pixel values 0..255; empty for features.
     notes: what the user should be told each time the data are used.
@@ -68,7 +68,7 @@ def stat_lines(paths: Iterable[Path]) -> str:
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
-    """Raise DataError, with the first bad index and value, unless all labels lie in 0..classes-1."""
+    """Raise DataError, naming the first bad index and value, unless all lie in 0..classes-1."""
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
         raise DataError(
@@ -98,17 +98,22 @@ def check_official(published: Published, file: str, sha256: str) -> list[str]:
     ]
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, exact: integer sums over a histogram.
 
-    images: (M, C, H, W) uint8. With n pixels of a channel, S = sum of x, Q = sum of x²:
-    mean = S / n and variance = (n Q - S²) / n², where numerators are Python integers.
+    images: (M, C, H, W) uint8; rows: those to look at, None for all. With n pixels x of a channel,
+    S their sum and Q that of their squares: mean = S / n and variance = (n Q - S²) / n², all but
+    the division in Python's integers.
     """
     channels = images.shape[1]
     histogram = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(images), CHUNK):
+    for start in range(0, len(images) if rows is None else len(rows), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        block = images[chunk if rows is None else rows[chunk]]
         for channel in range(channels):
-            pixels = images[start : start + CHUNK, channel].ravel()
+            pixels = block[:, channel].ravel()
             histogram[channel] += np.bincount(pixels, minlength=256)
     mean, std = [], []
     for counts in histogram.tolist():
