@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,24 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
     stream.write_line(_visible(title))
     for name, value in (*pairs.items(), *files.items()):
         stream.write_line(f"  {name:<{width}}  {_visible(value)}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
+    """Print rows of text under a header. align: "l" or "r" for each column.
+
+    A rich table on a terminal; in a pipe, columns two spaces apart, so that they can be cut.
+    """
+    stream = _Stream(sys.stdout)
+    if stream.is_terminal():
+        stream.rich().print(_rich_table(header, rows, align))
+        return
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, align, strict=True)
+        ]
+        stream.write_line(_visible("  ".join(cells).rstrip()))
 
 
 class RunConsole:
@@ -243,6 +261,19 @@ def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> An
     for name, value in files.items():
         grid.add_row(Text(name), Text(_visible(value), style="cyan"))
     return Panel(grid, title=Text(_visible(title), style="bold"), expand=False, padding=(0, 1))
+
+
+def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, side in zip(header, align, strict=True):
+        table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side == "r")
+    for row in rows:
+        table.add_row(*[Text(_visible(cell)) for cell in row])
+    return table
 
 
 def _metrics(row: EpochRow) -> str:

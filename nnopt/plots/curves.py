@@ -45,7 +45,7 @@ def plot_curves(
 
         losses = np.concatenate([train_loss, validation_loss])
         if style.spans_decades(losses):
-            style.decades(loss.yaxis)
+            style.log_scale(loss)
         low, high = accuracy.get_ylim()
         accuracy.set_ylim(max(low, -2), min(high, 102))
         style.label(loss, "epoch", "loss (mean per sample)")

@@ -26,13 +26,13 @@ def plot_schedule(
         axes = style.panel(figure, 0.95, 0.6, 5.15, 2.45)
         marker = "o" if len(shown) == 1 else ""
         axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
-        style.few_ticks(axes.xaxis, 8)
+        style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
         # A cosine spends its last few steps many decades below the rest, and would be drawn as a
         # cliff; so the lowest tenth has no say.
         positive = np.sort(rates[rates > 0])
         if style.spans_decades(positive[len(positive) // 10 :]):
-            style.decades(axes.yaxis)
+            style.log_scale(axes)
         else:
             axes.set_ylim(bottom=0)
         style.label(axes, "epoch", "learning rate", left=0.75)

@@ -113,7 +113,7 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.42) -> None:
+def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
     """Axis labels, so many inches left of and below the frame."""
     frame = axes.get_position()
     across, up = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
@@ -124,11 +124,13 @@ def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.42) -
 
 
 def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
-    """Round ticks, at most so many intervals."""
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    """Round ticks, at most so many intervals, with plain numbers: no offset, no common factor."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(most, integer=integer, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_minor_formatter(NullFormatter())
+    fewest = 1 if integer else 2
+    steps = [1, 2, 2.5, 5, 10]
+    axis.set_major_locator(MaxNLocator(most, steps=steps, integer=integer, min_n_ticks=fewest))
+    axis.set_major_formatter(FuncFormatter(_plain))
 
 
 def spans_decades(values: NDArray[np.float64]) -> bool:
@@ -137,14 +139,18 @@ def spans_decades(values: NDArray[np.float64]) -> bool:
     return bool(len(positive) and positive.max() / 100 > positive.min())
 
 
-def decades(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers, 0.001 rather than a typeset power of ten."""
+def log_scale(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, 0.001 rather than a typeset power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis._set_axes_scale("log", nonpositive="mask")  # type: ignore[attr-defined]
-    axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axes.set_yscale("log", nonpositive="mask")
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain(value: float, position: int) -> str:
+    return f"{value:.10g}".replace("-", "−")
 
 
 def readable(text: str, most: int | None = None) -> str:

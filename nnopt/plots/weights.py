@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ MOST_PANELS = 12
 COLUMNS = 4
 BINS = 40
 MOST_WEIGHTS = 200_000  # of one tensor go into its histogram, evenly chosen
+PANEL = (2.2, 1.15)  # inches: width, height
+STEP = (2.55, 2.0)  # from one panel to the next
 
 
 def plot_weight_histograms(
-    initial: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray], path: Path
+    initial: Mapping[str, NDArray[Any]], final: Mapping[str, NDArray[Any]], path: Path
 ) -> None:
     """One histogram per weight tensor: as initialized (outline) and as trained (filled).
 
@@ -29,19 +31,56 @@ def plot_weight_histograms(
     left out evenly, and the title says how many. Raises OutputError.
     """
     names = [name for name, w in final.items() if name.endswith(".weight") and np.ndim(w) >= 2]
-    kept = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_PANELS)).astype(np.int64))
-    columns = max(1, min(len(kept), COLUMNS))
-    rows = max(1, -(-len(kept) // columns))
-    width, height = 0.35 + 2.35 * columns, 0.95 + 1.95 * rows
-    width = max(width, 6.0)
-    title = "Weights before and after training"
-    if len(kept) < len(names):
-        title += f" ({len(names) - len(kept)} of {len(names)} tensors left out)"
+    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_PANELS)).astype(np.int64))
+    columns = max(1, min(len(shown), COLUMNS))
+    rows = max(1, -(-len(shown) // columns))
+    width, height = max(6.4, 0.6 + STEP[0] * columns), 0.85 + STEP[1] * rows
+    title = "Weights by layer"
+    if len(shown) < len(names):
+        title += f", {len(names) - len(shown)} of {len(names)} left out"
 
     with style.drawing(path, width, height, title) as figure:
-        for place, index in enumerate(kept):
+        for place, index in enumerate(shown):
             row, column = divmod(place, columns)
-            bottom = height - 0.95 - 1.95 * row - 1.1
-            axes = style.panel(figure, 0.3 + 2.35 * column, bottom, 2.05, 1.1)
-            name = names[index]
-            _draw(axes, name, initial.get(name), final[name])
+            left, bottom = 0.5 + STEP[0] * column, height - 2.1 - STEP[1] * row
+            axes = style.panel(figure, left, bottom, *PANEL)
+            _draw(axes, names[index], initial.get(names[index]), final[names[index]])
+            in_last_row = place + columns >= len(shown)
+            style.label(axes, "weight" if in_last_row else "", "" if column else "share", 0.15)
+            if place == 0:
+                figure.legend(loc="upper right", ncols=2, bbox_to_anchor=(0.995, 1))
+
+
+def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any]) -> None:
+    """Both histograms over the same bins: the height is the share of the weights in each."""
+    tensors = {"trained": after} if before is None else {"trained": after, "initial": before}
+    finite = {which: w[np.isfinite(w)] for which, w in tensors.items()}  # ravels it, too
+    extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
+    low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
+    if low == high:  # all zeros, say
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, BINS + 1)
+    shares = {which: _shares(w, edges) for which, w in finite.items()}
+
+    axes.stairs(shares["trained"], edges, fill=True, color=style.SKY, label="trained")
+    if "initial" in shares:
+        axes.stairs(shares["initial"], edges, color=style.INK, linewidth=1.2, label="initial")
+    # Weights that all began at one value are one tall bar; it must not flatten the trained ones.
+    peak = shares["trained"].max() or 1.0
+    axes.set_ylim(0, 1.1 * min(2 * peak, max(share.max() for share in shares.values()) or 1.0))
+    axes.set_xlim(low, high)
+    style.few_ticks(axes.xaxis, 3)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    spreads = " → ".join(_spread(w) for w in reversed(finite.values()))
+    shape = "×".join(map(str, after.shape))
+    axes.set_title(f"{style.readable(name, 26)}\n{shape}   std {spreads}", linespacing=1.35)
+
+
+def _spread(weights: NDArray[Any]) -> str:
+    return f"{weights.std(dtype=np.float64):.3g}" if weights.size else "n/a"
+
+
+def _shares(weights: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    sample = weights[:: len(weights) // MOST_WEIGHTS + 1]
+    return np.histogram(sample, edges)[0] / max(1, len(sample))

@@ -1,0 +1,102 @@
+"""What a network makes of every point of the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.plots import style
+from nnopt.results.metrics import softmax
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GRID = 140  # points a side at which the network is asked
+MOST_POINTS = 1500  # samples drawn, evenly chosen
+MOST_NAMES = 12  # classes in the legend
+DEEPEST = 0.5  # how much of a class's colour a certain prediction gets; the rest is white
+
+Predict = Callable[[NDArray[Any]], NDArray[np.floating]]
+
+
+def plot_decision_boundary(
+    predict: Predict,
+    points: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    path: Path,
+    title: str,
+) -> None:
+    """Regions in the colour of the predicted class, the paler the less certain, samples on top.
+
+    predict: (M, 2) float32 to logits (M, K)   points: (N, 2)   labels: (N,) in 0..K-1
+    Samples that the network gets wrong are crossed out. Raises OutputError.
+    """
+    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).astype(int))
+    points, labels = np.asarray(points)[shown], np.asarray(labels)[shown]
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.08 * np.where(high > low, high - low, 1)
+    low, high = low - margin, high + margin
+    regions = _regions(predict, low, high)
+    wrong = predict(points.astype(np.float32)).argmax(axis=1) != labels
+
+    with style.drawing(path, 6.9, 5.2, title) as figure:
+        axes = style.panel(figure, 0.85, 0.6, 4.1, 4.05)
+        extent = (low[0], high[0], low[1], high[1])
+        axes.imshow(regions, extent=extent, origin="lower", interpolation="bilinear", aspect="auto")
+        _draw_points(axes, points, labels, classes, wrong)
+        axes.set_xlim(low[0], high[0])
+        axes.set_ylim(low[1], high[1])
+        axes.grid(False)
+        style.few_ticks(axes.xaxis)
+        style.few_ticks(axes.yaxis)
+        style.label(axes, "feature 1", "feature 2")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), handletextpad=0.2)
+
+
+def _regions(predict: Predict, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
+    """An image (GRID, GRID, 3) of the predicted class's colour, whitened by doubt."""
+    x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID, dtype=np.float32) for i in (0, 1)))
+    probabilities = softmax(predict(np.column_stack([x.ravel(), y.ravel()])))
+    chance = 1 / probabilities.shape[1]
+    certainty = (probabilities.max(axis=1) - chance) / (1 - chance)  # 0: no better than chance
+    depth = DEEPEST * np.nan_to_num(certainty)[:, None]
+    palette = np.array([style.rgb(colour) for colour in style.PALETTE])
+    colours = palette[probabilities.argmax(axis=1) % len(palette)]
+    return np.asarray(1 - depth * (1 - colours)).reshape(GRID, GRID, 3)
+
+
+def _draw_points(
+    axes: Axes,
+    points: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    wrong: NDArray[np.bool_],
+) -> None:
+    """A colour and a marker for each class, and a cross over what is wrong."""
+    size = 5.5 if len(points) <= 500 else 4
+    for k, name in enumerate(classes):
+        mine = points[labels == k]
+        axes.plot(
+            mine[:, 0],
+            mine[:, 1],
+            style.MARKERS[k % len(style.MARKERS)],
+            color=style.PALETTE[k % len(style.PALETTE)],
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            markersize=size,
+            label=style.readable(name, 16) if k < MOST_NAMES else None,
+        )
+    axes.plot(
+        points[wrong, 0],
+        points[wrong, 1],
+        "x",
+        color=style.BLACK,
+        markersize=size + 1.5,
+        markeredgewidth=1.3,
+        label=f"wrong: {int(wrong.sum())} of {len(points)}",
+    )
