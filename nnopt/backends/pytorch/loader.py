@@ -16,12 +16,13 @@ from nnopt.data.batches import Crops, crop_indices
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
-CHUNK_BYTES = {"cpu": 2**20}
-"""Small batches are gathered and normalized several at a time, up to so many bytes: operations cost
-more to start than to run on 64 rows. More than 1 MiB leaves a CPU's level-2 cache and costs fresh
-memory; an accelerator has neither worry."""
+CPU_CHUNK_BYTES = 2**20
+"""Small batches are gathered and normalized several at a time, up to so many bytes: on 64 rows an
+operation costs more to start than to do. More would leave a CPU's level-2 cache, and the memory
+that it gets without asking the operating system."""
 
 ACCELERATOR_CHUNK_BYTES = 2**26
+"""An accelerator has neither worry."""
 
 EVALUATION_ROWS = 4096
 """At most; on a CPU the cache asks for fewer."""
@@ -37,7 +38,8 @@ class TorchLoader:
         self._device = torch.device(config.backend.device)
         self._dtype = getattr(torch, config.backend.dtype)
         self._crop = config.regularizer.augmentation.crop
-        if self._device.type == "cpu":  # the (memory-mapped) array as it is
+        on_cpu = self._device.type == "cpu"
+        if on_cpu:  # the (memory-mapped) array as it is
             self._inputs, rows = _wrap(part.inputs), part.rows
         else:  # this part's rows alone
             self._inputs = _wrap(part.inputs[part.rows]).to(self._device)
@@ -50,8 +52,8 @@ class TorchLoader:
             for x in (normalization.scale, normalization.shift)
         )
         row_bytes = math.prod(part.inputs.shape[1:]) * self._dtype.itemsize
-        limit = CHUNK_BYTES.get(self._device.type, ACCELERATOR_CHUNK_BYTES)
-        self._chunk_rows = max(1, limit // row_bytes)
+        chunk_bytes = CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES
+        self._chunk_rows = max(1, chunk_bytes // row_bytes)
 
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
@@ -78,13 +80,16 @@ class TorchLoader:
     def _augment(self, raw: Tensor, crops: Crops, window: slice) -> Tensor:
         """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
         count, channels, height, width = raw.shape
-        rows, columns = crop_indices(
-            crops.top[window], crops.left[window], crops.flip[window], height, width
+        rows, columns = (
+            torch.from_numpy(indices).to(self._device)
+            for indices in crop_indices(
+                crops.top[window], crops.left[window], crops.flip[window], height, width
+            )
         )
         padded = F.pad(raw, (self._crop,) * 4)
-        pixels = torch.tensor(rows * padded.shape[-1] + columns, device=self._device)
-        pixels = pixels.view(count, 1, -1).expand(-1, channels, -1)
-        return padded.flatten(2).gather(2, pixels).view(raw.shape)
+        pixels = (rows * padded.shape[-1] + columns).view(count, 1, -1)
+        cut = padded.flatten(2).gather(2, pixels.expand(-1, channels, -1))
+        return cut.view(raw.shape)
 
 
 def _wrap(array: np.ndarray) -> Tensor:

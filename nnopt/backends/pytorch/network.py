@@ -1,4 +1,4 @@
-"""A network in PyTorch: modules, loss, penalties, clipping, update. No step waits for the device."""
+"""A network in PyTorch: loss, penalties, clipping, update; no step waits for the device."""
 
 from __future__ import annotations
 
