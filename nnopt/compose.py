@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -33,6 +34,9 @@ from nnopt.validate import known_keys, read_config, unknown_key
 
 WITHOUT_EFFECT = ("name", "plots", "data", "experiment", "ablation")
 """Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
+
+
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.sweeper.params")
 
 
 class UserConf(SearchPathPlugin):
@@ -66,11 +70,8 @@ class Plan:
 
 
 def register_plugins() -> None:
-    """Tell Hydra about the user's conf folder and the name of a point's folder. Idempotent."""
+    """Tell Hydra about the user's conf folder. Idempotent."""
     Plugins.instance().register(UserConf)
-    OmegaConf.register_new_resolver(
-        "point_id", lambda *, _root_: point_id(_plain(_root_)), replace=True, use_cache=False
-    )
 
 
 @contextmanager
@@ -102,25 +103,34 @@ def make_plan(
     """
     with composing(config_dir):
         parsed = _parse(overrides)
+        _check_hydra_keys(parsed)
         _check_groups(parsed)
-        plain = [o.input_line for o in parsed if not o.is_sweep_override()]
-        hydra_config = _hydra_config(plain)
-        is_sweep = multirun or str(hydra_config.mode or "").endswith("MULTIRUN")
-        if not is_sweep and len(plain) < len(parsed):
-            swept = next(o.input_line for o in parsed if o.is_sweep_override())
-            raise ConfigError(f"{swept!r} has several values: add -m to run them all")
-        directory_key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
-        directory = next(
-            (str(o.value()) for o in parsed if o.key_or_group == directory_key), None
-        )
+        single = [o.input_line for o in parsed if not o.is_sweep_override()]
+        composed = _compose(single)
+        is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
+        directory = _named_directory(composed, parsed, "sweep" if is_sweep else "run")
         if not is_sweep:
-            return Plan((_compose_point(overrides),), False, (), directory)
-        parameters = [f"{k}={v}" for k, v in (hydra_config.sweeper.params or {}).items()]
-        swept_overrides = _parse([*parameters, *overrides])
-        _check_groups(swept_overrides)
-        varied = dict.fromkeys(o.key_or_group for o in swept_overrides if o.is_sweep_override())
-        lists = BasicSweeper.split_arguments(swept_overrides, None)[0]
+            if len(single) < len(parsed):
+                swept = next(o.input_line for o in parsed if o.is_sweep_override())
+                raise ConfigError(f"{swept!r} has several values: add -m to run them all")
+            return Plan((_point(composed, overrides),), False, (), directory)
+        parameters = [f"{k}={v}" for k, v in (composed.hydra.sweeper.params or {}).items()]
+        parsed = _parse([*parameters, *overrides])
+        _check_groups(parsed)
+        varied = dict.fromkeys(o.key_or_group for o in parsed if o.is_sweep_override())
+        lists = BasicSweeper.split_arguments(parsed, None)[0]
         return Plan(_compose_all(lists), True, tuple(varied), directory)
+
+
+def _check_hydra_keys(parsed: Sequence[Override]) -> None:
+    """Refuse settings of Hydra's that nnopt would not follow."""
+    problems = [
+        f"{o.input_line!r}: nnopt follows no setting of Hydra's but {', '.join(HYDRA_KEYS)}"
+        for o in parsed
+        if o.key_or_group.startswith(("hydra.", "hydra/")) and o.key_or_group not in HYDRA_KEYS
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
@@ -129,7 +139,7 @@ def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
     problems: dict[str, None] = {}
     for overrides in lists:
         try:
-            point = _compose_point(overrides)
+            point = _point(_compose(overrides), overrides)
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
         else:
@@ -139,13 +149,28 @@ def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
     return tuple(points.values())
 
 
-def _compose_point(overrides: Sequence[str]) -> Point:
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of the overrides, its own part included."""
     try:
-        composed = compose("config", overrides=list(overrides))
+        return compose("config", overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_diagnose(overrides, error)) from error
-    container = _plain(composed)
-    return Point(point_id(container), read_config(container), container, tuple(overrides))
+
+
+def _point(composed: DictConfig, overrides: Sequence[str]) -> Point:
+    container = plain(composed)
+    config = read_config(container)
+    mine = tuple(x for x in overrides if not x.startswith("hydra."))
+    return Point(point_id(container), config, container, mine)
+
+
+def _named_directory(composed: DictConfig, parsed: Sequence[Override], kind: str) -> str | None:
+    """The folder that the user asked for on the command line, if any."""
+    key = f"hydra.{kind}.dir"
+    if not any(o.key_or_group == key for o in parsed):
+        return None
+    HydraConfig.instance().set_config(composed)
+    return str(OmegaConf.select(composed, key))
 
 
 def _diagnose(overrides: Sequence[str], error: Exception) -> list[str]:
@@ -154,18 +179,18 @@ def _diagnose(overrides: Sequence[str], error: Exception) -> list[str]:
     groups = _groups()
     choices = [o.input_line for o in parsed if o.key_or_group in groups]
     try:
-        base = _plain(compose("config", overrides=choices))
+        base = plain(compose("config", overrides=choices))
     except (HydraException, OmegaConfBaseException) as base_error:
         return [_one_line(base_error)]
-    known = set(known_keys(base))
+    known = known_keys(base)
     unknown = [
         o for o in parsed
-        if o.key_or_group not in groups | known and not o.key_or_group.startswith("hydra")
+        if o.key_or_group not in groups.union(known) and not o.key_or_group.startswith("hydra")
     ]
     problems = [unknown_key(o.key_or_group, known) for o in unknown]
     rest = [o.input_line for o in parsed if o not in unknown]
     try:
-        read_config(_plain(compose("config", overrides=rest)))
+        read_config(plain(compose("config", overrides=rest)))
     except ConfigError as more:
         problems += [line for line in more.problems if line not in problems]
     except (HydraException, OmegaConfBaseException) as more_error:
@@ -212,17 +237,7 @@ def _check_groups(parsed: Sequence[Override]) -> None:
         raise ConfigError(problems)
 
 
-def _hydra_config(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own part of the configuration: an ablation file may set the mode and the sweep."""
-    try:
-        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_diagnose(overrides, error)) from error
-    hydra_config: DictConfig = composed.hydra
-    return hydra_config
-
-
-def _plain(composed: DictConfig) -> dict[str, Any]:
+def plain(composed: DictConfig) -> dict[str, Any]:
     """The resolved values, without Hydra's part."""
     keys = [key for key in composed if key != "hydra"]
     container: dict[str, Any] = {}

@@ -6,25 +6,26 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
 from nnopt.compose import Point
 from nnopt.console import RunConsole
+from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError
-from nnopt.prepare import Prepared, prepare
+from nnopt.plots.run_plots import plot_test, plot_training
+from nnopt.prepare import prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
-from nnopt.results.metrics import confusion_matrix
 from nnopt.schema import Config
-from nnopt.training.evaluation import Evaluation, evaluate
+from nnopt.training.evaluation import evaluate
 from nnopt.training.loop import Loop, Training
 
 log = logging.getLogger("nnopt")
@@ -79,21 +80,29 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
     write_arrays(directory / "model_last.npz", training.last)
     write_arrays(directory / "model_best.npz", training.best)
 
-    result = None
-    if training.diverged_at is None:
-        network.load(training.best if config.test_weights == "best" else training.last)
-        labels = dataset.test.labels[dataset.test.rows]
-        result = evaluate(network, test, labels, config.loss)
-        summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
-        log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
+    plots = directory / "plots"
     if config.plots:
-        _plot(config, prepared, directory / "plots", training, initial, network, result)
+        plots.mkdir()
+        plot_training(training, initial, prepared.length.steps_per_epoch, config.name, plots)
     if training.diverged_at is not None:
         raise DivergedError(
             f"training diverged at step {training.diverged_at}: the loss is not finite; rows and "
             f"weights up to epoch {len(training.history)} are kept in {directory}; lower "
             f"optimizer.lr = {config.optimizer.lr:g}, or set regularizer.grad_clip=1"
         )
+
+    network.load(training.best if config.test_weights == "best" else training.last)
+    result = evaluate(network, test, dataset.test.labels[dataset.test.rows], config.loss)
+    summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
+    log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
+    if config.plots:
+
+        def predict(points: np.ndarray) -> NDArray[np.floating]:
+            part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
+            loader = backend.build_loader(part, dataset.normalization, config)
+            return np.concatenate([network.predict(x) for x in loader.evaluation_batches()])
+
+        plot_test(dataset, result.logits, predict, config.name, plots)
 
 
 def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> Training:
@@ -122,3 +131,74 @@ def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> Training:
             summary["final_train_loss"] = last.train_loss
             summary["final_train_accuracy"] = last.train_accuracy
     return training
+
+
+def _describe(point: Point) -> dict[str, Any]:
+    """The summary before anything has happened: a run that ends early has the same keys."""
+    unknown = dict.fromkeys(
+        [
+            "error",
+            "test_loss",
+            "test_accuracy",
+            "best_validation_loss",
+            "best_validation_accuracy",
+            "best_epoch",
+            "final_train_loss",
+            "final_train_accuracy",
+            "epochs",
+            "steps",
+            "stopped_early",
+            "parameters",
+            "flops_per_sample",
+            "train_seconds",
+            "total_seconds",
+            "peak_memory_mb",
+        ]
+    )
+    return {
+        "status": "running",
+        **unknown,
+        "id": point.id,
+        "name": point.config.name,
+        "seed": point.config.seed,
+        "overrides": list(point.overrides),
+        "data": None,
+        "versions": environment.versions(),
+        "git": environment.git_state(),
+        "machine": environment.machine(),
+        "threads": None,
+        "config": point.container,
+    }
+
+
+def _status_of(error: BaseException) -> str:
+    if isinstance(error, NnoptError):
+        return error.status
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def _message_of(error: BaseException) -> str:
+    return str(error) if isinstance(error, NnoptError) else f"{type(error).__name__}: {error}"
+
+
+def _to_yaml(container: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send nnopt's log to a file of the run, tracebacks included."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    previous = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.level, log.propagate = previous

@@ -72,7 +72,6 @@ class Loop:
         dataset: Dataset,
         loaders: tuple[Loader, Loader | None],
         config: Config,
-        report_step: Callable[[int], None] = lambda done: None,
     ) -> None:
         initial = network.arrays()
         self.training = Training(last=initial, best=initial)
@@ -81,7 +80,7 @@ class Loop:
         self._dataset = dataset
         self._train_loader, self._validation_loader = loaders
         self._config = config
-        self._report_step = report_step
+        self.report_step: Callable[[int], None] = lambda done: None
         self._schedule: Schedule = build_schedule(
             config.schedule, config.optimizer.lr, self.length.steps_per_epoch, self.length.steps
         )
@@ -113,7 +112,7 @@ class Loop:
             self._step += 1
             self._sizes.append(len(y))
             self.training.learning_rates.append(lr)
-            self._report_step(self._step)
+            self.report_step(self._step)
             if self._step == self.length.steps:
                 break
             if check_every is not None and self._step % check_every == 0:

@@ -1,0 +1,34 @@
+"""Tab completion: verbs are completed here, groups and keys by Hydra.
+
+A shell that ran ``eval "$(nnopt -sc install=bash)"`` calls ``nnopt -sc query=bash`` with the line
+typed so far in COMP_LINE, and completes with the words that are printed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from nnopt.cli import VERBS
+from nnopt.launch import hand_to_hydra
+
+VERBS_WITH_OVERRIDES = ("run", "describe", "gradcheck")
+DATA_VERBS = ("list", "fetch", "verify")
+
+
+def complete(words: list[str]) -> int:
+    """Answer ``-sc install=SHELL``, ``-sc uninstall=SHELL`` or ``-sc query=SHELL``."""
+    command = words[-1]
+    if not command.startswith("query="):
+        return hand_to_hydra(["-sc", command])
+    line = os.environ.get("COMP_LINE", "")
+    typed = line.split()
+    if len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
+        print(" ".join([*VERBS, "version"]))
+        return 0
+    verb = typed[1]
+    if verb in VERBS_WITH_OVERRIDES:
+        before, _, after = line.partition(f" {verb}")
+        os.environ["COMP_LINE"] = before + after
+        return hand_to_hydra(["-sc", command])
+    print(" ".join(DATA_VERBS) if verb == "data" else "")
+    return 0

@@ -1,0 +1,137 @@
+"""The verb ``run``: check every point, make a fresh folder, run the points one after another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+
+from nnopt import console
+from nnopt.compose import Plan, make_plan, register_plugins
+from nnopt.errors import ConfigError, NnoptError, OutputError, TrainingError
+from nnopt.prepare import prepare
+from nnopt.results.files import fresh_folder, link_latest
+from nnopt.run import run
+from nnopt.sweep.table import write_table
+
+OUTPUTS = Path("outputs")
+"""Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
+
+
+def launch(arguments: list[str]) -> int:
+    """Run what the command line asks for; returns the exit code.
+
+    Raises ConfigError or DataError before any folder is made, OutputError if one cannot be, and
+    what ended a single run early. A sweep goes on after a failed point.
+    """
+    options = _parse(arguments)
+    if options.help or options.hydra_help or options.info:
+        return hand_to_hydra(arguments)
+    plan = make_plan(options.overrides, options.multirun, options.config_dir)
+    if options.cfg:
+        return hand_to_hydra(arguments)
+    for point in plan.points:
+        prepare(point.config)  # loading is remembered: points share their data
+    directory = _make_directory(plan)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if plan.is_sweep:
+        return _run_sweep(plan, directory)
+    _report_run(run(plan.points[0], directory), directory)
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Hydra's flags and the overrides. Raises ConfigError for a flag that does not exist."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise ConfigError(f"{message}; `nnopt run --help` lists the flags")
+
+    parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
+    options: Namespace = parser.parse_args(arguments)
+    return options
+
+
+def hand_to_hydra(arguments: Sequence[str]) -> int:
+    """Let Hydra answer what it knows best: --help, --cfg, --info, tab completion."""
+    register_plugins()
+    before = sys.argv
+    sys.argv = ["nnopt", *arguments]
+    entry = hydra.main(config_path="pkg://nnopt.conf", config_name="config", version_base="1.3")
+    try:
+        entry(lambda config: None)()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _make_directory(plan: Plan) -> Path:
+    """A fresh folder for this run or sweep; one that the user named has to be new or empty."""
+    if plan.directory is None:
+        kind, name = "sweeps" if plan.is_sweep else "runs", plan.points[0].config.name
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        directory = fresh_folder(OUTPUTS / kind, f"{stamp}_{name}")
+        link_latest(OUTPUTS, directory)
+        return directory.absolute()
+    directory = Path(plan.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(directory.iterdir())
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {directory}: {error.strerror}") from error
+    if not is_empty:
+        raise OutputError(
+            f"the folder {directory} is not empty, and results are never overwritten; name another"
+        )
+    return directory.absolute()
+
+
+def _run_sweep(plan: Plan, directory: Path) -> int:
+    """Every point into its own folder, the table growing; failures are told again at the end."""
+    failures: dict[str, str] = {}
+    started = time.perf_counter()
+    for number, point in enumerate(plan.points, start=1):
+        console.note(f"[{number}/{len(plan.points)}] {' '.join(point.overrides)}")
+        folder = directory / point.id
+        folder.mkdir()
+        try:
+            run(point, folder)
+        except Exception as error:
+            failures[point.id] = str(error) if isinstance(error, NnoptError) else repr(error)
+            console.error(failures[point.id])
+        finally:
+            write_table(plan, directory)
+    results = {
+        "points done": f"{len(plan.points) - len(failures)} of {len(plan.points)}",
+        "time": f"{time.perf_counter() - started:.1f} s",
+    }
+    console.summary("sweep", results, {"folder": directory, "table": directory / "results.csv"})
+    for identity, message in failures.items():
+        console.error(f"{identity}: {message}")
+    return TrainingError.exit_code if failures else 0
+
+
+def _report_run(summary: Mapping[str, Any], folder: Path) -> None:
+    """The panel at the end of a run: what came out, and where it lies."""
+    results = {
+        "test accuracy": f"{summary['test_accuracy']:.4f}",
+        "test loss": f"{summary['test_loss']:.4f}",
+    }
+    if summary["best_validation_accuracy"] is not None:
+        best = summary["best_validation_accuracy"]
+        results["best validation accuracy"] = f"{best:.4f} (epoch {summary['best_epoch']})"
+    results["parameters"] = f"{summary['parameters']:,}"
+    results["training"] = f"{summary['train_seconds']:.1f} s, {summary['epochs']} epochs"
+    if summary["stopped_early"]:
+        results["training"] += ", stopped early"
+    paths = {"metrics": folder / "metrics.csv", "weights": folder / "model_best.npz"}
+    if (folder / "plots").is_dir():
+        paths["plots"] = folder / "plots"
+    console.summary(summary["name"], results, {"folder": folder, **paths})
