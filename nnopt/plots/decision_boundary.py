@@ -58,7 +58,7 @@ def plot_decision_boundary(
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), handletextpad=0.2)
 
 
-def _regions(predict: Predict, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.float64]:
+def _regions(predict: Predict, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.uint8]:
     """An image (GRID, GRID, 3) of the predicted class's colour, whitened by doubt."""
     x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID, dtype=np.float32) for i in (0, 1)))
     probabilities = softmax(predict(np.column_stack([x.ravel(), y.ravel()])))
@@ -67,7 +67,8 @@ def _regions(predict: Predict, low: NDArray[Any], high: NDArray[Any]) -> NDArray
     depth = DEEPEST * np.nan_to_num(certainty)[:, None]
     palette = np.array([style.rgb(colour) for colour in style.PALETTE])
     colours = palette[probabilities.argmax(axis=1) % len(palette)]
-    return np.asarray(1 - depth * (1 - colours)).reshape(GRID, GRID, 3)
+    blend = np.round(255 * (1 - depth * (1 - colours)))
+    return np.asarray(blend, dtype=np.uint8).reshape(GRID, GRID, 3)
 
 
 def _draw_points(

@@ -19,7 +19,7 @@ MOST_SAMPLES = 16
 PICTURE = 1.05  # inches, the longer side of one image
 STEP = (1.5, 1.62)  # from one image to the next
 TOP = 0.55
-NAME_LENGTH = 19
+NAME_LENGTH = 18
 
 
 def plot_samples(
@@ -83,7 +83,7 @@ def _draw(
     name = style.readable(true, NAME_LENGTH)
     axes.text(middle, below, name, ha="center", va="top", fontsize=9)
     if wrong:
-        guess = "✗ " + style.readable(predicted, NAME_LENGTH - 2)
+        guess = "✗ " + style.readable(predicted, NAME_LENGTH - 3)
         axes.text(
             middle,
             below + 0.18,

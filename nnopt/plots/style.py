@@ -33,7 +33,7 @@ CHARACTERS_PER_INCH = 9  # of a title, on average
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")  # 11, prime to 8 colours
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11, prime to the 8 colours
 
 INK, FAINT, GRID = "#222222", "#6B6B6B", "#DDDDDD"
 
