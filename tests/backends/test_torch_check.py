@@ -1,0 +1,95 @@
+"""What is said when PyTorch or the device is not there, and when PyTorch is imported."""
+
+from __future__ import annotations
+
+import builtins
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nnopt.architecture.layers import Dense
+from nnopt.architecture.network import place
+from nnopt.backends.pytorch import build_loader, build_network, check_backend
+from nnopt.data.dataset import Normalization, Part
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+
+MakeConfig = Callable[..., Config]
+
+
+def test_cpu_is_fine(make_config: MakeConfig) -> None:
+    assert check_backend(make_config(backend="torch")) == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cdua", "gpu", ""])
+def test_absent_device_is_refused_never_replaced(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    config = make_config(backend="torch", **{"backend.device": device})
+    (problem,) = check_backend(config)
+    assert problem.startswith(f"backend.device = {device!r}: ")
+    assert problem.endswith("available: cpu")
+    with pytest.raises(ConfigError, match=r"backend\.device"):
+        build_network(place([Dense("classes")], (2,), 2), config)
+    part = Part(np.zeros((1, 2), np.float32), np.zeros(1, np.int64), np.arange(1))
+    with pytest.raises(ConfigError, match=r"backend\.device"):
+        build_loader(part, Normalization(np.ones(2), np.zeros(2)), config)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_present_accelerator_is_listed(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    for device in ("cpu", kind, f"{kind}:1"):
+        assert check_backend(make_config(backend="torch", **{"backend.device": device})) == []
+    config = make_config(backend="torch", **{"backend.device": f"{kind}:2"})
+    (problem,) = check_backend(config)
+    assert problem.endswith(f"available: cpu, {kind}, {kind}:0, {kind}:1")
+
+
+def test_mps_has_no_float64(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    changes = {"backend.device": "mps", "backend.dtype": "float64"}
+    (problem,) = check_backend(make_config(backend="torch", **changes))
+    assert "backend.dtype" in problem
+    assert "backend.device" in problem
+
+
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("No module named 'torch'"), OSError("libtorch_cpu.so: not found")]
+)
+def test_missing_or_broken_torch(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real_import = builtins.__import__
+
+    def broken_import(name: str, *rest: Any, **options: Any) -> Any:
+        if name == "torch":
+            raise error
+        return real_import(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", broken_import)
+    (problem,) = check_backend(make_config(backend="torch"))
+    assert str(error) in problem
+    assert "pip install 'nnopt[torch]'" in problem
+    with pytest.raises(ConfigError, match="pip install"):
+        build_network(place([Dense("classes")], (2,), 2), make_config(backend="torch"))
+
+
+def test_neither_backend_is_paid_for_before_it_is_used() -> None:
+    code = (
+        "import sys; from nnopt.backends import load_backend; load_backend('torch');"
+        "load_backend('numpy'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
