@@ -34,7 +34,7 @@ def plot_decision_boundary(
     """Regions in the colour of the predicted class, the paler the less certain, samples on top.
 
     predict: (M, 2) float32 to logits (M, K)   points: (N, 2)   labels: (N,) in 0..K-1
-    Samples that the network gets wrong are crossed out. Raises OutputError.
+    Samples that the network gets wrong are ringed. Raises OutputError.
     """
     shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).astype(int))
     points, labels = np.asarray(points)[shown], np.asarray(labels)[shown]
@@ -78,7 +78,7 @@ def _draw_points(
     classes: Sequence[str],
     wrong: NDArray[np.bool_],
 ) -> None:
-    """A colour and a marker for each class, and a cross over what is wrong."""
+    """A colour and a marker for each class, and a ring around what is wrong."""
     size = 5.5 if len(points) <= 500 else 4
     for k, name in enumerate(classes):
         mine = points[labels == k]
@@ -95,9 +95,10 @@ def _draw_points(
     axes.plot(
         points[wrong, 0],
         points[wrong, 1],
-        "x",
-        color=style.BLACK,
-        markersize=size + 1.5,
-        markeredgewidth=1.3,
+        "o",
+        color="none",
+        markeredgecolor=style.BLACK,
+        markersize=size + 5,
+        markeredgewidth=1.4,
         label=f"wrong: {int(wrong.sum())} of {len(points)}",
     )

@@ -67,7 +67,7 @@ def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any
         axes.stairs(shares["initial"], edges, color=style.INK, linewidth=1.2, label="initial")
     # Weights that all began at one value are one tall bar; it must not flatten the trained ones.
     peak = shares["trained"].max() or 1.0
-    axes.set_ylim(0, 1.1 * min(2 * peak, max(share.max() for share in shares.values()) or 1.0))
+    axes.set_ylim(0, 1.1 * min(3 * peak, max(share.max() for share in shares.values()) or 1.0))
     axes.set_xlim(low, high)
     style.few_ticks(axes.xaxis, 3)
     axes.set_yticks([])
