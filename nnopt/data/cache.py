@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,8 @@ def _decode_into(source: Source, index: Path, cache: Path) -> Decoded:
         contents = {"format": FORMAT, **_save(decoded, temporary)}
         write_json(temporary / CONTENTS, contents)
         if _open(cache / entry) is None:
-            shutil.rmtree(cache / entry, ignore_errors=True)
-            with suppress(FileExistsError):  # another source of equal content was faster
-                temporary.rename(cache / entry)
-        write_json(index, {"fingerprint": _short_hash(fingerprint.encode()), "entry": entry})
+            _replace(cache / entry, temporary)
+        write_json(index, {"fingerprint": _short_hash(os.fsencode(fingerprint)), "entry": entry})
     except (OSError, OutputError) as error:
         return _in_memory(decoded, cache, error)
     finally:
@@ -74,6 +71,18 @@ def _decode_into(source: Source, index: Path, cache: Path) -> Decoded:
     if opened is None:
         raise OutputError(f"{shown(cache / entry)} was changed while it was written; run again")
     return opened
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    """Put the new folder in the place of an absent or damaged one. Raises OSError."""
+    if folder.exists():
+        LOG.warning(f"the cache {shown(folder)} is damaged; it is written anew")
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if _open(folder) is None:  # else another source of equal content was faster
+            raise
 
 
 def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
@@ -89,7 +98,7 @@ def _lookup(source: Source, index: Path, cache: Path) -> Decoded | None:
     try:
         known = json.loads(index.read_text("utf-8"))
         entry = cache / Path(known["entry"]).name
-        if known["fingerprint"] != _short_hash(source.fingerprint().encode()):
+        if known["fingerprint"] != _short_hash(os.fsencode(source.fingerprint())):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -134,7 +143,7 @@ def _save(decoded: Decoded, folder: Path) -> dict[str, Any]:
 
 
 def _open(folder: Path) -> Decoded | None:
-    """The arrays of a cache folder, or None if it is absent, incomplete or of another format."""
+    """The arrays of a cache folder, or None if it is absent, damaged or of another format."""
     try:
         contents = json.loads((folder / CONTENTS).read_text("utf-8"))
         if contents["format"] != FORMAT:
@@ -156,10 +165,7 @@ def _open(folder: Path) -> Decoded | None:
             std=tuple(contents["std"]),
             notes=tuple(contents["notes"]),
         )
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        LOG.warning(f"the cache {shown(folder)} is damaged ({error}); decoding the data again")
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
 
 

@@ -90,10 +90,11 @@ def present(folder: Path, file: str) -> Path | None:
 
 def missing(published: Published, root: Path, file: str) -> DataError:
     """The error for a file that is not there: what, where, from which address, by which command."""
+    argument = shlex.quote(str(root)) if str(root).isprintable() else shown(root)
     return DataError(
         f"{published.relative(file)} not found in {shown(root)}; its official address is "
         f"{_download_of(published, file).addresses[0]}; fetch it with: nnopt data fetch "
-        f"{published.name} --root {shlex.quote(str(root))} (or run with data.download=true)"
+        f"{published.name} --root {argument} (or run with data.download=true)"
     )
 
 

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import write_idx
+
+from nnopt.data import cache, idx
+from nnopt.data.cache import cached, damaged
+from nnopt.data.published import MNIST
+from nnopt.data.source import Decoded, Source
+
+LABELS = "MNIST/raw/train-labels-idx1-ubyte"
+
+
+class Counted:
+    """A source that counts how often it is decoded."""
+
+    def __init__(self, root: Path) -> None:
+        write_idx(root)
+        self.times = 0
+        real = idx.locate(MNIST, root)
+
+        def decode() -> Decoded:
+            self.times += 1
+            return real.decode()
+
+        self.source: Source = replace(real, decode=decode)
+
+
+def entry(folder: Path) -> Path:
+    (found,) = folder.glob("mnist-*")
+    return found
+
+
+def test_decodes_once_and_maps_the_arrays(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    expected = counted.source.decode()
+    first, second = (cached(counted.source, tmp_path / "cache") for _ in range(2))
+    assert counted.times == 2
+    for decoded in (first, second):
+        inputs, labels = decoded.parts["train"]
+        assert isinstance(inputs, np.memmap)
+        assert not inputs.flags.writeable
+        assert np.array_equal(inputs, expected.parts["train"][0])
+        assert np.array_equal(labels, expected.parts["train"][1])
+        assert replace(decoded, parts={}) == replace(expected, parts={})
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_the_key_is_made_of_the_contents(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    first = entry(tmp_path / "cache")
+    assert len(first.name) == len("mnist-") + 16
+    # The same bytes written anew: read again, but nothing new is stored.
+    path = tmp_path / LABELS
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    cached(counted.source, tmp_path / "cache")
+    assert counted.times == 2
+    assert entry(tmp_path / "cache") == first
+    # Other bytes of the same size: another key.
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    decoded = cached(counted.source, tmp_path / "cache")
+    assert counted.times == 3
+    assert len(list((tmp_path / "cache").glob("mnist-*"))) == 2
+    assert decoded.parts["train"][1][-1] == content[-1] ^ 1
+
+
+@pytest.mark.parametrize("file", ["contents.json", "train_inputs.npy", "test_labels.npy"])
+@pytest.mark.parametrize("size", [None, 0, 10, "half", "last"])
+def test_a_damaged_entry_is_made_anew(tmp_path: Path, file: str, size: int | str | None) -> None:
+    counted = Counted(tmp_path)
+    expected = np.array(cached(counted.source, tmp_path / "cache").parts["train"][0])
+    path = entry(tmp_path / "cache") / file
+    content = path.read_bytes()
+    path.unlink()
+    if size is not None:
+        cut = {"half": len(content) // 2, "last": -2}.get(size, size)  # type: ignore[call-overload]
+        path.write_bytes(content[:cut])
+    decoded = cached(counted.source, tmp_path / "cache")
+    assert counted.times == 2
+    assert np.array_equal(decoded.parts["train"][0], expected)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"entry": "../../x"}', "null"])
+def test_a_damaged_index_is_made_anew(tmp_path: Path, content: str) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    (index,) = (tmp_path / "cache/index").glob("*.json")
+    index.write_text(content)
+    cached(counted.source, tmp_path / "cache")
+    cached(counted.source, tmp_path / "cache")
+    assert counted.times == 2
+    assert json.loads(index.read_text())["entry"] == entry(tmp_path / "cache").name
+
+
+def test_other_formats_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    cached(counted.source, tmp_path / "cache")
+    assert counted.times == 2
+
+
+def test_without_a_writable_folder_the_data_stay_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Counted(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        decoded = cached(counted.source, tmp_path / "file/cache")
+    assert decoded.parts["train"][0].shape == (40, 1, 4, 4)
+    (record,) = caplog.records
+    assert "cannot write the cache" in record.message
+    assert "data.cache=DIR" in record.message
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        decoded = cached(Counted(tmp_path).source, tmp_path / "cache")
+    assert len(decoded.parts["test"][0]) == 20
+    assert "No space left" in caplog.text
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["index"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    (index,) = (tmp_path / "cache/index").glob("*.json")
+    left = tmp_path / "cache" / f".{index.stem}.tmp"
+    left.mkdir()
+    (left / "train_inputs.npy").write_bytes(b"half")
+    index.unlink()
+    cached(counted.source, tmp_path / "cache")
+    assert not left.exists()
+
+
+def _in_another_process(root: str) -> int:
+    decoded = cached(idx.locate(MNIST, Path(root)), Path(root) / "cache")
+    return int(decoded.parts["train"][0].sum())
+
+
+def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+    arrays = write_idx(tmp_path)
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        sums = pool.map(_in_another_process, [str(tmp_path)] * 6, chunksize=1)
+    assert set(sums) == {int(arrays["train-images-idx3-ubyte"].sum())}
+    assert entry(tmp_path / "cache").is_dir()
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_two_sources_of_equal_content_share_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
+    cached(one.source, tmp_path / "cache")
+    # As if the other process looked just before the first one was done.
+    answers = iter([None])
+    real = cache._open
+    monkeypatch.setattr(cache, "_open", lambda folder: next(answers, real(folder)))
+    monkeypatch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)
+    decoded = cached(other.source, tmp_path / "cache")
+    assert isinstance(decoded.parts["train"][0], np.memmap)
+    assert "cannot write" not in caplog.text
+    entry(tmp_path / "cache")
+
+
+def test_flipped_bits_in_the_cache_are_found(tmp_path: Path) -> None:
+    cached(Counted(tmp_path).source, tmp_path / "cache")
+    assert damaged(tmp_path / "cache", "mnist") == []
+    path = entry(tmp_path / "cache") / "train_inputs.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert damaged(tmp_path / "cache", "mnist") == [str(path)]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import csv_config
+
+from nnopt.data import csv_file
+from nnopt.data.source import Decoded
+from nnopt.errors import ConfigError, DataError
+
+
+def decode(root: Path, text: str, **changes: object) -> Decoded:
+    (root / "train.csv").write_text(text, encoding="utf-8")
+    return csv_file.locate(csv_config("train.csv", **changes), root, root).decode()
+
+
+def test_reads_features_and_whole_number_labels(tmp_path: Path) -> None:
+    decoded = decode(tmp_path, "x,label,y\n1,5,2.5\n-3e2,1,0\n7,9,.5\n8,10,1\n")
+    inputs, labels = decoded.parts["train"]
+    assert inputs.dtype == np.float32
+    assert inputs.tolist() == [[1, 2.5], [-300, 0], [7, 0.5], [8, 1]]
+    assert decoded.classes == ("1", "5", "9", "10")  # by value, not by spelling
+    assert labels.tolist() == [1, 0, 2, 3]
+    assert list(decoded.sources) == ["train.csv"]
+
+
+def test_names_as_labels_are_sorted(tmp_path: Path) -> None:
+    decoded = decode(tmp_path, "kind,x\nNA,1\nbird,2\ncat dog,3\nNA,4\n", label="kind")
+    assert decoded.classes == ("NA", "bird", "cat dog")
+    assert decoded.parts["train"][1].tolist() == [0, 1, 2, 0]
+
+
+def test_kaggles_fashion_mnist_loads_as_it_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(0, 256, (30, 784)), np.arange(30) % 10
+    header = ",".join(["label", *(f"pixel{k}" for k in range(1, 785))])
+    lines = [",".join(map(str, [label, *row])) for label, row in zip(labels, pixels, strict=True)]
+    decoded = decode(tmp_path, "\n".join([header, *lines]) + "\n")
+    inputs, found = decoded.parts["train"]
+    assert inputs.dtype == np.uint8
+    assert inputs.shape == (30, 1, 28, 28)
+    assert np.array_equal(inputs.reshape(30, 784), pixels)
+    assert np.array_equal(found, labels)
+    assert decoded.classes == tuple("0123456789")
+    assert decoded.mean[0] == pytest.approx(pixels.mean(), rel=1e-14)
+
+
+def test_a_file_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "ROWS_PER_CHUNK", 4)
+    text = "label,x\n" + "".join(f"{k % 3},{k}\n" for k in range(11))
+    inputs, labels = decode(tmp_path, text).parts["train"]
+    assert inputs[:, 0].tolist() == list(range(11))
+    assert labels.tolist() == [k % 3 for k in range(11)]
+    with pytest.raises(DataError, match=r"row 10 .*column 'x' holds 'oops'"):
+        decode(tmp_path, text.replace("0,9\n", "0,oops\n"))
+
+
+def test_the_shape_of_images_can_be_given(tmp_path: Path) -> None:
+    text = "label,a,b,c,d,e,f\n0,1,2,3,4,5,6\n1,0,0,0,0,0,255\n"
+    inputs, _ = decode(tmp_path, text, shape=(3, 1, 2)).parts["train"]
+    assert inputs.shape == (2, 3, 1, 2)
+    assert inputs[0].tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
+    assert decode(tmp_path, text, shape=(6,)).parts["train"][0].shape == (2, 6)
+    with pytest.raises(DataError, match=r"shape=\[3, 2, 2\] means 12 columns .* has 6"):
+        decode(tmp_path, text, shape=(3, 2, 2))
+    with pytest.raises(ConfigError, match="allowed are"):
+        decode(tmp_path, text, shape=(2, 3))
+    with pytest.raises(ConfigError, match="2 pixel columns, which make no square"):
+        decode(tmp_path, "label,pixel1,pixel2\n0,1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("", r"row 2 .*column 'y' holds ''"),
+        ("nan", r"row 2 .*column 'y' holds '.*'; expected a finite"),
+        ("inf", r"row 2 .*column 'y'"),
+        ("1e300", r"row 2 .*column 'y'"),
+        ("abc", r"row 2 .*column 'y' holds 'abc'"),
+        ("True", r"row 2 .*column 'y' holds 'True'"),
+        ("1,2", "no CSV file"),
+    ],
+)
+def test_a_bad_cell_is_named_by_row_and_column(tmp_path: Path, cell: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        decode(tmp_path, f"label,x,y\n0,1,2\n1,3,{cell}\n0,5,6\n")
+
+
+@pytest.mark.parametrize("cell", ["256", "-1", "0.5"])
+def test_a_bad_pixel_is_named(tmp_path: Path, cell: str) -> None:
+    with pytest.raises(DataError, match=rf"row 2 .*'pixel1' holds {cell}; pixels are whole"):
+        decode(tmp_path, f"label,pixel1\n0,1\n1,{cell}\n")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "1", "-2"], "label '-2' at index 2 "),
+        (["0", "1.5", "1"], "label '1.5' at index 1 "),
+        (["0", "", "1"], "label '' at index 1 "),
+        (["cat", "nan", "dog"], "label 'nan' at index 1 "),
+        (["0.0", "1.0", "2.0"], "label '0.0' at index 0 "),
+    ],
+)
+def test_a_bad_label_is_named(tmp_path: Path, labels: list[str], said: str) -> None:
+    text = "label,x\n" + "".join(f"{label},1\n" for label in labels)
+    with pytest.raises(DataError, match=said):
+        decode(tmp_path, text)
+
+
+def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'label'.* include 'Label', "):
+        decode(tmp_path, "Label,x,y,z,w\n0,1,2,3,4\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no CSV file"),
+        (b"label,x\n", "0 rows"),
+        (b"label\n1\n", "no column beside"),
+        (b"label,x\n\xff\xfe,1\n", "not UTF-8"),
+        (b"label,x\n0,1,2\n", "no CSV file"),
+        (b'label,x\n0,"1\n', "no CSV file"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
+
+
+def test_a_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes("\ufefflabel,x\r\n0,1\r\n1,2\r\n".encode())
+    decoded = csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
+    assert decoded.parts["train"][0].tolist() == [[1], [2]]
+
+
+def test_the_test_file_must_agree(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
+    with pytest.raises(DataError, match=r"test\.csv: label '2' at index 1 .*no class"):
+        decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
+    decoded = decode(tmp_path, "label,x\n0,1\n1,2\n2,3\n", test="test.csv")
+    assert decoded.parts["test"][1].tolist() == [1, 2]
+    assert list(decoded.sources) == ["train.csv", "test.csv"]
+    with pytest.raises(DataError, match="they must be the same"):
+        decode(tmp_path, "label,x,y\n0,1,1\n1,2,2\n2,2,2\n", test="test.csv")
+
+
+def test_files_are_found_below_the_root_then_the_working_folder(tmp_path: Path) -> None:
+    root, working = tmp_path / "root", tmp_path / "working"
+    root.mkdir()
+    working.mkdir()
+    with pytest.raises(DataError, match=r"dataset\.train=a\.csv not found.*root/a\.csv or .*worki"):
+        csv_file.locate(csv_config("a.csv"), root, working)
+    (working / "a.csv").write_text("label,x\n0,1\n")
+    assert "working" in csv_file.locate(csv_config("a.csv"), root, working).place
+    (root / "a.csv").write_text("label,x\n0,1\n")
+    assert "root/a.csv" in csv_file.locate(csv_config("a.csv"), root, working).place
+    (root / "a.csv").unlink()
+    os.mkfifo(root / "a.csv")
+    with pytest.raises(DataError, match="FIFO"):
+        csv_file.locate(csv_config("a.csv"), root, working)
