@@ -46,8 +46,9 @@ class Buffers:
         """Hand out a parameter's target for its gradient, so that no copy is needed. Of a parameter
         that is used twice, only the first gradient to arrive goes there; the other is added."""
         self.bound = True
-        for name, variable in zip(names, inputs, strict=False):
-            if variable.target is not None and variable.gradient is None:
+        for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):
+            is_first = variable.gradient is None and variable not in inputs[:position]
+            if variable.target is not None and is_first:
                 self._arrays[f"d_{name}", variable.target.shape] = variable.target
 
 
