@@ -127,11 +127,12 @@ class RunConsole:
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """An epoch is done; ``best``: it has the best weights so far."""
-        metrics = (_metrics(row) + ("  best" if best else "")).rstrip()
-        self._latest = f"epoch {self._counter(row.epoch)}  {metrics}"
+        parts = [f"epoch {self._counter(row.epoch)}", *_metrics(row), "best" if best else ""]
+        self._latest = "  ".join(parts).rstrip()
         if self._bar is not None:
-            self._told = False  # the bar vanishes at the end; this line then stands in its place
-            self._bar.update(self._bar.task_ids[0], metrics=metrics)
+            # The bar vanishes at the end; this line, as short as can be, then stands in its place.
+            self._latest, self._told = "  ".join(part.strip() for part in parts).rstrip(), False
+            self._bar.update(self._bar.task_ids[0], metrics="  ".join(parts[1:]))
             self.step(row.step)
             return
         first, last = row.epoch == self._done + 1, row.epoch == self._epochs
@@ -276,12 +277,12 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
     return table
 
 
-def _metrics(row: EpochRow) -> str:
-    """Loss, accuracies and learning rate, each beginning in the same column every time."""
+def _metrics(row: EpochRow) -> list[str]:
+    """Loss, accuracies and learning rate, each padded to the width it has in any epoch."""
     parts = [f"loss {row.train_loss:<8.4g}", f"train {row.train_accuracy:.4f}"]
     if row.validation_accuracy is not None:
         parts.append(f"val {row.validation_accuracy:.4f}")
-    return "  ".join([*parts, f"lr {row.lr:<8.3g}"])
+    return [*parts, f"lr {row.lr:<8.3g}"]
 
 
 def _short(path: Path) -> str:

@@ -1,0 +1,271 @@
+"""What a run says: on a terminal, in a pipe, to a reader that left, in poor encodings."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnopt import console
+from nnopt.console import RunConsole
+from nnopt.results.history import EpochRow
+
+ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+
+TRAINING = """
+from pathlib import Path
+from dataclasses import replace
+from nnopt import console
+from nnopt.results.history import EpochRow
+row = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+with console.RunConsole(8, 20) as run:
+    for epoch in range(1, 9):
+        for step in range(20):
+            run.step(20 * (epoch - 1) + step + 1)
+        run.epoch(replace(row, epoch=epoch, step=20 * epoch), best=epoch == 8)
+        if epoch == 2:
+            run.note("grüße")
+console.summary("spiral", {"test accuracy": "0.99", "λ": "0.1"}, {"plots": Path("a/plots")})
+console.error("learning rate η")
+Path("finished").write_text("yes")
+"""
+
+
+def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A training of 8 epochs in a process of its own, in ``folder``, into pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", TRAINING],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def train_on_terminal(folder: Path, columns: int, **environment: str) -> str:
+    """The same on a pseudo-terminal; everything it was sent."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TERM": "xterm",
+            "COLUMNS": str(columns),
+            "LINES": "24",
+            **environment,
+        },
+        stdin=secondary,
+        stdout=secondary,
+        stderr=subprocess.PIPE,
+    )
+    os.close(secondary)
+    sent = b""
+    while True:
+        try:
+            block = os.read(primary, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+        if not block:
+            break
+        sent += block
+    os.close(primary)
+    process.communicate()
+    assert process.returncode == 0
+    return sent.decode()
+
+
+def without_codes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def tell(epochs: int, last: int) -> None:
+    with RunConsole(epochs, steps_per_epoch=20) as run:
+        for epoch in range(1, last + 1):
+            run.step(20 * epoch)
+            run.epoch(replace(ROW, epoch=epoch, step=20 * epoch), best=epoch == last)
+
+
+@pytest.mark.parametrize(("epochs", "last"), [(1, 1), (20, 20), (21, 21), (500, 500), (500, 333)])
+def test_a_pipe_gets_few_lines_with_the_first_and_the_last(
+    capsys: pytest.CaptureFixture[str], epochs: int, last: int
+) -> None:
+    tell(epochs, last)
+    lines = capsys.readouterr().out.splitlines()
+    told = [int(line.split()[1].split("/")[0]) for line in lines]
+    assert told == sorted(set(told))
+    assert told[0] == 1
+    assert told[-1] == last
+    assert lines[-1].endswith("best")
+    assert len(lines) <= 25
+    assert epochs > 20 or told == list(range(1, epochs + 1))
+
+
+def test_a_line_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(1, 1)
+    with RunConsole(1, 20) as run:
+        run.epoch(replace(ROW, validation_loss=None, validation_accuracy=None), best=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert " ".join(first.split()) == "epoch 1/1 loss 1 train 0.5000 val 0.4000 lr 0.1 best"
+    assert " ".join(second.split()) == "epoch 1/1 loss 1 train 0.5000 lr 0.1"
+
+
+def test_a_resumed_training_counts_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunConsole(100, 20, done=41) as run:
+        run.epoch(replace(ROW, epoch=42), best=False)
+        run.epoch(replace(ROW, epoch=43), best=False)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "42/100",
+        "43/100",
+    ]
+
+
+def test_a_diverged_row_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunConsole(5, 20) as run:
+        run.epoch(replace(ROW, train_loss=float("nan")), best=False)
+    assert "loss nan" in capsys.readouterr().out
+
+
+def test_an_interrupted_training_tells_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        with RunConsole(100, 20) as run:
+            for epoch in range(1, 8):
+                run.epoch(replace(ROW, epoch=epoch), best=False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "1/100",
+        "5/100",
+        "7/100",
+    ]
+
+
+def test_the_summary_is_aligned_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console.summary(
+        "spiral [red]",
+        {"test accuracy": "0.99", "time": "1 s"},
+        {"plots": tmp_path / "runs" / "plots", "other": Path("/elsewhere/a\nb")},
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "spiral [red]",
+        "  test accuracy  0.99",
+        "  time           1 s",
+        "  plots          runs/plots",
+        "  other          /elsewhere/a\\nb",
+    ]
+
+
+def test_an_error_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    console.error("lr: -1\nfile 'a\x1b[2Jb'")
+    captured = capsys.readouterr()
+    assert captured.err == "nnopt: error: lr: -1\nnnopt: error: file 'a\\x1b[2Jb'\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
+def test_characters_the_encoding_lacks(tmp_path: Path, environment: dict[str, str]) -> None:
+    told = train(tmp_path, **environment)
+    assert told.stderr in (
+        "nnopt: error: learning rate η\n",
+        "nnopt: error: learning rate \\u03b7\n",
+    )
+    assert "gr" in told.stdout
+    assert (tmp_path / "finished").exists()
+
+
+def test_strict_ascii_with_no_utf8_mode(tmp_path: Path) -> None:
+    told = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
+    assert "gr\\xfc\\xdfe" in told.stdout
+    assert "\\u03bb" in told.stdout
+    assert told.stderr == "nnopt: error: learning rate \\u03b7\n"
+
+
+@pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
+def test_a_reader_that_is_gone_does_not_stop_the_training(tmp_path: Path, shell: str) -> None:
+    script = f'set -o pipefail; "$0" -c "$1" {shell}'
+    ended = subprocess.run(
+        ["bash", "-c", script, sys.executable, TRAINING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "finished").exists()
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "BrokenPipe" not in ended.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_terminal_gets_a_bar_and_a_panel(tmp_path: Path, columns: int) -> None:
+    text = without_codes(train_on_terminal(tmp_path, columns))
+    assert "epoch 1/8 ━" in text
+    assert "left" in text
+    assert "grüße" in text
+    assert "epoch 8/8  loss 1  train 0.5000  val 0.4000  lr 0.1  best" in text
+    panel = text[text.index("╭") :].splitlines()
+    assert "spiral" in panel[0]
+    assert any("test accuracy" in line and "0.99" in line for line in panel)
+    assert any("plots" in line and "a/plots" in line for line in panel)
+    assert len({len(line) for line in panel}) == 1
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
+
+
+def test_no_color(tmp_path: Path) -> None:
+    colours = r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38;5;[0-9]+)m"
+    assert re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR=""))
+    assert not re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR="1"))
+
+
+def test_a_terminal_that_shows_only_ascii(tmp_path: Path) -> None:
+    text = train_on_terminal(tmp_path, 80, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
+    assert text.isascii()
+    assert "+--" in text
+    assert "\\u03bb" in text
+
+
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+    text = train_on_terminal(tmp_path, 80, TERM="dumb")
+    assert "\x1b" not in text
+    assert text.count("epoch") == 8
+
+
+def test_a_long_path_is_folded_not_cut(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from nnopt import console\n"
+        "console._Stream.is_terminal = lambda self: True\n"
+        "console.summary('t', {}, {'plots': Path('/' + 'abcdefghi/' * 12)})"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    shown = "".join(re.findall(r"[a-i/]+(?= *│)", without_codes(told)))
+    assert shown == "/" + "/".join(["abcdefghi"] * 12)
+
+
+def test_rich_is_not_imported_for_a_pipe(tmp_path: Path) -> None:
+    program = TRAINING + "\nimport sys; assert 'rich' not in sys.modules"
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
