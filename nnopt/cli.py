@@ -81,9 +81,8 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
     except Exception as error:
         if debug:
             raise
-        name = type(error).__name__
-        line = f"nnopt: internal error: {name}: {error}; this is a bug: please report it with --debug"
-        print(line, file=sys.stderr)
+        what = f"{type(error).__name__}: {error}"
+        print(f"nnopt: a bug in nnopt: {what}; --debug shows where", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("nnopt: interrupted", file=sys.stderr)

@@ -6,12 +6,14 @@ time is checked here, for every point, before the first one starts.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,7 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     """Within it, Hydra finds nnopt's and the user's YAML files."""
     register_plugins()
     GlobalHydra.instance().clear()
+    _groups.cache_clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
         if config_dir is not None:
             search_path = GlobalHydra.instance().config_loader().get_search_path()
@@ -105,21 +108,24 @@ def make_plan(
         parsed = _parse(overrides)
         _check_hydra_keys(parsed)
         _check_groups(parsed)
-        single = [o.input_line for o in parsed if not o.is_sweep_override()]
-        composed = _compose(single)
-        is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
-        directory = _named_directory(composed, parsed, "sweep" if is_sweep else "run")
-        if not is_sweep:
-            if len(single) < len(parsed):
-                swept = next(o.input_line for o in parsed if o.is_sweep_override())
-                raise ConfigError(f"{swept!r} has several values: add -m to run them all")
-            return Plan((_point(composed, overrides),), False, (), directory)
-        parameters = [f"{k}={v}" for k, v in (composed.hydra.sweeper.params or {}).items()]
-        parsed = _parse([*parameters, *overrides])
+        single = [o for o in parsed if not o.is_sweep_override()]
+        composed = _compose([_word(o) for o in single if _concerns_files(o)], with_hydra=True)
+        settings = composed.hydra
+        is_sweep = multirun or str(settings.mode or "").endswith("MULTIRUN")
+        directory = _named_directory(single, "sweep" if is_sweep else "run")
+        if not is_sweep and len(single) < len(parsed):
+            swept = next(o.input_line for o in parsed if o.is_sweep_override())
+            raise ConfigError(f"{swept!r} has several values: add -m to run them all")
+        parameters = settings.sweeper.params or {} if is_sweep else {}
+        parsed = _parse([*[f"{key}={value}" for key, value in parameters.items()], *overrides])
         _check_groups(parsed)
         varied = dict.fromkeys(o.key_or_group for o in parsed if o.is_sweep_override())
         lists = BasicSweeper.split_arguments(parsed, None)[0]
-        return Plan(_compose_all(lists), True, tuple(varied), directory)
+        chosen = tuple(_word(o) for o in single if o.key_or_group in _groups())
+        bases = {
+            chosen: OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
+        }
+        return Plan(_compose_all(lists, bases), is_sweep, tuple(varied), directory)
 
 
 def _check_hydra_keys(parsed: Sequence[Override]) -> None:
@@ -133,13 +139,23 @@ def _check_hydra_keys(parsed: Sequence[Override]) -> None:
         raise ConfigError(problems)
 
 
-def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
-    """Every point of a sweep; points that resolve to the same configuration once."""
+def _compose_all(
+    lists: Sequence[Sequence[str]], bases: dict[tuple[str, ...], DictConfig]
+) -> tuple[Point, ...]:
+    """Every point of a sweep; points that resolve to the same configuration once.
+
+    What depends on the chosen files alone is composed once, since that is what takes the time;
+    ``bases`` has what is composed already.
+    """
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
     for overrides in lists:
+        parsed = _parse(overrides)
+        choices = tuple(_word(o) for o in parsed if o.key_or_group in _groups())
+        if choices not in bases:
+            bases[choices] = _compose(choices)
         try:
-            point = _point(_compose(overrides), overrides)
+            point = _point(bases[choices], parsed)
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
         else:
@@ -149,53 +165,62 @@ def _compose_all(lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
     return tuple(points.values())
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    """What Hydra makes of the overrides, its own part included."""
+def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    """What Hydra makes of the overrides."""
     try:
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
+        return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_diagnose(overrides, error)) from error
+        raise ConfigError(_one_line(error)) from error
 
 
-def _point(composed: DictConfig, overrides: Sequence[str]) -> Point:
-    container = plain(composed)
-    config = read_config(container)
-    mine = tuple(x for x in overrides if not x.startswith("hydra."))
-    return Point(point_id(container), config, container, mine)
+def _point(base: DictConfig, overrides: Sequence[Override]) -> Point:
+    """Set values on what the chosen files compose to, and check the outcome."""
+    composed = copy.deepcopy(base)
+    OmegaConf.set_struct(composed, False)
+    known = known_keys(plain(base))
+    problems = []
+    kept = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
+    for override in kept:
+        key = override.key_or_group
+        if key in _groups():
+            continue
+        if key not in known:
+            problems.append(unknown_key(key, known))
+        elif override.is_delete():
+            problems.append(f"{override.input_line!r}: the key {key!r} cannot be left out")
+        else:
+            OmegaConf.update(composed, key, override.value(), merge=True)
+    try:
+        container = plain(composed)
+        config = read_config(container)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError([*problems, _one_line(error)]) from None
+    if problems:
+        raise ConfigError(problems)
+    words = tuple(_word(o) for o in kept)
+    return Point(point_id(container), config, container, words)
 
 
-def _named_directory(composed: DictConfig, parsed: Sequence[Override], kind: str) -> str | None:
+def _word(override: Override) -> str:
+    """The override as it was written."""
+    return override.input_line or ""
+
+
+def _concerns_files(override: Override) -> bool:
+    """Is it a choice of a file, or a setting of Hydra's? These have to go through Hydra."""
+    return override.key_or_group in _groups() or override.key_or_group.startswith("hydra.")
+
+
+def _named_directory(single: Sequence[Override], kind: str) -> str | None:
     """The folder that the user asked for on the command line, if any."""
     key = f"hydra.{kind}.dir"
-    if not any(o.key_or_group == key for o in parsed):
+    if not any(o.key_or_group == key for o in single):
         return None
+    composed = _compose([_word(o) for o in single], with_hydra=True)
     HydraConfig.instance().set_config(composed)
     return str(OmegaConf.select(composed, key))
-
-
-def _diagnose(overrides: Sequence[str], error: Exception) -> list[str]:
-    """Why Hydra could not compose: unknown keys, and whatever is wrong with the rest."""
-    parsed = _parse(overrides)
-    groups = _groups()
-    choices = [o.input_line for o in parsed if o.key_or_group in groups]
-    try:
-        base = plain(compose("config", overrides=choices))
-    except (HydraException, OmegaConfBaseException) as base_error:
-        return [_one_line(base_error)]
-    known = known_keys(base)
-    unknown = [
-        o for o in parsed
-        if o.key_or_group not in groups.union(known) and not o.key_or_group.startswith("hydra")
-    ]
-    problems = [unknown_key(o.key_or_group, known) for o in unknown]
-    rest = [o.input_line for o in parsed if o not in unknown]
-    try:
-        read_config(plain(compose("config", overrides=rest)))
-    except ConfigError as more:
-        problems += [line for line in more.problems if line not in problems]
-    except (HydraException, OmegaConfBaseException) as more_error:
-        problems.append(_one_line(more_error))
-    return problems or [_one_line(error)]
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -211,9 +236,11 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _groups() -> set[str]:
+@cache
+def _groups() -> frozenset[str]:
+    """The config groups, nnopt's and the user's."""
     loader = GlobalHydra.instance().config_loader()
-    return {name for name in loader.list_groups("") if name != "hydra"}
+    return frozenset(name for name in loader.list_groups("") if name != "hydra")
 
 
 def _check_groups(parsed: Sequence[Override]) -> None:
@@ -244,7 +271,9 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     for key in keys:
         node = composed._get_node(key)
         resolved = OmegaConf.is_config(node)
-        container[str(key)] = OmegaConf.to_container(node, resolve=True) if resolved else composed[key]
+        container[str(key)] = (
+            OmegaConf.to_container(node, resolve=True) if resolved else composed[key]
+        )
     return container
 
 
@@ -254,7 +283,9 @@ def point_id(container: Mapping[str, Any]) -> str:
     relevant = {key: container[key] for key in sorted(container) if key not in WITHOUT_EFFECT}
     text = json.dumps(relevant, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    words = [container[group]["name"] for group in ("dataset", "backend", "architecture", "optimizer")]
+    words = [
+        container[group]["name"] for group in ("dataset", "backend", "architecture", "optimizer")
+    ]
     return f"{'-'.join(map(str, words))}-s{container['seed']}-{digest}"
 
 

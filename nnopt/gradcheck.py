@@ -113,9 +113,7 @@ def check_gradients(config: Config, prepared: Prepared) -> list[Check]:
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     gradients["input"] = np.array(x.gradient)
     values = {name: p.value for name, p in network.parameters.items()} | {"input": x.value}
-    return [
-        _check(name, values[name], gradients[name], loss, shake) for name in gradients
-    ]
+    return [_check(name, values[name], gradients[name], loss, shake) for name in gradients]
 
 
 def _check(
@@ -125,7 +123,7 @@ def _check(
     if value.size > LARGEST_COMPLETE:
         tried = np.sort(rng.choice(value.size, LARGEST_COMPLETE, replace=False))
     before, entries, along = value.copy(), [], []
-    for index in tried:
+    for index in tried.tolist():
 
         def move_entry(amount: float, index: int = index) -> None:
             value.flat[index] = before.flat[index] + amount

@@ -29,7 +29,7 @@ def _counter(counters: tuple[int, ...]) -> NDArray[np.uint64]:
 
 
 def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
-    """A generator of its own for each (seed, stream, counters); at most three counters, each >= 0."""
+    """A generator of its own for each (seed, stream, counters): at most three, each >= 0."""
     key = np.array(_key(seed, stream), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=_counter(counters)))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends import load_backend
+from nnopt.backends import Loader, load_backend
 from nnopt.compose import Point
 from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
@@ -72,10 +72,11 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
     network.load(initial)
     summary["versions"], summary["threads"] = environment.versions(), environment.blas_info()
 
-    train, validation, test = (
-        None if part is None else backend.build_loader(part, dataset.normalization, config)
-        for part in (dataset.train, dataset.validation, dataset.test)
-    )
+    def batches_of(part: Part) -> Loader:
+        return backend.build_loader(part, dataset.normalization, config)
+
+    train = batches_of(dataset.train)
+    validation = None if dataset.validation is None else batches_of(dataset.validation)
     training = _train(Loop(network, dataset, (train, validation), config), directory, summary)
     write_arrays(directory / "model_last.npz", training.last)
     write_arrays(directory / "model_best.npz", training.best)
@@ -92,15 +93,17 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
         )
 
     network.load(training.best if config.test_weights == "best" else training.last)
-    result = evaluate(network, test, dataset.test.labels[dataset.test.rows], config.loss)
+    result = evaluate(
+        network, batches_of(dataset.test), dataset.test.labels[dataset.test.rows], config.loss
+    )
     summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
     log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
     if config.plots:
 
         def predict(points: np.ndarray) -> NDArray[np.floating]:
             part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
-            loader = backend.build_loader(part, dataset.normalization, config)
-            return np.concatenate([network.predict(x) for x in loader.evaluation_batches()])
+            batches = batches_of(part).evaluation_batches()
+            return np.concatenate([network.predict(x) for x in batches])
 
         plot_test(dataset, result.logits, predict, config.name, plots)
 

@@ -8,23 +8,21 @@ one dataclass per file, found by its ``name``. ``nnopt.validate`` reads YAML int
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 Number = int | float
 
 
-def ranged(
-    *,
-    minimum: Number | None = None,
-    above: Number | None = None,
-    maximum: Number | None = None,
-    below: Number | None = None,
-) -> Any:
-    """A field whose value (or every item, for a list) lies in a range: closed ends are minimum and
-    maximum, open ends are above and below."""
-    bounds = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
-    return field(metadata={key: value for key, value in bounds.items() if value is not None})
+@dataclass(frozen=True)
+class Range:
+    """Where a number lies, or every number of a list: minimum and maximum are closed ends, above
+    and below open ones; None is no bound."""
+
+    minimum: Number | None = None
+    above: Number | None = None
+    maximum: Number | None = None
+    below: Number | None = None
 
 
 LARGEST_SEED = 2**63 - 1
@@ -38,7 +36,7 @@ class Validation:
     dataset's own validation part (CINIC-10), or nowhere."""
 
     source: Literal["train", "test", "own", "none"]
-    fraction: float = ranged(above=0, below=1)
+    fraction: Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ class DatasetConfig:
     """What all datasets share."""
 
     name: str
-    subset: int | None = ranged(minimum=1)
-    normalization: Literal["unit", "standard", "none"] = field()
-    validation: Validation = field()
+    subset: Annotated[int | None, Range(minimum=1)]
+    normalization: Literal["unit", "standard", "none"]
+    validation: Validation
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ class SpiralConfig(DatasetConfig):
     """Interleaved spiral arms, one per class."""
 
     name: Literal["spiral"]
-    classes: int = ranged(minimum=2, maximum=100)
-    points: int = ranged(minimum=2, maximum=1_000_000)
-    noise: float = ranged(minimum=0)
-    seed: int = ranged(minimum=0, maximum=LARGEST_SEED)
+    classes: Annotated[int, Range(minimum=2, maximum=100)]
+    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    noise: Annotated[float, Range(minimum=0)]
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ class TwoClassConfig(DatasetConfig):
     """Two half moons, or two concentric circles."""
 
     name: Literal["moons", "circles"]
-    points: int = ranged(minimum=2, maximum=1_000_000)
-    noise: float = ranged(minimum=0)
-    seed: int = ranged(minimum=0, maximum=LARGEST_SEED)
+    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    noise: Annotated[float, Range(minimum=0)]
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class ImageConfig(DatasetConfig):
     """A published image dataset; ``classes`` keeps some of its classes, by name or number."""
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "cinic10"]
-    classes: tuple[int | str, ...] | None = field()
+    classes: tuple[int | str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,12 @@ class CsvConfig(DatasetConfig):
     """Rows of a CSV file: one label column, the others features or pixels."""
 
     name: Literal["csv"]
-    classes: tuple[int | str, ...] | None = field()
-    train: str = field()
-    test: str | None = field()
-    test_fraction: float = ranged(above=0, below=1)
-    label: str = field()
-    shape: tuple[int, ...] | None = ranged(minimum=1)
+    classes: tuple[int | str, ...] | None
+    train: str
+    test: str | None
+    test_fraction: Annotated[float, Range(above=0, below=1)]
+    label: str
+    shape: Annotated[tuple[int, ...] | None, Range(minimum=1)]
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ class NumpyConfig:
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
     device: Literal["cpu"]
-    threads: int | None = ranged(minimum=1, maximum=1024)
-    shared_masks: bool = field()
+    threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
+    shared_masks: bool
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,8 @@ class TorchConfig:
     name: Literal["torch"]
     dtype: Literal["float32", "float64"]
     device: str
-    threads: int | None = ranged(minimum=1, maximum=1024)
-    shared_masks: bool = field()
+    threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
+    shared_masks: bool
 
 
 # architecture/ ------------------------------------------------------------------------------------
@@ -131,8 +129,8 @@ Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"]
 @dataclass(frozen=True)
 class MlpConfig:
     name: Literal["mlp"]
-    hidden: tuple[int, ...] = ranged(minimum=1, maximum=1_000_000)
-    activation: Activation = field()
+    hidden: Annotated[tuple[int, ...], Range(minimum=1, maximum=1_000_000)]
+    activation: Activation
 
 
 @dataclass(frozen=True)
@@ -150,113 +148,113 @@ class LayersConfig:
 class AugmentationConfig:
     """Random changes of training images: crop is the padding in pixels, 0 is off."""
 
-    crop: int = ranged(minimum=0, maximum=64)
-    flip: bool = field()
+    crop: Annotated[int, Range(minimum=0, maximum=64)]
+    flip: bool
 
 
 @dataclass(frozen=True)
 class RegularizerConfig:
     """All regularizers in one flat record; zero or none means off."""
 
-    l1: float = ranged(minimum=0)
-    l2: float = ranged(minimum=0)
-    weight_decay: float | None = ranged(minimum=0)
-    dropout: float = ranged(minimum=0, below=1)
-    norm: Literal["none", "batch", "layer"] = field()
-    label_smoothing: float = ranged(minimum=0, below=1)
-    grad_clip: float = ranged(minimum=0)
-    decay_all: bool = field()
-    augmentation: AugmentationConfig = field()
+    l1: Annotated[float, Range(minimum=0)]
+    l2: Annotated[float, Range(minimum=0)]
+    weight_decay: Annotated[float | None, Range(minimum=0)]
+    dropout: Annotated[float, Range(minimum=0, below=1)]
+    norm: Literal["none", "batch", "layer"]
+    label_smoothing: Annotated[float, Range(minimum=0, below=1)]
+    grad_clip: Annotated[float, Range(minimum=0)]
+    decay_all: bool
+    augmentation: AugmentationConfig
 
 
 @dataclass(frozen=True)
 class SgdConfig:
     name: Literal["sgd"]
-    lr: float = ranged(minimum=0)
+    lr: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
 class MomentumConfig:
     name: Literal["momentum", "nesterov"]
-    lr: float = ranged(minimum=0)
-    momentum: float = ranged(minimum=0, below=1)
+    lr: Annotated[float, Range(minimum=0)]
+    momentum: Annotated[float, Range(minimum=0, below=1)]
 
 
 @dataclass(frozen=True)
 class RmspropConfig:
     name: Literal["rmsprop"]
-    lr: float = ranged(minimum=0)
-    rho: float = ranged(minimum=0, below=1)
-    epsilon: float = ranged(above=0)
+    lr: Annotated[float, Range(minimum=0)]
+    rho: Annotated[float, Range(minimum=0, below=1)]
+    epsilon: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class AdagradConfig:
     name: Literal["adagrad"]
-    lr: float = ranged(minimum=0)
-    epsilon: float = ranged(above=0)
+    lr: Annotated[float, Range(minimum=0)]
+    epsilon: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class AdamConfig:
     name: Literal["adam", "adamw"]
-    lr: float = ranged(minimum=0)
-    beta1: float = ranged(minimum=0, below=1)
-    beta2: float = ranged(minimum=0, below=1)
-    epsilon: float = ranged(above=0)
+    lr: Annotated[float, Range(minimum=0)]
+    beta1: Annotated[float, Range(minimum=0, below=1)]
+    beta2: Annotated[float, Range(minimum=0, below=1)]
+    epsilon: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class ConstantConfig:
     name: Literal["constant"]
-    warmup: float = ranged(minimum=0)
+    warmup: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
 class StepConfig:
     name: Literal["step"]
-    warmup: float = ranged(minimum=0)
-    every: float = ranged(above=0)
-    factor: float = ranged(above=0, maximum=1)
+    warmup: Annotated[float, Range(minimum=0)]
+    every: Annotated[float, Range(above=0)]
+    factor: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class ExponentialConfig:
     name: Literal["exponential"]
-    warmup: float = ranged(minimum=0)
-    factor: float = ranged(above=0, maximum=1)
+    warmup: Annotated[float, Range(minimum=0)]
+    factor: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class InverseTimeConfig:
     name: Literal["inverse_time"]
-    warmup: float = ranged(minimum=0)
-    rate: float = ranged(minimum=0)
+    warmup: Annotated[float, Range(minimum=0)]
+    rate: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
 class CosineConfig:
     name: Literal["cosine"]
-    warmup: float = ranged(minimum=0)
-    final: float = ranged(minimum=0, maximum=1)
+    warmup: Annotated[float, Range(minimum=0)]
+    final: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class OneCycleConfig:
     name: Literal["one_cycle"]
-    warmup: float = ranged(minimum=0)
-    rise: float = ranged(above=0, below=1)
-    start: float = ranged(above=0, maximum=1)
-    final: float = ranged(minimum=0, maximum=1)
+    warmup: Annotated[float, Range(minimum=0)]
+    rise: Annotated[float, Range(above=0, below=1)]
+    start: Annotated[float, Range(above=0, maximum=1)]
+    final: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class PlateauConfig:
     name: Literal["plateau"]
-    warmup: float = ranged(minimum=0)
-    patience: int = ranged(minimum=0)
-    factor: float = ranged(above=0, below=1)
-    min_improvement: float = ranged(minimum=0)
+    warmup: Annotated[float, Range(minimum=0)]
+    patience: Annotated[int, Range(minimum=0)]
+    factor: Annotated[float, Range(above=0, below=1)]
+    min_improvement: Annotated[float, Range(minimum=0)]
 
 
 Initializer = Literal[
@@ -284,11 +282,11 @@ class InitializerConfig:
 class EarlyStoppingConfig:
     """``monitor`` also says which epoch is the best one; ``patience: null`` never stops early."""
 
-    patience: int | None = ranged(minimum=1)
-    unit: Literal["epochs", "steps"] = field()
-    check_every: int | None = ranged(minimum=1)
-    min_improvement: float = ranged(minimum=0)
-    monitor: Literal["loss", "accuracy"] = field()
+    patience: Annotated[int | None, Range(minimum=1)]
+    unit: Literal["epochs", "steps"]
+    check_every: Annotated[int | None, Range(minimum=1)]
+    min_improvement: Annotated[float, Range(minimum=0)]
+    monitor: Literal["loss", "accuracy"]
 
 
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
@@ -311,23 +309,23 @@ class Config:
     """One point: everything that decides what a run computes."""
 
     name: str
-    seed: int = ranged(minimum=0, maximum=LARGEST_SEED)
-    epochs: int = ranged(minimum=1, maximum=10_000_000)
-    steps: int | None = ranged(minimum=1)
-    batch_size: int = ranged(minimum=1, maximum=1_000_000_000)
-    last_batch: Literal["keep", "drop"] = field()
-    loss: Literal["cross_entropy", "hinge"] = field()
-    test_weights: Literal["best", "last"] = field()
-    plots: bool = field()
-    dataset: DatasetVariant = field()
-    data: DataConfig = field()
-    backend: BackendVariant = field()
-    architecture: ArchitectureVariant = field()
-    regularizer: RegularizerConfig = field()
-    optimizer: OptimizerVariant = field()
-    schedule: ScheduleVariant = field()
-    initializer: InitializerConfig = field()
-    early_stopping: EarlyStoppingConfig = field()
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
+    epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
+    steps: Annotated[int | None, Range(minimum=1)]
+    batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
+    last_batch: Literal["keep", "drop"]
+    loss: Literal["cross_entropy", "hinge"]
+    test_weights: Literal["best", "last"]
+    plots: bool
+    dataset: DatasetVariant
+    data: DataConfig
+    backend: BackendVariant
+    architecture: ArchitectureVariant
+    regularizer: RegularizerConfig
+    optimizer: OptimizerVariant
+    schedule: ScheduleVariant
+    initializer: InitializerConfig
+    early_stopping: EarlyStoppingConfig
 
 
 VARIANTS: Mapping[str, Mapping[str, type]] = {

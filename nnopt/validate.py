@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
-from typing import Any, Literal, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from nnopt.errors import ConfigError
 from nnopt.schema import VARIANTS, Config
+
+BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "minimum": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "maximum": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+"""The bounds of a ``schema.Range`` -> how to say and how to check them."""
+
+NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
 CHOICES = ("experiment", "ablation")
 """Keys of the composed configuration that only say which files it was made of."""
@@ -82,9 +93,11 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _types_of(record: type) -> dict[str, Any]:
-    return {f.name: typing.get_type_hints(record)[f.name] for f in fields(record)}
+    """Field -> its type, ranges included."""
+    hints = typing.get_type_hints(record, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(record)}
 
 
 class _Reader:
@@ -96,8 +109,10 @@ class _Reader:
     def read_record(self, record: type, container: Any, where: str) -> Any:
         prefix = f"{where}." if where else ""
         if not _is_map(container):
-            self.problems.append(f"{where} = {container!r}: needs a group of keys, such as "
-                                 f"{', '.join(_types_of(record))}")
+            self.problems.append(
+                f"{where} = {container!r}: needs a group of keys, such as "
+                f"{', '.join(_types_of(record))}"
+            )
             return None
         known = _types_of(record)
         for key in container:
@@ -114,7 +129,7 @@ class _Reader:
             if record is Config and spec.name in VARIANTS:
                 values[spec.name] = self.read_variant(spec.name, value)
             else:
-                values[spec.name] = self.read_value(known[spec.name], value, key, spec.metadata)
+                values[spec.name] = self.read_value(known[spec.name], value, key)
         return record(**values) if set(values) == set(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
@@ -128,10 +143,15 @@ class _Reader:
             return None
         return self.read_record(variants[name], container, group)
 
-    def read_value(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
+    def read_value(
+        self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any] = NO_BOUNDS
+    ) -> Any:
         """A value of the type ``kind``: a plain one, a choice, a list, a record, or null."""
         if isinstance(kind, type) and is_dataclass(kind):
             return self.read_record(kind, value, key)
+        if get_origin(kind) is Annotated:
+            kind, within = get_args(kind)
+            bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
         origin, arguments = get_origin(kind), get_args(kind)
         optional = origin in (types.UnionType, typing.Union) and type(None) in arguments
         if optional:
@@ -169,7 +189,12 @@ class _Reader:
         )
 
     def _read_plain(
-        self, kinds: tuple[Any, ...], value: Any, key: str, bounds: Mapping[str, Any], optional: bool
+        self,
+        kinds: tuple[Any, ...],
+        value: Any,
+        key: str,
+        bounds: Mapping[str, Any],
+        optional: bool,
     ) -> Any:
         if isinstance(value, bool) and bool not in kinds:
             matched = None
@@ -180,23 +205,19 @@ class _Reader:
         if matched is None:
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
             wanted = " or ".join([names[k] for k in kinds] + (["null"] if optional else []))
-            hint = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+            hint = (
+                f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+            )
             self.problems.append(f"{key} = {value!r}: needs {wanted}{hint}")
         elif isinstance(matched, int | float) and not isinstance(matched, bool):
             self._check_range(matched, key, bounds)
         return matched
 
     def _check_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> None:
-        holds = {
-            "minimum": (lambda v, b: v >= b, "at least"),
-            "above": (lambda v, b: v > b, "above"),
-            "maximum": (lambda v, b: v <= b, "at most"),
-            "below": (lambda v, b: v < b, "below"),
-        }
-        allowed = " and ".join(f"{holds[name][1]} {bound}" for name, bound in bounds.items())
+        allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
         if not math.isfinite(value):
             self.problems.append(f"{key} = {value}: needs a finite number, {allowed}")
-        elif not all(holds[name][0](value, bound) for name, bound in bounds.items()):
+        elif not all(BOUNDS[name][1](value, bound) for name, bound in bounds.items()):
             self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
 
 

@@ -198,9 +198,11 @@ def _problems_of_argument(where: str, key: str, value: Any) -> list[str]:
     if key == "bias":
         return [] if isinstance(value, bool) else [f"{where} = {value!r}: needs true or false"]
     if key == "layers":
-        return [] if isinstance(value, Sequence) and not isinstance(value, str) and value else [
-            f"{where} = {value!r}: needs a list of at least one layer"
-        ]
+        return (
+            []
+            if isinstance(value, Sequence) and not isinstance(value, str) and value
+            else [f"{where} = {value!r}: needs a list of at least one layer"]
+        )
     allowed, holds = _RANGES[key]
     if (is_whole or isinstance(value, float)) and holds(value):
         return []

@@ -144,7 +144,9 @@ def _place_all(
 
 def _place(record: Layer, name: str, shape: Shape, classes: int) -> PlacedLayer:
     size = math.prod(shape)
-    output, parameters, statistics, flops = shape, {}, {}, 0
+    output, flops = shape, 0
+    parameters: dict[str, Shape] = {}
+    statistics: dict[str, Shape] = {}
     inner: tuple[PlacedLayer, ...] = ()
     match record:
         case Dense(units, bias):

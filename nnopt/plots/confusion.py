@@ -92,7 +92,8 @@ def _draw_numbers(
         vertices = outline.vertices - (advance / 2, height / 2)
         x, y, colours = zip(*where, strict=True)
         area = (2 * np.abs(vertices).max() * points) ** 2
-        axes.scatter(x, y, area, colours, marker=Outline(vertices, outline.codes), linewidths=0)
+        glyph = Outline(vertices, outline.codes)
+        axes.scatter(x, y, area, colours, marker=glyph, linewidths=0, label=character)
 
 
 def _draw_accuracies(axes: Axes, counts: NDArray[np.int64], every: int, inch: float) -> None:

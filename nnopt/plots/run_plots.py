@@ -40,7 +40,8 @@ def plot_test(
     """What the trained network makes of the test part: confusion matrix, and some images or, for
     points in the plane, the decision boundary.
 
-    logits: (N, K) of the test part; predict: raw inputs (M, 2) to logits (M, K). Raises OutputError.
+    logits: (N, K) of the test part; predict: raw inputs (M, 2) to logits (M, K).
+    Raises OutputError.
     """
     test = dataset.test
     labels, predictions = test.labels[test.rows], logits.argmax(axis=1)

@@ -104,7 +104,7 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> bool:
         """All batches of one epoch; True if a look in between says to stop."""
-        config, check_every = self._config, self._config.early_stopping.check_every
+        check_every = self._config.early_stopping.check_every
         self._sizes: list[int] = []
         for x, y in self._batches(epoch):
             lr = self._schedule(self._step) * self._plateau.factor

@@ -48,15 +48,15 @@ def build_schedule(
 
 
 def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The learning rate over its base: ``step`` counts from the end of the warm-up, to ``steps``."""
+    """The learning rate over its base; ``step`` of ``steps`` counts from the end of the warm-up."""
     t = step / steps_per_epoch
     match config:
         case ConstantConfig() | PlateauConfig():
             return 1.0
         case StepConfig(every=every, factor=factor):
-            return factor ** math.floor(t / every)
+            return float(factor ** math.floor(t / every))
         case ExponentialConfig(factor=factor):
-            return factor**t
+            return float(factor**t)
         case InverseTimeConfig(rate=rate):
             return 1 / (1 + rate * t)
         case CosineConfig(final=final):

@@ -1,4 +1,4 @@
-"""A network trained by hand: records to operations on the tape, loss, penalties, clipping, update."""
+"""A network trained by hand: layers on the tape, loss, penalties, clipping, update."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ class NumpyNetwork:
             for name, shape in architecture.statistic_shapes().items()
         }
         self._modules = [self._module(layer) for layer in architecture.layers]
-        self._loss_op, self._loss_options = CROSS_ENTROPY, {
-            "label_smoothing": config.regularizer.label_smoothing
-        }
+        self._loss_op, self._loss_options = (
+            CROSS_ENTROPY,
+            {"label_smoothing": config.regularizer.label_smoothing},
+        )
         if config.loss == "hinge":
             self._loss_op, self._loss_options = HINGE, {}
         self._tape = Tape()
@@ -166,9 +167,7 @@ class NumpyNetwork:
             case records.LeakyReLU(slope):
                 return lambda tape, x, step: tape.apply(LEAKY_RELU, x, slope=slope)
             case records.LayerNorm(epsilon):
-                return lambda tape, x, step: tape.apply(
-                    LAYER_NORM, x, *parameters, epsilon=epsilon
-                )
+                return lambda tape, x, step: tape.apply(LAYER_NORM, x, *parameters, epsilon=epsilon)
             case records.BatchNorm():
                 return self._batch_norm(layer, parameters)
             case records.Dropout():

@@ -1,7 +1,7 @@
 """Update rules, in order of complexity. Each is written for flat slices of all parameters at once:
 
     w: parameters, g: their gradient (only read), state: the rule's own slices, lr: learning rate,
-    step: the number of this update, from 1, a and b: working space, two slices.
+    t: the number of this update, from 1, a and b: working space, two slices.
 
 The whole vector is walked in pieces that stay in the processor's cache, since what an update costs
 is memory traffic, not arithmetic.
@@ -32,7 +32,7 @@ PIECE = 16384
 
 
 def sgd(
-    config: SgdConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: SgdConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """w ← w - lr·g (Robbins and Monro 1951)."""
     np.multiply(g, lr, out=a)
@@ -40,7 +40,7 @@ def sgd(
 
 
 def momentum(
-    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """v ← μ·v + g;  w ← w - lr·v (Polyak 1964; as in PyTorch, lr is outside v)."""
     (v,) = state
@@ -51,7 +51,7 @@ def momentum(
 
 
 def nesterov(
-    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """v ← μ·v + g;  w ← w - lr·(g + μ·v) (Sutskever et al. 2013; in the form of PyTorch)."""
     (v,) = state
@@ -64,7 +64,7 @@ def nesterov(
 
 
 def adagrad(
-    config: AdagradConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: AdagradConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """s ← s + g²;  w ← w - lr·g / (√s + ε) (Duchi et al. 2011)."""
     (s,) = state
@@ -78,7 +78,7 @@ def adagrad(
 
 
 def rmsprop(
-    config: RmspropConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: RmspropConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε) (Tieleman and Hinton 2012, lecture 6.5)."""
     (s,) = state
@@ -94,7 +94,7 @@ def rmsprop(
 
 
 def adam(
-    config: AdamConfig, w: Array, g: Array, state: State, lr: float, step: int, a: Array, b: Array
+    config: AdamConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
 ) -> None:
     """m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  m̂ = m/(1-β₁ᵗ);  ŝ = s/(1-β₂ᵗ);
     w ← w - lr·m̂ / (√ŝ + ε) (Kingma and Ba 2015, algorithm 1)."""
@@ -107,9 +107,9 @@ def adam(
     np.multiply(a, g, out=a)
     np.add(s, a, out=s)
     np.sqrt(s, out=a)
-    np.multiply(a, 1 / math.sqrt(1 - config.beta2**step), out=a)
+    np.multiply(a, 1 / math.sqrt(1 - config.beta2**t), out=a)
     np.add(a, config.epsilon, out=a)
-    np.multiply(m, lr / (1 - config.beta1**step), out=b)
+    np.multiply(m, lr / (1 - config.beta1**t), out=b)
     np.divide(b, a, out=a)
     np.subtract(w, a, out=w)
 

@@ -70,7 +70,7 @@ class Tape:
             self._buffers.append(Buffers())
         buffers = self._buffers[position]
         value, saved = op.forward(*[x.value for x in inputs], buffer=buffers, **options)
-        output = Variable(value, any([x.wanted for x in inputs]))
+        output = Variable(value, any(x.wanted for x in inputs))
         self._notes.append((op, inputs, output, saved, buffers))
         return output
 
@@ -79,7 +79,7 @@ class Tape:
         return self._notes[-1][3]
 
     def backward(self, output: Variable) -> None:
-        """Set ``gradient`` of every wanted variable to d output / d variable; output is a scalar."""
+        """Set ``gradient`` of every wanted variable to d output / d variable, output a scalar."""
         for _, inputs, _, _, _ in self._notes:
             for variable in inputs:
                 variable.gradient = None

@@ -1,4 +1,4 @@
-"""Activations: functions of each element on its own. x, y and their gradients all have one shape."""
+"""Activations: functions of each element on its own; x, y and their gradients share a shape."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def hinge_forward(
 def hinge_backward(
     g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dsₙₖ = g/N · [margin > 0] for k ≠ yₙ; dL/dsₙ,yₙ = -g/N · (how many margins of n are > 0)."""
+    """dL/dsₙₖ = g/N · [margin > 0] for k ≠ yₙ; dL/dsₙ,yₙ = -g/N · (number of margins > 0)."""
     margins, positions, _ = saved
     classes, count = margins.shape
     np.sign(margins, out=margins)
