@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FEW_EPOCHS = 30  # so many are drawn with a marker each
+LARGEST = 1e100  # what exceeds it is as good as infinite, and would overflow a log scale
 MANY_EPOCHS = 200  # more are drawn by thinner lines
 
 
@@ -27,7 +28,7 @@ def plot_curves(
     """Training and validation loss (left) and accuracy (right), with the best epoch marked.
 
     The loss is drawn on a logarithmic scale if it spans more than two decades. Epochs that diverged
-    (NaN, inf) leave a gap. Raises OutputError.
+    leave a gap. Raises OutputError.
     """
     epochs = np.array([row.epoch for row in history], dtype=np.int64)
     train_loss, validation_loss = (
@@ -59,9 +60,9 @@ def plot_curves(
 
 
 def _column(history: Sequence[EpochRow], name: str) -> Floats:
-    """A column as floats; what is missing or not finite is NaN, which leaves a gap in a line."""
+    """A column as floats; what is missing or diverged is NaN, which leaves a gap in a line."""
     values = np.array([getattr(row, name) for row in history], dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) < LARGEST)] = np.nan
     return values
 
 

@@ -57,8 +57,9 @@ def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any
     finite = {which: w[np.isfinite(w)] for which, w in tensors.items()}  # ravels it, too
     extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
     low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
-    if low == high:  # all zeros, say
-        low, high = low - 0.5, high + 0.5
+    size = max(abs(low), abs(high)) or 1.0
+    if high - low <= 1e-6 * size:  # all zeros, say
+        low, high = low - size / 2, high + size / 2
     edges = np.linspace(low, high, BINS + 1)
     shares = {which: _shares(w, edges) for which, w in finite.items()}
 
