@@ -1,0 +1,83 @@
+"""When a value counts as better, and when patience runs out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import pytest
+
+from nnopt.schema import EarlyStoppingConfig
+from nnopt.training.early_stopping import EarlyStopping
+
+
+def stopping(
+    patience: int | None = None,
+    unit: Literal["epochs", "steps"] = "epochs",
+    least: float = 0.0,
+    monitor: Literal["loss", "accuracy"] = "loss",
+) -> EarlyStopping:
+    return EarlyStopping(EarlyStoppingConfig(patience, unit, None, least, monitor))
+
+
+def looks(follower: EarlyStopping, values: list[float]) -> list[bool]:
+    return [follower.look(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
+
+
+def test_better_is_smaller() -> None:
+    follower = stopping()
+    assert looks(follower, [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
+    assert (follower.best_epoch, follower.best_step) == (5, 50)
+
+
+def test_monitor_says_what_is_small() -> None:
+    assert stopping(monitor="loss").badness(0.3, 0.9) == 0.3
+    assert stopping(monitor="accuracy").badness(0.3, 0.9) == -0.9
+
+
+def test_least_improvement_is_measured_from_the_best() -> None:
+    follower = stopping(least=0.1)
+    # 0.95 and 0.91 are too near to 1; 0.89 is not, and from then on 0.79 is the bar
+    assert looks(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
+
+
+def test_first_value_is_the_best_however_bad() -> None:
+    assert looks(stopping(least=10.0), [5, 4]) == [True, False]
+
+
+@pytest.mark.parametrize("values", [[math.nan, 2, math.nan, 1], [math.nan, math.nan, 5, math.nan]])
+def test_nan_is_never_the_best(values: list[float]) -> None:
+    found = looks(stopping(), values)
+    assert not any(best for best, value in zip(found, values, strict=True) if math.isnan(value))
+    assert any(found)
+
+
+def test_nan_runs_patience_down() -> None:
+    follower = stopping(patience=2)
+    looks(follower, [1, math.nan, math.nan])
+    assert follower.should_stop(3, 30)
+
+
+@pytest.mark.parametrize("value", [1.0, math.nan])
+def test_without_patience_nothing_stops(value: float) -> None:
+    follower = stopping(None)
+    looks(follower, [value] * 5)
+    assert not follower.should_stop(10**6, 10**7)
+
+
+@pytest.mark.parametrize(
+    ("unit", "patience", "stop"), [("epochs", 3, (4, 40)), ("steps", 25, (4, 35))]
+)
+def test_patience_runs_out_after_so_many_units(unit: Any, patience: int, stop: Any) -> None:
+    follower = stopping(patience, unit)
+    looks(follower, [1.0])  # at epoch 1, step 10
+    epoch, step = stop
+    assert follower.should_stop(epoch, step)
+    assert not follower.should_stop(epoch - 1, step - 1)
+
+
+def test_an_improvement_starts_the_wait_anew() -> None:
+    follower = stopping(2)
+    looks(follower, [3, 3, 2])
+    assert not follower.should_stop(4, 40)
+    assert follower.should_stop(5, 50)

@@ -1,0 +1,182 @@
+"""Learning rates: formulas, warm-up, bounds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnopt import schema
+from nnopt.schema import ScheduleVariant
+from nnopt.training.schedules import Plateau, build_schedule, learning_rates
+
+LR, PER_EPOCH, STEPS = 0.2, 7, 70
+
+
+def rates(config: ScheduleVariant, per_epoch: int = PER_EPOCH, steps: int = STEPS) -> np.ndarray:
+    return learning_rates(build_schedule(config, LR, per_epoch, steps), steps)
+
+
+def epochs(steps: int = STEPS) -> np.ndarray:
+    return np.arange(steps) / PER_EPOCH
+
+
+def test_constant() -> None:
+    assert set(rates(schema.ConstantConfig("constant", 0))) == {LR}
+
+
+def test_step() -> None:
+    found = rates(schema.StepConfig("step", 0, 3, 0.5))
+    assert found == pytest.approx(LR * 0.5 ** np.floor(epochs() / 3))
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
+@pytest.mark.parametrize("tenths", [1, 3, 7, 12])
+def test_step_falls_at_the_right_step_for_a_broken_number_of_epochs(
+    per_epoch: int, tenths: int
+) -> None:
+    """0.3 / 0.1 is 2.9999999999999996 in floating point, yet three intervals are over."""
+    found = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
+    expected = [LR * 0.5 ** (10 * step // (tenths * per_epoch)) for step in range(5 * per_epoch)]
+    assert found == pytest.approx(expected)
+
+
+def test_exponential() -> None:
+    found = rates(schema.ExponentialConfig("exponential", 0, 0.9))
+    assert found == pytest.approx(LR * 0.9 ** epochs())
+
+
+def test_inverse_time() -> None:
+    found = rates(schema.InverseTimeConfig("inverse_time", 0, 0.3))
+    assert found == pytest.approx(LR / (1 + 0.3 * epochs()))
+
+
+def test_cosine() -> None:
+    found = rates(schema.CosineConfig("cosine", 0, 0.1))
+    share = np.arange(STEPS) / STEPS
+    assert found == pytest.approx(LR * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2))
+    assert found[0] == LR
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_its_end() -> None:
+    found = rates(schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001))
+    peak = int(found.argmax())
+    assert peak == 0.3 * STEPS - 1
+    assert found[peak] == pytest.approx(LR)
+    assert found[0] == pytest.approx(0.04 * LR)
+    assert found[-1] == pytest.approx(0.001 * LR)
+    assert (np.diff(found[: peak + 1]) > 0).all()
+    assert (np.diff(found[peak:]) < 0).all()
+
+
+SCHEDULES: list[ScheduleVariant] = [
+    schema.ConstantConfig("constant", 0),
+    schema.StepConfig("step", 0, 2, 0.5),
+    schema.ExponentialConfig("exponential", 0, 0.9),
+    schema.InverseTimeConfig("inverse_time", 0, 0.3),
+    schema.CosineConfig("cosine", 0, 0.1),
+    schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001),
+    schema.PlateauConfig("plateau", 0, 2, 0.5, 0.0),
+]
+
+
+@pytest.mark.parametrize("config", SCHEDULES, ids=lambda config: config.name)
+@pytest.mark.parametrize("warmup", [2, 1.5, 1 / PER_EPOCH])
+def test_warmup_rises_evenly_to_lr_then_the_schedule_begins(
+    config: ScheduleVariant, warmup: float
+) -> None:
+    count = round(warmup * PER_EPOCH)
+    warmed = type(config)(**{**vars(config), "warmup": warmup})
+    found = rates(warmed)
+    assert found[:count] == pytest.approx(LR * np.arange(1, count + 1) / count)
+    assert found[count - 1] == LR
+    assert found[count:] == pytest.approx(rates(config, steps=STEPS - count))
+
+
+def test_warmup_may_last_the_whole_training() -> None:
+    found = rates(schema.CosineConfig("cosine", 10, 0.1))
+    assert found == pytest.approx(LR * np.arange(1, STEPS + 1) / STEPS)
+
+
+shares = st.floats(0, 1)
+open_shares = st.floats(1e-6, 1 - 1e-6)
+warmups = st.floats(0, 3)
+SCHEDULE_STRATEGY = st.one_of(
+    st.builds(schema.ConstantConfig, st.just("constant"), warmups),
+    st.builds(schema.StepConfig, st.just("step"), warmups, st.floats(1e-3, 20), st.floats(1e-9, 1)),
+    st.builds(schema.ExponentialConfig, st.just("exponential"), warmups, st.floats(1e-300, 1)),
+    st.builds(schema.InverseTimeConfig, st.just("inverse_time"), warmups, st.floats(0, 1e300)),
+    st.builds(schema.CosineConfig, st.just("cosine"), warmups, shares),
+    st.builds(
+        schema.OneCycleConfig,
+        st.just("one_cycle"),
+        warmups,
+        open_shares,
+        st.floats(1e-9, 1),
+        shares,
+    ),
+    st.builds(
+        schema.PlateauConfig, st.just("plateau"), warmups, st.just(1), st.just(0.5), st.just(0.0)
+    ),
+)
+
+
+@given(
+    config=SCHEDULE_STRATEGY,
+    lr=st.floats(0, 1e6),
+    per_epoch=st.integers(1, 30),
+    steps=st.integers(1, 90),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_every_rate_is_finite_and_between_zero_and_lr(
+    config: ScheduleVariant, lr: float, per_epoch: int, steps: int
+) -> None:
+    found = learning_rates(build_schedule(config, lr, per_epoch, steps), steps)
+    assert found.shape == (steps,)
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    assert (found <= lr * (1 + 1e-12)).all()
+
+
+def plateau(patience: int = 2, min_improvement: float = 0.0) -> Plateau:
+    return Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, min_improvement))
+
+
+def factors(follower: Plateau, values: list[float]) -> list[float]:
+    found = []
+    for value in values:
+        follower.look(value)
+        found.append(follower.factor)
+    return found
+
+
+def test_plateau_waits_for_more_than_patience_looks_then_counts_anew() -> None:
+    assert factors(plateau(), [1, 1, 1, 1, 1, 1, 1]) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    assert factors(plateau(), [4, 3, 3, 3, 2, 2, 2, 2]) == [1] * 7 + [0.5]
+
+
+def test_plateau_with_patience_zero_acts_at_once() -> None:
+    assert factors(plateau(0), [1, 1, 0.5, 0.7]) == [1, 0.5, 0.5, 0.25]
+
+
+def test_plateau_asks_for_the_least_improvement() -> None:
+    assert factors(plateau(0, 0.1), [1, 0.95, 0.85]) == [1, 0.5, 0.5]
+
+
+def test_plateau_takes_nan_for_no_improvement() -> None:
+    assert factors(plateau(1), [math.nan, math.nan, 1.0, math.nan, math.nan]) == [
+        1,
+        0.5,
+        0.5,
+        0.5,
+        0.25,
+    ]
+
+
+def test_other_schedules_have_no_plateau() -> None:
+    follower = Plateau(schema.ConstantConfig("constant", 0))
+    assert factors(follower, [1.0] * 50) == [1.0] * 50

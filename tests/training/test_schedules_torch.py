@@ -1,0 +1,107 @@
+"""Learning rates of every step against torch.optim.lr_scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from nnopt import schema
+from nnopt.schema import ScheduleVariant
+from nnopt.training.schedules import Plateau, build_schedule, learning_rates
+
+LR, PER_EPOCH, STEPS = 0.2, 7, 70
+
+Build = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], LR)
+
+
+def rates_of_torch(build: Build) -> list[float]:
+    stepped = optimizer()
+    schedule = build(stepped)
+    found = []
+    for step in range(STEPS):
+        found.append(stepped.param_groups[0]["lr"])
+        stepped.step()
+        if step < STEPS - 1:
+            schedule.step()
+    return found
+
+
+CASES: dict[str, tuple[ScheduleVariant, Build]] = {
+    "step": (
+        schema.StepConfig("step", 0, 3, 0.3),
+        lambda o: lr_scheduler.StepLR(o, 3 * PER_EPOCH, 0.3),
+    ),
+    "exponential": (
+        schema.ExponentialConfig("exponential", 0, 0.8),
+        lambda o: lr_scheduler.ExponentialLR(o, 0.8 ** (1 / PER_EPOCH)),
+    ),
+    "cosine": (
+        schema.CosineConfig("cosine", 0, 0.0),
+        lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS),
+    ),
+    "cosine with an end": (
+        schema.CosineConfig("cosine", 0, 0.1),
+        lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, 0.1 * LR),
+    ),
+    "one cycle": (
+        schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 4e-6),
+        lambda o: lr_scheduler.OneCycleLR(o, LR, STEPS, cycle_momentum=False),
+    ),
+    "one cycle, other shape": (
+        schema.OneCycleConfig("one_cycle", 0, 0.45, 0.2, 0.01),
+        lambda o: lr_scheduler.OneCycleLR(
+            o,
+            LR,
+            STEPS,
+            pct_start=0.45,
+            div_factor=5,
+            final_div_factor=20,
+            cycle_momentum=False,
+        ),
+    ),
+    "cosine after a warm-up": (
+        schema.CosineConfig("cosine", 2, 0.0),
+        lambda o: lr_scheduler.SequentialLR(
+            o,
+            [
+                lr_scheduler.LinearLR(o, 1 / (2 * PER_EPOCH), 1.0, 2 * PER_EPOCH - 1),
+                lr_scheduler.CosineAnnealingLR(o, STEPS - 2 * PER_EPOCH),
+            ],
+            [2 * PER_EPOCH],
+        ),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_rates_are_those_of_torch(name: str) -> None:
+    config, build = CASES[name]
+    ours = learning_rates(build_schedule(config, LR, PER_EPOCH, STEPS), STEPS)
+    assert ours == pytest.approx(rates_of_torch(build), rel=1e-9, abs=1e-13)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+@pytest.mark.parametrize("least", [0.0, 0.05])
+def test_plateau_is_that_of_torch(patience: int, least: float) -> None:
+    stepped = optimizer()
+    theirs = lr_scheduler.ReduceLROnPlateau(
+        stepped, factor=0.5, patience=patience, threshold=least, threshold_mode="abs", eps=0
+    )
+    ours = Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, least))
+    rng = np.random.default_rng(0)
+    values = 1 / np.arange(1, 41) + 0.1 * rng.standard_normal(40)
+    values[[5, 6, 20]] = np.nan
+    for value in values:
+        ours.look(float(value))
+        theirs.step(float(value))
+        assert LR * ours.factor == pytest.approx(stepped.param_groups[0]["lr"], rel=1e-12)
+    assert ours.factor < 1
