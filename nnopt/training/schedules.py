@@ -54,7 +54,8 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
         case ConstantConfig() | PlateauConfig():
             return 1.0
         case StepConfig(every=every, factor=factor):
-            return float(factor ** math.floor(t / every))
+            passed = math.floor(t / every + 1e-9)  # 0.3 / 0.1 is a little below 3
+            return float(factor**passed)
         case ExponentialConfig(factor=factor):
             return float(factor**t)
         case InverseTimeConfig(rate=rate):
