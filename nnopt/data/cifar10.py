@@ -31,6 +31,7 @@ from nnopt.results.files import shown
 
 IMAGES_PER_FILE = 10_000
 PIXELS = 3 * 32 * 32
+LARGEST = 2**26  # bytes of a file: more than twice what either version has
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
 
@@ -65,7 +66,7 @@ def _decode(paths: dict[str, Path]) -> Decoded:
         labels = np.empty(count, dtype=np.int64)
         for index, name in enumerate(files):
             path = paths[name]
-            content = read(path)
+            content = read(path, LARGEST)
             sources[f"{path.parent.name}/{path.name}"] = sha256(content)
             parse = parse_binary if path.suffix == ".bin" else parse_python
             records = parse(content, path)

@@ -31,6 +31,7 @@ LOG = logging.getLogger("nnopt")
 
 HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and everything that begins with a dot
 SIDE = 32
+LARGEST = 2**20  # bytes of a file: 3 KB of pixels, and whatever a PNG may say of itself
 STATS_PER_CLASS = 300  # files of a class folder whose times and sizes the fingerprint looks at
 IMAGES_PER_TASK = 500
 POOL_FROM = 20_000  # images; starting two processes costs more than it saves below
@@ -67,7 +68,8 @@ def _fingerprint(folder: Path) -> str:
             path = folder / name
             try:
                 files = sorted(os.listdir(path))
-                digest.update(f"{name} {os.stat(path).st_mtime_ns} {len(files)}".encode())
+                digest.update(f"{name} {os.stat(path).st_mtime_ns} ".encode())
+                digest.update(os.fsencode("\0".join(files)))
                 for file in files[:: -(-len(files) // STATS_PER_CLASS) or 1]:
                     status = os.stat(path / file)
                     times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
@@ -209,7 +211,7 @@ def decode_images(paths: list[Path]) -> Images:
     pixels = np.empty((len(paths), *CINIC10.shape), dtype=np.uint8)
     digests = []
     for image, path in zip(pixels, paths, strict=True):
-        content = read(path)
+        content = read(path, LARGEST)
         digests.append(hashlib.sha256(content).digest())
         image[:] = decode_png(content, path).transpose(2, 0, 1)
     return pixels, digests

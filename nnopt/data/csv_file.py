@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import check_regular, read, sha256, unreadable
+from nnopt.data.files import check_regular, file_sha256, unreadable
 from nnopt.data.source import Decoded, Source, channel_statistics, stat_lines
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
@@ -75,7 +75,7 @@ def _decode(config: CsvConfig, paths: dict[str, Path], root: Path) -> Decoded:
     sources = {}
     for path in paths.values():
         name = path.relative_to(root) if path.is_relative_to(root) else path
-        sources[str(name)] = sha256(read(path))
+        sources[str(name)] = file_sha256(path)
     is_image = parts["train"][0].ndim == 4
     mean, std = channel_statistics(parts["train"][0]) if is_image else ((), ())
     return Decoded(classes, parts, sources, mean, std)

@@ -29,10 +29,18 @@ _KINDS = {
 }
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a regular file, unpacked if its name ends in ``.gz``. Raises DataError."""
+def read(path: Path, limit: int = 2**30) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes, unpacked if its name ends in ``.gz``.
+
+    Raises DataError.
+    """
     check_regular(path)
     try:
+        if (size := path.stat().st_size) > limit:
+            raise DataError(
+                f"{shown(path)} has {size:,} bytes, expected {limit:,} at most; delete it and "
+                "fetch it again"
+            )
         return _read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
@@ -73,6 +81,16 @@ def _read_gzip(path: Path) -> bytes:
             "more; if that is right, unpack it yourself"
         )
     return content
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file of any size, not unpacked. Raises DataError."""
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def sha256(data: bytes | memoryview) -> str:

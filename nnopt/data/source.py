@@ -67,9 +67,9 @@ def stat_lines(paths: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
-def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
     """Raise DataError, naming the first bad index and value, unless all lie in 0..classes-1."""
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    bad = np.flatnonzero(labels >= classes)
     if len(bad):
         raise DataError(
             f"{where}: label {labels[bad[0]]} at index {bad[0]:,} ({len(bad):,} such labels); "

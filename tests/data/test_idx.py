@@ -85,6 +85,13 @@ def test_wrong_contents_are_refused(tmp_path: Path) -> None:
     decode(tmp_path)
 
 
+def test_a_giant_file_is_not_read(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    os.truncate(tmp_path / "MNIST/raw" / IMAGES, 20 * 2**30)  # a hole: takes no space
+    with pytest.raises(DataError, match=r"has 21,474,836,480 bytes, expected 1,073,741,824 at"):
+        decode(tmp_path)
+
+
 def test_no_images_at_all(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for file, shape in ((IMAGES, (0, 4, 4)), (LABELS, (0,))):
