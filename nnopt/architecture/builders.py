@@ -39,13 +39,15 @@ NORMS: dict[str, tuple[Layer, ...]] = {
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> tuple[Layer, ...]:
     """[dense, norm, activation, dropout] for each hidden size, then dense to the classes.
 
-    A dense layer that a norm follows has no bias: the norm would subtract it again.
+    A dense layer that batch norm follows has no bias, which the norm would subtract again. Layer
+    norm would not: it subtracts one mean over all units, and without a bias the first one would
+    see only the direction of a sample, not its length.
     """
-    norm = NORMS[regularizer.norm]
+    norm, bias = NORMS[regularizer.norm], regularizer.norm != "batch"
     dropout = (Dropout(regularizer.dropout),) if regularizer.dropout else ()
     layers: list[Layer] = [Flatten()]
     for units in config.hidden:
-        layers += [Dense(units, bias=not norm), *norm, ACTIVATIONS[config.activation], *dropout]
+        layers += [Dense(units, bias), *norm, ACTIVATIONS[config.activation], *dropout]
     return (*layers, Dense("classes"))
 
 
