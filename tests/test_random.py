@@ -1,0 +1,123 @@
+"""Random numbers as pure functions of what they are for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from nnopt.random import KeepMasks, generator
+
+
+def draws(seed: int, stream: str, *counters: int) -> list[int]:
+    return generator(seed, stream, *counters).integers(0, 2**62, 8).tolist()
+
+
+def test_the_same_arguments_give_the_same_numbers_in_any_order() -> None:
+    first = draws(1, "shuffle", 3)
+    draws(1, "shuffle", 4)
+    draws(2, "other")
+    assert draws(1, "shuffle", 3) == first
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2**63 - 1), st.sampled_from(["a", "b", "a/b"]), st.integers(0, 2**40)
+        ),
+        min_size=2,
+        max_size=5,
+        unique=True,
+    )
+)
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_other_arguments_give_other_numbers(keys: list[tuple[int, str, int]]) -> None:
+    assert len({tuple(draws(*key)) for key in keys}) == len(keys)
+
+
+def test_counters_do_not_run_into_each_other() -> None:
+    """Step 1's numbers are not step 0's, shifted: the counter of draws is a word of its own."""
+    assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
+        generator(0, "x", 1).integers(0, 2**62, 1000)
+    )
+
+
+def test_more_than_three_counters_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most three counters"):
+        generator(0, "x", 1, 2, 3, 4)
+
+
+def test_numbers_are_the_same_in_every_process() -> None:
+    code = "from nnopt.random import generator; print(generator(5, 'é', 2).integers(0, 2**62, 4))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert outputs == {f"{generator(5, 'é', 2).integers(0, 2**62, 4)}\n"}
+
+
+def test_stream_is_the_one_written_down() -> None:
+    """Results of earlier versions can be repeated only as long as these stay."""
+    assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
+    assert KeepMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.77, 0.999])
+def test_masks_keep_the_right_share(rate: float) -> None:
+    masks = KeepMasks(1, "dropout1", rate)
+    count = 200_000
+    kept = int(masks.draw(0, (count,)).sum())
+    spread = (rate * (1 - rate) * count) ** 0.5
+    assert abs(kept - (1 - rate) * count) < 5 * spread + count / 65536
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
+def test_scale_is_the_inverse_of_the_very_probability(rate: float) -> None:
+    """Of the 65,536 values that decide, as many keep a unit as the scale says."""
+    masks = KeepMasks(0, "x", rate)
+    threshold = np.uint16(masks._threshold)
+    keeping = np.count_nonzero(np.arange(65536, dtype=np.uint16) < threshold)
+    assert keeping * masks.scale == 65536
+    assert abs(keeping / 65536 - (1 - rate)) < 1e-5
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
+def test_extreme_rates_keep_a_finite_scale(rate: float) -> None:
+    assert 1 < KeepMasks(0, "x", rate).scale <= 65536
+
+
+def test_masks_depend_on_seed_layer_and_step_alone() -> None:
+    masks = KeepMasks(1, "dropout1", 0.5)
+    expected = {step: masks.draw(step, (7, 5)) for step in range(4)}
+    for step in (3, 1, 0, 1, 2):  # in any order, however often, with other shapes in between
+        masks.draw(9, (3,))
+        assert_array_equal(masks.draw(step, (7, 5)), expected[step])
+        assert_array_equal(KeepMasks(1, "dropout1", 0.5).draw(step, (7, 5)), expected[step])
+    assert (expected[0] != expected[1]).any()
+    for other in (KeepMasks(2, "dropout1", 0.5), KeepMasks(1, "dropout2", 0.5)):
+        assert (other.draw(0, (7, 5)) != expected[0]).any()
+
+
+@given(count=st.integers(1, 40))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_a_longer_mask_begins_like_a_shorter_one(count: int) -> None:
+    masks = KeepMasks(1, "x", 0.4)
+    assert_array_equal(masks.draw(2, (count,)), masks.draw(2, (64,))[:count])
+
+
+def test_mask_is_written_where_asked() -> None:
+    masks = KeepMasks(1, "x", 0.4)
+    out = np.empty((4, 3), bool)
+    assert masks.draw(1, (4, 3), out=out) is out
+    assert_array_equal(out, masks.draw(1, (4, 3)))

@@ -1,0 +1,305 @@
+"""The loop, driven by a network whose losses and logits are written down beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt import schema
+from nnopt.backends import StepRecord
+from nnopt.data.batches import epoch_order
+from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.results.history import EpochRow
+from nnopt.schema import Config
+from nnopt.training.loop import Length, Loop
+
+MakeConfig = Callable[..., Config]
+Array = np.ndarray
+
+SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps an epoch
+
+
+class ScriptedNetwork:
+    """Its one weight counts the steps; validation accuracy and training losses follow a script."""
+
+    def __init__(
+        self, accuracies: Sequence[float] = (), losses: Mapping[int, float] | None = None
+    ) -> None:
+        self.weight = np.zeros(1)
+        self.steps: list[tuple[float, int]] = []
+        self.batches: list[Array] = []
+        self.looks = 0
+        self._accuracies = accuracies
+        self._losses = losses or {}
+        self._record: list[float] = []
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        self.weight[:] = arrays["dense1.weight"]
+
+    def arrays(self) -> dict[str, Array]:
+        return {"dense1.weight": self.weight.copy()}
+
+    def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
+        self.weight += 1
+        self.steps.append((lr, step))
+        self.batches.append(x[:, 0].copy())
+        self._record.append(self._losses.get(step, float(len(y))))
+
+    def read_steps(self) -> StepRecord:
+        record, self._record = self._record, []
+        return StepRecord(np.array(record), correct=5, count=10, gradient_norm=0.5)
+
+    def predict(self, x: Array) -> Array:
+        """So many of the validation samples, all of class 0, right as the script says."""
+        accuracy = self._accuracies[min(self.looks, len(self._accuracies) - 1)]
+        self.looks += 1
+        if math.isnan(accuracy):
+            return np.full((len(x), 2), np.nan)
+        right = np.arange(len(x)) < round(accuracy * len(x))
+        return np.stack([right, ~right], axis=1).astype(float)
+
+
+class PlainLoader:
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    def train_batches(
+        self, order: Array, batch_size: int, crops: Any
+    ) -> Iterator[tuple[Array, Array]]:
+        for start in range(0, len(order), batch_size):
+            rows = self._part.rows[order[start : start + batch_size]]
+            yield self._part.inputs[rows], self._part.labels[rows]
+
+    def evaluation_batches(self) -> Iterator[Array]:
+        yield self._part.inputs[self._part.rows]
+
+
+def part(count: int) -> Part:
+    inputs = np.arange(count, dtype=np.float32)[:, None]
+    return Part(inputs, np.zeros(count, np.int64), np.arange(count))
+
+
+def make_loop(config: Config, network: ScriptedNetwork) -> Loop:
+    held = None if config.dataset.validation.source == "none" else part(HELD)
+    norm = Normalization(np.ones(1), np.zeros(1))
+    dataset = Dataset("test", ("a", "b"), part(SAMPLES), held, part(3), norm, {})
+    loaders = PlainLoader(dataset.train), None if held is None else PlainLoader(held)
+    return Loop(network, dataset, loaders, config)
+
+
+def run(config: Config, network: ScriptedNetwork) -> tuple[Loop, list[tuple[EpochRow, bool]]]:
+    loop = make_loop(config, network)
+    return loop, list(loop.run())
+
+
+def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
+    values = {
+        "patience": None,
+        "unit": "epochs",
+        "check_every": None,
+        "min_improvement": 0.0,
+        "monitor": "accuracy",
+    }
+    return schema.EarlyStoppingConfig(**values | changes)
+
+
+def test_rows_count_epochs_and_steps_and_weigh_batches_by_their_size(
+    make_config: MakeConfig,
+) -> None:
+    loop, found = run(make_config(epochs=3, batch_size=BATCH), ScriptedNetwork([0.5]))
+    rows = [row for row, _ in found]
+    assert [row.epoch for row in rows] == [1, 2, 3]
+    assert [row.step for row in rows] == [3, 6, 9]
+    # a batch's scripted loss is its size: the mean over samples is (4*4 + 4*4 + 2*2) / 10
+    assert all(row.train_loss == pytest.approx(3.6) for row in rows)
+    assert all(row.train_accuracy == 0.5 and row.gradient_norm == 0.5 for row in rows)
+    assert all(row.validation_accuracy == 0.5 for row in rows)
+    assert all(row.seconds >= 0 for row in rows)
+    assert loop.training.history == rows
+
+
+def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork([0.5])
+    run(make_config(epochs=2, batch_size=BATCH, seed=3), network)
+    epochs = [np.concatenate(network.batches[i : i + 3]) for i in (0, 3)]
+    assert [len(x) for x in network.batches] == [4, 4, 2] * 2
+    assert [list(x) for x in epochs] == [list(epoch_order(3, e, SAMPLES)) for e in (1, 2)]
+    assert list(epochs[0]) != list(epochs[1])
+
+
+def test_last_batch_is_dropped_on_wish(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork([0.5])
+    _, found = run(make_config(epochs=2, batch_size=BATCH, last_batch="drop"), network)
+    assert [len(x) for x in network.batches] == [4, 4, 4, 4]
+    assert [row.step for row, _ in found] == [2, 4]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 9])
+def test_so_many_steps_and_no_more(make_config: MakeConfig, steps: int) -> None:
+    network = ScriptedNetwork([0.5])
+    _, found = run(make_config(epochs=3, batch_size=BATCH, steps=steps), network)
+    assert [step for _, step in network.steps] == list(range(steps))
+    assert found[-1][0].step == steps
+    assert len(found) == math.ceil(steps / 3)
+
+
+def test_length_is_the_shorter_of_epochs_and_steps(make_config: MakeConfig) -> None:
+    config = make_config(epochs=3, batch_size=4)
+    assert Length.of(config, 10) == Length(3, 9, 3)
+    assert Length.of(make_config(epochs=3, batch_size=4, steps=4), 10) == Length(3, 4, 2)
+    assert Length.of(make_config(epochs=3, batch_size=4, steps=99), 10) == Length(3, 9, 3)
+    assert Length.of(make_config(epochs=3, batch_size=4, last_batch="drop"), 10) == Length(2, 6, 3)
+    assert Length.of(make_config(epochs=3, batch_size=99), 10) == Length(1, 3, 3)
+
+
+def test_schedule_is_asked_for_every_step(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork([0.5])
+    schedule = schema.CosineConfig("cosine", 1, 0.0)
+    loop, found = run(make_config(epochs=4, batch_size=BATCH, schedule=schedule), network)
+    rates = [lr for lr, _ in network.steps]
+    assert rates[:3] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])
+    cosine = [0.05 * (1 + math.cos(math.pi * i / 9)) for i in range(9)]
+    assert rates[3:] == pytest.approx(cosine)
+    assert loop.training.learning_rates == rates
+    assert [row.lr for row, _ in found] == [rates[i] for i in (2, 5, 8, 11)]
+
+
+def test_plateau_lowers_the_rate_of_the_next_epoch(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork([0.5, 0.5, 0.5, 0.9])
+    schedule = schema.PlateauConfig("plateau", 0, 1, 0.5, 0.0)
+    run(make_config(epochs=5, batch_size=BATCH, schedule=schedule), network)
+    assert [lr for lr, _ in network.steps[::3]] == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05])
+
+
+def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork([0.5, 0.9, 0.9, 0.2])
+    loop, found = run(make_config(epochs=4, batch_size=BATCH), network)
+    assert [best for _, best in found] == [True, True, False, False]
+    training = loop.training
+    assert (training.best_epoch, training.best_validation_accuracy) == (2, 0.9)
+    assert training.best["dense1.weight"] == 6
+    assert training.last["dense1.weight"] == 12
+    assert not training.stopped_early
+
+
+def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
+    """All wrong but unsure beats half right and half badly wrong, by the loss."""
+
+    class Unsure(ScriptedNetwork):
+        def predict(self, x: Array) -> Array:
+            logits = super().predict(x)
+            return logits * (0.1 if self.looks == 1 else 20)
+
+    config = make_config(epochs=2, batch_size=BATCH)
+    by_loss = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(monitor="loss"))
+    assert run(config, Unsure([0.4, 0.5]))[0].training.best_epoch == 2
+    assert run(by_loss, Unsure([0.4, 0.5]))[0].training.best_epoch == 1
+
+
+def test_without_validation_data_the_last_weights_are_the_best(make_config: MakeConfig) -> None:
+    config = make_config(
+        epochs=2,
+        batch_size=BATCH,
+        **{"dataset.validation": schema.Validation("none", 0.2)},
+    )
+    loop, found = run(config, ScriptedNetwork())
+    assert all(row.validation_loss is None for row, _ in found)
+    assert loop.training.best_epoch == 2
+    assert loop.training.best["dense1.weight"] == 6
+    assert loop.training.best_validation_accuracy is None
+
+
+def test_patience_in_epochs(make_config: MakeConfig) -> None:
+    config = make_config(epochs=9, batch_size=BATCH, early_stopping=stopping(patience=2))
+    loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.5, 0.9]))
+    assert len(found) == 4
+    assert loop.training.stopped_early
+    assert loop.training.best["dense1.weight"] == 6
+
+
+def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> None:
+    early = stopping(patience=4, unit="steps", check_every=2)
+    config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
+    # looks after steps 2, 3 (end of epoch), 4, 6 (end of epoch, both), 8
+    loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
+    assert loop.training.stopped_early
+    assert loop.training.best["dense1.weight"] == 3
+    assert found[-1][0].step == 8  # the first look 4 or more steps after the best one, at 3
+    assert len(loop.training.learning_rates) == 8
+
+
+def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
+    config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(check_every=2))
+    loop, found = run(config, ScriptedNetwork([0.9, 0.5]))
+    assert loop.training.best["dense1.weight"] == 2
+    assert found[0][1]
+    assert loop.training.best_validation_accuracy == 0.9
+    assert found[0][0].validation_accuracy == 0.5  # at the end of the epoch
+
+
+def test_nan_in_validation_is_never_the_best(make_config: MakeConfig) -> None:
+    config = make_config(
+        epochs=4, batch_size=BATCH, early_stopping=stopping(monitor="loss", patience=2)
+    )
+    loop, found = run(config, ScriptedNetwork([0.5, math.nan, math.nan, 0.9]))
+    assert loop.training.best_epoch == 1
+    assert loop.training.best["dense1.weight"] == 3
+    assert len(found) == 3
+    assert loop.training.stopped_early
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_divergence_keeps_what_was_finite(make_config: MakeConfig, loss: float) -> None:
+    config = make_config(epochs=4, batch_size=BATCH)
+    network = ScriptedNetwork([0.5], losses={7: loss, 8: loss})
+    loop, found = run(config, network)
+    assert len(found) == 2
+    assert loop.training.diverged_at == 8  # the eighth step, counted from 1
+    assert loop.training.last["dense1.weight"] == 6
+    assert len(network.steps) == 9
+
+
+def test_divergence_in_the_first_epoch_leaves_the_initial_weights(make_config: MakeConfig) -> None:
+    loop, found = run(make_config(batch_size=BATCH), ScriptedNetwork([0.5], losses={1: math.nan}))
+    assert found == []
+    assert loop.training.diverged_at == 2
+    assert loop.training.last["dense1.weight"] == 0
+    assert loop.training.best["dense1.weight"] == 0
+
+
+def test_weights_that_are_not_finite_are_a_divergence_too(make_config: MakeConfig) -> None:
+    class Broken(ScriptedNetwork):
+        def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
+            super().train_step(x, y, lr, step)
+            if step == 4:
+                self.weight[:] = np.inf
+
+    loop, found = run(make_config(epochs=4, batch_size=BATCH), Broken([0.5]))
+    assert len(found) == 1
+    assert loop.training.diverged_at == 6
+    assert loop.training.last["dense1.weight"] == 3
+
+
+def test_penalty_column_is_the_value_of_l1_and_l2(make_config: MakeConfig) -> None:
+    options = {"regularizer.l1": 0.1, "regularizer.l2": 0.01}
+    _, found = run(make_config(epochs=2, batch_size=BATCH, **options), ScriptedNetwork([0.5]))
+    assert [row.penalty for row, _ in found] == pytest.approx(
+        [0.1 * w + 0.005 * w * w for w in (3, 6)]
+    )
+
+
+def test_penalty_is_zero_without_regularization(make_config: MakeConfig) -> None:
+    _, found = run(make_config(epochs=1, batch_size=BATCH), ScriptedNetwork([0.5]))
+    assert found[0][0].penalty == 0
+
+
+def test_every_step_is_reported(make_config: MakeConfig) -> None:
+    loop = make_loop(make_config(epochs=2, batch_size=BATCH), ScriptedNetwork([0.5]))
+    reported: list[int] = []
+    loop.report_step = reported.append
+    list(loop.run())
+    assert reported == [1, 2, 3, 4, 5, 6]
