@@ -1,0 +1,76 @@
+"""Named architectures: the layers that a few arguments stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import pytest
+
+from nnopt import schema
+from nnopt.architecture.builders import ACTIVATIONS, NORMS, build
+from nnopt.architecture.layers import BatchNorm, Dense, Dropout, Flatten, LayerNorm, ReLU, Tanh
+from nnopt.architecture.network import Architecture
+from nnopt.schema import Config
+
+MakeConfig = Callable[..., Config]
+
+
+def mlp(
+    make_config: MakeConfig,
+    hidden: tuple[int, ...],
+    shape: tuple[int, ...] = (2,),
+    activation: Any = "relu",
+    **regularizer: Any,
+) -> Architecture:
+    changes = {f"regularizer.{key}": value for key, value in regularizer.items()}
+    config = make_config(**changes)
+    architecture = schema.MlpConfig("mlp", hidden, activation)
+    return build(architecture, config.regularizer, shape, 3)
+
+
+def records(network: Architecture) -> list[Any]:
+    return [layer.record for layer in network.layers]
+
+
+def test_plain_mlp(make_config: MakeConfig) -> None:
+    found = records(mlp(make_config, (8, 4)))
+    assert found == [Dense(8), ReLU(), Dense(4), ReLU(), Dense("classes")]
+
+
+def test_no_hidden_layer_is_logistic_regression(make_config: MakeConfig) -> None:
+    assert records(mlp(make_config, ())) == [Dense("classes")]
+
+
+def test_images_are_flattened_first(make_config: MakeConfig) -> None:
+    network = mlp(make_config, (8,), shape=(3, 4, 4))
+    assert records(network)[0] == Flatten()
+    assert network.parameter_shapes()["dense1.weight"] == (8, 48)
+
+
+def test_batch_norm_and_dropout_around_the_activation(make_config: MakeConfig) -> None:
+    found = records(mlp(make_config, (8,), activation="tanh", norm="batch", dropout=0.3))
+    assert found == [Dense(8, bias=False), BatchNorm(), Tanh(), Dropout(0.3), Dense("classes")]
+
+
+def test_layer_norm_leaves_the_bias(make_config: MakeConfig) -> None:
+    """It subtracts one mean over all units, not each unit's own: the bias is not in vain."""
+    assert records(mlp(make_config, (8,), norm="layer"))[:2] == [Dense(8), LayerNorm()]
+
+
+def test_every_activation_and_norm_of_the_schema_can_be_built(make_config: MakeConfig) -> None:
+    assert set(ACTIVATIONS) == set(get_args(schema.Activation))
+    norms = Literal["none", "batch", "layer"]
+    assert set(NORMS) == set(get_args(norms))
+    for activation in ACTIVATIONS:
+        for norm in NORMS:
+            network = mlp(make_config, (8,), activation=activation, norm=norm)
+            assert network.layers[-1].output_shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
+def test_literal_layers(make_config: MakeConfig, shape: tuple[int, ...]) -> None:
+    literal = schema.LayersConfig("layers", ("flatten", {"dense": 4}, "relu", {"dense": "classes"}))
+    found = records(build(literal, make_config().regularizer, shape, 3))
+    flattened = [Flatten()] if len(shape) > 1 else []
+    assert found == [*flattened, Dense(4), ReLU(), Dense("classes")]

@@ -1,0 +1,111 @@
+"""First weights: their variance, their streams, and which layer is the output."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from nnopt import schema
+from nnopt.architecture.initializers import INITIALIZERS, initial_arrays
+from nnopt.architecture.layers import parse_layers
+from nnopt.architecture.network import place
+from nnopt.random import generator
+
+SHAPE = (400, 250)  # (out, in)
+VARIANCES = {
+    "he_normal": 2 / 250,
+    "he_uniform": 2 / 250,
+    "glorot_normal": 2 / 650,
+    "glorot_uniform": 2 / 650,
+    "lecun_normal": 1 / 250,
+    "lecun_uniform": 1 / 250,
+    "normal": 1.0,
+    "uniform": 1 / 12,
+}
+
+
+def test_every_initializer_of_the_schema_is_here() -> None:
+    assert set(INITIALIZERS) == set(get_args(schema.Initializer)) == {*VARIANCES, "zeros"}
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+def test_mean_and_variance(name: str) -> None:
+    weights = INITIALIZERS[name](generator(0, "test"), SHAPE)
+    variance, middle = VARIANCES[name], 0.5 if name == "uniform" else 0.0
+    count = math.prod(SHAPE)
+    assert abs(weights.mean() - middle) < 4 * math.sqrt(variance / count)
+    assert weights.var() == pytest.approx(variance, rel=0.02)  # √(2 / 100,000) is 0.0045
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+def test_shape_of_the_distribution(name: str) -> None:
+    """A normal distribution has fourth moment 3 σ⁴, a uniform one 1.8 σ⁴ and an end."""
+    weights = INITIALIZERS[name](generator(0, "test"), SHAPE)
+    z = (weights - weights.mean()) / weights.std()
+    if "uniform" in name:
+        assert np.mean(z**4) == pytest.approx(1.8, rel=0.03)
+        assert abs(z).max() <= math.sqrt(3) * 1.01
+    else:
+        assert np.mean(z**4) == pytest.approx(3, rel=0.03)
+        assert abs(z).max() > 4
+
+
+def test_plain_uniform_is_between_zero_and_one() -> None:
+    weights = INITIALIZERS["uniform"](generator(0, "test"), SHAPE)
+    assert 0 <= weights.min() < weights.max() < 1
+
+
+def test_kernels_count_their_window_as_inputs() -> None:
+    weights = INITIALIZERS["he_normal"](generator(0, "test"), (64, 20, 3, 5))
+    assert weights.var() == pytest.approx(2 / (20 * 15), rel=0.05)
+    weights = INITIALIZERS["glorot_uniform"](generator(0, "test"), (64, 20, 3, 5))
+    assert weights.var() == pytest.approx(2 / (84 * 15), rel=0.05)
+
+
+def arrays(
+    layers: list[Any], hidden: Any = "he_normal", output: Any = "lecun_normal", seed: int = 0
+) -> dict[str, np.ndarray]:
+    network = place(parse_layers(layers), (6,), 4)
+    return initial_arrays(network, schema.InitializerConfig(hidden, output), seed)
+
+
+def test_biases_norms_and_statistics_start_where_they_do_nothing() -> None:
+    found = arrays([{"dense": 5}, "batch_norm", "layer_norm", {"dense": "classes"}])
+    for name, array in found.items():
+        assert array.dtype == np.float64
+        if name.startswith("dense") and name.endswith("weight"):
+            assert array.std() > 0
+        else:
+            value = 1 if name.endswith(("weight", "running_var")) else 0
+            assert_array_equal(array, np.full(array.shape, value))
+
+
+def test_output_layer_has_an_initializer_of_its_own() -> None:
+    layers = [{"dense": 5}, "relu", {"dense": 5}, "relu", {"dense": "classes"}]
+    found = arrays(layers, hidden="normal", output="zeros")
+    assert_array_equal(found["dense3.weight"], 0)
+    assert found["dense1.weight"].std() > 0.5
+    assert found["dense2.weight"].std() > 0.5
+    assert_array_equal(arrays(layers, "zeros", "normal")["dense1.weight"], 0)
+
+
+def test_a_layer_added_elsewhere_leaves_the_weights_as_they_were() -> None:
+    short = arrays([{"dense": 6}, "relu", {"dense": "classes"}])
+    longer = arrays(
+        ["layer_norm", {"dense": 6}, "tanh", {"residual": [{"dense": 6}]}, {"dense": "classes"}]
+    )
+    assert_array_equal(short["dense1.weight"], longer["dense1.weight"])
+    assert_array_equal(short["dense2.weight"], longer["dense2.weight"])
+    assert (longer["residual1.dense1.weight"] != longer["dense1.weight"]).any()
+
+
+def test_seeds_and_layers_have_weights_of_their_own() -> None:
+    layers = [{"dense": 6}, {"dense": 6}, {"dense": "classes"}]
+    found, other = arrays(layers), arrays(layers, seed=1)
+    assert (found["dense1.weight"] != found["dense2.weight"]).any()
+    assert (found["dense1.weight"] != other["dense1.weight"]).any()
+    assert_array_equal(found["dense1.weight"], arrays(layers)["dense1.weight"])

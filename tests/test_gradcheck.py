@@ -1,0 +1,216 @@
+"""The gradient check: it passes what is right, and every planted error is caught."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt import gradcheck
+from nnopt.architecture import layers as records
+from nnopt.backends.numpy_scratch import network as network_file
+from nnopt.backends.numpy_scratch.ops import Op, new
+from nnopt.backends.numpy_scratch.ops.activations import GELU, RELU, SILU, TANH
+from nnopt.backends.numpy_scratch.ops.dense import DENSE
+from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
+from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy_scratch.ops.normalization import BATCH_NORM, LAYER_NORM
+from nnopt.backends.numpy_scratch.ops.shape import ADD
+from nnopt.cli import run_verb
+from nnopt.compose import compose_config
+from nnopt.errors import TrainingError
+from nnopt.prepare import prepare
+
+Array = np.ndarray
+SMALL = ["dataset.points=20", "architecture.hidden=[7]"]
+
+
+RESIDUAL = [
+    "architecture=layers",
+    "architecture.layers=[{dense: 7}, {residual: [{dense: 7}, tanh]}, {dense: classes}]",
+]
+
+
+def words(overrides: list[str]) -> list[str]:
+    literal = "architecture=layers" in overrides
+    return ["dataset.points=20", *([] if literal else ["architecture.hidden=[7]"]), *overrides]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["backend.dtype=float32"],
+        ["architecture.activation=gelu", "regularizer.norm=batch", "regularizer.dropout=0.3"],
+        ["architecture.activation=leaky_relu", "regularizer.norm=layer", "loss=hinge"],
+        ["architecture.activation=silu", "regularizer.label_smoothing=0.1", "dataset=moons"],
+        ["architecture.activation=tanh", "architecture.hidden=[]"],
+        RESIDUAL,
+    ],
+    ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
+)
+def test_right_gradients_pass(overrides: list[str]) -> None:
+    config = compose_config(words(overrides))
+    checks = gradcheck.check_gradients(config, prepare(config))
+    assert checks[-1].name == "input"
+    assert all(one.passed for one in checks), checks
+    assert all(one.norm > 0 for one in checks), checks
+
+
+def changed(op: Op, number: int, change: Any) -> Op:
+    """The operation with one of its gradients changed."""
+
+    def backward(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+        given = g.copy()
+        gradients = list(op.backward(g, saved, wanted, buffer=buffer))
+        if gradients[number] is not None:
+            gradients[number][...] = change(gradients[number].copy(), given, saved)
+        return tuple(gradients)
+
+    return Op(op.forward, backward, op.inputs)
+
+
+def relu_with_slope_one_at_zero(g: Array, y: Array, wanted: Any, *, buffer: Any = new) -> Any:
+    """y >= 0 holds everywhere, since y is max(x, 0)."""
+    return (g * (y >= 0),)
+
+
+def batch_norm_without_means(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    """As if μ and σ² did not depend on x."""
+    normalized, inverse_std, weight = saved[:3]
+    d_weight, d_bias = (g * normalized).sum(axis=0), g.sum(axis=0)
+    return g * weight * inverse_std, d_weight, d_bias
+
+
+def layer_norm_without_variance(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    normalized, inverse_std, weight = saved
+    h = g * weight
+    d_x = (h - h.mean(axis=1, keepdims=True)) * inverse_std
+    return d_x, (g * normalized).sum(axis=0), g.sum(axis=0)
+
+
+def with_backward(op: Op, backward: Any) -> Op:
+    return Op(op.forward, backward, op.inputs)
+
+
+def flipped(x: Array, *_: Any) -> Array:
+    return -x
+
+
+def one_entry_off(x: Array, *_: Any) -> Array:
+    x.flat[0] += 1e-4 + 1e-4 * abs(x).max()
+    return x
+
+
+PLANTED: dict[str, tuple[str, Op, list[str]]] = {
+    "dense: bias gradient missing": ("DENSE", changed(DENSE, 2, lambda d, *_: 0 * d), []),
+    "dense: weight gradient flipped": ("DENSE", changed(DENSE, 1, flipped), []),
+    "dense: input gradient halved": ("DENSE", changed(DENSE, 0, lambda d, *_: d / 2), []),
+    "dense: one entry of the weight": ("DENSE", changed(DENSE, 1, one_entry_off), []),
+    "relu: slope one at zero": ("RELU", with_backward(RELU, relu_with_slope_one_at_zero), []),
+    "tanh: 1 - y instead of 1 - y²": (
+        "TANH",
+        changed(TANH, 0, lambda d, g, y: g * (1 - y)),
+        ["architecture.activation=tanh"],
+    ),
+    "gelu: x φ(x) missing": (
+        "GELU",
+        changed(GELU, 0, lambda d, g, saved: g * saved[1]),
+        ["architecture.activation=gelu"],
+    ),
+    "silu: y (1 - σ) missing": (
+        "SILU",
+        changed(SILU, 0, lambda d, g, saved: g * saved[2]),
+        ["architecture.activation=silu"],
+    ),
+    "dropout: scale missing": (
+        "DROPOUT",
+        changed(DROPOUT, 0, lambda d, g, mask: g * (mask > 0)),
+        ["regularizer.dropout=0.3"],
+    ),
+    "batch norm: means missing": (
+        "BATCH_NORM",
+        with_backward(BATCH_NORM, batch_norm_without_means),
+        ["regularizer.norm=batch"],
+    ),
+    "layer norm: variance missing": (
+        "LAYER_NORM",
+        with_backward(LAYER_NORM, layer_norm_without_variance),
+        ["regularizer.norm=layer"],
+    ),
+    "cross entropy: not divided by the batch": (
+        "CROSS_ENTROPY",
+        changed(CROSS_ENTROPY, 0, lambda d, *_: d * len(d)),
+        [],
+    ),
+    "cross entropy: smoothing forgotten": (
+        "CROSS_ENTROPY",
+        changed(CROSS_ENTROPY, 0, lambda d, *_: d + 0.01 * (d < 0) / len(d)),
+        ["regularizer.label_smoothing=0.1"],
+    ),
+    "hinge: the label's own gradient missing": (
+        "HINGE",
+        changed(HINGE, 0, lambda d, *_: np.maximum(d, 0)),
+        ["loss=hinge"],
+    ),
+    "add: the branch forgotten": ("ADD", changed(ADD, 1, lambda d, *_: 0 * d), RESIDUAL),
+    "add: the shortcut halved": ("ADD", changed(ADD, 0, lambda d, *_: d / 2), RESIDUAL),
+}
+
+RECORDS = {
+    "RELU": records.ReLU,
+    "TANH": records.Tanh,
+    "GELU": records.GELU,
+    "SILU": records.SiLU,
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_error_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    attribute, op, overrides = PLANTED[name]
+    if attribute in RECORDS:
+        monkeypatch.setitem(network_file.ELEMENTWISE, RECORDS[attribute], op)
+    else:
+        monkeypatch.setattr(network_file, attribute, op)
+    with pytest.raises(TrainingError, match="gradients differ from central differences") as caught:
+        gradcheck.main(words(overrides))
+    assert caught.value.exit_code == 5
+
+
+def test_exit_codes_and_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_verb(["gradcheck", *SMALL]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == [
+        "array",
+        "dense1.weight",
+        "dense1.bias",
+        "dense2.weight",
+        "dense2.bias",
+        "input",
+        "all",
+    ]
+    monkeypatch.setattr(network_file, "DENSE", changed(DENSE, 2, flipped))
+    assert run_verb(["gradcheck", *SMALL]) == 5
+    told = capsys.readouterr()
+    assert told.out.count("WRONG") == 2
+    assert told.err.count("\n") == 1
+    assert "for: dense1.bias, dense2.bias" in told.err
+
+
+def test_the_data_are_left_as_they_were() -> None:
+    config = compose_config([*SMALL, "dataset.normalization=none"])
+    prepared = prepare(config)
+    before = prepared.dataset.train.inputs.copy()
+    gradcheck.check_gradients(config, prepared)
+    assert (prepared.dataset.train.inputs == before).all()
+
+
+def test_large_arrays_are_sampled() -> None:
+    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
+    assert checks["dense1.weight"].size == 300
+    assert checks["dense1.weight"].tried == gradcheck.LARGEST_COMPLETE
+    assert checks["dense1.bias"].tried == 150
+    assert all(one.passed for one in checks.values())
