@@ -37,14 +37,30 @@ def launch(arguments: list[str]) -> int:
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
         return hand_to_hydra(arguments)
-    for point in plan.points:
-        prepare(point.config)  # loading is remembered: points share their data
+    _prepare_all(plan)
     directory = _make_directory(plan)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    if plan.is_sweep:
-        return _run_sweep(plan, directory)
-    _report_run(run(plan.points[0], directory), directory)
+    try:
+        if plan.is_sweep:
+            return _run_sweep(plan, directory)
+        _report_run(run(plan.points[0], directory), directory)
+    except KeyboardInterrupt:
+        console.error(f"interrupted; what was done until then is kept in {directory}")
+        return 130
     return 0
+
+
+def _prepare_all(plan: Plan) -> None:
+    """Refuse points that cannot run before the first one starts. Loading is remembered, so points
+    share their data. Raises ConfigError with all problems, or DataError."""
+    problems: dict[str, None] = {}
+    for point in plan.points:
+        try:
+            prepare(point.config)
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems))
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

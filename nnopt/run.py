@@ -18,7 +18,7 @@ from nnopt.backends import Loader, load_backend
 from nnopt.compose import Point
 from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
-from nnopt.errors import DivergedError, NnoptError
+from nnopt.errors import DivergedError, NnoptError, TrainingError
 from nnopt.plots.run_plots import plot_test, plot_training
 from nnopt.prepare import prepare
 from nnopt.results import environment
@@ -46,6 +46,9 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
                 _recipe(point.config, directory, summary)
             summary["status"] = "done"
+        except MemoryError as error:
+            summary["status"], summary["error"] = "failed", _out_of_memory(point.config)
+            raise TrainingError(summary["error"]) from error
         except BaseException as error:
             summary["status"], summary["error"] = _status_of(error), _message_of(error)
             log.error("the run ended early", exc_info=error)
@@ -177,7 +180,12 @@ def _describe(point: Point) -> dict[str, Any]:
 def _status_of(error: BaseException) -> str:
     if isinstance(error, NnoptError):
         return error.status
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+def _out_of_memory(config: Config) -> str:
+    size = config.batch_size
+    return f"out of memory in a step of batch_size = {size}; try batch_size={max(1, size // 2)}"
 
 
 def _message_of(error: BaseException) -> str:

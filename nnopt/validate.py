@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -229,6 +230,11 @@ def cross_field_problems(config: Config) -> list[str]:
     is_image = dataset.name in ("mnist", "fashion_mnist", "cifar10", "cinic10")
     has_validation = dataset.validation.source != "none"
 
+    if not re.fullmatch(r"[\w.-]{1,100}", config.name):
+        problems.append(
+            f"name = {config.name!r}: needs 1 to 100 letters, digits, '_', '-' or '.', since it "
+            "begins the name of the run's folder"
+        )
     if optimizer.name == "nesterov" and optimizer.momentum == 0:
         problems.append(
             "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; "

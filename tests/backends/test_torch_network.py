@@ -316,13 +316,12 @@ def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) ->
         assert_array_equal(disturbed[name], array)
 
 
-def test_threads_are_set(make_network: MakeNetwork) -> None:
-    before = torch.get_num_threads()
-    try:
-        make_network("torch", MLP, **{"backend.threads": 1})
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+def test_threads_of_one_network_are_not_those_of_the_next(make_network: MakeNetwork) -> None:
+    before = network_file.DEFAULT_THREADS
+    make_network("torch", MLP, **{"backend.threads": before + 1})
+    assert torch.get_num_threads() == before + 1
+    make_network("torch", MLP)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="PyTorch sees no accelerator here")

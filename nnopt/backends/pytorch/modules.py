@@ -17,6 +17,15 @@ from nnopt.architecture.network import PlacedLayer
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
+WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
+    records.ReLU: nn.ReLU,
+    records.GELU: nn.GELU,  # exact unless told otherwise
+    records.Tanh: nn.Tanh,
+    records.Sigmoid: nn.Sigmoid,
+    records.SiLU: nn.SiLU,
+    records.Flatten: nn.Flatten,
+}
+
 
 class Residual(nn.Sequential):
     """x + branch(x), the branch being the children one after another."""
@@ -85,20 +94,8 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
             return norm
         case records.LayerNorm(epsilon):
             return nn.LayerNorm(size, epsilon, device="meta")
-        case records.ReLU():
-            return nn.ReLU()
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
-        case records.GELU():
-            return nn.GELU()
-        case records.Tanh():
-            return nn.Tanh()
-        case records.Sigmoid():
-            return nn.Sigmoid()
-        case records.SiLU():
-            return nn.SiLU()
-        case records.Flatten():
-            return nn.Flatten()
         case records.Dropout(0):
             return nn.Identity()
         case records.Dropout(rate):
@@ -108,3 +105,4 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
             return Dropout(DeviceMasks(config.seed, layer.name, rate, device))
         case records.Residual():
             return sequence(layer.inner, config, Residual)
+    return WITHOUT_OPTIONS[type(layer.record)]()

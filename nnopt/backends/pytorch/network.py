@@ -16,6 +16,9 @@ from nnopt.backends.pytorch.modules import Dropout, sequence
 from nnopt.backends.pytorch.optimizers import build_optimizer
 from nnopt.schema import Config
 
+DEFAULT_THREADS = torch.get_num_threads()
+"""Of a configuration that names none, also after one that does: sweep points share a process."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,)) -> mean loss of the batch."""
 
@@ -34,8 +37,7 @@ class TorchNetwork:
     """See ``nnopt.backends.Network`` for what the methods promise."""
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
-        if config.backend.threads:
-            torch.set_num_threads(config.backend.threads)
+        torch.set_num_threads(config.backend.threads or DEFAULT_THREADS)
         regularizer = config.regularizer
         dtype = getattr(torch, config.backend.dtype)
         module = sequence(architecture.layers, config)

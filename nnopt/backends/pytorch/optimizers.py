@@ -12,33 +12,46 @@ from typing import Any
 
 from torch import nn, optim
 
-from nnopt.schema import OptimizerVariant
+from nnopt.schema import (
+    AdagradConfig,
+    AdamConfig,
+    MomentumConfig,
+    OptimizerVariant,
+    RmspropConfig,
+    SgdConfig,
+)
 
 Parameters = Sequence[nn.Parameter]
 
 
-def sgd(parameters: Parameters, config: Any) -> optim.Optimizer:
+def sgd(parameters: Parameters, config: SgdConfig) -> optim.Optimizer:
+    """w ← w - lr·g."""
     return optim.SGD(parameters, config.lr, fused=True)
 
 
-def momentum(parameters: Parameters, config: Any) -> optim.Optimizer:
+def momentum(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
+    """v ← μ·v + g;  w ← w - lr·v."""
     return optim.SGD(parameters, config.lr, config.momentum, fused=True)
 
 
-def nesterov(parameters: Parameters, config: Any) -> optim.Optimizer:
+def nesterov(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
+    """v ← μ·v + g;  w ← w - lr·(g + μ·v)."""
     return optim.SGD(parameters, config.lr, config.momentum, nesterov=True, fused=True)
 
 
-def rmsprop(parameters: Parameters, config: Any) -> optim.Optimizer:
+def rmsprop(parameters: Parameters, config: RmspropConfig) -> optim.Optimizer:
+    """s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε)."""
     return optim.RMSprop(parameters, config.lr, config.rho, config.epsilon, foreach=True)
 
 
-def adagrad(parameters: Parameters, config: Any) -> optim.Optimizer:
+def adagrad(parameters: Parameters, config: AdagradConfig) -> optim.Optimizer:
+    """s ← s + g²;  w ← w - lr·g / (√s + ε). Its fused kernel is for CPUs only."""
     form = {"fused": True} if parameters[0].device.type == "cpu" else {"foreach": True}
     return optim.Adagrad(parameters, config.lr, eps=config.epsilon, **form)
 
 
-def adam(parameters: Parameters, config: Any) -> optim.Optimizer:
+def adam(parameters: Parameters, config: AdamConfig) -> optim.Optimizer:
+    """m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  w ← w - lr·m̂ / (√ŝ + ε)."""
     betas = (config.beta1, config.beta2)
     return optim.Adam(parameters, config.lr, betas, config.epsilon, fused=True)
 

@@ -17,17 +17,7 @@ def _label_positions(labels: Array, count: int, buffer: Buffer) -> Array:
     """Where the entries (label of n, n) lie in a flattened (K, N) array: label · N + n."""
     positions = buffer("positions", (count,), np.int64)
     np.multiply(labels, count, out=positions)
-    return np.add(positions, _counting(count), out=positions)
-
-
-_COUNTING: dict[int, Array] = {}
-
-
-def _counting(count: int) -> Array:
-    """0, 1, ..., count - 1: one array for each batch size."""
-    if count not in _COUNTING:
-        _COUNTING[count] = np.arange(count)
-    return _COUNTING[count]
+    return np.add(positions, np.arange(count), out=positions)
 
 
 def cross_entropy_forward(
