@@ -32,7 +32,7 @@ LOG = logging.getLogger("nnopt")
 HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and everything that begins with a dot
 SIDE = 32
 LARGEST = 2**20  # bytes of a file: 3 KB of pixels, and whatever a PNG may say of itself
-STATS_PER_CLASS = 300  # files of a class folder whose times and sizes the fingerprint looks at
+STATS_PER_CLASS = 100  # files of a class folder whose times and sizes the fingerprint looks at
 IMAGES_PER_TASK = 500
 POOL_FROM = 20_000  # images; starting two processes costs more than it saves below
 TELL_EVERY = 5.0  # seconds between two lines of progress
@@ -56,7 +56,7 @@ def locate(root: Path) -> Source:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Names, and sizes and times of a few hundred files per class folder.
+    """Names, and sizes and times of some files per class folder.
 
     Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or
     renamed is noticed, and so is a program that rewrites all images; a single image changed in
