@@ -63,7 +63,7 @@ def test_batches_follow_the_order(
 def test_evaluation_keeps_the_order(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_file, "CPU_CHUNK_BYTES", 10 * 60 * 8)
+    monkeypatch.setattr(loader_file, "EVALUATION_BYTES", 10 * 60 * 8 + 1)
     part = images()
     batches = list(float64_loader(make_config, part).evaluation_batches())
     assert [len(x) for x in batches] == [10, 10, 3]

@@ -24,8 +24,8 @@ that it gets without asking the operating system."""
 ACCELERATOR_CHUNK_BYTES = 2**26
 """An accelerator has neither worry."""
 
-EVALUATION_ROWS = 4096
-"""At most; on a CPU the cache asks for fewer."""
+EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
+"""Of a batch, at most; there is no backward pass to keep anything for."""
 
 
 class TorchLoader:
@@ -54,6 +54,7 @@ class TorchLoader:
         row_bytes = math.prod(part.inputs.shape[1:]) * self._dtype.itemsize
         chunk_bytes = CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES
         self._chunk_rows = max(1, chunk_bytes // row_bytes)
+        self._evaluation_rows = min(EVALUATION_ROWS, max(1, EVALUATION_BYTES // row_bytes))
 
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
@@ -70,7 +71,7 @@ class TorchLoader:
             yield from zip(_split(x, batch_size), _split(y, batch_size), strict=True)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
-        for rows in _split(self._rows, min(EVALUATION_ROWS, self._chunk_rows)):
+        for rows in _split(self._rows, self._evaluation_rows):
             yield self._normalize(self._inputs.index_select(0, rows))
 
     def _normalize(self, raw: Tensor) -> Tensor:
