@@ -1,0 +1,238 @@
+"""The documents in docs/ against the code: no key, column or file is missing or described wrongly,
+and no link leads nowhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
+
+import pytest
+from omegaconf import OmegaConf
+
+from nnopt.backends import Loader, Network
+from nnopt.results.history import METRICS_COLUMNS
+from nnopt.schema import LARGEST_SEED, VARIANTS, Config, Range
+from nnopt.sweep.table import METRICS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCS = REPOSITORY / "docs"
+CONF = REPOSITORY / "conf"
+DOCUMENTS = [*DOCS.glob("*.md"), *REPOSITORY.glob("*.md")]
+
+Row = tuple[str, ...]
+
+
+def rows_of(document: Path, *header: str) -> list[Row]:
+    """The cells of every row of the tables with this header, row by row."""
+    rows: list[Row] = []
+    for table in re.findall(r"(?:^\|.*\n)+", document.read_text("utf-8"), re.M):
+        head, _, *lines = [
+            tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+            for line in table.splitlines()
+        ]
+        rows += lines if head == header else []
+    return rows
+
+
+# configuration.md ---------------------------------------------------------------------------------
+
+
+def in_words(kind: Any) -> str:
+    """What a key may be set to, in the words of the document and of error messages."""
+    bounds = ""
+    if get_origin(kind) is Annotated:
+        kind, *metadata = get_args(kind)
+        (limits,) = [x for x in metadata if isinstance(x, Range)]
+        ends = {key: end for key, end in asdict(limits).items() if end is not None}
+        words = {"minimum": "at least", "maximum": "at most"}
+        bounds = " and ".join(f"{words.get(key, key)} {number(end)}" for key, end in ends.items())
+        bounds = f", {bounds}"
+    alternatives = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    null = (", or `null`" if bounds else " or `null`") if NoneType in alternatives else ""
+    (kind,) = [x for x in alternatives if x is not NoneType]
+    return name_of(kind) + bounds + null
+
+
+def name_of(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        plural = {int: "whole numbers", int | str: "names or numbers", Any: "layers"}
+        return f"list of {plural[item]}"
+    names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
+    return names[kind]
+
+
+def number(value: float) -> str:
+    return "2⁶³ - 1" if value == LARGEST_SEED else f"{value:,}"
+
+
+def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
+    """(dotted key, what it may be, its value in the YAML) of a schema's record."""
+    hints = typing.get_type_hints(record, include_extras=True)
+    for field in fields(record):
+        key, value = f"{prefix}{field.name}", container[field.name]
+        if isinstance(hints[field.name], type) and is_dataclass(hints[field.name]):
+            yield from keys_of(hints[field.name], value, f"{key}.")
+        elif not (record is Config and field.name in VARIANTS):
+            yield key, in_words(hints[field.name]), value
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, list):
+        return f"`[{', '.join('...' if isinstance(x, dict) else str(x) for x in value)}]`"
+    if value is None or isinstance(value, bool):
+        return f"`{ {None: 'null', True: 'true', False: 'false'}[value] }`"
+    return f"`{value}`"
+
+
+def load(path: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def documented_keys() -> set[Row]:
+    """(key, allowed, default) of every key but the groups' names; a default that differs from file
+    to file is "its own"."""
+    top = load(CONF / "config.yaml")
+    groups = {"regularizer": "none", "initializer": "he"}
+    top |= {group: load(CONF / group / f"{file}.yaml") for group, file in groups.items()}
+    top |= dict.fromkeys(VARIANTS)
+    found: dict[tuple[str, str], set[str]] = {}
+    for key, allowed, value in keys_of(Config, top, ""):
+        found.setdefault((key, allowed), set()).add(shown(value))
+    for group, records in VARIANTS.items():
+        for name, record in records.items():
+            container = load(CONF / group / f"{name}.yaml")
+            for key, allowed, value in keys_of(record, container, f"{group}."):
+                if key != f"{group}.name":
+                    found.setdefault((key, allowed), set()).add(shown(value))
+    return {
+        (f"`{key}`", allowed, values.pop() if len(values) == 1 else "its own")
+        for (key, allowed), values in found.items()
+    }
+
+
+def test_every_key_is_documented_as_the_schema_has_it() -> None:
+    rows = rows_of(DOCS / "configuration.md", "Key", "Allowed", "Default", "Meaning")
+    assert all(row[3] for row in rows)
+    documented = [row[:3] for row in rows]
+    assert len(documented) == len(set(documented)), "a key is documented twice"
+    assert set(documented) == documented_keys()
+
+
+@pytest.mark.parametrize("group", sorted({path.parent.name for path in CONF.glob("*/*.yaml")}))
+def test_every_file_of_a_group_is_documented(group: str) -> None:
+    text = (DOCS / "configuration.md").read_text("utf-8")
+    section = re.search(rf"^## .*`{group}`.*?(?=^## |\Z)", text, re.M | re.S)
+    assert section, f"configuration.md has no section on {group}"
+    for path in (CONF / group).glob("*.yaml"):
+        assert f"`{path.stem}`" in section[0], f"{group}/{path.stem} is not documented"
+
+
+# results.md ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that a short run left."""
+    from nnopt.compose import make_plan
+    from nnopt.run import run
+
+    folder = tmp_path_factory.mktemp("run")
+    run(make_plan(["epochs=1", "dataset.points=20"]).points[0], folder)
+    return folder
+
+
+def names_in(cell: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", cell))
+
+
+def test_every_file_of_a_run_is_documented(finished_run: Path) -> None:
+    rows = rows_of(DOCS / "results.md", "File", "What it holds")
+    written = {
+        path.relative_to(finished_run).as_posix()
+        for path in finished_run.rglob("*")
+        if path.is_file()
+    }
+    of_images = "plots/samples.png"
+    assert sorted(row[0].strip("`") for row in rows) == sorted([*written, of_images])
+
+
+def test_every_column_of_metrics_is_documented() -> None:
+    rows = rows_of(DOCS / "results.md", "Column", "Unit", "Definition")
+    assert [row[0] for row in rows] == [f"`{column}`" for column in METRICS_COLUMNS]
+
+
+def test_every_key_of_the_summary_is_documented(finished_run: Path) -> None:
+    summary = json.loads((finished_run / "summary.json").read_text("utf-8"))
+    rows = {
+        row[0].strip("`"): row[2]
+        for row in rows_of(DOCS / "results.md", "Key", "Unit", "Definition")
+    }
+    assert list(rows) == list(summary)
+    for key in ("data", "versions", "git", "machine", "threads"):
+        if summary[key] is not None:
+            assert set(summary[key]) - {"torch"} <= names_in(rows[key]), key
+
+
+def test_every_column_of_a_sweeps_table_is_documented() -> None:
+    rows = rows_of(DOCS / "results.md", "Column", "Definition")
+    first = [row[0] for row in rows]
+    assert first[:6] == [
+        "`number`",
+        "`id`",
+        "`status`",
+        "`error`",
+        "one for each key swept over",
+        "`seed`",
+    ]
+    assert first[6] == ", ".join(f"`{name}`" for name in METRICS)
+
+
+# links --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text("utf-8")
+    links = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text)
+    for link in links:
+        if not link.startswith(("http://", "https://")):
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+# backends.md --------------------------------------------------------------------------------------
+
+
+def test_every_method_of_the_border_is_documented() -> None:
+    rows = rows_of(DOCS / "backends.md", "Method", "What it does")
+    shown = {row[0].strip("`").partition("(")[0] for row in rows}
+    methods = {
+        f"{name}.{method}"
+        for name, protocol in (("network", Network), ("loader", Loader))
+        for method in vars(protocol)
+        if not method.startswith("_")
+    }
+    assert shown == methods
+
+
+def test_every_random_stream_is_documented() -> None:
+    """By the names that stand in the code: the second argument of a generator, the key of masks."""
+    (text,) = re.findall(
+        r"^## Randomness.*", (DOCS / "backends.md").read_text("utf-8"), re.M | re.S
+    )
+    code = "\n".join(path.read_text("utf-8") for path in (REPOSITORY / "nnopt").rglob("*.py"))
+    streams = set(re.findall(r'(?:generator|_key)\([\w.]+, f?"([^"]+)"', code))
+    assert {"shuffle", "augment", "split", "subset"} <= streams
+    general = {re.sub(r"\{layer(\.name)?\}", "LAYER", stream) for stream in streams}
+    general = {re.sub(r"^\{config.name\}/\{part\}$", "DATASET/PART", stream) for stream in general}
+    assert general - {"gradcheck"} <= names_in(text)
