@@ -62,9 +62,13 @@ def run_verb(words: list[str]) -> int:
 
 
 def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool) -> int:
-    """Turn errors into one line each and an exit code."""
+    """Turn errors into one line each and an exit code; show what is logged before a run begins."""
+    import logging
+
     from nnopt.errors import NnoptError
 
+    logging.basicConfig(format="nnopt: %(message)s", level=logging.WARNING)
+    logging.getLogger("nnopt").setLevel(logging.INFO)
     try:
         return verb(arguments)
     except BrokenPipeError:  # whoever read our output has gone

@@ -73,7 +73,7 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
     network = backend.build_network(architecture, config)
     initial = initial_arrays(architecture, config.initializer, config.seed)
     network.load(initial)
-    summary["versions"], summary["threads"] = environment.versions(), environment.blas_info()
+    summary["versions"], summary["threads"] = environment.versions(), environment.threads()
 
     def batches_of(part: Part) -> Loader:
         return backend.build_loader(part, dataset.normalization, config)

@@ -87,22 +87,22 @@ def peak_memory_mb() -> float | None:
     return None
 
 
-def blas_info() -> dict[str, Any] | None:
-    """NumPy's matrix library, its version and its threads now; None if threadpoolctl sees none."""
+def threads() -> dict[str, Any]:
+    """Threads now in use, of which the bits of a result depend on the number: NumPy's matrix
+    library, its version and threads (None if threadpoolctl sees none); PyTorch's, if it took part.
+    """
     from threadpoolctl import threadpool_info
 
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
-    libraries.sort(
-        key=lambda library: "numpy" not in library["filepath"]
-    )  # torch may bring its own
-    if not libraries:
-        return None
-    first = libraries[0]
-    return {
-        "library": first["internal_api"],
-        "version": first["version"],
-        "threads": first["num_threads"],
-    }
+    libraries.sort(key=lambda library: "numpy" not in library["filepath"])  # torch may bring one
+    found: dict[str, Any] = {"library": None, "version": None, "blas": None}
+    if libraries:
+        first = libraries[0]
+        found = {"library": first["internal_api"], "version": first["version"]}
+        found["blas"] = first["num_threads"]
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].get_num_threads()
+    return found
 
 
 def _cpu_model() -> str:
