@@ -158,11 +158,8 @@ class _Reader:
         if optional:
             if value is None:
                 return None
-            rest = [x for x in arguments if x is not type(None)]
-            if len(rest) == 1:
-                return self.read_value(rest[0], value, key, bounds)
-            kind = typing.Union[tuple(rest)]  # noqa: UP007
-            origin, arguments = typing.Union, tuple(rest)
+            kind = typing.Union[tuple(x for x in arguments if x is not type(None))]  # noqa: UP007
+            origin, arguments = get_origin(kind), get_args(kind)
         if origin is Literal:
             return self._read_choice(arguments, value, key)
         if origin is tuple:
@@ -200,7 +197,7 @@ class _Reader:
         if isinstance(value, bool) and bool not in kinds:
             matched = None
         elif float in kinds and isinstance(value, int | float):
-            matched = float(value)
+            matched = _as_float(value)
         else:
             matched = value if isinstance(value, kinds) else None
         if matched is None:
@@ -216,10 +213,18 @@ class _Reader:
 
     def _check_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> None:
         allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             self.problems.append(f"{key} = {value}: needs a finite number, {allowed}")
         elif not all(BOUNDS[name][1](value, bound) for name, bound in bounds.items()):
             self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
+
+
+def _as_float(value: float) -> float:
+    """The number in floating point; infinite where it is too large for that."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def cross_field_problems(config: Config) -> list[str]:
