@@ -1,0 +1,199 @@
+"""Every YAML file under conf/: its keys are the schema's, it composes, and what it says builds."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections import Counter
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from nnopt import schema
+from nnopt.architecture.builders import build
+from nnopt.architecture.initializers import initial_arrays
+from nnopt.backends import load_backend
+from nnopt.compose import Point, make_plan
+from nnopt.validate import read_config
+
+CONF = Path(__file__).parents[1] / "conf"
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+COUNTS = {
+    "ablation": 5,
+    "architecture": 2,
+    "backend": 2,
+    "config.yaml": 1,
+    "dataset": 8,
+    "experiment": 9,
+    "initializer": 9,
+    "optimizer": 7,
+    "regularizer": 10,
+    "schedule": 7,
+}
+
+SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
+    "spiral": ((2,), 3),
+    "moons": ((2,), 2),
+    "circles": ((2,), 2),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cinic10": ((3, 32, 32), 10),
+    "csv": ((7,), 4),
+}
+"""What the datasets hold: the shape of a sample, the number of classes."""
+
+
+def of_group(group: str) -> list[str]:
+    return [Path(name).stem for name in FILES if name.startswith(f"{group}/")]
+
+
+def test_no_file_is_missed() -> None:
+    assert Counter(name.split("/")[0] for name in FILES) == COUNTS
+    assert set(SHAPES) == set(of_group("dataset"))
+
+
+def record_of(group: str, container: dict[str, Any]) -> type:
+    if group in schema.VARIANTS:
+        return schema.VARIANTS[group][container["name"]]
+    return {"regularizer": schema.RegularizerConfig, "initializer": schema.InitializerConfig}[group]
+
+
+def assert_same_keys(container: dict[str, Any], record: type, where: str) -> None:
+    assert set(container) == {field.name for field in fields(record)}, where
+    hints = typing.get_type_hints(record)
+    for key, value in container.items():
+        if is_dataclass(hints[key]):
+            assert_same_keys(value, typing.cast(type, hints[key]), f"{where}.{key}")
+        else:
+            assert not isinstance(value, dict), f"{where}.{key}"
+
+
+SINGLE = ("experiment", "ablation")
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
+def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
+    container = OmegaConf.to_container(OmegaConf.load(CONF / name))
+    assert isinstance(container, dict)
+    group, stem = name.removesuffix(".yaml").split("/")
+    if group in schema.VARIANTS:
+        assert container["name"] == stem
+    assert_same_keys(typing.cast(dict[str, Any], container), record_of(group, container), name)
+
+
+def test_groups_have_a_file_for_every_variant_and_no_other() -> None:
+    for group, variants in schema.VARIANTS.items():
+        assert set(of_group(group)) == set(variants)
+
+
+def test_keys_of_the_main_file_are_the_fields_of_the_configuration() -> None:
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(make_main()))
+    groups = {
+        key for entry in container.pop("defaults") if isinstance(entry, dict) for key in entry
+    }
+    container.pop("hydra")
+    names = {field.name for field in fields(schema.Config)}
+    assert set(container) | groups - set(SINGLE) == names
+    assert not set(container) & groups
+    assert_same_keys(container["data"], schema.DataConfig, "data")
+    assert_same_keys(container["early_stopping"], schema.EarlyStoppingConfig, "early_stopping")
+
+
+def make_main() -> Any:
+    return OmegaConf.load(CONF / "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return dict(make_plan([]).points[0].container)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
+def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None:
+    group, stem = name.removesuffix(".yaml").split("/")
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
+    if stem == "csv":
+        container["train"] = "some.csv"  # which has no default
+    others = {}
+    if stem == "augmentation":  # needs images
+        images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
+        others["dataset"] = OmegaConf.to_container(images)
+    read_config({**base, **others, group: container})
+
+
+def assert_builds(point: Point) -> None:
+    """The architecture fits the dataset, and both backends can train a step of it."""
+    config = point.config
+    shape, classes = SHAPES[config.dataset.name]
+    chosen = getattr(config.dataset, "classes", None)
+    if chosen is not None:
+        classes = chosen if isinstance(chosen, int) else len(chosen)
+    architecture = build(config.architecture, config.regularizer, shape, classes)
+    arrays = initial_arrays(architecture, config.initializer, config.seed)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, *shape)).astype(np.float32)
+    y = rng.integers(0, classes, 4)
+    for name in ("numpy", "torch"):
+        device = {"numpy": schema.NumpyConfig, "torch": schema.TorchConfig}[name](
+            name,  # type: ignore[arg-type]
+            "float32",
+            "cpu",
+            None,
+            False,
+        )
+        network = load_backend(name).build_network(
+            architecture, schema.Config(**{**vars(config), "backend": device})
+        )
+        network.load(arrays)
+        if name == "torch":
+            import torch
+
+            network.train_step(torch.tensor(x), torch.tensor(y), config.optimizer.lr, 0)
+            assert network.predict(torch.tensor(x)).shape == (4, classes)
+        else:
+            network.train_step(x, y, config.optimizer.lr, 0)
+            assert network.predict(x).shape == (4, classes)
+        assert np.isfinite(network.read_steps().losses).all()
+
+
+def header(group: str, name: str) -> str:
+    lines = (CONF / group / f"{name}.yaml").read_text("utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    return lines[1]
+
+
+@pytest.mark.parametrize("name", of_group("experiment"))
+def test_an_experiment_composes_and_builds(name: str) -> None:
+    plan = make_plan([f"experiment={name}"])
+    assert not plan.is_sweep
+    assert plan.points[0].config.name == name
+    assert header("experiment", name).startswith(f"# nnopt run experiment={name}")
+    assert_builds(plan.points[0])
+
+
+def point_without_seed(point: Point) -> str:
+    """Two points that differ in their seed alone build the same networks."""
+    return str(replace(point.config, seed=0))
+
+
+@pytest.mark.parametrize("name", of_group("ablation"))
+def test_an_ablation_composes_and_builds_all_its_points(name: str) -> None:
+    plan = make_plan([f"ablation={name}"])
+    assert plan.is_sweep
+    first = header("ablation", name)
+    assert first.startswith(f"# nnopt run ablation={name}")
+    promised = re.search(r"= (\d+) points", first)
+    assert promised is not None
+    assert len(plan.points) == int(promised[1])
+    assert len({point.id for point in plan.points}) == len(plan.points)
+    assert "seed" in plan.varied
+    assert len(plan.varied) >= 2
+    different = {point_without_seed(point): point for point in plan.points}
+    for point in different.values():
+        assert point.config.name == name
+        assert_builds(point)

@@ -1,0 +1,401 @@
+"""What is refused, and what is said about it: the key, the value seen, what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from nnopt.compose import make_plan
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+from nnopt.validate import read_config
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    """What ``nnopt run`` resolves to."""
+    return dict(make_plan([]).points[0].container)
+
+
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Some values changed, by dotted key; ``@group`` puts a file of a group in place."""
+    container = copy.deepcopy(base)
+    for key, value in changes.items():
+        if key.startswith("@"):
+            loaded = OmegaConf.load(CONF / key[1:] / f"{value}.yaml")
+            container[key[1:]] = OmegaConf.to_container(loaded)
+            continue
+        *path, last = key.split(".")
+        target = container
+        for part in path:
+            target = target[part]
+        target[last] = value
+    return container
+
+
+def read(base: dict[str, Any], **changes: Any) -> Config:
+    return read_config(changed(base, changes))
+
+
+def problems(base: dict[str, Any], changes: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_config(changed(base, changes))
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+ADAM, MNIST, TORCH = {"@optimizer": "adam"}, {"@dataset": "mnist"}, {"@backend": "torch"}
+
+NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
+    ({}, "optimizer.lr", math.nan, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", math.inf, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", -math.inf, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", -0.1, "needs to be at least 0"),
+    ({}, "optimizer.lr", "abc", "needs a number"),
+    ({}, "optimizer.lr", None, "needs a number"),
+    ({}, "optimizer.lr", True, "needs a number"),
+    ({}, "optimizer.lr", [0.1], "needs a number"),
+    ({}, "optimizer.lr", {"a": 1}, "needs a number"),
+    ({}, "optimizer.momentum", 1, "needs to be at least 0 and below 1"),
+    ({}, "optimizer.momentum", -0.1, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.beta1", 1.0, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.beta2", 1, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.epsilon", 0, "needs to be above 0"),
+    ({"@optimizer": "rmsprop"}, "optimizer.rho", 1, "needs to be at least 0 and below 1"),
+    ({"@optimizer": "adagrad"}, "optimizer.epsilon", -1, "needs to be above 0"),
+    ({}, "epochs", -3, "needs to be at least 1"),
+    ({}, "epochs", 0, "needs to be at least 1"),
+    ({}, "epochs", 10**23, "at most 10000000"),
+    ({}, "epochs", 1.5, "needs a whole number"),
+    ({}, "epochs", 1.0, "needs a whole number; write 1"),
+    ({}, "epochs", True, "needs a whole number"),
+    ({}, "epochs", "ten", "needs a whole number"),
+    ({}, "steps", 0, "needs to be at least 1"),
+    ({}, "steps", "all", "needs a whole number or null"),
+    ({}, "batch_size", 0, "needs to be at least 1"),
+    ({}, "batch_size", 32.0, "needs a whole number; write 32"),
+    ({}, "batch_size", None, "needs a whole number"),
+    ({}, "seed", -1, "needs to be at least 0"),
+    ({}, "seed", 2**64, "at most 9223372036854775807"),
+    ({}, "plots", "maybe", "needs true or false"),
+    ({}, "plots", "no", "needs true or false"),
+    ({}, "plots", 1, "needs true or false"),
+    ({}, "name", 5, "needs a text"),
+    ({}, "name", "", "needs 1 to 100"),
+    ({}, "name", "a/b", "needs 1 to 100"),
+    ({}, "name", "../up", "needs 1 to 100"),
+    ({}, "name", "two\nlines", "needs 1 to 100"),
+    ({}, "name", "x" * 101, "needs 1 to 100"),
+    ({}, "regularizer.l1", -1e-9, "needs to be at least 0"),
+    ({}, "regularizer.l2", math.nan, "needs a finite number"),
+    ({}, "regularizer.weight_decay", -1, "needs to be at least 0"),
+    ({}, "regularizer.dropout", 1.5, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.dropout", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.label_smoothing", -1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.label_smoothing", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.grad_clip", -1, "needs to be at least 0"),
+    ({}, "regularizer.decay_all", "yes", "needs true or false"),
+    (MNIST, "regularizer.augmentation.crop", -1, "needs to be at least 0 and at most 64"),
+    (MNIST, "regularizer.augmentation.crop", 1.5, "needs a whole number"),
+    (MNIST, "regularizer.augmentation.flip", "maybe", "needs true or false"),
+    ({}, "schedule.warmup", -1, "needs to be at least 0"),
+    ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
+    ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
+    ({"@schedule": "exponential"}, "schedule.factor", 0, "needs to be above 0 and at most 1"),
+    ({"@schedule": "inverse_time"}, "schedule.rate", -1, "needs to be at least 0"),
+    ({"@schedule": "cosine"}, "schedule.final", 1.1, "needs to be at least 0 and at most 1"),
+    ({"@schedule": "one_cycle"}, "schedule.rise", 1, "needs to be above 0 and below 1"),
+    ({"@schedule": "one_cycle"}, "schedule.start", 0, "needs to be above 0 and at most 1"),
+    ({"@schedule": "plateau"}, "schedule.factor", 1, "needs to be above 0 and below 1"),
+    ({"@schedule": "plateau"}, "schedule.patience", -1, "needs to be at least 0"),
+    ({}, "early_stopping.patience", 0, "needs to be at least 1"),
+    ({}, "early_stopping.check_every", 0, "needs to be at least 1"),
+    ({}, "early_stopping.min_improvement", -1, "needs to be at least 0"),
+    ({}, "dataset.validation.fraction", 1, "needs to be above 0 and below 1"),
+    ({}, "dataset.validation.fraction", 0, "needs to be above 0 and below 1"),
+    ({}, "dataset.validation.fraction", 1e400, "needs a finite number"),
+    ({}, "dataset.points", 1, "needs to be at least 2 and at most 1000000"),
+    ({}, "dataset.points", 10**9, "needs to be at least 2 and at most 1000000"),
+    ({}, "dataset.classes", 1, "needs to be at least 2 and at most 100"),
+    ({}, "dataset.noise", -0.5, "needs to be at least 0"),
+    ({}, "dataset.subset", 0, "needs to be at least 1"),
+    (MNIST, "dataset.classes", 5, "needs a list, such as [5]"),
+    (MNIST, "dataset.classes", "cat", "needs a list, such as [cat]"),
+    ({}, "backend.threads", 0, "needs to be at least 1"),
+    ({}, "backend.threads", 1.0, "needs a whole number or null; write 1"),
+    ({}, "architecture.hidden", 64, "needs a list, such as [64]"),
+    ({}, "data.root", 5, "needs a text"),
+    ({}, "data.download", "no", "needs true or false"),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "value", "allowed"), NUMBERS, ids=lambda x: str(x)[:30])
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
+) -> None:
+    found = problems(base, {**setting, key: value})
+    assert len(found) == 1
+    # a whole number given for a real one is shown as a real one
+    assert found[0].startswith((f"{key} = {value!r}: ", f"{key} = {value}.0: "))
+    assert allowed in found[0]
+    assert "\n" not in found[0]
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["large", "small"])
+@pytest.mark.parametrize("key", ["epochs", "optimizer.lr", "dataset.noise", "seed"])
+def test_numbers_beyond_floating_point_are_refused(
+    base: dict[str, Any], key: str, value: int
+) -> None:
+    found = problems(base, {key: value})
+    assert len(found) == 1
+    assert found[0].startswith(f"{key} = ")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([64, "a"], "architecture.hidden[1] = 'a': needs a whole number"),
+        ([64, 0], "architecture.hidden[1] = 0: needs to be at least 1 and at most 1000000"),
+        ([10**9], "architecture.hidden[0] = 1000000000: needs to be at least 1 and at most"),
+        ([1.5], "architecture.hidden[0] = 1.5: needs a whole number"),
+        ([[3]], "architecture.hidden[0] = [3]: needs a whole number"),
+    ],
+)
+def test_items_of_a_list_are_named(base: dict[str, Any], value: Any, expected: str) -> None:
+    (found,) = problems(base, {"architecture.hidden": value})
+    assert found.startswith(expected)
+
+
+CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
+    (
+        {},
+        "architecture.activation",
+        "rellu",
+        "did you mean 'relu'? allowed: relu, leaky_relu, gelu",
+    ),
+    ({}, "architecture.activation", "xyz", "allowed: relu, leaky_relu, gelu, tanh, sigmoid, silu"),
+    ({}, "architecture.activation", True, "allowed: relu"),
+    ({}, "architecture.activation", None, "allowed: relu"),
+    ({}, "backend.device", "cuda", "allowed: cpu"),
+    ({}, "backend.dtype", "float16", "? allowed: float32, float64"),
+    ({}, "regularizer.norm", "bach", "did you mean 'batch'? allowed: none, batch, layer"),
+    ({}, "regularizer.norm", None, "allowed: none, batch, layer"),
+    ({}, "loss", "mse", "allowed: cross_entropy, hinge"),
+    ({}, "last_batch", "pad", "allowed: keep, drop"),
+    ({}, "test_weights", "first", "allowed: best, last"),
+    ({}, "early_stopping.unit", "batches", "allowed: epochs, steps"),
+    ({}, "early_stopping.monitor", "f1", "allowed: loss, accuracy"),
+    ({}, "dataset.validation.source", "training", "allowed: train, test, own, none"),
+    ({}, "dataset.normalization", "minmax", "allowed: unit, standard, none"),
+    ({}, "initializer.hidden", "he", "allowed: he_normal"),
+    ({}, "initializer.output", "kaiming", "allowed: he_normal"),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "value", "allowed"), CHOICES, ids=lambda x: str(x)[:30])
+def test_a_wrong_choice_is_named_with_the_right_ones(
+    base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
+) -> None:
+    (found,) = problems(base, {**setting, key: value})
+    assert found.startswith(f"{key} = {value!r}: ")
+    assert allowed in found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("typo", 1, "unknown key 'typo'; known here: name, seed, epochs,"),
+        ("epoch", 1, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("optimizer.lrr", 1, "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
+        ("optimizer._target_", "os.system", "unknown key 'optimizer._target_'; "),
+        ("_target_", "os.system", "unknown key '_target_'; "),
+        (
+            "regularizer.augmentation.flop",
+            True,
+            "unknown key 'regularizer.augmentation.flop'; did you mean "
+            "'regularizer.augmentation.flip'?",
+        ),
+        (
+            "dataset.validation.fration",
+            0.1,
+            "unknown key 'dataset.validation.fration'; did you mean 'dataset.validation.fraction'?",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(
+    base: dict[str, Any], key: str, value: Any, expected: str
+) -> None:
+    (found,) = problems(base, {key: value})
+    assert found.startswith(expected)
+
+
+def test_a_key_of_another_variant_is_unknown(base: dict[str, Any]) -> None:
+    (found,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
+    assert found.startswith("unknown key 'optimizer.momentum'")
+
+
+@pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
+def test_a_missing_key_is_named(base: dict[str, Any], key: str) -> None:
+    container = copy.deepcopy(base)
+    *path, last = key.split(".")
+    target = container
+    for part in path:
+        target = target[part]
+    del target[last]
+    with pytest.raises(ConfigError) as caught:
+        read_config(container)
+    assert caught.value.problems == [f"the key {key!r} is missing; set it with {key}=..."]
+    (found,) = problems(base, {key: "???"})  # OmegaConf's own mark for "has to be set"
+    assert found.startswith(f"the key {key!r} is missing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer": "adm"}, "optimizer.name = 'adm': did you mean 'adam'? known: sgd, momentum"),
+        ({"optimizer.name": "adm"}, "optimizer.name = 'adm': did you mean 'adam'?"),
+        ({"backend.name": "jax"}, "backend.name = 'jax': known: numpy, torch"),
+        ({"backend": None}, "backend.name = None: known: numpy, torch"),
+        ({"dataset": 5}, "dataset.name = 5: "),
+        ({"regularizer": None}, "regularizer = None: needs a group of keys, such as l1, l2"),
+        ({"early_stopping": 10}, "early_stopping = 10: needs a group of keys, such as patience"),
+        ({"dataset.validation": 0.2}, "dataset.validation = 0.2: needs a group of keys, such as"),
+    ],
+)
+def test_a_group_that_is_none_is_named(
+    base: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    (found,) = problems(base, changes)
+    assert found.startswith(expected)
+
+
+NO_VALIDATION = {"dataset.validation.source": "none", "test_weights": "last"}
+CROSS: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"@optimizer": "nesterov", "optimizer.momentum": 0},
+        ["optimizer.name = 'nesterov'", "optimizer.momentum"],
+    ),
+    ({"schedule.warmup": 61}, ["schedule.warmup = 61", "epochs = 60"]),
+    (
+        {**NO_VALIDATION, "early_stopping.patience": 3},
+        ["early_stopping.patience", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {**NO_VALIDATION, "early_stopping.check_every": 3},
+        ["early_stopping.check_every", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {**NO_VALIDATION, "@schedule": "plateau"},
+        ["schedule.name = 'plateau'", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {"dataset.validation.source": "none"},
+        ["test_weights = 'best'", "dataset.validation.source = 'none'", "test_weights=last"],
+    ),
+    (
+        {"dataset.validation.source": "own"},
+        ["dataset.validation.source = 'own'", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"loss": "hinge", "regularizer.label_smoothing": 0.1},
+        ["regularizer.label_smoothing = 0.1", "loss = 'hinge'"],
+    ),
+    (
+        {"regularizer.augmentation.crop": 2},
+        ["regularizer.augmentation.crop", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"regularizer.augmentation.flip": True, "@dataset": "moons"},
+        ["regularizer.augmentation.flip", "dataset.name = 'moons'"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.dropout": 0.3},
+        ["regularizer.dropout = 0.3", "architecture.layers"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.norm": "batch"},
+        ["regularizer.norm = 'batch'", "architecture.layers"],
+    ),
+    (
+        {"@architecture": "layers", "architecture.layers": []},
+        ["architecture.layers = []", "at least one layer"],
+    ),
+    (
+        {"regularizer.weight_decay": 10, "optimizer.lr": 0.1},
+        ["optimizer.lr = 0.1", "regularizer.weight_decay = 10"],
+    ),
+    ({"backend.shared_masks": True}, ["backend.shared_masks = true", "backend=torch"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), CROSS, ids=lambda x: str(x)[:60])
+def test_a_wrong_combination_names_both_keys(
+    base: dict[str, Any], changes: dict[str, Any], named: list[str]
+) -> None:
+    (found,) = problems(base, changes)
+    assert all(words in found for words in named), found
+
+
+def test_the_defaults_are_good_and_so_is_every_edge(base: dict[str, Any]) -> None:
+    assert isinstance(read_config(base), Config)
+    config = read(
+        base,
+        **{
+            "seed": 2**63 - 1,
+            "epochs": 1,
+            "steps": 1,
+            "batch_size": 1,
+            "optimizer.lr": 0,
+            "optimizer.momentum": 0,
+            "regularizer.dropout": 0,
+            "architecture.hidden": [],
+            "schedule.warmup": 1,
+        },
+    )
+    assert config.optimizer.lr == 0.0
+    assert isinstance(config.optimizer.lr, float)
+    assert config.architecture.name == "mlp"
+    assert config.architecture.hidden == ()
+
+
+def test_choices_of_files_are_no_keys(base: dict[str, Any]) -> None:
+    assert read(base, experiment="x", ablation=None) == read_config(base)
+
+
+def test_all_problems_are_told_at_once(base: dict[str, Any]) -> None:
+    found = problems(
+        base,
+        {
+            "epochs": 0,
+            "optimizer.lr": -1,
+            "optimizer.nesterov": True,
+            "dataset.noise": "x",
+            "dataset.validation.fraction": 2,
+            "regularizer.norm": "group",
+            "backend.name": "jax",
+        },
+    )
+    keys = ("epochs", "dataset.noise", "dataset.validation", "backend", "regularizer", "optimizer")
+    assert len(found) == 7
+    assert all(any(key in line for line in found) for key in keys)
+
+
+def test_all_wrong_combinations_are_told_at_once(base: dict[str, Any]) -> None:
+    found = problems(
+        base,
+        {
+            "schedule.warmup": 100,
+            "dataset.validation.source": "none",
+            "early_stopping.patience": 3,
+            "backend.shared_masks": True,
+        },
+    )
+    assert len(found) == 4
