@@ -33,16 +33,17 @@ NAMES_SHOWN = 5  # classes that a warning spells out
 def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
     """Load and split a dataset; the same arguments give the same rows.
 
-    The last two datasets are remembered, since the points of a sweep share them: files that change
-    while the process runs are not noticed. All arrays are read-only. Raises DataError for missing
+    The arrays of the last few datasets are remembered, since the points of a sweep share them:
+    files that change while the process runs are not noticed. All arrays are read-only. Raises DataError for missing
     or damaged files, ConfigError for options that the data cannot fulfil.
     """
     root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))
-    return _load(dataset, replace(data, root=root, cache=cache), seed, os.getcwd())
+    decoded = _decode(dataset, replace(data, root=root, cache=cache), os.getcwd())
+    return split(decoded, dataset, seed)
 
 
-@lru_cache(maxsize=2)
-def _load(dataset: DatasetVariant, data: DataConfig, seed: int, working: str) -> Dataset:
+@lru_cache(maxsize=4)
+def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
     if isinstance(dataset, SpiralConfig | TwoClassConfig):
         decoded = generate(dataset)
     else:
@@ -50,7 +51,7 @@ def _load(dataset: DatasetVariant, data: DataConfig, seed: int, working: str) ->
         decoded = cached(source, Path(data.cache))
     for note in decoded.notes:
         LOG.warning(note)
-    return split(decoded, dataset, seed)
+    return decoded
 
 
 def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source:
