@@ -34,8 +34,10 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
     """Load and split a dataset; the same arguments give the same rows.
 
     The arrays of the last few datasets are remembered, since the points of a sweep share them:
-    files that change while the process runs are not noticed. All arrays are read-only. Raises DataError for missing
-    or damaged files, ConfigError for options that the data cannot fulfil.
+    files that change while the process runs are not noticed. All arrays are read-only.
+
+    Raises DataError for missing or damaged files, ConfigError for options that the data cannot
+    fulfil.
     """
     root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))
     decoded = _decode(dataset, replace(data, root=root, cache=cache), os.getcwd())
