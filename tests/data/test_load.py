@@ -92,8 +92,8 @@ def test_seeds_of_the_run_and_of_the_points() -> None:
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))
     )
-    assert again is one  # remembered: a sweep's points share it
-    assert np.array_equal(one.train.inputs, other.train.inputs)
+    assert again.train.inputs is one.train.inputs  # remembered: the points of a sweep share them
+    assert other.train.inputs is one.train.inputs
     assert rows(one.train) != rows(other.train)
     assert not np.array_equal(one.train.inputs, points.train.inputs)
 
