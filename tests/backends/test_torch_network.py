@@ -111,6 +111,19 @@ def test_predicting_changes_nothing(make_network: MakeNetwork, batches: Batches)
         assert_array_equal(array, before[name])
 
 
+def test_training_goes_on_as_if_nobody_had_predicted(
+    make_network: MakeNetwork, batches: Batches
+) -> None:
+    layers = [{"dense": 8}, "batch_norm", {"dropout": 0.4}, {"dense": "classes"}]
+    alone, watched = make_network("torch", layers), make_network("torch", layers)
+    for step, (x, y) in enumerate(map(as_tensors, batches)):
+        watched.predict(x)
+        for network in (alone, watched):
+            network.train_step(x, y, 0.1, step)
+    for name, array in watched.arrays().items():
+        assert_array_equal(array, alone.arrays()[name])
+
+
 def test_arrays_are_copies(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("torch", MLP)
     before = network.arrays()
