@@ -12,12 +12,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -29,12 +31,13 @@ from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
 from nnopt.schema import Config
 from nnopt.validate import known_keys, read_config, unknown_key
 
-WITHOUT_EFFECT = ("name", "plots", "data", "experiment", "ablation")
+WITHOUT_EFFECT = ("name", "plots", "data")
 """Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
 
 
@@ -84,9 +87,19 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     _groups.cache_clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
         if config_dir is not None:
-            search_path = GlobalHydra.instance().config_loader().get_search_path()
-            search_path.append("command-line", f"file://{Path(config_dir).absolute()}")
+            _search_also(Path(config_dir))
         yield
+
+
+def _search_also(folder: Path) -> None:
+    """Find files in one more folder, after nnopt's own. Raises ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir = {str(folder)!r}: needs a folder that exists")
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    place = f"file://{folder.absolute()}"
+    loader.get_search_path().prepend("command-line", place, anchor="schema")  # which stays last
+    loader.repository = ConfigRepository(loader.get_search_path())
 
 
 def compose_config(overrides: Sequence[str] = ()) -> Config:
@@ -169,7 +182,7 @@ def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """What Hydra makes of the overrides."""
     try:
         return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(_one_line(error)) from error
 
 
@@ -200,7 +213,7 @@ def _point(base: DictConfig, overrides: Sequence[Override]) -> Point:
     if problems:
         raise ConfigError(problems)
     words = tuple(_word(o) for o in kept)
-    return Point(point_id(container), config, container, words)
+    return Point(point_id(config), config, container, words)
 
 
 def _word(override: Override) -> str:
@@ -277,16 +290,13 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     return container
 
 
-def point_id(container: Mapping[str, Any]) -> str:
+def point_id(config: Config) -> str:
     """A name for a configuration: readable in front, then a hash of every value that can change
     what it computes. The same in every process, and whatever else is in the sweep."""
-    relevant = {key: container[key] for key in sorted(container) if key not in WITHOUT_EFFECT}
-    text = json.dumps(relevant, sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    words = [
-        container[group]["name"] for group in ("dataset", "backend", "architecture", "optimizer")
-    ]
-    return f"{'-'.join(map(str, words))}-s{container['seed']}-{digest}"
+    relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+    groups = (config.dataset, config.backend, config.architecture, config.optimizer)
+    return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"
 
 
 def _one_line(error: Exception) -> str:

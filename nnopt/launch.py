@@ -72,6 +72,10 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 
     parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
     options: Namespace = parser.parse_args(arguments)
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(options, flag) is not None:
+            name = flag.replace("_", "-")
+            raise ConfigError(f"--{name}: nnopt does not follow it; --config-dir adds a folder")
     return options
 
 
