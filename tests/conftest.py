@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +92,41 @@ def make_config() -> Callable[..., Config]:
     """``make_config(optimizer="adam", **{"backend.dtype": "float64"})``: the defaults with changes,
     applied in the order given."""
     return lambda **overrides: with_overrides(plain_config(), overrides)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, without the user's data; ``nnopt run`` leaves no signal handler."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NNOPT_DATA_DIR", raising=False)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def nnopt(workplace: Path) -> Callable[..., int]:
+    """``nnopt("run", "epochs=2")``: a command line in this process; returns its exit code."""
+    from nnopt.cli import run_verb
+
+    return lambda *words: run_verb(list(words))
+
+
+@pytest.fixture
+def start_nnopt(workplace: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``start_nnopt("run", "epochs=2")``: a command line in a process of its own, its output piped.
+    What is still running at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from nnopt.cli import main; main()", *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, text=True, cwd=workplace, **pipes | options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
