@@ -76,7 +76,7 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
         return 0
     except NnoptError as error:
         if debug:
-            raise
+            _print_traceback()
         from nnopt import console
 
         for line in str(error).splitlines():
@@ -84,13 +84,19 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
         return error.exit_code
     except Exception as error:
         if debug:
-            raise
+            _print_traceback()
         what = f"{type(error).__name__}: {error}"
         print(f"nnopt: a bug in nnopt: {what}; --debug shows where", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("nnopt: interrupted", file=sys.stderr)
         return 130
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 def _run(arguments: list[str]) -> int:
