@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 import pytest
 from omegaconf import OmegaConf
 
+from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.schema import LARGEST_SEED, VARIANTS, Config, Range
@@ -132,10 +133,19 @@ def test_every_key_is_documented_as_the_schema_has_it() -> None:
 @pytest.mark.parametrize("group", sorted({path.parent.name for path in CONF.glob("*/*.yaml")}))
 def test_every_file_of_a_group_is_documented(group: str) -> None:
     text = (DOCS / "configuration.md").read_text("utf-8")
-    section = re.search(rf"^## .*`{group}`.*?(?=^## |\Z)", text, re.M | re.S)
+    section = re.search(rf"^## `{group}`\n.*?(?=^## |\Z)", text, re.M | re.S)
     assert section, f"configuration.md has no section on {group}"
     for path in (CONF / group).glob("*.yaml"):
         assert f"`{path.stem}`" in section[0], f"{group}/{path.stem} is not documented"
+
+
+def test_every_layer_is_documented_with_its_arguments() -> None:
+    rows = rows_of(DOCS / "configuration.md", "Layer", "Arguments, the main one first", "Output")
+    arguments = {name: names_in(row[1]) for row in rows for name in names_in(row[0])}
+    assert set(arguments) == set(LAYERS)
+    for name, record in LAYERS.items():
+        shown = {word.partition(":")[0] for word in arguments[name]} - {"classes"}
+        assert shown == {field.name for field in fields(record)}, name
 
 
 # results.md ---------------------------------------------------------------------------------------
