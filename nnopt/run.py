@@ -26,7 +26,7 @@ from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
 from nnopt.schema import Config
 from nnopt.training.evaluation import evaluate
-from nnopt.training.loop import Loop, Training
+from nnopt.training.loop import Loop
 
 log = logging.getLogger("nnopt")
 
@@ -80,9 +80,13 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
 
     train = batches_of(dataset.train)
     validation = None if dataset.validation is None else batches_of(dataset.validation)
-    training = _train(Loop(network, dataset, (train, validation), config), directory, summary)
-    write_arrays(directory / "model_last.npz", training.last)
-    write_arrays(directory / "model_best.npz", training.best)
+    loop = Loop(network, dataset, (train, validation), config)
+    training = loop.training
+    try:
+        _train(loop, directory, summary)
+    finally:  # of an interrupted training, the weights after its last whole epoch
+        write_arrays(directory / "model_last.npz", training.last)
+        write_arrays(directory / "model_best.npz", training.best)
 
     plots = directory / "plots"
     if config.plots:
@@ -111,7 +115,7 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
         plot_test(dataset, result.logits, predict, config.name, plots)
 
 
-def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> Training:
+def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> None:
     """Run the loop, with its rows on the console and in the files as they come."""
     started, training, length = time.perf_counter(), loop.training, loop.length
     try:
@@ -136,7 +140,6 @@ def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> Training:
             last = training.history[-1]
             summary["final_train_loss"] = last.train_loss
             summary["final_train_accuracy"] = last.train_accuracy
-    return training
 
 
 def _describe(point: Point) -> dict[str, Any]:
