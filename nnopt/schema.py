@@ -107,7 +107,7 @@ class DataConfig:
 class NumpyConfig:
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
-    device: Literal["cpu"]
+    device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
 

@@ -298,6 +298,11 @@ def cross_field_problems(config: Config) -> list[str]:
             f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
             "below 1: each step multiplies the weights by 1 minus it"
         )
+    if config.backend.name == "numpy" and config.backend.device != "cpu":
+        problems.append(
+            f"backend.device = {config.backend.device!r} needs backend=torch, but backend.name = "
+            "'numpy', which computes on the cpu"
+        )
     if config.backend.name == "numpy" and config.backend.shared_masks:
         problems.append(
             "backend.shared_masks = true needs backend=torch; the NumPy backend draws those masks "

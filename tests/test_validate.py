@@ -184,7 +184,6 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "architecture.activation", "xyz", "allowed: relu, leaky_relu, gelu, tanh, sigmoid, silu"),
     ({}, "architecture.activation", True, "allowed: relu"),
     ({}, "architecture.activation", None, "allowed: relu"),
-    ({}, "backend.device", "cuda", "allowed: cpu"),
     ({}, "backend.dtype", "float16", "? allowed: float32, float64"),
     ({}, "regularizer.norm", "bach", "did you mean 'batch'? allowed: none, batch, layer"),
     ({}, "regularizer.norm", None, "allowed: none, batch, layer"),
@@ -333,6 +332,7 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         ["optimizer.lr = 0.1", "regularizer.weight_decay = 10"],
     ),
     ({"backend.shared_masks": True}, ["backend.shared_masks = true", "backend=torch"]),
+    ({"backend.device": "cuda"}, ["backend.device = 'cuda'", "backend=torch", "backend.name"]),
 ]
 
 
