@@ -331,6 +331,7 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         {"regularizer.weight_decay": 10, "optimizer.lr": 0.1},
         ["optimizer.lr = 0.1", "regularizer.weight_decay = 10"],
     ),
+    ({"backend.device": "cuda"}, ["backend.device = 'cuda'", "backend=torch"]),
     ({"backend.shared_masks": True}, ["backend.shared_masks = true", "backend=torch"]),
     ({"backend.device": "cuda"}, ["backend.device = 'cuda'", "backend=torch", "backend.name"]),
 ]
