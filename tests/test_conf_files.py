@@ -78,12 +78,11 @@ SINGLE = ("experiment", "ablation")
 
 @pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
 def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
-    container = OmegaConf.to_container(OmegaConf.load(CONF / name))
-    assert isinstance(container, dict)
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
     group, stem = name.removesuffix(".yaml").split("/")
     if group in schema.VARIANTS:
         assert container["name"] == stem
-    assert_same_keys(typing.cast(dict[str, Any], container), record_of(group, container), name)
+    assert_same_keys(container, record_of(group, container), name)
 
 
 def test_groups_have_a_file_for_every_variant_and_no_other() -> None:
@@ -140,7 +139,7 @@ def assert_builds(point: Point) -> None:
     y = rng.integers(0, classes, 4)
     for name in ("numpy", "torch"):
         device = {"numpy": schema.NumpyConfig, "torch": schema.TorchConfig}[name](
-            name,  # type: ignore[arg-type]
+            name,
             "float32",
             "cpu",
             None,

@@ -63,8 +63,8 @@ def changed(op: Op, number: int, change: Any) -> Op:
     def backward(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
         given = g.copy()
         gradients = list(op.backward(g, saved, wanted, buffer=buffer))
-        if gradients[number] is not None:
-            gradients[number][...] = change(gradients[number].copy(), given, saved)
+        if (gradient := gradients[number]) is not None:
+            gradient[...] = change(gradient.copy(), given, saved)
         return tuple(gradients)
 
     return Op(op.forward, backward, op.inputs)

@@ -135,8 +135,9 @@ def test_a_point_that_meets_a_bug_does_not_stop_the_others(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnopt import run as run_file
+    from nnopt.training.evaluation import evaluate
 
-    real, calls = run_file.evaluate, []
+    real, calls = evaluate, []
 
     def fail_first(*arguments: Any) -> Any:
         calls.append(1)

@@ -15,7 +15,7 @@ from nnopt.random import KeepMasks, generator
 
 
 def draws(seed: int, stream: str, *counters: int) -> list[int]:
-    return generator(seed, stream, *counters).integers(0, 2**62, 8).tolist()
+    return list(map(int, generator(seed, stream, *counters).integers(0, 2**62, 8)))
 
 
 def test_the_same_arguments_give_the_same_numbers_in_any_order() -> None:

@@ -132,7 +132,8 @@ def test_penalties_are_the_slopes_of_their_terms_in_the_loss(
     def objective() -> float:
         loss = float(network.forward(Variable(x), y, 0)[1].value)
         weights = [p.value for name, p in network.parameters.items() if is_weight(name)]
-        return loss + sum(0.03 * np.abs(w).sum() + 0.1 * np.square(w).sum() for w in weights)
+        terms = [0.03 * np.abs(w).sum() + 0.1 * np.square(w).sum() for w in weights]
+        return loss + float(sum(terms))
 
     numeric = {
         name: differences(parameter.value, objective)

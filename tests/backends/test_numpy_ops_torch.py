@@ -92,4 +92,5 @@ def test_forward_and_backward_are_those_of_torch(name: str, zeros: bool) -> None
     ours = op.backward(np.array(g), saved, (True,) * len(inputs))
     theirs = torch.autograd.grad(expected, tensors, torch.tensor(g))
     for by_hand, by_torch in zip(ours, theirs, strict=True):
+        assert by_hand is not None
         assert_allclose(by_hand, by_torch.numpy(), rtol=1e-10, atol=1e-12)

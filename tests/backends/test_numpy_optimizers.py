@@ -57,7 +57,7 @@ def test_every_rule_is_tried() -> None:
 def curvature() -> np.ndarray:
     """A fixed positive definite matrix: the gradient of ½ wᵀ A w depends on all of w."""
     root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
-    return root @ root.T + 0.1 * np.eye(SIZE)
+    return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
 
 
 def noise(step: int) -> np.ndarray:

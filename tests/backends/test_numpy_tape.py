@@ -101,6 +101,7 @@ def test_gradients_of_a_graph_are_central_differences(name: str) -> None:
         assert w.target is not None
         for variable, ours in ((x, x.gradient), (w, w.target)):
             numeric = differences(variable.value, lambda: float(loss_of(graph, Tape(), x, w).value))
+            assert ours is not None
             assert_allclose(ours, numeric, rtol=1e-7, atol=1e-9)
 
 
