@@ -232,6 +232,14 @@ def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> Non
     assert len(loop.training.learning_rates) == 8
 
 
+def test_an_epoch_that_patience_counts_is_a_whole_one(make_config: MakeConfig) -> None:
+    early = stopping(patience=1, check_every=1)
+    config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
+    loop, found = run(config, ScriptedNetwork([0.5]))
+    assert [row.step for row, _ in found] == [3, 6]
+    assert loop.training.stopped_early
+
+
 def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(check_every=2))
     loop, found = run(config, ScriptedNetwork([0.9, 0.5]))
