@@ -44,8 +44,8 @@ class Loader(Protocol):
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        """Inputs (N, ...) and labels (N,) in the order given: positions 0..len(part)-1. A batch is
-        valid until the next one is asked for."""
+        """Inputs (N, ...) and labels (N,) in the order given: positions 0..len(part)-1. The inputs
+        are valid until the next batch is asked for."""
         ...
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
@@ -66,7 +66,7 @@ class Network(Protocol):
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """One optimizer update; ``step`` counts from 0 over the whole training and decides the
-        dropout masks."""
+        dropout masks. ``y`` has to stay as it is until ``read_steps``."""
         ...
 
     def read_steps(self) -> StepRecord:

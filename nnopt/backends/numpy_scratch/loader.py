@@ -16,7 +16,7 @@ EVALUATION_BATCH = 1024
 
 
 class NumpyLoader:
-    """See ``nnopt.backends.Loader``. The arrays of a batch are overwritten by the next one."""
+    """See ``nnopt.backends.Loader``. The inputs of a batch are overwritten by the next one."""
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
         self._part = part

@@ -104,7 +104,7 @@ class NumpyNetwork:
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         logits, loss = self.forward(Variable(x), y, step)
-        self._seen.append((loss.value, logits.value.copy(), y.copy()))
+        self._seen.append((loss.value, logits.value.copy(), y))
         self._tape.backward(loss)
         self._add_penalty_gradients()
         if self._config.regularizer.grad_clip:
