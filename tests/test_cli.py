@@ -181,6 +181,7 @@ def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, words: list[str
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_run_help_and_cfg(start_nnopt: Start, workplace: Path) -> None:
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
     out, err = help_.communicate(timeout=60)
@@ -192,6 +193,7 @@ def test_run_help_and_cfg(start_nnopt: Start, workplace: Path) -> None:
     assert list(workplace.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
     """Plots included, which show a decision boundary."""
     code = "from nnopt.cli import run_verb; run_verb(['run', 'epochs=2', 'dataset.points=20'])"

@@ -79,6 +79,7 @@ def test_a_folder_that_cannot_be_made(
     assert (workplace / "taken").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_runs_of_one_second_get_a_folder_each(start_nnopt: Start, workplace: Path) -> None:
     processes = [start_nnopt("run", *SMALL, f"seed={seed}") for seed in range(3)]
     for process in processes:
