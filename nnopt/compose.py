@@ -10,6 +10,7 @@ import copy
 import difflib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +37,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from nnopt.errors import ConfigError
 from nnopt.schema import Config
 from nnopt.validate import known_keys, read_config, unknown_key
+
+log = logging.getLogger("nnopt")
 
 WITHOUT_EFFECT = ("name", "plots", "data")
 """Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
@@ -121,6 +124,7 @@ def make_plan(
         parsed = _parse(overrides)
         _check_hydra_keys(parsed)
         _check_groups(parsed)
+        _warn_of_repetition(parsed)
         single = [o for o in parsed if not o.is_sweep_override()]
         composed = _compose([_word(o) for o in single if _concerns_files(o)], with_hydra=True)
         settings = composed.hydra
@@ -128,7 +132,7 @@ def make_plan(
         directory = _named_directory(single, "sweep" if is_sweep else "run")
         if not is_sweep and len(single) < len(parsed):
             swept = next(o.input_line for o in parsed if o.is_sweep_override())
-            raise ConfigError(f"{swept!r} has several values: add -m to run them all")
+            raise ConfigError(f"{swept!r} has several values; `nnopt run -m` runs them all")
         parameters = settings.sweeper.params or {} if is_sweep else {}
         parsed = _parse([*[f"{key}={value}" for key, value in parameters.items()], *overrides])
         _check_groups(parsed)
@@ -139,6 +143,14 @@ def make_plan(
             chosen: OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
         }
         return Plan(_compose_all(lists, bases), is_sweep, tuple(varied), directory)
+
+
+def _warn_of_repetition(parsed: Sequence[Override]) -> None:
+    """Say which of two settings of one key counts."""
+    last = {o.key_or_group: _word(o) for o in parsed}
+    for override in parsed:
+        if last[override.key_or_group] != _word(override):
+            log.warning("%s is set again: %s counts", _word(override), last[override.key_or_group])
 
 
 def _check_hydra_keys(parsed: Sequence[Override]) -> None:
@@ -300,5 +312,5 @@ def point_id(config: Config) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("full_key"))

@@ -125,7 +125,7 @@ def _run_sweep(plan: Plan, directory: Path) -> int:
             run(point, folder)
         except Exception as error:
             failures[point.id] = str(error) if isinstance(error, NnoptError) else repr(error)
-            console.error(failures[point.id])
+            console.note(f"  failed: {failures[point.id]}")
         finally:
             write_table(plan, directory)
     results = {

@@ -51,7 +51,6 @@ class KeepMasks:
     def bits(self, step: int, count: int) -> NDArray[np.uint16]:
         """16 random bits for each of ``count`` units."""
         self._state["state"]["counter"][:] = _counter((step,))
-        self._state["buffer_pos"] = 4  # forget what was drawn ahead for another step
         self._philox.state = self._state
         return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
 

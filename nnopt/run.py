@@ -93,11 +93,14 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
         plots.mkdir()
         plot_training(training, initial, prepared.length.steps_per_epoch, config.name, plots)
     if training.diverged_at is not None:
+        epoch = len(training.history)
+        kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
         raise DivergedError(
-            f"training diverged at step {training.diverged_at}: the loss is not finite; rows and "
-            f"weights up to epoch {len(training.history)} are kept in {directory}; lower "
-            f"optimizer.lr = {config.optimizer.lr:g}, or set regularizer.grad_clip=1"
+            f"training diverged at step {training.diverged_at}: the loss is not finite; {kept} are "
+            f"kept; lower optimizer.lr = {config.optimizer.lr:g}, or set regularizer.grad_clip=1"
         )
+    if training.best_epoch == 0:
+        log.warning("the validation metric was never finite; the last weights stand as the best")
 
     network.load(training.best if config.test_weights == "best" else training.last)
     result = evaluate(

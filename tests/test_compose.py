@@ -87,7 +87,7 @@ def test_a_whole_number_and_the_same_real_one_are_one_point() -> None:
 
 
 def test_several_values_ask_for_a_sweep() -> None:
-    assert problems("seed=1,2") == ["'seed=1,2' has several values: add -m to run them all"]
+    assert problems("seed=1,2") == ["'seed=1,2' has several values; `nnopt run -m` runs them all"]
 
 
 def test_sweep_of_one_value_is_a_sweep() -> None:

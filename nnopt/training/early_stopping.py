@@ -11,7 +11,8 @@ class EarlyStopping:
     """Follows one validation metric (Prechelt 1998, "Early stopping - but when?").
 
     A value counts as an improvement if it beats the best one by more than ``min_improvement``; NaN
-    never does. Training stops once ``patience`` epochs or steps have passed since the best value.
+    and infinity never do. Training stops once ``patience`` epochs or steps have passed since the
+    best value.
     """
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
@@ -26,8 +27,7 @@ class EarlyStopping:
 
     def look(self, badness: float, epoch: int, step: int) -> bool:
         """Take in a value; is it the best so far?"""
-        is_first = math.isinf(self._best) and not math.isnan(badness)
-        if not (is_first or badness < self._best - self._config.min_improvement):
+        if not badness < self._best - self._config.min_improvement:
             return False
         self._best, self.best_epoch, self.best_step = badness, epoch, step
         return True

@@ -30,7 +30,8 @@ class Training:
     most the epoch in progress.
 
     last, best: parameters and statistics at the end of the last epoch whose weights were finite,
-    and where the validation metric was best (epoch 0: before training).
+    and where the validation metric was best. While that has never been finite, best_epoch is 0 and
+    the last weights stand as the best.
     learning_rates: of every step taken.
     diverged_at: the step whose loss was not finite, or None.
     """
@@ -99,7 +100,7 @@ class Loop:
             self.training.history.append(row)
             yield row, self.training.best_epoch == epoch
             if stop or self._stopping.should_stop(epoch, self._step):
-                self.training.stopped_early = True
+                self.training.stopped_early = self._step < self.length.steps
                 return
 
     def _train_epoch(self, epoch: int) -> bool:
@@ -115,7 +116,8 @@ class Loop:
             self.report_step(self._step)
             if self._step == self.length.steps:
                 break
-            if check_every is not None and self._step % check_every == 0:
+            at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
+            if check_every and self._step % check_every == 0 and not at_end_of_epoch:
                 self._look(epoch)
                 if self._stopping.should_stop(epoch - 1, self._step):
                     return True
@@ -147,6 +149,8 @@ class Loop:
         if validation is None:
             training.best, training.best_epoch = arrays, epoch
         else:
+            if training.best_epoch == 0:  # no finite validation metric yet: the latest stand in
+                training.best = arrays
             self._plateau.look(self._stopping.badness(validation.loss, validation.accuracy))
         return EpochRow(
             epoch=epoch,
