@@ -320,3 +320,10 @@ def test_folder_of_the_users_choice(kind: str, multirun: bool) -> None:
     assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
     other = "run" if multirun else "sweep"
     assert find(f"hydra.{other}.dir=there").directory is None
+
+
+def test_a_key_set_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert make_plan(["epochs=1", "seed=4", "epochs=2"]).points[0].config.epochs == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "epochs=1 is set again: epochs=2 counts"
+    ]

@@ -81,3 +81,7 @@ def test_an_improvement_starts_the_wait_anew() -> None:
     looks(follower, [3, 3, 2])
     assert not follower.should_stop(4, 40)
     assert follower.should_stop(5, 50)
+
+
+def test_infinity_is_never_the_best() -> None:
+    assert looks(stopping(), [math.inf, 5.0, math.inf]) == [False, True, False]

@@ -311,3 +311,32 @@ def test_every_step_is_reported(make_config: MakeConfig) -> None:
     loop.report_step = reported.append
     list(loop.run())
     assert reported == [1, 2, 3, 4, 5, 6]
+
+
+def test_while_validation_was_never_finite_the_last_weights_stand_as_the_best(
+    make_config: MakeConfig,
+) -> None:
+    network = ScriptedNetwork(accuracies=[math.nan])
+    config = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(monitor="loss"))
+    loop, rows = run(config, network)
+    assert [best for _, best in rows] == [False, False]
+    assert loop.training.best_epoch == 0
+    assert loop.training.best["dense1.weight"] == 6
+
+
+def test_the_end_of_an_epoch_is_looked_at_once(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork(accuracies=[0.5])
+    run(
+        make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(check_every=1)),
+        network,
+    )
+    assert network.looks == 6  # after each of the three steps of two epochs
+
+
+def test_patience_that_runs_out_with_the_training_stops_nothing_early(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(patience=1))
+    loop, rows = run(config, ScriptedNetwork(accuracies=[0.5, 0.4]))
+    assert len(rows) == 2
+    assert not loop.training.stopped_early
