@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import logging
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
-from nnopt.schema import Config
+from nnopt.schema import Config, CsvConfig
 from nnopt.validate import known_keys, read_config, unknown_key
 
 log = logging.getLogger("nnopt")
@@ -105,12 +106,24 @@ def _search_also(folder: Path) -> None:
     loader.repository = ConfigRepository(loader.get_search_path())
 
 
-def compose_config(overrides: Sequence[str] = ()) -> Config:
+def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
     """The configuration of one run, for use from Python: ``compose_config(["optimizer=adam"])``.
 
     Raises ConfigError with every problem found.
     """
-    return make_plan(overrides).points[0].config
+    plan = make_plan(overrides, config_dir=config_dir)
+    if len(plan.points) > 1:
+        raise ConfigError(f"one configuration is needed, but {len(plan.points)} are asked for")
+    return plan.points[0].config
+
+
+def compose_words(verb: str, purpose: str, words: Sequence[str]) -> Config:
+    """The configuration that the words after a verb ask for; answers --help itself."""
+    parser = ArgumentParser(f"nnopt {verb}", description=purpose)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files")
+    options = parser.parse_intermixed_args(words)
+    return compose_config(options.overrides, options.config_dir)
 
 
 def make_plan(
@@ -123,26 +136,40 @@ def make_plan(
     with composing(config_dir):
         parsed = _parse(overrides)
         _check_hydra_keys(parsed)
-        _check_groups(parsed)
+        problems = _group_problems(parsed)
+        if problems:  # what is wrong with the rest?
+            rest = [_word(o) for o in parsed if not _group_problems([o])]
+            raise ConfigError(problems + _problems_of(rest, multirun, config_dir))
         _warn_of_repetition(parsed)
         single = [o for o in parsed if not o.is_sweep_override()]
         composed = _compose([_word(o) for o in single if _concerns_files(o)], with_hydra=True)
         settings = composed.hydra
         is_sweep = multirun or str(settings.mode or "").endswith("MULTIRUN")
-        directory = _named_directory(single, "sweep" if is_sweep else "run")
+        directory = _named_directory(composed, single, is_sweep)
         if not is_sweep and len(single) < len(parsed):
             swept = next(o.input_line for o in parsed if o.is_sweep_override())
             raise ConfigError(f"{swept!r} has several values; `nnopt run -m` runs them all")
         parameters = settings.sweeper.params or {} if is_sweep else {}
         parsed = _parse([*[f"{key}={value}" for key, value in parameters.items()], *overrides])
-        _check_groups(parsed)
+        if problems := _group_problems(parsed):
+            raise ConfigError(problems)
         varied = dict.fromkeys(o.key_or_group for o in parsed if o.is_sweep_override())
         lists = BasicSweeper.split_arguments(parsed, None)[0]
+        if not lists:
+            raise ConfigError("the sweep has 0 points; give each swept key at least one value")
         chosen = tuple(_word(o) for o in single if o.key_or_group in _groups())
         bases = {
             chosen: OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
         }
         return Plan(_compose_all(lists, bases), is_sweep, tuple(varied), directory)
+
+
+def _problems_of(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> list[str]:
+    try:
+        make_plan(overrides, multirun, config_dir)
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _warn_of_repetition(parsed: Sequence[Override]) -> None:
@@ -187,6 +214,12 @@ def _compose_all(
             points.setdefault(point.id, point)
     if problems:
         raise ConfigError(list(problems))
+    if len(points) < len(lists):
+        log.warning(
+            "%d of %d points ask for what others do; it runs once",
+            len(lists) - len(points),
+            len(lists),
+        )
     return tuple(points.values())
 
 
@@ -195,7 +228,9 @@ def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     try:
         return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a YAML file in your conf folder is not UTF-8 text: {error}") from error
 
 
 def _point(base: DictConfig, overrides: Sequence[Override]) -> Point:
@@ -221,7 +256,7 @@ def _point(base: DictConfig, overrides: Sequence[Override]) -> Point:
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems]) from None
     except OmegaConfBaseException as error:
-        raise ConfigError([*problems, _one_line(error)]) from None
+        raise ConfigError([*problems, one_line(error)]) from None
     if problems:
         raise ConfigError(problems)
     words = tuple(_word(o) for o in kept)
@@ -238,14 +273,24 @@ def _concerns_files(override: Override) -> bool:
     return override.key_or_group in _groups() or override.key_or_group.startswith("hydra.")
 
 
-def _named_directory(single: Sequence[Override], kind: str) -> str | None:
-    """The folder that the user asked for on the command line, if any."""
-    key = f"hydra.{kind}.dir"
-    if not any(o.key_or_group == key for o in single):
-        return None
-    composed = _compose([_word(o) for o in single], with_hydra=True)
-    HydraConfig.instance().set_config(composed)
-    return str(OmegaConf.select(composed, key))
+def _named_directory(
+    composed: DictConfig, single: Sequence[Override], is_sweep: bool
+) -> str | None:
+    """The folder that the user asked for, on the command line or in a file of theirs, if any."""
+    mine, other = ("hydra.sweep.dir", "hydra.run.dir")[:: 1 if is_sweep else -1]
+    if any(o.key_or_group == other for o in single):
+        kind = "a sweep" if is_sweep else "a single run"
+        raise ConfigError(f"{other} does not apply to {kind}; its folder is {mine}")
+    try:
+        named = composed.hydra.sweep if is_sweep else composed.hydra.run
+        if named._get_node("dir")._value() in ("", None):
+            return None
+        # It may be made of other keys, so the other overrides count now.
+        whole = _compose([_word(o) for o in single], with_hydra=True)
+        HydraConfig.instance().set_config(whole)
+        return str(OmegaConf.select(whole, mine))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{mine}: {one_line(error)}") from error
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -255,7 +300,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         try:
             parsed += parser.parse_overrides([override])
         except HydraException as error:
-            problems.append(f"cannot read {override!r}: write key=value ({_one_line(error)})")
+            problems.append(f"cannot read {override!r}: write key=value ({one_line(error)})")
     if problems:
         raise ConfigError(problems)
     return parsed
@@ -268,13 +313,16 @@ def _groups() -> frozenset[str]:
     return frozenset(name for name in loader.list_groups("") if name != "hydra")
 
 
-def _check_groups(parsed: Sequence[Override]) -> None:
-    """Refuse choices of files that do not exist, with the nearest that does."""
+def _group_problems(parsed: Sequence[Override]) -> list[str]:
+    """Choices of files that do not exist, with the nearest that does; sweeps over sweeps."""
     loader = GlobalHydra.instance().config_loader()
     problems = []
     for override in parsed:
         group = override.key_or_group
         if group not in _groups() or override.is_delete():
+            continue
+        if group == "ablation" and override.is_sweep_override():
+            problems.append(f"{_word(override)!r}: an ablation is a sweep; run one at a time")
             continue
         options = loader.get_group_options(group)
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
@@ -285,8 +333,7 @@ def _check_groups(parsed: Sequence[Override]) -> None:
                 close = difflib.get_close_matches(str(value), options, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 problems.append(f"{group} = {value!r}: {hint}known: {', '.join(options)}")
-    if problems:
-        raise ConfigError(problems)
+    return problems
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
@@ -304,13 +351,17 @@ def plain(composed: DictConfig) -> dict[str, Any]:
 
 def point_id(config: Config) -> str:
     """A name for a configuration: readable in front, then a hash of every value that can change
-    what it computes. The same in every process, and whatever else is in the sweep."""
+    what it computes (where a published dataset lies cannot). The same in every process, and
+    whatever else is in the sweep."""
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
+    if isinstance(config.dataset, CsvConfig):  # whose files are the user's own, found from there
+        relevant["root"] = config.data.root
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
     groups = (config.dataset, config.backend, config.architecture, config.optimizer)
     return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error of Hydra's or OmegaConf's says, without its line breaks and addresses."""
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("full_key"))

@@ -24,8 +24,9 @@ from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
-from nnopt.compose import compose_config
+from nnopt.compose import compose_words
 from nnopt.console import note, print_table
+from nnopt.data.batches import epoch_order
 from nnopt.errors import TrainingError
 from nnopt.prepare import Prepared, prepare
 from nnopt.random import generator
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
     Raises ConfigError or DataError; TrainingError (exit code 5) if a gradient is wrong.
     """
-    config = compose_config(arguments)
+    config = compose_words("gradcheck", "Compare gradients with central differences.", arguments)
     checks = check_gradients(config, prepare(config))
     header = ("array", "entries", "tried", "|gradient|", "error", "along directions", "")
     rows = [
@@ -97,7 +98,7 @@ def check_gradients(config: Config, prepared: Prepared) -> list[Check]:
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
     network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
-    order = np.arange(min(SAMPLES, len(dataset.train)))
+    order = epoch_order(config.seed, 1, len(dataset.train))[:SAMPLES]  # of all classes
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), None)))
     x = Variable(inputs.copy(), wanted=True)

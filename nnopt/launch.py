@@ -7,17 +7,20 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
-from nnopt.compose import Plan, make_plan, register_plugins
+from nnopt.compose import Plan, make_plan, one_line, register_plugins
 from nnopt.errors import ConfigError, NnoptError, OutputError, TrainingError
 from nnopt.prepare import prepare
-from nnopt.results.files import fresh_folder, link_latest
+from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
 from nnopt.sweep.table import write_table
 
@@ -34,9 +37,11 @@ def launch(arguments: list[str]) -> int:
     options = _parse(arguments)
     if options.help or options.hydra_help or options.info:
         return hand_to_hydra(arguments)
+    if options.cfg and options.multirun:
+        raise ConfigError("--cfg prints one configuration; leave -m out")
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
-        return hand_to_hydra(arguments)
+        return hand_to_hydra(["--resolve", *arguments])
     _prepare_all(plan)
     directory = _make_directory(plan)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -71,7 +76,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         raise ConfigError(f"{message}; `nnopt run --help` lists the flags")
 
     parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
-    options: Namespace = parser.parse_args(arguments)
+    options: Namespace = parser.parse_intermixed_args(arguments)
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-")
@@ -87,6 +92,8 @@ def hand_to_hydra(arguments: Sequence[str]) -> int:
     entry = hydra.main(config_path="pkg://nnopt.conf", config_name="config", version_base="1.3")
     try:
         entry(lambda config: None)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from error
     finally:
         sys.argv = before
     return 0
@@ -105,11 +112,14 @@ def _make_directory(plan: Plan) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         is_empty = not any(directory.iterdir())
     except OSError as error:
-        raise OutputError(f"cannot make the folder {directory}: {error.strerror}") from error
+        raise output_error("make the folder", directory, error) from error
     if not is_empty:
         raise OutputError(
             f"the folder {directory} is not empty, and results are never overwritten; name another"
         )
+    with suppress(OSError):
+        OUTPUTS.mkdir(exist_ok=True)
+    link_latest(OUTPUTS, directory)
     return directory.absolute()
 
 
@@ -120,8 +130,8 @@ def _run_sweep(plan: Plan, directory: Path) -> int:
     for number, point in enumerate(plan.points, start=1):
         console.note(f"[{number}/{len(plan.points)}] {' '.join(point.overrides)}")
         folder = directory / point.id
-        folder.mkdir()
         try:
+            folder.mkdir()
             run(point, folder)
         except Exception as error:
             failures[point.id] = str(error) if isinstance(error, NnoptError) else repr(error)

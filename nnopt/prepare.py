@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nnopt import data
@@ -43,11 +44,24 @@ def prepare(config: Config) -> Prepared:
 def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> list[str]:
     """Combinations of the configuration with the data that cannot work."""
     samples, size = len(dataset.train), config.batch_size
-    problems = []
     if config.last_batch == "drop" and samples < size:
-        problems.append(
+        return [
             f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
             "samples; set last_batch=keep or a smaller batch_size"
+        ]
+    length = Length.of(config, samples)
+    most = config.epochs * length.steps_per_epoch
+    problems = []
+    if config.steps is not None and config.steps > most:
+        problems.append(
+            f"steps = {config.steps} is more than the {most} steps of epochs = {config.epochs}; "
+            f"set epochs={math.ceil(config.steps / length.steps_per_epoch)}"
+        )
+    warmup = round(config.schedule.warmup * length.steps_per_epoch)
+    if warmup > length.steps:
+        problems.append(
+            f"schedule.warmup = {config.schedule.warmup:g} epochs are {warmup} steps, longer than "
+            f"the whole training of {length.steps} steps"
         )
     norms = [x.name for x in architecture.walk() if isinstance(x.record, BatchNorm)]
     last = samples % size if config.last_batch == "keep" else 0

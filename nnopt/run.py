@@ -20,13 +20,13 @@ from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError, TrainingError
 from nnopt.plots.run_plots import plot_test, plot_training
-from nnopt.prepare import prepare
+from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
 from nnopt.schema import Config
-from nnopt.training.evaluation import evaluate
-from nnopt.training.loop import Loop
+from nnopt.training.evaluation import Evaluation, evaluate
+from nnopt.training.loop import Loop, Training
 
 log = logging.getLogger("nnopt")
 
@@ -43,8 +43,9 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
         try:
             write_text(directory / "config.yaml", _to_yaml(point.container))
+            prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
-                _recipe(point.config, directory, summary)
+                _recipe(point.config, prepared, directory, summary)
             summary["status"] = "done"
         except MemoryError as error:
             summary["status"], summary["error"] = "failed", _out_of_memory(point.config)
@@ -61,9 +62,8 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
     return summary
 
 
-def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
-    """Load, build, train, evaluate, write, plot."""
-    prepared = prepare(config)
+def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[str, Any]) -> None:
+    """Build, train, evaluate, write, plot."""
     dataset, architecture = prepared.dataset, prepared.architecture
     summary["data"] = {"name": dataset.name, "sources": dataset.sources}
     summary["parameters"] = architecture.parameter_count
@@ -88,34 +88,44 @@ def _recipe(config: Config, directory: Path, summary: dict[str, Any]) -> None:
         write_arrays(directory / "model_last.npz", training.last)
         write_arrays(directory / "model_best.npz", training.best)
 
-    plots = directory / "plots"
+    result = None
+    if training.diverged_at is None:
+        if training.best_epoch == 0:
+            log.warning("the validation metric was never finite: the last weights stand as best")
+        network.load(training.best if config.test_weights == "best" else training.last)
+        labels = dataset.test.labels[dataset.test.rows]
+        result = evaluate(network, batches_of(dataset.test), labels, config.loss)
+        summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
+        log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
+
     if config.plots:
+        plots = directory / "plots"
         plots.mkdir()
         plot_training(training, initial, prepared.length.steps_per_epoch, config.name, plots)
+        if result is not None:
+
+            def predict(points: np.ndarray) -> NDArray[np.floating]:
+                part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
+                batches = batches_of(part).evaluation_batches()
+                return np.concatenate([network.predict(x) for x in batches])
+
+            plot_test(dataset, result.logits, predict, config.name, plots)
+    _refuse_divergence(config, training, result)
+
+
+def _refuse_divergence(config: Config, training: Training, result: Evaluation | None) -> None:
+    """Raise DivergedError unless everything was finite to the end."""
+    if result is not None and np.isfinite(result.loss):
+        return
+    what = "the test loss is not finite"
     if training.diverged_at is not None:
         epoch = len(training.history)
         kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
-        raise DivergedError(
-            f"training diverged at step {training.diverged_at}: the loss is not finite; {kept} are "
-            f"kept; lower optimizer.lr = {config.optimizer.lr:g}, or set regularizer.grad_clip=1"
-        )
-    if training.best_epoch == 0:
-        log.warning("the validation metric was never finite; the last weights stand as the best")
-
-    network.load(training.best if config.test_weights == "best" else training.last)
-    result = evaluate(
-        network, batches_of(dataset.test), dataset.test.labels[dataset.test.rows], config.loss
+        what = f"at step {training.diverged_at} the loss or a weight is not finite; {kept} are kept"
+    raise DivergedError(
+        f"training diverged: {what}; lower optimizer.lr = {config.optimizer.lr:g}, or set "
+        "regularizer.grad_clip=1"
     )
-    summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
-    log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
-    if config.plots:
-
-        def predict(points: np.ndarray) -> NDArray[np.floating]:
-            part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
-            batches = batches_of(part).evaluation_batches()
-            return np.concatenate([network.predict(x) for x in batches])
-
-        plot_test(dataset, result.logits, predict, config.name, plots)
 
 
 def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class SpiralConfig(DatasetConfig):
     name: Literal["spiral"]
     classes: Annotated[int, Range(minimum=2, maximum=100)]
     points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
-    noise: Annotated[float, Range(minimum=0)]
+    noise: Annotated[float, Range(minimum=0, maximum=1000)]
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
 
@@ -66,7 +66,7 @@ class TwoClassConfig(DatasetConfig):
 
     name: Literal["moons", "circles"]
     points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
-    noise: Annotated[float, Range(minimum=0)]
+    noise: Annotated[float, Range(minimum=0, maximum=1000)]
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
 
@@ -361,3 +361,10 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
     },
 }
 """Group -> value of its ``name`` key -> the dataclass of that value's keys."""
+
+
+def weight_decay(config: Config) -> float:
+    """The decoupled decay λ: as configured, or the optimizer's own default."""
+    if config.regularizer.weight_decay is not None:
+        return config.regularizer.weight_decay
+    return 0.01 if config.optimizer.name == "adamw" else 0.0

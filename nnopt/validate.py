@@ -12,13 +12,22 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from nnopt.architecture.layers import parse_layers
 from nnopt.errors import ConfigError
-from nnopt.schema import VARIANTS, Config
+from nnopt.schema import (
+    VARIANTS,
+    Config,
+    CsvConfig,
+    ImageConfig,
+    LayersConfig,
+    weight_decay,
+)
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -43,26 +52,26 @@ def read_config(container: Mapping[str, Any]) -> Config:
     reader = _Reader()
     plain = {key: value for key, value in container.items() if key not in CHOICES}
     config = reader.read_record(Config, plain, "")
-    if not reader.problems:
-        reader.problems += cross_field_problems(config)
-    if reader.problems:
+    if config is not None:
+        reader.problems += cross_field_problems(config, incomplete=bool(reader.problems))
+    if config is None or reader.problems:
         raise ConfigError(reader.problems)
     return typing.cast(Config, config)
 
 
-def unknown_key(key: str, known: typing.Iterable[str]) -> str:
-    """The line about a key that does not exist, with the nearest that does."""
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The line about a key that does not exist, with the nearest that does: another spelling in the
+    same group, the same name in another group, or another spelling of the whole."""
     known = list(known)
-    leaves = {name.rpartition(".")[2]: name for name in known}
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    close = close or [
-        leaves[leaf]
-        for leaf in difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.7)
-    ]
+    group, _, leaf = key.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == group]
+    leaves = {name.rpartition(".")[2]: name for name in siblings}
+    close = [leaves[x] for x in difflib.get_close_matches(leaf, leaves, n=1)]
+    close = close or [name for name in known if name.rpartition(".")[2] == leaf]
+    close = close or ([] if siblings else difflib.get_close_matches(key, known, n=1))
     if close:
         return f"unknown key {key!r}; did you mean {close[0]!r}?"
-    siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"unknown key {key!r}; known here: {', '.join(siblings or sorted(leaves))}"
+    return f"unknown key {key!r}; known here: {', '.join(siblings or known)}"
 
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:
@@ -70,7 +79,7 @@ def known_keys(container: Mapping[str, Any]) -> list[str]:
     return list(_keys_of(Config, container, ""))
 
 
-def _keys_of(record: type, container: Any, prefix: str) -> typing.Iterator[str]:
+def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
     for name in _types_of(record):
         key = prefix + name
         yield key
@@ -208,15 +217,18 @@ class _Reader:
             )
             self.problems.append(f"{key} = {value!r}: needs {wanted}{hint}")
         elif isinstance(matched, int | float) and not isinstance(matched, bool):
-            self._check_range(matched, key, bounds)
+            return matched if self._in_range(matched, key, bounds) else None
         return matched
 
-    def _check_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> None:
+    def _in_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> bool:
         allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
         if isinstance(value, float) and not math.isfinite(value):
             self.problems.append(f"{key} = {value}: needs a finite number, {allowed}")
-        elif not all(BOUNDS[name][1](value, bound) for name, bound in bounds.items()):
+            return False
+        if not all(BOUNDS[name][1](value, bound) for name, bound in bounds.items()):
             self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
+            return False
+        return True
 
 
 def _as_float(value: float) -> float:
@@ -227,85 +239,123 @@ def _as_float(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def cross_field_problems(config: Config) -> list[str]:
-    """Combinations that make no sense, though each value is in its range."""
-    problems = []
-    dataset, regularizer, optimizer = config.dataset, config.regularizer, config.optimizer
-    stopping, schedule = config.early_stopping, config.schedule
-    is_image = dataset.name in ("mnist", "fashion_mnist", "cifar10", "cinic10")
-    has_validation = dataset.validation.source != "none"
+Rule = Callable[[Config], Iterator[str]]
+"""A combination that makes no sense, though each value is in its range: yields a line for each."""
 
-    if not re.fullmatch(r"[\w.-]{1,100}", config.name):
-        problems.append(
-            f"name = {config.name!r}: needs 1 to 100 letters, digits, '_', '-' or '.', since it "
-            "begins the name of the run's folder"
+
+def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
+    """What the rules below find. In an incomplete configuration the values that were refused are
+    None, and the rules that need them have nothing to say."""
+    problems: list[str] = []
+    for rule in RULES:
+        with suppress(*(TypeError, AttributeError) if incomplete else ()):
+            problems += rule(config)
+    return problems
+
+
+def _name(config: Config) -> Iterator[str]:
+    if not re.fullmatch(r"[\w.-]+", config.name) or len(config.name.encode()) > 100:
+        yield (
+            f"name = {config.name!r}: needs letters, digits, '_', '-' or '.', at most 100 bytes, "
+            "since it begins the name of the run's folder"
         )
-    if optimizer.name == "nesterov" and optimizer.momentum == 0:
-        problems.append(
-            "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; "
-            "without momentum it is optimizer=sgd"
-        )
-    if schedule.warmup > config.epochs:
-        problems.append(
-            f"schedule.warmup = {schedule.warmup:g} epochs is longer than epochs = {config.epochs}"
-        )
-    if stopping.patience is not None and not has_validation:
-        problems.append(
-            "early_stopping.patience needs validation data, but dataset.validation.source = 'none'"
-        )
-    if stopping.check_every is not None and not has_validation:
-        problems.append(
-            "early_stopping.check_every needs validation data, but "
-            "dataset.validation.source = 'none'"
-        )
-    if schedule.name == "plateau" and not has_validation:
-        problems.append(
-            "schedule.name = 'plateau' needs validation data, but "
-            "dataset.validation.source = 'none'"
-        )
-    if config.test_weights == "best" and not has_validation:
-        problems.append(
-            "test_weights = 'best' needs validation data, but dataset.validation.source = 'none'; "
-            "set test_weights=last"
-        )
-    if dataset.validation.source == "own" and dataset.name != "cinic10":
-        problems.append(
-            f"dataset.validation.source = 'own' needs dataset=cinic10, but dataset.name = "
-            f"{dataset.name!r} has no validation part of its own"
-        )
-    if config.loss == "hinge" and regularizer.label_smoothing:
-        problems.append(
-            f"regularizer.label_smoothing = {regularizer.label_smoothing} needs "
-            "loss=cross_entropy, but loss = 'hinge'"
-        )
-    for key in ("crop", "flip"):
-        if getattr(regularizer.augmentation, key) and not (is_image or dataset.name == "csv"):
-            problems.append(
-                f"regularizer.augmentation.{key} needs images, but dataset.name = {dataset.name!r}"
+
+
+def _layers(config: Config) -> Iterator[str]:
+    if not isinstance(config.architecture, LayersConfig):
+        return
+    if not config.architecture.layers:
+        yield "architecture.layers = []: needs at least one layer"
+    try:
+        parse_layers(config.architecture.layers)
+    except ConfigError as error:
+        yield from error.problems
+    for key, off in (("dropout", 0), ("norm", "none")):
+        value = getattr(config.regularizer, key)
+        if value != off:
+            yield (
+                f"regularizer.{key} = {value!r} has no effect on architecture=layers; write the "
+                "layer into architecture.layers"
             )
-    if config.architecture.name == "layers":
-        for key, off in (("dropout", 0), ("norm", "none")):
-            if getattr(regularizer, key) != off:
-                problems.append(
-                    f"regularizer.{key} = {getattr(regularizer, key)!r} has no effect on "
-                    "architecture=layers; write the layer into architecture.layers"
-                )
-        if not config.architecture.layers:
-            problems.append("architecture.layers = []: needs at least one layer")
-    decay = regularizer.weight_decay
-    if decay and decay * optimizer.lr >= 1:
-        problems.append(
+
+
+def _optimizer(config: Config) -> Iterator[str]:
+    optimizer, decay = config.optimizer, weight_decay(config)
+    if optimizer.name == "nesterov" and optimizer.momentum == 0:
+        yield (
+            "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; without momentum "
+            "it is optimizer=sgd"
+        )
+    if decay * optimizer.lr >= 1:
+        yield (
             f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
             "below 1: each step multiplies the weights by 1 minus it"
         )
+
+
+def _length(config: Config) -> Iterator[str]:
+    if config.schedule.warmup > config.epochs:
+        yield (
+            f"schedule.warmup = {config.schedule.warmup:g} epochs is longer than epochs = "
+            f"{config.epochs}"
+        )
+
+
+def _validation(config: Config) -> Iterator[str]:
+    dataset, stopping = config.dataset, config.early_stopping
+    if dataset.validation.source == "own" and dataset.name != "cinic10":
+        yield (
+            "dataset.validation.source = 'own' needs dataset=cinic10, but dataset.name = "
+            f"{dataset.name!r} has no validation part of its own"
+        )
+    if dataset.validation.source != "none":
+        return
+    missing = "needs validation data, but dataset.validation.source = 'none'"
+    if stopping.patience is not None:
+        yield f"early_stopping.patience {missing}"
+    if stopping.check_every is not None:
+        yield f"early_stopping.check_every {missing}"
+    if config.schedule.name == "plateau":
+        yield f"schedule.name = 'plateau' {missing}"
+    if config.test_weights == "best":
+        yield f"test_weights = 'best' {missing}; set test_weights=last"
+
+
+def _loss(config: Config) -> Iterator[str]:
+    smoothing = config.regularizer.label_smoothing
+    if config.loss == "hinge" and smoothing:
+        yield (
+            f"regularizer.label_smoothing = {smoothing} needs loss=cross_entropy, but loss = "
+            "'hinge'"
+        )
+
+
+def _augmentation(config: Config) -> Iterator[str]:
+    if isinstance(config.dataset, ImageConfig | CsvConfig):
+        return
+    for key in ("crop", "flip"):
+        if getattr(config.regularizer.augmentation, key):
+            yield (
+                f"regularizer.augmentation.{key} needs images, but dataset.name = "
+                f"{config.dataset.name!r}"
+            )
+
+
+def _device(config: Config) -> Iterator[str]:
     if config.backend.name == "numpy" and config.backend.device != "cpu":
-        problems.append(
+        yield (
             f"backend.device = {config.backend.device!r} needs backend=torch, but backend.name = "
             "'numpy', which computes on the cpu"
         )
-    if config.backend.name == "numpy" and config.backend.shared_masks:
-        problems.append(
-            "backend.shared_masks = true needs backend=torch; the NumPy backend draws those masks "
-            "anyway"
-        )
-    return problems
+
+
+RULES: tuple[Rule, ...] = (
+    _name,
+    _layers,
+    _optimizer,
+    _length,
+    _validation,
+    _loss,
+    _augmentation,
+    _device,
+)

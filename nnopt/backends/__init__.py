@@ -99,10 +99,3 @@ def load_backend(name: str) -> Backend:
     from nnopt.backends import numpy_scratch
 
     return numpy_scratch
-
-
-def weight_decay(config: Config) -> float:
-    """The decoupled decay λ: as configured, or the optimizer's own default."""
-    if config.regularizer.weight_decay is not None:
-        return config.regularizer.weight_decay
-    return 0.01 if config.optimizer.name == "adamw" else 0.0

@@ -7,10 +7,13 @@ different labels, sorted, so labels 1, 5 and 9 become the classes 0, 1, 2 called
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
+import os
 import re
 import warnings
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +52,7 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source:
 def _find(key: str, name: str, root: Path, working: Path) -> Path:
     candidates = [root / name, working / name]
     for path in candidates:
-        if path.exists():
+        if os.path.exists(path):  # unlike Path.exists, False for a name that is too long
             check_regular(path)
             return path
     looked = " or ".join(dict.fromkeys(shown(path) for path in candidates))
@@ -81,11 +84,23 @@ def _decode(config: CsvConfig, paths: dict[str, Path], root: Path) -> Decoded:
     return Decoded(classes, parts, sources, mean, std)
 
 
+def _refuse_repeated_columns(path: Path) -> None:
+    """pandas would rename the second of two columns: a second label would become a feature."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{shown(path)} has more than one column {repeated[0]!r}; rename or drop it"
+        )
+
+
 def _read_table(path: Path, config: CsvConfig) -> Table:
     import pandas as pd
 
     try:
         columns = list(pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns)
+        _refuse_repeated_columns(path)
         features = _feature_columns(columns, config.label, path)
         shape = _shape(features, config.shape, path)
         blocks: list[np.ndarray] = []

@@ -41,7 +41,9 @@ def write_table(plan: Plan, directory: Path) -> None:
     varied = [key for key in plan.varied if key != "seed"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["number", "id", "status", "error", *varied, "seed", *METRICS])
+    swept = set(varied)  # "epochs" may be both: asked for, and done when patience ran out
+    metrics = [f"{key}_done" if key in swept else key for key in METRICS]
+    table.writerow(["number", "id", "status", "error", *varied, "seed", *metrics])
     for number, point in enumerate(plan.points, start=1):
         summary = _read_summary(directory / point.id)
         status = summary.get("status", "pending")

@@ -22,7 +22,10 @@ class EarlyStopping:
         self.best_step = 0
 
     def badness(self, loss: float, accuracy: float) -> float:
-        """The monitored value, turned so that smaller is better."""
+        """The monitored value, turned so that smaller is better. Logits that are not finite have
+        some accuracy, but no merit: their loss tells."""
+        if not math.isfinite(loss):
+            return math.inf
         return loss if self._config.monitor == "loss" else -accuracy
 
     def look(self, badness: float, epoch: int, step: int) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import penalized
-from nnopt.backends import Loader, Network
+from nnopt.backends import Loader, Network, StepRecord
 from nnopt.data.batches import draw_crops, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.results.history import EpochRow
@@ -20,6 +20,9 @@ from nnopt.schema import Config
 from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
+
+READ_EVERY = 500
+"""Steps between two looks at the losses within an epoch: a diverged one is not run to its end."""
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
@@ -33,7 +36,8 @@ class Training:
     and where the validation metric was best. While that has never been finite, best_epoch is 0 and
     the last weights stand as the best.
     learning_rates: of every step taken.
-    diverged_at: the step whose loss was not finite, or None.
+    diverged_at: the step, from 1, whose loss was not finite or after which the weights were not;
+    None if all were.
     """
 
     last: Arrays
@@ -107,6 +111,7 @@ class Loop:
         """All batches of one epoch; True if a look in between says to stop."""
         check_every = self._config.early_stopping.check_every
         self._sizes: list[int] = []
+        self._records: list[StepRecord] = []
         for x, y in self._batches(epoch):
             lr = self._schedule(self._step) * self._plateau.factor
             self._network.train_step(x, y, lr, self._step)
@@ -115,6 +120,8 @@ class Loop:
             self.training.learning_rates.append(lr)
             self.report_step(self._step)
             if self._step == self.length.steps:
+                break
+            if len(self._sizes) % READ_EVERY == 0 and not self._read_steps():
                 break
             at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
             if check_every and self._step % check_every == 0 and not at_end_of_epoch:
@@ -135,12 +142,11 @@ class Loop:
     def _finish_epoch(self, epoch: int, started: float) -> EpochRow | None:
         """The epoch's row of metrics, or None if training has diverged."""
         training = self.training
-        record = self._network.read_steps()
-        arrays = self._network.arrays()
-        first = self._step - len(record.losses)
-        if not np.isfinite(record.losses).all():
-            training.diverged_at = first + int(np.flatnonzero(~np.isfinite(record.losses))[0]) + 1
+        if not self._read_steps():
             return None
+        losses = np.concatenate([record.losses for record in self._records])
+        correct = sum(record.correct for record in self._records)
+        arrays = self._network.arrays()
         if not all(np.isfinite(array).all() for array in arrays.values()):
             training.diverged_at = self._step
             return None
@@ -156,14 +162,25 @@ class Loop:
             epoch=epoch,
             step=self._step,
             lr=training.learning_rates[-1],
-            train_loss=float(np.average(record.losses, weights=self._sizes)),
-            train_accuracy=record.correct / record.count,
+            train_loss=float(np.average(losses, weights=self._sizes)),
+            train_accuracy=correct / sum(self._sizes),
             validation_loss=None if validation is None else validation.loss,
             validation_accuracy=None if validation is None else validation.accuracy,
             penalty=self._penalty(arrays),
-            gradient_norm=record.gradient_norm,
+            gradient_norm=self._records[-1].gradient_norm,
             seconds=time.perf_counter() - started,
         )
+
+    def _read_steps(self) -> bool:
+        """Read what the steps left behind; False, and where, if a loss was not finite."""
+        if self.training.diverged_at is not None:
+            return False
+        record = self._network.read_steps()
+        self._records.append(record)
+        wrong = np.flatnonzero(~np.isfinite(record.losses))
+        if wrong.size:
+            self.training.diverged_at = self._step - len(record.losses) + int(wrong[0]) + 1
+        return not wrong.size
 
     def _look(self, epoch: int) -> Evaluation | None:
         """Evaluate on the validation data and keep the weights if they are the best so far."""

@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nnopt.schema import (
     ConstantConfig,
     CosineConfig,
@@ -72,11 +69,6 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
 def _cosine(first: float, last: float, share: float) -> float:
     """From first to last along half a period of a cosine (Loshchilov and Hutter 2017, eq. 5)."""
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
-
-
-def learning_rates(schedule: Schedule, steps: int) -> NDArray[np.float64]:
-    """The learning rate of every step, (steps,)."""
-    return np.array([schedule(step) for step in range(steps)])
 
 
 class Plateau:

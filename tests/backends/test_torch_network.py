@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnopt.backends import Network
+from nnopt.backends.pytorch import default_threads
 from nnopt.backends.pytorch import network as network_file
 from nnopt.backends.pytorch.network import TorchNetwork
 
@@ -330,7 +331,7 @@ def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) ->
 
 
 def test_threads_of_one_network_are_not_those_of_the_next(make_network: MakeNetwork) -> None:
-    before = network_file.DEFAULT_THREADS
+    before = default_threads()
     make_network("torch", MLP, **{"backend.threads": before + 1})
     assert torch.get_num_threads() == before + 1
     make_network("torch", MLP)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nnopt import schema
 from nnopt.schema import ScheduleVariant
-from nnopt.training.schedules import Plateau, build_schedule, learning_rates
+from nnopt.training.schedules import Plateau, Schedule, build_schedule
 
 LR, PER_EPOCH, STEPS = 0.2, 7, 70
+
+
+def learning_rates(schedule: Schedule, steps: int) -> NDArray[np.float64]:
+    return np.array([schedule(step) for step in range(steps)])
 
 
 def rates(config: ScheduleVariant, per_epoch: int = PER_EPOCH, steps: int = STEPS) -> np.ndarray:

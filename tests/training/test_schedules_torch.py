@@ -7,15 +7,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.optim import lr_scheduler
 
 from nnopt import schema
 from nnopt.schema import ScheduleVariant
-from nnopt.training.schedules import Plateau, build_schedule, learning_rates
+from nnopt.training.schedules import Plateau, Schedule, build_schedule
 
 LR, PER_EPOCH, STEPS = 0.2, 7, 70
 
 Build = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
+
+
+def learning_rates(schedule: Schedule, steps: int) -> NDArray[np.float64]:
+    return np.array([schedule(step) for step in range(steps)])
 
 
 def optimizer() -> torch.optim.Optimizer:

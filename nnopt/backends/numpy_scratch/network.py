@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture, PlacedLayer, penalized
-from nnopt.backends import StepRecord, weight_decay
+from nnopt.backends import StepRecord
 from nnopt.backends.numpy_scratch.ops import Array, Op
 from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy_scratch.ops.dense import DENSE
@@ -25,7 +25,7 @@ from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
 from nnopt.random import KeepMasks
-from nnopt.schema import Config
+from nnopt.schema import Config, weight_decay
 
 ELEMENTWISE: dict[type, Op] = {
     records.ReLU: RELU,

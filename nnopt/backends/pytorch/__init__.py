@@ -6,6 +6,7 @@ device can be reported like any other mistake in the configuration.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from nnopt.architecture.network import Architecture
@@ -30,6 +31,7 @@ def check_backend(config: Config) -> list[str]:
             f"backend.name = 'torch': PyTorch does not load ({error}); "
             "run: pip install 'nnopt[torch]', or set backend=numpy"
         ]
+    default_threads()  # asked for before a run limits them
     device, dtype = config.backend.device, config.backend.dtype
     available = ["cpu"]
     if torch.accelerator.is_available():
@@ -47,6 +49,14 @@ def check_backend(config: Config) -> list[str]:
             "set backend.dtype=float32 or backend.device=cpu"
         ]
     return []
+
+
+@cache
+def default_threads() -> int:
+    """The threads PyTorch takes when nobody says how many."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def build_network(architecture: Architecture, config: Config) -> TorchNetwork:

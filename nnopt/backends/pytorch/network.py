@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnopt.architecture.network import Architecture, penalized
-from nnopt.backends import StepRecord, weight_decay
+from nnopt.backends import StepRecord
+from nnopt.backends.pytorch import default_threads
 from nnopt.backends.pytorch.modules import Dropout, sequence
 from nnopt.backends.pytorch.optimizers import build_optimizer
-from nnopt.schema import Config
-
-DEFAULT_THREADS = torch.get_num_threads()
-"""Of a configuration that names none, also after one that does: sweep points share a process."""
+from nnopt.schema import Config, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,)) -> mean loss of the batch."""
@@ -37,7 +35,8 @@ class TorchNetwork:
     """See ``nnopt.backends.Network`` for what the methods promise."""
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
-        torch.set_num_threads(config.backend.threads or DEFAULT_THREADS)
+        # Set also where none are named: an earlier point of the process may have named some.
+        torch.set_num_threads(config.backend.threads or default_threads())
         regularizer = config.regularizer
         dtype = getattr(torch, config.backend.dtype)
         module = sequence(architecture.layers, config)

@@ -6,8 +6,8 @@
 ``saved`` is whatever backward needs. ``gradient`` is dL/d output; ``wanted`` says for each input
 whether its gradient is needed, and backward returns one array for each input, or None. Without a
 ``buffer`` the arrays are fresh; the tape passes one that hands out the same arrays at every step.
-The arrays backward returns are valid until the next step; no function writes to its inputs, except
-that backward may use the array ``gradient`` as working space.
+The arrays backward returns are valid until the next step. No function writes to its inputs, but
+backward may use up ``gradient`` and ``saved``: it runs once for each forward.
 """
 
 from __future__ import annotations
