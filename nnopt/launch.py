@@ -7,7 +7,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +116,8 @@ def _make_directory(plan: Plan) -> Path:
         raise OutputError(
             f"the folder {directory} is not empty, and results are never overwritten; name another"
         )
-    with suppress(OSError):
-        OUTPUTS.mkdir(exist_ok=True)
-    link_latest(OUTPUTS, directory)
+    if OUTPUTS.is_dir():
+        link_latest(OUTPUTS, directory)
     return directory.absolute()
 
 

@@ -318,8 +318,12 @@ def test_id_is_the_same_in_every_process() -> None:
 def test_folder_of_the_users_choice(kind: str, multirun: bool) -> None:
     find: Callable[..., Plan] = lambda *words: make_plan(words, multirun)  # noqa: E731
     assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
+    assert find("seed=3").directory is None
     other = "run" if multirun else "sweep"
-    assert find(f"hydra.{other}.dir=there").directory is None
+    assert (
+        f"hydra.{other}.dir does not apply"
+        in problems(f"hydra.{other}.dir=x", multirun=multirun)[0]
+    )
 
 
 def test_a_key_set_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

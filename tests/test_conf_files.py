@@ -76,9 +76,20 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
 SINGLE = ("experiment", "ablation")
 
 
+def load_group_file(name: str) -> dict[str, Any]:
+    """The keys of a file, those of the file it starts from included."""
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
+    for base in container.pop("defaults", []):
+        if base != "_self_":
+            below = load_group_file(f"{name.partition('/')[0]}/{base}.yaml")
+            merged = OmegaConf.to_container(OmegaConf.merge(below, container))
+            container = typing.cast(dict[str, Any], merged)
+    return container
+
+
 @pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
 def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
-    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
+    container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").split("/")
     if group in schema.VARIANTS:
         assert container["name"] == stem
@@ -115,7 +126,7 @@ def base() -> dict[str, Any]:
 @pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
 def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None:
     group, stem = name.removesuffix(".yaml").split("/")
-    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
+    container = load_group_file(name)
     if stem == "csv":
         container["train"] = "some.csv"  # which has no default
     others = {}

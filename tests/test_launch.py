@@ -124,7 +124,7 @@ def test_a_failed_point_does_not_stop_the_others(
     rows = table_of(workplace / "sweep")
     assert [row["status"] for row in rows] == ["done", "diverged", "done"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
-    assert "training diverged at step" in rows[1]["error"]
+    assert "training diverged: at step" in rows[1]["error"]
     assert rows[1]["test_accuracy"] == ""
     told = capsys.readouterr()
     assert "2 of 3" in told.out

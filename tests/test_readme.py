@@ -20,7 +20,7 @@ from nnopt.data import cifar10
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text("utf-8")
 
-LIMITS = ("steps=3", "plots=false")
+LIMITS = ("steps=3", "schedule.warmup=0", "plots=false")
 """Appended to every command that would train, but for the quick one and those that are refused."""
 
 AS_THEY_STAND = {"nnopt run": 0, "nnopt run optimzer=adam epochs=-1 regularizer.dropot=0.1": 2}

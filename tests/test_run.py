@@ -78,7 +78,7 @@ def without_seconds(directory: Path) -> list[dict[str, str]]:
 
 
 def test_files_of_a_run(workplace: Path) -> None:
-    summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "steps=5")
+    summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "steps=4")
     assert {path.name for path in (workplace / "a").iterdir()} == {
         "config.yaml",
         "metrics.csv",
@@ -95,7 +95,7 @@ def test_files_of_a_run(workplace: Path) -> None:
     assert summary["flops_per_sample"] == 771
     assert 0 < summary["train_seconds"] < summary["total_seconds"]
     assert summary["peak_memory_mb"] > 10
-    assert summary["overrides"][-3:] == ["seed=3", "regularizer.l2=0.01", "steps=5"]
+    assert summary["overrides"][-3:] == ["seed=3", "regularizer.l2=0.01", "steps=4"]
     assert "torch" not in summary["versions"] or summary["versions"]["torch"]
     assert "NaN" not in (workplace / "a" / "summary.json").read_text()
 
@@ -230,7 +230,7 @@ def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> N
     summary = summary_of(workplace / "a")
     assert set(summary) == SUMMARY_KEYS
     assert summary["status"] == "diverged"
-    assert summary["error"].startswith("training diverged at step ")
+    assert summary["error"].startswith("training diverged: at step ")
     assert len(without_seconds(workplace / "a")) == summary["epochs"] < 20
     for name in ("last", "best"):
         found = weights(workplace / "a" / f"model_{name}.npz")
