@@ -28,8 +28,9 @@ from nnopt.compose import compose_config
 from nnopt.schema import Config, MlpConfig
 
 THREADS = 2
-SECONDS_PER_CASE = 6.0
-LR = 0.01
+SECONDS_PER_CASE = 8.0
+TURN_SECONDS = 0.5
+LR = 1e-5  # one batch, over and over: learnt by heart, its gradients would become denormal
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def main() -> int:
 
 def measure(case: Case, overrides: list[str]) -> tuple[float, float]:
     """Median seconds of a step of PyTorch's and of nnopt's, taking turns."""
-    config = compose_config(["optimizer=momentum", *overrides, f"optimizer.lr={LR}"])
+    config = compose_config(
+        ["optimizer=momentum", *overrides, f"optimizer.lr={LR}", f"backend.threads={THREADS}"]
+    )
     config = replace(config, architecture=MlpConfig("mlp", case.sizes[1:-1], "relu"))
     random = np.random.default_rng(0)
     x = random.standard_normal((case.batch, case.sizes[0]), dtype=np.float32)
@@ -96,22 +99,20 @@ def measure(case: Case, overrides: list[str]) -> tuple[float, float]:
 
 
 def interleave(*steps: Callable[[], None]) -> tuple[float, ...]:
-    """Median seconds of each, in turns of about 5 ms, for SECONDS_PER_CASE in all."""
-    for _ in range(10):
-        for step in steps:
-            step()
-    started = time.perf_counter()
-    for _ in range(3):
-        steps[0]()
-    turn = max(1, round(0.005 / ((time.perf_counter() - started) / 3)))
+    """Median seconds of each over all its steps, in turns of TURN_SECONDS.
+
+    The turns are long, for the worker threads of either side go on spinning for some ten
+    milliseconds after their last task and take a core from the other side meanwhile: that falls on
+    the first steps of a turn, and not on the median.
+    """
     times: list[list[float]] = [[] for _ in steps]
     stop = time.perf_counter() + SECONDS_PER_CASE
     while time.perf_counter() < stop:
         for step, taken in zip(steps, times, strict=True):
-            started = time.perf_counter()
-            for _ in range(turn):
+            end = time.perf_counter() + TURN_SECONDS
+            while (started := time.perf_counter()) < end:
                 step()
-            taken.append((time.perf_counter() - started) / turn)
+                taken.append(time.perf_counter() - started)
     return tuple(statistics.median(taken) for taken in times)
 
 

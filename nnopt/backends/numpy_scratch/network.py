@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -74,7 +75,11 @@ class NumpyNetwork:
         self._tape = Tape()
         self._evaluation_tape = Tape()
         self._optimizer = Optimizer(
-            config.optimizer, self.flat, self._penalized, weight_decay(config)
+            config.optimizer,
+            self.flat,
+            self._penalized,
+            weight_decay(config),
+            threads=config.backend.threads or os.cpu_count() or 1,
         )
         self._seen: list[tuple[Array, Array, Array]] = []
         self._norm_before_clipping = math.nan

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,12 @@ from nnopt.schema import (
 
 State = Sequence[Array]
 
-PIECE = 16384
-"""Elements: 64 kB in float32, so that the five or so slices of a rule fit into a level-2 cache."""
+PIECE = 65536
+"""Elements: 256 kB in float32. Smaller pieces cost more calls, larger ones leave the cache."""
+
+SHARED_FROM = 2**20
+"""Elements from which the pieces are dealt out to threads: NumPy's own loops use one, letting go
+of Python's lock meanwhile."""
 
 
 def sgd(
@@ -138,24 +143,44 @@ class Optimizer:
     decoupled weight decay: w ← (1 - lr·λ) w (Loshchilov and Hutter 2019, algorithms 1 and 2)."""
 
     def __init__(
-        self, config: OptimizerVariant, parameters: Array, decayed: slice, weight_decay: float
+        self,
+        config: OptimizerVariant,
+        parameters: Array,
+        decayed: slice,
+        weight_decay: float,
+        threads: int = 1,
     ) -> None:
         self.config = config
         self.steps = 0
         self._rule = OPTIMIZERS[config.name]
         self._memories = [np.zeros_like(parameters) for _ in range(self._rule.memories)]
-        self._scratch = np.empty((2, min(PIECE, parameters.size)), parameters.dtype)
         self._decayed = decayed
         self._weight_decay = weight_decay
+        self._threads = threads if parameters.size >= SHARED_FROM else 1
+        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        size = min(PIECE, parameters.size)
+        self._scratch = np.empty((self._threads, 2, size), parameters.dtype)
 
     def step(self, parameters: Array, gradient: Array, lr: float) -> None:
-        """Update ``parameters`` in place."""
+        """Update ``parameters`` in place. How the pieces are dealt out does not change a bit."""
         self.steps += 1
         if self._weight_decay:
             parameters[self._decayed] *= 1 - lr * self._weight_decay
-        for start in range(0, parameters.size, PIECE):
+        if self._pool is None:
+            self._update_share(0, parameters, gradient, lr)
+            return
+        shares = [
+            self._pool.submit(self._update_share, share, parameters, gradient, lr)
+            for share in range(self._threads)
+        ]
+        for share in shares:
+            share.result()
+
+    def _update_share(self, share: int, parameters: Array, gradient: Array, lr: float) -> None:
+        """Every so-many-th piece, beginning with this one."""
+        for start in range(share * PIECE, parameters.size, self._threads * PIECE):
             piece = slice(start, start + PIECE)
             w = parameters[piece]
             state = [memory[piece] for memory in self._memories]
-            a, b = self._scratch[:, : w.size]
+            a, b = self._scratch[share, :, : w.size]
             self._rule.update(self.config, w, gradient[piece], state, lr, self.steps, a, b)
