@@ -331,3 +331,27 @@ def test_a_key_set_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         "epochs=1 is set again: epochs=2 counts"
     ]
+
+
+def test_where_a_published_dataset_lies_is_no_matter_but_a_csv_file_may_be_another() -> None:
+    assert len(ids("dataset=mnist", "data.root=a,b", multirun=True)) == 1
+    assert len(ids("dataset=csv", "dataset.train=t.csv", "data.root=a,b", multirun=True)) == 2
+
+
+def test_points_that_are_left_out_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    ids("seed=1,1,2", multirun=True)
+    assert "1 of 3 points" in caplog.text
+
+
+def test_a_sweep_of_nothing_and_a_sweep_of_sweeps_are_refused() -> None:
+    assert "0 points" in problems("seed=range(0)", multirun=True)[0]
+    assert "one at a time" in problems("ablation=l2_spiral,optimizer_spiral", multirun=True)[0]
+
+
+def test_a_wrong_file_does_not_hide_what_else_is_wrong() -> None:
+    found = problems("optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1")
+    assert [line.split()[0] for line in found] == [
+        "optimizer",
+        "epochs",
+        "regularizer.label_smoothing",
+    ]

@@ -214,3 +214,19 @@ def test_large_arrays_are_sampled() -> None:
     assert checks["dense1.weight"].tried == gradcheck.LARGEST_COMPLETE
     assert checks["dense1.bias"].tried == 150
     assert all(one.passed for one in checks.values())
+
+
+def test_a_loss_that_takes_every_label_for_the_first_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The samples checked have to be of several classes, though the data are in their order."""
+
+    def backward(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+        p, positions, smoothing = saved
+        return CROSS_ENTROPY.backward(
+            g, (p, positions % p.shape[1], smoothing), wanted, buffer=buffer
+        )
+
+    monkeypatch.setattr(network_file, "CROSS_ENTROPY", with_backward(CROSS_ENTROPY, backward))
+    config = compose_config(SMALL)
+    assert not all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

@@ -133,3 +133,19 @@ def test_float32_parameters_stay_float32_and_near(name: str) -> None:
     assert narrow.dtype == np.float32
     assert all(memory.dtype == np.float32 for memory in rounded._memories)
     assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pieces_dealt_out_to_threads_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", 7)
+    monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
+    ends = []
+    for threads in (1, 3):
+        parameters = np.random.default_rng(1).standard_normal(SIZE)
+        optimizer = Optimizer(CONFIGS[name][0], parameters, slice(DECAYED), 0.1, threads)
+        for step in range(5):
+            optimizer.step(parameters, noise(step), LR)
+        ends.append(parameters)
+    assert_array_equal(*ends)

@@ -164,3 +164,13 @@ def test_files_are_found_below_the_root_then_the_working_folder(tmp_path: Path) 
     os.mkfifo(root / "a.csv")
     with pytest.raises(DataError, match="FIFO"):
         csv_file.locate(csv_config("a.csv"), root, working)
+
+
+def test_a_second_column_of_one_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than one column 'label'"):
+        decode(tmp_path, "label,x,label\n0,1,0\n1,2,1\n")
+
+
+def test_a_name_too_long_for_the_file_system_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not found"):
+        csv_file.locate(csv_config("x" * 300), tmp_path, tmp_path)

@@ -85,3 +85,12 @@ def test_seed_alone_is_one_column(workplace: Path) -> None:
 def test_deletions_do_not_confuse_the_columns(workplace: Path) -> None:
     write_table(make_plan(["~experiment", "seed=0,1"], multirun=True), workplace)
     assert len(rows(workplace)) == 3
+
+
+def test_a_swept_key_and_the_metric_of_its_name_have_a_column_each(workplace: Path) -> None:
+    plan = make_plan(["epochs=5,6"], multirun=True)
+    write(workplace / plan.points[0].id, status="done", epochs=2)
+    write_table(plan, workplace)
+    header, first, _ = rows(workplace)
+    assert len(set(header)) == len(header)
+    assert (first[header.index("epochs")], first[header.index("epochs_done")]) == ("5", "2")

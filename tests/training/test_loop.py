@@ -340,3 +340,21 @@ def test_patience_that_runs_out_with_the_training_stops_nothing_early(
     loop, rows = run(config, ScriptedNetwork(accuracies=[0.5, 0.4]))
     assert len(rows) == 2
     assert not loop.training.stopped_early
+
+
+def test_a_diverged_epoch_is_not_run_to_its_end(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnopt.training.loop.READ_EVERY", 2)
+    network = ScriptedNetwork(accuracies=[0.5], losses={0: math.nan})
+    loop, rows = run(make_config(epochs=3, batch_size=1), network)  # ten steps an epoch
+    assert rows == []
+    assert loop.training.diverged_at == 1
+    assert len(network.steps) == 2
+
+
+def test_logits_that_are_not_finite_have_no_merit(make_config: MakeConfig) -> None:
+    network = ScriptedNetwork(accuracies=[math.nan])
+    config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(monitor="accuracy"))
+    loop, _ = run(config, network)
+    assert loop.training.best_epoch == 0
