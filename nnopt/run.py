@@ -24,6 +24,7 @@ from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
+from nnopt.results.metrics import METRICS
 from nnopt.schema import Config
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.loop import Loop, Training
@@ -157,29 +158,9 @@ def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> None:
 
 def _describe(point: Point) -> dict[str, Any]:
     """The summary before anything has happened: a run that ends early has the same keys."""
-    unknown = dict.fromkeys(
-        [
-            "error",
-            "test_loss",
-            "test_accuracy",
-            "best_validation_loss",
-            "best_validation_accuracy",
-            "best_epoch",
-            "final_train_loss",
-            "final_train_accuracy",
-            "epochs",
-            "steps",
-            "stopped_early",
-            "parameters",
-            "flops_per_sample",
-            "train_seconds",
-            "total_seconds",
-            "peak_memory_mb",
-        ]
-    )
     return {
         "status": "running",
-        **unknown,
+        **dict.fromkeys(("error", *METRICS)),
         "id": point.id,
         "name": point.config.name,
         "seed": point.config.seed,

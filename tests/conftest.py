@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from nnopt import schema
 from nnopt.schema import Config
+
+# How long an example takes says more of the machine than of the code; and a suite that is run as a
+# gate tries the same examples every time.
+settings.register_profile(
+    "nnopt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("nnopt")
 
 OPTIMIZER_DEFAULTS: dict[str, schema.OptimizerVariant] = {
     "sgd": schema.SgdConfig("sgd", lr=0.1),

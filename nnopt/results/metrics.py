@@ -15,6 +15,25 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
+METRICS = (
+    "test_loss",
+    "test_accuracy",
+    "best_validation_loss",
+    "best_validation_accuracy",
+    "best_epoch",
+    "final_train_loss",
+    "final_train_accuracy",
+    "epochs",
+    "steps",
+    "stopped_early",
+    "parameters",
+    "flops_per_sample",
+    "train_seconds",
+    "total_seconds",
+    "peak_memory_mb",
+)
+"""The outcome of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
+
 
 def softmax(logits: Array) -> Floats:
     """Probabilities (N, K) of logits (N, K): pₖ = exp(sₖ) / Σⱼ exp(sⱼ)."""

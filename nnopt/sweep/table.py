@@ -11,25 +11,7 @@ from typing import Any
 
 from nnopt.compose import Plan, Point
 from nnopt.results.files import write_text
-
-METRICS = (
-    "test_loss",
-    "test_accuracy",
-    "best_validation_loss",
-    "best_validation_accuracy",
-    "best_epoch",
-    "final_train_loss",
-    "final_train_accuracy",
-    "epochs",
-    "steps",
-    "stopped_early",
-    "parameters",
-    "flops_per_sample",
-    "train_seconds",
-    "total_seconds",
-    "peak_memory_mb",
-)
-"""The columns taken over from ``summary.json``."""
+from nnopt.results.metrics import METRICS
 
 
 def write_table(plan: Plan, directory: Path) -> None:
