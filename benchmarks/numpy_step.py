@@ -10,6 +10,8 @@ the machine's speed meets both; what counts is the ratio of the medians. Exits w
 
 from __future__ import annotations
 
+import nnopt  # isort: skip  # before NumPy, as the command line does: it sets OpenBLAS up
+
 import statistics
 import sys
 import time
@@ -54,7 +56,9 @@ CASES = (
 def main() -> int:
     """Print the tables; 1 if a bar is passed."""
     torch.set_num_threads(THREADS)
-    print(f"PyTorch {torch.__version__}, NumPy {np.__version__}, {THREADS} threads")
+    print(
+        f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}, {THREADS} threads"
+    )
     failed = False
     variants = [
         ("plain", [], True),
