@@ -56,9 +56,8 @@ CASES = (
 def main() -> int:
     """Print the tables; 1 if a bar is passed."""
     torch.set_num_threads(THREADS)
-    print(
-        f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}, {THREADS} threads"
-    )
+    versions = f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
+    print(f"{versions}, {THREADS} threads")
     failed = False
     variants = [
         ("plain", [], True),
