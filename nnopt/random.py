@@ -54,9 +54,8 @@ class KeepMasks:
         self._philox.state = self._state
         return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
 
-    def draw(
-        self, step: int, shape: tuple[int, ...], out: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.bool_]:
+    def draw(self, step: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """True where a unit is kept, in an array of ``shape``."""
         bits = self.bits(step, int(np.prod(shape))).reshape(shape)
-        return np.less(bits, self._threshold, out=out)
+        kept: NDArray[np.bool_] = np.less(bits, self._threshold)
+        return kept

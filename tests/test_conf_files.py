@@ -133,7 +133,8 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem == "augmentation":  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
-    read_config({**base, **others, group: container})
+    chosen = getattr(read_config({**base, **others, group: container}), group)
+    assert {field.name for field in fields(chosen)} == set(container)
 
 
 def assert_builds(point: Point) -> None:

@@ -114,10 +114,3 @@ def test_masks_depend_on_seed_layer_and_step_alone() -> None:
 def test_a_longer_mask_begins_like_a_shorter_one(count: int) -> None:
     masks = KeepMasks(1, "x", 0.4)
     assert_array_equal(masks.draw(2, (count,)), masks.draw(2, (64,))[:count])
-
-
-def test_mask_is_written_where_asked() -> None:
-    masks = KeepMasks(1, "x", 0.4)
-    out = np.empty((4, 3), bool)
-    assert masks.draw(1, (4, 3), out=out) is out
-    assert_array_equal(out, masks.draw(1, (4, 3)))

@@ -24,7 +24,8 @@ DeviceArray = Any
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What training steps left behind, read once an epoch so that a device is not made to wait.
+    """What training steps left behind, read seldom (once an epoch, within a long one every few
+    hundred steps), so that Python need not wait for a device at every step.
 
     losses: (steps,) mean loss of each batch, without penalties.
     correct: samples classified rightly, in training mode; count: samples seen.
