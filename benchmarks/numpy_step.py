@@ -25,6 +25,7 @@ from torch import nn
 
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
+from nnopt.backends.numpy_scratch.memory import empty
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.compose import compose_config
 from nnopt.schema import Config, MlpConfig
@@ -94,7 +95,8 @@ def measure(case: Case, overrides: list[str]) -> tuple[float, float]:
     )
     config = replace(config, architecture=MlpConfig("mlp", case.sizes[1:-1], "relu"))
     random = np.random.default_rng(0)
-    x = random.standard_normal((case.batch, case.sizes[0]), dtype=np.float32)
+    x = empty((case.batch, case.sizes[0]), np.float32)
+    random.standard_normal(dtype=np.float32, out=x)
     y = random.integers(0, case.sizes[-1], case.batch)
     with threadpool_limits(THREADS):
         steps = pytorch_step(case, config, x, y), numpy_step(case, config, x, y)

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends.numpy_scratch.ops import Op
 from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy_scratch.ops.dense import DENSE
+from nnopt.backends.numpy_scratch.ops.dense import DENSE, TRANSPOSED_FROM
 from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.normalization import (
@@ -226,9 +226,23 @@ def test_dense_gives_no_gradient_of_an_input_nobody_wants() -> None:
         assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("bias", [None, np.arange(256.0)], ids=["without bias", "with bias"])
+def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> None:
+    rng = np.random.default_rng(6)
+    x, weight = rng.standard_normal((3, 2048)), rng.standard_normal((256, 2048))
+    assert weight.size >= TRANSPOSED_FROM > weight[:8].size
+    y = DENSE.forward(x, weight, bias)[0]
+    blocks = [
+        DENSE.forward(x, weight[rows], None if bias is None else bias[rows])[0]
+        for rows in np.arange(256).reshape(-1, 8)
+    ]
+    assert y.flags.c_contiguous
+    assert_allclose(y, np.hstack(blocks), rtol=1e-11, atol=1e-11)
+
+
 def test_slopes_at_the_kinks_are_those_of_pytorch() -> None:
     x, g = np.zeros((1, 1)), np.ones((1, 1))
-    assert RELU.backward(g, RELU.forward(x)[1], (True,))[0] == 0
+    assert RELU.backward(g.copy(), RELU.forward(x)[1], (True,))[0] == 0
     assert LEAKY_RELU.backward(g, LEAKY_RELU.forward(x, slope=0.2)[1], (True,))[0] == 0.2
 
 

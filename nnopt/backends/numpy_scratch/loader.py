@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.backends.numpy_scratch.memory import empty
 from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.data.batches import Crops, crop_indices
 from nnopt.data.dataset import Normalization, Part
@@ -47,7 +48,7 @@ class NumpyLoader:
         """x · scale + shift, in the backend's number type."""
         count = len(raw)
         if count not in self._batches:
-            self._batches[count] = np.empty(raw.shape, self._dtype)
+            self._batches[count] = empty(raw.shape, self._dtype)
         x = self._batches[count]
         np.copyto(x, raw, casting="same_kind" if raw.dtype.kind == "f" else "unsafe")
         np.multiply(x, self._scale, out=x)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture, PlacedLayer, penalized
 from nnopt.backends import StepRecord
+from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.ops import Array, Op
 from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy_scratch.ops.dense import DENSE
@@ -57,8 +58,8 @@ class NumpyNetwork:
         decayed = [x for x in shapes if penalized(x, config.regularizer.decay_all)]
         exempt = [x for x in shapes if x not in decayed]
         size = sum(math.prod(shape) for shape in shapes.values())
-        self.flat = np.zeros(size, self.dtype)
-        self.flat_gradient = np.zeros(size, self.dtype)
+        self.flat = zeros((size,), self.dtype)
+        self.flat_gradient = zeros((size,), self.dtype)
         self._penalized = slice(sum(math.prod(shapes[name]) for name in decayed))
         self.parameters = self._windows(shapes, [*decayed, *exempt])
         self.statistics = {

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnopt.backends.numpy_scratch.memory import empty, zeros
 from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.schema import (
     AdagradConfig,
@@ -153,28 +154,29 @@ class Optimizer:
         self.config = config
         self.steps = 0
         self._rule = OPTIMIZERS[config.name]
-        self._memories = [np.zeros_like(parameters) for _ in range(self._rule.memories)]
+        self._memories = [
+            zeros(parameters.shape, parameters.dtype) for _ in range(self._rule.memories)
+        ]
         self._decayed = decayed
         self._weight_decay = weight_decay
         self._threads = threads if parameters.size >= SHARED_FROM else 1
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         size = min(PIECE, parameters.size)
-        self._scratch = np.empty((self._threads, 2, size), parameters.dtype)
+        self._scratch = empty((self._threads, 2, size), parameters.dtype)
 
     def step(self, parameters: Array, gradient: Array, lr: float) -> None:
         """Update ``parameters`` in place. How the pieces are dealt out does not change a bit."""
         self.steps += 1
         if self._weight_decay:
             parameters[self._decayed] *= 1 - lr * self._weight_decay
-        if self._pool is None:
-            self._update_share(0, parameters, gradient, lr)
-            return
-        shares = [
+        others = [
             self._pool.submit(self._update_share, share, parameters, gradient, lr)
-            for share in range(self._threads)
+            for share in range(1, self._threads)
+            if self._pool is not None
         ]
-        for share in shares:
-            share.result()
+        self._update_share(0, parameters, gradient, lr)
+        for other in others:
+            other.result()
 
     def _update_share(self, share: int, parameters: Array, gradient: Array, lr: float) -> None:
         """Every so-many-th piece, beginning with this one."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nnopt.backends.numpy_scratch.memory import empty
 from nnopt.backends.numpy_scratch.ops import Array, Op
 
 
@@ -39,7 +40,7 @@ class Buffers:
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         array = self._arrays.get((name, shape))
         if array is None:
-            array = self._arrays[name, shape] = np.empty(shape, dtype)
+            array = self._arrays[name, shape] = empty(shape, dtype)
         return array
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:

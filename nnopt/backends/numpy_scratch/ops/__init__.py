@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from nnopt.backends.numpy_scratch.memory import empty
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -28,7 +30,7 @@ class Buffer(Protocol):
 
 def new(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """The buffer that remembers nothing: a fresh array every time."""
-    return np.empty(shape, dtype)
+    return empty(shape, dtype)
 
 
 class Op(NamedTuple):

@@ -13,14 +13,15 @@ Wanted = tuple[bool, ...]
 
 def relu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     """y = max(x, 0) (Nair and Hinton 2010)."""
-    y = np.maximum(x, 0, out=buffer("y", x.shape, x.dtype))
+    zeros = np.zeros(x.shape[-1:], x.dtype)  # a row: NumPy has no vector code for a scalar maximum
+    y = np.maximum(x, zeros, out=buffer("y", x.shape, x.dtype))
     return y, y
 
 
 def relu_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g where y > 0, else 0; in particular 0 at x = 0."""
     positive = np.greater(y, 0, out=buffer("positive", y.shape, bool))
-    return (np.multiply(g, positive, out=buffer("d_x", y.shape, y.dtype)),)
+    return (np.multiply(g, positive, out=g),)
 
 
 def leaky_relu_forward(

@@ -6,6 +6,10 @@ import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
+TRANSPOSED_FROM = 2**19
+"""Elements of W from which W xᵀ is computed rather than its transpose x Wᵀ: a sixth faster in
+OpenBLAS for large W, which more than pays for turning y round."""
+
 
 def dense_forward(
     x: Array, weight: Array, bias: Array | None = None, *, buffer: Buffer = new
@@ -14,10 +18,15 @@ def dense_forward(
 
     x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
     """
-    y = buffer("y", (x.shape[0], weight.shape[0]), x.dtype)
-    np.matmul(x, weight.T, out=y)
+    y = product = buffer("y", (len(x), len(weight)), x.dtype)
+    if weight.size < TRANSPOSED_FROM:
+        np.matmul(x, weight.T, out=product)
+    else:
+        product = np.matmul(weight, x.T, out=buffer("y_transposed", y.shape[::-1], x.dtype)).T
     if bias is not None:
-        np.add(y, bias, out=y)
+        np.add(product, bias, out=y)
+    elif product is not y:
+        np.copyto(y, product)
     return y, (x, weight, bias is not None)
 
 
