@@ -1,0 +1,80 @@
+"""Pieces of work dealt out to threads."""
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers
+
+
+def blas_threads() -> set[int]:
+    return {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("pieces", [0, 1, 2, 50])
+def test_every_piece_is_done_once_by_a_worker_that_exists(count, pieces):
+    done, workers = [], Workers(count)
+
+    def task(worker: int, piece: int) -> None:
+        assert 0 <= worker < count
+        done.append(piece)
+
+    workers.share(task, pieces)
+    assert sorted(done) == list(range(pieces))
+
+
+def test_pieces_of_one_worker_do_not_overlap():
+    busy = [threading.Lock() for _ in range(3)]
+
+    def task(worker: int, piece: int) -> None:
+        assert busy[worker].acquire(blocking=False)
+        np.linalg.norm(np.ones((100, 100)) @ np.ones((100, 100)))
+        busy[worker].release()
+
+    Workers(3).share(task, 200)
+
+
+def test_two_threads_work_at_once():
+    meet = threading.Barrier(2, timeout=30)
+    Workers(2).share(lambda worker, piece: meet.wait() and None, 2)
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
+    seen: set[int] = set()
+    with threadpool_limits(2, user_api="blas"):
+        Workers(2).share(lambda worker, piece: seen.update(blas_threads()), 4)
+        assert seen == {1}
+        assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize("faulty", [0, 1, 2, 3])
+def test_an_error_in_any_thread_reaches_the_caller_and_blas_is_put_right(faulty):
+    def task(worker: int, piece: int) -> None:
+        if piece == faulty:
+            raise ZeroDivisionError(piece)
+
+    before = blas_threads()
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).share(task, 4)
+    assert blas_threads() == before
+
+
+def test_the_error_state_of_numpy_holds_in_every_thread():
+    states, meet = [], threading.Barrier(2, timeout=30)
+
+    def task(worker: int, piece: int) -> None:
+        meet.wait()
+        states.append(np.geterr()["over"])
+
+    with np.errstate(over="ignore"):
+        Workers(2).share(task, 2)
+    assert states == ["ignore", "ignore"]
+
+
+def test_alone_works_in_the_calling_thread():
+    names = []
+    ALONE.share(lambda worker, piece: names.append(threading.current_thread()), 3)
+    assert set(names) == {threading.current_thread()}
