@@ -68,7 +68,7 @@ def plain_config() -> Config:
             label_smoothing=0.0,
             grad_clip=0.0,
             decay_all=False,
-            augmentation=schema.AugmentationConfig(crop=0, flip=False),
+            augmentation=schema.AugmentationConfig(0, flip=False, cutout=0, mixup=0.0),
         ),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup=0),

@@ -31,7 +31,7 @@ COUNTS = {
     "experiment": 9,
     "initializer": 9,
     "optimizer": 7,
-    "regularizer": 10,
+    "regularizer": 12,
     "schedule": 7,
 }
 
@@ -130,7 +130,7 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem == "csv":
         container["train"] = "some.csv"  # which has no default
     others = {}
-    if stem == "augmentation":  # needs images
+    if stem in ("augmentation", "cutout"):  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
     chosen = getattr(read_config({**base, **others, group: container}), group)

@@ -33,7 +33,7 @@ def test_same_batches(
     order, crops = epoch_order(0, 1, 31), draw_crops(0, 1, 31, crop, flip)
     changes = {
         "backend.dtype": dtype,
-        "regularizer.augmentation": AugmentationConfig(crop, flip),
+        "regularizer.augmentation": AugmentationConfig(crop, flip, 0, 0.0),
     }
     loader, torch_loader = (
         load_backend(name).build_loader(part, scaling, make_config(backend=name, **changes))

@@ -123,7 +123,7 @@ def test_crops(
     crops = draw_crops(0, 1, len(part), pad, flip)
     assert isinstance(crops, Crops)
     loader = float64_loader(
-        make_config, part, **{"regularizer.augmentation": AugmentationConfig(pad, flip)}
+        make_config, part, **{"regularizer.augmentation": AugmentationConfig(pad, flip, 0, 0.0)}
     )
     found = torch.cat([x for x, _ in loader.train_batches(order, 4, crops)])
     moves = zip(crops.top, crops.left, crops.flip, strict=True)
