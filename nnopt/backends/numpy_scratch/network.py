@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture import layers as records
-from nnopt.architecture.network import Architecture, PlacedLayer, penalized
+from nnopt.architecture.network import Architecture, PlacedLayer, penalized_shape
 from nnopt.backends import StepRecord
 from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.ops import Array, Op
@@ -55,7 +55,8 @@ class NumpyNetwork:
         self.dtype = np.dtype(config.backend.dtype)
         self._config = config
         shapes = architecture.parameter_shapes()
-        decayed = [x for x in shapes if penalized(x, config.regularizer.decay_all)]
+        decay_all = config.regularizer.decay_all
+        decayed = [x for x, shape in shapes.items() if penalized_shape(shape, decay_all)]
         exempt = [x for x in shapes if x not in decayed]
         size = sum(math.prod(shape) for shape in shapes.values())
         self.flat = zeros((size,), self.dtype)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnopt.architecture.network import Architecture, penalized
+from nnopt.architecture.network import Architecture, penalized_shape
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch import default_threads
 from nnopt.backends.pytorch.modules import Dropout, sequence
@@ -45,7 +45,9 @@ class TorchNetwork:
         named = dict(self.module.named_parameters())
         self._parameters = list(named.values())
         self._penalized: list[Tensor] = [
-            parameter for name, parameter in named.items() if penalized(name, regularizer.decay_all)
+            parameter
+            for parameter in named.values()
+            if penalized_shape(tuple(parameter.shape), regularizer.decay_all)
         ]
         self._regularizer = regularizer
         self._weight_decay = weight_decay(config)
