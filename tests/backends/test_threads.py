@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nnopt.backends.numpy_scratch.threads import ALONE, Workers
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers, pieces_of
 
 
 def blas_threads() -> set[int]:
@@ -72,6 +72,33 @@ def test_the_error_state_of_numpy_holds_in_every_thread():
     with np.errstate(over="ignore"):
         Workers(2).share(task, 2)
     assert states == ["ignore", "ignore"]
+
+
+def test_a_thread_has_its_own_space_and_gets_the_same_memory_again():
+    workers, meet = Workers(2), threading.Barrier(2, timeout=30)
+    first: dict[int, np.ndarray] = {}
+
+    def task(worker: int, piece: int) -> None:
+        meet.wait()
+        first[worker] = workers.space("a", (4, 5), np.float32)
+
+    workers.share(task, 2)
+    assert not np.shares_memory(first[0], first[1])
+    assert not np.shares_memory(first[0], workers.space("b", (4, 5), np.float32))
+    smaller = workers.space("a", (3,), np.float32)
+    assert np.shares_memory(first[0], smaller)
+    assert smaller.shape == (3,)
+    assert workers.space("a", (100, 100), np.float32).shape == (100, 100)
+    assert workers.space("a", (3,), np.float64).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
+)
+def test_pieces_are_equal_and_no_larger_than_allowed(count, largest, sizes):
+    pieces = pieces_of(count, largest)
+    assert sorted(x.stop - x.start for x in pieces) == sorted(sizes)
+    assert [i for x in pieces for i in range(x.start, x.stop)] == list(range(count))
 
 
 def test_alone_works_in_the_calling_thread():

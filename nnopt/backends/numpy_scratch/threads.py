@@ -10,12 +10,20 @@ for the cores.
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import LibController, ThreadpoolController
+
+from nnopt.backends.numpy_scratch.memory import empty
 
 
 class Workers:
@@ -24,6 +32,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
+        self._spaces = threading.local()
 
     def share(self, task: Callable[[int, int], None], pieces: int) -> None:
         """Call ``task(worker, piece)`` for every piece from 0 to ``pieces`` - 1, in any order.
@@ -65,9 +74,26 @@ class Workers:
         finally:
             _set_threads(blas, threads_before)
 
+    def space(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Working space of the calling thread: an uninitialized array that shares its memory with
+        every other of this name that the thread has asked for. Nothing in it outlasts a task."""
+        spaces: dict[tuple[str, Any], NDArray[Any]]
+        spaces = self._spaces.__dict__.setdefault("by_name_and_dtype", {})
+        key, size = (name, np.dtype(dtype)), math.prod(shape)
+        if key not in spaces or spaces[key].size < size:
+            spaces[key] = empty((size,), dtype)
+        return spaces[key][:size].reshape(shape)
+
 
 ALONE = Workers(1)
 """No threads but the calling one."""
+
+
+def pieces_of(count: int, largest: int) -> list[slice]:
+    """0 to ``count`` cut into equal pieces, as few as possible, of at most ``largest``."""
+    pieces = -(-count // largest)
+    bounds = [round(count * i / pieces) for i in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 @cache
