@@ -93,7 +93,8 @@ def main(arguments: list[str]) -> int:
 def check_gradients(config: Config, prepared: Prepared) -> list[Check]:
     """Compare the gradients of every parameter and of the input, on a small batch of the training
     data, with dropout masks held fixed."""
-    backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, shared_masks=False)
+    conv = config.backend.conv if isinstance(config.backend, NumpyConfig) else "auto"
+    backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, False, conv)
     config = replace(config, backend=backend)
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)

@@ -63,7 +63,11 @@ def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> l
             f"schedule.warmup = {config.schedule.warmup:g} epochs are {warmup} steps, longer than "
             f"the whole training of {length.steps} steps"
         )
-    norms = [x.name for x in architecture.walk() if isinstance(x.record, BatchNorm)]
+    norms = [  # those that have the batch alone to take a variance of
+        x.name
+        for x in architecture.walk()
+        if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
+    ]
     last = samples % size if config.last_batch == "keep" else 0
     if norms and (size == 1 or last == 1):
         mend = f"batch_size={size + 1}" if size == 1 else "last_batch=drop or another batch_size"

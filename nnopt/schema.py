@@ -105,11 +105,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NumpyConfig:
+    """``conv`` chooses how convolutions are computed; auto: by their shape."""
+
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
+    conv: Literal["auto", "naive", "im2col", "winograd"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,37 @@ class MlpConfig:
     name: Literal["mlp"]
     hidden: Annotated[tuple[int, ...], Range(minimum=1, maximum=1_000_000)]
     activation: Activation
+
+
+@dataclass(frozen=True)
+class ThreeLayerConvConfig:
+    """One convolution, one hidden dense layer."""
+
+    name: Literal["three_layer_conv"]
+    channels: Annotated[int, Range(minimum=1, maximum=100_000)]
+    kernel: Annotated[int, Range(minimum=1, maximum=1000)]
+    hidden: Annotated[int, Range(minimum=1, maximum=1_000_000)]
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class VggConfig:
+    """Blocks of 3x3 convolutions, one width each; ``hidden: 0`` leaves the dense layer out."""
+
+    name: Literal["vgg"]
+    widths: Annotated[tuple[int, ...], Range(minimum=1, maximum=100_000)]
+    convs: Annotated[int, Range(minimum=1, maximum=100)]
+    hidden: Annotated[int, Range(minimum=0, maximum=1_000_000)]
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class ResnetConfig:
+    """Residual networks for small images; ``width: null`` is the published one."""
+
+    name: Literal["resnet"]
+    depth: Literal[9, 18, 20]
+    width: Annotated[int | None, Range(minimum=1, maximum=100_000)]
 
 
 @dataclass(frozen=True)
@@ -163,7 +197,7 @@ class RegularizerConfig:
     l2: Annotated[float, Range(minimum=0)]
     weight_decay: Annotated[float | None, Range(minimum=0)]
     dropout: Annotated[float, Range(minimum=0, below=1)]
-    norm: Literal["none", "batch", "layer"]
+    norm: Literal["none", "batch", "layer", "group"]
     label_smoothing: Annotated[float, Range(minimum=0, below=1)]
     grad_clip: Annotated[float, Range(minimum=0)]
     decay_all: bool
@@ -294,7 +328,7 @@ class EarlyStoppingConfig:
 
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
 BackendVariant = NumpyConfig | TorchConfig
-ArchitectureVariant = MlpConfig | LayersConfig
+ArchitectureVariant = MlpConfig | ThreeLayerConvConfig | VggConfig | ResnetConfig | LayersConfig
 OptimizerVariant = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
 ScheduleVariant = (
     ConstantConfig
@@ -343,7 +377,13 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
         "csv": CsvConfig,
     },
     "backend": {"numpy": NumpyConfig, "torch": TorchConfig},
-    "architecture": {"mlp": MlpConfig, "layers": LayersConfig},
+    "architecture": {
+        "mlp": MlpConfig,
+        "three_layer_conv": ThreeLayerConvConfig,
+        "vgg": VggConfig,
+        "resnet": ResnetConfig,
+        "layers": LayersConfig,
+    },
     "optimizer": {
         "sgd": SgdConfig,
         "momentum": MomentumConfig,

@@ -26,6 +26,7 @@ from nnopt.schema import (
     CsvConfig,
     ImageConfig,
     LayersConfig,
+    MlpConfig,
     weight_decay,
 )
 
@@ -179,11 +180,12 @@ class _Reader:
         return self._read_plain(kinds, value, key, bounds, optional)
 
     def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str) -> Any:
-        if value in choices and isinstance(value, str):
+        if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
-        close = difflib.get_close_matches(str(value), choices, n=1)
+        names = [str(choice) for choice in choices]
+        close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
-        self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(choices)}")
+        self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(names)}")
         return None
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
@@ -279,6 +281,14 @@ def _layers(config: Config) -> Iterator[str]:
             )
 
 
+def _group_norm(config: Config) -> Iterator[str]:
+    if isinstance(config.architecture, MlpConfig) and config.regularizer.norm == "group":
+        yield (
+            "regularizer.norm = 'group' normalizes groups of an image's channels, which "
+            "architecture=mlp has not; set regularizer.norm=layer"
+        )
+
+
 def _optimizer(config: Config) -> Iterator[str]:
     optimizer, decay = config.optimizer, weight_decay(config)
     if optimizer.name == "nesterov" and optimizer.momentum == 0:
@@ -359,3 +369,4 @@ RULES: tuple[Rule, ...] = (
     _augmentation,
     _device,
 )
+    _group_norm,

@@ -57,7 +57,7 @@ def plain_config() -> Config:
             seed=0,
         ),
         data=schema.DataConfig(root="data", cache="data/cache", download=False),
-        backend=schema.NumpyConfig("numpy", "float32", "cpu", None, False),
+        backend=schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto"),
         architecture=schema.MlpConfig("mlp", hidden=(64,), activation="relu"),
         regularizer=schema.RegularizerConfig(
             l1=0.0,
@@ -87,8 +87,11 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
         if key == "optimizer" and isinstance(value, str):
             value = OPTIMIZER_DEFAULTS[value]
         elif key == "backend" and isinstance(value, str):
-            kind = schema.TorchConfig if value == "torch" else schema.NumpyConfig
-            value = kind(value, "float32", "cpu", None, False)  # type: ignore[arg-type]
+            value = (
+                schema.TorchConfig("torch", "float32", "cpu", None, False)
+                if value == "torch"
+                else schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
+            )
         elif inner:
             value = replace(getattr(config, group), **{inner: value})
         config = replace(config, **{group: value})

@@ -24,7 +24,7 @@ CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
     "ablation": 5,
-    "architecture": 2,
+    "architecture": 5,
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
@@ -150,15 +150,13 @@ def assert_builds(point: Point) -> None:
     x = rng.standard_normal((4, *shape)).astype(np.float32)
     y = rng.integers(0, classes, 4)
     for name in ("numpy", "torch"):
-        device = {"numpy": schema.NumpyConfig, "torch": schema.TorchConfig}[name](
-            name,
-            "float32",
-            "cpu",
-            None,
-            False,
+        backend = (
+            schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
+            if name == "numpy"
+            else schema.TorchConfig("torch", "float32", "cpu", None, False)
         )
         network = load_backend(name).build_network(
-            architecture, schema.Config(**{**vars(config), "backend": device})
+            architecture, schema.Config(**{**vars(config), "backend": backend})
         )
         network.load(arrays)
         if name == "torch":

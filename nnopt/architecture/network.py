@@ -10,25 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nnopt.architecture.layers import (
-    GELU,
-    LAYER_NAMES,
-    BatchNorm,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    ReLU,
-    Residual,
-    Sigmoid,
-    SiLU,
-    Tanh,
-)
+from nnopt.architecture.inference import Shape, infer, show
+from nnopt.architecture.layers import LAYER_NAMES, Layer, Residual
 from nnopt.errors import ConfigError
-
-Shape = tuple[int, ...]
 
 LARGEST_PARAMETERS = 2_000_000_000
 
@@ -40,7 +24,7 @@ class PlacedLayer:
     input_shape, output_shape: of one sample, without the batch axis.
     parameters: trained arrays, "weight" -> shape; statistics: "running_mean" -> shape.
     flops: forward, per sample; a multiplication and an addition count as two.
-    inner: the placed layers of a residual branch.
+    inner, shortcut: the placed layers of a residual layer's branch and of its shortcut.
     """
 
     name: str
@@ -51,11 +35,12 @@ class PlacedLayer:
     statistics: dict[str, Shape]
     flops: int
     inner: tuple[PlacedLayer, ...] = ()
+    shortcut: tuple[PlacedLayer, ...] = ()
 
     def walk(self) -> Iterator[PlacedLayer]:
         """This layer and those inside it, in the order of computation."""
         yield self
-        for layer in self.inner:
+        for layer in (*self.inner, *self.shortcut):
             yield from layer.walk()
 
 
@@ -92,8 +77,9 @@ class Architecture:
 
     @property
     def output_layer(self) -> PlacedLayer:
-        """The last dense layer: the one that gives the logits."""
-        return [layer for layer in self.walk() if isinstance(layer.record, Dense)][-1]
+        """The last layer with a weight of more than one axis, dense or convolutional: the one that
+        gives the logits."""
+        return [layer for layer in self.walk() if _multiplies(layer)][-1]
 
 
 def penalized_shape(shape: Shape, decay_all: bool) -> bool:
@@ -108,6 +94,10 @@ def penalized(name: str, decay_all: bool) -> bool:
     return decay_all or (key == "weight" and "_norm" not in layer.rpartition(".")[2])
 
 
+def _multiplies(layer: PlacedLayer) -> bool:
+    return len(layer.parameters.get("weight", ())) > 1
+
+
 def place(layers: Sequence[Layer], input_shape: Shape, classes: int) -> Architecture:
     """Infer every shape.
 
@@ -116,12 +106,12 @@ def place(layers: Sequence[Layer], input_shape: Shape, classes: int) -> Architec
     """
     counts: Counter[str] = Counter()
     placed = _place_all(layers, input_shape, classes, prefix="", counts=counts)
-    if not any(isinstance(layer.record, Dense) for x in placed for layer in x.walk()):
-        raise ConfigError("architecture.layers: needs at least one dense layer, has none")
+    if not any(_multiplies(layer) for x in placed for layer in x.walk()):
+        raise ConfigError("architecture.layers: needs at least one dense or conv2d layer, has none")
     last = placed[-1]
     if last.output_shape != (classes,):
         raise ConfigError(
-            f"architecture: the last layer, {last.name}, gives {_show(last.output_shape)} for each "
+            f"architecture: the last layer, {last.name}, gives {show(last.output_shape)} for each "
             f"sample, but the dataset has {classes} classes; end with {{dense: classes}}"
         )
     architecture = Architecture(input_shape, classes, placed)
@@ -148,52 +138,36 @@ def _place_all(
 
 
 def _place(record: Layer, name: str, shape: Shape, classes: int) -> PlacedLayer:
-    size = math.prod(shape)
-    output, flops = shape, 0
-    parameters: dict[str, Shape] = {}
-    statistics: dict[str, Shape] = {}
-    inner: tuple[PlacedLayer, ...] = ()
-    match record:
-        case Dense(units, bias):
-            _need_flat(name, shape)
-            units = classes if units == "classes" else units
-            output = (units,)
-            parameters = {"weight": (units, size)} | ({"bias": (units,)} if bias else {})
-            flops = 2 * units * size + (units if bias else 0)
-        case BatchNorm():
-            _need_flat(name, shape)
-            parameters = {"weight": shape, "bias": shape}
-            statistics = {"running_mean": shape, "running_var": shape}
-            flops = 4 * size
-        case LayerNorm():
-            _need_flat(name, shape)
-            parameters = {"weight": shape, "bias": shape}
-            flops = 8 * size
-        case Flatten():
-            output = (size,)
-        case Residual(layers):
-            inner = _place_all(layers, shape, classes, prefix=f"{name}.", counts=Counter())
-            if inner[-1].output_shape != shape:
-                raise ConfigError(
-                    f"layer {name}: its branch turns {_show(shape)} into "
-                    f"{_show(inner[-1].output_shape)}, so the two cannot be added; "
-                    f"end the branch with {{dense: {size}}}"
-                )
-            flops = sum(layer.flops for layer in inner) + size
-        case ReLU() | LeakyReLU() | Dropout():
-            flops = size
-        case Tanh() | Sigmoid() | SiLU() | GELU():
-            flops = 8 * size  # an exponential is counted as a handful of operations
-    return PlacedLayer(name, record, shape, output, parameters, statistics, flops, inner)
+    if isinstance(record, Residual):
+        return _place_residual(record, name, shape, classes)
+    found = infer(record, name, shape, classes)
+    return PlacedLayer(
+        name,
+        record,
+        shape,
+        found.output_shape,
+        found.parameters,
+        found.statistics,
+        found.flops,
+    )
 
 
-def _need_flat(name: str, shape: Shape) -> None:
-    if len(shape) != 1:
+def _place_residual(record: Residual, name: str, shape: Shape, classes: int) -> PlacedLayer:
+    """Both sides count their own layers: residual1.conv2d1 beside residual1.shortcut.conv2d1."""
+    inner, shortcut = (
+        _place_all(side, shape, classes, prefix=prefix, counts=Counter())
+        for side, prefix in ((record.layers, f"{name}."), (record.shortcut, f"{name}.shortcut."))
+    )
+    output, beside = inner[-1].output_shape, shortcut[-1].output_shape if shortcut else shape
+    if output != beside:
+        other = f" and its shortcut into {show(beside)}" if shortcut else ""
+        if len(output) == len(shape) == 1:
+            mend = f"end the branch with {{dense: {beside[0]}}}"
+        else:
+            mend = "keep the shape, or give it a shortcut of the same channels and strides"
         raise ConfigError(
-            f"layer {name}: takes flat samples (D,), but its input is {_show(shape)}; "
-            "put 'flatten' before it"
+            f"layer {name}: its branch turns {show(shape)} into {show(output)}{other}, so the two "
+            f"cannot be added; {mend}"
         )
-
-
-def _show(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+    flops = sum(layer.flops for layer in (*inner, *shortcut)) + math.prod(output)
+    return PlacedLayer(name, record, shape, output, {}, {}, flops, inner, shortcut)
