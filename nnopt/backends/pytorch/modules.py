@@ -1,7 +1,8 @@
-"""Layer records as ``torch.nn`` modules.
+"""Layer records as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
 
 A child is called what its record is called in the architecture, so that a module's ``state_dict``
-has the architecture's names: "dense1.weight", "residual1.batch_norm1.running_mean".
+has the architecture's names: "dense1.weight", "residual1.batch_norm1.running_mean",
+"residual1.shortcut.conv2d1.weight".
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ from nnopt.architecture.network import PlacedLayer
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
-WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
-    records.ReLU: nn.ReLU,
-    records.GELU: nn.GELU,  # exact unless told otherwise
-    records.Tanh: nn.Tanh,
-    records.Sigmoid: nn.Sigmoid,
-    records.SiLU: nn.SiLU,
-    records.Flatten: nn.Flatten,
-}
-
 
 class Residual(nn.Sequential):
-    """x + branch(x), the branch being the children one after another."""
+    """branch(x) + shortcut(x): the branch is the children one after another, but for the one named
+    "shortcut", without which the shortcut is x itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        branch: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return x + branch
+        branch, beside = x, x
+        for name, child in self.named_children():
+            if name == "shortcut":
+                beside = child(x)
+            else:
+                branch = child(branch)
+        return branch + beside
+
+
+class GlobalAvgPool(nn.Module):
+    """(N, C, H, W) to (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class DeviceMasks:
@@ -60,27 +65,46 @@ class DeviceMasks:
 
 
 class Dropout(nn.Module):
-    """x · keep · scale in training, x in evaluation. Whoever trains sets ``step`` before."""
+    """x · keep · scale in training, x in evaluation. Whoever trains sets ``step`` before.
 
-    def __init__(self, masks: KeepMasks | DeviceMasks) -> None:
+    axes: so many of the first axes are drawn for, and what lies behind them shares the outcome: 2
+    keeps or drops whole channels (N, C) of images. None is all axes.
+    """
+
+    def __init__(self, masks: KeepMasks | DeviceMasks, axes: int | None = None) -> None:
         super().__init__()
         self.step = 0
         self._masks = masks
+        self._axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        keep = torch.as_tensor(self._masks.draw(self.step, x.shape), device=x.device)
-        return x * keep.to(x.dtype).mul_(self._masks.scale)
+        shape = x.shape[: self._axes]
+        keep = torch.as_tensor(self._masks.draw(self.step, shape), device=x.device)
+        factor = keep.to(x.dtype).mul_(self._masks.scale)
+        return x * factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 
-def sequence(
-    layers: Iterable[PlacedLayer], config: Config, kind: type[nn.Sequential] = nn.Sequential
-) -> nn.Sequential:
+WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
+    records.ReLU: nn.ReLU,
+    records.GELU: nn.GELU,  # exact unless told otherwise
+    records.Tanh: nn.Tanh,
+    records.Sigmoid: nn.Sigmoid,
+    records.SiLU: nn.SiLU,
+    records.Flatten: nn.Flatten,
+    records.GlobalAvgPool: GlobalAvgPool,
+}
+
+
+def sequence(layers: Iterable[PlacedLayer], config: Config) -> nn.Sequential:
     """The layers one after another. Their parameters hold arbitrary numbers until they are loaded;
     PyTorch's own initialization, and its global generator, are not touched."""
-    children = OrderedDict((x.name.rpartition(".")[2], _module(x, config)) for x in layers)
-    return kind(children)
+    return nn.Sequential(_children(layers, config))
+
+
+def _children(layers: Iterable[PlacedLayer], config: Config) -> OrderedDict[str, nn.Module]:
+    return OrderedDict((x.name.rpartition(".")[2], _module(x, config)) for x in layers)
 
 
 def _module(layer: PlacedLayer, config: Config) -> nn.Module:
@@ -88,21 +112,64 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
     match layer.record:
         case records.Dense(_, bias):
             return nn.Linear(size, layer.output_shape[0], bias, device="meta")
-        case records.BatchNorm(momentum, epsilon):
-            norm = nn.BatchNorm1d(size, epsilon, momentum, device="meta")
-            norm.num_batches_tracked = None  # counts steps, which nothing here reads
-            return norm
-        case records.LayerNorm(epsilon):
-            return nn.LayerNorm(size, epsilon, device="meta")
+        case records.Conv2d(kernel=kernel, stride=stride, groups=groups, bias=bias) as conv:
+            channels = layer.output_shape[0]
+            return nn.Conv2d(
+                size,
+                channels,
+                kernel,
+                stride,
+                conv.pad,
+                groups=groups,
+                bias=bias,
+                device="meta",
+            )
+        case records.MaxPool2d() as pool:
+            return nn.MaxPool2d(pool.size, pool.step, pool.padding)
+        case records.AvgPool2d() as pool:
+            return nn.AvgPool2d(pool.size, pool.step, pool.padding)
+        case (
+            records.BatchNorm() | records.LayerNorm() | records.GroupNorm() | records.InstanceNorm()
+        ):
+            return _norm(layer)
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
-        case records.Dropout(0):
-            return nn.Identity()
-        case records.Dropout(rate):
-            if config.backend.shared_masks:
-                return Dropout(KeepMasks(config.seed, layer.name, rate))
-            device = torch.device(config.backend.device)
-            return Dropout(DeviceMasks(config.seed, layer.name, rate, device))
+        case records.Dropout(rate) | records.SpatialDropout(rate):
+            return _dropout(layer, rate, config)
         case records.Residual():
-            return sequence(layer.inner, config, Residual)
+            children = _children(layer.inner, config)
+            if layer.shortcut:
+                children["shortcut"] = sequence(layer.shortcut, config)
+            return Residual(children)
     return WITHOUT_OPTIONS[type(layer.record)]()
+
+
+def _norm(layer: PlacedLayer) -> nn.Module:
+    """PyTorch's own layer norm has a scale for each number of an image, its own instance norm none
+    at all unless told: both are here group norm, with one group or a group for each channel."""
+    is_image, size = len(layer.input_shape) == 3, layer.input_shape[0]
+    match layer.record:
+        case records.BatchNorm(momentum, epsilon):
+            kind = nn.BatchNorm2d if is_image else nn.BatchNorm1d
+            norm = kind(size, epsilon, momentum, device="meta")
+            norm.num_batches_tracked = None  # counts steps, which nothing here reads
+            return norm
+        case records.LayerNorm(epsilon) if not is_image:
+            return nn.LayerNorm(size, epsilon, device="meta")
+        case records.GroupNorm(groups, epsilon):
+            return nn.GroupNorm(groups, size, epsilon, device="meta")
+        case records.LayerNorm(epsilon):
+            return nn.GroupNorm(1, size, epsilon, device="meta")
+        case records.InstanceNorm(epsilon):
+            return nn.GroupNorm(size, size, epsilon, device="meta")
+    raise TypeError(f"{layer.name} is no normalization")
+
+
+def _dropout(layer: PlacedLayer, rate: float, config: Config) -> nn.Module:
+    if not rate:
+        return nn.Identity()
+    axes = 2 if isinstance(layer.record, records.SpatialDropout) else None
+    if config.backend.shared_masks:
+        return Dropout(KeepMasks(config.seed, layer.name, rate), axes)
+    device = torch.device(config.backend.device)
+    return Dropout(DeviceMasks(config.seed, layer.name, rate, device), axes)
