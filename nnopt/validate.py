@@ -362,6 +362,7 @@ def _device(config: Config) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     _name,
     _layers,
+    _group_norm,
     _optimizer,
     _length,
     _validation,
@@ -369,4 +370,3 @@ RULES: tuple[Rule, ...] = (
     _augmentation,
     _device,
 )
-    _group_norm,
