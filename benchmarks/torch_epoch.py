@@ -35,6 +35,7 @@ from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
 from nnopt.compose import compose_config
+from nnopt.data.batches import PLAIN
 from nnopt.data.dataset import Normalization, Part
 
 MEAN, DEVIATION = 0.1307 * 255, 0.3081 * 255
@@ -82,7 +83,7 @@ def ours(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -> E
 
     def epoch() -> Iterator[float]:
         nonlocal steps
-        for inputs, labels in loader.train_batches(rng.permutation(len(x)), batch, None):
+        for inputs, labels in loader.train_batches(rng.permutation(len(x)), batch, PLAIN):
             network.train_step(inputs, labels, LR, steps)
             steps += 1
             if steps % TURN == 0:

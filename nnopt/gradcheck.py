@@ -26,7 +26,7 @@ from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
 from nnopt.compose import compose_words
 from nnopt.console import note, print_table
-from nnopt.data.batches import epoch_order
+from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.errors import TrainingError
 from nnopt.prepare import Prepared, prepare
 from nnopt.random import generator
@@ -101,7 +101,7 @@ def check_gradients(config: Config, prepared: Prepared) -> list[Check]:
     network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
     order = epoch_order(config.seed, 1, len(dataset.train))[:SAMPLES]  # of all classes
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
-    inputs, labels = next(iter(loader.train_batches(order, len(order), None)))
+    inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
     x = Variable(inputs.copy(), wanted=True)
     # Biases start at zero and batch norm's scale at one; a general place tells more.
     shake = generator(config.seed, "gradcheck")

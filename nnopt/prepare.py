@@ -76,9 +76,14 @@ def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> l
             f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
         )
     augmentation = config.regularizer.augmentation
-    if not dataset.is_image and (augmentation.crop or augmentation.flip):
+    if not dataset.is_image and (augmentation.crop or augmentation.flip or augmentation.cutout):
         problems.append(
             f"regularizer.augmentation needs images, but the samples of {dataset.name} have the "
             f"shape {dataset.input_shape}"
+        )
+    if dataset.is_image and augmentation.cutout > (side := min(dataset.input_shape[1:])):
+        problems.append(
+            f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
+            f"{dataset.name}, whose shorter side has {side} pixels; set at most {side}"
         )
     return problems

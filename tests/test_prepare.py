@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +37,45 @@ def test_sizes_that_do_not_fit_name_both_numbers(
         prepare(make_config(**changes))
     (problem,) = caught.value.problems
     assert all(words in problem for words in expected), problem
+
+
+def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
+    """The same with ten rows of six numbers each, read as images of this shape or as features."""
+    lines = [f"{i % 2}," + ",".join(str(i + j) for j in range(6)) for i in range(10)]
+    (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
+    validation = schema.Validation("train", 0.2)
+    csv = schema.CsvConfig(
+        "csv", None, "none", validation, None, "six.csv", None, 0.2, "label", shape
+    )
+    return replace(config, dataset=csv, data=schema.DataConfig(str(folder), str(folder), False))
+
+
+def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> None:
+    def chosen(cutout: int) -> Config:
+        augmentation = schema.AugmentationConfig(0, False, cutout, 0.0)
+        changed = make_config(**{"regularizer.augmentation": augmentation})
+        return pictures(changed, tmp_path, (1, 2, 3))
+
+    prepare(chosen(2))
+    with pytest.raises(ConfigError, match=r"cutout = 3 .* 2 pixels; set at most 2"):
+        prepare(chosen(3))
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        schema.AugmentationConfig(1, False, 0, 0.0),
+        schema.AugmentationConfig(0, True, 0, 0.0),
+        schema.AugmentationConfig(0, False, 1, 0.0),
+    ],
+    ids=str,
+)
+def test_features_cannot_be_moved_or_hidden_but_mixed(
+    make_config: MakeConfig, tmp_path: Path, augmentation: schema.AugmentationConfig
+) -> None:
+    config = make_config(**{"regularizer.augmentation": augmentation})
+    with pytest.raises(ConfigError, match=r"needs images, .* shape \(6,\)"):
+        prepare(pictures(config, tmp_path, None))
+    mixup = schema.AugmentationConfig(0, False, 0, 0.4)
+    config = make_config(**{"regularizer.augmentation": mixup})
+    prepare(pictures(config, tmp_path, None))

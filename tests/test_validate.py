@@ -106,6 +106,9 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     (MNIST, "regularizer.augmentation.crop", -1, "needs to be at least 0 and at most 64"),
     (MNIST, "regularizer.augmentation.crop", 1.5, "needs a whole number"),
     (MNIST, "regularizer.augmentation.flip", "maybe", "needs true or false"),
+    (MNIST, "regularizer.augmentation.cutout", -1, "needs to be at least 0 and at most 1024"),
+    (MNIST, "regularizer.augmentation.mixup", -0.1, "needs to be at least 0 and at most 1000"),
+    (MNIST, "regularizer.augmentation.mixup", math.inf, "needs a finite number"),
     ({}, "schedule.warmup", -1, "needs to be at least 0"),
     ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
     ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
@@ -306,6 +309,18 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"loss": "hinge", "regularizer.label_smoothing": 0.1},
         ["regularizer.label_smoothing = 0.1", "loss = 'hinge'"],
+    ),
+    (
+        {"loss": "hinge", "regularizer.augmentation.mixup": 0.2},
+        ["regularizer.augmentation.mixup = 0.2", "loss = 'hinge'"],
+    ),
+    (
+        {"batch_size": 1, "regularizer.augmentation.mixup": 0.2},
+        ["regularizer.augmentation.mixup = 0.2", "batch_size above 1"],
+    ),
+    (
+        {"regularizer.augmentation.cutout": 2},
+        ["regularizer.augmentation.cutout", "dataset.name = 'spiral'"],
     ),
     (
         {"regularizer.augmentation.crop": 2},

@@ -1,7 +1,8 @@
 """The border between the training loop and a backend: a network, and a loader of its batches.
 
 The loop knows these methods and nothing else of a backend. Arrays cross it in PyTorch's layouts:
-weights (out, in), inputs (N, D) or (N, C, H, W), labels (N,), logits (N, K).
+weights (out, in), inputs (N, D) or (N, C, H, W), logits (N, K), labels (N,), or (N, K) where they
+are mixed: the share of each class, in the backend's number type.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture
-from nnopt.data.batches import Crops
+from nnopt.data.batches import Augmentation
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
@@ -28,7 +29,8 @@ class StepRecord:
     hundred steps), so that Python need not wait for a device at every step.
 
     losses: (steps,) mean loss of each batch, without penalties.
-    correct: samples classified rightly, in training mode; count: samples seen.
+    correct: samples classified rightly, in training mode, the largest share of a mixed label being
+    the right class; count: samples seen.
     gradient_norm: L2 norm of the whole gradient, penalties included, before clipping, of the last
     of these steps.
     """
@@ -43,10 +45,10 @@ class Loader(Protocol):
     """Batches of one part of a dataset, gathered, augmented and normalized on the device."""
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
+        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        """Inputs (N, ...) and labels (N,) in the order given: positions 0..len(part)-1. The inputs
-        are valid until the next batch is asked for."""
+        """Inputs (N, ...) and labels (N,), or (N, K) if ``augmentation`` mixes, in the order given:
+        positions 0..len(part)-1. The inputs are valid until the next batch is asked for."""
         ...
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:

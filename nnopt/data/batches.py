@@ -1,5 +1,5 @@
-"""Which samples make a batch, and how its images are moved: index arithmetic, the same for both
-backends, so that each sees the same batches, crops and flips.
+"""Which samples make a batch, how its images are moved and hidden, and how samples are mixed: index
+arithmetic, the same for both backends, so that each sees the same batches to the bit.
 
 Every draw is a function of (seed, epoch) alone: a resumed run repeats no draw and skips none.
 """
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.data.dataset import Dataset
 from nnopt.random import generator
+from nnopt.schema import Config
 
 Indices = NDArray[np.int64]
 
@@ -27,6 +29,65 @@ class Crops:
     top: Indices
     left: Indices
     flip: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Squares:
+    """The square of each training image that is hidden (cutout; DeVries and Taylor 2017).
+
+    row, column: (N,) int64, the centre, anywhere in the image; side: in pixels.
+    """
+
+    row: Indices
+    column: Indices
+    side: int
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How the samples of each batch are mixed with each other (mixup; Zhang et al. 2018):
+
+        x ← λ x + (1 - λ) x[partner],    t ← λ t + (1 - λ) t[partner],    t: labels as one-hot rows
+
+    weight λ: (batches,) float64 in 0..1, a multiple of 2⁻²⁴, so that λ and 1 - λ are exact in
+    float32 too; partner: (N,) int64, positions within the batch; classes: K, the length of t.
+    """
+
+    weight: NDArray[np.float64]
+    partner: Indices
+    classes: int
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to the training samples of one epoch, in this order; None is nothing. Entry i of
+    each belongs to the i-th sample in the epoch's order."""
+
+    crops: Crops | None = None
+    squares: Squares | None = None
+    mixing: Mixing | None = None
+
+
+PLAIN = Augmentation()
+"""Samples and labels as they are."""
+
+
+def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:
+    """Draw what the configuration asks for, for ``count`` samples in the order of this epoch."""
+    seed, chosen = config.seed, config.regularizer.augmentation
+    squares = None
+    if chosen.cutout:
+        height, width = dataset.input_shape[1:]
+        squares = draw_squares(seed, epoch, count, chosen.cutout, height, width)
+    mixing = None
+    if chosen.mixup:
+        classes = len(dataset.classes)
+        mixing = draw_mixing(seed, epoch, count, config.batch_size, chosen.mixup, classes)
+    return Augmentation(
+        draw_crops(seed, epoch, count, chosen.crop, chosen.flip),
+        squares,
+        mixing,
+    )
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:
@@ -64,3 +125,37 @@ def crop_indices(
     columns = np.where(flip[:, None], across[::-1], across) + left[:, None]
     rows = top[:, None] + np.arange(height)
     return rows[:, :, None], columns[:, None, :]
+
+
+def draw_squares(seed: int, epoch: int, count: int, side: int, height: int, width: int) -> Squares:
+    """Draw an epoch's hidden squares: the centre is any pixel of the image, each as likely."""
+    random = generator(seed, "cutout", epoch)
+    return Squares(random.integers(0, height, count), random.integers(0, width, count), side)
+
+
+def hidden_pixels(
+    row: Indices, column: Indices, side: int, height: int, width: int
+) -> NDArray[np.bool_]:
+    """True (n, 1, H, W) inside of the squares: side x side pixels, less what sticks out.
+
+    row, column: (n,), entries of ``Squares``. Of an even side, one pixel more lies above and left
+    of the centre than below and right of it.
+    """
+    down = np.arange(height) - (row - side // 2)[:, None]
+    across = np.arange(width) - (column - side // 2)[:, None]
+    rows, columns = (down >= 0) & (down < side), (across >= 0) & (across < side)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def draw_mixing(
+    seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
+) -> Mixing:
+    """Draw an epoch's partners, a permutation of each batch, and one λ from Beta(α, α) a batch.
+
+    Another α does not change the partners.
+    """
+    random = generator(seed, "mixup", epoch)
+    starts = range(0, count, batch_size)
+    partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
+    weight = np.round(random.beta(alpha, alpha, len(starts)) * 2**24) / 2**24
+    return Mixing(weight, partner, classes)

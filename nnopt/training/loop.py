@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import penalized
-from nnopt.backends import Loader, Network, StepRecord
-from nnopt.data.batches import draw_crops, epoch_order
+from nnopt.backends import DeviceArray, Loader, Network, StepRecord
+from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import penalty
@@ -130,14 +130,13 @@ class Loop:
                     return True
         return False
 
-    def _batches(self, epoch: int) -> Iterator[tuple[object, NDArray[np.int64]]]:
+    def _batches(self, epoch: int) -> Iterator[tuple[DeviceArray, DeviceArray]]:
         config, samples = self._config, len(self._dataset.train)
         order = epoch_order(config.seed, epoch, samples)
         if config.last_batch == "drop":
             order = order[: samples - samples % config.batch_size]
-        augmentation = config.regularizer.augmentation
-        crops = draw_crops(config.seed, epoch, len(order), augmentation.crop, augmentation.flip)
-        return self._train_loader.train_batches(order, config.batch_size, crops)
+        augmentation = draw_augmentation(config, self._dataset, epoch, len(order))
+        return self._train_loader.train_batches(order, config.batch_size, augmentation)
 
     def _finish_epoch(self, epoch: int, started: float) -> EpochRow | None:
         """The epoch's row of metrics, or None if training has diverged."""

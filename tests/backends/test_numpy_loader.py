@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends.numpy_scratch import loader as loader_file
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
-from nnopt.data.batches import Crops
+from nnopt.data.batches import PLAIN, Augmentation, Crops
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import AugmentationConfig, Config
 
@@ -37,7 +37,7 @@ def test_batches_are_the_rows_in_order_normalized(make_config: MakeConfig, dtype
     loader = NumpyLoader(part, norm, make_config(**{"backend.dtype": dtype}))
     order = np.array([6, 0, 3, 2, 5, 1, 4])
     inputs, labels = [], []
-    for x, y in loader.train_batches(order, 3, None):
+    for x, y in loader.train_batches(order, 3, PLAIN):
         assert x.dtype == dtype
         inputs.append(x.copy())
         labels.append(y)
@@ -82,7 +82,7 @@ def test_crops_and_flips_are_those_asked_for(make_config: MakeConfig) -> None:
     crops = Crops(rng.integers(0, 5, n), rng.integers(0, 5, n), rng.random(n) < 0.5)
     loader = NumpyLoader(part, Normalization(np.ones(2), np.zeros(2)), config)
     order = np.arange(n)[::-1].copy()
-    batches = [x.copy() for x, _ in loader.train_batches(order, 3, crops)]
+    batches = [x.copy() for x, _ in loader.train_batches(order, 3, Augmentation(crops))]
     for position, image in enumerate(np.concatenate(batches)):
         source = np.pad(part.inputs[ROWS[order[position]]], ((0, 0), (crop, crop), (crop, crop)))
         top, left = crops.top[position], crops.left[position]
@@ -95,7 +95,7 @@ def test_crops_and_flips_are_those_asked_for(make_config: MakeConfig) -> None:
 def test_arrays_are_reused(make_config: MakeConfig) -> None:
     loader = NumpyLoader(image_part(), scaling(2), make_config())
     order = np.arange(len(ROWS))
-    first = [id(x) for x, _ in loader.train_batches(order, 3, None)]
-    again = [id(x) for x, _ in loader.train_batches(order, 3, None)]
+    first = [id(x) for x, _ in loader.train_batches(order, 3, PLAIN)]
+    again = [id(x) for x, _ in loader.train_batches(order, 3, PLAIN)]
     assert first == again
     assert first[0] == first[1] != first[2]

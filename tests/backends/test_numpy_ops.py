@@ -62,6 +62,11 @@ def labelled(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
     return lambda rng, n, d: {"labels": rng.integers(0, d, n), **options}
 
 
+def mixed(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
+    """Labels as mixtures of all classes."""
+    return lambda rng, n, d: {"labels": rng.dirichlet(np.ones(d), n), **options}
+
+
 def normalizing(epsilon: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
     return lambda rng, n, d: {"epsilon": epsilon}
 
@@ -94,6 +99,10 @@ CASES = {
     "cross entropy": Case(CROSS_ENTROPY, options=labelled()),
     "cross entropy, smoothing 0.1": Case(CROSS_ENTROPY, options=labelled(label_smoothing=0.1)),
     "cross entropy, smoothing 0.9": Case(CROSS_ENTROPY, options=labelled(label_smoothing=0.9)),
+    "cross entropy, mixture": Case(CROSS_ENTROPY, options=mixed()),
+    "cross entropy, mixture, smoothing 0.3": Case(
+        CROSS_ENTROPY, options=mixed(label_smoothing=0.3)
+    ),
     "hinge": Case(HINGE, options=labelled(), values=off_margin),
     "flatten": Case(FLATTEN, lambda n, d: [(n, 2, d, 3)]),
     "add": Case(ADD, lambda n, d: [(n, d), (n, d)]),
@@ -289,6 +298,27 @@ def test_losses_of_extreme_logits_have_their_values() -> None:
     z, labels = np.array([[-1e4, 1e4]]), np.zeros(1, np.int64)
     assert CROSS_ENTROPY.forward(z, labels=labels)[0] == 2e4
     assert HINGE.forward(z, labels=labels)[0] == 2e4 + 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_one_hot_mixtures_are_labels(smoothing: float) -> None:
+    rng = np.random.default_rng(7)
+    z, labels, g = rng.standard_normal((9, 4)), rng.integers(0, 4, 9), np.float64(1.0)
+    found = []
+    for y in (labels, np.eye(4)[labels]):
+        loss, saved = CROSS_ENTROPY.forward(z, labels=y, label_smoothing=smoothing)
+        found.append((loss, *backward(CROSS_ENTROPY, g, saved)))
+    assert_allclose(found[1][0], found[0][0], rtol=1e-13)
+    assert_allclose(found[1][1], found[0][1], rtol=1e-13, atol=1e-16)
+
+
+def test_losses_of_extreme_logits_and_mixtures_are_finite() -> None:
+    z = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 1e4]], np.float32)
+    with np.errstate(**LOUD):  # type: ignore[arg-type]
+        loss, saved = CROSS_ENTROPY.forward(z, labels=np.array([[0.5, 0.5, 0], [1, 0, 0]]))
+        (d_logits,) = backward(CROSS_ENTROPY, np.ones_like(loss), saved)
+    assert_allclose(loss, (0.5 * 2e4 + 2e4 + np.log(2)) / 2, rtol=1e-6)
+    assert np.isfinite(d_logits).all()
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])

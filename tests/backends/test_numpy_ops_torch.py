@@ -22,6 +22,7 @@ from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
 
 N, D, UNITS = 7, 5, 3
 LABELS = np.array([0, 4, 2, 2, 1, 3, 0])
+MIXTURES = np.random.default_rng(2).dirichlet(np.ones(D), N)
 KEEP = np.random.default_rng(0).random((N, D)) < 0.5
 
 Case = tuple[Op, list[tuple[int, ...]], dict[str, Any], Callable[..., Tensor]]
@@ -65,6 +66,18 @@ CASES: dict[str, Case] = {
         {"labels": LABELS, "label_smoothing": 0.2},
         lambda z: F.cross_entropy(z, torch.tensor(LABELS), label_smoothing=0.2),
     ),
+    "cross entropy, mixture": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": MIXTURES},
+        lambda z: F.cross_entropy(z, torch.tensor(MIXTURES)),
+    ),
+    "cross entropy, mixture, smoothing": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": MIXTURES, "label_smoothing": 0.2},
+        lambda z: F.cross_entropy(z, torch.tensor(MIXTURES), label_smoothing=0.2),
+    ),
     "hinge": (
         HINGE,
         [(N, D)],
@@ -80,6 +93,7 @@ CASES: dict[str, Case] = {
 @pytest.mark.parametrize("name", CASES)
 def test_forward_and_backward_are_those_of_torch(name: str, zeros: bool) -> None:
     op, shapes, options, reference = CASES[name]
+    rtol = 1e-12 if op is CROSS_ENTROPY else 1e-10
     rng = np.random.default_rng(1)
     inputs = [rng.standard_normal(shape) for shape in shapes]
     if zeros:  # where a ReLU has its kink
@@ -87,10 +101,10 @@ def test_forward_and_backward_are_those_of_torch(name: str, zeros: bool) -> None
     tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
     expected = reference(*tensors)
     y, saved = op.forward(*inputs, **options)
-    assert_allclose(y, expected.detach().numpy(), rtol=1e-10, atol=1e-13)
+    assert_allclose(y, expected.detach().numpy(), rtol=rtol, atol=1e-13)
     g = rng.standard_normal(np.shape(y))
     ours = op.backward(np.array(g), saved, (True,) * len(inputs))
     theirs = torch.autograd.grad(expected, tensors, torch.tensor(g))
     for by_hand, by_torch in zip(ours, theirs, strict=True):
         assert by_hand is not None
-        assert_allclose(by_hand, by_torch.numpy(), rtol=1e-10, atol=1e-12)
+        assert_allclose(by_hand, by_torch.numpy(), rtol=rtol, atol=1e-12)

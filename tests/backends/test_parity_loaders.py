@@ -1,53 +1,159 @@
-"""Both loaders give the same bits, crops included, of images and of features."""
+"""Both loaders give the same bits, augmentation included, of images and of features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
-from nnopt.backends import load_backend
-from nnopt.data.batches import draw_crops, epoch_order
-from nnopt.data.dataset import Normalization, Part
+from nnopt.backends import Loader, load_backend
+from nnopt.backends.pytorch import loader as torch_loader_file
+from nnopt.data.batches import Augmentation, draw_augmentation, epoch_order, hidden_pixels
+from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.schema import AugmentationConfig, Config
 
+MakeConfig = Callable[..., Config]
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    ("crop", "flip", "shape"),
-    [(0, False, (3, 6, 5)), (2, True, (3, 6, 5)), (1, False, (1, 4, 4)), (0, False, (3,))],
-)
-def test_same_batches(
-    make_config: Callable[..., Config], dtype: str, crop: int, flip: bool, shape: tuple[int, ...]
-) -> None:
+COUNT, BATCH = 31, 8
+OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0)
+
+
+def make_dataset(shape: tuple[int, ...]) -> Dataset:
     rng = np.random.default_rng(0)
     if len(shape) == 1:
         inputs = rng.standard_normal((50, *shape)).astype(np.float32)
     else:
         inputs = rng.integers(0, 256, (50, *shape), dtype=np.uint8)
-    part = Part(inputs, rng.integers(0, 4, 50), np.sort(rng.permutation(50)[:31]))
+    part = Part(inputs, rng.integers(0, 4, 50), np.sort(rng.permutation(50)[:COUNT]))
     scaling = Normalization(rng.random(shape[0]), rng.standard_normal(shape[0]))
-    order, crops = epoch_order(0, 1, 31), draw_crops(0, 1, 31, crop, flip)
+    return Dataset("test", tuple("abcd"), part, None, part, scaling, {})
+
+
+def make_loader(
+    make_config: MakeConfig, backend: str, dataset: Dataset, dtype: str = "float64", crop: int = 0
+) -> Loader:
     changes = {
         "backend.dtype": dtype,
-        "regularizer.augmentation": AugmentationConfig(crop, flip, 0, 0.0),
+        "regularizer.augmentation": AugmentationConfig(crop, False, 0, 0.0),
     }
+    config = make_config(backend=backend, **changes)
+    return load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
+
+
+def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and labels of an epoch. NumPy's inputs are overwritten by the next batch."""
+    batches = [
+        (np.asarray(x).copy(), np.asarray(y))
+        for x, y in loader.train_batches(epoch_order(0, 1, COUNT), BATCH, augmentation)
+    ]
+    assert [len(y) for _, y in batches] == [8, 8, 8, 7]
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("chunk_bytes", [1, 2**20], ids=["batch by batch", "in one chunk"])
+@pytest.mark.parametrize(
+    ("chosen", "shape"),
+    [
+        (OFF, (3, 6, 5)),
+        (AugmentationConfig(2, True, 0, 0.0), (3, 6, 5)),
+        (AugmentationConfig(1, False, 0, 0.0), (1, 4, 4)),
+        (AugmentationConfig(0, False, 3, 0.0), (3, 6, 5)),
+        (AugmentationConfig(0, False, 0, 0.4), (3, 6, 5)),
+        (AugmentationConfig(2, True, 4, 1.0), (3, 6, 5)),
+        (OFF, (3,)),
+        (AugmentationConfig(0, False, 0, 0.4), (3,)),
+    ],
+    ids=str,
+)
+def test_same_batches(
+    make_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    chunk_bytes: int,
+    chosen: AugmentationConfig,
+    shape: tuple[int, ...],
+) -> None:
+    monkeypatch.setattr(torch_loader_file, "CPU_CHUNK_BYTES", chunk_bytes)
+    dataset = make_dataset(shape)
+    config = make_config(batch_size=BATCH, **{"regularizer.augmentation": chosen})
+    augmentation = draw_augmentation(config, dataset, 1, COUNT)
     loader, torch_loader = (
-        load_backend(name).build_loader(part, scaling, make_config(backend=name, **changes))
-        for name in ("numpy", "torch")
+        make_loader(make_config, name, dataset, dtype, chosen.crop) for name in ("numpy", "torch")
     )
-    batches = zip(
-        loader.train_batches(order, 8, crops),
-        torch_loader.train_batches(order, 8, crops),
-        strict=True,
-    )
-    for (x, y), (torch_x, torch_y) in batches:
-        assert x.dtype == torch_x.numpy().dtype == dtype
-        assert_array_equal(torch_x, x)
-        assert_array_equal(torch_y, y)
-    # Each backend chooses the size of these batches; NumPy's are overwritten by the next one.
+    x, y = whole_epoch(loader, augmentation)
+    torch_x, torch_y = whole_epoch(torch_loader, augmentation)
+    assert x.dtype == torch_x.dtype == dtype
+    assert y.dtype == torch_y.dtype == (dtype if chosen.mixup else np.int64)
+    assert_array_equal(torch_x, x)
+    assert_array_equal(torch_y, y)
+    # Each backend chooses the size of these batches.
     evaluation = np.concatenate([x.copy() for x in loader.evaluation_batches()])
     assert_array_equal(torch.cat(list(torch_loader.evaluation_batches())), evaluation)
+
+
+def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentation:
+    values = {"crop": 0, "flip": False, "cutout": 0, "mixup": 0.0} | chosen
+    augmentation = AugmentationConfig(**values)
+    config = make_config(batch_size=BATCH, **{"regularizer.augmentation": augmentation})
+    return draw_augmentation(config, dataset, 1, COUNT)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_cutout_hides_a_square_and_nothing_else(
+    make_config: MakeConfig, backend: str, side: int
+) -> None:
+    dataset = make_dataset((3, 6, 5))
+    loader = make_loader(make_config, backend, dataset)
+    plain, _ = whole_epoch(loader, Augmentation())
+    augmentation = drawn(make_config, dataset, cutout=side)
+    squares = augmentation.squares
+    assert squares is not None
+    found, _ = whole_epoch(loader, augmentation)
+    for image, original, row, column in zip(found, plain, squares.row, squares.column, strict=True):
+        top, left = row - side // 2, column - side // 2
+        expected = original.copy()
+        expected[:, max(top, 0) : top + side, max(left, 0) : left + side] = 0
+        assert_array_equal(image, expected)
+    hidden = hidden_pixels(squares.row, squares.column, side, 6, 5)
+    assert ((found == 0) == hidden).all()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("shape", [(3, 6, 5), (3,)])
+def test_mixup_is_its_formula(
+    make_config: MakeConfig, backend: str, shape: tuple[int, ...]
+) -> None:
+    dataset = make_dataset(shape)
+    loader = make_loader(make_config, backend, dataset)
+    plain, labels = whole_epoch(loader, Augmentation())
+    augmentation = drawn(make_config, dataset, mixup=1.0)
+    mixing = augmentation.mixing
+    assert mixing is not None
+    found, targets = whole_epoch(loader, augmentation)
+    assert targets.shape == (COUNT, 4)
+    assert_array_equal(targets.sum(axis=1), 1)
+    for i in range(COUNT):
+        weight = mixing.weight[i // BATCH]
+        j = i // BATCH * BATCH + mixing.partner[i]
+        assert_allclose(found[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
+        expected = weight * np.eye(4)[labels[i]] + (1 - weight) * np.eye(4)[labels[j]]
+        assert_array_equal(targets[i], expected)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_augmentation_leaves_the_data_as_they_were(make_config: MakeConfig, backend: str) -> None:
+    for shape in ((3, 6, 5), (3,)):
+        dataset = make_dataset(shape)
+        before = dataset.train.inputs.copy()
+        loader = make_loader(make_config, backend, dataset)
+        plain = whole_epoch(loader, Augmentation())
+        chosen = {"mixup": 0.4} if len(shape) == 1 else {"cutout": 3, "mixup": 0.4, "flip": True}
+        whole_epoch(loader, drawn(make_config, dataset, **chosen))
+        assert_array_equal(dataset.train.inputs, before)
+        assert_array_equal(whole_epoch(loader, Augmentation())[0], plain[0])

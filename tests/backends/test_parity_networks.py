@@ -121,6 +121,16 @@ def test_loss_penalty_and_clipping(make_network: MakeNetwork, batches: Batches, 
         assert_equal_after(make_network, batches, layers, steps, 0.1, TIGHT, **options)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_labels(make_network: MakeNetwork, batches: Batches, smoothing: float) -> None:
+    """As mixup makes them; the accuracy counts the larger share."""
+    rng = np.random.default_rng(0)
+    mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
+    layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
+    options = {"regularizer.label_smoothing": smoothing}
+    assert_equal_after(make_network, mixed, layers, 20, 0.1, TIGHT, **options)
+
+
 @pytest.mark.parametrize("optimizer", VARIANTS["optimizer"])
 @pytest.mark.parametrize("decay", [None, 0.02])
 def test_optimizer(

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt.backends.pytorch import build_loader
 from nnopt.backends.pytorch import loader as loader_file
 from nnopt.backends.pytorch.loader import TorchLoader
-from nnopt.data.batches import Crops, draw_crops
+from nnopt.data.batches import PLAIN, Augmentation, Crops, draw_crops
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import AugmentationConfig, Config
 
@@ -53,7 +53,7 @@ def test_batches_follow_the_order(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader_file, "CPU_CHUNK_BYTES", chunk_bytes)
         loader = float64_loader(make_config, part)
-    batches = list(loader.train_batches(order, batch, None))
+    batches = list(loader.train_batches(order, batch, PLAIN))
     assert [len(y) for _, y in batches[:-1]] == [batch] * (len(batches) - 1)
     assert_array_equal(torch.cat([x for x, _ in batches]), normalized(part.inputs[2 * order + 1]))
     assert_array_equal(torch.cat([y for _, y in batches]), part.labels[2 * order + 1])
@@ -77,7 +77,7 @@ def test_features_are_scaled_per_column_and_left_as_they_were(make_config: MakeC
     part = Part(inputs, np.zeros(9, np.int64), np.arange(9))
     for dtype in ("float32", "float64"):
         loader = float64_loader(make_config, part, **{"backend.dtype": dtype})
-        (x, _), *_ = loader.train_batches(np.arange(9), 9, None)
+        (x, _), *_ = loader.train_batches(np.arange(9), 9, PLAIN)
         (again,) = loader.evaluation_batches()
         assert x.dtype == getattr(torch, dtype)
         assert_allclose(x, normalized(kept), rtol=1e-6)
@@ -125,7 +125,7 @@ def test_crops(
     loader = float64_loader(
         make_config, part, **{"regularizer.augmentation": AugmentationConfig(pad, flip, 0, 0.0)}
     )
-    found = torch.cat([x for x, _ in loader.train_batches(order, 4, crops)])
+    found = torch.cat([x for x, _ in loader.train_batches(order, 4, Augmentation(crops))])
     moves = zip(crops.top, crops.left, crops.flip, strict=True)
     raw = [
         cut_out(part.inputs[part.rows[k]], top, left, mirrored, pad)

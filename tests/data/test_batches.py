@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnopt.data.batches import crop_indices, draw_crops, epoch_order
+from nnopt.data.batches import (
+    Augmentation,
+    crop_indices,
+    draw_augmentation,
+    draw_crops,
+    draw_mixing,
+    draw_squares,
+    epoch_order,
+    hidden_pixels,
+)
+from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.schema import AugmentationConfig, Config
 
 
 @given(count=st.integers(1, 200), seed=st.integers(0, 5), epoch=st.integers(0, 5))
@@ -101,3 +114,96 @@ def test_without_padding_crops_change_nothing(count: int) -> None:
     assert crops is not None
     assert not crops.top.any()
     assert not crops.left.any()
+
+
+@given(
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    side=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_hidden_pixels_agree_with_loops(height: int, width: int, side: int, seed: int) -> None:
+    squares = draw_squares(seed, 0, 5, side, height, width)
+    hidden = hidden_pixels(squares.row, squares.column, side, height, width)
+    assert hidden.shape == (5, 1, height, width)
+    for n in range(5):
+        top, left = squares.row[n] - side // 2, squares.column[n] - side // 2
+        for h in range(height):
+            for w in range(width):
+                inside = top <= h < top + side and left <= w < left + side
+                assert hidden[n, 0, h, w] == inside
+        assert hidden[n, 0, squares.row[n], squares.column[n]]
+
+
+def test_squares_are_centred_anywhere() -> None:
+    squares = draw_squares(0, 0, 10_000, 2, 3, 4)
+    where, times = np.unique(squares.row * 4 + squares.column, return_counts=True)
+    assert list(where) == list(range(12))
+    assert times.min() > 700
+    other = draw_squares(0, 1, 10_000, 2, 3, 4)
+    assert not np.array_equal(squares.row, other.row)
+
+
+@given(
+    count=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    alpha=st.sampled_from([1e-300, 1e-3, 0.2, 1.0, 8.0, 1000.0]),
+    seed=st.integers(0, 1000),
+)
+def test_mixing_permutes_each_batch_and_its_weights_sum_to_one(
+    count: int, batch_size: int, alpha: float, seed: int
+) -> None:
+    mixing = draw_mixing(seed, 3, count, batch_size, alpha, classes=4)
+    assert len(mixing.weight) == -(-count // batch_size)
+    for start in range(0, count, batch_size):
+        partner = mixing.partner[start : start + batch_size]
+        assert sorted(partner) == list(range(len(partner)))
+    assert (mixing.weight >= 0).all()
+    assert (mixing.weight <= 1).all()
+    for dtype in (np.float32, np.float64):  # both exact
+        weight, other = mixing.weight.astype(dtype), (1 - mixing.weight).astype(dtype)
+        assert (weight == mixing.weight).all()
+        assert (weight + other == 1).all()
+    again = draw_mixing(seed, 3, count, batch_size, alpha, classes=4)
+    assert np.array_equal(mixing.weight, again.weight)
+    assert np.array_equal(mixing.partner, again.partner)
+
+
+def test_mixing_weights_have_the_beta_distribution() -> None:
+    for alpha in (0.2, 1.0, 5.0):
+        weight = draw_mixing(0, 0, 20_000, 1, alpha, classes=2).weight
+        assert abs(weight.mean() - 0.5) < 0.01
+        assert weight.var() == pytest.approx(1 / (8 * alpha + 4), rel=0.03)
+
+
+def test_another_alpha_leaves_the_partners() -> None:
+    first, second = (draw_mixing(0, 0, 50, 8, alpha, classes=2) for alpha in (0.2, 2.0))
+    assert np.array_equal(first.partner, second.partner)
+    assert not np.array_equal(first.weight, second.weight)
+    assert not np.array_equal(first.partner, draw_mixing(0, 1, 50, 8, 0.2, classes=2).partner)
+
+
+def images() -> Dataset:
+    part = Part(np.zeros((30, 1, 6, 5), np.uint8), np.zeros(30, np.int64), np.arange(30))
+    return Dataset("test", ("a", "b", "c"), part, None, part, Normalization(*np.ones((2, 1))), {})
+
+
+def test_nothing_is_drawn_unless_asked_for(make_config: Callable[..., Config]) -> None:
+    assert draw_augmentation(make_config(), images(), 1, 30) == Augmentation()
+
+
+@given(seed=st.integers(0, 99), epoch=st.integers(1, 99))
+@settings(max_examples=20)
+def test_same_seed_and_epoch_give_the_same_augmentation_and_each_kind_leaves_the_others(
+    make_config: Callable[..., Config], seed: int, epoch: int
+) -> None:
+    def draw(*chosen: float) -> Augmentation:
+        changes = {"regularizer.augmentation": AugmentationConfig(*chosen)}  # type: ignore[arg-type]
+        return draw_augmentation(make_config(seed=seed, **changes), images(), epoch, 30)
+
+    everything, again = draw(2, True, 3, 0.4), draw(2, True, 3, 0.4)
+    crops, squares, mixing = draw(2, True, 0, 0.0), draw(0, False, 3, 0.0), draw(0, False, 0, 0.4)
+    assert repr(everything) == repr(again)
+    assert repr(everything) == repr(Augmentation(crops.crops, squares.squares, mixing.mixing))
+    assert everything.mixing is not None
+    assert everything.mixing.classes == 3

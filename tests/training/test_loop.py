@@ -68,7 +68,7 @@ class PlainLoader:
         self._part = part
 
     def train_batches(
-        self, order: Array, batch_size: int, crops: Any
+        self, order: Array, batch_size: int, augmentation: Any
     ) -> Iterator[tuple[Array, Array]]:
         for start in range(0, len(order), batch_size):
             rows = self._part.rows[order[start : start + batch_size]]

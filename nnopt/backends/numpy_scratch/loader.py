@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnopt.backends.numpy_scratch.memory import empty
 from nnopt.backends.numpy_scratch.ops import Array
-from nnopt.data.batches import Crops, crop_indices
+from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indices, hidden_pixels
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
@@ -28,17 +28,24 @@ class NumpyLoader:
         self._shift = normalization.shift.reshape(-1, *axes).astype(self._dtype)
         self._labels = part.labels[part.rows]
         self._batches: dict[int, Array] = {}
+        self._partners: dict[int, Array] = {}
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
+        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(order), batch_size):
+        crops, squares, mixing = augmentation.crops, augmentation.squares, augmentation.mixing
+        for batch, start in enumerate(range(0, len(order), batch_size)):
             window = slice(start, start + batch_size)
             chosen = order[window]
             raw = self._part.inputs[self._part.rows[chosen]]
             if crops is not None:
-                raw = self._augment(raw, crops, window)
-            yield self._normalize(raw), self._labels[chosen]
+                raw = self._cut_out(raw, crops, window)
+            x, y = self._normalize(raw), self._labels[chosen]
+            if squares is not None:
+                _hide(x, squares, window)
+            if mixing is not None:
+                y = self._mix(x, y, mixing, batch, window)
+            yield x, y
 
     def evaluation_batches(self) -> Iterator[Array]:
         for start in range(0, len(self._part), EVALUATION_BATCH):
@@ -54,7 +61,7 @@ class NumpyLoader:
         np.multiply(x, self._scale, out=x)
         return np.add(x, self._shift, out=x)
 
-    def _augment(self, raw: Array, crops: Crops, window: slice) -> Array:
+    def _cut_out(self, raw: Array, crops: Crops, window: slice) -> Array:
         """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
         _, channels, height, width = raw.shape
         pad = self._crop
@@ -66,3 +73,23 @@ class NumpyLoader:
         channel = np.arange(channels)[None, :, None, None]
         cut: Array = padded[image, channel, rows[:, None], columns[:, None]]
         return cut
+
+    def _mix(self, x: Array, labels: Array, mixing: Mixing, batch: int, window: slice) -> Array:
+        """Mix x (N, ...) in place; returns the labels (N,) mixed likewise, targets (N, K)."""
+        count, weight, partner = len(x), float(mixing.weight[batch]), mixing.partner[window]
+        if count not in self._partners:
+            self._partners[count] = empty(x.shape, self._dtype)
+        others = np.take(x, partner, axis=0, out=self._partners[count], mode="clip")
+        np.multiply(x, weight, out=x)
+        np.add(x, np.multiply(others, 1 - weight, out=others), out=x)
+        targets = np.zeros((count, mixing.classes), self._dtype)
+        targets[np.arange(count), labels] = weight
+        targets[np.arange(count), labels[partner]] += 1 - weight
+        return targets
+
+
+def _hide(x: Array, squares: Squares, window: slice) -> None:
+    """Set a square of each normalized image (N, C, H, W) to 0."""
+    row, column = squares.row[window], squares.column[window]
+    hidden = hidden_pixels(row, column, squares.side, *x.shape[2:])
+    np.copyto(x, 0, where=hidden)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnopt.data.batches import Crops, crop_indices
+from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indices, hidden_pixels
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
@@ -57,8 +57,9 @@ class TorchLoader:
         self._evaluation_rows = min(EVALUATION_ROWS, max(1, EVALUATION_BYTES // row_bytes))
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, crops: Crops | None
+        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        crops, squares, mixing = augmentation.crops, augmentation.squares, augmentation.mixing
         chosen = torch.tensor(order, device=self._device)
         rows, labels = self._rows[chosen], self._labels[chosen]
         chunk = batch_size * max(1, self._chunk_rows // batch_size)
@@ -66,9 +67,15 @@ class TorchLoader:
             window = slice(start, start + chunk)
             raw = self._inputs.index_select(0, rows[window])
             if crops is not None:
-                raw = self._augment(raw, crops, window)
-            x, y = self._normalize(raw), labels[window]
-            yield from zip(_split(x, batch_size), _split(y, batch_size), strict=True)
+                raw = self._cut_out(raw, crops, window)
+            x = self._normalize(raw)
+            if squares is not None:
+                self._hide(x, squares, window)
+            batches = zip(_split(x, batch_size), _split(labels[window], batch_size), strict=True)
+            if mixing is None:
+                yield from batches
+            else:
+                yield from self._mixed(batches, mixing, batch_size, start)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         for rows in _split(self._rows, self._evaluation_rows):
@@ -78,7 +85,7 @@ class TorchLoader:
         """x · scale + shift, in the backend's number type; raw is ours to overwrite."""
         return raw.to(self._dtype).mul_(self._scale).add_(self._shift)
 
-    def _augment(self, raw: Tensor, crops: Crops, window: slice) -> Tensor:
+    def _cut_out(self, raw: Tensor, crops: Crops, window: slice) -> Tensor:
         """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
         count, channels, height, width = raw.shape
         rows, columns = (
@@ -91,6 +98,29 @@ class TorchLoader:
         pixels = (rows * padded.shape[-1] + columns).view(count, 1, -1)
         cut = padded.flatten(2).gather(2, pixels.expand(-1, channels, -1))
         return cut.view(raw.shape)
+
+    def _hide(self, x: Tensor, squares: Squares, window: slice) -> None:
+        """Set a square of each normalized image (N, C, H, W) to 0."""
+        row, column = squares.row[window], squares.column[window]
+        hidden = hidden_pixels(row, column, squares.side, *x.shape[2:])
+        x.masked_fill_(torch.from_numpy(hidden).to(self._device), 0)
+
+    def _mixed(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        mixing: Mixing,
+        batch_size: int,
+        start: int,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches, the first of which starts at this sample of the epoch: inputs (N, ...) mixed in
+        place, and labels (N,) mixed likewise, targets (N, K)."""
+        for x, labels in batches:
+            weight = float(mixing.weight[start // batch_size])
+            partner = torch.from_numpy(mixing.partner[start : start + len(x)]).to(self._device)
+            others = x[partner].mul_(1 - weight)
+            one_hot = F.one_hot(labels, mixing.classes).to(self._dtype)
+            yield x.mul_(weight).add_(others), one_hot * weight + one_hot[partner] * (1 - weight)
+            start += len(x)
 
 
 def _wrap(array: np.ndarray) -> Tensor:

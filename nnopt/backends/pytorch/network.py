@@ -18,11 +18,12 @@ from nnopt.backends.pytorch.optimizers import build_optimizer
 from nnopt.schema import Config, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (N, K), labels (N,)) -> mean loss of the batch."""
+"""(logits (N, K), labels (N,) or shares of each class (N, K)) -> mean loss of the batch."""
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """-Σₖ tₖ log softmax(z)ₖ with t the label, a share of it spread evenly over the classes."""
+    """-Σₖ tₖ log softmax(z)ₖ with t the label or a mixture, a share of it spread evenly over the
+    classes."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
@@ -145,6 +146,7 @@ class StepSums:
 
     def _fold(self) -> None:
         logits, labels = torch.cat(self._logits), torch.cat(self._labels)
+        labels = labels if labels.ndim == 1 else labels.argmax(dim=1)
         self._correct = self._correct + (logits.argmax(dim=1) == labels).sum()
         self._count += len(labels)
         self._logits.clear()

@@ -23,38 +23,46 @@ def _label_positions(labels: Array, count: int, buffer: Buffer) -> Array:
 def cross_entropy_forward(
     logits: Array, *, labels: Array, label_smoothing: float = 0.0, buffer: Buffer = new
 ) -> tuple[Array, tuple[Array, Array, float]]:
-    """L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, p = softmax(z), t = (1 - ε) one-hot + ε/K (Szegedy et al. 2016,
+    """L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, p = softmax(z), t = (1 - ε) y + ε/K (Szegedy et al. 2016,
     section 7), through log p = z - max z - log Σ exp(z - max z), which cannot overflow.
 
-    logits z: (N, K), labels: (N,) in 0..K-1.
+    logits z: (N, K), labels y: (N,) in 0..K-1, standing for one-hot rows, or mixtures (N, K), whose
+    rows sum to one.
     """
     count, classes = logits.shape
     dtype = logits.dtype
     p = buffer("p", (classes, count), dtype)
     row = buffer("row", (count,), dtype)
     np.subtract(logits.T, np.maximum.reduce(logits.T, axis=0, out=row), out=p)
-    positions = _label_positions(labels, count, buffer)
-    target = p.ravel().take(positions, out=buffer("target", (count,), dtype), mode="clip")
-    loss = (label_smoothing - 1) * np.add.reduce(target)
+    if labels.ndim == 1:
+        target = _label_positions(labels, count, buffer)
+        right = p.ravel().take(target, out=buffer("right", (count,), dtype), mode="clip")
+        loss = (label_smoothing - 1) * np.add.reduce(right)
+    else:
+        target = buffer("target", p.shape, dtype)
+        np.multiply(labels.T, dtype.type(1 - label_smoothing), out=target)
+        loss = -np.dot(target.ravel(), p.ravel())
     if label_smoothing:
         loss -= label_smoothing / classes * np.add.reduce(p, axis=None)
     np.exp(p, out=p)
     np.add.reduce(p, axis=0, out=row)
     np.divide(p, row, out=p)
     loss += np.add.reduce(np.log(row, out=row))
-    return loss / count, (p, positions, label_smoothing)
+    return loss / count, (p, target, label_smoothing)
 
 
 def cross_entropy_backward(
     g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dz = g (p - t) / N."""
-    p, positions, label_smoothing = saved
+    p, target, label_smoothing = saved
     classes, count = p.shape
-    flat = p.ravel()
     if label_smoothing:
         np.subtract(p, label_smoothing / classes, out=p)
-    flat[positions] -= p.dtype.type(1 - label_smoothing)
+    if target.ndim == 1:
+        p.ravel()[target] -= p.dtype.type(1 - label_smoothing)
+    else:
+        np.subtract(p, target, out=p)
     d_logits = buffer("d_logits", (count, classes), p.dtype)
     return (np.multiply(p.T, g / p.dtype.type(count), out=d_logits),)
 
