@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture import layers as records
-from nnopt.architecture.network import Architecture, PlacedLayer, penalized_shape
+from nnopt.architecture.network import Architecture, penalized_shape
 from nnopt.backends import StepRecord
 from nnopt.backends.numpy_scratch.memory import zeros
-from nnopt.backends.numpy_scratch.ops import Array, Op
-from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy_scratch.ops.dense import DENSE
-from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
+from nnopt.backends.numpy_scratch.modules import Binder
+from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
-from nnopt.backends.numpy_scratch.ops.normalization import (
-    BATCH_NORM,
-    LAYER_NORM,
-    batch_norm_evaluate,
-)
-from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
+from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
-from nnopt.random import KeepMasks
+from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
 from nnopt.schema import Config, weight_decay
 
-ELEMENTWISE: dict[type, Op] = {
-    records.ReLU: RELU,
-    records.GELU: GELU,
-    records.Tanh: TANH,
-    records.Sigmoid: SIGMOID,
-    records.SiLU: SILU,
-    records.Flatten: FLATTEN,
-}
-"""Records that are one operation of their input alone, in training and in evaluation."""
-
-Module = Callable[[Tape, Variable, int | None], Variable]
-"""A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation."""
+EVALUATION_NUMBERS = 2**21
+"""The most numbers a layer gives in one go of an evaluation, unless a single sample is more."""
 
 
 class NumpyNetwork:
@@ -67,7 +49,11 @@ class NumpyNetwork:
             name: np.zeros(shape, self.dtype)
             for name, shape in architecture.statistic_shapes().items()
         }
-        self._modules = [self._module(layer) for layer in architecture.layers]
+        self._workers = Workers(config.backend.threads or os.cpu_count() or 1)
+        binder = Binder(config, self.parameters, self.statistics, self._workers)
+        self._modules = [binder.module(layer) for layer in architecture.layers]
+        largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
+        self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
         self._loss_op, self._loss_options = (
             CROSS_ENTROPY,
             {"label_smoothing": config.regularizer.label_smoothing},
@@ -81,7 +67,7 @@ class NumpyNetwork:
             self.flat,
             self._penalized,
             weight_decay(config),
-            threads=config.backend.threads or os.cpu_count() or 1,
+            self._workers,
         )
         self._seen: list[tuple[Array, Array, Array]] = []
         self._norm_before_clipping = math.nan
@@ -120,12 +106,8 @@ class NumpyNetwork:
 
     def forward(self, x: Variable, y: Array, step: int) -> tuple[Variable, Variable]:
         """Logits (N, K) and the mean loss in training mode, noted on the tape."""
-        tape = self._tape
-        tape.restart()
-        logits = x
-        for module in self._modules:
-            logits = module(tape, logits, step)
-        return logits, tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
+        logits = self._run(self._tape, x, step)
+        return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def gradients(self, loss: Variable) -> dict[str, Array]:
         """Gradients of the loss, penalties left out, of every parameter: windows, not copies."""
@@ -134,7 +116,10 @@ class NumpyNetwork:
 
     def read_steps(self) -> StepRecord:
         losses = np.array([loss for loss, _, _ in self._seen], dtype=np.float64)
-        correct = sum(int(np.count_nonzero(z.argmax(axis=1) == y)) for _, z, y in self._seen)
+        correct = sum(
+            int(np.count_nonzero(z.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))))
+            for _, z, y in self._seen
+        )
         count = sum(len(y) for _, _, y in self._seen)
         self._seen.clear()
         norm = self._norm_before_clipping
@@ -143,12 +128,20 @@ class NumpyNetwork:
         return StepRecord(losses, correct, count, norm)
 
     def predict(self, x: Array) -> NDArray[np.floating]:
-        tape = self._evaluation_tape
+        logits = [
+            self._run(self._evaluation_tape, Variable(x[rows]), None).value.copy()
+            for rows in pieces_of(len(x), self._evaluation_rows)
+        ]
+        return np.concatenate(logits)
+
+    def _run(self, tape: Tape, x: Variable, step: int | None) -> Variable:
+        """The layers one after another, noted on the tape."""
         tape.restart()
-        logits = Variable(x)
+        if x.value.ndim == 4:
+            x = tape.apply(CHANNELS_LAST, x)
         for module in self._modules:
-            logits = module(tape, logits, None)
-        return logits.value.copy()
+            x = module(tape, x, step)
+        return x
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
@@ -164,74 +157,6 @@ class NumpyNetwork:
         scale = largest / (self._norm_before_clipping + 1e-6)  # the 1e-6 is PyTorch's
         if scale < 1:
             self.flat_gradient *= scale
-
-    def _module(self, layer: PlacedLayer) -> Module:
-        """Bind a layer's record to its operation, parameters and statistics."""
-        parameters = [self.parameters[f"{layer.name}.{key}"] for key in layer.parameters]
-        match layer.record:
-            case records.Dense():
-                return lambda tape, x, step: tape.apply(DENSE, x, *parameters)
-            case records.LeakyReLU(slope):
-                return lambda tape, x, step: tape.apply(LEAKY_RELU, x, slope=slope)
-            case records.LayerNorm(epsilon):
-                return lambda tape, x, step: tape.apply(LAYER_NORM, x, *parameters, epsilon=epsilon)
-            case records.BatchNorm():
-                return self._batch_norm(layer, parameters)
-            case records.Dropout():
-                return self._dropout(layer)
-            case records.Residual():
-                return self._residual(layer)
-        op = ELEMENTWISE[type(layer.record)]
-        return lambda tape, x, step: tape.apply(op, x)
-
-    def _batch_norm(self, layer: PlacedLayer, parameters: list[Variable]) -> Module:
-        """Batch statistics in training, running ones in evaluation."""
-        assert isinstance(layer.record, records.BatchNorm)
-        momentum, epsilon = layer.record.momentum, layer.record.epsilon
-        running_mean = self.statistics[f"{layer.name}.running_mean"]
-        running_var = self.statistics[f"{layer.name}.running_var"]
-
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
-            if step is None:
-                weight, bias = (parameter.value for parameter in parameters)
-                statistics = running_mean, running_var, epsilon
-                return Variable(batch_norm_evaluate(x.value, weight, bias, *statistics))
-            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon)
-            mean, variance = tape.last_saved()[-2:]
-            count = len(x.value)
-            running_mean[:] = (1 - momentum) * running_mean + momentum * mean
-            unbiased = momentum * count / (count - 1)
-            running_var[:] = (1 - momentum) * running_var + unbiased * variance
-            return y
-
-        return apply
-
-    def _dropout(self, layer: PlacedLayer) -> Module:
-        """Masks in training, nothing in evaluation."""
-        assert isinstance(layer.record, records.Dropout)
-        if not layer.record.rate:
-            return lambda tape, x, step: x
-        masks = KeepMasks(self._config.seed, layer.name, layer.record.rate)
-
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
-            if step is None:
-                return x
-            keep = masks.draw(step, x.value.shape)
-            return tape.apply(DROPOUT, x, keep=keep, scale=masks.scale)
-
-        return apply
-
-    def _residual(self, layer: PlacedLayer) -> Module:
-        """The input plus what the inner layers make of it."""
-        modules = [self._module(inner) for inner in layer.inner]
-
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
-            branch = x
-            for module in modules:
-                branch = module(tape, branch, step)
-            return tape.apply(ADD, x, branch)
-
-        return apply
 
 
 def _norm(vector: Array) -> float:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from nnopt.backends.numpy_scratch.memory import empty, zeros
+from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.ops import Array
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 from nnopt.schema import (
     AdagradConfig,
     AdamConfig,
@@ -149,7 +150,7 @@ class Optimizer:
         parameters: Array,
         decayed: slice,
         weight_decay: float,
-        threads: int = 1,
+        workers: Workers = ALONE,
     ) -> None:
         self.config = config
         self.steps = 0
@@ -159,30 +160,22 @@ class Optimizer:
         ]
         self._decayed = decayed
         self._weight_decay = weight_decay
-        self._threads = threads if parameters.size >= SHARED_FROM else 1
-        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
-        size = min(PIECE, parameters.size)
-        self._scratch = empty((self._threads, 2, size), parameters.dtype)
+        self._workers = workers if parameters.size >= SHARED_FROM else ALONE
+        self._pieces = -(-parameters.size // PIECE)
 
     def step(self, parameters: Array, gradient: Array, lr: float) -> None:
         """Update ``parameters`` in place. How the pieces are dealt out does not change a bit."""
         self.steps += 1
         if self._weight_decay:
             parameters[self._decayed] *= 1 - lr * self._weight_decay
-        others = [
-            self._pool.submit(self._update_share, share, parameters, gradient, lr)
-            for share in range(1, self._threads)
-            if self._pool is not None
-        ]
-        self._update_share(0, parameters, gradient, lr)
-        for other in others:
-            other.result()
+        self._workers.share(partial(self._update, parameters, gradient, lr), self._pieces)
 
-    def _update_share(self, share: int, parameters: Array, gradient: Array, lr: float) -> None:
-        """Every so-many-th piece, beginning with this one."""
-        for start in range(share * PIECE, parameters.size, self._threads * PIECE):
-            piece = slice(start, start + PIECE)
-            w = parameters[piece]
-            state = [memory[piece] for memory in self._memories]
-            a, b = self._scratch[share, :, : w.size]
-            self._rule.update(self.config, w, gradient[piece], state, lr, self.steps, a, b)
+    def _update(
+        self, parameters: Array, gradient: Array, lr: float, worker: int, number: int
+    ) -> None:
+        """One piece."""
+        piece = slice(number * PIECE, (number + 1) * PIECE)
+        w = parameters[piece]
+        state = [memory[piece] for memory in self._memories]
+        a, b = (self._workers.space(name, w.shape, w.dtype) for name in "ab")
+        self._rule.update(self.config, w, gradient[piece], state, lr, self.steps, a, b)

@@ -1,0 +1,162 @@
+"""Layer records as functions on the tape, bound to their parameters and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nnopt.architecture import layers as records
+from nnopt.architecture.network import PlacedLayer
+from nnopt.backends.numpy_scratch.ops import Array, Op
+from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy_scratch.ops.conv import CONV2D
+from nnopt.backends.numpy_scratch.ops.dense import DENSE
+from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
+from nnopt.backends.numpy_scratch.ops.normalization import (
+    BATCH_NORM,
+    GROUP_NORM,
+    LAYER_NORM,
+    batch_norm_evaluate,
+)
+from nnopt.backends.numpy_scratch.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
+from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
+from nnopt.backends.numpy_scratch.tape import Tape, Variable
+from nnopt.backends.numpy_scratch.threads import Workers
+from nnopt.random import KeepMasks
+from nnopt.schema import Config, NumpyConfig
+
+Module = Callable[[Tape, Variable, int | None], Variable]
+"""A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation."""
+
+PLAIN: dict[type, Op] = {
+    records.GELU: GELU,
+    records.Tanh: TANH,
+    records.Sigmoid: SIGMOID,
+    records.SiLU: SILU,
+    records.Flatten: FLATTEN,
+}
+"""Records that are one operation without options, the same in training and in evaluation."""
+
+
+class Binder:
+    """Makes modules of placed layers."""
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Variable],
+        statistics: Mapping[str, Array],
+        workers: Workers,
+    ) -> None:
+        self._config = config
+        self._parameters = parameters
+        self._statistics = statistics
+        self._workers = workers
+
+    def module(self, layer: PlacedLayer) -> Module:
+        """The layer with what it needs."""
+        match layer.record:
+            case records.BatchNorm():
+                return self._batch_norm(layer)
+            case records.Dropout(rate) | records.SpatialDropout(rate):
+                return self._dropout(layer, rate)
+            case records.Residual():
+                return self._residual(layer)
+        op, options = self._operation(layer)
+        parameters = self._parameters_of(layer)
+        return lambda tape, x, step: tape.apply(op, x, *parameters, **options)
+
+    def _operation(self, layer: PlacedLayer) -> tuple[Op, dict[str, object]]:
+        """The operation and options of a layer that is one."""
+        workers: dict[str, object] = {"workers": self._workers}
+        match layer.record:
+            case records.Dense():
+                return DENSE, {}
+            case records.Conv2d() as conv:
+                backend = self._config.backend
+                algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"
+                window: dict[str, object] = {"stride": conv.stride, "padding": conv.pad, "groups": conv.groups}
+                return CONV2D, window | {"algorithm": algorithm} | workers
+            case records.MaxPool2d(size, _, padding) as pool:
+                window = {"size": size, "stride": pool.step, "padding": padding}
+                return MAX_POOL2D, window | workers
+            case records.AvgPool2d(size, _, padding) as pool:
+                window = {"size": size, "stride": pool.step, "padding": padding}
+                return AVG_POOL2D, window | workers
+            case records.GlobalAvgPool():
+                return GLOBAL_AVG_POOL, {}
+            case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
+                return LAYER_NORM, {"epsilon": epsilon}
+            case records.LayerNorm(epsilon):
+                return GROUP_NORM, workers | {"groups": 1, "epsilon": epsilon}
+            case records.GroupNorm(groups, epsilon):
+                return GROUP_NORM, workers | {"groups": groups, "epsilon": epsilon}
+            case records.InstanceNorm(epsilon):
+                channels = layer.input_shape[0]
+                return GROUP_NORM, workers | {"groups": channels, "epsilon": epsilon}
+            case records.ReLU():
+                return RELU, {}
+            case records.LeakyReLU(slope):
+                return LEAKY_RELU, {"slope": slope}
+        return PLAIN[type(layer.record)], {}
+
+    def _parameters_of(self, layer: PlacedLayer) -> list[Variable]:
+        return [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
+
+    def _batch_norm(self, layer: PlacedLayer) -> Module:
+        """Batch statistics in training, running ones in evaluation."""
+        assert isinstance(layer.record, records.BatchNorm)
+        momentum, epsilon = layer.record.momentum, layer.record.epsilon
+        parameters, workers = self._parameters_of(layer), self._workers
+        running_mean = self._statistics[f"{layer.name}.running_mean"]
+        running_var = self._statistics[f"{layer.name}.running_var"]
+
+        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+            if step is None:
+                weight, bias = (parameter.value for parameter in parameters)
+                statistics = running_mean, running_var, epsilon
+                return Variable(batch_norm_evaluate(x.value, weight, bias, *statistics))
+            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, workers=workers)
+            mean, variance = tape.last_saved()[-2:]
+            count = x.value.size // x.value.shape[-1]
+            running_mean[:] = (1 - momentum) * running_mean + momentum * mean
+            unbiased = momentum * count / (count - 1)
+            running_var[:] = (1 - momentum) * running_var + unbiased * variance
+            return y
+
+        return apply
+
+    def _dropout(self, layer: PlacedLayer, rate: float) -> Module:
+        """Masks in training, nothing in evaluation. They are drawn in PyTorch's layout, (N, D),
+        (N, C, H, W), or (N, C) for whole channels, for both backends to have the same."""
+        if not rate:
+            return lambda tape, x, step: x
+        masks = KeepMasks(self._config.seed, layer.name, rate)
+        whole_channels = isinstance(layer.record, records.SpatialDropout)
+
+        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+            if step is None:
+                return x
+            *positions, count, channels = x.value.shape
+            if not positions or whole_channels:
+                keep = masks.draw(step, (count, channels))
+            else:
+                keep = masks.draw(step, (count, channels, *positions)).transpose(2, 3, 0, 1)
+            return tape.apply(DROPOUT, x, keep=keep, scale=masks.scale)
+
+        return apply
+
+    def _residual(self, layer: PlacedLayer) -> Module:
+        """What the inner layers make of the input, plus the input or what the shortcut makes of
+        it."""
+        inner = [self.module(x) for x in layer.inner]
+        shortcut = [self.module(x) for x in layer.shortcut]
+
+        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+            branch, short = x, x
+            for module in inner:
+                branch = module(tape, branch, step)
+            for module in shortcut:
+                short = module(tape, short, step)
+            return tape.apply(ADD, short, branch)
+
+        return apply

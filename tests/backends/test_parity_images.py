@@ -1,0 +1,74 @@
+"""Convolutional networks in both backends, in float64: layer by layer and whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_parity_networks import MakeNetwork, assert_equal_after
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+
+LAYERS: dict[str, list[Any]] = {
+    "conv": [{"conv2d": 5}],
+    "conv, kernel 5, stride 2": [{"conv2d": {"channels": 5, "kernel": 5, "stride": 2}}],
+    "conv without padding or bias": [{"conv2d": {"channels": 5, "padding": 0, "bias": False}}],
+    "conv in groups": [{"conv2d": {"channels": 6, "groups": 3}}],
+    "depthwise conv": [{"conv2d": {"channels": 6, "groups": 6}}],
+    "pointwise conv": [{"conv2d": {"channels": 5, "kernel": 1}}],
+    "max pool": ["max_pool2d"],
+    "max pool, overlapping and padded": [{"max_pool2d": {"size": 3, "stride": 2, "padding": 1}}],
+    "max pool of ties": ["relu", {"max_pool2d": {"size": 3, "stride": 1}}],
+    "average pool": ["avg_pool2d"],
+    "average pool, padded": [{"avg_pool2d": {"size": 3, "stride": 2, "padding": 1}}],
+    "global average pool": ["global_avg_pool"],
+    "batch norm": ["batch_norm"],
+    "layer norm": ["layer_norm"],
+    "group norm": [{"group_norm": 2}],
+    "instance norm": ["instance_norm"],
+    "dropout": [{"dropout": 0.3}],
+    "spatial dropout": [{"spatial_dropout": 0.3}],
+    "relu": ["relu"],
+    "gelu": ["gelu"],
+    "residual": [{"residual": [{"conv2d": 6}, "batch_norm", "relu", {"conv2d": 6}]}],
+    "residual with shortcut": [
+        {
+            "residual": {
+                "layers": [{"conv2d": {"channels": 7, "stride": 2}}, "batch_norm"],
+                "shortcut": [{"conv2d": {"channels": 7, "kernel": 1, "stride": 2}}, "batch_norm"],
+            }
+        }
+    ],
+}
+
+
+def image_batches(count: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches of 3 x 9 x 8 images of 4 classes."""
+    rng = np.random.default_rng(0)
+    return [(rng.standard_normal((6, 3, 9, 8)), rng.integers(0, 4, 6)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_image_layer(make_network: MakeNetwork, name: str) -> None:
+    head = [] if name == "global average pool" else ["flatten"]
+    layers = [{"conv2d": 6}, *LAYERS[name], *head, {"dense": "classes"}]
+    assert_equal_after(make_network, image_batches(), layers, 1, 2.0, CLOSE, optimizer="sgd")
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", {"group_norm": 3}])
+def test_whole_network_trains_alike(make_network: MakeNetwork, norm: Any) -> None:
+    block = [{"conv2d": 6}, norm, "relu"]
+    layers = [
+        *block,
+        "max_pool2d",
+        {"residual": [*block, {"spatial_dropout": 0.2}, {"conv2d": 6}]},
+        "relu",
+        {"conv2d": {"channels": 9, "stride": 2}},
+        norm,
+        "flatten",
+        {"dropout": 0.3},
+        {"dense": "classes"},
+    ]
+    options = {"optimizer": "momentum", "regularizer.l2": 0.01}
+    assert_equal_after(make_network, image_batches(3), layers, 100, 0.02, CLOSE, **options)
