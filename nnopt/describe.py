@@ -35,7 +35,10 @@ def main(arguments: list[str]) -> int:
     for layer in architecture.walk():
         count = sum(math.prod(shape) for shape in layer.parameters.values())
         shape = "x".join(map(str, layer.output_shape))
-        indent = "  " * layer.name.count(".")
+        depth = layer.name.count(".") - layer.name.count(
+            ".shortcut."
+        )  # one side is beside the other
+        indent = "  " * depth
         rows.append((indent + layer.name, shape, f"{count:,}", f"{layer.flops:,}"))
     total = (
         "total",

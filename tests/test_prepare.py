@@ -79,3 +79,19 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
     mixup = schema.AugmentationConfig(0, False, 0, 0.4)
     config = make_config(**{"regularizer.augmentation": mixup})
     prepare(pictures(config, tmp_path, None))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
+    make_config: MakeConfig, tmp_path: Path, pooled: bool
+) -> None:
+    pool: list[Any] = ["global_avg_pool"] if pooled else []
+    layers = ({"conv2d": 2}, *pool, "batch_norm", *["flatten"][pooled:], {"dense": "classes"})
+    architecture = schema.LayersConfig("layers", layers)
+    config = make_config(architecture=architecture, batch_size=1, last_batch="drop")
+    config = pictures(config, tmp_path, (1, 2, 3))
+    if pooled:
+        with pytest.raises(ConfigError, match=r"batch of 1, which .* \(batch_norm1\)"):
+            prepare(config)
+    else:
+        prepare(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -60,8 +60,7 @@ def test_layer_norm_leaves_the_bias(make_config: MakeConfig) -> None:
 
 def test_every_activation_and_norm_of_the_schema_can_be_built(make_config: MakeConfig) -> None:
     assert set(ACTIVATIONS) == set(get_args(schema.Activation))
-    norms = Literal["none", "batch", "layer"]
-    assert set(NORMS) == set(get_args(norms))
+    assert set(NORMS) == set(get_args(get_type_hints(schema.RegularizerConfig)["norm"]))
     for activation in ACTIVATIONS:
         for norm in NORMS:
             network = mlp(make_config, (8,), activation=activation, norm=norm)

@@ -9,16 +9,23 @@ import pytest
 from nnopt.architecture.layers import (
     GELU,
     LAYERS,
+    AvgPool2d,
     BatchNorm,
+    Conv2d,
     Dense,
     Dropout,
     Flatten,
+    GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     LayerNorm,
     LeakyReLU,
+    MaxPool2d,
     ReLU,
     Residual,
     Sigmoid,
     SiLU,
+    SpatialDropout,
     Tanh,
     parse_layers,
 )
@@ -49,6 +56,23 @@ FORMS: list[tuple[Any, Any]] = [
     ({"residual": [{"dense": 4}, "tanh"]}, Residual((Dense(4), Tanh()))),
     ({"residual": {"layers": ["relu"]}}, Residual((ReLU(),))),
     ({"residual": [{"residual": ["relu"]}]}, Residual((Residual((ReLU(),)),))),
+    ({"residual": {"layers": ["relu"], "shortcut": []}}, Residual((ReLU(),), ())),
+    ({"residual": {"layers": ["relu"], "shortcut": ["tanh"]}}, Residual((ReLU(),), (Tanh(),))),
+    ({"conv2d": 8}, Conv2d(8, 3, 1, "same", 1, True)),
+    ({"conv2d": "classes"}, Conv2d("classes")),
+    (
+        {"conv2d": {"channels": 8, "kernel": 4, "stride": 2, "padding": 0, "groups": 2}},
+        Conv2d(8, 4, 2, 0, 2),
+    ),
+    ({"conv2d": {"channels": 8, "padding": "same", "bias": False}}, Conv2d(8, bias=False)),
+    ("max_pool2d", MaxPool2d(2, None, 0)),
+    ({"max_pool2d": {"size": 3, "stride": None, "padding": 1}}, MaxPool2d(3, None, 1)),
+    ({"avg_pool2d": {"size": 3, "stride": 2}}, AvgPool2d(3, 2)),
+    ("global_avg_pool", GlobalAvgPool()),
+    ({"spatial_dropout": 0.1}, SpatialDropout(0.1)),
+    ("group_norm", GroupNorm(8, 1e-5)),
+    ({"group_norm": {"groups": 2, "epsilon": 1e-3}}, GroupNorm(2, 1e-3)),
+    ("instance_norm", InstanceNorm(1e-5)),
 ]
 
 
@@ -63,7 +87,7 @@ def test_every_layer_is_tried() -> None:
 
 MISTAKES: list[tuple[Any, str]] = [
     ("rellu", "architecture.layers[0]: unknown layer 'rellu'; did you mean 'relu'?"),
-    ("xyz", "architecture.layers[0]: unknown layer 'xyz'; known layers: dense, relu,"),
+    ("xyz", "architecture.layers[0]: unknown layer 'xyz'; known layers: dense, conv2d,"),
     ({"dens": 3}, "architecture.layers[0]: unknown layer 'dens'; did you mean 'dense'?"),
     (5, "architecture.layers[0]: 5 is no layer; write a name or {name: arguments}"),
     (None, "architecture.layers[0]: None is no layer"),
@@ -104,6 +128,57 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"residual": []}, "architecture.layers[0].residual.layers = []: needs a list of at least one"),
     ({"residual": "relu"}, "architecture.layers[0].residual.layers = 'relu': needs a list"),
     (
+        {"residual": {"layers": ["relu"], "shortcut": "relu"}},
+        "architecture.layers[0].residual.shortcut = 'relu': needs a list of layers",
+    ),
+    (
+        {"residual": {"layers": ["relu"], "shortcut": ["rellu"]}},
+        "architecture.layers[0].residual.shortcut[0]: unknown layer 'rellu'; did you mean 'relu'?",
+    ),
+    ("conv2d", "architecture.layers[0].conv2d: the argument 'channels' is missing"),
+    (
+        {"conv2d": 0},
+        "architecture.layers[0].conv2d.channels = 0: needs a whole number of at least 1, or "
+        "'classes'",
+    ),
+    (
+        {"conv2d": {"channels": 8, "kernel": 0}},
+        "architecture.layers[0].conv2d.kernel = 0: needs a whole number of at least 1",
+    ),
+    (
+        {"conv2d": {"channels": 8, "kernel": "same"}},
+        "architecture.layers[0].conv2d.kernel = 'same': needs a whole number of at least 1",
+    ),
+    (
+        {"conv2d": {"channels": 8, "stride": None}},
+        "architecture.layers[0].conv2d.stride = None: needs a whole number of at least 1",
+    ),
+    (
+        {"conv2d": {"channels": 8, "padding": -1}},
+        "architecture.layers[0].conv2d.padding = -1: needs a whole number of at least 0, or 'same'",
+    ),
+    (
+        {"conv2d": {"channels": 8, "padding": "valid"}},
+        "architecture.layers[0].conv2d.padding = 'valid': needs a whole number of at least 0, or",
+    ),
+    (
+        {"conv2d": {"channels": 8, "groups": 1.5}},
+        "architecture.layers[0].conv2d.groups = 1.5: needs a whole number of at least 1",
+    ),
+    (
+        {"max_pool2d": {"stride": 0}},
+        "architecture.layers[0].max_pool2d.stride = 0: needs a whole number of at least 1, or null",
+    ),
+    (
+        {"avg_pool2d": {"padding": "same"}},
+        "architecture.layers[0].avg_pool2d.padding = 'same': needs a whole number of at least 0",
+    ),
+    ({"max_pool2d": 0}, "architecture.layers[0].max_pool2d.size = 0: needs a whole number of at"),
+    ({"global_avg_pool": 2}, "architecture.layers[0].global_avg_pool: takes no argument, got 2"),
+    ({"group_norm": 0}, "architecture.layers[0].group_norm.groups = 0: needs a whole number of at"),
+    ({"spatial_dropout": 1}, "architecture.layers[0].spatial_dropout.rate = 1: needs a number in"),
+    ({"instance_norm": 0}, "architecture.layers[0].instance_norm.epsilon = 0: needs a number"),
+    (
         {"residual": ["relu", "tanhh"]},
         "architecture.layers[0].residual.layers[1]: unknown layer 'tanhh'; did you mean 'tanh'?",
     ),
@@ -131,3 +206,16 @@ def test_all_mistakes_are_told_at_once() -> None:
         "architecture.layers[3].residual.layers[0]",
         "architecture.layers[3].residual.layers[1]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("record", "pad"),
+    [(Conv2d(1, 1), 0), (Conv2d(1), 1), (Conv2d(1, 5), 2), (Conv2d(1, 5, padding=0), 0)],
+)
+def test_same_is_half_the_kernel(record: Conv2d, pad: int) -> None:
+    assert record.pad == pad
+
+
+@pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
+def test_windows_touch_unless_told(pool: type[MaxPool2d | AvgPool2d]) -> None:
+    assert (pool(3).step, pool(3, 1).step) == (3, 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnopt.architecture.layers import parse_layers
-from nnopt.architecture.network import Architecture, penalized, place
+from nnopt.architecture.network import Architecture, penalized, penalized_shape, place
 from nnopt.errors import ConfigError
 
 
@@ -111,14 +111,12 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
         "architecture: the last layer, relu1, gives 3 for each sample, but the dataset has 4 "
         "classes; end with {dense: classes}",
     ),
-    (["flatten"], (6,), "architecture.layers: needs at least one dense layer, has none"),
+    (["flatten"], (4,), "architecture.layers: needs at least one dense or conv2d layer, has none"),
     (
         [{"dense": "classes"}],
         (1, 28, 28),
         "layer dense1: takes flat samples (D,), but its input is 1x28x28; put 'flatten' before it",
     ),
-    (["relu", "batch_norm"], (3, 2, 2), "layer batch_norm1: takes flat samples (D,)"),
-    (["layer_norm"], (3, 2, 2), "layer layer_norm1: takes flat samples (D,)"),
     (
         ["relu", {"residual": ["relu"]}, {"residual": [{"dense": 5}]}],
         (6,),
@@ -145,17 +143,22 @@ def test_what_does_not_fit_is_named(layers: list[Any], shape: Any, message: str)
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("dense1.weight", True),
-        ("residual1.dense1.weight", True),
-        ("dense1.bias", False),
-        ("batch_norm1.weight", False),
-        ("batch_norm1.bias", False),
-        ("residual1.layer_norm2.weight", False),
-    ],
-)
-def test_penalties_spare_biases_and_norms_unless_told(name: str, expected: bool) -> None:
-    assert penalized(name, decay_all=False) is expected
-    assert penalized(name, decay_all=True)
+def test_penalties_spare_biases_and_norms_unless_told() -> None:
+    layers = [
+        {"conv2d": 4},
+        "batch_norm",
+        {"group_norm": 2},
+        "instance_norm",
+        "layer_norm",
+        {"residual": {"layers": ["layer_norm"], "shortcut": [{"conv2d": 4}]}},
+        "flatten",
+        {"dense": "classes"},
+    ]
+    shapes = placed(layers, (3, 4, 4)).parameter_shapes()
+    weights = {"conv2d1.weight", "residual1.shortcut.conv2d1.weight", "dense1.weight"}
+    assert weights < set(shapes)
+    for name, shape in shapes.items():
+        assert penalized_shape(shape, decay_all=False) is (name in weights)
+        assert penalized(name, decay_all=False) is (name in weights)
+        assert penalized_shape(shape, decay_all=True)
+        assert penalized(name, decay_all=True)

@@ -1,0 +1,38 @@
+"""The table of layers of convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+def test_a_shortcut_stands_beside_its_branch(nnopt: Run, capsys: Captured) -> None:
+    words = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
+    assert nnopt("describe", "dataset=mnist", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    assert rows["residual4"] == ["8x14x14", "0", f"{14 * 14 * (2 * 8 * (4 * 10 + 72) + 14 * 8):,}"]
+    assert rows["residual4.conv2d2"] == ["8x14x14", "576", f"{2 * 576 * 196:,}"]
+    assert rows["residual4.shortcut.conv2d1"] == ["8x14x14", "32", f"{2 * 32 * 196:,}"]
+    indents = {line.split()[0]: len(line) - len(line.lstrip()) for line in lines}
+    assert indents["residual4.shortcut.conv2d1"] == indents["residual4.conv2d1"] == 2
+    assert indents["residual4"] == 0
+
+
+@pytest.mark.parametrize("name", ["three_layer_conv", "vgg", "resnet"])
+def test_flat_samples_are_refused_by_the_first_layer(
+    nnopt: Run, capsys: Captured, name: str
+) -> None:
+    assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
+    message = capsys.readouterr().err
+    assert "layer conv2d1: takes images (C, H, W), but its input is flat, 2; choose a" in message
+
+
+def test_only_numpy_can_choose_how_it_convolves(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("describe", "backend=torch", "backend.conv=naive") == 2
+    assert "unknown key 'backend.conv'" in capsys.readouterr().err
+    assert nnopt("describe", "backend.conv=naive") == 0
