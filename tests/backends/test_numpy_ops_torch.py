@@ -84,7 +84,8 @@ CASES: dict[str, Case] = {
         {"labels": LABELS},
         lambda z: F.multi_margin_loss(z, torch.tensor(LABELS)) * D,
     ),
-    "flatten": (FLATTEN, [(N, 2, 3, 4)], {}, lambda x: x.flatten(1)),
+    "flatten": (FLATTEN, [(2, 3, N, 4)], {}, lambda x: x.permute(2, 3, 0, 1).flatten(1)),
+    "flatten of flat samples": (FLATTEN, [(N, D)], {}, lambda x: x.flatten(1)),
     "add": (ADD, [(N, D), (N, D)], {}, torch.add),
 }
 

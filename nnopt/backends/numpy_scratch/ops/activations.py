@@ -1,14 +1,75 @@
-"""Activations: functions of each element on its own; x, y and their gradients share a shape."""
+"""Activations: functions of each element on its own; x, y and their gradients share a shape.
+
+The gradient of x takes the place of the gradient of y. Images, and large batches of flat samples,
+are cut into blocks of rows that stay in a core's cache, and the blocks dealt out to threads.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
+from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, lanes, new
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
 Wanted = tuple[bool, ...]
+
+
+def _in_blocks(
+    forward: Callable[..., tuple[Array, Any]], backward: Callable[..., tuple[Array]]
+) -> Op:
+    """An activation whose ``forward`` takes ``workers`` too, made of functions of a block."""
+
+    def forward_in_blocks(
+        x: Array, *, workers: Workers = ALONE, buffer: Buffer = new, **options: Any
+    ) -> tuple[Array, Any]:
+        if _is_one_block(x):
+            return forward(x, buffer=buffer, **options)
+        rows = _rows(x)
+        blocks = lanes.row_blocks(len(rows), rows.shape[1], lanes.PIECE)
+        saved: list[Any] = [None] * len(blocks)
+        y = buffer("y", rows.shape, x.dtype)
+
+        def of_block(worker: int, number: int) -> None:
+            def of_this(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+                if name == "y":
+                    return y[blocks[number]]
+                return buffer(f"{name} of block {number}", shape, dtype)
+
+            _, saved[number] = forward(rows[blocks[number]], buffer=of_this, **options)
+
+        lanes.sharing(workers, x.size).share(of_block, len(blocks))
+        return y.reshape(x.shape), (blocks, saved, workers)
+
+    def backward_in_blocks(
+        g: Array, saved: Any, wanted: Wanted, *, buffer: Buffer = new
+    ) -> tuple[Array]:
+        if _is_one_block(g):
+            return backward(g, saved, wanted, buffer=buffer)
+        blocks, saved_of, workers = saved
+        rows = _rows(g)
+
+        def of_block(worker: int, number: int) -> None:
+            def of_worker(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+                return buffer(f"{name} of worker {worker}", shape, dtype)
+
+            backward(rows[blocks[number]], saved_of[number], wanted, buffer=of_worker)
+
+        lanes.sharing(workers, g.size).share(of_block, len(blocks))
+        return (rows.reshape(g.shape),)
+
+    return Op(forward_in_blocks, backward_in_blocks, ("x",))
+
+
+def _is_one_block(x: Array) -> bool:
+    return x.ndim == 2 and x.size < lanes.SHARED_FROM
+
+
+def _rows(x: Array) -> Array:
+    return x if x.ndim == 2 else lanes.by_position(x)
 
 
 def relu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
@@ -39,10 +100,9 @@ def leaky_relu_backward(
     """dL/dx = g where x > 0, else slope · g, which is g · (slope + (1 - slope) · [x > 0])."""
     x, slope = saved
     positive = np.greater(x, 0, out=buffer("positive", x.shape, bool))
-    d_x = buffer("d_x", x.shape, x.dtype)
-    np.multiply(positive, x.dtype.type(1 - slope), out=d_x)
-    np.add(d_x, slope, out=d_x)
-    return (np.multiply(d_x, g, out=d_x),)
+    slopes = np.multiply(positive, x.dtype.type(1 - slope), out=buffer("slopes", x.shape, x.dtype))
+    np.add(slopes, slope, out=slopes)
+    return (np.multiply(g, slopes, out=g),)
 
 
 def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
@@ -53,9 +113,9 @@ def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
 
 def tanh_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · (1 - y²)."""
-    d_x = np.multiply(y, y, out=buffer("d_x", y.shape, y.dtype))
-    np.subtract(1, d_x, out=d_x)
-    return (np.multiply(d_x, g, out=d_x),)
+    slope = np.multiply(y, y, out=buffer("slope", y.shape, y.dtype))
+    np.subtract(1, slope, out=slope)
+    return (np.multiply(g, slope, out=g),)
 
 
 def _sigmoid(x: Array, out: Array) -> Array:
@@ -74,9 +134,9 @@ def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
 
 def sigmoid_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · y (1 - y)."""
-    d_x = np.subtract(1, y, out=buffer("d_x", y.shape, y.dtype))
-    np.multiply(d_x, y, out=d_x)
-    return (np.multiply(d_x, g, out=d_x),)
+    slope = np.subtract(1, y, out=buffer("slope", y.shape, y.dtype))
+    np.multiply(slope, y, out=slope)
+    return (np.multiply(g, slope, out=g),)
 
 
 def silu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -91,10 +151,10 @@ def silu_backward(
 ) -> tuple[Array]:
     """dL/dx = g · (σ + x σ (1 - σ)) = g · (σ + y (1 - σ))."""
     x, y, sigmoid = saved
-    d_x = np.subtract(1, sigmoid, out=buffer("d_x", x.shape, x.dtype))
-    np.multiply(d_x, y, out=d_x)
-    np.add(d_x, sigmoid, out=d_x)
-    return (np.multiply(d_x, g, out=d_x),)
+    slope = np.subtract(1, sigmoid, out=buffer("slope", x.shape, x.dtype))
+    np.multiply(slope, y, out=slope)
+    np.add(slope, sigmoid, out=slope)
+    return (np.multiply(g, slope, out=g),)
 
 
 def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
@@ -114,18 +174,18 @@ def gelu_backward(
 ) -> tuple[Array]:
     """dL/dx = g · (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π)."""
     x, cdf = saved
-    d_x = np.multiply(x, x, out=buffer("d_x", x.shape, x.dtype))
-    np.multiply(d_x, -0.5, out=d_x)
-    np.exp(d_x, out=d_x)
-    np.multiply(d_x, 1 / math.sqrt(2 * math.pi), out=d_x)
-    np.multiply(d_x, x, out=d_x)
-    np.add(d_x, cdf, out=d_x)
-    return (np.multiply(d_x, g, out=d_x),)
+    slope = np.multiply(x, x, out=buffer("slope", x.shape, x.dtype))
+    np.multiply(slope, -0.5, out=slope)
+    np.exp(slope, out=slope)
+    np.multiply(slope, 1 / math.sqrt(2 * math.pi), out=slope)
+    np.multiply(slope, x, out=slope)
+    np.add(slope, cdf, out=slope)
+    return (np.multiply(g, slope, out=g),)
 
 
-RELU = Op(relu_forward, relu_backward, ("x",))
-LEAKY_RELU = Op(leaky_relu_forward, leaky_relu_backward, ("x",))
-TANH = Op(tanh_forward, tanh_backward, ("x",))
-SIGMOID = Op(sigmoid_forward, sigmoid_backward, ("x",))
-SILU = Op(silu_forward, silu_backward, ("x",))
-GELU = Op(gelu_forward, gelu_backward, ("x",))
+RELU = _in_blocks(relu_forward, relu_backward)
+LEAKY_RELU = _in_blocks(leaky_relu_forward, leaky_relu_backward)
+TANH = _in_blocks(tanh_forward, tanh_backward)
+SIGMOID = _in_blocks(sigmoid_forward, sigmoid_backward)
+SILU = _in_blocks(silu_forward, silu_backward)
+GELU = _in_blocks(gelu_forward, gelu_backward)

@@ -13,9 +13,10 @@ def dropout_forward(
     """y = x · m, where m = scale for the units kept and 0 for the others (Srivastava et al. 2014,
     in the inverted form: scale = 1 / P(keep), so evaluation needs no change).
 
-    x, y: (N, D), keep: (N, D) bool.
+    x, y: (N, D) or (H, W, N, C). keep: bool, in the shape of x or broadcast to it: (N, C) drops
+    whole channels of a sample's image (Tompson et al. 2015, section 3.2).
     """
-    mask = np.multiply(keep, x.dtype.type(scale), out=buffer("mask", x.shape, x.dtype))
+    mask = np.multiply(keep, x.dtype.type(scale), out=buffer("mask", keep.shape, x.dtype))
     return np.multiply(x, mask, out=buffer("y", x.shape, x.dtype)), mask
 
 

@@ -1,23 +1,84 @@
-"""Batch and layer normalization of flat samples (N, D)."""
+"""Batch and layer normalization of flat samples (N, D), batch and group normalization of images.
+
+For flat samples the code is the formula. For images it is the same formula rearranged into one
+scale and one shift of x: it then reads and writes the images as few times as can be.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
+from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, lanes, new
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
 Saved = tuple[Array, Array, Array]
 
 
 def batch_norm_forward(
-    x: Array, weight: Array, bias: Array, *, epsilon: float, buffer: Buffer = new
-) -> tuple[Array, tuple[Array, Array, Array, Array, Array]]:
-    """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the batch (Ioffe and Szegedy 2015,
-    algorithm 1).
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    epsilon: float,
+    workers: Workers = ALONE,
+    buffer: Buffer = new,
+) -> tuple[Array, tuple[Any, ...]]:
+    """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the batch, of images also over the
+    positions (Ioffe and Szegedy 2015, algorithm 1 and section 3.2).
 
-    x, y: (N, D), weight γ and bias β: (D,). Saved: x̂, 1/√(σ² + ε), γ, and for the running
-    statistics μ and the biased σ².
+    x, y: (N, D), weight γ and bias β: (D,); or x, y: (H, W, N, C), γ and β: (C,). Saved, last of
+    all and for the running statistics: μ and the biased σ², each in the shape of γ.
     """
+    if x.ndim == 2:
+        return _flat_batch_norm_forward(x, weight, bias, epsilon, buffer)
+    positions = lanes.by_position(x)
+    means, variances = lanes.moments(positions, x.shape[2:], workers, buffer)
+    mean, variance = lanes.of_equal_parts(means, variances, axis=0)
+    inverse_std = 1 / np.sqrt(variance + epsilon)
+    scale = weight * inverse_std
+    y = buffer("y", x.shape, x.dtype)
+    lanes.scale_and_shift(
+        positions,
+        _to_lanes(scale, x.shape),
+        _to_lanes(bias - mean * scale, x.shape),
+        lanes.by_position(y),
+        workers,
+    )
+    return y, (x, inverse_std, weight, workers, mean, variance)
+
+
+def batch_norm_backward(
+    g: Array, saved: tuple[Any, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array, Array, Array]:
+    """With g = dL/dy, sums over the M = N or N · H · W rows, μ and σ² being functions of x too:
+
+    dL/dβ = Σ g      dL/dγ = Σ g x̂      dL/dx = γ/√(σ² + ε) · (g - dL/dβ / M - x̂ · dL/dγ / M)
+    """
+    if g.ndim == 2:
+        return _flat_batch_norm_backward(g, saved, buffer)
+    x, inverse_std, weight, workers, mean, _ = saved
+    shape, count = g.shape, g.size // len(weight)
+    positions, gradient = lanes.by_position(x), lanes.by_position(g)
+    mean_of_lanes = _to_lanes(mean, shape)
+    of_lanes = lanes.gradient_sums(gradient, positions, mean_of_lanes, workers, buffer)
+    d_bias, d_weight = (
+        np.add.reduce(sums.reshape(shape[2:]), axis=0, out=buffer(name, weight.shape, g.dtype))
+        for name, sums in zip(("d_bias", "d_weight"), of_lanes, strict=True)
+    )
+    np.multiply(d_weight, inverse_std, out=d_weight)
+    of_g = weight * inverse_std
+    of_x = of_g * inverse_std * d_weight / -count
+    shift = of_g * d_bias / -count - of_x * mean
+    a, b, c = [_to_lanes(factor, shape) for factor in (of_g, of_x, shift)]
+    d_x = lanes.combine(gradient, positions, a, b, c, workers, buffer)
+    return d_x.reshape(shape), d_weight, d_bias
+
+
+def _flat_batch_norm_forward(
+    x: Array, weight: Array, bias: Array, epsilon: float, buffer: Buffer
+) -> tuple[Array, tuple[Array, Array, Array, Array, Array]]:
     count = x.shape[0]
     mean = np.add.reduce(x, axis=0, out=buffer("mean", weight.shape, x.dtype))
     np.divide(mean, count, out=mean)
@@ -34,17 +95,9 @@ def batch_norm_forward(
     return y, (normalized, inverse_std, weight, mean, variance)
 
 
-def batch_norm_backward(
-    g: Array,
-    saved: tuple[Array, Array, Array, Array, Array],
-    wanted: tuple[bool, ...],
-    *,
-    buffer: Buffer = new,
+def _flat_batch_norm_backward(
+    g: Array, saved: tuple[Any, ...], buffer: Buffer
 ) -> tuple[Array, Array, Array]:
-    """With g = dL/dy, and μ and σ² being functions of x too:
-
-    dL/dβ = Σₙ gₙ      dL/dγ = Σₙ gₙ x̂ₙ      dL/dx = γ/√(σ² + ε) · (g - dL/dβ / N - x̂ · dL/dγ / N)
-    """
     normalized, inverse_std, weight, _, _ = saved
     count = g.shape[0]
     d_x = np.multiply(g, normalized, out=buffer("d_x", g.shape, g.dtype))
@@ -65,12 +118,26 @@ def batch_norm_evaluate(
     running_mean: Array,
     running_var: Array,
     epsilon: float,
+    *,
+    workers: Workers = ALONE,
+    buffer: Buffer = new,
 ) -> Array:
-    """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift a feature."""
+    """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift for each
+    feature of (N, D) or channel of (H, W, N, C)."""
     scale = weight / np.sqrt(running_var + epsilon)
-    y: Array = x * scale
-    y += bias - running_mean * scale
+    shift = bias - running_mean * scale
+    y = buffer("y", x.shape, x.dtype)
+    if x.ndim == 2:
+        np.multiply(x, scale, out=y)
+        return np.add(y, shift, out=y)
+    scale, shift = _to_lanes(scale, x.shape), _to_lanes(shift, x.shape)
+    lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), workers)
     return y
+
+
+def _to_lanes(of_channels: Array, shape: tuple[int, ...]) -> Array:
+    """What each channel has, (C,), for every lane of images of this shape, (N · C,)."""
+    return np.broadcast_to(of_channels, shape[2:]).reshape(-1)
 
 
 def layer_norm_forward(
@@ -124,5 +191,68 @@ def layer_norm_backward(
     return d_x, d_weight, d_bias
 
 
+def group_norm_forward(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    groups: int,
+    epsilon: float,
+    workers: Workers = ALONE,
+    buffer: Buffer = new,
+) -> tuple[Array, tuple[Any, ...]]:
+    """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the positions and the channels of a
+    group, for each sample on its own (Wu and He 2018, eq. 1, 2 and 7). One group makes it the layer
+    norm of images, a group for each channel instance norm (Ulyanov et al. 2016).
+
+    x, y: (H, W, N, C), weight γ and bias β: (C,); the G groups are C / G channels in a row each.
+    """
+    positions = lanes.by_position(x)
+    samples, channels = x.shape[2:]
+    grouped = (samples, groups, channels // groups)
+    means, variances = lanes.moments(positions, grouped, workers, buffer)
+    mean, variance = [part[:, :, None] for part in lanes.of_equal_parts(means, variances, axis=2)]
+    inverse_std = 1 / np.sqrt(variance + epsilon)
+    scale = weight.reshape(grouped[1:]) * inverse_std
+    shift = bias.reshape(grouped[1:]) - mean * scale
+    y = buffer("y", x.shape, x.dtype)
+    lanes.scale_and_shift(
+        positions, scale.reshape(-1), shift.reshape(-1), lanes.by_position(y), workers
+    )
+    return y, (x, inverse_std, weight, mean, workers)
+
+
+def group_norm_backward(
+    g: Array, saved: tuple[Any, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array, Array, Array]:
+    """With g = dL/dy and h = g γ, means over the positions and channels of a sample's group:
+
+    dL/dβ = Σ g      dL/dγ = Σ g x̂      dL/dx = (h - mean(h) - x̂ · mean(h x̂)) / √(σ² + ε)
+    """
+    x, inverse_std, weight, mean, workers = saved
+    shape = g.shape
+    grouped = (shape[2], inverse_std.shape[1], shape[3] // inverse_std.shape[1])
+    count = shape[0] * shape[1] * grouped[2]
+    positions, gradient = lanes.by_position(x), lanes.by_position(g)
+    mean_of_lanes = np.broadcast_to(mean, grouped).reshape(-1)
+    sums = lanes.gradient_sums(gradient, positions, mean_of_lanes, workers, buffer)
+    of_gradient, of_product = [of_lanes.reshape(grouped) for of_lanes in sums]
+    np.multiply(of_product, inverse_std, out=of_product)  # Σ g x̂ over the positions
+    d_bias, d_weight = (
+        np.add.reduce(part.reshape(shape[2:]), axis=0, out=buffer(name, weight.shape, g.dtype))
+        for name, part in (("d_bias", of_gradient), ("d_weight", of_product))
+    )
+    by_group = weight.reshape(grouped[1:])
+    mean_of_h = np.sum(of_gradient * by_group, axis=2, keepdims=True) / count
+    mean_of_product = np.sum(of_product * by_group, axis=2, keepdims=True) / count
+    of_g = by_group * inverse_std
+    of_x = -mean_of_product * inverse_std**2
+    shift = -mean_of_h * inverse_std - of_x * mean
+    a, b, c = [np.broadcast_to(factor, grouped).reshape(-1) for factor in (of_g, of_x, shift)]
+    d_x = lanes.combine(gradient, positions, a, b, c, workers, buffer)
+    return d_x.reshape(shape), d_weight, d_bias
+
+
 BATCH_NORM = Op(batch_norm_forward, batch_norm_backward, ("x", "weight", "bias"))
 LAYER_NORM = Op(layer_norm_forward, layer_norm_backward, ("x", "weight", "bias"))
+GROUP_NORM = Op(group_norm_forward, group_norm_backward, ("x", "weight", "bias"))

@@ -1,4 +1,10 @@
-"""Operations that only move or join arrays: flatten, and the sum of a residual connection."""
+"""Operations that only move or join arrays: changes of layout, and the sum of a residual
+connection.
+
+Outside, images are (N, C, H, W). Inside, they are (H, W, N, C): the values of all samples and
+channels at a position lie together, so that padding, windows and strides are arithmetic on whole
+slabs of N·C values.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +15,42 @@ import numpy as np
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
 
+def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
+    """(N, C, H, W) to (H, W, N, C)."""
+    moved = x.transpose(2, 3, 0, 1)
+    y = buffer("y", moved.shape, x.dtype)
+    np.copyto(y, moved)
+    return y, None
+
+
+def channels_last_backward(
+    g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array]:
+    """dL/dx is g moved back: (H, W, N, C) to (N, C, H, W)."""
+    moved = g.transpose(2, 3, 0, 1)  # the permutation is its own inverse
+    d_x = buffer("d_x", moved.shape, g.dtype)
+    np.copyto(d_x, moved)
+    return (d_x,)
+
+
 def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
-    """(N, C, H, W) to (N, C·H·W), without a copy."""
-    return x.reshape(len(x), math.prod(x.shape[1:])), x.shape
+    """(H, W, N, C) to (N, C·H·W), a sample's values in PyTorch's order: channel by channel, each
+    row by row. Flat samples (N, D) stay as they are."""
+    if x.ndim == 2:
+        return x, x.shape
+    y, _ = channels_last_forward(x, buffer=buffer)
+    return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
 
 
 def flatten_backward(
     g: Array, shape: tuple[int, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dx is g in the shape of x."""
-    return (g.reshape(shape),)
+    """dL/dx is g moved back into the shape of x."""
+    if len(shape) == 2:
+        return (g,)
+    height, width, samples, channels = shape
+    images = g.reshape(samples, channels, height, width)
+    return channels_last_backward(images, None, wanted, buffer=buffer)
 
 
 def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
@@ -35,5 +67,6 @@ def add_backward(
     return g, d_branch
 
 
+CHANNELS_LAST = Op(channels_last_forward, channels_last_backward, ("x",))
 FLATTEN = Op(flatten_forward, flatten_backward, ("x",))
 ADD = Op(add_forward, add_backward, ("x", "branch"))
