@@ -1,0 +1,218 @@
+"""docs/theory.md against the code: what it links to exists, its commands run, and the transforms of
+Winograd's method, as they stand on the page, are right in rational arithmetic."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnopt.backends.numpy_scratch import optimizers
+from nnopt.backends.numpy_scratch.ops import winograd
+from nnopt.compose import compose_config
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "theory.md"
+TEXT = PAGE.read_text("utf-8")
+OPS = REPOSITORY / "nnopt" / "backends" / "numpy_scratch" / "ops"
+
+NAMED = sorted(set(re.findall(r"\[`(\w+)`\]\(([^)#]+\.py)\)", TEXT)))
+COMMANDS = re.findall(r"`nnopt (gradcheck[^`]*)`", TEXT)
+
+Rational = np.ndarray
+"""An array of Fractions."""
+
+
+# links and commands -------------------------------------------------------------------------------
+
+
+def names_of(path: Path) -> set[str]:
+    """What a file defines at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+@pytest.mark.parametrize(("name", "link"), NAMED)
+def test_a_function_that_is_linked_is_in_that_file(name: str, link: str) -> None:
+    assert name in names_of((PAGE.parent / link).resolve())
+
+
+def test_every_file_of_operations_is_derived() -> None:
+    linked = {(PAGE.parent / link).resolve() for _, link in NAMED}
+    files = {
+        path
+        for path in OPS.glob("*.py")
+        if re.search(r"^[A-Z0-9_]+ = Op\(", path.read_text("utf-8"), re.M)
+    }
+    assert files
+    assert files <= linked
+
+
+def test_every_optimizer_is_explained() -> None:
+    rows = re.findall(r"^\| \[?`?(\w+)`?(?:\]\([^)]*\))? \| .*leftarrow|^\| (adamw) ", TEXT, re.M)
+    assert {name or other for name, other in rows} == set(optimizers.OPTIMIZERS)
+
+
+def test_every_section_is_in_the_contents_and_says_how_to_check_it() -> None:
+    sections = re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.M)
+    anchors = re.findall(r"\]\(#([\w-]+)\)", TEXT)
+    assert anchors == [
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title, _ in sections
+    ]
+    for title, body in sections:
+        last = body.strip().rpartition("\n\n")[2]
+        assert title == "Literature" or last.startswith("**Check it.**"), title
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_commands_are_valid(command: str) -> None:
+    compose_config(shlex.split(command)[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted({x for x in COMMANDS if "dataset=" not in x}))
+def test_commands_on_made_data_find_no_fault(nnopt: Callable[..., int], command: str) -> None:
+    assert nnopt(*shlex.split(command)) == 0
+
+
+# Winograd's transforms ----------------------------------------------------------------------------
+
+
+def matrix(name: str) -> Rational:
+    """A matrix of the page, by the name before its equals sign."""
+    (body,) = re.findall(
+        re.escape(name) + r" = \\begin\{bmatrix\}(.*?)\\end\{bmatrix\}", TEXT, re.S
+    )
+    return np.array(
+        [[Fraction(x) for x in row.split("&")] for row in body.replace(" ", "").split(r"\\")]
+    )
+
+
+BT, G, AT = matrix(r"B^\top"), matrix("\nG"), matrix(r"A^\top")
+E3, E4 = matrix("E_3"), matrix("E_4")
+B, A = BT.T, AT.T
+SCALE = np.array([Fraction(f) for f in re.findall(r"f = \(([-\d, ]+)\)", TEXT)[0].split(",")])
+"""What is moved from Qᵀ over to G, row by row."""
+
+
+def rationals(count: int) -> st.SearchStrategy[Rational]:
+    numbers = st.fractions(-9, 9, max_denominator=7)
+    return st.lists(numbers, min_size=count, max_size=count).map(lambda x: np.array(x, object))
+
+
+def test_the_matrices_of_the_page_are_those_of_the_code() -> None:
+    for ours, theirs in ((BT, winograd.BT), (G, winograd.G), (AT, winograd.AT)):
+        assert ours.shape == theirs.shape
+        assert (ours.astype(float) == theirs).all()
+
+
+def test_the_matrices_follow_from_evaluating_and_interpolating() -> None:
+    points = [Fraction(a) for a in (0, 1, -1, 2, -2)]
+    for exponents, powers in ((3, E3), (4, E4)):
+        assert (powers[:5] == [[a**e for e in range(exponents)] for a in points]).all()
+        assert list(powers[5]) == [0] * (exponents - 1) + [1]
+    assert (AT == E4.T).all()
+    assert (G * SCALE[:, None] == E3).all()
+    for i, point in enumerate(points):
+        others = [a for a in points if a != point]
+        coefficients = [round(c) for c in np.poly([int(a) for a in others])[::-1]]
+        assert list(BT[i]) == [*coefficients, 0]
+        assert SCALE[i] == np.prod([point - a for a in others])
+
+
+@given(w=rationals(3), u=rationals(4))
+@settings(max_examples=20)
+def test_interpolating_the_products_multiplies_polynomials(w: Rational, u: Rational) -> None:
+    interpolate = (BT / SCALE[:, None]).T
+    found = interpolate @ ((E3 @ w) * (E4 @ u))
+    expected = [sum(w[j] * u[i - j] for j in range(3) if 0 <= i - j < 4) for i in range(6)]
+    assert list(found) == expected
+
+
+@given(w=rationals(3), d=rationals(6))
+@settings(max_examples=20)
+def test_one_dimension_is_correlation(w: Rational, d: Rational) -> None:
+    assert list(AT @ ((G @ w) * (BT @ d))) == [
+        sum(d[i + j] * w[j] for j in range(3)) for i in range(4)
+    ]
+
+
+def correlate(x: Rational, w: Rational) -> Rational:
+    """Without padding, by loops over the kernel."""
+    height, width = x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1
+    places = product(range(w.shape[0]), range(w.shape[1]))
+    return sum(w[i, j] * x[i : i + height, j : j + width] for i, j in places)  # type: ignore[return-value]
+
+
+def draw(shape: tuple[int, ...], seed: int) -> Rational:
+    rng = np.random.default_rng(seed)
+    pairs = zip(
+        rng.integers(-9, 10, np.prod(shape)), rng.integers(1, 8, np.prod(shape)), strict=True
+    )
+    return np.array([Fraction(int(a), int(b)) for a, b in pairs]).reshape(shape)
+
+
+def tiles() -> list[tuple[slice, slice]]:
+    """Of an output of 8 x 8, where the four tiles begin."""
+    return [
+        (slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)) for i, j in product(range(2), repeat=2)
+    ]
+
+
+def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
+    """The window of 6 x 6 that a tile depends on."""
+    rows, columns = tile
+    return slice(rows.start, rows.start + 6), slice(columns.start, columns.start + 6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_dimensions_are_correlation_summed_over_channels(seed: int) -> None:
+    x, w = draw((3, 10, 10), seed), draw((3, 3, 3), seed + 10)
+    expected = sum(correlate(image, kernel) for image, kernel in zip(x, w, strict=True))
+    found = np.full((8, 8), Fraction(0))
+    for tile in tiles():
+        transformed = sum(
+            (G @ kernel @ G.T) * (BT @ image[window(tile)] @ B)
+            for image, kernel in zip(x, w, strict=True)
+        )
+        found[tile] = AT @ transformed @ A
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_in_the_transformed_domain_are_those_of_the_correlation(seed: int) -> None:
+    x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
+    d_u, d_x = np.full((6, 6), Fraction(0)), np.full((10, 10), Fraction(0))
+    for tile in tiles():
+        d_m = A @ g[tile] @ AT
+        assert d_m[1, 1] == g[tile].sum()  # where the bias has its gradient
+        d_u += (BT @ x[window(tile)] @ B) * d_m
+        d_x[window(tile)] += B @ ((G @ w @ G.T) * d_m) @ BT
+    assert (G.T @ d_u @ G == correlate(x, g)).all()
+    # The other way: a full correlation with the kernel turned by half.
+    full = np.full((12, 12), Fraction(0))
+    full[2:10, 2:10] = g
+    assert (d_x == correlate(full, w[::-1, ::-1])).all()
+
+
+def test_a_wrong_entry_is_seen() -> None:
+    x, w = draw((6, 6), 0), draw((3, 3), 1)
+    wrong = BT.copy()
+    wrong[1, 2] = -wrong[1, 2]
+    for transform, is_right in ((BT, True), (wrong, False)):
+        y = AT @ ((G @ w @ G.T) * (transform @ x @ transform.T)) @ A
+        assert (y == correlate(x, w)).all() == is_right
