@@ -171,8 +171,8 @@ def _backward(
         if x_wanted:
             d_x = im2col_input_gradient(g, x.shape, weight, *options)
         return d_x, *im2col_weight_gradient(g, x, weight, *options)
-    d_x, *others = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
-    return d_x if x_wanted else None, *others
+    d_x, d_weight, d_bias = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
+    return d_x if x_wanted else None, d_weight, d_bias
 
 
 def _split(weight: Array, bias: Array | None, groups: int) -> list[tuple[Array, Array | None]]:

@@ -1,9 +1,9 @@
-"""Convolution as one product of matrices, for kernels, strides and paddings of any size.
+"""Convolution as a product of matrices, for kernels, strides and paddings of any size.
 
 The windows of the input become the columns of a matrix ("image to column", Chellapilla et al.
-2006): its rows are the C · kh · kw places of a kernel, its columns the H' · W' · n windows of a
-piece, a few images that stay in a core's cache. Images lie as (H, W, C, N) here, padded: the
-numbers at one place of consecutive images' windows are then neighbours in memory.
+2006), its rows being the C · kh · kw places of a kernel. It is made and used in pieces that stay in
+a core's cache. Images lie as (H, W, C, N) here, padded: the numbers at one place of the windows of
+all images are then neighbours in memory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from numpy.lib.stride_tricks import as_strided
 from nnopt.backends.numpy_scratch.ops import Array, Buffer
 from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
 
-IMAGES, NUMBERS = 16, 2**18
-"""A piece has at most so many images, and at most so many numbers in its matrix."""
+NUMBERS = 2**17
+"""A piece's matrix has at most about so many numbers."""
+
+IMAGES = 16
+"""The input gradient's pieces are at most so many images; the others' are rows of all images."""
 
 
 def im2col_forward(
@@ -32,21 +35,20 @@ def im2col_forward(
     x: (H, W, N, C), weight: (O, C, kh, kw), bias: (O,), stride s, padding p, y: (H', W', N, O) with
     H' = ⌊(H + 2p - kh) / s⌋ + 1.
     """
-    size = _output_size(x, weight, stride, padding)
-    outputs = len(weight)
+    outputs, kernel = len(weight), weight.shape[2:]
+    size = [
+        (length + 2 * padding - k) // stride + 1 for length, k in zip(x.shape, kernel, strict=False)
+    ]
     y = buffer("y", (*size, x.shape[2], outputs), x.dtype)
-    pieces = _pieces(x, weight, size)
+    padded = _padded(x, padding, workers)
+    pieces = _rows_of_all_images(y.shape, weight)
 
     def task(worker: int, index: int) -> None:
-        piece = pieces[index]
-        columns = _columns(x[:, :, piece], weight.shape[2:], size, stride, padding, workers)
-        product = workers.space("product", (columns.shape[1], outputs), x.dtype)
-        np.matmul(columns.T, weight.reshape(outputs, -1).T, out=product)
-        part = product.reshape(*size, -1, outputs)
-        if bias is None:
-            np.copyto(y[:, :, piece], part)
-        else:
-            np.add(part, bias, out=y[:, :, piece])
+        columns = _columns(padded, kernel, pieces[index], y.shape[1], stride, workers)
+        part = y[pieces[index]].reshape(-1, outputs)
+        np.matmul(columns.T, weight.reshape(outputs, -1).T, out=part)
+        if bias is not None:
+            np.add(part, bias, out=part)
 
     workers.share(task, len(pieces))
     return y
@@ -67,24 +69,26 @@ def im2col_weight_gradient(
 
     The pieces are dealt to the workers in a fixed way, for the sum to be the same at every run.
     """
-    size, outputs = g.shape[:2], g.shape[3]
-    pieces = _pieces(x, weight, size)
+    outputs, kernel = len(weight), weight.shape[2:]
+    padded = _padded(x, padding, workers)
+    pieces = _rows_of_all_images(g.shape, weight)
     shares = min(workers.count, len(pieces))
-    sums = workers.space("sums", (shares, outputs, weight[0].size), x.dtype)
+    sums = workers.space("sums", (shares, weight[0].size, outputs), x.dtype)
     bias_sums = workers.space("bias_sums", (shares, outputs), x.dtype)
     sums.fill(0)
     bias_sums.fill(0)
 
     def task(worker: int, share: int) -> None:
         for piece in pieces[share::shares]:
-            columns = _columns(x[:, :, piece], weight.shape[2:], size, stride, padding, workers)
-            rows = _rows(g[:, :, piece], workers)
-            sums[share] += np.matmul(rows.T, columns.T)
-            bias_sums[share] += np.add.reduce(rows, axis=0)
+            columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
+            rows = g[piece].reshape(-1, outputs)
+            product = workers.space("product", sums[share].shape, x.dtype)
+            np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
+            bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
 
     workers.share(task, shares)
     d_weight = buffer("d_weight", weight.shape, x.dtype)
-    np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1))
+    np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
     d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
     return d_weight, d_bias
 
@@ -104,12 +108,14 @@ def im2col_input_gradient(
     down, across = g.shape[:2]
     kernel_height, kernel_width = weight.shape[2:]
     d_x = buffer("d_x", shape, g.dtype)
-    pieces = _pieces(d_x, weight, (down, across))
+    pieces = pieces_of(shape[2], IMAGES)
 
     def task(worker: int, index: int) -> None:
         piece = pieces[index]
-        rows = _rows(g[:, :, piece], workers)
         images = piece.stop - piece.start
+        part = workers.space("part", (down, across, images, len(weight)), g.dtype)
+        np.copyto(part, g[:, :, piece])
+        rows = part.reshape(-1, len(weight))
         columns = workers.space("columns", (weight[0].size, len(rows)), g.dtype)
         np.matmul(weight.reshape(len(weight), -1).T, rows.T, out=columns)
         places = columns.reshape(channels, kernel_height, kernel_width, down, across, images)
@@ -128,53 +134,44 @@ def im2col_input_gradient(
     return d_x
 
 
-def _output_size(x: Array, weight: Array, stride: int, padding: int) -> tuple[int, int]:
-    """(H', W')."""
-    (height, width), (kernel_height, kernel_width) = x.shape[:2], weight.shape[2:]
-    down = (height + 2 * padding - kernel_height) // stride + 1
-    return down, (width + 2 * padding - kernel_width) // stride + 1
+def _padded(x: Array, padding: int, workers: Workers) -> Array:
+    """x (H, W, N, C) as (H + 2p, W + 2p, C, N), with zeros around."""
+    height, width, images, channels = x.shape
+    shape = (height + 2 * padding, width + 2 * padding, channels, images)
+    padded = workers.space("padded_images", shape, x.dtype)
+    inside = padded[padding : padding + height, padding : padding + width]
+    padded[:padding] = padded[padding + height :] = 0
+    padded[:, :padding] = padded[:, padding + width :] = 0
+
+    def task(worker: int, row: int) -> None:
+        np.copyto(inside[row], x[row].transpose(0, 2, 1))
+
+    workers.share(task, height)
+    return padded
 
 
-def _pieces(x: Array, weight: Array, size: tuple[int, int]) -> list[slice]:
-    """The images cut into pieces."""
-    per_image = weight[0].size * size[0] * size[1]
-    return pieces_of(x.shape[2], max(min(IMAGES, NUMBERS // per_image), 1))
+def _rows_of_all_images(size: tuple[int, ...], weight: Array) -> list[slice]:
+    """The rows of the output (H', W', N, O) cut into pieces."""
+    rows, across, images, _ = size
+    return pieces_of(rows, max(NUMBERS // (weight[0].size * across * images), 1))
 
 
 def _columns(
-    x: Array,
+    padded: Array,
     kernel: tuple[int, ...],
-    size: tuple[int, int],
+    rows: slice,
+    across: int,
     stride: int,
-    padding: int,
     workers: Workers,
 ) -> Array:
-    """The windows of x (H, W, n, C): (C · kh · kw, H' · W' · n)."""
-    height, width, images, channels = x.shape
-    shape = (height + 2 * padding, width + 2 * padding, channels, images)
-    padded = workers.space("padded", shape, x.dtype)
-    for border in (
-        padded[:padding],
-        padded[padding + height :],
-        padded[:, :padding],
-        padded[:, padding + width :],
-    ):
-        border.fill(0)
-    inside = padded[padding : padding + height, padding : padding + width]
-    np.copyto(inside, x.transpose(0, 1, 3, 2))
+    """The windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
+    channels, images = padded.shape[2:]
     row, column, channel, image = padded.strides
     windows = as_strided(
-        padded,
-        (channels, *kernel, *size, images),
+        padded[stride * rows.start :],
+        (channels, *kernel, rows.stop - rows.start, across, images),
         (channel, row, column, stride * row, stride * column, image),
     )
-    columns = workers.space("columns", windows.shape, x.dtype)
+    columns = workers.space("columns", windows.shape, padded.dtype)
     np.copyto(columns, windows)
     return columns.reshape(channels * kernel[0] * kernel[1], -1)
-
-
-def _rows(g: Array, workers: Workers) -> Array:
-    """A piece of g (H', W', n, O) as a matrix (H' · W' · n, O)."""
-    rows = workers.space("rows", g.shape, g.dtype)
-    np.copyto(rows, g)
-    return rows.reshape(-1, g.shape[3])

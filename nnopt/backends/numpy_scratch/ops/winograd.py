@@ -108,7 +108,7 @@ def winograd_weight_gradient(
                 product = workers.space("product", sums[share].shape, x.dtype)
                 np.matmul(tiles.transpose(0, 2, 1), windows, out=product)
                 np.add(sums[share], product, out=sums[share])
-            bias_sums[share] += np.add.reduce(tiles[OF_CONSTANT], axis=0)
+            bias_sums[share] += np.ones(tiles.shape[1], x.dtype) @ tiles[OF_CONSTANT]
 
     workers.share(task, shares)
     for other in sums[1:]:
