@@ -155,9 +155,13 @@ def max_pool2d_forward(
     def of_block(worker: int, block: int) -> None:
         rows = blocks[block]
         winner[rows] = 0
-        y[rows] = -np.inf
+        if padding:
+            y[rows] = -np.inf
         for number, outputs, inputs in windows.positions(rows):
             best, candidate = y[outputs], x[inputs]
+            if number == 0 and not padding:  # every window has a first pixel
+                np.copyto(best, candidate)
+                continue
             np.greater(candidate, best, out=larger[outputs])
             np.maximum(best, candidate, out=best)
             # Numbers rise, so the last position to be larger has the largest number.
