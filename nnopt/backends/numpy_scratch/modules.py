@@ -27,14 +27,14 @@ from nnopt.schema import Config, NumpyConfig
 Module = Callable[[Tape, Variable, int | None], Variable]
 """A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation."""
 
-PLAIN: dict[type, Op] = {
+ACTIVATIONS: dict[type, Op] = {
+    records.ReLU: RELU,
     records.GELU: GELU,
     records.Tanh: TANH,
     records.Sigmoid: SIGMOID,
     records.SiLU: SILU,
-    records.Flatten: FLATTEN,
 }
-"""Records that are one operation without options, the same in training and in evaluation."""
+"""Activations without options."""
 
 
 class Binder:
@@ -74,8 +74,8 @@ class Binder:
             case records.Conv2d() as conv:
                 backend = self._config.backend
                 algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"
-                window: dict[str, object] = {"stride": conv.stride, "padding": conv.pad, "groups": conv.groups}
-                return CONV2D, window | {"algorithm": algorithm} | workers
+                window: dict[str, object] = {"stride": conv.stride, "padding": conv.pad}
+                return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm} | workers
             case records.MaxPool2d(size, _, padding) as pool:
                 window = {"size": size, "stride": pool.step, "padding": padding}
                 return MAX_POOL2D, window | workers
@@ -93,11 +93,11 @@ class Binder:
             case records.InstanceNorm(epsilon):
                 channels = layer.input_shape[0]
                 return GROUP_NORM, workers | {"groups": channels, "epsilon": epsilon}
-            case records.ReLU():
-                return RELU, {}
             case records.LeakyReLU(slope):
-                return LEAKY_RELU, {"slope": slope}
-        return PLAIN[type(layer.record)], {}
+                return LEAKY_RELU, workers | {"slope": slope}
+            case records.Flatten():
+                return FLATTEN, {}
+        return ACTIVATIONS[type(layer.record)], workers
 
     def _parameters_of(self, layer: PlacedLayer) -> list[Variable]:
         return [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
