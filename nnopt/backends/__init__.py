@@ -80,6 +80,16 @@ class Network(Protocol):
         """Logits (N, K) in evaluation mode."""
         ...
 
+    def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
+        """What every placed layer, by its name, those inside residual ones too, gives for a batch
+        in evaluation mode: copies, (N, D) or (N, C, H, W), in the architecture's order."""
+        ...
+
+    def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
+        """Copies of the last training step's gradient of every parameter, by full name, as the
+        optimizer took it: penalties included, after clipping; zeros before the first step."""
+        ...
+
 
 class Backend(Protocol):
     """What a backend's package offers."""

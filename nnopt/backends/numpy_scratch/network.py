@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nnopt.architecture.network import Architecture, penalized_shape
 from nnopt.backends import StepRecord
 from nnopt.backends.numpy_scratch.memory import zeros
-from nnopt.backends.numpy_scratch.modules import Binder
+from nnopt.backends.numpy_scratch.modules import Binder, Module
+from nnopt.backends.numpy_scratch.observer import Observer
 from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
@@ -106,7 +107,7 @@ class NumpyNetwork:
 
     def forward(self, x: Variable, y: Array, step: int) -> tuple[Variable, Variable]:
         """Logits (N, K) and the mean loss in training mode, noted on the tape."""
-        logits = self._run(self._tape, x, step)
+        logits = self._run(self._modules, self._tape, x, step)
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def gradients(self, loss: Variable) -> dict[str, Array]:
@@ -129,17 +130,29 @@ class NumpyNetwork:
 
     def predict(self, x: Array) -> NDArray[np.floating]:
         logits = [
-            self._run(self._evaluation_tape, Variable(x[rows]), None).value.copy()
+            self._run(self._modules, self._evaluation_tape, Variable(x[rows]), None).value.copy()
             for rows in pieces_of(len(x), self._evaluation_rows)
         ]
         return np.concatenate(logits)
 
-    def _run(self, tape: Tape, x: Variable, step: int | None) -> Variable:
+    def layer_outputs(self, x: Array) -> dict[str, NDArray[np.floating]]:
+        observer = Observer(self._config, self.parameters, self.statistics, self._workers)
+        modules = [observer.module(layer) for layer in self.architecture.layers]
+        self._run(modules, Tape(), Variable(x), None)
+        return {layer.name: observer.outputs[layer.name] for layer in self.architecture.walk()}
+
+    def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
+        targets = {name: parameter.target for name, parameter in self.parameters.items()}
+        return {name: target.copy() for name, target in targets.items() if target is not None}
+
+    def _run(
+        self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None
+    ) -> Variable:
         """The layers one after another, noted on the tape."""
         tape.restart()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
-        for module in self._modules:
+        for module in modules:
             x = module(tape, x, step)
         return x
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ class TorchNetwork:
         dtype = getattr(torch, config.backend.dtype)
         module = sequence(architecture.layers, config)
         self.module = module.to_empty(device=config.backend.device).to(dtype)
+        self._layers = [layer.name for layer in architecture.walk()]
         self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
         named = dict(self.module.named_parameters())
         self._parameters = list(named.values())
@@ -97,6 +99,31 @@ class TorchNetwork:
             self.module.eval()
         logits: NDArray[np.floating] = self.module(x).cpu().numpy()
         return logits
+
+    @torch.inference_mode()
+    def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
+        self.module.eval()
+        outputs: dict[str, NDArray[np.floating]] = {}
+
+        def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs[name] = output.cpu().numpy().copy()
+
+        hooks = [
+            self.module.get_submodule(name).register_forward_hook(partial(note, name))
+            for name in self._layers
+        ]
+        try:
+            self.module(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: outputs[name] for name in self._layers}
+
+    def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
+        return {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().cpu().numpy().copy()
+            for name, p in self.module.named_parameters()
+        }
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:

@@ -1,0 +1,41 @@
+"""A look inside a network: the same layers, each noting what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nnopt.architecture.network import PlacedLayer
+from nnopt.backends.numpy_scratch.modules import Binder, Module
+from nnopt.backends.numpy_scratch.ops import Array
+from nnopt.backends.numpy_scratch.tape import Tape, Variable
+from nnopt.backends.numpy_scratch.threads import Workers
+from nnopt.schema import Config
+
+
+class Observer(Binder):
+    """Binds layers as ``Binder`` does. What each gives, those inside residual ones too, stands in
+    ``outputs`` under its name, in PyTorch's layout, copied: the tape's arrays are used again."""
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Variable],
+        statistics: Mapping[str, Array],
+        workers: Workers,
+    ) -> None:
+        super().__init__(config, parameters, statistics, workers)
+        self.outputs: dict[str, Array] = {}
+
+    def module(self, layer: PlacedLayer) -> Module:
+        """The layer with what it needs."""
+        bound = super().module(layer)
+
+        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+            y = bound(tape, x, step)
+            is_image = y.value.ndim == 4  # (H, W, N, C) inside
+            self.outputs[layer.name] = (
+                y.value.transpose(2, 3, 0, 1) if is_image else y.value
+            ).copy()
+            return y
+
+        return apply
