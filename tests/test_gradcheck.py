@@ -9,6 +9,7 @@ import pytest
 
 from nnopt import gradcheck
 from nnopt.architecture import layers as records
+from nnopt.backends.numpy_scratch import modules as modules_file
 from nnopt.backends.numpy_scratch import network as network_file
 from nnopt.backends.numpy_scratch.ops import Op, new
 from nnopt.backends.numpy_scratch.ops.activations import GELU, RELU, SILU, TANH
@@ -169,9 +170,10 @@ RECORDS = {
 def test_a_planted_error_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     attribute, op, overrides = PLANTED[name]
     if attribute in RECORDS:
-        monkeypatch.setitem(network_file.ELEMENTWISE, RECORDS[attribute], op)
+        monkeypatch.setitem(modules_file.ACTIVATIONS, RECORDS[attribute], op)
     else:
-        monkeypatch.setattr(network_file, attribute, op)
+        is_loss = attribute in ("CROSS_ENTROPY", "HINGE")
+        monkeypatch.setattr(network_file if is_loss else modules_file, attribute, op)
     with pytest.raises(TrainingError, match="gradients differ from central differences") as caught:
         gradcheck.main(words(overrides))
     assert caught.value.exit_code == 5
@@ -191,7 +193,7 @@ def test_exit_codes_and_table(
         "input",
         "all",
     ]
-    monkeypatch.setattr(network_file, "DENSE", changed(DENSE, 2, flipped))
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
     assert run_verb(["gradcheck", *SMALL]) == 5
     told = capsys.readouterr()
     assert told.out.count("WRONG") == 2

@@ -82,16 +82,10 @@ class Architecture:
         return [layer for layer in self.walk() if _multiplies(layer)][-1]
 
 
-def penalized_shape(shape: Shape, decay_all: bool) -> bool:
+def is_penalized(shape: Shape, decay_all: bool) -> bool:
     """Do L1, L2 and weight decay act on a parameter of this shape? On weights that multiply, which
     have more than one axis; biases and norm parameters are exempt unless ``decay_all``."""
     return decay_all or len(shape) > 1
-
-
-def penalized(name: str, decay_all: bool) -> bool:
-    """The same of a parameter known by its name."""
-    layer, _, key = name.rpartition(".")
-    return decay_all or (key == "weight" and "_norm" not in layer.rpartition(".")[2])
 
 
 def _multiplies(layer: PlacedLayer) -> bool:

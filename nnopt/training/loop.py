@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.network import penalized
+from nnopt.architecture.network import is_penalized
 from nnopt.backends import DeviceArray, Loader, Network, StepRecord
 from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
@@ -203,6 +203,6 @@ class Loop:
         weights = [
             array
             for name, array in arrays.items()
-            if penalized(name, regularizer.decay_all) and "running_" not in name
+            if is_penalized(array.shape, regularizer.decay_all) and "running_" not in name
         ]
         return penalty(weights, regularizer.l1, regularizer.l2)

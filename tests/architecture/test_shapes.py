@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnopt.architecture.layers import parse_layers
-from nnopt.architecture.network import Architecture, penalized, penalized_shape, place
+from nnopt.architecture.network import Architecture, is_penalized, place
 from nnopt.errors import ConfigError
 
 
@@ -158,7 +158,5 @@ def test_penalties_spare_biases_and_norms_unless_told() -> None:
     weights = {"conv2d1.weight", "residual1.shortcut.conv2d1.weight", "dense1.weight"}
     assert weights < set(shapes)
     for name, shape in shapes.items():
-        assert penalized_shape(shape, decay_all=False) is (name in weights)
-        assert penalized(name, decay_all=False) is (name in weights)
-        assert penalized_shape(shape, decay_all=True)
-        assert penalized(name, decay_all=True)
+        assert is_penalized(shape, decay_all=False) is (name in weights)
+        assert is_penalized(shape, decay_all=True)

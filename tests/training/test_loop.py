@@ -29,7 +29,7 @@ class ScriptedNetwork:
     def __init__(
         self, accuracies: Sequence[float] = (), losses: Mapping[int, float] | None = None
     ) -> None:
-        self.weight = np.zeros(1)
+        self.weight = np.zeros((1, 1))
         self.steps: list[tuple[float, int]] = []
         self.batches: list[Array] = []
         self.looks = 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.network import Architecture, penalized_shape
+from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
 from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.modules import Binder, Module
@@ -39,7 +39,7 @@ class NumpyNetwork:
         self._config = config
         shapes = architecture.parameter_shapes()
         decay_all = config.regularizer.decay_all
-        decayed = [x for x, shape in shapes.items() if penalized_shape(shape, decay_all)]
+        decayed = [x for x, shape in shapes.items() if is_penalized(shape, decay_all)]
         exempt = [x for x in shapes if x not in decayed]
         size = sum(math.prod(shape) for shape in shapes.values())
         self.flat = zeros((size,), self.dtype)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnopt.architecture.network import Architecture, penalized_shape
+from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch import default_threads
 from nnopt.backends.pytorch.modules import Dropout, sequence
@@ -50,7 +50,7 @@ class TorchNetwork:
         self._penalized: list[Tensor] = [
             parameter
             for parameter in named.values()
-            if penalized_shape(tuple(parameter.shape), regularizer.decay_all)
+            if is_penalized(tuple(parameter.shape), regularizer.decay_all)
         ]
         self._regularizer = regularizer
         self._weight_decay = weight_decay(config)
