@@ -7,19 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_cases import (
-    CASES,
-    Array,
-    C,
-    N,
-    check_against_differences,
-    check_against_torch,
-)
+from image_cases import CASES, Array, C, N, check_against_differences, check_against_torch
 
 from nnopt.backends.numpy_scratch.ops import Op, lanes
-from nnopt.backends.numpy_scratch.ops.normalization import (
-    GROUP_NORM,
-)
+from nnopt.backends.numpy_scratch.ops.normalization import GROUP_NORM
 from nnopt.backends.numpy_scratch.ops.pooling import AVG_POOL2D, MAX_POOL2D
 from nnopt.backends.numpy_scratch.ops.shape import FLATTEN
 
