@@ -16,21 +16,15 @@ from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """(N, C, H, W) to (H, W, N, C)."""
-    moved = x.transpose(2, 3, 0, 1)
-    y = buffer("y", moved.shape, x.dtype)
-    np.copyto(y, moved)
-    return y, None
+    """(N, C, H, W) to (H, W, N, C): a view, since the first layer copies it anyway, or flattens."""
+    return x.transpose(2, 3, 0, 1), None
 
 
 def channels_last_backward(
     g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dx is g moved back: (H, W, N, C) to (N, C, H, W)."""
-    moved = g.transpose(2, 3, 0, 1)  # the permutation is its own inverse
-    d_x = buffer("d_x", moved.shape, g.dtype)
-    np.copyto(d_x, moved)
-    return (d_x,)
+    return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
 
 
 def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
@@ -38,7 +32,10 @@ def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int
     row by row. Flat samples (N, D) stay as they are."""
     if x.ndim == 2:
         return x, x.shape
-    y, _ = channels_last_forward(x, buffer=buffer)
+    y = moved = x.transpose(2, 3, 0, 1)
+    if not moved.flags.c_contiguous:
+        y = buffer("y", moved.shape, x.dtype)
+        np.copyto(y, moved)
     return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
 
 
@@ -49,8 +46,10 @@ def flatten_backward(
     if len(shape) == 2:
         return (g,)
     height, width, samples, channels = shape
-    images = g.reshape(samples, channels, height, width)
-    return channels_last_backward(images, None, wanted, buffer=buffer)
+    moved = g.reshape(samples, channels, height, width).transpose(2, 3, 0, 1)
+    d_x = buffer("d_x", shape, g.dtype)
+    np.copyto(d_x, moved)
+    return (d_x,)
 
 
 def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
