@@ -41,7 +41,7 @@ from nnopt.validate import known_keys, read_config, unknown_key
 
 log = logging.getLogger("nnopt")
 
-WITHOUT_EFFECT = ("name", "plots", "data")
+WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "data")
 """Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,27 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends import Loader, load_backend
+from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.compose import Point
 from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError, TrainingError
-from nnopt.plots.run_plots import plot_test, plot_training
+from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
+from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.schema import Config
 from nnopt.training.evaluation import Evaluation, evaluate
+from nnopt.training.layer_statistics import layer_rows, probe_of
 from nnopt.training.loop import Loop, Training
 
 log = logging.getLogger("nnopt")
+
+LayerLook = Callable[[int], list[LayerRow]]
+"""From the epoch just finished to a row for each layer."""
 
 
 def run(point: Point, directory: Path) -> dict[str, Any]:
@@ -83,8 +89,11 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
     validation = None if dataset.validation is None else batches_of(dataset.validation)
     loop = Loop(network, dataset, (train, validation), config)
     training = loop.training
+    look: LayerLook | None = None
+    if config.layer_statistics:
+        look = partial(layer_rows, network, architecture, batches_of(probe_of(dataset)))
     try:
-        _train(loop, directory, summary)
+        layers = _train(loop, look, directory, summary)
     finally:  # of an interrupted training, the weights after its last whole epoch
         write_arrays(directory / "model_last.npz", training.last)
         write_arrays(directory / "model_best.npz", training.best)
@@ -102,15 +111,22 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
     if config.plots:
         plots = directory / "plots"
         plots.mkdir()
-        plot_training(training, initial, prepared.length.steps_per_epoch, config.name, plots)
+        steps_per_epoch = prepared.length.steps_per_epoch
+        plot_training(training, initial, layers, steps_per_epoch, config.name, plots)
         if result is not None:
 
-            def predict(points: np.ndarray) -> NDArray[np.floating]:
+            def batches(points: np.ndarray) -> Iterator[DeviceArray]:
                 part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
-                batches = batches_of(part).evaluation_batches()
-                return np.concatenate([network.predict(x) for x in batches])
+                return batches_of(part).evaluation_batches()
+
+            def predict(points: np.ndarray) -> NDArray[np.floating]:
+                return np.concatenate([network.predict(x) for x in batches(points)])
+
+            def outputs(points: np.ndarray) -> dict[str, NDArray[np.floating]]:
+                return network.layer_outputs(next(batches(points)))
 
             plot_test(dataset, result.logits, predict, config.name, plots)
+            plot_inside(dataset, architecture, network.arrays(), outputs, plots)
     _refuse_divergence(config, training, result)
 
 
@@ -129,17 +145,26 @@ def _refuse_divergence(config: Config, training: Training, result: Evaluation | 
     )
 
 
-def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> None:
-    """Run the loop, with its rows on the console and in the files as they come."""
+def _train(
+    loop: Loop, look: LayerLook | None, directory: Path, summary: dict[str, Any]
+) -> list[LayerRow]:
+    """Run the loop, with its rows on the console and in the files as they come. Returns the rows
+    of the layers."""
     started, training, length = time.perf_counter(), loop.training, loop.length
+    layers: list[LayerRow] = []
     try:
-        with (
-            MetricsFile(directory / "metrics.csv") as metrics,
-            RunConsole(length.epochs, length.steps_per_epoch) as console,
-        ):
+        with ExitStack() as stack:
+            metrics = stack.enter_context(MetricsFile(directory / "metrics.csv"))
+            if look:
+                statistics = stack.enter_context(MetricsFile(directory / "layers.csv", LayerRow))
+            console = stack.enter_context(RunConsole(length.epochs, length.steps_per_epoch))
             loop.report_step = console.step
             for row, is_best in loop.run():
                 metrics.append(row)
+                if look:
+                    found = look(row.epoch)
+                    statistics.append(*found)
+                    layers += found
                 console.epoch(row, is_best)
                 log.info("epoch %d: %s", row.epoch, row)
     finally:
@@ -154,6 +179,7 @@ def _train(loop: Loop, directory: Path, summary: dict[str, Any]) -> None:
             last = training.history[-1]
             summary["final_train_loss"] = last.train_loss
             summary["final_train_accuracy"] = last.train_accuracy
+    return layers
 
 
 def _describe(point: Point) -> dict[str, Any]:

@@ -354,6 +354,7 @@ class Config:
     loss: Literal["cross_entropy", "hinge"]
     test_weights: Literal["best", "last"]
     plots: bool
+    layer_statistics: bool
     dataset: DatasetVariant
     data: DataConfig
     backend: BackendVariant

@@ -46,6 +46,7 @@ def plain_config() -> Config:
         loss="cross_entropy",
         test_weights="best",
         plots=True,
+        layer_statistics=False,
         dataset=schema.SpiralConfig(
             name="spiral",
             subset=None,

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
+from nnopt.results.layers import LAYER_COLUMNS
 from nnopt.schema import LARGEST_SEED, VARIANTS, Config, Range
 from nnopt.sweep.table import METRICS
 
@@ -173,13 +174,20 @@ def test_every_file_of_a_run_is_documented(finished_run: Path) -> None:
         for path in finished_run.rglob("*")
         if path.is_file()
     }
-    of_images = "plots/samples.png"
-    assert sorted(row[0].strip("`") for row in rows) == sorted([*written, of_images])
+    of_images = ["plots/samples.png", "plots/filters.png", "plots/feature_maps.png"]
+    on_demand = ["layers.csv", "plots/layer_statistics.png"]
+    documented = sorted(row[0].strip("`") for row in rows)
+    assert documented == sorted([*written, *of_images, *on_demand])
 
 
 def test_every_column_of_metrics_is_documented() -> None:
     rows = rows_of(DOCS / "results.md", "Column", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{column}`" for column in METRICS_COLUMNS]
+
+
+def test_every_column_of_the_layers_is_documented() -> None:
+    rows = rows_of(DOCS / "results.md", "Column of a layer", "Unit", "Definition")
+    assert [row[0] for row in rows] == [f"`{column}`" for column in LAYER_COLUMNS]
 
 
 def test_every_key_of_the_summary_is_documented(finished_run: Path) -> None:

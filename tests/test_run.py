@@ -260,3 +260,30 @@ def test_early_stopping_is_told(workplace: Path) -> None:
     summary = finish(workplace / "a", *words)
     assert summary["stopped_early"] is True
     assert (summary["best_epoch"], summary["epochs"]) == (1, 4)
+
+
+def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(
+    workplace: Path,
+) -> None:
+    """A look costs a forward pass of up to 256 samples: on few data, a good part of an epoch."""
+    words = ["plots=true", "regularizer.dropout=0.2"]
+    plain = finish(workplace / "plain", *words)
+    watched = finish(workplace / "watched", *words, "layer_statistics=true")
+    assert not (workplace / "plain" / "layers.csv").exists()
+    assert not (workplace / "plain" / "plots" / "layer_statistics.png").exists()
+    assert (workplace / "watched" / "plots" / "layer_statistics.png").exists()
+    with (workplace / "watched" / "layers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = ["dense1", "relu1", "dropout1", "dense2"]
+    assert [(row["epoch"], row["layer"]) for row in rows] == [
+        (epoch, name) for epoch in "12" for name in names
+    ]
+    assert all(float(row["activation_std"]) > 0 for row in rows)
+    assert [bool(row["dead_share"]) for row in rows] == [False, True, False, False] * 2
+    assert [bool(row["gradient_std"]) for row in rows] == [True, False, False, True] * 2
+
+    assert without_seconds(workplace / "plain") == without_seconds(workplace / "watched")
+    first, second = (weights(workplace / name / "model_last.npz") for name in ("plain", "watched"))
+    for name, array in first.items():
+        assert_array_equal(array, second[name])
+    assert plain["id"] == watched["id"]

@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row per epoch, the same columns in every run."""
+"""``metrics.csv``: one row per epoch, the same columns in every run; and how such files grow."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import TracebackType
 
 from nnopt.errors import DataError
 from nnopt.results.files import output_error, shown
+from nnopt.results.layers import LayerRow
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,20 @@ _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
 
 
-class MetricsFile:
-    """Appends rows to a new ``metrics.csv``; a context manager that closes it.
+Row = EpochRow | LayerRow
 
-    A row reaches the file in a single ``os.write`` to a descriptor in append mode and is synced
-    before ``append`` returns. If the disk takes only a part of it, the file is cut back to the row
-    before, so it always ends at a whole row. Raises OutputError, also if the file exists already.
+
+class MetricsFile:
+    """Appends rows to a new ``metrics.csv``, or a file of other records, whose fields are then the
+    columns: numbers, None, and names that need no quotes. A context manager that closes it.
+
+    What one call appends reaches the file in a single ``os.write`` to a descriptor in append mode
+    and is synced before ``append`` returns. If the disk takes only a part of it, the file is cut
+    back to what was there before, so it always ends at a whole epoch. Raises OutputError, also if
+    the file exists already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, record: type[Row] = EpochRow) -> None:
         self.path = path
         self._length = 0  # bytes of whole rows
         try:
@@ -60,16 +66,16 @@ class MetricsFile:
         except OSError as error:
             raise output_error("write", path, error) from error
         try:
-            self._write(_line(METRICS_COLUMNS))
+            self._write(_line(field.name for field in fields(record)))
         except BaseException:
             self.close()
             with suppress(OSError):
                 path.unlink()
             raise
 
-    def append(self, row: EpochRow) -> None:
+    def append(self, *rows: Row) -> None:
         """Write one epoch, every number in full precision: reading it back gives the same bits."""
-        self._write(_line(map(_cell, astuple(row))))
+        self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
@@ -140,9 +146,9 @@ def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
     return EpochRow(**values)  # type: ignore[arg-type]  # types follow the columns, checked above
 
 
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
+def _cell(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
     # repr is the shortest text that reads back as the same float64.
     return repr(int(value)) if isinstance(value, int) else repr(float(value))
 

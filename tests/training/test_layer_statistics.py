@@ -1,0 +1,105 @@
+"""Statistics of layers against the same computed at once, and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt.architecture.layers import parse_layers
+from nnopt.architecture.network import place
+from nnopt.backends import load_backend
+from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.schema import Config
+from nnopt.training.layer_statistics import PROBE, Moments, layer_rows, probe_of
+
+MakeConfig = Callable[..., Config]
+SHAPE = (2, 5, 4)
+LAYERS: list[Any] = [{"conv2d": 4}, "relu", "batch_norm", "flatten", {"dense": "classes"}]
+DEAD = 1
+"""The channel whose bias keeps it from ever being above 0."""
+
+
+def part_of(count: int) -> Part:
+    rng = np.random.default_rng(count)
+    inputs = rng.integers(0, 256, (2 * count, *SHAPE), dtype=np.uint8)
+    return Part(inputs, rng.integers(0, 3, 2 * count), np.arange(1, 2 * count, 2))
+
+
+def dataset_of(train: Part, validation: Part | None) -> Dataset:
+    scaling = Normalization(np.full(2, 1 / 255), np.zeros(2))
+    return Dataset("made", ("a", "b", "c"), train, validation, train, scaling, {})
+
+
+@pytest.mark.parametrize("shape", [(70, 3), (70, 3, 4, 5)])
+def test_moments_of_batches_are_those_of_all(shape: tuple[int, ...]) -> None:
+    """With a mean so far from 0 that E[y²] - E[y]² would lose every digit."""
+    y = 1e8 + np.random.default_rng(0).standard_normal(shape)
+    moments = Moments()
+    for batch in np.array_split(y, [1, 30, 55]):
+        moments.add(batch)
+    assert moments.mean == pytest.approx(y.mean(), rel=1e-15)
+    assert moments.std == pytest.approx(y.std(), rel=1e-6)
+
+
+def test_a_unit_is_dead_if_it_is_zero_in_every_batch() -> None:
+    moments = Moments()
+    moments.add(np.array([[0.0, 0.0, 1.0, 0.0]]))
+    moments.add(np.array([[0.0, 2.0, 0.0, 0.0]]))
+    assert moments.dead_share == 0.5
+    images = Moments()
+    image = np.zeros((2, 4, 3, 3))
+    image[1, 2, 0, 2] = 1e-30
+    images.add(image)
+    assert images.dead_share == 0.75
+
+
+def test_the_probe_is_some_validation_data_and_always_the_same() -> None:
+    train, validation = part_of(10), part_of(1000)
+    probe = probe_of(dataset_of(train, validation))
+    assert len(probe) == PROBE
+    assert len(set(probe.rows)) == PROBE
+    assert set(probe.rows) <= set(validation.rows)
+    assert (probe.rows[0], probe.rows[-1]) == (validation.rows[0], validation.rows[-1])
+    assert (probe_of(dataset_of(train, validation)).rows == probe.rows).all()
+    assert (probe_of(dataset_of(train, None)).rows == train.rows).all()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_rows_of_a_network(make_config: MakeConfig, backend: str) -> None:
+    config = make_config(backend=backend, **{"backend.dtype": "float64"})
+    architecture = place(parse_layers(LAYERS), SHAPE, 3)
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {
+        name: rng.standard_normal(shape) for name, shape in architecture.parameter_shapes().items()
+    }
+    arrays |= {name: np.ones(shape) for name, shape in architecture.statistic_shapes().items()}
+    arrays["conv2d1.bias"][DEAD] = -1e3
+    network = load_backend(backend).build_network(architecture, config)
+    network.load(arrays)
+    dataset = dataset_of(part_of(50), None)
+
+    loader = load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
+    rows = layer_rows(network, architecture, loader, epoch=7)
+    assert {row.gradient_std for row in rows} == {0.0, None}, "before the first step"
+    (x,) = loader.evaluation_batches()
+    y = x.astype(np.int64)[:, 0, 0, 0] % 3 if backend == "numpy" else (x[:, 0, 0, 0] % 3).long()
+    network.train_step(x, y, 0.0, 0)
+    rows = layer_rows(network, architecture, loader, epoch=7)
+
+    names = ["conv2d1", "relu1", "batch_norm1", "flatten1", "dense1"]
+    assert [(row.epoch, row.layer) for row in rows] == [(7, name) for name in names]
+    outputs, gradients = network.layer_outputs(x), network.gradient_arrays()
+    for row in rows:
+        assert row.activation_mean == pytest.approx(outputs[row.layer].mean(), rel=1e-10)
+        assert row.activation_std == pytest.approx(outputs[row.layer].std(), rel=1e-10)
+        assert row.dead_share == (0.25 if row.layer == "relu1" else None)
+        gradient = gradients.get(f"{row.layer}.weight")
+        if gradient is None:
+            assert row.gradient_mean is row.gradient_std is None
+        else:
+            assert row.gradient_mean == pytest.approx(gradient.mean(), rel=1e-10)
+            assert row.gradient_std == pytest.approx(gradient.std(), rel=1e-10)
+            assert row.gradient_std
