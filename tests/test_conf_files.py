@@ -28,7 +28,7 @@ COUNTS = {
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
-    "experiment": 9,
+    "experiment": 13,
     "initializer": 9,
     "optimizer": 7,
     "regularizer": 12,
