@@ -287,3 +287,29 @@ def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(
     for name, array in first.items():
         assert_array_equal(array, second[name])
     assert plain["id"] == watched["id"]
+
+
+CONV = "[{conv2d: 3}, batch_norm, relu, max_pool2d, flatten, {dense: classes}]"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_plots_of_a_convolutional_network(workplace: Path, backend: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 36))
+    header = ",".join(["label", *(f"pixel{k}" for k in range(36))])
+    lines = [",".join(map(str, [k % 2, *row])) for k, row in enumerate(pixels)]
+    (workplace / "images.csv").write_text("\n".join([header, *lines]) + "\n")
+    (point,) = make_plan(
+        [
+            "dataset=csv",
+            "dataset.train=images.csv",
+            f"backend={backend}",
+            "architecture=layers",
+            f"architecture.layers={CONV}",
+            "epochs=1",
+            "layer_statistics=true",
+        ]
+    ).points
+    (workplace / "a").mkdir()
+    run(point, workplace / "a")
+    names = {path.stem for path in (workplace / "a" / "plots").iterdir()}
+    assert {"filters", "feature_maps", "layer_statistics", "samples"} <= names
