@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +233,26 @@ def test_a_loss_that_takes_every_label_for_the_first_is_caught(
     monkeypatch.setattr(network_file, "CROSS_ENTROPY", with_backward(CROSS_ENTROPY, backward))
     config = compose_config(SMALL)
     assert not all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))
+
+
+def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
+    """Its pixels tie in every pooling window, where the loss has no derivative."""
+    lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
+    header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
+    (tmp_path / "dots.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
+    layers = "[{conv2d: 4}, relu, max_pool2d, flatten, {dense: classes}]"
+    config = compose_config(
+        [
+            "dataset=csv",
+            f"data.root={tmp_path}",
+            "dataset.train=dots.csv",
+            "dataset.shape=[1,6,6]",
+            "architecture=layers",
+            f"architecture.layers={layers}",
+        ]
+    )
+    checks = gradcheck.check_gradients(config, prepare(config))
+    assert [check.name for check in checks] == [
+        *("conv2d1.weight", "conv2d1.bias", "dense1.weight", "dense1.bias", "input")
+    ]
+    assert all(check.passed for check in checks), checks
