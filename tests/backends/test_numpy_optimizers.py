@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt import schema
 from nnopt.backends.numpy_scratch import optimizers
 from nnopt.backends.numpy_scratch.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy_scratch.threads import Workers
 
 SIZE, DECAYED, STEPS = 23, 14, 20
 LR = 0.05
@@ -144,7 +145,7 @@ def test_pieces_dealt_out_to_threads_give_the_same_bits(
     ends = []
     for threads in (1, 3):
         parameters = np.random.default_rng(1).standard_normal(SIZE)
-        optimizer = Optimizer(CONFIGS[name][0], parameters, slice(DECAYED), 0.1, threads)
+        optimizer = Optimizer(CONFIGS[name][0], parameters, slice(DECAYED), 0.1, Workers(threads))
         for step in range(5):
             optimizer.step(parameters, noise(step), LR)
         ends.append(parameters)

@@ -4,13 +4,14 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
+from nnopt.backends.numpy_scratch import threads
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers, pieces_of
 
 
 def blas_threads() -> set[int]:
-    return {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
+    return {library.get_num_threads() for library in threads._blas()}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
