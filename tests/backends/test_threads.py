@@ -40,7 +40,9 @@ def test_pieces_of_one_worker_do_not_overlap():
 
 def test_two_threads_work_at_once():
     meet = threading.Barrier(2, timeout=30)
-    Workers(2).share(lambda worker, piece: meet.wait() and None, 2)
+    places: list[int] = []
+    Workers(2).share(lambda worker, piece: places.append(meet.wait()), 2)
+    assert sorted(places) == [0, 1]
 
 
 def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():

@@ -114,7 +114,8 @@ class Binder:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
                 statistics = running_mean, running_var, epsilon
-                return Variable(batch_norm_evaluate(x.value, weight, bias, *statistics))
+                y_value = batch_norm_evaluate(x.value, weight, bias, *statistics, workers=workers)
+                return Variable(y_value)
             y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, workers=workers)
             mean, variance = tape.last_saved()[-2:]
             count = x.value.size // x.value.shape[-1]

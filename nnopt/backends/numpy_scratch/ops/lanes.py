@@ -56,7 +56,7 @@ def moments(
     def of_piece(worker: int, number: int) -> None:
         block, rows, lanes = pieces[number]
         part = x[rows, lanes]
-        deviation = _scratch(buffer, worker, part)
+        deviation = workers.space("scratch", part.shape, part.dtype)
         mean = np.add.reduce(part, axis=0, out=means[block, lanes])
         np.divide(mean, len(part), out=mean)
         np.subtract(part, mean, out=deviation)
@@ -95,7 +95,7 @@ def gradient_sums(
     def of_piece(worker: int, number: int) -> None:
         block, rows, lanes = pieces[number]
         part = x[rows, lanes]
-        product = _scratch(buffer, worker, part)
+        product = workers.space("scratch", part.shape, part.dtype)
         np.add.reduce(g[rows, lanes], axis=0, out=sums[0, block, lanes])
         np.subtract(part, mean[lanes], out=product)
         np.multiply(product, g[rows, lanes], out=product)
@@ -128,7 +128,7 @@ def combine(
     def of_piece(worker: int, number: int) -> None:
         _, rows, lanes = pieces[number]
         part = g[rows, lanes]
-        from_x = _scratch(buffer, worker, part)
+        from_x = workers.space("scratch", part.shape, part.dtype)
         np.multiply(x[rows, lanes], b[lanes], out=from_x)
         np.add(from_x, c[lanes], out=from_x)
         np.multiply(part, a[lanes], out=part)
@@ -157,8 +157,3 @@ def _cut(shape: tuple[int, ...]) -> tuple[int, Pieces]:
         for left in range(0, shape[1], width)
     ]
     return height, pieces
-
-
-def _scratch(buffer: Buffer, worker: int, part: Array) -> Array:
-    """Working space of a worker's, in the shape of the piece."""
-    return buffer(f"scratch {worker}", part.shape, part.dtype)
