@@ -53,10 +53,7 @@ def _in_blocks(
         rows = _rows(g)
 
         def of_block(worker: int, number: int) -> None:
-            def of_worker(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-                return buffer(f"{name} of worker {worker}", shape, dtype)
-
-            backward(rows[blocks[number]], saved_of[number], wanted, buffer=of_worker)
+            backward(rows[blocks[number]], saved_of[number], wanted, buffer=workers.space)
 
         lanes.sharing(workers, g.size).share(of_block, len(blocks))
         return (rows.reshape(g.shape),)

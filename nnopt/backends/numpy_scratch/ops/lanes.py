@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer
-from nnopt.backends.numpy_scratch.threads import ALONE, Workers
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers, pieces_of
 
 PIECE = 2**17
 """Elements: 512 kB in float32. Larger pieces leave the cache. Smaller ones cost more calls, and
@@ -119,9 +119,7 @@ def scale_and_shift(x: Array, scale: Array, shift: Array, out: Array, workers: W
     return out
 
 
-def combine(
-    g: Array, x: Array, a: Array, b: Array, c: Array, workers: Workers, buffer: Buffer
-) -> Array:
+def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: Workers) -> Array:
     """g ← a · g + b · x + c, with a, b and c for each lane: (P, L) and three (L,)."""
     _, pieces = _cut(x.shape)
 
@@ -139,9 +137,8 @@ def combine(
 
 
 def row_blocks(rows: int, elements_of_row: int, elements: int) -> list[slice]:
-    """The rows cut into blocks of about so many elements."""
-    height = max(1, elements // elements_of_row)
-    return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
+    """The rows cut into blocks of at most so many elements, or of one row."""
+    return pieces_of(rows, max(1, elements // elements_of_row))
 
 
 Pieces = list[tuple[int, slice, slice]]

@@ -72,7 +72,7 @@ def batch_norm_backward(
     of_x = of_g * inverse_std * d_weight / -count
     shift = of_g * d_bias / -count - of_x * mean
     a, b, c = [_to_lanes(factor, shape) for factor in (of_g, of_x, shift)]
-    d_x = lanes.combine(gradient, positions, a, b, c, workers, buffer)
+    d_x = lanes.combine(gradient, positions, a, b, c, workers)
     return d_x.reshape(shape), d_weight, d_bias
 
 
@@ -249,7 +249,7 @@ def group_norm_backward(
     of_x = -mean_of_product * inverse_std**2
     shift = -mean_of_h * inverse_std - of_x * mean
     a, b, c = [np.broadcast_to(factor, grouped).reshape(-1) for factor in (of_g, of_x, shift)]
-    d_x = lanes.combine(gradient, positions, a, b, c, workers, buffer)
+    d_x = lanes.combine(gradient, positions, a, b, c, workers)
     return d_x.reshape(shape), d_weight, d_bias
 
 
