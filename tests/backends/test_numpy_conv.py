@@ -188,27 +188,35 @@ def flipped(x, weight, bias, *rest):
     return winograd.winograd_forward(x, weight[..., ::-1, ::-1].copy(), bias, *rest)
 
 
-def unturned(g, weight, *rest):
-    return winograd.winograd_input_gradient(g, weight[..., ::-1, ::-1].copy(), *rest)
+def unturned(g, x, weight, *rest):
+    _, d_weight, d_bias = winograd.winograd_backward(g, x, weight, *rest)
+    turned = weight[..., ::-1, ::-1].copy()
+    return winograd.winograd_backward(g, x, turned, *rest)[0], d_weight, d_bias
 
 
-def shifted(g, weight, padding, *rest):
-    d_x = winograd.winograd_input_gradient(g, weight, padding, *rest)
-    return np.roll(d_x, 1, axis=0)
+def shifted(*arguments):
+    d_x, d_weight, d_bias = winograd.winograd_backward(*arguments)
+    return np.roll(d_x, 1, axis=0), d_weight, d_bias
 
 
-def halved(g, x, *rest):
-    d_weight, d_bias = winograd.winograd_weight_gradient(g, x, *rest)
-    return d_weight, d_bias / 2
+def turned_weight_gradient(*arguments):
+    d_x, d_weight, d_bias = winograd.winograd_backward(*arguments)
+    return d_x, d_weight[..., ::-1, ::-1], d_bias
+
+
+def halved(*arguments):
+    d_x, d_weight, d_bias = winograd.winograd_backward(*arguments)
+    return d_x, d_weight, d_bias / 2
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
         ("winograd_forward", flipped),
-        ("winograd_input_gradient", unturned),
-        ("winograd_input_gradient", shifted),
-        ("winograd_weight_gradient", halved),
+        ("winograd_backward", unturned),
+        ("winograd_backward", shifted),
+        ("winograd_backward", turned_weight_gradient),
+        ("winograd_backward", halved),
     ],
 )
 def test_a_planted_error_is_seen(monkeypatch, name, fault):

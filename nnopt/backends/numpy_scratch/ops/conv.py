@@ -17,11 +17,7 @@ from nnopt.backends.numpy_scratch.ops.im2col import (
     im2col_input_gradient,
     im2col_weight_gradient,
 )
-from nnopt.backends.numpy_scratch.ops.winograd import (
-    winograd_forward,
-    winograd_input_gradient,
-    winograd_weight_gradient,
-)
+from nnopt.backends.numpy_scratch.ops.winograd import winograd_backward, winograd_forward
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
 Algorithm = Literal["auto", "naive", "im2col", "winograd"]
@@ -161,11 +157,9 @@ def _forward(s: Saved, x: Array, weight: Array, bias: Array | None, buffer: Buff
 def _backward(
     s: Saved, g: Array, x: Array, weight: Array, x_wanted: bool, buffer: Buffer
 ) -> tuple[Array | None, Array, Array]:
-    d_x = None
     if s.algorithm == "winograd":
-        if x_wanted:
-            d_x = winograd_input_gradient(g, weight, s.padding, s.workers, buffer)
-        return d_x, *winograd_weight_gradient(g, x, s.padding, s.workers, buffer)
+        return winograd_backward(g, x, weight, s.padding, x_wanted, s.workers, buffer)
+    d_x = None
     if s.algorithm == "im2col":
         options = s.stride, s.padding, s.workers, buffer
         if x_wanted:
