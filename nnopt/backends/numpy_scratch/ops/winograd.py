@@ -257,7 +257,8 @@ def _total(g: Array) -> Array:
     height, width, images, outputs = g.shape
     positions = g.reshape(height * width, images * outputs)
     total = np.ones(len(positions), g.dtype) @ positions
-    return np.add.reduce(total.reshape(images, outputs), axis=0)
+    sums: Array = np.add.reduce(total.reshape(images, outputs), axis=0)
+    return sums
 
 
 def _size(piece: Piece) -> tuple[int, int]:
