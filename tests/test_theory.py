@@ -166,11 +166,10 @@ def draw(shape: tuple[int, ...], seed: int) -> Rational:
     return np.array([Fraction(int(a), int(b)) for a, b in pairs]).reshape(shape)
 
 
-def tiles() -> list[tuple[slice, slice]]:
-    """Of an output of 8 x 8, where the four tiles begin."""
-    return [
-        (slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)) for i, j in product(range(2), repeat=2)
-    ]
+def tiles(across: int = 2) -> list[tuple[slice, slice]]:
+    """Where the tiles are of a square of so many by so many."""
+    places = product(range(across), repeat=2)
+    return [(slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)) for i, j in places]
 
 
 def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
@@ -207,6 +206,23 @@ def test_gradients_in_the_transformed_domain_are_those_of_the_correlation(seed: 
     full = np.full((12, 12), Fraction(0))
     full[2:10, 2:10] = g
     assert (d_x == correlate(full, w[::-1, ::-1])).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_windows_of_the_outputs_gradient_give_both_gradients(seed: int) -> None:
+    x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
+    turned = w[::-1, ::-1]
+    padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
+    padded[2:10, 2:10], whole[:10, :10] = g, x  # by 2 - p, and up to whole tiles
+    d_x, d_u = np.full((12, 12), Fraction(0)), np.full((6, 6), Fraction(0))
+    for tile in tiles(3):
+        v = BT @ padded[window(tile)] @ B
+        d_x[tile] = AT @ ((G @ turned @ G.T) * v) @ A
+        d_u += v * (A @ whole[tile] @ AT)
+    assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
+    assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
+    # What the second one follows from.
+    assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 
 def test_a_wrong_entry_is_seen() -> None:
