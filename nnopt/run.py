@@ -138,7 +138,10 @@ def _refuse_divergence(config: Config, training: Training, result: Evaluation | 
     if training.diverged_at is not None:
         epoch = len(training.history)
         kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
-        what = f"at step {training.diverged_at} the loss or a weight is not finite; {kept} are kept"
+        where = "the loss or a weight is not finite"
+        if training.not_finite:
+            where = f"the outputs of layer {training.not_finite} and the loss are not finite"
+        what = f"at step {training.diverged_at} {where}; {kept} are kept"
     raise DivergedError(
         f"training diverged: {what}; lower optimizer.lr = {config.optimizer.lr:g}, or set "
         "regularizer.grad_clip=1"

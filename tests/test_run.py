@@ -231,6 +231,7 @@ def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> N
     assert set(summary) == SUMMARY_KEYS
     assert summary["status"] == "diverged"
     assert summary["error"].startswith("training diverged: at step ")
+    assert "the outputs of layer dense" in summary["error"]
     assert len(without_seconds(workplace / "a")) == summary["epochs"] < 20
     for name in ("last", "best"):
         found = weights(workplace / "a" / f"model_{name}.npz")

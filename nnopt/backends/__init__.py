@@ -33,12 +33,15 @@ class StepRecord:
     the right class; count: samples seen.
     gradient_norm: L2 norm of the whole gradient, penalties included, before clipping, of the last
     of these steps.
+    not_finite: the first layer whose outputs were not finite, at the first step whose loss was not;
+    None if all were, or if the backend does not look (PyTorch would have to wait for the device).
     """
 
     losses: NDArray[np.float64]
     correct: int
     count: int
     gradient_norm: float
+    not_finite: str | None = None
 
 
 class Loader(Protocol):

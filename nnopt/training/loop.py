@@ -38,6 +38,7 @@ class Training:
     learning_rates: of every step taken.
     diverged_at: the step, from 1, whose loss was not finite or after which the weights were not;
     None if all were.
+    not_finite: the first layer then whose outputs were not, if the backend knows.
     """
 
     last: Arrays
@@ -49,6 +50,7 @@ class Training:
     learning_rates: list[float] = field(default_factory=list)
     stopped_early: bool = False
     diverged_at: int | None = None
+    not_finite: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Loop:
         wrong = np.flatnonzero(~np.isfinite(record.losses))
         if wrong.size:
             self.training.diverged_at = self._step - len(record.losses) + int(wrong[0]) + 1
+            self.training.not_finite = record.not_finite
         return not wrong.size
 
     def _look(self, epoch: int) -> Evaluation | None:

@@ -182,6 +182,21 @@ def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Ba
     assert len(network.read_steps().losses) == 0
 
 
+@pytest.mark.parametrize("broken", ["dense1", "dense2"])
+def test_the_first_layer_that_is_not_finite_is_named(
+    make_network: MakeNetwork, batches: Batches, broken: str
+) -> None:
+    network = make_network("numpy", MLP, optimizer="sgd")
+    x, y = batches[0]
+    network.train_step(x, y, 0.1, 0)
+    assert network.read_steps().not_finite is None
+    network.parameters[f"{broken}.weight"].value[0, 0] = np.nan
+    with np.errstate(all="ignore"):
+        network.train_step(x, y, 0.1, 1)
+        network.train_step(x, y, 0.1, 2)  # by now all weights are lost
+    assert network.read_steps().not_finite == broken
+
+
 @pytest.mark.parametrize("name", ["batch norm", "everything"])
 def test_a_smaller_last_batch_leaves_nothing_behind(
     make_network: MakeNetwork, batches: Batches, name: str

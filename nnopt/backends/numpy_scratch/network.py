@@ -71,7 +71,9 @@ class NumpyNetwork:
             self._workers,
         )
         self._seen: list[tuple[Array, Array, Array]] = []
+        self._outputs: list[Variable] = []
         self._norm_before_clipping = math.nan
+        self._not_finite: str | None = None
 
     def _windows(
         self, shapes: Mapping[str, tuple[int, ...]], order: list[str]
@@ -99,6 +101,8 @@ class NumpyNetwork:
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         logits, loss = self.forward(Variable(x), y, step)
         self._seen.append((loss.value, logits.value.copy(), y))
+        if self._not_finite is None and not math.isfinite(loss.value):
+            self._not_finite = self._first_not_finite()
         self._tape.backward(loss)
         self._add_penalty_gradients()
         if self._config.regularizer.grad_clip:
@@ -126,7 +130,7 @@ class NumpyNetwork:
         norm = self._norm_before_clipping
         if not self._config.regularizer.grad_clip:
             norm = _norm(self.flat_gradient)
-        return StepRecord(losses, correct, count, norm)
+        return StepRecord(losses, correct, count, norm, self._not_finite)
 
     def predict(self, x: Array) -> NDArray[np.floating]:
         logits = [
@@ -152,9 +156,18 @@ class NumpyNetwork:
         tape.restart()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
+        self._outputs = []
         for module in modules:
             x = module(tape, x, step)
+            self._outputs.append(x)
         return x
+
+    def _first_not_finite(self) -> str | None:
+        """The first layer that has just given numbers that are not finite."""
+        for layer, output in zip(self.architecture.layers, self._outputs, strict=True):
+            if not np.isfinite(output.value).all():
+                return layer.name
+        return None
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
