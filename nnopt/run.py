@@ -27,7 +27,7 @@ from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
-from nnopt.schema import Config
+from nnopt.schema import Config, ResnetConfig, VggConfig
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
 from nnopt.training.loop import Loop, Training
@@ -127,10 +127,10 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
 
             plot_test(dataset, result.logits, predict, config.name, plots)
             plot_inside(dataset, architecture, network.arrays(), outputs, plots)
-    _refuse_divergence(config, training, result)
+    refuse_divergence(config, training, result)
 
 
-def _refuse_divergence(config: Config, training: Training, result: Evaluation | None) -> None:
+def refuse_divergence(config: Config, training: Training, result: Evaluation | None) -> None:
     """Raise DivergedError unless everything was finite to the end."""
     if result is not None and np.isfinite(result.loss):
         return
@@ -142,10 +142,12 @@ def _refuse_divergence(config: Config, training: Training, result: Evaluation | 
         if training.not_finite:
             where = f"the outputs of layer {training.not_finite} and the loss are not finite"
         what = f"at step {training.diverged_at} {where}; {kept} are kept"
-    raise DivergedError(
-        f"training diverged: {what}; lower optimizer.lr = {config.optimizer.lr:g}, or set "
-        "regularizer.grad_clip=1"
-    )
+    remedies = [f"lower optimizer.lr = {config.optimizer.lr:g}", "regularizer.grad_clip=1"]
+    if isinstance(config.architecture, VggConfig | ResnetConfig) and (
+        config.regularizer.norm == "none"
+    ):
+        remedies.append("regularizer.norm=batch, which networks so deep are made for")
+    raise DivergedError(f"training diverged: {what}; try one of: {', '.join(remedies)}")
 
 
 def _train(

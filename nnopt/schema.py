@@ -103,6 +103,9 @@ class DataConfig:
 # backend/ -----------------------------------------------------------------------------------------
 
 
+ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
+
+
 @dataclass(frozen=True)
 class NumpyConfig:
     """``conv`` chooses how convolutions are computed; auto: by their shape."""
@@ -112,7 +115,7 @@ class NumpyConfig:
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
-    conv: Literal["auto", "naive", "im2col", "winograd"]
+    conv: ConvAlgorithm
 
 
 @dataclass(frozen=True)

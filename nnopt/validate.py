@@ -27,6 +27,8 @@ from nnopt.schema import (
     ImageConfig,
     LayersConfig,
     MlpConfig,
+    ThreeLayerConvConfig,
+    VggConfig,
     weight_decay,
 )
 
@@ -281,6 +283,17 @@ def _layers(config: Config) -> Iterator[str]:
             )
 
 
+def _convolutions(config: Config) -> Iterator[str]:
+    architecture = config.architecture
+    if isinstance(architecture, VggConfig) and not architecture.widths:
+        yield "architecture.widths = []: needs at least one block, or set architecture=mlp"
+    if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
+        yield (
+            f"architecture.kernel = {architecture.kernel}: needs an odd number, for the padding "
+            "that keeps the size of the image to be the same on both sides"
+        )
+
+
 def _group_norm(config: Config) -> Iterator[str]:
     if isinstance(config.architecture, MlpConfig) and config.regularizer.norm == "group":
         yield (
@@ -373,6 +386,7 @@ def _device(config: Config) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     _name,
     _layers,
+    _convolutions,
     _group_norm,
     _optimizer,
     _length,

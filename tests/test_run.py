@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from nnopt.compose import make_plan
 from nnopt.errors import DivergedError
 from nnopt.results.history import read_metrics
-from nnopt.run import run
+from nnopt.run import refuse_divergence, run
+from nnopt.training.loop import Training
 from nnopt.validate import read_config
 
 Run = Callable[..., int]
@@ -220,6 +221,16 @@ def test_learning_rate_zero_and_a_single_step(workplace: Path) -> None:
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))
     for name, array in last.items():
         assert_array_equal(array, best[name])
+
+
+def test_a_deep_network_that_diverged_is_told_of_norms() -> None:
+    told = []
+    for norm in ("none", "batch"):
+        config = make_plan(["architecture=vgg", f"regularizer.norm={norm}"]).points[0].config
+        with pytest.raises(DivergedError) as error:
+            refuse_divergence(config, Training({}, {}, diverged_at=3), None)
+        told.append("regularizer.norm=batch" in str(error.value))
+    assert told == [True, False]
 
 
 def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> None:

@@ -352,6 +352,14 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         ["architecture.layers = []", "at least one layer"],
     ),
     (
+        {"@architecture": "vgg", "architecture.widths": []},
+        ["architecture.widths = []", "at least one block"],
+    ),
+    (
+        {"@architecture": "three_layer_conv", "architecture.kernel": 4},
+        ["architecture.kernel = 4", "odd"],
+    ),
+    (
         {"regularizer.weight_decay": 10, "optimizer.lr": 0.1},
         ["optimizer.lr = 0.1", "regularizer.weight_decay = 10"],
     ),

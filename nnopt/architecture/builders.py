@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from nnopt.architecture.inference import Shape
 from nnopt.architecture.layers import (
     GELU,
@@ -45,12 +48,14 @@ ACTIVATIONS: dict[str, Layer] = {
     "silu": SiLU(),
 }
 
-NORMS: dict[str, Layers] = {
-    "none": (),
-    "batch": (BatchNorm(),),
-    "layer": (LayerNorm(),),
-    "group": (GroupNorm(),),
+NORMS: dict[str, Callable[[int], Layers]] = {
+    "none": lambda channels: (),
+    "batch": lambda channels: (BatchNorm(),),
+    "layer": lambda channels: (LayerNorm(),),
+    "group": lambda channels: (GroupNorm(math.gcd(GroupNorm().groups, channels)),),
 }
+"""For so many channels. Group norm takes as many of its groups as the channels can be divided
+into."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
@@ -146,7 +151,7 @@ def _conv(
 ) -> Layers:
     """A convolution and its norm; without a bias before batch norm, which would subtract it."""
     conv = Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
-    return (conv, *NORMS[regularizer.norm])
+    return (conv, *NORMS[regularizer.norm](channels))
 
 
 def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig) -> Layers:
@@ -157,7 +162,7 @@ def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig)
     see only the direction of a sample, not its length. Group norm is for images; what comes
     nearest to it on flat samples, one group of all units, is layer norm.
     """
-    norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm]
+    norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)
     dense = Dense(units, bias=regularizer.norm != "batch")
     return (dense, *norm, activation, *_dropout(regularizer))
 

@@ -51,8 +51,8 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
-class MaxPool2d:
-    """The largest number of each size x size window; padding never wins. No stride is the size."""
+class _Pool2d:
+    """One number for each size x size window. No stride is the size."""
 
     size: int = 2
     stride: int | None = None
@@ -65,18 +65,13 @@ class MaxPool2d:
 
 
 @dataclass(frozen=True)
-class AvgPool2d:
-    """The mean of each size x size window, in which padding counts as zeros. No stride is the
-    size."""
+class MaxPool2d(_Pool2d):
+    """The largest number of each window; padding never wins."""
 
-    size: int = 2
-    stride: int | None = None
-    padding: int = 0
 
-    @property
-    def step(self) -> int:
-        """From one window to the next."""
-        return self.size if self.stride is None else self.stride
+@dataclass(frozen=True)
+class AvgPool2d(_Pool2d):
+    """The mean of each window, in which padding counts as zeros."""
 
 
 @dataclass(frozen=True)

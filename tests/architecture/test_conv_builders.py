@@ -188,7 +188,10 @@ def test_flat_samples_are_refused_by_the_first_layer(make_config: MakeConfig, na
         built(make_config, VARIANTS[name], (2,))
 
 
-def test_channels_have_to_suit_the_groups(make_config: MakeConfig) -> None:
-    variant = schema.ResnetConfig("resnet", 20, 12)
-    with pytest.raises(ConfigError, match=r"layer group_norm1: its 12 channels .* into 8 groups"):
-        built(make_config, variant, norm="group")
+@pytest.mark.parametrize(("width", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
+def test_group_norm_takes_as_many_groups_as_suit_the_channels(
+    make_config: MakeConfig, width: int, groups: int
+) -> None:
+    network = built(make_config, schema.ResnetConfig("resnet", 20, width), norm="group")
+    first = next(x.record for x in network.walk() if isinstance(x.record, GroupNorm))
+    assert first.groups == groups

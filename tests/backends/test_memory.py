@@ -20,3 +20,14 @@ def test_arrays_are_aligned_contiguous_and_of_the_shape_asked_for(shape, dtype):
 
 def test_zeros_are_zeros():
     assert not zeros((1000,), np.float32).any()
+
+
+def test_batches_of_several_sizes_share_the_memory_of_the_largest():
+    buffers = Buffers()
+    small = buffers("y", (3, 5), np.float32)
+    large = buffers("y", (8, 5), np.float32)
+    assert not np.shares_memory(small, large)
+    assert np.shares_memory(buffers("y", (3, 5), np.float32), large)
+    assert np.shares_memory(buffers("y", (4, 2, 5), np.float32), large)
+    assert buffers("y", (8, 5), np.float32) is large
+    assert not np.shares_memory(buffers("z", (3, 5), np.float32), large)

@@ -108,6 +108,32 @@ def test_values_and_gradients_are_pytorchs(name, algorithm):
         assert largest_error(case, algorithm, workers=workers, buffer=buffer) < 1e-10
 
 
+LAYOUTS = {
+    "channels first": lambda a: np.ascontiguousarray(a.transpose(2, 3, 0, 1)).transpose(2, 3, 0, 1),
+    "every other image": lambda a: np.repeat(a, 2, axis=2)[:, :, ::2],
+    "every other column": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
+    "broadcast": lambda a: np.broadcast_to(a[:1, :1, :, :1], a.shape),
+}
+"""(H, W, N, C) laid out otherwise in memory."""
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", ["whole tiles", "tiles cut off", "groups", "stem"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_how_arrays_lie_in_memory_makes_no_difference(layout, name, algorithm):
+    case, lay = CASES[name], LAYOUTS[layout]
+    options = case.options | {"algorithm": algorithm}
+    x, weight, bias, g, *_ = arrays(case)
+    results = []
+    for strided in (False, True):
+        x_inside, g_inside = (lay(inside(a)) if strided else lay(inside(a)).copy() for a in (x, g))
+        y, saved = conv2d_forward(x_inside, weight, bias, **options)
+        results.append([y, *conv2d_backward(g_inside, saved, (True, True, True))])
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
 def test_float32_is_close(name, algorithm):
@@ -164,12 +190,13 @@ def test_no_gradient_of_an_input_nobody_wants_and_none_of_an_absent_bias():
 def test_the_algorithm_is_chosen_by_shape():
     def chosen(case: Case, algorithm: str = "auto") -> str:
         weight = np.zeros((case.o, case.c // case.groups, case.kernel, case.kernel))
-        return conv._choose(algorithm, weight, case.stride, case.padding)
+        return conv._choose(algorithm, weight, case.stride, case.padding, case.groups)
 
     assert chosen(Case(1, 64, 8, 8, 64)) == "winograd"
     assert chosen(Case(1, 3, 8, 8, 64)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, kernel=5)) == "im2col"
+    assert chosen(Case(1, 64, 8, 8, 16, groups=4)) == "im2col"  # four outputs of each group
     assert chosen(Case(1, 64, 8, 8, 64), "naive") == "naive"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2), "winograd") == "im2col"
 

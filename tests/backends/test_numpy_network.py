@@ -182,11 +182,12 @@ def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Ba
     assert len(network.read_steps().losses) == 0
 
 
-@pytest.mark.parametrize("broken", ["dense1", "dense2"])
+@pytest.mark.parametrize("broken", ["dense1", "residual1.dense1", "dense2"])
 def test_the_first_layer_that_is_not_finite_is_named(
     make_network: MakeNetwork, batches: Batches, broken: str
 ) -> None:
-    network = make_network("numpy", MLP, optimizer="sgd")
+    layers = [{"dense": 8}, {"residual": [{"dense": 8}, "batch_norm"]}, {"dense": "classes"}]
+    network = make_network("numpy", layers, optimizer="sgd")
     x, y = batches[0]
     network.train_step(x, y, 0.1, 0)
     assert network.read_steps().not_finite is None

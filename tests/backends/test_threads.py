@@ -7,7 +7,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from nnopt.backends.numpy_scratch import threads
-from nnopt.backends.numpy_scratch.threads import ALONE, Workers, pieces_of
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers, pieces_of, usable_threads
 
 
 def blas_threads() -> set[int]:
@@ -108,3 +108,10 @@ def test_alone_works_in_the_calling_thread():
     names = []
     ALONE.share(lambda worker, piece: names.append(threading.current_thread()), 3)
     assert set(names) == {threading.current_thread()}
+
+
+def test_the_threads_in_use_are_those_of_the_matrix_library(monkeypatch):
+    with threadpool_limits(1):
+        assert usable_threads() == 1
+    monkeypatch.setattr(threads, "_blas", list)
+    assert usable_threads() >= 1

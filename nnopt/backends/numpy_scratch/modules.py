@@ -76,12 +76,10 @@ class Binder:
                 algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"
                 window: dict[str, object] = {"stride": conv.stride, "padding": conv.pad}
                 return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm} | workers
-            case records.MaxPool2d(size, _, padding) as pool:
-                window = {"size": size, "stride": pool.step, "padding": padding}
-                return MAX_POOL2D, window | workers
-            case records.AvgPool2d(size, _, padding) as pool:
-                window = {"size": size, "stride": pool.step, "padding": padding}
-                return AVG_POOL2D, window | workers
+            case records.MaxPool2d() | records.AvgPool2d() as pool:
+                op = MAX_POOL2D if isinstance(pool, records.MaxPool2d) else AVG_POOL2D
+                window = {"size": pool.size, "stride": pool.step, "padding": pool.padding}
+                return op, window | workers
             case records.GlobalAvgPool():
                 return GLOBAL_AVG_POOL, {}
             case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -19,7 +18,7 @@ from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
-from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
+from nnopt.backends.numpy_scratch.threads import Workers, usable_threads
 from nnopt.schema import Config, weight_decay
 
 EVALUATION_NUMBERS = 2**21
@@ -50,7 +49,7 @@ class NumpyNetwork:
             name: np.zeros(shape, self.dtype)
             for name, shape in architecture.statistic_shapes().items()
         }
-        self._workers = Workers(config.backend.threads or os.cpu_count() or 1)
+        self._workers = Workers(config.backend.threads or usable_threads())
         binder = Binder(config, self.parameters, self.statistics, self._workers)
         self._modules = [binder.module(layer) for layer in architecture.layers]
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
@@ -71,7 +70,6 @@ class NumpyNetwork:
             self._workers,
         )
         self._seen: list[tuple[Array, Array, Array]] = []
-        self._outputs: list[Variable] = []
         self._norm_before_clipping = math.nan
         self._not_finite: str | None = None
 
@@ -102,7 +100,7 @@ class NumpyNetwork:
         logits, loss = self.forward(Variable(x), y, step)
         self._seen.append((loss.value, logits.value.copy(), y))
         if self._not_finite is None and not math.isfinite(loss.value):
-            self._not_finite = self._first_not_finite()
+            self._not_finite = self._first_not_finite(x, step)
         self._tape.backward(loss)
         self._add_penalty_gradients()
         if self._config.regularizer.grad_clip:
@@ -133,17 +131,16 @@ class NumpyNetwork:
         return StepRecord(losses, correct, count, norm, self._not_finite)
 
     def predict(self, x: Array) -> NDArray[np.floating]:
+        rows = self._evaluation_rows
         logits = [
-            self._run(self._modules, self._evaluation_tape, Variable(x[rows]), None).value.copy()
-            for rows in pieces_of(len(x), self._evaluation_rows)
+            self._run(self._modules, self._evaluation_tape, Variable(part), None).value.copy()
+            for part in (x[start : start + rows] for start in range(0, len(x), rows))
         ]
         return np.concatenate(logits)
 
     def layer_outputs(self, x: Array) -> dict[str, NDArray[np.floating]]:
-        observer = Observer(self._config, self.parameters, self.statistics, self._workers)
-        modules = [observer.module(layer) for layer in self.architecture.layers]
-        self._run(modules, Tape(), Variable(x), None)
-        return {layer.name: observer.outputs[layer.name] for layer in self.architecture.walk()}
+        outputs = self._observe(x, None)
+        return {layer.name: outputs[layer.name] for layer in self.architecture.walk()}
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
         targets = {name: parameter.target for name, parameter in self.parameters.items()}
@@ -156,18 +153,22 @@ class NumpyNetwork:
         tape.restart()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
-        self._outputs = []
         for module in modules:
             x = module(tape, x, step)
-            self._outputs.append(x)
         return x
 
-    def _first_not_finite(self) -> str | None:
-        """The first layer that has just given numbers that are not finite."""
-        for layer, output in zip(self.architecture.layers, self._outputs, strict=True):
-            if not np.isfinite(output.value).all():
-                return layer.name
-        return None
+    def _first_not_finite(self, x: Array, step: int) -> str | None:
+        """The first layer that gives numbers that are not finite, the batch computed once more."""
+        outputs = self._observe(x, step)
+        broken = (name for name, output in outputs.items() if not np.isfinite(output).all())
+        return next(broken, None)
+
+    def _observe(self, x: Array, step: int | None) -> dict[str, NDArray[np.floating]]:
+        """What every layer gives, in the order in which they finish."""
+        observer = Observer(self._config, self.parameters, self.statistics, self._workers)
+        modules = [observer.module(layer) for layer in self.architecture.layers]
+        self._run(modules, Tape(), Variable(x), step)
+        return observer.outputs
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""

@@ -14,7 +14,8 @@ from nnopt.schema import Config
 
 class Observer(Binder):
     """Binds layers as ``Binder`` does. What each gives, those inside residual ones too, stands in
-    ``outputs`` under its name, in PyTorch's layout, copied: the tape's arrays are used again."""
+    ``outputs`` under its name, in PyTorch's layout, copied: some layers give their input back, or a
+    view of it."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ size has been seen, training allocates nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,17 +32,28 @@ class Variable:
 
 
 class Buffers:
-    """The arrays of one operation, found again by name and shape at every step."""
+    """The arrays of one operation, found again by name and shape at every step. Those of one name
+    and several shapes, as of batches of several sizes, share the memory of the largest."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
+        self._memory: dict[str, Array] = {}
         self.bound = False
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         array = self._arrays.get((name, shape))
         if array is None:
-            array = self._arrays[name, shape] = empty(shape, dtype)
+            array = self._arrays[name, shape] = self._view(name, shape, dtype)
         return array
+
+    def _view(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        size = math.prod(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = empty((size,), dtype)
+            for key in [key for key in self._arrays if key[0] == name]:
+                del self._arrays[key]  # they keep the smaller memory
+        return memory[:size].reshape(shape)
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
         """Hand out a parameter's target for its gradient, so that no copy is needed. Of a parameter

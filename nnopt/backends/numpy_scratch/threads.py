@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,13 @@ class Workers:
 
 ALONE = Workers(1)
 """No threads but the calling one."""
+
+
+def usable_threads() -> int:
+    """What NumPy's matrix library uses: it heeds OMP_NUM_THREADS, the cores that a container or
+    ``taskset`` leaves, and the limit a run sets. Without one that can be asked, a thread a core."""
+    counts = [library.get_num_threads() for library in _blas()]
+    return max(counts, default=os.cpu_count() or 1)
 
 
 def pieces_of(count: int, largest: int) -> list[slice]:

@@ -7,7 +7,7 @@ ways to compute it: by loops over the positions of the output, to be read; as a 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from nnopt.backends.numpy_scratch.ops.im2col import (
 )
 from nnopt.backends.numpy_scratch.ops.winograd import winograd_backward, winograd_forward
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
-
-Algorithm = Literal["auto", "naive", "im2col", "winograd"]
+from nnopt.schema import ConvAlgorithm
 
 WINOGRAD_FROM = 16
 """Channels, in and out, from which Winograd's method is the faster one."""
@@ -35,7 +34,7 @@ class Saved(NamedTuple):
     stride: int
     padding: int
     groups: int
-    algorithm: Algorithm
+    algorithm: ConvAlgorithm
     workers: Workers
 
 
@@ -87,14 +86,16 @@ def conv2d_forward(
     stride: int = 1,
     padding: int = 0,
     groups: int = 1,
-    algorithm: Algorithm = "auto",
+    algorithm: ConvAlgorithm = "auto",
     workers: Workers = ALONE,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """The convolution by the algorithm asked for, or the fastest one; Winograd's method is for 3x3
     kernels of stride 1, the others fall back to im2col. Of several groups, each takes its share of
-    the inputs to its share of the outputs (Krizhevsky et al. 2012, section 3.2)."""
-    algorithm = _choose(algorithm, weight, stride, padding)
+    the inputs to its share of the outputs, one after another (Krizhevsky et al. 2012, section 3.2).
+    """
+    algorithm = _choose(algorithm, weight, stride, padding, groups)
+    x = _contiguous(x, "x", buffer)
     saved = Saved(x, weight, bias is not None, stride, padding, groups, algorithm, workers)
     if groups == 1:
         return _forward(saved, x, weight, bias, buffer), saved
@@ -111,6 +112,7 @@ def conv2d_backward(
 ) -> tuple[Array | None, ...]:
     """The gradients: those of ``conv2d_naive_backward``."""
     x, weight, groups = saved.x, saved.weight, saved.groups
+    g = _contiguous(g, "g", buffer)
     if groups == 1:
         gradients = _backward(saved, g, x, weight, wanted[0], buffer)
         return gradients if saved.has_bias else gradients[:2]
@@ -137,11 +139,14 @@ def conv2d_backward(
     return d_x, d_weight, np.concatenate([part[2] for part in parts], out=d_bias)
 
 
-def _choose(algorithm: Algorithm, weight: Array, stride: int, padding: int) -> Algorithm:
+def _choose(
+    algorithm: ConvAlgorithm, weight: Array, stride: int, padding: int, groups: int
+) -> ConvAlgorithm:
     """The algorithm to use."""
     possible = weight.shape[2:] == (3, 3) and stride == 1 and padding <= 2
     if algorithm == "auto":
-        worth_it = possible and min(weight.shape[:2]) >= WINOGRAD_FROM
+        channels = min(len(weight) // groups, weight.shape[1])
+        worth_it = possible and channels >= WINOGRAD_FROM
         return "winograd" if worth_it else "im2col"
     return "im2col" if algorithm == "winograd" and not possible else algorithm
 
@@ -174,6 +179,15 @@ def _split(weight: Array, bias: Array | None, groups: int) -> list[tuple[Array, 
     size = len(weight) // groups
     rows = [slice(i * size, (i + 1) * size) for i in range(groups)]
     return [(weight[r], None if bias is None else bias[r]) for r in rows]
+
+
+def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
+    """x, copied if its elements do not lie in order: what follows merges axes, or strides along."""
+    if x.flags.c_contiguous:
+        return x
+    copy = buffer(name, x.shape, x.dtype)
+    np.copyto(copy, x)
+    return copy
 
 
 def _part(x: Array, group: int, groups: int, buffer: Buffer) -> Array:

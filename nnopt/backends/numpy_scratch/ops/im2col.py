@@ -1,9 +1,9 @@
 """Convolution as a product of matrices, for kernels, strides and paddings of any size.
 
 The windows of the input become the columns of a matrix ("image to column", Chellapilla et al.
-2006), its rows being the C · kh · kw places of a kernel. It is made and used in pieces that stay in
-a core's cache. Images lie as (H, W, C, N) here, padded: the numbers at one place of the windows of
-all images are then neighbours in memory.
+2006), its rows being the C · kh · kw places of a kernel. It is made and used in pieces, rows of
+windows, that stay in a core's cache if they are not too long. Images lie as (H, W, C, N) here,
+padded: the numbers at one place of the windows of all images are then neighbours in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nnopt.backends.numpy_scratch.ops import Array, Buffer
 from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
 
 NUMBERS = 2**17
-"""A piece's matrix has at most about so many numbers."""
+"""A piece's matrix has at most so many numbers, unless one row of windows has more."""
 
 IMAGES = 16
 """The input gradient's pieces are at most so many images; the others' are rows of all images."""

@@ -120,13 +120,12 @@ def batch_norm_evaluate(
     epsilon: float,
     *,
     workers: Workers = ALONE,
-    buffer: Buffer = new,
 ) -> Array:
     """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift for each
     feature of (N, D) or channel of (H, W, N, C)."""
     scale = weight / np.sqrt(running_var + epsilon)
     shift = bias - running_mean * scale
-    y = buffer("y", x.shape, x.dtype)
+    y = new("y", x.shape, x.dtype)
     if x.ndim == 2:
         np.multiply(x, scale, out=y)
         return np.add(y, shift, out=y)
