@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 FEW_EPOCHS = 30  # so many are drawn with a marker each
-LARGEST = 1e100  # what exceeds it is as good as infinite, and would overflow a log scale
 MANY_EPOCHS = 200  # more are drawn by thinner lines
 
 
@@ -62,7 +61,7 @@ def plot_curves(
 def _column(history: Sequence[EpochRow], name: str) -> Floats:
     """A column as floats; what is missing or diverged is NaN, which leaves a gap in a line."""
     values = np.array([getattr(row, name) for row in history], dtype=np.float64)
-    values[~(np.abs(values) < LARGEST)] = np.nan
+    values[~(np.abs(values) < style.LARGEST)] = np.nan
     return values
 
 

@@ -9,27 +9,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.layers import Dropout, SpatialDropout
+from nnopt.architecture.layers import AvgPool2d, Dropout, GlobalAvgPool, MaxPool2d, SpatialDropout
 from nnopt.architecture.network import Architecture
 from nnopt.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_STAGES = 6
-CHANNELS = 3  # shown of each stage
+MOST_STAGES = 4
+MOST_COLUMNS = 18  # of all stages together
+MOST_CHANNELS = 8  # of a stage
+LEAST_NEW = 0.01  # of the stage's variance: a channel that adds less is not shown
+BRIGHT = 99  # percentile of a channel's values that is drawn brightest: one peak dims no picture
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
-TOP, BOTTOM = 0.98, 0.42
-CHARACTER = 0.077  # inches, on average, at 9 points
+NARROWEST = 1.15  # inches: a stage's heading
+TOP, BOTTOM = 1.15, 0.62
 NAME_LENGTH = 14
+NOTE = (
+    "below: the channel, in the order of choice: each adds most to the variance explained by those"
+    " before it",
+    "dark: its least value in these images; bright: its 99th percentile",
+)
+# They show the channels of the layer before once more, or what no picture shows.
+PASSED_OVER = (AvgPool2d, GlobalAvgPool, MaxPool2d, Dropout, SpatialDropout)
 
 
 def stages_of(architecture: Architecture) -> tuple[str, ...]:
     """The layers worth a look: each that is the last before the shape of the images changes, such
-    as the activation before a pool and the pool itself; of more than 6 some are left out evenly.
+    as the activation before a pool; of more than 4 some are left out evenly.
 
-    Dropout, which does nothing in evaluation, is passed over, and so are layers inside residual
-    ones.
+    Pools, which show the same channels smaller, are passed over, and so are dropout, which does
+    nothing in evaluation, and layers inside residual ones.
     """
     last: dict[int, str] = {}
     shape, stage = architecture.input_shape, 0
@@ -38,7 +48,7 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
             break
         if layer.output_shape != shape:
             shape, stage = layer.output_shape, stage + 1
-        if not isinstance(layer.record, Dropout | SpatialDropout):
+        if not isinstance(layer.record, PASSED_OVER):
             last[stage] = layer.name
     names = list(last.values())
     shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_STAGES)).astype(np.int64))
@@ -51,18 +61,19 @@ def plot_feature_maps(
     outputs: Mapping[str, NDArray[np.floating]],
     path: Path,
 ) -> None:
-    """A row for each image: itself, then of each layer the channels that answer strongest.
+    """A row for each image: itself, then of each layer the channels that tell most.
 
     images: (N, C, H, W), called ``names``; outputs: layer -> (N, C, H, W), in the order of columns.
-    The channels of a layer are the three whose values vary most over the images and their
-    positions, in their order; a channel has one scale in all rows. Raises OutputError.
+    The channels of a layer are chosen by ``telling_channels``, up to 8 of a layer and 18 in all;
+    a channel has one scale in all rows. Raises OutputError.
     """
     labels = [style.readable(name, NAME_LENGTH) for name in names]
-    left = 0.25 + CHARACTER * max(map(len, labels))
+    left = 0.25 + style.text_width(labels)
     height = TOP + BOTTOM + len(images) * (CELL + GAP) - GAP
-    strongest = {layer: _strongest(maps) for layer, maps in outputs.items()}
-    columns = 1 + sum(map(len, strongest.values()))
-    width = max(5.0, left + columns * (CELL + GAP) + len(outputs) * STAGE_GAP + 0.1)
+    most = min(MOST_CHANNELS, MOST_COLUMNS // max(1, len(outputs)))
+    chosen = {layer: telling_channels(maps, most) for layer, maps in outputs.items()}
+    widths = [max(NARROWEST, len(channels) * (CELL + GAP)) for channels, _ in chosen.values()]
+    width = max(6.8, left + CELL + GAP + sum(widths) + len(widths) * STAGE_GAP + 0.1)
     with style.drawing(path, width, height, "What each layer makes of test images") as figure:
         # One coordinate system for all, in inches from the upper left corner: axes are slow.
         axes = figure.add_axes((0, 0, 1, 1))
@@ -70,30 +81,64 @@ def plot_feature_maps(
         for row, label in enumerate(labels):
             middle = TOP + row * (CELL + GAP) + CELL / 2
             axes.text(left - 0.1, middle, label, ha="right", va="center", fontsize=9)
-        _head(axes, left, "input", images.shape[1:])
+        _head(axes, left, "input", _shape(images))
         _draw_column(axes, left, _pixels(images), "gray", 0, 255)
-        for layer, maps in outputs.items():
-            left += STAGE_GAP + CELL + GAP
-            _head(axes, left, layer, maps.shape[1:])
-            for place, channel in enumerate(strongest[layer]):
-                left += (CELL + GAP) if place else 0
+        left += CELL + GAP + STAGE_GAP
+        for (layer, maps), taken in zip(outputs.items(), widths, strict=True):
+            channels, explained = chosen[layer]
+            which = f"{len(channels)} of {maps.shape[1]} channels"
+            share = f"{100 * explained:.0f} % of variance" if explained >= 0 else "none varies"
+            _head(axes, left, layer, _shape(maps), which, share)
+            for place, channel in enumerate(channels):
+                x = left + place * (CELL + GAP)
                 shown = np.nan_to_num(np.asarray(maps[:, channel], np.float64))
-                _draw_column(axes, left, shown, "viridis", shown.min(), shown.max())
+                low, high = shown.min(), np.percentile(shown, BRIGHT)
+                _draw_column(axes, x, shown, "viridis", low, high if high > low else shown.max())
                 below = height - BOTTOM + 0.04
-                number = f"{channel}"
-                axes.text(left + CELL / 2, below, number, ha="center", va="top", fontsize=7.5)
-        note = "below: the channel; dark is its least value in these images, bright its largest"
-        axes.text(0.15, height - 0.1, note, va="bottom", fontsize=8, color=style.FAINT)
+                axes.text(x + CELL / 2, below, f"{channel}", ha="center", va="top", fontsize=7.5)
+            left += taken + STAGE_GAP
+        for above, note in zip((0.25, 0.1), NOTE, strict=True):
+            axes.text(0.15, height - above, note, va="bottom", fontsize=8, color=style.FAINT)
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         axes.set_aspect("auto")
 
 
-def _head(axes: Axes, left: float, layer: str, shape: Sequence[int]) -> None:
-    """The layer's name above its first column, and the shape of what it gives."""
-    axes.text(left, TOP - 0.24, style.readable(layer, 24), va="bottom", fontsize=9)
-    shown = "×".join(map(str, shape))
-    axes.text(left, TOP - 0.07, shown, va="bottom", fontsize=7.5, color=style.FAINT)
+def telling_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
+    """Channels of (N, C, H, W), at most so many, no two of which show the same; and the share of
+    the variance of all channels that these explain, NaN if none varies.
+
+    The first is the one that varies most over images and positions; each next one that of whose
+    variance the linear regression on those before it leaves most: Gram-Schmidt with pivoting
+    (Businger and Golub, 1965), here on the covariances. It ends early where what is left is under
+    1 % of the first's variance. One channel at least; values that are not finite count as 0.
+    """
+    flat = np.asarray(maps, np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
+    flat = np.nan_to_num(flat, posinf=0, neginf=0)
+    flat = flat / (np.abs(flat).max() or 1.0)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    left = flat @ flat.T  # what is not explained yet: covariances, times the number of values
+    total, least = np.trace(left), LEAST_NEW * left.diagonal().max()
+    chosen: list[int] = []
+    while len(chosen) < most:
+        channel = int(left.diagonal().argmax())
+        variance = left[channel, channel]
+        if chosen and variance <= least:
+            break
+        chosen.append(channel)
+        if variance > 0:
+            left = left - np.outer(left[channel], left[channel]) / variance
+            left[channel] = left[:, channel] = 0  # exactly
+    explained = 1 - float(np.trace(left) / total) if total > 0 else float("nan")
+    return np.array(chosen, dtype=np.int64), explained
+
+
+def _head(axes: Axes, left: float, layer: str, *lines: str) -> None:
+    """The layer's name above its first column, and below it what there is to say."""
+    axes.text(left, TOP - 0.48, style.readable(layer, 24), va="bottom", fontsize=9)
+    for place, line in enumerate(lines):
+        y = TOP - 0.33 + 0.14 * place
+        axes.text(left, y, line, va="bottom", fontsize=7.5, color=style.FAINT)
 
 
 def _draw_column(
@@ -114,11 +159,10 @@ def _draw_column(
         )
 
 
+def _shape(maps: NDArray[Any]) -> str:
+    """32×14×14 of (N, 32, 14, 14)."""
+    return "×".join(map(str, maps.shape[1:]))
+
+
 def _pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images[:, 0]
-
-
-def _strongest(maps: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The channels of (N, C, H, W) with the largest standard deviations, at most 3, ascending."""
-    spread = np.nan_to_num(maps.std(axis=(0, 2, 3), dtype=np.float64))
-    return np.sort(np.argsort(-spread, kind="stable")[:CHANNELS])

@@ -48,7 +48,7 @@ def plot_training(
         plot_schedule(rates, steps_per_epoch, folder / "schedule.png", name)
     plot_weight_histograms(initial, training.last, folder / "weights.png")
     if layers:
-        plot_layer_statistics(layers, folder / "layer_statistics.png")
+        plot_layer_statistics(layers, folder / "layer_statistics.png", name)
 
 
 def plot_test(

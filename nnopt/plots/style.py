@@ -11,7 +11,7 @@ markers tell the same in grey.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,16 +26,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter, Locator
 
 DPI = 110
 CHARACTERS_PER_INCH = 9  # of a title, on average
+LARGEST = 1e100  # what exceeds it is as good as infinite, and would overflow a log scale
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11, prime to the 8 colours
 
-INK, FAINT, GRID = "#222222", "#6B6B6B", "#DDDDDD"
+INK, FAINT, GRID, PALE = "#222222", "#6B6B6B", "#DDDDDD", "#F3F3F3"
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Tried in this order for each character; those that are not installed are left out.
 FONTS = (
@@ -113,6 +117,17 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
+def caption(figure: Figure, left: float, top: float, text: str) -> None:
+    """A panel's title, above the upper edge of its frame, so many inches from the lower left."""
+    across, up = figure.get_size_inches()
+    figure.text(left / across, (top + 0.08) / up, text, fontsize=9.5, va="bottom")
+
+
+def text_width(texts: Sequence[str], points: float = 9) -> float:
+    """Inches that the longest of these takes, on average over its characters."""
+    return 0.0086 * points * max(map(len, texts), default=0)
+
+
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
     """Axis labels, so many inches left of and below the frame."""
     frame = axes.get_position()
@@ -133,24 +148,55 @@ def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(_plain))
 
 
-def spans_decades(values: NDArray[np.float64]) -> bool:
-    """Does the largest positive value exceed the smallest more than a hundredfold?"""
+def spans_decades(values: NDArray[np.float64], decades: float = 2) -> bool:
+    """Does the largest positive value exceed the smallest by more than so many powers of ten?"""
     positive = values[np.isfinite(values) & (values > 0)]
-    return bool(len(positive) and positive.max() / 100 > positive.min())
+    return bool(len(positive) and positive.max() / 10**decades > positive.min())
 
 
 def log_scale(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers, 0.001 rather than a typeset power of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """A logarithmic y axis over what has been drawn, with the ticks of ``log_ticks``."""
+    from matplotlib.ticker import NullLocator
 
     axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    locator, formatter = log_ticks(*axes.get_ylim())
+    axes.yaxis.set_major_locator(locator)
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_major_formatter(formatter)
+
+
+def log_ticks(low: float, high: float) -> tuple[Locator, Formatter]:
+    """About 3 to 6 ticks for a logarithmic axis, however few or many decades it spans.
+
+    Numbers are plain from 0.0001 to 10,000, such as 0.01; beyond that all are powers, 10⁻⁶, in
+    characters rather than typeset, which would be slow.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+    plain = low >= 0.0001 and high < 20_000
+    decades = np.log10(high) - np.log10(low)
+    locator: Locator
+    if decades < 0.8:
+        locator = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+    elif decades < 2.5:
+        locator = LogLocator(subs=(1, 2, 5) if decades < 1.8 else (1, 3))
+    else:
+        locator = LogLocator(numticks=6)
+    return locator, FuncFormatter(_plain if plain else _power)
 
 
 def _plain(value: float, position: int) -> str:
     return f"{value:.10g}".replace("-", "−")
+
+
+def _power(value: float, position: int) -> str:
+    """10⁶, 3·10⁻⁴; 1 and 10 as they are."""
+    factor, exponent = f"{value:.3e}".split("e")
+    factor, power = f"{float(factor):g}", int(exponent)
+    if power in (0, 1):
+        return _plain(value, position)
+    raised = "10" + str(power).translate(SUPERSCRIPTS)
+    return raised if factor == "1" else f"{factor}·{raised}"
 
 
 def readable(text: str, most: int | None = None) -> str:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 
@@ -85,6 +85,28 @@ def test_readable(text: str, expected: str) -> None:
 def test_readable_text_is_cut() -> None:
     assert style.readable("abcdef", 6) == "abcdef"
     assert style.readable("abcdefg", 6) == "abcde…"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 1.2e3, ["1", "10", "100", "1000"]),
+        (1.1, 1.9, ["1.2", "1.4", "1.6", "1.8"]),
+        (0.9, 25, ["1", "2", "5", "10", "20"]),
+        (0.02, 2, ["0.03", "0.1", "0.3", "1"]),
+        (0.9, 1.1e6, ["1", "10²", "10⁴", "10⁶"]),
+        (1e-7, 2e-6, ["10⁻⁷", "2·10⁻⁷", "5·10⁻⁷", "10⁻⁶", "2·10⁻⁶"]),
+        (1e-40, 1e20, ["10⁻⁴⁰", "10⁻²⁸", "10⁻¹⁶", "10⁻⁴", "10⁸", "10²⁰"]),
+    ],
+)
+def test_ticks_of_a_log_scale(low: float, high: float, expected: list[str]) -> None:
+    figure = matplotlib.figure.Figure()
+    axes = figure.add_subplot()
+    axes.set_ylim(low, high)
+    style.log_scale(axes)
+    figure.draw_without_rendering()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert [text.get_text() for value, text in ticks if low <= value <= high] == expected
 
 
 def test_colours_differ_in_grey_or_by_marker() -> None:
