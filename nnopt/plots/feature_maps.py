@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 MOST_STAGES = 4
 MOST_COLUMNS = 18  # of all stages together
 MOST_CHANNELS = 8  # of a stage
-LEAST_NEW = 0.01  # of the stage's variance: a channel that adds less is not shown
+LEAST_NEW = 0.01  # of the strongest channel's variance: one that adds less is not shown
 BRIGHT = 99  # percentile of a channel's values that is drawn brightest: one peak dims no picture
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
 NARROWEST = 1.15  # inches: a stage's heading
 TOP, BOTTOM = 1.15, 0.62
 NAME_LENGTH = 14
 NOTE = (
-    "below: the channel, in the order of choice: each adds most to the variance explained by those"
-    " before it",
+    "below: the channel, in the order of choice: always the one least explained by those before it",
     "dark: its least value in these images; bright: its 99th percentile",
 )
 # They show the channels of the layer before once more, or what no picture shows.

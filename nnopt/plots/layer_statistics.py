@@ -62,7 +62,7 @@ def plot_layer_statistics(history: Sequence[LayerRow], path: Path, name: str) ->
 def _table(
     history: Sequence[LayerRow], layers: Sequence[str], get: Callable[[LayerRow], float | None]
 ) -> Floats:
-    """(L, E): a row for each layer, a column for each epoch; NaN for what is missing or not finite."""
+    """(L, E): a row for each layer, a column for each epoch; NaN for what is not finite."""
     rows: dict[str, list[float]] = {layer: [] for layer in layers}
     for row in history:
         if row.layer in rows:
