@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 MOST_STAGES = 4
 MOST_COLUMNS = 18  # of all stages together
 MOST_CHANNELS = 8  # of a stage
-LEAST_NEW = 0.01  # of the strongest channel's variance: one that adds less is not shown
+LEAST_NEW = 0.1  # of a channel's variance that those shown do not explain: else it looks like them
+WEAKEST = 0.01  # of the strongest channel's variance: one that adds less is not shown
 BRIGHT = 99  # percentile of a channel's values that is drawn brightest: one peak dims no picture
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
 NARROWEST = 1.15  # inches: a stage's heading
 TOP, BOTTOM = 1.15, 0.62
 NAME_LENGTH = 14
 NOTE = (
-    "below: the channel, in the order of choice: always the one least explained by those before it",
+    "below: the channel, in the order of choice: most variance that those before do not explain",
     "dark: its least value in these images; bright: its 99th percentile",
 )
 # They show the channels of the layer before once more, or what no picture shows.
@@ -109,20 +110,23 @@ def telling_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.
 
     The first is the one that varies most over images and positions; each next one that of whose
     variance the linear regression on those before it leaves most: Gram-Schmidt with pivoting
-    (Businger and Golub, 1965), here on the covariances. It ends early where what is left is under
-    1 % of the first's variance. One channel at least; values that are not finite count as 0.
+    (Businger and Golub, 1965), here on the covariances. Near-copies, of which less than 10 % is
+    left, are passed over, and so is what is under 1 % of the variance of the first. One channel at
+    least; values that are not finite count as 0.
     """
     flat = np.asarray(maps, np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
     flat = np.nan_to_num(flat, posinf=0, neginf=0)
     flat = flat / (np.abs(flat).max() or 1.0)
     flat = flat - flat.mean(axis=1, keepdims=True)
     left = flat @ flat.T  # what is not explained yet: covariances, times the number of values
-    total, least = np.trace(left), LEAST_NEW * left.diagonal().max()
+    total = np.trace(left)
+    least = np.maximum(LEAST_NEW * left.diagonal(), WEAKEST * left.diagonal().max())
     chosen: list[int] = []
     while len(chosen) < most:
-        channel = int(left.diagonal().argmax())
-        variance = left[channel, channel]
-        if chosen and variance <= least:
+        new = np.where(left.diagonal() > least, left.diagonal(), 0)
+        channel = int(new.argmax())
+        variance = new[channel]
+        if chosen and variance == 0:
             break
         chosen.append(channel)
         if variance > 0:

@@ -211,6 +211,7 @@ def test_channels_that_show_the_same_are_shown_once() -> None:
     maps[:, 6] = 0.95 * maps[:, 1] + 0.5 * maps[:, 0]
     maps[:, 5] *= 20
     maps[:, 7] *= 10
+    maps[:, 0] = 0.4 * maps[:, 5] + 2 * maps[:, 2]  # strong, yet 94 % of it is channel 5
     channels, explained = telling_channels(maps, 8)
     assert channels.tolist() == [1, 5, 7]
     assert 0.99 < explained < 1
