@@ -1,21 +1,20 @@
 """What a run says: a live bar on a terminal, plain lines in a pipe, a summary, errors in one line.
 
-Talking never stops a training: if the reader of a pipe is gone, or the terminal was closed, the
-rest is dropped in silence. Characters the output's encoding lacks are shown as escapes.
+All of it goes through ``Stream``, which never fails.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 from nnopt.results.history import EpochRow
+from nnopt.stream import Stream, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +27,13 @@ REFRESH_SECONDS = 0.1  # between two updates of the live bar
 
 def note(message: str) -> None:
     """Print one message on stdout."""
-    _Stream(sys.stdout).write_line(_visible(message))
+    Stream(sys.stdout).write_line(visible(message))
 
 
 def error(message: str) -> None:
     """Print ``nnopt: error: ...`` on stderr, one line per line of the message (one per problem)."""
     for line in message.split("\n"):
-        _Stream(sys.stderr).write_line(f"nnopt: error: {_visible(line)}")
+        Stream(sys.stderr).write_line(f"nnopt: error: {visible(line)}")
 
 
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
@@ -43,15 +42,15 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
     A panel on a terminal, aligned lines in a pipe. Paths below the current folder are shown
     relative to it.
     """
-    stream = _Stream(sys.stdout)
+    stream = Stream(sys.stdout)
     files = {name: _short(path) for name, path in paths.items()}
     if stream.is_terminal():
         stream.rich().print(_panel(title, pairs, files))
         return
     width = max(map(len, [*pairs, *files]), default=0)
-    stream.write_line(_visible(title))
+    stream.write_line(visible(title))
     for name, value in (*pairs.items(), *files.items()):
-        stream.write_line(f"  {name:<{width}}  {_visible(value)}")
+        stream.write_line(f"  {name:<{width}}  {visible(value)}")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
@@ -59,17 +58,73 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 
     A rich table on a terminal; in a pipe, columns two spaces apart, so that they can be cut.
     """
-    stream = _Stream(sys.stdout)
+    stream = Stream(sys.stdout)
     if stream.is_terminal():
         stream.rich().print(_rich_table(header, rows, align))
         return
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
-        cells = [
-            cell.rjust(width) if side == "r" else cell.ljust(width)
-            for cell, width, side in zip(row, widths, align, strict=True)
-        ]
-        stream.write_line(_visible("  ".join(cells).rstrip()))
+        stream.write_line(_aligned(row, widths, align))
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
+    cells = [
+        cell.rjust(width) if side == "r" else cell.ljust(width)
+        for cell, width, side in zip(row, widths, align, strict=True)
+    ]
+    return visible("  ".join(cells).rstrip())
+
+
+class GrowingTable:
+    """A table whose rows are printed as they come, and on a terminal a bar below them.
+
+        with GrowingTable(header, plan, "lrr", total) as table:
+            table.advance()    # total times in all, as often as you like between two rows
+            table.row(cells)
+
+    plan: rows as wide as those to come. total: the work in all, in whatever unit.
+    """
+
+    def __init__(
+        self, header: Sequence[str], plan: Sequence[Sequence[str]], align: str, total: int
+    ) -> None:
+        self._header = header
+        self._widths = [max(map(len, column)) for column in zip(header, *plan, strict=True)]
+        self._align = align
+        self._total = total
+        self._done = 0
+        self._stream = Stream(sys.stdout)
+        self._bar: Progress | None = None
+        self._next_refresh = 0.0
+
+    def __enter__(self) -> GrowingTable:
+        if self._stream.is_terminal():
+            self._bar = _work_bar(self._stream.rich())
+            self._bar.add_task("", total=self._total)
+            self._bar.start()
+        self.row(self._header)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def row(self, cells: Sequence[str]) -> None:
+        """Print one more row."""
+        line = _aligned(cells, self._widths, self._align)
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._stream.write_line(line)
+
+    def advance(self) -> None:
+        """One unit of work is done. Most calls only look at a clock."""
+        self._done += 1
+        if self._bar is None or (now := time.monotonic()) < self._next_refresh:
+            return
+        self._next_refresh = now + REFRESH_SECONDS
+        self._bar.update(self._bar.task_ids[0], completed=self._done)
+        self._bar.refresh()
 
 
 class RunConsole:
@@ -88,7 +143,7 @@ class RunConsole:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._done = done
-        self._stream = _Stream(sys.stdout)
+        self._stream = Stream(sys.stdout)
         self._bar: Progress | None = None
         self._next_refresh = 0.0
         self._every = -(-epochs // PLAIN_LINES)
@@ -143,69 +198,20 @@ class RunConsole:
     def note(self, message: str) -> None:
         """Print one message, above the bar if there is one."""
         if self._bar is not None:
-            self._bar.console.print(_visible(message), markup=False, highlight=False)
+            self._bar.console.print(visible(message), markup=False, highlight=False)
         else:
-            self._stream.write_line(_visible(message))
+            self._stream.write_line(visible(message))
 
     def _counter(self, epoch: int) -> str:
         return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}"
 
 
-class _Stream:
-    """A text stream that takes every character and never fails; the file that rich writes to."""
+def _work_bar(console: Console) -> Progress:
+    """One line that vanishes at the end: the bar, with the time left."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream  # None: the process was started with it closed
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
-
-    def write_line(self, line: str) -> None:
-        self.write(line + "\n")
-        self.flush()
-
-    def write(self, text: str) -> int:
-        if self._stream is not None:
-            shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
-            with self._dropping():
-                self._stream.write(shown)
-        return len(text)
-
-    def flush(self) -> None:
-        if self._stream is not None:
-            with self._dropping():
-                self._stream.flush()
-
-    def is_terminal(self) -> bool:
-        """Can lines be drawn over? Not in a pipe, a file or an editor's dumb terminal."""
-        return self.isatty() and os.environ.get("TERM") != "dumb"
-
-    def isatty(self) -> bool:
-        return self._stream is not None and not self._stream.closed and self._stream.isatty()
-
-    def fileno(self) -> int:
-        if self._stream is None:
-            raise OSError("the stream is closed")
-        return self._stream.fileno()
-
-    def rich(self) -> Console:
-        """Rich's console on this stream. It honours NO_COLOR, and draws in ASCII if it must."""
-        from rich.console import Console
-
-        return Console(file=cast(TextIO, self), force_terminal=True)
-
-    @contextmanager
-    def _dropping(self) -> Iterator[None]:
-        """Swallow the failure of a write, and send all that is still to be written to nowhere."""
-        try:
-            yield
-        except ValueError:  # written to after close()
-            self._stream = None
-        except OSError:
-            # The descriptor itself is turned to /dev/null: else the interpreter's own flush at exit
-            # would meet the broken pipe again, complain, and end with exit code 120.
-            with suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self.fileno())
-                os.close(nowhere)
+    columns = BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(compact=True)
+    return Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
 
 
 def _progress_bar(console: Console) -> Progress:
@@ -256,12 +262,12 @@ def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> An
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")  # a long path is broken, not cut: it can still be copied
     for name, value in pairs.items():
-        grid.add_row(Text(name), Text(_visible(value), style="bold"))
+        grid.add_row(Text(name), Text(visible(value), style="bold"))
     if pairs and files:
         grid.add_row("", "")
     for name, value in files.items():
-        grid.add_row(Text(name), Text(_visible(value), style="cyan"))
-    return Panel(grid, title=Text(_visible(title), style="bold"), expand=False, padding=(0, 1))
+        grid.add_row(Text(name), Text(visible(value), style="cyan"))
+    return Panel(grid, title=Text(visible(title), style="bold"), expand=False, padding=(0, 1))
 
 
 def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Any:
@@ -273,7 +279,7 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
     for name, side in zip(header, align, strict=True):
         table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side == "r")
     for row in rows:
-        table.add_row(*[Text(_visible(cell)) for cell in row])
+        table.add_row(*[Text(visible(cell)) for cell in row])
     return table
 
 
@@ -289,8 +295,3 @@ def _short(path: Path) -> str:
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)
-
-
-def _visible(text: str) -> str:
-    """Line breaks, control characters (terminals obey them) and lone surrogates as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -36,6 +36,18 @@ console.error("learning rate η")
 Path("finished").write_text("yes")
 """
 
+TABLE = """
+import time
+from nnopt import console
+plan = [("dense1.weight", "1,000"), ("input", "7")]
+with console.GrowingTable(("array", "size"), plan, "lr", total=4) as table:
+    for row in plan:
+        for _ in range(2):
+            table.advance()
+            time.sleep(0.11)
+        table.row(row)
+"""
+
 
 def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A training of 8 epochs in a process of its own, in ``folder``, into pipes."""
@@ -51,9 +63,14 @@ def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def train_on_terminal(folder: Path, columns: int, **environment: str) -> str:
     """The same on a pseudo-terminal; everything it was sent."""
+    return on_terminal(TRAINING, folder, columns, **environment)
+
+
+def on_terminal(program: str, folder: Path, columns: int, **environment: str) -> str:
+    """All that a program sends to a pseudo-terminal."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING],
+        [sys.executable, "-c", program],
         cwd=folder,
         env={
             **os.environ,
@@ -224,6 +241,29 @@ def test_a_terminal_gets_a_bar_and_a_panel(tmp_path: Path, columns: int) -> None
     assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
 
 
+def test_a_growing_table_has_a_bar_below_it_on_a_terminal(tmp_path: Path) -> None:
+    text = without_codes(on_terminal(TABLE, tmp_path, 60))
+    shown = re.split(r"[\r\n]+", text)
+    lines = [line for line in shown if re.search("array|weight|input", line)]
+    assert [line.rstrip() for line in lines] == [
+        *("array           size", "dense1.weight  1,000", "input              7")
+    ]
+    first = shown.index(lines[0])
+    assert "━" in "".join(shown[first : shown.index(lines[1])])
+    assert re.search(r"━ *50%|50%", text)
+
+
+def test_a_growing_table_is_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = [("dense1.weight", "1,000"), ("input", "7")]
+    with console.GrowingTable(("array", "size"), plan, "lr", total=2) as table:
+        assert capsys.readouterr().out == "array           size\n"
+        table.advance()
+        table.row(plan[0])
+        assert capsys.readouterr().out == "dense1.weight  1,000\n"
+        table.row(plan[1])
+    assert capsys.readouterr().out == "input              7\n"
+
+
 def test_no_color(tmp_path: Path) -> None:
     colours = r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38;5;[0-9]+)m"
     assert re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR=""))
@@ -246,7 +286,7 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
 def test_a_long_path_is_folded_not_cut(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from nnopt import console\n"
-        "console._Stream.is_terminal = lambda self: True\n"
+        "console.Stream.is_terminal = lambda self: True\n"
         "console.summary('t', {}, {'plots': Path('/' + 'abcdefghi/' * 12)})"
     )
     told = subprocess.run(
