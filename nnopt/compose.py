@@ -119,11 +119,16 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None)
 
 def compose_words(verb: str, purpose: str, words: Sequence[str]) -> Config:
     """The configuration that the words after a verb ask for; answers --help itself."""
+    options = words_parser(verb, purpose).parse_intermixed_args(words)
+    return compose_config(options.overrides, options.config_dir)
+
+
+def words_parser(verb: str, purpose: str) -> ArgumentParser:
+    """A parser of ``overrides`` and ``config_dir``, for a verb to add options of its own."""
     parser = ArgumentParser(f"nnopt {verb}", description=purpose)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files")
-    options = parser.parse_intermixed_args(words)
-    return compose_config(options.overrides, options.config_dir)
+    return parser
 
 
 def make_plan(

@@ -10,8 +10,10 @@ import pytest
 
 from nnopt import gradcheck
 from nnopt.architecture import layers as records
+from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends.numpy_scratch import modules as modules_file
 from nnopt.backends.numpy_scratch import network as network_file
+from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.ops import Op, new
 from nnopt.backends.numpy_scratch.ops.activations import GELU, RELU, SILU, TANH
 from nnopt.backends.numpy_scratch.ops.dense import DENSE
@@ -19,6 +21,7 @@ from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.normalization import BATCH_NORM, LAYER_NORM
 from nnopt.backends.numpy_scratch.ops.shape import ADD
+from nnopt.backends.numpy_scratch.tape import Variable
 from nnopt.cli import run_verb
 from nnopt.compose import compose_config
 from nnopt.errors import TrainingError
@@ -53,7 +56,7 @@ def words(overrides: list[str]) -> list[str]:
 )
 def test_right_gradients_pass(overrides: list[str]) -> None:
     config = compose_config(words(overrides))
-    checks = gradcheck.check_gradients(config, prepare(config))
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert checks[-1].name == "input"
     assert all(one.passed for one in checks), checks
     assert all(one.norm > 0 for one in checks), checks
@@ -192,8 +195,10 @@ def test_exit_codes_and_table(
         "dense2.weight",
         "dense2.bias",
         "input",
+        "checked",
         "all",
     ]
+    assert "checked 77 of 77 entries one by one, and all of them along 5 random" in told.out
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
     assert run_verb(["gradcheck", *SMALL]) == 5
     told = capsys.readouterr()
@@ -206,7 +211,7 @@ def test_the_data_are_left_as_they_were() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)
     before = prepared.dataset.train.inputs.copy()
-    gradcheck.check_gradients(config, prepared)
+    assert all(one.passed for one in gradcheck.check_gradients(config, prepared))
     assert (prepared.dataset.train.inputs == before).all()
 
 
@@ -235,6 +240,171 @@ def test_a_loss_that_takes_every_label_for_the_first_is_caught(
     assert not all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))
 
 
+def images(folder: Path, side: int, channels: int = 3) -> list[str]:
+    """Words for a dataset of 20 random images of 10 classes."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, channels * side * side))
+    lines = [f"{i % 10}," + ",".join(map(str, row)) for i, row in enumerate(pixels)]
+    header = ",".join(["label", *(f"pixel{j}" for j in range(pixels.shape[1]))])
+    (folder / "images.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
+    shape = f"dataset.shape=[{channels},{side},{side}]"
+    return ["dataset=csv", f"data.root={folder}", "dataset.train=images.csv", shape]
+
+
+class Passes:
+    """Counts the forward passes of NumPy's networks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        forward = NumpyNetwork.forward
+
+        def counted(*words: Any, **options: Any) -> Any:
+            self.count += 1
+            return forward(*words, **options)
+
+        monkeypatch.setattr(NumpyNetwork, "forward", counted)
+
+
+DEEP = {
+    "vgg": ["architecture.widths=[2,3,4]", "architecture.hidden=0"],
+    "resnet": ["architecture.width=2"],
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_large_network_stays_within_the_budget(tmp_path: Path, name: str) -> None:
+    """The default networks for CIFAR-10: entries of every array, small arrays wholly."""
+    words = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
+    sizes = gradcheck.array_sizes(prepare(compose_config(words)))
+    most = gradcheck.entries_each(list(sizes.values()))
+    tried = sum(min(size, most) for size in sizes.values())
+    assert 16 <= most < gradcheck.LARGEST_COMPLETE
+    assert tried + gradcheck.DIRECTIONS * len(sizes) <= gradcheck.COMPARISONS
+    one_more = sum(min(size, most + 1) for size in sizes.values())
+    assert one_more + gradcheck.DIRECTIONS * len(sizes) > gradcheck.COMPARISONS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEEP)
+def test_a_comparison_takes_about_two_forward_passes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Two by rights; kinks nearby cost some more. The form is that of the default networks."""
+    monkeypatch.setattr(gradcheck, "COMPARISONS", 400)
+    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
+    config = compose_config(words)
+    prepared = prepare(config)
+    passes = Passes(monkeypatch)
+    checks = list(gradcheck.check_gradients(config, prepared))
+    assert all(check.passed for check in checks), checks
+    compared = sum(check.tried + gradcheck.DIRECTIONS for check in checks)
+    assert 350 < compared <= 400
+    assert 2 * compared <= passes.count <= 3 * compared
+
+
+def test_a_wrong_gradient_costs_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an array is known to be wrong, its other entries are not tried with every h."""
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
+    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    prepared = prepare(config)
+    passes = Passes(monkeypatch)
+    checks = list(gradcheck.check_gradients(config, prepared))
+    wrong = [check for check in checks if not check.passed]
+    assert [check.name for check in wrong] == ["dense1.weight", "dense2.weight"]
+    assert all(check.entry_error > 0.9 and check.direction_error > 0.9 for check in wrong)
+    assert passes.count < 3 * sum(check.tried + gradcheck.DIRECTIONS for check in checks)
+
+
+def test_the_directions_find_a_wrong_entry_that_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))
+    words = [*images(tmp_path, 8), "architecture.hidden=[300]", "architecture.activation=tanh"]
+    config = compose_config(words)
+    checks = gradcheck.check_gradients(config, prepare(config), entries=2)
+    large = next(check for check in checks if check.name == "dense1.weight")
+    assert (large.size, large.tried) == (3 * 8 * 8 * 300, 2)
+    assert large.entry_error <= gradcheck.TOLERANCE
+    assert large.direction_error > gradcheck.TOLERANCE
+    assert not large.passed
+
+
+def test_an_error_that_is_not_a_number_does_not_pass() -> None:
+    for errors in ((np.nan, 0.0), (0.0, np.nan)):
+        assert not gradcheck.Check("dense1.weight", 1, 1, 1.0, *errors).passed
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_kink_nearer_than_every_step_does_not_make_a_gradient_wrong(side: int) -> None:
+    """sin w + 0.1 |w - side · 1e-9|: slope 1 - 0.1 side at 0, and another behind the kink."""
+    w = np.zeros(1)
+
+    def loss() -> float:
+        return float(np.sin(w[0]) + 0.1 * abs(w[0] - side * 1e-9))
+
+    def error(slope: float) -> float:
+        return gradcheck._error([w.fill], np.array([slope]), loss, lambda: None)
+
+    assert error(1 - 0.1 * side) <= gradcheck.TOLERANCE
+    assert error(1 + 0.1 * side) > gradcheck.TOLERANCE
+    assert error(1 - 0.101 * side) > gradcheck.TOLERANCE
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_pass_from_a_layer_on_gives_the_same_loss(tmp_path: Path, name: str) -> None:
+    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
+    words += ["regularizer.dropout=0.2", "backend.dtype=float64"]
+    config = compose_config(words)
+    architecture = prepare(config).architecture
+    network = NumpyNetwork(architecture, config)
+    network.load(initial_arrays(architecture, config.initializer, config.seed))
+    x, y = np.random.default_rng(1).standard_normal((4, 3, 8, 8)), np.arange(4)
+    whole = float(network.forward(Variable(x), y, 3)[1].value)
+    inputs = network.layer_inputs(x, 3)
+    assert [given.shape[1:] for given in inputs] == [
+        layer.input_shape for layer in architecture.layers
+    ]
+    for first, given in enumerate(inputs):
+        again = network.forward(Variable(given), y, 3, first)[1].value
+        np.testing.assert_allclose(again, whole, rtol=1e-12, err_msg=str(first))
+
+
+def test_rows_appear_as_soon_as_they_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a file or a pipe too, where Python would hold them back."""
+    told, seen = tmp_path / "told", []
+    check_gradients = gradcheck.check_gradients
+
+    def watched(*words: Any) -> Any:
+        for check in check_gradients(*words):
+            seen.append(told.read_text("utf-8").count("\n"))
+            yield check
+
+    monkeypatch.setattr(gradcheck, "check_gradients", watched)
+    with told.open("w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert run_verb(["gradcheck", *SMALL]) == 0
+    assert seen == [1, 2, 3, 4, 5]
+    columns = [line.index("  ok") for line in told.read_text("utf-8").splitlines() if "ok" in line]
+    assert len(columns) == 5
+    assert len(set(columns)) == 1
+
+
+def test_entries_sets_how_many_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(["gradcheck", "--entries", "4", *SMALL]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows[1:6]] == ["4", "4", "4", "3", "4"]
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
+def test_entries_has_to_be_a_positive_number(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_verb(["gradcheck", f"--entries={word}", *SMALL])
+    assert caught.value.code == 2
+    assert f"argument --entries: {word!r}: needs a whole number" in capsys.readouterr().err
+
+
 def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
     """Its pixels tie in every pooling window, where the loss has no derivative."""
     lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
@@ -251,7 +421,7 @@ def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
             f"architecture.layers={layers}",
         ]
     )
-    checks = gradcheck.check_gradients(config, prepare(config))
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert [check.name for check in checks] == [
         *("conv2d1.weight", "conv2d1.bias", "dense1.weight", "dense1.bias", "input")
     ]

@@ -107,10 +107,19 @@ class NumpyNetwork:
             self._clip(self._config.regularizer.grad_clip)
         self._optimizer.step(self.flat, self.flat_gradient, lr)
 
-    def forward(self, x: Variable, y: Array, step: int) -> tuple[Variable, Variable]:
-        """Logits (N, K) and the mean loss in training mode, noted on the tape."""
-        logits = self._run(self._modules, self._tape, x, step)
+    def forward(
+        self, x: Variable, y: Array, step: int, first: int = 0
+    ) -> tuple[Variable, Variable]:
+        """Logits (N, K) and the mean loss in training mode, noted on the tape. Layers before the
+        ``first`` are left out: x is then what that one takes, (N, D) or (N, C, H, W)."""
+        logits = self._run(self._modules[first:], self._tape, x, step)
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
+
+    def layer_inputs(self, x: Array, step: int) -> list[Array]:
+        """What each of ``architecture.layers`` takes in training mode, (N, D) or (N, C, H, W):
+        x itself for the first, copies for the others."""
+        outputs = self._observe(x, step)
+        return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 
     def gradients(self, loss: Variable) -> dict[str, Array]:
         """Gradients of the loss, penalties left out, of every parameter: windows, not copies."""
