@@ -11,8 +11,10 @@ from nnopt.architecture.layers import BatchNorm
 from nnopt.architecture.network import Architecture
 from nnopt.backends import load_backend
 from nnopt.data.dataset import Dataset
+from nnopt.data.published import PUBLISHED
+from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
-from nnopt.schema import Config
+from nnopt.schema import Config, ImageConfig
 from nnopt.training.loop import Length
 
 
@@ -25,25 +27,61 @@ class Prepared:
     length: Length
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a network and its training have to fit: one sample's shape, (C, H, W) or (D,), the
+    number of classes, and of training samples, None if only the data would tell."""
+
+    dataset: str
+    input_shape: tuple[int, ...]
+    classes: int
+    samples: int | None
+
+
 def prepare(config: Config) -> Prepared:
     """Load the data and place the layers.
 
     Raises ConfigError (device absent, layers that do not fit, impossible batches) or DataError.
     """
+    _check_backend(config)
+    dataset = data.load(config.dataset, config.data, config.seed)
+    samples = len(dataset.train)
+    facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
+    return Prepared(dataset, _fit(config, facts), Length.of(config, samples))
+
+
+def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
+    """Place the layers for a published dataset, which is known well enough to do without its files.
+
+    Raises ConfigError for all that ``prepare`` would refuse and that does not hang on the files.
+    """
+    _check_backend(config)
+    published = PUBLISHED[dataset.name]
+    classes = chosen_classes(published.classes, dataset.classes)
+    samples = training_samples(dataset, published.parts)
+    return _fit(config, Facts(dataset.name, published.shape, len(classes), samples))
+
+
+def _check_backend(config: Config) -> None:
+    """Raises ConfigError if the backend, or its device, is not here."""
     if problems := load_backend(config.backend.name).check_backend(config):
         raise ConfigError(problems)
-    dataset = data.load(config.dataset, config.data, config.seed)
-    architecture = build(
-        config.architecture, config.regularizer, dataset.input_shape, len(dataset.classes)
-    )
-    if problems := _problems(config, dataset, architecture):
+
+
+def _fit(config: Config, facts: Facts) -> Architecture:
+    """Place the layers, and refuse combinations of the configuration with the data that cannot
+    work: ConfigError."""
+    architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
+    problems = _augmentation_problems(config, facts)
+    if facts.samples is not None:
+        problems = [*_length_problems(config, facts.samples, architecture), *problems]
+    if problems:
         raise ConfigError(problems)
-    return Prepared(dataset, architecture, Length.of(config, len(dataset.train)))
+    return architecture
 
 
-def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> list[str]:
-    """Combinations of the configuration with the data that cannot work."""
-    samples, size = len(dataset.train), config.batch_size
+def _length_problems(config: Config, samples: int, architecture: Architecture) -> list[str]:
+    size = config.batch_size
     if config.last_batch == "drop" and samples < size:
         return [
             f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
@@ -75,15 +113,21 @@ def _problems(config: Config, dataset: Dataset, architecture: Architecture) -> l
             f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
             f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
         )
-    augmentation = config.regularizer.augmentation
-    if not dataset.is_image and (augmentation.crop or augmentation.flip or augmentation.cutout):
-        problems.append(
-            f"regularizer.augmentation needs images, but the samples of {dataset.name} have the "
-            f"shape {dataset.input_shape}"
-        )
-    if dataset.is_image and augmentation.cutout > (side := min(dataset.input_shape[1:])):
-        problems.append(
-            f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
-            f"{dataset.name}, whose shorter side has {side} pixels; set at most {side}"
-        )
     return problems
+
+
+def _augmentation_problems(config: Config, facts: Facts) -> list[str]:
+    augmentation, shape = config.regularizer.augmentation, facts.input_shape
+    if len(shape) < 3:
+        if not (augmentation.crop or augmentation.flip or augmentation.cutout):
+            return []
+        return [
+            f"regularizer.augmentation needs images, but the samples of {facts.dataset} have the "
+            f"shape {shape}"
+        ]
+    if augmentation.cutout > (side := min(shape[1:])):
+        return [
+            f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
+            f"{facts.dataset}, whose shorter side has {side} pixels; set at most {side}"
+        ]
+    return []

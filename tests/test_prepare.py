@@ -11,7 +11,7 @@ import pytest
 
 from nnopt import schema
 from nnopt.errors import ConfigError
-from nnopt.prepare import prepare
+from nnopt.prepare import prepare, prepare_published
 from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
@@ -95,3 +95,57 @@ def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
             prepare(config)
     else:
         prepare(config)
+
+
+def mnist(**changes: Any) -> schema.ImageConfig:
+    validation = schema.Validation("train", 0.1)
+    return replace(schema.ImageConfig("mnist", None, "standard", validation, None), **changes)
+
+
+def with_cutout(cutout: int) -> dict[str, Any]:
+    return {"regularizer.augmentation": schema.AugmentationConfig(0, False, cutout, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (with_cutout(29), ["cutout = 29", "mnist", "at most 28"]),
+        ({"steps": 101_281}, ["steps = 101281", "the 101280 steps"]),
+        ({"batch_size": 53_999, "regularizer.norm": "batch"}, ["batch of 1", "54000 training"]),
+        ({"dataset": mnist(subset=54_001)}, ["subset=54001", "54,000 samples"]),
+        (
+            {"dataset": mnist(subset=300, classes=(1, 2)), "batch_size": 301, "last_batch": "drop"},
+            ["batch_size = 301", "300 training"],
+        ),
+        ({"dataset": mnist(validation=schema.Validation("own", 0.1))}, ["no validation part"]),
+        ({"backend": schema.TorchConfig("torch", "float32", "cuda:99", None, False)}, ["cuda:99"]),
+    ],
+)
+def test_what_does_not_hang_on_the_files_is_refused_without_them(
+    make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
+) -> None:
+    """The sizes are those of the published parts: 60,000 images, a tenth held out."""
+    config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
+    assert isinstance(config.dataset, schema.ImageConfig)
+    with pytest.raises(ConfigError) as caught:
+        prepare_published(config, config.dataset)
+    (problem,) = caught.value.problems
+    assert all(words in problem for words in expected), problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        with_cutout(28),
+        {"steps": 101_280},
+        {"batch_size": 53_998, "regularizer.norm": "batch"},
+        {"dataset": mnist(subset=54_000)},
+        {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "last_batch": "drop"},
+    ],
+)
+def test_what_may_fit_is_placed_without_files(
+    make_config: MakeConfig, changes: dict[str, Any]
+) -> None:
+    config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
+    assert isinstance(config.dataset, schema.ImageConfig)
+    assert prepare_published(config, config.dataset).input_shape == (1, 28, 28)

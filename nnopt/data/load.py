@@ -20,8 +20,8 @@ from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.data.generated import generate
 from nnopt.data.published import PUBLISHED
 from nnopt.data.source import Decoded, Source, channel_statistics
-from nnopt.data.split import chosen_classes, hold_out, renumber, subset
-from nnopt.errors import ConfigError, DataError
+from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
+from nnopt.errors import DataError
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
 
@@ -100,11 +100,7 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int) -> Dataset:
     rule, validation = config.validation, None
     key, random = "dataset.validation.fraction", generator(seed, "split")
     if rule.source == "own":
-        if "valid" not in parts:
-            raise ConfigError(
-                f"dataset.validation.source=own: {config.name} has no validation part of its own "
-                "(cinic10 has); allowed are train, test, none"
-            )
+        check_own_part(config.name, parts)
         validation = parts["valid"]
     elif rule.source != "none":
         rest, validation = _cut(parts[rule.source], rule.fraction, key, random)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.errors import ConfigError, DataError
+from nnopt.schema import ImageConfig
 
 Rows = NDArray[np.int64]
 
@@ -55,12 +56,42 @@ def subset(labels: Rows, rows: Rows, count: int | None, random: np.random.Genera
     """A stratified choice of ``count`` training rows; all of them for None."""
     if count is None:
         return rows
-    if count > len(rows):
-        raise ConfigError(
-            f"dataset.subset={count}: the training part has {len(rows):,} samples; allowed are 1 "
-            f"to {len(rows)}, or null for all"
-        )
+    _check_subset(count, len(rows))
     return stratified(labels, rows, count, random)
+
+
+def _check_subset(count: int, available: int) -> None:
+    if count > available:
+        raise ConfigError(
+            f"dataset.subset={count}: the training part has {available:,} samples; allowed are 1 "
+            f"to {available}, or null for all"
+        )
+
+
+def check_own_part(name: str, parts: Container[str]) -> None:
+    """Raises ConfigError for dataset.validation.source=own if there is no such part."""
+    if "valid" not in parts:
+        raise ConfigError(
+            f"dataset.validation.source=own: {name} has no validation part of its own "
+            "(cinic10 has); allowed are train, test, none"
+        )
+
+
+def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
+    """How many training samples come of whole parts of these sizes; None if only some classes are
+    kept, whose sizes are not known. Raises ConfigError for what the sizes cannot fulfil."""
+    rule = dataset.validation
+    if rule.source == "own":
+        check_own_part(dataset.name, parts)
+    if dataset.classes is not None:
+        return dataset.subset
+    available = parts["train"]
+    if rule.source == "train":
+        available -= round(rule.fraction * available)
+    if dataset.subset is None:
+        return available
+    _check_subset(dataset.subset, available)
+    return dataset.subset
 
 
 def chosen_classes(names: tuple[str, ...], wanted: Sequence[int | str] | None) -> list[int]:

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnopt.data.split import chosen_classes, hold_out, renumber, stratified, subset
+from nnopt.data.load import split
+from nnopt.data.source import Decoded
+from nnopt.data.split import (
+    chosen_classes,
+    hold_out,
+    renumber,
+    stratified,
+    subset,
+    training_samples,
+)
 from nnopt.errors import ConfigError, DataError
+from nnopt.schema import ImageConfig, Validation
 
 
 @given(
@@ -85,3 +98,20 @@ def test_classes_are_found_by_name_then_by_number() -> None:
 def test_wrong_classes_are_refused(wanted: list[int | str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         chosen_classes(("airplane", "bird", "cat", "dog"), wanted)
+
+
+@pytest.mark.parametrize("source", ["train", "test", "own", "none"])
+@pytest.mark.parametrize("count", [None, 7])
+@pytest.mark.parametrize("fraction", [0.1, 0.25])
+def test_training_samples_counts_what_the_split_leaves(
+    source: Literal["train", "test", "own", "none"], count: int | None, fraction: float
+) -> None:
+    sizes = {"train": 30, "valid": 12, "test": 20}
+    parts = {
+        name: (np.zeros((size, 3, 2, 2), np.uint8), np.arange(size) % 2)
+        for name, size in sizes.items()
+    }
+    decoded = Decoded(("cat", "dog"), parts, {}, (0.0,) * 3, (1.0,) * 3)
+    config = ImageConfig("cinic10", count, "unit", Validation(source, fraction), None)
+    assert training_samples(config, sizes) == len(split(decoded, config, seed=0).train)
+    assert training_samples(replace(config, classes=("cat",)), sizes) == count
