@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import typing
 from collections import Counter
 from dataclasses import fields, is_dataclass, replace
@@ -183,6 +184,17 @@ def test_an_experiment_composes_and_builds(name: str) -> None:
     assert plan.points[0].config.name == name
     assert header("experiment", name).startswith(f"# nnopt run experiment={name}")
     assert_builds(plan.points[0])
+
+
+@pytest.mark.parametrize("name", of_group("architecture"))
+def test_the_command_in_an_architectures_header_composes_and_builds(name: str) -> None:
+    text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
+    commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
+    assert commands
+    for command in commands:
+        plan = make_plan(shlex.split(command))
+        assert plan.points[0].config.architecture.name == name
+        assert_builds(plan.points[0])
 
 
 def point_without_seed(point: Point) -> str:
