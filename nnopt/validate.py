@@ -18,7 +18,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from nnopt.architecture.layers import parse_layers
+from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 from nnopt.schema import (
     VARIANTS,

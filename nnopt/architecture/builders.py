@@ -24,9 +24,9 @@ from nnopt.architecture.layers import (
     Sigmoid,
     SiLU,
     Tanh,
-    parse_layers,
 )
 from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.parse import parse_layers
 from nnopt.schema import (
     ArchitectureVariant,
     LayersConfig,

@@ -12,8 +12,9 @@ from torch import nn
 
 from nnopt import schema
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.architecture.layers import Conv2d, MaxPool2d, parse_layers
+from nnopt.architecture.layers import Conv2d, MaxPool2d
 from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 
 

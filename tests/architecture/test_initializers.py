@@ -11,8 +11,8 @@ from numpy.testing import assert_array_equal
 
 from nnopt import schema
 from nnopt.architecture.initializers import INITIALIZERS, initial_arrays
-from nnopt.architecture.layers import parse_layers
 from nnopt.architecture.network import place
+from nnopt.architecture.parse import parse_layers
 from nnopt.random import generator
 
 SHAPE = (400, 250)  # (out, in)

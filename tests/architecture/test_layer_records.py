@@ -27,8 +27,8 @@ from nnopt.architecture.layers import (
     SiLU,
     SpatialDropout,
     Tanh,
-    parse_layers,
 )
+from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 
 FORMS: list[tuple[Any, Any]] = [

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnopt.architecture.layers import parse_layers
 from nnopt.architecture.network import Architecture, is_penalized, place
+from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 
 

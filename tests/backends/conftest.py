@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnopt.architecture.layers import parse_layers
 from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.parse import parse_layers
 from nnopt.backends import Network, load_backend
 from nnopt.schema import Config
 

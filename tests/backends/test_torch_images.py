@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnopt import schema
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.architecture.layers import LAYERS, Conv2d, Dense, Residual, parse_layers
+from nnopt.architecture.layers import LAYERS, Conv2d, Dense, Residual
 from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.parse import parse_layers
 from nnopt.backends.pytorch.modules import DeviceMasks, Dropout, sequence
 from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.random import KeepMasks

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nnopt.architecture.layers import parse_layers
 from nnopt.architecture.network import place
+from nnopt.architecture.parse import parse_layers
 from nnopt.plots.feature_maps import plot_feature_maps, stages_of, telling_channels
 from nnopt.plots.filters import colour_map, plot_filters
 from nnopt.plots.layer_statistics import plot_layer_statistics

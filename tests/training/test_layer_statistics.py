@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnopt.architecture.layers import parse_layers
 from nnopt.architecture.network import place
+from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.schema import Config
