@@ -63,10 +63,18 @@ def read_config(container: Mapping[str, Any]) -> Config:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The line about a key that does not exist, with the nearest that does: another spelling in the
-    same group, the same name in another group, or another spelling of the whole."""
+    """The line about a key that does not exist, with whose key it is if it is another choice's of
+    the group, or else with the nearest that does: another spelling in the same group, the same name
+    in another group, or another spelling of the whole."""
     known = list(known)
     group, _, leaf = key.rpartition(".")
+    owners = [
+        f"{group}={name}"
+        for name, record in VARIANTS.get(group, {}).items()
+        if leaf in _types_of(record)
+    ]
+    if owners:
+        return f"unknown key {key!r} here; it belongs to {', '.join(owners)}"
     siblings = [name for name in known if name.rpartition(".")[0] == group]
     leaves = {name.rpartition(".")[2]: name for name in siblings}
     close = [leaves[x] for x in difflib.get_close_matches(leaf, leaves, n=1)]

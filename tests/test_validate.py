@@ -244,9 +244,10 @@ def test_an_unknown_key_is_named_with_the_nearest(
     assert found.startswith(expected)
 
 
-def test_a_key_of_another_variant_is_unknown(base: dict[str, Any]) -> None:
+def test_a_key_of_another_variant_is_unknown_and_told_whose_it_is(base: dict[str, Any]) -> None:
     (found,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
-    assert found.startswith("unknown key 'optimizer.momentum'")
+    expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
+    assert found == f"{expected} optimizer=nesterov"
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
