@@ -70,6 +70,21 @@ class Length:
         return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))
 
 
+def epoch_batches(
+    config: Config, dataset: Dataset, loader: Loader, epoch: int
+) -> Iterator[tuple[DeviceArray, DeviceArray]]:
+    """The batches of one epoch, in its order, augmented and mixed as configured.
+
+    loader: of the training part. epoch: 1 for the first.
+    """
+    samples = len(dataset.train)
+    order = epoch_order(config.seed, epoch, samples)
+    if config.last_batch == "drop":
+        order = order[: samples - samples % config.batch_size]
+    augmentation = draw_augmentation(config, dataset, epoch, len(order))
+    return loader.train_batches(order, config.batch_size, augmentation)
+
+
 class Loop:
     """One training: ``run`` yields after every epoch, with ``training`` up to date."""
 
@@ -114,7 +129,7 @@ class Loop:
         check_every = self._config.early_stopping.check_every
         self._sizes: list[int] = []
         self._records: list[StepRecord] = []
-        for x, y in self._batches(epoch):
+        for x, y in epoch_batches(self._config, self._dataset, self._train_loader, epoch):
             lr = self._schedule(self._step) * self._plateau.factor
             self._network.train_step(x, y, lr, self._step)
             self._step += 1
@@ -131,14 +146,6 @@ class Loop:
                 if self._stopping.should_stop(epoch - 1, self._step):
                     return True
         return False
-
-    def _batches(self, epoch: int) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        config, samples = self._config, len(self._dataset.train)
-        order = epoch_order(config.seed, epoch, samples)
-        if config.last_batch == "drop":
-            order = order[: samples - samples % config.batch_size]
-        augmentation = draw_augmentation(config, self._dataset, epoch, len(order))
-        return self._train_loader.train_batches(order, config.batch_size, augmentation)
 
     def _finish_epoch(self, epoch: int, started: float) -> EpochRow | None:
         """The epoch's row of metrics, or None if training has diverged."""
