@@ -111,10 +111,15 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None)
 
     Raises ConfigError with every problem found.
     """
+    return plan_one(overrides, config_dir).points[0].config
+
+
+def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
+    """The plan of a single run. Raises ConfigError with every problem found."""
     plan = make_plan(overrides, config_dir=config_dir)
     if len(plan.points) > 1:
         raise ConfigError(f"one configuration is needed, but {len(plan.points)} are asked for")
-    return plan.points[0].config
+    return plan
 
 
 def compose_words(verb: str, purpose: str, words: Sequence[str]) -> Config:
@@ -352,6 +357,11 @@ def plain(composed: DictConfig) -> dict[str, Any]:
             OmegaConf.to_container(node, resolve=True) if resolved else composed[key]
         )
     return container
+
+
+def to_yaml(container: Mapping[str, Any]) -> str:
+    """The resolved values as they stand in a run's ``config.yaml``."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
 
 
 def point_id(config: Config) -> str:

@@ -42,7 +42,7 @@ def launch(arguments: list[str]) -> int:
     if options.cfg:
         return hand_to_hydra(["--resolve", *arguments])
     _prepare_all(plan)
-    directory = _make_directory(plan)
+    directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if plan.is_sweep:
@@ -98,11 +98,13 @@ def hand_to_hydra(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _make_directory(plan: Plan) -> Path:
-    """A fresh folder for this run or sweep; one that the user named has to be new or empty."""
+def make_directory(plan: Plan, kind: str) -> Path:
+    """A fresh folder below outputs/KIND; one that the user named has to be new or empty.
+
+    Raises OutputError.
+    """
     if plan.directory is None:
-        kind, name = "sweeps" if plan.is_sweep else "runs", plan.points[0].config.name
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        stamp, name = time.strftime("%Y-%m-%d_%H-%M-%S"), plan.points[0].config.name
         directory = fresh_folder(OUTPUTS / kind, f"{stamp}_{name}")
         link_latest(OUTPUTS, directory)
         return directory.absolute()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import DeviceArray, Loader, load_backend
-from nnopt.compose import Point
+from nnopt.compose import Point, to_yaml
 from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError, TrainingError
@@ -49,7 +49,7 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
     with _logging_to(directory / "run.log"):
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
         try:
-            write_text(directory / "config.yaml", _to_yaml(point.container))
+            write_text(directory / "config.yaml", to_yaml(point.container))
             prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
                 _recipe(point.config, prepared, directory, summary)
@@ -218,12 +218,6 @@ def _out_of_memory(config: Config) -> str:
 
 def _message_of(error: BaseException) -> str:
     return str(error) if isinstance(error, NnoptError) else f"{type(error).__name__}: {error}"
-
-
-def _to_yaml(container: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
@@ -40,6 +40,8 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 """The bounds of a ``schema.Range`` -> how to say and how to check them."""
 
+Record = TypeVar("Record")
+
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
 CHOICES = ("experiment", "ablation")
@@ -60,6 +62,18 @@ def read_config(container: Mapping[str, Any]) -> Config:
     if config is None or reader.problems:
         raise ConfigError(reader.problems)
     return typing.cast(Config, config)
+
+
+def read_keys(record: type[Record], container: Mapping[str, Any], where: str) -> Record:
+    """A record of keys that are no part of the configuration, such as a verb's own.
+
+    where: what stands before the dot in their names. Raises ConfigError with every problem found.
+    """
+    reader = _Reader()
+    values = reader.read_record(record, container, where)
+    if values is None or reader.problems:
+        raise ConfigError(reader.problems)
+    return typing.cast(Record, values)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
