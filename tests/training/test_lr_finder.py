@@ -1,0 +1,275 @@
+"""The learning rate finder: known curves, known best rates, and the run's own steps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt.backends import StepRecord, load_backend
+from nnopt.compose import compose_config
+from nnopt.prepare import prepare
+from nnopt.schema import Config
+from nnopt.training.loop import Loop
+from nnopt.training.lr_finder import (
+    BETA,
+    FoundRate,
+    RateCurve,
+    RateSweep,
+    find_learning_rate,
+    read_curve,
+    sweep_rates,
+)
+
+Array = np.ndarray
+SMALL = ["dataset.points=40", "architecture.hidden=[8]", "plots=false"]
+
+
+class Recorded:
+    """The part of a network that a sweep uses; ``loss`` says what a step with a rate gives."""
+
+    def __init__(self, loss: Callable[[int, float], float]) -> None:
+        self._loss = loss
+        self.steps: list[tuple[float, int]] = []
+        self._record: list[float] = []
+
+    def train_step(self, x: Any, y: Any, lr: float, step: int) -> None:
+        self.steps.append((lr, step))
+        self._record.append(self._loss(step, lr))
+
+    def read_steps(self) -> StepRecord:
+        record, self._record = self._record, []
+        return StepRecord(np.array(record), 0, 0, 0.0)
+
+
+class Quadratic(Recorded):
+    """½ Σ hᵢ wᵢ² under gradient descent, from w = (1, 1, ...). noise: standard deviation of where
+    the gradient takes w to be."""
+
+    def __init__(self, curvatures: Sequence[float], noise: float = 0.0) -> None:
+        super().__init__(self._descend)
+        self._noise, self._random = noise, np.random.default_rng(0)
+        self._h = np.array(curvatures)
+        self._w = np.ones(len(curvatures))
+
+    def _descend(self, step: int, lr: float) -> float:
+        loss = float(0.5 * self._h @ self._w**2)
+        seen = self._w + self._noise * self._random.standard_normal(self._w.shape)
+        self._w -= lr * self._h * seen
+        return loss
+
+
+def swept(network: Any, sweep: RateSweep | None = None) -> FoundRate:
+    sweep = sweep or RateSweep()
+    return read_curve(sweep_rates(network, itertools.repeat((None, None)), sweep), sweep)
+
+
+def scripted(losses: Sequence[float]) -> FoundRate:
+    sweep = RateSweep(steps=max(20, len(losses)))
+    return swept(Recorded(lambda step, lr: losses[step]), sweep)
+
+
+# known best rates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
+@pytest.mark.parametrize("others", [(), (0.5, 0.1)], ids=["round", "elongated"])
+def test_quadratic(curvature: float, others: Sequence[float]) -> None:
+    """With the largest curvature h, descent converges below 2/h and diverges above; the best
+    constant rate lies between 1/h and 2/h (Nocedal and Wright 2006, section 3.3). What is suggested
+    converges, and is at most five times too small."""
+    network = Quadratic([curvature, *(curvature * share for share in others)])
+    found = swept(network)
+    assert found.curve.diverged
+    assert found.suggestion is not None
+    assert 0.2 < found.suggestion * curvature < 2.0
+
+
+@pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
+def test_noise_brings_the_edge_to_where_descent_diverges(curvature: float) -> None:
+    """Noise keeps w from falling to nothing, from where it would take long to rise."""
+    noisy = Quadratic([curvature], noise=0.1)
+    found = swept(noisy)
+    assert found.edge is not None
+    assert 1.0 < found.curve.rates[found.edge] * curvature < 3.0
+
+
+def test_another_unit_of_the_loss_changes_nothing_else() -> None:
+    """Curvature times 100 and rates over 100 give the same trajectory."""
+    one = swept(Quadratic([3.0, 1.0]), RateSweep(1e-3, 10, 200))
+    other = swept(Quadratic([300.0, 100.0]), RateSweep(1e-5, 0.1, 200))
+    assert one.suggestion is not None
+    assert other.suggestion == pytest.approx(one.suggestion / 100)
+    np.testing.assert_allclose(other.curve.losses, 100 * one.curve.losses, rtol=1e-6, atol=1e-12)
+
+
+def test_a_plateau_is_used_to_its_end() -> None:
+    """On it, noise decides where the smallest loss lies; the edge is where it ends."""
+    steps = np.arange(300)
+    fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # from step 120 on a plateau
+    losses = np.where(steps > 240, fall + (steps - 240) * 0.5, fall)
+    for dip in (130, 180, 230):
+        dented = losses.copy()
+        dented[dip : dip + 10] -= 0.05
+        found = scripted(dented.tolist())
+        assert found.edge is not None
+        assert 238 <= found.edge <= 246
+        assert found.suggestion == pytest.approx(found.curve.rates[found.edge] / 10, rel=0.05)
+
+
+# the sweep --------------------------------------------------------------------------------------
+
+
+def test_rates_rise_exponentially_and_the_average_is_corrected() -> None:
+    network = Recorded(lambda step, lr: 1.0 + 0.1 * (step % 3))
+    curve = sweep_rates(network, itertools.repeat((None, None)), RateSweep(1e-4, 1.0, 41))  # type: ignore[arg-type]
+    rates, steps = zip(*network.steps, strict=True)
+    np.testing.assert_allclose(rates, 10.0 ** np.linspace(-4, 0, 41))
+    assert steps == tuple(range(41))
+    np.testing.assert_array_equal(curve.rates, rates)
+    for k in (1, 2, 7, 41):
+        weights = BETA ** np.arange(k)[::-1]
+        assert curve.smoothed[k - 1] == pytest.approx(np.average(curve.losses[:k], weights=weights))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_ends_the_sweep(wrong: float) -> None:
+    falling = np.geomspace(2.0, 0.5, 150).tolist()
+    found = scripted([*falling, wrong, *[0.1] * 149])
+    assert found.curve.diverged
+    assert len(found.curve.rates) == len(found.curve.losses) == len(found.curve.smoothed) == 151
+    assert found.edge is not None
+    assert 140 <= found.edge < 150
+
+
+def test_a_loss_several_times_the_smallest_ends_the_sweep() -> None:
+    found = scripted([1.0] * 100 + [0.5] * 50 + [30.0] * 150)
+    assert found.curve.diverged
+    assert len(found.curve.rates) == 151  # the smoothed loss is then 0.9 · 0.5 + 0.1 · 30
+
+
+def test_small_losses_may_rise_below_where_they_started() -> None:
+    """0.02 after 0.004 is no divergence where it began with 1."""
+    found = scripted([1.0] * 50 + [0.004] * 150 + [0.02] * 100)
+    assert not found.curve.diverged
+    assert len(found.curve.rates) == 300
+
+
+# no suggestion ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_suggests_higher_rates(seed: int) -> None:
+    losses = np.random.default_rng(seed).normal(1.0, 0.2, 300).tolist()
+    found = scripted(losses)
+    assert found.suggestion is None
+    assert found.advice is not None
+    assert found.advice.endswith("try lr_find.lowest=1 lr_find.highest=1e+04")
+
+
+@pytest.mark.parametrize("losses", [[0.0] * 300, [2.3] * 300], ids=["zero", "constant"])
+def test_a_flat_loss_suggests_nothing(losses: list[float]) -> None:
+    found = scripted(losses)
+    assert (found.suggestion, found.edge) == (None, None)
+    assert "stayed where it was" in (found.advice or "")
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [np.nan],
+        [2.3, np.inf],
+        [2.3, 2.4, 1e9],
+        np.geomspace(2.3, 1e4, 300).tolist(),
+        [2.3] * 100 + [3.1] * 200,
+    ],
+    ids=["nan at once", "inf", "explodes", "grows", "rises and stays"],
+)
+def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> None:
+    found = scripted([*losses, *[1.0] * (20 - len(losses))])
+    assert found.suggestion is None
+    last = found.curve.rates[-1]
+    assert f"try lr_find.lowest={last / 1e6:.2g} lr_find.highest={last:.2g}" in (found.advice or "")
+
+
+def test_a_suggestion_below_the_range_is_not_made() -> None:
+    falls_and_explodes = [2.0] * 30 + [0.5] * 15 + [50.0]
+    found = scripted([*falls_and_explodes, *[1.0] * 254])
+    assert found.curve.rates[44] < 1e-4  # ten times the lowest
+    assert found.suggestion is None
+    assert "is below the lowest one, 1e-05" in (found.advice or "")
+    assert "try lr_find.lowest=1e-08 lr_find.highest=10" in (found.advice or "")
+
+
+def test_a_range_that_ends_too_early_is_noted() -> None:
+    found = swept(Quadratic([1.0]), RateSweep(highest=0.1))
+    assert found.suggestion == pytest.approx(0.01)
+    assert "lr_find.highest=10 may suggest a larger one" in (found.advice or "")
+
+
+# the configured run -----------------------------------------------------------------------------
+
+
+def configured(*words: str, sweep: RateSweep | None = None) -> RateCurve:
+    config = compose_config([*SMALL, *words])
+    return find_learning_rate(config, prepare(config), sweep or RateSweep(steps=60)).curve
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_at_a_constant_rate_it_is_the_run(backend: str) -> None:
+    """Same weights, batches, mixing, masks, penalties and optimizer as the training loop."""
+    words = [
+        f"backend={backend}",
+        "optimizer=adam",
+        "optimizer.lr=0.02",
+        "epochs=2",
+        "regularizer.l2=1e-2",
+        "regularizer.dropout=0.2",
+        "regularizer.augmentation.mixup=0.5",
+        "regularizer.grad_clip=0.5",
+    ]
+    config = compose_config([*SMALL, *words])
+    prepared = prepare(config)
+    curve = find_learning_rate(config, prepared, RateSweep(0.02, 0.02, 6)).curve
+    expected = [row.train_loss for row in trained(config)]
+    sizes = [32, 32, 32]  # of 96 training samples
+    for epoch in range(2):
+        losses = curve.losses[3 * epoch : 3 * epoch + 3]
+        assert np.average(losses, weights=sizes) == pytest.approx(expected[epoch], rel=1e-6)
+
+
+def trained(config: Config) -> list[Any]:
+    from nnopt.architecture.initializers import initial_arrays
+
+    prepared, backend = prepare(config), load_backend(config.backend.name)
+    network = backend.build_network(prepared.architecture, config)
+    network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
+    train = backend.build_loader(prepared.dataset.train, prepared.dataset.normalization, config)
+    loop = Loop(network, replace(prepared.dataset, validation=None), (train, None), config)
+    return [row for row, _ in loop.run()]
+
+
+def test_the_seed_decides() -> None:
+    first = configured("seed=3", "regularizer.dropout=0.2")
+    again = configured("seed=3", "regularizer.dropout=0.2")
+    other = configured("seed=4", "regularizer.dropout=0.2")
+    np.testing.assert_array_equal(again.losses, first.losses)
+    assert not np.array_equal(other.losses, first.losses)
+
+
+def test_schedule_and_configured_rate_play_no_part() -> None:
+    plain = configured()
+    words = ["schedule=cosine", "schedule.warmup=1", "optimizer.lr=123", "epochs=4"]
+    np.testing.assert_array_equal(configured(*words).losses, plain.losses)
+
+
+def test_the_data_are_left_as_they_were() -> None:
+    config = compose_config([*SMALL, "dataset.normalization=none"])
+    prepared = prepare(config)
+    before = prepared.dataset.train.inputs.copy()
+    find_learning_rate(config, prepared, RateSweep())
+    np.testing.assert_array_equal(prepared.dataset.train.inputs, before)
