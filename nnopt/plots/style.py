@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,19 +154,25 @@ def spans_decades(values: NDArray[np.float64], decades: float = 2) -> bool:
     return bool(len(positive) and positive.max() / 10**decades > positive.min())
 
 
-def log_scale(axes: Axes) -> None:
-    """A logarithmic y axis over what has been drawn, with the ticks of ``log_ticks``."""
+def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis over what has been drawn, with the ticks of ``log_ticks``."""
     from matplotlib.ticker import NullLocator
 
-    axes.set_yscale("log", nonpositive="mask")
-    locator, formatter = log_ticks(*axes.get_ylim())
-    axes.yaxis.set_major_locator(locator)
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(formatter)
+    axis: Axis
+    if which == "x":
+        axes.set_xscale("log", nonpositive="mask")
+        axis, ticks = axes.xaxis, log_ticks(*axes.get_xlim(), most=8)
+    else:
+        axes.set_yscale("log", nonpositive="mask")
+        axis, ticks = axes.yaxis, log_ticks(*axes.get_ylim())
+    locator, formatter = ticks
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(formatter)
 
 
-def log_ticks(low: float, high: float) -> tuple[Locator, Formatter]:
-    """About 3 to 6 ticks for a logarithmic axis, however few or many decades it spans.
+def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:
+    """About 3 to ``most`` ticks for a logarithmic axis, however few or many decades it spans.
 
     Numbers are plain from 0.0001 to 10,000, such as 0.01; beyond that all are powers, 10⁻⁶, in
     characters rather than typeset, which would be slow.
@@ -181,7 +187,7 @@ def log_ticks(low: float, high: float) -> tuple[Locator, Formatter]:
     elif decades < 2.5:
         locator = LogLocator(subs=(1, 2, 5) if decades < 1.8 else (1, 3))
     else:
-        locator = LogLocator(numticks=6)
+        locator = LogLocator(numticks=most)
     return locator, FuncFormatter(_plain if plain else _power)
 
 
