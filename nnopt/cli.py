@@ -20,6 +20,8 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt describe dataset=mnist architecture.hidden=[256,128]
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
       nnopt gradcheck architecture.activation=gelu regularizer.norm=batch
+  nnopt lr-find [key=value ...]    sweep the learning rate over one training, suggest one
+      nnopt lr-find dataset=mnist optimizer=adam lr_find.highest=1
   nnopt data list|fetch|verify     the datasets: which are here, download, check
       nnopt data fetch mnist
   nnopt version                    print the version
@@ -117,6 +119,12 @@ def _gradcheck(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def _lr_find(arguments: list[str]) -> int:
+    from nnopt.lr_find import main
+
+    return main(arguments)
+
+
 def _data(arguments: list[str]) -> int:
     from nnopt.data_command import main
 
@@ -127,5 +135,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "describe": _describe,
     "gradcheck": _gradcheck,
+    "lr-find": _lr_find,
     "data": _data,
 }

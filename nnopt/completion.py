@@ -11,7 +11,7 @@ import os
 from nnopt.cli import VERBS
 from nnopt.launch import hand_to_hydra
 
-VERBS_WITH_OVERRIDES = ("run", "describe", "gradcheck")
+VERBS_WITH_OVERRIDES = ("run", "describe", "gradcheck", "lr-find")
 DATA_VERBS = ("list", "fetch", "verify")
 
 

@@ -112,7 +112,7 @@ def test_debug_shows_where(nnopt: Run, capsys: Captured) -> None:
     assert "ConfigError" in told
 
 
-@pytest.mark.parametrize("verb", ["run", "describe", "gradcheck"])
+@pytest.mark.parametrize("verb", ["run", "describe", "gradcheck", "lr-find"])
 def test_a_bad_configuration_is_told_in_one_line_a_problem(
     nnopt: Run, capsys: Captured, workplace: Path, verb: str
 ) -> None:
@@ -191,6 +191,18 @@ def test_run_help_and_cfg(start_nnopt: Start, workplace: Path) -> None:
     assert (cfg.returncode, err) == (0, "")
     assert "\nepochs: 7\n" in out
     assert list(workplace.iterdir()) == []
+
+
+def test_help_of_lr_find_imports_no_torch(workplace: Path) -> None:
+    code = """
+from nnopt.cli import run_verb
+try:
+    run_verb(["lr-find", "--help"])
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+    loaded = imported_by(code)
+    assert not loaded & {"torch", "torchvision", "matplotlib", "pandas"}
 
 
 @pytest.mark.slow

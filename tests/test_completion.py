@@ -42,6 +42,7 @@ def test_version_has_nothing_to_complete(
     ("line", "expected"),
     [
         ("nnopt run optimizer=ad", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
+        ("nnopt lr-find optimizer=adag", {"optimizer=adagrad"}),
         ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),
     ],
 )

@@ -128,7 +128,7 @@ def test_first_command_reaches_what_is_shown(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_verb_is_shown() -> None:
-    verbs = set(re.findall(r"^\| `nnopt (\w+)", README, re.M))
+    verbs = set(re.findall(r"^\| `nnopt ([\w-]+)", README, re.M))
     assert verbs == {*VERBS, "version"}
 
 
