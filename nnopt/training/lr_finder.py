@@ -42,10 +42,13 @@ DIVERGED = 4.0
 factor), and above where it started: the small losses of easy data may rise fourfold by chance."""
 
 EDGE = 0.1
-MARGIN = 10.0
+"""The share of the whole fall within which a loss counts as low as the smallest one."""
 
+MARGIN = 10.0
+"""The edge over the suggestion: a whole training lasts longer than the steps near the edge did."""
 
 MOST = 1_000_000
+"""No rate above it is tried."""
 
 
 @dataclass(frozen=True)
