@@ -9,27 +9,18 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
+from nnopt.rules import cross_field_problems
 from nnopt.schema import (
     VARIANTS,
     Config,
-    CsvConfig,
-    ImageConfig,
-    LayersConfig,
-    MlpConfig,
-    ThreeLayerConvConfig,
-    VggConfig,
-    weight_decay,
 )
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -263,157 +254,3 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-Rule = Callable[[Config], Iterator[str]]
-"""A combination that makes no sense, though each value is in its range: yields a line for each."""
-
-
-def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
-    """What the rules below find. In an incomplete configuration the values that were refused are
-    None, and the rules that need them have nothing to say."""
-    problems: list[str] = []
-    for rule in RULES:
-        with suppress(*(TypeError, AttributeError) if incomplete else ()):
-            problems += rule(config)
-    return problems
-
-
-def _name(config: Config) -> Iterator[str]:
-    if not re.fullmatch(r"[\w.-]+", config.name) or len(config.name.encode()) > 100:
-        yield (
-            f"name = {config.name!r}: needs letters, digits, '_', '-' or '.', at most 100 bytes, "
-            "since it begins the name of the run's folder"
-        )
-
-
-def _layers(config: Config) -> Iterator[str]:
-    if not isinstance(config.architecture, LayersConfig):
-        return
-    if not config.architecture.layers:
-        yield "architecture.layers = []: needs at least one layer"
-    try:
-        parse_layers(config.architecture.layers)
-    except ConfigError as error:
-        yield from error.problems
-    for key, off in (("dropout", 0), ("norm", "none")):
-        value = getattr(config.regularizer, key)
-        if value != off:
-            yield (
-                f"regularizer.{key} = {value!r} has no effect on architecture=layers; write the "
-                "layer into architecture.layers"
-            )
-
-
-def _convolutions(config: Config) -> Iterator[str]:
-    architecture = config.architecture
-    if isinstance(architecture, VggConfig) and not architecture.widths:
-        yield "architecture.widths = []: needs at least one block, or set architecture=mlp"
-    if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
-        yield (
-            f"architecture.kernel = {architecture.kernel}: needs an odd number, for the padding "
-            "that keeps the size of the image to be the same on both sides"
-        )
-
-
-def _group_norm(config: Config) -> Iterator[str]:
-    if isinstance(config.architecture, MlpConfig) and config.regularizer.norm == "group":
-        yield (
-            "regularizer.norm = 'group' normalizes groups of an image's channels, which "
-            "architecture=mlp has not; set regularizer.norm=layer"
-        )
-
-
-def _optimizer(config: Config) -> Iterator[str]:
-    optimizer, decay = config.optimizer, weight_decay(config)
-    if optimizer.name == "nesterov" and optimizer.momentum == 0:
-        yield (
-            "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; without momentum "
-            "it is optimizer=sgd"
-        )
-    if decay * optimizer.lr >= 1:
-        yield (
-            f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
-            "below 1: each step multiplies the weights by 1 minus it"
-        )
-
-
-def _length(config: Config) -> Iterator[str]:
-    if config.schedule.warmup > config.epochs:
-        yield (
-            f"schedule.warmup = {config.schedule.warmup:g} epochs is longer than epochs = "
-            f"{config.epochs}"
-        )
-
-
-def _validation(config: Config) -> Iterator[str]:
-    dataset, stopping = config.dataset, config.early_stopping
-    if dataset.validation.source == "own" and dataset.name != "cinic10":
-        yield (
-            "dataset.validation.source = 'own' needs dataset=cinic10, but dataset.name = "
-            f"{dataset.name!r} has no validation part of its own"
-        )
-    if dataset.validation.source != "none":
-        return
-    missing = "needs validation data, but dataset.validation.source = 'none'"
-    if stopping.patience is not None:
-        yield f"early_stopping.patience {missing}"
-    if stopping.check_every is not None:
-        yield f"early_stopping.check_every {missing}"
-    if config.schedule.name == "plateau":
-        yield f"schedule.name = 'plateau' {missing}"
-    if config.test_weights == "best":
-        yield f"test_weights = 'best' {missing}; set test_weights=last"
-
-
-def _loss(config: Config) -> Iterator[str]:
-    smoothing = config.regularizer.label_smoothing
-    if config.loss == "hinge" and smoothing:
-        yield (
-            f"regularizer.label_smoothing = {smoothing} needs loss=cross_entropy, but loss = "
-            "'hinge'"
-        )
-    mixup = config.regularizer.augmentation.mixup
-    if config.loss == "hinge" and mixup:
-        yield (
-            f"regularizer.augmentation.mixup = {mixup} needs loss=cross_entropy, but loss = "
-            "'hinge', which has no mixed labels"
-        )
-    if mixup and config.batch_size == 1:
-        yield (
-            f"regularizer.augmentation.mixup = {mixup} needs a batch_size above 1, got 1: a sample "
-            "is mixed with another of its batch"
-        )
-
-
-def _augmentation(config: Config) -> Iterator[str]:
-    if isinstance(config.dataset, ImageConfig | CsvConfig):
-        return
-    for key in ("crop", "flip", "cutout"):
-        if getattr(config.regularizer.augmentation, key):
-            yield (
-                f"regularizer.augmentation.{key} needs images, but dataset.name = "
-                f"{config.dataset.name!r}"
-            )
-
-
-def _device(config: Config) -> Iterator[str]:
-    if config.backend.name == "numpy" and config.backend.device != "cpu":
-        yield (
-            f"backend.device = {config.backend.device!r} needs backend=torch, but backend.name = "
-            "'numpy', which computes on the cpu"
-        )
-
-
-RULES: tuple[Rule, ...] = (
-    _name,
-    _layers,
-    _convolutions,
-    _group_norm,
-    _optimizer,
-    _length,
-    _validation,
-    _loss,
-    _augmentation,
-    _device,
-)

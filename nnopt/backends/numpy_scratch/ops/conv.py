@@ -130,7 +130,7 @@ def conv2d_backward(
     d_x: Array | None = None
     if wanted[0]:
         d_x = buffer("d_x", x.shape, x.dtype)
-        np.concatenate([part[0] for part in parts], axis=3, out=d_x)  # type: ignore[misc]
+        np.concatenate([part[0] for part in parts if part[0] is not None], axis=3, out=d_x)
     d_weight = buffer("d_weight", weight.shape, weight.dtype)
     np.concatenate([part[1] for part in parts], out=d_weight)
     if not saved.has_bias:
