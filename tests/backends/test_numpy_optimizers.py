@@ -76,13 +76,14 @@ def test_trajectory_is_that_of_torch(
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
     theirs = torch.nn.Parameter(torch.tensor(ours))
-    optimizer = Optimizer(config, ours, slice(DECAYED), weight_decay)
+    gradient = np.empty(SIZE)
+    optimizer = Optimizer(config, ours, gradient, slice(DECAYED), weight_decay)
     reference = build([theirs])
     for step in range(STEPS):
         lr = LR * (1 + step % 4)
-        gradient = matrix @ ours + noise(step)
+        gradient[:] = matrix @ ours + noise(step)
         kept = gradient.copy()
-        optimizer.step(ours, gradient, lr)
+        optimizer.step(lr)
         assert_array_equal(gradient, kept)
 
         values = theirs.detach().numpy()
@@ -108,12 +109,14 @@ def test_adamw_is_torchs_own(monkeypatch: pytest.MonkeyPatch, piece: int) -> Non
         eps=1e-3,
     )
     config = schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3)
-    optimizer = Optimizer(config, ours, slice(DECAYED), 0.3)
+    gradient = np.empty(SIZE)
+    optimizer = Optimizer(config, ours, gradient, slice(DECAYED), 0.3)
     for step in range(STEPS):
-        optimizer.step(ours, matrix @ ours + noise(step), LR)
+        gradient[:] = matrix @ ours + noise(step)
+        optimizer.step(LR)
         values = torch.cat([decayed, exempt]).detach().numpy()
-        gradient = torch.tensor(matrix @ values + noise(step))
-        decayed.grad, exempt.grad = gradient[:DECAYED].clone(), gradient[DECAYED:].clone()
+        slope = torch.tensor(matrix @ values + noise(step))
+        decayed.grad, exempt.grad = slope[:DECAYED].clone(), slope[DECAYED:].clone()
         reference.step()
         theirs = torch.cat([decayed, exempt]).detach().numpy()
         assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
@@ -125,12 +128,14 @@ def test_float32_parameters_stay_float32_and_near(name: str) -> None:
     matrix = curvature()
     wide = np.random.default_rng(1).standard_normal(SIZE)
     narrow = wide.astype(np.float32)
-    exact = Optimizer(config, wide, slice(0), 0.0)
-    rounded = Optimizer(config, narrow, slice(0), 0.0)
+    wide_gradient, narrow_gradient = np.empty_like(wide), np.empty_like(narrow)
+    exact = Optimizer(config, wide, wide_gradient, slice(0), 0.0)
+    rounded = Optimizer(config, narrow, narrow_gradient, slice(0), 0.0)
     for step in range(STEPS):
-        exact.step(wide, matrix @ wide + noise(step), LR)
-        gradient = (matrix @ narrow.astype(np.float64) + noise(step)).astype(np.float32)
-        rounded.step(narrow, gradient, LR)
+        wide_gradient[:] = matrix @ wide + noise(step)
+        exact.step(LR)
+        narrow_gradient[:] = matrix @ narrow.astype(np.float64) + noise(step)
+        rounded.step(LR)
     assert narrow.dtype == np.float32
     assert all(memory.dtype == np.float32 for memory in rounded._memories)
     assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
@@ -145,8 +150,12 @@ def test_pieces_dealt_out_to_threads_give_the_same_bits(
     ends = []
     for threads in (1, 3):
         parameters = np.random.default_rng(1).standard_normal(SIZE)
-        optimizer = Optimizer(CONFIGS[name][0], parameters, slice(DECAYED), 0.1, Workers(threads))
+        gradient = np.empty(SIZE)
+        optimizer = Optimizer(
+            CONFIGS[name][0], parameters, gradient, slice(DECAYED), 0.1, Workers(threads)
+        )
         for step in range(5):
-            optimizer.step(parameters, noise(step), LR)
+            gradient[:] = noise(step)
+            optimizer.step(LR)
         ends.append(parameters)
     assert_array_equal(*ends)

@@ -65,6 +65,7 @@ class NumpyNetwork:
         self._optimizer = Optimizer(
             config.optimizer,
             self.flat,
+            self.flat_gradient,
             self._penalized,
             weight_decay(config),
             self._workers,
@@ -105,7 +106,7 @@ class NumpyNetwork:
         self._add_penalty_gradients()
         if self._config.regularizer.grad_clip:
             self._clip(self._config.regularizer.grad_clip)
-        self._optimizer.step(self.flat, self.flat_gradient, lr)
+        self._optimizer.step(lr)
 
     def forward(
         self, x: Variable, y: Array, step: int, first: int = 0

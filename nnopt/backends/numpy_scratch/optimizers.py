@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from nnopt.backends.numpy_scratch.memory import zeros
+from nnopt.backends.numpy_scratch.memory import empty, zeros
 from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 from nnopt.schema import (
@@ -141,41 +141,50 @@ OPTIMIZERS: dict[str, Rule] = {
 
 
 class Optimizer:
-    """One rule over the flat vector of all parameters, of which the slice ``decayed`` shrinks by
-    decoupled weight decay: w ← (1 - lr·λ) w (Loshchilov and Hutter 2019, algorithms 1 and 2)."""
+    """One rule over ``parameters``, the flat vector of all of them, by ``gradient``, that of their
+    gradients; both are kept, and read and written where they lie. The slice ``decayed`` shrinks by
+    decoupled weight decay: w ← (1 - lr·λ) w (Loshchilov and Hutter 2019, algorithms 1 and 2).
+
+    Threads take turns at holding Python's lock, and waking the next one takes longer than a short
+    piece of work: so the slices of every piece are made once, and between two of NumPy's calls
+    there is next to no Python."""
 
     def __init__(
         self,
         config: OptimizerVariant,
         parameters: Array,
+        gradient: Array,
         decayed: slice,
         weight_decay: float,
         workers: Workers = ALONE,
     ) -> None:
         self.config = config
         self.steps = 0
-        self._rule = OPTIMIZERS[config.name]
+        rule = OPTIMIZERS[config.name]
+        self._rule = rule.update
         self._memories = [
-            zeros(parameters.shape, parameters.dtype) for _ in range(self._rule.memories)
+            zeros(parameters.shape, parameters.dtype) for _ in range(rule.memories)
         ]
-        self._decayed = decayed
+        self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = workers if parameters.size >= SHARED_FROM else ALONE
-        self._pieces = -(-parameters.size // PIECE)
+        bounds = range(0, parameters.size, PIECE)
+        pieces = [slice(start, start + PIECE) for start in bounds]
+        self._pieces = [
+            (parameters[at], gradient[at], [memory[at] for memory in self._memories]) for at in pieces
+        ]
+        space = (min(PIECE, parameters.size),), parameters.dtype
+        self._spaces = [(empty(*space), empty(*space)) for _ in range(self._workers.count)]
 
-    def step(self, parameters: Array, gradient: Array, lr: float) -> None:
-        """Update ``parameters`` in place. How the pieces are dealt out does not change a bit."""
+    def step(self, lr: float) -> None:
+        """Update the parameters. How the pieces are dealt out does not change a bit."""
         self.steps += 1
         if self._weight_decay:
-            parameters[self._decayed] *= 1 - lr * self._weight_decay
-        self._workers.share(partial(self._update, parameters, gradient, lr), self._pieces)
+            self._decayed *= 1 - lr * self._weight_decay
+        self._workers.share(partial(self._update, lr), len(self._pieces))
 
-    def _update(
-        self, parameters: Array, gradient: Array, lr: float, worker: int, number: int
-    ) -> None:
+    def _update(self, lr: float, worker: int, number: int) -> None:
         """One piece."""
-        piece = slice(number * PIECE, (number + 1) * PIECE)
-        w = parameters[piece]
-        state = [memory[piece] for memory in self._memories]
-        a, b = (self._workers.space(name, w.shape, w.dtype) for name in "ab")
-        self._rule.update(self.config, w, gradient[piece], state, lr, self.steps, a, b)
+        w, g, state = self._pieces[number]
+        a, b = self._spaces[worker]
+        self._rule(self.config, w, g, state, lr, self.steps, a[: w.size], b[: w.size])
