@@ -162,16 +162,14 @@ class Optimizer:
         self.steps = 0
         rule = OPTIMIZERS[config.name]
         self._rule = rule.update
-        self._memories = [
-            zeros(parameters.shape, parameters.dtype) for _ in range(rule.memories)
-        ]
+        self._memories = [zeros(parameters.shape, parameters.dtype) for _ in range(rule.memories)]
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = workers if parameters.size >= SHARED_FROM else ALONE
-        bounds = range(0, parameters.size, PIECE)
-        pieces = [slice(start, start + PIECE) for start in bounds]
+        pieces = [slice(start, start + PIECE) for start in range(0, parameters.size, PIECE)]
         self._pieces = [
-            (parameters[at], gradient[at], [memory[at] for memory in self._memories]) for at in pieces
+            (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])
+            for piece in pieces
         ]
         space = (min(PIECE, parameters.size),), parameters.dtype
         self._spaces = [(empty(*space), empty(*space)) for _ in range(self._workers.count)]
