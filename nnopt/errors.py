@@ -37,6 +37,14 @@ class TrainingError(NnoptError):
     exit_code = 5
 
 
+class OutOfMemoryError(TrainingError):
+    """Memory did not suffice for a step."""
+
+    def __init__(self, batch_size: int, why: MemoryError) -> None:
+        what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
+        super().__init__(f"{what}; try batch_size={batch_size // 2}" if batch_size > 1 else what)
+
+
 class DivergedError(TrainingError):
     """The loss became NaN or infinite."""
 

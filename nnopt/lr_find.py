@@ -18,7 +18,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt import console
 from nnopt.compose import Plan, Point, one_line, plan_one, to_yaml, words_parser
-from nnopt.errors import ConfigError, TrainingError
+from nnopt.errors import ConfigError, OutOfMemoryError, TrainingError
 from nnopt.launch import make_directory
 from nnopt.prepare import prepare
 from nnopt.results.files import write_json, write_text
@@ -65,10 +65,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = find_learning_rate(point.config, prepared, sweep)
     except MemoryError as error:
-        size = point.config.batch_size
-        raise TrainingError(
-            f"out of memory with batch_size = {size}; try batch_size={max(1, size // 2)}"
-        ) from error
+        raise OutOfMemoryError(point.config.batch_size, error) from error
     _write(found, sweep, point, folder)
     _report(found, folder)
     if found.suggestion is None:

@@ -15,6 +15,7 @@ from nnopt.schema import (
     LayersConfig,
     MlpConfig,
     ThreeLayerConvConfig,
+    TorchConfig,
     VggConfig,
     weight_decay,
 )
@@ -159,6 +160,22 @@ def _device(config: Config) -> Iterator[str]:
         )
 
 
+def _precision(config: Config) -> Iterator[str]:
+    backend = config.backend
+    if not isinstance(backend, TorchConfig) or backend.precision == "full":
+        return
+    if backend.dtype != "float32":
+        yield (
+            f"backend.precision = {backend.precision!r} needs backend.dtype=float32, but "
+            f"backend.dtype = {backend.dtype!r}"
+        )
+    if backend.precision == "fp16" and not backend.device.startswith("cuda"):
+        yield (
+            "backend.precision = 'fp16' needs backend.device=cuda, but backend.device = "
+            f"{backend.device!r}; set backend.precision=bf16"
+        )
+
+
 RULES: tuple[Rule, ...] = (
     _name,
     _layers,
@@ -170,4 +187,5 @@ RULES: tuple[Rule, ...] = (
     _loss,
     _augmentation,
     _device,
+    _precision,
 )

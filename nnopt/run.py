@@ -19,7 +19,7 @@ from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.compose import Point, to_yaml
 from nnopt.console import RunConsole
 from nnopt.data.dataset import Part
-from nnopt.errors import DivergedError, NnoptError, TrainingError
+from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
@@ -55,8 +55,9 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
                 _recipe(point.config, prepared, directory, summary)
             summary["status"] = "done"
         except MemoryError as error:
-            summary["status"], summary["error"] = "failed", _out_of_memory(point.config)
-            raise TrainingError(summary["error"]) from error
+            shortage = OutOfMemoryError(point.config.batch_size, error)
+            summary["status"], summary["error"] = shortage.status, str(shortage)
+            raise shortage from error
         except BaseException as error:
             summary["status"], summary["error"] = _status_of(error), _message_of(error)
             log.error("the run ended early", exc_info=error)
@@ -209,11 +210,6 @@ def _status_of(error: BaseException) -> str:
     if isinstance(error, NnoptError):
         return error.status
     return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-
-
-def _out_of_memory(config: Config) -> str:
-    size = config.batch_size
-    return f"out of memory in a step of batch_size = {size}; try batch_size={max(1, size // 2)}"
 
 
 def _message_of(error: BaseException) -> str:

@@ -120,11 +120,16 @@ class NumpyConfig:
 
 @dataclass(frozen=True)
 class TorchConfig:
+    """``precision``: of products and convolutions, weights staying in ``dtype``."""
+
     name: Literal["torch"]
     dtype: Literal["float32", "float64"]
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
+    precision: Literal["full", "bf16", "fp16"]
+    compile: Literal["off", "default", "max-autotune"]
+    deterministic: bool
 
 
 # architecture/ ------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
             value = OPTIMIZER_DEFAULTS[value]
         elif key == "backend" and isinstance(value, str):
             value = (
-                schema.TorchConfig("torch", "float32", "cpu", None, False)
+                schema.TorchConfig("torch", "float32", "cpu", None, False, "full", "off", False)
                 if value == "torch"
                 else schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
             )

@@ -154,7 +154,7 @@ def assert_builds(point: Point) -> None:
         backend = (
             schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
             if name == "numpy"
-            else schema.TorchConfig("torch", "float32", "cpu", None, False)
+            else schema.TorchConfig("torch", "float32", "cpu", None, False, "full", "off", False)
         )
         network = load_backend(name).build_network(
             architecture, schema.Config(**{**vars(config), "backend": backend})

@@ -118,7 +118,14 @@ def with_cutout(cutout: int) -> dict[str, Any]:
             ["batch_size = 301", "300 training"],
         ),
         ({"dataset": mnist(validation=schema.Validation("own", 0.1))}, ["no validation part"]),
-        ({"backend": schema.TorchConfig("torch", "float32", "cuda:99", None, False)}, ["cuda:99"]),
+        (
+            {
+                "backend": schema.TorchConfig(
+                    "torch", "float32", "cuda:99", None, False, "full", "off", False
+                )
+            },
+            ["cuda:99"],
+        ),
     ],
 )
 def test_what_does_not_hang_on_the_files_is_refused_without_them(

@@ -6,13 +6,15 @@ device can be reported like any other mistake in the configuration.
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import cache
 from typing import TYPE_CHECKING
 
 from nnopt.architecture.network import Architecture
 from nnopt.data.dataset import Normalization, Part
 from nnopt.errors import ConfigError
-from nnopt.schema import Config
+from nnopt.schema import Config, TorchConfig
 
 if TYPE_CHECKING:
     from nnopt.backends.pytorch.loader import TorchLoader
@@ -24,6 +26,7 @@ def check_backend(config: Config) -> list[str]:
 
     An absent device is a problem and never a reason to compute somewhere else.
     """
+    assert isinstance(config.backend, TorchConfig)
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
@@ -48,7 +51,16 @@ def check_backend(config: Config) -> list[str]:
             "backend.dtype = 'float64': backend.device = 'mps' computes in float32 only; "
             "set backend.dtype=float32 or backend.device=cpu"
         ]
+    if config.backend.compile != "off" and device == "cpu" and not _has_compiler():
+        return [
+            f"backend.compile = {config.backend.compile!r} on the cpu needs a C++ compiler, found "
+            "neither $CXX nor g++ nor clang++; set backend.compile=off"
+        ]
     return []
+
+
+def _has_compiler() -> bool:
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
 
 
 @cache

@@ -78,12 +78,16 @@ class Dropout(nn.Module):
         self._axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
+        return x * self._factor(x) if self.training else x
+
+    # Compiled, it would be compiled anew at every step, since each has another number.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _factor(self, x: Tensor) -> Tensor:
+        """scale where a unit is kept, else 0, in a shape that multiplies x."""
         shape = x.shape[: self._axes]
         keep = torch.as_tensor(self._masks.draw(self.step, shape), device=x.device)
         factor = keep.to(x.dtype).mul_(self._masks.scale)
-        return x * factor.view(*shape, *(1,) * (x.ndim - len(shape)))
+        return factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 
 WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
-from nnopt.backends.pytorch import default_threads
+from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
 from nnopt.backends.pytorch.modules import Dropout, sequence
 from nnopt.backends.pytorch.optimizers import build_optimizer
-from nnopt.schema import Config, weight_decay
+from nnopt.backends.pytorch.precision import Precision
+from nnopt.schema import Config, TorchConfig, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,) or shares of each class (N, K)) -> mean loss of the batch."""
@@ -37,12 +38,15 @@ class TorchNetwork:
     """See ``nnopt.backends.Network`` for what the methods promise."""
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
-        # Set also where none are named: an earlier point of the process may have named some.
-        torch.set_num_threads(config.backend.threads or default_threads())
-        regularizer = config.regularizer
-        dtype = getattr(torch, config.backend.dtype)
-        module = sequence(architecture.layers, config)
-        self.module = module.to_empty(device=config.backend.device).to(dtype)
+        backend, regularizer = config.backend, config.regularizer
+        assert isinstance(backend, TorchConfig)
+        set_process_up(backend)
+        module = sequence(architecture.layers, config).to_empty(device=backend.device)
+        self.module = module.to(getattr(torch, backend.dtype))
+        self._layout = layout_of(architecture, backend)
+        if self._layout is not None:
+            self.module.to(memory_format=self._layout)
+        self._precision = Precision(backend)
         self._layers = [layer.name for layer in architecture.walk()]
         self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
         named = dict(self.module.named_parameters())
@@ -60,6 +64,10 @@ class TorchNetwork:
             if config.loss == "hinge"
             else cross_entropy(regularizer.label_smoothing)
         )
+        self._memory_errors = MemoryErrors(
+            {id(self.module.get_submodule(name)): name for name in self._layers}
+        )
+        self._forward = compiled(self._logits_and_loss, backend)
         self._steps = StepSums()
         self._gradient_norm: Tensor | None = None
 
@@ -79,11 +87,19 @@ class TorchNetwork:
             dropout.step = step
         for parameter in self._parameters:
             parameter.grad = None
-        logits = self.module(x)
-        loss = self._loss(logits, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._steps.add(loss.detach(), logits.detach(), y)
-        self._update(lr)
+        with self._memory_errors:
+            logits, loss = self._forward(self._laid_out(x), y)
+            self._precision.backward(loss)
+            self._steps.add(loss.detach(), logits.detach(), y)
+            self._update(lr)
+
+    def _logits_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with self._precision.autocast():
+            logits = self.module(x)
+        return logits, self._loss(self._precision.restore(logits), y)
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return x if self._layout is None else x.contiguous(memory_format=self._layout)
 
     def read_steps(self) -> StepRecord:
         norm = self._gradient_norm
@@ -97,8 +113,10 @@ class TorchNetwork:
     def predict(self, x: Tensor) -> NDArray[np.floating]:
         if self.module.training:
             self.module.eval()
-        logits: NDArray[np.floating] = self.module(x).cpu().numpy()
-        return logits
+        with self._memory_errors, self._precision.autocast():
+            logits = self.module(self._laid_out(x))
+        numbers: NDArray[np.floating] = self._precision.restore(logits).cpu().numpy()
+        return numbers
 
     @torch.inference_mode()
     def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
@@ -128,13 +146,14 @@ class TorchNetwork:
     @torch.no_grad()
     def _update(self, lr: float) -> None:
         """Penalties, clipping, decoupled weight decay, then the optimizer, in this order."""
+        self._precision.unscale(self._optimizer)
         self._add_penalty_gradients()
         if largest := self._regularizer.grad_clip:
             self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
         if self._weight_decay:
             torch._foreach_mul_(self._penalized, 1 - lr * self._weight_decay)
         self._optimizer.param_groups[0]["lr"] = lr
-        self._optimizer.step()
+        self._precision.step(self._optimizer)
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""

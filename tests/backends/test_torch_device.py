@@ -1,0 +1,242 @@
+"""Layout, number formats, compilation, and what is said when memory runs out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from torch import Tensor, nn
+
+from nnopt.backends import pytorch
+from nnopt.backends.pytorch.network import TorchNetwork
+from nnopt.backends.pytorch.precision import Precision
+from nnopt.schema import Config, TorchConfig
+
+MakeNetwork = Callable[..., TorchNetwork]
+MakeConfig = Callable[..., Config]
+
+CONV = [{"conv2d": 8}, "batch_norm", "relu", "max_pool2d", "flatten", {"dense": "classes"}]
+MLP = [{"dense": 32}, "relu", {"dense": "classes"}]
+IMAGE = (3, 6, 6)
+SINGLE = {"backend.dtype": "float32"}
+
+
+def images(count: int = 16) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((count, *IMAGE), np.float32)
+    return torch.tensor(x), torch.tensor(rng.integers(0, 4, count))
+
+
+def formats_seen(network: TorchNetwork, x: Tensor) -> dict[str, torch.dtype]:
+    """Layer -> number format of its output in a training step."""
+    seen: dict[str, torch.dtype] = {}
+    for name, module in network.module.named_children():
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+        )
+    network.train_step(x, torch.zeros(len(x), dtype=torch.int64), 0.1, 0)
+    return seen
+
+
+def trained(network: TorchNetwork, steps: int = 5) -> dict[str, np.ndarray]:
+    x, y = images()
+    for step in range(steps):
+        network.train_step(x, y, 0.05, step)
+    return network.arrays()
+
+
+def test_convolutions_have_the_channels_of_a_pixel_side_by_side(make_network: MakeNetwork) -> None:
+    network = make_network("torch", CONV, IMAGE, **SINGLE)
+    seen: list[bool] = []
+
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        seen.append(output.is_contiguous(memory_format=torch.channels_last))
+
+    for name in ("conv2d1", "batch_norm1", "relu1", "max_pool2d1"):
+        network.module.get_submodule(name).register_forward_hook(note)
+    before = network.arrays()
+    x, y = images()
+    network.train_step(x, y, 0.1, 0)
+    network.predict(x)
+    assert seen == [True] * 8
+    for arrays in (before, network.arrays(), network.gradient_arrays(), network.layer_outputs(x)):
+        assert all(array.flags.c_contiguous for array in arrays.values())
+
+
+def test_the_layout_changes_no_result(make_network: MakeNetwork) -> None:
+    laid_out = make_network("torch", CONV, IMAGE, **SINGLE)
+    plain = make_network("torch", CONV, IMAGE, **SINGLE)
+    plain.module.to(memory_format=torch.contiguous_format)
+    plain._layout = None
+    expected = trained(plain)
+    for name, array in trained(laid_out).items():
+        assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_computes_products_in_16_bits_and_keeps_the_rest(make_network: MakeNetwork) -> None:
+    network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
+    x, _ = images()
+    seen = formats_seen(network, x)
+    assert seen["conv2d1"] == seen["dense1"] == torch.bfloat16
+    assert {p.dtype for p in network.module.parameters()} == {torch.float32}
+    assert {array.dtype for array in network.gradient_arrays().values()} == {np.dtype("float32")}
+    assert network.predict(x).dtype == np.float32
+    assert network.read_steps().losses.dtype == np.float64
+
+
+def test_full_precision_stays_full(make_network: MakeNetwork) -> None:
+    network = make_network("torch", CONV, IMAGE, **SINGLE)
+    assert set(formats_seen(network, images()[0]).values()) == {torch.float32}
+
+
+def test_bf16_ends_near_float32(make_network: MakeNetwork) -> None:
+    full = trained(make_network("torch", CONV, IMAGE, **SINGLE))
+    narrow = trained(make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"}))
+    assert any(not np.array_equal(full[name], narrow[name]) for name in full)
+    for name, array in full.items():
+        assert_allclose(narrow[name], array, rtol=0.1, atol=0.02)
+
+
+def scaled(make_config: MakeConfig) -> Precision:
+    """fp16's scaling, which does not depend on the device."""
+    backend = make_config(backend="torch").backend
+    assert isinstance(backend, TorchConfig)
+    return Precision(replace(backend, precision="fp16"))
+
+
+def test_fp16_scales_the_loss_and_the_gradients_back(make_config: MakeConfig) -> None:
+    precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
+    optimizer = torch.optim.SGD([w], 0.5)
+    precision.backward((2 * w).sum())
+    assert w.grad is not None
+    assert w.grad.item() == 2 * 2**16
+    precision.unscale(optimizer)
+    assert w.grad.item() == 2
+    precision.step(optimizer)
+    assert w.item() == 2
+
+
+def test_fp16_leaves_out_a_step_that_overflows_and_scales_less(make_config: MakeConfig) -> None:
+    precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
+    optimizer = torch.optim.SGD([w], 0.5)
+    precision.backward((w * 1e38).sum())
+    precision.unscale(optimizer)
+    precision.step(optimizer)
+    assert w.item() == 3
+    w.grad = None
+    precision.backward((2 * w).sum())
+    assert w.grad is not None
+    assert w.grad.item() == 2 * 2**15
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step_and_compiled_once(make_network: MakeNetwork) -> None:
+    layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
+    plain = trained(make_network("torch", layers, IMAGE, **SINGLE))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled = {"backend.compile": "default"}
+        fast = trained(make_network("torch", layers, IMAGE, **SINGLE, **compiled))
+    for name, array in plain.items():
+        assert_allclose(fast[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_compilation_is_asked_for_with_the_mode_and_results_are_copies(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+    results: list[Tensor] = []
+
+    def compile_(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        asked.update(options)
+
+        def call(*inputs: Tensor) -> Any:
+            logits, loss = function(*inputs)
+            results.append(logits)
+            return logits, loss
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    network = make_network("torch", MLP, **SINGLE, **{"backend.compile": "max-autotune"})
+    x = torch.zeros(4, 6)
+    network.train_step(x, torch.zeros(4, dtype=torch.int64), 0.1, 0)
+    assert asked == {"mode": "max-autotune", "dynamic": False}
+    kept = network._steps._logits[0]
+    assert_array_equal(kept.numpy(), results[0].detach().numpy())
+    assert kept.data_ptr() != results[0].data_ptr()
+
+
+def test_compiling_without_a_compiler_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytorch.shutil, "which", lambda name: None)
+    config = make_config(backend="torch", **{"backend.compile": "default"})
+    (problem,) = pytorch.check_backend(config)
+    assert "backend.compile = 'default'" in problem
+    assert "C++ compiler" in problem
+    assert pytorch.check_backend(make_config(backend="torch")) == []
+
+
+def test_deterministic_holds_for_its_own_network_alone(make_network: MakeNetwork) -> None:
+    make_network("torch", MLP, **{"backend.deterministic": True})
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+    make_network("torch", MLP)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+
+
+class Greedy(nn.Module):
+    """Asks for more memory than there is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.empty(2**58)
+
+
+@pytest.mark.parametrize("verb", ["train_step", "predict"])
+def test_want_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
+    network = make_network("torch", MLP)
+    greedy = network.module.get_submodule("relu1")
+    greedy.forward = Greedy().forward  # type: ignore[method-assign]
+    x = torch.zeros(4, 6, dtype=torch.float64)
+    more = () if verb == "predict" else (torch.zeros(4, dtype=torch.int64), 0.1, 0)
+    with pytest.raises(MemoryError, match="in layer relu1"):
+        getattr(network, verb)(x, *more)
+
+
+def test_another_error_stays_itself(make_network: MakeNetwork) -> None:
+    network = make_network("torch", MLP)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        network.predict(torch.zeros(4, 5, dtype=torch.float64))
+
+
+def test_a_run_out_of_memory_ends_with_5_and_keeps_what_was_trained(
+    nnopt: Callable[..., int],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = TorchNetwork._logits_and_loss
+    calls = 0
+
+    def greedy(network: TorchNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal calls
+        calls += 1
+        return step(network, x if calls < 20 else x + torch.empty(2**58), y)
+
+    monkeypatch.setattr(TorchNetwork, "_logits_and_loss", greedy)
+    assert nnopt("run", "backend=torch", "batch_size=64", "epochs=9", "hydra.run.dir=out") == 5
+    told = capsys.readouterr().err
+    assert "out of memory with batch_size = 64" in told
+    assert "try batch_size=32" in told
+    summary = json.loads((workplace / "out" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary["epochs"] >= 1
+    assert (workplace / "out" / "model_last.npz").exists()
