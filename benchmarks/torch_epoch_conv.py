@@ -1,6 +1,6 @@
 """Training on images with the PyTorch backend beside hand-written PyTorch, in one process.
 
-    python benchmarks/torch_epoch_conv.py [--rounds 5] [--images 6400] [--device cpu]
+    python benchmarks/torch_epoch_conv.py [KEY=VALUE ...] [--rounds 5] [--images 6400]
 
 best:     the loop of somebody who knows PyTorch well: images resident on the device, augmentation
           as one gather a batch, channels last, a fused optimizer, losses read at the end.
@@ -10,7 +10,8 @@ tutorial: the loop of most tutorials: torchvision's transforms on one image at a
 All three train the same net on CIFAR-10, with random crops and flips, in batches of 64, over so
 many images a round, taking turns. Prints the median over rounds of the ratio. Exits 1 where the
 backend takes more than 1.03 of best or 0.8 of tutorial. CIFAR-10 if NNOPT_DATA_DIR holds it, else
-noise of its shape.
+noise of its shape. KEY=VALUE: settings of the backend, such as backend.compile=default; with
+backend.device=cuda the others train there too.
 """
 
 from __future__ import annotations
@@ -103,13 +104,12 @@ def cifar10(count: int) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, 1:].reshape(-1, 3, SIDE, SIDE).copy(), rows[:, 0].astype(np.int64)
 
 
-def ours(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
+def ours(name: str, x: np.ndarray, y: np.ndarray, settings: list[str]) -> Epoch:
     """The backend, through its loader and network."""
     config = compose_config(
         [
             "dataset=cifar10",
             "backend=torch",
-            f"backend.device={device}",
             f"architecture={name}",
             "regularizer.norm=batch",
             f"regularizer.augmentation.crop={PAD}",
@@ -117,6 +117,7 @@ def ours(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
             f"batch_size={BATCH}",
             f"optimizer.lr={LR}",
             f"optimizer.momentum={MOMENTUM}",
+            *settings,
         ]
     )
     architecture = build(config.architecture, config.regularizer, x.shape[1:], 10)
@@ -218,17 +219,19 @@ def tutorial(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
 def main() -> int:
     """Print the table; 1 if a bar is passed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=6400)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     x, y = cifar10(options.images)
+    device = compose_config(["backend=torch", *options.settings]).backend.device
     missed = False
     print(f"{'net':>8} {'beside':>9} {'theirs':>9} {'backend':>9} {'ratio':>6}  bar")
     for name in MODELS:
-        epochs = [make(name, x, y, options.device) for make in (ours, best, tutorial)]
+        by_hand = [make(name, x, y, device) for make in (best, tutorial)]
+        epochs = [ours(name, x, y, options.settings), *by_hand]
         for epoch in epochs:  # first touch of memory, start of workers
             epoch()
         seconds: list[list[float]] = []

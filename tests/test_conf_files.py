@@ -24,7 +24,7 @@ from nnopt.validate import read_config
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
-    "ablation": 5,
+    "ablation": 6,
     "architecture": 5,
     "backend": 2,
     "config.yaml": 1,
