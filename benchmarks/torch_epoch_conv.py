@@ -1,5 +1,6 @@
 """Training on images with the PyTorch backend beside hand-written PyTorch, in one process.
 
+    pip install -c constraints.txt torchvision
     python benchmarks/torch_epoch_conv.py [KEY=VALUE ...] [--rounds 5] [--images 6400]
 
 best:     the loop of somebody who knows PyTorch well: images resident on the device, augmentation
