@@ -14,7 +14,7 @@ from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
-from nnopt.schema import Config, ImageConfig
+from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.loop import Length
 
 
@@ -72,7 +72,7 @@ def _fit(config: Config, facts: Facts) -> Architecture:
     """Place the layers, and refuse combinations of the configuration with the data that cannot
     work: ConfigError."""
     architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
-    problems = _augmentation_problems(config, facts)
+    problems = [*_augmentation_problems(config, facts), *_muon_problems(config, architecture)]
     if facts.samples is not None:
         problems = [*_length_problems(config, facts.samples, architecture), *problems]
     if problems:
@@ -131,3 +131,21 @@ def _augmentation_problems(config: Config, facts: Facts) -> list[str]:
             f"{facts.dataset}, whose shorter side has {side} pixels; set at most {side}"
         ]
     return []
+
+
+def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
+    """Without a hidden weight it would be Adam under another name."""
+    if not isinstance(config.optimizer, MuonConfig):
+        return []
+    layers = architecture.weight_layers
+    by_adam = 2 if config.optimizer.input_layer == "adam" else 1
+    if len(layers) > by_adam:
+        return []
+    names = " and ".join(layer.name for layer in layers)
+    mend = "add a hidden layer"
+    if len(layers) == 2:
+        mend += ", or set optimizer.input_layer=muon"
+    return [
+        "optimizer.name = 'muon' trains the weights of hidden layers, but the only weights of this "
+        f"network, those of {names}, are left to Adam; {mend}"
+    ]

@@ -16,6 +16,7 @@ from nnopt.schema import (
     MlpConfig,
     ThreeLayerConvConfig,
     TorchConfig,
+    TorchOptimizer,
     VggConfig,
     weight_decay,
 )
@@ -85,6 +86,10 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield (
             "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; without momentum "
             "it is optimizer=sgd"
+        )
+    if isinstance(optimizer, TorchOptimizer) and config.backend.name == "numpy":
+        yield (
+            f"optimizer.name = {optimizer.name!r} needs backend=torch, but backend.name = 'numpy'"
         )
     if decay * optimizer.lr >= 1:
         yield (

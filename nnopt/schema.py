@@ -250,6 +250,45 @@ class AdamConfig:
 
 
 @dataclass(frozen=True)
+class LionConfig:
+    name: Literal["lion"]
+    lr: Annotated[float, Range(minimum=0)]
+    beta1: Annotated[float, Range(minimum=0, below=1)]
+    beta2: Annotated[float, Range(minimum=0, below=1)]
+
+
+@dataclass(frozen=True)
+class MuonConfig:
+    """The betas and epsilon are those of Adam, for the parameters that Muon is not made for."""
+
+    name: Literal["muon"]
+    lr: Annotated[float, Range(minimum=0)]
+    momentum: Annotated[float, Range(minimum=0, below=1)]
+    newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
+    input_layer: Literal["muon", "adam"]
+    adam_ratio: Annotated[float, Range(minimum=0)]
+    beta1: Annotated[float, Range(minimum=0, below=1)]
+    beta2: Annotated[float, Range(minimum=0, below=1)]
+    epsilon: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class ScheduleFreeSgdConfig:
+    name: Literal["schedule_free_sgd"]
+    lr: Annotated[float, Range(minimum=0)]
+    momentum: Annotated[float, Range(above=0, below=1)]
+
+
+@dataclass(frozen=True)
+class ScheduleFreeAdamwConfig:
+    name: Literal["schedule_free_adamw"]
+    lr: Annotated[float, Range(minimum=0)]
+    beta1: Annotated[float, Range(above=0, below=1)]
+    beta2: Annotated[float, Range(minimum=0, below=1)]
+    epsilon: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
 class ConstantConfig:
     name: Literal["constant"]
     warmup: Annotated[float, Range(minimum=0)]
@@ -337,7 +376,11 @@ class EarlyStoppingConfig:
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
 BackendVariant = NumpyConfig | TorchConfig
 ArchitectureVariant = MlpConfig | ThreeLayerConvConfig | VggConfig | ResnetConfig | LayersConfig
-OptimizerVariant = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
+SharedOptimizer = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
+ScheduleFreeConfig = ScheduleFreeSgdConfig | ScheduleFreeAdamwConfig
+TorchOptimizer = LionConfig | MuonConfig | ScheduleFreeConfig
+"""Those that the NumPy backend does not have."""
+OptimizerVariant = SharedOptimizer | TorchOptimizer
 ScheduleVariant = (
     ConstantConfig
     | StepConfig
@@ -401,6 +444,10 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
         "adagrad": AdagradConfig,
         "adam": AdamConfig,
         "adamw": AdamConfig,
+        "lion": LionConfig,
+        "muon": MuonConfig,
+        "schedule_free_sgd": ScheduleFreeSgdConfig,
+        "schedule_free_adamw": ScheduleFreeAdamwConfig,
     },
     "schedule": {
         "constant": ConstantConfig,

@@ -79,7 +79,12 @@ class Architecture:
     def output_layer(self) -> PlacedLayer:
         """The last layer with a weight of more than one axis, dense or convolutional: the one that
         gives the logits."""
-        return [layer for layer in self.walk() if _multiplies(layer)][-1]
+        return self.weight_layers[-1]
+
+    @property
+    def weight_layers(self) -> list[PlacedLayer]:
+        """The layers with a weight of more than one axis, dense or convolutional, in order."""
+        return [layer for layer in self.walk() if _multiplies(layer)]
 
 
 def is_penalized(shape: Shape, decay_all: bool) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nnopt.architecture.network import Architecture
 from nnopt.data.dataset import Normalization, Part
 from nnopt.errors import ConfigError
-from nnopt.schema import Config, TorchConfig
+from nnopt.schema import Config, ScheduleFreeConfig, TorchConfig
 
 if TYPE_CHECKING:
     from nnopt.backends.pytorch.loader import TorchLoader
@@ -34,6 +34,14 @@ def check_backend(config: Config) -> list[str]:
             f"backend.name = 'torch': PyTorch does not load ({error}); "
             "run: pip install 'nnopt[torch]', or set backend=numpy"
         ]
+    if isinstance(config.optimizer, ScheduleFreeConfig):
+        try:
+            import schedulefree  # noqa: F401
+        except ImportError as error:
+            return [
+                f"optimizer.name = {config.optimizer.name!r}: the library schedulefree does not "
+                f"load ({error}); run: pip install schedulefree"
+            ]
     default_threads()  # asked for before a run limits them
     device, dtype = config.backend.device, config.backend.dtype
     available = ["cpu"]

@@ -15,8 +15,9 @@ from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
 from nnopt.backends.pytorch.modules import Dropout, sequence
-from nnopt.backends.pytorch.optimizers import build_optimizer
+from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.precision import Precision
+from nnopt.backends.pytorch.schedule_free import ScheduleFree
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -57,8 +58,9 @@ class TorchNetwork:
             if is_penalized(tuple(parameter.shape), regularizer.decay_all)
         ]
         self._regularizer = regularizer
-        self._weight_decay = weight_decay(config)
-        self._optimizer = build_optimizer(self._parameters, config.optimizer)
+        self._optimizer = build_optimizer(self._parameters, config)
+        self._averaging = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
+        self._weight_decay = 0.0 if self._averaging else weight_decay(config)
         self._loss = (
             hinge(architecture.classes)
             if config.loss == "hinge"
@@ -75,14 +77,16 @@ class TorchNetwork:
         with torch.no_grad():
             for name, tensor in self.module.state_dict().items():
                 tensor.copy_(torch.tensor(arrays[name]))
+        if self._averaging:
+            self._averaging.restart()
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
+        self._set_mode(training=False)
         state = self.module.state_dict()
         return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
-        if not self.module.training:
-            self.module.train()
+        self._set_mode(training=True)
         for dropout in self._dropouts:
             dropout.step = step
         for parameter in self._parameters:
@@ -111,8 +115,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
-        if self.module.training:
-            self.module.eval()
+        self._set_mode(training=False)
         with self._memory_errors, self._precision.autocast():
             logits = self.module(self._laid_out(x))
         numbers: NDArray[np.floating] = self._precision.restore(logits).cpu().numpy()
@@ -120,7 +123,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
-        self.module.eval()
+        self._set_mode(training=False)
         outputs: dict[str, NDArray[np.floating]] = {}
 
         def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -143,6 +146,13 @@ class TorchNetwork:
             for name, p in self.module.named_parameters()
         }
 
+    def _set_mode(self, training: bool) -> None:
+        """Of the layers, and of Schedule-Free's weights: it evaluates others than it trains on."""
+        if self.module.training is not training:
+            self.module.train(training)
+            if self._averaging:
+                (self._averaging.train if training else self._averaging.eval)()
+
     @torch.no_grad()
     def _update(self, lr: float) -> None:
         """Penalties, clipping, decoupled weight decay, then the optimizer, in this order."""
@@ -152,7 +162,7 @@ class TorchNetwork:
             self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
         if self._weight_decay:
             torch._foreach_mul_(self._penalized, 1 - lr * self._weight_decay)
-        self._optimizer.param_groups[0]["lr"] = lr
+        set_learning_rate(self._optimizer, lr)
         self._precision.step(self._optimizer)
 
     def _add_penalty_gradients(self) -> None:
