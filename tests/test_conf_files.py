@@ -31,7 +31,7 @@ COUNTS = {
     "dataset": 8,
     "experiment": 13,
     "initializer": 9,
-    "optimizer": 7,
+    "optimizer": 11,
     "regularizer": 12,
     "schedule": 7,
 }
@@ -134,6 +134,8 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem in ("augmentation", "cutout"):  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
+    if schema.VARIANTS.get(group, {}).get(stem) in typing.get_args(schema.TorchOptimizer):
+        others["backend"] = load_group_file("backend/torch.yaml")
     chosen = getattr(read_config({**base, **others, group: container}), group)
     assert {field.name for field in fields(chosen)} == set(container)
 

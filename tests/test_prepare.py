@@ -28,6 +28,14 @@ MakeConfig = Callable[..., Config]
         ({"batch_size": 5000, "last_batch": "drop"}, ["batch_size = 5000", "'drop'"]),
         ({"batch_size": 239, "regularizer.norm": "batch"}, ["batch of 1", "batch_norm1"]),
         ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "batch_size=2"]),
+        (
+            {"backend": "torch", "optimizer": "muon", "optimizer.input_layer": "adam"},
+            ["optimizer.name = 'muon'", "dense1 and dense2", "optimizer.input_layer=muon"],
+        ),
+        (
+            {"backend": "torch", "optimizer": "muon", "architecture.hidden": ()},
+            ["optimizer.name = 'muon'", "of dense1,", "add a hidden layer"],
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_name_both_numbers(

@@ -71,6 +71,15 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     (ADAM, "optimizer.epsilon", 0, "needs to be above 0"),
     ({"@optimizer": "rmsprop"}, "optimizer.rho", 1, "needs to be at least 0 and below 1"),
     ({"@optimizer": "adagrad"}, "optimizer.epsilon", -1, "needs to be above 0"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.newton_schulz_steps", 0, "at least 1 and at most"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.adam_ratio", -1, "needs to be at least 0"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.input_layer", "sgd", "allowed: muon, adam"),
+    (
+        {**TORCH, "@optimizer": "schedule_free_sgd"},
+        "optimizer.momentum",
+        0,
+        "needs to be above 0 and below 1",
+    ),
     ({}, "epochs", -3, "needs to be at least 1"),
     ({}, "epochs", 0, "needs to be at least 1"),
     ({}, "epochs", 10**23, "at most 10000000"),
@@ -247,7 +256,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
 def test_a_key_of_another_variant_is_unknown_and_told_whose_it_is(base: dict[str, Any]) -> None:
     (found,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
     expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
-    assert found == f"{expected} optimizer=nesterov"
+    assert found == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
@@ -290,6 +299,13 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"@optimizer": "nesterov", "optimizer.momentum": 0},
         ["optimizer.name = 'nesterov'", "optimizer.momentum"],
+    ),
+    *(
+        (
+            {"@optimizer": name},
+            [f"optimizer.name = {name!r}", "backend=torch", "backend.name = 'numpy'"],
+        )
+        for name in ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
     ),
     ({"schedule.warmup": 61}, ["schedule.warmup = 61", "epochs = 60"]),
     (

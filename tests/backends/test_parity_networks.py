@@ -15,7 +15,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from nnopt.backends import Network, StepRecord
-from nnopt.schema import VARIANTS
+from nnopt.backends.numpy_scratch.optimizers import OPTIMIZERS
 
 MakeNetwork = Callable[..., Network]
 Batches = list[tuple[np.ndarray, np.ndarray]]
@@ -131,7 +131,7 @@ def test_mixed_labels(make_network: MakeNetwork, batches: Batches, smoothing: fl
     assert_equal_after(make_network, mixed, layers, 20, 0.1, TIGHT, **options)
 
 
-@pytest.mark.parametrize("optimizer", VARIANTS["optimizer"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("decay", [None, 0.02])
 def test_optimizer(
     make_network: MakeNetwork, batches: Batches, optimizer: str, decay: float | None

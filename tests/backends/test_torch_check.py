@@ -87,6 +87,19 @@ def test_missing_or_broken_torch(
         build_network(place([Dense("classes")], (2,), 2), make_config(backend="torch"))
 
 
+@pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
+def test_missing_schedulefree(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = make_config(backend="torch", optimizer=name)
+    assert check_backend(config) == []
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
+    (problem,) = check_backend(config)
+    assert problem.startswith(f"optimizer.name = '{name}': the library schedulefree does not load")
+    assert problem.endswith("run: pip install schedulefree")
+    assert check_backend(make_config(backend="torch")) == []
+
+
 def test_neither_backend_is_paid_for_before_it_is_used() -> None:
     code = (
         "import sys; from nnopt.backends import load_backend; load_backend('torch');"

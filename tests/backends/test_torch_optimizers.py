@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from nnopt.backends.pytorch.optimizers import OPTIMIZERS, build_optimizer
+from nnopt.backends.pytorch.optimizers import OPTIMIZERS, build_optimizer, set_learning_rate
 from nnopt.schema import VARIANTS, Config
 
 Array = np.ndarray
@@ -69,6 +69,15 @@ def adam(config: Any) -> Iterator[Array]:
         g, lr = yield lr * corrected_m / (np.sqrt(corrected_s) + config.epsilon)
 
 
+def lion(config: Any) -> Iterator[Array]:
+    m = 0.0
+    g, lr = yield
+    while True:
+        direction = np.sign(config.beta1 * m + (1 - config.beta1) * g)
+        m = config.beta2 * m + (1 - config.beta2) * g
+        g, lr = yield lr * direction
+
+
 RULES: dict[str, Rule] = {
     "sgd": sgd,
     "momentum": momentum,
@@ -77,6 +86,7 @@ RULES: dict[str, Rule] = {
     "adagrad": adagrad,
     "adam": adam,
     "adamw": adam,
+    "lion": lion,
 }
 UNUSUAL = {
     "momentum": {"optimizer.momentum": 0.0},
@@ -84,11 +94,14 @@ UNUSUAL = {
     "rmsprop": {"optimizer.rho": 0.3, "optimizer.epsilon": 0.1},
     "adagrad": {"optimizer.epsilon": 0.1},
     "adam": {"optimizer.beta1": 0.0, "optimizer.beta2": 0.5, "optimizer.epsilon": 0.1},
+    "lion": {"optimizer.beta1": 0.2, "optimizer.beta2": 0.5},
 }
 
 
 def test_every_optimizer_of_the_schema_is_here() -> None:
-    assert set(OPTIMIZERS) == set(VARIANTS["optimizer"]) == set(RULES)
+    elsewhere = {"muon", "schedule_free_sgd", "schedule_free_adamw"}  # in files of their own
+    assert set(VARIANTS["optimizer"]) == set(RULES) | elsewhere
+    assert set(OPTIMIZERS) == set(RULES) | {"muon"}
 
 
 @pytest.mark.parametrize(
@@ -97,18 +110,19 @@ def test_every_optimizer_of_the_schema_is_here() -> None:
 def test_twenty_steps(
     make_config: Callable[..., Config], name: str, changes: dict[str, float]
 ) -> None:
-    config = make_config(optimizer=name, **changes).optimizer
+    whole = make_config(optimizer=name, **changes)
+    config = whole.optimizer
     rng = np.random.default_rng(3)
     shapes = [(4, 3), (5,)]
     expected = [rng.standard_normal(shape) for shape in shapes]
     parameters = [nn.Parameter(torch.tensor(w)) for w in expected]
-    optimizer = build_optimizer(parameters, config)
+    optimizer = build_optimizer(parameters, whole)
     rules = [RULES[name](config) for _ in shapes]
     for rule in rules:
         next(rule)
     for step in range(20):
         lr = 0.05 * (1 + math.cos(step))  # the schedule's, not the one the optimizer began with
-        optimizer.param_groups[0]["lr"] = lr
+        set_learning_rate(optimizer, lr)
         for k, rule in enumerate(rules):
             g = rng.standard_normal(shapes[k]) * (step != 7)  # once, a gradient of zero
             parameters[k].grad = torch.tensor(g)

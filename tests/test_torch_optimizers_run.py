@@ -1,0 +1,33 @@
+"""The optimizers of PyTorch alone, from a command line to the test accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WORDS = {
+    "lion": ["optimizer.lr=0.01"],
+    "muon": ["optimizer.adam_ratio=0.5"],
+    "schedule_free_sgd": ["schedule.warmup=1"],
+    "schedule_free_adamw": ["optimizer.lr=0.02", "schedule.warmup=1"],
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_spiral_is_learned(nnopt: Callable[..., int], workplace: Path, name: str) -> None:
+    words = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *WORDS[name]]
+    assert nnopt("run", *words, "hydra.run.dir=run") == 0
+    summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
+    assert summary["test_accuracy"] > 0.9
+
+
+def test_numpy_refuses_them_before_anything_starts(
+    nnopt: Callable[..., int], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nnopt("run", "optimizer=muon") == 2
+    expected = "optimizer.name = 'muon' needs backend=torch, but backend.name = 'numpy'"
+    assert capsys.readouterr().err == f"nnopt: error: {expected}\n"
+    assert not (workplace / "outputs").exists()
