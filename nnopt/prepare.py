@@ -119,11 +119,11 @@ def _length_problems(config: Config, samples: int, architecture: Architecture) -
 def _augmentation_problems(config: Config, facts: Facts) -> list[str]:
     augmentation, shape = config.regularizer.augmentation, facts.input_shape
     if len(shape) < 3:
-        if not (augmentation.crop or augmentation.flip or augmentation.cutout):
-            return []
         return [
-            f"regularizer.augmentation needs images, but the samples of {facts.dataset} have the "
-            f"shape {shape}"
+            f"regularizer.augmentation.{key} needs images, but the samples of {facts.dataset} have "
+            f"the shape {shape}"
+            for key in ("crop", "flip", "cutout", "cutmix")
+            if getattr(augmentation, key)
         ]
     if augmentation.cutout > (side := min(shape[1:])):
         return [

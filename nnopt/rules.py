@@ -133,23 +133,24 @@ def _loss(config: Config) -> Iterator[str]:
             f"regularizer.label_smoothing = {smoothing} needs loss=cross_entropy, but loss = "
             "'hinge'"
         )
-    mixup = config.regularizer.augmentation.mixup
-    if config.loss == "hinge" and mixup:
-        yield (
-            f"regularizer.augmentation.mixup = {mixup} needs loss=cross_entropy, but loss = "
-            "'hinge', which has no mixed labels"
-        )
-    if mixup and config.batch_size == 1:
-        yield (
-            f"regularizer.augmentation.mixup = {mixup} needs a batch_size above 1, got 1: a sample "
-            "is mixed with another of its batch"
-        )
+    for key in ("mixup", "cutmix"):
+        alpha = getattr(config.regularizer.augmentation, key)
+        if config.loss == "hinge" and alpha:
+            yield (
+                f"regularizer.augmentation.{key} = {alpha} needs loss=cross_entropy, but loss = "
+                "'hinge', which has no mixed labels"
+            )
+        if alpha and config.batch_size == 1:
+            yield (
+                f"regularizer.augmentation.{key} = {alpha} needs a batch_size above 1, got 1: a "
+                "sample is mixed with another of its batch"
+            )
 
 
 def _augmentation(config: Config) -> Iterator[str]:
     if isinstance(config.dataset, ImageConfig | CsvConfig):
         return
-    for key in ("crop", "flip", "cutout"):
+    for key in ("crop", "flip", "cutout", "cutmix"):
         if getattr(config.regularizer.augmentation, key):
             yield (
                 f"regularizer.augmentation.{key} needs images, but dataset.name = "

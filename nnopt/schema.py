@@ -189,12 +189,13 @@ class LayersConfig:
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Random changes of training samples, zero being off. Pixels: crop is the padding, cutout the
-    side of the hidden square. mixup: α of the Beta distribution of the mixing weight."""
+    side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight."""
 
     crop: Annotated[int, Range(minimum=0, maximum=64)]
     flip: bool
     cutout: Annotated[int, Range(minimum=0, maximum=1024)]
     mixup: Annotated[float, Range(minimum=0, maximum=1000)]
+    cutmix: Annotated[float, Range(minimum=0, maximum=1000)]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ def plain_config() -> Config:
             label_smoothing=0.0,
             grad_clip=0.0,
             decay_all=False,
-            augmentation=schema.AugmentationConfig(0, flip=False, cutout=0, mixup=0.0),
+            augmentation=schema.AugmentationConfig(
+                crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0
+            ),
         ),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup=0),
@@ -100,9 +102,17 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
                 else schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
             )
         elif inner:
-            value = replace(getattr(config, group), **{inner: value})
+            value = _replaced(getattr(config, group), inner, value)
         config = replace(config, **{group: value})
     return config
+
+
+def _replaced(record: Any, key: str, value: Any) -> Any:
+    """The record with the value at a dotted key changed."""
+    name, _, inner = key.partition(".")
+    return replace(
+        record, **{name: _replaced(getattr(record, name), inner, value) if inner else value}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -275,7 +275,7 @@ def test_id_is_that_of_what_is_computed(
         {"architecture.hidden": (65,)},
         {"architecture": schema.LayersConfig("layers", ({"dense": "classes"},))},
         {"regularizer.l2": 1e-9},
-        {"regularizer.augmentation": schema.AugmentationConfig(0, True, 0, 0.0)},
+        {"regularizer.augmentation.flip": True},
         {"optimizer": "nesterov"},
         {"optimizer.lr": 0.11},
         {"schedule.warmup": 1.0},

@@ -32,7 +32,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 12,
+    "regularizer": 13,
     "schedule": 7,
 }
 
@@ -131,7 +131,7 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem == "csv":
         container["train"] = "some.csv"  # which has no default
     others = {}
-    if stem in ("augmentation", "cutout"):  # needs images
+    if stem in ("augmentation", "cutout", "cutmix"):  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
     if schema.VARIANTS.get(group, {}).get(stem) in typing.get_args(schema.TorchOptimizer):

@@ -16,6 +16,8 @@ from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
 
+OFF = schema.AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
+
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -60,7 +62,7 @@ def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Con
 
 def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> None:
     def chosen(cutout: int) -> Config:
-        augmentation = schema.AugmentationConfig(0, False, cutout, 0.0)
+        augmentation = replace(OFF, cutout=cutout)
         changed = make_config(**{"regularizer.augmentation": augmentation})
         return pictures(changed, tmp_path, (1, 2, 3))
 
@@ -72,9 +74,10 @@ def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "augmentation",
     [
-        schema.AugmentationConfig(1, False, 0, 0.0),
-        schema.AugmentationConfig(0, True, 0, 0.0),
-        schema.AugmentationConfig(0, False, 1, 0.0),
+        replace(OFF, crop=1),
+        replace(OFF, flip=True),
+        replace(OFF, cutout=1),
+        replace(OFF, cutmix=1.0),
     ],
     ids=str,
 )
@@ -84,8 +87,7 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
     config = make_config(**{"regularizer.augmentation": augmentation})
     with pytest.raises(ConfigError, match=r"needs images, .* shape \(6,\)"):
         prepare(pictures(config, tmp_path, None))
-    mixup = schema.AugmentationConfig(0, False, 0, 0.4)
-    config = make_config(**{"regularizer.augmentation": mixup})
+    config = make_config(**{"regularizer.augmentation": replace(OFF, mixup=0.4)})
     prepare(pictures(config, tmp_path, None))
 
 
@@ -111,7 +113,7 @@ def mnist(**changes: Any) -> schema.ImageConfig:
 
 
 def with_cutout(cutout: int) -> dict[str, Any]:
-    return {"regularizer.augmentation": schema.AugmentationConfig(0, False, cutout, 0.0)}
+    return {"regularizer.augmentation": replace(OFF, cutout=cutout)}
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     (MNIST, "regularizer.augmentation.cutout", -1, "needs to be at least 0 and at most 1024"),
     (MNIST, "regularizer.augmentation.mixup", -0.1, "needs to be at least 0 and at most 1000"),
     (MNIST, "regularizer.augmentation.mixup", math.inf, "needs a finite number"),
+    (MNIST, "regularizer.augmentation.cutmix", -1, "needs to be at least 0 and at most 1000"),
     ({}, "schedule.warmup", -1, "needs to be at least 0"),
     ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
     ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
@@ -339,6 +340,18 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"batch_size": 1, "regularizer.augmentation.mixup": 0.2},
         ["regularizer.augmentation.mixup = 0.2", "batch_size above 1"],
+    ),
+    (
+        {**MNIST, "loss": "hinge", "regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix = 1.0", "loss = 'hinge'"],
+    ),
+    (
+        {**MNIST, "batch_size": 1, "regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix = 1.0", "batch_size above 1"],
+    ),
+    (
+        {"regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix", "dataset.name = 'spiral'"],
     ),
     (
         {"regularizer.augmentation.cutout": 2},

@@ -43,17 +43,26 @@ class Squares:
     side: int
 
 
+Box = tuple[slice, slice]
+"""Rows and columns of an image."""
+
+
 @dataclass(frozen=True)
 class Mixing:
-    """How the samples of each batch are mixed with each other (mixup; Zhang et al. 2018):
+    """How the samples of each batch are mixed with each other, t being labels as one-hot rows:
 
-        x ← λ x + (1 - λ) x[partner],    t ← λ t + (1 - λ) t[partner],    t: labels as one-hot rows
+        x ← λ x + (1 - λ) x[partner]           mixup (Zhang et al. 2018), or
+        x[box] ← x[partner][box]               cutmix (Yun et al. 2019, equation 1), then
+        t ← λ t + (1 - λ) t[partner]
 
     weight λ: (batches,) float64 in 0..1, a multiple of 2⁻²⁴, so that λ and 1 - λ are exact in
-    float32 too; partner: (N,) int64, positions within the batch; classes: K, the length of t.
+    float32 too; of cutmix, the area outside of the box over that of the image. boxes: of each
+    batch, one for all its samples; None is mixup. partner: (N,) int64, positions within the batch;
+    classes: K, the length of t.
     """
 
     weight: NDArray[np.float64]
+    boxes: tuple[Box | None, ...]
     partner: Indices
     classes: int
 
@@ -79,14 +88,19 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
     if chosen.cutout:
         height, width = dataset.input_shape[1:]
         squares = draw_squares(seed, epoch, count, chosen.cutout, height, width)
-    mixing = None
+    kinds = []
+    sizes = count, config.batch_size
     if chosen.mixup:
-        classes = len(dataset.classes)
-        mixing = draw_mixing(seed, epoch, count, config.batch_size, chosen.mixup, classes)
+        kinds.append(draw_mixup(seed, epoch, *sizes, chosen.mixup, len(dataset.classes)))
+    if chosen.cutmix:
+        shape = len(dataset.classes), *dataset.input_shape[1:]
+        kinds.append(draw_cutmix(seed, epoch, *sizes, chosen.cutmix, *shape))
+    if len(kinds) == 2:
+        kinds = [draw_either(seed, epoch, *sizes, *kinds)]
     return Augmentation(
         draw_crops(seed, epoch, count, chosen.crop, chosen.flip),
         squares,
-        mixing,
+        kinds[0] if kinds else None,
     )
 
 
@@ -147,7 +161,7 @@ def hidden_pixels(
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def draw_mixing(
+def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
     """Draw an epoch's partners, a permutation of each batch, and one λ from Beta(α, α) a batch.
@@ -155,7 +169,65 @@ def draw_mixing(
     Another α does not change the partners.
     """
     random = generator(seed, "mixup", epoch)
+    partner, share = _draw_partners(random, count, batch_size, alpha)
+    return Mixing(_in_24_bits(share), (None,) * len(share), partner, classes)
+
+
+def draw_cutmix(
+    seed: int,
+    epoch: int,
+    count: int,
+    batch_size: int,
+    alpha: float,
+    classes: int,
+    height: int,
+    width: int,
+) -> Mixing:
+    """Draw an epoch's partners and boxes, a box a batch (Yun et al. 2019, equation 2): λ from
+    Beta(α, α), a box of height H √(1 - λ) and width W √(1 - λ), to the nearest pixel, its centre
+    any pixel, each as likely.
+
+    What sticks out of the image is cut off, so λ becomes what the box leaves of the area. Another α
+    changes neither partners nor centres.
+    """
+    random = generator(seed, "cutmix", epoch)
+    batches = -(-count // batch_size)
+    centres = random.integers(0, (height, width), (batches, 2))
+    partner, share = _draw_partners(random, count, batch_size, alpha)
+    sides = np.rint(np.sqrt(1 - share)[:, None] * (height, width)).astype(np.int64)
+    starts = centres - sides // 2
+    (top, left), (bottom, right) = (
+        np.clip(edges, 0, (height, width)).T for edges in (starts, starts + sides)
+    )
+    weight = _in_24_bits(1 - (bottom - top) * (right - left) / (height * width))
+    edges = np.stack([top, bottom, left, right], axis=1).tolist()
+    return Mixing(weight, tuple((slice(*e[:2]), slice(*e[2:])) for e in edges), partner, classes)
+
+
+def draw_either(
+    seed: int, epoch: int, count: int, batch_size: int, first: Mixing, second: Mixing
+) -> Mixing:
+    """One of two kinds for each batch, with probability ½: what that kind alone would do to it."""
+    chosen = generator(seed, "mixup or cutmix", epoch).random(len(first.weight)) < 0.5
+    boxes = zip(chosen, first.boxes, second.boxes, strict=True)
+    return Mixing(
+        np.where(chosen, first.weight, second.weight),
+        tuple(a if is_first else b for is_first, a, b in boxes),
+        np.where(np.repeat(chosen, batch_size)[:count], first.partner, second.partner),
+        first.classes,
+    )
+
+
+def _draw_partners(
+    random: np.random.Generator, count: int, batch_size: int, alpha: float
+) -> tuple[Indices, NDArray[np.float64]]:
+    """Partners (count,), a permutation of each batch, then shares (batches,) from Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
-    weight = np.round(random.beta(alpha, alpha, len(starts)) * 2**24) / 2**24
-    return Mixing(weight, partner, classes)
+    return partner, random.beta(alpha, alpha, len(starts))
+
+
+def _in_24_bits(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """To the nearest multiple of 2⁻²⁴."""
+    rounded: NDArray[np.float64] = np.round(share * 2**24) / 2**24
+    return rounded

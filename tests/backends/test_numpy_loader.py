@@ -13,7 +13,7 @@ from nnopt.backends.numpy_scratch import loader as loader_file
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
 from nnopt.data.batches import PLAIN, Augmentation, Crops
 from nnopt.data.dataset import Normalization, Part
-from nnopt.schema import AugmentationConfig, Config
+from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
 
@@ -74,7 +74,8 @@ def test_crops_and_flips_are_those_asked_for(make_config: MakeConfig) -> None:
     config = make_config(
         **{
             "backend.dtype": "float64",
-            "regularizer.augmentation": AugmentationConfig(crop, True, 0, 0.0),
+            "regularizer.augmentation.crop": crop,
+            "regularizer.augmentation.flip": True,
         }
     )
     rng = np.random.default_rng(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nnopt.schema import AugmentationConfig, Config
 MakeConfig = Callable[..., Config]
 
 COUNT, BATCH = 31, 8
-OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0)
+OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
 
 
 def make_dataset(shape: tuple[int, ...]) -> Dataset:
@@ -36,10 +37,7 @@ def make_dataset(shape: tuple[int, ...]) -> Dataset:
 def make_loader(
     make_config: MakeConfig, backend: str, dataset: Dataset, dtype: str = "float64", crop: int = 0
 ) -> Loader:
-    changes = {
-        "backend.dtype": dtype,
-        "regularizer.augmentation": AugmentationConfig(crop, False, 0, 0.0),
-    }
+    changes = {"backend.dtype": dtype, "regularizer.augmentation.crop": crop}
     config = make_config(backend=backend, **changes)
     return load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
 
@@ -60,13 +58,14 @@ def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray,
     ("chosen", "shape"),
     [
         (OFF, (3, 6, 5)),
-        (AugmentationConfig(2, True, 0, 0.0), (3, 6, 5)),
-        (AugmentationConfig(1, False, 0, 0.0), (1, 4, 4)),
-        (AugmentationConfig(0, False, 3, 0.0), (3, 6, 5)),
-        (AugmentationConfig(0, False, 0, 0.4), (3, 6, 5)),
-        (AugmentationConfig(2, True, 4, 1.0), (3, 6, 5)),
+        (replace(OFF, crop=2, flip=True), (3, 6, 5)),
+        (replace(OFF, crop=1), (1, 4, 4)),
+        (replace(OFF, cutout=3), (3, 6, 5)),
+        (replace(OFF, mixup=0.4), (3, 6, 5)),
+        (replace(OFF, cutmix=1.0), (3, 6, 5)),
+        (AugmentationConfig(crop=2, flip=True, cutout=4, mixup=1.0, cutmix=1.0), (3, 6, 5)),
         (OFF, (3,)),
-        (AugmentationConfig(0, False, 0, 0.4), (3,)),
+        (replace(OFF, mixup=0.4), (3,)),
     ],
     ids=str,
 )
@@ -88,7 +87,7 @@ def test_same_batches(
     x, y = whole_epoch(loader, augmentation)
     torch_x, torch_y = whole_epoch(torch_loader, augmentation)
     assert x.dtype == torch_x.dtype == dtype
-    assert y.dtype == torch_y.dtype == (dtype if chosen.mixup else np.int64)
+    assert y.dtype == torch_y.dtype == (dtype if augmentation.mixing else np.int64)
     assert_array_equal(torch_x, x)
     assert_array_equal(torch_y, y)
     # Each backend chooses the size of these batches.
@@ -97,9 +96,8 @@ def test_same_batches(
 
 
 def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentation:
-    values = {"crop": 0, "flip": False, "cutout": 0, "mixup": 0.0} | chosen
-    augmentation = AugmentationConfig(**values)
-    config = make_config(batch_size=BATCH, **{"regularizer.augmentation": augmentation})
+    changes = {"regularizer.augmentation": replace(OFF, **chosen)}
+    config = make_config(batch_size=BATCH, **changes)
     return draw_augmentation(config, dataset, 1, COUNT)
 
 
@@ -147,13 +145,43 @@ def test_mixup_is_its_formula(
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("mixup", [0.0, 1.0], ids=["alone", "with mixup"])
+def test_cutmix_is_its_formula(make_config: MakeConfig, backend: str, mixup: float) -> None:
+    """Pixel by pixel; batches of mixup among them, blended as without cutmix."""
+    dataset = make_dataset((3, 6, 5))
+    loader = make_loader(make_config, backend, dataset)
+    plain, labels = whole_epoch(loader, Augmentation())
+    augmentation = drawn(make_config, dataset, cutmix=1.0, mixup=mixup)
+    mixing = augmentation.mixing
+    assert mixing is not None
+    assert any(box is None for box in mixing.boxes) == bool(mixup)
+    found, targets = whole_epoch(loader, augmentation)
+    for i in range(COUNT):
+        weight, box = mixing.weight[i // BATCH], mixing.boxes[i // BATCH]
+        j = i // BATCH * BATCH + mixing.partner[i]
+        if box is None:
+            assert_allclose(found[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
+            continue
+        for row in range(6):
+            for column in range(5):
+                inside = box[0].start <= row < box[0].stop and box[1].start <= column < box[1].stop
+                source = plain[j if inside else i]
+                assert_array_equal(found[i, :, row, column], source[:, row, column])
+        expected = weight * np.eye(4)[labels[i]] + (1 - weight) * np.eye(4)[labels[j]]
+        assert_array_equal(targets[i], expected)
+    areas = {(b[0].stop - b[0].start) * (b[1].stop - b[1].start) for b in mixing.boxes if b}
+    assert areas - {0, 30}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_augmentation_leaves_the_data_as_they_were(make_config: MakeConfig, backend: str) -> None:
     for shape in ((3, 6, 5), (3,)):
         dataset = make_dataset(shape)
         before = dataset.train.inputs.copy()
         loader = make_loader(make_config, backend, dataset)
         plain = whole_epoch(loader, Augmentation())
-        chosen = {"mixup": 0.4} if len(shape) == 1 else {"cutout": 3, "mixup": 0.4, "flip": True}
+        everything = {"cutout": 3, "mixup": 0.4, "cutmix": 1.0, "flip": True}
+        chosen = {"mixup": 0.4} if len(shape) == 1 else everything
         whole_epoch(loader, drawn(make_config, dataset, **chosen))
         assert_array_equal(dataset.train.inputs, before)
         assert_array_equal(whole_epoch(loader, Augmentation())[0], plain[0])

@@ -19,7 +19,7 @@ from nnopt.backends.pytorch import loader as loader_file
 from nnopt.backends.pytorch.loader import TorchLoader
 from nnopt.data.batches import PLAIN, Augmentation, Crops, draw_crops
 from nnopt.data.dataset import Normalization, Part
-from nnopt.schema import AugmentationConfig, Config
+from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
 
@@ -122,9 +122,8 @@ def test_crops(
     order = np.random.default_rng(1).permutation(len(part))
     crops = draw_crops(0, 1, len(part), pad, flip)
     assert isinstance(crops, Crops)
-    loader = float64_loader(
-        make_config, part, **{"regularizer.augmentation": AugmentationConfig(pad, flip, 0, 0.0)}
-    )
+    changes = {"regularizer.augmentation.crop": pad, "regularizer.augmentation.flip": flip}
+    loader = float64_loader(make_config, part, **changes)
     found = torch.cat([x for x, _ in loader.train_batches(order, 4, Augmentation(crops))])
     moves = zip(crops.top, crops.left, crops.flip, strict=True)
     raw = [

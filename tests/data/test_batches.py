@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from nnopt.data.batches import (
     crop_indices,
     draw_augmentation,
     draw_crops,
-    draw_mixing,
+    draw_cutmix,
+    draw_either,
+    draw_mixup,
     draw_squares,
     epoch_order,
     hidden_pixels,
@@ -153,7 +156,7 @@ def test_squares_are_centred_anywhere() -> None:
 def test_mixing_permutes_each_batch_and_its_weights_sum_to_one(
     count: int, batch_size: int, alpha: float, seed: int
 ) -> None:
-    mixing = draw_mixing(seed, 3, count, batch_size, alpha, classes=4)
+    mixing = draw_mixup(seed, 3, count, batch_size, alpha, classes=4)
     assert len(mixing.weight) == -(-count // batch_size)
     for start in range(0, count, batch_size):
         partner = mixing.partner[start : start + batch_size]
@@ -164,23 +167,94 @@ def test_mixing_permutes_each_batch_and_its_weights_sum_to_one(
         weight, other = mixing.weight.astype(dtype), (1 - mixing.weight).astype(dtype)
         assert (weight == mixing.weight).all()
         assert (weight + other == 1).all()
-    again = draw_mixing(seed, 3, count, batch_size, alpha, classes=4)
+    again = draw_mixup(seed, 3, count, batch_size, alpha, classes=4)
     assert np.array_equal(mixing.weight, again.weight)
     assert np.array_equal(mixing.partner, again.partner)
 
 
 def test_mixing_weights_have_the_beta_distribution() -> None:
     for alpha in (0.2, 1.0, 5.0):
-        weight = draw_mixing(0, 0, 20_000, 1, alpha, classes=2).weight
+        weight = draw_mixup(0, 0, 20_000, 1, alpha, classes=2).weight
         assert abs(weight.mean() - 0.5) < 0.01
         assert weight.var() == pytest.approx(1 / (8 * alpha + 4), rel=0.03)
 
 
 def test_another_alpha_leaves_the_partners() -> None:
-    first, second = (draw_mixing(0, 0, 50, 8, alpha, classes=2) for alpha in (0.2, 2.0))
+    first, second = (draw_mixup(0, 0, 50, 8, alpha, classes=2) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
-    assert not np.array_equal(first.partner, draw_mixing(0, 1, 50, 8, 0.2, classes=2).partner)
+    assert not np.array_equal(first.partner, draw_mixup(0, 1, 50, 8, 0.2, classes=2).partner)
+
+
+@given(
+    count=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    alpha=st.sampled_from([1e-300, 1e-3, 1.0, 1000.0]),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_labels_of_cutmix_have_the_area_that_the_box_leaves(
+    count: int, batch_size: int, alpha: float, height: int, width: int, seed: int
+) -> None:
+    mixing = draw_cutmix(seed, 3, count, batch_size, alpha, 4, height, width)
+    assert len(mixing.weight) == len(mixing.boxes) == -(-count // batch_size)
+    for start in range(0, count, batch_size):
+        partner = mixing.partner[start : start + batch_size]
+        assert sorted(partner) == list(range(len(partner)))
+    for weight, box in zip(mixing.weight, mixing.boxes, strict=True):
+        shown = np.ones((height, width))
+        assert box is not None
+        shown[box] = 0
+        assert abs(weight - shown.mean()) <= 2**-25
+        for dtype in (np.float32, np.float64):
+            assert dtype(weight) + dtype(1 - weight) == 1
+            assert dtype(weight) == weight
+
+
+@pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
+def test_boxes_of_cutmix_have_the_sizes_and_places_of_the_paper(alpha: float, side: float) -> None:
+    """side: the mean of √(1 - λ). A box of side s, its centre c uniform in 0..1, touches an edge
+    with probability P(c < s / 2), whose mean is half of the mean side, and begins on average at
+    E[max(c - s / 2, 0)] = E[(1 - s / 2)²] / 2."""
+    mixing = draw_cutmix(0, 0, 20_000, 1, alpha, 2, 1000, 500)
+    edges = np.array([(b[0].start, b[0].stop, b[1].start, b[1].stop) for b in mixing.boxes if b])
+    top, bottom, left, right = edges.T / np.array([[1000, 1000, 500, 500]]).T
+    for start, stop in ((top, bottom), (left, right)):
+        assert np.mean(start == 0) == pytest.approx(side / 2, abs=0.015)
+        assert np.mean(stop == 1) == pytest.approx(side / 2, abs=0.015)
+        begins = (1 - side + 0.5 / 4) / 2  # the mean of s² is that of 1 - λ
+        assert start.mean() == pytest.approx(begins, abs=0.01)
+    whole = (edges > 0).all(axis=1) & (edges < (1000, 1000, 500, 500)).all(axis=1)
+    assert abs((bottom - top) - (right - left))[whole].max() <= 0.0016  # to the nearest pixel
+    assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 0.03
+
+
+def test_another_alpha_leaves_partners_and_centres_of_cutmix() -> None:
+    first, second = (draw_cutmix(0, 0, 50, 8, alpha, 2, 99, 99) for alpha in (0.2, 2.0))
+    assert np.array_equal(first.partner, second.partner)
+    assert not np.array_equal(first.weight, second.weight)
+    partners = draw_mixup(0, 0, 50, 8, 0.2, classes=2).partner
+    assert not np.array_equal(first.partner, partners)
+
+
+def test_of_two_kinds_each_batch_has_one_whole() -> None:
+    """Either with probability ½: 10,000 draws lie within four standard deviations of it."""
+    mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
+    cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
+    both = draw_either(0, 0, 29_999, 3, mixup, cutmix)
+    blended = np.array([box is None for box in both.boxes])
+    assert abs(blended.mean() - 0.5) < 0.02
+    for batch, is_mixup in enumerate(blended):
+        source, window = mixup if is_mixup else cutmix, slice(3 * batch, 3 * batch + 3)
+        assert both.weight[batch] == source.weight[batch]
+        assert both.boxes[batch] == source.boxes[batch]
+        assert both.partner[window].tolist() == source.partner[window].tolist()
+    other = draw_either(0, 1, 29_999, 3, mixup, cutmix)
+    assert 0.48 < np.mean([box is None for box in other.boxes] == blended) < 0.52
+
+
+OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
 
 
 def images() -> Dataset:
@@ -197,13 +271,18 @@ def test_nothing_is_drawn_unless_asked_for(make_config: Callable[..., Config]) -
 def test_same_seed_and_epoch_give_the_same_augmentation_and_each_kind_leaves_the_others(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
-    def draw(*chosen: float) -> Augmentation:
-        changes = {"regularizer.augmentation": AugmentationConfig(*chosen)}  # type: ignore[arg-type]
-        return draw_augmentation(make_config(seed=seed, **changes), images(), epoch, 30)
+    def draw(**chosen: float) -> Augmentation:
+        changes = {"regularizer.augmentation": replace(OFF, **chosen)}
+        config = make_config(seed=seed, batch_size=4, **changes)
+        return draw_augmentation(config, images(), epoch, 30)
 
-    everything, again = draw(2, True, 3, 0.4), draw(2, True, 3, 0.4)
-    crops, squares, mixing = draw(2, True, 0, 0.0), draw(0, False, 3, 0.0), draw(0, False, 0, 0.4)
+    everything, again = (draw(crop=2, flip=True, cutout=3, mixup=0.4, cutmix=1.0) for _ in range(2))
+    crops, squares, mixup, cutmix = (
+        draw(**x) for x in ({"crop": 2, "flip": True}, {"cutout": 3}, {"mixup": 0.4}, {"cutmix": 1})
+    )
     assert repr(everything) == repr(again)
-    assert repr(everything) == repr(Augmentation(crops.crops, squares.squares, mixing.mixing))
-    assert everything.mixing is not None
-    assert everything.mixing.classes == 3
+    assert mixup.mixing is not None
+    assert cutmix.mixing is not None
+    mixing = draw_either(seed, epoch, 30, 4, mixup.mixing, cutmix.mixing)
+    assert repr(everything) == repr(Augmentation(crops.crops, squares.squares, mixing))
+    assert mixing.classes == 3

@@ -77,11 +77,15 @@ class NumpyLoader:
     def _mix(self, x: Array, labels: Array, mixing: Mixing, batch: int, window: slice) -> Array:
         """Mix x (N, ...) in place; returns the labels (N,) mixed likewise, targets (N, K)."""
         count, weight, partner = len(x), float(mixing.weight[batch]), mixing.partner[window]
-        if count not in self._partners:
-            self._partners[count] = empty(x.shape, self._dtype)
-        others = np.take(x, partner, axis=0, out=self._partners[count], mode="clip")
-        np.multiply(x, weight, out=x)
-        np.add(x, np.multiply(others, 1 - weight, out=others), out=x)
+        if (box := mixing.boxes[batch]) is not None:
+            patch = x[..., *box]
+            patch[:] = patch[partner]
+        else:
+            if count not in self._partners:
+                self._partners[count] = empty(x.shape, self._dtype)
+            others = np.take(x, partner, axis=0, out=self._partners[count], mode="clip")
+            np.multiply(x, weight, out=x)
+            np.add(x, np.multiply(others, 1 - weight, out=others), out=x)
         targets = np.zeros((count, mixing.classes), self._dtype)
         targets[np.arange(count), labels] = weight
         targets[np.arange(count), labels[partner]] += 1 - weight

@@ -115,11 +115,17 @@ class TorchLoader:
         """Batches, the first of which starts at this sample of the epoch: inputs (N, ...) mixed in
         place, and labels (N,) mixed likewise, targets (N, K)."""
         for x, labels in batches:
-            weight = float(mixing.weight[start // batch_size])
+            batch = start // batch_size
+            weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
             partner = torch.from_numpy(mixing.partner[start : start + len(x)]).to(self._device)
-            others = x[partner].mul_(1 - weight)
+            if box is None:
+                others = x[partner].mul_(1 - weight)
+                x.mul_(weight).add_(others)
+            else:
+                patch = x[..., *box]
+                patch.copy_(patch[partner])
             one_hot = F.one_hot(labels, mixing.classes).to(self._dtype)
-            yield x.mul_(weight).add_(others), one_hot * weight + one_hot[partner] * (1 - weight)
+            yield x, one_hot * weight + one_hot[partner] * (1 - weight)
             start += len(x)
 
 
