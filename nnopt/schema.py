@@ -209,6 +209,7 @@ class RegularizerConfig:
     norm: Literal["none", "batch", "layer", "group"]
     label_smoothing: Annotated[float, Range(minimum=0, below=1)]
     grad_clip: Annotated[float, Range(minimum=0)]
+    max_norm: Annotated[float, Range(minimum=0)]
     decay_all: bool
     augmentation: AugmentationConfig
 

@@ -74,6 +74,7 @@ def plain_config() -> Config:
             norm="none",
             label_smoothing=0.0,
             grad_clip=0.0,
+            max_norm=0.0,
             decay_all=False,
             augmentation=schema.AugmentationConfig(
                 crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0

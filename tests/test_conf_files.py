@@ -32,7 +32,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 13,
+    "regularizer": 14,
     "schedule": 7,
 }
 

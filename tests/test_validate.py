@@ -111,6 +111,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "regularizer.label_smoothing", -1, "needs to be at least 0 and below 1"),
     ({}, "regularizer.label_smoothing", 1, "needs to be at least 0 and below 1"),
     ({}, "regularizer.grad_clip", -1, "needs to be at least 0"),
+    ({}, "regularizer.max_norm", -1, "needs to be at least 0"),
     ({}, "regularizer.decay_all", "yes", "needs true or false"),
     (MNIST, "regularizer.augmentation.crop", -1, "needs to be at least 0 and at most 64"),
     (MNIST, "regularizer.augmentation.crop", 1.5, "needs a whole number"),

@@ -45,6 +45,11 @@ class NumpyNetwork:
         self.flat_gradient = zeros((size,), self.dtype)
         self._penalized = slice(sum(math.prod(shapes[name]) for name in decayed))
         self.parameters = self._windows(shapes, [*decayed, *exempt])
+        self._weights = [  # (units, inputs)
+            x.value.reshape(len(x.value), -1)
+            for x in self.parameters.values()
+            if is_penalized(x.value.shape, False)
+        ]
         self.statistics = {
             name: np.zeros(shape, self.dtype)
             for name, shape in architecture.statistic_shapes().items()
@@ -107,6 +112,8 @@ class NumpyNetwork:
         if self._config.regularizer.grad_clip:
             self._clip(self._config.regularizer.grad_clip)
         self._optimizer.step(lr)
+        if self._config.regularizer.max_norm:
+            self._limit_norms(self._config.regularizer.max_norm)
 
     def forward(
         self, x: Variable, y: Array, step: int, first: int = 0
@@ -194,6 +201,13 @@ class NumpyNetwork:
         scale = largest / (self._norm_before_clipping + 1e-6)  # the 1e-6 is PyTorch's
         if scale < 1:
             self.flat_gradient *= scale
+
+    def _limit_norms(self, largest: float) -> None:
+        """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense
+        weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1)."""
+        for weight in self._weights:
+            norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))
+            np.divide(weight, np.maximum(norms / largest, 1)[:, None], out=weight)
 
 
 def _norm(vector: Array) -> float:

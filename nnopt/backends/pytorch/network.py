@@ -57,6 +57,7 @@ class TorchNetwork:
             for parameter in named.values()
             if is_penalized(tuple(parameter.shape), regularizer.decay_all)
         ]
+        self._weights = [x for x in self._parameters if is_penalized(tuple(x.shape), False)]
         self._regularizer = regularizer
         self._optimizer = build_optimizer(self._parameters, config)
         self._averaging = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
@@ -155,7 +156,7 @@ class TorchNetwork:
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
-        """Penalties, clipping, decoupled weight decay, then the optimizer, in this order."""
+        """Penalties, clipping, decoupled weight decay, the optimizer, max-norm, in this order."""
         self._precision.unscale(self._optimizer)
         self._add_penalty_gradients()
         if largest := self._regularizer.grad_clip:
@@ -164,6 +165,8 @@ class TorchNetwork:
             torch._foreach_mul_(self._penalized, 1 - lr * self._weight_decay)
         set_learning_rate(self._optimizer, lr)
         self._precision.step(self._optimizer)
+        if largest := self._regularizer.max_norm:
+            self._limit_norms(largest)
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
@@ -175,6 +178,14 @@ class TorchNetwork:
             torch._foreach_add_(gradients, self._penalized, alpha=l2)
         if l1:
             torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
+
+    def _limit_norms(self, largest: float) -> None:
+        """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense
+        weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1)."""
+        for weight in self._weights:
+            inputs = tuple(range(1, weight.ndim))
+            norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
+            weight.div_(norms.div_(largest).clamp_(min=1))
 
 
 FOLD = 256
