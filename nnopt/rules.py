@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 from nnopt.schema import (
@@ -14,6 +15,7 @@ from nnopt.schema import (
     ImageConfig,
     LayersConfig,
     MlpConfig,
+    ResnetConfig,
     ThreeLayerConvConfig,
     TorchConfig,
     TorchOptimizer,
@@ -59,6 +61,26 @@ def _layers(config: Config) -> Iterator[str]:
                 f"regularizer.{key} = {value!r} has no effect on architecture=layers; write the "
                 "layer into architecture.layers"
             )
+
+
+def _stochastic_depth(config: Config) -> Iterator[str]:
+    architecture, rate = config.architecture, config.regularizer.stochastic_depth
+    if not rate or isinstance(architecture, ResnetConfig):
+        return
+    if isinstance(architecture, LayersConfig):
+        try:
+            layers = parse_layers(architecture.layers)
+        except ConfigError:  # which _layers reports
+            return
+        if any(isinstance(layer, Residual) for layer in layers):
+            return
+        lacking = "architecture.layers has none"
+    else:
+        lacking = f"architecture.name = {architecture.name!r} has none"
+    yield (
+        f"regularizer.stochastic_depth = {rate} skips residual layers, of which {lacking}; set "
+        "architecture=resnet, or write residual layers into architecture.layers"
+    )
 
 
 def _convolutions(config: Config) -> Iterator[str]:
@@ -185,6 +207,7 @@ def _precision(config: Config) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     _name,
     _layers,
+    _stochastic_depth,
     _convolutions,
     _group_norm,
     _optimizer,

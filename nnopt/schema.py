@@ -206,6 +206,7 @@ class RegularizerConfig:
     l2: Annotated[float, Range(minimum=0)]
     weight_decay: Annotated[float | None, Range(minimum=0)]
     dropout: Annotated[float, Range(minimum=0, below=1)]
+    stochastic_depth: Annotated[float, Range(minimum=0, below=1)]
     norm: Literal["none", "batch", "layer", "group"]
     label_smoothing: Annotated[float, Range(minimum=0, below=1)]
     grad_clip: Annotated[float, Range(minimum=0)]

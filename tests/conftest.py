@@ -71,6 +71,7 @@ def plain_config() -> Config:
             l2=0.0,
             weight_decay=None,
             dropout=0.0,
+            stochastic_depth=0.0,
             norm="none",
             label_smoothing=0.0,
             grad_clip=0.0,

@@ -32,7 +32,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 14,
+    "regularizer": 15,
     "schedule": 7,
 }
 
@@ -136,6 +136,9 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
         others["dataset"] = OmegaConf.to_container(images)
     if schema.VARIANTS.get(group, {}).get(stem) in typing.get_args(schema.TorchOptimizer):
         others["backend"] = load_group_file("backend/torch.yaml")
+    if stem == "stochastic_depth":  # needs residual layers
+        resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")
+        others["architecture"] = OmegaConf.to_container(resnet)
     chosen = getattr(read_config({**base, **others, group: container}), group)
     assert {field.name for field in fields(chosen)} == set(container)
 

@@ -108,6 +108,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "regularizer.weight_decay", -1, "needs to be at least 0"),
     ({}, "regularizer.dropout", 1.5, "needs to be at least 0 and below 1"),
     ({}, "regularizer.dropout", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.stochastic_depth", 1, "needs to be at least 0 and below 1"),
     ({}, "regularizer.label_smoothing", -1, "needs to be at least 0 and below 1"),
     ({}, "regularizer.label_smoothing", 1, "needs to be at least 0 and below 1"),
     ({}, "regularizer.grad_clip", -1, "needs to be at least 0"),
@@ -369,6 +370,14 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"@architecture": "layers", "regularizer.dropout": 0.3},
         ["regularizer.dropout = 0.3", "architecture.layers"],
+    ),
+    (
+        {"regularizer.stochastic_depth": 0.5},
+        ["regularizer.stochastic_depth = 0.5", "architecture.name = 'mlp'", "architecture=resnet"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.stochastic_depth": 0.5},
+        ["regularizer.stochastic_depth = 0.5", "architecture.layers has none"],
     ),
     (
         {"regularizer.norm": "group"},

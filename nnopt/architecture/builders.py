@@ -191,4 +191,4 @@ def build(
             layers = resnet(config, regularizer)
     if len(input_shape) == 1:  # flat samples need no flattening
         layers = tuple(layer for layer in layers if not isinstance(layer, Flatten))
-    return place(layers, input_shape, classes)
+    return place(layers, input_shape, classes, regularizer.stochastic_depth)

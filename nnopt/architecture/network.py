@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnopt.architecture.inference import Shape, infer, show
 from nnopt.architecture.layers import LAYER_NAMES, Layer, Residual
@@ -24,7 +24,8 @@ class PlacedLayer:
     input_shape, output_shape: of one sample, without the batch axis.
     parameters: trained arrays, "weight" -> shape; statistics: "running_mean" -> shape.
     flops: forward, per sample; a multiplication and an addition count as two.
-    inner, shortcut: the placed layers of a residual layer's branch and of its shortcut.
+    inner, shortcut: the placed layers of a residual layer's branch and of its shortcut; skipped:
+    the probability that a sample in training skips the branch.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PlacedLayer:
     flops: int
     inner: tuple[PlacedLayer, ...] = ()
     shortcut: tuple[PlacedLayer, ...] = ()
+    skipped: float = 0.0
 
     def walk(self) -> Iterator[PlacedLayer]:
         """This layer and those inside it, in the order of computation."""
@@ -97,8 +99,12 @@ def _multiplies(layer: PlacedLayer) -> bool:
     return len(layer.parameters.get("weight", ())) > 1
 
 
-def place(layers: Sequence[Layer], input_shape: Shape, classes: int) -> Architecture:
+def place(
+    layers: Sequence[Layer], input_shape: Shape, classes: int, stochastic_depth: float = 0.0
+) -> Architecture:
     """Infer every shape.
+
+    stochastic_depth: the probability of skipping the last residual branch; see ``_skipping``.
 
     Raises ConfigError naming the layer that cannot take its input, or whose output is not one
     number per class.
@@ -113,6 +119,9 @@ def place(layers: Sequence[Layer], input_shape: Shape, classes: int) -> Architec
             f"architecture: the last layer, {last.name}, gives {show(last.output_shape)} for each "
             f"sample, but the dataset has {classes} classes; end with {{dense: classes}}"
         )
+    if stochastic_depth:
+        blocks = sum(isinstance(layer.record, Residual) for x in placed for layer in x.walk())
+        placed = _skipping(placed, (stochastic_depth * (i + 1) / blocks for i in range(blocks)))
     architecture = Architecture(input_shape, classes, placed)
     if architecture.parameter_count > LARGEST_PARAMETERS:
         raise ConfigError(
@@ -121,6 +130,25 @@ def place(layers: Sequence[Layer], input_shape: Shape, classes: int) -> Architec
             f"{LARGEST_PARAMETERS:,} are allowed"
         )
     return architecture
+
+
+def _skipping(layers: tuple[PlacedLayer, ...], rates: Iterator[float]) -> tuple[PlacedLayer, ...]:
+    """The same layers, the l-th of L residual ones skipped with the rate p_L l / L (Huang et al.
+    2016, section 3, "linear decay"): early features are what all later layers build on.
+
+    They count in the order of ``walk``, an outer one before those inside it.
+    """
+    return tuple(
+        replace(  # in this order
+            layer,
+            skipped=next(rates),
+            inner=_skipping(layer.inner, rates),
+            shortcut=_skipping(layer.shortcut, rates),
+        )
+        if isinstance(layer.record, Residual)
+        else layer
+        for layer in layers
+    )
 
 
 def _place_all(

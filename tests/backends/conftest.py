@@ -43,7 +43,8 @@ def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
         **overrides: Any,
     ) -> Network:
         config = make_config(backend=backend, **{"backend.dtype": "float64"} | overrides)
-        architecture = place(parse_layers(layers), input_shape, classes)
+        depth = config.regularizer.stochastic_depth
+        architecture = place(parse_layers(layers), input_shape, classes, depth)
         network = load_backend(backend).build_network(architecture, config)
         network.load(random_arrays(architecture))
         return network

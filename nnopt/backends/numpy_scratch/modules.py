@@ -144,11 +144,26 @@ class Binder:
 
         return apply
 
+    def _stochastic_depth(self, layer: PlacedLayer) -> Module:
+        """Dropout of whole samples at a residual branch's end, which then counts for nothing and
+        gets no gradient (Huang et al. 2016, section 3, a draw for each sample)."""
+        masks = KeepMasks(self._config.seed, layer.name, layer.skipped)
+
+        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+            if step is None:
+                return x
+            keep = masks.draw(step, (x.value.shape[-2], 1))  # of (N, D) or (H, W, N, C)
+            return tape.apply(DROPOUT, x, keep=keep, scale=masks.scale)
+
+        return apply
+
     def _residual(self, layer: PlacedLayer) -> Module:
-        """What the inner layers make of the input, plus the input or what the shortcut makes of
-        it."""
+        """What the inner layers make of the input, unless a sample skips them, plus the input or
+        what the shortcut makes of it."""
         inner = [self.module(x) for x in layer.inner]
         shortcut = [self.module(x) for x in layer.shortcut]
+        if layer.skipped:
+            inner.append(self._stochastic_depth(layer))
 
         def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
             branch, short = x, x

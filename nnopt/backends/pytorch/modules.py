@@ -68,7 +68,7 @@ class Dropout(nn.Module):
     """x · keep · scale in training, x in evaluation. Whoever trains sets ``step`` before.
 
     axes: so many of the first axes are drawn for, and what lies behind them shares the outcome: 2
-    keeps or drops whole channels (N, C) of images. None is all axes.
+    keeps or drops whole channels (N, C) of images, 1 whole samples. None is all axes.
     """
 
     def __init__(self, masks: KeepMasks | DeviceMasks, axes: int | None = None) -> None:
@@ -138,10 +138,14 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
             return _norm(layer)
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
-        case records.Dropout(rate) | records.SpatialDropout(rate):
+        case records.Dropout(rate):
             return _dropout(layer, rate, config)
+        case records.SpatialDropout(rate):
+            return _dropout(layer, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
+            if layer.skipped:  # whole samples, at the branch's end
+                children["stochastic_depth"] = _dropout(layer, layer.skipped, config, axes=1)
             if layer.shortcut:
                 children["shortcut"] = sequence(layer.shortcut, config)
             return Residual(children)
@@ -169,10 +173,9 @@ def _norm(layer: PlacedLayer) -> nn.Module:
     raise TypeError(f"{layer.name} is no normalization")
 
 
-def _dropout(layer: PlacedLayer, rate: float, config: Config) -> nn.Module:
+def _dropout(layer: PlacedLayer, rate: float, config: Config, axes: int | None = None) -> nn.Module:
     if not rate:
         return nn.Identity()
-    axes = 2 if isinstance(layer.record, records.SpatialDropout) else None
     if config.backend.shared_masks:
         return Dropout(KeepMasks(config.seed, layer.name, rate), axes)
     device = torch.device(config.backend.device)

@@ -14,7 +14,8 @@ def dropout_forward(
     in the inverted form: scale = 1 / P(keep), so evaluation needs no change).
 
     x, y: (N, D) or (H, W, N, C). keep: bool, in the shape of x or broadcast to it: (N, C) drops
-    whole channels of a sample's image (Tompson et al. 2015, section 3.2).
+    whole channels of a sample's image (Tompson et al. 2015, section 3.2), (N, 1) whole samples, as
+    stochastic depth does at the end of a residual branch (Huang et al. 2016, section 3).
     """
     mask = np.multiply(keep, x.dtype.type(scale), out=buffer("mask", keep.shape, x.dtype))
     return np.multiply(x, mask, out=buffer("y", x.shape, x.dtype)), mask
