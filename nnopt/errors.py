@@ -38,11 +38,15 @@ class TrainingError(NnoptError):
 
 
 class OutOfMemoryError(TrainingError):
-    """Memory did not suffice for a step."""
+    """Memory did not suffice for a step of so many samples, computed in so many parts."""
 
-    def __init__(self, batch_size: int, why: MemoryError) -> None:
+    def __init__(self, batch_size: int, accumulation: int, why: MemoryError) -> None:
         what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
-        super().__init__(f"{what}; try batch_size={batch_size // 2}" if batch_size > 1 else what)
+        if batch_size > 1:
+            what += f"; try batch_size={batch_size // 2}"
+        if batch_size >= 2 * accumulation:
+            what += f", or accumulation={2 * accumulation} for the same batch in smaller parts"
+        super().__init__(what)
 
 
 class DivergedError(TrainingError):

@@ -65,7 +65,8 @@ def main(arguments: list[str]) -> int:
     try:
         found = find_learning_rate(point.config, prepared, sweep)
     except MemoryError as error:
-        raise OutOfMemoryError(point.config.batch_size, error) from error
+        config = point.config
+        raise OutOfMemoryError(config.batch_size, config.accumulation, error) from error
     _write(found, sweep, point, folder)
     _report(found, folder)
     if found.suggestion is None:

@@ -10,6 +10,7 @@ from nnopt.architecture.builders import build
 from nnopt.architecture.layers import BatchNorm
 from nnopt.architecture.network import Architecture
 from nnopt.backends import load_backend
+from nnopt.data.batches import batch_parts
 from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
@@ -113,7 +114,22 @@ def _length_problems(config: Config, samples: int, architecture: Architecture) -
             f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
             f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
         )
+    elif norms and (count := _cut_to_one(config, (size if samples >= size else 0, last))):
+        problems.append(
+            f"accumulation = {config.accumulation} with batch_size = {size} cuts a batch of {count}"
+            f" into parts, one of them of 1 sample, which batch normalization ({norms[0]}) cannot "
+            "take the variance of; set a smaller accumulation"
+        )
     return problems
+
+
+def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
+    """The first of these sizes of batches that is computed in parts, one of them of one sample."""
+    for count in filter(None, counts):
+        parts = batch_parts(count, config.batch_size, config.accumulation)
+        if any(part.stop - part.start == 1 for part in parts):
+            return count
+    return None
 
 
 def _augmentation_problems(config: Config, facts: Facts) -> list[str]:

@@ -120,6 +120,14 @@ def _optimizer(config: Config) -> Iterator[str]:
         )
 
 
+def _accumulation(config: Config) -> Iterator[str]:
+    if config.accumulation > config.batch_size:
+        yield (
+            f"accumulation = {config.accumulation} is more than batch_size = {config.batch_size}, "
+            "but each part of a batch needs a sample"
+        )
+
+
 def _length(config: Config) -> Iterator[str]:
     if config.schedule.warmup > config.epochs:
         yield (
@@ -211,6 +219,7 @@ RULES: tuple[Rule, ...] = (
     _convolutions,
     _group_norm,
     _optimizer,
+    _accumulation,
     _length,
     _validation,
     _loss,

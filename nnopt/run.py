@@ -55,7 +55,8 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
                 _recipe(point.config, prepared, directory, summary)
             summary["status"] = "done"
         except MemoryError as error:
-            shortage = OutOfMemoryError(point.config.batch_size, error)
+            config = point.config
+            shortage = OutOfMemoryError(config.batch_size, config.accumulation, error)
             summary["status"], summary["error"] = shortage.status, str(shortage)
             raise shortage from error
         except BaseException as error:

@@ -404,6 +404,7 @@ class Config:
     epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
     steps: Annotated[int | None, Range(minimum=1)]
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
+    accumulation: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     last_batch: Literal["keep", "drop"]
     loss: Literal["cross_entropy", "hinge"]
     test_weights: Literal["best", "last"]

@@ -48,6 +48,7 @@ def plain_config() -> Config:
         epochs=60,
         steps=None,
         batch_size=32,
+        accumulation=1,
         last_batch="keep",
         loss="cross_entropy",
         test_weights="best",

@@ -38,6 +38,14 @@ OFF = schema.AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=
             {"backend": "torch", "optimizer": "muon", "architecture.hidden": ()},
             ["optimizer.name = 'muon'", "of dense1,", "add a hidden layer"],
         ),
+        (
+            {"batch_size": 9, "accumulation": 5, "regularizer.norm": "batch"},
+            ["accumulation = 5", "batch_size = 9", "a batch of 9", "batch_norm1"],
+        ),
+        (
+            {"batch_size": 4, "accumulation": 4, "regularizer.norm": "batch"},
+            ["accumulation = 4", "a batch of 4", "a smaller accumulation"],
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_name_both_numbers(

@@ -92,6 +92,8 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "batch_size", 0, "needs to be at least 1"),
     ({}, "batch_size", 32.0, "needs a whole number; write 32"),
     ({}, "batch_size", None, "needs a whole number"),
+    ({}, "accumulation", 0, "needs to be at least 1"),
+    ({}, "accumulation", 1.5, "needs a whole number"),
     ({}, "seed", -1, "needs to be at least 0"),
     ({}, "seed", 2**64, "at most 9223372036854775807"),
     ({}, "plots", "maybe", "needs true or false"),
@@ -339,6 +341,7 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         {"loss": "hinge", "regularizer.augmentation.mixup": 0.2},
         ["regularizer.augmentation.mixup = 0.2", "loss = 'hinge'"],
     ),
+    ({"batch_size": 4, "accumulation": 5}, ["accumulation = 5", "batch_size = 4"]),
     (
         {"batch_size": 1, "regularizer.augmentation.mixup": 0.2},
         ["regularizer.augmentation.mixup = 0.2", "batch_size above 1"],

@@ -71,8 +71,9 @@ class Network(Protocol):
         ...
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
-        """One optimizer update; ``step`` counts from 0 over the whole training and decides the
-        dropout masks. ``y`` has to stay as it is until ``read_steps``."""
+        """One optimizer update, the gradients of the batch's parts added up; ``step`` counts from 0
+        over the whole training and, with the part's number, decides the dropout masks. ``y`` has
+        to stay as it is until ``read_steps``."""
         ...
 
     def read_steps(self) -> StepRecord:

@@ -104,6 +104,14 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
     )
 
 
+def batch_parts(count: int, batch_size: int, accumulation: int) -> list[slice]:
+    """The rows of a batch of ``count`` samples that are computed at a time, their gradients added
+    up: at most ⌈batch_size / accumulation⌉, in as few parts as will do, whose sizes differ by at
+    most one. A smaller last batch has fewer parts."""
+    parts = -(-count // -(-batch_size // accumulation))
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:
     """The order (N,) in which an epoch sees ``count`` training samples: a permutation of 0..N-1."""
     return generator(seed, "shuffle", epoch).permutation(count)

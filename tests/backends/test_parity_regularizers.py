@@ -1,8 +1,9 @@
-"""Regularizers that act on a network's weights or layers: what each does, and that both backends do
-the same."""
+"""Regularizers that act on a network's weights or layers, and batches in parts: what each does, and
+that both backends do the same."""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,12 @@ from nnopt.architecture.builders import build
 from nnopt.architecture.layers import Residual
 from nnopt.backends import Network
 from nnopt.backends.numpy_scratch import modules
+from nnopt.backends.numpy_scratch import network as numpy_network
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
+from nnopt.backends.pytorch import network as torch_network
 from nnopt.backends.pytorch.network import TorchNetwork
+from nnopt.data.batches import batch_parts
 from nnopt.random import KeepMasks
 from nnopt.schema import Config, ResnetConfig
 
@@ -198,3 +202,153 @@ def test_masks_of_the_device_skip_whole_samples(make_network: MakeNetwork) -> No
     is_skipped = (added == 0).all(dim=1)
     assert 70 < is_skipped.sum() < 130
     assert_allclose(added[~is_skipped], 2 * branch[~is_skipped], rtol=1e-9, atol=1e-12)
+
+
+# batches in parts ---------------------------------------------------------------------------------
+
+PLAIN: list[Any] = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
+PENALIZED = {
+    "optimizer": "momentum",
+    "regularizer.l2": 0.02,
+    "regularizer.grad_clip": 0.5,
+    "regularizer.max_norm": 0.9,
+    "regularizer.label_smoothing": 0.1,
+}
+
+
+def assert_same_training(
+    make_network: MakeNetwork,
+    backend: str,
+    batches: Any,
+    accumulation: int,
+    dtype: str,
+    tolerance: dict[str, float],
+) -> None:
+    """20 steps in parts and whole: weights, losses, right answers, gradient and its norm."""
+    batches = [(x.astype(dtype), y) for x, y in batches]
+    networks = [
+        make_network(
+            backend, PLAIN, batch_size=10, accumulation=k, **{"backend.dtype": dtype}, **PENALIZED
+        )
+        for k in (1, accumulation)
+    ]
+    (whole, record, logits), (found, found_record, found_logits) = (
+        train(network, backend, batches, 20, 0.1) for network in networks
+    )
+    gradient, found_gradient = (network.gradient_arrays() for network in networks)
+    for name, array in whole.items():
+        assert_allclose(found[name], array, **tolerance, err_msg=name)
+        assert_allclose(found_gradient[name], gradient[name], **tolerance, err_msg=name)
+    assert_allclose(found_logits, logits, **tolerance)
+    assert_allclose(found_record.losses, record.losses, **tolerance)
+    assert_allclose(found_record.gradient_norm, record.gradient_norm, **tolerance)
+    assert (found_record.correct, found_record.count) == (record.correct, record.count)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("accumulation", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
+@pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
+def test_parts_add_up_to_the_batch(
+    make_network: MakeNetwork, batches: Any, backend: str, accumulation: int, mixed: bool
+) -> None:
+    """Every seventh batch has three samples only."""
+    if mixed:
+        rng = np.random.default_rng(0)
+        batches = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
+    tight = {"rtol": 1e-9, "atol": 1e-12}
+    assert_same_training(make_network, backend, batches, accumulation, "float64", tight)
+    if not mixed:
+        loose = {"rtol": 1e-3, "atol": 1e-5}
+        assert_same_training(make_network, backend, batches, accumulation, "float32", loose)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sample_that_is_computed_twice_and_another_never_are_seen(
+    make_network: MakeNetwork, batches: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(count: int, batch_size: int, accumulation: int) -> list[slice]:
+        first, *others = batch_parts(count, batch_size, accumulation)
+        return [first, *(slice(x.start - 1, x.stop - 1) for x in others)]
+
+    for module in (numpy_network, torch_network):
+        monkeypatch.setattr(module, "batch_parts", shifted)
+    coarse = {"rtol": 1e-3, "atol": 1e-3}
+    with pytest.raises(AssertionError, match="weight"):
+        assert_same_training(make_network, backend, batches, 4, "float64", coarse)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_loss_of_a_step_is_the_mean_over_its_batch(
+    make_network: MakeNetwork, batches: Any, backend: str
+) -> None:
+    """Not the mean of the parts' means, which would count samples of small parts more."""
+    x, y = batches[0]
+    singly = [
+        train(make_network(backend, PLAIN), backend, [(x[i : i + 1], y[i : i + 1])], 1, 0.0)[1]
+        for i in range(10)
+    ]
+    losses = [record.losses[0] for record in singly]
+    network = make_network(backend, PLAIN, batch_size=10, accumulation=4)
+    record = train(network, backend, batches, 1, 0.0)[1]
+    assert_allclose(record.losses, [np.mean(losses)], rtol=1e-12)
+    sizes = [part.stop - part.start for part in batch_parts(10, 10, 4)]
+    of_means = np.mean([np.mean(x) for x in np.split(losses, np.cumsum(sizes)[:-1])])
+    assert abs(of_means - record.losses[0]) > 1e-3
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_parts_are_the_same_in_both(
+    make_network: MakeNetwork, batches: Any, accumulation: int
+) -> None:
+    """With dropout, whose masks differ from part to part, and batch norm, which sees a part."""
+    layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
+    batches = batches[:6]  # the last has three samples, which parts of two and one would be
+    options = HALF | {"batch_size": 10, "accumulation": accumulation, "optimizer": "momentum"}
+    assert_equal_after(make_network, batches, layers, 20, 0.05, CLOSE, **options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_have_masks_of_their_own(make_network: MakeNetwork, backend: str) -> None:
+    """Ten times the same sample: where the two halves had one mask, the gradient would be that of
+    one half. Every mask of a training has a number of its own."""
+    place = torch.tensor if backend == "torch" else np.copy
+    x, y = np.tile(np.linspace(1, 2, 6), (10, 1)), np.zeros(10, np.int64)
+    layers = [{"dropout": 0.5}, {"dense": "classes"}]
+
+    def gradient(step: int, rows: int, **changes: Any) -> np.ndarray:
+        network = make_network(backend, layers, optimizer="sgd", **changes)
+        network.train_step(place(x[:rows]), place(y[:rows]), 0.1, step)
+        return network.gradient_arrays()["dense1.weight"]
+
+    whole = gradient(3, 10, batch_size=10, accumulation=2)
+    halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + part
+    assert_allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-12, atol=1e-14)
+    assert not np.allclose(halves[0], halves[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batch_norm_moves_its_statistics_after_each_part(
+    make_network: MakeNetwork, batches: Any, backend: str
+) -> None:
+    layers = ["batch_norm", {"dense": "classes"}]
+    network = make_network(backend, layers, batch_size=10, accumulation=3)
+    mean = network.arrays()["batch_norm1.running_mean"]
+    x, _ = batches[0]
+    arrays = train(network, backend, batches, 1, 0.0)[0]
+    for part in (x[:3], x[3:6], x[6:]):
+        mean = 0.9 * mean + 0.1 * part.mean(axis=0)
+    assert_allclose(arrays["batch_norm1.running_mean"], mean, rtol=1e-12)
+
+
+def test_a_batch_in_parts_takes_the_memory_of_a_part(make_network: MakeNetwork) -> None:
+    """Of NumPy's backend, whose arrays tracemalloc sees; weights and gradients are small here."""
+    x, y = np.random.default_rng(0).standard_normal((1024, 6)), np.zeros(1024, np.int64)
+    layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]
+    peaks = []
+    for accumulation in (1, 8):
+        network = make_network("numpy", layers, batch_size=1024, accumulation=accumulation)
+        tracemalloc.start()
+        network.train_step(x, y, 0.1, 0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 4

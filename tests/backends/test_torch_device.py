@@ -235,7 +235,7 @@ def test_a_run_out_of_memory_ends_with_5_and_keeps_what_was_trained(
     assert nnopt("run", "backend=torch", "batch_size=64", "epochs=9", "hydra.run.dir=out") == 5
     told = capsys.readouterr().err
     assert "out of memory with batch_size = 64" in told
-    assert "try batch_size=32" in told
+    assert "try batch_size=32, or accumulation=2" in told
     summary = json.loads((workplace / "out" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["epochs"] >= 1

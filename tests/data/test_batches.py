@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nnopt.data.batches import (
     Augmentation,
+    batch_parts,
     crop_indices,
     draw_augmentation,
     draw_crops,
@@ -35,6 +36,21 @@ def test_an_epoch_sees_each_sample_once(count: int, seed: int, epoch: int) -> No
 def test_orders_differ_by_epoch_and_by_seed() -> None:
     orders = [epoch_order(seed, epoch, 100) for seed in range(3) for epoch in range(3)]
     assert len({order.tobytes() for order in orders}) == 9
+
+
+@given(count=st.integers(1, 60), batch_size=st.integers(1, 60), accumulation=st.integers(1, 60))
+def test_parts_of_a_batch(count: int, batch_size: int, accumulation: int) -> None:
+    parts = batch_parts(count, batch_size, accumulation)
+    assert np.concatenate([np.arange(60)[part] for part in parts]).tolist() == list(range(count))
+    sizes = [part.stop - part.start for part in parts]
+    largest = -(-batch_size // accumulation)
+    assert max(sizes) <= largest
+    assert max(sizes) - min(sizes) <= 1
+    assert (len(parts) - 1) * largest < count  # fewer would not do
+    if count <= batch_size:
+        assert len(parts) <= accumulation  # each has a number of its own among the steps'
+    if batch_size % accumulation == 0 == count - batch_size:
+        assert sizes == [batch_size // accumulation] * accumulation
 
 
 def cut_out_by_loops(

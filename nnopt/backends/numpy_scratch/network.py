@@ -19,6 +19,7 @@ from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
 from nnopt.backends.numpy_scratch.threads import Workers, usable_threads
+from nnopt.data.batches import batch_parts
 from nnopt.schema import Config, weight_decay
 
 EVALUATION_NUMBERS = 2**21
@@ -43,6 +44,7 @@ class NumpyNetwork:
         size = sum(math.prod(shape) for shape in shapes.values())
         self.flat = zeros((size,), self.dtype)
         self.flat_gradient = zeros((size,), self.dtype)
+        self._accumulated = zeros((size if config.accumulation > 1 else 0,), self.dtype)
         self._penalized = slice(sum(math.prod(shapes[name]) for name in decayed))
         self.parameters = self._windows(shapes, [*decayed, *exempt])
         self._weights = [  # (units, inputs)
@@ -75,7 +77,7 @@ class NumpyNetwork:
             weight_decay(config),
             self._workers,
         )
-        self._seen: list[tuple[Array, Array, Array]] = []
+        self._seen: list[tuple[float, Array, Array]] = []
         self._norm_before_clipping = math.nan
         self._not_finite: str | None = None
 
@@ -103,17 +105,45 @@ class NumpyNetwork:
         return arrays | {name: statistic.copy() for name, statistic in self.statistics.items()}
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
-        logits, loss = self.forward(Variable(x), y, step)
-        self._seen.append((loss.value, logits.value.copy(), y))
-        if self._not_finite is None and not math.isfinite(loss.value):
-            self._not_finite = self._first_not_finite(x, step)
-        self._tape.backward(loss)
+        loss, logits = (
+            self._backward(x, y, step)
+            if self._config.accumulation == 1
+            else self._accumulate(x, y, step)
+        )
+        self._seen.append((loss, logits, y))
         self._add_penalty_gradients()
         if self._config.regularizer.grad_clip:
             self._clip(self._config.regularizer.grad_clip)
         self._optimizer.step(lr)
         if self._config.regularizer.max_norm:
             self._limit_norms(self._config.regularizer.max_norm)
+
+    def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
+        """Mean loss and logits (N, K); the gradients are left in ``flat_gradient``."""
+        logits, loss = self.forward(Variable(x), y, step)
+        value, copied = float(loss.value), logits.value.copy()
+        if self._not_finite is None and not math.isfinite(value):
+            self._not_finite = self._first_not_finite(x, step)
+        self._tape.backward(loss)
+        return value, copied
+
+    def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
+        """The same part by part. The mean over the batch is that of the parts' means, each counted
+        by its share of the samples, and so is its gradient."""
+        config, total = self._config, self._accumulated
+        parts = batch_parts(len(y), config.batch_size, config.accumulation)
+        total.fill(0)
+        losses, logits = [], []
+        for number, rows in enumerate(parts):
+            # In place of the step, a number of each part's own: the masks differ.
+            loss, z = self._backward(x[rows], y[rows], step * config.accumulation + number)
+            share = (rows.stop - rows.start) / len(y)
+            self.flat_gradient *= share
+            total += self.flat_gradient
+            losses.append(share * loss)
+            logits.append(z)
+        np.copyto(self.flat_gradient, total)
+        return sum(losses), np.concatenate(logits)
 
     def forward(
         self, x: Variable, y: Array, step: int, first: int = 0

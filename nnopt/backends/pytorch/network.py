@@ -18,6 +18,7 @@ from nnopt.backends.pytorch.modules import Dropout, sequence
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.precision import Precision
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
+from nnopt.data.batches import batch_parts
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -58,6 +59,7 @@ class TorchNetwork:
             if is_penalized(tuple(parameter.shape), regularizer.decay_all)
         ]
         self._weights = [x for x in self._parameters if is_penalized(tuple(x.shape), False)]
+        self._batch_size, self._accumulation = config.batch_size, config.accumulation
         self._regularizer = regularizer
         self._optimizer = build_optimizer(self._parameters, config)
         self._averaging = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
@@ -88,15 +90,36 @@ class TorchNetwork:
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         self._set_mode(training=True)
-        for dropout in self._dropouts:
-            dropout.step = step
         for parameter in self._parameters:
             parameter.grad = None
         with self._memory_errors:
-            logits, loss = self._forward(self._laid_out(x), y)
-            self._precision.backward(loss)
-            self._steps.add(loss.detach(), logits.detach(), y)
+            gradients = self._backward if self._accumulation == 1 else self._accumulate
+            loss, logits = gradients(x, y, step)
+            self._steps.add(loss, logits, y)
             self._update(lr)
+
+    def _backward(self, x: Tensor, y: Tensor, step: int, share: float = 1) -> tuple[Tensor, Tensor]:
+        """Mean loss and logits (N, K); ``share`` of its gradients is added to the parameters'."""
+        for dropout in self._dropouts:
+            dropout.step = step
+        logits, loss = self._forward(self._laid_out(x), y)
+        self._precision.backward(loss if share == 1 else loss * share)
+        return loss.detach(), logits.detach()
+
+    def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The same part by part. The mean over the batch is that of the parts' means, each counted
+        by its share of the samples, and so is its gradient."""
+        for parameter in self._parameters:  # in memory of ours: a CUDA graph's is written over
+            parameter.grad = torch.zeros_like(parameter)
+        losses, logits = [], []
+        for number, rows in enumerate(batch_parts(len(y), self._batch_size, self._accumulation)):
+            share = (rows.stop - rows.start) / len(y)
+            # In place of the step, a number of each part's own: the masks differ.
+            part = step * self._accumulation + number
+            loss, z = self._backward(x[rows], y[rows], part, share)
+            losses.append(loss * share)
+            logits.append(z)
+        return torch.stack(losses).sum(), torch.cat(logits)
 
     def _logits_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with self._precision.autocast():
