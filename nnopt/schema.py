@@ -212,6 +212,7 @@ class RegularizerConfig:
     grad_clip: Annotated[float, Range(minimum=0)]
     max_norm: Annotated[float, Range(minimum=0)]
     decay_all: bool
+    ema: Annotated[float, Range(minimum=0, below=1)]
     augmentation: AugmentationConfig
 
 

@@ -78,6 +78,7 @@ def plain_config() -> Config:
             grad_clip=0.0,
             max_norm=0.0,
             decay_all=False,
+            ema=0.0,
             augmentation=schema.AugmentationConfig(
                 crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0
             ),

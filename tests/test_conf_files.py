@@ -32,7 +32,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 15,
+    "regularizer": 16,
     "schedule": 7,
 }
 

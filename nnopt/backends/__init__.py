@@ -80,6 +80,16 @@ class Network(Protocol):
         """The record of the steps since the last call, which is then forgotten."""
         ...
 
+    def average(self, weight: float) -> None:
+        """Move the average a of all parameters and running statistics w towards them:
+        a ← a + weight · (w - a), from zero at the first call. Does not wait for the device."""
+        ...
+
+    def swap_average(self) -> None:
+        """Exchange the parameters and running statistics with their average: every other method
+        then acts on the average, and a second call puts all back, to the bit."""
+        ...
+
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
         """Logits (N, K) in evaluation mode."""
         ...

@@ -17,6 +17,7 @@ from nnopt.data.dataset import Dataset
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import penalty
 from nnopt.schema import Config
+from nnopt.training.averaging import Averaging
 from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
@@ -34,7 +35,7 @@ class Training:
 
     last, best: parameters and statistics at the end of the last epoch whose weights were finite,
     and where the validation metric was best. While that has never been finite, best_epoch is 0 and
-    the last weights stand as the best.
+    the last weights stand as the best. Where weights are averaged, both are the averages.
     learning_rates: of every step taken.
     diverged_at: the step, from 1, whose loss was not finite or after which the weights were not;
     None if all were.
@@ -108,6 +109,7 @@ class Loop:
         )
         self._plateau = Plateau(config.schedule)
         self._stopping = EarlyStopping(config.early_stopping)
+        self._averaging = Averaging(network, config.regularizer)
         self._step = 0
 
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
@@ -133,6 +135,7 @@ class Loop:
             lr = self._schedule(self._step) * self._plateau.factor
             self._network.train_step(x, y, lr, self._step)
             self._step += 1
+            self._averaging.after_step(self._step)
             self._sizes.append(len(y))
             self.training.learning_rates.append(lr)
             self.report_step(self._step)
@@ -142,7 +145,8 @@ class Loop:
                 break
             at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
             if check_every and self._step % check_every == 0 and not at_end_of_epoch:
-                self._look(epoch)
+                with self._averaging.shown():
+                    self._look(epoch)
                 if self._stopping.should_stop(epoch - 1, self._step):
                     return True
         return False
@@ -154,12 +158,13 @@ class Loop:
             return None
         losses = np.concatenate([record.losses for record in self._records])
         correct = sum(record.correct for record in self._records)
-        arrays = self._network.arrays()
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            training.diverged_at = self._step
-            return None
-        training.last = arrays
-        validation = self._look(epoch)
+        with self._averaging.shown():
+            arrays = self._network.arrays()
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                training.diverged_at = self._step
+                return None
+            training.last = arrays
+            validation = self._look(epoch)
         if validation is None:
             training.best, training.best_epoch = arrays, epoch
         else:

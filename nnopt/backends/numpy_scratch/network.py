@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
+from nnopt.backends.numpy_scratch.average import Average
 from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.modules import Binder, Module
 from nnopt.backends.numpy_scratch.observer import Observer
@@ -177,6 +179,12 @@ class NumpyNetwork:
             norm = _norm(self.flat_gradient)
         return StepRecord(losses, correct, count, norm, self._not_finite)
 
+    def average(self, weight: float) -> None:
+        self._average.move(weight)
+
+    def swap_average(self) -> None:
+        self._average.swap()
+
     def predict(self, x: Array) -> NDArray[np.floating]:
         rows = self._evaluation_rows
         logits = [
@@ -192,6 +200,11 @@ class NumpyNetwork:
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
         targets = {name: parameter.target for name, parameter in self.parameters.items()}
         return {name: target.copy() for name, target in targets.items() if target is not None}
+
+    @cached_property
+    def _average(self) -> Average:
+        """Of all parameters and statistics; takes memory once there is something to average."""
+        return Average([self.flat, *self.statistics.values()], self._workers)
 
     def _run(
         self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
+from nnopt.backends.pytorch.average import Average
 from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
 from nnopt.backends.pytorch.modules import Dropout, sequence
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
@@ -137,6 +138,12 @@ class TorchNetwork:
         steps, self._steps = self._steps, StepSums()
         return steps.record(float(norm))
 
+    def average(self, weight: float) -> None:
+        self._average.move(weight)
+
+    def swap_average(self) -> None:
+        self._average.swap()
+
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
         self._set_mode(training=False)
@@ -176,6 +183,11 @@ class TorchNetwork:
             self.module.train(training)
             if self._averaging:
                 (self._averaging.train if training else self._averaging.eval)()
+
+    @cached_property
+    def _average(self) -> Average:
+        """Of all parameters and statistics; takes memory once there is something to average."""
+        return Average(self.module.state_dict().values())
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
