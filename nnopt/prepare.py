@@ -16,6 +16,7 @@ from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
 from nnopt.schema import Config, ImageConfig, MuonConfig
+from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.loop import Length
 
 
@@ -101,6 +102,12 @@ def _length_problems(config: Config, samples: int, architecture: Architecture) -
         problems.append(
             f"schedule.warmup = {config.schedule.warmup:g} epochs are {warmup} steps, longer than "
             f"the whole training of {length.steps} steps"
+        )
+    swa = config.regularizer.swa
+    if swa and first_swa_epoch(swa, length.epochs) == length.epochs:
+        problems.append(
+            f"regularizer.swa = {swa:g} leaves one set of weights to average, those that end the "
+            f"last of {length.epochs} epochs; set a smaller share or more epochs"
         )
     norms = [  # those that have the batch alone to take a variance of
         x.name

@@ -188,6 +188,15 @@ def _augmentation(config: Config) -> Iterator[str]:
             )
 
 
+def _averages(config: Config) -> Iterator[str]:
+    ema, swa = config.regularizer.ema, config.regularizer.swa
+    if ema and swa:
+        yield (
+            f"regularizer.ema = {ema:g} and regularizer.swa = {swa:g} are two averages, of which "
+            "one can be evaluated in place of the weights; set the other to 0"
+        )
+
+
 def _device(config: Config) -> Iterator[str]:
     if config.backend.name == "numpy" and config.backend.device != "cpu":
         yield (
@@ -224,6 +233,7 @@ RULES: tuple[Rule, ...] = (
     _validation,
     _loss,
     _augmentation,
+    _averages,
     _device,
     _precision,
 )

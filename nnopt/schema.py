@@ -213,6 +213,7 @@ class RegularizerConfig:
     max_norm: Annotated[float, Range(minimum=0)]
     decay_all: bool
     ema: Annotated[float, Range(minimum=0, below=1)]
+    swa: Annotated[float, Range(minimum=0, below=1)]
     augmentation: AugmentationConfig
 
 

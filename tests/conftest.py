@@ -79,6 +79,7 @@ def plain_config() -> Config:
             max_norm=0.0,
             decay_all=False,
             ema=0.0,
+            swa=0.0,
             augmentation=schema.AugmentationConfig(
                 crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0
             ),

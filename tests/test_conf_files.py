@@ -32,7 +32,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 16,
+    "regularizer": 17,
     "schedule": 7,
 }
 

@@ -27,6 +27,8 @@ OFF = schema.AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=
             {"steps": 5, "schedule": schema.ConstantConfig("constant", 2.0)},
             ["warmup = 2", "5 steps"],
         ),
+        ({"regularizer.swa": 0.99}, ["regularizer.swa = 0.99", "60 epochs"]),
+        ({"regularizer.swa": 0.75, "steps": 20}, ["regularizer.swa = 0.75", "3 epochs"]),
         ({"batch_size": 5000, "last_batch": "drop"}, ["batch_size = 5000", "'drop'"]),
         ({"batch_size": 239, "regularizer.norm": "batch"}, ["batch of 1", "batch_norm1"]),
         ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "batch_size=2"]),

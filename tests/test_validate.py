@@ -124,6 +124,8 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     (MNIST, "regularizer.augmentation.mixup", math.inf, "needs a finite number"),
     (MNIST, "regularizer.augmentation.cutmix", -1, "needs to be at least 0 and at most 1000"),
     ({}, "schedule.warmup", -1, "needs to be at least 0"),
+    ({}, "regularizer.ema", 1.0, "at least 0 and below 1"),
+    ({}, "regularizer.swa", 1.0, "at least 0 and below 1"),
     ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
     ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
     ({"@schedule": "exponential"}, "schedule.factor", 0, "needs to be above 0 and at most 1"),
@@ -313,6 +315,10 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         for name in ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
     ),
     ({"schedule.warmup": 61}, ["schedule.warmup = 61", "epochs = 60"]),
+    (
+        {"regularizer.ema": 0.9, "regularizer.swa": 0.5},
+        ["regularizer.ema = 0.9", "regularizer.swa = 0.5", "set the other to 0"],
+    ),
     (
         {**NO_VALIDATION, "early_stopping.patience": 3},
         ["early_stopping.patience", "dataset.validation.source = 'none'"],

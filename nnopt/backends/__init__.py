@@ -7,7 +7,7 @@ are mixed: the share of each class, in the backend's number type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,6 +88,12 @@ class Network(Protocol):
     def swap_average(self) -> None:
         """Exchange the parameters and running statistics with their average: every other method
         then acts on the average, and a second call puts all back, to the bit."""
+        ...
+
+    def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
+        """Set batch norm's running statistics to the averages, over these batches of inputs, of
+        each one's mean and unbiased variance in training mode, with the dropout masks of steps 0,
+        1, ... Asks for no batch if there is no batch norm."""
         ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:

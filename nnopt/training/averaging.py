@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from nnopt.backends import Network
+from nnopt.backends import DeviceArray, Network
 from nnopt.schema import RegularizerConfig
 
 
@@ -16,6 +17,11 @@ def ema_decay(decay: float, t: int) -> float:
     return min(decay, (1 + t) / (10 + t))
 
 
+def first_swa_epoch(share: float, epochs: int) -> int:
+    """The first epoch at whose end this share of all ``epochs`` has passed."""
+    return max(1, math.ceil(round(share * epochs, 9)))  # 0.55 · 100 is 55.00000000000001
+
+
 class Averaging:
     """The configured average of all parameters and running statistics w, or none.
 
@@ -24,13 +30,20 @@ class Averaging:
         aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ
 
     (Polyak and Juditsky 1992, with equal weights; exponential ones as in Tarvainen and Valpola
-    2017, section 2). Training goes on with w, and nothing that happens to a changes it.
+    2017, section 2). ``swa``: at the end of every epoch from ``first_swa_epoch`` on, the n-th time
+
+        aₙ = aₙ₋₁ + (wₙ - aₙ₋₁) / n
+
+    and the running statistics anew, from the epoch's batches (Izmailov et al. 2018, algorithm 1,
+    with a cycle of one epoch). Training goes on with w, and nothing that happens to a changes it.
     """
 
-    def __init__(self, network: Network, config: RegularizerConfig) -> None:
-        """network: with the first weights loaded."""
+    def __init__(self, network: Network, config: RegularizerConfig, epochs: int) -> None:
+        """network: with the first weights loaded; epochs: of the whole training."""
         self._network = network
         self._ema = config.ema
+        self._swa_from = first_swa_epoch(config.swa, epochs) if config.swa else math.inf
+        self._taken_in = 0
         self._has_begun = bool(config.ema)
         if config.ema:
             network.average(1.0)
@@ -39,6 +52,18 @@ class Averaging:
         """Take in the weights after so many updates."""
         if self._ema:
             self._network.average(1 - ema_decay(self._ema, updates))
+
+    def after_epoch(
+        self, epoch: int, batches: Callable[[int], Iterable[tuple[DeviceArray, DeviceArray]]]
+    ) -> None:
+        """Take in the weights at the end of an epoch; ``batches`` gives its batches once more."""
+        if epoch < self._swa_from:
+            return
+        self._taken_in += 1
+        self._network.average(1 / self._taken_in)
+        self._has_begun = True
+        with self.shown():
+            self._network.recompute_statistics(x for x, _ in batches(epoch))
 
     @contextmanager
     def shown(self) -> Iterator[None]:

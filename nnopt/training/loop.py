@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,8 @@ class Loop:
         )
         self._plateau = Plateau(config.schedule)
         self._stopping = EarlyStopping(config.early_stopping)
-        self._averaging = Averaging(network, config.regularizer)
+        self._averaging = Averaging(network, config.regularizer, self.length.epochs)
+        self._batches = partial(epoch_batches, config, dataset, self._train_loader)
         self._step = 0
 
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
@@ -131,7 +133,7 @@ class Loop:
         check_every = self._config.early_stopping.check_every
         self._sizes: list[int] = []
         self._records: list[StepRecord] = []
-        for x, y in epoch_batches(self._config, self._dataset, self._train_loader, epoch):
+        for x, y in self._batches(epoch):
             lr = self._schedule(self._step) * self._plateau.factor
             self._network.train_step(x, y, lr, self._step)
             self._step += 1
@@ -158,6 +160,7 @@ class Loop:
             return None
         losses = np.concatenate([record.losses for record in self._records])
         correct = sum(record.correct for record in self._records)
+        self._averaging.after_epoch(epoch, self._batches)
         with self._averaging.shown():
             arrays = self._network.arrays()
             if not all(np.isfinite(array).all() for array in arrays.values()):

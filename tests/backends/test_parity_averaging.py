@@ -3,7 +3,7 @@ recorded step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,12 +13,15 @@ import pytest
 from numpy.testing import assert_allclose
 
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends import load_backend
+from nnopt.backends import Network, load_backend
 from nnopt.backends.numpy_scratch import average
 from nnopt.backends.numpy_scratch.average import Average
 from nnopt.backends.numpy_scratch.threads import Workers
 from nnopt.compose import compose_config
+from nnopt.data.batches import epoch_order
+from nnopt.data.dataset import Dataset
 from nnopt.prepare import prepare
+from nnopt.schema import Config
 from nnopt.training import averaging
 from nnopt.training.evaluation import evaluate
 from nnopt.training.loop import Loop, Training
@@ -115,7 +118,7 @@ def test_another_decay_is_noticed(backend: str, monkeypatch: pytest.MonkeyPatch)
     assert gap(run.training.last, exponential(run.weights, 0.9)[-1]) > 1e-4
 
 
-@pytest.mark.parametrize("key", ["ema=0.9"])
+@pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
 def test_both_backends_give_the_same_averages(key: str) -> None:
     numpy, torch = (
         train(
@@ -131,7 +134,7 @@ def test_both_backends_give_the_same_averages(key: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("key", ["ema=0.9"])
+@pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
 def test_training_goes_on_as_if_nothing_were_averaged(backend: str, key: str) -> None:
     """To the bit, though the average is evaluated every other step."""
     looks = "early_stopping.check_every=2"
@@ -157,6 +160,101 @@ def test_a_look_between_epochs_keeps_the_average(backend: str) -> None:
     gaps = [gap(run.training.best, a) for a in exponential(run.weights, 0.9)]
     assert int(np.argmin(gaps)) % STEPS_PER_EPOCH != 0
     assert min(gaps) < 1e-12
+
+
+def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
+    """The mean over an epoch's batches of batch norm's means and unbiased variances, for the
+    network of two hidden layers, written out."""
+    order = epoch_order(config.seed, epoch, len(dataset.train))
+    x = dataset.train.inputs[dataset.train.rows[order]]
+    x = x * dataset.normalization.scale + dataset.normalization.shift
+    seen: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(x), config.batch_size):
+        h = x[start : start + config.batch_size]
+        for i in (1, 2):
+            z = h @ weights[f"dense{i}.weight"].T
+            seen.setdefault(f"batch_norm{i}.running_mean", []).append(z.mean(axis=0))
+            seen.setdefault(f"batch_norm{i}.running_var", []).append(z.var(axis=0, ddof=1))
+            z = (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5)
+            z = z * weights[f"batch_norm{i}.weight"] + weights[f"batch_norm{i}.bias"]
+            h = np.maximum(z, 0)
+    return {name: np.mean(values, axis=0) for name, values in seen.items()}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("share", "first"), [(0.5, 3), (0.67, 5), (0.01, 1)])
+def test_swa_is_the_mean_of_the_weights_that_end_an_epoch(
+    backend: str, share: float, first: int
+) -> None:
+    words = (f"backend={backend}", f"regularizer.swa={share}", "test_weights=last")
+    run = train(*words, "batch_size=15")  # 15, 15, 15, 15 and 4 samples
+    ends = run.weights[5::5][first - 1 :]
+    assert len(ends) == 7 - first
+    mean = {name: np.mean([w[name] for w in ends], axis=0) for name in ends[0]}
+    config = compose_config([*BASE, *words, "batch_size=15"])
+    statistics = batch_statistics(mean, config, prepare(config).dataset, epoch=6)
+    assert gap(run.training.last, mean | statistics) < 1e-12
+    assert gap(mean, mean | statistics) > 1e-3  # those that training collected are others
+    if run.training.best_epoch < first:
+        assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
+
+
+def test_statistics_of_images_are_those_of_pytorchs_own_update(
+    make_network: Callable[..., Network],
+) -> None:
+    import torch
+    from torch import nn
+
+    layers = [{"conv2d": 4}, "batch_norm", "relu", "flatten", {"dense": 3}, "batch_norm"]
+    rng = np.random.default_rng(3)
+    batches = [rng.standard_normal((n, 2, 5, 6)) for n in (6, 6, 4)]
+    found = {}
+    for backend in BACKENDS:
+        network = make_network(backend, layers, (2, 5, 6), 3)
+        place = torch.tensor if backend == "torch" else np.copy
+        network.recompute_statistics(place(x) for x in batches)
+        found[backend] = network.arrays()
+    reference = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(120, 3),
+        nn.BatchNorm1d(3),
+    ).double()
+    state = reference.state_dict()
+    names = [name for name in state if "num_batches" not in name]
+    ours = ("conv2d1", "batch_norm1", "dense1", "batch_norm2")
+    keys = dict(zip(("0", "1", "4", "5"), ours, strict=True))
+    translated = {name: f"{keys[name[0]]}{name[1:]}" for name in names}
+    first = make_network("numpy", layers, (2, 5, 6), 3).arrays()
+    with torch.no_grad():
+        for name, key in translated.items():
+            state[name].copy_(torch.tensor(first.get(key, np.zeros(state[name].shape))))
+    torch.optim.swa_utils.update_bn([torch.tensor(x) for x in batches], reference)
+    for name, key in translated.items():
+        for backend in BACKENDS:
+            if key in found[backend]:
+                assert_allclose(found[backend][key], state[name].numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_without_batch_norm_no_batch_is_asked_for(make_network: Callable[..., Network]) -> None:
+    def batches() -> Iterator[Any]:
+        raise AssertionError("asked for")
+        yield
+
+    for backend in BACKENDS:
+        make_network(backend, [{"dense": "classes"}]).recompute_statistics(batches())
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "first"),
+    [(0.75, 20, 15), (0.55, 100, 55), (0.07, 100, 7), (0.5, 5, 3), (0.99, 10, 10), (0.01, 10, 1)],
+)
+def test_swa_begins_with_the_epoch_that_completes_its_share(
+    share: float, epochs: int, first: int
+) -> None:
+    assert averaging.first_swa_epoch(share, epochs) == first
 
 
 @pytest.mark.parametrize(("decay", "updates"), [(0.999, 1), (0.999, 90), (0.5, 8), (0.9, 10_000)])

@@ -51,6 +51,8 @@ class Binder:
         self._parameters = parameters
         self._statistics = statistics
         self._workers = workers
+        self.momentum: float | None = None
+        """While set, stands in for the momentum of every batch norm."""
 
     def module(self, layer: PlacedLayer) -> Module:
         """The layer with what it needs."""
@@ -117,9 +119,10 @@ class Binder:
             y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, workers=workers)
             mean, variance = tape.last_saved()[-2:]
             count = x.value.size // x.value.shape[-1]
-            running_mean[:] = (1 - momentum) * running_mean + momentum * mean
-            unbiased = momentum * count / (count - 1)
-            running_var[:] = (1 - momentum) * running_var + unbiased * variance
+            rate = momentum if self.momentum is None else self.momentum
+            running_mean[:] = (1 - rate) * running_mean + rate * mean
+            unbiased = rate * count / (count - 1)
+            running_var[:] = (1 - rate) * running_var + unbiased * variance
             return y
 
         return apply

@@ -59,8 +59,8 @@ class NumpyNetwork:
             for name, shape in architecture.statistic_shapes().items()
         }
         self._workers = Workers(config.backend.threads or usable_threads())
-        binder = Binder(config, self.parameters, self.statistics, self._workers)
-        self._modules = [binder.module(layer) for layer in architecture.layers]
+        self._binder = Binder(config, self.parameters, self.statistics, self._workers)
+        self._modules = [self._binder.module(layer) for layer in architecture.layers]
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
         self._loss_op, self._loss_options = (
@@ -184,6 +184,16 @@ class NumpyNetwork:
 
     def swap_average(self) -> None:
         self._average.swap()
+
+    def recompute_statistics(self, batches: Iterable[Array]) -> None:
+        if not self.statistics:
+            return
+        try:
+            for step, x in enumerate(batches):
+                self._binder.momentum = 1 / (step + 1)
+                self._run(self._modules, self._tape, Variable(x), step)
+        finally:
+            self._binder.momentum = None
 
     def predict(self, x: Array) -> NDArray[np.floating]:
         rows = self._evaluation_rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 
 import numpy as np
@@ -127,6 +127,12 @@ class TorchNetwork:
             logits = self.module(x)
         return logits, self._loss(self._precision.restore(logits), y)
 
+    def _logits(self, x: Tensor) -> Tensor:
+        """(N, K), without a loss, in the module's present mode."""
+        with self._memory_errors, self._precision.autocast():
+            logits = self.module(self._laid_out(x))
+        return self._precision.restore(logits)
+
     def _laid_out(self, x: Tensor) -> Tensor:
         return x if self._layout is None else x.contiguous(memory_format=self._layout)
 
@@ -144,13 +150,29 @@ class TorchNetwork:
     def swap_average(self) -> None:
         self._average.swap()
 
+    @torch.no_grad()
+    def recompute_statistics(self, batches: Iterable[Tensor]) -> None:
+        norms = [x for x in self.module.modules() if isinstance(x, nn.BatchNorm1d | nn.BatchNorm2d)]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        self.module.train()
+        try:
+            for step, x in enumerate(batches):
+                for dropout in self._dropouts:
+                    dropout.step = step
+                for norm in norms:
+                    norm.momentum = 1 / (step + 1)
+                self._logits(x)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
         self._set_mode(training=False)
-        with self._memory_errors, self._precision.autocast():
-            logits = self.module(self._laid_out(x))
-        numbers: NDArray[np.floating] = self._precision.restore(logits).cpu().numpy()
-        return numbers
+        logits: NDArray[np.floating] = self._logits(x).cpu().numpy()
+        return logits
 
     @torch.inference_mode()
     def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
