@@ -75,6 +75,11 @@ def _fit(config: Config, facts: Facts) -> Architecture:
     work: ConfigError."""
     architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
     problems = [*_augmentation_problems(config, facts), *_muon_problems(config, architecture)]
+    if config.regularizer.test_flip and len(facts.input_shape) < 3:
+        problems.append(
+            f"regularizer.test_flip = True needs images, but the samples of {facts.dataset} have "
+            f"the shape {facts.input_shape}"
+        )
     if facts.samples is not None:
         problems = [*_length_problems(config, facts.samples, architecture), *problems]
     if problems:

@@ -188,6 +188,13 @@ def _augmentation(config: Config) -> Iterator[str]:
             )
 
 
+def _test_flip(config: Config) -> Iterator[str]:
+    if config.regularizer.test_flip and not isinstance(config.dataset, ImageConfig | CsvConfig):
+        yield (
+            f"regularizer.test_flip = True needs images, but dataset.name = {config.dataset.name!r}"
+        )
+
+
 def _averages(config: Config) -> Iterator[str]:
     ema, swa = config.regularizer.ema, config.regularizer.swa
     if ema and swa:
@@ -233,6 +240,7 @@ RULES: tuple[Rule, ...] = (
     _validation,
     _loss,
     _augmentation,
+    _test_flip,
     _averages,
     _device,
     _precision,

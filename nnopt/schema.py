@@ -214,6 +214,7 @@ class RegularizerConfig:
     decay_all: bool
     ema: Annotated[float, Range(minimum=0, below=1)]
     swa: Annotated[float, Range(minimum=0, below=1)]
+    test_flip: bool
     augmentation: AugmentationConfig
 
 

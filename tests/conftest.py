@@ -80,6 +80,7 @@ def plain_config() -> Config:
             decay_all=False,
             ema=0.0,
             swa=0.0,
+            test_flip=False,
             augmentation=schema.AugmentationConfig(
                 crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0
             ),

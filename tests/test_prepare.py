@@ -101,6 +101,13 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
     prepare(pictures(config, tmp_path, None))
 
 
+def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(**{"regularizer.test_flip": True})
+    with pytest.raises(ConfigError, match=r"regularizer.test_flip = True needs images, .* \(6,\)"):
+        prepare(pictures(config, tmp_path, None))
+    prepare(pictures(config, tmp_path, (1, 2, 3)))
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
     make_config: MakeConfig, tmp_path: Path, pooled: bool

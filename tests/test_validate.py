@@ -126,6 +126,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "schedule.warmup", -1, "needs to be at least 0"),
     ({}, "regularizer.ema", 1.0, "at least 0 and below 1"),
     ({}, "regularizer.swa", 1.0, "at least 0 and below 1"),
+    (MNIST, "regularizer.test_flip", 1, "needs true or false"),
     ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
     ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
     ({"@schedule": "exponential"}, "schedule.factor", 0, "needs to be above 0 and at most 1"),
@@ -315,6 +316,7 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         for name in ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
     ),
     ({"schedule.warmup": 61}, ["schedule.warmup = 61", "epochs = 60"]),
+    ({"regularizer.test_flip": True}, ["regularizer.test_flip", "needs images", "'spiral'"]),
     (
         {"regularizer.ema": 0.9, "regularizer.swa": 0.5},
         ["regularizer.ema = 0.9", "regularizer.swa = 0.5", "set the other to 0"],

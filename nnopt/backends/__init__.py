@@ -97,7 +97,8 @@ class Network(Protocol):
         ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
-        """Logits (N, K) in evaluation mode."""
+        """Logits (N, K) in evaluation mode; with ``regularizer.test_flip`` the mean of those of the
+        images (N, C, H, W) and of their mirror images, left and right exchanged."""
         ...
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:

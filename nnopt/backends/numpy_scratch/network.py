@@ -196,6 +196,13 @@ class NumpyNetwork:
             self._binder.momentum = None
 
     def predict(self, x: Array) -> NDArray[np.floating]:
+        logits = self._logits(x)
+        if self._config.regularizer.test_flip:
+            logits = (logits + self._logits(x[..., ::-1])) / 2
+        return logits
+
+    def _logits(self, x: Array) -> NDArray[np.floating]:
+        """(N, K) in evaluation mode, so many samples at once as memory is well used by."""
         rows = self._evaluation_rows
         logits = [
             self._run(self._modules, self._evaluation_tape, Variable(part), None).value.copy()

@@ -171,8 +171,11 @@ class TorchNetwork:
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
         self._set_mode(training=False)
-        logits: NDArray[np.floating] = self._logits(x).cpu().numpy()
-        return logits
+        logits = self._logits(x)
+        if self._regularizer.test_flip:
+            logits = (logits + self._logits(x.flip(-1))) / 2
+        numbers: NDArray[np.floating] = logits.cpu().numpy()
+        return numbers
 
     @torch.inference_mode()
     def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
