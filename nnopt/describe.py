@@ -30,6 +30,10 @@ def main(arguments: list[str]) -> int:
         )  # one side is beside the other
         indent = "  " * depth
         rows.append((indent + layer.name, shape, f"{count:,}", f"{layer.flops:,}"))
+    inside = {f"{x.name}.{key}" for x in architecture.walk() for key in x.parameters}
+    for name, size in architecture.parameter_shapes().items():
+        if name not in inside:  # a torchvision model's own
+            rows.append((name, "", f"{math.prod(size):,}", ""))
     total = (
         "total",
         "",

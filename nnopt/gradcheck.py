@@ -32,10 +32,10 @@ from nnopt.compose import compose_config, words_parser
 from nnopt.console import GrowingTable, note
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
-from nnopt.errors import TrainingError
+from nnopt.errors import ConfigError, TrainingError
 from nnopt.prepare import Prepared, prepare
 from nnopt.random import generator
-from nnopt.schema import Config, NumpyConfig
+from nnopt.schema import Config, NumpyConfig, TorchvisionConfig
 
 Floats = NDArray[np.float64]
 Move = Callable[[float], None]
@@ -88,6 +88,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--entries", type=_positive, metavar="N", help=meaning)
     options = parser.parse_intermixed_args(arguments)
     config = compose_config(options.overrides, options.config_dir)
+    if isinstance(config.architecture, TorchvisionConfig):
+        raise ConfigError(
+            "gradcheck checks the NumPy backend's gradients, which architecture.name = "
+            "'torchvision' has none of; choose another architecture"
+        )
     prepared = prepare(config)
     sizes = array_sizes(prepared)
     most = options.entries or entries_each(list(sizes.values()))

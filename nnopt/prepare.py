@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nnopt import data
 from nnopt.architecture.builders import build
 from nnopt.architecture.layers import BatchNorm
-from nnopt.architecture.network import Architecture
+from nnopt.architecture.network import Architecture, ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.data.batches import batch_parts
 from nnopt.data.dataset import Dataset
@@ -43,13 +43,19 @@ class Facts:
 def prepare(config: Config) -> Prepared:
     """Load the data and place the layers.
 
-    Raises ConfigError (device absent, layers that do not fit, impossible batches) or DataError.
+    Raises ConfigError (device absent, layers that do not fit, impossible batches), or DataError: of
+    the data, or the published weights of a network that is to have them.
     """
     _check_backend(config)
     dataset = data.load(config.dataset, config.data, config.seed)
     samples = len(dataset.train)
     facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
-    return Prepared(dataset, _fit(config, facts), Length.of(config, samples))
+    architecture = _fit(config, facts)
+    if isinstance(architecture, ModuleArchitecture) and architecture.model.pretrained:
+        from nnopt.backends.pytorch.vision import published_weights
+
+        published_weights(architecture.model.model)
+    return Prepared(dataset, architecture, Length.of(config, samples))
 
 
 def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:

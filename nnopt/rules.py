@@ -19,6 +19,7 @@ from nnopt.schema import (
     ThreeLayerConvConfig,
     TorchConfig,
     TorchOptimizer,
+    TorchvisionConfig,
     VggConfig,
     weight_decay,
 )
@@ -81,6 +82,28 @@ def _stochastic_depth(config: Config) -> Iterator[str]:
         f"regularizer.stochastic_depth = {rate} skips residual layers, of which {lacking}; set "
         "architecture=resnet, or write residual layers into architecture.layers"
     )
+
+
+def _torchvision(config: Config) -> Iterator[str]:
+    if not isinstance(config.architecture, TorchvisionConfig):
+        return
+    if config.backend.name != "torch":
+        yield (
+            "architecture.name = 'torchvision' needs backend=torch, but backend.name = "
+            f"{config.backend.name!r}"
+        )
+    regularizer, initializer = config.regularizer, config.initializer
+    for key, value, off in (
+        ("regularizer.dropout", regularizer.dropout, 0),
+        ("regularizer.norm", regularizer.norm, "none"),
+        ("initializer.hidden", initializer.hidden, "he_normal"),
+        ("initializer.output", initializer.output, "lecun_normal"),
+    ):
+        if value != off:
+            yield (
+                f"{key} = {value!r} has no effect on architecture=torchvision, whose models have "
+                "norms, dropout and first weights of their own"
+            )
 
 
 def _convolutions(config: Config) -> Iterator[str]:
@@ -232,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     _name,
     _layers,
     _stochastic_depth,
+    _torchvision,
     _convolutions,
     _group_norm,
     _optimizer,

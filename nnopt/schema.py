@@ -176,6 +176,16 @@ class ResnetConfig:
 
 
 @dataclass(frozen=True)
+class TorchvisionConfig:
+    """A classification model of torchvision, by its name there; ``backend=torch`` only."""
+
+    name: Literal["torchvision"]
+    model: str
+    small_images: bool
+    pretrained: bool
+
+
+@dataclass(frozen=True)
 class LayersConfig:
     """A literal list of layers; ``nnopt.architecture.layers`` reads its items."""
 
@@ -381,7 +391,9 @@ class EarlyStoppingConfig:
 
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
 BackendVariant = NumpyConfig | TorchConfig
-ArchitectureVariant = MlpConfig | ThreeLayerConvConfig | VggConfig | ResnetConfig | LayersConfig
+ArchitectureVariant = (
+    MlpConfig | ThreeLayerConvConfig | VggConfig | ResnetConfig | TorchvisionConfig | LayersConfig
+)
 SharedOptimizer = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
 ScheduleFreeConfig = ScheduleFreeSgdConfig | ScheduleFreeAdamwConfig
 TorchOptimizer = LionConfig | MuonConfig | ScheduleFreeConfig
@@ -441,6 +453,7 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
         "three_layer_conv": ThreeLayerConvConfig,
         "vgg": VggConfig,
         "resnet": ResnetConfig,
+        "torchvision": TorchvisionConfig,
         "layers": LayersConfig,
     },
     "optimizer": {

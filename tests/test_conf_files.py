@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from nnopt import schema
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
+from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.compose import Point, make_plan
 from nnopt.validate import read_config
@@ -25,7 +26,7 @@ CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
     "ablation": 6,
-    "architecture": 5,
+    "architecture": 6,
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
@@ -134,7 +135,10 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem in ("augmentation", "cutout", "cutmix"):  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
-    if schema.VARIANTS.get(group, {}).get(stem) in typing.get_args(schema.TorchOptimizer):
+    if schema.VARIANTS.get(group, {}).get(stem) in (
+        *typing.get_args(schema.TorchOptimizer),
+        schema.TorchvisionConfig,
+    ):
         others["backend"] = load_group_file("backend/torch.yaml")
     if stem == "stochastic_depth":  # needs residual layers
         resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")
@@ -144,7 +148,7 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
 
 
 def assert_builds(point: Point) -> None:
-    """The architecture fits the dataset, and both backends can train a step of it."""
+    """The architecture fits the dataset, and the backends that have it can train a step of it."""
     config = point.config
     shape, classes = SHAPES[config.dataset.name]
     chosen = getattr(config.dataset, "classes", None)
@@ -155,7 +159,8 @@ def assert_builds(point: Point) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, *shape)).astype(np.float32)
     y = rng.integers(0, classes, 4)
-    for name in ("numpy", "torch"):
+    is_foreign = isinstance(architecture, ModuleArchitecture)
+    for name in ("torch",) if is_foreign else ("numpy", "torch"):
         backend = (
             schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
             if name == "numpy"

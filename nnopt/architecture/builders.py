@@ -34,6 +34,7 @@ from nnopt.schema import (
     RegularizerConfig,
     ResnetConfig,
     ThreeLayerConvConfig,
+    TorchvisionConfig,
     VggConfig,
 )
 
@@ -189,6 +190,10 @@ def build(
             layers = vgg(config, regularizer)
         case ResnetConfig():
             layers = resnet(config, regularizer)
+        case TorchvisionConfig():
+            from nnopt.backends.pytorch.vision import describe_model  # imports PyTorch
+
+            return describe_model(config, input_shape, classes)
     if len(input_shape) == 1:  # flat samples need no flattening
         layers = tuple(layer for layer in layers if not isinstance(layer, Flatten))
     return place(layers, input_shape, classes, regularizer.stochastic_depth)

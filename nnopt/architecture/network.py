@@ -13,8 +13,16 @@ from dataclasses import dataclass, replace
 from nnopt.architecture.inference import Shape, infer, show
 from nnopt.architecture.layers import LAYER_NAMES, Layer, Residual
 from nnopt.errors import ConfigError
+from nnopt.schema import TorchvisionConfig
 
 LARGEST_PARAMETERS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class ForeignLayer:
+    """A layer of another library's network that nnopt has no record of: the name of its class."""
+
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class PlacedLayer:
     """
 
     name: str
-    record: Layer
+    record: Layer | ForeignLayer
     input_shape: Shape
     output_shape: Shape
     parameters: dict[str, Shape]
@@ -87,6 +95,36 @@ class Architecture:
     def weight_layers(self) -> list[PlacedLayer]:
         """The layers with a weight of more than one axis, dense or convolutional, in order."""
         return [layer for layer in self.walk() if _multiplies(layer)]
+
+
+@dataclass(frozen=True)
+class ModuleArchitecture(Architecture):
+    """A network that torchvision defines whole, and that only PyTorch can build.
+
+    ``layers`` say what is in it, named as its modules are, to be shown, measured and drawn like
+    those of any other network; but nobody builds from them: ``model`` is what it is made of, and
+    its first arrays are drawn as torchvision draws them. So all but the two places that build and
+    draw (``backends.pytorch.modules.build_module``, ``initializers.initial_arrays``) take it for an
+    architecture. A record for the whole in place of the layers would have hidden them from tables,
+    statistics and pictures; records for all that torchvision's models are made of would be a second
+    torchvision.
+
+    loose: trained arrays that lie in no layer, "class_token" -> shape; flops: of the whole, what is
+    computed between the layers included.
+    """
+
+    model: TorchvisionConfig
+    loose: dict[str, Shape]
+    flops: int
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Full name -> shape, of all trained arrays."""
+        return self.loose | super().parameter_shapes()
+
+    @property
+    def flops_per_sample(self) -> int:
+        """Of one forward pass."""
+        return self.flops
 
 
 def is_penalized(shape: Shape, decay_all: bool) -> bool:

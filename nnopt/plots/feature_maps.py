@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.layers import AvgPool2d, Dropout, GlobalAvgPool, MaxPool2d, SpatialDropout
-from nnopt.architecture.network import Architecture
+from nnopt.architecture.network import Architecture, ForeignLayer, PlacedLayer
 from nnopt.plots import style
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
     """
     last: dict[int, str] = {}
     shape, stage = architecture.input_shape, 0
-    for layer in architecture.layers:
-        if len(layer.output_shape) != 3:
+    for layer in _chain(architecture.layers):
+        # Behind a permutation, as in Swin transformers, the channels are the last axis.
+        if len(layer.output_shape) != 3 or layer.record == ForeignLayer("Permute"):
             break
         if layer.output_shape != shape:
             shape, stage = layer.output_shape, stage + 1
@@ -53,6 +54,13 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
     names = list(last.values())
     shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_STAGES)).astype(np.int64))
     return tuple(names[index] for index in shown)
+
+
+def _chain(layers: Iterable[PlacedLayer]) -> Iterator[PlacedLayer]:
+    """The layers one after another, those in a torchvision model's sequences too."""
+    for layer in layers:
+        is_sequence = layer.record == ForeignLayer("Sequential")
+        yield from _chain(layer.inner) if is_sequence else (layer,)
 
 
 def plot_feature_maps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +19,21 @@ NAME_LENGTH = 28
 Floats = NDArray[np.float64]
 
 
-def plot_layer_statistics(history: Sequence[LayerRow], path: Path, name: str) -> None:
+def plot_layer_statistics(
+    history: Sequence[LayerRow], matrices: Collection[str], path: Path, name: str
+) -> None:
     """For each dense or convolutional layer the standard deviations of what it gives and of its
     weight's gradient; for each ReLU layer the share of units that are 0 for every sample.
 
     Up to 8 layers are lines, dark to bright with their depth; what is exactly 0, or not finite,
     stands on a rail of its own below or above the panel. The deviations of more layers are maps, a
     row for each layer, as shares of dead units always are.
-    name: the run's, for the title. Raises OutputError.
+    matrices: the layers whose weight is a matrix, or kernels, rather than the scale of a
+    normalization; name: the run's, for the title. Raises OutputError.
     """
     layers = list(dict.fromkeys(row.layer for row in history))
     first = history[: len(layers)]
-    multiplying = [row.layer for row in first if _is_matrix(row)]
+    multiplying = [row.layer for row in first if row.layer in matrices]
     rectifying = [row.layer for row in first if row.dead_share is not None]
     epochs = np.unique([row.epoch for row in history])
     outputs = _table(history, multiplying, lambda row: row.activation_std)
@@ -71,8 +74,3 @@ def _table(
     values = np.array(list(rows.values()), dtype=np.float64)
     values[~(np.abs(values) < style.LARGEST)] = np.nan
     return values
-
-
-def _is_matrix(row: LayerRow) -> bool:
-    """Does the layer have a matrix or kernels, rather than the scale of a normalization?"""
-    return row.gradient_std is not None and "_norm" not in row.layer.rpartition(".")[2]

@@ -48,7 +48,10 @@ def plot_training(
         plot_schedule(rates, steps_per_epoch, folder / "schedule.png", name)
     plot_weight_histograms(initial, training.last, folder / "weights.png")
     if layers:
-        plot_layer_statistics(layers, folder / "layer_statistics.png", name)
+        path = folder / "layer_statistics.png"
+        weights = {key.removesuffix(".weight"): np.ndim(array) for key, array in initial.items()}
+        multiplying = {layer for layer, axes in weights.items() if axes > 1}
+        plot_layer_statistics(layers, multiplying, path, name)
 
 
 def plot_test(

@@ -261,7 +261,8 @@ def statistics(epochs: int, layers: int, spread: float = 2.0) -> list[LayerRow]:
 
 
 def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes]:
-    plot_layer_statistics(rows, folder / "a.png", "spiral_mlp")
+    matrices = {row.layer for row in rows if row.layer.startswith(("conv2d", "dense"))}
+    plot_layer_statistics(rows, matrices, folder / "a.png", "spiral_mlp")
     return figures[-1].axes
 
 

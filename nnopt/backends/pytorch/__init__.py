@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nnopt.architecture.network import Architecture
 from nnopt.data.dataset import Normalization, Part
 from nnopt.errors import ConfigError
-from nnopt.schema import Config, ScheduleFreeConfig, TorchConfig
+from nnopt.schema import Config, ScheduleFreeConfig, TorchConfig, TorchvisionConfig
 
 if TYPE_CHECKING:
     from nnopt.backends.pytorch.loader import TorchLoader
@@ -64,7 +64,26 @@ def check_backend(config: Config) -> list[str]:
             f"backend.compile = {config.backend.compile!r} on the cpu needs a C++ compiler, found "
             "neither $CXX nor g++ nor clang++; set backend.compile=off"
         ]
-    return []
+    return _torchvision_problems(config)
+
+
+def _torchvision_problems(config: Config) -> list[str]:
+    """Is torchvision here, if it is wanted, and has it the model?"""
+    architecture = config.architecture
+    if not isinstance(architecture, TorchvisionConfig):
+        return []
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: made for another PyTorch
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
+        mend = "'nnopt[torch]'" if is_absent else "--force-reinstall torch torchvision"
+        return [
+            f"architecture.name = 'torchvision': torchvision does not load ({error}); "
+            f"run: pip install {mend}"
+        ]
+    from nnopt.backends.pytorch.vision import model_problems
+
+    return model_problems(architecture)
 
 
 def _has_compiler() -> bool:

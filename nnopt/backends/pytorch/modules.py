@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nnopt.architecture import layers as records
-from nnopt.architecture.network import PlacedLayer
+from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
@@ -101,6 +101,15 @@ WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
 }
 
 
+def build_module(architecture: Architecture, config: Config) -> nn.Module:
+    """The whole network on its device, without weights yet."""
+    if isinstance(architecture, ModuleArchitecture):
+        from nnopt.backends.pytorch.vision import build_model  # imports torchvision
+
+        return build_model(architecture, config)
+    return sequence(architecture.layers, config).to_empty(device=config.backend.device)
+
+
 def sequence(layers: Iterable[PlacedLayer], config: Config) -> nn.Sequential:
     """The layers one after another. Their parameters hold arbitrary numbers until they are loaded;
     PyTorch's own initialization, and its global generator, are not touched."""
@@ -139,13 +148,13 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
         case records.Dropout(rate):
-            return _dropout(layer, rate, config)
+            return dropout(layer.name, rate, config)
         case records.SpatialDropout(rate):
-            return _dropout(layer, rate, config, axes=2)
+            return dropout(layer.name, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
             if layer.skipped:  # whole samples, at the branch's end
-                children["stochastic_depth"] = _dropout(layer, layer.skipped, config, axes=1)
+                children["stochastic_depth"] = dropout(layer.name, layer.skipped, config, axes=1)
             if layer.shortcut:
                 children["shortcut"] = sequence(layer.shortcut, config)
             return Residual(children)
@@ -173,10 +182,10 @@ def _norm(layer: PlacedLayer) -> nn.Module:
     raise TypeError(f"{layer.name} is no normalization")
 
 
-def _dropout(layer: PlacedLayer, rate: float, config: Config, axes: int | None = None) -> nn.Module:
+def dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
+    """Dropout of the layer so named, with the configured kind of masks. axes: see ``Dropout``."""
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:
-        return Dropout(KeepMasks(config.seed, layer.name, rate), axes)
-    device = torch.device(config.backend.device)
-    return Dropout(DeviceMasks(config.seed, layer.name, rate, device), axes)
+        return Dropout(KeepMasks(config.seed, name, rate), axes)
+    return Dropout(DeviceMasks(config.seed, name, rate, torch.device(config.backend.device)), axes)

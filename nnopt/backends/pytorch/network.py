@@ -15,7 +15,7 @@ from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.average import Average
 from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
-from nnopt.backends.pytorch.modules import Dropout, sequence
+from nnopt.backends.pytorch.modules import Dropout, build_module
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.precision import Precision
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
@@ -44,8 +44,7 @@ class TorchNetwork:
         backend, regularizer = config.backend, config.regularizer
         assert isinstance(backend, TorchConfig)
         set_process_up(backend)
-        module = sequence(architecture.layers, config).to_empty(device=backend.device)
-        self.module = module.to(getattr(torch, backend.dtype))
+        self.module = build_module(architecture, config).to(getattr(torch, backend.dtype))
         self._layout = layout_of(architecture, backend)
         if self._layout is not None:
             self.module.to(memory_format=self._layout)

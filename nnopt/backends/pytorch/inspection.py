@@ -1,0 +1,175 @@
+"""What is in a module that nnopt did not build: layers, shapes, parameters, FLOPs.
+
+A forward pass on PyTorch's meta device tells, where tensors have shapes and no numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnopt.architecture import layers as records
+from nnopt.architecture.inference import Shape
+from nnopt.architecture.layers import Layer
+from nnopt.architecture.network import ForeignLayer, PlacedLayer
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """layers: of the whole, in the order of their first call; loose: its own trained arrays, which
+    lie in no layer; flops: of one sample's forward pass."""
+
+    layers: tuple[PlacedLayer, ...]
+    loose: dict[str, Shape]
+    flops: int
+
+
+@torch.no_grad()
+def inspect(model: nn.Module, input_shape: Shape) -> Inspected:
+    """The layers of a model on the meta device, for samples of ``input_shape``."""
+    model.eval()
+    seen: dict[str, list[Shape]] = {}  # from the first call on: [input, output] of the last one
+
+    def before(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.setdefault(name, [])
+
+    def after(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
+            seen[name] = [tuple(x.shape[1:]) for x in (inputs[0], output)]
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(partial(before, name)))
+        hooks.append(module.register_forward_hook(partial(after, name)))
+    try:
+        with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+            model(torch.empty(1, *input_shape, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    whole = type(model).__name__
+    flops = {
+        key.removeprefix(f"{whole}."): sum(by_operation.values())
+        for key, by_operation in counter.get_flop_counts().items()
+    }
+    order = {name: place for place, name in enumerate(seen)}
+    shapes = {name: (found[0], found[1]) for name, found in seen.items() if found}
+    layers, arrays = _place(model, "", shapes, order, flops)
+    return Inspected(layers, arrays, flops[whole])
+
+
+def _place(
+    module: nn.Module,
+    name: str,
+    shapes: Mapping[str, tuple[Shape, Shape]],
+    order: Mapping[str, int],
+    flops: Mapping[str, int],
+) -> tuple[tuple[PlacedLayer, ...], dict[str, Shape]]:
+    """The layers inside a module, and the shapes of the arrays that are its own.
+
+    What is never called, does nothing, or gives something else than one tensor, is no layer: its
+    arrays count as the own ones of the module around it.
+    """
+    own = {key: tuple(p.shape) for key, p in module.named_parameters(recurse=False)}
+    placed: list[PlacedLayer] = []
+    for key, child in module.named_children():
+        path = f"{name}.{key}" if name else key
+        inner, arrays = _place(child, path, shapes, order, flops)
+        if path not in shapes or isinstance(child, nn.Identity):
+            placed += inner
+            own |= {f"{key}.{array}": shape for array, shape in arrays.items()}
+            continue
+        statistics = {k: tuple(b.shape) for k, b in child.named_buffers(recurse=False)}
+        statistics = {k: shape for k, shape in statistics.items() if k.startswith("running_")}
+        record, count = _record(child), flops.get(path, 0)
+        placed.append(PlacedLayer(path, record, *shapes[path], arrays, statistics, count, inner))
+    return tuple(sorted(placed, key=lambda layer: order[layer.name])), own
+
+
+SAME: dict[type[nn.Module], Layer] = {
+    nn.ReLU: records.ReLU(),
+    nn.GELU: records.GELU(),
+    nn.SiLU: records.SiLU(),
+    nn.Sigmoid: records.Sigmoid(),
+    nn.Flatten: records.Flatten(),
+}
+
+
+def _record(module: nn.Module) -> Layer | ForeignLayer:
+    """The record of a layer that nnopt has too, for whoever looks for ReLUs, pools or convolutions;
+    of others its class."""
+    match module:
+        case nn.Conv2d(kernel_size=(k, kw), stride=(s, sw), padding=(p, pw)) if (k, s, p) == (
+            kw,
+            sw,
+            pw,
+        ):
+            bias = module.bias is not None
+            return records.Conv2d(module.out_channels, k, s, p, module.groups, bias)
+        case nn.Linear():
+            return records.Dense(module.out_features, module.bias is not None)
+        case nn.BatchNorm2d(momentum=float(momentum), eps=epsilon):
+            return records.BatchNorm(momentum, epsilon)
+        case nn.MaxPool2d(kernel_size=int(size), stride=int(stride), padding=int(padding)):
+            return records.MaxPool2d(size, stride, padding)
+        case nn.AvgPool2d(kernel_size=int(size), stride=int(stride), padding=int(padding)):
+            return records.AvgPool2d(size, stride, padding)
+        case nn.AdaptiveAvgPool2d(output_size=1 | (1, 1)):
+            return records.GlobalAvgPool()
+        case nn.Dropout(p=rate):
+            return records.Dropout(rate)
+    return SAME.get(type(module)) or ForeignLayer(type(module).__name__)
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """Operation -> its FLOPs, counted as ``nnopt.architecture.inference`` counts a layer's.
+
+    They get shapes for tensors; what is not here is a product of matrices that PyTorch knows to
+    count, or moves numbers and computes none.
+    """
+    aten = torch.ops.aten
+
+    def size(*_: Any, out_shape: Shape, **__: Any) -> int:
+        return math.prod(out_shape)
+
+    def taken(x: Shape, *_: Any, **__: Any) -> int:
+        return math.prod(x)
+
+    def convolution(x: Shape, weight: Shape, bias: Shape | None, *_: Any, out_shape: Shape) -> int:
+        return math.prod(out_shape) * (2 * math.prod(weight[1:]) + (bias is not None))
+
+    def dense(bias: Shape, x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+        return x[0] * weight[1] * (2 * x[1] + 1)
+
+    def pool(x: Shape, window: list[int], *_: Any, out_shape: Any, **__: Any) -> int:
+        output: Shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]  # and indices
+        return math.prod(output) * math.prod(window if len(window) == 2 else 2 * window)
+
+    def times(factor: int) -> Callable[..., int]:
+        return lambda x, *_, **__: factor * math.prod(x)
+
+    simple = "add add_ mul mul_ sub div div_ relu relu_ hardtanh hardtanh_"
+    norms = "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm"
+    costly = (
+        "gelu silu silu_ sigmoid tanh _softmax hardswish hardswish_ hardsigmoid hardsigmoid_ "
+        "native_layer_norm"
+    )
+    formulas: dict[str, Callable[..., int]] = {
+        simple: size,
+        norms: times(4),
+        costly: times(8),
+        "mean _adaptive_avg_pool2d": taken,
+        "max_pool2d_with_indices avg_pool2d": pool,
+        "convolution": convolution,
+        "addmm": dense,
+    }
+    return {
+        getattr(aten, name): count for names, count in formulas.items() for name in names.split()
+    }
