@@ -16,6 +16,7 @@ from nnopt.schema import (
     LayersConfig,
     MlpConfig,
     ResnetConfig,
+    ScheduleFreeConfig,
     ThreeLayerConvConfig,
     TorchConfig,
     TorchOptimizer,
@@ -225,6 +226,18 @@ def _averages(config: Config) -> Iterator[str]:
             f"regularizer.ema = {ema:g} and regularizer.swa = {swa:g} are two averages, of which "
             "one can be evaluated in place of the weights; set the other to 0"
         )
+    if not isinstance(config.optimizer, ScheduleFreeConfig):
+        return
+    for key, why in (
+        ("ema", "evaluates an average of the weights already"),
+        ("swa", "evaluates an average of the weights already"),
+        ("max_norm", "evaluates an average of weights that a bound would not reach"),
+    ):
+        if value := getattr(config.regularizer, key):
+            yield (
+                f"regularizer.{key} = {value:g} does not go with optimizer.name = "
+                f"{config.optimizer.name!r}, which {why}; set it to 0"
+            )
 
 
 def _device(config: Config) -> Iterator[str]:

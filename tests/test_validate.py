@@ -321,6 +321,13 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         {"regularizer.ema": 0.9, "regularizer.swa": 0.5},
         ["regularizer.ema = 0.9", "regularizer.swa = 0.5", "set the other to 0"],
     ),
+    *(
+        (
+            {**TORCH, "@optimizer": "schedule_free_sgd", f"regularizer.{key}": 0.5},
+            [f"regularizer.{key} = 0.5", "optimizer.name = 'schedule_free_sgd'"],
+        )
+        for key in ("ema", "swa", "max_norm")
+    ),
     (
         {**NO_VALIDATION, "early_stopping.patience": 3},
         ["early_stopping.patience", "dataset.validation.source = 'none'"],

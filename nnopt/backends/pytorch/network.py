@@ -62,8 +62,8 @@ class TorchNetwork:
         self._batch_size, self._accumulation = config.batch_size, config.accumulation
         self._regularizer = regularizer
         self._optimizer = build_optimizer(self._parameters, config)
-        self._averaging = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
-        self._weight_decay = 0.0 if self._averaging else weight_decay(config)
+        self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
+        self._weight_decay = 0.0 if self._schedule_free else weight_decay(config)
         self._loss = (
             hinge(architecture.classes)
             if config.loss == "hinge"
@@ -80,8 +80,8 @@ class TorchNetwork:
         with torch.no_grad():
             for name, tensor in self.module.state_dict().items():
                 tensor.copy_(torch.tensor(arrays[name]))
-        if self._averaging:
-            self._averaging.restart()
+        if self._schedule_free:
+            self._schedule_free.restart()
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         self._set_mode(training=False)
@@ -205,8 +205,8 @@ class TorchNetwork:
         """Of the layers, and of Schedule-Free's weights: it evaluates others than it trains on."""
         if self.module.training is not training:
             self.module.train(training)
-            if self._averaging:
-                (self._averaging.train if training else self._averaging.eval)()
+            if self._schedule_free:
+                (self._schedule_free.train if training else self._schedule_free.eval)()
 
     @cached_property
     def _average(self) -> Average:
