@@ -166,8 +166,9 @@ def forward(make_network: MakeNetwork, layer: Any, training: bool = True) -> tup
     """(module of the layer, its arrays, its input and output) in a network that ends in HEAD."""
     network = make_network("torch", [layer, *head_of(layer)], input_shape=IMAGE)
     x = images()
+    arrays = {k: torch.tensor(v) for k, v in network.arrays().items()}
     module = network.module[0].train(training)
-    return module, {k: torch.tensor(v) for k, v in network.arrays().items()}, (x, module(x))
+    return module, arrays, (x, module(x))
 
 
 @pytest.mark.parametrize("training", [True, False])
