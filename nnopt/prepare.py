@@ -15,6 +15,7 @@ from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
+from nnopt.rules import made_for_images
 from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.loop import Length
@@ -80,12 +81,7 @@ def _fit(config: Config, facts: Facts) -> Architecture:
     """Place the layers, and refuse combinations of the configuration with the data that cannot
     work: ConfigError."""
     architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
-    problems = [*_augmentation_problems(config, facts), *_muon_problems(config, architecture)]
-    if config.regularizer.test_flip and len(facts.input_shape) < 3:
-        problems.append(
-            f"regularizer.test_flip = True needs images, but the samples of {facts.dataset} have "
-            f"the shape {facts.input_shape}"
-        )
+    problems = [*_image_problems(config, facts), *_muon_problems(config, architecture)]
     if facts.samples is not None:
         problems = [*_length_problems(config, facts.samples, architecture), *problems]
     if problems:
@@ -150,21 +146,25 @@ def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
     return None
 
 
-def _augmentation_problems(config: Config, facts: Facts) -> list[str]:
+def _image_problems(config: Config, facts: Facts) -> list[str]:
     augmentation, shape = config.regularizer.augmentation, facts.input_shape
     if len(shape) < 3:
         return [
-            f"regularizer.augmentation.{key} needs images, but the samples of {facts.dataset} have "
-            f"the shape {shape}"
-            for key in ("crop", "flip", "cutout", "cutmix")
-            if getattr(augmentation, key)
+            f"{setting} needs images, but the samples of {facts.dataset} have the shape {shape}"
+            for setting in made_for_images(config)
         ]
+    problems = []
     if augmentation.cutout > (side := min(shape[1:])):
-        return [
+        problems.append(
             f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
             f"{facts.dataset}, whose shorter side has {side} pixels; set at most {side}"
-        ]
-    return []
+        )
+    if augmentation.policy != "none" and shape[0] not in (1, 3):
+        problems.append(
+            f"regularizer.augmentation.policy = {augmentation.policy!r} needs images of 1 or 3 "
+            f"channels, grey or red, green, blue, but those of {facts.dataset} have {shape[0]}"
+        )
+    return problems
 
 
 def _muon_problems(config: Config, architecture: Architecture) -> list[str]:

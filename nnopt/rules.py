@@ -201,22 +201,37 @@ def _loss(config: Config) -> Iterator[str]:
             )
 
 
-def _augmentation(config: Config) -> Iterator[str]:
-    if isinstance(config.dataset, ImageConfig | CsvConfig):
-        return
-    for key in ("crop", "flip", "cutout", "cutmix"):
-        if getattr(config.regularizer.augmentation, key):
-            yield (
-                f"regularizer.augmentation.{key} needs images, but dataset.name = "
-                f"{config.dataset.name!r}"
-            )
+def made_for_images(config: Config) -> list[str]:
+    """The keys, with their values, that are on and that features can do nothing with."""
+    augmentation = config.regularizer.augmentation
+    keys = ("crop", "flip", "policy", "cutout", "cutmix")
+    found = {f"regularizer.augmentation.{key}": getattr(augmentation, key) for key in keys}
+    found["regularizer.test_flip"] = config.regularizer.test_flip
+    return [f"{key} = {value!r}" for key, value in found.items() if value not in (0, "none", None)]
 
 
-def _test_flip(config: Config) -> Iterator[str]:
-    if config.regularizer.test_flip and not isinstance(config.dataset, ImageConfig | CsvConfig):
+def _images(config: Config) -> Iterator[str]:
+    if not isinstance(config.dataset, ImageConfig | CsvConfig):
+        for setting in made_for_images(config):
+            yield f"{setting} needs images, but dataset.name = {config.dataset.name!r}"
+
+
+def _policy(config: Config) -> Iterator[str]:
+    augmentation = config.regularizer.augmentation
+    policy = augmentation.policy
+    if policy != "none" and config.backend.name == "numpy":
         yield (
-            f"regularizer.test_flip = True needs images, but dataset.name = {config.dataset.name!r}"
+            f"regularizer.augmentation.policy = {policy!r} needs backend=torch, but backend.name = "
+            "'numpy'"
         )
+    for key, usual in (("policy_operations", 2), ("policy_magnitude", 9)):
+        value = getattr(augmentation, key)
+        if policy != "rand_augment" and value not in (usual, None):
+            yield (
+                f"regularizer.augmentation.{key} = {value} has no effect on "
+                f"regularizer.augmentation.policy = {policy!r}; set it to {usual}, or "
+                "regularizer.augmentation.policy=rand_augment"
+            )
 
 
 def _averages(config: Config) -> Iterator[str]:
@@ -276,8 +291,8 @@ RULES: tuple[Rule, ...] = (
     _length,
     _validation,
     _loss,
-    _augmentation,
-    _test_flip,
+    _images,
+    _policy,
     _averages,
     _device,
     _precision,

@@ -199,10 +199,14 @@ class LayersConfig:
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Random changes of training samples, zero being off. Pixels: crop is the padding, cutout the
-    side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight."""
+    side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight.
+    policy_operations, policy_magnitude: of RandAugment."""
 
     crop: Annotated[int, Range(minimum=0, maximum=64)]
     flip: bool
+    policy: Literal["none", "rand_augment", "trivial_augment"]
+    policy_operations: Annotated[int, Range(minimum=1, maximum=100)]
+    policy_magnitude: Annotated[int, Range(minimum=0, maximum=30)]
     cutout: Annotated[int, Range(minimum=0, maximum=1024)]
     mixup: Annotated[float, Range(minimum=0, maximum=1000)]
     cutmix: Annotated[float, Range(minimum=0, maximum=1000)]

@@ -82,7 +82,14 @@ def plain_config() -> Config:
             swa=0.0,
             test_flip=False,
             augmentation=schema.AugmentationConfig(
-                crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0
+                crop=0,
+                flip=False,
+                policy="none",
+                policy_operations=2,
+                policy_magnitude=9,
+                cutout=0,
+                mixup=0.0,
+                cutmix=0.0,
             ),
         ),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],

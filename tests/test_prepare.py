@@ -16,7 +16,16 @@ from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
 
-OFF = schema.AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
+OFF = schema.AugmentationConfig(
+    crop=0,
+    flip=False,
+    policy="none",
+    policy_operations=2,
+    policy_magnitude=9,
+    cutout=0,
+    mixup=0.0,
+    cutmix=0.0,
+)
 
 
 @pytest.mark.parametrize(

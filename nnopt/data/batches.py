@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.dataset import Dataset
+from nnopt.data.policies import Policy, draw_policy
 from nnopt.random import generator
 from nnopt.schema import Config
 
@@ -73,6 +74,7 @@ class Augmentation:
     each belongs to the i-th sample in the epoch's order."""
 
     crops: Crops | None = None
+    policy: Policy | None = None  # before normalization, on pixels; the rest is after it
     squares: Squares | None = None
     mixing: Mixing | None = None
 
@@ -99,6 +101,7 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
         kinds = [draw_either(seed, epoch, *sizes, *kinds)]
     return Augmentation(
         draw_crops(seed, epoch, count, chosen.crop, chosen.flip),
+        draw_policy(seed, epoch, count, chosen),
         squares,
         kinds[0] if kinds else None,
     )

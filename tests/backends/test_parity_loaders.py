@@ -20,7 +20,16 @@ from nnopt.schema import AugmentationConfig, Config
 MakeConfig = Callable[..., Config]
 
 COUNT, BATCH = 31, 8
-OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
+OFF = AugmentationConfig(
+    crop=0,
+    flip=False,
+    policy="none",
+    policy_operations=2,
+    policy_magnitude=9,
+    cutout=0,
+    mixup=0.0,
+    cutmix=0.0,
+)
 
 
 def make_dataset(shape: tuple[int, ...]) -> Dataset:
@@ -63,7 +72,7 @@ def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray,
         (replace(OFF, cutout=3), (3, 6, 5)),
         (replace(OFF, mixup=0.4), (3, 6, 5)),
         (replace(OFF, cutmix=1.0), (3, 6, 5)),
-        (AugmentationConfig(crop=2, flip=True, cutout=4, mixup=1.0, cutmix=1.0), (3, 6, 5)),
+        (replace(OFF, crop=2, flip=True, cutout=4, mixup=1.0, cutmix=1.0), (3, 6, 5)),
         (OFF, (3,)),
         (replace(OFF, mixup=0.4), (3,)),
     ],

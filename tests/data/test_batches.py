@@ -270,7 +270,16 @@ def test_of_two_kinds_each_batch_has_one_whole() -> None:
     assert 0.48 < np.mean([box is None for box in other.boxes] == blended) < 0.52
 
 
-OFF = AugmentationConfig(crop=0, flip=False, cutout=0, mixup=0.0, cutmix=0.0)
+OFF = AugmentationConfig(
+    crop=0,
+    flip=False,
+    policy="none",
+    policy_operations=2,
+    policy_magnitude=9,
+    cutout=0,
+    mixup=0.0,
+    cutmix=0.0,
+)
 
 
 def images() -> Dataset:

@@ -69,8 +69,12 @@ def check_backend(config: Config) -> list[str]:
 
 def _torchvision_problems(config: Config) -> list[str]:
     """Is torchvision here, if it is wanted, and has it the model?"""
-    architecture = config.architecture
-    if not isinstance(architecture, TorchvisionConfig):
+    architecture, policy = config.architecture, config.regularizer.augmentation.policy
+    wants_model = isinstance(architecture, TorchvisionConfig)
+    wanted = ["architecture.name = 'torchvision'"] if wants_model else []
+    if policy != "none":
+        wanted.append(f"regularizer.augmentation.policy = {policy!r}")
+    if not wanted:
         return []
     try:
         import torchvision  # noqa: F401
@@ -78,9 +82,10 @@ def _torchvision_problems(config: Config) -> list[str]:
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
         mend = "'nnopt[torch]'" if is_absent else "--force-reinstall torch torchvision"
         return [
-            f"architecture.name = 'torchvision': torchvision does not load ({error}); "
-            f"run: pip install {mend}"
+            f"{' and '.join(wanted)}: torchvision does not load ({error}); run: pip install {mend}"
         ]
+    if not isinstance(architecture, TorchvisionConfig):
+        return []
     from nnopt.backends.pytorch.vision import model_problems
 
     return model_problems(architecture)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from torch.nn import functional as F
 from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indices, hidden_pixels
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
+
+if TYPE_CHECKING:
+    from nnopt.backends.pytorch.policies import PolicyOperations
 
 CPU_CHUNK_BYTES = 2**20
 """Small batches are gathered and normalized several at a time, up to so many bytes: on 64 rows an
@@ -38,6 +43,7 @@ class TorchLoader:
         self._device = torch.device(config.backend.device)
         self._dtype = getattr(torch, config.backend.dtype)
         self._crop = config.regularizer.augmentation.crop
+        self._policy = config.regularizer.augmentation.policy
         on_cpu = self._device.type == "cpu"
         if on_cpu:  # the (memory-mapped) array as it is
             self._inputs, rows = _wrap(part.inputs), part.rows
@@ -59,7 +65,8 @@ class TorchLoader:
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        crops, squares, mixing = augmentation.crops, augmentation.squares, augmentation.mixing
+        crops, policy = augmentation.crops, augmentation.policy
+        squares, mixing = augmentation.squares, augmentation.mixing
         chosen = torch.tensor(order, device=self._device)
         rows, labels = self._rows[chosen], self._labels[chosen]
         chunk = batch_size * max(1, self._chunk_rows // batch_size)
@@ -68,6 +75,8 @@ class TorchLoader:
             raw = self._inputs.index_select(0, rows[window])
             if crops is not None:
                 raw = self._cut_out(raw, crops, window)
+            if policy is not None:
+                self._operations.apply(raw, policy, window)
             x = self._normalize(raw)
             if squares is not None:
                 self._hide(x, squares, window)
@@ -84,6 +93,14 @@ class TorchLoader:
     def _normalize(self, raw: Tensor) -> Tensor:
         """x · scale + shift, in the backend's number type; raw is ours to overwrite."""
         return raw.to(self._dtype).mul_(self._scale).add_(self._shift)
+
+    @cached_property
+    def _operations(self) -> PolicyOperations:
+        """Torchvision is imported for those alone who want a policy."""
+        from nnopt.backends.pytorch.policies import PolicyOperations
+
+        height, width = self._inputs.shape[2:]
+        return PolicyOperations(self._policy, height, width, self._device)
 
     def _cut_out(self, raw: Tensor, crops: Crops, window: slice) -> Tensor:
         """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
