@@ -219,14 +219,14 @@ def _images(config: Config) -> Iterator[str]:
 def _policy(config: Config) -> Iterator[str]:
     augmentation = config.regularizer.augmentation
     policy = augmentation.policy
-    if policy != "none" and config.backend.name == "numpy":
+    if policy in ("rand_augment", "trivial_augment") and config.backend.name == "numpy":
         yield (
             f"regularizer.augmentation.policy = {policy!r} needs backend=torch, but backend.name = "
             "'numpy'"
         )
     for key, usual in (("policy_operations", 2), ("policy_magnitude", 9)):
         value = getattr(augmentation, key)
-        if policy != "rand_augment" and value not in (usual, None):
+        if policy in ("none", "trivial_augment") and value not in (usual, None):
             yield (
                 f"regularizer.augmentation.{key} = {value} has no effect on "
                 f"regularizer.augmentation.policy = {policy!r}; set it to {usual}, or "

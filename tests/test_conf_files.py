@@ -33,7 +33,7 @@ COUNTS = {
     "experiment": 13,
     "initializer": 9,
     "optimizer": 11,
-    "regularizer": 17,
+    "regularizer": 19,
     "schedule": 7,
 }
 
@@ -132,13 +132,12 @@ def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None
     if stem == "csv":
         container["train"] = "some.csv"  # which has no default
     others = {}
-    if stem in ("augmentation", "cutout", "cutmix"):  # needs images
+    policies = ("rand_augment", "trivial_augment")
+    if stem in ("augmentation", "cutout", "cutmix", *policies):  # needs images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
-    if schema.VARIANTS.get(group, {}).get(stem) in (
-        *typing.get_args(schema.TorchOptimizer),
-        schema.TorchvisionConfig,
-    ):
+    torch_only = *typing.get_args(schema.TorchOptimizer), schema.TorchvisionConfig
+    if stem in policies or schema.VARIANTS.get(group, {}).get(stem) in torch_only:
         others["backend"] = load_group_file("backend/torch.yaml")
     if stem == "stochastic_depth":  # needs residual layers
         resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")

@@ -95,6 +95,7 @@ def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> 
     [
         replace(OFF, crop=1),
         replace(OFF, flip=True),
+        replace(OFF, policy="rand_augment"),
         replace(OFF, cutout=1),
         replace(OFF, cutmix=1.0),
     ],
@@ -108,6 +109,20 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
         prepare(pictures(config, tmp_path, None))
     config = make_config(**{"regularizer.augmentation": replace(OFF, mixup=0.4)})
     prepare(pictures(config, tmp_path, None))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_policy_is_for_grey_and_for_coloured_images(
+    make_config: MakeConfig, tmp_path: Path, channels: int
+) -> None:
+    augmentation = replace(OFF, policy="trivial_augment")
+    config = make_config(backend="torch", **{"regularizer.augmentation": augmentation})
+    config = pictures(config, tmp_path, (channels, 6 // channels, 1))
+    if channels == 2:
+        with pytest.raises(ConfigError, match=r"policy = 'trivial_augment' .* 1 or 3 .* have 2"):
+            prepare(config)
+    else:
+        prepare(config)
 
 
 def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     (MNIST, "regularizer.augmentation.crop", 1.5, "needs a whole number"),
     (MNIST, "regularizer.augmentation.flip", "maybe", "needs true or false"),
     (MNIST, "regularizer.augmentation.cutout", -1, "needs to be at least 0 and at most 1024"),
+    (MNIST, "regularizer.augmentation.policy", "randaugment", "did you mean 'rand_augment'?"),
+    (MNIST, "regularizer.augmentation.policy_operations", 0, "at least 1 and at most 100"),
+    (MNIST, "regularizer.augmentation.policy_magnitude", 31, "at least 0 and at most 30"),
     (MNIST, "regularizer.augmentation.mixup", -0.1, "needs to be at least 0 and at most 1000"),
     (MNIST, "regularizer.augmentation.mixup", math.inf, "needs a finite number"),
     (MNIST, "regularizer.augmentation.cutmix", -1, "needs to be at least 0 and at most 1000"),
@@ -380,6 +383,27 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"regularizer.augmentation.crop": 2},
         ["regularizer.augmentation.crop", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"@backend": "torch", "regularizer.augmentation.policy": "rand_augment"},
+        ["regularizer.augmentation.policy = 'rand_augment'", "dataset.name = 'spiral'"],
+    ),
+    (
+        {**MNIST, "regularizer.augmentation.policy": "trivial_augment"},
+        ["regularizer.augmentation.policy = 'trivial_augment'", "backend.name = 'numpy'"],
+    ),
+    (
+        {"regularizer.augmentation.policy_magnitude": 5},
+        ["policy_magnitude = 5 has no effect on", "policy = 'none'", "policy=rand_augment"],
+    ),
+    (
+        {
+            **MNIST,
+            "@backend": "torch",
+            "regularizer.augmentation.policy": "trivial_augment",
+            "regularizer.augmentation.policy_operations": 3,
+        },
+        ["policy_operations = 3 has no effect on", "policy = 'trivial_augment'"],
     ),
     (
         {"regularizer.augmentation.flip": True, "@dataset": "moons"},

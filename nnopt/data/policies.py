@@ -1,8 +1,8 @@
 """Policies of augmentation: which operations change each training image, and how strongly.
 
-RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021, section 3, with
-the wide space) as torchvision has them: the same fourteen operations, each as likely, of 31
-strengths. What an operation does is the backend's affair.
+RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021, section 3),
+this with its wide space, as torchvision has them: the same fourteen operations, each as likely, of
+31 strengths. What an operation does is the backend's affair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,18 +298,24 @@ def test_nothing_is_drawn_unless_asked_for(make_config: Callable[..., Config]) -
 def test_same_seed_and_epoch_give_the_same_augmentation_and_each_kind_leaves_the_others(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
-    def draw(**chosen: float) -> Augmentation:
+    def draw(**chosen: Any) -> Augmentation:
         changes = {"regularizer.augmentation": replace(OFF, **chosen)}
         config = make_config(seed=seed, batch_size=4, **changes)
         return draw_augmentation(config, images(), epoch, 30)
 
-    everything, again = (draw(crop=2, flip=True, cutout=3, mixup=0.4, cutmix=1.0) for _ in range(2))
-    crops, squares, mixup, cutmix = (
-        draw(**x) for x in ({"crop": 2, "flip": True}, {"cutout": 3}, {"mixup": 0.4}, {"cutmix": 1})
-    )
+    kinds: list[dict[str, Any]] = [
+        {"crop": 2, "flip": True},
+        {"policy": "trivial_augment"},
+        {"cutout": 3},
+        {"mixup": 0.4},
+        {"cutmix": 1.0},
+    ]
+    crops, policy, squares, mixup, cutmix = (draw(**chosen) for chosen in kinds)
+    everything, again = (draw(**dict(ChainMap(*kinds))) for _ in range(2))
     assert repr(everything) == repr(again)
     assert mixup.mixing is not None
     assert cutmix.mixing is not None
     mixing = draw_either(seed, epoch, 30, 4, mixup.mixing, cutmix.mixing)
-    assert repr(everything) == repr(Augmentation(crops.crops, squares.squares, mixing))
+    parts = crops.crops, policy.policy, squares.squares, mixing
+    assert repr(everything) == repr(Augmentation(*parts))
     assert mixing.classes == 3

@@ -26,6 +26,9 @@ CPU_CHUNK_BYTES = 2**20
 operation costs more to start than to do. More would leave a CPU's level-2 cache, and the memory
 that it gets without asking the operating system."""
 
+CPU_POLICY_CHUNK_BYTES = 2**23
+"""A policy's operations have more to start than to keep in the cache."""
+
 ACCELERATOR_CHUNK_BYTES = 2**26
 """An accelerator has neither worry."""
 
@@ -58,7 +61,8 @@ class TorchLoader:
             for x in (normalization.scale, normalization.shift)
         )
         row_bytes = math.prod(part.inputs.shape[1:]) * self._dtype.itemsize
-        chunk_bytes = CPU_CHUNK_BYTES if on_cpu else ACCELERATOR_CHUNK_BYTES
+        chunk_bytes = CPU_CHUNK_BYTES if self._policy == "none" else CPU_POLICY_CHUNK_BYTES
+        chunk_bytes = chunk_bytes if on_cpu else ACCELERATOR_CHUNK_BYTES
         self._chunk_rows = max(1, chunk_bytes // row_bytes)
         self._evaluation_rows = min(EVALUATION_ROWS, max(1, EVALUATION_BYTES // row_bytes))
 

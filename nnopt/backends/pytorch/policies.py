@@ -36,6 +36,9 @@ _MOVES, _TONES, _IDENTITY = (
 Setting = tuple[int, int]
 """An operation, as index into ``OPERATIONS``, and a level, -30..30."""
 
+Change = Callable[[Tensor, list[Setting], list[int]], Tensor]
+"""Of images (n, C, H, W), the first ``counts[0]`` of which have the first setting, and so on."""
+
 
 def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     """Operation -> its magnitudes (31,) for images of so many pixels, weakest first.
@@ -99,83 +102,73 @@ def operate(images: Tensor, name: str, magnitude: float) -> Tensor:
 
 
 class PolicyOperations:
-    """The operations of one policy on images of one shape."""
+    """The operations of one policy on images of one size."""
 
     def __init__(self, policy: str, height: int, width: int, device: torch.device) -> None:
         self._magnitudes = magnitudes(policy, height, width)
-        self._positions = torch.arange(1.0, height * width + 1, device=device)
-        self._positions = self._positions.view(1, height, width)
+        positions = torch.arange(1, height * width + 1, dtype=torch.float32, device=device)
+        self._positions = positions.view(1, height, width)
         self._values = torch.arange(256, dtype=torch.uint8, device=device).view(1, 1, 256)
         self._known: dict[Setting, Tensor] = {}
 
     def apply(self, images: Tensor, policy: Policy, window: slice) -> None:
-        """Change images (n, C, H, W) uint8, in place; window: which columns of ``policy``."""
+        """Change images (n, C, H, W) uint8 in place; window: their columns of ``policy``."""
         for operation, level in zip(policy.operation, policy.level, strict=True):
             self._apply(images, operation[window], level[window])
 
     def _apply(
         self, images: Tensor, operation: NDArray[np.int64], level: NDArray[np.int64]
     ) -> None:
+        """One operation on each image: operation, level (n,)."""
         is_move, is_tone = np.isin(operation, _MOVES), np.isin(operation, _TONES)
         is_other = ~(is_move | is_tone | (operation == _IDENTITY))
-        kinds: tuple[tuple[NDArray[np.bool_], Callable[..., None]], ...] = (
-            (is_move, self._move),
-            (is_tone, self._map_values),
-            (is_other, self._compute),
+        kinds: tuple[tuple[NDArray[np.bool_], Change], ...] = (
+            (is_move, self._moved),
+            (is_tone, self._toned),
+            (is_other, self._computed),
         )
         for chosen, change in kinds:
             if chosen.any():
-                rows = np.flatnonzero(chosen)
-                code = operation[rows] * (2 * LEVELS) + level[rows] + LEVELS
-                order = np.argsort(code, kind="stable")
+                indices = np.flatnonzero(chosen)
+                code = operation[indices] * 2 * LEVELS + level[indices] + LEVELS
                 codes, counts = np.unique(code, return_counts=True)
-                settings = [divmod(c, 2 * LEVELS) for c in codes.tolist()]
-                change(
-                    images,
-                    torch.from_numpy(rows[order]).to(images.device),
-                    [(name, shifted - LEVELS) for name, shifted in settings],
-                    counts.tolist(),
-                )
+                settings = [
+                    (number, shifted - LEVELS)
+                    for number, shifted in (divmod(x, 2 * LEVELS) for x in codes.tolist())
+                ]
+                rows = torch.from_numpy(indices[np.argsort(code)]).to(images.device)
+                images[rows] = change(images[rows], settings, counts.tolist())
 
-    def _move(
-        self, images: Tensor, rows: Tensor, settings: list[Setting], counts: list[int]
-    ) -> None:
-        """Fetch each pixel from where torchvision has it from; the first ``counts[0]`` of the rows
-        have the first setting."""
+    def _moved(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        """Each pixel fetched from where torchvision fetches it from."""
         sources = self._looked_up(self._positions, settings, counts).to(torch.int64)
-        before = images[rows]
-        pixels = pad(before.flatten(2), (1, 0))  # position 0 is outside
-        sources = sources[:, None].expand(-1, before.shape[1], -1)
-        images[rows] = pixels.gather(2, sources).view(before.shape)
+        pixels = pad(images.flatten(2), (1, 0))  # position 0 is outside
+        return pixels.gather(2, sources[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
-    def _map_values(
-        self, images: Tensor, rows: Tensor, settings: list[Setting], counts: list[int]
-    ) -> None:
+    def _toned(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        """Each pixel's value replaced by what torchvision makes of that value."""
         tables = self._looked_up(self._values, settings, counts)
-        before = images[rows]
-        values = before.flatten(1).to(torch.int64)
-        images[rows] = tables.gather(1, values).view(before.shape)
+        return tables.gather(1, images.flatten(1).to(torch.int64)).view_as(images)
 
-    def _compute(
-        self, images: Tensor, rows: Tensor, settings: list[Setting], counts: list[int]
-    ) -> None:
-        for group, setting in zip(rows.split(counts), settings, strict=True):  # type: ignore[no-untyped-call]
-            images[group] = self._operate(images[group], setting)
+    def _computed(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        groups = images.split(counts)  # type: ignore[no-untyped-call]
+        return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
     def _looked_up(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """What each setting makes of a probe, an image that shows where pixels go: (n, H·W)."""
+        """What each image's setting makes of a probe (1, H, W), which shows what goes where:
+        (n, H·W). Asked of torchvision once for each setting."""
         for setting in settings:
             if setting not in self._known:
                 result = self._operate(probe, setting).flatten()
                 if result.is_floating_point():  # positions: whole numbers, exact below 2²⁴
                     result = result.to(torch.int32)
                 self._known[setting] = result
-        found = torch.stack([self._known[setting] for setting in settings])
-        which = torch.tensor(np.repeat(np.arange(len(settings)), counts), device=found.device)
-        return found[which]
+        known = torch.stack([self._known[setting] for setting in settings])
+        which = torch.from_numpy(np.repeat(np.arange(len(settings)), counts))
+        return known[which.to(known.device)]
 
     def _operate(self, images: Tensor, setting: Setting) -> Tensor:
         operation, level = setting
         name = OPERATIONS[operation]
         magnitude = self._magnitudes[name][abs(level)] if name in self._magnitudes else 0.0
-        return operate(images, name, math.copysign(magnitude, level) if level else magnitude)
+        return operate(images, name, -magnitude if level < 0 else magnitude)
