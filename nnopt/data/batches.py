@@ -70,11 +70,11 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the training samples of one epoch, in this order; None is nothing. Entry i of
-    each belongs to the i-th sample in the epoch's order."""
+    """What is done to the training samples of one epoch, in this order, with normalization after
+    the policy; None is nothing. Entry i of each belongs to the i-th sample in the epoch's order."""
 
     crops: Crops | None = None
-    policy: Policy | None = None  # before normalization, on pixels; the rest is after it
+    policy: Policy | None = None
     squares: Squares | None = None
     mixing: Mixing | None = None
 
