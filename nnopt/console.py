@@ -13,13 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nnopt.bars import training_bar, work_bar
 from nnopt.results.history import EpochRow
 from nnopt.stream import Stream, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
-    from rich.text import Text
 
 PLAIN_LINES = 20  # about so many epochs are told to a pipe
 REFRESH_SECONDS = 0.1  # between two updates of the live bar
@@ -99,7 +98,7 @@ class GrowingTable:
 
     def __enter__(self) -> GrowingTable:
         if self._stream.is_terminal():
-            self._bar = _work_bar(self._stream.rich())
+            self._bar = work_bar(self._stream.rich())
             self._bar.add_task("", total=self._total)
             self._bar.start()
         self.row(self._header)
@@ -152,11 +151,11 @@ class RunConsole:
 
     def __enter__(self) -> RunConsole:
         if self._stream.is_terminal():
-            self._bar = _progress_bar(self._stream.rich())
+            self._bar = training_bar(self._stream.rich())
             steps = self._epochs * self._steps_per_epoch
             completed = self._done * self._steps_per_epoch
-            epoch = self._counter(min(self._done + 1, self._epochs))
-            self._bar.add_task("", total=steps, completed=completed, epoch=epoch, metrics="")
+            counter = self._counter(min(self._done + 1, self._epochs))
+            self._bar.add_task("", total=steps, completed=completed, counter=counter, metrics="")
             self._bar.start()
         return self
 
@@ -176,13 +175,13 @@ class RunConsole:
         if self._bar is None or (now := time.monotonic()) < self._next_refresh:
             return
         self._next_refresh = now + REFRESH_SECONDS
-        epoch = min(done_steps // self._steps_per_epoch + 1, self._epochs)
-        self._bar.update(self._bar.task_ids[0], completed=done_steps, epoch=self._counter(epoch))
+        counter = self._counter(min(done_steps // self._steps_per_epoch + 1, self._epochs))
+        self._bar.update(self._bar.task_ids[0], completed=done_steps, counter=counter)
         self._bar.refresh()
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """An epoch is done; ``best``: it has the best weights so far."""
-        parts = [f"epoch {self._counter(row.epoch)}", *_metrics(row), "best" if best else ""]
+        parts = [self._counter(row.epoch), *_metrics(row), "best" if best else ""]
         self._latest = "  ".join(parts).rstrip()
         if self._bar is not None:
             # The bar vanishes at the end; this line, as short as can be, then stands in its place.
@@ -203,54 +202,46 @@ class RunConsole:
             self._stream.write_line(visible(message))
 
     def _counter(self, epoch: int) -> str:
-        return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}"
+        return f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"
 
 
-def _work_bar(console: Console) -> Progress:
-    """One line that vanishes at the end: the bar, with the time left."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+class SweepConsole:
+    """The progress of a sweep of the learning rate, on a terminal only; a context manager.
 
-    columns = BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn(compact=True)
-    return Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
+    with SweepConsole(steps) as console:
+        console.step(steps_done, lr, loss)    # after each
+    """
 
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._stream = Stream(sys.stdout)
+        self._bar: Progress | None = None
+        self._next_refresh = 0.0
 
-def _progress_bar(console: Console) -> Progress:
-    """Two lines, so that 60 columns are enough: the bar with the time left, and the metrics."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+    def __enter__(self) -> SweepConsole:
+        if self._stream.is_terminal():
+            self._bar = training_bar(self._stream.rich())
+            self._bar.add_task("", total=self._steps, counter=self._counter(0), metrics="")
+            self._bar.start()
+        return self
 
-    class TwoLines(Progress):
-        def get_renderables(self) -> Any:
-            yield self.make_tasks_table(self.tasks)
-            for task in self.tasks:
-                yield _coloured(task.fields["metrics"]) if task.fields["metrics"] else Text("")
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
-    return TwoLines(
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        console=console,
-        auto_refresh=False,  # no thread: the loop says when
-        transient=True,
-        expand=True,
-    )
+    def step(self, done: int, lr: float, loss: float) -> None:
+        """So many steps are done, the last with this rate and loss. Most calls only look at a
+        clock."""
+        if self._bar is None or (now := time.monotonic()) < self._next_refresh:
+            return
+        self._next_refresh = now + REFRESH_SECONDS
+        metrics = f"loss {loss:<8.4g}  lr {lr:<8.3g}"
+        counter = self._counter(done)
+        self._bar.update(self._bar.task_ids[0], completed=done, counter=counter, metrics=metrics)
+        self._bar.refresh()
 
-
-def _coloured(metrics: str) -> Text:
-    from rich.text import Text
-
-    text = Text(metrics, no_wrap=True, overflow="ellipsis", style="cyan")
-    text.highlight_words(["loss", "train", "val", "lr"], style="dim")
-    text.highlight_words(["best"], style="bold green")
-    return text
+    def _counter(self, done: int) -> str:
+        return f"learning rate, step {done:>{len(str(self._steps))}}/{self._steps}"
 
 
 def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> Any:

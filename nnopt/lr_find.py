@@ -22,6 +22,7 @@ from nnopt.errors import ConfigError, OutOfMemoryError, TrainingError
 from nnopt.launch import make_directory
 from nnopt.prepare import prepare
 from nnopt.results.files import write_json, write_text
+from nnopt.results.lr_curve import write_curve
 from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
 from nnopt.validate import read_keys
 
@@ -63,7 +64,8 @@ def main(arguments: list[str]) -> int:
     folder = make_directory(plan, "lr-find")
     write_text(folder / "config.yaml", to_yaml(point.container))
     try:
-        found = find_learning_rate(point.config, prepared, sweep)
+        with console.SweepConsole(sweep.steps) as progress:
+            found = find_learning_rate(point.config, prepared, sweep, progress.step)
     except MemoryError as error:
         config = point.config
         raise OutOfMemoryError(config.batch_size, config.accumulation, error) from error
@@ -118,18 +120,12 @@ def command(point: Point, config_dir: str | None, rate: float) -> str:
 
 def _write(found: FoundRate, sweep: RateSweep, point: Point, folder: Path) -> None:
     """The curve as a table and as a picture, and what was made of it. Raises OutputError."""
-    curve = found.curve
-    columns = (curve.rates.tolist(), curve.losses.tolist(), curve.smoothed.tolist())
-    lines = [
-        f"{step},{lr!r},{loss!r},{smoothed!r}\n"
-        for step, (lr, loss, smoothed) in enumerate(zip(*columns, strict=True), start=1)
-    ]
-    write_text(folder / "lr_find.csv", "step,lr,loss,smoothed_loss\n" + "".join(lines))
+    write_curve(found.curve, folder / "lr_find.csv")
     outcome = {
         "suggestion": found.suggestion,
         "advice": found.advice,
-        "diverged": curve.diverged,
-        "steps": len(curve.rates),
+        "diverged": found.curve.diverged,
+        "steps": len(found.curve.rates),
         "sweep": {field.name: getattr(sweep, field.name) for field in fields(sweep)},
         "overrides": list(point.overrides),
     }

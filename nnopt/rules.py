@@ -137,7 +137,7 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield (
             f"optimizer.name = {optimizer.name!r} needs backend=torch, but backend.name = 'numpy'"
         )
-    if decay * optimizer.lr >= 1:
+    if optimizer.lr != "auto" and decay * optimizer.lr >= 1:
         yield (
             f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
             "below 1: each step multiplies the weights by 1 minus it"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
+from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.compose import Point, to_yaml
 from nnopt.console import RunConsole
@@ -27,7 +28,7 @@ from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
-from nnopt.schema import Config, ResnetConfig, VggConfig
+from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
 from nnopt.training.loop import Loop, Training
@@ -52,7 +53,11 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", to_yaml(point.container))
             prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
-                _recipe(point.config, prepared, directory, summary)
+                config = point.config
+                if config.optimizer.lr == "auto":
+                    config = with_found_rate(config, prepared, directory)
+                    summary["found_lr"] = config.optimizer.lr
+                _recipe(config, prepared, directory, summary)
             summary["status"] = "done"
         except MemoryError as error:
             config = point.config
@@ -112,7 +117,7 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
 
     if config.plots:
         plots = directory / "plots"
-        plots.mkdir()
+        plots.mkdir(exist_ok=True)  # the search for a learning rate may have been here
         steps_per_epoch = prepared.length.steps_per_epoch
         plot_training(training, initial, layers, steps_per_epoch, config.name, plots)
         if result is not None:
@@ -144,7 +149,7 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
         if training.not_finite:
             where = f"the outputs of layer {training.not_finite} and the loss are not finite"
         what = f"at step {training.diverged_at} {where}; {kept} are kept"
-    remedies = [f"lower optimizer.lr = {config.optimizer.lr:g}", "regularizer.grad_clip=1"]
+    remedies = [f"lower optimizer.lr = {learning_rate(config):g}", "regularizer.grad_clip=1"]
     if isinstance(config.architecture, VggConfig | ResnetConfig) and (
         config.regularizer.norm == "none"
     ):

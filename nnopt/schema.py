@@ -232,23 +232,27 @@ class RegularizerConfig:
     augmentation: AugmentationConfig
 
 
+LearningRate = Annotated[float | Literal["auto"], Range(minimum=0)]
+"""auto: found before training, by ``nnopt.auto_lr``."""
+
+
 @dataclass(frozen=True)
 class SgdConfig:
     name: Literal["sgd"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
 
 
 @dataclass(frozen=True)
 class MomentumConfig:
     name: Literal["momentum", "nesterov"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     momentum: Annotated[float, Range(minimum=0, below=1)]
 
 
 @dataclass(frozen=True)
 class RmspropConfig:
     name: Literal["rmsprop"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     rho: Annotated[float, Range(minimum=0, below=1)]
     epsilon: Annotated[float, Range(above=0)]
 
@@ -256,14 +260,14 @@ class RmspropConfig:
 @dataclass(frozen=True)
 class AdagradConfig:
     name: Literal["adagrad"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     epsilon: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class AdamConfig:
     name: Literal["adam", "adamw"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     beta1: Annotated[float, Range(minimum=0, below=1)]
     beta2: Annotated[float, Range(minimum=0, below=1)]
     epsilon: Annotated[float, Range(above=0)]
@@ -272,7 +276,7 @@ class AdamConfig:
 @dataclass(frozen=True)
 class LionConfig:
     name: Literal["lion"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     beta1: Annotated[float, Range(minimum=0, below=1)]
     beta2: Annotated[float, Range(minimum=0, below=1)]
 
@@ -282,7 +286,7 @@ class MuonConfig:
     """The betas and epsilon are those of Adam, for the parameters that Muon is not made for."""
 
     name: Literal["muon"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     momentum: Annotated[float, Range(minimum=0, below=1)]
     newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
     input_layer: Literal["muon", "adam"]
@@ -295,14 +299,14 @@ class MuonConfig:
 @dataclass(frozen=True)
 class ScheduleFreeSgdConfig:
     name: Literal["schedule_free_sgd"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     momentum: Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
 class ScheduleFreeAdamwConfig:
     name: Literal["schedule_free_adamw"]
-    lr: Annotated[float, Range(minimum=0)]
+    lr: LearningRate
     beta1: Annotated[float, Range(above=0, below=1)]
     beta2: Annotated[float, Range(minimum=0, below=1)]
     epsilon: Annotated[float, Range(above=0)]
@@ -491,3 +495,11 @@ def weight_decay(config: Config) -> float:
     if config.regularizer.weight_decay is not None:
         return config.regularizer.weight_decay
     return 0.01 if config.optimizer.name == "adamw" else 0.0
+
+
+def learning_rate(config: Config) -> float:
+    """η as a number. Raises ValueError if it is yet to be found."""
+    rate = config.optimizer.lr
+    if isinstance(rate, str):
+        raise ValueError(f"optimizer.lr = {rate!r}: nnopt.auto_lr finds the number before training")
+    return rate

@@ -11,7 +11,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -30,6 +30,9 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "below": ("below", operator.lt),
 }
 """The bounds of a ``schema.Range`` -> how to say and how to check them."""
+
+UNIONS = (types.UnionType, typing.Union)
+"""What ``A | B`` is, and what it is if one of them is no class."""
 
 Record = TypeVar("Record")
 
@@ -172,14 +175,15 @@ class _Reader:
     def read_value(
         self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any] = NO_BOUNDS
     ) -> Any:
-        """A value of the type ``kind``: a plain one, a choice, a list, a record, or null."""
+        """A value of the type ``kind``: a plain one, a choice, a list, a record, a word in the
+        place of a number, or null."""
         if isinstance(kind, type) and is_dataclass(kind):
             return self.read_record(kind, value, key)
         if get_origin(kind) is Annotated:
             kind, within = get_args(kind)
             bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
         origin, arguments = get_origin(kind), get_args(kind)
-        optional = origin in (types.UnionType, typing.Union) and type(None) in arguments
+        optional = origin in UNIONS and type(None) in arguments
         if optional:
             if value is None:
                 return None
@@ -191,8 +195,13 @@ class _Reader:
             return self._read_list(arguments[0], value, key, bounds)
         if kind is Any:
             return value
-        kinds = arguments if origin in (types.UnionType, typing.Union) else (kind,)
-        return self._read_plain(kinds, value, key, bounds, optional)
+        kinds = arguments if origin in UNIONS else (kind,)
+        words = [w for k in kinds if get_origin(k) is Literal for w in get_args(k)]
+        if value in words:
+            return value
+        kinds = tuple(k for k in kinds if get_origin(k) is not Literal)
+        others = [*words, "null"] if optional else words
+        return self._read_plain(kinds, value, key, bounds, others)
 
     def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in choices):
@@ -218,8 +227,9 @@ class _Reader:
         value: Any,
         key: str,
         bounds: Mapping[str, Any],
-        optional: bool,
+        others: Sequence[str],
     ) -> Any:
+        """A text, a number or a truth value; ``others``: what else the key may be set to."""
         if isinstance(value, bool) and bool not in kinds:
             matched = None
         elif float in kinds and isinstance(value, int | float):
@@ -228,7 +238,7 @@ class _Reader:
             matched = value if isinstance(value, kinds) else None
         if matched is None:
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-            wanted = " or ".join([names[k] for k in kinds] + (["null"] if optional else []))
+            wanted = " or ".join([*[names[k] for k in kinds], *others])
             hint = (
                 f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
             )

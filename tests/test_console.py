@@ -49,6 +49,17 @@ with console.GrowingTable(("array", "size"), plan, "lr", total=4) as table:
 """
 
 
+SWEEP = """
+import time
+from nnopt import console
+with console.SweepConsole(300) as sweep:
+    for step in (1, 120, 300):
+        sweep.step(step, 1e-5 * step, 1.5)
+        time.sleep(0.11)
+print("end")
+"""
+
+
 def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A training of 8 epochs in a process of its own, in ``folder``, into pipes."""
     return subprocess.run(
@@ -262,6 +273,23 @@ def test_a_growing_table_is_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]
         assert capsys.readouterr().out == "dense1.weight  1,000\n"
         table.row(plan[1])
     assert capsys.readouterr().out == "input              7\n"
+
+
+def test_a_sweep_of_the_learning_rate_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    text = without_codes(on_terminal(SWEEP, tmp_path, 80))
+    shown = re.split(r"[\r\n]+", text)
+    (middle,) = [i for i, line in enumerate(shown) if "step 120/300" in line]
+    assert re.match("learning rate, step 120/300 ━.* 40%", shown[middle])
+    assert re.split(r"  +", shown[middle + 1].strip()) == ["loss 1.5", "lr 0.0012"]
+    assert shown[-2:] == ["end", ""]
+
+
+def test_a_sweep_of_the_learning_rate_says_nothing_in_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with console.SweepConsole(300) as sweep:
+        sweep.step(300, 0.1, 1.0)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_no_color(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import pytest
 from omegaconf import OmegaConf
@@ -55,10 +55,11 @@ def in_words(kind: Any) -> str:
         words = {"minimum": "at least", "maximum": "at most"}
         bounds = " and ".join(f"{words.get(key, key)} {number(end)}" for key, end in ends.items())
         bounds = f", {bounds}"
-    alternatives = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-    null = (", or `null`" if bounds else " or `null`") if NoneType in alternatives else ""
-    (kind,) = [x for x in alternatives if x is not NoneType]
-    return name_of(kind) + bounds + null
+    alternatives = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
+    plain, *words = [x for x in alternatives if x is not NoneType]
+    others = [name_of(x) for x in words] + ["`null`"] * (NoneType in alternatives)
+    comma = "," if bounds else ""
+    return name_of(plain) + bounds + "".join(f"{comma} or {other}" for other in others)
 
 
 def name_of(kind: Any) -> str:
@@ -175,7 +176,7 @@ def test_every_file_of_a_run_is_documented(finished_run: Path) -> None:
         if path.is_file()
     }
     of_images = ["plots/samples.png", "plots/filters.png", "plots/feature_maps.png"]
-    on_demand = ["layers.csv", "plots/layer_statistics.png"]
+    on_demand = ["layers.csv", "plots/layer_statistics.png", "lr_find.csv", "plots/lr_find.png"]
     documented = sorted(row[0].strip("`") for row in rows)
     assert documented == sorted([*written, *of_images, *on_demand])
 

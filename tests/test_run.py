@@ -42,6 +42,7 @@ SUMMARY_KEYS = {
     "epochs",
     "steps",
     "stopped_early",
+    "found_lr",
     "parameters",
     "flops_per_sample",
     "train_seconds",

@@ -59,7 +59,8 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "optimizer.lr", math.inf, "needs a finite number, at least 0"),
     ({}, "optimizer.lr", -math.inf, "needs a finite number, at least 0"),
     ({}, "optimizer.lr", -0.1, "needs to be at least 0"),
-    ({}, "optimizer.lr", "abc", "needs a number"),
+    ({}, "optimizer.lr", "aut", "needs a number or auto"),
+    ({}, "optimizer.momentum", "auto", "needs a number"),
     ({}, "optimizer.lr", None, "needs a number"),
     ({}, "optimizer.lr", True, "needs a number"),
     ({}, "optimizer.lr", [0.1], "needs a number"),
@@ -478,6 +479,12 @@ def test_the_defaults_are_good_and_so_is_every_edge(base: dict[str, Any]) -> Non
     assert isinstance(config.optimizer.lr, float)
     assert config.architecture.name == "mlp"
     assert config.architecture.hidden == ()
+
+
+def test_a_word_may_stand_in_the_place_of_a_number(base: dict[str, Any]) -> None:
+    assert read(base, **{"optimizer.lr": "auto"}).optimizer.lr == "auto"
+    # The rule on lr times weight decay waits for the number.
+    assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
 
 
 def test_choices_of_files_are_no_keys(base: dict[str, Any]) -> None:

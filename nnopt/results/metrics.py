@@ -26,6 +26,7 @@ METRICS = (
     "epochs",
     "steps",
     "stopped_early",
+    "found_lr",
     "parameters",
     "flops_per_sample",
     "train_seconds",

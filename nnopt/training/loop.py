@@ -17,7 +17,7 @@ from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import penalty
-from nnopt.schema import Config
+from nnopt.schema import Config, learning_rate
 from nnopt.training.averaging import Averaging
 from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation, evaluate
@@ -106,7 +106,7 @@ class Loop:
         self._config = config
         self.report_step: Callable[[int], None] = lambda done: None
         self._schedule: Schedule = build_schedule(
-            config.schedule, config.optimizer.lr, self.length.steps_per_epoch, self.length.steps
+            config.schedule, learning_rate(config), self.length.steps_per_epoch, self.length.steps
         )
         self._plateau = Plateau(config.schedule)
         self._stopping = EarlyStopping(config.early_stopping)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -49,6 +49,10 @@ MARGIN = 10.0
 
 MOST = 1_000_000
 """No rate above it is tried."""
+
+
+Report = Callable[[int, float, float], None]
+"""(steps done, learning rate of the last one, smoothed loss)."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +129,22 @@ class FoundRate:
         return float(np.interp(np.log(self.suggestion), np.log(curve.rates), curve.smoothed))
 
 
-def find_learning_rate(config: Config, prepared: Prepared, sweep: RateSweep) -> FoundRate:
+def find_learning_rate(
+    config: Config, prepared: Prepared, sweep: RateSweep, report: Report = lambda *_: None
+) -> FoundRate:
     """Sweep the learning rate over one training of the configured network, and read the curve.
 
     The network is a new one, from the configured first weights; batches, augmentation, dropout
     masks, penalties and optimizer are those of the run. ``config.schedule`` and
-    ``config.optimizer.lr`` play no part. The same configuration gives the same curve.
+    ``config.optimizer.lr``, which may be "auto", play no part. The same configuration gives the
+    same curve. report: called after each step.
     """
     backend, dataset = load_backend(config.backend.name), prepared.dataset
     with np.errstate(all="ignore"), threadpool_limits(config.backend.threads):
         network = backend.build_network(prepared.architecture, config)
         network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
         loader = backend.build_loader(dataset.train, dataset.normalization, config)
-        curve = sweep_rates(network, endless_batches(config, dataset, loader), sweep)
+        curve = sweep_rates(network, endless_batches(config, dataset, loader), sweep, report)
     return read_curve(curve, sweep)
 
 
@@ -150,7 +157,10 @@ def endless_batches(
 
 
 def sweep_rates(
-    network: Network, batches: Iterator[tuple[DeviceArray, DeviceArray]], sweep: RateSweep
+    network: Network,
+    batches: Iterator[tuple[DeviceArray, DeviceArray]],
+    sweep: RateSweep,
+    report: Report = lambda *_: None,
 ) -> RateCurve:
     """Train one step with each rate, from the lowest, until the loss diverges."""
     rates = np.geomspace(sweep.lowest, sweep.highest, sweep.steps)
@@ -164,6 +174,7 @@ def sweep_rates(
         losses.append(loss)
         smoothed.append(average / (1 - BETA ** (step + 1)))
         smallest = min(smallest, smoothed[-1])
+        report(step + 1, rate, smoothed[-1])
         if not smoothed[-1] <= max(DIVERGED * smallest, smoothed[0]):  # NaN is not
             return _curve(rates, losses, smoothed, diverged=True)
     return _curve(rates, losses, smoothed, diverged=False)

@@ -18,8 +18,7 @@ class Lion(optim.Optimizer):
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: LionConfig) -> None:
-        defaults = {"lr": config.lr, "beta1": config.beta1, "beta2": config.beta2}
-        super().__init__(parameters, defaults)
+        super().__init__(parameters, {"beta1": config.beta1, "beta2": config.beta2})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

@@ -59,11 +59,10 @@ class Muon(optim.Optimizer):
         chosen = {id(p) for p in hidden}
         rest = [p for p in parameters if id(p) not in chosen]
         defaults = {"momentum": config.momentum, "steps": config.newton_schulz_steps}
-        super().__init__(hidden, {"lr": config.lr, "lr_scale": 1.0, **defaults})
+        super().__init__(hidden, {"lr_scale": 1.0, **defaults})
         betas = (config.beta1, config.beta2)
         group = {"params": rest, "lr_scale": config.adam_ratio}
-        lr = config.lr * config.adam_ratio
-        self._adam = optim.Adam([group], lr, betas, config.epsilon, fused=True)
+        self._adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
         self.param_groups += self._adam.param_groups  # so that their learning rate is set with ours
 
     @torch.no_grad()

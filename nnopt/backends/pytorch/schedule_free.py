@@ -44,10 +44,10 @@ class ScheduleFree(optim.Optimizer):
         ]
         self._parameters: list[Tensor] = list(parameters)
         if isinstance(config, ScheduleFreeSgdConfig):
-            self._inner = schedulefree.SGDScheduleFree(groups, config.lr, config.momentum)
+            self._inner = schedulefree.SGDScheduleFree(groups, momentum=config.momentum)
         else:
             betas = (config.beta1, config.beta2)
-            self._inner = schedulefree.AdamWScheduleFree(groups, config.lr, betas, config.epsilon)
+            self._inner = schedulefree.AdamWScheduleFree(groups, betas=betas, eps=config.epsilon)
         super().__init__(parameters, {})
         self.param_groups, self.state = self._inner.param_groups, self._inner.state
         self._y: list[Tensor] | None = None  # to go on with, while the parameters are x

@@ -1,0 +1,60 @@
+"""``optimizer.lr=auto``: a run finds its learning rate itself, as ``nnopt lr-find`` would."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt import console
+from nnopt.errors import ConfigError, TrainingError
+from nnopt.prepare import Prepared
+from nnopt.results.lr_curve import write_curve
+from nnopt.rules import cross_field_problems
+from nnopt.schema import Config
+from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
+
+log = logging.getLogger("nnopt")
+
+
+def with_found_rate(config: Config, prepared: Prepared, folder: Path) -> Config:
+    """The configuration with the rate that a sweep suggests as its ``optimizer.lr``, whatever that
+    was.
+
+    The sweep is the default one and trains a network of its own, so that the run is the one which
+    the number would have given. It leaves ``lr_find.csv`` and ``plots/lr_find.png`` in the folder.
+    Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
+    rest of the configuration, OutputError.
+    """
+    sweep = RateSweep()
+    with console.SweepConsole(sweep.steps) as progress:
+        found = find_learning_rate(config, prepared, sweep, progress.step)
+    _write(found, config, folder)
+    rate = found.suggestion
+    if rate is None:
+        raise TrainingError(
+            f"optimizer.lr = 'auto' found no learning rate: {found.advice} with nnopt lr-find, or "
+            "set a number"
+        )
+    _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
+    if found.advice:
+        _tell(f"note: {found.advice} with nnopt lr-find")
+    config = replace(config, optimizer=replace(config.optimizer, lr=rate))
+    if problems := cross_field_problems(config):
+        raise ConfigError([f"optimizer.lr = 'auto' found {rate:g}: {x}" for x in problems])
+    return config
+
+
+def _write(found: FoundRate, config: Config, folder: Path) -> None:
+    write_curve(found.curve, folder / "lr_find.csv")
+    if config.plots:
+        from nnopt.plots.lr_find import plot_lr_find
+
+        (folder / "plots").mkdir()
+        plot_lr_find(found, folder / "plots" / "lr_find.png", config.name)
+
+
+def _tell(message: str) -> None:
+    """On the console and in the run's log."""
+    console.note(message)
+    log.info(message)
