@@ -83,9 +83,9 @@ def report(name: str, settings: list[str], sweep: Path) -> bool:
 
 
 def mean_and_std(values: list[float], digits: int) -> str:
-    """ "98.31 ± 0.06"."""
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    """ "98.31 ± 0.06"; of a single value, which has no deviation, "98.31"."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 if __name__ == "__main__":
