@@ -187,7 +187,10 @@ def test_install_lines() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     for extra in re.findall(r"'\.\[(\w+)\]'", README):
         assert extra in project["optional-dependencies"]
-    assert project["requires-python"] == ">=3.11"
+    least = project["requires-python"].removeprefix(">=")
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (REPOSITORY / document).read_text("utf-8")
+        assert re.findall(r"Python (\S+) or 3\.12", text) == [least], document
 
 
 def test_ci_and_pre_commit_run_the_same_commands() -> None:
