@@ -80,7 +80,7 @@ def test_max_norm_is_the_same_in_both(make_network: MakeNetwork) -> None:
 def test_max_norm_of_whole_arrays_is_seen(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limit_norms(self: TorchNetwork, largest: float) -> None:
+    def limit_norms(self: TorchNetwork, largest: float, overflowed: None) -> None:
         for weight in self._weights:
             weight.div_((weight.norm() / largest).clamp(min=1))
 

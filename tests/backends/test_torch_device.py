@@ -136,6 +136,64 @@ def test_fp16_leaves_out_a_step_that_overflows_and_scales_less(make_config: Make
     assert w.grad.item() == 2 * 2**15
 
 
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam", "rmsprop", "muon", "schedule_free_sgd"])
+def test_a_step_that_overflows_leaves_no_trace(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """Weights, the optimizer's memory, weight decay and max-norm: afterwards all goes on as if the
+    step had not been, to the bit, at the scale to which the scaler backs off from 2^120."""
+    words = {
+        "backend.precision": "fp16",
+        "optimizer": optimizer,
+        "regularizer.weight_decay": 0.1,
+        "regularizer.l2": 1e-3,
+        "regularizer.grad_clip": 1.0,
+        "regularizer.max_norm": 0.0 if optimizer == "schedule_free_sgd" else 0.9,
+    }
+    layers = [{"dense": 8}, "relu", {"dense": 8}, "relu", {"dense": "classes"}]
+    x, y = images()
+    x = x.flatten(1)
+    outcomes = []
+    make_scaler = torch.amp.GradScaler
+    for scale in (2.0**120, 2.0**16):
+        scaler = make_scaler("cpu", init_scale=scale, backoff_factor=2.0**-104)
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda device, scaler=scaler: scaler)
+        network = make_network("torch", layers, (x.shape[1],), **SINGLE, **words)
+        before = network.arrays()
+        if scale > 2**16:
+            network.train_step(x, y, 0.05, 0)
+            for name, array in network.arrays().items():
+                assert_array_equal(array, before[name], err_msg=name)
+        for step in (1, 2, 3):
+            network.train_step(x, y, 0.05, step)
+        outcomes.append(network.arrays())
+        assert scaler.get_scale() == 2**16
+        assert any(not np.array_equal(array, before[name]) for name, array in outcomes[-1].items())
+    for name, array in outcomes[1].items():
+        assert_array_equal(outcomes[0][name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["full", "fp16"])
+def test_scaling_changes_neither_weight_decay_nor_max_norm(
+    make_network: MakeNetwork, precision: str
+) -> None:
+    """The hinge loss of samples far on the right side is flat, so that these two alone move."""
+    words = {"regularizer.weight_decay": 10.0, "regularizer.max_norm": 0.5, "optimizer": "sgd"}
+    words |= {"backend.precision": precision, "loss": "hinge"}
+    network = make_network("torch", MLP, **SINGLE, **words)
+    before = network.arrays()
+    arrays = before | {"dense2.bias": np.array([9, 0, 0, 0], np.float32)}
+    network.load(arrays)
+    network.train_step(torch.zeros(1, 6), torch.tensor([0]), 0.05, 0)
+    for name, array in network.arrays().items():
+        expected = arrays[name]
+        if expected.ndim > 1:
+            expected = expected * np.float32(1 - 0.05 * 10)
+            norms = np.linalg.norm(expected, axis=1, keepdims=True)
+            expected = expected / np.maximum(norms / 0.5, 1)
+        assert_allclose(array, expected, rtol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 def test_a_compiled_step_is_the_same_step_and_compiled_once(make_network: MakeNetwork) -> None:
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]

@@ -129,7 +129,8 @@ def test_it_is_the_rule_of_torch(make_config: Callable[..., Config]) -> None:
     ours, theirs = (nn.Parameter(torch.tensor(random(12, 5)).float()) for _ in range(2))
     head = nn.Parameter(torch.zeros(2, 12))
     first = Muon([ours, head], muon)
-    second = torch.optim.Muon([theirs], lr=muon.lr, weight_decay=0.0)
+    set_learning_rate(first, 0.02)
+    second = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
     for step in range(5):
         for p in (ours, theirs):
             p.grad = torch.tensor(random(12, 5, seed=step)).float()

@@ -215,17 +215,22 @@ class TorchNetwork:
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
-        """Penalties, clipping, decoupled weight decay, the optimizer, max-norm, in this order."""
+        """Penalties, clipping, decoupled weight decay, the optimizer, max-norm, in this order. The
+        last three are left out if a gradient overflowed, which the host need not know."""
         self._precision.unscale(self._optimizer)
+        overflowed = self._precision.overflowed(self._optimizer)
         self._add_penalty_gradients()
         if largest := self._regularizer.grad_clip:
             self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
         if self._weight_decay:
-            torch._foreach_mul_(self._penalized, 1 - lr * self._weight_decay)
+            kept = 1 - lr * self._weight_decay
+            torch._foreach_mul_(
+                self._penalized, kept if overflowed is None else torch.where(overflowed, 1.0, kept)
+            )
         set_learning_rate(self._optimizer, lr)
         self._precision.step(self._optimizer)
         if largest := self._regularizer.max_norm:
-            self._limit_norms(largest)
+            self._limit_norms(largest, overflowed)
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
@@ -238,13 +243,15 @@ class TorchNetwork:
         if l1:
             torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
 
-    def _limit_norms(self, largest: float) -> None:
+    def _limit_norms(self, largest: float, overflowed: Tensor | None) -> None:
         """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense
-        weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1)."""
+        weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1); w ← w if
+        the step was left out."""
         for weight in self._weights:
             inputs = tuple(range(1, weight.ndim))
             norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
-            weight.div_(norms.div_(largest).clamp_(min=1))
+            excess = norms.div_(largest).clamp_(min=1)
+            weight.div_(excess if overflowed is None else excess.masked_fill_(overflowed, 1))
 
 
 FOLD = 256

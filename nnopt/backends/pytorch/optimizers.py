@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from nnopt.backends.pytorch.lion import Lion
@@ -38,12 +39,21 @@ def sgd(parameters: Parameters, config: SgdConfig) -> optim.Optimizer:
 
 def momentum(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
     """v ← μ·v + g;  w ← w - lr·v."""
-    return optim.SGD(parameters, momentum=config.momentum, fused=True)
+    return _from_rest(optim.SGD(parameters, momentum=config.momentum, fused=True))
 
 
 def nesterov(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
     """v ← μ·v + g;  w ← w - lr·(g + μ·v)."""
-    return optim.SGD(parameters, momentum=config.momentum, nesterov=True, fused=True)
+    return _from_rest(optim.SGD(parameters, momentum=config.momentum, nesterov=True, fused=True))
+
+
+def _from_rest(optimizer: optim.SGD) -> optim.SGD:
+    """v = 0, which gives the same steps as PyTorch's first v = g. But that v is left as the memory
+    happened to be if the first step is one that fp16's scaling leaves out, as it often is."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def rmsprop(parameters: Parameters, config: RmspropConfig) -> optim.Optimizer:

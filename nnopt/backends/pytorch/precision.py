@@ -49,8 +49,18 @@ class Precision:
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
 
+    def overflowed(self, optimizer: Optimizer) -> Tensor | None:
+        """After ``unscale``: did a gradient overflow, so that ``step`` will do nothing? A truth
+        value () on the device, by which to leave out what comes with the update; None without
+        scaling. Penalties added since then change nothing about it: they are finite."""
+        if self._scaler is None:
+            return None
+        (found,) = self._scaler._found_inf_per_device(optimizer).values()
+        return found > 0  # type: ignore[no-any-return]
+
     def step(self, optimizer: Optimizer) -> None:
-        """The update; left out if a gradient overflowed."""
+        """The update; left out if a gradient overflowed. Fused optimizers see to that on the
+        device; for the others the scaler waits for it at every step."""
         if self._scaler is None:
             optimizer.step()
         else:
