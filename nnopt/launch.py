@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
-from nnopt.compose import Plan, make_plan, one_line, register_plugins
+from nnopt.compose import Plan, make_plan
 from nnopt.errors import ConfigError, NnoptError, OutputError, TrainingError
+from nnopt.hydra_adapter import one_line, register_plugins
 from nnopt.prepare import prepare
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run

@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt import console
-from nnopt.compose import Plan, Point, one_line, plan_one, to_yaml, words_parser
+from nnopt.compose import Plan, Point, plan_one, to_yaml, words_parser
 from nnopt.errors import ConfigError, OutOfMemoryError, TrainingError
+from nnopt.hydra_adapter import one_line
 from nnopt.launch import make_directory
 from nnopt.prepare import prepare
 from nnopt.results.files import write_json, write_text

@@ -1,0 +1,180 @@
+"""What nnopt asks of Hydra: where YAML files lie and which there are, what the words of a command
+line mean, and what the chosen files compose to. Hydra's errors become ConfigErrors of one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from nnopt.errors import ConfigError
+
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.sweeper.params")
+
+
+class UserConf(SearchPathPlugin):
+    """Puts the user's own ``./conf`` before nnopt's, so that its files add to and override them."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        user = Path.cwd() / "conf"
+        if user.is_dir() and user != Path(__file__).resolve().parent.parent / "conf":
+            search_path.prepend(provider="nnopt-user", path=f"file://{user}")
+
+
+def register_plugins() -> None:
+    """Tell Hydra about the user's conf folder. Idempotent."""
+    Plugins.instance().register(UserConf)
+
+
+@contextmanager
+def composing(config_dir: str | None = None) -> Iterator[None]:
+    """Within it, Hydra finds nnopt's and the user's YAML files."""
+    register_plugins()
+    GlobalHydra.instance().clear()
+    config_groups.cache_clear()
+    with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
+        if config_dir is not None:
+            _search_also(Path(config_dir))
+        yield
+
+
+def _search_also(folder: Path) -> None:
+    """Find files in one more folder, after nnopt's own. Raises ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir = {str(folder)!r}: needs a folder that exists")
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    place = f"file://{folder.absolute()}"
+    loader.get_search_path().prepend("command-line", place, anchor="schema")  # which stays last
+    loader.repository = ConfigRepository(loader.get_search_path())
+
+
+@cache
+def config_groups() -> frozenset[str]:
+    """The config groups, nnopt's and the user's."""
+    loader = GlobalHydra.instance().config_loader()
+    return frozenset(name for name in loader.list_groups("") if name != "hydra")
+
+
+def group_problems(parsed: Sequence[Override]) -> list[str]:
+    """Choices of files that do not exist, with the nearest that does; sweeps over sweeps."""
+    loader = GlobalHydra.instance().config_loader()
+    problems = []
+    for override in parsed:
+        group = override.key_or_group
+        if group not in config_groups() or override.is_delete():
+            continue
+        if group == "ablation" and override.is_sweep_override():
+            problems.append(f"{word_of(override)!r}: an ablation is a sweep; run one at a time")
+            continue
+        options = loader.get_group_options(group)
+        values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+        for value in values:
+            if value is None and group in ("experiment", "ablation"):
+                continue
+            if not isinstance(value, str) or value not in options:
+                close = difflib.get_close_matches(str(value), options, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                problems.append(f"{group} = {value!r}: {hint}known: {', '.join(options)}")
+    return problems
+
+
+def check_hydra_keys(parsed: Sequence[Override]) -> None:
+    """Refuse settings of Hydra's that nnopt would not follow."""
+    problems = [
+        f"{o.input_line!r}: nnopt follows no setting of Hydra's but {', '.join(HYDRA_KEYS)}"
+        for o in parsed
+        if o.key_or_group.startswith(("hydra.", "hydra/")) and o.key_or_group not in HYDRA_KEYS
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def parse_words(overrides: Sequence[str]) -> list[Override]:
+    """In Hydra's grammar. Raises ConfigError with every word that it does not read."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed, problems = [], []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException as error:
+            problems.append(f"cannot read {override!r}: write key=value ({one_line(error)})")
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
+def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    """What Hydra makes of the overrides. Raises ConfigError."""
+    try:
+        return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(one_line(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a YAML file in your conf folder is not UTF-8 text: {error}") from error
+
+
+def word_of(override: Override) -> str:
+    """The override as it was written."""
+    return override.input_line or ""
+
+
+def concerns_files(override: Override) -> bool:
+    """Is it a choice of a file, or a setting of Hydra's? These have to go through Hydra."""
+    return override.key_or_group in config_groups() or override.key_or_group.startswith("hydra.")
+
+
+def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: bool) -> str | None:
+    """The folder that the user asked for, on the command line or in a file of theirs, if any."""
+    mine, other = ("hydra.sweep.dir", "hydra.run.dir")[:: 1 if is_sweep else -1]
+    if any(o.key_or_group == other for o in single):
+        kind = "a sweep" if is_sweep else "a single run"
+        raise ConfigError(f"{other} does not apply to {kind}; its folder is {mine}")
+    try:
+        named = composed.hydra.sweep if is_sweep else composed.hydra.run
+        if named._get_node("dir")._value() in ("", None):
+            return None
+        # It may be made of other keys, so the other overrides count now.
+        whole = compose_files([word_of(o) for o in single], with_hydra=True)
+        HydraConfig.instance().set_config(whole)
+        return str(OmegaConf.select(whole, mine))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{mine}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error of Hydra's or OmegaConf's says, without its line breaks and addresses."""
+    lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("full_key"))
+
+
+def plain(composed: DictConfig) -> dict[str, Any]:
+    """The resolved values, without Hydra's part."""
+    keys = [key for key in composed if key != "hydra"]
+    container: dict[str, Any] = {}
+    for key in keys:
+        node = composed._get_node(key)
+        resolved = OmegaConf.is_config(node)
+        container[str(key)] = (
+            OmegaConf.to_container(node, resolve=True) if resolved else composed[key]
+        )
+    return container
