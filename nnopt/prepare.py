@@ -55,7 +55,7 @@ def prepare(config: Config) -> Prepared:
     if isinstance(architecture, ModuleArchitecture) and architecture.model.pretrained:
         from nnopt.backends.pytorch.vision import published_weights
 
-        published_weights(architecture.model.model)
+        published_weights(architecture.model.model, config.data.download)
     return Prepared(dataset, architecture, Length.of(config, samples))
 
 
@@ -171,13 +171,13 @@ def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
     """Without a hidden weight it would be Adam under another name."""
     if not isinstance(config.optimizer, MuonConfig):
         return []
-    layers = architecture.weight_layers
+    weights = architecture.weights
     by_adam = 2 if config.optimizer.input_layer == "adam" else 1
-    if len(layers) > by_adam:
+    if len(weights) > by_adam:
         return []
-    names = " and ".join(layer.name for layer in layers)
+    names = " and ".join(name.removesuffix(".weight") for name in weights)
     mend = "add a hidden layer"
-    if len(layers) == 2:
+    if len(weights) == 2:
         mend += ", or set optimizer.input_layer=muon"
     return [
         "optimizer.name = 'muon' trains the weights of hidden layers, but the only weights of this "

@@ -15,6 +15,7 @@ from nnopt.schema import (
     ImageConfig,
     LayersConfig,
     MlpConfig,
+    MuonConfig,
     ResnetConfig,
     ScheduleFreeConfig,
     ThreeLayerConvConfig,
@@ -77,6 +78,8 @@ def _stochastic_depth(config: Config) -> Iterator[str]:
         if any(isinstance(layer, Residual) for layer in layers):
             return
         lacking = "architecture.layers has none"
+    elif isinstance(architecture, TorchvisionConfig):
+        lacking = "architecture=torchvision has some models, but with rates of their own"
     else:
         lacking = f"architecture.name = {architecture.name!r} has none"
     yield (
@@ -141,6 +144,16 @@ def _optimizer(config: Config) -> Iterator[str]:
         yield (
             f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
             "below 1: each step multiplies the weights by 1 minus it"
+        )
+    elif (
+        isinstance(optimizer, MuonConfig)
+        and optimizer.lr != "auto"
+        and decay * optimizer.lr * optimizer.adam_ratio >= 1
+    ):
+        yield (
+            f"optimizer.lr = {optimizer.lr} times optimizer.adam_ratio = {optimizer.adam_ratio} "
+            f"times regularizer.weight_decay = {decay} has to be below 1: each step multiplies the "
+            "weights that Adam trains by 1 minus it"
         )
 
 

@@ -89,12 +89,12 @@ class Architecture:
     def output_layer(self) -> PlacedLayer:
         """The last layer with a weight of more than one axis, dense or convolutional: the one that
         gives the logits."""
-        return self.weight_layers[-1]
+        return [layer for layer in self.walk() if _multiplies(layer)][-1]
 
     @property
-    def weight_layers(self) -> list[PlacedLayer]:
-        """The layers with a weight of more than one axis, dense or convolutional, in order."""
-        return [layer for layer in self.walk() if _multiplies(layer)]
+    def weights(self) -> list[str]:
+        """The full names of the matrices and kernels, in order."""
+        return [name for name, shape in self.parameter_shapes().items() if is_weight(name, shape)]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ def is_penalized(shape: Shape, decay_all: bool) -> bool:
     """Do L1, L2 and weight decay act on a parameter of this shape? On weights that multiply, which
     have more than one axis; biases and norm parameters are exempt unless ``decay_all``."""
     return decay_all or len(shape) > 1
+
+
+def is_weight(name: str, shape: Shape) -> bool:
+    """Is a parameter a matrix or kernel by which a layer multiplies? Other arrays may have several
+    axes too, in torchvision's networks: embeddings of positions, tables of biases, scales."""
+    return name.endswith("weight") and len(shape) > 1
 
 
 def _multiplies(layer: PlacedLayer) -> bool:

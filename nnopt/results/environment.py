@@ -22,15 +22,16 @@ MIB = 2**20
 
 
 def versions() -> dict[str, str]:
-    """Name -> version. PyTorch's only if it took part: this never imports it."""
+    """Name -> version. PyTorch's and its like only if they took part: this imports none."""
     found = {
         "python": platform.python_version(),
         "nnopt": nnopt.__version__,
         "numpy": np.__version__,
         "hydra-core": importlib.metadata.version("hydra-core"),
     }
-    if "torch" in sys.modules:
-        found["torch"] = importlib.metadata.version("torch")
+    for name in ("torch", "torchvision", "schedulefree"):
+        if name in sys.modules:
+            found[name] = importlib.metadata.version(name)
     return found
 
 

@@ -96,6 +96,13 @@ def test_full_precision_stays_full(make_network: MakeNetwork) -> None:
     assert set(formats_seen(network, images()[0]).values()) == {torch.float32}
 
 
+def test_the_layers_are_looked_at_as_they_predict(make_network: MakeNetwork) -> None:
+    network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
+    x = images()[0]
+    *_, logits = network.layer_outputs(x).values()
+    assert_array_equal(logits, network.predict(x))
+
+
 def test_bf16_ends_near_float32(make_network: MakeNetwork) -> None:
     full = trained(make_network("torch", CONV, IMAGE, **SINGLE))
     narrow = trained(make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"}))

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from nnopt.backends.pytorch.muon import Muon, orthogonalize
+from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.schema import Config, MuonConfig
 
@@ -95,7 +96,7 @@ def test_twenty_steps(
         )
         for w in expected
     ]
-    optimizer = build_optimizer(parameters, config)
+    optimizer = build_optimizer(parameters, [p for p in parameters if p.ndim > 1], config)
     by_muon = {0, 2, 3, 5, 6} - ({0} if input_layer == "adam" else set())
     m, s = [0.0 * w for w in expected], [0.0 * w for w in expected]
     for t in range(1, 21):
@@ -121,6 +122,22 @@ def test_twenty_steps(
             assert_allclose(parameter.detach(), w, rtol=1e-9, atol=1e-9)
 
 
+def test_weights_decay_by_the_learning_rate_of_who_trains_them(
+    make_network: Callable[..., TorchNetwork],
+) -> None:
+    """The output layer's by Adam's. All gradients of weights are zero, since all inputs are."""
+    hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
+    words = {"regularizer.weight_decay": 2.0, "optimizer.adam_ratio": 0.25}
+    network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **words)
+    before = network.arrays()
+    x, y = torch.zeros(4, 6, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    network.train_step(x, y, 0.1, 0)
+    after = network.arrays()
+    for name, kept in {"dense1": 1 - 0.2, "dense2": 1 - 0.2, "dense3": 1 - 0.25 * 0.2}.items():
+        key = f"{name}.weight"
+        assert_allclose(after[key], kept * before[key], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9")
 def test_it_is_the_rule_of_torch(make_config: Callable[..., Config]) -> None:
     """Which computes in bfloat16: two to three digits of the direction."""
@@ -128,7 +145,7 @@ def test_it_is_the_rule_of_torch(make_config: Callable[..., Config]) -> None:
     assert isinstance(muon, MuonConfig)
     ours, theirs = (nn.Parameter(torch.tensor(random(12, 5)).float()) for _ in range(2))
     head = nn.Parameter(torch.zeros(2, 12))
-    first = Muon([ours, head], muon)
+    first = Muon([ours, head], [ours, head], muon)
     set_learning_rate(first, 0.02)
     second = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
     for step in range(5):

@@ -32,7 +32,7 @@ def as_tensors(batch: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> ScheduleFree:
     config = make_config(optimizer=name, **{"regularizer.weight_decay": 0.1})
-    optimizer = build_optimizer([p], config)
+    optimizer = build_optimizer([p], [p], config)
     assert isinstance(optimizer, ScheduleFree)
     return optimizer
 

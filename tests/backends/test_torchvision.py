@@ -26,6 +26,7 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends import Network, load_backend
 from nnopt.backends.pytorch import check_backend
 from nnopt.backends.pytorch.modules import Dropout as DropoutModule
+from nnopt.backends.pytorch.vision import published_weights
 from nnopt.errors import ConfigError, DataError
 from nnopt.schema import Config, ResnetConfig, TorchvisionConfig
 
@@ -187,6 +188,35 @@ def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
     assert all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
+@pytest.mark.parametrize("input_layer", ["muon", "adam"])
+def test_muon_and_max_norm_are_for_matrices_and_kernels(
+    vision: Callable[..., Config], input_layer: str
+) -> None:
+    """A transformer's class token and positions have several axes too, and stand before the first
+    kernel."""
+    changes = {"optimizer.input_layer": input_layer, "regularizer.max_norm": 0.5}
+    config = vision("vit_b_32", optimizer="muon", **changes)
+    architecture = described(config)
+    network = built(config, architecture)
+    module: nn.Module = network.module  # type: ignore[attr-defined]
+    names = {id(p): name for name, p in module.named_parameters()}
+    matrices, others = network._optimizer.param_groups  # type: ignore[attr-defined]
+    by_muon = {names[id(p)] for p in matrices["params"]}
+    assert {names[id(p)] for p in others["params"]} == set(names.values()) - by_muon
+    block = "encoder.layers.encoder_layer_11"
+    assert {f"{block}.self_attention.in_proj_weight", f"{block}.mlp.3.weight"} <= by_muon
+    assert ("conv_proj.weight" in by_muon) == (input_layer == "muon")
+    assert "heads.head.weight" not in by_muon
+    assert all(name.endswith("weight") and ".ln" not in name for name in by_muon)
+    before = network.arrays()
+    network.train_step(*batch(), 0.0, 0)
+    after = network.arrays()
+    for name in ("class_token", "encoder.pos_embedding"):
+        assert np.array_equal(after[name], before[name])
+    kernels = after["conv_proj.weight"].reshape(768, -1)
+    assert np.linalg.norm(kernels, axis=1).max() < 0.5001
+
+
 def test_randomness_in_training_is_nnopts(vision: Callable[..., Config]) -> None:
     """Dropout, and stochastic depth, which drops whole samples of a branch."""
     config = vision("efficientnet_b0")
@@ -227,7 +257,7 @@ def test_numpy_cannot_build_it(nnopt: Run, capsys: Captured) -> None:
         ),
         (["architecture.model=alexnet"], "'alexnet' cannot take images of 3x32x32: "),
         (["architecture.model=vit_b_16", "dataset=mnist"], "'vit_b_16' cannot take images of 1x28"),
-        (["dataset=spiral"], "takes images (C, H, W), but the samples are flat, 2"),
+        (["dataset=spiral"], "takes images (C, H, W), but the samples have the shape (2,)"),
         (["regularizer.norm=batch"], "regularizer.norm = 'batch' has no effect on architecture="),
         (["regularizer.dropout=0.1"], "regularizer.dropout = 0.1 has no effect"),
         (["initializer=glorot"], "initializer.hidden = 'glorot_normal' has no effect"),
@@ -311,9 +341,9 @@ def test_published_weights_are_taken_where_they_fit(
     config = vision(SMALL_MODEL, pretrained=True)
     architecture = described(config)
     assert not (tmp_path / "home").exists()  # to describe it needs no file
-    arrays = initial_arrays(architecture, config.initializer, 0)
+    published_weights(SMALL_MODEL, download=True)
     path.unlink()  # fetched once
-    assert initial_arrays(architecture, config.initializer, 0).keys() == arrays.keys()
+    arrays = initial_arrays(architecture, config.initializer, 0)
     for name, array in arrays.items():
         if name.startswith("fc."):
             assert len(array) == 10
@@ -327,9 +357,11 @@ def test_published_weights_that_cannot_be_had(
     path, _ = published
     config = vision(SMALL_MODEL, pretrained=True)
     content = path.read_bytes()
+    with pytest.raises(DataError, match=r"is missing; set data\.download=true to have it fetched"):
+        initial_arrays(described(config), config.initializer, 0)
     path.unlink()
     with pytest.raises(DataError, match=r"architecture\.pretrained = true: .* is missing, and"):
-        initial_arrays(described(config), config.initializer, 0)
+        published_weights(SMALL_MODEL, download=True)
     kept = tmp_path / "home" / "hub" / "checkpoints" / path.name
     kept.write_bytes(content[:-1])
     with pytest.raises(DataError, match="is damaged, its SHA-256 is"):

@@ -40,9 +40,9 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
 class Muon(optim.Optimizer):
     """m ← μ·m + (1-μ)·g;   u = μ·m + (1-μ)·g;   w ← w - lr·√max(1, rows/columns)·orthogonalize(u)
 
-    of each weight, a kernel (out, in, kh, kw) being the matrix (out, in·kh·kw); Nesterov's
+    of each hidden weight, a kernel (out, in, kh, kw) being the matrix (out, in·kh·kw); Nesterov's
     look-ahead in u as the authors have it (Jordan et al. 2024; github.com/KellerJordan/Muon).
-    Biases, norm parameters and the output layer's weight go to Adam with the learning rate
+    All other parameters and the output layer's weight go to Adam with the learning rate
     lr · ``adam_ratio``, and so does the first layer's weight if ``config.input_layer`` is "adam".
 
     Matrices of one shape are orthogonalized together. In float32 on an accelerator that is done in
@@ -50,11 +50,16 @@ class Muon(optim.Optimizer):
     type is the weights' own. This is why ``torch.optim.Muon``, the same rule, but for two axes only
     and always in bfloat16, is not used but compared with in the tests.
 
-    parameters: in the architecture's order. The network applies weight decay, before the step.
+    weights: those of ``parameters`` that are matrices and kernels, in the architecture's order. The
+    network applies weight decay, before the step.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], config: MuonConfig) -> None:
-        weights = [p for p in parameters if p.ndim > 1]
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        weights: Sequence[nn.Parameter],
+        config: MuonConfig,
+    ) -> None:
         hidden = weights[1 if config.input_layer == "adam" else 0 : -1]
         chosen = {id(p) for p in hidden}
         rest = [p for p in parameters if id(p) not in chosen]

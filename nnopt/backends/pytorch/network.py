@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnopt.architecture.network import Architecture, is_penalized
+from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.average import Average
 from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
@@ -58,12 +58,18 @@ class TorchNetwork:
             for parameter in named.values()
             if is_penalized(tuple(parameter.shape), regularizer.decay_all)
         ]
-        self._weights = [x for x in self._parameters if is_penalized(tuple(x.shape), False)]
+        self._weights = [x for name, x in named.items() if is_weight(name, tuple(x.shape))]
         self._batch_size, self._accumulation = config.batch_size, config.accumulation
         self._regularizer = regularizer
-        self._optimizer = build_optimizer(self._parameters, config)
+        self._optimizer = build_optimizer(self._parameters, self._weights, config)
         self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
         self._weight_decay = 0.0 if self._schedule_free else weight_decay(config)
+        penalized = {id(x) for x in self._penalized}
+        groups = [
+            (group, [x for x in group["params"] if id(x) in penalized])
+            for group in self._optimizer.param_groups
+        ]
+        self._decayed = [(group, parameters) for group, parameters in groups if parameters]
         self._loss = (
             hinge(architecture.classes)
             if config.loss == "hinge"
@@ -182,14 +188,14 @@ class TorchNetwork:
         outputs: dict[str, NDArray[np.floating]] = {}
 
         def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs[name] = output.cpu().numpy().copy()
+            outputs[name] = self._precision.restore(output).cpu().numpy().copy()
 
         hooks = [
             self.module.get_submodule(name).register_forward_hook(partial(note, name))
             for name in self._layers
         ]
         try:
-            self.module(x)
+            self._logits(x)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -222,12 +228,9 @@ class TorchNetwork:
         self._add_penalty_gradients()
         if largest := self._regularizer.grad_clip:
             self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
-        if self._weight_decay:
-            kept = 1 - lr * self._weight_decay
-            torch._foreach_mul_(
-                self._penalized, kept if overflowed is None else torch.where(overflowed, 1.0, kept)
-            )
         set_learning_rate(self._optimizer, lr)
+        if self._weight_decay:
+            self._decay(overflowed)
         self._precision.step(self._optimizer)
         if largest := self._regularizer.max_norm:
             self._limit_norms(largest, overflowed)
@@ -242,6 +245,13 @@ class TorchNetwork:
             torch._foreach_add_(gradients, self._penalized, alpha=l2)
         if l1:
             torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
+
+    def _decay(self, overflowed: Tensor | None) -> None:
+        """w ← (1 - η λ) w, each by the learning rate η of its own group."""
+        for group, parameters in self._decayed:
+            kept = 1 - group["lr"] * self._weight_decay
+            factor = kept if overflowed is None else torch.where(overflowed, 1.0, kept)
+            torch._foreach_mul_(parameters, factor)
 
     def _limit_norms(self, largest: float, overflowed: Tensor | None) -> None:
         """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense

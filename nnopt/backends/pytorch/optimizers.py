@@ -23,6 +23,7 @@ from nnopt.schema import (
     AdamConfig,
     Config,
     MomentumConfig,
+    MuonConfig,
     RmspropConfig,
     ScheduleFreeConfig,
     SgdConfig,
@@ -82,12 +83,14 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
     "adam": adam,
     "adamw": adam,  # its weight decay is decoupled, as everybody's is here
     "lion": Lion,
-    "muon": Muon,
 }
 
 
-def build_optimizer(parameters: Parameters, config: Config) -> optim.Optimizer:
-    """An optimizer of the parameters, which are in the architecture's order."""
+def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
+    """An optimizer of the parameters; ``weights`` are those of them that are matrices and kernels,
+    in the architecture's order."""
+    if isinstance(config.optimizer, MuonConfig):
+        return Muon(parameters, weights, config.optimizer)
     if isinstance(config.optimizer, ScheduleFreeConfig):
         decay, decay_all = weight_decay(config), config.regularizer.decay_all
         return ScheduleFree(parameters, config.optimizer, decay, decay_all)

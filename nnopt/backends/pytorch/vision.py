@@ -77,8 +77,8 @@ def describe_model(
         raise ConfigError(problems)
     if len(input_shape) != 3:
         raise ConfigError(
-            f"architecture=torchvision takes images (C, H, W), but the samples are flat, "
-            f"{show(input_shape)}; choose a dataset of images"
+            "architecture=torchvision takes images (C, H, W), but the samples have the shape "
+            f"{input_shape}; choose a dataset of images"
         )
     try:
         try:
@@ -132,16 +132,22 @@ def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
     return model.to(config.backend.device)
 
 
-def published_weights(name: str) -> Mapping[str, Tensor]:
-    """Torchvision's newest weights of a model, by full name; fetched if they are not here yet.
+def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
+    """Torchvision's newest weights of a model, by full name; if they are not here yet, fetched on
+    wish alone.
 
-    Raises DataError if that fails, or if the file is not what its name says.
+    Raises DataError if they are not here in the end, or if the file is not what its name says.
     """
     url = models.get_model_weights(name).DEFAULT.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rpartition("/")[2]
     (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # torch.hub's convention
     if not path.exists():
+        if not download:
+            raise DataError(
+                f"architecture.pretrained = true: {path} is missing; set data.download=true to "
+                f"have it fetched from {url}, or put it there"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digest)
@@ -175,6 +181,8 @@ def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.M
     """Torchvision's model, its first convolution made for the images, every buffer a constant but
     the running statistics."""
     options = dict(OPTIONS.get(config.model, {}))
+    if options:  # their weights were trained on images normalized in another way
+        options["transform_input"] = config.pretrained and input_shape[0] == 3
     if config.model.startswith("vit"):
         options["image_size"] = input_shape[1]
     elif config.model.startswith("maxvit"):
