@@ -96,11 +96,11 @@ class TorchNetwork:
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         self._set_mode(training=True)
-        for parameter in self._parameters:
-            parameter.grad = None
+        is_whole = self._accumulation == 1
+        for parameter in self._parameters:  # sums lie in memory that no CUDA graph writes over
+            parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._memory_errors:
-            gradients = self._backward if self._accumulation == 1 else self._accumulate
-            loss, logits = gradients(x, y, step)
+            loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
             self._steps.add(loss, logits, y)
             self._update(lr)
 
@@ -115,8 +115,6 @@ class TorchNetwork:
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The same part by part. The mean over the batch is that of the parts' means, each counted
         by its share of the samples, and so is its gradient."""
-        for parameter in self._parameters:  # in memory of ours: a CUDA graph's is written over
-            parameter.grad = torch.zeros_like(parameter)
         losses, logits = [], []
         for number, rows in enumerate(batch_parts(len(y), self._batch_size, self._accumulation)):
             share = (rows.stop - rows.start) / len(y)
