@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nnopt.backends import Network
 from nnopt.backends.pytorch import default_threads
-from nnopt.backends.pytorch import network as network_file
+from nnopt.backends.pytorch import step_sums
 from nnopt.backends.pytorch.network import TorchNetwork
 
 MakeNetwork = Callable[..., TorchNetwork]
@@ -254,7 +254,7 @@ def test_record_of_steps(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same steps in plain PyTorch; the logits are folded after every three steps."""
-    monkeypatch.setattr(network_file, "FOLD", 3)
+    monkeypatch.setattr(step_sums, "FOLD", 3)
     network = make_network("torch", MLP, optimizer="sgd", **{"regularizer.l2": 0.1})
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
     module.load_state_dict(
