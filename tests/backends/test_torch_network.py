@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nnopt.backends import Network
-from nnopt.backends.pytorch import default_threads
-from nnopt.backends.pytorch import step_sums
+from nnopt.backends.pytorch import default_threads, step_sums
 from nnopt.backends.pytorch.network import TorchNetwork
 
 MakeNetwork = Callable[..., TorchNetwork]
