@@ -172,7 +172,7 @@ def check_gradients(
     config = replace(config, backend=backend)
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
-    network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
+    network.load(initial_arrays(prepared.architecture, config.initializer, config.seed, dataset))
     order = epoch_order(config.seed, 1, len(dataset.train))[: _batch_size(dataset)]  # all classes
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))

@@ -9,6 +9,7 @@ from nnopt import data
 from nnopt.architecture.builders import build
 from nnopt.architecture.layers import BatchNorm
 from nnopt.architecture.network import Architecture, ModuleArchitecture
+from nnopt.architecture.whitening import whitening_problems
 from nnopt.backends import load_backend
 from nnopt.data.batches import batch_parts
 from nnopt.data.dataset import Dataset
@@ -82,6 +83,8 @@ def _fit(config: Config, facts: Facts) -> Architecture:
     work: ConfigError."""
     architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
     problems = [*_image_problems(config, facts), *_muon_problems(config, architecture)]
+    if config.initializer.input == "whitening":
+        problems += whitening_problems(architecture, facts.samples)
     if facts.samples is not None:
         problems = [*_length_problems(config, facts.samples, architecture), *problems]
     if problems:

@@ -102,6 +102,7 @@ def _torchvision(config: Config) -> Iterator[str]:
         ("regularizer.norm", regularizer.norm, "none"),
         ("initializer.hidden", initializer.hidden, "he_normal"),
         ("initializer.output", initializer.output, "lecun_normal"),
+        ("initializer.input", initializer.input, None),
     ):
         if value != off:
             yield (

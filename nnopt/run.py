@@ -85,7 +85,7 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
 
     backend = load_backend(config.backend.name)
     network = backend.build_network(architecture, config)
-    initial = initial_arrays(architecture, config.initializer, config.seed)
+    initial = initial_arrays(architecture, config.initializer, config.seed, dataset)
     network.load(initial)
     summary["versions"], summary["threads"] = environment.versions(), environment.threads()
 

@@ -380,10 +380,12 @@ Initializer = Literal[
 
 @dataclass(frozen=True)
 class InitializerConfig:
-    """The distribution of the first weights, for hidden layers and for the output layer."""
+    """The distribution of the first weights, for hidden layers and for the output layer; ``input:
+    whitening`` takes those of the first layer from the training images."""
 
     hidden: Initializer
     output: Initializer
+    input: Literal["whitening"] | None
 
 
 @dataclass(frozen=True)

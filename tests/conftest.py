@@ -94,7 +94,7 @@ def plain_config() -> Config:
         ),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup=0),
-        initializer=schema.InitializerConfig("he_normal", "lecun_normal"),
+        initializer=schema.InitializerConfig("he_normal", "lecun_normal", None),
         early_stopping=schema.EarlyStoppingConfig(None, "epochs", None, 0.0, "accuracy"),
     )
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
+from nnopt.architecture.whitening import whitening_arrays
+from nnopt.data.dataset import Dataset
 from nnopt.random import generator
 from nnopt.schema import InitializerConfig
 
@@ -63,7 +65,10 @@ INITIALIZERS: dict[str, Draw] = {
 
 
 def initial_arrays(
-    architecture: Architecture, config: InitializerConfig, seed: int
+    architecture: Architecture,
+    config: InitializerConfig,
+    seed: int,
+    dataset: Dataset | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Full name -> first value of every parameter and running statistic, in float64.
 
@@ -71,6 +76,8 @@ def initial_arrays(
     running variances 1. Each layer draws from its own stream, so a layer added or taken away
     elsewhere leaves its weights as they were. Torchvision's models are drawn by their own rules, or
     taken from their file: DataError if that is neither here nor can be fetched.
+
+    dataset: where a first layer that whitens finds its weights; nothing else looks at it.
     """
     if isinstance(architecture, ModuleArchitecture):
         from nnopt.backends.pytorch import vision
@@ -82,6 +89,12 @@ def initial_arrays(
         draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
         for key, shape in (layer.parameters | layer.statistics).items():
             arrays[f"{layer.name}.{key}"] = _initial_array(layer, key, shape, draw, seed)
+    if config.input == "whitening":
+        if dataset is None:
+            raise TypeError("whitening needs the dataset whose images it whitens")
+        first = architecture.layers[0]
+        found = whitening_arrays(first, dataset)
+        arrays |= {f"{first.name}.{key}": array for key, array in found.items()}
     return arrays
 
 

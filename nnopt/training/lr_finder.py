@@ -142,7 +142,8 @@ def find_learning_rate(
     backend, dataset = load_backend(config.backend.name), prepared.dataset
     with np.errstate(all="ignore"), threadpool_limits(config.backend.threads):
         network = backend.build_network(prepared.architecture, config)
-        network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
+        architecture = prepared.architecture
+        network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))
         loader = backend.build_loader(dataset.train, dataset.normalization, config)
         curve = sweep_rates(network, endless_batches(config, dataset, loader), sweep, report)
     return read_curve(curve, sweep)

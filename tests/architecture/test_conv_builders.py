@@ -167,7 +167,7 @@ def test_every_network_takes_every_norm_dropout_and_initializer(
     for layer in layers:
         if isinstance(layer.record, Conv2d):
             assert layer.record.bias is (norm != "batch")
-    arrays = initial_arrays(network, schema.InitializerConfig("uniform", "zeros"), seed=0)
+    arrays = initial_arrays(network, schema.InitializerConfig("uniform", "zeros", None), seed=0)
     for layer in weighted(network):
         is_output = layer.name == network.output_layer.name
         assert arrays[f"{layer.name}.weight"].any() is not is_output

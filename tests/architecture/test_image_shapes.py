@@ -112,7 +112,7 @@ def test_a_convolutional_network_counted_by_hand() -> None:
 def test_a_convolution_may_give_the_logits() -> None:
     """The output layer's initializer is its, and no dense layer is missed."""
     network = placed(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
-    arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros"), seed=0)
+    arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros", None), seed=0)
     assert arrays["conv2d1.weight"].any()
     assert not arrays["conv2d2.weight"].any()
 
@@ -121,7 +121,7 @@ def test_fan_in_is_the_window_of_one_group() -> None:
     network = placed([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
     variances = {"he_normal": 2 / 27, "lecun_uniform": 1 / 27, "glorot_normal": 2 / (27 + 5400)}
     for name, variance in variances.items():
-        config = schema.InitializerConfig(name, "zeros")  # type: ignore[arg-type]
+        config = schema.InitializerConfig(name, "zeros", None)  # type: ignore[arg-type]
         weight = initial_arrays(network, config, seed=0)["conv2d1.weight"]
         assert weight.shape == (600, 3, 3, 3)
         assert weight.var() == pytest.approx(variance, rel=0.05)

@@ -70,7 +70,7 @@ def arrays(
     layers: list[Any], hidden: Any = "he_normal", output: Any = "lecun_normal", seed: int = 0
 ) -> dict[str, np.ndarray]:
     network = place(parse_layers(layers), (6,), 4)
-    return initial_arrays(network, schema.InitializerConfig(hidden, output), seed)
+    return initial_arrays(network, schema.InitializerConfig(hidden, output, None), seed)
 
 
 def test_biases_norms_and_statistics_start_where_they_do_nothing() -> None:

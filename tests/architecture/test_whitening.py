@@ -1,0 +1,198 @@
+"""Whitening: what the first layer gives for the training images has unit covariance and mean 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from nnopt import schema
+from nnopt.architecture import whitening
+from nnopt.architecture.initializers import initial_arrays
+from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.parse import parse_layers
+from nnopt.architecture.whitening import patch_statistics, whitening_filters, whitening_problems
+from nnopt.backends.numpy_scratch.network import NumpyNetwork
+from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.errors import DataError
+from nnopt.schema import Config
+
+SHAPE = (3, 9, 8)
+WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
+
+
+def photographs(count: int = 40) -> Dataset:
+    """Images that vary smoothly, as photographs do; every second row of the arrays is another's,
+    and far from them."""
+    rng = np.random.default_rng(0)
+    smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)
+    mixed = np.einsum("dc,nchw->ndhw", rng.standard_normal((3, 3)) + 2, smooth)
+    inputs = np.clip(128 + 5 * mixed, 0, 255).astype(np.uint8)
+    inputs[1::2] = 255 * rng.integers(0, 2, inputs[1::2].shape)
+    part = Part(inputs, np.zeros(2 * count, np.int64), np.arange(0, 2 * count, 2))
+    scale = Normalization(np.array([0.02, 0.01, 0.03]), np.array([-2.0, 0.5, 0.0]))
+    return Dataset("made", ("a", "b"), part, None, part, scale, {})
+
+
+def network(conv: dict[str, Any], *rest: Any) -> Architecture:
+    return place(parse_layers([{"conv2d": conv}, *rest, "flatten", {"dense": 2}]), SHAPE, 2)
+
+
+def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndarray:
+    """What the first layer gives (O, positions) for the training images, by the NumPy backend."""
+    dataset, architecture = photographs(), network(conv)
+    net = NumpyNetwork(architecture, make_config(**{"backend.dtype": "float64"}))
+    net.load(initial_arrays(architecture, WHITENING, 0, dataset))
+    scale, shift = (x[:, None, None] for x in vars(dataset.normalization).values())
+    y = net.layer_outputs(dataset.train.inputs[dataset.train.rows] * scale + shift)["conv2d1"]
+    return y.swapaxes(0, 1).reshape(y.shape[1], -1)
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_outputs_have_unit_covariance_up_to_epsilon_and_mean_zero(
+    make_config: Callable[..., Config], kernel: int
+) -> None:
+    entries = 3 * kernel**2
+    y = outputs(make_config, {"channels": entries, "kernel": kernel, "padding": 0})
+    assert_allclose(y.mean(axis=1), 0, atol=1e-9)
+    covariance = np.cov(y, bias=True)
+    patches = [
+        (image * 1.0)[:, i : i + kernel, j : j + kernel].ravel()
+        for image in normalized(photographs())
+        for i in range(SHAPE[1] - kernel + 1)
+        for j in range(SHAPE[2] - kernel + 1)
+    ]
+    variances = np.linalg.eigvalsh(np.cov(np.array(patches).T, bias=True))[::-1]
+    assert variances[0] > 1000 * variances[-1]  # so there is something to whiten
+    damped = variances / (variances + 5e-4 * variances.mean())
+    assert_allclose(covariance, np.diag(damped), atol=1e-9)
+    assert_allclose(covariance[:4, :4], np.eye(4), atol=0.05)
+
+
+def normalized(dataset: Dataset) -> np.ndarray:
+    scale, shift = (x[:, None, None] for x in vars(dataset.normalization).values())
+    images: np.ndarray = dataset.train.inputs[dataset.train.rows] * scale + shift
+    return images
+
+
+def test_more_channels_are_the_same_with_the_other_sign(
+    make_config: Callable[..., Config],
+) -> None:
+    conv = {"kernel": 2, "padding": 0}
+    all24, some15, few5 = (outputs(make_config, {"channels": n, **conv}) for n in (24, 15, 5))
+    assert_allclose(all24[12:], -all24[:12], atol=1e-12)
+    assert_allclose(some15, all24[:15], atol=1e-12)
+    assert_allclose(few5, all24[:5], atol=1e-12)
+
+
+def test_a_layer_without_bias_leaves_the_mean(make_config: Callable[..., Config]) -> None:
+    conv = {"channels": 12, "kernel": 2, "padding": 0}
+    with_bias, without = (outputs(make_config, {**conv, "bias": b}) for b in (True, False))
+    assert abs(without.mean(axis=1)).max() > 0.1
+    assert_allclose(without - without.mean(axis=1)[:, None], with_bias, atol=1e-9)
+
+
+def test_two_pixels_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels a + b and a - b, of variances α² = 9 and β² = 4, give a / α and b / β."""
+    monkeypatch.setattr(whitening, "EPSILON", 0)
+    filters = whitening_filters(np.array([[13.0, 5.0], [5.0, 13.0]]), 2)
+    a, b = 0.7, -1.9
+    y = filters @ np.array([a + b, a - b])
+    assert y[0] == pytest.approx(a / 3)
+    assert abs(y[1]) == pytest.approx(1.9 / 2)
+
+
+def test_filters_follow_the_scale_of_the_inputs() -> None:
+    rng = np.random.default_rng(1)
+    root = rng.standard_normal((6, 6))
+    covariance = root @ root.T
+    filters = whitening_filters(covariance, 6)
+    assert_allclose(whitening_filters(1e4 * covariance, 6), filters / 100, rtol=1e-9)
+    peaks = np.take_along_axis(filters, abs(filters).argmax(axis=1)[:, None], axis=1)
+    assert (peaks > 0).all()
+
+
+def test_a_direction_in_which_nothing_varies_is_not_divided_by_zero() -> None:
+    filters = whitening_filters(np.diag([2.0, 0.0]), 2)
+    assert_allclose(filters, np.diag([1 / np.sqrt(2 + 5e-4), 1 / np.sqrt(5e-4)]))
+
+
+def test_statistics_do_not_depend_on_how_patches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = photographs()
+    mean, covariance = patch_statistics(dataset, 3)
+    monkeypatch.setattr(whitening, "CHUNK", 1)
+    again = patch_statistics(dataset, 3)
+    assert_allclose(again[0], mean, rtol=1e-12)
+    assert_allclose(again[1], covariance, rtol=1e-9)
+
+
+def test_of_many_images_evenly_spaced_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = photographs()
+    monkeypatch.setattr(whitening, "PATCHES", 10 * 7 * 6)
+    found = patch_statistics(dataset, 3)
+    tenth = replace(dataset, train=replace(dataset.train, rows=dataset.train.rows[::4]))
+    for one, other in zip(found, patch_statistics(tenth, 3), strict=True):
+        assert_array_equal(one, other)
+
+
+def test_the_other_layers_are_drawn_as_without() -> None:
+    architecture = network({"channels": 8}, {"conv2d": 4})
+    plain = schema.InitializerConfig("he_normal", "lecun_normal", None)
+    before = initial_arrays(architecture, plain, 0)
+    after = initial_arrays(architecture, WHITENING, 0, photographs())
+    assert {name for name in after if (after[name] != before[name]).any()} == {
+        "conv2d1.weight",
+        "conv2d1.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("layers", "samples", "words"),
+    [
+        (["batch_norm", {"conv2d": 4}], 40, ["batch_norm1", "begins with"]),
+        ([{"conv2d": {"channels": 3, "groups": 3}}], 40, ["in groups"]),
+        ([{"conv2d": {"channels": 25, "kernel": 2, "padding": 1}}], 40, ["24", "25 channels"]),
+        ([{"conv2d": {"channels": 4, "kernel": 7}}], 24, ["more than 147", "have 144"]),
+        ([{"conv2d": {"channels": 4, "kernel": 9}}], None, ["more than 243", "have 0"]),
+    ],
+)
+def test_what_cannot_be_whitened_is_refused(
+    layers: list[Any], samples: int | None, words: list[str]
+) -> None:
+    architecture = place(parse_layers([*layers, "flatten", {"dense": 2}]), SHAPE, 2)
+    (problem,) = whitening_problems(architecture, samples)
+    assert all(word in problem for word in ("initializer.input", *words)), problem
+
+
+def test_what_can_be_whitened_is_not_refused() -> None:
+    assert not whitening_problems(network({"channels": 54}), 1)
+    assert not whitening_problems(network({"channels": 24, "kernel": 2, "padding": 0}), None)
+
+
+def test_images_of_one_colour_are_refused() -> None:
+    dataset = photographs()
+    dataset.train.inputs[::2] = 7
+    with pytest.raises(DataError, match="nothing to whiten"):
+        initial_arrays(network({"channels": 4}), WHITENING, 0, dataset)
+
+
+def test_a_run_begins_with_it(workplace: Path, nnopt: Callable[..., int]) -> None:
+    """With a learning rate of 0, what is saved is what the training began with."""
+    rng = np.random.default_rng(0)
+    header = ",".join(["label", *(f"pixel{i}" for i in range(25))])
+    rows = [",".join(map(str, [k % 2, *rng.integers(0, 256, 25)])) for k in range(40)]
+    Path("images.csv").write_text("\n".join([header, *rows]) + "\n", "utf-8")
+    words = ["dataset=csv", "dataset.train=images.csv", "architecture=three_layer_conv"]
+    words += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
+    words += ["optimizer.lr=0", "epochs=1", "plots=false", "hydra.run.dir=out"]
+    assert nnopt("run", *words) == 0
+    with np.load("out/model_last.npz") as arrays:
+        weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
+    products = weight @ weight.T  # eigenvectors are orthogonal
+    assert_allclose(products - np.diag(np.diag(products)), 0, atol=1e-6)
+    assert nnopt("run", *words[:2], "initializer.input=whitening") == 2  # a perceptron
