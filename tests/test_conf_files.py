@@ -20,6 +20,7 @@ from nnopt.architecture.initializers import initial_arrays
 from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.compose import Point, make_plan
+from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.validate import read_config
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -30,7 +31,7 @@ COUNTS = {
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
-    "experiment": 13,
+    "experiment": 16,
     "initializer": 9,
     "optimizer": 11,
     "regularizer": 19,
@@ -154,10 +155,12 @@ def assert_builds(point: Point) -> None:
     if chosen is not None:
         classes = chosen if isinstance(chosen, int) else len(chosen)
     architecture = build(config.architecture, config.regularizer, shape, classes)
-    arrays = initial_arrays(architecture, config.initializer, config.seed)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, *shape)).astype(np.float32)
     y = rng.integers(0, classes, 4)
+    part, as_it_is = Part(x, y, np.arange(4)), Normalization(np.ones(shape[0]), np.zeros(shape[0]))
+    dataset = Dataset("noise", ("",) * classes, part, None, part, as_it_is, {})
+    arrays = initial_arrays(architecture, config.initializer, config.seed, dataset)
     is_foreign = isinstance(architecture, ModuleArchitecture)
     for name in ("torch",) if is_foreign else ("numpy", "torch"):
         backend = (

@@ -1,0 +1,78 @@
+"""benchmarks/gpu_recipes.py, which runs where there is a GPU: what it makes of results, and that it
+says so where there is none."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nnopt.compose import make_plan
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("gpu_recipes")
+
+
+def write_point(folder: Path, accuracy: float, seconds: list[float]) -> None:
+    """A point of 100 steps of 10 samples, each of 2·10¹² FLOPs forward."""
+    folder.mkdir(parents=True)
+    summary: dict[str, Any] = {"test_accuracy": accuracy, "train_seconds": sum(seconds)}
+    summary |= {"flops_per_sample": 2 * 10**12, "steps": 100, "config": {"batch_size": 10}}
+    (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
+    rows = "".join(f"{epoch},{s}\n" for epoch, s in enumerate(seconds, start=1))
+    (folder / "metrics.csv").write_text(f"epoch,seconds\n{rows}", "utf-8")
+
+
+def test_a_row_by_hand(script: ModuleType, tmp_path: Path) -> None:
+    """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP: in 4 · 10 and in 4 · 15 warm seconds 150 and 100
+    TFLOP/s, of 250 the half."""
+    write_point(tmp_path / "a", 0.95, [30, 10, 11, 9])
+    write_point(tmp_path / "b", 0.93, [30, 15, 15, 15])
+    row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
+    assert reached
+    assert " ".join(row.split()) == ("cifar10_fast 2 94.00 ± 1.41 67.5 ± 10.6 50.00 ± 14.14 50.0")
+    assert script.measure("cifar10_fast", tmp_path, None)[0].endswith(" ?")
+
+
+def test_a_mean_below_the_bar_is_told(script: ModuleType, tmp_path: Path) -> None:
+    write_point(tmp_path / "a", 0.95, [1, 1])
+    write_point(tmp_path / "b", 0.9298, [1, 1])
+    row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
+    assert not reached
+    assert "MISSED: at least 94 %" in row
+    assert script.measure("cifar10_resnet18", tmp_path, 250.0)[1]
+
+
+def test_devices_are_told_apart(script: ModuleType) -> None:
+    names = ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "NVIDIA L4", "Voodoo 2")
+    assert [script.peak_of(name) for name in names] == [756.0, 989.4, 362.0, 121.0, None]
+
+
+def test_its_recipes_compose_with_its_settings(script: ModuleType) -> None:
+    assert set(script.BARS) <= set(script.SEEDS)
+    for name in script.SEEDS:
+        (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
+        assert point.config.last_batch == "drop"  # which its count of samples relies on
+        text = (BENCHMARKS.parent / "conf" / "experiment" / f"{name}.yaml").read_text("utf-8")
+        assert f"gpu_recipes.py --only {name}" in text
+        assert " ".join(script.SETTINGS) in text
+
+
+def test_without_a_gpu_it_says_so(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu_recipes.py"])
+    assert script.main() == 2
+    assert capsys.readouterr().out.count("\n") == 1
