@@ -181,7 +181,7 @@ def test_images_of_one_colour_are_refused() -> None:
         initial_arrays(network({"channels": 4}), WHITENING, 0, dataset)
 
 
-def test_a_run_begins_with_it(workplace: Path, nnopt: Callable[..., int]) -> None:
+def test_every_verb_that_trains_begins_with_it(workplace: Path, nnopt: Callable[..., int]) -> None:
     """With a learning rate of 0, what is saved is what the training began with."""
     rng = np.random.default_rng(0)
     header = ",".join(["label", *(f"pixel{i}" for i in range(25))])
@@ -189,8 +189,10 @@ def test_a_run_begins_with_it(workplace: Path, nnopt: Callable[..., int]) -> Non
     Path("images.csv").write_text("\n".join([header, *rows]) + "\n", "utf-8")
     words = ["dataset=csv", "dataset.train=images.csv", "architecture=three_layer_conv"]
     words += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
-    words += ["optimizer.lr=0", "epochs=1", "plots=false", "hydra.run.dir=out"]
-    assert nnopt("run", *words) == 0
+    words += ["architecture.hidden=2", "plots=false"]
+    assert nnopt("gradcheck", *words) == 0
+    assert nnopt("lr-find", *words, "lr_find.steps=20") in (0, 5)  # 5 suggests no rate
+    assert nnopt("run", *words, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
     products = weight @ weight.T  # eigenvectors are orthogonal
