@@ -190,7 +190,7 @@ class _Reader:
             kind = typing.Union[tuple(x for x in arguments if x is not type(None))]  # noqa: UP007
             origin, arguments = get_origin(kind), get_args(kind)
         if origin is Literal:
-            return self._read_choice(arguments, value, key)
+            return self._read_choice(arguments, value, key, optional)
         if origin is tuple:
             return self._read_list(arguments[0], value, key, bounds)
         if kind is Any:
@@ -203,10 +203,10 @@ class _Reader:
         others = [*words, "null"] if optional else words
         return self._read_plain(kinds, value, key, bounds, others)
 
-    def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str) -> Any:
+    def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str, optional: bool) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
-        names = [str(choice) for choice in choices]
+        names = [str(choice) for choice in choices] + (["null"] if optional else [])
         close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
         self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(names)}")

@@ -211,6 +211,7 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
     ({}, "backend.dtype", "float16", "? allowed: float32, float64"),
     ({}, "regularizer.norm", "bach", "did you mean 'batch'? allowed: none, batch, layer, group"),
     ({}, "regularizer.norm", None, "allowed: none, batch, layer, group"),
+    ({}, "initializer.input", "whitenin", "did you mean 'whitening'? allowed: whitening, null"),
     ({}, "backend.conv", "winnograd", "did you mean 'winograd'? allowed: auto, naive, im2col,"),
     ({"@architecture": "resnet"}, "architecture.depth", 19, "allowed: 9, 18, 20"),
     ({"@architecture": "resnet"}, "architecture.depth", "18", "allowed: 9, 18, 20"),
