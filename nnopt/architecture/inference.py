@@ -114,11 +114,11 @@ def _conv2d(record: Conv2d, name: str, shape: Shape, classes: int) -> Inferred:
         )
     output = (outputs, *_windows(image, kernel, record.stride, pad))
     weight = (outputs, inputs // groups, kernel, kernel)
-    parameters: dict[str, Shape] = {"weight": weight}
+    parameters: dict[str, Shape] = {} if record.frozen else {"weight": weight}
     if record.bias:
         parameters["bias"] = (outputs,)
     flops = math.prod(output) * (2 * math.prod(weight[1:]) + (1 if record.bias else 0))
-    return Inferred(output, flops, parameters)
+    return Inferred(output, flops, parameters, {"weight": weight} if record.frozen else {})
 
 
 def _pool2d(record: MaxPool2d | AvgPool2d, name: str, shape: Shape) -> Inferred:

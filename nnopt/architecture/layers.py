@@ -27,7 +27,8 @@ class Conv2d:
 
     Weight (channels, C / groups, kernel, kernel): with several groups, each group of output
     channels sees its own group of input channels alone. Padding adds zeros on every side; "same"
-    adds kernel // 2 of them, which at stride 1 keeps the size and needs an odd kernel.
+    adds kernel // 2 of them, which at stride 1 keeps the size and needs an odd kernel. A frozen
+    weight stays as it began, while the bias is trained.
     """
 
     channels: int | Literal["classes"]
@@ -36,6 +37,7 @@ class Conv2d:
     padding: int | Literal["same"] = "same"
     groups: int = 1
     bias: bool = True
+    frozen: bool = False
 
     @property
     def pad(self) -> int:

@@ -30,7 +30,8 @@ class PlacedLayer:
     """A layer in its place: its name in the network, and what follows from its input.
 
     input_shape, output_shape: of one sample, without the batch axis.
-    parameters: trained arrays, "weight" -> shape; statistics: "running_mean" -> shape.
+    parameters: trained arrays, "weight" -> shape; statistics: the others, "running_mean" -> shape,
+    among them a weight that is frozen.
     flops: forward, per sample; a multiplication and an addition count as two.
     inner, shortcut: the placed layers of a residual layer's branch and of its shortcut; skipped:
     the probability that a sample in training skips the branch.
@@ -72,7 +73,7 @@ class Architecture:
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.parameters.items()}
 
     def statistic_shapes(self) -> dict[str, Shape]:
-        """Full name ("batch_norm1.running_mean") -> shape, of all running statistics."""
+        """Full name ("batch_norm1.running_mean") -> shape, of all arrays that are not trained."""
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.statistics.items()}
 
     @property

@@ -99,7 +99,7 @@ def _problems_of_argument(where: str, key: str, kind: Any, value: Any) -> list[s
         if is_list and (value or key == "shortcut"):
             return []
         allowed = "a list of layers" if key == "shortcut" else "a list of at least one layer"
-    elif key == "bias":
+    elif key in ("bias", "frozen"):
         if isinstance(value, bool):
             return []
         allowed = "true or false"

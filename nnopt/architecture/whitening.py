@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -36,15 +38,16 @@ def whitening_problems(architecture: Architecture, samples: int | None) -> list[
             f"one group, but this one begins with {what}; set initializer.input=null"
         ]
     problems = []
-    channels, *window = first.parameters["weight"]
-    entries = int(np.prod(window))
+    channels, window = first.output_shape[0], _window(first)
+    entries = math.prod(window)
     if channels > 2 * entries:
         problems.append(
             f"initializer.input = 'whitening' makes at most {2 * entries} filters of "
             f"{'x'.join(map(str, window))} pixels, one of either sign for each, but {first.name} "
             f"has {channels} channels; set at most {2 * entries}, or initializer.input=null"
         )
-    patches = _positions(first) * (entries + 1 if samples is None else samples)
+    height, width = (max(side - window[-1] + 1, 0) for side in first.input_shape[1:])
+    patches = height * width * (entries + 1 if samples is None else samples)
     if patches <= entries:
         problems.append(
             f"initializer.input = 'whitening' needs more than {entries} patches of "
@@ -54,11 +57,10 @@ def whitening_problems(architecture: Architecture, samples: int | None) -> list[
     return problems
 
 
-def _positions(layer: PlacedLayer) -> int:
-    """Where the layer's window lies wholly inside of an image."""
-    kernel = layer.parameters["weight"][2]
-    height, width = (max(side - kernel + 1, 0) for side in layer.input_shape[1:])
-    return height * width
+def _window(layer: PlacedLayer) -> tuple[int, int, int]:
+    """What one filter sees: (C, k, k)."""
+    assert isinstance(layer.record, Conv2d)
+    return layer.input_shape[0], layer.record.kernel, layer.record.kernel
 
 
 def whitening_arrays(layer: PlacedLayer, dataset: Dataset) -> dict[str, Floats]:
@@ -70,7 +72,7 @@ def whitening_arrays(layer: PlacedLayer, dataset: Dataset) -> dict[str, Floats]:
     (Page 2019, "How to train your ResNet 8: bag of tricks", "Input patch whitening"; Jordan 2024,
     arXiv:2404.00498, section 3.2.) Raises DataError if the images are all one colour.
     """
-    channels, *window = layer.parameters["weight"]
+    channels, window = layer.output_shape[0], _window(layer)
     mean, covariance = patch_statistics(dataset, window[-1])
     if not np.trace(covariance) > 0:
         raise DataError(

@@ -219,8 +219,8 @@ class Loop:
         if not (regularizer.l1 or regularizer.l2):
             return 0.0
         weights = [
-            array
-            for name, array in arrays.items()
-            if is_penalized(array.shape, regularizer.decay_all) and "running_" not in name
+            arrays[name]
+            for name, gradient in self._network.gradient_arrays().items()  # of what is trained
+            if is_penalized(gradient.shape, regularizer.decay_all)
         ]
         return penalty(weights, regularizer.l1, regularizer.l2)

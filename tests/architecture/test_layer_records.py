@@ -65,6 +65,7 @@ FORMS: list[tuple[Any, Any]] = [
         Conv2d(8, 4, 2, 0, 2),
     ),
     ({"conv2d": {"channels": 8, "padding": "same", "bias": False}}, Conv2d(8, bias=False)),
+    ({"conv2d": {"channels": 8, "frozen": True}}, Conv2d(8, frozen=True)),
     ("max_pool2d", MaxPool2d(2, None, 0)),
     ({"max_pool2d": {"size": 3, "stride": None, "padding": 1}}, MaxPool2d(3, None, 1)),
     ({"avg_pool2d": {"size": 3, "stride": 2}}, AvgPool2d(3, 2)),
@@ -111,6 +112,10 @@ MISTAKES: list[tuple[Any, str]] = [
     (
         {"dense": {"units": 3, "bias": "yes"}},
         "architecture.layers[0].dense.bias = 'yes': needs true or false",
+    ),
+    (
+        {"conv2d": {"channels": 3, "frozen": 1}},
+        "architecture.layers[0].conv2d.frozen = 1: needs true or false",
     ),
     ({"dropout": 1}, "architecture.layers[0].dropout.rate = 1: needs a number in [0, 1)"),
     ({"dropout": -0.1}, "architecture.layers[0].dropout.rate = -0.1: needs a number in [0, 1)"),

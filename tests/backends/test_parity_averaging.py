@@ -245,6 +245,8 @@ def test_without_batch_norm_no_batch_is_asked_for(make_network: Callable[..., Ne
 
     for backend in BACKENDS:
         make_network(backend, [{"dense": "classes"}]).recompute_statistics(batches())
+        frozen = [{"conv2d": {"channels": 2, "frozen": True}}, "flatten", {"dense": "classes"}]
+        make_network(backend, frozen, (3, 4, 4)).recompute_statistics(batches())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_parity_networks import MakeNetwork, assert_equal_after
+from test_parity_networks import MakeNetwork, assert_equal_after, train
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
@@ -17,6 +17,8 @@ LAYERS: dict[str, list[Any]] = {
     "conv in groups": [{"conv2d": {"channels": 6, "groups": 3}}],
     "depthwise conv": [{"conv2d": {"channels": 6, "groups": 6}}],
     "pointwise conv": [{"conv2d": {"channels": 5, "kernel": 1}}],
+    "frozen conv": [{"conv2d": {"channels": 5, "frozen": True}}],
+    "frozen conv without bias": [{"conv2d": {"channels": 5, "bias": False, "frozen": True}}],
     "max pool": ["max_pool2d"],
     "max pool, overlapping and padded": [{"max_pool2d": {"size": 3, "stride": 2, "padding": 1}}],
     "max pool of ties": ["relu", {"max_pool2d": {"size": 3, "stride": 1}}],
@@ -54,6 +56,26 @@ def test_image_layer(make_network: MakeNetwork, name: str) -> None:
     head = [] if name == "global average pool" else ["flatten"]
     layers = [{"conv2d": 6}, *LAYERS[name], *head, {"dense": "classes"}]
     assert_equal_after(make_network, image_batches(), layers, 1, 2.0, CLOSE, optimizer="sgd")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_frozen_weight_stays_to_the_bit(
+    make_network: MakeNetwork, backend: str, bias: bool
+) -> None:
+    """Whatever else there is that moves weights."""
+    conv = {"conv2d": {"channels": 5, "bias": bias, "frozen": True}}
+    keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema")
+    options = {f"regularizer.{key}": 0.01 for key in keys} | {"regularizer.decay_all": True}
+    layers = [conv, "relu", {"conv2d": 4}, "flatten", {"dense": "classes"}]
+    network = make_network(backend, layers, (3, 9, 8), optimizer="momentum", **options)
+    before = network.arrays()
+    train(network, backend, image_batches(), steps=3, lr=0.1)
+    after = network.arrays()
+    assert before.keys() == after.keys()
+    same = {name for name in before if (before[name] == after[name]).all()}
+    assert same == {"conv2d1.weight"}
+    assert network.gradient_arrays().keys() == before.keys() - same
 
 
 @pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", {"group_norm": 3}])

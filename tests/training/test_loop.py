@@ -24,7 +24,8 @@ SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps an epoch
 
 
 class ScriptedNetwork:
-    """Its one weight counts the steps; validation accuracy and training losses follow a script."""
+    """Its one weight counts the steps, another is frozen; validation accuracy and training losses
+    follow a script."""
 
     def __init__(
         self, accuracies: Sequence[float] = (), losses: Mapping[int, float] | None = None
@@ -41,7 +42,10 @@ class ScriptedNetwork:
         self.weight[:] = arrays["dense1.weight"]
 
     def arrays(self) -> dict[str, Array]:
-        return {"dense1.weight": self.weight.copy()}
+        return {"dense1.weight": self.weight.copy(), "conv2d1.weight": np.ones((1, 1, 1, 1))}
+
+    def gradient_arrays(self) -> dict[str, Array]:
+        return {"dense1.weight": np.ones((1, 1))}
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         self.weight += 1

@@ -100,7 +100,11 @@ class Binder:
         return ACTIVATIONS[type(layer.record)], workers
 
     def _parameters_of(self, layer: PlacedLayer) -> list[Variable]:
-        return [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
+        """In the order of its operation's inputs. A frozen weight wants no gradient."""
+        trained = [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
+        if "weight" in layer.statistics:
+            return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
+        return trained
 
     def _batch_norm(self, layer: PlacedLayer) -> Module:
         """Batch statistics in training, running ones in evaluation."""

@@ -186,7 +186,7 @@ class NumpyNetwork:
         self._average.swap()
 
     def recompute_statistics(self, batches: Iterable[Array]) -> None:
-        if not self.statistics:
+        if not any(name.endswith("running_mean") for name in self.statistics):
             return
         try:
             for step, x in enumerate(batches):

@@ -125,18 +125,8 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
     match layer.record:
         case records.Dense(_, bias):
             return nn.Linear(size, layer.output_shape[0], bias, device="meta")
-        case records.Conv2d(kernel=kernel, stride=stride, groups=groups, bias=bias) as conv:
-            channels = layer.output_shape[0]
-            return nn.Conv2d(
-                size,
-                channels,
-                kernel,
-                stride,
-                conv.pad,
-                groups=groups,
-                bias=bias,
-                device="meta",
-            )
+        case records.Conv2d():
+            return _conv2d(layer, layer.record)
         case records.MaxPool2d() as pool:
             return nn.MaxPool2d(pool.size, pool.step, pool.padding)
         case records.AvgPool2d() as pool:
@@ -159,6 +149,25 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
                 children["shortcut"] = sequence(layer.shortcut, config)
             return Residual(children)
     return WITHOUT_OPTIONS[type(layer.record)]()
+
+
+def _conv2d(layer: PlacedLayer, record: records.Conv2d) -> nn.Module:
+    """A frozen weight is a buffer: no optimizer, penalty or norm of the gradient sees it."""
+    conv = nn.Conv2d(
+        layer.input_shape[0],
+        layer.output_shape[0],
+        record.kernel,
+        record.stride,
+        record.pad,
+        groups=record.groups,
+        bias=record.bias,
+        device="meta",
+    )
+    if record.frozen:
+        weight = conv.weight.detach()
+        del conv.weight
+        conv.register_buffer("weight", weight)
+    return conv
 
 
 def _norm(layer: PlacedLayer) -> nn.Module:
