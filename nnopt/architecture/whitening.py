@@ -74,7 +74,7 @@ def whitening_arrays(layer: PlacedLayer, dataset: Dataset) -> dict[str, Floats]:
     """
     channels, window = layer.output_shape[0], _window(layer)
     mean, covariance = patch_statistics(dataset, window[-1])
-    if not np.trace(covariance) > 0:
+    if not np.trace(covariance) > 1e-9 * (mean @ mean):  # which is what rounding makes of 0
         raise DataError(
             f"{dataset.name}: every pixel of a channel has the same value in all training images, "
             "so there is nothing to whiten; set initializer.input=null"

@@ -174,9 +174,10 @@ def test_what_can_be_whitened_is_not_refused() -> None:
     assert not whitening_problems(network({"channels": 24, "kernel": 2, "padding": 0}), None)
 
 
-def test_images_of_one_colour_are_refused() -> None:
+@pytest.mark.parametrize("colour", [0, 7, 255])
+def test_images_of_one_colour_are_refused(colour: int) -> None:
     dataset = photographs()
-    dataset.train.inputs[::2] = 7
+    dataset.train.inputs[::2] = colour
     with pytest.raises(DataError, match="nothing to whiten"):
         initial_arrays(network({"channels": 4}), WHITENING, 0, dataset)
 
