@@ -1,0 +1,43 @@
+"""``conf/backend/``: what computes, where, and in which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nnopt.schema.range import Range
+
+ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
+
+
+@dataclass(frozen=True)
+class NumpyConfig:
+    """``conv`` chooses how convolutions are computed; auto: by their shape."""
+
+    name: Literal["numpy"]
+    dtype: Literal["float32", "float64"]
+    device: str
+    threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
+    shared_masks: bool
+    conv: ConvAlgorithm
+
+
+@dataclass(frozen=True)
+class TorchConfig:
+    """``precision``: of products and convolutions, weights staying in ``dtype``."""
+
+    name: Literal["torch"]
+    dtype: Literal["float32", "float64"]
+    device: str
+    threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
+    shared_masks: bool
+    precision: Literal["full", "bf16", "fp16"]
+    compile: Literal["off", "default", "max-autotune"]
+    deterministic: bool
+
+
+BackendVariant = NumpyConfig | TorchConfig
+
+BACKENDS: Mapping[str, type] = {"numpy": NumpyConfig, "torch": TorchConfig}
+"""Value of ``name`` -> the dataclass of its keys."""

@@ -1,0 +1,94 @@
+"""``conf/dataset/`` and ``data``: which samples, and where their files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nnopt.schema.range import LARGEST_SEED, Range
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Where validation samples come from: a fraction of the training or the test part, the
+    dataset's own validation part (CINIC-10), or nowhere."""
+
+    source: Literal["train", "test", "own", "none"]
+    fraction: Annotated[float, Range(above=0, below=1)]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What all datasets share."""
+
+    name: str
+    subset: Annotated[int | None, Range(minimum=1)]
+    normalization: Literal["unit", "standard", "none"]
+    validation: Validation
+
+
+@dataclass(frozen=True)
+class SpiralConfig(DatasetConfig):
+    """Interleaved spiral arms, one per class."""
+
+    name: Literal["spiral"]
+    classes: Annotated[int, Range(minimum=2, maximum=100)]
+    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    noise: Annotated[float, Range(minimum=0, maximum=1000)]
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
+
+
+@dataclass(frozen=True)
+class TwoClassConfig(DatasetConfig):
+    """Two half moons, or two concentric circles."""
+
+    name: Literal["moons", "circles"]
+    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    noise: Annotated[float, Range(minimum=0, maximum=1000)]
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
+
+
+@dataclass(frozen=True)
+class ImageConfig(DatasetConfig):
+    """A published image dataset; ``classes`` keeps some of its classes, by name or number."""
+
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cinic10"]
+    classes: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class CsvConfig(DatasetConfig):
+    """Rows of a CSV file: one label column, the others features or pixels."""
+
+    name: Literal["csv"]
+    classes: tuple[int | str, ...] | None
+    train: str
+    test: str | None
+    test_fraction: Annotated[float, Range(above=0, below=1)]
+    label: str
+    shape: Annotated[tuple[int, ...] | None, Range(minimum=1)]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where data files lie; may they be downloaded."""
+
+    root: str
+    cache: str
+    download: bool
+
+
+DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
+
+DATASETS: Mapping[str, type] = {
+    "spiral": SpiralConfig,
+    "moons": TwoClassConfig,
+    "circles": TwoClassConfig,
+    "mnist": ImageConfig,
+    "fashion_mnist": ImageConfig,
+    "cifar10": ImageConfig,
+    "cinic10": ImageConfig,
+    "csv": CsvConfig,
+}
+"""Value of ``name`` -> the dataclass of its keys."""

@@ -1,0 +1,44 @@
+"""``conf/regularizer/``: what holds a network back from learning by heart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nnopt.schema.range import Range
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of training samples, zero being off. Pixels: crop is the padding, cutout the
+    side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight.
+    policy_operations, policy_magnitude: of RandAugment."""
+
+    crop: Annotated[int, Range(minimum=0, maximum=64)]
+    flip: bool
+    policy: Literal["none", "rand_augment", "trivial_augment"]
+    policy_operations: Annotated[int, Range(minimum=1, maximum=100)]
+    policy_magnitude: Annotated[int, Range(minimum=0, maximum=30)]
+    cutout: Annotated[int, Range(minimum=0, maximum=1024)]
+    mixup: Annotated[float, Range(minimum=0, maximum=1000)]
+    cutmix: Annotated[float, Range(minimum=0, maximum=1000)]
+
+
+@dataclass(frozen=True)
+class RegularizerConfig:
+    """All regularizers in one flat record; zero or none means off."""
+
+    l1: Annotated[float, Range(minimum=0)]
+    l2: Annotated[float, Range(minimum=0)]
+    weight_decay: Annotated[float | None, Range(minimum=0)]
+    dropout: Annotated[float, Range(minimum=0, below=1)]
+    stochastic_depth: Annotated[float, Range(minimum=0, below=1)]
+    norm: Literal["none", "batch", "layer", "group"]
+    label_smoothing: Annotated[float, Range(minimum=0, below=1)]
+    grad_clip: Annotated[float, Range(minimum=0)]
+    max_norm: Annotated[float, Range(minimum=0)]
+    decay_all: bool
+    ema: Annotated[float, Range(minimum=0, below=1)]
+    swa: Annotated[float, Range(minimum=0, below=1)]
+    test_flip: bool
+    augmentation: AugmentationConfig
