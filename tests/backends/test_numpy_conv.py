@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tracemalloc
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnopt.backends.numpy_scratch.ops import conv, winograd
+from nnopt.backends.numpy_scratch.ops import conv, im2col, new, winograd
 from nnopt.backends.numpy_scratch.ops.conv import conv2d_backward, conv2d_forward
 from nnopt.backends.numpy_scratch.tape import Buffers
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
@@ -176,6 +177,30 @@ def test_threads_give_the_same_numbers_every_time(algorithm):
     alone = compute(case, algorithm, data)
     np.testing.assert_array_equal(first[0], alone[0])
     np.testing.assert_array_equal(first[1], alone[1])
+
+
+@pytest.mark.parametrize("name", ["many pieces", "stem", "large kernel", "strided, rows left over"])
+def test_where_the_input_gradient_is_cut_makes_no_difference(name, monkeypatch):
+    """With one output a product is a single multiplication, and what is left is the sum's order."""
+    case = replace(CASES[name], o=1)
+    data, found = arrays(case, np.float32), []
+    for numbers in (1, 5000, 2**30):  # a row of windows a piece, some, all
+        monkeypatch.setattr(im2col, "NUMBERS_ADDED_UP", numbers)
+        found.append(compute(case, "im2col", data)[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("images", [16, 32])
+def test_the_input_gradient_takes_little_memory_beside_the_images(images):
+    """The whole matrix of windows would be k² = 25 times as large as they are."""
+    weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
+    g = np.ones((32, 32, images, 4), np.float32)
+    tracemalloc.start()
+    d_x = im2col.im2col_input_gradient(g, shape, weight, 1, 2, Workers(1), new)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3.5 * d_x.nbytes  # itself, padded, and a row of windows
 
 
 def test_no_gradient_of_an_input_nobody_wants_and_none_of_an_absent_bias():

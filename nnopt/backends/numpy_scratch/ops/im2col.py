@@ -17,8 +17,11 @@ from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
 NUMBERS = 2**17
 """A piece's matrix has at most so many numbers, unless one row of windows has more."""
 
+NUMBERS_ADDED_UP = 2**18
+"""The same of the input gradient: a call for each place of the kernel, which wants work to do."""
+
 IMAGES = 16
-"""The input gradient's pieces are at most so many images; the others' are rows of all images."""
+"""The input gradient's rows of windows are of at most so many images; the others' are of all."""
 
 
 def im2col_forward(
@@ -41,7 +44,7 @@ def im2col_forward(
     ]
     y = buffer("y", (*size, x.shape[2], outputs), x.dtype)
     padded = _padded(x, padding, workers)
-    pieces = _rows_of_all_images(y.shape, weight)
+    pieces = _rows(y.shape, weight, NUMBERS)
 
     def task(worker: int, index: int) -> None:
         columns = _columns(padded, kernel, pieces[index], y.shape[1], stride, workers)
@@ -71,7 +74,7 @@ def im2col_weight_gradient(
     """
     outputs, kernel = len(weight), weight.shape[2:]
     padded = _padded(x, padding, workers)
-    pieces = _rows_of_all_images(g.shape, weight)
+    pieces = _rows(g.shape, weight, NUMBERS)
     shares = min(workers.count, len(pieces))
     sums = workers.space("sums", (shares, weight[0].size, outputs), x.dtype)
     bias_sums = workers.space("bias_sums", (shares, outputs), x.dtype)
@@ -103,32 +106,40 @@ def im2col_input_gradient(
     buffer: Buffer,
 ) -> Array:
     """dL/dx, of the shape (H, W, N, C) given: the product wᵀ gᵀ (C · kh · kw, windows) holds what
-    each place of each window receives; it is added up where the windows came from."""
+    each place of each window receives; it is added up where the windows came from.
+
+    Windows overlap, so of one image a single task adds them all up, in pieces of a few rows. From
+    the last row to the first they reach a pixel through the kernel's rows in their order, wherever
+    the cuts are, so these do not change the sum.
+    """
     height, width, _, channels = shape
     down, across = g.shape[:2]
-    kernel_height, kernel_width = weight.shape[2:]
+    outputs, kernel = len(weight), weight.shape[2:]
     d_x = buffer("d_x", shape, g.dtype)
     pieces = pieces_of(shape[2], IMAGES)
 
     def task(worker: int, index: int) -> None:
         piece = pieces[index]
         images = piece.stop - piece.start
-        part = workers.space("part", (down, across, images, len(weight)), g.dtype)
-        np.copyto(part, g[:, :, piece])
-        rows = part.reshape(-1, len(weight))
-        columns = workers.space("columns", (weight[0].size, len(rows)), g.dtype)
-        np.matmul(weight.reshape(len(weight), -1).T, rows.T, out=columns)
-        places = columns.reshape(channels, kernel_height, kernel_width, down, across, images)
-        padded_shape = (height + 2 * padding, width + 2 * padding, channels, images)
+        padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
         padded = workers.space("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
-        for i in range(kernel_height):
-            for j in range(kernel_width):
-                window = padded[i : i + stride * down : stride, j : j + stride * across : stride]
-                window = window[:down, :across]
-                np.add(window, places[:, i, j].transpose(1, 2, 0, 3), out=window)
-        inside = padded[padding : padding + height, padding : padding + width]
-        np.copyto(d_x[:, :, piece], inside.transpose(0, 1, 3, 2))
+        for rows in reversed(_rows((down, across, images), weight, NUMBERS_ADDED_UP)):
+            size = (rows.stop - rows.start, across, images)
+            part = workers.space("part", (*size, outputs), g.dtype)
+            np.copyto(part, g[rows, :, piece])
+            places = workers.space("places", (channels, *kernel, *size), g.dtype)
+            np.matmul(
+                weight.reshape(outputs, -1).T,
+                part.reshape(-1, outputs).T,
+                out=places.reshape(weight[0].size, -1),
+            )
+            for i, j in np.ndindex(kernel):
+                window = padded[stride * rows.start + i :: stride, :, j::stride]
+                window = window[: size[0], :, :across]
+                np.add(window, places[:, i, j].transpose(1, 0, 2, 3), out=window)
+        inside = padded[padding : padding + height, :, padding : padding + width]
+        np.copyto(d_x[:, :, piece], inside.transpose(0, 2, 3, 1))
 
     workers.share(task, len(pieces))
     return d_x
@@ -150,10 +161,10 @@ def _padded(x: Array, padding: int, workers: Workers) -> Array:
     return padded
 
 
-def _rows_of_all_images(size: tuple[int, ...], weight: Array) -> list[slice]:
-    """The rows of the output (H', W', N, O) cut into pieces."""
-    rows, across, images, _ = size
-    return pieces_of(rows, max(NUMBERS // (weight[0].size * across * images), 1))
+def _rows(size: tuple[int, ...], weight: Array, numbers: int) -> list[slice]:
+    """The rows of an output (H', W', N, ...) cut into pieces."""
+    rows, across, images = size[:3]
+    return pieces_of(rows, max(numbers // (weight[0].size * across * images), 1))
 
 
 def _columns(
