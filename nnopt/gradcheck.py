@@ -7,10 +7,8 @@ For each parameter array and for the input, in float64:
 - directions: (L(w + h v) - L(w - h v)) / 2h against v·∇L for random unit vectors v. All entries of
   the array take part, so with probability one no wrong entry escapes.
 
-The error of an array is the norm of the difference over the sum of the norms. Where L has a kink
-(ReLU, hinge) between the two points the difference is wrong, not the gradient; so other h are
-tried until one agrees, then differences from one side; the best counts if none does. A wrong
-gradient is wrong for all of them.
+Where stochastic depth, dropout or ReLU lets nothing of an array through, gradient and differences
+are zero whatever the backward pass does, and the array is said to be not reached.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.architecture.initializers import initial_arrays
+from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
@@ -32,16 +30,12 @@ from nnopt.compose import compose_config, words_parser
 from nnopt.console import GrowingTable, note
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
+from nnopt.differences import TOLERANCE, Floats, relative_error
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.prepare import Prepared, prepare
-from nnopt.random import generator
+from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config, NumpyConfig, TorchvisionConfig
 
-Floats = NDArray[np.float64]
-Move = Callable[[float], None]
-"""Puts parameters so far from where they were."""
-
-TOLERANCE = 1e-6
 SAMPLES, IMAGES = 16, 2
 """Images have positions besides; and the more ReLUs and pooling windows, the more kinks nearby."""
 
@@ -51,9 +45,8 @@ COMPARISONS = 1400
 """About so many in a whole network, entries and directions together: two forward passes each if
 the first h agrees."""
 
-STEPS = (1e-6, 1e-7, 1e-5, 1e-4)
-"""The first is small enough for the kinks of most networks; the next, with fewer digits, for those
-of a deep one. The large ones are for a loss so large that its rounding drowns the small ones."""
+MASKS = 1000
+"""So many steps' masks of stochastic depth are drawn, to check with the ones that skip least."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,18 @@ class Check:
     def passed(self) -> bool:
         """Are both errors within the tolerance? One that is not a number is not."""
         return self.entry_error <= TOLERANCE and self.direction_error <= TOLERANCE
+
+    @property
+    def reached(self) -> bool:
+        """Does anything depend on the array? Zeros that agree with zeros are no evidence."""
+        return any((self.norm, self.entry_error, self.direction_error))
+
+    @property
+    def verdict(self) -> str:
+        """One word or two, for the table."""
+        if not self.passed:
+            return "WRONG"
+        return "ok" if self.reached else "not reached"
 
 
 HEADER = ("array", "entries", "tried", "|gradient|", "error", "along directions", "")
@@ -114,7 +119,11 @@ def main(arguments: list[str]) -> int:
             f"gradients differ from central differences by more than {TOLERANCE:g} "
             f"(relative, float64) for: {', '.join(wrong)}"
         )
-    note(f"all {len(checks)} gradients agree with central differences to {TOLERANCE:g}")
+    missed = [check.name for check in checks if not check.reached]
+    agree = f"{len(checks) - len(missed)} of {len(checks)}" if missed else f"all {len(checks)}"
+    note(f"{agree} gradients agree with central differences to {TOLERANCE:g}")
+    if missed:
+        note(f"the loss does not depend on these here, which tells nothing: {', '.join(missed)}")
     return 0
 
 
@@ -132,7 +141,7 @@ def _row(check: Check) -> Sequence[str]:
         f"{check.norm:.2e}",
         f"{check.entry_error:.1e}",
         f"{check.direction_error:.1e}",
-        "ok" if check.passed else "WRONG",
+        check.verdict,
     )
 
 
@@ -183,21 +192,33 @@ def check_gradients(
         parameter.value += 0.05 * shake.standard_normal(parameter.value.shape)
     if dataset.is_image:  # whose even background ties in all pooling windows: a kink for every h
         x.value += 0.05 * shake.standard_normal(x.value.shape)
-    gradients = network.gradients(network.forward(x, labels, step=0)[1])
+    step = _step_of_masks(prepared.architecture, config.seed, len(labels))
+    gradients = network.gradients(network.forward(x, labels, step)[1])
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     gradients["input"] = np.array(x.gradient)
     values = {name: p.value for name, p in network.parameters.items()} | {"input": x.value}
-    taken = network.layer_inputs(x.value, step=0)
+    taken = network.layer_inputs(x.value, step)
     places = {layer.name: i for i, layer in enumerate(prepared.architecture.layers)}
 
     def loss(first: int) -> float:
         """Nothing moves in front of the layer whose array is checked, so the pass begins there."""
         given = Variable(taken[first])
-        return float(network.forward(given, labels, step=0, first=first)[1].value)
+        return float(network.forward(given, labels, step, first)[1].value)
 
     for name, gradient in gradients.items():
         first = 0 if name == "input" else places[name.partition(".")[0]]
         yield _check(name, values[name], gradient, most, partial(loss, first), shake, advance)
+
+
+def _step_of_masks(architecture: Architecture, seed: int, samples: int) -> int:
+    """Of ``MASKS`` steps the first at which stochastic depth has the fewest residual branches
+    skipped by every sample: none, if that ever happens."""
+    masks = [
+        KeepMasks(seed, layer.name, layer.skipped) for layer in architecture.walk() if layer.skipped
+    ]
+    if not masks:
+        return 0
+    return max(range(MASKS), key=lambda step: sum(x.draw(step, (samples,)).any() for x in masks))
 
 
 def _batch_size(dataset: Dataset) -> int:
@@ -232,66 +253,16 @@ def _check(
         value.size,
         len(tried),
         float(np.linalg.norm(gradient)),
-        _error(
+        relative_error(
             [partial(move_entry, index) for index in tried.tolist()],
             gradient.flat[tried],
             loss,
             advance,
         ),
-        _error(
+        relative_error(
             [partial(move_along, direction) for direction in directions],
             np.array([np.vdot(direction, gradient) for direction in directions]),
             loss,
             advance,
         ),
     )
-
-
-def _error(
-    moves: Sequence[Move],
-    derivatives: Floats,
-    loss: Callable[[], float],
-    advance: Callable[[], None],
-) -> float:
-    """‖numeric - analytic‖ / (‖numeric‖ + ‖analytic‖ + rounding), over all moves; the last term is
-    what the rounding of L makes of a gradient that is zero."""
-    here = loss()
-    norm, rounding = float(np.linalg.norm(derivatives)), 1e-8 * max(1.0, abs(here))
-    # If every estimate is so close, the whole is within the tolerance.
-    close = TOLERANCE * (norm + rounding) / math.sqrt(len(moves))
-    numeric = np.empty(len(moves))
-    for i, (move, derivative) in enumerate(zip(moves, derivatives.tolist(), strict=True)):
-        numeric[i] = _closest(_estimates(move, loss, here), derivative, close)
-        move(0)
-        off = abs(numeric[i] - derivative)
-        # ‖numeric‖ is at most ‖analytic‖ + ‖difference‖, so one bad estimate may settle the matter.
-        if off > TOLERANCE * (2 * norm + off + rounding):
-            close = math.inf  # the others only say by how much: no need to look far
-        advance()
-    scale = float(np.linalg.norm(numeric)) + norm + rounding
-    return float(np.linalg.norm(numeric - derivatives)) / scale
-
-
-def _estimates(move: Move, loss: Callable[[], float], here: float) -> Iterator[float]:
-    """Of the derivative along a move: central differences; then, should there be kinks nearer than
-    the smallest h, differences of second order from one side, since a kink is on one side."""
-
-    def at(amount: float) -> float:
-        move(amount)
-        return loss()
-
-    for h in STEPS:
-        yield (at(h) - at(-h)) / (2 * h)
-    for h in STEPS[:2]:
-        for side in (h, -h):
-            yield (4 * at(side) - at(2 * side) - 3 * here) / (2 * side)
-
-
-def _closest(estimates: Iterator[float], derivative: float, close: float) -> float:
-    """The first estimate that is ``close`` to the derivative, or, if none is, the nearest."""
-    seen = []
-    for estimate in estimates:
-        seen.append(estimate)
-        if abs(estimate - derivative) <= close:
-            return estimate
-    return min(seen, key=lambda estimate: abs(estimate - derivative))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnopt import gradcheck
+from nnopt import differences, gradcheck
 from nnopt.architecture import layers as records
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends.numpy_scratch import modules as modules_file
@@ -324,8 +324,8 @@ def test_the_directions_find_a_wrong_entry_that_is_not_tried(
     checks = gradcheck.check_gradients(config, prepare(config), entries=2)
     large = next(check for check in checks if check.name == "dense1.weight")
     assert (large.size, large.tried) == (3 * 8 * 8 * 300, 2)
-    assert large.entry_error <= gradcheck.TOLERANCE
-    assert large.direction_error > gradcheck.TOLERANCE
+    assert large.entry_error <= differences.TOLERANCE
+    assert large.direction_error > differences.TOLERANCE
     assert not large.passed
 
 
@@ -343,11 +343,11 @@ def test_a_kink_nearer_than_every_step_does_not_make_a_gradient_wrong(side: int)
         return float(np.sin(w[0]) + 0.1 * abs(w[0] - side * 1e-9))
 
     def error(slope: float) -> float:
-        return gradcheck._error([w.fill], np.array([slope]), loss, lambda: None)
+        return differences.relative_error([w.fill], np.array([slope]), loss, lambda: None)
 
-    assert error(1 - 0.1 * side) <= gradcheck.TOLERANCE
-    assert error(1 + 0.1 * side) > gradcheck.TOLERANCE
-    assert error(1 - 0.101 * side) > gradcheck.TOLERANCE
+    assert error(1 - 0.1 * side) <= differences.TOLERANCE
+    assert error(1 + 0.1 * side) > differences.TOLERANCE
+    assert error(1 - 0.101 * side) > differences.TOLERANCE
 
 
 @pytest.mark.parametrize("name", DEEP)
@@ -426,3 +426,45 @@ def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
         *("conv2d1.weight", "conv2d1.bias", "dense1.weight", "dense1.bias", "input")
     ]
     assert all(check.passed for check in checks), checks
+
+
+BLOCK = "{residual: [{dense: 6}, tanh]}"
+SKIPPING = [
+    "architecture=layers",
+    f"architecture.layers=[flatten, {{dense: 6}}, {BLOCK}, {BLOCK}, {{dense: classes}}]",
+    "regularizer.stochastic_depth=0.7",
+    "seed=0",  # with which both samples skip the second block at the first step
+]
+
+
+def test_masks_are_chosen_that_let_every_residual_branch_be_seen(tmp_path: Path) -> None:
+    config = compose_config([*images(tmp_path, 4, 1), *SKIPPING])
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
+    assert all(check.passed and check.norm > 0 for check in checks), checks
+
+
+def test_a_branch_that_every_sample_skips_is_not_called_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its backward pass does; nor does it fail."""
+    monkeypatch.setattr(gradcheck, "MASKS", 1)
+    assert run_verb(["gradcheck", *images(tmp_path, 4, 1), *SKIPPING]) == 0
+    told = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=1) for line in told.splitlines()[1:-3])
+    missed = [name for name, rest in rows.items() if rest.endswith("not reached")]
+    assert missed == ["residual2.dense1.weight", "residual2.dense1.bias"]
+    assert "7 of 9 gradients agree" in told
+    assert f"tells nothing: {', '.join(missed)}" in told
+
+
+def test_what_dropout_takes_away_is_not_called_right() -> None:
+    config = compose_config([*SMALL, "regularizer.dropout=0.9999"])
+    checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
+    verdicts = {name: check.verdict for name, check in checks.items()}
+    assert verdicts.pop("dense2.bias") == "ok"
+    assert set(verdicts.values()) == {"not reached"}
+
+
+def test_a_gradient_forgotten_altogether_is_wrong_and_not_unreached() -> None:
+    assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
+    assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
