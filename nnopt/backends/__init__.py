@@ -91,9 +91,9 @@ class Network(Protocol):
         ...
 
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
-        """Set batch norm's running statistics to the averages, over these batches of inputs, of
-        each one's mean and unbiased variance in training mode, with the dropout masks of steps 0,
-        1, ... Asks for no batch if there is no batch norm."""
+        """Set batch norm's running statistics to the averages, over the parts of these batches of
+        inputs, of each one's mean and unbiased variance in training mode, with the dropout masks
+        of steps 0, 1, ... Asks for no batch if there is no batch norm."""
         ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:

@@ -6,7 +6,9 @@ Every draw is a function of (seed, epoch) alone: a resumed run repeats no draw a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +115,13 @@ def batch_parts(count: int, batch_size: int, accumulation: int) -> list[slice]:
     most one. A smaller last batch has fewer parts."""
     parts = -(-count // -(-batch_size // accumulation))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def parts_of(batches: Iterable[Any], batch_size: int, accumulation: int) -> Iterator[Any]:
+    """The inputs (N, ...) of all ``batch_parts`` of these batches, one after another."""
+    for x in batches:
+        for rows in batch_parts(len(x), batch_size, accumulation):
+            yield x[rows]
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:

@@ -3,8 +3,9 @@ recorded step by step."""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -163,14 +164,15 @@ def test_a_look_between_epochs_keeps_the_average(backend: str) -> None:
 
 
 def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
-    """The mean over an epoch's batches of batch norm's means and unbiased variances, for the
-    network of two hidden layers, written out."""
+    """The mean over an epoch's batches, or their equal parts, of batch norm's means and unbiased
+    variances, for the network of two hidden layers, written out."""
     order = epoch_order(config.seed, epoch, len(dataset.train))
     x = dataset.train.inputs[dataset.train.rows[order]]
     x = x * dataset.normalization.scale + dataset.normalization.shift
     seen: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(x), config.batch_size):
-        h = x[start : start + config.batch_size]
+    size = config.batch_size // config.accumulation
+    for start in range(0, len(x), size):
+        h = x[start : start + size]
         for i in (1, 2):
             z = h @ weights[f"dense{i}.weight"].T
             seen.setdefault(f"batch_norm{i}.running_mean", []).append(z.mean(axis=0))
@@ -197,6 +199,35 @@ def test_swa_is_the_mean_of_the_weights_that_end_an_epoch(
     assert gap(mean, mean | statistics) > 1e-3  # those that training collected are others
     if run.training.best_epoch < first:
         assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_statistics_are_of_the_parts_that_training_normalizes(backend: str) -> None:
+    words = (f"backend={backend}", "regularizer.swa=0.5", "test_weights=last", "accumulation=2")
+    run = train(*words)
+    mean = {name: np.mean([w[name] for w in run.weights[12::4]], axis=0) for name in run.weights[0]}
+    config = compose_config([*BASE, *words])
+    dataset = prepare(config).dataset
+    statistics = batch_statistics(mean, config, dataset, epoch=6)
+    assert gap(run.training.last, mean | statistics) < 1e-12
+    whole = batch_statistics(mean, replace(config, accumulation=1), dataset, epoch=6)
+    assert gap(mean | whole, mean | statistics) > 1e-3
+
+
+def test_statistics_of_a_batch_in_parts_take_the_memory_of_a_part(
+    make_network: Callable[..., Network],
+) -> None:
+    """Of NumPy's backend, whose arrays tracemalloc sees."""
+    x = np.random.default_rng(0).standard_normal((1024, 6))
+    layers = [{"dense": 64}, "batch_norm", "tanh", {"dense": "classes"}]
+    peaks = []
+    for accumulation in (1, 8):
+        network = make_network("numpy", layers, batch_size=1024, accumulation=accumulation)
+        tracemalloc.start()
+        network.recompute_statistics([x])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] / 4
 
 
 def test_statistics_of_images_are_those_of_pytorchs_own_update(
@@ -290,8 +321,6 @@ def test_pieces_and_threads_do_not_change_an_average(workers: int) -> None:
 
 
 def test_averaging_allocates_nothing_once_it_runs() -> None:
-    import tracemalloc
-
     arrays = [np.ones(200_000)]
     averages = Average(arrays)
     averages.move(1.0)

@@ -21,7 +21,7 @@ from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
 from nnopt.backends.numpy_scratch.threads import Workers, usable_threads
-from nnopt.data.batches import batch_parts
+from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, weight_decay
 
 EVALUATION_NUMBERS = 2**21
@@ -188,10 +188,12 @@ class NumpyNetwork:
     def recompute_statistics(self, batches: Iterable[Array]) -> None:
         if not any(name.endswith("running_mean") for name in self.statistics):
             return
+        config = self._config
+        parts = parts_of(batches, config.batch_size, config.accumulation)
         try:
-            for step, x in enumerate(batches):
-                self._binder.momentum = 1 / (step + 1)
-                self._run(self._modules, self._tape, Variable(x), step)
+            for number, x in enumerate(parts):
+                self._binder.momentum = 1 / (number + 1)
+                self._run(self._modules, self._tape, Variable(x), number)
         finally:
             self._binder.momentum = None
 

@@ -20,7 +20,7 @@ from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.precision import Precision
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
 from nnopt.backends.pytorch.step_sums import StepSums
-from nnopt.data.batches import batch_parts
+from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -161,12 +161,13 @@ class TorchNetwork:
             return
         momenta = [norm.momentum for norm in norms]
         self.module.train()
+        parts = parts_of(batches, self._batch_size, self._accumulation)
         try:
-            for step, x in enumerate(batches):
+            for number, x in enumerate(parts):
                 for dropout in self._dropouts:
-                    dropout.step = step
+                    dropout.step = number
                 for norm in norms:
-                    norm.momentum = 1 / (step + 1)
+                    norm.momentum = 1 / (number + 1)
                 self._logits(x)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
