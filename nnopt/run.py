@@ -18,7 +18,7 @@ from nnopt.architecture.initializers import initial_arrays
 from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.compose import Point, to_yaml
-from nnopt.console import RunConsole
+from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
@@ -29,9 +29,10 @@ from nnopt.results.history import MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
+from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
-from nnopt.training.loop import Loop, Training
+from nnopt.training.loop import Length, Loop, Training
 
 log = logging.getLogger("nnopt")
 
@@ -110,6 +111,8 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
         if training.best_epoch == 0:
             log.warning("the validation metric was never finite: the last weights stand as best")
         network.load(training.best if config.test_weights == "best" else training.last)
+        if config.regularizer.swa:
+            summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length)
         labels = dataset.test.labels[dataset.test.rows]
         result = evaluate(network, batches_of(dataset.test), labels, config.loss)
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
@@ -155,6 +158,23 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
     ):
         remedies.append("regularizer.norm=batch, which networks so deep are made for")
     raise DivergedError(f"training diverged: {what}; try one of: {', '.join(remedies)}")
+
+
+def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
+    """How many epochs' weights are averaged in those that are tested; none is worth a word."""
+    is_best, swa = config.test_weights == "best", config.regularizer.swa
+    averaged = training.best_averaged if is_best else training.last_averaged
+    tested = training.best_epoch if is_best and training.best_epoch else len(training.history)
+    if not averaged:
+        told = (
+            f"regularizer.swa = {swa:g} averages from the end of epoch "
+            f"{first_swa_epoch(swa, length.epochs)} on, but the {config.test_weights} weights, "
+            f"which are tested, are from before that, of epoch {tested}: nothing is averaged in "
+            "them"
+        )
+        log.warning(told)
+        note(f"note: {told}")
+    return averaged
 
 
 def _train(

@@ -37,6 +37,7 @@ SUMMARY_KEYS = {
     "best_validation_loss",
     "best_validation_accuracy",
     "best_epoch",
+    "averaged_epochs",
     "final_train_loss",
     "final_train_accuracy",
     "epochs",
@@ -273,6 +274,25 @@ def test_early_stopping_is_told(workplace: Path) -> None:
     summary = finish(workplace / "a", *words)
     assert summary["stopped_early"] is True
     assert (summary["best_epoch"], summary["epochs"]) == (1, 4)
+
+
+def test_weights_that_are_tested_and_no_average_are_told(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["epochs=10", "optimizer.lr=0", "early_stopping.patience=2", "regularizer.swa=0.5"]
+    assert finish(workplace / "a", *words)["averaged_epochs"] == 0
+    told = "regularizer.swa = 0.5 averages from the end of epoch 5 on, but the best weights, which "
+    assert f"note: {told}" in capsys.readouterr().out
+    assert f"WARNING {told}" in (workplace / "a" / "run.log").read_text("utf-8")
+
+
+def test_how_many_epochs_are_averaged_in_the_tested_weights(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["epochs=4", "regularizer.swa=0.5", "test_weights=last"]
+    assert finish(workplace / "a", *words)["averaged_epochs"] == 3
+    assert finish(workplace / "b")["averaged_epochs"] is None
+    assert "regularizer.swa" not in capsys.readouterr().out
 
 
 def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(

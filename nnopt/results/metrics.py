@@ -21,6 +21,7 @@ METRICS = (
     "best_validation_loss",
     "best_validation_accuracy",
     "best_epoch",
+    "averaged_epochs",
     "final_train_loss",
     "final_train_accuracy",
     "epochs",

@@ -36,6 +36,8 @@ class Averaging:
 
     and the running statistics anew, from the epoch's batches (Izmailov et al. 2018, algorithm 1,
     with a cycle of one epoch). Training goes on with w, and nothing that happens to a changes it.
+
+    epochs: n, how many epochs' weights ``swa`` has taken in; 0 of ``ema``.
     """
 
     def __init__(self, network: Network, config: RegularizerConfig, epochs: int) -> None:
@@ -43,7 +45,7 @@ class Averaging:
         self._network = network
         self._ema = config.ema
         self._swa_from = first_swa_epoch(config.swa, epochs) if config.swa else math.inf
-        self._taken_in = 0
+        self.epochs = 0
         self._has_begun = bool(config.ema)
         if config.ema:
             network.average(1.0)
@@ -56,11 +58,12 @@ class Averaging:
     def after_epoch(
         self, epoch: int, batches: Callable[[int], Iterable[tuple[DeviceArray, DeviceArray]]]
     ) -> None:
-        """Take in the weights at the end of an epoch; ``batches`` gives its batches once more."""
+        """Take in the weights at the end of a whole epoch; ``batches`` gives its batches once
+        more."""
         if epoch < self._swa_from:
             return
-        self._taken_in += 1
-        self._network.average(1 / self._taken_in)
+        self.epochs += 1
+        self._network.average(1 / self.epochs)
         self._has_begun = True
         with self.shown():
             self._network.recompute_statistics(x for x, _ in batches(epoch))

@@ -37,6 +37,8 @@ class Training:
     last, best: parameters and statistics at the end of the last epoch whose weights were finite,
     and where the validation metric was best. While that has never been finite, best_epoch is 0 and
     the last weights stand as the best. Where weights are averaged, both are the averages.
+    last_averaged, best_averaged: how many epochs' weights SWA has averaged in them; 0 before it
+    begins.
     learning_rates: of every step taken.
     diverged_at: the step, from 1, whose loss was not finite or after which the weights were not;
     None if all were.
@@ -45,6 +47,8 @@ class Training:
 
     last: Arrays
     best: Arrays
+    last_averaged: int = 0
+    best_averaged: int = 0
     best_epoch: int = 0
     best_validation_loss: float | None = None
     best_validation_accuracy: float | None = None
@@ -119,7 +123,7 @@ class Loop:
         for epoch in range(1, self.length.epochs + 1):
             started = time.perf_counter()
             stop = self._train_epoch(epoch)
-            row = self._finish_epoch(epoch, started)
+            row = self._finish_epoch(epoch, started, is_whole=not stop)
             if row is None:
                 return
             self.training.history.append(row)
@@ -146,33 +150,35 @@ class Loop:
             if len(self._sizes) % READ_EVERY == 0 and not self._read_steps():
                 break
             at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
-            if check_every and self._step % check_every == 0 and not at_end_of_epoch:
+            is_due = check_every and self._step % check_every == 0 and not at_end_of_epoch
+            if is_due and not self._averaging.epochs:  # SWA's stays as it is within an epoch
                 with self._averaging.shown():
                     self._look(epoch)
                 if self._stopping.should_stop(epoch - 1, self._step):
                     return True
         return False
 
-    def _finish_epoch(self, epoch: int, started: float) -> EpochRow | None:
-        """The epoch's row of metrics, or None if training has diverged."""
+    def _finish_epoch(self, epoch: int, started: float, is_whole: bool) -> EpochRow | None:
+        """The epoch's row of metrics, or None if training has diverged. is_whole: not cut short."""
         training = self.training
         if not self._read_steps():
             return None
         losses = np.concatenate([record.losses for record in self._records])
         correct = sum(record.correct for record in self._records)
-        self._averaging.after_epoch(epoch, self._batches)
+        if is_whole:
+            self._averaging.after_epoch(epoch, self._batches)
         with self._averaging.shown():
             arrays = self._network.arrays()
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 training.diverged_at = self._step
                 return None
-            training.last = arrays
+            training.last, training.last_averaged = arrays, self._averaging.epochs
             validation = self._look(epoch)
+        if validation is None or training.best_epoch == 0:  # none finite yet: the latest stand in
+            training.best, training.best_averaged = arrays, training.last_averaged
         if validation is None:
-            training.best, training.best_epoch = arrays, epoch
+            training.best_epoch = epoch
         else:
-            if training.best_epoch == 0:  # no finite validation metric yet: the latest stand in
-                training.best = arrays
             self._plateau.look(self._stopping.badness(validation.loss, validation.accuracy))
         return EpochRow(
             epoch=epoch,
@@ -208,6 +214,7 @@ class Loop:
         badness = self._stopping.badness(result.loss, result.accuracy)
         if self._stopping.look(badness, epoch, self._step):
             self.training.best = self._network.arrays()
+            self.training.best_averaged = self._averaging.epochs
             self.training.best_epoch = epoch
             self.training.best_validation_loss = result.loss
             self.training.best_validation_accuracy = result.accuracy

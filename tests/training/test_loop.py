@@ -67,6 +67,25 @@ class ScriptedNetwork:
         return np.stack([right, ~right], axis=1).astype(float)
 
 
+class AveragedNetwork(ScriptedNetwork):
+    """The same with an average, and a count of how often it was moved."""
+
+    def __init__(self, accuracies: Sequence[float]) -> None:
+        super().__init__(accuracies)
+        self.mean = np.zeros((1, 1))
+        self.moves = 0
+
+    def average(self, weight: float) -> None:
+        self.mean += weight * (self.weight - self.mean)
+        self.moves += 1
+
+    def swap_average(self) -> None:
+        self.weight, self.mean = self.mean, self.weight
+
+    def recompute_statistics(self, batches: Any) -> None:
+        pass
+
+
 class PlainLoader:
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -251,6 +270,40 @@ def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeCon
     assert found[0][1]
     assert loop.training.best_validation_accuracy == 0.9
     assert found[0][0].validation_accuracy == 0.5  # at the end of the epoch
+
+
+def test_an_average_of_ends_of_epochs_is_looked_at_when_they_end(make_config: MakeConfig) -> None:
+    """Within an epoch it stays as it is: more looks would only run patience down."""
+    early = stopping(check_every=1, patience=4, unit="steps")
+    config = make_config(
+        epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa": 0.5}
+    )
+    network = AveragedNetwork([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    loop, found = run(config, network)
+    assert network.looks == 3 + 3 + 1 + 1  # it begins at the end of the second epoch
+    assert [row.step for row, _ in found] == [3, 6, 9, 12]
+    assert loop.training.last["dense1.weight"] == (6 + 9 + 12) / 3
+    assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 3)
+
+
+def test_an_epoch_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
+    early = stopping(patience=4, unit="steps", check_every=2)
+    config = make_config(
+        epochs=9, batch_size=BATCH, early_stopping=early, **{"regularizer.swa": 0.3}
+    )
+    network = AveragedNetwork([0.5, 0.6, 0.6])
+    loop, found = run(config, network)
+    assert found[-1][0].step == 8  # within the third epoch, which the average would begin with
+    assert network.moves == 0
+    assert loop.training.last["dense1.weight"] == 8
+    assert (loop.training.last_averaged, loop.training.best_averaged) == (0, 0)
+
+
+def test_best_weights_from_before_the_average_are_known_as_such(make_config: MakeConfig) -> None:
+    config = make_config(epochs=4, batch_size=BATCH, **{"regularizer.swa": 0.5})
+    loop, _ = run(config, AveragedNetwork([0.9, 0.5]))
+    assert loop.training.best["dense1.weight"] == 3
+    assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 0)
 
 
 def test_nan_in_validation_is_never_the_best(make_config: MakeConfig) -> None:
