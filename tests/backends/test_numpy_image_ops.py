@@ -141,7 +141,11 @@ def test_equal_values_give_the_gradient_to_the_first_as_in_torch(name: str) -> N
     rng = np.random.default_rng(7)
     check_against_torch(case, case.op, [np.zeros(case.shape)])
     check_against_torch(case, case.op, [np.maximum(rng.standard_normal(case.shape), 0)])
-    check_against_torch(case, case.op, [rng.integers(-2, 1, case.shape).astype(float)])
+    few = rng.integers(-2, 1, case.shape).astype(float)
+    check_against_torch(case, case.op, [few])
+    # Of -∞ alone, the first that is no padding.
+    check_against_torch(case, case.op, [np.where(few == 0, few, -np.inf)])
+    check_against_torch(case, case.op, [np.full(case.shape, -np.inf)])
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -177,6 +181,28 @@ def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
     y, _ = case.op.forward(x, **case.options)
     expected = case.reference(outside(torch.tensor(x)))
     assert_allclose(y, inside(expected) if y.ndim == 4 else expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("window", "fast", "naive"),
+    [([3, 5, np.nan, 7], 1, 2), ([np.nan, 5, 1, 2], 0, 0), ([1, np.nan, 5, np.nan], 0, 3)],
+)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_where_the_gradient_of_a_maximum_that_is_not_a_number_goes(
+    window: list[float], fast: int, naive: int, padding: int
+) -> None:
+    """In the one window that lies inside. The naive version does as PyTorch."""
+    size = 2 + 2 * padding
+    x = np.array(window).reshape(2, 2, 1, 1)
+    options = {"size": size, "stride": size, "padding": padding}
+    looped = Op(pooling.max_pool2d_naive_forward, pooling.max_pool2d_naive_backward, ("x",))
+    for op, place in ((MAX_POOL2D, fast), (looped, naive)):
+        y, d_x = step(op, [x], None, **options)
+        assert np.isnan(y).all()
+        assert_array_equal(d_x.ravel(), np.eye(4)[place])
+    tensor = torch.tensor(outside(x), requires_grad=True)
+    torch.nn.functional.max_pool2d(tensor, size, size, padding).sum().backward()
+    assert_array_equal(tensor.grad.numpy().ravel(), np.eye(4)[naive])
 
 
 def test_images_are_laid_out_by_position_and_back() -> None:

@@ -66,6 +66,15 @@ class Windows(NamedTuple):
                 outputs, inputs = zip(vertical, horizontal, strict=True)
                 yield number, outputs, inputs
 
+    def first_positions(self, rows: slice) -> Array:
+        """For each output of these rows, (rows, W', 1, 1): the number of the first position in its
+        window that is not in the padding."""
+        below, right = (
+            np.maximum(self.padding - self.stride * np.arange(windows), 0)
+            for windows in self.output_shape()[:2]
+        )
+        return (below[rows, None] * self.size + right)[:, :, None, None]
+
     def _meet(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
         """Along one axis, the windows that have a pixel ``offset`` after their start, and these
         pixels: 0 <= window · stride + offset < pixels."""
@@ -80,7 +89,8 @@ class Windows(NamedTuple):
 def max_pool2d_naive_forward(
     x: Array, *, size: int, stride: int, padding: int = 0
 ) -> tuple[Array, tuple[Array, Windows]]:
-    """yᵢⱼ = the largest x of window (i, j); of equals the first, row by row. NaN is the largest."""
+    """yᵢⱼ = the largest x of window (i, j); of equals the first, row by row. NaN is the largest, of
+    several the last, as in PyTorch."""
     windows = Windows(size, stride, padding, x.shape)
     y = np.empty(windows.output_shape(), x.dtype)
     winners = np.empty((*y.shape, 2), np.intp)  # the row and column in x
@@ -142,7 +152,9 @@ def max_pool2d_forward(
     """yᵢⱼ = the largest x of window (i, j); NaN if there is one.
 
     x: (H, W, N, C), y: (H', W', N, C). Saved: for each output the number of the position in the
-    window that won, the first of equals as in PyTorch: after a ReLU, zeros tie all the time.
+    window that won, the first of equals as in PyTorch: after a ReLU, zeros tie all the time. Where
+    y is NaN it is, unlike in the naive version, that of the largest before the first NaN, if any:
+    a loss that is not a number ends the training, so its gradients are not worth a pass over x.
     """
     windows = Windows(size, stride, padding, x.shape)
     y = buffer("y", windows.output_shape(), x.dtype)
@@ -154,7 +166,7 @@ def max_pool2d_forward(
 
     def of_block(worker: int, block: int) -> None:
         rows = blocks[block]
-        winner[rows] = 0
+        winner[rows] = windows.first_positions(rows) if padding else 0  # the winner if all are -∞
         if padding:
             y[rows] = -np.inf
         for number, outputs, inputs in windows.positions(rows):
