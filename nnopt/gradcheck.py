@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
             "gradcheck checks the NumPy backend's gradients, which architecture.name = "
             "'torchvision' has none of; choose another architecture"
         )
-    prepared = prepare(config)
+    prepared = prepare(config, trains=False)
     sizes = array_sizes(prepared)
     most = options.entries or entries_each(list(sizes.values()))
     plan = [Check(name, size, min(size, most), 0.0, 0.0, 0.0) for name, size in sizes.items()]

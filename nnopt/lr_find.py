@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
     plan, sweep = read_words(options.overrides, options.config_dir)
     point = plan.points[0]
-    prepared = prepare(point.config)
+    prepared = prepare(point.config, trains=False)
     folder = make_directory(plan, "lr-find")
     write_text(folder / "config.yaml", to_yaml(point.container))
     try:

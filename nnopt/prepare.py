@@ -42,9 +42,10 @@ class Facts:
     samples: int | None
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and place the layers.
 
+    trains: for as long as configured; if not, epochs and steps are not looked at.
     Raises ConfigError (device absent, layers that do not fit, impossible batches), or DataError: of
     the data, or the published weights of a network that is to have them.
     """
@@ -52,7 +53,7 @@ def prepare(config: Config) -> Prepared:
     dataset = data.load(config.dataset, config.data, config.seed)
     samples = len(dataset.train)
     facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
-    architecture = _fit(config, facts)
+    architecture = _fit(config, facts, trains)
     if isinstance(architecture, ModuleArchitecture) and architecture.model.pretrained:
         from nnopt.backends.pytorch.vision import published_weights
 
@@ -78,7 +79,7 @@ def _check_backend(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _fit(config: Config, facts: Facts) -> Architecture:
+def _fit(config: Config, facts: Facts, trains: bool = True) -> Architecture:
     """Place the layers, and refuse combinations of the configuration with the data that cannot
     work: ConfigError."""
     architecture = build(config.architecture, config.regularizer, facts.input_shape, facts.classes)
@@ -86,20 +87,13 @@ def _fit(config: Config, facts: Facts) -> Architecture:
     if config.initializer.input == "whitening":
         problems += whitening_problems(architecture, facts.samples)
     if facts.samples is not None:
-        problems = [*_length_problems(config, facts.samples, architecture), *problems]
+        problems = [*_batch_problems(config, facts.samples, architecture, trains), *problems]
     if problems:
         raise ConfigError(problems)
     return architecture
 
 
-def _length_problems(config: Config, samples: int, architecture: Architecture) -> list[str]:
-    size = config.batch_size
-    if config.last_batch == "drop" and samples < size:
-        return [
-            f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
-            "samples; set last_batch=keep or a smaller batch_size"
-        ]
-    length = Length.of(config, samples)
+def _length_problems(config: Config, length: Length) -> list[str]:
     most = config.epochs * length.steps_per_epoch
     problems = []
     if config.steps is not None and config.steps > most:
@@ -119,6 +113,19 @@ def _length_problems(config: Config, samples: int, architecture: Architecture) -
             f"regularizer.swa = {swa:g} leaves one set of weights to average, those that end the "
             f"last of {length.epochs} epochs; set a smaller share or more epochs"
         )
+    return problems
+
+
+def _batch_problems(
+    config: Config, samples: int, architecture: Architecture, trains: bool
+) -> list[str]:
+    size = config.batch_size
+    if config.last_batch == "drop" and samples < size:
+        return [
+            f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
+            "samples; set last_batch=keep or a smaller batch_size"
+        ]
+    problems = _length_problems(config, Length.of(config, samples)) if trains else []
     norms = [  # those that have the batch alone to take a variance of
         x.name
         for x in architecture.walk()

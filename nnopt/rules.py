@@ -166,14 +166,6 @@ def _accumulation(config: Config) -> Iterator[str]:
         )
 
 
-def _length(config: Config) -> Iterator[str]:
-    if config.schedule.warmup > config.epochs:
-        yield (
-            f"schedule.warmup = {config.schedule.warmup:g} epochs is longer than epochs = "
-            f"{config.epochs}"
-        )
-
-
 def _validation(config: Config) -> Iterator[str]:
     dataset, stopping = config.dataset, config.early_stopping
     if dataset.validation.source == "own" and dataset.name != "cinic10":
@@ -302,7 +294,6 @@ RULES: tuple[Rule, ...] = (
     _group_norm,
     _optimizer,
     _accumulation,
-    _length,
     _validation,
     _loss,
     _images,

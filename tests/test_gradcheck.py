@@ -207,6 +207,11 @@ def test_exit_codes_and_table(
     assert "for: dense1.bias, dense2.bias" in told.err
 
 
+def test_how_long_a_run_trains_does_not_matter() -> None:
+    words = ["epochs=1", "steps=100", "schedule.warmup=2", "regularizer.swa=0.5"]
+    assert run_verb(["gradcheck", *SMALL, *words]) == 0
+
+
 def test_the_data_are_left_as_they_were() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)

@@ -79,6 +79,21 @@ def test_the_same_words_give_the_same_files(nnopt: Run, workplace: Path) -> None
     assert not (workplace / "outputs").exists()
 
 
+def test_epochs_are_ignored_though_a_run_would_not_do_with_them(
+    nnopt: Run, capsys: Captured, workplace: Path
+) -> None:
+    words = [*SMALL, "plots=false", "regularizer.swa=0.5"]
+    short = ["epochs=1", "schedule.warmup=2"]
+    assert nnopt("run", *words, *short) == 2
+    told = capsys.readouterr().err
+    assert "schedule.warmup = 2 epochs" in told
+    assert "regularizer.swa = 0.5" in told
+    for name, more in (("a", []), ("b", short)):
+        assert nnopt("lr-find", *words, *more, f"hydra.run.dir={name}") == 0
+    curves = [contents(workplace / name)["lr_find.csv"] for name in ("a", "b")]
+    assert curves[0] == curves[1]
+
+
 def test_a_folder_that_is_used_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     (workplace / "used").mkdir()
     (workplace / "used" / "file").touch()

@@ -36,6 +36,7 @@ OFF = schema.AugmentationConfig(
             {"steps": 5, "schedule": schema.ConstantConfig("constant", 2.0)},
             ["warmup = 2", "5 steps"],
         ),
+        ({"schedule": schema.ConstantConfig("constant", 61.0)}, ["warmup = 61", "480 steps"]),
         ({"regularizer.swa": 0.99}, ["regularizer.swa = 0.99", "60 epochs"]),
         ({"regularizer.swa": 0.75, "steps": 20}, ["regularizer.swa = 0.75", "3 epochs"]),
         ({"batch_size": 5000, "last_batch": "drop"}, ["batch_size = 5000", "'drop'"]),
