@@ -16,6 +16,8 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
   nnopt run [key=value ...]        train one configuration, or every point of a sweep (-m)
       nnopt run dataset=mnist optimizer=adam seed=1
       nnopt run -m optimizer.lr=0.1,0.01 'seed=range(3)'
+  nnopt compare DIR ...            one table of runs and sweeps, over seeds, with tests
+      nnopt compare outputs/latest --baseline optimizer=sgd
   nnopt describe [key=value ...]   print the network: layers, shapes, parameters, FLOPs
       nnopt describe dataset=mnist architecture.hidden=[256,128]
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
@@ -107,6 +109,12 @@ def _run(arguments: list[str]) -> int:
     return launch(arguments)
 
 
+def _compare(arguments: list[str]) -> int:
+    from nnopt.compare import main
+
+    return main(arguments)
+
+
 def _describe(arguments: list[str]) -> int:
     from nnopt.describe import main
 
@@ -133,6 +141,7 @@ def _data(arguments: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "compare": _compare,
     "describe": _describe,
     "gradcheck": _gradcheck,
     "lr-find": _lr_find,

@@ -34,13 +34,10 @@ from nnopt.hydra_adapter import (
     plain,
     word_of,
 )
-from nnopt.schema import Config, CsvConfig
+from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig
 from nnopt.validate import known_keys, read_config, unknown_key
 
 log = logging.getLogger("nnopt")
-
-WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "data")
-"""Top-level keys that cannot change what a run computes, so they are not part of a point's id."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -61,9 +61,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
     if stream.is_terminal():
         stream.rich().print(_rich_table(header, rows, align))
         return
+    for line in aligned_lines(header, rows, align):
+        stream.write_line(line)
+
+
+def aligned_lines(
+    header: Sequence[str], rows: Sequence[Sequence[str]], align: str
+) -> Iterator[str]:
+    """The lines of a table of plain text, its columns two spaces apart."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
-        stream.write_line(_aligned(row, widths, align))
+        yield _aligned(row, widths, align)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:

@@ -7,7 +7,7 @@ NaN or +inf gives a loss that is not finite, without a warning: the loop calls t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,14 @@ METRICS = (
     "peak_memory_mb",
 )
 """The outcome of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
+
+
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Which values of a metric are the better ones; None where neither is, as of ``best_epoch``."""
+    if metric.endswith("accuracy"):
+        return "higher"
+    costs = ("loss", "seconds", "_mb", "parameters", "flops_per_sample")
+    return "lower" if metric.endswith(costs) else None
 
 
 def softmax(logits: Array) -> Floats:

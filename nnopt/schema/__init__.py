@@ -19,6 +19,7 @@ from nnopt.schema.backend import ConvAlgorithm as ConvAlgorithm
 from nnopt.schema.backend import NumpyConfig as NumpyConfig
 from nnopt.schema.backend import TorchConfig as TorchConfig
 from nnopt.schema.config import VARIANTS as VARIANTS
+from nnopt.schema.config import WITHOUT_EFFECT as WITHOUT_EFFECT
 from nnopt.schema.config import Config as Config
 from nnopt.schema.config import EarlyStoppingConfig as EarlyStoppingConfig
 from nnopt.schema.config import learning_rate as learning_rate

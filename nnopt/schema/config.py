@@ -62,6 +62,9 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
 }
 """Group -> value of its ``name`` key -> the dataclass of that value's keys."""
 
+WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "data")
+"""Top-level keys that cannot change what a run computes: no part of a point's id."""
+
 
 def weight_decay(config: Config) -> float:
     """The decoupled decay λ: as configured, or the optimizer's own default."""

@@ -1,0 +1,171 @@
+"""The verb ``compare``: one table of any number of runs and sweeps."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt import console
+from nnopt.errors import ConfigError, DataError
+from nnopt.results.collect import Found, Run, find_runs, setting_text
+from nnopt.results.files import shown, write_text
+from nnopt.stream import Stream
+from nnopt.sweep import render
+from nnopt.sweep.comparison import (
+    Comparison,
+    check_same_data,
+    compare_runs,
+    sort_rows,
+    tell_files_apart,
+)
+from nnopt.sweep.settings import Condition, known_keys, read_condition
+from nnopt.sweep.tabulate import Table, pivot, pivot_records, records, tabulate
+
+log = logging.getLogger("nnopt")
+
+FORMATS = tuple(render.SUFFIXES.values())
+
+EXAMPLES = """\
+examples:
+  nnopt compare outputs/latest
+  nnopt compare outputs/sweeps --where dataset=mnist --where 'optimizer.lr<=0.1'
+  nnopt compare outputs/latest --baseline optimizer=sgd --metric test_loss --sort test_loss
+  nnopt compare outputs/latest --pivot optimizer optimizer.lr --out table.tex
+
+docs/compare.md tells what the columns mean and how differences are tested.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Compare; returns the exit code, that of damaged data if a run could not be read. Raises
+    ConfigError or OutputError."""
+    options = parser().parse_intermixed_args(arguments)
+    form = _format(options.format, options.out)
+    found = find_runs([Path(name) for name in options.directories])
+    for problem in found.damaged:
+        console.error(problem)
+    comparison = _compare(options, found)
+    if options.pivot:
+        down, across = options.pivot
+        table, rows = pivot(comparison, down, across), pivot_records(comparison, down, across)
+    else:
+        table, rows = tabulate(comparison), records(comparison)
+    text = render.to_csv(rows) if form == "csv" else render.RENDERERS[form](table)
+    if options.out:
+        write_text(Path(options.out), text)
+        console.note(f"wrote {shown(Path(options.out))}")
+        for line in (table.title, *table.notes):
+            console.note(line)
+    elif form == "table":
+        _print(table)
+    else:
+        Stream(sys.stdout).write(text)
+        for note in comparison.notes if form == "csv" else ():
+            log.info("%s", note)
+    return DataError.exit_code if found.damaged else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of ``nnopt compare``."""
+    parser = argparse.ArgumentParser(
+        prog="nnopt compare",
+        description="One table of any number of runs and sweeps: a row for each setting, its mean "
+        "over the seeds, and what the differences are worth.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("directories", nargs="+", metavar="DIR", help="a run, a sweep, or a folder of many")
+    add(
+        "--metric",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="a number of summary.json (default: test_accuracy)",
+    )
+    add(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="test the differences to this setting; give it again to name several keys",
+    )
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only runs with KEY=VALUE, KEY=ONE,OTHER, KEY!=VALUE, KEY<NUMBER, <=, > or >=",
+    )
+    add("--sort", metavar="NAME", help="by a key, or by a metric, the best first")
+    add("--reverse", action="store_true", help="with --sort: the other way round")
+    add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
+    add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
+    add("--format", choices=FORMATS, help="default: by the suffix of --out, or a table")
+    add("--out", metavar="FILE", help=f"write to a file: {', '.join(render.SUFFIXES)}")
+    return parser
+
+
+def _format(name: str | None, out: str | None) -> str:
+    """The format asked for, or that of the file's suffix. Raises ConfigError."""
+    if name is not None or out is None:
+        return name or "table"
+    suffix = Path(out).suffix.lower()
+    if suffix not in render.SUFFIXES:
+        raise ConfigError(
+            f"--out {out}: no format has the suffix {suffix!r}; choose one of "
+            f"{', '.join(render.SUFFIXES)}, or name a --format"
+        )
+    return render.SUFFIXES[suffix]
+
+
+def _compare(options: argparse.Namespace, found: Found) -> Comparison:
+    """Filter, check, group and sort. Raises ConfigError."""
+    known = known_keys(found.runs)
+    conditions = [read_condition(word, known) for word in options.where]
+    baseline = [read_condition(word, known, operators=("=",)) for word in options.baseline]
+    runs = _filtered(found, conditions)
+    named = {condition.key for condition in conditions} | set(options.pivot or ())
+    if not options.mixed_data:
+        check_same_data(runs, may_differ="dataset" in named)
+    names = ",".join(options.metric or ["test_accuracy"]).split(",")
+    metrics = list(dict.fromkeys(name.strip() for name in names))
+    comparison = compare_runs(tell_files_apart(runs), metrics, baseline)
+    if options.sort or options.pivot:
+        rows = sort_rows(comparison, options.sort or options.pivot[0], options.reverse)
+        comparison = replace(comparison, rows=rows)
+    if found.unfinished:
+        note = f"left out: {len(found.unfinished)} still running, or killed"
+        comparison = replace(comparison, notes=(*comparison.notes, note))
+    return comparison
+
+
+def _filtered(found: Found, conditions: Sequence[Condition]) -> list[Run]:
+    """The runs of which all conditions are true; at least one of them is done."""
+    runs = found.runs
+    for condition in conditions:
+        before, runs = runs, [run for run in runs if condition.holds(run.settings)]
+        if not runs:
+            key = condition.key
+            values = dict.fromkeys(
+                setting_text(run.settings[key]) for run in before if key in run.settings
+            )
+            raise ConfigError(f"no run has {condition}; values of {key}: {', '.join(values)}")
+    if not any(run.status == "done" for run in runs):
+        counts = Counter(run.status for run in runs)
+        counts["running or killed"] += len(found.unfinished)
+        counts["damaged"] += len(found.damaged)
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        raise ConfigError(f"no run has finished: {told}")
+    return runs
+
+
+def _print(table: Table) -> None:
+    console.note(table.title)
+    console.print_table(table.header, render.text_rows(table), table.align)
+    for note in table.notes:
+        console.note(note)

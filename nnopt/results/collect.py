@@ -1,0 +1,194 @@
+"""The runs below some folders: every ``summary.json``, read into a record that can be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnopt.errors import ConfigError, DataError
+from nnopt.results.files import shown
+from nnopt.schema import WITHOUT_EFFECT
+
+Value = bool | int | float | str | tuple[Any, ...] | None
+"""What a key is set to; a list is a tuple of such values."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one ``summary.json`` tells.
+
+    settings: the seed, and every key of the resolved configuration that can change a result, by
+    its dotted name; which file of a group was chosen stands under the group's own name
+    (``optimizer`` beside ``optimizer.lr``). Of a group whose keys hold no name, such as
+    ``regularizer``, that is known only if the command line chose it.
+    metrics: the numbers of the summary; one that is null is not there.
+    sources: SHA-256 of the data files, none for made data. written: when, in seconds.
+    """
+
+    folder: Path
+    seed: int
+    status: str
+    error: str | None
+    settings: Mapping[str, Value]
+    metrics: Mapping[str, float]
+    sources: frozenset[str]
+    written: float
+
+
+@dataclass
+class Found:
+    """What lies below the folders: runs that have ended, however that was; folders of runs that
+    have not, or that were killed; and what could not be read, each as one line."""
+
+    runs: list[Run] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def find_runs(directories: Sequence[Path]) -> Found:
+    """Read every run in and below the directories, each once. Links inside them are not followed.
+
+    Raises ConfigError, with every problem, if a directory does not exist or there is no run.
+    """
+    if missing := [path for path in directories if not path.is_dir()]:
+        raise ConfigError(
+            [f"{shown(path)} is no folder; name folders of runs or sweeps" for path in missing]
+        )
+    found = Found()
+    seen: set[str] = set()
+    for directory in directories:
+        for folder, has_ended in _run_folders(directory, found.damaged):
+            if (real := os.path.realpath(folder)) in seen:
+                continue
+            seen.add(real)
+            if not has_ended:
+                found.unfinished.append(folder)
+                continue
+            try:
+                run = read_run(folder)
+            except DataError as error:
+                found.damaged.append(str(error))
+                continue
+            if run.status == "running":
+                found.unfinished.append(folder)
+            else:
+                found.runs.append(run)
+    if not (found.runs or found.unfinished or found.damaged):
+        places = ", ".join(map(shown, directories))
+        raise ConfigError(f"no run in or below {places}: a run's folder holds a summary.json")
+    return found
+
+
+def _run_folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, bool]]:
+    """(folder, has its run ended?), in the order of their names."""
+
+    def note(error: OSError) -> None:
+        problems.append(f"cannot read {shown(Path(error.filename))}: {error.strerror}")
+
+    for folder, below, files in os.walk(directory, onerror=note):
+        if "summary.json" in files or "run.log" in files:
+            below.clear()  # plots and the like: nobody looks for a run inside a run
+            yield Path(folder), "summary.json" in files
+        below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def read_run(folder: Path) -> Run:
+    """The record of one run. Raises DataError if it cannot be read or is not what nnopt writes."""
+    path = folder / "summary.json"
+    try:
+        with path.open("rb") as file:
+            written = os.fstat(file.fileno()).st_mtime
+            summary = json.loads(file.read())
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"it is no JSON ({error})") from error
+    try:
+        return _run(folder, summary, written)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise _damaged(path, f"{type(error).__name__} {error}") from error
+
+
+def _run(folder: Path, summary: Any, written: float) -> Run:
+    """Raises KeyError, TypeError, AttributeError or OverflowError for what is no summary."""
+    status, seed, config = summary["status"], summary["seed"], summary["config"]
+    if not (isinstance(status, str) and isinstance(seed, int) and isinstance(config, dict)):
+        raise TypeError("in status, seed or config")
+    metrics = {
+        key: float(value)
+        for key, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
+    }
+    sources = (summary["data"] or {}).get("sources", {})
+    return Run(
+        folder=folder,
+        seed=seed,
+        status=status,
+        error=summary["error"],
+        settings=dict(_settings(config, _choices(summary["overrides"]))),
+        metrics={key: value for key, value in metrics.items() if math.isfinite(value)},
+        sources=frozenset(sources.values()),
+        written=written,
+    )
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{shown(path)} is damaged: {why}; the run is left out. Run it again, or delete its folder"
+    )
+
+
+def _choices(overrides: Iterable[str]) -> dict[str, str]:
+    """What the command line sets without a dot in the key: files of groups, and top-level keys."""
+    pairs = (word.lstrip("+").partition("=") for word in overrides)
+    return {key: value for key, _, value in pairs if "." not in key}
+
+
+def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
+    """The dotted keys of a configuration in its order, each group's choice before its keys."""
+    for key, value in config.items():
+        if key in WITHOUT_EFFECT:
+            continue
+        if not isinstance(value, dict):
+            yield key, _frozen(value)
+            continue
+        if "name" in value:
+            yield key, _frozen(value["name"])
+        elif key in choices:
+            yield key, choices[key]
+        yield from _leaves(value, key)
+
+
+def _leaves(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}.{key}")
+        elif key != "name":
+            yield f"{prefix}.{key}", _frozen(value)
+
+
+def _frozen(value: Any) -> Value:
+    """A value that can be a key of a dict: of a list a tuple, of an entry of one its text."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        pairs = (f"{key}: {setting_text(_frozen(item))}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return value  # type: ignore[no-any-return]  # JSON has nothing else
+
+
+def setting_text(value: Value) -> str:
+    """A value as the command line takes it: ``null``, ``true``, ``[64, 32]``, ``0.001``, and
+    ``0`` for 0.0 too."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)

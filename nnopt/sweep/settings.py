@@ -1,0 +1,192 @@
+"""Which keys vary among runs, and the runs that share their values: seeds of one setting."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnopt.errors import ConfigError
+from nnopt.results.collect import Run, Value, setting_text
+
+Values = Mapping[str, Value]
+"""From dotted keys to what they are set to."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in nothing but the seed.
+
+    values: of the keys that vary; a key that the setting's configuration does not have is missing.
+    runs: those that are done, by seed. left_out: the others, counted by status. repeated: runs of a
+    seed that has a newer one.
+    """
+
+    values: Values
+    runs: Mapping[int, Run]
+    left_out: Mapping[str, int]
+    repeated: int
+
+    def metric(self, name: str) -> dict[int, float]:
+        """The metric of every run that has it, by seed."""
+        return {s: run.metrics[name] for s, run in self.runs.items() if name in run.metrics}
+
+
+def known_keys(runs: Iterable[Run]) -> list[str]:
+    """All keys that any run has: groups in their order, a group's own name first in it."""
+    names = dict.fromkeys(key for run in runs for key in run.settings)
+    groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
+    return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
+
+
+def varying_keys(runs: Sequence[Run]) -> list[str]:
+    """The keys of two values or more among the runs that have them, the seed left out.
+
+    Keys that follow from the choice of a group do not count: where the optimizer varies, its
+    learning rate does only if it does among the runs of one optimizer.
+    """
+    varying: list[str] = []
+    names = known_keys(runs)
+    groups = {_group_of(key) for key in names if "." in key}
+    for key in names:
+        having = [run for run in runs if key in run.settings]
+        if key == "seed" or (key in groups and len(having) < len(runs)):
+            continue  # a choice that is not known of every run tells nothing
+        group = _group_of(key)
+        given = group if group != key and group in varying else None
+        classes: dict[Value, set[Value]] = {}
+        for run in having:
+            choice = run.settings[given] if given else None
+            classes.setdefault(choice, set()).add(run.settings[key])
+        if any(len(values) > 1 for values in classes.values()):
+            varying.append(key)
+    return varying
+
+
+def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
+    """One setting for each combination of values there is, sorted by these. Of two runs with the
+    same seed the newest counts: a repeated run is no further evidence."""
+    members: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        members.setdefault(tuple(_sortable(run.settings, key) for key in keys), []).append(run)
+    return [_setting(members[values], keys) for values in sorted(members)]
+
+
+def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
+    done = sorted((run for run in runs if run.status == "done"), key=lambda run: run.written)
+    newest = {run.seed: run for run in done}
+    return Setting(
+        values={key: runs[0].settings[key] for key in keys if key in runs[0].settings},
+        runs=dict(sorted(newest.items())),
+        left_out=Counter(run.status for run in runs if run.status != "done"),
+        repeated=len(done) - len(newest),
+    )
+
+
+def _sortable(values: Values, key: str) -> tuple[int, Any]:
+    """Something that sorts missing values first, then null, numbers by size, lists, text."""
+    if key not in values:
+        return (0, 0)
+    value = values[key]
+    if value is None:
+        return (1, 0)
+    if isinstance(value, int | float):
+        return (2, value)
+    if isinstance(value, tuple):
+        return (3, tuple(_sortable({"": item}, "") for item in value))
+    return (4, value)
+
+
+def sort_key(setting: Setting, key: str) -> tuple[int, Any]:
+    """By which settings are sorted by the values of a key."""
+    return _sortable(setting.values, key)
+
+
+# conditions ---------------------------------------------------------------------------------------
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``key=value``, ``key=one,other``, ``key!=value``, ``key<number`` and so on."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.operator}{','.join(self.values)}"
+
+    def holds(self, values: Values) -> bool:
+        """Is it true of these values? Of a key that is missing, only ``!=`` is."""
+        if self.key not in values:
+            return self.operator == "!="
+        value = values[self.key]
+        if self.operator in ("=", "!="):
+            return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
+        if not isinstance(value, int | float):
+            return False  # null is neither above nor below a number
+        return _COMPARISONS[self.operator](value, float(self.values[0]))
+
+
+def read_condition(
+    word: str, known: Sequence[str], operators: Sequence[str] = ("=", "!=", *_COMPARISONS)
+) -> Condition:
+    """Read a condition on a known key. Raises ConfigError."""
+    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", word, re.S)
+    if not match or match[2] not in operators:
+        others = f", or one of {' '.join(operators[1:])} for =" if len(operators) > 1 else ""
+        raise ConfigError(f"cannot read the condition {word!r}: write KEY=VALUE{others}")
+    key, sign, text = match[1].strip(), match[2], match[3].strip()
+    key = key.removesuffix(".name")  # optimizer.name and optimizer mean the same
+    if key not in known:
+        raise unknown_name("key", key, known)
+    if sign in _COMPARISONS:
+        _check_number(word, text)
+        return Condition(key, sign, (text,))
+    inside_brackets = r",(?![^\[]*\])"
+    return Condition(key, sign, tuple(part.strip() for part in re.split(inside_brackets, text)))
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
+    """The error for a key or metric that no run has, with the nearest that there are."""
+    close = difflib.get_close_matches(name, known, n=3)
+    if not close:  # its last part may be right: "lr" of "optimizer.lr"
+        close = [other for other in known if other.rpartition(".")[2] == name]
+    there = f"did you mean {' or '.join(map(repr, close))}?"
+    if not close:
+        there = f"there are: {', '.join(known)}" if known else "there are none"
+    return ConfigError(f"unknown {kind} {name!r}; {there}")
+
+
+def _check_number(word: str, text: str) -> None:
+    try:
+        float(text)
+    except ValueError:
+        raise ConfigError(f"cannot read the condition {word!r}: {text!r} is no number") from None
+
+
+def _is_text_of(text: str, value: Value) -> bool:
+    """Does the text, as a user types it, mean the value? ``1e-3`` means 0.001."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    if isinstance(value, str):
+        return text == value
+    return text.replace(" ", "").lower() == setting_text(value).replace(" ", "").lower()
+
+
+def _group_of(key: str) -> str:
+    return key.partition(".")[0]
