@@ -16,13 +16,8 @@ from nnopt.results.collect import Found, Run, find_runs, setting_text
 from nnopt.results.files import shown, write_text
 from nnopt.stream import Stream
 from nnopt.sweep import render
-from nnopt.sweep.comparison import (
-    Comparison,
-    check_same_data,
-    compare_runs,
-    sort_rows,
-    tell_files_apart,
-)
+from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
+from nnopt.sweep.same_data import check_same_data, tell_files_apart
 from nnopt.sweep.settings import Condition, known_keys, read_condition
 from nnopt.sweep.tabulate import Table, pivot, pivot_records, records, tabulate
 

@@ -7,6 +7,7 @@ typed so far in COMP_LINE, and completes with the words that are printed.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from nnopt.cli import VERBS
 from nnopt.launch import hand_to_hydra
@@ -30,5 +31,21 @@ def complete(words: list[str]) -> int:
         before, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = before + after
         return hand_to_hydra(["-sc", command])
-    print(" ".join(DATA_VERBS) if verb == "data" else "")
+    if verb == "compare":
+        print(" ".join(_compare_words(typed[-1] if line.endswith(" ") else typed[-2], typed[-1])))
+    else:
+        print(" ".join(DATA_VERBS) if verb == "data" else "")
     return 0
+
+
+def _compare_words(before: str, last: str) -> Iterable[str]:
+    """Options, and what follows some of them; nothing for folders, which the shell completes."""
+    from nnopt.compare import FORMATS, parser
+    from nnopt.results.metrics import METRICS
+
+    if before in ("--metric", "--sort"):
+        return METRICS
+    if before == "--format":
+        return FORMATS
+    options = (option for action in parser()._actions for option in action.option_strings)
+    return options if last.startswith("-") else ()

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt.bars import training_bar, work_bar
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream, visible
+from nnopt.stream import Stream, aligned, aligned_lines, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -55,31 +55,18 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
     """Print rows of text under a header. align: "l" or "r" for each column.
 
-    A rich table on a terminal; in a pipe, columns two spaces apart, so that they can be cut.
+    A rich table on a terminal, its cells folded where that is narrow; in a pipe, columns two spaces
+    apart, so that they can be cut.
     """
     stream = Stream(sys.stdout)
+    lines = list(aligned_lines(header, rows, align))
     if stream.is_terminal():
-        stream.rich().print(_rich_table(header, rows, align))
+        terminal = stream.rich()
+        fits = max(map(len, lines)) + len(header) <= terminal.width
+        terminal.print(_rich_table(header, rows, align, folded=not fits))
         return
-    for line in aligned_lines(header, rows, align):
+    for line in lines:
         stream.write_line(line)
-
-
-def aligned_lines(
-    header: Sequence[str], rows: Sequence[Sequence[str]], align: str
-) -> Iterator[str]:
-    """The lines of a table of plain text, its columns two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        yield _aligned(row, widths, align)
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
-    cells = [
-        cell.rjust(width) if side == "r" else cell.ljust(width)
-        for cell, width, side in zip(row, widths, align, strict=True)
-    ]
-    return visible("  ".join(cells).rstrip())
 
 
 class GrowingTable:
@@ -118,7 +105,7 @@ class GrowingTable:
 
     def row(self, cells: Sequence[str]) -> None:
         """Print one more row."""
-        line = _aligned(cells, self._widths, self._align)
+        line = aligned(cells, self._widths, self._align)
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -269,14 +256,17 @@ def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> An
     return Panel(grid, title=Text(visible(title), style="bold"), expand=False, padding=(0, 1))
 
 
-def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Any:
+def _rich_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], align: str, folded: bool
+) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, side in zip(header, align, strict=True):
-        table.add_column(name, justify="right" if side == "r" else "left", no_wrap=side == "r")
+        justify: Literal["left", "right"] = "right" if side == "r" else "left"
+        table.add_column(name, justify=justify, no_wrap=not folded, overflow="fold")
     for row in rows:
         table.add_row(*[Text(visible(cell)) for cell in row])
     return table

@@ -7,7 +7,7 @@ rest is dropped in silence. Characters the output's encoding lacks are shown as 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -75,3 +75,21 @@ class Stream:
 def visible(text: str) -> str:
     """Line breaks, control characters (terminals obey them) and lone surrogates as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
+    """A line of cells two spaces apart. align: "l" or "r" for each."""
+    cells = [
+        cell.rjust(width) if side == "r" else cell.ljust(width)
+        for cell, width, side in zip(row, widths, align, strict=True)
+    ]
+    return visible("  ".join(cells).rstrip())
+
+
+def aligned_lines(
+    header: Sequence[str], rows: Sequence[Sequence[str]], align: str
+) -> Iterator[str]:
+    """The lines of a table, its columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        yield aligned(row, widths, align)

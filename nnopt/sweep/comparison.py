@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, setting_text
@@ -17,6 +16,7 @@ from nnopt.results.statistics import (
     estimate,
     paired_difference,
 )
+from nnopt.sweep.same_data import test_set
 from nnopt.sweep.settings import (
     Condition,
     Setting,
@@ -25,13 +25,6 @@ from nnopt.sweep.settings import (
     unknown_name,
     varying_keys,
 )
-
-SAME_TEST_SET = (
-    "dataset.normalization",
-    "dataset.validation.source",
-    "dataset.validation.fraction",
-)
-"""Keys of a dataset that leave the samples alone which the test set is made of."""
 
 
 @dataclass(frozen=True)
@@ -149,53 +142,6 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
     return tuple(comparison.rows[i] for i in sorted(range(len(means)), key=means.__getitem__))
 
 
-def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Refuse runs on different datasets, unless they may differ, and on different files of one
-    dataset. Raises ConfigError."""
-    files = _files(runs)
-    if len(files) > 1 and not may_differ:
-        names = sorted(files)
-        raise ConfigError(
-            f"the runs are on different datasets, {', '.join(names)}: choose with "
-            f"--where dataset={names[0]}, or compare them all with --mixed-data"
-        )
-    for name, by_sources in files.items():
-        if len(by_sources) > 1:
-            first, second, *_ = by_sources.values()
-            raise ConfigError(
-                f"the runs on {name} read different files: {first.folder} and {second.folder} "
-                "differ in data.sources of summary.json; choose by --where or by folder, or "
-                "compare them all with --mixed-data"
-            )
-
-
-def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; where those of one dataset read different files, a further key,
-    ``dataset.files``, begins with the digest of these, so that they are different settings."""
-    several = {name for name, by_sources in _files(runs).items() if len(by_sources) > 1}
-
-    def told(run: Run) -> Run:
-        if _dataset(run) not in several or run.status != "done":
-            return run
-        digest = hashlib.sha256("".join(sorted(run.sources)).encode()).hexdigest()[:8]
-        return replace(run, settings={**run.settings, "dataset.files": digest})
-
-    return [told(run) for run in runs]
-
-
-def _files(runs: Iterable[Run]) -> dict[str, dict[frozenset[str], Run]]:
-    """By dataset and digests of its files, the first finished run that read them."""
-    files: dict[str, dict[frozenset[str], Run]] = {}
-    for run in runs:
-        if run.status == "done":
-            files.setdefault(_dataset(run), {}).setdefault(run.sources, run)
-    return files
-
-
-def _dataset(run: Run) -> str:
-    return setting_text(run.settings.get("dataset"))
-
-
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     if metric not in known:
@@ -239,10 +185,8 @@ def _baselines(
 
 def _are_alike(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
     """Equal in every key that both have."""
-    pairs = [
-        (one.values[k], other.values[k]) for k in keys if k in one.values and k in other.values
-    ]
-    return all(a == b for a, b in pairs)
+    both = [key for key in keys if key in one.values and key in other.values]
+    return all(one.values[key] == other.values[key] for key in both)
 
 
 def _best(
@@ -251,13 +195,9 @@ def _best(
     """The indices of the best means, among the settings of each test set; none if all are equal."""
     if (wanted := better(metric)) is None:
         return set()
-    means: dict[tuple[object, ...], dict[int, float]] = {}
+    means: dict[Hashable, dict[int, float]] = {}
     for i, (setting, found) in enumerate(zip(settings, estimates, strict=True)):
-        data = tuple(
-            (key, value)
-            for key, value in setting.values.items()
-            if key.partition(".")[0] == "dataset" and key not in SAME_TEST_SET
-        )
+        data = test_set(setting.values)
         if found is not None:
             means.setdefault(data, {})[i] = found.mean
     best = set()

@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from nnopt.console import aligned_lines
-from nnopt.stream import visible
+from nnopt.stream import aligned_lines, visible
 from nnopt.sweep.tabulate import Cell, Record, Table
 
 SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "md", ".tex": "latex", ".html": "html"}
@@ -88,10 +87,8 @@ def _latex_cell(cell: Cell, side: str) -> str:
     """Numbers are right-aligned, and formulas."""
     if side == "l" or not re.search(r"\d", cell.text):
         return _latex_text(cell.text)
-    formula = re.sub(
-        r"e([+-])0*(\d+)", lambda m: rf"\times 10^{{{m[1].strip('+')}{m[2]}}}", cell.text
-    )
-    formula = formula.replace("±", r"\pm").replace("<", "< ")
+    formula = re.sub(r"e([+-]\d+)", lambda m: rf"\times 10^{{{int(m[1])}}}", cell.text)
+    formula = formula.replace("±", r"\pm")
     return rf"$\mathbf{{{formula}}}$" if cell.is_best else f"${formula}$"
 
 
