@@ -90,6 +90,6 @@ def aligned_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 ) -> Iterator[str]:
     """The lines of a table, its columns as wide as they need to be."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        yield aligned(row, widths, align)
+    lines = [[visible(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return (aligned(line, widths, align) for line in lines)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,34 @@ def make_config() -> Callable[..., Config]:
     """``make_config(optimizer="adam", **{"backend.dtype": "float64"})``: the defaults with changes,
     applied in the order given."""
     return lambda **overrides: with_overrides(plain_config(), overrides)
+
+
+@pytest.fixture(scope="session")
+def leave_run() -> Callable[..., Path]:
+    """``leave_run(folder, 3, {"optimizer": "adam"}, test_accuracy=0.9)``: the summary of a finished
+    run of seed 3 of the defaults with changes, as ``nnopt run`` leaves it; returns the folder."""
+
+    def leave(
+        folder: Path, seed: int = 0, changes: dict[str, Any] | None = None, **summary: Any
+    ) -> Path:
+        config = asdict(with_overrides(plain_config(), {"seed": seed, **(changes or {})}))
+        record = {
+            "status": "done",
+            "error": None,
+            "test_accuracy": 0.5,
+            "stopped_early": False,
+            "best_epoch": 7,
+            "seed": seed,
+            "overrides": [],
+            "data": {"name": config["dataset"]["name"], "sources": {}},
+            "config": config,
+        }
+        folder.mkdir(parents=True)
+        (folder / "run.log").write_text("")
+        (folder / "summary.json").write_text(json.dumps(record | summary))
+        return folder
+
+    return leave
 
 
 @pytest.fixture

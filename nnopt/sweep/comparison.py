@@ -226,7 +226,7 @@ def _notes_on_baselines(
 ) -> list[str]:
     if not conditions:
         return []
-    notes = []
-    if lonely := partners.count(None):
-        notes.append(f"{lonely} settings have no baseline that is like them in every other key")
-    return notes
+    if not (alone := partners.count(None)):
+        return []
+    subject = "1 setting has" if alone == 1 else f"{alone} settings have"
+    return [f"{subject} no baseline with the same other keys"]

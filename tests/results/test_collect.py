@@ -1,0 +1,129 @@
+"""What lies below a folder: runs, unfinished ones, damaged ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nnopt.errors import ConfigError, DataError
+from nnopt.results.collect import find_runs, read_run, setting_text
+from nnopt.schema import WITHOUT_EFFECT
+
+LeaveRun = Callable[..., Path]
+
+
+def test_runs_are_found_at_any_depth_and_once(tmp_path: Path, leave_run: LeaveRun) -> None:
+    leave_run(tmp_path / "runs" / "b", seed=1)
+    inner = leave_run(tmp_path / "sweeps" / "s" / "a", seed=2)
+    leave_run(inner / "plots" / "not-a-run", seed=3)
+    leave_run(tmp_path / ".trash" / "c", seed=4)
+    os.symlink("runs/b", tmp_path / "latest")
+    directories = [tmp_path, tmp_path / "latest", inner]
+    assert [run.seed for run in find_runs(directories).runs] == [1, 2]
+    assert [run.folder for run in find_runs([inner]).runs] == [inner]
+
+
+def test_settings_and_metrics(tmp_path: Path, leave_run: LeaveRun) -> None:
+    folder = leave_run(
+        tmp_path / "a",
+        5,
+        {"optimizer": "adam", "architecture.hidden": (64, 32)},
+        test_loss=None,
+        epochs=3,
+        overrides=["+regularizer=none", "optimizer.lr=0.1", "seed=5"],
+        data={"name": "mnist", "sources": {"one": "ab", "two": "cd"}},
+    )
+    run = read_run(folder)
+    assert run.seed == 5
+    assert run.sources == {"ab", "cd"}
+    assert run.metrics == {"test_accuracy": 0.5, "best_epoch": 7, "epochs": 3}
+    assert run.settings["optimizer"] == "adam"
+    assert run.settings["optimizer.beta1"] == 0.9
+    assert run.settings["regularizer"] == "none"  # told by the command line alone
+    assert run.settings["regularizer.augmentation.crop"] == 0
+    assert run.settings["architecture.hidden"] == (64, 32)
+    assert "initializer" not in run.settings
+    assert "optimizer.name" not in run.settings
+    assert not {key.partition(".")[0] for key in run.settings} & set(WITHOUT_EFFECT)
+
+
+def test_unfinished_runs_are_told_apart(tmp_path: Path, leave_run: LeaveRun) -> None:
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "run.log").write_text("")
+    leave_run(tmp_path / "running", status="running")
+    leave_run(tmp_path / "z", status="diverged", error="it diverged")
+    found = find_runs([tmp_path])
+    assert [path.name for path in found.unfinished] == ["begun", "running"]
+    assert [run.status for run in found.runs] == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"status": "do',
+        b"\xff\xfe\x00",
+        b"[]",
+        b"null",
+        b"{}",
+        b'"done"',
+        b"[" * 100_000,
+        b'{"status": "done", "seed": "0", "config": {}, "data": null}',
+        b'{"status": "done", "seed": 0, "config": {}, "data": [], "error": null}',
+        b'{"status": "done", "seed": 0, "config": {}, "data": null, "error": null, "overrides": 3}',
+        b'{"status": "done", "seed": 0, "config": {}, "data": null, "x": 1' + b"0" * 400 + b"}",
+    ],
+    ids=lambda content: content[:40].decode(errors="replace"),
+)
+def test_damaged_summary_is_named(tmp_path: Path, leave_run: LeaveRun, content: bytes) -> None:
+    good, bad = leave_run(tmp_path / "a"), leave_run(tmp_path / "b")
+    (bad / "summary.json").write_bytes(content)
+    found = find_runs([tmp_path])
+    assert [run.folder for run in found.runs] == [good]
+    (problem,) = found.damaged
+    assert str(bad / "summary.json") in problem
+    with pytest.raises(DataError, match=r"summary\.json is damaged"):
+        read_run(bad)
+
+
+def test_numbers_that_are_not_finite_count_as_missing(tmp_path: Path, leave_run: LeaveRun) -> None:
+    """Strict JSON has none, but Python's reader takes them."""
+    folder = leave_run(tmp_path / "a", test_loss=float("nan"), final_train_loss=float("inf"))
+    assert not {"test_loss", "final_train_loss"} & set(read_run(folder).metrics)
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run in or below"):
+        find_runs([tmp_path])
+    with pytest.raises(ConfigError) as caught:
+        find_runs([tmp_path / "one", tmp_path / "two"])
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1, "1"),
+        (0.0, "0"),
+        (1e-05, "1e-05"),
+        (0.1, "0.1"),
+        ("adam", "adam"),
+        ((64, 32), "[64, 32]"),
+    ],
+)
+def test_values_are_shown_as_the_command_line_takes_them(value: object, text: str) -> None:
+    assert setting_text(value) == text  # type: ignore[arg-type]
+
+
+def test_layers_in_a_list_are_shown_as_written(tmp_path: Path, leave_run: LeaveRun) -> None:
+    folder = leave_run(tmp_path / "a")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["config"]["architecture"] = {"name": "layers", "layers": [{"dense": 32}, "tanh"]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert setting_text(read_run(folder).settings["architecture.layers"]) == "[{dense: 32}, tanh]"

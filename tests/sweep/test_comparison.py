@@ -1,0 +1,205 @@
+"""Settings side by side: baselines, verdicts, the best, and which data they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from nnopt.errors import ConfigError
+from nnopt.results.collect import Run, Value
+from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows, verdict
+from nnopt.sweep.same_data import check_same_data, tell_files_apart
+from nnopt.sweep.settings import read_condition
+
+METRIC = "test_accuracy"
+
+
+def runs_of(
+    accuracies: Sequence[float | None],
+    sources: frozenset[str] = frozenset(),
+    metric: str = METRIC,
+    **settings: Value,
+) -> list[Run]:
+    """Runs of the seeds 0, 1, ... with these results; one that is None failed."""
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    values = {"dataset": "spiral"} | dotted
+    return [
+        Run(
+            Path(f"run{seed}"),
+            seed,
+            "failed" if x is None else "done",
+            None,
+            values,
+            {} if x is None else {metric: x},
+            sources,
+            0.0,
+        )
+        for seed, x in enumerate(accuracies)
+    ]
+
+
+def compared(runs: list[Run], *baseline: str, metric: str = METRIC) -> Comparison:
+    known = [key for run in runs for key in run.settings]
+    return compare_runs(runs, [metric], [read_condition(word, known) for word in baseline])
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    metric = comparison.metrics[0]
+    return [verdict(row, row.outcomes[0], metric) for row in comparison.rows]
+
+
+BASE = [0.80, 0.85, 0.90]
+
+
+def test_every_verdict() -> None:
+    runs = [
+        *runs_of(BASE, optimizer="a-baseline"),
+        *runs_of([0.9, 0.952, 1.0], optimizer="b-better"),
+        *runs_of([0.7, 0.752, 0.8], optimizer="c-worse"),
+        *runs_of([0.81, 0.83, 0.92], optimizer="d-unclear"),
+        *runs_of([0.80, 0.85, 0.90], optimizer="e-equal"),
+        *runs_of([0.81, 0.86, 0.91], optimizer="f-shifted"),
+        *runs_of([0.91], optimizer="g-one"),
+        *runs_of([None, None, None, 0.9], optimizer="h-none"),
+    ]
+    assert verdicts(compared(runs, "optimizer=a-baseline")) == [
+        "baseline",
+        "better",
+        "worse",
+        "not distinguishable",
+        "equal for every seed",
+        "the same difference every time",
+        "one common seed",
+        "no common seed",
+    ]
+    assert set(verdicts(compared(runs))) == {""}
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("test_loss", "worse"), ("train_seconds", "worse"), ("best_epoch", "higher")],
+)
+def test_the_metric_says_what_is_better(metric: str, expected: str) -> None:
+    runs = runs_of(BASE, metric=metric, epochs=1)
+    runs += runs_of([0.9, 0.952, 1.0], metric=metric, epochs=2)
+    comparison = compared(runs, "epochs=1", metric=metric)
+    assert verdicts(comparison) == ["baseline", expected]
+    best = [row.outcomes[0].is_best for row in comparison.rows]
+    assert best == [metric != "best_epoch", False]
+
+
+def test_more_comparisons_need_more_evidence() -> None:
+    """The same two rows, alone and among others that tell nothing."""
+    strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
+    alone = compared(strong, "lr=0")
+    others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
+    among = compared(strong + others, "lr=0")
+    assert verdicts(alone)[1] == "better"
+    assert verdicts(among)[1] == "not distinguishable"
+    assert among.tests == 8
+
+
+def test_a_baseline_of_several_settings_is_matched_in_the_other_keys() -> None:
+    runs = []
+    for lr in (0.1, 0.2):
+        for l2 in (0.0, 1e-3):
+            runs += runs_of([lr + l2, lr + 0.5 + 2 * l2], optimizer__lr=lr, regularizer__l2=l2)
+    comparison = compared(runs, "regularizer.l2=0")
+    found = {
+        (row.setting.values["optimizer.lr"], row.setting.values["regularizer.l2"]): row.outcomes[0]
+        for row in comparison.rows
+    }
+    for lr in (0.1, 0.2):
+        assert found[lr, 0.0].difference is None
+        difference = found[lr, 1e-3].difference
+        assert difference is not None
+        assert difference.change is not None
+        assert difference.change.mean == pytest.approx(1.5e-3)  # not 0.1 off, as the other lr is
+
+
+def test_settings_without_a_match_are_told() -> None:
+    runs = runs_of(BASE, lr=1, l2=0) + runs_of(BASE, lr=2, l2=0)
+    runs += runs_of(BASE, lr=1, l2=5) + runs_of(BASE, lr=3, l2=5)
+    comparison = compared(runs, "l2=0")
+    assert verdicts(comparison).count("") == 1
+    assert "1 setting has no baseline" in comparison.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (["l2=7"], "no setting has l2=7; values of l2: 0, 5"),
+        (["epochs=1"], "epochs is no column of this table; keys that vary: lr, l2"),
+        (["l2=0"], "l2=0 are 2 settings, .* name one of these keys too"),
+    ],
+)
+def test_baselines_that_are_none(baseline: list[str], message: str) -> None:
+    runs = [*runs_of(BASE, lr=1, l2=0, epochs=1), *runs_of(BASE, lr=2, l2=0, epochs=1)]
+    runs += runs_of(BASE, lr=3, l2=5, epochs=1)
+    with pytest.raises(ConfigError, match=message):
+        compared(runs, *baseline)
+
+
+def test_failed_runs_are_counted_and_not_averaged() -> None:
+    comparison = compared(runs_of([0.5, None, 0.7], lr=1) + runs_of([None, None], lr=2))
+    first, second = comparison.rows
+    assert first.outcomes[0].estimate is not None
+    assert first.outcomes[0].estimate.mean == pytest.approx(0.6)
+    assert first.setting.left_out == {"failed": 1}
+    assert second.outcomes[0].estimate is None
+    assert comparison.notes == ("left out of every mean: 3 failed",)
+
+
+def test_best_of_each_test_set() -> None:
+    settings = [("circles", "unit", 0.9), ("circles", "none", 0.8), ("moons", "unit", 0.7)]
+    settings += [("moons", "none", 0.75)]
+    runs = []
+    for name, normalization, x in settings:
+        runs += runs_of([x], dataset=name, dataset__normalization=normalization)
+    best = [
+        (row.setting.values["dataset"], row.outcomes[0].estimate.mean)
+        for row in compared(runs).rows
+        if row.outcomes[0].is_best and row.outcomes[0].estimate
+    ]
+    assert best == [("circles", 0.9), ("moons", 0.75)]
+
+
+def test_sorting() -> None:
+    runs = runs_of([0.5], lr=1) + runs_of([0.9], lr=2) + runs_of([0.7], lr=10)
+    runs += runs_of([None], lr=0)
+    comparison = compared(runs)
+
+    def order(name: str, reverse: bool = False) -> list[Value]:
+        return [row.setting.values["lr"] for row in sort_rows(comparison, name, reverse)]
+
+    assert order(METRIC) == [2, 10, 1, 0]
+    assert order(METRIC, reverse=True) == [1, 10, 2, 0]  # what has no result is last either way
+    assert order("lr", reverse=True) == [10, 2, 1, 0]
+    with pytest.raises(ConfigError, match="did you mean 'test_accuracy'"):
+        order("test_acuracy")
+
+
+def test_unknown_metric() -> None:
+    with pytest.raises(ConfigError, match="'test_acc'; did you mean 'test_accuracy'"):
+        compared(runs_of(BASE), metric="test_acc")
+
+
+def test_different_datasets_are_refused() -> None:
+    runs = runs_of(BASE, dataset="mnist") + runs_of(BASE, dataset="cifar10")
+    with pytest.raises(ConfigError, match=r"datasets, cifar10, mnist: .*--where dataset=cifar10"):
+        check_same_data(runs)
+    check_same_data(runs, may_differ=True)
+    check_same_data(runs[:3])
+
+
+def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None:
+    runs = runs_of([0.1], frozenset({"ab"}), lr=1) + runs_of([0.9], frozenset({"cd"}), lr=1)
+    with pytest.raises(ConfigError, match="read different files"):
+        check_same_data(runs, may_differ=True)
+    assert len(compared(runs).rows) == 1
+    told = compared(tell_files_apart(runs))
+    assert told.keys == ("dataset.files",)
+    assert [row.outcomes[0].is_best for row in told.rows] == [False, False]  # other test sets
+    assert tell_files_apart(runs[:1]) == runs[:1]
