@@ -11,6 +11,7 @@ from nnopt.results.collect import Run, Value, setting_text
 from nnopt.results.files import shown
 
 SAME_TEST_SET = {
+    "dataset.subset",
     "dataset.normalization",
     "dataset.validation.source",
     "dataset.validation.fraction",
