@@ -105,7 +105,7 @@ def form(line: str) -> str:
     """What stays of a line without its numbers, what is said of their size, and dates, and the
     spaces that align them."""
     line = re.sub(r" best$| \*|(better|worse|not distinguishable)$", "", line)
-    line = re.sub(r"[<+]?\d[\d,.]*(e[+-]\d+)?", "0", line)
+    line = re.sub(r"[<+-]?\d[\d,.]*(e[+-]\d+)?", "0", line)
     return re.sub(r"[\s-]+", " ", line).strip()
 
 
