@@ -106,7 +106,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _format(name: str | None, out: str | None) -> str:
-    """The format asked for, or that of the file's suffix. Raises ConfigError."""
+    """The format asked for, or that of the file's suffix. Raises ConfigError for an unknown one,
+    and if there is no folder for the file."""
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: its folder does not exist")
     if name is not None or out is None:
         return name or "table"
     suffix = Path(out).suffix.lower()
@@ -133,10 +136,17 @@ def _compare(options: argparse.Namespace, found: Found) -> Comparison:
     if options.sort or options.pivot:
         rows = sort_rows(comparison, options.sort or options.pivot[0], options.reverse)
         comparison = replace(comparison, rows=rows)
+    return replace(comparison, notes=(*comparison.notes, *_notes(found)))
+
+
+def _notes(found: Found) -> list[str]:
+    """On runs of which nothing is known yet."""
+    notes = []
     if found.unfinished:
-        note = f"left out: {len(found.unfinished)} still running, or killed"
-        comparison = replace(comparison, notes=(*comparison.notes, note))
-    return comparison
+        notes.append(f"left out: {len(found.unfinished)} still running, or killed")
+    if found.pending:
+        notes.append(f"to come: {found.pending} points that their sweep has not begun")
+    return notes
 
 
 def _filtered(found: Found, conditions: Sequence[Condition]) -> list[Run]:

@@ -106,12 +106,14 @@ def test_damaged_and_unfinished_runs_are_told(
     (sweep / "sgd-0.5-1" / "summary.json").write_text('{"status": "done", "se')
     (sweep / "sgd-0.5-2" / "summary.json").unlink()
     leave_run(sweep / "late", 3, {"optimizer": "sgd", "epochs": 2}, status="diverged", error="x")
+    (sweep / "results.csv").write_text("status\npending\n")
     assert nnopt("compare", "sweep") == 3
     captured = capsys.readouterr()
     assert "sgd-0.5-1/summary.json is damaged" in captured.err
     assert len(captured.err.splitlines()) == 1
     assert "1 diverged" in captured.out
     assert "left out: 1 still running, or killed" in captured.out
+    assert "to come: 1 points that their sweep has not begun" in captured.out
     assert "7 runs, 3 settings" in captured.out
 
 
@@ -129,6 +131,7 @@ def test_damaged_and_unfinished_runs_are_told(
         (["sweep", "--sort", "optimiser"], "did you mean 'optimizer'"),
         (["sweep", "--pivot", "optimizer", "epochs"], "unknown key to pivot by 'epochs'"),
         (["sweep", "--pivot", "optimizer", "optimizer"], "needs two keys"),
+        (["sweep", "--out", "none/table.csv"], "its folder does not exist"),
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from nnopt.cli import VERBS
+from nnopt.results.metrics import METRICS
 
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -27,6 +28,24 @@ def test_data_has_verbs_of_its_own(
     monkeypatch.setenv("COMP_LINE", "nnopt data ")
     assert nnopt("-sc", "query=bash") == 0
     assert capsys.readouterr().out.split() == ["list", "fetch", "verify"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nnopt compare ", set()),  # the shell completes names of folders
+        ("nnopt compare outputs --format ", {"table", "csv", "md", "latex", "html"}),
+        ("nnopt compare outputs --metric test_a", {*METRICS}),
+        ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),
+    ],
+)
+def test_options_of_compare(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert nnopt("-sc", "query=bash") == 0
+    found = set(capsys.readouterr().out.split())
+    assert expected <= found if "--b" in line else expected == found
 
 
 def test_version_has_nothing_to_complete(

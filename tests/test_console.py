@@ -292,6 +292,18 @@ def test_a_sweep_of_the_learning_rate_says_nothing_in_a_pipe(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("columns", [44, 100])
+def test_a_table_is_folded_where_the_terminal_is_narrow(tmp_path: Path, columns: int) -> None:
+    header, rows = ("name", "mean ± std", "verdict"), [["adam", "0.9533 ± 0.0094", "worse " * 4]]
+    program = f"from nnopt.console import print_table\nprint_table({header}, {rows}, 'lrl')"
+    lines = without_codes(on_terminal(program, tmp_path, columns)).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    for word in ("adam", "0.9533", "±", "0.0094"):
+        assert word in words  # none is cut
+    assert words.count("worse") == 4
+
+
 def test_no_color(tmp_path: Path) -> None:
     colours = r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38;5;[0-9]+)m"
     assert re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR=""))

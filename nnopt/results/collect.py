@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,10 +45,12 @@ class Run:
 @dataclass
 class Found:
     """What lies below the folders: runs that have ended, however that was; folders of runs that
-    have not, or that were killed; and what could not be read, each as one line."""
+    have not, or that were killed; how many points sweeps have not begun yet; and what could not be
+    read, each as one line."""
 
     runs: list[Run] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
+    pending: int = 0
     damaged: list[str] = field(default_factory=list)
 
 
@@ -62,12 +66,15 @@ def find_runs(directories: Sequence[Path]) -> Found:
     found = Found()
     seen: set[str] = set()
     for directory in directories:
-        for folder, has_ended in _run_folders(directory, found.damaged):
+        for folder, files in _folders(directory, found.damaged):
             if (real := os.path.realpath(folder)) in seen:
                 continue
             seen.add(real)
-            if not has_ended:
-                found.unfinished.append(folder)
+            if "summary.json" not in files:
+                if "run.log" in files:
+                    found.unfinished.append(folder)
+                elif "results.csv" in files:
+                    found.pending += _pending_points(folder / "results.csv")
                 continue
             try:
                 run = read_run(folder)
@@ -84,8 +91,8 @@ def find_runs(directories: Sequence[Path]) -> Found:
     return found
 
 
-def _run_folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, bool]]:
-    """(folder, has its run ended?), in the order of their names."""
+def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, names of its files), in the order of the folders' names."""
 
     def note(error: OSError) -> None:
         problems.append(f"cannot read {shown(Path(error.filename))}: {error.strerror}")
@@ -93,8 +100,15 @@ def _run_folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, b
     for folder, below, files in os.walk(directory, onerror=note):
         if "summary.json" in files or "run.log" in files:
             below.clear()  # plots and the like: nobody looks for a run inside a run
-            yield Path(folder), "summary.json" in files
+        yield Path(folder), files
         below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def _pending_points(table: Path) -> int:
+    """The points that a sweep's table says have not begun; none if it cannot be read."""
+    with suppress(OSError, ValueError, csv.Error), table.open(encoding="utf-8", newline="") as file:
+        return sum(row.get("status") == "pending" for row in csv.DictReader(file))
+    return 0
 
 
 def read_run(folder: Path) -> Run:

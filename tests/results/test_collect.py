@@ -61,6 +61,15 @@ def test_unfinished_runs_are_told_apart(tmp_path: Path, leave_run: LeaveRun) -> 
     assert [run.status for run in found.runs] == ["diverged"]
 
 
+def test_points_that_have_not_begun_are_counted(tmp_path: Path, leave_run: LeaveRun) -> None:
+    leave_run(tmp_path / "a")
+    rows = "number,id,status,error\n1,a,done,\n2,b,pending,\n3,c,running,\n4,d,pending,\n"
+    (tmp_path / "results.csv").write_text(rows)
+    assert find_runs([tmp_path]).pending == 2
+    (tmp_path / "results.csv").write_bytes(b"\xff\n\0")
+    assert find_runs([tmp_path]).pending == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [
