@@ -18,6 +18,8 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt run -m optimizer.lr=0.1,0.01 'seed=range(3)'
   nnopt compare DIR ...            one table of runs and sweeps, over seeds, with tests
       nnopt compare outputs/latest --baseline optimizer=sgd
+  nnopt diff A B                   two runs: keys, metrics and weights that differ
+      nnopt diff outputs/runs/ONE outputs/runs/OTHER --out pictures
   nnopt describe [key=value ...]   print the network: layers, shapes, parameters, FLOPs
       nnopt describe dataset=mnist architecture.hidden=[256,128]
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
@@ -115,6 +117,12 @@ def _compare(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def _diff(arguments: list[str]) -> int:
+    from nnopt.diff import main
+
+    return main(arguments)
+
+
 def _describe(arguments: list[str]) -> int:
     from nnopt.describe import main
 
@@ -142,6 +150,7 @@ def _data(arguments: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "compare": _compare,
+    "diff": _diff,
     "describe": _describe,
     "gradcheck": _gradcheck,
     "lr-find": _lr_find,

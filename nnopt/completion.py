@@ -31,21 +31,25 @@ def complete(words: list[str]) -> int:
         before, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = before + after
         return hand_to_hydra(["-sc", command])
-    if verb == "compare":
-        print(" ".join(_compare_words(typed[-1] if line.endswith(" ") else typed[-2], typed[-1])))
+    if verb in ("compare", "diff"):
+        before = typed[-1] if line.endswith(" ") else typed[-2]
+        print(" ".join(_words_of(verb, before, "" if line.endswith(" ") else typed[-1])))
     else:
         print(" ".join(DATA_VERBS) if verb == "data" else "")
     return 0
 
 
-def _compare_words(before: str, last: str) -> Iterable[str]:
+def _words_of(verb: str, before: str, last: str) -> Iterable[str]:
     """Options, and what follows some of them; nothing for folders, which the shell completes."""
-    from nnopt.compare import FORMATS, parser
+    from nnopt.compare import FORMATS
+    from nnopt.compare import parser as compare_parser
+    from nnopt.diff import parser as diff_parser
     from nnopt.results.metrics import METRICS
 
-    if before in ("--metric", "--sort"):
-        return METRICS
-    if before == "--format":
-        return FORMATS
-    options = (option for action in parser()._actions for option in action.option_strings)
+    after = {"--metric": METRICS, "--sort": METRICS, "--format": FORMATS}
+    after["--weights"] = ("best", "last")
+    if before in after:
+        return after[before]
+    parser = compare_parser() if verb == "compare" else diff_parser()
+    options = (option for action in parser._actions for option in action.option_strings)
     return options if last.startswith("-") else ()

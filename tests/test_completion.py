@@ -36,10 +36,12 @@ def test_data_has_verbs_of_its_own(
         ("nnopt compare ", set()),  # the shell completes names of folders
         ("nnopt compare outputs --format ", {"table", "csv", "md", "latex", "html"}),
         ("nnopt compare outputs --metric test_a", {*METRICS}),
+        ("nnopt diff one other --weights ", {"best", "last"}),
+        ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
         ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),
     ],
 )
-def test_options_of_compare(
+def test_options_of_compare_and_diff(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)

@@ -80,12 +80,14 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "svg.hashsalt": "nnopt",  # equal figures give equal bytes
 }
 
 
 @contextmanager
 def drawing(path: Path, width: float, height: float, title: str = "") -> Iterator[Figure]:
-    """A figure of so many inches, to be filled, then written to ``path`` as a PNG.
+    """A figure of so many inches, to be filled, then written to ``path``: as SVG if its suffix says
+    so, else as PNG.
 
     The title takes the uppermost 0.45 inches, from the left. Raises OutputError.
     """
@@ -106,9 +108,12 @@ def drawing(path: Path, width: float, height: float, title: str = "") -> Iterato
                 0.15 / width, y, readable(title, most), va="top", fontsize=12, weight="bold"
             )
         yield figure
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
-    write_bytes(path, png.getvalue())
+        picture = io.BytesIO()
+        if path.suffix == ".svg":
+            figure.savefig(picture, format="svg", metadata={"Date": None})
+        else:
+            figure.savefig(picture, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
+    write_bytes(path, picture.getvalue())
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

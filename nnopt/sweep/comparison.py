@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, setting_text
-from nnopt.results.metrics import better
+from nnopt.results.metrics import METRICS, better
 from nnopt.results.statistics import (
     Difference,
     Estimate,
@@ -144,8 +144,11 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
 
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     known = dict.fromkeys(name for run in runs for name in run.metrics)
-    if metric not in known:
-        raise unknown_name("metric", metric, list(known))
+    if metric in known:
+        return
+    if metric in METRICS:
+        raise ConfigError(f"no run has a number for {metric}; there are: {', '.join(known)}")
+    raise unknown_name("metric", metric, list(known))
 
 
 def _baselines(

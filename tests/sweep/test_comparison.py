@@ -186,6 +186,11 @@ def test_unknown_metric() -> None:
         compared(runs_of(BASE), metric="test_acc")
 
 
+def test_a_metric_that_is_null_everywhere() -> None:
+    with pytest.raises(ConfigError, match="no run has a number for test_loss; there are: test_ac"):
+        compared(runs_of(BASE), metric="test_loss")
+
+
 def test_different_datasets_are_refused() -> None:
     runs = runs_of(BASE, dataset="mnist") + runs_of(BASE, dataset="cifar10")
     with pytest.raises(ConfigError, match=r"datasets, cifar10, mnist: .*--where dataset=cifar10"):

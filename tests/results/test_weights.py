@@ -1,0 +1,70 @@
+"""Weights of two runs: read, and compared as vectors."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnopt.errors import DataError
+from nnopt.results.files import write_arrays
+from nnopt.results.weights import array_differences, read_weights
+
+
+def test_norms_and_angles_by_hand() -> None:
+    a = {"w": np.array([[3.0, 0.0], [0.0, 4.0]], np.float32), "zero": np.zeros(2)}
+    b = {"w": np.array([[0.0, 0.0], [0.0, 8.0]], np.float32), "zero": np.ones(2)}
+    first, second = array_differences(a, b)
+    assert (first.name, first.shape) == ("w", (2, 2))
+    assert first.norms == (5.0, 8.0)
+    assert first.distance == 5.0  # 3-4-5 again
+    assert first.cosine == pytest.approx(32 / 40)
+    assert (second.norms[0], second.cosine) == (0.0, None)
+    assert second.distance == pytest.approx(math.sqrt(2))
+
+
+def test_only_arrays_of_equal_shape_are_compared() -> None:
+    a = {"w": np.ones((2, 3)), "b": np.ones(3), "only": np.ones(1)}
+    b = {"w": np.ones((3, 2)), "b": np.ones(3), "other": np.ones(1)}
+    assert [row.name for row in array_differences(a, b)] == ["b"]
+
+
+def test_read_back(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"dense1.weight": np.eye(2, dtype=np.float32)})
+    found = read_weights(tmp_path / "a.npz")
+    assert list(found) == ["dense1.weight"]
+    np.testing.assert_array_equal(found["dense1.weight"], np.eye(2))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file", b"no archive"])
+def test_damaged_files(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz"):
+        read_weights(path)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="damaged"):
+        read_weights(tmp_path / "a.npz")
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(DataError, match="damaged"):
+        read_weights(tmp_path / "a.npz")
+
+
+def test_a_damaged_entry(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"w": np.arange(1000.0)})
+    data = bytearray(path.read_bytes())
+    data[4000] ^= 0xFF  # its checksum is wrong now
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        read_weights(path)
