@@ -34,11 +34,8 @@ def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: P
     names: of a and b, which the legend calls A and B besides. The suffix of the path says PNG or
     SVG. Raises OutputError.
     """
-    both = [
-        name
-        for name, x in a.items()
-        if np.ndim(x) >= 2 and name.endswith(".weight") and np.shape(b.get(name)) == np.shape(x)
-    ]
+    matrices = [name for name, x in a.items() if name.endswith(".weight") and np.ndim(x) >= 2]
+    both = [name for name in matrices if name in b and np.shape(b[name]) == np.shape(a[name])]
     places = np.linspace(0, len(both) - 1, min(len(both), MOST_LAYERS))
     chosen = [both[place] for place in np.unique(places.astype(np.int64))]
     title = "Weights of two runs"
@@ -98,7 +95,7 @@ def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
     style.label(axes, "inputs", "outputs", 0.12, 0.15)
     style.caption(figure, MAP_LEFT, bottom + HEIGHT, "B − A")
     bar = style.panel(figure, MAP_LEFT + MAP + 0.1, bottom, 0.12, HEIGHT)
-    figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)  # type: ignore[operator]
+    figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
     bar.grid(visible=False)
     bar.set_yticks([-limit, 0, limit], [f"−{limit:.2g}", "0", f"+{limit:.2g}"])
 

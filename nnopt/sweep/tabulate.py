@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from nnopt.results.collect import setting_text
 from nnopt.results.digits import MISSING, change_text, interval_text, mean_text, p_text
 from nnopt.sweep.comparison import Comparison, Outcome, Row, verdict
 from nnopt.sweep.settings import Setting, sort_key, unknown_name
+
+LONGEST, DIGEST = 32, 6
+"""Characters of a value in a cell, and of its digest."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ Columns = list[tuple[str, str, list[Cell]]]
 def tabulate(comparison: Comparison) -> Table:
     """A row for each setting: its keys, then for each metric what it came to."""
     columns: Columns = [
-        (key, "l", [Cell(_value(row.setting, key) or MISSING) for row in comparison.rows])
+        (key, "l", [Cell(_short(_value(row.setting, key))) for row in comparison.rows])
         for key in comparison.keys
     ]
     for index, metric in enumerate(comparison.metrics):
@@ -119,10 +123,10 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
     for label, outcomes in cells.items():
         found = [outcomes.get(value) for value in values]
         means = [Cell(mean_text(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
-        rows.append((*(Cell(value or MISSING) for value in label), *means))
+        rows.append((*(Cell(_short(value)) for value in label), *means))
     return Table(
         title=_title(comparison),
-        header=(*keys, *(f"{across}={value or MISSING}" for value in values)),
+        header=(*keys, *(f"{across}={_short(value)}" for value in values)),
         align="l" * len(keys) + "r" * len(values),
         rows=tuple(rows),
         notes=_notes(comparison),
@@ -201,6 +205,15 @@ def _count(number: int, noun: str) -> str:
 
 def _value(setting: Setting, key: str) -> str | None:
     return setting_text(setting.values[key]) if key in setting.values else None
+
+
+def _short(value: str | None) -> str:
+    """A value as a cell shows it: of a long one, such as a list of layers, the beginning, and that
+    of its digest, by which it is told from others that begin alike."""
+    if value is None or len(value) <= LONGEST:
+        return value or MISSING
+    digest = hashlib.sha256(value.encode()).hexdigest()[:DIGEST]
+    return f"{value[: LONGEST - DIGEST - 3]}… #{digest}"
 
 
 def _left_out(setting: Setting) -> str:
