@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
     if options.out:
         write_text(Path(options.out), text)
         console.note(f"wrote {shown(Path(options.out))}")
-        for line in (table.title, *table.notes):
-            console.note(line)
+        for note in comparison.notes:
+            console.note(note)
     elif form == "table":
         _print(table)
     else:
