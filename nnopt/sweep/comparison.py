@@ -143,7 +143,8 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
 
 
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
-    known = dict.fromkeys(name for run in runs for name in run.metrics)
+    done = [run for run in runs if run.status == "done"]
+    known = dict.fromkeys(name for run in done for name in run.metrics)
     if metric in known:
         return
     if metric in METRICS:
