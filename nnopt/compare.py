@@ -145,7 +145,7 @@ def _notes(found: Found) -> list[str]:
     if found.unfinished:
         notes.append(f"left out: {len(found.unfinished)} still running, or killed")
     if found.pending:
-        notes.append(f"to come: {found.pending} points that their sweep has not begun")
+        notes.append(f"to come: {found.pending} of a sweep's points have not begun")
     return notes
 
 

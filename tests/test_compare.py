@@ -113,7 +113,7 @@ def test_damaged_and_unfinished_runs_are_told(
     assert len(captured.err.splitlines()) == 1
     assert "1 diverged" in captured.out
     assert "left out: 1 still running, or killed" in captured.out
-    assert "to come: 1 points that their sweep has not begun" in captured.out
+    assert "to come: 1 of a sweep's points have not begun" in captured.out
     assert "7 runs, 3 settings" in captured.out
 
 

@@ -192,9 +192,10 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append("* the best mean")
     if comparison.baseline:
         named = ", ".join(map(str, comparison.baseline))
+        correction = f", corrected for {comparison.tests} comparisons by Holm's method"
         notes.append(
             f"difference: to {named}, over the common seeds, with its 95 % interval; p: paired "
-            f"t test, corrected for {_count(comparison.tests, 'comparison')} by Holm's method"
+            f"t test{correction if comparison.tests > 1 else ''}"
         )
     return (*notes, *comparison.notes)
 
