@@ -23,6 +23,18 @@ def test_a_shortcut_stands_beside_its_branch(nnopt: Run, capsys: Captured) -> No
     assert indents["residual4"] == 0
 
 
+def test_rates_of_stochastic_depth_stand_with_their_layers(nnopt: Run, capsys: Captured) -> None:
+    """The l-th of L residual layers has l/L of it (Huang et al. 2016, section 3)."""
+    words = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
+    assert nnopt("describe", *words, "regularizer.stochastic_depth=0.5") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    found = [line.split("  ")[0] for line in lines if "skipped" in line]
+    rates = ("0.0625", "0.125", "0.188", "0.25", "0.312", "0.375", "0.438", "0.5")
+    assert found == [f"residual{i}, skipped {rate}" for i, rate in enumerate(rates, start=1)]
+    assert nnopt("describe", *words) == 0
+    assert "skipped" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["three_layer_conv", "vgg", "resnet"])
 def test_flat_samples_are_refused_by_the_first_layer(
     nnopt: Run, capsys: Captured, name: str
