@@ -34,7 +34,7 @@ from nnopt.differences import TOLERANCE, Floats, relative_error
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.prepare import Prepared, prepare
 from nnopt.random import KeepMasks, generator
-from nnopt.schema import Config, NumpyConfig, TorchvisionConfig
+from nnopt.schema import Config, NumpyConfig, SgdConfig, TorchvisionConfig
 
 SAMPLES, IMAGES = 16, 2
 """Images have positions besides; and the more ReLUs and pooling windows, the more kinks nearby."""
@@ -178,7 +178,8 @@ def check_gradients(
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv if isinstance(config.backend, NumpyConfig) else "auto"
     backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, False, conv)
-    config = replace(config, backend=backend)
+    # No step is taken, so an optimizer of PyTorch alone has none to stand in the way.
+    config = replace(config, backend=backend, optimizer=SgdConfig("sgd", lr=0.0))
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
     network.load(initial_arrays(prepared.architecture, config.initializer, config.seed, dataset))

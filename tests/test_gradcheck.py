@@ -473,3 +473,10 @@ def test_what_dropout_takes_away_is_not_called_right() -> None:
 def test_a_gradient_forgotten_altogether_is_wrong_and_not_unreached() -> None:
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "muon", "schedule_free_sgd"])
+def test_it_does_not_matter_who_would_train(optimizer: str) -> None:
+    """Not even if the NumPy backend has no such optimizer."""
+    config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
+    assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

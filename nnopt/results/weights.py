@@ -30,6 +30,18 @@ class ArrayDifference:
     cosine: float | None
 
 
+DAMAGES = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
+"""What NumPy and zipfile raise at an archive with wrong bytes in it."""
+
+
 def read_weights(path: Path) -> Arrays:
     """The named arrays of an ``.npz``; nothing is unpickled. Raises DataError."""
     try:
@@ -38,7 +50,7 @@ def read_weights(path: Path) -> Arrays:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)} does not exist: the run left no weights") from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise DataError(f"{shown(path)} is damaged: {error}") from error
 
 

@@ -172,12 +172,18 @@ def _baselines(
         key = conditions[0].key
         there = dict.fromkeys(setting_text(x.values[key]) for x in settings if key in x.values)
         raise ConfigError(f"no setting has {named}; values of {key}: {', '.join(there)}")
+    across_data = any(condition.key.partition(".")[0] == "dataset" for condition in conditions)
+
+    def meets_the_same(i: int, j: int) -> bool:
+        return across_data or test_set(settings[i].values) == test_set(settings[j].values)
+
     if len(fit) == 1:
-        return [fit[0]] * len(settings)
+        return [fit[0] if meets_the_same(i, fit[0]) else None for i in range(len(settings))]
     other = [key for key in keys if key not in {condition.key for condition in conditions}]
     partners: list[int | None] = []
     for i, setting in enumerate(settings):
-        like = [i] if i in fit else [j for j in fit if _are_alike(settings[j], setting, other)]
+        like = [j for j in fit if meets_the_same(i, j) and _are_alike(settings[j], setting, other)]
+        like = [i] if i in fit else like
         partners.append(like[0] if len(like) == 1 else None)
     if all(partner in (None, i) for i, partner in enumerate(partners)):
         raise ConfigError(

@@ -88,7 +88,7 @@ def _latex_cell(cell: Cell, side: str) -> str:
     if side == "l" or not re.search(r"\d", cell.text):
         return _latex_text(cell.text)
     formula = re.sub(r"e([+-]\d+)", lambda m: rf"\times 10^{{{int(m[1])}}}", cell.text)
-    formula = formula.replace("±", r"\pm")
+    formula = formula.replace("±", r"\pm").replace(" [", r"\;[")
     return rf"$\mathbf{{{formula}}}$" if cell.is_best else f"${formula}$"
 
 
@@ -100,6 +100,7 @@ _LATEX = {
     "±": r"$\pm$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # at the beginning of a row it would be the length of a skip
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

@@ -10,21 +10,21 @@ from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value, setting_text
 from nnopt.results.files import shown
 
-SAME_TEST_SET = {
-    "dataset.subset",
-    "dataset.normalization",
-    "dataset.validation.source",
-    "dataset.validation.fraction",
-}
+SAME_TEST_SET = {"dataset.subset", "dataset.normalization"}
 """Keys of a dataset that leave the samples of the test set what they are."""
+
+VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
+"""These too, unless the validation samples are taken from the test set."""
 
 
 def test_set(values: Mapping[str, Value]) -> Hashable:
     """Equal for settings that meet the same test set, as far as their values tell."""
+    takes_from_test = values.get("dataset.validation.source") == "test"
+    same = SAME_TEST_SET if takes_from_test else SAME_TEST_SET | VALIDATION
     return tuple(
         (key, value)
         for key, value in values.items()
-        if key.partition(".")[0] == "dataset" and key not in SAME_TEST_SET
+        if key.partition(".")[0] == "dataset" and key not in same
     )
 
 

@@ -154,8 +154,19 @@ def read_condition(
     if sign in _COMPARISONS:
         _check_number(word, text)
         return Condition(key, sign, (text,))
-    inside_brackets = r",(?![^\[]*\])"
-    return Condition(key, sign, tuple(part.strip() for part in re.split(inside_brackets, text)))
+    return Condition(key, sign, tuple(_alternatives(text)))
+
+
+def _alternatives(text: str) -> list[str]:
+    """Cut at the commas that lie in no list or mapping."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:

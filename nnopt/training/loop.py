@@ -123,7 +123,8 @@ class Loop:
         for epoch in range(1, self.length.epochs + 1):
             started = time.perf_counter()
             stop = self._train_epoch(epoch)
-            row = self._finish_epoch(epoch, started, is_whole=not stop)
+            at_end = self._step % self.length.steps_per_epoch == 0
+            row = self._finish_epoch(epoch, started, is_whole=at_end and not stop)
             if row is None:
                 return
             self.training.history.append(row)

@@ -119,6 +119,36 @@ def test_a_baseline_of_several_settings_is_matched_in_the_other_keys() -> None:
         assert difference.change.mean == pytest.approx(1.5e-3)  # not 0.1 off, as the other lr is
 
 
+def test_a_baseline_is_held_against_the_same_test_set_alone() -> None:
+    runs = [
+        *runs_of(BASE, dataset="mnist", optimizer="sgd"),
+        *runs_of([0.9, 0.952, 1.0], dataset="mnist", optimizer="adam"),
+        *runs_of([0.1, 0.152, 0.2], dataset="cifar10", optimizer="adam"),
+    ]
+    comparison = compared(runs, "optimizer=sgd")
+    settings = [row.setting.values for row in comparison.rows]
+    names = [(values["dataset"], values["optimizer"]) for values in settings]
+    found = dict(zip(names, verdicts(comparison), strict=True))
+    assert found["mnist", "adam"] == "better"
+    assert found["cifar10", "adam"] not in ("better", "worse")
+    across = compared(runs, "optimizer=sgd", "dataset=mnist")
+    assert "worse" in verdicts(across)
+
+
+def test_validation_samples_from_the_test_set_make_another_one() -> None:
+    runs = [
+        *runs_of(BASE, lr=1, dataset__validation__source="none"),
+        *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
+        *runs_of([0.5, 0.6, 0.7], lr=1, dataset__validation__source="test"),
+        *runs_of([0.5, 0.6, 0.65], lr=2, dataset__validation__source="test"),
+    ]
+    rows = compared(runs).rows
+    best = {
+        row.setting.values["dataset.validation.source"] for row in rows if row.outcomes[0].is_best
+    }
+    assert best == {"train", "test"}
+
+
 def test_settings_without_a_match_are_told() -> None:
     runs = runs_of(BASE, lr=1, l2=0) + runs_of(BASE, lr=2, l2=0)
     runs += runs_of(BASE, lr=1, l2=5) + runs_of(BASE, lr=3, l2=5)

@@ -68,6 +68,12 @@ def test_latex_escapes_and_sets_formulas() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
+def test_latex_rows_may_begin_with_a_list_and_formulas_keep_their_spaces() -> None:
+    cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
+    body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
+    assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body
+
+
 class _Cells(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -123,6 +123,12 @@ def test_conditions_that_do_not_hold(word: str) -> None:
     assert not read_condition(word, KNOWN).holds(VALUES)
 
 
+def test_alternatives_may_be_lists_of_lists() -> None:
+    text = "[{residual: [relu, tanh]}, relu, [1, 2], 3],[64, 32],x"
+    values = read_condition(f"architecture.hidden={text}", KNOWN).values
+    assert values == ("[{residual: [relu, tanh]}, relu, [1, 2], 3]", "[64, 32]", "x")
+
+
 def test_conditions_on_missing_keys() -> None:
     for word, holds in {"optimizer.lr=1": False, "optimizer.lr!=1": True, "plots<1": False}.items():
         assert read_condition(word, KNOWN).holds({}) == holds

@@ -306,6 +306,14 @@ def test_best_weights_from_before_the_average_are_known_as_such(make_config: Mak
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 0)
 
 
+def test_an_epoch_that_steps_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
+    config = make_config(epochs=4, steps=8, batch_size=BATCH, **{"regularizer.swa": 0.5})
+    network = AveragedNetwork([0.9, 0.5])
+    loop, found = run(config, network)
+    assert found[-1][0].step == 8
+    assert loop.training.last_averaged == network.moves == 1
+
+
 def test_nan_in_validation_is_never_the_best(make_config: MakeConfig) -> None:
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=stopping(monitor="loss", patience=2)
