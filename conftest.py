@@ -2,5 +2,5 @@
 
 import os
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of as many processes as cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of two processes, on two cores maybe
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,9 +226,12 @@ class Loop:
         regularizer = self._config.regularizer
         if not (regularizer.l1 or regularizer.l2):
             return 0.0
-        weights = [
-            arrays[name]
-            for name, gradient in self._network.gradient_arrays().items()  # of what is trained
-            if is_penalized(gradient.shape, regularizer.decay_all)
-        ]
+        weights = [arrays[name] for name in self._penalized]
         return penalty(weights, regularizer.l1, regularizer.l2)
+
+    @cached_property
+    def _penalized(self) -> list[str]:
+        """Asked for once: gradients, which only trained arrays have, come from the device."""
+        decay_all = self._config.regularizer.decay_all
+        gradients = self._network.gradient_arrays()
+        return [name for name, g in gradients.items() if is_penalized(g.shape, decay_all)]
