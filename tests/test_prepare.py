@@ -16,17 +16,6 @@ from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
 
-OFF = schema.AugmentationConfig(
-    crop=0,
-    flip=False,
-    policy="none",
-    policy_operations=2,
-    policy_magnitude=9,
-    cutout=0,
-    mixup=0.0,
-    cutmix=0.0,
-)
-
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -82,8 +71,7 @@ def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Con
 
 def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> None:
     def chosen(cutout: int) -> Config:
-        augmentation = replace(OFF, cutout=cutout)
-        changed = make_config(**{"regularizer.augmentation": augmentation})
+        changed = make_config(**with_cutout(cutout))
         return pictures(changed, tmp_path, (1, 2, 3))
 
     prepare(chosen(2))
@@ -92,23 +80,16 @@ def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "augmentation",
-    [
-        replace(OFF, crop=1),
-        replace(OFF, flip=True),
-        replace(OFF, policy="rand_augment"),
-        replace(OFF, cutout=1),
-        replace(OFF, cutmix=1.0),
-    ],
-    ids=str,
+    ("key", "value"),
+    [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
 def test_features_cannot_be_moved_or_hidden_but_mixed(
-    make_config: MakeConfig, tmp_path: Path, augmentation: schema.AugmentationConfig
+    make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
-    config = make_config(**{"regularizer.augmentation": augmentation})
+    config = make_config(**{f"regularizer.augmentation.{key}": value})
     with pytest.raises(ConfigError, match=r"needs images, .* shape \(6,\)"):
         prepare(pictures(config, tmp_path, None))
-    config = make_config(**{"regularizer.augmentation": replace(OFF, mixup=0.4)})
+    config = make_config(**{"regularizer.augmentation.mixup": 0.4})
     prepare(pictures(config, tmp_path, None))
 
 
@@ -116,8 +97,8 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
 def test_a_policy_is_for_grey_and_for_coloured_images(
     make_config: MakeConfig, tmp_path: Path, channels: int
 ) -> None:
-    augmentation = replace(OFF, policy="trivial_augment")
-    config = make_config(backend="torch", **{"regularizer.augmentation": augmentation})
+    chosen = {"regularizer.augmentation.policy": "trivial_augment"}
+    config = make_config(backend="torch", **chosen)
     config = pictures(config, tmp_path, (channels, 6 // channels, 1))
     if channels == 2:
         with pytest.raises(ConfigError, match=r"policy = 'trivial_augment' .* 1 or 3 .* have 2"):
@@ -155,7 +136,7 @@ def mnist(**changes: Any) -> schema.ImageConfig:
 
 
 def with_cutout(cutout: int) -> dict[str, Any]:
-    return {"regularizer.augmentation": replace(OFF, cutout=cutout)}
+    return {"regularizer.augmentation.cutout": cutout}
 
 
 @pytest.mark.parametrize(
