@@ -6,7 +6,8 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
 from nnopt.compose import Plan, make_plan
-from nnopt.errors import ConfigError, NnoptError, OutputError, TrainingError
+from nnopt.errors import ConfigError, OutputError, TrainingError
 from nnopt.hydra_adapter import one_line, register_plugins
 from nnopt.prepare import prepare
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
 from nnopt.sweep.table import write_table
+from nnopt.sweep.task import Task, one_after_another
 
 OUTPUTS = Path("outputs")
 """Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
@@ -128,17 +130,15 @@ def _run_sweep(plan: Plan, directory: Path) -> int:
     """Every point into its own folder, the table growing; failures are told again at the end."""
     failures: dict[str, str] = {}
     started = time.perf_counter()
-    for number, point in enumerate(plan.points, start=1):
-        console.note(f"[{number}/{len(plan.points)}] {' '.join(point.overrides)}")
-        folder = directory / point.id
-        try:
-            folder.mkdir()
-            run(point, folder)
-        except Exception as error:
-            failures[point.id] = str(error) if isinstance(error, NnoptError) else repr(error)
-            console.note(f"  failed: {failures[point.id]}")
-        finally:
-            write_table(plan, directory)
+    try:
+        with closing(one_after_another(_tasks(plan, directory))) as outcomes:
+            for outcome in outcomes:
+                write_table(plan, directory)
+                if outcome.status != "done":
+                    failures[outcome.task.point.id] = outcome.error or outcome.status
+                    console.note(f"  {outcome.status}: {outcome.error}")
+    finally:
+        write_table(plan, directory)
     results = {
         "points done": f"{len(plan.points) - len(failures)} of {len(plan.points)}",
         "time": f"{time.perf_counter() - started:.1f} s",
@@ -147,6 +147,13 @@ def _run_sweep(plan: Plan, directory: Path) -> int:
     for identity, message in failures.items():
         console.error(f"{identity}: {message}")
     return TrainingError.exit_code if failures else 0
+
+
+def _tasks(plan: Plan, directory: Path) -> Iterator[Task]:
+    """The points, in their order, each announced when it is asked for."""
+    for number, point in enumerate(plan.points, start=1):
+        console.note(f"[{number}/{len(plan.points)}] {' '.join(point.overrides)}")
+        yield Task(point, directory / point.id)
 
 
 def _report_run(summary: Mapping[str, Any], folder: Path) -> None:
