@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PLAIN_LINES = 20  # about so many epochs are told to a pipe
 REFRESH_SECONDS = 0.1  # between two updates of the live bar
 
+View = Literal["bar", "terminal", "none"]
+"""What is shown while a run trains."""
+
 
 def note(message: str) -> None:
     """Print one message on stdout."""
@@ -133,7 +136,9 @@ class RunConsole:
     training has behind it. Steps are counted from the first epoch.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, done: int = 0, view: View = "bar"
+    ) -> None:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._done = done

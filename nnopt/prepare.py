@@ -1,9 +1,11 @@
-"""Everything that can be refused before a run has a folder: device, data, architecture, batches."""
+"""Everything that can be refused before a run has a folder: device, packages, data, architecture,
+batches."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from nnopt import data
 from nnopt.architecture.builders import build
@@ -50,6 +52,8 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
     the data, or the published weights of a network that is to have them.
     """
     _check_backend(config)
+    if trains:
+        _check_tensorboard(config)
     dataset = data.load(config.dataset, config.data, config.seed)
     samples = len(dataset.train)
     facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
@@ -77,6 +81,16 @@ def _check_backend(config: Config) -> None:
     """Raises ConfigError if the backend, or its device, is not here."""
     if problems := load_backend(config.backend.name).check_backend(config):
         raise ConfigError(problems)
+
+
+def _check_tensorboard(config: Config) -> None:
+    """Raises ConfigError if event files are asked for, and the package that writes them is not
+    here. It is looked for, not imported, which takes a while."""
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "tensorboard = True needs the package tensorboard, which is not installed; run: "
+            "pip install 'nnopt[tensorboard]', or set tensorboard=false"
+        )
 
 
 def _fit(config: Config, facts: Facts, trains: bool = True) -> Architecture:

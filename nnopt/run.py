@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,10 @@ from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
+from nnopt.results.collect import settings_of
+from nnopt.results.event_file import EventFile
 from nnopt.results.files import write_arrays, write_json, write_text
-from nnopt.results.history import MetricsFile
+from nnopt.results.history import EpochRow, MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
@@ -39,26 +41,35 @@ log = logging.getLogger("nnopt")
 LayerLook = Callable[[int], list[LayerRow]]
 """From the epoch just finished to a row for each layer."""
 
+AfterEpoch = Callable[[EpochRow, bool], None]
+"""Told of an epoch: its row, and whether its weights are the best so far. What it raises ends the
+training there, as Ctrl-C would: files are kept, the summary says why."""
 
-def run(point: Point, directory: Path) -> dict[str, Any]:
+
+def run(point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = ()) -> dict[str, Any]:
     """Train one point and write its results into ``directory``, which exists and is empty.
 
+    after_epoch: functions that are called, in this order, when an epoch is in the files.
     Returns what ``summary.json`` says. Whatever ends the run early is written there first, as
     status and error, then raised: NnoptError, KeyboardInterrupt, or a bug.
     """
     started = time.perf_counter()
     summary = _describe(point)
+    events: EventFile | None = None
     with _logging_to(directory / "run.log"):
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
         try:
             write_text(directory / "config.yaml", to_yaml(point.container))
             prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
+            if point.config.tensorboard:
+                events = EventFile(directory, point.id, settings_of(summary))
+                after_epoch = (events.epoch, *after_epoch)
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
                 config = point.config
                 if config.optimizer.lr == "auto":
                     config = with_found_rate(config, prepared, directory)
                     summary["found_lr"] = config.optimizer.lr
-                _recipe(config, prepared, directory, summary)
+                _recipe(config, prepared, directory, summary, after_epoch)
             summary["status"] = "done"
         except MemoryError as error:
             config = point.config
@@ -73,11 +84,19 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
             summary["total_seconds"] = time.perf_counter() - started
             summary["peak_memory_mb"] = environment.peak_memory_mb()
             write_json(directory / "summary.json", summary)
+            if events is not None:
+                events.close(summary)
             log.info("status: %s, %.2f s in all", summary["status"], summary["total_seconds"])
     return summary
 
 
-def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[str, Any]) -> None:
+def _recipe(
+    config: Config,
+    prepared: Prepared,
+    directory: Path,
+    summary: dict[str, Any],
+    after_epoch: Sequence[AfterEpoch],
+) -> None:
     """Build, train, evaluate, write, plot."""
     dataset, architecture = prepared.dataset, prepared.architecture
     summary["data"] = {"name": dataset.name, "sources": dataset.sources}
@@ -101,7 +120,8 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
     if config.layer_statistics:
         look = partial(layer_rows, network, architecture, batches_of(probe_of(dataset)))
     try:
-        layers = _train(loop, look, directory, summary)
+        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=config.view)
+        layers = _train(loop, look, console, directory, summary, after_epoch)
     finally:  # of an interrupted training, the weights after its last whole epoch
         write_arrays(directory / "model_last.npz", training.last)
         write_arrays(directory / "model_best.npz", training.best)
@@ -178,18 +198,23 @@ def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
 
 
 def _train(
-    loop: Loop, look: LayerLook | None, directory: Path, summary: dict[str, Any]
+    loop: Loop,
+    look: LayerLook | None,
+    console: RunConsole,
+    directory: Path,
+    summary: dict[str, Any],
+    after_epoch: Sequence[AfterEpoch],
 ) -> list[LayerRow]:
     """Run the loop, with its rows on the console and in the files as they come. Returns the rows
     of the layers."""
-    started, training, length = time.perf_counter(), loop.training, loop.length
+    started, training = time.perf_counter(), loop.training
     layers: list[LayerRow] = []
     try:
         with ExitStack() as stack:
             metrics = stack.enter_context(MetricsFile(directory / "metrics.csv"))
             if look:
                 statistics = stack.enter_context(MetricsFile(directory / "layers.csv", LayerRow))
-            console = stack.enter_context(RunConsole(length.epochs, length.steps_per_epoch))
+            stack.enter_context(console)
             loop.report_step = console.step
             for row, is_best in loop.run():
                 metrics.append(row)
@@ -199,6 +224,8 @@ def _train(
                     layers += found
                 console.epoch(row, is_best)
                 log.info("epoch %d: %s", row.epoch, row)
+                for tell in after_epoch:
+                    tell(row, is_best)
     finally:
         summary["train_seconds"] = time.perf_counter() - started
         summary["epochs"] = len(training.history)

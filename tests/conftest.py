@@ -55,6 +55,8 @@ def plain_config() -> Config:
         test_weights="best",
         plots=True,
         layer_statistics=False,
+        tensorboard=False,
+        view="bar",
         dataset=schema.SpiralConfig(
             name="spiral",
             subset=None,

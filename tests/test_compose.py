@@ -245,6 +245,8 @@ def test_folder_of_more_files_can_be_given() -> None:
         {"name": "other"},
         {"plots": False},
         {"layer_statistics": True},
+        {"tensorboard": True},
+        {"view": "none"},
         {"data.root": "/elsewhere"},
         {"data.cache": "/elsewhere"},
         {"data.download": True},

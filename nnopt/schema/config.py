@@ -42,6 +42,8 @@ class Config:
     test_weights: Literal["best", "last"]
     plots: bool
     layer_statistics: bool
+    tensorboard: bool
+    view: Literal["bar", "terminal", "none"]
     dataset: DatasetVariant
     data: DataConfig
     backend: BackendVariant
@@ -62,7 +64,7 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
 }
 """Group -> value of its ``name`` key -> the dataclass of that value's keys."""
 
-WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "data")
+WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "view", "data")
 """Top-level keys that cannot change what a run computes: no part of a point's id."""
 
 

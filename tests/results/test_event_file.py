@@ -1,0 +1,142 @@
+"""TensorBoard's event files, read back by TensorBoard itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.list_session_groups import Handler
+
+from nnopt.errors import OutputError
+from nnopt.results.event_file import NAME, TAGS, EventFile
+from nnopt.results.history import EpochRow, read_metrics
+
+Run = Callable[..., int]
+SMALL = ["dataset.points=20", "plots=false", "tensorboard=true"]
+ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value) of each event, as TensorBoard reads them."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.scalars.Keys()}
+
+
+def groups(folder: Path) -> list[Any]:
+    """The rows of the tab HParams, of all runs below a folder."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    runs.Reload()
+    provider = MultiplexerDataProvider(runs, str(folder))
+    context = Context(TBContext(data_provider=provider, logdir=str(folder)))
+    request = api_pb2.ListSessionGroupsRequest(slice_size=100, include_metrics=True)
+    request.allowed_statuses.extend(api_pb2.Status.values())
+    return list(Handler(RequestContext(), context, "", request).run().session_groups)
+
+
+def test_every_value_is_that_of_metrics_csv(nnopt: Run, workplace: Path) -> None:
+    assert nnopt("run", *SMALL, "epochs=4", "regularizer.l2=1e-3", "hydra.run.dir=one") == 0
+    rows, found = read_metrics(Path("one/metrics.csv")), scalars(Path("one"))
+    assert len(rows) == 4
+    for column, tag in TAGS.items():
+        expected = [(row.epoch, float(np.float32(getattr(row, column)))) for row in rows]
+        assert found.pop(tag) == expected, tag
+    told = json.loads(Path("one/summary.json").read_text("utf-8"))
+    assert found.pop("loss/test") == [(4, float(np.float32(told["test_loss"])))]
+    assert found.pop("accuracy/test") == [(4, float(np.float32(told["test_accuracy"])))]
+    assert not found
+
+
+def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None:
+    swept = ["-m", "optimizer.lr=0.1,1e6", "architecture.hidden=[8],[4, 4]", "hydra.sweep.dir=all"]
+    others = ["epochs=6", "dataset.validation.source=none", "test_weights=last"]
+    assert nnopt("run", *SMALL, *others, *swept) == 5
+    rows = {}
+    for group in groups(Path("all")):
+        lr = group.hparams["optimizer.lr"].number_value
+        rows[lr, group.hparams["architecture.hidden"].string_value] = group
+        assert group.hparams["seed"].number_value == 0
+        assert group.hparams["optimizer"].string_value == "momentum"
+        assert group.hparams["regularizer.decay_all"].bool_value is False
+        assert group.hparams["steps"].string_value == "null"
+        assert not {"name", "plots", "view", "tensorboard"} & set(group.hparams)
+    assert set(rows) == {(lr, hidden) for lr in (0.1, 1e6) for hidden in ("[8]", "[4, 4]")}
+    for (lr, _), group in rows.items():
+        tags = {value.name.tag for value in group.metric_values}
+        (session,) = group.sessions
+        if lr == 0.1:
+            assert session.status == api_pb2.STATUS_SUCCESS
+            assert {"accuracy/test", "loss/train"} <= tags
+            assert "loss/validation" not in tags
+        else:
+            assert session.status == api_pb2.STATUS_FAILURE
+            assert "accuracy/test" not in tags
+
+
+def test_an_epoch_is_there_at_once(tmp_path: Path) -> None:
+    events = EventFile(tmp_path, "point", {"seed": 0})
+    events.epoch(ROW, True)
+    assert scalars(tmp_path)["loss/validation"] == [(1, 1.25)]
+    (group,) = groups(tmp_path)
+    assert group.name == "point"
+    assert group.sessions[0].status == api_pb2.STATUS_UNKNOWN
+    events.close({"status": "interrupted", "test_loss": None, "test_accuracy": None, "epochs": 1})
+    assert groups(tmp_path)[0].sessions[0].status == api_pb2.STATUS_FAILURE
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"")
+    with pytest.raises(OutputError, match=NAME):
+        EventFile(tmp_path, "point", {})
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", "wb"))  # noqa: SIM115
+    with pytest.raises(OutputError, match="the disk, or its quota, is full"):
+        EventFile(tmp_path, "point", {"seed": 0})
+
+
+def test_a_missing_package_is_refused_before_anything_starts(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nnopt.prepare.find_spec", lambda name: None)
+    assert nnopt("run", *SMALL, "-m", "seed=0,1") == 2
+    assert capsys.readouterr().err == (
+        "nnopt: error: tensorboard = True needs the package tensorboard, which is not installed; "
+        "run: pip install 'nnopt[tensorboard]', or set tensorboard=false\n"
+    )
+    assert not Path("outputs").exists()
+
+
+def test_tensorboard_is_imported_only_if_asked_for_and_never_with_a_framework(
+    tmp_path: Path,
+) -> None:
+    program = """
+import sys
+from pathlib import Path
+from nnopt.compose import make_plan
+from nnopt.run import run
+for wanted in ("false", "true"):
+    folder = Path(wanted)
+    folder.mkdir()
+    words = ["epochs=1", "dataset.points=20", "plots=false", f"tensorboard={wanted}"]
+    run(make_plan(words).points[0], folder)
+    assert ("tensorboard" in sys.modules) == (wanted == "true")
+assert not {"torch", "tensorflow"} & set(sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, env=environment)
