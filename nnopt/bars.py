@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ def work_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
 
 
-def training_bar(console: Console) -> Progress:
+def training_bar(console: Console, above: Callable[[], Text | None] | None = None) -> Progress:
     """Two lines, so that 60 columns are enough: the bar with the time left, and the metrics.
 
-    The fields of its task: ``counter``, such as "epoch 1/60", and ``metrics``, empty for none.
+    above: what else to draw, asked at every refresh. The fields of its task: ``counter``, such as
+    "epoch 1/60", and ``metrics``, empty for none.
     """
     from rich.progress import (
         BarColumn,
@@ -34,6 +36,8 @@ def training_bar(console: Console) -> Progress:
 
     class TwoLines(Progress):
         def get_renderables(self) -> Any:
+            if above is not None and (text := above()) is not None:
+                yield text
             yield self.make_tasks_table(self.tasks)
             for task in self.tasks:
                 yield _coloured(task.fields["metrics"]) if task.fields["metrics"] else Text("")

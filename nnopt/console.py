@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt.bars import training_bar, work_bar
+from nnopt.live_curves import LiveCurves, why_not
 from nnopt.results.history import EpochRow
 from nnopt.stream import Stream, aligned, aligned_lines, visible
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_LINES = 20  # about so many epochs are told to a pipe
-REFRESH_SECONDS = 0.1  # between two updates of the live bar
+REFRESH_SECONDS = 0.1  # between two updates of the live bar, at least
+REFRESH_SHARE = 1 / 40  # of the time, which they may take at most
 
 View = Literal["bar", "terminal", "none"]
 """What is shown while a run trains."""
@@ -36,6 +39,12 @@ def error(message: str) -> None:
     """Print ``nnopt: error: ...`` on stderr, one line per line of the message (one per problem)."""
     for line in message.split("\n"):
         Stream(sys.stderr).write_line(f"nnopt: error: {visible(line)}")
+
+
+def note_missing_curves() -> None:
+    """Say so, and why, if view=terminal cannot be had."""
+    if reason := why_not(Stream(sys.stdout)):
+        note(f"note: view=terminal: {reason}; view=bar takes its place")
 
 
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
@@ -133,7 +142,8 @@ class RunConsole:
             console.epoch(row, best=True)    # once an epoch
 
     epochs: at most so many. steps_per_epoch: optimizer steps in each. done: epochs that a resumed
-    training has behind it. Steps are counted from the first epoch.
+    training has behind it. Steps are counted from the first epoch. view: with "terminal" learning
+    curves are drawn above the bar, where the terminal can show them; they stay at the end.
     """
 
     def __init__(
@@ -142,8 +152,9 @@ class RunConsole:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._done = done
-        self._stream = Stream(sys.stdout)
+        self._stream = Stream(None if view == "none" else sys.stdout)
         self._bar: Progress | None = None
+        self._curves = LiveCurves() if view == "terminal" and not why_not(self._stream) else None
         self._next_refresh = 0.0
         self._every = -(-epochs // PLAIN_LINES)
         self._told = True  # was the latest epoch printed?
@@ -151,7 +162,9 @@ class RunConsole:
 
     def __enter__(self) -> RunConsole:
         if self._stream.is_terminal():
-            self._bar = training_bar(self._stream.rich())
+            terminal = self._stream.rich()
+            above = None if self._curves is None else partial(self._curves.text, terminal)
+            self._bar = training_bar(terminal, above)
             steps = self._epochs * self._steps_per_epoch
             completed = self._done * self._steps_per_epoch
             counter = self._counter(min(self._done + 1, self._epochs))
@@ -167,6 +180,8 @@ class RunConsole:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+            if self._curves is not None and (text := self._curves.text(self._bar.console)):
+                self._bar.console.print(text)
         if not self._told:  # the last epoch is always told, also if training stopped early
             self._stream.write_line(self._latest)
 
@@ -174,15 +189,18 @@ class RunConsole:
         """So many optimizer steps are done. Costs nothing much: most calls only look at a clock."""
         if self._bar is None or (now := time.monotonic()) < self._next_refresh:
             return
-        self._next_refresh = now + REFRESH_SECONDS
         counter = self._counter(min(done_steps // self._steps_per_epoch + 1, self._epochs))
         self._bar.update(self._bar.task_ids[0], completed=done_steps, counter=counter)
         self._bar.refresh()
+        ended = time.monotonic()
+        self._next_refresh = max(now + REFRESH_SECONDS, ended + (ended - now) / REFRESH_SHARE)
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """An epoch is done; ``best``: it has the best weights so far."""
         parts = [self._counter(row.epoch), *_metrics(row), "best" if best else ""]
         self._latest = "  ".join(parts).rstrip()
+        if self._curves is not None:
+            self._curves.rows.append(row)
         if self._bar is not None:
             # The bar vanishes at the end; this line, as short as can be, then stands in its place.
             self._latest, self._told = "  ".join(part.strip() for part in parts).rstrip(), False

@@ -47,6 +47,8 @@ def launch(arguments: list[str]) -> int:
     _prepare_all(plan)
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if any(point.config.view == "terminal" for point in plan.points):
+        console.note_missing_curves()
     try:
         if plan.is_sweep:
             return _run_sweep(plan, directory)

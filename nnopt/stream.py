@@ -42,6 +42,14 @@ class Stream:
         """Can lines be drawn over? Not in a pipe, a file or an editor's dumb terminal."""
         return self.isatty() and os.environ.get("TERM") != "dumb"
 
+    def can_show(self, text: str) -> bool:
+        """Has its encoding all these characters?"""
+        try:
+            text.encode(self.encoding)
+        except UnicodeEncodeError:
+            return False
+        return True
+
     def isatty(self) -> bool:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 

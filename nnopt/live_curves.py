@@ -1,0 +1,65 @@
+"""When learning curves are drawn in a terminal, and whether it can show them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import TYPE_CHECKING
+
+from nnopt.results.history import EpochRow
+from nnopt.stream import Stream
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+log = logging.getLogger("nnopt")
+
+LEAST_COLUMNS, LEAST_LINES = 40, 12  # of a terminal
+LINES_BELOW = 3  # the bar, the metrics, and the line where the cursor is
+
+
+def why_not(stream: Stream) -> str | None:
+    """What keeps curves from being drawn there; None if nothing does."""
+    if not stream.is_terminal():
+        return "the output is no terminal that can be drawn over"
+    if not stream.can_show("┤⣿▟"):
+        return f"the output's encoding, {stream.encoding}, has no characters to draw with"
+    columns, lines = shutil.get_terminal_size()
+    if columns < LEAST_COLUMNS or lines < LEAST_LINES:
+        return (
+            f"the terminal has {columns} columns and {lines} lines, but curves need at least "
+            f"{LEAST_COLUMNS} and {LEAST_LINES}"
+        )
+    return None
+
+
+class LiveCurves:
+    """The curves of the rows so far, as large as the terminal is now, drawn when they are asked for
+    and something has changed."""
+
+    def __init__(self) -> None:
+        import plotext  # noqa: F401  # now, since it takes a while: not when the first epoch ends
+
+        self.rows: list[EpochRow] = []
+        self._drawn: tuple[int, int, int] | None = None
+        self._text: Text | None = None
+
+    def text(self, terminal: Console) -> Text | None:
+        """None before the first epoch, and while the terminal is too small."""
+        columns, lines = terminal.size
+        now = len(self.rows), columns, lines
+        if now != self._drawn:
+            self._drawn, self._text = now, None
+            if self.rows and columns >= LEAST_COLUMNS and lines >= LEAST_LINES:
+                self._text = self._draw(columns, lines - LINES_BELOW)
+        return self._text
+
+    def _draw(self, columns: int, lines: int) -> Text | None:
+        from nnopt.terminal_curves import curves
+
+        try:
+            return curves(self.rows, columns, lines)
+        except Exception:  # no picture is worth a training
+            log.exception("the learning curves cannot be drawn")
+            return None
