@@ -85,9 +85,11 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def drawing(path: Path, width: float, height: float, title: str = "") -> Iterator[Figure]:
-    """A figure of so many inches, to be filled, then written to ``path``: as SVG if its suffix says
-    so, else as PNG.
+def drawing(
+    path: Path | Sequence[Path], width: float, height: float, title: str = ""
+) -> Iterator[Figure]:
+    """A figure of so many inches, to be filled, then written to ``path``, or to each of several: as
+    SVG where the suffix says so, else as PNG.
 
     The title takes the uppermost 0.45 inches, from the left. Raises OutputError.
     """
@@ -108,12 +110,19 @@ def drawing(path: Path, width: float, height: float, title: str = "") -> Iterato
                 0.15 / width, y, readable(title, most), va="top", fontsize=12, weight="bold"
             )
         yield figure
-        picture = io.BytesIO()
-        if path.suffix == ".svg":
-            figure.savefig(picture, format="svg", metadata={"Date": None})
-        else:
-            figure.savefig(picture, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
-    write_bytes(path, picture.getvalue())
+        pictures = {x: _encoded(figure, x) for x in ([path] if isinstance(path, Path) else path)}
+    for place, picture in pictures.items():
+        write_bytes(place, picture)
+
+
+def _encoded(figure: Figure, path: Path) -> bytes:
+    """The figure as the file of this suffix holds it."""
+    picture = io.BytesIO()
+    if path.suffix == ".svg":
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(picture, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
+    return picture.getvalue()
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

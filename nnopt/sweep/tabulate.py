@@ -45,13 +45,15 @@ Columns = list[tuple[str, str, list[Cell]]]
 def tabulate(comparison: Comparison) -> Table:
     """A row for each setting: its keys, then for each metric what it came to."""
     columns: Columns = [
-        (key, "l", [Cell(_short(_value(row.setting, key))) for row in comparison.rows])
+        (key, "l", [Cell(short_text(value_of(row.setting, key))) for row in comparison.rows])
         for key in comparison.keys
     ]
     for index, metric in enumerate(comparison.metrics):
         columns += _of_metric(comparison, index, metric)
     if any(row.setting.left_out for row in comparison.rows):
-        columns.append(("left out", "l", [Cell(_left_out(row.setting)) for row in comparison.rows]))
+        columns.append(
+            ("left out", "l", [Cell(left_out_text(row.setting)) for row in comparison.rows])
+        )
     return Table(
         title=_title(comparison),
         header=tuple(title for title, _, _ in columns),
@@ -88,7 +90,7 @@ def records(comparison: Comparison) -> list[Record]:
 
 def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float | bool | None]]:
     for key in comparison.keys:
-        yield key, _value(row.setting, key)
+        yield key, value_of(row.setting, key)
     for metric, outcome in zip(comparison.metrics, row.outcomes, strict=True):
         label, found = metric_label(comparison, metric), outcome.estimate
         yield f"{label}_n", found.n if found else 0
@@ -109,7 +111,7 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
             yield f"{label}_p", difference.p if difference else None
             yield f"{label}_p_holm", difference.p_holm if difference else None
             yield f"{label}_verdict", verdict(row, outcome, metric) or None
-    yield "left_out", _left_out(row.setting) or None
+    yield "left_out", left_out_text(row.setting) or None
 
 
 # pivot --------------------------------------------------------------------------------------------
@@ -123,10 +125,10 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
     for label, outcomes in cells.items():
         found = [outcomes.get(value) for value in values]
         means = [Cell(mean_text(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
-        rows.append((*(Cell(_short(value)) for value in label), *means))
+        rows.append((*(Cell(short_text(value)) for value in label), *means))
     return Table(
         title=_title(comparison),
-        header=(*keys, *(f"{across}={_short(value)}" for value in values)),
+        header=(*keys, *(f"{across}={short_text(value)}" for value in values)),
         align="l" * len(keys) + "r" * len(values),
         rows=tuple(rows),
         notes=_notes(comparison),
@@ -164,10 +166,10 @@ def _pivoted(
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     cells: dict[Label, dict[str | None, Outcome]] = {}
     for row in comparison.rows:
-        label = tuple(_value(row.setting, key) for key in keys)
-        cells.setdefault(label, {})[_value(row.setting, across)] = row.outcomes[0]
+        label = tuple(value_of(row.setting, key) for key in keys)
+        cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
     by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting, across))
-    values = dict.fromkeys(_value(row.setting, across) for row in by_value)
+    values = dict.fromkeys(value_of(row.setting, across) for row in by_value)
     return keys, list(values), cells
 
 
@@ -204,18 +206,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _value(setting: Setting, key: str) -> str | None:
+def value_of(setting: Setting, key: str) -> str | None:
+    """A setting's value of a key as the command line takes it; None if it has no such key."""
     return setting_text(setting.values[key]) if key in setting.values else None
 
 
-def _short(value: str | None) -> str:
+def short_text(value: str | None, longest: int = LONGEST) -> str:
     """A value as a cell shows it: of a long one, such as a list of layers, the beginning, and that
     of its digest, by which it is told from others that begin alike."""
-    if value is None or len(value) <= LONGEST:
+    if value is None or len(value) <= longest:
         return value or MISSING
     digest = hashlib.sha256(value.encode()).hexdigest()[:DIGEST]
-    return f"{value[: LONGEST - DIGEST - 3]}… #{digest}"
+    return f"{value[: longest - DIGEST - 3]}… #{digest}"
 
 
-def _left_out(setting: Setting) -> str:
+def left_out_text(setting: Setting) -> str:
+    """``1 diverged, 2 failed``; empty if every run is done."""
     return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())

@@ -1,0 +1,252 @@
+"""Learning curves of settings over each other: means over seeds, with a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.plots import style
+from nnopt.plots.setting_table import (
+    SAMPLE,
+    SettingTable,
+    draw_legend,
+    legend_height,
+)
+from nnopt.plots.sweep_words import (
+    REST,
+    Metric,
+    key_words,
+    look,
+    metric_of,
+    named_words,
+    result_of,
+    seeds_words,
+    split_named,
+    value_words,
+)
+from nnopt.results.digits import mean_text
+from nnopt.results.history import EpochRow
+from nnopt.sweep.comparison import Comparison, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FEW_EPOCHS = 30  # so many are drawn with a marker each
+MARKERS = 8  # about so many on a line of more
+WIDTH, HEIGHT = 3.95, 2.9  # inches of a panel
+BESIDE = 3.2  # inches: a legend that is wider stands below the panels
+
+Floats = NDArray[np.float64]
+History = Sequence[EpochRow]
+
+LABELS = {
+    "train_loss": "training loss (mean per sample)",
+    "train_accuracy": "training accuracy (%)",
+    "validation_loss": "validation loss (mean per sample)",
+    "validation_accuracy": "validation accuracy (%)",
+}
+
+
+@dataclass(frozen=True)
+class Courses:
+    """The epochs of a setting's runs, a seed each; diverged: none of them is done."""
+
+    row: Row
+    histories: tuple[History, ...]
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """Mean and band over seeds. all of them (E,): NaN where there is nothing; ``whole``: do all
+    seeds still train? Where not, the mean is of the others, and there is no band."""
+
+    epochs: Floats
+    centre: Floats
+    low: Floats
+    high: Floats
+    whole: NDArray[np.bool_]
+
+
+def plot_sweep_curves(
+    comparison: Comparison, courses: Sequence[Courses], paths: Sequence[Path]
+) -> None:
+    """Training loss (left) and validation accuracy, or loss if the metric is one (right), of every
+    setting: the mean over seeds, and ± 1 standard deviation as a band.
+
+    On a logarithmic axis both are those of the logarithm, so that the band is never below 0. After
+    the first of a setting's seeds has stopped, the mean of those that still train is a thin line.
+    Of many settings the best few have colours, and the others are grey. Raises OutputError.
+    """
+    metric = metric_of(comparison)
+    by_row = {id(course.row): course for course in courses}
+    rows, rest = split_named([course.row for course in courses], metric)
+    named, others = [by_row[id(row)] for row in rows], [by_row[id(row)] for row in rest]
+    columns = _columns(comparison.metrics[0], courses)
+    legend = _legend(comparison, named, metric)
+    looks = [look(place) for place in range(len(named))]
+    remaining = f"{len(others)} other settings" if others else ""
+
+    taken = legend.width() + SAMPLE
+    beside = taken <= BESIDE
+    below = 0.0 if beside else legend_height(len(named), bool(others)) + 0.15
+    title = f"Learning curves: {named_words(len(named), len(others), metric)}"
+    width = 10.0 + (taken + 0.1 if beside else max(0.0, taken - 9.4))
+    bottom = 0.95 + below
+    height = bottom + HEIGHT + 0.6
+    with style.drawing(paths, width, height, title if comparison.keys else "Learning curves") as f:
+        for left, column in zip((0.85, 5.75), columns, strict=True):
+            axes = style.panel(f, left, bottom, WIDTH, HEIGHT)
+            _draw(axes, named, others, looks, column)
+            style.label(axes, "epoch", LABELS[column], left=0.62)
+        if comparison.keys:
+            place = (10.0, bottom + HEIGHT - 0.1) if beside else (0.35, bottom - 0.75)
+            draw_legend(f, legend, looks, *place, remaining, REST)
+        f.text(0.15 / width, 0.15 / height, _note(courses), fontsize=8.5, color=style.FAINT)
+
+
+def _columns(metric: str, courses: Sequence[Courses]) -> tuple[str, str]:
+    """The training loss, and of the metric's kind what comes nearest to the test."""
+    kind = "loss" if metric.endswith("loss") else "accuracy"
+    column = f"validation_{kind}"
+    rows = (row for x in courses for history in x.histories for row in history)
+    if any(getattr(row, column) is not None for row in rows):
+        return "train_loss", column
+    return "train_loss", "train_accuracy"
+
+
+def _legend(comparison: Comparison, named: Sequence[Courses], metric: Metric) -> SettingTable:
+    rows = tuple(
+        (
+            *value_words(course.row, comparison.keys),
+            "diverged" if course.diverged else mean_text(result_of(course.row, metric)),
+        )
+        for course in named
+    )
+    bold = tuple(course.row.outcomes[0].is_best for course in named)
+    return SettingTable((*key_words(comparison.keys), metric.label), rows, bold)
+
+
+def _note(courses: Sequence[Courses]) -> str:
+    counts = [len(course.histories) for course in courses]
+    text = f"{seeds_words(counts)} a setting"
+    if max(counts) > 1:
+        text = f"mean ± 1 standard deviation (band) over {text}"
+        text += "; of logarithms on a logarithmic axis"
+        lengths = ({len(history) for history in course.histories} for course in courses)
+        if any(len(found) > 1 for found in lengths):
+            text += "; thin: the mean of the seeds that have not stopped"
+    if any(course.diverged for course in courses):
+        text += "; ✗ diverged"
+    return text
+
+
+def _draw(
+    axes: Axes,
+    named: Sequence[Courses],
+    others: Sequence[Courses],
+    looks: Sequence[dict[str, Any]],
+    column: str,
+) -> None:
+    from matplotlib.collections import LineCollection
+
+    both = [values_of(course.histories, column) for course in (*named, *others)]
+    shown = np.concatenate([np.ravel(values) for values in both[: len(named)]])
+    logarithmic = column.endswith("loss") and style.spans_decades(shown)
+    lines = [line_of(values, logarithmic) for values in both]
+    grey = [np.column_stack([line.epochs, line.centre]) for line in lines[len(named) :]]
+    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, zorder=1.5))
+    longest = max(values.shape[1] for values in both)
+    for place, (course, line, form) in enumerate(zip(named, lines, looks, strict=False)):
+        _draw_line(axes, line, form, place, longest)
+        if course.diverged:
+            _mark_end(axes, line)
+    if logarithmic:
+        axes.set_yscale("log")
+    low, high = _limits(lines[: len(named)], grey, logarithmic)
+    axes.set_ylim(low, high)
+    if logarithmic:
+        style.log_scale(axes)
+    else:
+        style.few_ticks(axes.yaxis)
+    margin = max(0.5, 0.02 * longest)
+    axes.set_xlim(1 - margin, longest + margin)
+    style.few_ticks(axes.xaxis, 6, integer=True)
+
+
+def _draw_line(axes: Axes, line: Line, form: dict[str, Any], place: int, longest: int) -> None:
+    colour = form["color"]
+    axes.fill_between(line.epochs, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+    every: tuple[int, int] = (0, 1)
+    if longest > FEW_EPOCHS:  # staggered, so that no marker hides another
+        step = max(1, longest // MARKERS)
+        every = (int(step * (place % 4) / 4), step)
+    whole = np.where(line.whole, line.centre, np.nan)
+    axes.plot(line.epochs, line.centre, **{**form, "marker": ""}, linewidth=0.9)
+    axes.plot(line.epochs, whole, **form, markersize=4.5, markevery=every, markeredgewidth=0)
+
+
+def _mark_end(axes: Axes, line: Line) -> None:
+    """A cross on the last epoch before the values were lost."""
+    finite = np.flatnonzero(np.isfinite(line.centre))
+    if len(finite):
+        last = finite[-1]
+        axes.plot(line.epochs[last], line.centre[last], "X", color=style.INK, markersize=8)
+
+
+def values_of(histories: Sequence[History], column: str) -> Floats:
+    """(S, E): a row a seed, NaN after it has stopped and where a value is missing or not finite;
+    accuracies in percent."""
+    values = np.full((len(histories), max(map(len, histories))), np.nan)
+    for seed, history in enumerate(histories):
+        found = np.array([getattr(row, column) for row in history], dtype=np.float64)
+        found[~(np.abs(found) < style.LARGEST)] = np.nan
+        values[seed, : len(history)] = found
+    return 100 * values if column.endswith("accuracy") else values
+
+
+def line_of(values: Floats, logarithmic: bool) -> Line:
+    """Mean and standard deviation (divided by S - 1) of each epoch over the seeds; of the
+    logarithms, and back, if ``logarithmic``. values: (S, E)."""
+    seeds, epochs = values.shape
+    if logarithmic:
+        values = np.log(np.where(values > 0, values, np.nan))
+    present = np.isfinite(values)
+    count = present.sum(axis=0)
+    sums = np.where(present, values, 0).sum(axis=0)
+    centre = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+    whole = count == seeds
+    deviation = np.full(epochs, np.nan)
+    if seeds > 1:
+        squares = np.where(present, values - centre, 0) ** 2
+        deviation[whole] = np.sqrt(squares.sum(axis=0) / (seeds - 1))[whole]
+    low, high = centre - deviation, centre + deviation
+    if logarithmic:
+        centre, low, high = np.exp(centre), np.exp(low), np.exp(high)
+    return Line(np.arange(1.0, epochs + 1), centre, low, high, whole)
+
+
+def _limits(
+    named: Sequence[Line], others: Sequence[Floats], logarithmic: bool
+) -> tuple[float, float]:
+    """Room for the named lines, and for most of the others."""
+    parts = [np.concatenate([x.centre, x.low, x.high]) for x in named]
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values) & ((values > 0) | (not logarithmic))]
+    rest = np.concatenate([x[:, 1] for x in others]) if others else np.empty(0)
+    rest = rest[np.isfinite(rest) & ((rest > 0) | (not logarithmic))]
+    if len(rest):
+        values = np.concatenate([values, np.quantile(rest, [0.1, 0.9])])
+    if not len(values):
+        return (0.1, 1.0) if logarithmic else (0.0, 1.0)
+    if logarithmic:
+        values = np.log(values)
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    ends = (low - margin, high + margin)
+    return (float(np.exp(ends[0])), float(np.exp(ends[1]))) if logarithmic else ends

@@ -1,0 +1,112 @@
+"""All pictures of a sweep, or of any runs: which of them its varying keys call for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nnopt.errors import DataError, NnoptError
+from nnopt.plots.sweep_curves import Courses, plot_sweep_curves
+from nnopt.plots.sweep_heat_map import heat_map_keys, plot_heat_map
+from nnopt.plots.sweep_lr import groups_by_rate, plot_learning_rates, rate_of
+from nnopt.plots.sweep_means import plot_means
+from nnopt.plots.sweep_parallel import FEWEST_KEYS, FEWEST_SETTINGS, plot_parallel
+from nnopt.results.collect import Run, find_runs
+from nnopt.results.digits import MISSING
+from nnopt.results.files import output_error
+from nnopt.results.history import EpochRow, read_metrics
+from nnopt.sweep.comparison import Comparison, compare_runs
+from nnopt.sweep.same_data import tell_files_apart
+
+log = logging.getLogger("nnopt")
+
+METRIC = "test_accuracy"
+SUFFIXES = (".png", ".svg")
+
+Picture = Callable[[Sequence[Path]], None]
+
+
+def plot_sweep(directory: Path) -> list[Path]:
+    """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
+
+    Never raises: a picture that cannot be drawn is a warning in the log, and the others are drawn.
+    """
+    try:
+        runs = tell_files_apart(find_runs([directory]).runs)
+        if not any(METRIC in run.metrics for run in runs if run.status == "done"):
+            log.info("no pictures of the sweep: none of its runs has a %s", METRIC)
+            return []
+        pictures = dict(_pictures(compare_runs(runs, [METRIC]), runs))
+    except Exception as error:
+        _warn("the pictures of the sweep", error)
+        return []
+    written: list[Path] = []
+    for name, draw in pictures.items():
+        try:
+            written += _draw(directory / "plots", name, draw)
+        except Exception as error:
+            _warn(f"the picture {name} of the sweep", error)
+    return written
+
+
+def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw the pictures of settings compared by their first metric into a folder, which is made if
+    need be; returns the files. runs: those that were compared. Raises OutputError."""
+    return [
+        path for name, draw in _pictures(comparison, runs) for path in _draw(folder, name, draw)
+    ]
+
+
+def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Picture]]:
+    """The name and the picture, of those that show something."""
+    courses = _courses(comparison, runs)
+    if any(len(history) > 1 for course in courses for history in course.histories):
+        yield "curves", lambda paths: plot_sweep_curves(comparison, courses, paths)
+    if len(comparison.rows) > 1:
+        yield "means", lambda paths: plot_means(comparison, paths)
+    if (keys := heat_map_keys(comparison)) is not None:
+        yield "heat_map", lambda paths: plot_heat_map(comparison, keys, paths)
+    if len(comparison.keys) >= FEWEST_KEYS and len(comparison.rows) >= FEWEST_SETTINGS:
+        yield "parallel", lambda paths: plot_parallel(comparison, paths)
+    if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
+        yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
+
+
+def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
+    """The epochs of every setting: of the runs that are done or, where there are none, of those that
+    diverged. A run without a readable ``metrics.csv`` is left out."""
+    diverged: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.status == "diverged":
+            values = tuple(run.settings.get(key, MISSING) for key in comparison.keys)
+            diverged.setdefault(values, []).append(run)
+    courses = []
+    for row in comparison.rows:
+        values = tuple(row.setting.values.get(key, MISSING) for key in comparison.keys)
+        members = list(row.setting.runs.values()) or diverged.get(values, [])
+        found = []
+        for run in members:
+            with suppress(DataError):
+                found.append(read_metrics(run.folder / "metrics.csv"))
+        histories: list[list[EpochRow]] = [history for history in found if history]
+        if histories:
+            courses.append(Courses(row, tuple(histories), diverged=not row.setting.runs))
+    return courses
+
+
+def _draw(folder: Path, name: str, draw: Picture) -> list[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error("make the folder", folder, error) from error
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    draw(paths)
+    return paths
+
+
+def _warn(what: str, error: Exception) -> None:
+    """One line; the traceback of what is no mistake of the user's too."""
+    told = str(error) if isinstance(error, NnoptError) else repr(error)
+    log.warning("cannot draw %s: %s", what, told, exc_info=not isinstance(error, NnoptError))

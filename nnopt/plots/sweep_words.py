@@ -1,0 +1,150 @@
+"""What pictures of a sweep share: their words, which settings are named, and how these look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.plots import style
+from nnopt.results.metrics import better
+from nnopt.results.statistics import Estimate
+from nnopt.sweep.comparison import Comparison, Row
+from nnopt.sweep.tabulate import metric_label, short_text, value_of
+
+ALL_NAMED, SOME_NAMED = 10, 7
+"""Up to so many settings are all named; of more only the best few."""
+
+LONGEST_VALUE = 24
+COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  # lost on white
+DASHES = ("-", "--", "-.", ":")  # 4, prime to the 7 colours
+REST = "#B0B0B0"  # of settings that are not named
+
+Floats = NDArray[np.float64]
+
+UNITS = {"accuracy": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
+"""By the last word of a metric's name."""
+
+WORDS = {
+    "train_seconds": "training time",
+    "total_seconds": "total time",
+    "peak_memory_mb": "peak memory",
+    "found_lr": "learning rate found",
+    "flops_per_sample": "FLOPs per sample",
+    "final_train_loss": "final training loss",
+    "final_train_accuracy": "final training accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as pictures show it. words: without its unit; label: with it; factor: from what
+    ``summary.json`` has to that unit; wanted: which values are the better ones."""
+
+    words: str
+    label: str
+    factor: float
+    wanted: str | None
+
+
+def metric_of(comparison: Comparison) -> Metric:
+    """The comparison's first metric."""
+    name = comparison.metrics[0]
+    unit = UNITS.get(name.rpartition("_")[2])
+    words = WORDS.get(name) or metric_label(comparison, name).replace("_", " ")
+    label = f"{words} ({unit})" if unit else words
+    return Metric(words, label, 100.0 if unit == "%" else 1.0, better(name))
+
+
+def result_of(row: Row, metric: Metric) -> Estimate | None:
+    """What a setting came to, in the unit of the picture; None if no run has the metric."""
+    found, factor = row.outcomes[0].estimate, metric.factor
+    if found is None or factor == 1:
+        return found
+    low, high = found.interval or (None, None)
+    return replace(
+        found,
+        mean=factor * found.mean,
+        std=None if found.std is None else factor * found.std,
+        interval=None if low is None or high is None else (factor * low, factor * high),
+    )
+
+
+def key_words(keys: Sequence[str]) -> tuple[str, ...]:
+    """The last part of each key, ``lr`` of ``optimizer.lr``; all of it where two would be alike."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return tuple(k if last.count(x) > 1 else x for k, x in zip(keys, last, strict=True))
+
+
+def value_words(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
+    """A setting's values as the command line takes them, long ones shortened."""
+    texts = (short_text(value_of(row.setting, key), LONGEST_VALUE) for key in keys)
+    return tuple(style.readable(text) for text in texts)
+
+
+def best_first(rows: Sequence[Row], metric: Metric) -> list[Row]:
+    """Sorted by the mean, those without one at the end; where no value is better, in the order
+    given."""
+    sign = {"higher": -1.0, "lower": 1.0, None: 0.0}[metric.wanted]
+
+    def place(row: Row) -> tuple[bool, float]:
+        found = row.outcomes[0].estimate
+        return (True, 0.0) if found is None else (False, sign * found.mean)
+
+    return sorted(rows, key=place)
+
+
+def split_named(rows: Sequence[Row], metric: Metric) -> tuple[list[Row], list[Row]]:
+    """The settings that a picture of lines names, and the rest, which it draws in grey."""
+    if len(rows) <= ALL_NAMED:
+        return list(rows), []
+    ordered = best_first(rows, metric)
+    return ordered[:SOME_NAMED], ordered[SOME_NAMED:]
+
+
+def named_words(named: int, rest: int, metric: Metric, what: str = "settings") -> str:
+    """``the best 7 of 40 settings`` for a title; ``all`` are not worth a word."""
+    if not rest:
+        return f"{named} {what}"
+    first = "first" if metric.wanted is None else "best"
+    return f"the {first} {named} of {named + rest} {what}"
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour, dashes and marker of a named line, told apart in grey as well."""
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": DASHES[place % len(DASHES)],
+        "marker": style.MARKERS[place % len(style.MARKERS)],
+    }
+
+
+def seeds_words(counts: Sequence[int]) -> str:
+    """``3 seeds``, ``2 to 5 seeds``, of settings that have so many each."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    if low == high:
+        return f"{low} seed{'' if low == 1 else 's'}"
+    return f"{low} to {high} seeds"
+
+
+def window(values: Sequence[float], wanted: str | None) -> tuple[float, float]:
+    """From where to where an axis reaches so that single bad values do not press the others
+    together: all of them if the worst quarter lies within three times the spread of the others
+    beyond these, else only as far as that. Not finite ones do not count."""
+    x = np.sort(np.array([value for value in values if np.isfinite(value)]))
+    if not len(x):
+        return 0.0, 1.0
+    low, high = float(x[0]), float(x[-1])
+    spread = 0.0
+    if wanted == "higher" and len(x) > 3:
+        edge = float(x[len(x) // 4])
+        spread = high - edge
+        low = max(low, edge - 3 * spread) if spread > 0 else low
+    elif wanted == "lower" and len(x) > 3:
+        edge = float(x[-1 - len(x) // 4])
+        spread = edge - low
+        high = min(high, edge + 3 * spread) if spread > 0 else high
+    return low, high
