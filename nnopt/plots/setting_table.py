@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STEP, GAP, SAMPLE = 0.215, 0.2, 0.5  # inches: from row to row; between columns; a line's sample
 POINTS = 9.0
+BOLD = 1.1  # of bold letters: their width over that of others
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class SettingTable:
 
     def widths(self) -> list[float]:
         """Inches of each column."""
+        points = BOLD * POINTS if any(self.bold) else POINTS
         columns = zip(self.header, *self.rows, strict=True)
-        return [style.text_width(column, POINTS) + GAP for column in columns]
+        return [style.text_width(column, points) + GAP for column in columns]
 
     def width(self) -> float:
         """Inches of all columns, without samples of lines."""

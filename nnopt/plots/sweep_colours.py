@@ -62,7 +62,7 @@ def colour_bar(
     beyond: str,
     metric: Metric,
 ) -> None:
-    """The scale with its unit and the direction. box: left, bottom, width, height in inches."""
+    """The scale with its unit. box: left, bottom, width, height in inches."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import NullLocator
@@ -78,5 +78,4 @@ def colour_bar(
         bar.yaxis.set_major_formatter(formatter)
     else:
         style.few_ticks(bar.yaxis)
-    direction = "" if metric.wanted is None else ", darker is better"
-    bar.set_ylabel(f"{metric.label}{direction}", fontsize=8.5)
+    bar.set_ylabel(metric.label)

@@ -20,6 +20,8 @@ from nnopt.plots.setting_table import (
 from nnopt.plots.sweep_words import (
     REST,
     Metric,
+    draw_footnote,
+    footnote_height,
     key_words,
     look,
     metric_of,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW_EPOCHS = 30  # so many are drawn with a marker each
+DECADES = 1.3  # of the loss: more are drawn on a logarithmic axis
 MARKERS = 8  # about so many on a line of more
 WIDTH, HEIGHT = 3.95, 2.9  # inches of a panel
+PANELS = 9.95  # inches of the figure that the panels take
 BESIDE = 3.2  # inches: a legend that is wider stands below the panels
 
 Floats = NDArray[np.float64]
@@ -63,7 +67,7 @@ class Courses:
 
 @dataclass(frozen=True)
 class Line:
-    """Mean and band over seeds. all of them (E,): NaN where there is nothing; ``whole``: do all
+    """Mean and band over seeds, all of them (E,): NaN where there is nothing; ``whole``: do all
     seeds still train? Where not, the mean is of the others, and there is no band."""
 
     epochs: Floats
@@ -71,6 +75,16 @@ class Line:
     low: Floats
     high: Floats
     whole: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A column of ``metrics.csv``: the lines of the settings that are named, and of the others."""
+
+    column: str
+    logarithmic: bool
+    named: list[Line]
+    others: list[Line]
 
 
 def plot_sweep_curves(
@@ -87,27 +101,29 @@ def plot_sweep_curves(
     by_row = {id(course.row): course for course in courses}
     rows, rest = split_named([course.row for course in courses], metric)
     named, others = [by_row[id(row)] for row in rows], [by_row[id(row)] for row in rest]
-    columns = _columns(comparison.metrics[0], courses)
+    panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], courses)]
     legend = _legend(comparison, named, metric)
     looks = [look(place) for place in range(len(named))]
     remaining = f"{len(others)} other settings" if others else ""
+    note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
 
-    taken = legend.width() + SAMPLE
+    taken = legend.width() + SAMPLE if comparison.keys else 0.0
     beside = taken <= BESIDE
-    below = 0.0 if beside else legend_height(len(named), bool(others)) + 0.15
-    title = f"Learning curves: {named_words(len(named), len(others), metric)}"
-    width = 10.0 + (taken + 0.1 if beside else max(0.0, taken - 9.4))
-    bottom = 0.95 + below
-    height = bottom + HEIGHT + 0.6
-    with style.drawing(paths, width, height, title if comparison.keys else "Learning curves") as f:
-        for left, column in zip((0.85, 5.75), columns, strict=True):
-            axes = style.panel(f, left, bottom, WIDTH, HEIGHT)
-            _draw(axes, named, others, looks, column)
-            style.label(axes, "epoch", LABELS[column], left=0.62)
+    below = 0.0 if beside else legend_height(len(named), bool(others)) + 0.1
+    width = PANELS + (taken + 0.2 if taken and beside else max(0.0, taken + 0.6 - PANELS))
+    bottom = 0.6 + footnote_height(note, width) + below
+    title = "Learning curves"
+    if comparison.keys:
+        title += f": {named_words(len(named), len(others), metric)}"
+    with style.drawing(paths, width, bottom + HEIGHT + 0.6, title) as figure:
+        for left, panel in zip((0.85, 5.75), panels, strict=True):
+            axes = style.panel(figure, left, bottom, WIDTH, HEIGHT)
+            _draw(axes, panel, named, looks)
+            style.label(axes, "epoch", LABELS[panel.column], left=0.62)
         if comparison.keys:
-            place = (10.0, bottom + HEIGHT - 0.1) if beside else (0.35, bottom - 0.75)
-            draw_legend(f, legend, looks, *place, remaining, REST)
-        f.text(0.15 / width, 0.15 / height, _note(courses), fontsize=8.5, color=style.FAINT)
+            place = (PANELS + 0.05, bottom + HEIGHT - 0.1) if beside else (0.35, bottom - 0.7)
+            draw_legend(figure, legend, looks, *place, remaining, REST)
+        draw_footnote(figure, note)
 
 
 def _columns(metric: str, courses: Sequence[Courses]) -> tuple[str, str]:
@@ -132,48 +148,59 @@ def _legend(comparison: Comparison, named: Sequence[Courses], metric: Metric) ->
     return SettingTable((*key_words(comparison.keys), metric.label), rows, bold)
 
 
-def _note(courses: Sequence[Courses]) -> str:
-    counts = [len(course.histories) for course in courses]
+def _note(
+    comparison: Comparison,
+    named: Sequence[Courses],
+    others: Sequence[Courses],
+    logarithmic: bool,
+) -> str:
+    counts = [len(course.histories) for course in (*named, *others)]
     text = f"{seeds_words(counts)} a setting"
     if max(counts) > 1:
         text = f"mean ± 1 standard deviation (band) over {text}"
-        text += "; of logarithms on a logarithmic axis"
-        lengths = ({len(history) for history in course.histories} for course in courses)
+        if logarithmic:
+            text += ", of logarithms where the axis is logarithmic"
+        lengths = ({len(history) for history in course.histories} for course in named)
         if any(len(found) > 1 for found in lengths):
             text += "; thin: the mean of the seeds that have not stopped"
-    if any(course.diverged for course in courses):
+    if any(course.diverged for course in named):
         text += "; ✗ diverged"
+    if missing := len(comparison.rows) - len(counts):
+        text += f"; {missing} settings without epochs left out"
     return text
 
 
+def _panel(column: str, named: Sequence[Courses], others: Sequence[Courses]) -> Panel:
+    values = [values_of(course.histories, column) for course in named]
+    shown = np.concatenate([np.ravel(x) for x in values])
+    logarithmic = column.endswith("loss") and style.spans_decades(shown, DECADES)
+    return Panel(
+        column=column,
+        logarithmic=logarithmic,
+        named=[line_of(x, logarithmic) for x in values],
+        others=[line_of(values_of(course.histories, column), logarithmic) for course in others],
+    )
+
+
 def _draw(
-    axes: Axes,
-    named: Sequence[Courses],
-    others: Sequence[Courses],
-    looks: Sequence[dict[str, Any]],
-    column: str,
+    axes: Axes, panel: Panel, named: Sequence[Courses], looks: Sequence[dict[str, Any]]
 ) -> None:
     from matplotlib.collections import LineCollection
 
-    both = [values_of(course.histories, column) for course in (*named, *others)]
-    shown = np.concatenate([np.ravel(values) for values in both[: len(named)]])
-    logarithmic = column.endswith("loss") and style.spans_decades(shown)
-    lines = [line_of(values, logarithmic) for values in both]
-    grey = [np.column_stack([line.epochs, line.centre]) for line in lines[len(named) :]]
+    grey = [np.column_stack([line.epochs, line.centre]) for line in panel.others]
     axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, zorder=1.5))
-    longest = max(values.shape[1] for values in both)
-    for place, (course, line, form) in enumerate(zip(named, lines, looks, strict=False)):
+    longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
+    for place, (course, line, form) in enumerate(zip(named, panel.named, looks, strict=True)):
         _draw_line(axes, line, form, place, longest)
         if course.diverged:
             _mark_end(axes, line)
-    if logarithmic:
+    if panel.logarithmic:
         axes.set_yscale("log")
-    low, high = _limits(lines[: len(named)], grey, logarithmic)
-    axes.set_ylim(low, high)
-    if logarithmic:
+    axes.set_ylim(*_limits(panel))
+    if panel.logarithmic:
         style.log_scale(axes)
     else:
-        style.few_ticks(axes.yaxis)
+        style.few_ticks(axes.yaxis, 7)
     margin = max(0.5, 0.02 * longest)
     axes.set_xlim(1 - margin, longest + margin)
     style.few_ticks(axes.xaxis, 6, integer=True)
@@ -231,22 +258,18 @@ def line_of(values: Floats, logarithmic: bool) -> Line:
     return Line(np.arange(1.0, epochs + 1), centre, low, high, whole)
 
 
-def _limits(
-    named: Sequence[Line], others: Sequence[Floats], logarithmic: bool
-) -> tuple[float, float]:
+def _limits(panel: Panel) -> tuple[float, float]:
     """Room for the named lines, and for most of the others."""
-    parts = [np.concatenate([x.centre, x.low, x.high]) for x in named]
-    values = np.concatenate(parts)
-    values = values[np.isfinite(values) & ((values > 0) | (not logarithmic))]
-    rest = np.concatenate([x[:, 1] for x in others]) if others else np.empty(0)
-    rest = rest[np.isfinite(rest) & ((rest > 0) | (not logarithmic))]
+    values = np.concatenate([x for line in panel.named for x in (line.centre, line.low, line.high)])
+    rest = np.concatenate([np.empty(0), *(line.centre for line in panel.others)])
+    if panel.logarithmic:
+        values, rest = values[values > 0], rest[rest > 0]
+        values, rest = np.log(values), np.log(rest)
+    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
     if len(rest):
         values = np.concatenate([values, np.quantile(rest, [0.1, 0.9])])
-    if not len(values):
-        return (0.1, 1.0) if logarithmic else (0.0, 1.0)
-    if logarithmic:
-        values = np.log(values)
-    low, high = float(values.min()), float(values.max())
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    ends = (low - margin, high + margin)
-    return (float(np.exp(ends[0])), float(np.exp(ends[1]))) if logarithmic else ends
+    ends = np.array([low - margin, high + margin])
+    low, high = np.exp(ends) if panel.logarithmic else ends
+    return float(low), float(high)

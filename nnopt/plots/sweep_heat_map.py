@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from nnopt.plots import style
 from nnopt.plots.sweep_colours import colour_bar, colour_scale, is_dark
 from nnopt.plots.sweep_words import (
-    LONGEST_VALUE,
     Metric,
+    capital,
+    draw_footnote,
+    footnote_height,
     key_words,
     metric_of,
     result_of,
     seeds_words,
+    value_word,
     value_words,
 )
-from nnopt.results.collect import Value, setting_text
+from nnopt.results.collect import Value
 from nnopt.sweep.comparison import Comparison, Row
 from nnopt.sweep.settings import sort_key
-from nnopt.sweep.tabulate import short_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 FILLED = 0.6  # of the cells: with fewer, as in a random search, there is no map
 MOST_VALUES = 30  # of each key
 MOST_FACETS = 6  # maps for the values of the other keys; of more the mean is shown
-CELL = (0.62, 0.4)  # inches
+CELL = (0.62, 0.4)  # inches, of several maps side by side
+SMALLEST, LARGEST = (0.2, 0.28), (0.95, 0.7)
 
 Floats = NDArray[np.float64]
 
@@ -108,26 +111,27 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
     x, y = numeric_values(rows, across), numeric_values(rows, down)
     others = [key for key in comparison.keys if key not in keys]
     facets = _facets(rows, keys, others, metric)
+    names = [_names(rows, key, values) for key, values in ((across, x), (down, y))]
     columns = min(len(facets), max(1, int(9 / (CELL[0] * len(x)))), 3)
     lines = -(-len(facets) // columns)
-    cell = (
-        float(np.clip(9.5 / (columns * len(x)), 0.2, CELL[0])),
-        CELL[1] if len(y) <= 15 else 0.28,
+    room = (8.0 if columns > 1 else 5.0, 2.4 if lines == 1 else 4.0)  # inches for all maps
+    cell = tuple(
+        float(np.clip(inches / (count * len(found)), least, most))
+        for inches, count, found, least, most in zip(
+            room, (columns, lines), (x, y), SMALLEST, LARGEST, strict=True
+        )
     )
     side = (cell[0] * len(x), cell[1] * len(y))
-    names = [
-        [short_text(setting_text(value), LONGEST_VALUE) for value in found] for found in (x, y)
-    ]
     left = 0.65 + style.text_width(names[1])
     turned = style.text_width(names[0]) > 0.9 * cell[0]
-    under = 0.2 + (style.text_width(names[0]) if turned else 0.15)
+    under = 0.25 + (style.text_width(names[0]) if turned else 0.15)
     step = (side[0] + 0.3, side[1] + (0.4 if len(facets) > 1 else 0.1))
-    bottom = 0.75 + under
-    panel_width = step[0] * columns - 0.3
-    width = max(left + panel_width + 1.5, 6.0)
-    height = bottom + step[1] * lines + 0.55
-    title = f"{metric.words[:1].upper()}{metric.words[1:]} by {across} and {down}"
-    with style.drawing(paths, width, height, title) as figure:
+    panels = (step[0] * columns - 0.3, step[1] * lines)  # inches
+    note = _note(facets, rows, comparison, others, metric)
+    title = f"{capital(metric.words)} by {across} and {down}"
+    width = max(left + panels[0] + 1.2, 0.3 + len(title) / style.CHARACTERS_PER_INCH)
+    bottom = 0.2 + under + footnote_height(note, width)
+    with style.drawing(paths, width, bottom + panels[1] + 0.55, title) as figure:
         norm, clipped = colour_scale([x for facet in facets for x in facet.means.ravel()], metric)
         for number, facet in enumerate(facets):
             row, column = divmod(number, columns)
@@ -138,12 +142,17 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
             _name_axes(axes, names[0] if is_lowest else [], names[1] if column == 0 else [], turned)
             if facet.title:
                 style.caption(figure, corner[0], corner[1] + side[1] - 0.02, facet.title)
-        _label(figure, across, (left + panel_width / 2, bottom - under - 0.12), rotation=0)
-        _label(figure, down, (0.2, bottom + (step[1] * lines) / 2), rotation=90)
-        bar = (left + panel_width + 0.25, bottom, 0.16, min(3.2, step[1] * lines - 0.1))
+        _label(figure, across, (left + panels[0] / 2, bottom - under), rotation=0)
+        _label(figure, down, (0.2, bottom + panels[1] / 2), rotation=90)
+        bar = (left + panels[0] + 0.25, bottom, 0.16, min(3.2, panels[1] - 0.1))
         colour_bar(figure, bar, norm, clipped, metric)
-        note = _note(facets, rows, comparison, others)
-        figure.text(0.15 / width, 0.15 / height, note, fontsize=8.5, color=style.FAINT)
+        draw_footnote(figure, note)
+
+
+def _names(rows: Sequence[Row], key: str, values: Sequence[Value]) -> list[str]:
+    """The words of the values of a key, in their order."""
+    words = {row.setting.values[key]: value_word(row, key) for row in rows}
+    return [words[value] for value in values]
 
 
 def _label(figure: Figure, text: str, place: tuple[float, float], rotation: int) -> None:
@@ -247,13 +256,21 @@ def _name_axes(axes: Axes, across: Sequence[str], down: Sequence[str], turned: b
 
 
 def _note(
-    facets: Sequence[Facet], rows: Sequence[Row], comparison: Comparison, others: Sequence[str]
+    facets: Sequence[Facet],
+    rows: Sequence[Row],
+    comparison: Comparison,
+    others: Sequence[str],
+    metric: Metric,
 ) -> str:
     counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
     most = max(int(facet.settings.max()) for facet in facets)
-    text = f"mean over {seeds_words(counts)}" if max(counts, default=0) > 1 else seeds_words(counts)
+    text = seeds_words(counts)
     if most > 1:
-        text = f"mean over {most} settings of {', '.join(key_words(others))}, and {seeds_words(counts)}"
+        text = f"mean over {most} settings of {', '.join(key_words(others))}, and {text}"
+    elif max(counts, default=0) > 1:
+        text = f"mean over {text}"
+    if metric.wanted is not None:
+        text += "; darker is better"
     if any(facet.is_best.any() for facet in facets):
         text += "; frame: best"
     if any(((facet.settings > 0) & (facet.done == 0)).any() for facet in facets):

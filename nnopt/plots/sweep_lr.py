@@ -16,6 +16,9 @@ from nnopt.plots.sweep_words import (
     SOME_NAMED,
     Metric,
     best_first,
+    capital,
+    draw_footnote,
+    footnote_height,
     key_words,
     look,
     metric_of,
@@ -80,12 +83,13 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     has_legend = len(named) > 1
     taken = table.width() + SAMPLE if has_legend else 0.0
     beside = taken <= BESIDE
-    below = 0.0 if beside else legend_height(len(named), bool(rest)) + 0.15
+    below = 0.0 if beside else legend_height(len(named), bool(rest)) + 0.1
     width = 0.9 + WIDTH + 0.3 + (taken + 0.15 if has_legend and beside else 0.0)
     width = max(width, taken + 0.8 if not beside else 0.0)
-    bottom = 0.95 + below
+    note = _note(comparison, groups, are_dots)
+    bottom = 0.6 + footnote_height(note, width) + below
     height = bottom + HEIGHT + 0.6
-    title = f"{metric.words[:1].upper()}{metric.words[1:]} against the learning rate"
+    title = f"{capital(metric.words)} against the learning rate"
     if rest and not are_dots:
         title += f": {named_words(len(named), len(rest), metric, 'lines')}"
     with style.drawing(paths, width, height, title) as figure:
@@ -93,11 +97,10 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
         _draw(axes, named, rest, looks, metric, are_dots)
         style.label(axes, f"learning rate ({KEY})", metric.label, left=0.6)
         if has_legend:
-            place = (0.9 + WIDTH + 0.2, bottom + HEIGHT - 0.1) if beside else (0.4, bottom - 0.75)
+            place = (0.9 + WIDTH + 0.2, bottom + HEIGHT - 0.1) if beside else (0.4, bottom - 0.7)
             remaining = f"{len(rest)} other lines" if rest else ""
             draw_legend(figure, table, looks, *place, remaining, REST)
-        note = _note(comparison, groups, are_dots)
-        figure.text(0.15 / width, 0.15 / height, note, fontsize=8.5, color=style.FAINT)
+        draw_footnote(figure, note)
 
 
 def _split(groups: Sequence[Group], metric: Metric) -> tuple[list[Group], list[Group]]:
@@ -126,6 +129,8 @@ def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> st
         text = f"mean over {text}" if are_dots else f"mean and its 95 % interval over {text}"
     if are_dots:
         text += "; every dot a setting"
+    if any(row.outcomes[0].is_best for row in rows):
+        text += "; ★ best mean"
     if any(row.outcomes[0].estimate is None for row in rows):
         text += "; ✗ no run finished"
     if missing := len(comparison.rows) - len(rows):
@@ -178,6 +183,13 @@ def _draw_line(
     found = [(rate_of(row) or 1.0, result_of(row, metric)) for row in group]
     points = [(rate, x) for rate, x in found if x is not None]
     x, y = [rate for rate, _ in points], [result.mean for _, result in points]
+    worst = high if metric.wanted == "lower" else low
+    lost = [rate for rate, result in found if result is None]
+    colour, size = (form["color"], 8) if is_named else (REST, 5)
+    axes.plot(lost, [worst] * len(lost), "X", color=colour, markersize=size, clip_on=False)
+    for row, (rate, result) in zip(group, found, strict=True):
+        if row.outcomes[0].is_best and result is not None:
+            axes.plot([rate], [result.mean], "*", color=style.INK, markersize=13, zorder=4)
     if not is_named:
         axes.plot(x, y, **{"linewidth": 0.8, "markersize": 4.5, "alpha": 0.7, **form}, zorder=1.5)
         return
@@ -185,9 +197,6 @@ def _draw_line(
     for rate, result in points:
         if result.interval is not None:
             axes.plot([rate, rate], result.interval, "-_", color=form["color"], linewidth=1)
-    worst = high if metric.wanted == "lower" else low
-    lost = [rate for rate, result in found if result is None]
-    axes.plot(lost, [worst] * len(lost), "X", color=form["color"], markersize=8, clip_on=False)
     for rate, result in points:
         if not low <= result.mean <= high:
             edge, marker = (high, "^") if result.mean > high else (low, "v")

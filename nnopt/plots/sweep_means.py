@@ -13,6 +13,9 @@ from nnopt.plots.setting_table import SettingTable, draw_table
 from nnopt.plots.sweep_words import (
     Metric,
     best_first,
+    capital,
+    draw_footnote,
+    footnote_height,
     key_words,
     metric_of,
     named_words,
@@ -28,7 +31,7 @@ from nnopt.sweep.tabulate import left_out_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_ROWS = 30  # of more settings the best
+ALL_ROWS, MOST_ROWS = 40, 30  # of more than 40 settings the best 30
 WIDTH, STEP = 4.2, 0.27  # inches of the panel, of a row
 
 
@@ -42,36 +45,34 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
     """
     metric = metric_of(comparison)
     rows: Sequence[Row] = comparison.rows
-    if len(rows) > MOST_ROWS:
+    if len(rows) > ALL_ROWS:
         rows = best_first(rows, metric)[:MOST_ROWS]
     bold = tuple(row.outcomes[0].is_best for row in rows)
     names = SettingTable(
         key_words(comparison.keys), tuple(value_words(row, comparison.keys) for row in rows), bold
     )
-    figures = SettingTable(("mean ± std", "n"), tuple(_figures(row, metric) for row in rows), bold)
+    seeds = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
+    header = ("mean ± std" if max(seeds, default=0) > 1 else "value", "n")
+    figures = SettingTable(header, tuple(_figures(row, metric) for row in rows), bold)
     left = 0.25 + names.width() + 0.25
     right = left + WIDTH + 0.25
     width = max(right + figures.width() + 0.2, 6.5)
     panel = STEP * (len(rows) + 0.4)
-    bottom = 1.0
+    note = _note(rows, comparison, metric)
+    bottom = 0.65 + footnote_height(note, width)
     top = bottom + panel
-    title = f"{_capital(metric.words)} of {_named(rows, comparison, metric)}"
+    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
     with style.drawing(paths, width, top + 0.75, title) as figure:
         axes = style.panel(figure, left, bottom, WIDTH, panel)
         _draw(axes, comparison, rows, metric)
         style.label(axes, metric.label, "")
-        for table, x in ((names, 0.25), (figures, right)):
-            draw_table(figure, table, x, top + 0.12, STEP)
-        note = _note(rows, comparison, metric)
-        figure.text(0.15 / width, 0.15 / (top + 0.75), note, fontsize=8.5, color=style.FAINT)
+        draw_table(figure, names, 0.25, top + 0.3 * STEP, STEP)
+        draw_table(figure, figures, right, top + 0.3 * STEP, STEP)
+        draw_footnote(figure, note)
 
 
 def _named(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
     return named_words(len(rows), len(comparison.rows) - len(rows), metric)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _figures(row: Row, metric: Metric) -> tuple[str, str]:
@@ -95,7 +96,10 @@ def _note(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
         x.mean for row in comparison.rows if id(row) not in shown and (x := result_of(row, metric))
     ]
     if rest:
-        text += f"; the others: {min(rest):.4g} to {max(rest):.4g}"
+        span = " to ".join(f"{x:.4g}" for x in sorted({min(rest), max(rest)}))
+        text += f"; the other {len(rest)}: {span}"
+    if lost := len(comparison.rows) - len(rows) - len(rest):
+        text += f"; {lost} more have no value"
     return text
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from nnopt.plots.sweep_colours import colour_scale, colours
 from nnopt.plots.sweep_words import (
     Metric,
     best_first,
+    capital,
+    draw_footnote,
+    footnote_height,
     metric_of,
     result_of,
     seeds_words,
@@ -26,14 +30,13 @@ from nnopt.sweep.tabulate import short_text, value_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 FEWEST_KEYS, FEWEST_SETTINGS = 3, 5  # for fewer the other pictures tell all
-MOST_KEYS = 9
+MOST_KEYS = 12
 MOST_STEPS = 8  # values that have a place each; more numbers share a scale
 LONGEST = 14  # characters of a value
 STRONG = 3  # of the best settings are drawn strongly
-BOTTOM, HEIGHT = 0.95, 3.3  # inches
+HEIGHT = 3.3  # inches
 STEP = 1.35  # inches from axis to axis
 LOST = -0.16  # where the lines of settings without a result end
 
@@ -56,63 +59,44 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     values, the darker the better, the best three of them broad. Lines that share a value fan out a
     little, the better ones above. Settings without a result are dotted and end below the last axis.
 
-    Of more than nine keys, those are drawn of which the values tell most about the result.
-    Raises OutputError.
+    Of more than twelve keys the first are drawn. Raises OutputError.
     """
     metric = metric_of(comparison)
     rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
-    keys = _telling_keys(comparison, rows, metric)
+    keys = comparison.keys[:MOST_KEYS]
     scales = [key_scale(rows, key) for key in keys]
     results = [result_of(row, metric) for row in rows]
     means = np.array([np.nan if found is None else found.mean for found in results])
-    width = 0.9 + STEP * len(keys) + 0.9
-    height = BOTTOM + HEIGHT + 0.95
-    title = f"{metric.words[:1].upper()}{metric.words[1:]} of {len(rows)} settings"
-    with style.drawing(paths, width, height, title) as figure:
-        axes = style.panel(figure, 0.9, BOTTOM, STEP * len(keys), HEIGHT)
+    width = 0.9 + STEP * len(keys) + 1.0
+    note = _note(comparison, rows, keys, metric)
+    bottom = 0.65 + footnote_height(note, width)
+    title = f"{capital(metric.words)} of {len(rows)} settings"
+    with style.drawing(paths, width, bottom + HEIGHT + 0.95, title) as figure:
+        axes = style.panel(figure, 0.9, bottom, STEP * len(keys), HEIGHT)
         axes.set_xlim(0, len(keys))
         axes.set_ylim(0, 1)
         axes.axis("off")
         last = _metric_scale(means, metric)
         _draw_lines(axes, scales, last, means, metric)
-        for place, scale in enumerate([*scales, last]):
-            _draw_axis(axes, place, scale, is_metric=scale is last)
+        for place, scale in enumerate(scales):
+            _draw_axis(axes, place, scale)
+        upwards = np.linspace(0, 1, 64) if metric.wanted != "lower" else np.linspace(1, 0, 64)
+        _draw_axis(axes, len(scales), last, colours(metric)(upwards))
         if np.isnan(means).any():
             axes.text(len(keys) + 0.06, LOST, "no result", va="center", fontsize=8.5)
-        _note(figure, comparison, rows, keys, metric)
-
-
-def _telling_keys(comparison: Comparison, rows: Sequence[Row], metric: Metric) -> list[str]:
-    """All keys in their order; of too many those that tell most: the share of the variance of the
-    results that lies between the means of a key's values, for its many values fairly reduced."""
-    keys = list(comparison.keys)
-    if len(keys) <= MOST_KEYS:
-        return keys
-    done = [row for row in rows if result_of(row, metric) is not None]
-    results = np.array([row.outcomes[0].estimate.mean for row in done if row.outcomes[0].estimate])
-
-    def told(key: str) -> float:
-        groups: dict[str | None, list[float]] = {}
-        for row, result in zip(done, results, strict=True):
-            groups.setdefault(value_of(row.setting, key), []).append(float(result))
-        if len(groups) < 2 or len(groups) >= len(done):
-            return 0.0
-        within = sum(len(x) * np.var(x) for x in groups.values()) / (len(done) - len(groups))
-        return float(results.var() * len(done) / max(1, len(done) - 1) - within)
-
-    chosen = set(sorted(keys, key=told, reverse=True)[:MOST_KEYS])
-    return [key for key in keys if key in chosen]
+        draw_footnote(figure, note)
 
 
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
-    """The places of a key's values: evenly spaced in their order, or, for many numbers, to scale,
-    logarithmic if they are positive and span two decades."""
+    """The places of a key's values: evenly spaced in their order; of many numbers, to scale."""
     ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
     values: list[Value] = [row.setting.values.get(key) for row in rows]
     numbers = [x for x in values if isinstance(x, int | float) and not isinstance(x, bool)]
     if len(texts) > MOST_STEPS and len(numbers) == len(rows):
-        return _number_scale(key, np.array(numbers, dtype=np.float64))
+        x = np.array(numbers, dtype=np.float64)
+        ends = (float(x.min()), float(x.max()))
+        return _number_scale(key, x, ends, _is_even_on_logarithms(x))
     place = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
     every = -(-len(texts) // 20)  # of very many only some are named
     return Scale(
@@ -124,37 +108,39 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
 
 
 def _number_scale(
-    name: str,
-    numbers: Floats,
-    low: float | None = None,
-    high: float | None = None,
-    logarithmic: bool | None = None,
+    name: str, numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
+    """An axis to scale, between these ends; numbers beyond them stand there."""
     from matplotlib.ticker import MaxNLocator
 
-    finite = numbers[np.isfinite(numbers)]
-    low = float(finite.min()) if low is None else low
-    high = float(finite.max()) if high is None else high
-    if logarithmic is None:
-        logarithmic = bool((finite > 0).all()) and style.spans_decades(finite)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
+    def place(x: Floats) -> Floats:
+        if logarithmic:
+            return np.asarray(np.log(x / low) / np.log(high / low))
+        return (x - low) / (high - low)
+
+    low, high = ends
     if logarithmic:
         locator, formatter = style.log_ticks(low, high)
-        found = locator.tick_values(low, high)
+        found = np.asarray(locator.tick_values(low, high))
         texts = [formatter(x) for x in found]
     else:
-        found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        found = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         texts = [f"{x:.10g}".replace("-", "−") for x in found]
-    place = (
-        (lambda x: np.log(x / low) / np.log(high / low))
-        if logarithmic
-        else (lambda x: (x - low) / (high - low))
-    )
-    ticks = [(float(place(x)), text) for x, text in zip(found, texts, strict=True)]
+    ticks = zip(place(found).tolist(), texts, strict=True)
     inside = tuple((y, text) for y, text in ticks if -0.001 <= y <= 1.001)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Scale(name, np.clip(place(numbers), 0, 1), inside, steps=False)
+    return Scale(name, np.clip(place(numbers), 0, 1), inside, steps=False)
+
+
+def _is_even_on_logarithms(numbers: Floats) -> bool:
+    """Do the numbers, all positive and over a decade, lie more evenly on a logarithmic scale, as
+    those of a search over magnitudes do? Their median says so: it is nearer to the middle there."""
+    if numbers.min() <= 0 or not style.spans_decades(numbers, 1):
+        return False
+
+    def off_centre(x: Floats) -> float:
+        return float(abs((np.median(x) - x.min()) / (x.max() - x.min()) - 0.5))
+
+    return off_centre(np.log(numbers)) < off_centre(numbers)
 
 
 def _metric_scale(means: Floats, metric: Metric) -> Scale:
@@ -162,7 +148,8 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
     from matplotlib.colors import LogNorm
 
     norm, _ = colour_scale(means.tolist(), metric)
-    scale = _number_scale(metric.label, means, norm.vmin, norm.vmax, isinstance(norm, LogNorm))
+    ends = (float(norm.vmin or 0), float(norm.vmax or 0))
+    scale = _number_scale(metric.label, means, ends, isinstance(norm, LogNorm))
     if metric.wanted != "lower":
         return scale
     ticks = tuple((1 - y, text) for y, text in scale.ticks)
@@ -217,19 +204,23 @@ def _draw_lines(
         axes.plot(*paths[k].T, color=shades[k], linewidth=2.8, zorder=3, clip_on=False)
 
 
-def _draw_axis(axes: Axes, place: int, scale: Scale, is_metric: bool) -> None:
-    """A vertical line, its values with a white ground left of it, of the metric right of it."""
-    axes.plot([place, place], [0, 1], color=style.INK, linewidth=1.2, zorder=4, clip_on=False)
-    side, gap = ("left", 0.06) if is_metric else ("right", -0.06)
+def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = None) -> None:
+    """A vertical line, and its values on a white ground left of it. shades: of the axis of the
+    metric, its colours (64, 4) from below, whose values stand right of it."""
+    if shades is not None:
+        from matplotlib.collections import LineCollection
+
+        parts = [((place, a), (place, b)) for a, b in pairwise(np.linspace(0, 1, len(shades) + 1))]
+        strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
+        axes.add_collection(strip)
+        strip.set_clip_on(False)
+    else:
+        axes.plot([place, place], [0, 1], color=style.INK, linewidth=1.2, zorder=4, clip_on=False)
+    side, gap = ("right", -0.06) if shades is None else ("left", 0.07)
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in scale.ticks:
-        axes.plot(
-            [place, place + gap * 0.6],
-            [height] * 2,
-            color=style.INK,
-            linewidth=1,
-            zorder=4,
-            clip_on=False,
-        )
+        ends = [place, place + 0.6 * gap]
+        axes.plot(ends, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
         axes.text(
             place + gap,
             height,
@@ -238,32 +229,20 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, is_metric: bool) -> None:
             va="center",
             fontsize=8.5,
             zorder=5,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+            bbox=ground,
         )
     group, _, key = scale.name.rpartition(".")
-    axes.text(
-        place, 1.05, style.readable(key), ha="center", va="bottom", fontsize=9.5, weight="bold"
-    )
+    heading: dict[str, Any] = {"ha": "center", "va": "bottom"}
+    axes.text(place, 1.05, style.readable(key), fontsize=9.5, weight="bold", **heading)
     if group:
-        axes.text(
-            place,
-            1.115,
-            style.readable(group),
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color=style.FAINT,
-        )
+        axes.text(place, 1.115, style.readable(group), fontsize=8, color=style.FAINT, **heading)
 
 
-def _note(
-    figure: Figure, comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric
-) -> None:
+def _note(comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric) -> str:
     counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
     text = f"mean over {seeds_words(counts)}" if max(counts, default=0) > 1 else seeds_words(counts)
     if metric.wanted:
         text += f"; darker is better; broad: the best {STRONG}"
     if left_out := [key for key in comparison.keys if key not in keys]:
         text += f"; left out: {', '.join(left_out)}"
-    across, up = figure.get_size_inches()
-    figure.text(0.15 / across, 0.15 / up, text, fontsize=8.5, color=style.FAINT)
+    return text

@@ -75,8 +75,8 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
 
 
 def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
-    """The epochs of every setting: of the runs that are done or, where there are none, of those that
-    diverged. A run without a readable ``metrics.csv`` is left out."""
+    """The epochs of every setting: of the runs that are done or, where there are none, of those
+    that diverged. A run without a readable ``metrics.csv`` is left out."""
     diverged: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         if run.status == "diverged":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.plots import style
 from nnopt.results.metrics import better
@@ -23,7 +23,10 @@ COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  #
 DASHES = ("-", "--", "-.", ":")  # 4, prime to the 7 colours
 REST = "#B0B0B0"  # of settings that are not named
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOTE_POINTS, NOTE_STEP = 8.5, 0.17  # of footnotes; inches from line to line
 
 UNITS = {"accuracy": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
 """By the last word of a metric's name."""
@@ -81,8 +84,15 @@ def key_words(keys: Sequence[str]) -> tuple[str, ...]:
 
 def value_words(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
     """A setting's values as the command line takes them, long ones shortened."""
-    texts = (short_text(value_of(row.setting, key), LONGEST_VALUE) for key in keys)
-    return tuple(style.readable(text) for text in texts)
+    return tuple(value_word(row, key) for key in keys)
+
+
+def value_word(row: Row, key: str, longest: int = LONGEST_VALUE) -> str:
+    """A value in at most so many characters; a number that was drawn at random in four digits."""
+    value = row.setting.values.get(key)
+    if isinstance(value, float) and len(str(value)) > 8:
+        return f"{value:.4g}"
+    return style.readable(short_text(value_of(row.setting, key), longest))
 
 
 def best_first(rows: Sequence[Row], metric: Metric) -> list[Row]:
@@ -120,6 +130,29 @@ def look(place: int) -> dict[str, Any]:
         "linestyle": DASHES[place % len(DASHES)],
         "marker": style.MARKERS[place % len(style.MARKERS)],
     }
+
+
+def capital(text: str) -> str:
+    """With a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def footnote_lines(text: str, width: float) -> list[str]:
+    """The text in lines that fit into so many inches of a figure."""
+    return textwrap.wrap(text, max(30, int((width - 0.3) / style.text_width("x", NOTE_POINTS))))
+
+
+def footnote_height(text: str, width: float) -> float:
+    """Inches that it takes from the lower edge of the figure."""
+    return 0.18 + NOTE_STEP * len(footnote_lines(text, width))
+
+
+def draw_footnote(figure: Figure, text: str) -> None:
+    """At the lower left of the figure: what a reader has to know."""
+    width, height = figure.get_size_inches()
+    for number, line in enumerate(reversed(footnote_lines(text, width))):
+        y = (0.12 + NOTE_STEP * number) / height
+        figure.text(0.15 / width, y, line, fontsize=NOTE_POINTS, color=style.FAINT)
 
 
 def seeds_words(counts: Sequence[int]) -> str:
