@@ -191,6 +191,8 @@ class RunConsole:
             return
         counter = self._counter(min(done_steps // self._steps_per_epoch + 1, self._epochs))
         self._bar.update(self._bar.task_ids[0], completed=done_steps, counter=counter)
+        if self._curves is not None:
+            self._curves.make_room(self._bar.console)
         self._bar.refresh()
         ended = time.monotonic()
         self._next_refresh = max(now + REFRESH_SECONDS, ended + (ended - now) / REFRESH_SHARE)

@@ -44,6 +44,14 @@ class LiveCurves:
         self.rows: list[EpochRow] = []
         self._drawn: tuple[int, int, int] | None = None
         self._text: Text | None = None
+        self._size: tuple[int, int] | None = None
+
+    def make_room(self, terminal: Console) -> None:
+        """Wipe the screen if the terminal has another size than before: it has broken the lines
+        that stood there, so that they cannot be drawn over."""
+        if self._size not in (None, terminal.size):
+            terminal.clear()
+        self._size = terminal.size
 
     def text(self, terminal: Console) -> Text | None:
         """None before the first epoch, and while the terminal is too small."""

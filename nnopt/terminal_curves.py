@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 MOST_COLUMNS, MOST_LINES = 160, 30  # larger curves say no more
 STACKED_BELOW = 60  # columns: with fewer the panels stand one above the other if there is room
 
-# Blue and vermillion of Okabe and Ito, who chose them for the colour-blind: both stand out from
+# A blue and a vermillion that the colour-blind tell apart, after Okabe and Ito: both stand out from
 # black and from white. Without colours thin dots and thick blocks still differ.
-TRAINING = ("training", "braille", (0, 114, 178), "⠒⠒⠒")
+TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
 
@@ -72,7 +72,7 @@ def _panel(rows: Sequence[EpochRow], what: str, height: int, width: int) -> _Pan
     values = np.concatenate([training, validation])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    most = max(2, (height - 3) // 3)
+    most = max(2, height // 3)
     is_log = what == "loss" and 0 < low <= high / 10
     if is_log:
         training, validation = _log10(training), _log10(validation)
@@ -160,7 +160,10 @@ def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[st
     """Positions log10(v) of 1, 2 and 5 times powers of ten within the limits, as many as fit; else
     of powers of ten, or of every so many."""
     decades = range(math.floor(low), math.ceil(high) + 1)
-    for factors, every in [((1, 2, 5), 1), *[((1,), every) for every in range(1, len(decades) + 1)]]:
+    for factors, every in [
+        ((1, 2, 5), 1),
+        *[((1,), every) for every in range(1, len(decades) + 1)],
+    ]:
         numbers = [f * 10.0**k for k in decades if k % every == 0 for f in factors]
         ticks = [(math.log10(v), f"{v:g}") for v in numbers if low <= math.log10(v) <= high]
         if len(ticks) <= most:

@@ -1,0 +1,222 @@
+"""view=terminal and view=none: on terminals of several sizes, in a pipe, if something goes wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_console import ROW, on_terminal, without_codes
+
+from nnopt import console
+from nnopt.console import REFRESH_SHARE, RunConsole, View
+from nnopt.live_curves import LiveCurves, why_not
+from nnopt.stream import Stream
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+class Terminal(io.StringIO):
+    """A standard output that says it is one."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Standard output is a terminal of 80 columns and 24 lines; COLUMNS and LINES change it."""
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    shown = Terminal()
+    monkeypatch.setattr(console, "sys", SimpleNamespace(stdout=shown))  # pytest puts back sys's own
+    return shown
+
+
+def train(view: View = "terminal", last: int = 8) -> None:
+    """A training of 8 epochs that ends after some, with a refresh of the display at each."""
+    with RunConsole(8, 20, view=view) as run:
+        for epoch in range(1, last + 1):
+            row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
+            run.epoch(row, best=False)
+            run._next_refresh = 0.0
+        if last < 8:
+            raise KeyboardInterrupt
+
+
+def lines_of(sent: str) -> list[str]:
+    return [line.rstrip() for line in re.split(r"[\r\n]+", without_codes(sent))]
+
+
+def test_curves_are_drawn_above_the_bar_and_stay(terminal: Terminal) -> None:
+    train()
+    lines = lines_of(terminal.getvalue())
+    legends = [i for i, line in enumerate(lines) if line.endswith("▀▀▀ validation")]
+    bars = [i for i, line in enumerate(lines) if "━" in line]
+    assert bars[0] < legends[0]  # no curves before the first epoch
+    assert [i + 1 for i in legends[:-1]] == bars[-len(legends) + 1 :]
+    assert len(legends) >= 8
+    assert lines[legends[-1] + 1 :] == [
+        "epoch 8/8  loss 0.125  train 0.5000  val 0.4000  lr 0.1",
+        "",
+    ]
+    shown = "\n".join(lines[bars[-1] + 2 : legends[-1]])
+    assert "loss" in shown
+    assert "⠢" in shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "drawn"), [(80, 24, 21), (120, 40, 30), (40, 12, 9), (300, 80, 30)]
+)
+def test_it_is_as_large_as_the_terminal_allows(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, drawn: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(lines))
+    train()
+    sent = terminal.getvalue()
+    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # to the first line of what is drawn over
+    assert max(climb.count("\x1b[1A") for climb in climbs) in (drawn + 1, drawn + 2)
+    assert max(map(len, lines_of(sent)[:-2])) <= columns
+
+
+def test_another_size_wipes_what_the_terminal_broke(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = LiveCurves()
+    drawn.rows.append(ROW)
+    for columns, wiped in ((80, False), (80, False), (60, True), (30, True), (60, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        display = Stream(terminal).rich()
+        terminal.truncate(0)
+        drawn.make_room(display)
+        assert ("\x1b[2J" in terminal.getvalue()) == wiped
+        text = drawn.text(display)
+        assert (text is None) == (columns < 40)
+        assert text is None or max(map(len, text.plain.splitlines())) <= columns
+
+
+def test_an_interruption_gives_the_terminal_back(terminal: Terminal) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(last=5)
+    sent = terminal.getvalue()
+    assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")  # the cursor is shown again
+    assert "\x1b[?1049h" not in sent  # nor is there another screen to leave
+    assert lines_of(sent)[-2].startswith("epoch 5/8  loss 0.2 ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "encoding", "reason"),
+    [
+        ({"TERM": "dumb"}, "utf-8", "the output is no terminal that can be drawn over"),
+        ({"COLUMNS": "39"}, "utf-8", "the terminal has 39 columns and 24 lines, but curves need"),
+        ({"LINES": "11"}, "utf-8", "the terminal has 80 columns and 11 lines, but curves need"),
+        ({}, "latin-1", "the output's encoding, latin-1, has no characters to draw with"),
+    ],
+)
+def test_a_terminal_that_cannot_gets_the_usual_view(
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    encoding: str,
+    reason: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    terminal.encoding = encoding  # type: ignore[misc]
+    console.note_missing_curves()
+    assert terminal.getvalue().startswith(f"note: view=terminal: {reason}")
+    train()
+    assert "validation" not in terminal.getvalue()
+    assert "epoch 8/8  loss 0.125" in without_codes(terminal.getvalue())
+
+
+def test_nothing_is_noted_where_it_can(terminal: Terminal) -> None:
+    assert why_not(Stream(terminal)) is None
+    console.note_missing_curves()
+    assert terminal.getvalue() == ""
+
+
+def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    small = ["epochs=2", "dataset.points=20", "plots=false"]
+    assert nnopt("run", *small, "view=terminal", "-m", "seed=0,1") == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.count("note: view=terminal") == 1
+    assert told.out.index("note: view=terminal") < told.out.index("epoch 1/2")
+    assert told.out.count("epoch 2/2") == 2
+
+
+def test_nothing_is_told_while_it_trains(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+    small = ["epochs=2", "dataset.points=20", "plots=false"]
+    assert nnopt("run", *small, "view=none") == 0
+    told = capsys.readouterr().out
+    assert "epoch 1/2" not in told
+    assert "test accuracy" in told
+
+
+def test_nothing_is_drawn_on_a_terminal_either(terminal: Terminal) -> None:
+    train("none")
+    assert terminal.getvalue() == ""
+
+
+def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the terminal is, or the drawing."""
+    now = 0.0
+    spent = 0.0
+
+    class Slow:
+        task_ids = (0,)
+
+        def update(self, *_: object, **__: object) -> None: ...
+
+        def refresh(self) -> None:
+            nonlocal now, spent
+            now, spent = now + 0.3, spent + 0.3
+
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    run = RunConsole(1000, 20)
+    run._bar = Slow()  # type: ignore[assignment]
+    for step in range(20_000):
+        now += 0.01
+        run.step(step + 1)
+    assert 0 < spent / now <= REFRESH_SHARE * 1.05
+    assert spent / now > REFRESH_SHARE * 0.8
+
+
+def test_a_fault_of_the_drawing_ends_no_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("planted")
+
+    monkeypatch.setattr("nnopt.terminal_curves.curves", fail)
+    drawn = LiveCurves()
+    drawn.rows.append(replace(ROW))
+    assert drawn.text(Stream(None).rich()) is None
+    assert "planted" in caplog.text
+
+
+def test_a_run_on_a_real_terminal(workplace: Path) -> None:
+    """And plotext is imported for it alone."""
+    program = """
+import sys
+from nnopt.cli import run_verb
+for view in ("bar", "terminal"):
+    words = ["epochs=2", "dataset.points=20", "plots=false", f"view={view}"]
+    assert run_verb(["run", *words]) == 0
+    assert ("plotext" in sys.modules) == (view == "terminal")
+"""
+    text = without_codes(on_terminal(program, workplace, 80))
+    bar, curves, _ = text.split("epoch 2/2  loss")
+    assert "▀▀▀ validation" not in bar
+    assert curves.rindex("epoch ") < curves.rindex("▀▀▀ validation")
