@@ -19,7 +19,7 @@ from nnopt.sweep import render
 from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
 from nnopt.sweep.same_data import check_same_data, tell_files_apart
 from nnopt.sweep.settings import Condition, known_keys, read_condition
-from nnopt.sweep.tabulate import Table, pivot, pivot_records, records, tabulate
+from nnopt.sweep.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
 
 log = logging.getLogger("nnopt")
 
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         help="only runs with KEY=VALUE, KEY=ONE,OTHER, KEY!=VALUE, KEY<NUMBER, <=, > or >=",
     )
     add("--sort", metavar="NAME", help="by a key, or by a metric, the best first")
-    add("--reverse", action="store_true", help="with --sort: the other way round")
+    add("--reverse", action="store_true", help="the other way round")
     add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
     add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
     add("--format", choices=FORMATS, help="default: by the suffix of --out, or a table")
@@ -123,6 +123,7 @@ def _format(name: str | None, out: str | None) -> str:
 
 def _compare(options: argparse.Namespace, found: Found) -> Comparison:
     """Filter, check, group and sort. Raises ConfigError."""
+    found = replace(found, runs=tell_files_apart(found.runs))
     known = known_keys(found.runs)
     conditions = [read_condition(word, known) for word in options.where]
     baseline = [read_condition(word, known, operators=("=",)) for word in options.baseline]
@@ -132,10 +133,14 @@ def _compare(options: argparse.Namespace, found: Found) -> Comparison:
         check_same_data(runs, may_differ="dataset" in named)
     names = ",".join(options.metric or ["test_accuracy"]).split(",")
     metrics = list(dict.fromkeys(name.strip() for name in names))
-    comparison = compare_runs(tell_files_apart(runs), metrics, baseline)
+    comparison = compare_runs(runs, metrics, baseline)
+    if options.pivot:
+        check_pivot(comparison, *options.pivot)
     if options.sort or options.pivot:
         rows = sort_rows(comparison, options.sort or options.pivot[0], options.reverse)
         comparison = replace(comparison, rows=rows)
+    elif options.reverse:
+        comparison = replace(comparison, rows=comparison.rows[::-1])
     return replace(comparison, notes=(*comparison.notes, *_notes(found)))
 
 

@@ -62,7 +62,8 @@ def run(point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = ()) -
             write_text(directory / "config.yaml", to_yaml(point.container))
             prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
             if point.config.tensorboard:
-                events = EventFile(directory, point.id, settings_of(summary))
+                settings = settings_of(dict(point.container), point.overrides)
+                events = EventFile(directory, point.id, settings)
                 after_epoch = (events.epoch, *after_epoch)
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
                 config = point.config

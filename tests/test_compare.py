@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,10 @@ def test_filter_sort_pivot(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert rows[0].endswith("4 runs, 2 settings")
     assert nnopt("compare", "sweep", "--sort", "test_accuracy", "--reverse") == 0
     assert [row.split()[1] for row in lines_of(capsys)[2:5]] == ["0.1", "0.5", "0.001"]
+    assert nnopt("compare", "sweep") == 0
+    plain = lines_of(capsys)
+    assert nnopt("compare", "sweep", "--reverse") == 0
+    assert lines_of(capsys)[2:5] == plain[2:5][::-1]
     assert nnopt("compare", "sweep", "--pivot", "optimizer.lr", "optimizer") == 0
     header, *rows = lines_of(capsys)[1:5]
     assert header == "optimizer.lr optimizer=adam optimizer=sgd"
@@ -130,6 +135,7 @@ def test_damaged_and_unfinished_runs_are_told(
         (["sweep", "--baseline", "epochs=2"], "epochs is no column of this table"),
         (["sweep", "--sort", "optimiser"], "did you mean 'optimizer'"),
         (["sweep", "--pivot", "optimizer", "epochs"], "unknown key to pivot by 'epochs'"),
+        (["sweep", "--pivot", "epochs", "optimizer"], "unknown key to pivot by 'epochs'"),
         (["sweep", "--pivot", "optimizer", "optimizer"], "needs two keys"),
         (["sweep", "--out", "none/table.csv"], "its folder does not exist"),
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
@@ -160,6 +166,22 @@ def test_different_datasets_need_consent(
         assert "moons" in capsys.readouterr().out
     assert nnopt("compare", "sweep", "--where", "dataset=spiral") == 0
     assert lines_of(capsys)[1].startswith("optimizer ")
+
+
+def test_files_of_one_kind_can_be_chosen(
+    nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    for seed, digest in ((0, "a"), (1, "a"), (0, "b")):
+        data = {"name": "spiral", "sources": {"file": digest * 64}}
+        leave_run(Path(f"csv/{digest}{seed}"), seed, data=data, test_accuracy=0.5)
+    assert nnopt("compare", "csv") == 2
+    told = capsys.readouterr().err
+    found = re.search(r"--where (dataset\.files=[0-9a-f]{8}),", told)
+    assert found
+    assert nnopt("compare", "csv", "--where", found[1]) == 0
+    assert "2 runs, 1 setting" in capsys.readouterr().out
+    assert nnopt("compare", "csv", "--mixed-data", "--baseline", found[1]) == 0
+    assert "baseline" in capsys.readouterr().out
 
 
 def test_nothing_finished(

@@ -1,4 +1,4 @@
-"""view=terminal and view=none: on terminals of several sizes, in a pipe, if something goes wrong."""
+"""view=terminal and view=none: on terminals of several sizes, in a pipe, when things go wrong."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from nnopt.plots import style
 from nnopt.results.metrics import better
 from nnopt.results.statistics import Estimate
 from nnopt.sweep.comparison import Comparison, Row
-from nnopt.sweep.tabulate import metric_label, short_text, value_of
+from nnopt.sweep.tabulate import short_text, value_of
 
 ALL_NAMED, SOME_NAMED = 10, 7
 """Up to so many settings are all named; of more only the best few."""
@@ -57,7 +57,7 @@ def metric_of(comparison: Comparison) -> Metric:
     """The comparison's first metric."""
     name = comparison.metrics[0]
     unit = UNITS.get(name.rpartition("_")[2])
-    words = WORDS.get(name) or metric_label(comparison, name).replace("_", " ")
+    words = WORDS.get(name) or comparison.label(name).replace("_", " ")
     label = f"{words} ({unit})" if unit else words
     return Metric(words, label, 100.0 if unit == "%" else 1.0, better(name))
 

@@ -144,16 +144,11 @@ def _run(folder: Path, summary: Any, written: float) -> Run:
         seed=seed,
         status=status,
         error=summary["error"],
-        settings=settings_of(summary),
+        settings=settings_of(config, summary["overrides"]),
         metrics={key: value for key, value in metrics.items() if math.isfinite(value)},
         sources=frozenset(sources.values()),
         written=written,
     )
-
-
-def settings_of(summary: Mapping[str, Any]) -> dict[str, Value]:
-    """The settings of a ``Run``, out of the ``config`` and ``overrides`` of its summary."""
-    return dict(_settings(summary["config"], _choices(summary["overrides"])))
 
 
 def _damaged(path: Path, why: str) -> DataError:
@@ -162,13 +157,19 @@ def _damaged(path: Path, why: str) -> DataError:
     )
 
 
+def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
+    """What a resolved configuration sets, as in ``Run.settings``; overrides: the words of the
+    command line that made it."""
+    return dict(_settings(config, _choices(overrides)))
+
+
 def _choices(overrides: Iterable[str]) -> dict[str, str]:
     """What the command line sets without a dot in the key: files of groups, and top-level keys."""
     pairs = (word.lstrip("+").partition("=") for word in overrides)
     return {key: value for key, _, value in pairs if "." not in key}
 
 
-def _settings(config: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
+def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
     """The dotted keys of a configuration in its order, each group's choice before its keys."""
     for key, value in config.items():
         if key in WITHOUT_EFFECT:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nnopt.results.statistics import ROUNDING, Difference, Estimate
+import math
+
+from nnopt.results.statistics import ROUNDING, SIGNIFICANCE, Difference, Estimate
 
 MISSING = "–"
 
@@ -47,10 +49,14 @@ def change_text(difference: Difference | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Three decimals, or that it is less."""
+    """Three decimals, or that it is less; more of them where rounding would hide that it is below
+    the level of significance."""
     if p is None:
         return MISSING
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "<0.001"
+    texts = (f"{p:.{decimals}f}" for decimals in range(3, 20))
+    return next(text for text in texts if (float(text) < SIGNIFICANCE) == (p < SIGNIFICANCE))
 
 
 def value_text(value: float) -> str:
@@ -63,6 +69,8 @@ def value_text(value: float) -> str:
 def _to_digits_of(uncertainty: float, *values: float) -> tuple[list[str], str]:
     """The values, rounded where the second digit of the uncertainty stands, and the power of ten
     they are to be multiplied by, such as ``e-07``, mostly none."""
+    if not all(map(math.isfinite, (uncertainty, *values))):  # the ends of an interval may overflow
+        return [f"{value:.3g}" for value in values], ""
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:
         exponent = 0

@@ -61,6 +61,10 @@ class Comparison:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
+    def label(self, metric: str) -> str:
+        """The metric's name; ``epochs_done`` where the key ``epochs`` is a column too."""
+        return f"{metric}_done" if metric in self.keys else metric
+
     @property
     def tests(self) -> int:
         """How many differences were tested."""
@@ -131,10 +135,11 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
         return tuple(
             sorted(comparison.rows, key=lambda row: sort_key(row.setting, name), reverse=reverse)
         )
-    if name not in comparison.metrics:
-        raise unknown_name("column to sort by", name, [*comparison.keys, *comparison.metrics])
-    column = comparison.metrics.index(name)
-    sign = -1 if (better(name) == "higher") != reverse else 1
+    labels = [comparison.label(metric) for metric in comparison.metrics]
+    if name not in labels:
+        raise unknown_name("column to sort by", name, [*comparison.keys, *labels])
+    column = labels.index(name)
+    sign = -1 if (better(comparison.metrics[column]) == "higher") != reverse else 1
     means = [
         float("inf") if (found := row.outcomes[column].estimate) is None else sign * found.mean
         for row in comparison.rows

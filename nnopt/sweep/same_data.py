@@ -43,8 +43,8 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
             first, second, *_ = by_sources.values()
             raise ConfigError(
                 f"the runs on {name} read different files: data.sources of summary.json differ in "
-                f"{shown(first.folder)} and {shown(second.folder)}; compare one kind of them, or "
-                "both with --mixed-data"
+                f"{shown(first.folder)} and {shown(second.folder)}; compare one kind of them, with "
+                f"--where dataset.files={_digest(first)}, or both with --mixed-data"
             )
 
 
@@ -56,10 +56,13 @@ def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
     def told(run: Run) -> Run:
         if _dataset(run) not in several or run.status != "done":
             return run
-        digest = hashlib.sha256("".join(sorted(run.sources)).encode()).hexdigest()[:8]
-        return replace(run, settings={**run.settings, "dataset.files": digest})
+        return replace(run, settings={**run.settings, "dataset.files": _digest(run)})
 
     return [told(run) for run in runs]
+
+
+def _digest(run: Run) -> str:
+    return hashlib.sha256("".join(sorted(run.sources)).encode()).hexdigest()[:8]
 
 
 def _files(runs: Iterable[Run]) -> dict[str, dict[frozenset[str], Run]]:

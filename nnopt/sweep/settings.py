@@ -134,8 +134,8 @@ class Condition:
         value = values[self.key]
         if self.operator in ("=", "!="):
             return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
-        if not isinstance(value, int | float):
-            return False  # null is neither above nor below a number
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False  # null and true are neither above nor below a number
         return _COMPARISONS[self.operator](value, float(self.values[0]))
 
 

@@ -65,7 +65,7 @@ def tabulate(comparison: Comparison) -> Table:
 
 def _of_metric(comparison: Comparison, index: int, metric: str) -> Columns:
     rows, outcomes = comparison.rows, [row.outcomes[index] for row in comparison.rows]
-    label = metric_label(comparison, metric)
+    label = comparison.label(metric)
     prefix = f"{label} " if len(comparison.metrics) > 1 else ""
     columns: Columns = [
         (f"{prefix}n", "r", [Cell(str(x.estimate.n if x.estimate else 0)) for x in outcomes]),
@@ -92,7 +92,7 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
     for key in comparison.keys:
         yield key, value_of(row.setting, key)
     for metric, outcome in zip(comparison.metrics, row.outcomes, strict=True):
-        label, found = metric_label(comparison, metric), outcome.estimate
+        label, found = comparison.label(metric), outcome.estimate
         yield f"{label}_n", found.n if found else 0
         yield f"{label}_mean", found.mean if found else None
         yield f"{label}_std", found.std if found else None
@@ -149,13 +149,9 @@ def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record
     return found
 
 
-Label = tuple[str | None, ...]
-
-
-def _pivoted(
-    comparison: Comparison, down: str, across: str
-) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, Outcome]]]:
-    """The keys of the rows, the values of the columns, and the outcomes by both."""
+def check_pivot(comparison: Comparison, down: str, across: str) -> None:
+    """Raises ConfigError unless they are two keys of the comparison, of one metric and without a
+    baseline."""
     for key in (down, across):
         if key not in comparison.keys:
             raise unknown_name("key to pivot by", key, comparison.keys)
@@ -163,6 +159,16 @@ def _pivoted(
         raise ConfigError(f"--pivot {down} {across}: needs two keys")
     if len(comparison.metrics) > 1 or comparison.baseline:
         raise ConfigError("--pivot shows one metric and no differences: leave --baseline out")
+
+
+Label = tuple[str | None, ...]
+
+
+def _pivoted(
+    comparison: Comparison, down: str, across: str
+) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, Outcome]]]:
+    """The keys of the rows, the values of the columns, and the outcomes by both."""
+    check_pivot(comparison, down, across)
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     cells: dict[Label, dict[str | None, Outcome]] = {}
     for row in comparison.rows:
@@ -176,14 +182,9 @@ def _pivoted(
 # words --------------------------------------------------------------------------------------------
 
 
-def metric_label(comparison: Comparison, metric: str) -> str:
-    """The metric's name; ``epochs_done`` where the key ``epochs`` is a column too."""
-    return f"{metric}_done" if metric in comparison.keys else metric
-
-
 def _title(comparison: Comparison) -> str:
     runs = sum(len(row.setting.runs) for row in comparison.rows)
-    names = ", ".join(metric_label(comparison, metric) for metric in comparison.metrics)
+    names = ", ".join(comparison.label(metric) for metric in comparison.metrics)
     counts = f"{_count(runs, 'run')}, {_count(len(comparison.rows), 'setting')}"
     return f"{names}, mean ± standard deviation over seeds: {counts}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from nnopt.results.digits import change_text, interval_text, mean_text, p_text, value_text
@@ -38,6 +40,14 @@ def test_intervals_have_digits_of_their_own() -> None:
     assert interval_text(None) == interval_text(Estimate(1, 0.9, None, None)) == "–"
 
 
+def test_numbers_near_the_largest() -> None:
+    huge = Estimate(2, 1e308, 5e307, (-math.inf, math.inf))
+    assert interval_text(huge) == "[-inf, inf]"
+    assert mean_text(huge) == "(1.00 ± 0.50)e+308"
+    assert interval_text(Estimate(2, 1.2e308, 1e307, (1.1e308, 1.3e308))) == "[1.10, 1.30]e+308"
+    assert change_text(Difference(2, huge, 0.5)) == "+1e+308 [-inf, inf]"
+
+
 def test_changes_have_signs() -> None:
     def text(mean: float, interval: tuple[float, float] | None) -> str:
         return change_text(Difference(3, Estimate(3, mean, 0.1, interval), 0.5))
@@ -50,13 +60,10 @@ def test_changes_have_signs() -> None:
 
 
 def test_p_values() -> None:
-    assert [p_text(p) for p in (None, 1.0, 0.0499, 0.001, 0.00099)] == [
-        "–",
-        "1.000",
-        "0.050",
-        "0.001",
-        "<0.001",
-    ]
+    shown = {None: "–", 1.0: "1.000", 0.001: "0.001", 0.00099: "<0.001", 0.0494: "0.049"}
+    shown |= {0.0496: "0.0496", 0.04999: "0.04999", 0.05: "0.050", 0.0502: "0.050"}
+    shown |= {math.nextafter(0.05, 0): "0.049999999999999996"}
+    assert {p: p_text(p) for p in shown} == shown
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,14 @@ def test_conditions(word: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["optimizer=Adam", "optimizer.lr=0.01", "optimizer.lr<0.001", "weight_decay<1", "plots=0"],
+    [
+        "optimizer=Adam",
+        "optimizer.lr=0.01",
+        "optimizer.lr<0.001",
+        "weight_decay<1",
+        "plots=0",
+        "plots<1",
+    ],
 )
 def test_conditions_that_do_not_hold(word: str) -> None:
     assert not read_condition(word, KNOWN).holds(VALUES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnopt.results.collect import Run, Value
-from nnopt.sweep.comparison import Comparison, compare_runs
+from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
 from nnopt.sweep.tabulate import LONGEST, pivot, pivot_records, records, tabulate
 
 
@@ -33,6 +33,8 @@ def test_a_metric_named_like_a_key() -> None:
     comparison = comparison_of("epochs", 1, 2, metric="epochs")
     assert tabulate(comparison).header == ("epochs", "n", "epochs_done", "95 % interval")
     assert [row["epochs_done_mean"] for row in records(comparison)] == [1 / 8, 2 / 8]
+    by_metric = sort_rows(comparison, "epochs_done", reverse=True)
+    assert [row.setting.values["epochs"] for row in by_metric] == [2, 1]
 
 
 def test_other_keys_stand_beside_the_first_of_a_pivot() -> None:
