@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
 
 from nnopt.compose import make_plan
-from nnopt.errors import DivergedError
-from nnopt.results.history import read_metrics
+from nnopt.errors import DivergedError, TrainingError
+from nnopt.results.history import EpochRow, read_metrics
 from nnopt.run import refuse_divergence, run
 from nnopt.training.loop import Training
 from nnopt.validate import read_config
@@ -267,6 +268,35 @@ def test_a_bug_is_written_down_too(workplace: Path, monkeypatch: pytest.MonkeyPa
     summary = summary_of(workplace / "a")
     assert (summary["status"], summary["error"]) == ("failed", "ZeroDivisionError: planted")
     assert "planted" in (workplace / "a" / "run.log").read_text("utf-8")
+
+
+def test_functions_are_told_of_each_epoch_and_may_end_the_training(workplace: Path) -> None:
+    """When they are called the epoch is in the files; the seed gives the bits it always gives."""
+    (workplace / "told").mkdir()
+    told: list[tuple[EpochRow, bool]] = []
+
+    def look(row: EpochRow, best: bool) -> None:
+        told.append((row, best))
+        assert read_metrics(workplace / "told" / "metrics.csv") == [row for row, _ in told]
+
+    def stop(row: EpochRow, best: bool) -> None:
+        if row.epoch == 2:
+            raise TrainingError("enough")
+
+    point = make_plan([*SMALL, "epochs=4"]).points[0]
+    with pytest.raises(TrainingError, match="enough"):
+        run(point, workplace / "told", [look, stop])
+    summary = json.loads((workplace / "told" / "summary.json").read_text("utf-8"))
+    assert (summary["status"], summary["error"], summary["epochs"]) == ("failed", "enough", 2)
+    assert (workplace / "told" / "model_last.npz").exists()
+
+    whole = finish(workplace / "whole", *SMALL, "epochs=4")
+    rows = read_metrics(workplace / "whole" / "metrics.csv")
+    assert [replace(row, seconds=0) for row, _ in told] == [
+        replace(row, seconds=0) for row in rows[:2]
+    ]
+    assert whole["epochs"] == 4
+    assert told[0][1]  # the first epoch is the best so far
 
 
 def test_early_stopping_is_told(workplace: Path) -> None:
