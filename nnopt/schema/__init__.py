@@ -60,3 +60,8 @@ from nnopt.schema.schedule import OneCycleConfig as OneCycleConfig
 from nnopt.schema.schedule import PlateauConfig as PlateauConfig
 from nnopt.schema.schedule import ScheduleVariant as ScheduleVariant
 from nnopt.schema.schedule import StepConfig as StepConfig
+from nnopt.schema.sweeper import ENGINES as ENGINES
+from nnopt.schema.sweeper import GridConfig as GridConfig
+from nnopt.schema.sweeper import LauncherVariant as LauncherVariant
+from nnopt.schema.sweeper import SequentialConfig as SequentialConfig
+from nnopt.schema.sweeper import SweeperVariant as SweeperVariant
