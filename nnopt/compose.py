@@ -34,7 +34,7 @@ from nnopt.hydra_adapter import (
 from nnopt.point import Point as Point
 from nnopt.point import point_id as point_id
 from nnopt.point import to_yaml as to_yaml
-from nnopt.schema import Config, LauncherVariant, SweeperVariant
+from nnopt.schema import Config, LauncherConfig, SweeperConfig
 from nnopt.sweep.grid import expand, words_of
 
 log = logging.getLogger("nnopt")
@@ -51,8 +51,8 @@ class Plan:
     is_sweep: bool
     varied: tuple[str, ...]
     directory: str | None
-    sweeper: SweeperVariant
-    launcher: LauncherVariant
+    sweeper: SweeperConfig
+    launcher: LauncherConfig
     words: tuple[str, ...]
     config_dir: str | None
 

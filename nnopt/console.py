@@ -42,7 +42,7 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
     relative to it.
     """
     stream = Stream(sys.stdout)
-    files = {name: _short(path) for name, path in paths.items()}
+    files = {name: short(path) for name, path in paths.items()}
     if stream.is_terminal():
         stream.rich().print(_panel(title, pairs, files))
         return
@@ -130,14 +130,16 @@ class RunConsole:
             console.epoch(row, best=True)    # once an epoch
 
     epochs: at most so many. steps_per_epoch: optimizer steps in each. done: epochs that a resumed
-    training has behind it. Steps are counted from the first epoch.
+    training has behind it. Steps are counted from the first epoch. quiet: nothing is shown.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, done: int = 0, quiet: bool = False
+    ) -> None:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._done = done
-        self._stream = Stream(sys.stdout)
+        self._stream = Stream(None if quiet else sys.stdout)
         self._bar: Progress | None = None
         self._next_refresh = 0.0
         self._every = -(-epochs // PLAIN_LINES)
@@ -280,7 +282,8 @@ def _metrics(row: EpochRow) -> list[str]:
     return [*parts, f"lr {row.lr:<8.3g}"]
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """The path, relative to the current folder if it lies below it."""
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

@@ -27,8 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
-from nnopt.schema import ENGINES, LauncherVariant, SweeperVariant
-from nnopt.validate import read_engine
+from nnopt.schema import LauncherConfig, SweeperConfig
+from nnopt.validate import ENGINES, read_engine
 
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 ENGINE_GROUPS = ("hydra/sweeper", "hydra/launcher")
@@ -174,7 +174,7 @@ def is_engine_key(override: Override) -> bool:
 
 def read_engines(
     composed: DictConfig, parsed: Sequence[Override]
-) -> tuple[SweeperVariant, LauncherVariant]:
+) -> tuple[SweeperConfig, LauncherConfig]:
     """The settings of the sweeper and of the launcher: those of the files, then the command line's.
 
     ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text
-from nnopt.results.history import MetricsFile
+from nnopt.results.history import EpochRow, MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
@@ -39,15 +39,23 @@ log = logging.getLogger("nnopt")
 LayerLook = Callable[[int], list[LayerRow]]
 """From the epoch just finished to a row for each layer."""
 
+AfterEpoch = Callable[[EpochRow, bool], None]
+"""Told of an epoch: its row, and whether its weights are the best so far. What it raises ends the
+training there, as Ctrl-C would: files are kept, the summary says why."""
 
-def run(point: Point, directory: Path) -> dict[str, Any]:
+
+def run(
+    point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = (), quiet: bool = False
+) -> dict[str, Any]:
     """Train one point and write its results into ``directory``, which exists and is empty.
 
+    after_epoch: functions that are called, in this order, when an epoch is in the files. quiet:
+    nothing is shown, as in a sweep, which has a line for each point.
     Returns what ``summary.json`` says. Whatever ends the run early is written there first, as
     status and error, then raised: NnoptError, KeyboardInterrupt, or a bug.
     """
     started = time.perf_counter()
-    summary = _describe(point)
+    summary = describe(point)
     with _logging_to(directory / "run.log"):
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
         try:
@@ -58,7 +66,7 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
                 if config.optimizer.lr == "auto":
                     config = with_found_rate(config, prepared, directory)
                     summary["found_lr"] = config.optimizer.lr
-                _recipe(config, prepared, directory, summary)
+                _recipe(config, prepared, directory, summary, after_epoch, quiet)
             summary["status"] = "done"
         except MemoryError as error:
             config = point.config
@@ -70,6 +78,7 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
             log.error("the run ended early", exc_info=error)
             raise
         finally:
+            summary["finished"] = environment.now()
             summary["total_seconds"] = time.perf_counter() - started
             summary["peak_memory_mb"] = environment.peak_memory_mb()
             write_json(directory / "summary.json", summary)
@@ -77,7 +86,14 @@ def run(point: Point, directory: Path) -> dict[str, Any]:
     return summary
 
 
-def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[str, Any]) -> None:
+def _recipe(
+    config: Config,
+    prepared: Prepared,
+    directory: Path,
+    summary: dict[str, Any],
+    after_epoch: Sequence[AfterEpoch],
+    quiet: bool,
+) -> None:
     """Build, train, evaluate, write, plot."""
     dataset, architecture = prepared.dataset, prepared.architecture
     summary["data"] = {"name": dataset.name, "sources": dataset.sources}
@@ -101,7 +117,8 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
     if config.layer_statistics:
         look = partial(layer_rows, network, architecture, batches_of(probe_of(dataset)))
     try:
-        layers = _train(loop, look, directory, summary)
+        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, quiet=quiet)
+        layers = _train(loop, look, console, directory, summary, after_epoch)
     finally:  # of an interrupted training, the weights after its last whole epoch
         write_arrays(directory / "model_last.npz", training.last)
         write_arrays(directory / "model_best.npz", training.best)
@@ -112,7 +129,7 @@ def _recipe(config: Config, prepared: Prepared, directory: Path, summary: dict[s
             log.warning("the validation metric was never finite: the last weights stand as best")
         network.load(training.best if config.test_weights == "best" else training.last)
         if config.regularizer.swa:
-            summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length)
+            summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length, quiet)
         labels = dataset.test.labels[dataset.test.rows]
         result = evaluate(network, batches_of(dataset.test), labels, config.loss)
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
@@ -160,7 +177,7 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
     raise DivergedError(f"training diverged: {what}; try one of: {', '.join(remedies)}")
 
 
-def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
+def _averaged_epochs(config: Config, training: Training, length: Length, quiet: bool) -> int:
     """How many epochs' weights are averaged in those that are tested; none is worth a word."""
     is_best, swa = config.test_weights == "best", config.regularizer.swa
     averaged = training.best_averaged if is_best else training.last_averaged
@@ -173,23 +190,29 @@ def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
             "them"
         )
         log.warning(told)
-        note(f"note: {told}")
+        if not quiet:
+            note(f"note: {told}")
     return averaged
 
 
 def _train(
-    loop: Loop, look: LayerLook | None, directory: Path, summary: dict[str, Any]
+    loop: Loop,
+    look: LayerLook | None,
+    console: RunConsole,
+    directory: Path,
+    summary: dict[str, Any],
+    after_epoch: Sequence[AfterEpoch],
 ) -> list[LayerRow]:
     """Run the loop, with its rows on the console and in the files as they come. Returns the rows
     of the layers."""
-    started, training, length = time.perf_counter(), loop.training, loop.length
+    started, training = time.perf_counter(), loop.training
     layers: list[LayerRow] = []
     try:
         with ExitStack() as stack:
             metrics = stack.enter_context(MetricsFile(directory / "metrics.csv"))
             if look:
                 statistics = stack.enter_context(MetricsFile(directory / "layers.csv", LayerRow))
-            console = stack.enter_context(RunConsole(length.epochs, length.steps_per_epoch))
+            stack.enter_context(console)
             loop.report_step = console.step
             for row, is_best in loop.run():
                 metrics.append(row)
@@ -199,6 +222,8 @@ def _train(
                     layers += found
                 console.epoch(row, is_best)
                 log.info("epoch %d: %s", row.epoch, row)
+                for tell in after_epoch:
+                    tell(row, is_best)
     finally:
         summary["train_seconds"] = time.perf_counter() - started
         summary["epochs"] = len(training.history)
@@ -214,18 +239,21 @@ def _train(
     return layers
 
 
-def _describe(point: Point) -> dict[str, Any]:
-    """The summary before anything has happened: a run that ends early has the same keys."""
+def describe(point: Point) -> dict[str, Any]:
+    """The summary before anything has happened: a run that ends early has the same keys, also one
+    whose process ended before it could write any."""
     return {
         "status": "running",
         **dict.fromkeys(("error", *METRICS)),
+        "started": environment.now(),
+        "finished": None,
         "id": point.id,
         "name": point.config.name,
         "seed": point.config.seed,
         "overrides": list(point.overrides),
         "data": None,
         "versions": environment.versions(),
-        "git": environment.git_state(),
+        "git": environment.code_state(),
         "machine": environment.machine(),
         "threads": None,
         "config": point.container,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from nnopt.errors import ConfigError
 from nnopt.rules import cross_field_problems
-from nnopt.schema import ENGINES, VARIANTS, Config
+from nnopt.schema import LAUNCHERS, SWEEPERS, VARIANTS, Config
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -34,6 +34,12 @@ UNIONS = (types.UnionType, typing.Union)
 Record = TypeVar("Record")
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
+
+ENGINES: Mapping[str, Mapping[str, type]] = {
+    "hydra.sweeper": SWEEPERS,
+    "hydra.launcher": LAUNCHERS,
+}
+"""Which points a sweep has, and who runs them: group -> value of its ``name`` -> the dataclass."""
 
 CHOICES = ("experiment", "ablation")
 """Keys of the composed configuration that only say which files it was made of."""

@@ -1,4 +1,4 @@
-"""``conf/hydra/sweeper/``: which points a sweep has. ``conf/hydra/launcher/``: who runs them."""
+"""``conf/hydra/sweeper/``: which points a sweep has. No part of a point's configuration."""
 
 from __future__ import annotations
 
@@ -18,19 +18,7 @@ class GridConfig:
     grids: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
-class SequentialConfig:
-    name: Literal["sequential"]
+SweeperConfig = GridConfig
 
-
-SweeperVariant = GridConfig
 SWEEPERS: Mapping[str, type] = {"grid": GridConfig}
-
-LauncherVariant = SequentialConfig
-LAUNCHERS: Mapping[str, type] = {"sequential": SequentialConfig}
-
-ENGINES: Mapping[str, Mapping[str, type]] = {
-    "hydra.sweeper": SWEEPERS,
-    "hydra.launcher": LAUNCHERS,
-}
-"""Settings of a sweep itself, no part of any point: group -> its ``name`` -> the dataclass."""
+"""Value of ``name`` -> the dataclass of its keys."""
