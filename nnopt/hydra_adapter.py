@@ -5,7 +5,7 @@ line mean, and what the chosen files compose to. Hydra's errors become ConfigErr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -176,37 +176,45 @@ def read_engines(
     composed: DictConfig, parsed: Sequence[Override]
 ) -> tuple[SweeperConfig, LauncherConfig]:
     """The settings of the sweeper and of the launcher: those of the files, then the command line's.
-
-    ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``;
-    a map is added to the one that is there. Raises ConfigError with every problem found.
-    """
+    Raises ConfigError with every problem found."""
     found, problems = [], []
     for engine in ENGINES:
         node = OmegaConf.select(composed, engine)
-        container: dict[str, Any] = plain(node) if OmegaConf.is_dict(node) else {}
-        for override in parsed:
-            if override.key_or_group.startswith(f"{engine}."):
-                key = override.key_or_group.removeprefix(f"{engine}.")
-                _set_entry(container, key, override.value())
         try:
-            found.append(read_engine(engine, container))
+            container = plain(node) if OmegaConf.is_dict(node) else {}
+            found.append(read_engine(engine, with_entries(engine, container, parsed)))
         except ConfigError as error:
             problems += error.problems
+        except OmegaConfBaseException as error:
+            problems.append(f"{engine}: {one_line(error)}")
     if problems:
         raise ConfigError(problems)
     sweeper, launcher = found
     return sweeper, launcher
 
 
-def _set_entry(container: dict[str, Any], key: str, value: Any) -> None:
-    field, _, entry = key.partition(".")
-    before = container.get(field)
-    if entry and isinstance(before, dict):
-        container[field] = {**before, entry: value}
-    elif not entry and isinstance(before, dict) and isinstance(value, dict):
-        container[field] = {**before, **value}
-    else:
-        container[key] = value
+def with_entries(
+    engine: str, container: Mapping[str, Any], parsed: Sequence[Override]
+) -> dict[str, Any]:
+    """The settings of a sweeper or launcher with what the command line says of them.
+
+    ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``;
+    a map is added to the one that is there.
+    """
+    found = dict(container)
+    for override in parsed:
+        if not override.key_or_group.startswith(f"{engine}."):
+            continue
+        key, value = override.key_or_group.removeprefix(f"{engine}."), override.value()
+        field, _, entry = key.partition(".")
+        before = found.get(field)
+        if entry and isinstance(before, dict):
+            found[field] = {**before, entry: value}
+        elif not entry and isinstance(before, dict) and isinstance(value, dict):
+            found[field] = {**before, **value}
+        else:
+            found[key] = value
+    return found
 
 
 def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: bool) -> str | None:

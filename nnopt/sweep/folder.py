@@ -47,8 +47,8 @@ def read_state(folder: Path, held: bool | None = None) -> State:
         with open(path, "rb") as file:
             stamp = os.fstat(file.fileno()).st_mtime_ns
             summary = json.loads(file.read())
-        return State(str(summary["status"]), summary["error"], stamp, summary)
-    except (OSError, ValueError, KeyError, TypeError):
+        return State(str(summary["status"]), summary.get("error"), stamp, summary)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if held is None:
             held = is_held(folder)
         if held:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nnopt.compose import Plan
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.point import Point
 from nnopt.results.files import shown, write_bytes
+from nnopt.results.lock import hold
 from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
 from nnopt.validate import read_config, read_engine
 
@@ -63,10 +64,18 @@ def begin(plan: Plan, folder: Path) -> Sweep:
     return sweep
 
 
-def extend(sweep: Sweep, points: tuple[Point, ...]) -> Sweep:
-    """The sweep with more points, written too. Raises OutputError."""
-    sweep = replace(sweep, points=(*sweep.points, *map(_settled, points)))
-    write_sweep(sweep)
+def extend(folder: Path, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """The sweep in a folder with those of the points that it does not have yet added at its end,
+    and with the keys that vary now too; written, one process at a time. Raises ResumeError or
+    OutputError."""
+    with hold(folder, wait=True):
+        sweep = read_sweep(folder)
+        known = {point.id for point in sweep.points}
+        added = [_settled(point) for point in points if point.id not in known]
+        if added:
+            keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
+            sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
+            write_sweep(sweep)
     return sweep
 
 

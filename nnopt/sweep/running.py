@@ -42,7 +42,6 @@ def run_points(
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
             progress.stop()
-            table.write()
             console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
             if isinstance(stop, SystemExit):
                 raise
@@ -90,6 +89,8 @@ def _report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
         console.error(f"{name}: {entry.error or entry.status}")
     if counts["running"]:
         console.note(f"another process works on {counts['running']} of the points")
+    if failures:
+        console.note(f"`{resume_command(sweep.folder)} --retry-failed` runs what failed again")
     if left := sum(x.status in ("pending", "interrupted") for x in entries):
-        console.note(f"{left} points are left: {resume_command(sweep.folder)}")
+        console.note(f"`{resume_command(sweep.folder)}` runs what is left, {left} points")
     return TrainingError.exit_code if failures else 0

@@ -46,16 +46,18 @@ class Table:
     """
 
     def __init__(self, sweep: Sweep) -> None:
-        self._take(sweep)
+        self._entries: list[Entry | None] = []
+        self.take(sweep)
 
-    def _take(self, sweep: Sweep) -> None:
+    def take(self, sweep: Sweep) -> None:
+        """From now on it is the table of this sweep: the same, perhaps with more points."""
         self._sweep = sweep
         self._varied = [key for key in sweep.varied if key != "seed"]
         self._settings = [
             [*(_setting(point, key) for key in self._varied), str(point.config.seed)]
             for point in sweep.points
         ]
-        self._entries: list[Entry | None] = [None] * len(sweep.points)
+        self._entries += [None] * (len(sweep.points) - len(self._entries))
         self._written = self._stamp_of_sweep()
 
     def write(self) -> list[Entry]:
@@ -65,7 +67,7 @@ class Table:
         try:
             with hold(folder, wait=True):
                 if self._stamp_of_sweep() != self._written:
-                    self._take(read_sweep(folder))
+                    self.take(read_sweep(folder))
                 entries = self.read()
                 write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
         except OSError as error:
