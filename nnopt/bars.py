@@ -19,6 +19,20 @@ def work_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
 
 
+def live_line(console: Console) -> Progress:
+    """One line of text that vanishes at the end, cut where the terminal ends: the field ``text`` of
+    its task."""
+    from rich.progress import Progress
+    from rich.text import Text
+
+    class Line(Progress):
+        def get_renderables(self) -> Any:
+            for task in self.tasks:
+                yield Text(task.fields["text"], no_wrap=True, overflow="ellipsis", style="cyan")
+
+    return Line(console=console, auto_refresh=False, transient=True)
+
+
 def training_bar(console: Console, above: Callable[[], Text | None] | None = None) -> Progress:
     """Two lines, so that 60 columns are enough: the bar with the time left, and the metrics.
 

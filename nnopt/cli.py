@@ -16,6 +16,8 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
   nnopt run [key=value ...]        train one configuration, or every point of a sweep (-m)
       nnopt run dataset=mnist optimizer=adam seed=1
       nnopt run -m optimizer.lr=0.1,0.01 'seed=range(3)'
+  nnopt resume SWEEP               go on with a sweep, retry its failures, add values to it
+      nnopt resume outputs/latest 'seed=range(10)'
   nnopt compare DIR ...            one table of runs and sweeps, over seeds, with tests
       nnopt compare outputs/latest --baseline optimizer=sgd
   nnopt diff A B                   two runs: keys, metrics and weights that differ
@@ -111,6 +113,12 @@ def _run(arguments: list[str]) -> int:
     return launch(arguments)
 
 
+def _resume(arguments: list[str]) -> int:
+    from nnopt.resume import main
+
+    return main(arguments)
+
+
 def _compare(arguments: list[str]) -> int:
     from nnopt.compare import main
 
@@ -149,6 +157,7 @@ def _data(arguments: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
+    "resume": _resume,
     "compare": _compare,
     "diff": _diff,
     "describe": _describe,

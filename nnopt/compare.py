@@ -14,6 +14,7 @@ from nnopt import console
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.collect import Found, Run, find_runs, setting_text
 from nnopt.results.files import shown, write_text
+from nnopt.results.lock import is_held
 from nnopt.stream import Stream
 from nnopt.sweep import render
 from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
@@ -148,7 +149,11 @@ def _notes(found: Found) -> list[str]:
     """On runs of which nothing is known yet."""
     notes = []
     if found.unfinished:
-        notes.append(f"left out: {len(found.unfinished)} still running, or killed")
+        running = sum(map(is_held, found.unfinished))
+        killed = len(found.unfinished) - running
+        counts = {"still running": running, "interrupted": killed}
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        notes.append(f"left out: {told}")
     if found.pending:
         notes.append(f"to come: {found.pending} of a sweep's points have not begun")
     return notes
@@ -167,7 +172,8 @@ def _filtered(found: Found, conditions: Sequence[Condition]) -> list[Run]:
             raise ConfigError(f"no run has {condition}; values of {key}: {', '.join(values)}")
     if not any(run.status == "done" for run in runs):
         counts = Counter(run.status for run in runs)
-        counts["running or killed"] += len(found.unfinished)
+        counts["running"] += (running := sum(map(is_held, found.unfinished)))
+        counts["interrupted"] += len(found.unfinished) - running
         counts["damaged"] += len(found.damaged)
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         raise ConfigError(f"no run has finished: {told}")

@@ -6,59 +6,55 @@ time is checked here, for every point, before the first one starts.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import logging
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
+from nnopt.composer import Composer
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
+    ENGINE_GROUPS,
     check_hydra_keys,
     compose_files,
     composing,
     concerns_files,
     config_groups,
     group_problems,
+    is_engine_key,
+    is_hydras,
     named_directory,
-    one_line,
     parse_words,
-    plain,
+    read_engines,
     word_of,
 )
-from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig
-from nnopt.validate import known_keys, read_config, unknown_key
+from nnopt.point import Point as Point
+from nnopt.point import point_id as point_id
+from nnopt.point import to_yaml as to_yaml
+from nnopt.schema import Config, LauncherConfig, SweeperConfig
+from nnopt.sweep.grid import expand, words_of
 
 log = logging.getLogger("nnopt")
 
 
 @dataclass(frozen=True)
-class Point:
-    """One configuration to run: what it resolves to, and the overrides that make it."""
-
-    id: str
-    config: Config
-    container: Mapping[str, Any]
-    overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a command line asks for. ``varied`` are the keys swept over, in their order;
-    ``directory`` is a folder the user named with hydra.run.dir or hydra.sweep.dir."""
+    ``directory`` is a folder the user named with hydra.run.dir or hydra.sweep.dir; ``sweeper`` and
+    ``launcher`` are the settings of who decides on a sweep's points and who runs them; ``words``
+    and ``config_dir`` are what was typed."""
 
     points: tuple[Point, ...]
     is_sweep: bool
     varied: tuple[str, ...]
     directory: str | None
+    sweeper: SweeperConfig
+    launcher: LauncherConfig
+    words: tuple[str, ...]
+    config_dir: str | None
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -106,27 +102,52 @@ def make_plan(
             rest = [word_of(o) for o in parsed if not group_problems([o])]
             raise ConfigError(problems + _problems_of(rest, multirun, config_dir))
         _warn_of_repetition(parsed)
+        engine = [o for o in parsed if is_engine_key(o)]
+        parsed = [o for o in parsed if not is_engine_key(o)]
         single = [o for o in parsed if not o.is_sweep_override()]
         composed = compose_files([word_of(o) for o in single if concerns_files(o)], with_hydra=True)
-        settings = composed.hydra
-        is_sweep = multirun or str(settings.mode or "").endswith("MULTIRUN")
+        is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
+        sweeper, launcher = read_engines(composed, engine)
+        if not is_sweep:
+            _check_single(parsed, engine)
         directory = named_directory(composed, single, is_sweep)
-        if not is_sweep and len(single) < len(parsed):
-            swept = next(o.input_line for o in parsed if o.is_sweep_override())
-            raise ConfigError(f"{swept!r} has several values; `nnopt run -m` runs them all")
-        parameters = settings.sweeper.params or {} if is_sweep else {}
-        parsed = parse_words([*[f"{key}={value}" for key, value in parameters.items()], *overrides])
-        if problems := group_problems(parsed):
-            raise ConfigError(problems)
-        varied = dict.fromkeys(o.key_or_group for o in parsed if o.is_sweep_override())
-        lists = BasicSweeper.split_arguments(parsed, None)[0]
-        if not lists:
-            raise ConfigError("the sweep has 0 points; give each swept key at least one value")
-        chosen = tuple(word_of(o) for o in single if o.key_or_group in config_groups())
-        bases = {
-            chosen: OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
-        }
-        return Plan(_compose_all(lists, bases), is_sweep, tuple(varied), directory)
+        own = [o for o in parsed if not is_hydras(o)]
+        lists, varied = expand(sweeper, own) if is_sweep else ([_single_point(own)], ())
+        composer = Composer()
+        composer.remember(single, composed)
+        points = _compose_all(composer, _with_choices(lists, varied, composed))
+        words = tuple(overrides)
+        return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir)
+
+
+def _check_single(parsed: Sequence[Override], engine: Sequence[Override]) -> None:
+    """Raises ConfigError for what only a sweep can follow."""
+    if swept := [o for o in parsed if o.is_sweep_override()]:
+        word = word_of(swept[0])
+        raise ConfigError(f"{word!r} has several values; `nnopt run -m` runs them all")
+    if idle := [*engine, *(o for o in parsed if o.key_or_group in ENGINE_GROUPS)]:
+        raise ConfigError(f"{word_of(idle[0])!r} concerns a sweep; `nnopt run -m` runs one")
+
+
+def _single_point(parsed: Sequence[Override]) -> tuple[str, ...]:
+    """Of a key that is set twice, the last counts."""
+    last = {override.key_or_group: override for override in parsed}
+    return tuple(word for override in last.values() for word in words_of(override))
+
+
+def _with_choices(
+    lists: Sequence[tuple[str, ...]], varied: Sequence[str], composed: DictConfig
+) -> list[tuple[str, ...]]:
+    """The points' overrides, with the file of every group that varies: a point of concatenated
+    grids may leave it to the default."""
+    groups = [key for key in varied if key in config_groups()]
+    if not groups or set(groups) & {"experiment", "ablation"}:
+        return list(lists)
+    chosen = {group: f"{group}={composed.hydra.runtime.choices[group]}" for group in groups}
+    return [
+        (*(w for g, w in chosen.items() if not any(x.startswith(f"{g}=") for x in words)), *words)
+        for words in lists
+    ]
 
 
 def _problems_of(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> list[str]:
@@ -146,23 +167,13 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
             log.warning("%s is set again: %s counts", word, counts)
 
 
-def _compose_all(
-    lists: Sequence[Sequence[str]], bases: dict[tuple[str, ...], DictConfig]
-) -> tuple[Point, ...]:
-    """Every point of a sweep; points that resolve to the same configuration once.
-
-    What depends on the chosen files alone is composed once, since that is what takes the time;
-    ``bases`` has what is composed already.
-    """
+def _compose_all(composer: Composer, lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
+    """Every point of a sweep; points that resolve to the same configuration once."""
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
-    for overrides in lists:
-        parsed = parse_words(overrides)
-        choices = tuple(word_of(o) for o in parsed if o.key_or_group in config_groups())
-        if choices not in bases:
-            bases[choices] = compose_files(choices)
+    for words in lists:
         try:
-            point = _point(bases[choices], parsed)
+            point = composer.point(words)
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
         else:
@@ -176,50 +187,3 @@ def _compose_all(
             len(lists),
         )
     return tuple(points.values())
-
-
-def _point(base: DictConfig, overrides: Sequence[Override]) -> Point:
-    """Set values on what the chosen files compose to, and check the outcome."""
-    composed = copy.deepcopy(base)
-    OmegaConf.set_struct(composed, False)
-    known = known_keys(plain(base))
-    problems = []
-    kept = [o for o in overrides if not o.key_or_group.startswith("hydra.")]
-    for override in kept:
-        key = override.key_or_group
-        if key in config_groups():
-            continue
-        if key not in known:
-            problems.append(unknown_key(key, known))
-        elif override.is_delete():
-            problems.append(f"{override.input_line!r}: the key {key!r} cannot be left out")
-        else:
-            OmegaConf.update(composed, key, override.value(), merge=True)
-    try:
-        container = plain(composed)
-        config = read_config(container)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    except OmegaConfBaseException as error:
-        raise ConfigError([*problems, one_line(error)]) from None
-    if problems:
-        raise ConfigError(problems)
-    words = tuple(word_of(o) for o in kept)
-    return Point(point_id(config), config, container, words)
-
-
-def to_yaml(container: Mapping[str, Any]) -> str:
-    """The resolved values as they stand in a run's ``config.yaml``."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
-
-
-def point_id(config: Config) -> str:
-    """A name for a configuration: readable in front, then a hash of every value that can change
-    what it computes (where a published dataset lies cannot). The same in every process, and
-    whatever else is in the sweep."""
-    relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
-    if isinstance(config.dataset, CsvConfig):  # whose files are the user's own, found from there
-        relevant["root"] = config.data.root
-    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
-    groups = (config.dataset, config.backend, config.architecture, config.optimizer)
-    return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"

@@ -54,7 +54,7 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
     relative to it.
     """
     stream = Stream(sys.stdout)
-    files = {name: _short(path) for name, path in paths.items()}
+    files = {name: short(path) for name, path in paths.items()}
     if stream.is_terminal():
         stream.rich().print(_panel(title, pairs, files))
         return
@@ -143,7 +143,8 @@ class RunConsole:
 
     epochs: at most so many. steps_per_epoch: optimizer steps in each. done: epochs that a resumed
     training has behind it. Steps are counted from the first epoch. view: with "terminal" learning
-    curves are drawn above the bar, where the terminal can show them; they stay at the end.
+    curves are drawn above the bar, where the terminal can show them; they stay at the end. "none":
+    nothing is shown.
     """
 
     def __init__(
@@ -305,7 +306,8 @@ def _metrics(row: EpochRow) -> list[str]:
     return [*parts, f"lr {row.lr:<8.3g}"]
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """The path, relative to the current folder if it lies below it."""
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

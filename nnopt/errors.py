@@ -31,6 +31,12 @@ class DataError(NnoptError):
     exit_code = 3
 
 
+class ResumeError(NnoptError):
+    """What was begun cannot be gone on with: its record is missing, damaged, or does not fit."""
+
+    exit_code = 4
+
+
 class TrainingError(NnoptError):
     """Training, or a check of it, failed."""
 

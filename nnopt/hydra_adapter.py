@@ -5,7 +5,7 @@ line mean, and what the chosen files compose to. Hydra's errors become ConfigErr
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,8 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
+from nnopt.schema import LauncherConfig, SweeperConfig
+from nnopt.validate import ENGINES, read_engine
 
-HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode", "hydra.sweeper.params")
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
+ENGINE_GROUPS = ("hydra/sweeper", "hydra/launcher")
+"""Which points a sweep has, and who runs them: groups whose files and keys are nnopt's own."""
 
 
 class UserConf(SearchPathPlugin):
@@ -81,12 +85,14 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
     problems = []
     for override in parsed:
         group = override.key_or_group
-        if group not in config_groups() or override.is_delete():
+        if group not in (*config_groups(), *ENGINE_GROUPS) or override.is_delete():
             continue
         if group == "ablation" and override.is_sweep_override():
             problems.append(f"{word_of(override)!r}: an ablation is a sweep; run one at a time")
             continue
         options = loader.get_group_options(group)
+        if group in ENGINE_GROUPS:  # Hydra's own, which nnopt does not run, are no files
+            options = [name for name in options if _is_file(f"{group}/{name}")]
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for value in values:
             if value is None and group in ("experiment", "ablation"):
@@ -98,13 +104,26 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
     return problems
 
 
+def _is_file(config: str) -> bool:
+    """Is there a YAML file of that name, rather than a plug-in's own settings?"""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return any(x.scheme() != "structured" and x.is_config(config) for x in sources)
+
+
 def check_hydra_keys(parsed: Sequence[Override]) -> None:
-    """Refuse settings of Hydra's that nnopt would not follow."""
-    problems = [
-        f"{o.input_line!r}: nnopt follows no setting of Hydra's but {', '.join(HYDRA_KEYS)}"
-        for o in parsed
-        if o.key_or_group.startswith(("hydra.", "hydra/")) and o.key_or_group not in HYDRA_KEYS
-    ]
+    """Refuse settings of Hydra's that nnopt would not follow, and sweeps over any."""
+    followed = (*HYDRA_KEYS, *ENGINE_GROUPS)
+    problems = []
+    for override in parsed:
+        key = override.key_or_group
+        if not is_hydras(override):
+            continue
+        if key not in followed and not is_engine_key(override):
+            names = ", ".join([*followed, *(f"{engine}.KEY" for engine in ENGINES)])
+            word = word_of(override)
+            problems.append(f"{word!r}: nnopt follows no setting of Hydra's but {names}")
+        elif override.is_sweep_override() or override.is_delete():
+            problems.append(f"{word_of(override)!r}: needs one value, as it concerns all points")
     if problems:
         raise ConfigError(problems)
 
@@ -140,7 +159,62 @@ def word_of(override: Override) -> str:
 
 def concerns_files(override: Override) -> bool:
     """Is it a choice of a file, or a setting of Hydra's? These have to go through Hydra."""
-    return override.key_or_group in config_groups() or override.key_or_group.startswith("hydra.")
+    return override.key_or_group in config_groups() or is_hydras(override)
+
+
+def is_hydras(override: Override) -> bool:
+    """Is it a setting of Hydra's, the sweeper and the launcher included?"""
+    return override.key_or_group.startswith(("hydra.", "hydra/"))
+
+
+def is_engine_key(override: Override) -> bool:
+    """Is it a key of the sweeper or the launcher, such as ``hydra.sweeper.mode``?"""
+    return override.key_or_group.startswith(tuple(f"{engine}." for engine in ENGINES))
+
+
+def read_engines(
+    composed: DictConfig, parsed: Sequence[Override]
+) -> tuple[SweeperConfig, LauncherConfig]:
+    """The settings of the sweeper and of the launcher: those of the files, then the command line's.
+    Raises ConfigError with every problem found."""
+    found, problems = [], []
+    for engine in ENGINES:
+        node = OmegaConf.select(composed, engine)
+        try:
+            container = plain(node) if OmegaConf.is_dict(node) else {}
+            found.append(read_engine(engine, with_entries(engine, container, parsed)))
+        except ConfigError as error:
+            problems += error.problems
+        except OmegaConfBaseException as error:
+            problems.append(f"{engine}: {one_line(error)}")
+    if problems:
+        raise ConfigError(problems)
+    sweeper, launcher = found
+    return sweeper, launcher
+
+
+def with_entries(
+    engine: str, container: Mapping[str, Any], parsed: Sequence[Override]
+) -> dict[str, Any]:
+    """The settings of a sweeper or launcher with what the command line says of them.
+
+    ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``;
+    a map is added to the one that is there.
+    """
+    found = dict(container)
+    for override in parsed:
+        if not override.key_or_group.startswith(f"{engine}."):
+            continue
+        key, value = override.key_or_group.removeprefix(f"{engine}."), override.value()
+        field, _, entry = key.partition(".")
+        before = found.get(field)
+        if entry and isinstance(before, dict):
+            found[field] = {**before, entry: value}
+        elif not entry and isinstance(before, dict) and isinstance(value, dict):
+            found[field] = {**before, **value}
+        else:
+            found[key] = value
+    return found
 
 
 def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: bool) -> str | None:

@@ -6,8 +6,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,16 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
-from nnopt.compose import Plan, make_plan
-from nnopt.errors import ConfigError, OutputError, TrainingError
+from nnopt.compose import Plan, Point, make_plan
+from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_adapter import one_line, register_plugins
 from nnopt.prepare import prepare
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
-from nnopt.sweep.table import write_table
-from nnopt.sweep.task import Task, one_after_another
+from nnopt.sweep.folder import working_on
+from nnopt.sweep.launchers import make_launcher
+from nnopt.sweep.manifest import begin
+from nnopt.sweep.running import run_points
 
 OUTPUTS = Path("outputs")
 """Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
@@ -44,26 +45,36 @@ def launch(arguments: list[str]) -> int:
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
         return hand_to_hydra(["--resolve", *arguments])
-    _prepare_all(plan)
+    if options.fail_fast and not plan.is_sweep:
+        raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
+    launcher = make_launcher(plan.launcher)
+    prepare_all(plan.points)
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    exit_on_sigterm()
     if any(point.config.view == "terminal" for point in plan.points):
         console.note_missing_curves()
+    if plan.is_sweep:
+        return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
-        if plan.is_sweep:
-            return _run_sweep(plan, directory)
-        _report_run(run(plan.points[0], directory), directory)
+        with working_on(directory):
+            summary = run(plan.points[0], directory)
+        _report_run(summary, directory)
     except KeyboardInterrupt:
         console.error(f"interrupted; what was done until then is kept in {directory}")
         return 130
     return 0
 
 
-def _prepare_all(plan: Plan) -> None:
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end what runs as Ctrl-C does, with exit code 143."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def prepare_all(points: Iterable[Point]) -> None:
     """Refuse points that cannot run before the first one starts. Loading is remembered, so points
     share their data. Raises ConfigError with all problems, or DataError."""
     problems: dict[str, None] = {}
-    for point in plan.points:
+    for point in points:
         try:
             prepare(point.config)
         except ConfigError as error:
@@ -75,6 +86,7 @@ def _prepare_all(plan: Plan) -> None:
 def _parse(arguments: Sequence[str]) -> Namespace:
     """Hydra's flags and the overrides. Raises ConfigError for a flag that does not exist."""
     parser = get_args_parser()
+    parser.add_argument("--fail-fast", action="store_true", help="of a sweep: stop at a failure")
 
     def refuse(message: str) -> None:
         raise ConfigError(f"{message}; `nnopt run --help` lists the flags")
@@ -92,7 +104,7 @@ def hand_to_hydra(arguments: Sequence[str]) -> int:
     """Let Hydra answer what it knows best: --help, --cfg, --info, tab completion."""
     register_plugins()
     before = sys.argv
-    sys.argv = ["nnopt", *arguments]
+    sys.argv = ["nnopt", *(word for word in arguments if word != "--fail-fast")]
     entry = hydra.main(config_path="pkg://nnopt.conf", config_name="config", version_base="1.3")
     try:
         entry(lambda config: None)()
@@ -126,36 +138,6 @@ def make_directory(plan: Plan, kind: str) -> Path:
     if OUTPUTS.is_dir():
         link_latest(OUTPUTS, directory)
     return directory.absolute()
-
-
-def _run_sweep(plan: Plan, directory: Path) -> int:
-    """Every point into its own folder, the table growing; failures are told again at the end."""
-    failures: dict[str, str] = {}
-    started = time.perf_counter()
-    try:
-        with closing(one_after_another(_tasks(plan, directory))) as outcomes:
-            for outcome in outcomes:
-                write_table(plan, directory)
-                if outcome.status != "done":
-                    failures[outcome.task.point.id] = outcome.error or outcome.status
-                    console.note(f"  {outcome.status}: {outcome.error}")
-    finally:
-        write_table(plan, directory)
-    results = {
-        "points done": f"{len(plan.points) - len(failures)} of {len(plan.points)}",
-        "time": f"{time.perf_counter() - started:.1f} s",
-    }
-    console.summary("sweep", results, {"folder": directory, "table": directory / "results.csv"})
-    for identity, message in failures.items():
-        console.error(f"{identity}: {message}")
-    return TrainingError.exit_code if failures else 0
-
-
-def _tasks(plan: Plan, directory: Path) -> Iterator[Task]:
-    """The points, in their order, each announced when it is asked for."""
-    for number, point in enumerate(plan.points, start=1):
-        console.note(f"[{number}/{len(plan.points)}] {' '.join(point.overrides)}")
-        yield Task(point, directory / point.id)
 
 
 def _report_run(summary: Mapping[str, Any], folder: Path) -> None:

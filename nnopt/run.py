@@ -46,15 +46,18 @@ AfterEpoch = Callable[[EpochRow, bool], None]
 training there, as Ctrl-C would: files are kept, the summary says why."""
 
 
-def run(point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = ()) -> dict[str, Any]:
+def run(
+    point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = (), quiet: bool = False
+) -> dict[str, Any]:
     """Train one point and write its results into ``directory``, which exists and is empty.
 
-    after_epoch: functions that are called, in this order, when an epoch is in the files.
+    after_epoch: functions that are called, in this order, when an epoch is in the files. quiet:
+    nothing is shown, as in a sweep, which has a line for each point.
     Returns what ``summary.json`` says. Whatever ends the run early is written there first, as
     status and error, then raised: NnoptError, KeyboardInterrupt, or a bug.
     """
     started = time.perf_counter()
-    summary = _describe(point)
+    summary = describe(point)
     events: EventFile | None = None
     with _logging_to(directory / "run.log"):
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
@@ -70,7 +73,7 @@ def run(point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = ()) -
                 if config.optimizer.lr == "auto":
                     config = with_found_rate(config, prepared, directory)
                     summary["found_lr"] = config.optimizer.lr
-                _recipe(config, prepared, directory, summary, after_epoch)
+                _recipe(config, prepared, directory, summary, after_epoch, quiet)
             summary["status"] = "done"
         except MemoryError as error:
             config = point.config
@@ -82,6 +85,7 @@ def run(point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = ()) -
             log.error("the run ended early", exc_info=error)
             raise
         finally:
+            summary["finished"] = environment.now()
             summary["total_seconds"] = time.perf_counter() - started
             summary["peak_memory_mb"] = environment.peak_memory_mb()
             write_json(directory / "summary.json", summary)
@@ -97,6 +101,7 @@ def _recipe(
     directory: Path,
     summary: dict[str, Any],
     after_epoch: Sequence[AfterEpoch],
+    quiet: bool,
 ) -> None:
     """Build, train, evaluate, write, plot."""
     dataset, architecture = prepared.dataset, prepared.architecture
@@ -121,7 +126,8 @@ def _recipe(
     if config.layer_statistics:
         look = partial(layer_rows, network, architecture, batches_of(probe_of(dataset)))
     try:
-        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=config.view)
+        view = "none" if quiet else config.view
+        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=view)
         layers = _train(loop, look, console, directory, summary, after_epoch)
     finally:  # of an interrupted training, the weights after its last whole epoch
         write_arrays(directory / "model_last.npz", training.last)
@@ -133,7 +139,7 @@ def _recipe(
             log.warning("the validation metric was never finite: the last weights stand as best")
         network.load(training.best if config.test_weights == "best" else training.last)
         if config.regularizer.swa:
-            summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length)
+            summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length, quiet)
         labels = dataset.test.labels[dataset.test.rows]
         result = evaluate(network, batches_of(dataset.test), labels, config.loss)
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
@@ -181,7 +187,7 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
     raise DivergedError(f"training diverged: {what}; try one of: {', '.join(remedies)}")
 
 
-def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
+def _averaged_epochs(config: Config, training: Training, length: Length, quiet: bool) -> int:
     """How many epochs' weights are averaged in those that are tested; none is worth a word."""
     is_best, swa = config.test_weights == "best", config.regularizer.swa
     averaged = training.best_averaged if is_best else training.last_averaged
@@ -194,7 +200,8 @@ def _averaged_epochs(config: Config, training: Training, length: Length) -> int:
             "them"
         )
         log.warning(told)
-        note(f"note: {told}")
+        if not quiet:
+            note(f"note: {told}")
     return averaged
 
 
@@ -242,18 +249,21 @@ def _train(
     return layers
 
 
-def _describe(point: Point) -> dict[str, Any]:
-    """The summary before anything has happened: a run that ends early has the same keys."""
+def describe(point: Point) -> dict[str, Any]:
+    """The summary before anything has happened: a run that ends early has the same keys, also one
+    whose process ended before it could write any."""
     return {
         "status": "running",
         **dict.fromkeys(("error", *METRICS)),
+        "started": environment.now(),
+        "finished": None,
         "id": point.id,
         "name": point.config.name,
         "seed": point.config.seed,
         "overrides": list(point.overrides),
         "data": None,
         "versions": environment.versions(),
-        "git": environment.git_state(),
+        "git": environment.code_state(),
         "machine": environment.machine(),
         "threads": None,
         "config": point.container,

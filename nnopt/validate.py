@@ -18,10 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from nnopt.errors import ConfigError
 from nnopt.rules import cross_field_problems
-from nnopt.schema import (
-    VARIANTS,
-    Config,
-)
+from nnopt.schema import LAUNCHERS, SWEEPERS, VARIANTS, Config
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -37,6 +34,12 @@ UNIONS = (types.UnionType, typing.Union)
 Record = TypeVar("Record")
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
+
+ENGINES: Mapping[str, Mapping[str, type]] = {
+    "hydra.sweeper": SWEEPERS,
+    "hydra.launcher": LAUNCHERS,
+}
+"""Which points a sweep has, and who runs them: group -> value of its ``name`` -> the dataclass."""
 
 CHOICES = ("experiment", "ablation")
 """Keys of the composed configuration that only say which files it was made of."""
@@ -70,6 +73,16 @@ def read_keys(record: type[Record], container: Mapping[str, Any], where: str) ->
     return typing.cast(Record, values)
 
 
+def read_engine(group: str, container: Mapping[str, Any]) -> Any:
+    """The settings of a sweeper or a launcher, the record of ``ENGINES[group]`` that its ``name``
+    says. Raises ConfigError with every problem found."""
+    reader = _Reader()
+    values = reader.read_variant(group, container)
+    if values is None or reader.problems:
+        raise ConfigError(reader.problems)
+    return values
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The line about a key that does not exist, with whose key it is if it is another choice's of
     the group, or else with the nearest that does: another spelling in the same group, the same name
@@ -77,8 +90,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     known = list(known)
     group, _, leaf = key.rpartition(".")
     owners = [
-        f"{group}={name}"
-        for name, record in VARIANTS.get(group, {}).items()
+        f"{group.replace('hydra.', 'hydra/')}={name}"
+        for name, record in _variants(group).items()
         if leaf in _types_of(record)
     ]
     if owners:
@@ -91,6 +104,11 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if close:
         return f"unknown key {key!r}; did you mean {close[0]!r}?"
     return f"unknown key {key!r}; known here: {', '.join(siblings or known)}"
+
+
+def _variants(group: str) -> Mapping[str, type]:
+    """The dataclasses of a group by their ``name``; none if it has the same keys in every file."""
+    return VARIANTS.get(group) or ENGINES.get(group) or {}
 
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:
@@ -163,7 +181,7 @@ class _Reader:
 
     def read_variant(self, group: str, container: Any) -> Any:
         """A group whose dataclass is found by its ``name``."""
-        variants = VARIANTS[group]
+        variants = _variants(group)
         name = container.get("name") if _is_map(container) else container
         if not isinstance(name, str) or name not in variants:
             close = difflib.get_close_matches(str(name), variants, n=1)

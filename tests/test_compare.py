@@ -117,7 +117,7 @@ def test_damaged_and_unfinished_runs_are_told(
     assert "sgd-0.5-1/summary.json is damaged" in captured.err
     assert len(captured.err.splitlines()) == 1
     assert "1 diverged" in captured.out
-    assert "left out: 1 still running, or killed" in captured.out
+    assert "left out: 1 interrupted" in captured.out
     assert "to come: 1 of a sweep's points have not begun" in captured.out
     assert "7 runs, 3 settings" in captured.out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import time
@@ -105,14 +106,19 @@ def test_a_sweep_has_a_folder_a_point_and_a_table(
         ("3", "adam", "0"),
         ("4", "adam", "1"),
     ]
-    assert {path.name for path in sweep.iterdir()} == {row["id"] for row in rows} | {"results.csv"}
+    assert {path.name for path in sweep.iterdir()} == {
+        *(row["id"] for row in rows),
+        *("results.csv", "sweep.json", "lock"),
+    }
     for row in rows:
         summary = summary_of(sweep / row["id"])
         assert row["status"] == summary["status"] == "done"
         assert row["error"] == ""
         assert float(row["test_accuracy"]) == summary["test_accuracy"]
     told = capsys.readouterr().out
-    assert "[3/4] " in told
+    assert "[3/4] optimizer=adam seed=0  done " in told
+    assert "epoch" not in told
+    assert re.search(r"\[1/4\] .* about \d+ s left$", told, re.M)
     assert "4 of 4" in told
 
 

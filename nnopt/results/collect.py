@@ -45,8 +45,8 @@ class Run:
 @dataclass
 class Found:
     """What lies below the folders: runs that have ended, however that was; folders of runs that
-    have not, or that were killed; how many points sweeps have not begun yet; and what could not be
-    read, each as one line."""
+    have not, or that were killed (``nnopt.results.lock.is_held`` tells which); how many points
+    sweeps have not begun yet; and what could not be read, each as one line."""
 
     runs: list[Run] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
@@ -105,9 +105,11 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
 
 
 def _pending_points(table: Path) -> int:
-    """The points that a sweep's table says have not begun; none if it cannot be read."""
+    """The points that a sweep's table says have not begun, and that have not since; none if it
+    cannot be read."""
     with suppress(OSError, ValueError, csv.Error), table.open(encoding="utf-8", newline="") as file:
-        return sum(row.get("status") == "pending" for row in csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row.get("status") == "pending"]
+        return sum(not ((name := row.get("id")) and (table.parent / name).is_dir()) for row in rows)
     return 0
 
 

@@ -11,6 +11,8 @@ import platform
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ def git_state() -> dict[str, str | bool] | None:
     if not commit or commit == "(initial)":
         return None
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def code_state() -> dict[str, str | bool] | None:
+    """``git_state`` when this process first asked, which is when its code was loaded: a sweep does
+    not ask again for every point."""
+    return git_state()
 
 
 def machine() -> dict[str, str | int | None]:

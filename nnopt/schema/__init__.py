@@ -34,6 +34,9 @@ from nnopt.schema.dataset import TwoClassConfig as TwoClassConfig
 from nnopt.schema.dataset import Validation as Validation
 from nnopt.schema.initializer import Initializer as Initializer
 from nnopt.schema.initializer import InitializerConfig as InitializerConfig
+from nnopt.schema.launcher import LAUNCHERS as LAUNCHERS
+from nnopt.schema.launcher import LauncherConfig as LauncherConfig
+from nnopt.schema.launcher import SequentialConfig as SequentialConfig
 from nnopt.schema.optimizer import AdagradConfig as AdagradConfig
 from nnopt.schema.optimizer import AdamConfig as AdamConfig
 from nnopt.schema.optimizer import LearningRate as LearningRate
@@ -60,3 +63,6 @@ from nnopt.schema.schedule import OneCycleConfig as OneCycleConfig
 from nnopt.schema.schedule import PlateauConfig as PlateauConfig
 from nnopt.schema.schedule import ScheduleVariant as ScheduleVariant
 from nnopt.schema.schedule import StepConfig as StepConfig
+from nnopt.schema.sweeper import SWEEPERS as SWEEPERS
+from nnopt.schema.sweeper import GridConfig as GridConfig
+from nnopt.schema.sweeper import SweeperConfig as SweeperConfig

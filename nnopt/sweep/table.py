@@ -4,46 +4,137 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from nnopt.compose import Plan, Point
-from nnopt.results.files import write_text
+from nnopt.point import Point
+from nnopt.results.collect import setting_text
+from nnopt.results.files import output_error, write_text
+from nnopt.results.lock import hold
 from nnopt.results.metrics import METRICS
+from nnopt.sweep.folder import PENDING, State, read_state
+from nnopt.sweep.manifest import NAME, Sweep, read_sweep
+
+FILE = "results.csv"
 
 
-def write_table(plan: Plan, directory: Path) -> None:
-    """Write the table as the points' folders stand now: finished, running, or not yet begun.
+@dataclass(frozen=True)
+class Entry:
+    """What a point's folder said when it was last read. seconds: in all; None before the end."""
+
+    status: str
+    error: str | None
+    stamp: int | None
+    size: int
+    accuracy: float | None
+    seconds: float | None
+    text: str
+
+
+class Table:
+    """The table of a sweep, written over and over as its points' folders stand.
+
+    What was read stays in memory, so that only the summaries that have changed since are read
+    again. Several processes may write the table of one sweep: each takes the sweep's lock, and what
+    it writes are all rows as they are then, those of points that others have added included.
 
     Columns: number, id, status, error, every key swept over under its full name, seed, metrics.
-    Numbers have full precision; what is not there is an empty cell. Raises OutputError.
+    Numbers have full precision; what is not there is an empty cell.
     """
-    varied = [key for key in plan.varied if key != "seed"]
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._entries: list[Entry | None] = []
+        self.take(sweep)
+
+    def take(self, sweep: Sweep) -> None:
+        """From now on it is the table of this sweep: the same, perhaps with more points."""
+        self._sweep = sweep
+        self._varied = [key for key in sweep.varied if key != "seed"]
+        self._settings = [
+            [*(_setting(point, key) for key in self._varied), str(point.config.seed)]
+            for point in sweep.points
+        ]
+        self._entries += [None] * (len(sweep.points) - len(self._entries))
+        self._written = self._stamp_of_sweep()
+
+    def write(self) -> list[Entry]:
+        """Look at the folders and write the table; the entries of all points, in their order.
+        Raises OutputError."""
+        folder = self._sweep.folder
+        try:
+            with hold(folder, wait=True):
+                if self._stamp_of_sweep() != self._written:
+                    self.take(read_sweep(folder))
+                entries = self.read()
+                write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
+        except OSError as error:
+            raise output_error("write", folder / FILE, error) from error
+        return entries
+
+    def read(self) -> list[Entry]:
+        """The entries of all points as their folders stand now."""
+        there = {entry.name for entry in os.scandir(self._sweep.folder)}
+        for index, point in enumerate(self._sweep.points):
+            before = self._entries[index]
+            if point.id not in there:
+                if before is None or before.status != "pending":
+                    self._entries[index] = self._entry(index, PENDING, 0)
+                continue
+            size, stamp = 0, None
+            with suppress(OSError):
+                found = os.stat(self._sweep.folder / point.id / "summary.json")
+                size, stamp = found.st_size, found.st_mtime_ns
+            if before is None or stamp is None or (stamp, size) != (before.stamp, before.size):
+                state = read_state(self._sweep.folder / point.id)
+                if before is None or before.stamp != state.stamp or before.status != state.status:
+                    self._entries[index] = self._entry(index, state, size)
+        return [entry for entry in self._entries if entry is not None]
+
+    def _entry(self, index: int, state: State, size: int) -> Entry:
+        point, summary = self._sweep.points[index], state.summary
+        cells = [index + 1, point.id, state.status, state.error, *self._settings[index]]
+        cells += [summary.get(key) for key in METRICS]
+        return Entry(
+            state.status,
+            state.error,
+            state.stamp,
+            size,
+            summary.get("test_accuracy"),
+            summary.get("total_seconds"),
+            _line(["" if cell is None else cell for cell in cells]),
+        )
+
+    def _header(self) -> str:
+        varied = set(
+            self._varied
+        )  # "epochs" may be both: asked for, and done when patience ran out
+        metrics = [f"{key}_done" if key in varied else key for key in METRICS]
+        return _line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
+
+    def _stamp_of_sweep(self) -> int | None:
+        with suppress(OSError):
+            return (self._sweep.folder / NAME).stat().st_mtime_ns
+        return None
+
+
+def _line(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    swept = set(varied)  # "epochs" may be both: asked for, and done when patience ran out
-    metrics = [f"{key}_done" if key in swept else key for key in METRICS]
-    table.writerow(["number", "id", "status", "error", *varied, "seed", *metrics])
-    for number, point in enumerate(plan.points, start=1):
-        summary = _read_summary(directory / point.id)
-        status = summary.get("status", "pending")
-        settings = [*[_setting(point, key) for key in varied], point.config.seed]
-        cells = [summary.get("error"), *settings, *[summary.get(key) for key in METRICS]]
-        table.writerow([number, point.id, status, *["" if c is None else c for c in cells]])
-    write_text(directory / "results.csv", text.getvalue())
-
-
-def _read_summary(folder: Path) -> Mapping[str, Any]:
-    try:
-        summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {"status": "running"} if (folder / "run.log").exists() else {}
-    return summary
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _setting(point: Point, key: str) -> str:
-    """The value a point was given for a swept key; of a group, the name of the file."""
-    chosen = dict(word.lstrip("+").split("=", 1) for word in point.overrides)
-    return chosen[key]
+    """The value that a key which varies has at a point: as it was given, of a group the name of the
+    file; else as it is by default. Empty if the point does not have the key."""
+    chosen = dict(word.lstrip("+").partition("=")[::2] for word in point.overrides)
+    if key in chosen:
+        return chosen[key]
+    value: Any = point.container
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        return str(value.get("name", ""))
+    return "" if value is None else setting_text(tuple(value) if isinstance(value, list) else value)

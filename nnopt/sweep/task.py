@@ -7,24 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nnopt.compose import Point
-from nnopt.errors import NnoptError, OutputError
-from nnopt.results.files import output_error
-from nnopt.run import run
+from nnopt.errors import NnoptError
+from nnopt.point import Point
+from nnopt.run import AfterEpoch, run
+from nnopt.sweep.folder import clear, make, read_state, working_on
 
 
 @dataclass(frozen=True)
 class Task:
     """A point and the folder of its results, which whoever takes the task makes. Can be sent to
-    another process."""
+    another process.
+
+    after_epoch: as for ``nnopt.run.run``. replaces: the stamp of the state in which the folder was
+    when it was decided to run the point; if somebody else has brought it to an end since, that end
+    counts.
+    """
 
     point: Point
     folder: Path
+    after_epoch: tuple[AfterEpoch, ...] = ()
+    replaces: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: a status as in ``summary.json``, and the error in one line, if any."""
+    """How a task ended: a status as in ``summary.json``, and the error in one line, if any. The
+    status is "running" if another process works on the point."""
 
     task: Task
     status: str
@@ -46,11 +54,18 @@ class Launcher(Protocol):
 
 
 def work(task: Task) -> Outcome:
-    """Run the point in this process. Only what has to end the whole process is raised:
-    KeyboardInterrupt, SystemExit."""
+    """Run the point in this process, holding its folder. Only what has to end the whole process is
+    raised: KeyboardInterrupt, SystemExit."""
     try:
-        _make(task.folder)
-        run(task.point, task.folder)
+        make(task.folder)
+        with working_on(task.folder) as is_mine:
+            if not is_mine:
+                return Outcome(task, "running")
+            state = read_state(task.folder, held=True)
+            if state.stamp != task.replaces:  # another process has been here meanwhile
+                return Outcome(task, state.status, state.error)
+            clear(task.folder)
+            run(task.point, task.folder, task.after_epoch, quiet=True)
     except NnoptError as error:
         return Outcome(task, error.status, str(error))
     except Exception as error:
@@ -62,13 +77,3 @@ def one_after_another(tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
     """The launcher that needs nothing: every point in this process."""
     for task in tasks:
         yield work(task)
-
-
-def _make(folder: Path) -> None:
-    """Raises OutputError, if the folder is there already too."""
-    try:
-        folder.mkdir()
-    except FileExistsError as error:
-        raise OutputError(f"the folder {folder} exists; results are never overwritten") from error
-    except OSError as error:
-        raise output_error("make folder", folder, error) from error

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnopt.compose import Plan, make_plan
-from nnopt.sweep.table import METRICS, write_table
+from nnopt.results.lock import hold
+from nnopt.results.metrics import METRICS
+from nnopt.sweep import table as table_file
+from nnopt.sweep.folder import read_state
+from nnopt.sweep.manifest import begin, extend, read_sweep
+from nnopt.sweep.table import Table
 
 
 @pytest.fixture
 def plan(workplace: Path) -> Plan:
     words = ["optimizer=sgd,adam", "+regularizer.l2=0,1e-4", "architecture.hidden=[8,4]"]
     return make_plan([*words, "seed=3"], multirun=True)
+
+
+def write_table(plan: Plan, folder: Path) -> None:
+    Table(begin(plan, folder)).write()
 
 
 def write(folder: Path, **values: Any) -> None:
@@ -60,19 +70,22 @@ def test_rows_follow_the_folders_as_they_stand(plan: Plan, workplace: Path) -> N
     write_table(plan, workplace)
     header, *found = rows(workplace)
     table = [dict(zip(header, row, strict=True)) for row in found]
-    assert [row["status"] for row in table] == ["done", "diverged", "running", "pending"]
+    assert [row["status"] for row in table] == ["done", "diverged", "interrupted", "pending"]
+    with hold(running):
+        write_table(plan, workplace)
+        assert rows(workplace)[3][2] == "running"
     assert table[0]["test_accuracy"] == "0.30000000000000004"
     assert table[0]["stopped_early"] == "False"
     assert table[0]["test_loss"] == ""
     assert (table[1]["error"], table[1]["epochs"]) == ('a "quoted", long\nmessage', "0")
 
 
-def test_a_broken_summary_is_no_reason_to_fail(plan: Plan, workplace: Path) -> None:
+def test_a_broken_summary_is_that_of_an_interrupted_point(plan: Plan, workplace: Path) -> None:
     folder = workplace / plan.points[0].id
     folder.mkdir()
     (folder / "summary.json").write_text('{"status": "do')
     write_table(plan, workplace)
-    assert rows(workplace)[1][2] == "pending"
+    assert rows(workplace)[1][2] == "interrupted"
 
 
 def test_seed_alone_is_one_column(workplace: Path) -> None:
@@ -94,3 +107,54 @@ def test_a_swept_key_and_the_metric_of_its_name_have_a_column_each(workplace: Pa
     header, first, _ = rows(workplace)
     assert len(set(header)) == len(header)
     assert (first[header.index("epochs")], first[header.index("epochs_done")]) == ("5", "2")
+
+
+def test_only_summaries_that_changed_are_read_again(
+    plan: Plan, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = (workplace / point.id for point in plan.points)
+    write(first, status="done", error=None)
+    table = Table(begin(plan, workplace))
+    table.write()
+    read: list[Path] = []
+    real = read_state
+    monkeypatch.setattr(
+        table_file, "read_state", lambda folder: (read.append(folder), real(folder))[1]
+    )
+    write(second, status="failed", error="why")
+    assert [entry.status for entry in table.write()] == ["done", "failed", "pending", "pending"]
+    assert read == [second]
+    (first / "summary.json").write_text(json.dumps({"status": "diverged", "error": "again"}))
+    assert [entry.status for entry in table.write()][:2] == ["diverged", "failed"]
+    assert read == [second, first]
+
+
+def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
+    mine = Table(begin(make_plan(["seed=0,1"], multirun=True), workplace))
+    more = make_plan(["seed=0,1,2", "optimizer=sgd,adam"], multirun=True)
+    extend(workplace, more.points, more.varied)
+    mine.write()
+    header, *found = rows(workplace)
+    assert header[4:6] == ["optimizer", "seed"]
+    assert [(row[0], row[4], row[5]) for row in found[:3]] == [
+        ("1", "momentum", "0"),
+        ("2", "momentum", "1"),
+        ("3", "sgd", "0"),
+    ]
+    assert len(found) == 8
+
+
+def test_many_that_add_and_write_at_once_lose_no_row(workplace: Path) -> None:
+    begin(make_plan(["seed=0"], multirun=True), workplace)
+    points = make_plan(["seed=range(1,81)"], multirun=True).points
+
+    def add(start: int) -> None:
+        table = Table(read_sweep(workplace))  # flock excludes threads, too: each opens the file
+        for point in points[start::8]:
+            extend(workplace, [point])
+            table.write()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    assert sorted(int(row[4]) for row in rows(workplace)[1:]) == list(range(81))
+    assert [row[0] for row in rows(workplace)[1:]] == [str(number) for number in range(1, 82)]

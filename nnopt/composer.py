@@ -1,0 +1,162 @@
+"""From the overrides of one point to the point, many times over and quickly."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nnopt.errors import ConfigError
+from nnopt.hydra_adapter import (
+    compose_files,
+    config_groups,
+    one_line,
+    parse_words,
+    plain,
+    word_of,
+)
+from nnopt.point import Point, point_id
+from nnopt.validate import known_keys, read_config, unknown_key
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
+
+
+class Composer:
+    """Makes the points of a sweep, within one ``composing()``.
+
+    Reading files and resolving interpolations is what takes the time, so what depends on the chosen
+    files alone is done once for every choice of them.
+    """
+
+    def __init__(self) -> None:
+        self._bases: dict[tuple[str, ...], _Base] = {}
+        self._parsed: dict[str, Override] = {}
+
+    def remember(self, overrides: Sequence[Override], composed: DictConfig) -> None:
+        """Take what the files that these overrides choose have been composed to already."""
+        choices = tuple(word_of(o) for o in overrides if o.key_or_group in config_groups())
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        self._bases[choices] = _Base(own)
+
+    def point(self, words: Sequence[str]) -> Point:
+        """The point that the overrides, of one value each, make. Raises ConfigError with all that
+        is wrong with it."""
+        overrides = [self._parse(word) for word in words]
+        groups = config_groups()
+        choices = tuple(word_of(o) for o in overrides if o.key_or_group in groups)
+        if choices not in self._bases:
+            self._bases[choices] = _Base(compose_files(choices))
+        values = [o for o in overrides if o.key_or_group not in groups]
+        container, problems = self._bases[choices].with_values(values)
+        try:
+            config = read_config(container)
+        except ConfigError as error:
+            raise ConfigError([*problems, *error.problems]) from None
+        if problems:
+            raise ConfigError(problems)
+        return Point(point_id(config), config, container, tuple(map(word_of, overrides)))
+
+    def _parse(self, word: str) -> Override:
+        if word not in self._parsed:
+            (self._parsed[word],) = parse_words([word])
+        return self._parsed[word]
+
+
+class _Base:
+    """What some files compose to, before keys are set."""
+
+    def __init__(self, composed: DictConfig) -> None:
+        self._composed = composed
+
+    def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], list[str]]:
+        """The resolved values with some keys set, and what is wrong with the keys. Raises
+        ConfigError for what cannot be resolved."""
+        try:
+            known = self._known
+            problems, settings = [], {}
+            for override in overrides:
+                key = override.key_or_group
+                if key not in known:
+                    problems.append(unknown_key(key, known))
+                elif override.is_delete():
+                    problems.append(f"{word_of(override)!r}: the key {key!r} cannot be left out")
+                else:
+                    settings[key] = override.value()
+            if self._stands_alone(settings):
+                return _with_all(self._resolved, settings), problems
+            composed = copy.deepcopy(self._composed)
+            OmegaConf.set_struct(composed, False)
+            for key, value in settings.items():
+                OmegaConf.update(composed, key, value, merge=True)
+            return plain(composed), problems
+        except OmegaConfBaseException as error:
+            raise ConfigError(one_line(error)) from None
+
+    @cached_property
+    def _resolved(self) -> dict[str, Any]:
+        return plain(self._composed)
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(known_keys(self._resolved))
+
+    @cached_property
+    def _references(self) -> frozenset[str] | None:
+        """The keys that interpolations refer to; None if there are some that only OmegaConf can
+        tell of."""
+        found: set[str] = set()
+        for text in _texts(OmegaConf.to_container(self._composed, resolve=False)):
+            found.update(REFERENCE.findall(text))
+            if "${" in REFERENCE.sub("", ENVIRONMENT.sub("", text)):
+                return None
+        return frozenset(found)
+
+    def _stands_alone(self, settings: Mapping[str, Any]) -> bool:
+        """Can the values be set without anything else being resolved anew?"""
+        if self._references is None:
+            return False
+        return not any(
+            key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.")
+            for key in settings
+            for name in self._references
+        ) and not any("${" in text or text == "???" for text in _texts(settings))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _with_all(container: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with the values set; what they leave alone is shared."""
+    for key, value in settings.items():
+        container = _with(container, key.split("."), value)
+    return container
+
+
+def _with(container: Any, keys: Sequence[str], value: Any) -> dict[str, Any]:
+    before = container if isinstance(container, dict) else {}
+    name, *rest = keys
+    if rest:
+        return {**before, name: _with(before.get(name), rest, value)}
+    return {**before, name: _merged(before.get(name), value)}
+
+
+def _merged(before: Any, value: Any) -> Any:
+    """As OmegaConf merges: maps key by key, all else replaced."""
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {**before, **{key: _merged(before.get(key), item) for key, item in value.items()}}
+    return value

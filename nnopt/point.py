@@ -1,0 +1,40 @@
+"""One configuration to run, and the name it is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration to run: what it resolves to, and the overrides that make it."""
+
+    id: str
+    config: Config
+    container: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+
+def to_yaml(container: Mapping[str, Any]) -> str:
+    """The resolved values as they stand in a run's ``config.yaml``."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
+
+
+def point_id(config: Config) -> str:
+    """A name for a configuration: readable in front, then a hash of every value that can change
+    what it computes (where a published dataset lies cannot). The same in every process, and
+    whatever else is in the sweep."""
+    relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
+    if isinstance(config.dataset, CsvConfig):  # whose files are the user's own, found from there
+        relevant["root"] = config.data.root
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+    groups = (config.dataset, config.backend, config.architecture, config.optimizer)
+    return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"

@@ -1,0 +1,67 @@
+"""The verb ``resume``: go on with a sweep, and add points to it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from nnopt import console
+from nnopt.launch import exit_on_sigterm, prepare_all
+from nnopt.sweep.changes import changed
+from nnopt.sweep.folder import ENDED, FAILED, read_state
+from nnopt.sweep.launchers import make_launcher
+from nnopt.sweep.manifest import read_sweep
+from nnopt.sweep.running import run_points
+
+EXAMPLES = """\
+examples:
+  nnopt resume outputs/latest                    what is missing, or was interrupted
+  nnopt resume outputs/latest --retry-failed     failed, diverged and timed out points too
+  nnopt resume outputs/latest 'seed=range(10)'   more values: the points that are new
+"""
+
+
+def main(words: list[str]) -> int:
+    """Run the verb; returns the exit code of the sweep.
+
+    Raises ResumeError if there is no sweep to go on with, ConfigError for words that would change
+    its points, DataError if its data are not there.
+    """
+    options = parser().parse_intermixed_args(words)
+    folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
+    sweep = read_sweep(folder)
+    if options.overrides:
+        sweep = changed(sweep, options.overrides)
+    launcher = make_launcher(sweep.launcher)
+    states = {point.id: read_state(folder / point.id).status for point in sweep.points}
+    redo = FAILED if options.retry_failed else ()
+    to_run = [p for p in sweep.points if states[p.id] not in ENDED or states[p.id] in redo]
+    prepare_all(to_run)
+    done = sum(status == "done" for status in states.values())
+    console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
+    exit_on_sigterm()
+    return run_points(
+        sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
+    )
+
+
+def parser() -> ArgumentParser:
+    """The options of ``nnopt resume``."""
+    parser = ArgumentParser(
+        prog="nnopt resume",
+        description="Go on with a sweep: run the points that are missing or were interrupted. What "
+        "is done stays as it is.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("sweep", metavar="SWEEP", help="the folder of a sweep")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="more values of keys that the sweep varies; hydra/launcher and its keys; data.root",
+    )
+    add("--retry-failed", action="store_true", help="run failed, diverged, timed out points again")
+    add("--fail-fast", action="store_true", help="begin no further point after one fails")
+    return parser

@@ -1,0 +1,196 @@
+"""``sweep.json``: what a sweep is, so that whoever has its folder can go on with it.
+
+It is written before the first point starts and when points are added. Nothing in it hangs on the
+folder it is read from: paths of data are absolute, and those of the points relative to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nnopt
+from nnopt.compose import Plan
+from nnopt.errors import ConfigError, ResumeError
+from nnopt.point import Point
+from nnopt.results.files import shown, write_bytes
+from nnopt.results.lock import hold
+from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
+from nnopt.validate import read_config, read_engine
+
+NAME = "sweep.json"
+FORMAT = 1
+"""Of the file; a higher one is a newer nnopt's."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and its points, which are numbered from 1 and keep their numbers.
+
+    words, config_dir, working: the command line that began it, and from which folder. varied: the
+    keys that vary, in their order.
+    """
+
+    folder: Path
+    working: str
+    words: tuple[str, ...]
+    config_dir: str | None
+    varied: tuple[str, ...]
+    sweeper: SweeperConfig
+    launcher: LauncherConfig
+    points: tuple[Point, ...]
+
+
+def begin(plan: Plan, folder: Path) -> Sweep:
+    """Write what the command line asks for into the sweep's folder. Raises OutputError."""
+    points = tuple(map(_settled, plan.points))
+    config_dir = plan.config_dir and os.path.abspath(plan.config_dir)
+    sweep = Sweep(
+        folder,
+        os.getcwd(),
+        plan.words,
+        config_dir,
+        plan.varied,
+        plan.sweeper,
+        plan.launcher,
+        points,
+    )
+    write_sweep(sweep)
+    return sweep
+
+
+def extend(folder: Path, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """The sweep in a folder with those of the points that it does not have yet added at its end,
+    and with the keys that vary now too; written, one process at a time. Raises ResumeError or
+    OutputError."""
+    with hold(folder, wait=True):
+        sweep = read_sweep(folder)
+        known = {point.id for point in sweep.points}
+        added = [_settled(point) for point in points if point.id not in known]
+        if added:
+            keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
+            sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
+            write_sweep(sweep)
+    return sweep
+
+
+def write_sweep(sweep: Sweep) -> None:
+    """Write ``sweep.json``, a line for each point. Raises OutputError."""
+    head = {
+        "format": FORMAT,
+        "nnopt": nnopt.__version__,
+        "working": sweep.working,
+        "words": sweep.words,
+        "config_dir": sweep.config_dir,
+        "varied": sweep.varied,
+        "sweeper": asdict(sweep.sweeper),
+        "launcher": asdict(sweep.launcher),
+    }
+    points = [
+        _json({"number": number, "id": p.id, "overrides": p.overrides, "config": p.container})
+        for number, p in enumerate(sweep.points, start=1)
+    ]
+    lines = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+    lines.append('"points": [\n{}\n]'.format(",\n".join(points)))
+    body = ",\n".join(lines)
+    digest = hashlib.sha256(_bytes(body)).hexdigest()
+    write_bytes(sweep.folder / NAME, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep in a folder. Raises ResumeError, saying why there is none to go on with."""
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ResumeError(_no_sweep(folder)) from None
+    except OSError as error:
+        raise ResumeError(f"cannot read {shown(path)}: {error.strerror}") from error
+    head, _, body = data.partition(b",\n")
+    try:
+        found = json.loads(data)
+        is_whole = (
+            hashlib.sha256(body[: -len(b"}\n")]).hexdigest() == json.loads(head + b"}")["sha256"]
+        )
+        number, version = int(found["format"]), str(found["nnopt"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ResumeError(_damaged(path)) from None
+    if number > FORMAT:
+        raise ResumeError(
+            f"{shown(path)} was made by nnopt {version}, which is newer than this one, "
+            f"{nnopt.__version__}; resume the sweep with that"
+        )
+    if not is_whole:
+        raise ResumeError(_damaged(path))
+    try:
+        return Sweep(
+            folder,
+            found["working"],
+            tuple(found["words"]),
+            found["config_dir"],
+            tuple(found["varied"]),
+            read_engine("hydra.sweeper", found["sweeper"]),
+            read_engine("hydra.launcher", found["launcher"]),
+            tuple(map(_point, found["points"])),
+        )
+    except ConfigError as error:
+        raise ResumeError(
+            f"{shown(path)}, made by nnopt {version}, does not fit nnopt {nnopt.__version__}: "
+            f"{error.problems[0]}; resume the sweep with that"
+        ) from error
+
+
+def _point(entry: Mapping[str, Any]) -> Point:
+    container = entry["config"]
+    return Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
+
+
+def _settled(point: Point) -> Point:
+    """The same point, its paths independent of the folder that this process works in."""
+    data = point.config.data
+    root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))
+    config = replace(point.config, data=replace(data, root=root, cache=cache))
+    container = {
+        **point.container,
+        "data": {**point.container["data"], "root": root, "cache": cache},
+    }
+    if isinstance(csv := config.dataset, CsvConfig):
+        train, test = _csv_path(root, csv.train), csv.test and _csv_path(root, csv.test)
+        config = replace(config, dataset=replace(csv, train=train, test=test))
+        container["dataset"] = {**container["dataset"], "train": train, "test": test}
+    return Point(point.id, config, container, point.overrides)
+
+
+def _csv_path(root: str, name: str) -> str:
+    """As ``nnopt.data.csv_file`` looks for it: below the root, or else in the working folder."""
+    if os.path.exists(os.path.join(root, name)) or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
+
+
+def _no_sweep(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{shown(folder)} is no folder; name the folder of a sweep"
+    if (folder / "summary.json").exists() or (folder / "run.log").exists():
+        if (folder.parent / NAME).exists():
+            return f"{shown(folder)} is one point; resume its sweep, {shown(folder.parent)}"
+        return f"{shown(folder)} is a single run, no sweep; only sweeps can be resumed"
+    return f"{shown(folder)} is no sweep: it has no {NAME}"
+
+
+def _damaged(path: Path) -> str:
+    return f"{shown(path)} is damaged; run the sweep again, in a new folder"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _bytes(text: str) -> bytes:
+    """A lone surrogate (of a file name that is no UTF-8) becomes JSON's own escape of it."""
+    return text.encode("utf-8", errors="backslashreplace")

@@ -1,0 +1,150 @@
+"""What a sweep says while it runs: a line for each point that has ended and, on a terminal, one
+live line below them that counts the points and tells the time left.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnopt.bars import live_line
+from nnopt.results.history import EpochRow
+from nnopt.stream import Stream, visible
+from nnopt.sweep.folder import FAILED
+from nnopt.sweep.manifest import Sweep
+from nnopt.sweep.table import Entry
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+REFRESH_SECONDS = 0.1  # between two updates of the live line
+LONGEST = 60  # characters of what varies, in a line
+
+
+class SweepProgress:
+    """The progress of a sweep; a context manager.
+
+        with SweepProgress(sweep, entries, is_open) as progress:
+            progress.began(point_id)
+            progress.epoch(row, is_best)       # of the point that runs, if it is in this process
+            progress.ended(point_id, entries)  # entries of all points, as they are then
+
+    is_open: for each point, whether it is yet to be run.
+    """
+
+    def __init__(self, sweep: Sweep, entries: Sequence[Entry], is_open: Sequence[bool]) -> None:
+        self._sweep = sweep
+        self._entries = entries
+        self._numbers = {point.id: number for number, point in enumerate(sweep.points, start=1)}
+        self._names = {point.id: _what_varies(point.overrides, sweep) for point in sweep.points}
+        self._width = min(LONGEST, max(map(len, self._names.values()), default=0))
+        self._left = sum(is_open)
+        self._running: list[str] = []
+        self._finished = 0
+        self._started = time.monotonic()
+        self._epoch = ""
+        self._next_refresh = 0.0
+        self._stream = Stream(sys.stdout)
+        self._line: Progress | None = None
+
+    def __enter__(self) -> SweepProgress:
+        if self._stream.is_terminal():
+            self._line = live_line(self._stream.rich())
+            self._line.add_task("", text="")
+            self._line.start()
+            self._refresh()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the live line away."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+    def began(self, identity: str) -> None:
+        """A point was given to the launcher."""
+        self._running.append(identity)
+        self._epoch = ""
+        self._refresh()
+
+    def epoch(self, row: EpochRow, best: bool) -> None:
+        """The point that runs has finished an epoch. Most calls only look at a clock."""
+        if self._line is None or time.monotonic() < self._next_refresh:
+            return
+        config = self._sweep.points[self._numbers[self._running[-1]] - 1].config
+        most = f"/{config.epochs}" if config.steps is None else ""
+        self._epoch = f"epoch {row.epoch}{most}"
+        self._refresh()
+
+    def ended(self, identity: str, entries: Sequence[Entry]) -> None:
+        """A point has ended, or is another process's."""
+        self._entries = entries
+        self._running.remove(identity)
+        self._left -= 1
+        self._epoch = ""
+        entry = entries[self._numbers[identity] - 1]
+        if entry.status != "running":
+            self._finished += 1
+            line = self._line_of(identity, entry)
+            if self._line is not None:
+                self._line.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
+                left = f"  {self._time_left()}" if self._left else ""
+                self._stream.write_line(line + left)
+        self._refresh()
+
+    def _line_of(self, identity: str, entry: Entry) -> str:
+        total = len(self._sweep.points)
+        number = f"[{self._numbers[identity]:>{len(str(total))}}/{total}]"
+        outcome = "" if entry.accuracy is None else f"test accuracy {entry.accuracy:.4f}"
+        if entry.error:
+            outcome = textwrap.shorten(visible(entry.error), 2 * LONGEST, placeholder=" ...")
+        name = visible(self._names[identity])[:LONGEST]
+        seconds = "" if entry.seconds is None else f"{entry.seconds:7.1f} s"
+        return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
+
+    def _refresh(self) -> None:
+        if self._line is None:
+            return
+        self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        counts = Counter(entry.status for entry in self._entries)
+        failed = sum(counts[status] for status in FAILED)
+        running = len(self._running)
+        parts = [f"{counts['done']} done"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"{counts['pruned']} pruned"] if counts["pruned"] else []
+        parts += [f"{running} running", f"{max(self._left - running, 0)} pending"]
+        text = "  ".join(filter(None, [", ".join(parts), self._time_left(), self._epoch]))
+        self._line.update(self._line.task_ids[0], text=text)
+        self._line.refresh()
+
+    def _time_left(self) -> str:
+        """From how long it took to finish so many points, however many ran at once."""
+        if not self._finished:
+            return ""
+        seconds = (time.monotonic() - self._started) / self._finished * self._left
+        return f"about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two digits or so: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _what_varies(overrides: Sequence[str], sweep: Sweep) -> str:
+    keys = set(sweep.varied)
+    words = [word for word in overrides if word.lstrip("+").partition("=")[0] in keys]
+    return " ".join(words)

@@ -1,0 +1,96 @@
+"""A sweep under way: its points given to a launcher, the table and the terminal kept up to date."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt import console
+from nnopt.errors import TrainingError
+from nnopt.sweep.folder import ENDED, FAILED, read_state
+from nnopt.sweep.manifest import Sweep
+from nnopt.sweep.progress import SweepProgress
+from nnopt.sweep.table import FILE, Entry, Table
+from nnopt.sweep.task import Launcher, Task
+
+
+def run_points(
+    sweep: Sweep, launcher: Launcher, *, retry_failed: bool = False, fail_fast: bool = False
+) -> int:
+    """Run every point that has not come to its end and that nobody else works on; returns the exit
+    code: 5 if any point of the sweep failed, 130 after Ctrl-C.
+
+    retry_failed: those that failed too. fail_fast: no further point is begun after one fails.
+    """
+    started = time.monotonic()
+    table = Table(sweep)
+    redo = FAILED if retry_failed else ()
+    entries = table.write()
+    open_points = [x.status not in ENDED or x.status in redo for x in entries]
+    with SweepProgress(sweep, entries, open_points) as progress:
+        try:
+            with closing(launcher(_tasks(sweep, redo, progress))) as outcomes:
+                for outcome in outcomes:
+                    entries = table.write()
+                    progress.ended(outcome.task.point.id, entries)
+                    if fail_fast and outcome.status in FAILED:
+                        break
+        except (KeyboardInterrupt, SystemExit) as stop:
+            progress.stop()
+            console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
+            if isinstance(stop, SystemExit):
+                raise
+            return 130
+        finally:
+            progress.stop()
+            entries = table.write()
+    return _report(sweep, entries, time.monotonic() - started)
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a sweep."""
+    return f"nnopt resume {shlex.quote(console.short(folder))}"
+
+
+def _tasks(sweep: Sweep, redo: Sequence[str], progress: SweepProgress) -> Iterator[Task]:
+    """The points that are to be run, in their order, each looked at when it is asked for."""
+    for point in sweep.points:
+        folder = sweep.folder / point.id
+        state = read_state(folder)
+        if state.status == "running" or (state.status in ENDED and state.status not in redo):
+            continue
+        task = Task(point, folder, replaces=state.stamp)
+        if sweep.launcher.name == "sequential":
+            task = replace(task, after_epoch=(progress.epoch,))
+        progress.began(point.id)
+        yield task
+
+
+def _report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
+    """Say what the sweep came to, and again what failed."""
+    counts = {status: sum(x.status == status for x in entries) for status in ("done", "running")}
+    results = {
+        "points done": f"{counts['done']} of {len(entries)}",
+        "time": f"{seconds:.1f} s",
+    }
+    sys.stdout.flush()
+    console.summary("sweep", results, {"folder": sweep.folder, "table": sweep.folder / FILE})
+    failures = [
+        (f"[{number}] {point.id}", entry)
+        for number, (point, entry) in enumerate(zip(sweep.points, entries, strict=False), start=1)
+        if entry.status in FAILED
+    ]
+    for name, entry in failures:
+        console.error(f"{name}: {entry.error or entry.status}")
+    if counts["running"]:
+        console.note(f"another process works on {counts['running']} of the points")
+    if failures:
+        console.note(f"`{resume_command(sweep.folder)} --retry-failed` runs what failed again")
+    if left := sum(x.status in ("pending", "interrupted") for x in entries):
+        console.note(f"`{resume_command(sweep.folder)}` runs what is left, {left} points")
+    return TrainingError.exit_code if failures else 0
