@@ -19,14 +19,16 @@ def work_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
 
 
-def live_line(console: Console) -> Progress:
+def live_line(console: Console, above: Callable[[], Text | None] | None = None) -> Progress:
     """One line of text that vanishes at the end, cut where the terminal ends: the field ``text`` of
-    its task."""
+    its task. above: what else to draw, asked at every refresh."""
     from rich.progress import Progress
     from rich.text import Text
 
     class Line(Progress):
         def get_renderables(self) -> Any:
+            if above is not None and (text := above()) is not None:
+                yield text
             for task in self.tasks:
                 yield Text(task.fields["text"], no_wrap=True, overflow="ellipsis", style="cyan")
 

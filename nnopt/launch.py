@@ -51,8 +51,7 @@ def launch(arguments: list[str]) -> int:
     prepare_all(plan.points)
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     exit_on_sigterm()
-    if any(point.config.view == "terminal" for point in plan.points):
-        console.note_missing_curves()
+    _note_missing_curves(plan)
     if plan.is_sweep:
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
@@ -63,6 +62,16 @@ def launch(arguments: list[str]) -> int:
         console.error(f"interrupted; what was done until then is kept in {directory}")
         return 130
     return 0
+
+
+def _note_missing_curves(plan: Plan) -> None:
+    """Say so, and why, if view=terminal is asked for and cannot be had."""
+    if not any(point.config.view == "terminal" for point in plan.points):
+        return
+    if plan.is_sweep and plan.launcher.name != "sequential":
+        console.note("note: view=terminal draws points that run in this process, none of these")
+    else:
+        console.note_missing_curves()
 
 
 def exit_on_sigterm() -> None:

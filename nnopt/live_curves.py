@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("nnopt")
 
 LEAST_COLUMNS, LEAST_LINES = 40, 12  # of a terminal
-LINES_BELOW = 3  # the bar, the metrics, and the line where the cursor is
+OTHER_LINES = 3  # the bar, the metrics, and the line where the cursor is
 
 
 def why_not(stream: Stream) -> str | None:
@@ -46,6 +46,11 @@ class LiveCurves:
         self._text: Text | None = None
         self._size: tuple[int, int] | None = None
 
+    def clear(self) -> None:
+        """Forget the rows, for another run."""
+        self.rows.clear()
+        self._drawn = None
+
     def make_room(self, terminal: Console) -> None:
         """Wipe the screen if the terminal has another size than before: it has broken the lines
         that stood there, so that they cannot be drawn over."""
@@ -60,7 +65,7 @@ class LiveCurves:
         if now != self._drawn:
             self._drawn, self._text = now, None
             if self.rows and columns >= LEAST_COLUMNS and lines >= LEAST_LINES:
-                self._text = self._draw(columns, lines - LINES_BELOW)
+                self._text = self._draw(columns, lines - OTHER_LINES)
         return self._text
 
     def _draw(self, columns: int, lines: int) -> Text | None:

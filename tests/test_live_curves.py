@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from test_console import ROW, on_terminal, without_codes
 
 from nnopt import console
+from nnopt.compose import Plan
 from nnopt.console import REFRESH_SHARE, RunConsole, View
+from nnopt.launch import _note_missing_curves
 from nnopt.live_curves import LiveCurves, why_not
 from nnopt.stream import Stream
+from nnopt.sweep import progress
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -144,6 +149,38 @@ def test_nothing_is_noted_where_it_can(terminal: Terminal) -> None:
     assert terminal.getvalue() == ""
 
 
+@pytest.mark.parametrize("view", ["terminal", "bar", "none"])
+def test_a_sweep_draws_the_point_that_runs(
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
+) -> None:
+    """Above the line that counts the points, and under its name; what stays is a line a point."""
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=terminal))
+    monkeypatch.setattr(progress, "REFRESH_SHARE", math.inf)
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0)
+    small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
+    assert nnopt("run", *small, "-m", "seed=4,5") == 0
+    lines = lines_of(terminal.getvalue())
+    names = [line for line in lines if re.fullmatch(r"\[[12]\] seed=[45]", line)]
+    assert set(names) == ({"[1] seed=4", "[2] seed=5"} if view == "terminal" else set())
+    assert names == sorted(names)
+    assert sum("▀▀▀ validation" in line for line in lines) == len(names)
+    assert any("pending" in line for line in lines) == (view != "none")
+    assert [line.split()[1] for line in lines if "test accuracy" in line] == ["seed=4", "seed=5"]
+    assert not any(line.startswith("epoch 3/3") for line in lines)
+
+
+def test_points_of_other_processes_cannot_be_drawn(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SimpleNamespace(
+        is_sweep=True,
+        launcher=SimpleNamespace(name="pool"),
+        points=[SimpleNamespace(config=SimpleNamespace(view="terminal"))],
+    )
+    _note_missing_curves(cast(Plan, plan))
+    assert "none of these" in capsys.readouterr().out
+
+
 def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
@@ -152,8 +189,8 @@ def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
     told = capsys.readouterr()
     assert told.err == ""
     assert told.out.count("note: view=terminal") == 1
-    assert told.out.index("note: view=terminal") < told.out.index("epoch 1/2")
-    assert told.out.count("epoch 2/2") == 2
+    assert told.out.startswith("note: view=terminal")
+    assert told.out.count("test accuracy") == 2
 
 
 def test_nothing_is_told_while_it_trains(nnopt: Run, workplace: Path, capsys: Captured) -> None:

@@ -1,5 +1,6 @@
 """What a sweep says while it runs: a line for each point that has ended and, on a terminal, one
-live line below them that counts the points and tells the time left.
+live line below them that counts the points and tells the time left; with view=terminal the learning
+curves of the point that runs stand between them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnopt.bars import live_line
+from nnopt.console import REFRESH_SECONDS, REFRESH_SHARE
+from nnopt.live_curves import LiveCurves, why_not
 from nnopt.results.history import EpochRow
 from nnopt.stream import Stream, visible
 from nnopt.sweep.folder import FAILED
@@ -20,8 +23,8 @@ from nnopt.sweep.table import Entry
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.text import Text
 
-REFRESH_SECONDS = 0.1  # between two updates of the live line
 LONGEST = 60  # characters of what varies, in a line
 
 
@@ -50,10 +53,14 @@ class SweepProgress:
         self._next_refresh = 0.0
         self._stream = Stream(sys.stdout)
         self._line: Progress | None = None
+        self._view = sweep.points[0].config.view if sweep.points else "none"
+        draws = self._view == "terminal" and why_not(self._stream) is None
+        self._curves = LiveCurves() if draws else None
+        self._drawn = ""  # the point whose curves they are
 
     def __enter__(self) -> SweepProgress:
-        if self._stream.is_terminal():
-            self._line = live_line(self._stream.rich())
+        if self._stream.is_terminal() and self._view != "none":
+            self._line = live_line(self._stream.rich(), self._above)
             self._line.add_task("", text="")
             self._line.start()
             self._refresh()
@@ -76,6 +83,11 @@ class SweepProgress:
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
+        if self._curves is not None:
+            if self._drawn != self._running[-1]:  # the last one's were left to be looked at
+                self._drawn = self._running[-1]
+                self._curves.clear()
+            self._curves.rows.append(row)
         if self._line is None or time.monotonic() < self._next_refresh:
             return
         config = self._sweep.points[self._numbers[self._running[-1]] - 1].config
@@ -110,10 +122,22 @@ class SweepProgress:
         seconds = "" if entry.seconds is None else f"{entry.seconds:7.1f} s"
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 
+    def _above(self) -> Text | None:
+        """The curves, under the name of their point."""
+        from rich.text import Text
+
+        if self._curves is None or self._line is None:
+            return None
+        if (curves := self._curves.text(self._line.console)) is None:
+            return None
+        name = f"[{self._numbers[self._drawn]}] {visible(self._names[self._drawn])}"
+        title = Text(name, no_wrap=True, overflow="ellipsis", style="bold", end="\n")
+        return title.append("\n").append_text(curves)
+
     def _refresh(self) -> None:
         if self._line is None:
             return
-        self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        started = time.monotonic()
         counts = Counter(entry.status for entry in self._entries)
         failed = sum(counts[status] for status in FAILED)
         running = len(self._running)
@@ -123,7 +147,13 @@ class SweepProgress:
         parts += [f"{running} running", f"{max(self._left - running, 0)} pending"]
         text = "  ".join(filter(None, [", ".join(parts), self._time_left(), self._epoch]))
         self._line.update(self._line.task_ids[0], text=text)
+        if self._curves is not None:
+            self._curves.make_room(self._line.console)
         self._line.refresh()
+        ended = time.monotonic()
+        self._next_refresh = max(
+            started + REFRESH_SECONDS, ended + (ended - started) / REFRESH_SHARE
+        )
 
     def _time_left(self) -> str:
         """From how long it took to finish so many points, however many ran at once."""
