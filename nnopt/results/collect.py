@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class Run:
     (``optimizer`` beside ``optimizer.lr``). Of a group whose keys hold no name, such as
     ``regularizer``, that is known only if the command line chose it.
     metrics: the numbers of the summary; one that is null is not there.
-    sources: SHA-256 of the data files, none for made data. written: when, in seconds.
+    sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
+    since 1970; of a summary that does not say so, when its file was written.
     """
 
     folder: Path
@@ -126,12 +128,13 @@ def read_run(folder: Path) -> Run:
         raise _damaged(path, f"it is no JSON ({error})") from error
     try:
         return _run(folder, summary, written)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(path, f"{type(error).__name__} {error}") from error
 
 
 def _run(folder: Path, summary: Any, written: float) -> Run:
-    """Raises KeyError, TypeError, AttributeError or OverflowError for what is no summary."""
+    """Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for what is no
+    summary."""
     status, seed, config = summary["status"], summary["seed"], summary["config"]
     if not (isinstance(status, str) and isinstance(seed, int) and isinstance(config, dict)):
         raise TypeError("in status, seed or config")
@@ -141,6 +144,8 @@ def _run(folder: Path, summary: Any, written: float) -> Run:
         if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
     }
     sources = (summary["data"] or {}).get("sources", {})
+    if finished := summary.get("finished"):  # a copied file may be younger than a newer run's
+        written = datetime.fromisoformat(finished).timestamp()
     return Run(
         folder=folder,
         seed=seed,

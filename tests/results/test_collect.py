@@ -51,6 +51,18 @@ def test_settings_and_metrics(tmp_path: Path, leave_run: LeaveRun) -> None:
     assert not {key.partition(".")[0] for key in run.settings} & set(WITHOUT_EFFECT)
 
 
+def test_a_run_is_as_old_as_it_says_whatever_its_file(tmp_path: Path, leave_run: LeaveRun) -> None:
+    old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
+    new = leave_run(tmp_path / "new", finished="2026-11-20T12:30:00+01:00")
+    os.utime(new / "summary.json", (0, 0))  # the old one was copied later
+    assert read_run(new).written - read_run(old).written == 90 * 60
+    silent = leave_run(tmp_path / "silent", finished=None)
+    os.utime(silent / "summary.json", (7, 7))
+    assert read_run(silent).written == 7
+    with pytest.raises(DataError, match="damaged"):
+        read_run(leave_run(tmp_path / "bad", finished="yesterday"))
+
+
 def test_unfinished_runs_are_told_apart(tmp_path: Path, leave_run: LeaveRun) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "run.log").write_text("")
