@@ -61,8 +61,13 @@ def test_every_value_is_that_of_metrics_csv(nnopt: Run, workplace: Path) -> None
 
 
 def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None:
-    swept = ["-m", "optimizer.lr=0.1,1e6", "architecture.hidden=[8],[4, 4]", "hydra.sweep.dir=all"]
-    others = ["epochs=6", "dataset.validation.source=none", "test_weights=last"]
+    swept = ["-m", "optimizer.lr=0.1,1e30", "architecture.hidden=[8],[4, 4]", "hydra.sweep.dir=all"]
+    others = [
+        "epochs=6",
+        "architecture.activation=leaky_relu",
+        "dataset.validation.source=none",
+        "test_weights=last",
+    ]
     assert nnopt("run", *SMALL, *others, *swept) == 5
     rows = {}
     for group in groups(Path("all")):
@@ -73,7 +78,7 @@ def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None
         assert group.hparams["regularizer.decay_all"].bool_value is False
         assert group.hparams["steps"].string_value == "null"
         assert not {"name", "plots", "view", "tensorboard"} & set(group.hparams)
-    assert set(rows) == {(lr, hidden) for lr in (0.1, 1e6) for hidden in ("[8]", "[4, 4]")}
+    assert set(rows) == {(lr, hidden) for lr in (0.1, 1e30) for hidden in ("[8]", "[4, 4]")}
     for (lr, _), group in rows.items():
         tags = {value.name.tag for value in group.metric_values}
         (session,) = group.sessions
