@@ -24,7 +24,7 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str]) -> list[Fact]:
     """The facts that are known, in the order in which they are shown."""
     facts = [
-        ("Command", _command(points)),
+        ("Command" if len(points) == 1 else "Overrides", _command(points)),
         ("Varied", _varied(points, keys)),
         ("Fixed", _fixed(points, keys)),
         ("Data", _distinct(points, _data)),
@@ -37,14 +37,14 @@ def about(points: Sequence[Point], keys: Sequence[str]) -> list[Fact]:
 
 
 def _command(points: Sequence[Point]) -> list[str]:
-    """Of a single run its command line; of many the words they share, if any."""
+    """Of a single run its command line; of many the words that all share, if any."""
     words = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
     if not words:
         return []
     shared = [word for word in words[0] if all(word in others for others in words)]
     if len(points) == 1:
         return [shlex.join(["nnopt", "run", *shared])]
-    return [f"every point with {shlex.join(shared)}"] if shared else []
+    return [shlex.join(shared)] if shared else []
 
 
 def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:

@@ -162,6 +162,7 @@ function makeChart(root) {
     const paired = state.metric.includes("+") ? column.replace(/^validation_/, "") : column;
     scales = drawPlot(svg, lines, {
       width, height, xRange, yRange: state.yRange || y.range, xLog: state.xLog, yLog: state.yLog,
+      xWhole: state.axis !== "seconds",
       xLabel: AXES.find(([name]) => name === state.axis)[1], yLabel: words(paired) + unit,
     });
     caption.textContent = describe(lines, state.yRange ? 0 : y.above);

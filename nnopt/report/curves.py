@@ -1,4 +1,4 @@
-"""The curves of a report: the rows of ``metrics.csv``, thinned until all runs together are small."""
+"""The curves of a report: the rows of ``metrics.csv``, thinned until all of them are small."""
 
 from __future__ import annotations
 

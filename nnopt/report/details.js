@@ -29,7 +29,7 @@ function ownCurves(point) {
     }));
     const svg = shape("svg", { class: "plot", role: "img", "aria-label": `${name} of ${point.name}` });
     drawPlot(svg, series, {
-      width: 420, height: 230, xLog: false, yLog: false, xLabel: "epochs", yLabel: name,
+      width: 420, height: 230, xWhole: true, xLog: false, yLog: false, xLabel: "epochs", yLabel: name,
       xRange: extent(series, "x", false).range, yRange: extent(series, "y", false).range,
     });
     const of = columns.length > 1 ? ": validation — and training ┄" : "";

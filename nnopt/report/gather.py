@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnopt import __version__
 from nnopt.report.about import about
-from nnopt.report.curves import COLUMNS, DIGITS, Curve, read_curves, short
-from nnopt.report.pictures import Pictures, place_pictures, plots_of
+from nnopt.report.curves import COLUMNS, Curve, read_curves, short
+from nnopt.report.page import fill_page
+from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import Found, setting_text
 from nnopt.results.digits import MISSING
@@ -31,24 +32,16 @@ LONGEST_TAIL, SHORTEST_TAIL = 8_000, 400
 """Characters of one log: of a run that is not done, and of others if there is no room."""
 
 
-
 def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) -> Record:
     """Everything that the page shows. Raises ConfigError for a metric that no run has."""
     check_metrics(found, metrics)
     points = find_points(found)
     curves = read_curves([point.folder for point in points])
-    plots = {point.folder: plots_of(point.folder) for point in points if point.folder}
-    of_sweeps = {sweep: plots_of(sweep) for sweep in found.sweeps}
-    pictures = place_pictures(
-        [path for paths in of_sweeps.values() for path in paths],
-        [path for paths in plots.values() for path in paths],
-        page,
-    )
     scopes = [
-        _scope(name, points, indices, found, metrics, _shown(directory, sweep, of_sweeps, pictures))
+        (sweep, _scope(name, points, indices, found, metrics))
         for name, indices, sweep in _scopes(directory, points, found.sweeps)
     ]
-    keys = list(dict.fromkeys(key for scope in scopes for key in scope["keys"]))
+    keys = list(dict.fromkeys(key for _, scope in scopes for key in scope["keys"]))
     grids: list[Record] = []
     lines: dict[str, int] = {}
     tail = max(SHORTEST_TAIL, LOG_CHARACTERS // max(len(points), 1))
@@ -57,12 +50,12 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
             **_about_point(point, keys, directory),
             **_curve(curve, grids),
             "config": _config(point.folder, lines),
-            "plots": _pictures(plots.get(point.folder, []) if point.folder else [], pictures),
             "log": _tail(point, min(tail, LONGEST_TAIL)),
+            "plots": [],
         }
         for point, curve in zip(points, curves, strict=True)
     ]
-    return {
+    page_records = {
         "title": directory.resolve().name,
         "folder": str(directory),
         "made": time.strftime("%Y-%m-%d %H:%M"),
@@ -70,13 +63,44 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
         "metrics": list(metrics),
         "better": {name: better(name) for name in METRICS},
         "curves": COLUMNS,
-        "scopes": scopes,
+        "scopes": [scope for _, scope in scopes],
         "points": records,
         "grids": grids,
         "lines": list(lines),
         "thinned": max((curve.every for curve in curves if curve), default=1),
-        "pictures": {"within": pictures.within, "linked": pictures.linked},
     }
+    return page_records | {"pictures": _add_plots(page_records, scopes, points, page)}
+
+
+def _add_plots(
+    page_records: Record,
+    scopes: Sequence[tuple[Path | None, Record]],
+    points: Sequence[Point],
+    page: Path,
+) -> dict[str, int]:
+    """Give every scope and point its plots, with what room the rest of the page leaves; returns how
+    many are within the page, and how many linked."""
+    owners = [(sweep, scope) for sweep, scope in scopes if sweep]
+    owners += [
+        (point.folder, record)
+        for point, record in zip(points, page_records["points"], strict=True)
+        if point.folder
+    ]
+    plots = [plots_of(folder) for folder, _ in owners]
+    sweeps = sum(sweep is not None for sweep, _ in scopes)
+    pictures = place_pictures(
+        [path for paths in plots[:sweeps] for path in paths],
+        [path for paths in plots[sweeps:] for path in paths],
+        page,
+        PAGE_BYTES - len(fill_page(page_records)),
+    )
+    for (_, record), paths in zip(owners, plots, strict=True):
+        record["plots"] = [
+            {"name": path.stem, "src": pictures.sources[path], "file": path.name}
+            for path in paths
+            if path in pictures.sources
+        ]
+    return {"within": pictures.within, "linked": pictures.linked}
 
 
 def check_metrics(found: Found, metrics: Sequence[str]) -> None:
@@ -115,7 +139,6 @@ def _scope(
     indices: Sequence[int],
     found: Found,
     metrics: Sequence[str],
-    plots: Sequence[Record],
 ) -> Record:
     members = [points[index] for index in indices]
     keys = keys_that_vary(members)
@@ -127,7 +150,7 @@ def _scope(
         "about": about(members, keys),
         "comparison": comparison,
         "why": reason,
-        "plots": list(plots),
+        "plots": [],
     }
 
 
@@ -188,13 +211,6 @@ def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
     return records
 
 
-def _shown(
-    directory: Path, sweep: Path | None, plots: Mapping[Path, list[Path]], pictures: Pictures
-) -> list[Record]:
-    """The sweep's own plots; of all sweeps together there are none."""
-    return _pictures(plots.get(sweep, []) if sweep else [], pictures)
-
-
 # points -------------------------------------------------------------------------------------------
 
 
@@ -226,14 +242,6 @@ def _curve(curve: Curve | None, grids: list[Record]) -> Record:
         "seconds": curve.seconds,
         "columns": dict(curve.columns),
     }
-
-
-def _pictures(plots: Iterable[Path], pictures: Pictures) -> list[Record]:
-    return [
-        {"name": path.stem, "src": pictures.sources[path], "file": path.name}
-        for path in plots
-        if path in pictures.sources
-    ]
 
 
 def _config(folder: Path | None, lines: dict[str, int]) -> list[int]:
@@ -268,5 +276,3 @@ def _place(folder: Path, directory: Path) -> str:
     except ValueError:
         return str(folder)
     return directory.resolve().name if relative == Path() else str(relative)
-
-

@@ -14,8 +14,8 @@ function scale([low, high], [start, end], log) {
   return to;
 }
 
-/** Round numbers within the domain, about so many. */
-function ticks([low, high], log, about) {
+/** Round numbers within the domain, about so many; whole: no fractions. */
+function ticks([low, high], log, about, whole = false) {
   if (log && high / low >= 8) {
     const decades = Math.log10(high / low);
     const step = Math.max(1, Math.ceil(decades / about));
@@ -26,7 +26,7 @@ function ticks([low, high], log, about) {
     }
     return found.filter((value) => value >= low && value <= high);
   }
-  const rough = (high - low) / about;
+  const rough = Math.max((high - low) / about, whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= rough);
   const found = [];
@@ -87,7 +87,8 @@ function paint(node, entry) {
 }
 
 /**
- * Fill the svg; returns the scales. frame: width, height, xRange, yRange, xLog, yLog, xLabel, yLabel.
+ * Fill the svg; returns the scales. frame: width, height, xRange, yRange, xLog, yLog, xLabel, yLabel,
+ * xWhole (x counts something).
  */
 function drawPlot(svg, series, frame) {
   const right = frame.width - MARGIN.right;
@@ -110,12 +111,12 @@ function drawPlot(svg, series, frame) {
 function drawAxes(x, y, box, frame) {
   const bottom = box.y + box.height;
   const parts = [];
-  for (const value of ticks(x.domain, x.log, Math.max(2, box.width / 90))) {
+  for (const value of ticks(x.domain, x.log, Math.max(2, box.width / 90), frame.xWhole)) {
     const at = x(value);
     parts.push(shape("line", { class: "grid", x1: at, x2: at, y1: box.y, y2: bottom }));
     parts.push(shape("text", { class: "tick x", x: at, y: bottom + 16 }, tickText(value)));
   }
-  for (const value of ticks(y.domain, y.log, Math.max(2, box.height / 55))) {
+  for (const value of ticks(y.domain, y.log, Math.max(2, box.height / 42))) {
     const at = y(value);
     parts.push(shape("line", { class: "grid", x1: box.x, x2: box.x + box.width, y1: at, y2: at }));
     parts.push(shape("text", { class: "tick y", x: box.x - 8, y: at + 4 }, tickText(value)));

@@ -1,4 +1,4 @@
-"""The points of a report: whatever a run or a sweep left, finished, failed, damaged or not begun."""
+"""The points of a report: what runs and sweeps left, finished, failed, damaged or not begun."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _pending(sweep: Path, row: Mapping[str, str]) -> Point:
 
 def _config(folder: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from yaml import YAMLError
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     with suppress(OSError, ValueError, YAMLError):
         config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
@@ -144,7 +144,9 @@ def _swept(row: Mapping[str, str]) -> dict[str, Value]:
     if "seed" not in names or tuple(names[: len(FIXED_COLUMNS)]) != FIXED_COLUMNS:
         return {}
     return {
-        key: _number(row[key]) for key in names[len(FIXED_COLUMNS) : names.index("seed")] if row[key]
+        key: _number(row[key])
+        for key in names[len(FIXED_COLUMNS) : names.index("seed")]
+        if row[key]
     }
 
 

@@ -12,7 +12,7 @@ function makeTable(columns, { caption, filters, changed, key }) {
   const heads = columns.map((column, i) => element("th",
     { scope: "col", class: column.numeric ? "r" : null, "aria-sort": "none" },
     column.value
-      ? button(column.title, () => sort(i), { title: column.hint || `sort by ${column.title}` })
+      ? button(breakable(column.title), () => sort(i), { title: column.hint || `sort by ${column.title}` })
       : element("span", { class: column.shown ? null : "unseen" }, column.title)));
   const head = element("thead", {}, element("tr", {}, heads));
   if (filters) head.append(filters);
@@ -52,6 +52,11 @@ function makeTable(columns, { caption, filters, changed, key }) {
   }
 
   return { node, draw };
+}
+
+/** A name that may be broken after each underscore and dot. */
+function breakable(name) {
+  return name.split(/(?<=[_.])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 }
 
 /** Does a value pass what was typed: ">0.9", "<=1e-3", "!=adam", or a part of its text? */
