@@ -173,6 +173,7 @@ function makeChart(root) {
     const of = state.scope.points.length;
     const parts = [];
     if (state.points.length < of) parts.push(`${state.points.length} of ${of} points`);
+    if (state.metric.includes("+")) parts.push("solid: validation, dotted: training");
     if (lines.some((line) => line.low)) {
       parts.push("lines: means over seeds; bands: ± one standard deviation");
     }

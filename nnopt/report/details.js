@@ -7,12 +7,13 @@ for (const point of data.points) {
 }
 const configured = data.points.filter((point) => point.config.length).length;
 
-function makeDetails(point) {
+function makeDetails(point, single = false) {
   return element("div", { class: "details" },
-    point.error && element("p", { class: "error" }, point.error),
+    !point.folder && !point.error && element("p", {}, "It has not begun: there is nothing to show yet."),
+    !single && point.error && element("p", { class: "error" }, point.error),
     point.folder && element("p", { class: "path" }, element("code", {}, point.folder),
       point.overrides ? [" · ", element("code", {}, point.overrides)] : null),
-    ownCurves(point),
+    single ? null : ownCurves(point),
     plotsOf(point.plots),
     element("div", { class: "texts" }, configOf(point), logOf(point)));
 }
@@ -32,7 +33,7 @@ function ownCurves(point) {
       width: 420, height: 230, xWhole: true, xLog: false, yLog: false, xLabel: "epochs", yLabel: name,
       xRange: extent(series, "x", false).range, yRange: extent(series, "y", false).range,
     });
-    const of = columns.length > 1 ? ": validation — and training ┄" : "";
+    const of = columns.length > 1 ? ", solid: validation, dotted: training" : "";
     return element("figure", {}, svg, element("figcaption", {}, name + of));
   });
   return element("div", { class: "own" }, charts);

@@ -39,6 +39,9 @@ function text(value, digits = 4) {
 function metricText(name, value) {
   if (typeof value !== "number") return text(value);
   if (name.endsWith("accuracy")) return value.toFixed(4);
+  if (name.endsWith("loss") && Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4) {
+    return value.toPrecision(4);
+  }
   return name.endsWith("seconds") ? value.toFixed(value < 10 ? 2 : 1) : text(value);
 }
 

@@ -218,6 +218,7 @@ def _about_point(point: Point, keys: Sequence[str], directory: Path) -> Record:
     return {
         "name": point.name,
         "folder": _place(point.folder, directory) if point.folder else None,
+        "sweep": _place(point.sweep, directory) if point.sweep else None,
         "number": point.number,
         "status": point.status,
         "error": point.error,

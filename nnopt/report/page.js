@@ -26,7 +26,7 @@ function openScope(scope) {
     ...(single ? [makeOutcome(points[0])] : [makeComparison(scope)]),
     section("curves", "Curves", chartRoot),
     ...(scope.plots.length ? [section("plots", "Plots of the sweep", plotsOf(scope.plots))] : []),
-    single ? section("point", "The run", makeDetails(points[0])) : makePoints(scope, points),
+    single ? section("point", "The run", makeDetails(points[0], true)) : makePoints(scope, points),
     makeFoot(),
   );
   chart.show(scope, points);
@@ -182,6 +182,9 @@ function pointColumns(scope, points) {
       title: "#", numeric: true, value: (p) => p.number ?? p.index + 1, cell: (p) => String(p.number ?? p.index + 1),
     },
     { title: "status", value: (p) => p.status, cell: (p) => badge(p.status) },
+    points.some((p) => p.sweep !== points[0].sweep) && {
+      title: "sweep", value: (p) => p.sweep ?? "–", cell: (p) => shorten(p.sweep ?? "–"),
+    },
     scope.keys.length === 0 && { title: "name", value: (p) => p.name, cell: (p) => p.name },
     ...scope.keys.map((key) => ({ title: key, value: (p) => valueOf(p, key), cell: (p) => shorten(valueOf(p, key)) })),
     has((p) => p.seed !== null) && {

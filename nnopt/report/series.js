@@ -21,7 +21,7 @@ function metricsOf(points) {
   const single = data.curves.filter(has).map((name) => [name, words(name)]);
   const pairs = ["loss", "accuracy"]
     .filter((name) => has(`train_${name}`) && has(`validation_${name}`))
-    .map((name) => [`validation_${name}+train_${name}`, `${name}: validation — and training ┄`]);
+    .map((name) => [`validation_${name}+train_${name}`, `${name}, also of training`]);
   return [...pairs, ...single];
 }
 
