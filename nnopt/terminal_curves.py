@@ -160,7 +160,10 @@ def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[st
     """Positions log10(v) of 1, 2 and 5 times powers of ten within the limits, as many as fit; else
     of powers of ten, or of every so many."""
     decades = range(math.floor(low), math.ceil(high) + 1)
-    for factors, every in [((1, 2, 5), 1), *[((1,), every) for every in range(1, len(decades) + 1)]]:
+    for factors, every in [
+        ((1, 2, 5), 1),
+        *[((1,), every) for every in range(1, len(decades) + 1)],
+    ]:
         numbers = [f * 10.0**k for k in decades if k % every == 0 for f in factors]
         ticks = [(math.log10(v), f"{v:g}") for v in numbers if low <= math.log10(v) <= high]
         if len(ticks) <= most:

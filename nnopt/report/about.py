@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nnopt.report.points import Point
+from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
 
 SHOWN = 12
@@ -21,10 +21,16 @@ Fact = tuple[str, list[str]]
 """A label, and one line of text or several."""
 
 
-def about(points: Sequence[Point], keys: Sequence[str]) -> list[Fact]:
-    """The facts that are known, in the order in which they are shown."""
+def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
+    """The facts that are known, in the order in which they are shown. sweep: the folder of the one
+    whose points they are, if they are of one."""
+    words = read_plan(sweep).get("words") if sweep else None
+    command = [shlex.join(["nnopt", "run", "-m", *map(str, words)])] if words else []
+    if len(points) == 1 and not sweep and "overrides" in points[0].summary:
+        command = [shlex.join(["nnopt", "run", *_shared(points)])]
     facts = [
-        ("Command" if len(points) == 1 else "Overrides", _command(points)),
+        ("Command", command),
+        ("Overrides", [] if command else [shlex.join(_shared(points))]),
         ("Varied", _varied(points, keys)),
         ("Fixed", _fixed(points, keys)),
         ("Data", _distinct(points, _data)),
@@ -33,18 +39,13 @@ def about(points: Sequence[Point], keys: Sequence[str]) -> list[Fact]:
         ("Versions", _distinct(points, _versions)),
         ("Code", _distinct(points, _code)),
     ]
-    return [(label, lines) for label, lines in facts if lines]
+    return [(label, lines) for label, lines in facts if any(lines)]
 
 
-def _command(points: Sequence[Point]) -> list[str]:
-    """Of a single run its command line; of many the words that all share, if any."""
+def _shared(points: Sequence[Point]) -> list[str]:
+    """The words of the command line that all points share."""
     words = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
-    if not words:
-        return []
-    shared = [word for word in words[0] if all(word in others for others in words)]
-    if len(points) == 1:
-        return [shlex.join(["nnopt", "run", *shared])]
-    return [shlex.join(shared)] if shared else []
+    return [word for word in words[0] if all(word in more for more in words)] if words else []
 
 
 def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:

@@ -38,7 +38,7 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
     points = find_points(found)
     curves = read_curves([point.folder for point in points])
     scopes = [
-        (sweep, _scope(name, points, indices, found, metrics))
+        (sweep, _scope(name, points, indices, sweep, found, metrics))
         for name, indices, sweep in _scopes(directory, points, found.sweeps)
     ]
     keys = list(dict.fromkeys(key for _, scope in scopes for key in scope["keys"]))
@@ -137,6 +137,7 @@ def _scope(
     name: str,
     points: Sequence[Point],
     indices: Sequence[int],
+    sweep: Path | None,
     found: Found,
     metrics: Sequence[str],
 ) -> Record:
@@ -147,7 +148,7 @@ def _scope(
         "name": name,
         "points": list(indices),
         "keys": keys,
-        "about": about(members, keys),
+        "about": about(members, keys, sweep),
         "comparison": comparison,
         "why": reason,
         "plots": [],

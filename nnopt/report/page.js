@@ -4,7 +4,7 @@ const FIRST_METRICS = [
   ...data.metrics, "test_accuracy", "test_loss", "best_validation_accuracy", "best_epoch", "epochs",
   "train_seconds",
 ];
-const STATUSES = ["done", "running", "pending", "failed", "diverged", "timeout", "interrupted", "damaged"];
+const STATUSES = ["done", "running", "pending", "failed", "diverged", "timeout", "interrupted", "pruned", "damaged"];
 
 data.points.forEach((point, i) => { point.index = i; });
 

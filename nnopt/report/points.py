@@ -42,6 +42,7 @@ class Point:
 def find_points(found: Found) -> list[Point]:
     """Every point below the folders that were searched: sweep by sweep, in the order of each."""
     tables = {sweep: _rows(sweep / "results.csv") for sweep in found.sweeps}
+    plans = {sweep: _planned(sweep) for sweep in found.sweeps}
     points = [_ended(run, tables) for run in found.runs]
     points += [_unfinished(folder, tables) for folder in found.unfinished]
     points += [
@@ -49,7 +50,8 @@ def find_points(found: Found) -> list[Point]:
     ]
     known = {(point.sweep, point.name) for point in points}
     for sweep, rows in tables.items():
-        points += [_pending(sweep, row) for row in rows.values() if (sweep, row["id"]) not in known]
+        to_come = [row for row in rows.values() if (sweep, row["id"]) not in known]
+        points += [_pending(sweep, row, plans[sweep].get(row["id"], {})) for row in to_come]
     return sorted(points, key=_order)
 
 
@@ -106,17 +108,42 @@ def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = 
         status, error = row["status"], row.get("error") or None
     if damage is not None:
         status, error = "damaged", damage
-    settings = _settings(config, _overrides(folder)) if config else _swept(row)
+    settings = _settings(config, _overrides(folder)) or _swept(row)
     seed = config.get("seed") if isinstance(config.get("seed"), int) else _whole(row.get("seed"))
     number = _whole(row.get("number"))
     return Point(folder.resolve().name, folder, sweep, number, status, error, seed, settings)
 
 
-def _pending(sweep: Path, row: Mapping[str, str]) -> Point:
+def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Point:
+    """A point without a folder: what the sweep's plan, or its table, says of it."""
     status = row.get("status") or "pending"
     error, number = row.get("error") or None, _whole(row.get("number"))
     seed = _whole(row.get("seed"))
-    return Point(row["id"], None, sweep, number, status, error, seed, _swept(row))
+    settings = _settings(plan.get("config") or {}, plan.get("overrides") or ()) or _swept(row)
+    return Point(row["id"], None, sweep, number, status, error, seed, settings)
+
+
+def read_plan(sweep: Path) -> dict[str, Any]:
+    """``sweep.json``: the words of the command line, and every point's configuration; empty if it
+    is not there, or is no JSON. The results do not hang on it."""
+    with suppress(OSError, ValueError):
+        found = json.loads((sweep / "sweep.json").read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
+    with suppress(KeyError, TypeError):
+        return {point["id"]: point for point in read_plan(sweep).get("points", ())}
+    return {}
+
+
+def _settings(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Value]:
+    """Empty of what is no configuration of nnopt."""
+    with suppress(KeyError, TypeError, AttributeError):
+        return settings_of({"config": config, "overrides": overrides})
+    return {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -165,10 +192,13 @@ def _whole(text: str | None) -> int | None:
 
 
 def keys_that_vary(points: Sequence[Point]) -> list[str]:
-    """The keys that tell the points apart, the seed aside: of those whose configuration is known,
-    as ``nnopt compare`` finds them, and of those to come, the ones that their sweep goes over."""
-    keys = varying_keys([point for point in points if point.folder and point.settings])
-    for key in dict.fromkeys(key for point in points if not point.folder for key in point.settings):
+    """The keys that tell the points apart, the seed aside: of those whose whole configuration is
+    known, as ``nnopt compare`` finds them, and of the others the ones that their sweep goes over.
+    """
+    known = [point for point in points if "seed" in point.settings]
+    keys = varying_keys(known)
+    others = [point for point in points if "seed" not in point.settings]
+    for key in dict.fromkeys(key for point in others for key in point.settings):
         values = {setting_text(p.settings[key]) for p in points if key in p.settings}
         if len(values) > 1 and key not in keys:
             keys.append(key)
