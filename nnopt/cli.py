@@ -20,6 +20,8 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt resume outputs/latest 'seed=range(10)'
   nnopt compare DIR ...            one table of runs and sweeps, over seeds, with tests
       nnopt compare outputs/latest --baseline optimizer=sgd
+  nnopt report DIR                 one HTML page of a run, a sweep or a folder of many
+      nnopt report outputs/latest
   nnopt diff A B                   two runs: keys, metrics and weights that differ
       nnopt diff outputs/runs/ONE outputs/runs/OTHER --out pictures
   nnopt describe [key=value ...]   print the network: layers, shapes, parameters, FLOPs
@@ -125,6 +127,12 @@ def _compare(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def _report(arguments: list[str]) -> int:
+    from nnopt.report.command import main
+
+    return main(arguments)
+
+
 def _diff(arguments: list[str]) -> int:
     from nnopt.diff import main
 
@@ -159,6 +167,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "resume": _resume,
     "compare": _compare,
+    "report": _report,
     "diff": _diff,
     "describe": _describe,
     "gradcheck": _gradcheck,

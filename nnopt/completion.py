@@ -31,7 +31,7 @@ def complete(words: list[str]) -> int:
         before, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = before + after
         return hand_to_hydra(["-sc", command])
-    if verb in ("compare", "diff"):
+    if verb in ("compare", "report", "diff"):
         before = typed[-1] if line.endswith(" ") else typed[-2]
         print(" ".join(_words_of(verb, before, "" if line.endswith(" ") else typed[-1])))
     else:
@@ -44,12 +44,13 @@ def _words_of(verb: str, before: str, last: str) -> Iterable[str]:
     from nnopt.compare import FORMATS
     from nnopt.compare import parser as compare_parser
     from nnopt.diff import parser as diff_parser
+    from nnopt.report.command import parser as report_parser
     from nnopt.results.metrics import METRICS
 
     after = {"--metric": METRICS, "--sort": METRICS, "--format": FORMATS}
     after["--weights"] = ("best", "last")
     if before in after:
         return after[before]
-    parser = compare_parser() if verb == "compare" else diff_parser()
+    parser = {"compare": compare_parser, "report": report_parser, "diff": diff_parser}[verb]()
     options = (option for action in parser._actions for option in action.option_strings)
     return options if last.startswith("-") else ()

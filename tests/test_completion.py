@@ -36,6 +36,8 @@ def test_data_has_verbs_of_its_own(
         ("nnopt compare ", set()),  # the shell completes names of folders
         ("nnopt compare outputs --format ", {"table", "csv", "md", "latex", "html"}),
         ("nnopt compare outputs --metric test_a", {*METRICS}),
+        ("nnopt report outputs --metric ", {*METRICS}),
+        ("nnopt report outputs -", {"-h", "--help", "--metric", "--out"}),
         ("nnopt diff one other --weights ", {"best", "last"}),
         ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
         ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),

@@ -47,13 +47,16 @@ class Run:
 @dataclass
 class Found:
     """What lies below the folders: runs that have ended, however that was; folders of runs that
-    have not, or that were killed (``nnopt.results.lock.is_held`` tells which); how many points
-    sweeps have not begun yet; and what could not be read, each as one line."""
+    have not, or that were killed (``nnopt.results.lock.is_held`` tells which); folders of sweeps,
+    and how many of their points have not begun yet; and what could not be read, each as one line,
+    which ``damaged_folders`` has by the run's folder."""
 
     runs: list[Run] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
+    sweeps: list[Path] = field(default_factory=list)
     pending: int = 0
     damaged: list[str] = field(default_factory=list)
+    damaged_folders: dict[Path, str] = field(default_factory=dict)
 
 
 def find_runs(directories: Sequence[Path]) -> Found:
@@ -76,12 +79,14 @@ def find_runs(directories: Sequence[Path]) -> Found:
                 if "run.log" in files:
                     found.unfinished.append(folder)
                 elif "results.csv" in files:
+                    found.sweeps.append(folder)
                     found.pending += _pending_points(folder / "results.csv")
                 continue
             try:
                 run = read_run(folder)
             except DataError as error:
                 found.damaged.append(str(error))
+                found.damaged_folders[folder] = str(error)
                 continue
             if run.status == "running":
                 found.unfinished.append(folder)

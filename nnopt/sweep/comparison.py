@@ -21,6 +21,7 @@ from nnopt.sweep.settings import (
     Condition,
     Setting,
     group_runs,
+    known_metrics,
     sort_key,
     unknown_name,
     varying_keys,
@@ -148,13 +149,12 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
 
 
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
-    done = [run for run in runs if run.status == "done"]
-    known = dict.fromkeys(name for run in done for name in run.metrics)
+    known = known_metrics(runs)
     if metric in known:
         return
     if metric in METRICS:
         raise ConfigError(f"no run has a number for {metric}; there are: {', '.join(known)}")
-    raise unknown_name("metric", metric, list(known))
+    raise unknown_name("metric", metric, known)
 
 
 def _baselines(

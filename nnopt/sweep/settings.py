@@ -8,13 +8,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value, setting_text
 
 Values = Mapping[str, Value]
 """From dotted keys to what they are set to."""
+
+
+class WithSettings(Protocol):
+    """A run, or a point of which more than its configuration may not be known."""
+
+    @property
+    def settings(self) -> Values: ...
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,19 @@ class Setting:
         return {s: run.metrics[name] for s, run in self.runs.items() if name in run.metrics}
 
 
-def known_keys(runs: Iterable[Run]) -> list[str]:
+def known_keys(runs: Iterable[WithSettings]) -> list[str]:
     """All keys that any run has: groups in their order, a group's own name first in it."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
 
 
-def varying_keys(runs: Sequence[Run]) -> list[str]:
+def known_metrics(runs: Iterable[Run]) -> list[str]:
+    """The metrics of which a finished run has a number."""
+    return list(dict.fromkeys(n for run in runs if run.status == "done" for n in run.metrics))
+
+
+def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
     """The keys of two values or more among the runs that have them, the seed left out.
 
     Keys that follow from the choice of a group do not count: where the optimizer varies, its

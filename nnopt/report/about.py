@@ -1,0 +1,178 @@
+"""What was run, on what, and when: the head of a report."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nnopt.report.points import Point, read_plan
+from nnopt.results.collect import setting_text
+
+SHOWN = 12
+"""Values of a key, or differing machines and the like, that are named; of more, the number."""
+
+Fact = tuple[str, list[str]]
+"""A label, and one line of text or several."""
+
+
+def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
+    """The facts that are known, in the order in which they are shown. sweep: the folder of the one
+    whose points they are, if they are of one."""
+    words = read_plan(sweep).get("words") if sweep else None
+    command = [shlex.join(["nnopt", "run", "-m", *map(str, words)])] if words else []
+    if len(points) == 1 and not sweep and "overrides" in points[0].summary:
+        command = [shlex.join(["nnopt", "run", *_shared(points)])]
+    facts = [
+        ("Command", command),
+        ("Overrides", [] if command else [shlex.join(_shared(points))]),
+        ("Varied", _varied(points, keys)),
+        ("Fixed", _fixed(points, keys)),
+        ("Data", _distinct(points, _data)),
+        ("Time", _times(points)),
+        ("Machine", _distinct(points, _machine)),
+        ("Versions", _distinct(points, _versions)),
+        ("Code", _distinct(points, _code)),
+    ]
+    return [(label, lines) for label, lines in facts if any(lines)]
+
+
+def _shared(points: Sequence[Point]) -> list[str]:
+    """The words of the command line that all points share."""
+    words = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
+    return [word for word in words[0] if all(word in more for more in words)] if words else []
+
+
+def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
+    lines = []
+    for key in keys:
+        values = dict.fromkeys(setting_text(p.settings[key]) for p in points if key in p.settings)
+        lines.append(f"{key}: {_listed(_in_order(values))}")
+    seeds = sorted({point.seed for point in points if point.seed is not None})
+    if len(seeds) > 1:
+        lines.append(f"seed: {_listed(list(map(str, seeds)))}")
+    return lines
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    """Numbers by size before words, which stay as they come."""
+
+    def place(text: str) -> tuple[bool, float]:
+        with suppress(ValueError):
+            return False, float(text)
+        return True, 0.0
+
+    return sorted(values, key=place)
+
+
+def _listed(values: Sequence[str]) -> str:
+    if len(values) <= SHOWN:
+        return ", ".join(values)
+    return f"{', '.join(values[: SHOWN - 2])}, … {values[-1]} ({len(values)} values)"
+
+
+def _fixed(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
+    """The choices that all share: files of groups, and the keys that stand outside of them."""
+    known = [point for point in points if point.folder and point.settings]
+    if not known:
+        return []
+    shared = [
+        f"{key}={setting_text(value)}"
+        for key, value in known[0].settings.items()
+        if "." not in key and key not in keys and key != "seed" and value is not None
+        if all(point.settings.get(key) == value for point in known)
+    ]
+    return [" ".join(shared)] if shared else []
+
+
+def _data(point: Point) -> str:
+    data = point.summary.get("data")
+    if not data:
+        return ""
+    sources = data["sources"]
+    if not sources:
+        return f"{data['name']}, made from a seed"
+    digests = ", ".join(str(digest)[:8] for digest in list(sources.values())[:4])
+    more = ", …" if len(sources) > 4 else ""
+    return f"{data['name']}, SHA-256 of its files: {digests}{more}"
+
+
+def _machine(point: Point) -> str:
+    machine, threads = point.summary.get("machine"), point.summary.get("threads")
+    if not machine:
+        return ""
+    parts = [str(machine["cpu"]), f"{machine['usable_cores']} of {machine['logical_cores']} cores"]
+    if machine.get("memory_mb"):
+        parts.append(f"{machine['memory_mb'] / 1024:.0f} GiB")
+    if threads and threads.get("blas"):
+        parts.append(f"{threads['blas']} thread{'s' if threads['blas'] > 1 else ''}")
+    return ", ".join([*parts, str(machine["platform"])])
+
+
+def _versions(point: Point) -> str:
+    versions = point.summary.get("versions") or {}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _code(point: Point) -> str:
+    git = point.summary.get("git")
+    if not git:
+        return ""
+    return f"commit {git['commit'][:12]}{', with changes' if git['dirty'] else ''}"
+
+
+def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
+    """What is said of the points, each once; of how many, if it is not of all."""
+    counts: Counter[str] = Counter()
+    for point in points:
+        with suppress(KeyError, TypeError, AttributeError):  # another nnopt's summary
+            if text := describe(point):
+                counts[text] += 1
+    if len(counts) == 1:
+        return list(counts)
+    lines = [f"{text} ({count} points)" for text, count in counts.most_common(SHOWN)]
+    return [*lines, f"… and {len(counts) - SHOWN} more"] if len(counts) > SHOWN else lines
+
+
+def _times(points: Sequence[Point]) -> list[str]:
+    """When the first began and the last ended, and how long they took together."""
+    begun = [t for t in (_begun(p.folder) for p in points if p.folder) if t]
+    ended = [t for t in (_ended(p.folder) for p in points if p.folder) if t]
+    lines = []
+    if begun:
+        until = f" to {max(ended):%Y-%m-%d %H:%M}" if ended else ""
+        lines.append(f"{min(begun):%Y-%m-%d %H:%M}{until}")
+    seconds = [p.metrics["total_seconds"] for p in points if "total_seconds" in p.metrics]
+    if seconds:
+        each = f", {duration(sum(seconds) / len(seconds))} on average" if len(seconds) > 1 else ""
+        lines.append(f"{duration(sum(seconds))} in all{each}")
+    return lines
+
+
+def _begun(folder: Path) -> datetime | None:
+    """By the first line of the log."""
+    with suppress(OSError, ValueError), (folder / "run.log").open("rb") as log:
+        if match := re.match(rb"[\d-]{10} [\d:]{8}", log.read(19)):
+            return datetime.fromisoformat(match[0].decode("ascii"))
+    return None
+
+
+def _ended(folder: Path) -> datetime | None:
+    with suppress(OSError):
+        return datetime.fromtimestamp((folder / "summary.json").stat().st_mtime)
+    return None
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

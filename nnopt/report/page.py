@@ -1,0 +1,46 @@
+"""The page itself: ``page.html`` filled with the style, the scripts and the records."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+SCRIPTS = ("dom.js", "series.js", "plot.js", "chart.js", "table.js", "details.js", "page.js")
+"""In this order they make one script."""
+
+
+def fill_page(records: dict[str, Any]) -> str:
+    """The whole page as text. It loads nothing and runs nothing but its own script: its security
+    policy, which the browser enforces, names these by their digests."""
+    style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
+    script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
+    parts = {
+        "title": escape(f"{records['title']} – nnopt report"),
+        "style": style,
+        "style_digest": _digest(style),
+        "script": script,
+        "script_digest": _digest(script),
+        "data": as_json(records),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
+
+
+def as_json(records: Any) -> str:
+    """JSON that is safe within a script element: no ``<`` that could end it or begin a comment.
+    All else that HTML or JavaScript could misread is escaped too, and what is no ASCII."""
+    text = json.dumps(records, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return files("nnopt.report").joinpath(name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    """As a security policy names a script or a style (CSP level 2, section 4.2.5)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

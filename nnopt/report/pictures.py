@@ -1,0 +1,117 @@
+"""The plots of a report: within the page as far as its size allows, else shown from their files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+PAGE_BYTES = 4_800_000
+"""What a page may come to with all that is in it."""
+
+LARGEST_SVG = 600_000
+"""Bytes; of more, the PNG of the same name is taken if there is one."""
+
+QUALITY = 82
+"""Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
+
+SUFFIXES = (".png", ".svg")
+
+DRAWN_ANYWAY = ("schedule", "curves")
+"""What the page shows in its own curves: the last to be taken in."""
+
+
+@dataclass
+class Pictures:
+    """The ``src`` of each plot's image, and how many of them are within the page, or linked."""
+
+    sources: dict[Path, str] = field(default_factory=dict)
+    within: int = 0
+    linked: int = 0
+
+
+def plots_of(folder: Path) -> list[Path]:
+    """The plots in the ``plots/`` of a run or a sweep, by name; of SVG and PNG the SVG."""
+    try:
+        paths = [folder / "plots" / name for name in sorted(os.listdir(folder / "plots"))]
+    except OSError:
+        return []
+    plots: dict[str, Path] = {}
+    for path in paths:  # .png comes before .svg
+        is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > LARGEST_SVG
+        if path.suffix in SUFFIXES and path.is_file() and not is_too_large:
+            plots[path.stem] = path
+    return sorted(plots.values(), key=_rank)
+
+
+def _rank(path: Path) -> tuple[bool, str]:
+    return path.stem in DRAWN_ANYWAY, path.stem
+
+
+def place_pictures(sweeps: Sequence[Path], runs: Sequence[Path], page: Path, room: int) -> Pictures:
+    """Decide for every plot. Those of sweeps come first, then those of runs kind by kind: all plots
+    of one name are within the page, if ``room`` bytes allow, or else all are linked."""
+    pictures = Pictures()
+    kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
+    for path in sorted(runs, key=_rank):
+        kinds.setdefault(path.stem, []).append(path)
+    for paths in kinds.values():
+        found = _all_within(paths, room)
+        if found is None:
+            pictures.sources |= {path: _link(path, page) for path in paths}
+            pictures.linked += len(paths)
+        else:
+            room -= sum(map(len, found.values()))
+            pictures.sources |= found
+            pictures.within += len(found)
+    return pictures
+
+
+def _all_within(paths: Sequence[Path], room: int) -> dict[Path, str] | None:
+    """The plots as data, less those that cannot be read; None if there is no room for them, which
+    a few tell before all are made smaller."""
+    sample = paths[:: max(1, len(paths) // 8)]
+    with ThreadPoolExecutor() as pool:
+        few = dict(zip(sample, pool.map(_as_data, sample), strict=True))
+        if sum(map(len, few.values())) * len(paths) > 1.1 * room * len(sample):
+            return None
+        rest = [path for path in paths if path not in few]
+        found = few | dict(zip(rest, pool.map(_as_data, rest), strict=True))
+    found = {path: found[path] for path in paths if found[path]}
+    return found if sum(map(len, found.values())) <= room else None
+
+
+def _as_data(path: Path) -> str:
+    """The picture as a ``data:`` address, a PNG as WebP; nothing if it cannot be read."""
+    from PIL import Image
+
+    kind = "svg+xml"
+    try:
+        if path.suffix == ".svg":
+            picture = path.read_bytes()
+        else:
+            kind, file = "webp", io.BytesIO()
+            with Image.open(path, formats=("PNG",)) as image:
+                image.convert("RGB").save(file, "webp", quality=QUALITY, method=1)
+            picture = file.getvalue()
+    except (OSError, ValueError):  # being written, or damaged
+        return ""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def _link(path: Path, page: Path) -> str:
+    """Relative to the page, so that both can be moved together."""
+    relative = os.path.relpath(path.resolve(), page.resolve().parent)
+    return quote(relative.replace(os.sep, "/"), errors="surrogateescape")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,205 @@
+"""The points of a report: what runs and sweeps left, finished, failed, damaged or not begun."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from nnopt.results.collect import Found, Run, Value, setting_text, settings_of
+from nnopt.sweep.settings import varying_keys
+
+FIXED_COLUMNS = ("number", "id", "status", "error")
+"""Of ``results.csv``, before the keys that are swept over; ``seed`` ends these."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point, as far as it is known.
+
+    folder: None of a point that has not begun. sweep: the folder whose ``results.csv`` names it.
+    number: its place in there. status: also ``running`` (or killed: it left no summary.json),
+    ``pending`` and ``damaged``. summary: what ``summary.json`` holds, nothing if it cannot be read.
+    """
+
+    name: str
+    folder: Path | None
+    sweep: Path | None
+    number: int | None
+    status: str
+    error: str | None
+    seed: int | None
+    settings: Mapping[str, Value]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_points(found: Found) -> list[Point]:
+    """Every point below the folders that were searched: sweep by sweep, in the order of each."""
+    tables = {sweep: _rows(sweep / "results.csv") for sweep in found.sweeps}
+    plans = {sweep: _planned(sweep) for sweep in found.sweeps}
+    points = [_ended(run, tables) for run in found.runs]
+    points += [_unfinished(folder, tables) for folder in found.unfinished]
+    points += [
+        _unfinished(folder, tables, damage) for folder, damage in found.damaged_folders.items()
+    ]
+    known = {(point.sweep, point.name) for point in points}
+    for sweep, rows in tables.items():
+        to_come = [row for row in rows.values() if (sweep, row["id"]) not in known]
+        points += [_pending(sweep, row, plans[sweep].get(row["id"], {})) for row in to_come]
+    return sorted(points, key=_order)
+
+
+def _order(point: Point) -> tuple[str, int, str]:
+    place = point.sweep or (point.folder.parent if point.folder else Path())
+    return str(place), point.number or 0, point.name
+
+
+Rows = dict[str, dict[str, str]]
+"""The rows of a sweep's table, by the points' ids."""
+
+
+def _rows(table: Path) -> Rows:
+    """None if it cannot be read: then the points' own folders tell what there is."""
+    with suppress(OSError, ValueError, csv.Error), table.open(encoding="utf-8", newline="") as file:
+        rows = ({k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file))
+        return {row["id"]: row for row in rows if row.get("id")}
+    return {}
+
+
+def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dict[str, str]]:
+    """The sweep a point's folder belongs to, and its row there."""
+    for sweep in folder.parents:
+        if sweep in tables:
+            return sweep, tables[sweep].get(folder.name, {})
+    return None, {}
+
+
+def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
+    sweep, row = _row_of(run.folder, tables)
+    summary: Mapping[str, Any] = {}
+    with suppress(OSError, ValueError):  # it was readable a moment ago
+        summary = json.loads((run.folder / "summary.json").read_bytes())
+    return Point(
+        name=run.folder.resolve().name,
+        folder=run.folder,
+        sweep=sweep,
+        number=_whole(row.get("number")),
+        status=run.status,
+        error=run.error,
+        seed=run.seed,
+        settings=run.settings,
+        metrics=run.metrics,
+        summary=summary,
+    )
+
+
+def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = None) -> Point:
+    """What is known without a summary: ``config.yaml``, and what the sweep's table says."""
+    sweep, row = _row_of(folder, tables)
+    config = _config(folder)
+    status, error = "running", None
+    if row.get("status") not in (None, "", "pending", "running", "done"):
+        status, error = row["status"], row.get("error") or None
+    if damage is not None:
+        status, error = "damaged", damage
+    settings = _settings(config, _overrides(folder)) or _swept(row)
+    seed = config.get("seed") if isinstance(config.get("seed"), int) else _whole(row.get("seed"))
+    number = _whole(row.get("number"))
+    return Point(folder.resolve().name, folder, sweep, number, status, error, seed, settings)
+
+
+def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Point:
+    """A point without a folder: what the sweep's plan, or its table, says of it."""
+    status = row.get("status") or "pending"
+    error, number = row.get("error") or None, _whole(row.get("number"))
+    seed = _whole(row.get("seed"))
+    settings = _settings(plan.get("config") or {}, plan.get("overrides") or ()) or _swept(row)
+    return Point(row["id"], None, sweep, number, status, error, seed, settings)
+
+
+def read_plan(sweep: Path) -> dict[str, Any]:
+    """``sweep.json``: the words of the command line, and every point's configuration; empty if it
+    is not there, or is no JSON. The results do not hang on it."""
+    with suppress(OSError, ValueError):
+        found = json.loads((sweep / "sweep.json").read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
+    with suppress(KeyError, TypeError):
+        return {point["id"]: point for point in read_plan(sweep).get("points", ())}
+    return {}
+
+
+def _settings(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Value]:
+    """Empty of what is no configuration of nnopt."""
+    with suppress(KeyError, TypeError, AttributeError):
+        return settings_of({"config": config, "overrides": overrides})
+    return {}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    with suppress(OSError, ValueError, YAMLError):
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        if isinstance(config, dict):
+            return cast(dict[str, Any], config)
+    return {}
+
+
+def _overrides(folder: Path) -> Sequence[str]:
+    """The words of the command line, of which the first line of the log tells."""
+    with suppress(OSError, ValueError), (folder / "run.log").open(encoding="utf-8") as log:
+        if match := re.search(r", overrides: (.*)", log.readline(10_000)):
+            return match[1].split()
+    return ()
+
+
+def _swept(row: Mapping[str, str]) -> dict[str, Value]:
+    """The values of the keys that a sweep goes over, by its table."""
+    names = list(row)
+    if "seed" not in names or tuple(names[: len(FIXED_COLUMNS)]) != FIXED_COLUMNS:
+        return {}
+    return {
+        key: _number(row[key])
+        for key in names[len(FIXED_COLUMNS) : names.index("seed")]
+        if row[key]
+    }
+
+
+def _number(text: str) -> Value:
+    """As the configuration has it: 0.001 of ``1e-3``."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _whole(text: str | None) -> int | None:
+    with suppress(TypeError, ValueError):
+        return int(text)  # type: ignore[arg-type]  # None is no number
+    return None
+
+
+def keys_that_vary(points: Sequence[Point]) -> list[str]:
+    """The keys that tell the points apart, the seed aside: of those whose whole configuration is
+    known, as ``nnopt compare`` finds them, and of the others the ones that their sweep goes over.
+    """
+    known = [point for point in points if "seed" in point.settings]
+    keys = varying_keys(known)
+    others = [point for point in points if "seed" not in point.settings]
+    for key in dict.fromkeys(key for point in others for key in point.settings):
+        values = {setting_text(p.settings[key]) for p in points if key in p.settings}
+        if len(values) > 1 and key not in keys:
+            keys.append(key)
+    return keys

@@ -1,0 +1,185 @@
+"""The verb ``report``: what it writes, says, and refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., int]
+LeaveRun = Callable[..., Path]
+Captured = pytest.CaptureFixture[str]
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its records, as a browser would read them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(path.read_text("utf-8"))
+        self.close()
+        self.records: dict[str, Any] = json.loads(self.texts["script"][0])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, text: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "title", "style"):
+            self.texts.setdefault(self.tags[-1][0], []).append(text)
+
+
+def points_of(page: Page) -> dict[str, dict[str, Any]]:
+    return {point["name"]: point for point in page.records["points"]}
+
+
+def test_page_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    assert nnopt("report", str(sweep)) == 3
+    captured = capsys.readouterr()
+    assert "adam-4/summary.json is damaged" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out.startswith("wrote ")
+
+    page = Page(sweep / "report.html")
+    points = points_of(page)
+    assert {name: point["status"] for name, point in points.items()} == {
+        **{f"{name}-{seed}": "done" for name in ("sgd", "adam") for seed in range(3)},
+        "sgd-3": "failed",
+        "adam-3": "running",
+        "adam-4": "damaged",
+        "lion-0": "pending",
+        "lion-1": "timeout",
+    }
+    assert [point["number"] for point in page.records["points"]] == list(range(1, 12))
+    assert "is damaged" in points["adam-4"]["error"]
+    assert points["lion-1"]["error"] == "took longer than 60 s"
+    (scope,) = page.records["scopes"]
+    assert scope["keys"] == ["optimizer"]
+    assert [points[name]["keys"] for name in ("adam-3", "adam-4", "lion-0")] == [
+        ["adam"],
+        ["adam"],
+        ["lion"],
+    ]
+    assert points["sgd-1"]["metrics"]["test_accuracy"] == 0.82
+    about = dict(map(tuple, scope["about"]))
+    assert about["Overrides"] == ["epochs=30"]
+    assert about["Varied"] == ["optimizer: sgd, adam, lion", "seed: 0, 1, 2, 3, 4"]
+    assert about["Time"][0].startswith("2026-01-02 03:00 to ")
+    assert about["Time"][1] == "6 min 00 s in all, 60.0 s on average"
+
+
+def test_table_is_that_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    assert nnopt("compare", str(sweep)) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert nnopt("report", str(sweep), "--out", "page.html") == 3
+    (scope,) = Page(Path("page.html")).records["scopes"]
+    table = scope["comparison"]
+    shown = [" ".join(row).strip() for row in [table["header"], *table["rows"]]]
+    printed = [" ".join(line.replace("*", " ").split()) for line in lines]
+    assert shown == printed[1:4]
+    assert table["title"] == printed[0]
+    assert table["best"] == [[2], []]
+    assert table["values"][0][:3] == ["adam", 3, 0.94]
+    assert table["seeds"][1][0]["values"] == [[0, 0.8], [1, 0.82], [2, 0.84]]
+    assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending"
+
+
+def test_nothing_a_user_typed_is_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    nnopt("report", str(sweep), "--out", "page.html")
+    page = Page(Path("page.html"))
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert len(scripts) == 2
+    assert page.texts["title"][0] == "a <b> & sweep – nnopt report"
+    text = Path("page.html").read_text("utf-8")
+    data = text[text.index('id="data">') :].partition("</script>")[0]
+    assert "taken" in data
+    assert not re.search(r'[<&\u2028]|[^"]>', data)
+    assert points_of(page)["sgd-3"]["error"].startswith("ValueError: </script><script>")
+
+
+def test_page_asks_for_nothing(nnopt: Run, sweep: Path) -> None:
+    nnopt("report", str(sweep), "--out", "page.html")
+    page = Page(Path("page.html"))
+    asked = [a for _, attributes in page.tags for a in attributes if a in ("src", "href", "action")]
+    assert asked == []
+    assert not re.search(
+        r"@import|url\((?!#)|https?://(?!www\.w3\.org)", "".join(page.texts["style"])
+    )
+    (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data: 'self' file:; style-src 'sha256-")
+
+
+def test_single_run(nnopt: Run, sweep: Path) -> None:
+    assert nnopt("report", str(sweep / "sgd-0")) == 0
+    page = Page(sweep / "sgd-0" / "report.html")
+    (sweep / "sgd-0" / "report.html").unlink()
+    (point,) = page.records["points"]
+    (scope,) = page.records["scopes"]
+    assert dict(map(tuple, scope["about"]))["Command"] == [
+        "nnopt run optimizer=sgd seed=0 epochs=30"
+    ]
+    assert scope["keys"] == []
+    assert point["folder"] == "sgd-0"
+    (plot,) = point["plots"]
+    assert plot["name"] == "confusion"
+    assert plot["src"].startswith("data:image/webp;base64,")
+    lines = [page.records["lines"][place] for place in point["config"]]
+    assert lines == ["seed: 0", "optimizer:", "  name: sgd"]
+    assert point["log"].endswith("last line\n")
+
+
+def test_folder_of_many(nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(sweep, workplace / "all" / name)
+    leave_run(workplace / "all" / "alone", 0, {"epochs": 7})
+    assert nnopt("report", "all", "--metric", "test_accuracy,best_epoch") == 3
+    records = Page(workplace / "all" / "report.html").records
+    scopes = {scope["name"]: scope for scope in records["scopes"]}
+    assert {name: len(scope["points"]) for name, scope in scopes.items()} == {
+        "everything": 23,
+        "single runs": 1,
+        "one": 11,
+        "two": 11,
+    }
+    assert scopes["everything"]["keys"] == ["epochs", "optimizer"]
+    assert scopes["one"]["keys"] == ["optimizer"]
+    assert "best_epoch" in scopes["two"]["comparison"]["header"]
+    sweeps = {records["points"][place]["sweep"] for place in scopes["two"]["points"]}
+    assert sweeps == {"two"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["empty"], "no run in or below empty"),
+        (["runs", "--metric", "test_acc"], "unknown metric 'test_acc'; did you mean 'test_accura"),
+        (["runs", "--out", "none/page.html"], "its folder does not exist"),
+    ],
+)
+def test_what_is_refused(
+    nnopt: Run, leave_run: LeaveRun, capsys: Captured, words: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    leave_run(Path("runs"))
+    assert nnopt("report", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(Path().rglob("*.html"))
+
+
+def test_before_anything_has_finished(nnopt: Run, leave_run: LeaveRun) -> None:
+    leave_run(Path("runs/failed"), status="failed", error="x", test_accuracy=None)
+    leave_run(Path("runs/running"), 1)
+    Path("runs/running/summary.json").unlink()
+    assert nnopt("report", "runs") == 0
+    (scope,) = Page(Path("runs/report.html")).records["scopes"]
+    assert scope["comparison"] is None
+    assert scope["why"].startswith("No run has finished")

@@ -1,0 +1,91 @@
+"""Curves and plots of a report: what is thinned, and what fits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from nnopt.report.curves import LEAST, read_curves, short
+from nnopt.report.page import as_json
+from nnopt.report.pictures import place_pictures, plots_of
+
+Write = Callable[..., None]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.123456, 0.12346), (15.0, 15), (1e-7, 1e-7), (math.nan, None), (math.inf, None), (0, 0)],
+)
+def test_numbers_are_short(value: float, expected: float | None) -> None:
+    found = short(value, 5)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+def test_curves_keep_the_same_epochs_for_runs_of_like_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
+) -> None:
+    monkeypatch.setattr("nnopt.report.curves.NUMBERS", 0)  # no room: the least
+    lengths = {"short": LEAST, "long": 10 * LEAST, "longer": 10 * LEAST + 3}
+    for name, epochs in lengths.items():
+        (tmp_path / name).mkdir()
+        write_metrics(tmp_path / name, 1.0, epochs)
+    found = read_curves([tmp_path / name for name in lengths] + [None, tmp_path])
+    assert found[3:] == [None, None]
+    few, many, more = found[:3]
+    assert few
+    assert many
+    assert more
+    assert few.epochs == list(range(1, LEAST + 1))
+    assert few.every == 1
+    assert many.every == more.every == 16
+    assert many.epochs == [*range(1, 200, 16), 200]
+    assert more.epochs == [*range(1, 203, 16), 203]
+    assert many.steps == [10 * epoch for epoch in many.epochs]
+    assert many.seconds == [epoch / 2 for epoch in many.epochs]
+    assert many.columns["lr"] == 0.1
+    assert many.columns["validation_loss"] == [short(1 / epoch, 5) for epoch in many.epochs]
+
+
+def test_plots_are_within_kind_by_kind_or_linked(tmp_path: Path, write_plot: Write) -> None:
+    """The large ones of all points are linked, though those of one would have had room."""
+    for point in ("a #1", "b"):
+        write_plot(tmp_path / point / "plots" / "confusion.png", 16)
+        write_plot(tmp_path / point / "plots" / "weights.png", 256)
+        write_plot(tmp_path / point / "plots" / "curves.png", 16)
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "bars.svg").write_text("<svg/>")
+    (tmp_path / "plots" / "bars.png").write_text("")
+    (tmp_path / "plots" / "notes.txt").write_text("")
+    sweep = plots_of(tmp_path)
+    assert sweep == [tmp_path / "plots" / "bars.svg"]
+    runs = [path for point in ("a #1", "b") for path in plots_of(tmp_path / point)]
+    assert [path.stem for path in runs[:3]] == ["confusion", "weights", "curves"]
+    page = tmp_path / "pages" / "page.html"
+    found = place_pictures(sweep, runs, page, 40_000)
+    assert (found.within, found.linked) == (5, 2)
+    assert found.sources[sweep[0]] == "data:image/svg+xml;base64,PHN2Zy8+"
+    for path in runs:
+        source = found.sources[path]
+        if path.stem == "weights":
+            assert (page.parent / unquote(source)).resolve() == path.resolve()
+        else:
+            picture = base64.b64decode(source.removeprefix("data:image/webp;base64,"))
+            assert Image.open(io.BytesIO(picture)).size == (16, 16)
+
+
+def test_damaged_plots_are_left_out(tmp_path: Path, write_plot: Write) -> None:
+    write_plot(tmp_path / "plots" / "good.png")
+    (tmp_path / "plots" / "bad.png").write_bytes(b"\x89PNG half of it")
+    found = place_pictures([], plots_of(tmp_path), tmp_path / "page.html", 10**6)
+    assert [path.stem for path in found.sources] == ["good"]
+
+
+def test_json_cannot_end_its_script() -> None:
+    assert as_json({"a": "</script><!--&"}) == ('{"a":"\\u003c/script\\u003e\\u003c!--\\u0026"}')
