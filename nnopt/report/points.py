@@ -142,7 +142,7 @@ def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
 def _settings(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Value]:
     """Empty of what is no configuration of nnopt."""
     with suppress(KeyError, TypeError, AttributeError):
-        return settings_of({"config": config, "overrides": overrides})
+        return settings_of(config, overrides)
     return {}
 
 
