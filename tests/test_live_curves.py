@@ -169,6 +169,18 @@ def test_a_sweep_draws_the_point_that_runs(
     assert not any(line.startswith("epoch 3/3") for line in lines)
 
 
+def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=terminal))
+    small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
+    assert nnopt("run", *small, "-m", "seed=4,5") == 0
+    sent = without_codes(terminal.getvalue())
+    assert "learning rate" not in sent
+    assert "found in" not in sent
+    assert sent.count("test accuracy") == 2
+
+
 def test_points_of_other_processes_cannot_be_drawn(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
