@@ -17,17 +17,20 @@ from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
 log = logging.getLogger("nnopt")
 
 
-def with_found_rate(config: Config, prepared: Prepared, folder: Path) -> Config:
+def with_found_rate(
+    config: Config, prepared: Prepared, folder: Path, quiet: bool = False
+) -> Config:
     """The configuration with the rate that a sweep suggests as its ``optimizer.lr``, whatever that
     was.
 
     The sweep is the default one and trains a network of its own, so that the run is the one which
     the number would have given. It leaves ``lr_find.csv`` and ``plots/lr_find.png`` in the folder.
+    quiet: nothing is shown.
     Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
     rest of the configuration, OutputError.
     """
     sweep = RateSweep()
-    with console.SweepConsole(sweep.steps) as progress:
+    with console.SweepConsole(sweep.steps, quiet or config.view == "none") as progress:
         found = find_learning_rate(config, prepared, sweep, progress.step)
     _write(found, config, folder)
     rate = found.suggestion
@@ -36,9 +39,13 @@ def with_found_rate(config: Config, prepared: Prepared, folder: Path) -> Config:
             f"optimizer.lr = 'auto' found no learning rate: {found.advice} with nnopt lr-find, or "
             "set a number"
         )
-    _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
+    told = [f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps"]
     if found.advice:
-        _tell(f"note: {found.advice} with nnopt lr-find")
+        told.append(f"note: {found.advice} with nnopt lr-find")
+    for message in told:
+        log.info(message)
+        if not quiet:
+            console.note(message)
     config = replace(config, optimizer=replace(config.optimizer, lr=rate))
     if problems := cross_field_problems(config):
         raise ConfigError([f"optimizer.lr = 'auto' found {rate:g}: {x}" for x in problems])
@@ -52,9 +59,3 @@ def _write(found: FoundRate, config: Config, folder: Path) -> None:
 
         (folder / "plots").mkdir()
         plot_lr_find(found, folder / "plots" / "lr_find.png", config.name)
-
-
-def _tell(message: str) -> None:
-    """On the console and in the run's log."""
-    console.note(message)
-    log.info(message)

@@ -231,11 +231,13 @@ class SweepConsole:
 
     with SweepConsole(steps) as console:
         console.step(steps_done, lr, loss)    # after each
+
+    quiet: nothing is shown.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, quiet: bool = False) -> None:
         self._steps = steps
-        self._stream = Stream(sys.stdout)
+        self._stream = Stream(None if quiet else sys.stdout)
         self._bar: Progress | None = None
         self._next_refresh = 0.0
 

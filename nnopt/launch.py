@@ -68,7 +68,8 @@ def _note_missing_curves(plan: Plan) -> None:
     """Say so, and why, if view=terminal is asked for and cannot be had."""
     if not any(point.config.view == "terminal" for point in plan.points):
         return
-    if plan.is_sweep and plan.launcher.name != "sequential":
+    launcher: str = plan.launcher.name
+    if plan.is_sweep and launcher != "sequential":
         console.note("note: view=terminal draws points that run in this process, none of these")
     else:
         console.note_missing_curves()

@@ -71,7 +71,7 @@ def run(
             with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
                 config = point.config
                 if config.optimizer.lr == "auto":
-                    config = with_found_rate(config, prepared, directory)
+                    config = with_found_rate(config, prepared, directory, quiet)
                     summary["found_lr"] = config.optimizer.lr
                 _recipe(config, prepared, directory, summary, after_epoch, quiet)
             summary["status"] = "done"

@@ -169,6 +169,18 @@ def test_a_sweep_draws_the_point_that_runs(
     assert not any(line.startswith("epoch 3/3") for line in lines)
 
 
+def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=terminal))
+    small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
+    assert nnopt("run", *small, "-m", "seed=4,5") == 0
+    sent = without_codes(terminal.getvalue())
+    assert "learning rate" not in sent
+    assert "found in" not in sent
+    assert sent.count("test accuracy") == 2
+
+
 def test_points_of_other_processes_cannot_be_drawn(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,16 +256,15 @@ def test_a_fault_of_the_drawing_ends_no_training(
 
 
 def test_a_run_on_a_real_terminal(workplace: Path) -> None:
-    """And plotext is imported for it alone."""
+    """And neither plotext nor tensorboard is imported before it is asked for."""
     program = """
 import sys
+import nnopt.run
 from nnopt.cli import run_verb
-for view in ("bar", "terminal"):
-    words = ["epochs=2", "dataset.points=20", "plots=false", f"view={view}"]
-    assert run_verb(["run", *words]) == 0
-    assert ("plotext" in sys.modules) == (view == "terminal")
+assert not {"plotext", "tensorboard"} & set(sys.modules)
+assert run_verb(["run", "epochs=2", "dataset.points=20", "plots=false", "view=terminal"]) == 0
 """
     text = without_codes(on_terminal(program, workplace, 80))
-    bar, curves, _ = text.split("epoch 2/2  loss")
-    assert "▀▀▀ validation" not in bar
+    curves, last = text.split("epoch 2/2  loss")
     assert curves.rindex("epoch ") < curves.rindex("▀▀▀ validation")
+    assert "test accuracy" in last

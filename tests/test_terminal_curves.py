@@ -151,7 +151,7 @@ def test_panels_are_stacked_where_it_is_narrow(columns: int, lines: int, stacked
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(NUMBERS, NUMBERS | st.none(), st.floats(0, 1)), min_size=1, max_size=40),
     st.integers(40, 200),
