@@ -30,7 +30,7 @@ NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop")
-RATES = tuple(10 ** (-k / 2) for k in range(10))
+RATES = tuple(float(f"{10 ** (-k / 2):.1g}") for k in range(10))
 SEEDS = range(5)
 OPENINGS = 5
 PAGE_BAR, SECONDS_BAR = 5e6, 2.0

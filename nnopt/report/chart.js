@@ -129,7 +129,7 @@ function makeChart(root) {
           if (!hidden.delete(entry.label)) hidden.add(entry.label);
           return set({ hidden });
         };
-        return button([key, element("span", {}, entry.label)], toggle, {
+        return button([key, element("span", {}, entry.values.map(brief).join(" · ") || entry.label)], toggle, {
           "aria-pressed": String(!state.hidden.has(entry.label)), "data-label": entry.label,
           title: "show or hide; with Shift: this one alone",
           onpointerenter: () => mark(entry), onpointerleave: () => mark(null),

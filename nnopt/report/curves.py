@@ -46,20 +46,24 @@ class Curve:
     every: int
 
 
-def read_curves(folders: Sequence[Path | None]) -> list[Curve | None]:
-    """The curve of each folder; None where there is none. Runs of like length keep the same epochs,
-    so that they can be averaged."""
+def read_curves(folders: Sequence[Path | None]) -> list[Curve | str | None]:
+    """The curve of each folder; None where there is none, and why it cannot be read where it
+    cannot. Runs of like length keep the same epochs, so that they can be averaged."""
     histories = [_history(folder) if folder else [] for folder in folders]
-    runs = sum(map(bool, histories))
+    runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
     most = min(MOST, max(LEAST, NUMBERS // (runs * (len(COLUMNS) + 1)))) if runs else MOST
-    return [_thinned(rows, most) if rows else None for rows in histories]
+    return [
+        rows if isinstance(rows, str) else _thinned(rows, most) if rows else None
+        for rows in histories
+    ]
 
 
-def _history(folder: Path) -> list[EpochRow]:
+def _history(folder: Path) -> list[EpochRow] | str:
     try:
         return read_metrics(folder / "metrics.csv")
-    except DataError:  # of a point that failed before its first epoch, or is being written
-        return []
+    except DataError as error:
+        is_there = (folder / "metrics.csv").exists()  # not if it failed before the first epoch
+        return str(error) if is_there else []
 
 
 def _thinned(rows: Sequence[EpochRow], most: int) -> Curve:

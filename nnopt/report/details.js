@@ -11,6 +11,7 @@ function makeDetails(point, single = false) {
   return element("div", { class: "details" },
     !point.folder && !point.error && element("p", {}, "It has not begun: there is nothing to show yet."),
     !single && point.error && element("p", { class: "error" }, point.error),
+    point.unread && element("p", { class: "error" }, point.unread),
     point.folder && element("p", { class: "path" }, element("code", {}, point.folder),
       point.overrides ? [" · ", element("code", {}, point.overrides)] : null),
     single ? null : ownCurves(point),

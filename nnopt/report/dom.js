@@ -35,6 +35,12 @@ function text(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** A value of a key, a long number with five digits. */
+function brief(value) {
+  const number = numberOf(value);
+  return number !== null && String(value).length > 9 ? text(number, 5) : String(value);
+}
+
 /** A metric's value: accuracies and seconds with the same decimals, so that columns align. */
 function metricText(name, value) {
   if (typeof value !== "number") return text(value);

@@ -67,7 +67,7 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
         "points": records,
         "grids": grids,
         "lines": list(lines),
-        "thinned": max((curve.every for curve in curves if curve), default=1),
+        "thinned": max((curve.every for curve in curves if isinstance(curve, Curve)), default=1),
     }
     return page_records | {"pictures": _add_plots(page_records, scopes, points, page)}
 
@@ -232,10 +232,12 @@ def _about_point(point: Point, keys: Sequence[str], directory: Path) -> Record:
     }
 
 
-def _curve(curve: Curve | None, grids: list[Record]) -> Record:
+def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
     """Epochs and steps, which most points share, stand in a list of their own."""
     if curve is None:
         return {}
+    if isinstance(curve, str):
+        return {"unread": curve}
     grid = {"epoch": curve.epochs, "step": curve.steps}
     if grid not in grids[-8:]:
         grids.append(grid)

@@ -202,6 +202,7 @@ function pointColumns(scope, points) {
 }
 
 function shorten(value) {
+  if (brief(value) !== value) return element("span", { title: value }, brief(value));
   return value.length > 32 ? element("span", { title: value }, `${value.slice(0, 31)}…`) : value;
 }
 

@@ -85,7 +85,7 @@ function seriesOf(points, options) {
       const line = members.length > 1
         ? meanOf(members, column, options.axis)
         : lineOf(members[0], column, options.axis);
-      const name = settingOf(members[0], options.scope).join(" · ");
+      const name = settingOf(members[0], options.scope).map(brief).join(" · ");
       const seed = options.lines === "runs" && members[0].seed !== null ? `seed ${members[0].seed}` : "";
       const label = [name, seed].filter(Boolean).join(" · ") || members[0].name;
       series.push({ ...line, column, second: place > 0, label, entry: entryOf(members[0]) });

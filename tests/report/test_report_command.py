@@ -117,6 +117,37 @@ def test_page_asks_for_nothing(nnopt: Run, sweep: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data: 'self' file:; style-src 'sha256-")
 
 
+def test_sweep_json_tells_the_command_and_what_is_to_come(
+    nnopt: Run, sweep: Path, workplace: Path
+) -> None:
+    """A point that has not begun has its whole configuration there: keys beside the swept ones."""
+    folder = shutil.copytree(sweep, workplace / "planned")
+    config = json.loads((folder / "adam-0" / "summary.json").read_text())["config"]
+    config["optimizer"]["name"], config["epochs"] = "lion", 99
+    point = {"number": 10, "id": "lion-0", "overrides": ["optimizer=lion"], "config": config}
+    record = {"words": ["optimizer=sgd,adam,lion", "seed=range(5)"], "points": [point]}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert nnopt("report", "planned") == 3
+    page = folder / "report.html"
+    records = Page(page).records
+    (scope,) = records["scopes"]
+    command = "nnopt run -m optimizer=sgd,adam,lion 'seed=range(5)'"
+    assert dict(map(tuple, scope["about"]))["Command"] == [command]
+    keys = dict(zip(scope["keys"], points_of(Page(page))["lion-0"]["keys"], strict=True))
+    assert keys == {"optimizer": "lion", "epochs": "99"}
+    (folder / "sweep.json").write_text('{"words')
+    assert nnopt("report", "planned") == 3
+
+
+def test_damaged_curves_are_told(nnopt: Run, sweep: Path, workplace: Path) -> None:
+    folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
+    (folder / "metrics.csv").write_text("epoch,loss\n1,2\n")
+    assert nnopt("report", "run") == 0
+    (point,) = Page(folder / "report.html").records["points"]
+    assert "is no metrics file of nnopt" in point["unread"]
+    assert "grid" not in point
+
+
 def test_single_run(nnopt: Run, sweep: Path) -> None:
     assert nnopt("report", str(sweep / "sgd-0")) == 0
     page = Page(sweep / "sgd-0" / "report.html")
