@@ -20,7 +20,7 @@ from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.compose import Point, to_yaml
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
-from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
+from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError, PrunedError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
@@ -73,6 +73,9 @@ def run(
             shortage = OutOfMemoryError(config.batch_size, config.accumulation, error)
             summary["status"], summary["error"] = shortage.status, str(shortage)
             raise shortage from error
+        except PrunedError as error:
+            summary["status"], summary["error"] = error.status, str(error)
+            raise
         except BaseException as error:
             summary["status"], summary["error"] = _status_of(error), _message_of(error)
             log.error("the run ended early", exc_info=error)
