@@ -123,12 +123,14 @@ def known_keys(container: Mapping[str, Any]) -> list[str]:
 def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
     """Is the dotted key, of a group as chosen in ``container``, one of whole numbers alone?"""
     value: Any = container
-    record: type | None = Config
+    record: type = Config
     *groups, leaf = key.split(".")
     for name in groups:
         value = value.get(name) if _is_map(value) else None
-        if (record := _record_at(record, name, value)) is None:
+        inner = _record_at(record, name, value)
+        if inner is None:
             return False
+        record = inner
     kind = _types_of(record).get(leaf)
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import Trial, TrialState
 
@@ -105,7 +106,9 @@ class SearchRun:
                     continue
                 self._under_way[point.id] = trial.number
                 console.note(f"[{self._count(trial)}] {' '.join(point.overrides)}")
-                yield Task(point, self.directory / point.id, self._prunings(trial, index))
+                folder = self.directory / point.id
+                shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+                yield Task(point, folder, self._prunings(trial, index))
             self._settle()
 
     def tell(self, outcome: Outcome) -> None:
@@ -155,19 +158,13 @@ class SearchRun:
         return points
 
     def _is_known(self, point: Point, number: int) -> bool:
-        """Has the point been run, for another trial, or before the search was resumed? What a run
-        that was killed has left behind is deleted."""
-        if point.id in self._results:
-            return True
-        folder = self.directory / point.id
-        summary = _read(folder / "summary.json")
-        if (status := summary.get("status")) in FINAL:
-            value = self._value_of(point) if status == "done" else None
-            error = summary.get("error")
-            self._results[point.id] = Result(number, str(status), error and str(error), value)
-            return True
-        shutil.rmtree(folder, ignore_errors=True)
-        return False
+        """Has the point been run, for another trial, or before the search was resumed?"""
+        if point.id not in self._results:
+            summary = _read(self.directory / point.id / "summary.json")
+            if (status := summary.get("status")) in FINAL:
+                value = self._value_of(point) if status == "done" else None
+                self._results[point.id] = Result(number, status, summary.get("error"), value)
+        return point.id in self._results
 
     def _settle(self) -> None:
         """Tell Optuna of the trials that are now known how they ended."""
@@ -234,9 +231,9 @@ class SearchRun:
             )
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        summary: dict[str, object] = json.loads(path.read_text("utf-8"))
+        summary: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return summary

@@ -156,14 +156,19 @@ def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
 
 def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     """The study in the journal, made if it is not there."""
-    return optuna.create_study(
-        storage=open_journal(journal),
-        study_name=NAME,
-        sampler=RepeatableSampler(settings),
-        pruner=new_pruner(settings, epochs),
-        direction="maximize" if better(settings.metric) == "higher" else "minimize",
-        load_if_exists=True,
-    )
+    storage = open_journal(journal)
+    sampler, pruner = RepeatableSampler(settings), new_pruner(settings, epochs)
+    try:  # first, since each attempt to make one is written to the journal
+        return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
+    except KeyError:
+        direction = "maximize" if better(settings.metric) == "higher" else "minimize"
+        return optuna.create_study(
+            study_name=NAME,
+            storage=storage,
+            sampler=sampler,
+            pruner=pruner,
+            direction=direction,
+        )
 
 
 def trial_of(study: Study, journal: Path, number: int) -> Trial:
