@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from nnopt import console
-from nnopt.hydra_adapter import compose_files, composing, plain
+from nnopt.hydra_adapter import compose_files, plain
 from nnopt.results.metrics import better
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
 from nnopt.sweep.search import SearchRun
@@ -56,7 +56,7 @@ def count_trials(run: SearchRun) -> str:
         TrialState.RUNNING: "not finished",
     }
     told = ", ".join(f"{states[state]} {name}" for state, name in names.items() if states[state])
-    drawn = Counter(t.user_attrs["point"] for t in trials if "point" in t.user_attrs)
+    drawn = Counter(t.user_attrs["points"][0] for t in trials if "points" in t.user_attrs)
     repeated = drawn.total() - len(drawn)
     return f"{len(trials)} trials: {told}" + (f"; {repeated} repeated others" if repeated else "")
 
@@ -67,15 +67,15 @@ def best_trials(run: SearchRun) -> list[FrozenTrial]:
     trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     first: dict[str, FrozenTrial] = {}
     for trial in trials:
-        first.setdefault(trial.user_attrs["point"], trial)
+        first.setdefault(trial.user_attrs["points"][0], trial)
     return sorted(first.values(), key=lambda t: (sign * (t.value or 0.0), t.number))
 
 
 def command(run: SearchRun) -> str:
     """A command line that runs the best trial again, with five seeds."""
     best = best_trials(run)[0]
-    point = next(p for p in run.points if p.id == best.user_attrs["point"])
-    with composing(run.space.config_dir):
+    point = next(p for p in run.sweep.points if p.id == best.user_attrs["points"][0])
+    with run.space.composing():
         words = list(words_of(point.container))
     return shlex.join(["nnopt", "run", "-m", *words, "seed=range(5)"])
 

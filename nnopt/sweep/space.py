@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -46,7 +48,8 @@ class Space:
     parameters: choices of files first, then the other keys.
     fixed: the words that hold for every point. seeds: words that set the seed; each trial has a
     point for each of them. One that is empty, if the seed is not swept over.
-    config_dir: as for ``make_plan``.
+    config_dir, working: folders with the user's YAML files, as for ``make_plan``, and the one that
+    it worked in.
     """
 
     keys: tuple[str, ...]
@@ -55,22 +58,27 @@ class Space:
     seeds: tuple[tuple[str, ...], ...]
     composer: Composer
     config_dir: str | None
+    working: str
+
+    @contextmanager
+    def composing(self) -> Iterator[None]:
+        """Within it the other methods can be called: YAML files are those that it began with."""
+        there = chdir(self.working) if os.path.isdir(self.working) else nullcontext()
+        with there, composing(self.config_dir):
+            yield
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
         """The words of one trial. ``suggest`` draws a parameter; keys that the chosen files do not
         have are not drawn."""
-        with composing(self.config_dir):
-            return [word(parameter, value) for parameter, value in self._draw(suggest)]
+        return [word(parameter, value) for parameter, value in self._draw(suggest)]
 
     def points(self, words: Sequence[str]) -> list[Point]:
         """The points of one trial, one for each seed. Raises ConfigError if a rule refuses them."""
-        with composing(self.config_dir):
-            return [self.composer.point([*self.fixed, *words, *seed]) for seed in self.seeds]
+        return [self.composer.point([*self.fixed, *words, *seed]) for seed in self.seeds]
 
     def samples(self) -> list[Point]:
         """Points with each choice and the ends of each range, every other key at its first value;
-        without those that a rule refuses, of which a warning tells. To be called within
-        ``composing``.
+        without those that a rule refuses, of which a warning tells.
 
         Raises ConfigError if a value is not allowed, whatever the others are; if no choice of files
         has a key; or if every point is refused.
@@ -149,7 +157,8 @@ def read_space(
     fixed = [override for override in last.values() if not override.is_sweep_override()]
     words = tuple(text for override in fixed for text in words_of(override))
     keys = tuple(override.key_or_group for override in swept)
-    space = Space(keys, (), words, _seeds(last.get("seed")), composer, config_dir)
+    seeds = _seeds(last.get("seed"))
+    space = Space(keys, (), words, seeds, composer, config_dir, os.getcwd())
     return replace(space, parameters=_parameters(swept, space))
 
 

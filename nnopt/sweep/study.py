@@ -8,7 +8,8 @@ import fcntl
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nnopt.errors import ResumeError
 from nnopt.random import generator
 from nnopt.results.metrics import better
 from nnopt.schema import OptunaConfig
@@ -70,6 +72,19 @@ def _cut_torn_line(descriptor: int) -> None:
             start = max(0, end - 4096)
             chunk, end = os.pread(descriptor, end - start, start), start
         os.ftruncate(descriptor, end + chunk.rfind(b"\n") + 1)
+
+
+@contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """One process at a time asks for trials. Raises ResumeError if another does."""
+    with open(journal.with_suffix(".lock"), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResumeError(
+                f"another process goes on with the search in {journal.parent}"
+            ) from None
+        yield
 
 
 def open_journal(path: Path) -> JournalStorage:
