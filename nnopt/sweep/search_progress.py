@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nnopt.bars import live_line
@@ -118,10 +119,8 @@ class SearchProgress:
 
 
 def short(word: str) -> str:
-    """A word of the command line, its number to four digits."""
+    """A word of the command line without the key's group, and its number to four digits."""
     key, _, text = word.partition("=")
-    try:
-        number = float(text)
-    except ValueError:
-        return word
-    return word if len(text) < 7 else f"{key}={number:.4g}"
+    with suppress(ValueError):
+        text = text if len(text) < 7 else f"{float(text):.4g}"
+    return f"{key.rpartition('.')[2]}={text}"
