@@ -22,8 +22,13 @@ from nnopt.sweep.search_progress import SearchProgress
 from nnopt.sweep.table import Table
 from nnopt.sweep.task import Launcher
 
-CHANGEABLE = ("hydra.sweeper.trials", "hydra.sweeper.timeout")
-"""Settings of a search that may be others when it goes on."""
+CHANGEABLE = (
+    "hydra.sweeper.trials",
+    "hydra.sweeper.timeout",
+    "hydra/launcher",
+    "hydra.launcher.",
+)
+"""Settings that may be others when a search goes on: what their names begin with."""
 
 
 def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool = False) -> int:
@@ -34,12 +39,14 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
     """
     started = time.monotonic()
     with begin(plan, sweep) as run, SearchProgress(run) as progress:
+        table = Table(run.sweep)
         looks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
         try:
             with closing(launcher(run.tasks(looks))) as outcomes:
                 for outcome in outcomes:
                     run.tell(outcome)
-                    Table(run.sweep).write()
+                    table.take(run.sweep)
+                    table.write()
                     progress.update()
                     if fail_fast and outcome.status in FAILED:
                         break
@@ -52,22 +59,24 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
         finally:
             progress.update()
             progress.stop()
-            entries = Table(run.sweep).write()
+            table.take(run.sweep)
+            entries = table.write()
         report(run)
         return report_points(run.sweep, entries, time.monotonic() - started)
 
 
 def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
-    """What is needed to go on with a search. words: new values of hydra.sweeper.trials and
-    hydra.sweeper.timeout, and nothing else. Raises ConfigError."""
+    """What is needed to go on with a search. words: of CHANGEABLE settings. Raises ConfigError."""
     is_there = Path(sweep.working).is_dir()
     with chdir(sweep.working) if is_there else nullcontext():
         with composing(sweep.config_dir):
             new, before = parse_words(words), parse_words(sweep.words)
-        if refused := [word_of(o) for o in new if o.key_or_group not in CHANGEABLE]:
-            names = " and ".join(CHANGEABLE)
+        if refused := [word_of(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
+            names = ", ".join(CHANGEABLE)
             raise ConfigError(f"{refused[0]!r}: when a search goes on, only {names} can change")
-        changed = {override.key_or_group for override in new}
-        kept = [word_of(o) for o in before if o.key_or_group not in changed]
+        changed = tuple(override.key_or_group for override in new)
+        if "hydra/launcher" in changed:  # and the keys of the one before with it
+            changed += ("hydra.launcher.",)
+        kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
         plan = make_plan([*kept, *words], multirun=True, config_dir=sweep.config_dir)
-    return plan, replace(sweep, sweeper=plan.sweeper)
+    return plan, replace(sweep, sweeper=plan.sweeper, launcher=plan.launcher)
