@@ -157,14 +157,15 @@ class SearchRun:
             if bad is None and len(known) < len(opened.points):
                 continue
             self._open.remove(opened)
-            values = [state.summary.get(self.settings.metric) for state in known]
+            told = [state.summary.get(self.settings.metric) for state in known]
+            values = [value for value in told if isinstance(value, int | float)]
             if bad is not None:
                 is_pruned = bad.status == "pruned"
                 if is_pruned:
                     self._copy_reports(opened)
                 state = TrialState.PRUNED if is_pruned else TrialState.FAIL
                 self._tell(opened, state, bad.status, error=bad.error)
-            elif not all(isinstance(value, int | float) for value in values):
+            elif len(values) < len(known):
                 error = f"{self.settings.metric} was never finite"
                 self._tell(opened, TrialState.FAIL, "failed", error=error)
             else:

@@ -11,6 +11,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 from nnopt.bars import live_line
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import better
@@ -33,7 +35,9 @@ class SearchProgress:
     def __init__(self, run: SearchRun) -> None:
         self._run = run
         self._counts: Counter[str] = Counter()
-        self._best: Ended | None = None
+        self._best: tuple[float, int] | None = None
+        for trial in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            self._take(trial.value, trial.number + 1)
         self._before = sum(t.state.is_finished() for t in run.study.get_trials(deepcopy=False))
         self._started = time.monotonic()
         self._epoch = ""
@@ -69,10 +73,7 @@ class SearchProgress:
         while self._run.news:
             ended = self._run.news.popleft()
             self._counts[ended.status] += 1
-            is_best = ended.value is not None and (self._best is None or self._is_better(ended))
-            if is_best:
-                self._best = ended
-            line = self._line_of(ended, is_best)
+            line = self._line_of(ended, self._take(ended.value, ended.number))
             if self._line is not None:
                 self._line.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
@@ -80,12 +81,15 @@ class SearchProgress:
         self._epoch = ""
         self._refresh()
 
-    def _is_better(self, ended: Ended) -> bool:
-        assert self._best is not None
-        new, old = ended.value, self._best.value
-        assert new is not None
-        assert old is not None
-        return new > old if better(self._run.settings.metric) == "higher" else new < old
+    def _take(self, value: float | None, number: int) -> bool:
+        """Is the value of this trial the best so far?"""
+        if value is None:
+            return False
+        sign = 1 if better(self._run.settings.metric) == "higher" else -1
+        if self._best is not None and sign * value <= sign * self._best[0]:
+            return False
+        self._best = value, number
+        return True
 
     def _line_of(self, ended: Ended, is_best: bool) -> str:
         total = self._run.settings.trials
@@ -111,7 +115,8 @@ class SearchProgress:
             seconds = (time.monotonic() - self._started) / finished * left
             told.append(f"about {duration(seconds)} left")
         if self._best is not None:
-            told.append(f"best {self._best.value:.4g} in trial {self._best.number}")
+            value, number = self._best
+            told.append(f"best {value:.4g} in trial {number}")
         self._line.update(
             self._line.task_ids[0], text="  ".join(filter(None, [*told, self._epoch]))
         )

@@ -176,13 +176,13 @@ def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     try:  # first, since each attempt to make one is written to the journal
         return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
     except KeyError:
-        direction = "maximize" if better(settings.metric) == "higher" else "minimize"
+        is_higher_better = better(settings.metric) == "higher"
         return optuna.create_study(
             study_name=NAME,
             storage=storage,
             sampler=sampler,
             pruner=pruner,
-            direction=direction,
+            direction="maximize" if is_higher_better else "minimize",
         )
 
 
