@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -136,7 +137,7 @@ class RepeatableSampler(BaseSampler):
 
 def sampler_seed(seed: int, trial: int, key: str = "") -> int:
     """The seed of Optuna's sampler for a trial's joint draw, or for that of one key."""
-    return int(generator(seed, f"search/{key}", trial).integers(2**32))
+    return int(generator(seed, "search", trial, zlib.crc32(key.encode())).integers(2**32))
 
 
 def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
