@@ -10,6 +10,7 @@ import logging
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -34,8 +35,11 @@ from nnopt.hydra_adapter import (
 from nnopt.point import Point as Point
 from nnopt.point import point_id as point_id
 from nnopt.point import to_yaml as to_yaml
-from nnopt.schema import Config, LauncherConfig, SweeperConfig
+from nnopt.schema import Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
 from nnopt.sweep.grid import expand, words_of
+
+if TYPE_CHECKING:
+    from nnopt.sweep.space import Space
 
 log = logging.getLogger("nnopt")
 
@@ -45,7 +49,8 @@ class Plan:
     """What a command line asks for. ``varied`` are the keys swept over, in their order;
     ``directory`` is a folder the user named with hydra.run.dir or hydra.sweep.dir; ``sweeper`` and
     ``launcher`` are the settings of who decides on a sweep's points and who runs them; ``words``
-    and ``config_dir`` are what was typed."""
+    and ``config_dir`` are what was typed. Of a search, ``space`` is what it draws from, and the
+    points are samples of that."""
 
     points: tuple[Point, ...]
     is_sweep: bool
@@ -55,6 +60,7 @@ class Plan:
     launcher: LauncherConfig
     words: tuple[str, ...]
     config_dir: str | None
+    space: Space | None = None
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -112,11 +118,21 @@ def make_plan(
             _check_single(parsed, engine)
         directory = named_directory(composed, single, is_sweep)
         own = [o for o in parsed if not is_hydras(o)]
-        lists, varied = expand(sweeper, own) if is_sweep else ([_single_point(own)], ())
         composer = Composer()
         composer.remember(single, composed)
-        points = _compose_all(composer, _with_choices(lists, varied, composed))
         words = tuple(overrides)
+        if is_sweep and isinstance(sweeper, OptunaConfig):
+            from nnopt.sweep.space import check_metric, read_space
+
+            space = read_space(sweeper, own, composer, config_dir)
+            samples = tuple(space.samples())
+            check_metric(sweeper, samples)
+            return Plan(
+                samples, True, space.keys, directory, sweeper, launcher, words, config_dir, space
+            )
+        assert isinstance(sweeper, GridConfig)  # which a single run has no use for
+        lists, varied = expand(sweeper, own) if is_sweep else ([_single_point(own)], ())
+        points = _compose_all(composer, _with_choices(lists, varied, composed))
         return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir)
 
 

@@ -47,21 +47,32 @@ class Composer:
 
     def point(self, words: Sequence[str]) -> Point:
         """The point that the overrides, of one value each, make. Raises ConfigError with all that
-        is wrong with it."""
+        is wrong with it, CombinationError if each value is allowed but not beside the others."""
         overrides = [self._parse(word) for word in words]
         groups = config_groups()
-        choices = tuple(word_of(o) for o in overrides if o.key_or_group in groups)
-        if choices not in self._bases:
-            self._bases[choices] = _Base(compose_files(choices))
         values = [o for o in overrides if o.key_or_group not in groups]
-        container, problems = self._bases[choices].with_values(values)
+        container, problems = self._base(overrides).with_values(values)
         try:
             config = read_config(container)
         except ConfigError as error:
+            if not problems:
+                raise
             raise ConfigError([*problems, *error.problems]) from None
         if problems:
             raise ConfigError(problems)
         return Point(point_id(config), config, container, tuple(map(word_of, overrides)))
+
+    def files(self, words: Sequence[str]) -> Mapping[str, Any]:
+        """What the files compose to that the overrides choose, before keys are set. Raises
+        ConfigError."""
+        container, _ = self._base([self._parse(word) for word in words]).with_values([])
+        return container
+
+    def _base(self, overrides: Sequence[Override]) -> _Base:
+        choices = tuple(word_of(o) for o in overrides if o.key_or_group in config_groups())
+        if choices not in self._bases:
+            self._bases[choices] = _Base(compose_files(choices))
+        return self._bases[choices]
 
     def _parse(self, word: str) -> Override:
         if word not in self._parsed:

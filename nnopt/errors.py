@@ -25,6 +25,10 @@ class ConfigError(NnoptError):
         super().__init__("\n".join(self.problems))
 
 
+class CombinationError(ConfigError):
+    """Every value is allowed, but not beside the others: with other ones it might be."""
+
+
 class DataError(NnoptError):
     """A dataset's file is missing, damaged, or does not hold what it should."""
 
@@ -68,6 +72,13 @@ class DivergedError(TrainingError):
     """The loss became NaN or infinite."""
 
     status = "diverged"
+
+
+class PrunedError(NnoptError):
+    """A search has stopped the run, which promised too little. Nothing is wrong with it."""
+
+    exit_code = 0
+    status = "pruned"
 
 
 class OutputError(NnoptError):

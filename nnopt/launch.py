@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def launch(arguments: list[str]) -> int:
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     exit_on_sigterm()
     _note_missing_curves(plan)
+    if plan.space is not None:
+        from nnopt.sweep.searching import run_search  # imports Optuna
+
+        sweep = begin(replace(plan, points=()), directory)
+        return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
     if plan.is_sweep:
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:

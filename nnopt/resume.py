@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from nnopt import console
+from nnopt.errors import ConfigError
 from nnopt.launch import exit_on_sigterm, prepare_all
 from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, read_state
 from nnopt.sweep.launchers import make_launcher
-from nnopt.sweep.manifest import read_sweep
+from nnopt.sweep.manifest import Sweep, read_sweep
 from nnopt.sweep.running import run_points
 
 EXAMPLES = """\
@@ -18,6 +19,7 @@ examples:
   nnopt resume outputs/latest                    what is missing, or was interrupted
   nnopt resume outputs/latest --retry-failed     failed, diverged and timed out points too
   nnopt resume outputs/latest 'seed=range(10)'   more values: the points that are new
+  nnopt resume outputs/latest hydra.sweeper.trials=60   more trials of a search
 """
 
 
@@ -30,6 +32,8 @@ def main(words: list[str]) -> int:
     options = parser().parse_intermixed_args(words)
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
+    if sweep.sweeper.name == "optuna":
+        return _resume_search(sweep, options)
     if options.overrides:
         sweep = changed(sweep, options.overrides)
     launcher = make_launcher(sweep.launcher)
@@ -43,6 +47,22 @@ def main(words: list[str]) -> int:
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
     )
+
+
+def _resume_search(sweep: Sweep, options: Namespace) -> int:
+    """Go on with the trials of a search."""
+    if options.retry_failed:
+        raise ConfigError(
+            "--retry-failed: a search has learnt from the trials that failed; ask for more of them "
+            "with hydra.sweeper.trials=N"
+        )
+    from nnopt.sweep.searching import resumed, run_search  # imports Optuna
+
+    plan, sweep = resumed(sweep, options.overrides)
+    launcher = make_launcher(plan.launcher)
+    prepare_all(plan.points)
+    exit_on_sigterm()
+    return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
 
 
 def parser() -> ArgumentParser:

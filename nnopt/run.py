@@ -19,7 +19,7 @@ from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
-from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
+from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError, PrunedError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.point import Point, to_yaml
 from nnopt.prepare import Prepared, prepare
@@ -80,6 +80,9 @@ def run(
             shortage = OutOfMemoryError(config.batch_size, config.accumulation, error)
             summary["status"], summary["error"] = shortage.status, str(shortage)
             raise shortage from error
+        except PrunedError as error:
+            summary["status"], summary["error"] = error.status, str(error)
+            raise
         except BaseException as error:
             summary["status"], summary["error"] = _status_of(error), _message_of(error)
             log.error("the run ended early", exc_info=error)

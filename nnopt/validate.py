@@ -16,7 +16,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from nnopt.errors import ConfigError
+from nnopt.errors import CombinationError, ConfigError
 from nnopt.rules import cross_field_problems
 from nnopt.schema import LAUNCHERS, SWEEPERS, VARIANTS, Config
 
@@ -49,15 +49,19 @@ def read_config(container: Mapping[str, Any]) -> Config:
     """The typed configuration of one point.
 
     container: the composed and resolved YAML, without Hydra's own part.
-    Raises ConfigError with every problem found.
+    Raises ConfigError with every problem found: CombinationError, if each value is allowed and only
+    their combination is not.
     """
     reader = _Reader()
     plain = {key: value for key, value in container.items() if key not in CHOICES}
     config = reader.read_record(Config, plain, "")
+    combined = []
     if config is not None:
-        reader.problems += cross_field_problems(config, incomplete=bool(reader.problems))
+        combined = cross_field_problems(config, incomplete=bool(reader.problems))
     if config is None or reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError(reader.problems + combined)
+    if combined:
+        raise CombinationError(combined)
     return typing.cast(Config, config)
 
 
@@ -116,6 +120,23 @@ def known_keys(container: Mapping[str, Any]) -> list[str]:
     return list(_keys_of(Config, container, ""))
 
 
+def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
+    """Is the dotted key, of a group as chosen in ``container``, one of whole numbers alone?"""
+    value: Any = container
+    record: type = Config
+    *groups, leaf = key.split(".")
+    for name in groups:
+        value = value.get(name) if _is_map(value) else None
+        inner = _record_at(record, name, value)
+        if inner is None:
+            return False
+        record = inner
+    kind = _types_of(record).get(leaf)
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
+    return int in kinds and float not in kinds
+
+
 def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
     for name in _types_of(record):
         key = prefix + name
@@ -127,12 +148,13 @@ def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
 
 
 def _record_at(record: type, name: str, value: Any) -> type | None:
-    """The dataclass that the field ``name`` holds, or None where it holds a plain value."""
+    """The dataclass that the field ``name`` holds, or None where it holds a plain value, or is
+    none."""
     if record is Config and name in VARIANTS:
         variants = VARIANTS[name]
         chosen = value.get("name") if _is_map(value) else None
         return variants.get(chosen) if isinstance(chosen, str) else None
-    kind = _types_of(record)[name]
+    kind = _types_of(record).get(name)
     return kind if isinstance(kind, type) and is_dataclass(kind) else None
 
 

@@ -26,18 +26,19 @@ from nnopt.validate import ENGINES, read_config, read_engine
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
-    "ablation": 6,
+    "ablation": 7,
     "architecture": 6,
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
     "experiment": 16,
     "hydra/launcher": 4,
-    "hydra/sweeper": 1,
+    "hydra/sweeper": 2,
     "initializer": 9,
     "optimizer": 11,
     "regularizer": 19,
     "schedule": 7,
+    "sweep.yaml": 1,
 }
 
 SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
@@ -128,7 +129,7 @@ def test_keys_of_the_main_file_are_the_fields_of_the_configuration() -> None:
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}
-    assert set(container) | groups - set(SINGLE) == names
+    assert set(container) | groups - set(SINGLE) == names, "each key or group is a field"
     assert not set(container) & groups
     assert_same_keys(container["data"], schema.DataConfig, "data")
     assert_same_keys(container["early_stopping"], schema.EarlyStoppingConfig, "early_stopping")
@@ -231,7 +232,38 @@ def point_without_seed(point: Point) -> str:
     return str(replace(point.config, seed=0))
 
 
-@pytest.mark.parametrize("name", of_group("ablation"))
+ABLATIONS = of_group("ablation")
+SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_composes_and_builds_samples_of_what_it_may_draw(name: str) -> None:
+    plan = make_plan([f"ablation={name}"])
+    assert isinstance(plan.sweeper, schema.OptunaConfig)
+    first = header("ablation", name)
+    assert first.startswith(f"# nnopt run ablation={name}")
+    assert f"({plan.sweeper.trials} trials)" in first
+    assert len(plan.varied) >= 2
+    for point in plan.points:
+        assert point.config.name == name
+        assert_builds(point)
+
+
+@pytest.mark.parametrize(
+    ("folder", "records"),
+    [("hydra/sweeper", schema.SWEEPERS), ("hydra/launcher", schema.LAUNCHERS)],
+)
+def test_files_of_sweeps_have_the_keys_of_their_dataclass(
+    folder: str, records: dict[str, type]
+) -> None:
+    assert set(of_group(folder)) == set(records)
+    for name, record in records.items():
+        container = load_group_file(f"{folder}/{name}.yaml")
+        assert container["name"] == name
+        assert set(container) == {field.name for field in fields(record)}
+
+
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
 def test_an_ablation_composes_and_builds_all_its_points(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert plan.is_sweep

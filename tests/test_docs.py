@@ -19,7 +19,8 @@ from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.results.layers import LAYER_COLUMNS
-from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, Range
+from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, OptunaConfig, Range
+from nnopt.sweep.space import COLUMNS
 from nnopt.sweep.table import METRICS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -228,6 +229,23 @@ def test_every_column_of_a_sweeps_table_is_documented() -> None:
         "`seed`",
     ]
     assert first[6] == ", ".join(f"`{name}`" for name in METRICS)
+
+
+# search.md ----------------------------------------------------------------------------------------
+
+
+def test_every_setting_of_a_search_is_documented() -> None:
+    shown_rows = {
+        r[0]: r[1:3] for r in rows_of(DOCS / "search.md", "Key", "Allowed", "Default", "Meaning")
+    }
+    defaults = load(CONF / "hydra" / "sweeper" / "optuna.yaml")
+    hints = typing.get_type_hints(OptunaConfig, include_extras=True)
+    assert shown_rows.keys() == {f"`hydra.sweeper.{key}`" for key in hints if key != "name"}
+    for key in hints.keys() - {"name", "params", "metric"}:
+        row = shown_rows[f"`hydra.sweeper.{key}`"]
+        assert row == (in_words(hints[key]), shown(defaults[key]))
+    metrics = ", ".join(f"`{name}`" for name in COLUMNS)
+    assert shown_rows["`hydra.sweeper.metric`"] == (metrics, shown(defaults["metric"]))
 
 
 # links --------------------------------------------------------------------------------------------

@@ -68,4 +68,5 @@ from nnopt.schema.schedule import ScheduleVariant as ScheduleVariant
 from nnopt.schema.schedule import StepConfig as StepConfig
 from nnopt.schema.sweeper import SWEEPERS as SWEEPERS
 from nnopt.schema.sweeper import GridConfig as GridConfig
+from nnopt.schema.sweeper import OptunaConfig as OptunaConfig
 from nnopt.schema.sweeper import SweeperConfig as SweeperConfig

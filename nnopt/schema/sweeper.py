@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from nnopt.schema.range import LARGEST_SEED, Range
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,24 @@ class GridConfig:
     grids: tuple[Any, ...]
 
 
-SweeperConfig = GridConfig
+@dataclass(frozen=True)
+class OptunaConfig:
+    """A search: each trial draws the keys that have several values, or an interval of them.
+    ``params`` is as of a grid; ``nnopt.sweep.space`` reads it, and says which metrics there are."""
 
-SWEEPERS: Mapping[str, type] = {"grid": GridConfig}
+    name: Literal["optuna"]
+    params: Any
+    trials: Annotated[int, Range(minimum=1, maximum=1_000_000)]
+    metric: str
+    sampler: Literal["tpe", "random"]
+    startup_trials: Annotated[int, Range(minimum=1)]
+    seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
+    pruner: Literal["none", "median", "hyperband"]
+    warmup_epochs: Annotated[int, Range(minimum=1)]
+    timeout: Annotated[float | None, Range(above=0)]
+
+
+SweeperConfig = GridConfig | OptunaConfig
+
+SWEEPERS: Mapping[str, type] = {"grid": GridConfig, "optuna": OptunaConfig}
 """Value of ``name`` -> the dataclass of its keys."""

@@ -28,10 +28,12 @@ def expand(
     keys win over both, ``mode`` says how the values are combined. Seeds are crossed with everything
     in every mode. Raises ConfigError.
     """
-    params = _parse(settings.params, "hydra.sweeper.params")
+    params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):
         raise ConfigError(f"hydra.sweeper.grids = {settings.grids!r}: needs a list of maps")
-    grids = [_parse(g, f"hydra.sweeper.grids[{i}]") for i, g in enumerate(settings.grids)] or [[]]
+    grids = [
+        parse_params(g, f"hydra.sweeper.grids[{i}]") for i, g in enumerate(settings.grids)
+    ] or [[]]
     if problems := group_problems([*params, *itertools.chain(*grids)]):
         raise ConfigError(problems)
     typed = {override.key_or_group for override in parsed}
@@ -53,7 +55,7 @@ def expand(
     return points, tuple(varied)
 
 
-def _parse(params: Any, where: str) -> list[Override]:
+def parse_params(params: Any, where: str) -> list[Override]:
     """The overrides that a map from keys to values stands for."""
     if params is None:
         return []

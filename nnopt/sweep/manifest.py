@@ -79,6 +79,16 @@ def extend(folder: Path, points: Iterable[Point], varied: Iterable[str] = ()) ->
     return sweep
 
 
+def add_points(sweep: Sweep, points: Iterable[Point]) -> Sweep:
+    """The sweep with those of the points that it does not have yet, written. Raises OutputError."""
+    known = {point.id for point in sweep.points}
+    added = [_settled(point) for point in points if point.id not in known]
+    if added:
+        sweep = replace(sweep, points=(*sweep.points, *added))
+        write_sweep(sweep)
+    return sweep
+
+
 def write_sweep(sweep: Sweep) -> None:
     """Write ``sweep.json``, a line for each point. Raises OutputError."""
     head = {

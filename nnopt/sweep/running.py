@@ -49,7 +49,7 @@ def run_points(
         finally:
             progress.stop()
             entries = table.write()
-    return _report(sweep, entries, time.monotonic() - started)
+    return report(sweep, entries, time.monotonic() - started)
 
 
 def resume_command(folder: Path) -> str:
@@ -71,11 +71,13 @@ def _tasks(sweep: Sweep, redo: Sequence[str], progress: SweepProgress) -> Iterat
         yield task
 
 
-def _report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
+def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
     """Say what the sweep came to, and again what failed."""
-    counts = {status: sum(x.status == status for x in entries) for status in ("done", "running")}
+    statuses = ("done", "running", "pruned")
+    counts = {status: sum(x.status == status for x in entries) for status in statuses}
+    pruned = f", {counts['pruned']} pruned" if counts["pruned"] else ""
     results = {
-        "points done": f"{counts['done']} of {len(entries)}",
+        "points done": f"{counts['done']} of {len(entries)}{pruned}",
         "time": f"{seconds:.1f} s",
     }
     sys.stdout.flush()

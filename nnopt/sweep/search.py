@@ -1,0 +1,223 @@
+"""A search as a source of tasks: asks Optuna for a trial when a launcher has room for one more, and
+tells Optuna how trials have ended. Imported only by searches, as Optuna is.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from optuna.trial import Trial, TrialState
+
+from nnopt.compose import Plan
+from nnopt.errors import ConfigError, ResumeError
+from nnopt.point import Point
+from nnopt.run import AfterEpoch
+from nnopt.schema import OptunaConfig
+from nnopt.sweep.folder import ENDED, State, read_state
+from nnopt.sweep.manifest import Sweep, add_points
+from nnopt.sweep.pruning import Pruning
+from nnopt.sweep.space import Space
+from nnopt.sweep.study import JOURNAL, alone, open_study, suggest, trial_of
+from nnopt.sweep.task import Outcome, Task
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial has ended. number: from 1. words: what was drawn. status: done, pruned, refused
+    (by a rule), or that of a point that failed. error: in one line. seconds: of its points."""
+
+    number: int
+    words: tuple[str, ...]
+    status: str
+    value: float | None
+    error: str | None
+    seconds: float | None
+
+
+@dataclass(eq=False)
+class OpenTrial:
+    """A trial that Optuna waits to hear of, and its points, one for each seed."""
+
+    trial: Trial
+    words: tuple[str, ...]
+    points: list[Point]
+
+
+@contextmanager
+def begin(plan: Plan, sweep: Sweep) -> Iterator[SearchRun]:
+    """A search in its folder, or the one that was begun there, which then goes on. What Optuna has
+    to say goes to ``search.log``. Raises ResumeError if another search was begun there, or another
+    process goes on with it."""
+    handler = logging.FileHandler(sweep.folder / "search.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("optuna")
+    logger.addHandler(handler)
+    try:
+        with alone(sweep.folder / JOURNAL):
+            yield SearchRun(plan, sweep)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class SearchRun:
+    """A search under way.
+
+    sweep: has the points of all trials so far, each once, in the order in which they were drawn.
+    study: Optuna's, for reading. settings: of the search, as they are now.
+    news: trials that have ended since somebody last took them out.
+    """
+
+    def __init__(self, plan: Plan, sweep: Sweep) -> None:
+        assert isinstance(sweep.sweeper, OptunaConfig)
+        assert plan.space is not None
+        self.sweep = sweep
+        self.settings: OptunaConfig = sweep.sweeper
+        self.space: Space = plan.space
+        self.news: deque[Ended] = deque()
+        self._epochs = max(point.config.epochs for point in plan.points)
+        self._journal = sweep.folder / JOURNAL
+        self.study = open_study(self._journal, self.settings, self._epochs)
+        self._check_same()
+        self._points = {point.id: point for point in sweep.points}
+        self._results: dict[str, State] = {}
+        for point in sweep.points:
+            self._look_at(point)
+        self._under_way: set[str] = set()
+        self._open: list[OpenTrial] = []
+        self._started = time.monotonic()
+
+    def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
+        """The points that are yet to be run, each drawn when it is asked for. after_epoch: for each
+        of them, before the search itself looks at an epoch."""
+        for trial in self._trials():
+            opened = self._draw(trial)
+            if opened is None:
+                continue
+            self._open.append(opened)
+            for index, point in enumerate(opened.points):
+                self._settle()
+                if opened not in self._open:
+                    break  # with an earlier seed it has failed, or was stopped
+                if point.id not in self._under_way and point.id not in self._results:
+                    self._under_way.add(point.id)
+                    looks = (*after_epoch, *self._prunings(trial, index))
+                    yield Task(point, self.sweep.folder / point.id, looks)
+            self._settle()
+
+    def tell(self, outcome: Outcome) -> None:
+        """A task has ended. One that was interrupted is run again when the search is resumed."""
+        point = outcome.task.point
+        self._under_way.remove(point.id)
+        self._look_at(point)
+        self._settle()
+
+    def _look_at(self, point: Point) -> None:
+        state = read_state(self.sweep.folder / point.id)
+        if state.status in ENDED:
+            self._results[point.id] = state
+
+    def _trials(self) -> Iterator[Trial]:
+        """Those that were begun before and have not ended, then new ones."""
+        study, limit = self.study, self.settings.timeout
+        for frozen in study.get_trials(deepcopy=False):
+            if not frozen.state.is_finished():
+                yield trial_of(study, self._journal, frozen.number)
+        while len(study.get_trials(deepcopy=False)) < self.settings.trials:
+            if limit is not None and time.monotonic() - self._started > limit:
+                return
+            yield study.ask()
+
+    def _draw(self, trial: Trial) -> OpenTrial | None:
+        """The trial's keys and points; None if a rule refuses them, and Optuna is told so."""
+        with self.space.composing():
+            words = tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
+            try:
+                points = self.space.points(words)
+            except ConfigError as error:
+                empty = OpenTrial(trial, words, [])
+                self._tell(empty, TrialState.FAIL, "refused", error="; ".join(error.problems))
+                return None
+            self.sweep = add_points(self.sweep, points)
+        self._points = {point.id: point for point in self.sweep.points}
+        trial.set_user_attr("points", [point.id for point in points])
+        return OpenTrial(trial, words, [self._points[point.id] for point in points])
+
+    def _settle(self) -> None:
+        """Tell Optuna of the trials that are now known how they ended."""
+        for opened in list(self._open):
+            known = [self._results[p.id] for p in opened.points if p.id in self._results]
+            bad = next((state for state in known if state.status != "done"), None)
+            if bad is None and len(known) < len(opened.points):
+                continue
+            self._open.remove(opened)
+            told = [state.summary.get(self.settings.metric) for state in known]
+            values = [value for value in told if isinstance(value, int | float)]
+            if bad is not None:
+                is_pruned = bad.status == "pruned"
+                if is_pruned:
+                    self._copy_reports(opened)
+                state = TrialState.PRUNED if is_pruned else TrialState.FAIL
+                self._tell(opened, state, bad.status, error=bad.error)
+            elif len(values) < len(known):
+                error = f"{self.settings.metric} was never finite"
+                self._tell(opened, TrialState.FAIL, "failed", error=error)
+            else:
+                value = math.fsum(values) / len(values)
+                self._tell(opened, TrialState.COMPLETE, "done", value)
+
+    def _copy_reports(self, opened: OpenTrial) -> None:
+        """A trial that repeats one that was pruned has reported nothing itself."""
+        trials = self.study.get_trials(deepcopy=False)
+        first = opened.points[0].id
+        other = next(t for t in trials if first in t.user_attrs.get("points", ()))
+        if other.number != opened.trial.number:
+            for epoch, value in other.intermediate_values.items():
+                opened.trial.report(value, epoch)
+
+    def _tell(
+        self,
+        opened: OpenTrial,
+        state: TrialState,
+        status: str,
+        value: float | None = None,
+        error: str | None = None,
+    ) -> None:
+        trial = opened.trial
+        if error is not None:
+            trial.set_user_attr("error", f"{status}: {error}")
+        self.study.tell(trial, value, state=state)
+        states = [self._results[p.id] for p in opened.points if p.id in self._results]
+        seconds = [s.summary["total_seconds"] for s in states if s.summary.get("total_seconds")]
+        took = math.fsum(seconds) if seconds else None
+        self.news.append(Ended(trial.number + 1, opened.words, status, value, error, took))
+
+    def _prunings(self, trial: Trial, index: int) -> Sequence[AfterEpoch]:
+        """Of a trial's seeds the first one decides whether it goes on."""
+        if self.settings.pruner == "none" or index > 0:
+            return ()
+        return (Pruning(self._journal, trial.number, self.settings, self._epochs),)
+
+    def _check_same(self) -> None:
+        """Raises ResumeError if the folder has another search, whose trials would mislead this."""
+        asked = asdict(self.settings)
+        for key in ("params", "trials", "timeout"):
+            del asked[key]
+        asked |= {"parameters": [str(parameter) for parameter in self.space.parameters]}
+        asked |= {"fixed": list(self.space.fixed), "epochs": self._epochs}
+        asked |= {"seeds": [" ".join(words) for words in self.space.seeds]}
+        before = self.study.user_attrs.get("asked")
+        if before is None:
+            self.study.set_user_attr("asked", asked)
+        elif before != asked:
+            keys = [key for key in asked if asked[key] != before.get(key)]
+            raise ResumeError(
+                f"the search in {self.sweep.folder} was begun with another {', '.join(keys)}, so "
+                "it cannot go on; begin a new one with nnopt run -m"
+            )

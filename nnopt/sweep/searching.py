@@ -1,0 +1,82 @@
+"""A search run from its first trial to its last, or gone on with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import chdir, closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt import console
+from nnopt.compose import Plan, make_plan
+from nnopt.errors import ConfigError
+from nnopt.hydra_adapter import composing, parse_words, word_of
+from nnopt.sweep.best import report
+from nnopt.sweep.folder import FAILED
+from nnopt.sweep.manifest import Sweep
+from nnopt.sweep.running import report as report_points
+from nnopt.sweep.running import resume_command
+from nnopt.sweep.search import begin
+from nnopt.sweep.search_progress import SearchProgress
+from nnopt.sweep.table import Table
+from nnopt.sweep.task import Launcher
+
+CHANGEABLE = (
+    "hydra.sweeper.trials",
+    "hydra.sweeper.timeout",
+    "hydra/launcher",
+    "hydra.launcher.",
+)
+"""Settings that may be others when a search goes on: what their names begin with."""
+
+
+def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool = False) -> int:
+    """Run the trials that a search has yet to run; returns the exit code: 5 if any point failed,
+    130 after Ctrl-C.
+
+    sweep: with the points of the trials there are. fail_fast: no further trial after one fails.
+    """
+    started = time.monotonic()
+    with begin(plan, sweep) as run, SearchProgress(run) as progress:
+        table = Table(run.sweep)
+        looks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
+        try:
+            with closing(launcher(run.tasks(looks))) as outcomes:
+                for outcome in outcomes:
+                    run.tell(outcome)
+                    table.take(run.sweep)
+                    table.write()
+                    progress.update()
+                    if fail_fast and outcome.status in FAILED:
+                        break
+        except (KeyboardInterrupt, SystemExit) as stop:
+            progress.stop()
+            console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
+            if isinstance(stop, SystemExit):
+                raise
+            return 130
+        finally:
+            progress.update()
+            progress.stop()
+            table.take(run.sweep)
+            entries = table.write()
+        report(run)
+        return report_points(run.sweep, entries, time.monotonic() - started)
+
+
+def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
+    """What is needed to go on with a search. words: of CHANGEABLE settings. Raises ConfigError."""
+    is_there = Path(sweep.working).is_dir()
+    with chdir(sweep.working) if is_there else nullcontext():
+        with composing(sweep.config_dir):
+            new, before = parse_words(words), parse_words(sweep.words)
+        if refused := [word_of(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
+            names = ", ".join(CHANGEABLE)
+            raise ConfigError(f"{refused[0]!r}: when a search goes on, only {names} can change")
+        changed = tuple(override.key_or_group for override in new)
+        if "hydra/launcher" in changed:  # and the keys of the one before with it
+            changed += ("hydra.launcher.",)
+        kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
+        plan = make_plan([*kept, *words], multirun=True, config_dir=sweep.config_dir)
+    return plan, replace(sweep, sweeper=plan.sweeper, launcher=plan.launcher)
