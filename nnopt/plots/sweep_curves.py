@@ -188,7 +188,7 @@ def _draw(
     from matplotlib.collections import LineCollection
 
     grey = [np.column_stack([line.epochs, line.centre]) for line in panel.others]
-    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, zorder=1.5))
+    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
     longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
     for place, (course, line, form) in enumerate(zip(named, panel.named, looks, strict=True)):
         _draw_line(axes, line, form, place, longest)

@@ -266,7 +266,7 @@ def _note(
     most = max(int(facet.settings.max()) for facet in facets)
     text = seeds_words(counts)
     if most > 1:
-        text = f"mean over {most} settings of {', '.join(key_words(others))}, and {text}"
+        text = f"mean over {most} settings of {', '.join(key_words(others))}; {text} a setting"
     elif max(counts, default=0) > 1:
         text = f"mean over {text}"
     if metric.wanted is not None:

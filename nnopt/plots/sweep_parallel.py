@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +209,9 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
     if shades is not None:
         from matplotlib.collections import LineCollection
 
-        parts = [((place, a), (place, b)) for a, b in pairwise(np.linspace(0, 1, len(shades) + 1))]
+        starts = np.linspace(0, 1, len(shades), endpoint=False)
+        ends = np.minimum(starts + 2 / len(shades), 1)  # overlapping, so that no seam is seen
+        parts = [((place, a), (place, b)) for a, b in zip(starts, ends, strict=True)]
         strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
         axes.add_collection(strip)
         strip.set_clip_on(False)
@@ -219,8 +220,8 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
     side, gap = ("right", -0.06) if shades is None else ("left", 0.07)
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in scale.ticks:
-        ends = [place, place + 0.6 * gap]
-        axes.plot(ends, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
+        tick = [place, place + 0.6 * gap]
+        axes.plot(tick, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
         axes.text(
             place + gap,
             height,
