@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from nnopt.plots.sweep_words import (
     capital,
     draw_footnote,
     footnote_height,
+    is_logarithmic,
     key_words,
     look,
     metric_of,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 KEY = "optimizer.lr"
 WIDTH, HEIGHT = 5.6, 3.2  # inches of the panel
+MOST_TICKS = 9  # of learning rates
 BESIDE = 3.6  # inches: a legend that is wider stands below the panel
 
 Group = Sequence[Row]
@@ -148,7 +151,7 @@ def _draw(
 ) -> None:
     rows = [row for group in (*named, *rest) for row in group]
     means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
-    logarithmic = metric.wanted == "lower" and style.spans_decades(np.array(means))
+    logarithmic = is_logarithmic(means, metric)
     low, high = (min(means), max(means)) if logarithmic else window(means, metric.wanted)
     if logarithmic:
         axes.set_yscale("log")
@@ -167,11 +170,19 @@ def _draw(
         _draw_line(axes, group, form, metric, is_named=False)
     for group, form in zip(named, looks, strict=True):
         _draw_line(axes, group, form, metric, is_named=True)
-    style.log_scale(axes, "x")
+    _name_rates(axes, sorted(set(rates)))
     if logarithmic:
         style.log_scale(axes)
     else:
         style.few_ticks(axes.yaxis)
+
+
+def _name_rates(axes: Axes, rates: Sequence[float]) -> None:
+    """Ticks at the learning rates themselves, where they are few and far enough apart."""
+    style.log_scale(axes, "x")
+    far = (rates[-1] / rates[0]) ** 0.07
+    if len(rates) <= MOST_TICKS and all(b / a > far for a, b in pairwise(rates)):
+        axes.set_xticks(rates, [f"{rate:.4g}" for rate in rates])
 
 
 def _draw_line(
@@ -196,7 +207,10 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            axes.plot([rate, rate], result.interval, "-_", color=form["color"], linewidth=1)
+            # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame.
+            ends = np.maximum(result.interval, low)
+            axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
+            axes.plot([rate, rate], result.interval, "_", color=form["color"])
     for rate, result in points:
         if not low <= result.mean <= high:
             edge, marker = (high, "^") if result.mean > high else (low, "v")

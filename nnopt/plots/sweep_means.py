@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from nnopt.plots.sweep_words import (
     capital,
     draw_footnote,
     footnote_height,
+    is_logarithmic,
     key_words,
     metric_of,
     named_words,
@@ -107,7 +108,7 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
     name, factor = comparison.metrics[0], metric.factor
     seeds = [factor * np.array(list(row.setting.metric(name).values())) for row in rows]
     means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
-    logarithmic = metric.wanted == "lower" and style.spans_decades(np.array(means))
+    logarithmic = is_logarithmic(means, metric)
     values = np.concatenate([*seeds, means]) if means else np.empty(0)
     low, high = (
         (values.min(), values.max()) if logarithmic else window(values.tolist(), metric.wanted)
@@ -122,8 +123,9 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
         reach = [x for row in rows if (y := result_of(row, metric)) for x in y.interval or ()]
         spread = high - low or 0.01 * abs(high) or 0.01
         # Of two seeds an interval is so wide that it would hide all the rest: it is cut.
-        low = max(min([low, *reach]), low - spread)
-        high = min(max([high, *reach]), high + spread)
+        least, most = (0.0 if low >= 0 else -np.inf), (100.0 if factor == 100 else np.inf)
+        low = max(min([low, *reach]), low - spread, least)
+        high = min(max([high, *reach]), high + spread, most)
         margin = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
         axes.set_xlim(low - margin, high + margin)
     for place, (row, found_seeds) in enumerate(zip(rows, seeds, strict=True)):
@@ -150,7 +152,10 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if found.interval is not None:
-        axes.plot(found.interval, [y, y], "-|", color=style.INK, linewidth=1.4, markersize=8)
+        # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame, uncapped.
+        form: dict[str, Any] = {"color": style.INK, "linewidth": 1.4, "markersize": 8}
+        axes.plot(np.maximum(found.interval, low), [y, y], **form)
+        axes.plot(found.interval, [y, y], "|", markeredgewidth=1.4, **form)
     best = row.outcomes[0].is_best
     form, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
     axes.plot([found.mean], [y], form, color=colour, markersize=size, markeredgecolor="white")

@@ -44,10 +44,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as pictures show it. words: without its unit; label: with it; factor: from what
-    ``summary.json`` has to that unit; wanted: which values are the better ones."""
+    """A metric as pictures show it. unit: empty if it has none; label: its words and unit; factor:
+    from what ``summary.json`` has to that unit; wanted: which values are the better ones."""
 
     words: str
+    unit: str
     label: str
     factor: float
     wanted: str | None
@@ -56,10 +57,10 @@ class Metric:
 def metric_of(comparison: Comparison) -> Metric:
     """The comparison's first metric."""
     name = comparison.metrics[0]
-    unit = UNITS.get(name.rpartition("_")[2])
+    unit = UNITS.get(name.rpartition("_")[2], "")
     words = WORDS.get(name) or comparison.label(name).replace("_", " ")
     label = f"{words} ({unit})" if unit else words
-    return Metric(words, label, 100.0 if unit == "%" else 1.0, better(name))
+    return Metric(words, unit, label, 100.0 if unit == "%" else 1.0, better(name))
 
 
 def result_of(row: Row, metric: Metric) -> Estimate | None:
@@ -93,6 +94,12 @@ def value_word(row: Row, key: str, longest: int = LONGEST_VALUE) -> str:
     if isinstance(value, float) and len(str(value)) > 8:
         return f"{value:.4g}"
     return style.readable(short_text(value_of(row.setting, key), longest))
+
+
+def is_logarithmic(values: Sequence[float], metric: Metric) -> bool:
+    """Do the values of a cost, such as a loss, span more than a decade? They are shown on a
+    logarithmic scale then: the best would lie on top of each other on another."""
+    return metric.wanted == "lower" and style.spans_decades(np.array(values, np.float64), 1)
 
 
 def best_first(rows: Sequence[Row], metric: Metric) -> list[Row]:
@@ -139,7 +146,9 @@ def capital(text: str) -> str:
 
 def footnote_lines(text: str, width: float) -> list[str]:
     """The text in lines that fit into so many inches of a figure."""
-    return textwrap.wrap(text, max(30, int((width - 0.3) / style.text_width("x", NOTE_POINTS))))
+    return textwrap.wrap(
+        text, max(30, int((width - 0.3) / style.text_width("x", 0.9 * NOTE_POINTS)))
+    )
 
 
 def footnote_height(text: str, width: float) -> float:
