@@ -34,6 +34,7 @@ from nnopt.plots.sweep_words import (
 from nnopt.results.digits import mean_text
 from nnopt.results.history import EpochRow
 from nnopt.sweep.comparison import Comparison, Row
+from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +105,7 @@ def plot_sweep_curves(
     panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], courses)]
     legend = _legend(comparison, named, metric)
     looks = [look(place) for place in range(len(named))]
-    remaining = f"{len(others)} other settings" if others else ""
+    remaining = counted(len(others), "other setting") if others else ""
     note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
 
     taken = legend.width() + SAMPLE if comparison.keys else 0.0
@@ -166,7 +167,7 @@ def _note(
     if any(course.diverged for course in named):
         text += "; ✗ diverged"
     if missing := len(comparison.rows) - len(counts):
-        text += f"; {missing} settings without epochs left out"
+        text += f"; {counted(missing, 'setting')} without epochs left out"
     return text
 
 

@@ -28,6 +28,7 @@ from nnopt.plots.sweep_words import (
 from nnopt.results.collect import Value
 from nnopt.sweep.comparison import Comparison, Row
 from nnopt.sweep.settings import sort_key
+from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -301,5 +302,5 @@ def _note(
     if any((facet.settings == 0).any() for facet in facets):
         text += "; blank: not tried"
     if left_out := len(comparison.rows) - len(rows):
-        text += f"; {left_out} settings without these keys left out"
+        text += f"; {counted(left_out, 'setting')} without these keys left out"
     return text

@@ -32,6 +32,7 @@ from nnopt.plots.sweep_words import (
 )
 from nnopt.results.digits import MISSING, value_text
 from nnopt.sweep.comparison import Comparison, Row
+from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,14 +95,14 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     height = bottom + HEIGHT + 0.6
     title = f"{capital(metric.words)} against the learning rate"
     if rest and not are_dots:
-        title += f": {named_words(len(named), len(rest), metric, 'lines')}"
+        title += f": {named_words(len(named), len(rest), metric, 'line')}"
     with style.drawing(paths, width, height, title) as figure:
         axes = style.panel(figure, 0.9, bottom, WIDTH, HEIGHT)
         _draw(axes, named, rest, looks, metric, are_dots)
         style.label(axes, f"learning rate ({KEY})", metric.label, left=0.6)
         if has_legend:
             place = (0.9 + WIDTH + 0.2, bottom + HEIGHT - 0.1) if beside else (0.4, bottom - 0.7)
-            remaining = f"{len(rest)} other lines" if rest else ""
+            remaining = counted(len(rest), "other line") if rest else ""
             draw_legend(figure, table, looks, *place, remaining, REST)
         draw_footnote(figure, note)
 
@@ -137,7 +138,7 @@ def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> st
     if any(row.outcomes[0].estimate is None for row in rows):
         text += "; ✗ no run finished"
     if missing := len(comparison.rows) - len(rows):
-        text += f"; {missing} settings without such a number left out"
+        text += f"; {counted(missing, 'setting')} without such a number left out"
     return text
 
 

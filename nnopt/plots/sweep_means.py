@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -153,9 +153,8 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if found.interval is not None:
         # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame, uncapped.
-        form: dict[str, Any] = {"color": style.INK, "linewidth": 1.4, "markersize": 8}
-        axes.plot(np.maximum(found.interval, low), [y, y], **form)
-        axes.plot(found.interval, [y, y], "|", markeredgewidth=1.4, **form)
+        axes.plot(np.maximum(found.interval, low), [y, y], color=style.INK, linewidth=1.4)
+        axes.plot(found.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best
     form, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
     axes.plot([found.mean], [y], form, color=colour, markersize=size, markeredgecolor="white")

@@ -89,6 +89,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
     """The places of a key's values: evenly spaced in their order; of many numbers, to scale."""
+    group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
     values: list[Value] = [row.setting.values.get(key) for row in rows]
@@ -96,10 +97,9 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
     if len(texts) > MOST_STEPS and len(numbers) == len(rows):
         x = np.array(numbers, dtype=np.float64)
         ends = (float(x.min()), float(x.max()))
-        return _number_scale(key.rpartition("."), x, ends, _is_even_on_logarithms(x))
+        return _number_scale((group, name), x, ends, _is_even_on_logarithms(x))
     place = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
     every = -(-len(texts) // 20)  # of very many only some are named
-    group, _, name = key.rpartition(".")
     return Scale(
         over=group,
         name=name,
@@ -110,10 +110,11 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
 
 
 def _number_scale(
-    names: tuple[str, str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
+    names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """An axis to scale, between these ends; numbers beyond them stand there. names: over it, what
-    parts them, its own."""
+    """An axis to scale, between these ends; numbers beyond them stand there.
+
+    names: what stands over the axis' name, and that."""
     from matplotlib.ticker import MaxNLocator
 
     def place(x: Floats) -> Floats:
@@ -131,7 +132,7 @@ def _number_scale(
         texts = [f"{x:.10g}".replace("-", "−") for x in found]
     ticks = zip(place(found).tolist(), texts, strict=True)
     inside = tuple((y, text) for y, text in ticks if -0.001 <= y <= 1.001)
-    return Scale(names[0], names[2], np.clip(place(numbers), 0, 1), inside, steps=False)
+    return Scale(*names, np.clip(place(numbers), 0, 1), inside, steps=False)
 
 
 def _is_even_on_logarithms(numbers: Floats) -> bool:
@@ -152,7 +153,7 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
     norm, _ = colour_scale(means.tolist(), metric)
     ends = (float(norm.vmin or 0), float(norm.vmax or 0))
-    names = (metric.unit, "", metric.words)
+    names = (metric.unit, metric.words)
     scale = _number_scale(names, means, ends, isinstance(norm, LogNorm))
     if metric.wanted != "lower":
         return scale

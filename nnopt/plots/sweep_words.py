@@ -13,7 +13,7 @@ from nnopt.plots import style
 from nnopt.results.metrics import better
 from nnopt.results.statistics import Estimate
 from nnopt.sweep.comparison import Comparison, Row
-from nnopt.sweep.tabulate import short_text, value_of
+from nnopt.sweep.tabulate import counted, short_text, value_of
 
 ALL_NAMED, SOME_NAMED = 10, 7
 """Up to so many settings are all named; of more only the best few."""
@@ -122,12 +122,12 @@ def split_named(rows: Sequence[Row], metric: Metric) -> tuple[list[Row], list[Ro
     return ordered[:SOME_NAMED], ordered[SOME_NAMED:]
 
 
-def named_words(named: int, rest: int, metric: Metric, what: str = "settings") -> str:
-    """``the best 7 of 40 settings`` for a title; ``all`` are not worth a word."""
+def named_words(named: int, rest: int, metric: Metric, noun: str = "setting") -> str:
+    """``7 settings`` or ``the best 7 of 40 settings``, for a title."""
     if not rest:
-        return f"{named} {what}"
+        return counted(named, noun)
     first = "first" if metric.wanted is None else "best"
-    return f"the {first} {named} of {named + rest} {what}"
+    return f"the {first} {named} of {named + rest} {noun}s"
 
 
 def look(place: int) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def seeds_words(counts: Sequence[int]) -> str:
     """``3 seeds``, ``2 to 5 seeds``, of settings that have so many each."""
     low, high = min(counts, default=0), max(counts, default=0)
     if low == high:
-        return f"{low} seed{'' if low == 1 else 's'}"
+        return counted(low, "seed")
     return f"{low} to {high} seeds"
 
 
