@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FEW_EPOCHS = 30  # so many are drawn with a marker each
 DECADES = 1.3  # of the loss: more are drawn on a logarithmic axis
+MOST_POINTS = 300  # of a grey line: an SVG would hold every one
 MARKERS = 8  # about so many on a line of more
 WIDTH, HEIGHT = 3.95, 2.9  # inches of a panel
 PANELS = 9.95  # inches of the figure that the panels take
@@ -188,9 +189,10 @@ def _draw(
 ) -> None:
     from matplotlib.collections import LineCollection
 
-    grey = [np.column_stack([line.epochs, line.centre]) for line in panel.others]
-    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
     longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
+    every = slice(None, None, max(1, longest // MOST_POINTS))
+    grey = [np.column_stack([x.epochs, x.centre])[every] for x in panel.others]
+    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
     for place, (course, line, form) in enumerate(zip(named, panel.named, looks, strict=True)):
         _draw_line(axes, line, form, place, longest)
         if course.diverged:

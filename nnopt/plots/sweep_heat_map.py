@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnopt.plots import style
 from nnopt.plots.sweep_colours import colour_bar, colour_scale, is_dark
+from nnopt.plots.sweep_facets import Facet, facets_of, numeric_values, rows_with
 from nnopt.plots.sweep_words import (
     Metric,
     capital,
@@ -20,14 +20,10 @@ from nnopt.plots.sweep_words import (
     footnote_height,
     key_words,
     metric_of,
-    result_of,
     seeds_words,
     value_word,
-    value_words,
 )
-from nnopt.results.collect import Value
 from nnopt.sweep.comparison import Comparison, Row
-from nnopt.sweep.settings import sort_key
 from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
@@ -35,59 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-FILLED = 0.6  # of the cells: with fewer, as in a random search, there is no map
-LEARNING_RATE = "optimizer.lr"
-MOST_VALUES = 30  # of each key
-MOST_FACETS = 6  # maps for the values of the other keys; of more the mean is shown
 CELL = (0.62, 0.4)  # inches, of several maps side by side
 SMALLEST, LARGEST = (0.2, 0.28), (0.95, 0.7)
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Facet:
-    """A map. means (Y, X): NaN where no run finished; settings, done (Y, X): how many settings
-    there are, and how many of them have a mean; is_best (Y, X)."""
-
-    title: str
-    means: Floats
-    settings: NDArray[np.int64]
-    done: NDArray[np.int64]
-    is_best: NDArray[np.bool_]
-
-
-def rows_with(comparison: Comparison, keys: tuple[str, str]) -> list[Row]:
-    """The settings that have both keys."""
-    return [row for row in comparison.rows if all(key in row.setting.values for key in keys)]
-
-
-def numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
-    """The values of a key that all rows have, in their order, if they are at least two numbers, and
-    perhaps null; else none."""
-    ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
-    values = list(dict.fromkeys(row.setting.values[key] for row in ordered))
-    given = [x for x in values if x is not None]
-    are_numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)
-    return values if are_numbers and len(given) > 1 else []
-
-
-def heat_map_keys(comparison: Comparison) -> tuple[str, str] | None:
-    """The keys across and down: the pair of numeric keys with the most cells of those that are
-    filled well enough; the learning rate first. None if there is no such pair."""
-    ranked = []
-    for keys in combinations(comparison.keys, 2):
-        rows = rows_with(comparison, keys)
-        one, other = (numeric_values(rows, key) for key in keys)
-        cells = len(one) * len(other)
-        pairs = {tuple(row.setting.values[key] for key in keys) for row in rows}
-        if not cells or len(pairs) < FILLED * cells or max(len(one), len(other)) > MOST_VALUES:
-            continue
-        across, down = keys
-        longer = LEARNING_RATE not in keys and len(other) > len(one)
-        turn = down == LEARNING_RATE or longer
-        ranked.append((LEARNING_RATE in keys, cells, (down, across) if turn else keys))
-    return max(ranked, key=lambda found: found[:2])[2] if ranked else None
 
 
 @dataclass(frozen=True)
@@ -146,7 +93,7 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
     metric = metric_of(comparison)
     rows = rows_with(comparison, keys)
     others = [key for key in comparison.keys if key not in keys]
-    facets = _facets(rows, keys, others, metric)
+    facets = facets_of(rows, keys, others, metric)
     names = [_names(rows, key) for key in keys]
     layout = _layout(len(facets), *names)
     wide, high = layout.panels
@@ -183,48 +130,6 @@ def _names(rows: Sequence[Row], key: str) -> list[str]:
 def _label(figure: Figure, text: str, place: tuple[float, float], rotation: int) -> None:
     across, up = figure.get_size_inches()
     figure.text(place[0] / across, place[1] / up, text, ha="center", va="center", rotation=rotation)
-
-
-def _facets(
-    rows: Sequence[Row], keys: tuple[str, str], others: Sequence[str], metric: Metric
-) -> list[Facet]:
-    groups: dict[tuple[Hashable, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(value_words(row, others), []).append(row)
-    if len(groups) > MOST_FACETS:
-        groups = {(): list(rows)}
-    values = [numeric_values(rows, key) for key in keys]
-    places = [{value: place for place, value in enumerate(found)} for found in values]
-    names = key_words(others)
-    facets = []
-    for words, members in groups.items():
-        title = ", ".join(f"{key}={value}" for key, value in zip(names, words, strict=bool(words)))
-        facets.append(_facet(title, members, keys, places, metric))
-    return facets
-
-
-def _facet(
-    title: str,
-    rows: Sequence[Row],
-    keys: tuple[str, str],
-    places: Sequence[Mapping[Value, int]],
-    metric: Metric,
-) -> Facet:
-    shape = (len(places[1]), len(places[0]))
-    sums, settings, done = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    is_best = np.zeros(shape, np.bool_)
-    for row in rows:
-        cell = tuple(places[k][row.setting.values[keys[k]]] for k in (1, 0))
-        settings[cell] += 1
-        if (found := result_of(row, metric)) is not None:
-            sums[cell] += found.mean
-            done[cell] += 1
-            is_best[cell] |= row.outcomes[0].is_best
-    means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
-    if settings.max() > 1:  # the best of the means is not the mean of the best
-        record = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.wanted or "")
-        is_best = means == record(means) if record and done.any() else np.zeros(shape, np.bool_)
-    return Facet(title, means, settings, done, is_best)
 
 
 def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_numbers: bool) -> None:
@@ -287,16 +192,22 @@ def _note(
     metric: Metric,
 ) -> str:
     counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
-    most = max(int(facet.settings.max()) for facet in facets)
+    tried = [int(n) for facet in facets for n in facet.settings.ravel() if n]
+    most = max(tried)
     text = seeds_words(counts)
     if most > 1:
-        text = f"mean over {most} settings of {', '.join(key_words(others))}; {text} a setting"
+        up_to = "up to " if min(tried) < most else ""
+        text = (
+            f"mean over {up_to}{most} settings of {', '.join(key_words(others))}; {text} a setting"
+        )
     elif max(counts, default=0) > 1:
         text = f"mean over {text}"
     if metric.wanted is not None:
         text += "; darker is better"
     if any(facet.is_best.any() for facet in facets):
         text += "; frame: best"
+    if any(((facet.done > 0) & (facet.done < facet.settings)).any() for facet in facets):
+        text += "; 1 of 2: of so many settings those with a result"
     if any(((facet.settings > 0) & (facet.done == 0)).any() for facet in facets):
         text += "; hatched: no run finished"
     if any((facet.settings == 0).any() for facet in facets):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nnopt.errors import DataError, NnoptError
 from nnopt.plots.sweep_curves import Courses, plot_sweep_curves
-from nnopt.plots.sweep_heat_map import heat_map_keys, plot_heat_map
+from nnopt.plots.sweep_facets import heat_map_keys
+from nnopt.plots.sweep_heat_map import plot_heat_map
 from nnopt.plots.sweep_lr import groups_by_rate, plot_learning_rates, rate_of
 from nnopt.plots.sweep_means import plot_means
 from nnopt.plots.sweep_parallel import FEWEST_KEYS, FEWEST_SETTINGS, plot_parallel

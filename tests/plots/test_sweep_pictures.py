@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 
 from nnopt.plots import style
 from nnopt.plots.sweep_curves import Courses, line_of, plot_sweep_curves, values_of
-from nnopt.plots.sweep_heat_map import heat_map_keys, plot_heat_map
+from nnopt.plots.sweep_facets import heat_map_keys
+from nnopt.plots.sweep_heat_map import plot_heat_map
 from nnopt.plots.sweep_lr import plot_learning_rates
 from nnopt.plots.sweep_means import plot_means
 from nnopt.plots.sweep_parallel import plot_parallel
