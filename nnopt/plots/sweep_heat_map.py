@@ -99,7 +99,7 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
     wide, high = layout.panels
     note = _note(facets, rows, comparison, others, metric)
     title = f"{capital(metric.words)} by {keys[0]} and {keys[1]}"
-    width = max(layout.left + wide + 1.2, 0.3 + len(title) / style.CHARACTERS_PER_INCH)
+    width = max(layout.left + wide + 1.2, style.title_width(title))
     left, bottom = layout.left, 0.2 + layout.under + footnote_height(note, width)
     with style.drawing(paths, width, bottom + high + 0.55, title) as figure:
         norm, clipped = colour_scale([x for facet in facets for x in facet.means.ravel()], metric)
@@ -113,7 +113,8 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
             axes.set_yticks(range(len(names[1])), names[1] if x == 0 else [""] * len(names[1]))
             axes.tick_params("x", rotation=rotation)
             axes.tick_params(length=0)
-            style.caption(figure, left + x, bottom + y + layout.side[1] - 0.02, facet.title)
+            caption = style.readable(facet.title, int(layout.step[0] / style.text_width("x", 8)))
+            style.caption(figure, left + x, bottom + y + layout.side[1] - 0.02, caption)
         _label(figure, keys[0], (left + wide / 2, bottom - layout.under), rotation=0)
         _label(figure, keys[1], (0.2, bottom + high / 2), rotation=90)
         bar = (left + wide + 0.25, bottom, 0.16, min(3.2, high - 0.1))

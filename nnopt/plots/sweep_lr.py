@@ -89,13 +89,13 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     beside = taken <= BESIDE
     below = 0.0 if beside else legend_height(len(named), bool(rest)) + 0.1
     width = 0.9 + WIDTH + 0.3 + (taken + 0.15 if has_legend and beside else 0.0)
-    width = max(width, taken + 0.8 if not beside else 0.0)
+    title = f"{capital(metric.words)} by learning rate"
+    if rest and not are_dots:
+        title += f": {named_words(len(named), len(rest), metric, 'line')}"
+    width = max(width, taken + 0.8 if not beside else 0.0, style.title_width(title))
     note = _note(comparison, groups, are_dots)
     bottom = 0.6 + footnote_height(note, width) + below
     height = bottom + HEIGHT + 0.6
-    title = f"{capital(metric.words)} against the learning rate"
-    if rest and not are_dots:
-        title += f": {named_words(len(named), len(rest), metric, 'line')}"
     with style.drawing(paths, width, height, title) as figure:
         axes = style.panel(figure, 0.9, bottom, WIDTH, HEIGHT)
         _draw(axes, named, rest, looks, metric, are_dots)

@@ -57,12 +57,12 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
     figures = SettingTable(header, tuple(_figures(row, metric) for row in rows), bold)
     left = 0.25 + names.width() + 0.25
     right = left + WIDTH + 0.25
-    width = max(right + figures.width() + 0.2, 6.5)
+    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
+    width = max(right + figures.width() + 0.2, 6.5, style.title_width(title))
     panel = STEP * (len(rows) + 0.4)
     note = _note(rows, comparison, metric)
     bottom = 0.65 + footnote_height(note, width)
     top = bottom + panel
-    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
     with style.drawing(paths, width, top + 0.75, title) as figure:
         axes = style.panel(figure, left, bottom, WIDTH, panel)
         _draw(axes, comparison, rows, metric)
