@@ -32,6 +32,7 @@ examples:
   nnopt compare outputs/sweeps --where dataset=mnist --where 'optimizer.lr<=0.1'
   nnopt compare outputs/latest --baseline optimizer=sgd --metric test_loss --sort test_loss
   nnopt compare outputs/latest --pivot optimizer optimizer.lr --out table.tex
+  nnopt compare outputs/sweeps --metric test_loss --plots pictures
 
 docs/compare.md tells what the columns mean and how differences are tested.
 """
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
     found = find_runs([Path(name) for name in options.directories])
     for problem in found.damaged:
         console.error(problem)
-    comparison = _compare(options, found)
+    comparison, runs = _compare(options, found)
     if options.pivot:
         down, across = options.pivot
         table, rows = pivot(comparison, down, across), pivot_records(comparison, down, across)
@@ -63,7 +64,22 @@ def main(arguments: list[str]) -> int:
         Stream(sys.stdout).write(text)
         for note in comparison.notes if form == "csv" else ():
             log.info("%s", note)
+    if options.plots is not None:
+        told = _plot(comparison, runs, Path(options.plots))
+        is_alone = options.out is not None or form == "table"
+        console.note(told) if is_alone else log.info("%s", told)
     return DataError.exit_code if found.damaged else 0
+
+
+def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
+    """Draw the pictures; says which. Raises OutputError."""
+    from nnopt.plots.sweep_plots import plot_comparison
+
+    paths = plot_comparison(comparison, runs, folder)
+    if not paths:
+        return "no picture to draw: these are neither several settings nor several epochs"
+    names = ", ".join(dict.fromkeys(path.stem for path in paths))
+    return f"wrote to {shown(folder)}, as PNG and SVG: {names}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
     add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
     add("--format", choices=FORMATS, help="default: by the suffix of --out, or a table")
+    add("--plots", metavar="FOLDER", help="draw pictures of the settings, as PNG and SVG")
     add("--out", metavar="FILE", help=f"write to a file: {', '.join(render.SUFFIXES)}")
     return parser
 
@@ -122,8 +139,8 @@ def _format(name: str | None, out: str | None) -> str:
     return render.SUFFIXES[suffix]
 
 
-def _compare(options: argparse.Namespace, found: Found) -> Comparison:
-    """Filter, check, group and sort. Raises ConfigError."""
+def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, list[Run]]:
+    """Filter, check, group and sort; the runs are those that were compared. Raises ConfigError."""
     found = replace(found, runs=tell_files_apart(found.runs))
     known = known_keys(found.runs)
     conditions = [read_condition(word, known) for word in options.where]
@@ -134,6 +151,8 @@ def _compare(options: argparse.Namespace, found: Found) -> Comparison:
         check_same_data(runs, may_differ="dataset" in named)
     names = ",".join(options.metric or ["test_accuracy"]).split(",")
     metrics = list(dict.fromkeys(name.strip() for name in names))
+    if options.plots is not None and len(metrics) > 1:
+        raise ConfigError(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
     comparison = compare_runs(runs, metrics, baseline)
     if options.pivot:
         check_pivot(comparison, *options.pivot)
@@ -142,7 +161,7 @@ def _compare(options: argparse.Namespace, found: Found) -> Comparison:
         comparison = replace(comparison, rows=rows)
     elif options.reverse:
         comparison = replace(comparison, rows=comparison.rows[::-1])
-    return replace(comparison, notes=(*comparison.notes, *_notes(found)))
+    return replace(comparison, notes=(*comparison.notes, *_notes(found))), runs
 
 
 def _notes(found: Found) -> list[str]:

@@ -142,6 +142,11 @@ def text_width(texts: Sequence[str], points: float = 9) -> float:
     return 0.0086 * points * max(map(len, texts), default=0)
 
 
+def title_width(title: str) -> float:
+    """Inches of a figure whose title is not cut."""
+    return (len(title) + 1) / CHARACTERS_PER_INCH
+
+
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
     """Axis labels, so many inches left of and below the frame."""
     frame = axes.get_position()

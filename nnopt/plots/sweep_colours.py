@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt.plots import style
-from nnopt.plots.sweep_words import Metric, window
+from nnopt.plots.sweep_words import Metric, is_logarithmic, window
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
@@ -45,7 +45,7 @@ def colour_scale(values: Sequence[float], metric: Metric) -> tuple[Normalize, st
     from matplotlib.colors import LogNorm, Normalize
 
     finite = [value for value in values if np.isfinite(value)]
-    if metric.wanted == "lower" and style.spans_decades(np.array(finite)):
+    if is_logarithmic(finite, metric):
         return LogNorm(min(x for x in finite if x > 0), max(finite), clip=True), "neither"
     low, high = window(finite, metric.wanted)
     if low == high:

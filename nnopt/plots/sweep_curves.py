@@ -34,12 +34,14 @@ from nnopt.plots.sweep_words import (
 from nnopt.results.digits import mean_text
 from nnopt.results.history import EpochRow
 from nnopt.sweep.comparison import Comparison, Row
+from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEW_EPOCHS = 30  # so many are drawn with a marker each
 DECADES = 1.3  # of the loss: more are drawn on a logarithmic axis
+MOST_POINTS = 300  # of a grey line: an SVG would hold every one
 MARKERS = 8  # about so many on a line of more
 WIDTH, HEIGHT = 3.95, 2.9  # inches of a panel
 PANELS = 9.95  # inches of the figure that the panels take
@@ -104,7 +106,7 @@ def plot_sweep_curves(
     panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], courses)]
     legend = _legend(comparison, named, metric)
     looks = [look(place) for place in range(len(named))]
-    remaining = f"{len(others)} other settings" if others else ""
+    remaining = counted(len(others), "other setting") if others else ""
     note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
 
     taken = legend.width() + SAMPLE if comparison.keys else 0.0
@@ -166,7 +168,7 @@ def _note(
     if any(course.diverged for course in named):
         text += "; ✗ diverged"
     if missing := len(comparison.rows) - len(counts):
-        text += f"; {missing} settings without epochs left out"
+        text += f"; {counted(missing, 'setting')} without epochs left out"
     return text
 
 
@@ -187,9 +189,10 @@ def _draw(
 ) -> None:
     from matplotlib.collections import LineCollection
 
-    grey = [np.column_stack([line.epochs, line.centre]) for line in panel.others]
-    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, zorder=1.5))
     longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
+    every = slice(None, None, max(1, longest // MOST_POINTS))
+    grey = [np.column_stack([x.epochs, x.centre])[every] for x in panel.others]
+    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
     for place, (course, line, form) in enumerate(zip(named, panel.named, looks, strict=True)):
         _draw_line(axes, line, form, place, longest)
         if course.diverged:

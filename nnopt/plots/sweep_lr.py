@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from nnopt.plots.sweep_words import (
     capital,
     draw_footnote,
     footnote_height,
+    is_logarithmic,
     key_words,
     look,
     metric_of,
@@ -30,12 +32,14 @@ from nnopt.plots.sweep_words import (
 )
 from nnopt.results.digits import MISSING, value_text
 from nnopt.sweep.comparison import Comparison, Row
+from nnopt.sweep.tabulate import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KEY = "optimizer.lr"
 WIDTH, HEIGHT = 5.6, 3.2  # inches of the panel
+MOST_TICKS = 9  # of learning rates
 BESIDE = 3.6  # inches: a legend that is wider stands below the panel
 
 Group = Sequence[Row]
@@ -85,20 +89,20 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     beside = taken <= BESIDE
     below = 0.0 if beside else legend_height(len(named), bool(rest)) + 0.1
     width = 0.9 + WIDTH + 0.3 + (taken + 0.15 if has_legend and beside else 0.0)
-    width = max(width, taken + 0.8 if not beside else 0.0)
+    title = f"{capital(metric.words)} by learning rate"
+    if rest and not are_dots:
+        title += f": {named_words(len(named), len(rest), metric, 'line')}"
+    width = max(width, taken + 0.8 if not beside else 0.0, style.title_width(title))
     note = _note(comparison, groups, are_dots)
     bottom = 0.6 + footnote_height(note, width) + below
     height = bottom + HEIGHT + 0.6
-    title = f"{capital(metric.words)} against the learning rate"
-    if rest and not are_dots:
-        title += f": {named_words(len(named), len(rest), metric, 'lines')}"
     with style.drawing(paths, width, height, title) as figure:
         axes = style.panel(figure, 0.9, bottom, WIDTH, HEIGHT)
         _draw(axes, named, rest, looks, metric, are_dots)
         style.label(axes, f"learning rate ({KEY})", metric.label, left=0.6)
         if has_legend:
             place = (0.9 + WIDTH + 0.2, bottom + HEIGHT - 0.1) if beside else (0.4, bottom - 0.7)
-            remaining = f"{len(rest)} other lines" if rest else ""
+            remaining = counted(len(rest), "other line") if rest else ""
             draw_legend(figure, table, looks, *place, remaining, REST)
         draw_footnote(figure, note)
 
@@ -134,7 +138,7 @@ def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> st
     if any(row.outcomes[0].estimate is None for row in rows):
         text += "; ✗ no run finished"
     if missing := len(comparison.rows) - len(rows):
-        text += f"; {missing} settings without such a number left out"
+        text += f"; {counted(missing, 'setting')} without such a number left out"
     return text
 
 
@@ -148,7 +152,7 @@ def _draw(
 ) -> None:
     rows = [row for group in (*named, *rest) for row in group]
     means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
-    logarithmic = metric.wanted == "lower" and style.spans_decades(np.array(means))
+    logarithmic = is_logarithmic(means, metric)
     low, high = (min(means), max(means)) if logarithmic else window(means, metric.wanted)
     if logarithmic:
         axes.set_yscale("log")
@@ -167,11 +171,19 @@ def _draw(
         _draw_line(axes, group, form, metric, is_named=False)
     for group, form in zip(named, looks, strict=True):
         _draw_line(axes, group, form, metric, is_named=True)
-    style.log_scale(axes, "x")
+    _name_rates(axes, sorted(set(rates)))
     if logarithmic:
         style.log_scale(axes)
     else:
         style.few_ticks(axes.yaxis)
+
+
+def _name_rates(axes: Axes, rates: Sequence[float]) -> None:
+    """Ticks at the learning rates themselves, where they are few and far enough apart."""
+    style.log_scale(axes, "x")
+    far = (rates[-1] / rates[0]) ** 0.07
+    if len(rates) <= MOST_TICKS and all(b / a > far for a, b in pairwise(rates)):
+        axes.set_xticks(rates, [f"{rate:.4g}" for rate in rates])
 
 
 def _draw_line(
@@ -196,7 +208,10 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            axes.plot([rate, rate], result.interval, "-_", color=form["color"], linewidth=1)
+            # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame.
+            ends = np.maximum(result.interval, low)
+            axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
+            axes.plot([rate, rate], result.interval, "_", color=form["color"])
     for rate, result in points:
         if not low <= result.mean <= high:
             edge, marker = (high, "^") if result.mean > high else (low, "v")

@@ -16,6 +16,7 @@ from nnopt.plots.sweep_words import (
     capital,
     draw_footnote,
     footnote_height,
+    is_logarithmic,
     key_words,
     metric_of,
     named_words,
@@ -56,12 +57,12 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
     figures = SettingTable(header, tuple(_figures(row, metric) for row in rows), bold)
     left = 0.25 + names.width() + 0.25
     right = left + WIDTH + 0.25
-    width = max(right + figures.width() + 0.2, 6.5)
+    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
+    width = max(right + figures.width() + 0.2, 6.5, style.title_width(title))
     panel = STEP * (len(rows) + 0.4)
     note = _note(rows, comparison, metric)
     bottom = 0.65 + footnote_height(note, width)
     top = bottom + panel
-    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
     with style.drawing(paths, width, top + 0.75, title) as figure:
         axes = style.panel(figure, left, bottom, WIDTH, panel)
         _draw(axes, comparison, rows, metric)
@@ -107,7 +108,7 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
     name, factor = comparison.metrics[0], metric.factor
     seeds = [factor * np.array(list(row.setting.metric(name).values())) for row in rows]
     means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
-    logarithmic = metric.wanted == "lower" and style.spans_decades(np.array(means))
+    logarithmic = is_logarithmic(means, metric)
     values = np.concatenate([*seeds, means]) if means else np.empty(0)
     low, high = (
         (values.min(), values.max()) if logarithmic else window(values.tolist(), metric.wanted)
@@ -122,8 +123,9 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
         reach = [x for row in rows if (y := result_of(row, metric)) for x in y.interval or ()]
         spread = high - low or 0.01 * abs(high) or 0.01
         # Of two seeds an interval is so wide that it would hide all the rest: it is cut.
-        low = max(min([low, *reach]), low - spread)
-        high = min(max([high, *reach]), high + spread)
+        least, most = (0.0 if low >= 0 else -np.inf), (100.0 if factor == 100 else np.inf)
+        low = max(min([low, *reach]), low - spread, least)
+        high = min(max([high, *reach]), high + spread, most)
         margin = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
         axes.set_xlim(low - margin, high + margin)
     for place, (row, found_seeds) in enumerate(zip(rows, seeds, strict=True)):
@@ -150,7 +152,9 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if found.interval is not None:
-        axes.plot(found.interval, [y, y], "-|", color=style.INK, linewidth=1.4, markersize=8)
+        # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame, uncapped.
+        axes.plot(np.maximum(found.interval, low), [y, y], color=style.INK, linewidth=1.4)
+        axes.plot(found.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best
     form, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
     axes.plot([found.mean], [y], form, color=colour, markersize=size, markeredgecolor="white")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +44,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: the height of every row from 0 to 1, and what stands beside some heights. steps:
-    does every value have a place of its own?"""
+    """An axis: the height of every row from 0 to 1, and what stands beside some heights. over:
+    what stands above the name; steps: does every value have a place of its own?"""
 
+    over: str
     name: str
     heights: Floats
     ticks: tuple[tuple[float, str], ...]
@@ -69,7 +69,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     means = np.array([np.nan if found is None else found.mean for found in results])
     width = 0.9 + STEP * len(keys) + 1.0
     note = _note(comparison, rows, keys, metric)
-    bottom = 0.65 + footnote_height(note, width)
+    bottom = (0.7 if np.isnan(means).any() else 0.2) + footnote_height(note, width)
     title = f"{capital(metric.words)} of {len(rows)} settings"
     with style.drawing(paths, width, bottom + HEIGHT + 0.95, title) as figure:
         axes = style.panel(figure, 0.9, bottom, STEP * len(keys), HEIGHT)
@@ -89,6 +89,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
     """The places of a key's values: evenly spaced in their order; of many numbers, to scale."""
+    group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
     values: list[Value] = [row.setting.values.get(key) for row in rows]
@@ -96,11 +97,12 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
     if len(texts) > MOST_STEPS and len(numbers) == len(rows):
         x = np.array(numbers, dtype=np.float64)
         ends = (float(x.min()), float(x.max()))
-        return _number_scale(key, x, ends, _is_even_on_logarithms(x))
+        return _number_scale((group, name), x, ends, _is_even_on_logarithms(x))
     place = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
     every = -(-len(texts) // 20)  # of very many only some are named
     return Scale(
-        name=key,
+        over=group,
+        name=name,
         heights=np.array([place[value_of(row.setting, key)] for row in rows]),
         ticks=tuple((place[text], short_text(text, LONGEST)) for text in texts[::every]),
         steps=True,
@@ -108,9 +110,11 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
 
 
 def _number_scale(
-    name: str, numbers: Floats, ends: tuple[float, float], logarithmic: bool
+    names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """An axis to scale, between these ends; numbers beyond them stand there."""
+    """An axis to scale, between these ends; numbers beyond them stand there.
+
+    names: what stands over the axis' name, and that."""
     from matplotlib.ticker import MaxNLocator
 
     def place(x: Floats) -> Floats:
@@ -128,7 +132,7 @@ def _number_scale(
         texts = [f"{x:.10g}".replace("-", "−") for x in found]
     ticks = zip(place(found).tolist(), texts, strict=True)
     inside = tuple((y, text) for y, text in ticks if -0.001 <= y <= 1.001)
-    return Scale(name, np.clip(place(numbers), 0, 1), inside, steps=False)
+    return Scale(*names, np.clip(place(numbers), 0, 1), inside, steps=False)
 
 
 def _is_even_on_logarithms(numbers: Floats) -> bool:
@@ -149,11 +153,12 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
     norm, _ = colour_scale(means.tolist(), metric)
     ends = (float(norm.vmin or 0), float(norm.vmax or 0))
-    scale = _number_scale(metric.label, means, ends, isinstance(norm, LogNorm))
+    names = (metric.unit, metric.words)
+    scale = _number_scale(names, means, ends, isinstance(norm, LogNorm))
     if metric.wanted != "lower":
         return scale
     ticks = tuple((1 - y, text) for y, text in scale.ticks)
-    return Scale(scale.name, 1 - scale.heights, ticks, scale.steps)
+    return replace(scale, heights=1 - scale.heights, ticks=ticks)
 
 
 def _fanned(scale: Scale) -> Floats:
@@ -210,7 +215,9 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
     if shades is not None:
         from matplotlib.collections import LineCollection
 
-        parts = [((place, a), (place, b)) for a, b in pairwise(np.linspace(0, 1, len(shades) + 1))]
+        starts = np.linspace(0, 1, len(shades), endpoint=False)
+        ends = np.minimum(starts + 2 / len(shades), 1)  # overlapping, so that no seam is seen
+        parts = [((place, a), (place, b)) for a, b in zip(starts, ends, strict=True)]
         strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
         axes.add_collection(strip)
         strip.set_clip_on(False)
@@ -219,8 +226,8 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
     side, gap = ("right", -0.06) if shades is None else ("left", 0.07)
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in scale.ticks:
-        ends = [place, place + 0.6 * gap]
-        axes.plot(ends, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
+        tick = [place, place + 0.6 * gap]
+        axes.plot(tick, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
         axes.text(
             place + gap,
             height,
@@ -231,11 +238,9 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
             zorder=5,
             bbox=ground,
         )
-    group, _, key = scale.name.rpartition(".")
     heading: dict[str, Any] = {"ha": "center", "va": "bottom"}
-    axes.text(place, 1.05, style.readable(key), fontsize=9.5, weight="bold", **heading)
-    if group:
-        axes.text(place, 1.115, style.readable(group), fontsize=8, color=style.FAINT, **heading)
+    axes.text(place, 1.05, style.readable(scale.name), fontsize=9.5, weight="bold", **heading)
+    axes.text(place, 1.115, style.readable(scale.over), fontsize=8, color=style.FAINT, **heading)
 
 
 def _note(comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric) -> str:

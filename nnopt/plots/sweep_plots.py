@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from nnopt.errors import DataError, NnoptError
 from nnopt.plots.sweep_curves import Courses, plot_sweep_curves
-from nnopt.plots.sweep_heat_map import heat_map_keys, plot_heat_map
+from nnopt.plots.sweep_facets import heat_map_keys
+from nnopt.plots.sweep_heat_map import plot_heat_map
 from nnopt.plots.sweep_lr import groups_by_rate, plot_learning_rates, rate_of
 from nnopt.plots.sweep_means import plot_means
 from nnopt.plots.sweep_parallel import FEWEST_KEYS, FEWEST_SETTINGS, plot_parallel
@@ -31,7 +33,7 @@ Picture = Callable[[Sequence[Path]], None]
 def plot_sweep(directory: Path) -> list[Path]:
     """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
 
-    Never raises: a picture that cannot be drawn is a warning in the log, and the others are drawn.
+    Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
     """
     try:
         runs = tell_files_apart(find_runs([directory]).runs)
@@ -40,14 +42,14 @@ def plot_sweep(directory: Path) -> list[Path]:
             return []
         pictures = dict(_pictures(compare_runs(runs, [METRIC]), runs))
     except Exception as error:
-        _warn("the pictures of the sweep", error)
+        _warn(directory, "the pictures of the sweep", error)
         return []
     written: list[Path] = []
     for name, draw in pictures.items():
         try:
             written += _draw(directory / "plots", name, draw)
         except Exception as error:
-            _warn(f"the picture {name} of the sweep", error)
+            _warn(directory, f"the picture {name} of the sweep", error)
     return written
 
 
@@ -106,7 +108,11 @@ def _draw(folder: Path, name: str, draw: Picture) -> list[Path]:
     return paths
 
 
-def _warn(what: str, error: Exception) -> None:
-    """One line; the traceback of what is no mistake of the user's too."""
-    told = str(error) if isinstance(error, NnoptError) else repr(error)
-    log.warning("cannot draw %s: %s", what, told, exc_info=not isinstance(error, NnoptError))
+def _warn(directory: Path, what: str, error: Exception) -> None:
+    """One line; of what is no mistake of the user's, the traceback in ``plots.log`` too."""
+    if isinstance(error, NnoptError):
+        log.warning("cannot draw %s: %s", what, error)
+        return
+    log.warning("cannot draw %s: %r; plots.log in its folder has the traceback", what, error)
+    with suppress(OSError), (directory / "plots.log").open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)

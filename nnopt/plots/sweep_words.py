@@ -13,7 +13,7 @@ from nnopt.plots import style
 from nnopt.results.metrics import better
 from nnopt.results.statistics import Estimate
 from nnopt.sweep.comparison import Comparison, Row
-from nnopt.sweep.tabulate import short_text, value_of
+from nnopt.sweep.tabulate import counted, short_text, value_of
 
 ALL_NAMED, SOME_NAMED = 10, 7
 """Up to so many settings are all named; of more only the best few."""
@@ -44,10 +44,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as pictures show it. words: without its unit; label: with it; factor: from what
-    ``summary.json`` has to that unit; wanted: which values are the better ones."""
+    """A metric as pictures show it. unit: empty if it has none; label: its words and unit; factor:
+    from what ``summary.json`` has to that unit; wanted: which values are the better ones."""
 
     words: str
+    unit: str
     label: str
     factor: float
     wanted: str | None
@@ -56,10 +57,10 @@ class Metric:
 def metric_of(comparison: Comparison) -> Metric:
     """The comparison's first metric."""
     name = comparison.metrics[0]
-    unit = UNITS.get(name.rpartition("_")[2])
+    unit = UNITS.get(name.rpartition("_")[2], "")
     words = WORDS.get(name) or comparison.label(name).replace("_", " ")
     label = f"{words} ({unit})" if unit else words
-    return Metric(words, label, 100.0 if unit == "%" else 1.0, better(name))
+    return Metric(words, unit, label, 100.0 if unit == "%" else 1.0, better(name))
 
 
 def result_of(row: Row, metric: Metric) -> Estimate | None:
@@ -95,6 +96,12 @@ def value_word(row: Row, key: str, longest: int = LONGEST_VALUE) -> str:
     return style.readable(short_text(value_of(row.setting, key), longest))
 
 
+def is_logarithmic(values: Sequence[float], metric: Metric) -> bool:
+    """Do the values of a cost, such as a loss, span more than a decade? They are shown on a
+    logarithmic scale then: the best would lie on top of each other on another."""
+    return metric.wanted == "lower" and style.spans_decades(np.array(values, np.float64), 1)
+
+
 def best_first(rows: Sequence[Row], metric: Metric) -> list[Row]:
     """Sorted by the mean, those without one at the end; where no value is better, in the order
     given."""
@@ -115,12 +122,12 @@ def split_named(rows: Sequence[Row], metric: Metric) -> tuple[list[Row], list[Ro
     return ordered[:SOME_NAMED], ordered[SOME_NAMED:]
 
 
-def named_words(named: int, rest: int, metric: Metric, what: str = "settings") -> str:
-    """``the best 7 of 40 settings`` for a title; ``all`` are not worth a word."""
+def named_words(named: int, rest: int, metric: Metric, noun: str = "setting") -> str:
+    """``7 settings`` or ``the best 7 of 40 settings``, for a title."""
     if not rest:
-        return f"{named} {what}"
+        return counted(named, noun)
     first = "first" if metric.wanted is None else "best"
-    return f"the {first} {named} of {named + rest} {what}"
+    return f"the {first} {named} of {named + rest} {noun}s"
 
 
 def look(place: int) -> dict[str, Any]:
@@ -139,7 +146,9 @@ def capital(text: str) -> str:
 
 def footnote_lines(text: str, width: float) -> list[str]:
     """The text in lines that fit into so many inches of a figure."""
-    return textwrap.wrap(text, max(30, int((width - 0.3) / style.text_width("x", NOTE_POINTS))))
+    return textwrap.wrap(
+        text, max(30, int((width - 0.3) / style.text_width("x", 0.9 * NOTE_POINTS)))
+    )
 
 
 def footnote_height(text: str, width: float) -> float:
@@ -159,7 +168,7 @@ def seeds_words(counts: Sequence[int]) -> str:
     """``3 seeds``, ``2 to 5 seeds``, of settings that have so many each."""
     low, high = min(counts, default=0), max(counts, default=0)
     if low == high:
-        return f"{low} seed{'' if low == 1 else 's'}"
+        return counted(low, "seed")
     return f"{low} to {high} seeds"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nnopt import console
 from nnopt.errors import TrainingError
+from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.sweep.folder import ENDED, FAILED, read_state
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.progress import SweepProgress
@@ -32,10 +33,12 @@ def run_points(
     redo = FAILED if retry_failed else ()
     entries = table.write()
     open_points = [x.status not in ENDED or x.status in redo for x in entries]
+    is_new = not (sweep.folder / "plots").is_dir()
     with SweepProgress(sweep, entries, open_points) as progress:
         try:
             with closing(launcher(_tasks(sweep, redo, progress))) as outcomes:
                 for outcome in outcomes:
+                    is_new = True
                     entries = table.write()
                     progress.ended(outcome.task.point.id, entries)
                     if fail_fast and outcome.status in FAILED:
@@ -49,6 +52,8 @@ def run_points(
         finally:
             progress.stop()
             entries = table.write()
+    if is_new and any(point.config.plots for point in sweep.points):
+        plot_sweep(sweep.folder)
     return report(sweep, entries, time.monotonic() - started)
 
 
@@ -81,7 +86,10 @@ def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
         "time": f"{seconds:.1f} s",
     }
     sys.stdout.flush()
-    console.summary("sweep", results, {"folder": sweep.folder, "table": sweep.folder / FILE})
+    paths = {"folder": sweep.folder, "table": sweep.folder / FILE}
+    if (sweep.folder / "plots").is_dir():
+        paths["plots"] = sweep.folder / "plots"
+    console.summary("sweep", results, paths)
     failures = [
         (f"[{number}] {point.id}", entry)
         for number, (point, entry) in enumerate(zip(sweep.points, entries, strict=False), start=1)

@@ -12,6 +12,7 @@ from nnopt import console
 from nnopt.compose import Plan, make_plan
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import composing, parse_words, word_of
+from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.sweep.best import report
 from nnopt.sweep.folder import FAILED
 from nnopt.sweep.manifest import Sweep
@@ -61,6 +62,8 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
             progress.stop()
             table.take(run.sweep)
             entries = table.write()
+        if any(point.config.plots for point in run.sweep.points):
+            plot_sweep(sweep.folder)
         report(run)
         return report_points(run.sweep, entries, time.monotonic() - started)
 

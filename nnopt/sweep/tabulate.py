@@ -185,7 +185,7 @@ def _pivoted(
 def _title(comparison: Comparison) -> str:
     runs = sum(len(row.setting.runs) for row in comparison.rows)
     names = ", ".join(comparison.label(metric) for metric in comparison.metrics)
-    counts = f"{_count(runs, 'run')}, {_count(len(comparison.rows), 'setting')}"
+    counts = f"{counted(runs, 'run')}, {counted(len(comparison.rows), 'setting')}"
     return f"{names}, mean ± standard deviation over seeds: {counts}"
 
 
@@ -203,7 +203,8 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     return (*notes, *comparison.notes)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``1,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -21,6 +21,7 @@ def test_importing_the_plots_does_not_import_matplotlib() -> None:
         "import sys, nnopt.plots.curves, nnopt.plots.schedule, nnopt.plots.confusion\n"
         "import nnopt.plots.samples, nnopt.plots.decision_boundary, nnopt.plots.weights\n"
         "import nnopt.plots.filters, nnopt.plots.feature_maps, nnopt.plots.layer_statistics\n"
+        "import nnopt.plots.sweep_plots\n"
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
