@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from nnopt.bars import live_line
+from nnopt.console import REFRESH_SECONDS
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import better
 from nnopt.stream import Stream, visible
-from nnopt.sweep.progress import LONGEST, REFRESH_SECONDS, duration
+from nnopt.sweep.progress import LONGEST, duration
 from nnopt.sweep.search import Ended, SearchRun
 
 if TYPE_CHECKING:
