@@ -47,7 +47,7 @@ def changed(sweep: Sweep, words: Sequence[str]) -> Sweep:
             launcher = _launcher(sweep, [o for o in parsed if is_hydras(o)])
         if added := [o for o in parsed if o.key_or_group in _addable(sweep)]:
             plan = _plan_with(sweep, added)
-            sweep = extend(sweep.folder, plan.points, plan.varied)
+            sweep = extend(sweep, plan.points, plan.varied)
     data = {
         o.key_or_group.removeprefix("data."): o.value()
         for o in parsed

@@ -64,12 +64,12 @@ def begin(plan: Plan, folder: Path) -> Sweep:
     return sweep
 
 
-def extend(folder: Path, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
-    """The sweep in a folder with those of the points that it does not have yet added at its end,
-    and with the keys that vary now too; written, one process at a time. Raises ResumeError or
-    OutputError."""
-    with hold(folder, wait=True):
-        sweep = read_sweep(folder)
+def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """The sweep as its file now says, with those of the points that it does not have yet added at
+    its end, and with the keys that vary now too; written, one process at a time. Raises ResumeError
+    or OutputError."""
+    with hold(sweep.folder, wait=True):
+        sweep = read_sweep(sweep.folder, sweep)
         known = {point.id for point in sweep.points}
         added = [_settled(point) for point in points if point.id not in known]
         if added:
@@ -112,8 +112,9 @@ def write_sweep(sweep: Sweep) -> None:
     write_bytes(sweep.folder / NAME, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
 
 
-def read_sweep(folder: Path) -> Sweep:
-    """The sweep in a folder. Raises ResumeError, saying why there is none to go on with."""
+def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
+    """The sweep in a folder. before: as it was read earlier; its points are not checked again.
+    Raises ResumeError, saying why there is none to go on with."""
     path = folder / NAME
     try:
         data = path.read_bytes()
@@ -137,6 +138,7 @@ def read_sweep(folder: Path) -> Sweep:
         )
     if not is_whole:
         raise ResumeError(_damaged(path))
+    known = {point.id: point for point in before.points} if before else {}
     try:
         return Sweep(
             folder,
@@ -146,7 +148,7 @@ def read_sweep(folder: Path) -> Sweep:
             tuple(found["varied"]),
             read_engine("hydra.sweeper", found["sweeper"]),
             read_engine("hydra.launcher", found["launcher"]),
-            tuple(map(_point, found["points"])),
+            tuple(known.get(entry["id"]) or _point(entry) for entry in found["points"]),
         )
     except ConfigError as error:
         raise ResumeError(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.text import Text
 
-LONGEST = 60  # characters of what varies, in a line
+LONGEST, SHORTEST = 60, 16  # characters of what varies, in a line
+OTHER_COLUMNS = 50  # characters of the rest of it, or fewer
 
 
 class SweepProgress:
@@ -45,6 +46,7 @@ class SweepProgress:
         self._numbers = {point.id: number for number, point in enumerate(sweep.points, start=1)}
         self._names = {point.id: _what_varies(point.overrides, sweep) for point in sweep.points}
         self._width = min(LONGEST, max(map(len, self._names.values()), default=0))
+        self._cut = 2 * LONGEST  # characters of an error, which is told in full at the end
         self._left = sum(is_open)
         self._running: list[str] = []
         self._finished = 0
@@ -60,7 +62,10 @@ class SweepProgress:
 
     def __enter__(self) -> SweepProgress:
         if self._stream.is_terminal() and self._view != "none":
-            self._line = live_line(self._stream.rich(), self._above)
+            terminal = self._stream.rich()
+            self._width = max(SHORTEST, min(self._width, terminal.width - OTHER_COLUMNS))
+            self._cut = max(SHORTEST, terminal.width - self._width - OTHER_COLUMNS // 2)
+            self._line = live_line(terminal, self._above)
             self._line.add_task("", text="")
             self._line.start()
             self._refresh()
@@ -117,8 +122,10 @@ class SweepProgress:
         number = f"[{self._numbers[identity]:>{len(str(total))}}/{total}]"
         outcome = "" if entry.accuracy is None else f"test accuracy {entry.accuracy:.4f}"
         if entry.error:
-            outcome = textwrap.shorten(visible(entry.error), 2 * LONGEST, placeholder=" ...")
-        name = visible(self._names[identity])[:LONGEST]
+            outcome = textwrap.shorten(visible(entry.error), self._cut, placeholder=" ...")
+        name = visible(self._names[identity])
+        if len(name) > self._width:
+            name = name[: self._width - 3] + "..."
         seconds = "" if entry.seconds is None else f"{entry.seconds:7.1f} s"
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 

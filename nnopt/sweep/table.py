@@ -67,7 +67,7 @@ class Table:
         try:
             with hold(folder, wait=True):
                 if self._stamp_of_sweep() != self._written:
-                    self.take(read_sweep(folder))
+                    self.take(read_sweep(folder, self._sweep))
                 entries = self.read()
                 write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
         except OSError as error:
