@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -25,7 +26,13 @@ class Point:
 
 def to_yaml(container: Mapping[str, Any]) -> str:
     """The resolved values as they stand in a run's ``config.yaml``."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(container)))
+    return "".join(_entry_yaml(key, json.dumps(value)) for key, value in container.items())
+
+
+@lru_cache(maxsize=256)
+def _entry_yaml(key: str, value: str) -> str:
+    """One top-level entry, its value given as JSON. The points of a sweep share most of them."""
+    return OmegaConf.to_yaml(OmegaConf.create({key: json.loads(value)}))
 
 
 def point_id(config: Config) -> str:

@@ -26,7 +26,7 @@ from nnopt.validate import ENGINES, read_config, read_engine
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
-    "ablation": 7,
+    "ablation": 10,
     "architecture": 6,
     "backend": 2,
     "config.yaml": 1,

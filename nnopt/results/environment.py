@@ -29,12 +29,17 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "nnopt": nnopt.__version__,
         "numpy": np.__version__,
-        "hydra-core": importlib.metadata.version("hydra-core"),
+        "hydra-core": _version("hydra-core"),
     }
     for name in ("torch", "torchvision", "schedulefree"):
         if name in sys.modules:
-            found[name] = importlib.metadata.version(name)
+            found[name] = _version(name)
     return found
+
+
+@cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def git_state() -> dict[str, str | bool] | None:
