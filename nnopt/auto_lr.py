@@ -25,7 +25,7 @@ def with_found_rate(
 
     The sweep is the default one and trains a network of its own, so that the run is the one which
     the number would have given. It leaves ``lr_find.csv`` and ``plots/lr_find.png`` in the folder.
-    quiet: nothing is shown.
+    quiet: no bar is shown.
     Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
     rest of the configuration, OutputError.
     """
@@ -39,13 +39,9 @@ def with_found_rate(
             f"optimizer.lr = 'auto' found no learning rate: {found.advice} with nnopt lr-find, or "
             "set a number"
         )
-    told = [f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps"]
+    _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
     if found.advice:
-        told.append(f"note: {found.advice} with nnopt lr-find")
-    for message in told:
-        log.info(message)
-        if not quiet:
-            console.note(message)
+        _tell(f"note: {found.advice} with nnopt lr-find")
     config = replace(config, optimizer=replace(config.optimizer, lr=rate))
     if problems := cross_field_problems(config):
         raise ConfigError([f"optimizer.lr = 'auto' found {rate:g}: {x}" for x in problems])
@@ -59,3 +55,9 @@ def _write(found: FoundRate, config: Config, folder: Path) -> None:
 
         (folder / "plots").mkdir()
         plot_lr_find(found, folder / "plots" / "lr_find.png", config.name)
+
+
+def _tell(message: str) -> None:
+    """On the console and in the run's log."""
+    console.note(message)
+    log.info(message)

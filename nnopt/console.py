@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt.bars import training_bar, work_bar
-from nnopt.live_curves import LiveCurves, why_not
+from nnopt.live_curves import live_curves, why_not
 from nnopt.results.history import EpochRow
 from nnopt.stream import Stream, aligned, aligned_lines, visible
 
@@ -28,6 +28,13 @@ REFRESH_SHARE = 1 / 40  # of the time, which they may take at most
 
 View = Literal["bar", "terminal", "none"]
 """What is shown while a run trains."""
+
+
+def next_refresh(started: float) -> float:
+    """When a display may be drawn again that was drawn from then until now; on the clock of
+    ``time.monotonic``."""
+    ended = time.monotonic()
+    return max(started + REFRESH_SECONDS, ended + (ended - started) / REFRESH_SHARE)
 
 
 def note(message: str) -> None:
@@ -155,7 +162,7 @@ class RunConsole:
         self._done = done
         self._stream = Stream(None if view == "none" else sys.stdout)
         self._bar: Progress | None = None
-        self._curves = LiveCurves() if view == "terminal" and not why_not(self._stream) else None
+        self._curves = live_curves(view, self._stream)
         self._next_refresh = 0.0
         self._every = -(-epochs // PLAIN_LINES)
         self._told = True  # was the latest epoch printed?
@@ -195,15 +202,14 @@ class RunConsole:
         if self._curves is not None:
             self._curves.make_room(self._bar.console)
         self._bar.refresh()
-        ended = time.monotonic()
-        self._next_refresh = max(now + REFRESH_SECONDS, ended + (ended - now) / REFRESH_SHARE)
+        self._next_refresh = next_refresh(now)
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """An epoch is done; ``best``: it has the best weights so far."""
         parts = [self._counter(row.epoch), *_metrics(row), "best" if best else ""]
         self._latest = "  ".join(parts).rstrip()
         if self._curves is not None:
-            self._curves.rows.append(row)
+            self._curves.add(row)
         if self._bar is not None:
             # The bar vanishes at the end; this line, as short as can be, then stands in its place.
             self._latest, self._told = "  ".join(part.strip() for part in parts).rstrip(), False

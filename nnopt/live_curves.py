@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream
+from nnopt.stream import Stream, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("nnopt")
 
 LEAST_COLUMNS, LEAST_LINES = 40, 12  # of a terminal
-OTHER_LINES = 3  # the bar, the metrics, and the line where the cursor is
+OTHER_LINES = 3  # the bar and the metrics, or a title and the line of a sweep; and the cursor's
 
 
 def why_not(stream: Stream) -> str | None:
@@ -34,22 +34,37 @@ def why_not(stream: Stream) -> str | None:
     return None
 
 
+def live_curves(view: str, stream: Stream) -> LiveCurves | None:
+    """Curves, if they are asked for and can be drawn there."""
+    return LiveCurves() if view == "terminal" and why_not(stream) is None else None
+
+
 class LiveCurves:
     """The curves of the rows so far, as large as the terminal is now, drawn when they are asked for
-    and something has changed."""
+    and something has changed.
+
+        curves.add(row, name)      # after each epoch; name: of a sweep's point, stands above them
+        curves.make_room(terminal)
+        curves.text(terminal)
+
+    Those of one point stand until the first epoch of the next.
+    """
 
     def __init__(self) -> None:
         import plotext  # noqa: F401  # now, since it takes a while: not when the first epoch ends
 
-        self.rows: list[EpochRow] = []
+        self._rows: list[EpochRow] = []
+        self._name = ""
         self._drawn: tuple[int, int, int] | None = None
         self._text: Text | None = None
         self._size: tuple[int, int] | None = None
 
-    def clear(self) -> None:
-        """Forget the rows, for another run."""
-        self.rows.clear()
-        self._drawn = None
+    def add(self, row: EpochRow, name: str = "") -> None:
+        """One more epoch, of the same training unless its name or the count of epochs says no."""
+        if name != self._name or (self._rows and row.epoch <= self._rows[-1].epoch):
+            self._name, self._drawn = name, None
+            self._rows.clear()
+        self._rows.append(row)
 
     def make_room(self, terminal: Console) -> None:
         """Wipe the screen if the terminal has another size than before: it has broken the lines
@@ -61,18 +76,25 @@ class LiveCurves:
     def text(self, terminal: Console) -> Text | None:
         """None before the first epoch, and while the terminal is too small."""
         columns, lines = terminal.size
-        now = len(self.rows), columns, lines
+        now = len(self._rows), columns, lines
         if now != self._drawn:
             self._drawn, self._text = now, None
-            if self.rows and columns >= LEAST_COLUMNS and lines >= LEAST_LINES:
+            if self._rows and columns >= LEAST_COLUMNS and lines >= LEAST_LINES:
                 self._text = self._draw(columns, lines - OTHER_LINES)
         return self._text
 
     def _draw(self, columns: int, lines: int) -> Text | None:
+        from rich.text import Text
+
         from nnopt.terminal_curves import curves
 
         try:
-            return curves(self.rows, columns, lines)
+            drawn = curves(self._rows, columns, lines)
         except Exception:  # no picture is worth a training
             log.exception("the learning curves cannot be drawn")
             return None
+        if not self._name:
+            return drawn
+        title = Text(visible(self._name), no_wrap=True, style="bold")
+        title.truncate(columns, overflow="ellipsis")
+        return title.append("\n").append_text(drawn)

@@ -10,11 +10,12 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nnopt.bars import live_line
-from nnopt.console import REFRESH_SECONDS, REFRESH_SHARE
-from nnopt.live_curves import LiveCurves, why_not
+from nnopt.console import next_refresh
+from nnopt.live_curves import live_curves
 from nnopt.results.history import EpochRow
 from nnopt.stream import Stream, visible
 from nnopt.sweep.folder import FAILED
@@ -23,7 +24,6 @@ from nnopt.sweep.table import Entry
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.text import Text
 
 LONGEST, SHORTEST = 60, 16  # characters of what varies, in a line
 OTHER_COLUMNS = 50  # characters of the rest of it, or fewer
@@ -56,16 +56,15 @@ class SweepProgress:
         self._stream = Stream(sys.stdout)
         self._line: Progress | None = None
         self._view = sweep.points[0].config.view if sweep.points else "none"
-        draws = self._view == "terminal" and why_not(self._stream) is None
-        self._curves = LiveCurves() if draws else None
-        self._drawn = ""  # the point whose curves they are
+        self._curves = live_curves(self._view, self._stream)
 
     def __enter__(self) -> SweepProgress:
         if self._stream.is_terminal() and self._view != "none":
             terminal = self._stream.rich()
             self._width = max(SHORTEST, min(self._width, terminal.width - OTHER_COLUMNS))
             self._cut = max(SHORTEST, terminal.width - self._width - OTHER_COLUMNS // 2)
-            self._line = live_line(terminal, self._above)
+            above = None if self._curves is None else partial(self._curves.text, terminal)
+            self._line = live_line(terminal, above)
             self._line.add_task("", text="")
             self._line.start()
             self._refresh()
@@ -89,10 +88,8 @@ class SweepProgress:
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
         if self._curves is not None:
-            if self._drawn != self._running[-1]:  # the last one's were left to be looked at
-                self._drawn = self._running[-1]
-                self._curves.clear()
-            self._curves.rows.append(row)
+            identity = self._running[-1]
+            self._curves.add(row, f"[{self._numbers[identity]}] {self._names[identity]}")
         if self._line is None or time.monotonic() < self._next_refresh:
             return
         config = self._sweep.points[self._numbers[self._running[-1]] - 1].config
@@ -129,18 +126,6 @@ class SweepProgress:
         seconds = "" if entry.seconds is None else f"{entry.seconds:7.1f} s"
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 
-    def _above(self) -> Text | None:
-        """The curves, under the name of their point."""
-        from rich.text import Text
-
-        if self._curves is None or self._line is None:
-            return None
-        if (curves := self._curves.text(self._line.console)) is None:
-            return None
-        name = f"[{self._numbers[self._drawn]}] {visible(self._names[self._drawn])}"
-        title = Text(name, no_wrap=True, overflow="ellipsis", style="bold", end="\n")
-        return title.append("\n").append_text(curves)
-
     def _refresh(self) -> None:
         if self._line is None:
             return
@@ -157,10 +142,7 @@ class SweepProgress:
         if self._curves is not None:
             self._curves.make_room(self._line.console)
         self._line.refresh()
-        ended = time.monotonic()
-        self._next_refresh = max(
-            started + REFRESH_SECONDS, ended + (ended - started) / REFRESH_SHARE
-        )
+        self._next_refresh = next_refresh(started)
 
     def _time_left(self) -> str:
         """From how long it took to finish so many points, however many ran at once."""

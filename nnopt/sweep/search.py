@@ -118,6 +118,12 @@ class SearchRun:
         self._look_at(point)
         self._settle()
 
+    @property
+    def latest(self) -> tuple[int, tuple[str, ...]]:
+        """The number, from 1, and the words of the trial that was drawn last of those under way."""
+        opened = self._open[-1]
+        return opened.trial.number + 1, opened.words
+
     def _look_at(self, point: Point) -> None:
         state = read_state(self.sweep.folder / point.id)
         if state.status in ENDED:

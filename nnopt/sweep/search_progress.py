@@ -1,5 +1,6 @@
 """What a search says while it runs: a line for each trial that has ended and, on a terminal, one
-live line below them that counts the trials and tells the best and the time left.
+live line below them that counts the trials and tells the best and the time left; with
+view=terminal the learning curves of the trial that runs stand between them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import textwrap
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from nnopt.bars import live_line
-from nnopt.console import REFRESH_SECONDS
+from nnopt.console import next_refresh
+from nnopt.live_curves import live_curves
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import better
 from nnopt.stream import Stream, visible
@@ -33,8 +36,9 @@ class SearchProgress:
         progress.update()             # when a trial may have ended
     """
 
-    def __init__(self, run: SearchRun) -> None:
+    def __init__(self, run: SearchRun, view: str = "bar") -> None:
         self._run = run
+        self._view = view
         self._counts: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None
         for trial in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -45,10 +49,13 @@ class SearchProgress:
         self._next_refresh = 0.0
         self._stream = Stream(sys.stdout)
         self._line: Progress | None = None
+        self._curves = live_curves(view, self._stream)
 
     def __enter__(self) -> SearchProgress:
-        if self._stream.is_terminal():
-            self._line = live_line(self._stream.rich())
+        if self._stream.is_terminal() and self._view != "none":
+            terminal = self._stream.rich()
+            above = None if self._curves is None else partial(self._curves.text, terminal)
+            self._line = live_line(terminal, above)
             self._line.add_task("", text="")
             self._line.start()
             self._refresh()
@@ -65,6 +72,9 @@ class SearchProgress:
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
+        if self._curves is not None:
+            number, words = self._run.latest
+            self._curves.add(row, f"[{number}] {' '.join(map(short, words))}")
         if self._line is not None and time.monotonic() >= self._next_refresh:
             self._epoch = f"epoch {row.epoch}"
             self._refresh()
@@ -106,7 +116,7 @@ class SearchProgress:
     def _refresh(self) -> None:
         if self._line is None:
             return
-        self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        started = time.monotonic()
         finished = self._counts.total()
         left = self._run.settings.trials - self._before - finished
         parts = [f"{count} {status}" for status, count in self._counts.items()]
@@ -121,7 +131,10 @@ class SearchProgress:
         self._line.update(
             self._line.task_ids[0], text="  ".join(filter(None, [*told, self._epoch]))
         )
+        if self._curves is not None:
+            self._curves.make_room(self._line.console)
         self._line.refresh()
+        self._next_refresh = next_refresh(started)
 
 
 def short(word: str) -> str:

@@ -39,7 +39,8 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
     sweep: with the points of the trials there are. fail_fast: no further trial after one fails.
     """
     started = time.monotonic()
-    with begin(plan, sweep) as run, SearchProgress(run) as progress:
+    view = plan.points[0].config.view
+    with begin(plan, sweep) as run, SearchProgress(run, view) as progress:
         table = Table(run.sweep)
         looks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
         try:
