@@ -55,6 +55,15 @@ class OutOfMemoryError(TrainingError):
         super().__init__(what)
 
 
+class TimeLimitError(TrainingError):
+    """A point of a sweep took longer than it may."""
+
+    status = "timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"took longer than hydra.launcher.timeout = {seconds:g} s")
+
+
 class DivergedError(TrainingError):
     """The loss became NaN or infinite."""
 

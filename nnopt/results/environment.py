@@ -81,7 +81,7 @@ def machine() -> dict[str, str | int | None]:
     return {
         "cpu": _cpu_model(),
         "logical_cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
+        "usable_cores": usable_cores(),
         "platform": platform.platform(),
         "memory_mb": _memory_mb(),
     }
@@ -128,7 +128,7 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
     """Those a container or ``taskset`` leaves."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

@@ -36,7 +36,10 @@ from nnopt.schema.initializer import Initializer as Initializer
 from nnopt.schema.initializer import InitializerConfig as InitializerConfig
 from nnopt.schema.launcher import LAUNCHERS as LAUNCHERS
 from nnopt.schema.launcher import LauncherConfig as LauncherConfig
+from nnopt.schema.launcher import PoolConfig as PoolConfig
+from nnopt.schema.launcher import RayConfig as RayConfig
 from nnopt.schema.launcher import SequentialConfig as SequentialConfig
+from nnopt.schema.launcher import SubmititConfig as SubmititConfig
 from nnopt.schema.optimizer import AdagradConfig as AdagradConfig
 from nnopt.schema.optimizer import AdamConfig as AdamConfig
 from nnopt.schema.optimizer import LearningRate as LearningRate

@@ -1,0 +1,195 @@
+"""The launchers ray and submitit: the sequential launcher's table, and no process left behind."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from processes import descendants, is_alive, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
+
+Run = Callable[..., int]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+# Four points, one of which fails. Threads are among what the bits of a result depend on.
+SWEEP = ["epochs=2", "dataset.points=20", "plots=false", "backend.threads=1"]
+SWEEP += ["optimizer.lr=0.1,1e20", "seed=0,1"]
+VARYING = ("train_seconds", "total_seconds", "peak_memory_mb")
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return [
+            {key: cell for key, cell in row.items() if key not in VARYING}
+            for row in csv.DictReader(file)
+        ]
+
+
+def assert_same_table_as_sequentially(sweep: subprocess.Popen[str], nnopt: Run) -> None:
+    """Of the sweep in the folder "elsewhere"; both fail because of points that diverge."""
+    out, err = sweep.communicate(timeout=240)
+    assert sweep.returncode == 5, err
+    assert nnopt("run", "-m", *SWEEP, "hydra.sweep.dir=here") == 5
+    rows = table_of(Path("elsewhere"))
+    assert [row["status"] for row in rows] == ["done", "done", "diverged", "diverged"]
+    assert rows == table_of(Path("here"))
+
+
+# SLURM's commands, as far as submitit uses them: a job runs at once, in the background.
+COMMANDS = {
+    "sbatch": """
+        cp "$1" {folder}/$$.sh
+        export SLURM_JOB_ID=$$ SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0
+        export SLURM_PROCID=0 SLURM_LOCALID=0
+        bash {folder}/$$.sh >{folder}/$$.out 2>&1 &
+        echo "Submitted batch job $$"
+        """,
+    "srun": """
+        while [ "${{1#--}}" != "$1" ]; do
+          case $1 in --output | --error) shift ;; esac
+          shift
+        done
+        exec "$@"
+        """,
+    "sacct": "echo 'JobID|State|NodeList'",
+}
+
+
+class Cluster(NamedTuple):
+    address: str
+    process: int
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A Ray cluster on the loopback device, whose ports are free ones, and whose token is its own:
+    not the user's, which lies in ~/.ray."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, agent_port = one.getsockname()[1], other.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths have to be short
+    log = Path(folder, "output")
+    words = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    words += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
+    words += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"]
+    words += [f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
+    with log.open("w") as output:
+        process = subprocess.Popen(start, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll(), 120)
+        assert process.poll() is None, log.read_text()
+        yield Cluster(f"127.0.0.1:{port}", process.pid)
+    finally:
+        left = descendants(process.pid)
+        process.terminate()
+        process.wait(timeout=60)
+        try:
+            wait_until(lambda: not any(map(is_alive, left)), 30)
+        finally:
+            for child in filter(is_alive, left):
+                os.kill(child, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+def test_a_ray_cluster_yields_the_sequential_table(
+    start_nnopt: Start, nnopt: Run, cluster: Cluster
+) -> None:
+    words = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
+    sweep = start_nnopt("run", "-m", *words, *SWEEP, "hydra.sweep.dir=elsewhere")
+    assert_same_table_as_sequentially(sweep, nnopt)
+
+
+@pytest.mark.slurm
+def test_submitits_local_jobs_yield_the_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
+    """At most two at once; what submitit writes lies in the sweep's folder."""
+    words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
+    sweep = start_nnopt("run", "-m", *words, *SWEEP, "hydra.sweep.dir=elsewhere")
+    most, seen = 0, set[int]()
+    while sweep.poll() is None:
+        jobs = descendants(sweep.pid)
+        seen |= jobs
+        controllers = [x for x in jobs if "submitit.local._local" in words_of(x)]
+        most = max(most, len(controllers))
+        time.sleep(0.1)
+    assert most == 2
+    assert_same_table_as_sequentially(sweep, nnopt)
+    assert not any(map(is_alive, seen))
+    assert len(list(Path("elsewhere/submitit").glob("*_log.err"))) == 4
+
+
+def words_of(process: int) -> str:
+    """The command line of a process; none if it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+@pytest.mark.slurm
+def test_slurm_gets_jobs_with_the_configured_resources(
+    start_nnopt: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name, script in COMMANDS.items():
+        body = textwrap.dedent(script).format(folder=folder)
+        (folder / name).write_text(f"#!/bin/bash\n{body}")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    settings = {"partition": "quick", "memory": 2, "threads": 1, "timeout": 90, "workers": 4}
+    words = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
+    words += ["hydra/launcher=submitit", "hydra.launcher.options={qos: high}"]
+    words += ["hydra.launcher.options.constraint=a100"]
+    sweep = start_nnopt("run", "-m", *words, *SWEEP[:-2], "hydra.sweep.dir=sweep")
+    out, err = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, err
+    assert [row["status"] for row in table_of(Path("sweep"))] == ["done"]
+    (script,) = folder.glob("*.sh")
+    assert {
+        "#SBATCH --partition=quick",
+        "#SBATCH --mem=2GB",
+        "#SBATCH --cpus-per-task=1",
+        "#SBATCH --time=3",  # 90 s, a minute to start, and whole minutes
+        "#SBATCH --qos=high",
+        "#SBATCH --constraint=a100",
+        "export OMP_NUM_THREADS=1",
+    } <= set(script.read_text().splitlines())
+
+
+@pytest.mark.slurm
+def test_the_end_of_the_sweep_is_the_end_of_its_local_jobs(
+    start_nnopt: Start, workplace: Path
+) -> None:
+    words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep"]
+    sweep = start_nnopt("run", "-m", *words, "epochs=10000000", "plots=false", "seed=0,1")
+    wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
+    jobs = descendants(sweep.pid)
+    assert len(jobs) == 4  # each with a process that watches over it
+    sweep.send_signal(signal.SIGTERM)
+    sweep.communicate(timeout=60)
+    assert sweep.returncode == 143
+    assert not any(map(is_alive, jobs))
+    with (workplace / "sweep" / "results.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["interrupted"] * 2
