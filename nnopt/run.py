@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
-from nnopt.compose import Point, to_yaml
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
 from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
+from nnopt.point import Point, to_yaml
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.files import write_arrays, write_json, write_text

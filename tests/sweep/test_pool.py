@@ -132,15 +132,6 @@ def test_results_have_the_bits_of_the_sequential_launchers(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_worker_takes_one_point_after_another(make_task: MakeTask) -> None:
-    tasks = [make_task(seed) for seed in range(10, 14)]
-    outcomes = run_all(tasks, config(workers=1))
-    assert [outcome.status for outcome in outcomes.values()] == ["done"] * 4
-    assert len({said(task)[0] for task in tasks}) == 1
-    assert all(outcome.task is task for outcome, task in zip(outcomes.values(), tasks, strict=True))
-
-
-@pytest.mark.usefixtures("scripted")
 def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,30 +150,34 @@ def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize(("workers", "threads"), [(None, 1), (1, 7), (3, 2), (8, 1)])
 def test_cores_are_divided_among_the_workers(
-    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_file, "usable_cores", lambda: 7)
-    task = make_task(10)
-    run_all([task], config(workers=3, threads=None))
-    assert said(task)[1]["OMP_NUM_THREADS"] == "2"
+    pool = pool_file._Pool(config(workers, threads=None))
+    assert (pool._count, pool._threads) == (workers or 7, threads)
 
 
 @pytest.mark.usefixtures("scripted")
-def test_points_are_asked_for_when_there_is_a_worker_for_them(make_task: MakeTask) -> None:
-    asked = []
+def test_workers_take_one_point_after_another_each_asked_for_when_there_is_room(
+    make_task: MakeTask,
+) -> None:
+    tasks: list[Task] = []
 
-    def tasks() -> Iterator[Task]:
+    def asked() -> Iterator[Task]:
         for seed in range(10, 16):
-            asked.append(seed)
-            yield make_task(seed)
+            tasks.append(make_task(seed))
+            yield tasks[-1]
 
-    with closing(in_processes(tasks(), config(workers=2))) as outcomes:
-        for number, _ in enumerate(outcomes, start=1):
-            # the others were asked for with the results known that had been yielded until then
-            assert len(asked) <= number + 1
-    assert len(asked) == 6
+    with closing(in_processes(asked(), config(workers=2))) as outcomes:
+        for number, outcome in enumerate(outcomes, start=1):
+            assert outcome.status == "done"
+            assert any(outcome.task is task for task in tasks)  # not its copy from the worker
+            # the next ones are asked for with the outcomes known that were yielded until then
+            assert len(tasks) <= number + 1
+    assert len(tasks) == 6
+    assert len({said(task)[0] for task in tasks}) <= 2
 
 
 @pytest.mark.usefixtures("scripted")
@@ -224,7 +219,8 @@ def test_what_a_point_has_started_ends_with_its_worker(make_task: MakeTask) -> N
 def test_a_killed_point_leaves_its_folder_and_is_not_taken_for_a_running_one(
     make_task: MakeTask,
 ) -> None:
-    killed, after = make_task(0, epochs=10_000_000), make_task(1)
+    """Nor does a bug cost more than its point, with its traceback in the log."""
+    killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 
     def kill() -> None:
@@ -234,25 +230,17 @@ def test_a_killed_point_leaves_its_folder_and_is_not_taken_for_a_running_one(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcomes = run_all([killed, after], config())
+    outcomes = run_all([killed, bug, after], config())
     killer.join()
-    assert [outcomes[0].status, outcomes[1].status] == ["failed", "done"]
+    assert [outcomes[seed].status for seed in range(3)] == ["failed", "done", "failed"]
+    assert (outcomes[2].error or "").startswith("TypeError: ")
+    assert "Traceback" in (bug.folder / "run.log").read_text()
     summary, other = summary_of(killed), summary_of(after)
     assert summary["status"] == "failed"
     assert summary["error"].startswith("killed by signal 9")
     assert summary["config"] == {**other["config"], "seed": 0, "epochs": 10_000_000}
     assert set(summary) <= set(other)
     assert "failed: killed by signal 9" in (killed.folder / "run.log").read_text()
-
-
-def test_an_error_in_a_point_costs_that_point(make_task: MakeTask) -> None:
-    """Also one that is a bug, with its traceback in the log."""
-    bug = make_task(0, epochs="many")
-    outcomes = run_all([bug, make_task(1)], config())
-    assert outcomes[1].status == "done"
-    assert outcomes[0].status == "failed"
-    assert (outcomes[0].error or "").startswith("TypeError: ")
-    assert "Traceback" in (bug.folder / "run.log").read_text()
 
 
 @pytest.mark.slow
