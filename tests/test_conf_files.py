@@ -21,7 +21,7 @@ from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.compose import Point, make_plan
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.validate import read_config
+from nnopt.validate import ENGINES, read_config, read_engine
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -32,6 +32,8 @@ COUNTS = {
     "config.yaml": 1,
     "dataset": 8,
     "experiment": 16,
+    "hydra/launcher": 4,
+    "hydra/sweeper": 1,
     "initializer": 9,
     "optimizer": 11,
     "regularizer": 19,
@@ -56,7 +58,7 @@ def of_group(group: str) -> list[str]:
 
 
 def test_no_file_is_missed() -> None:
-    assert Counter(name.split("/")[0] for name in FILES) == COUNTS
+    assert Counter(name.rpartition("/")[0] or name for name in FILES) == COUNTS
     assert set(SHAPES) == set(of_group("dataset"))
 
 
@@ -73,10 +75,12 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
         if is_dataclass(hints[key]):
             assert_same_keys(value, typing.cast(type, hints[key]), f"{where}.{key}")
         else:
-            assert not isinstance(value, dict), f"{where}.{key}"
+            assert hints[key] is Any or not isinstance(value, dict), f"{where}.{key}"
 
 
 SINGLE = ("experiment", "ablation")
+OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
+"""Files of the groups that a point's configuration has."""
 
 
 def load_group_file(name: str) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def load_group_file(name: str) -> dict[str, Any]:
     return container
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
+@pytest.mark.parametrize("name", OF_POINTS)
 def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
     container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").split("/")
@@ -100,14 +104,27 @@ def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None
 
 
 def test_groups_have_a_file_for_every_variant_and_no_other() -> None:
-    for group, variants in schema.VARIANTS.items():
-        assert set(of_group(group)) == set(variants)
+    for group, variants in [*schema.VARIANTS.items(), *ENGINES.items()]:
+        assert set(of_group(group.replace(".", "/"))) == set(variants)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("hydra/")])
+def test_a_file_of_a_sweeper_or_a_launcher_is_a_valid_choice(name: str) -> None:
+    container = load_group_file(name)
+    group, stem = name.removesuffix(".yaml").replace("/", ".").rsplit(".", 1)
+    assert container["name"] == stem
+    assert_same_keys(container, ENGINES[group][stem], name)
+    assert isinstance(read_engine(group, container), ENGINES[group][stem])
 
 
 def test_keys_of_the_main_file_are_the_fields_of_the_configuration() -> None:
     container = typing.cast(dict[str, Any], OmegaConf.to_container(make_main()))
     groups = {
-        key for entry in container.pop("defaults") if isinstance(entry, dict) for key in entry
+        key
+        for entry in container.pop("defaults")
+        if isinstance(entry, dict)
+        for key in entry
+        if not key.startswith("override ")  # of Hydra's own groups
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}
@@ -126,7 +143,7 @@ def base() -> dict[str, Any]:
     return dict(make_plan([]).points[0].container)
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if "/" in n and not n.startswith(SINGLE)])
+@pytest.mark.parametrize("name", OF_POINTS)
 def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None:
     group, stem = name.removesuffix(".yaml").split("/")
     container = load_group_file(name)

@@ -19,7 +19,7 @@ from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.results.layers import LAYER_COLUMNS
-from nnopt.schema import LARGEST_SEED, VARIANTS, Config, Range
+from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, Range
 from nnopt.sweep.table import METRICS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def name_of(kind: Any) -> str:
         item = get_args(kind)[0]
         plural = {int: "whole numbers", int | str: "names or numbers", Any: "layers"}
         return f"list of {plural[item]}"
-    names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}
+    names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", Any: "map"}
     return names[kind]
 
 
@@ -130,6 +130,18 @@ def test_every_key_is_documented_as_the_schema_has_it() -> None:
     documented = [row[:3] for row in rows]
     assert len(documented) == len(set(documented)), "a key is documented twice"
     assert set(documented) == documented_keys()
+
+
+def test_every_key_of_a_launcher_is_documented_as_the_schema_has_it() -> None:
+    rows = rows_of(DOCS / "launchers.md", "Launcher", "Key", "Allowed", "Default", "Meaning")
+    assert all(row[4] for row in rows)
+    expected = set[Row]()
+    for name, record in LAUNCHERS.items():
+        container = load(CONF / "hydra" / "launcher" / f"{name}.yaml")
+        for key, allowed, value in keys_of(record, container, "hydra.launcher."):
+            if key != "hydra.launcher.name":
+                expected.add((f"`{name}`", f"`{key}`", allowed, shown(value)))
+    assert sorted(row[:4] for row in rows) == sorted(expected)
 
 
 @pytest.mark.parametrize("group", sorted({path.parent.name for path in CONF.glob("*/*.yaml")}))
