@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 
+POLL_SECONDS = 0.1
+
+
 def connect(config: RayConfig) -> None:
     """Connect this process to the cluster, or start one of this machine.
 
@@ -70,7 +73,10 @@ def on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[Outcome, None,
                 running[reference] = task, time.monotonic()
             if not running:
                 return
-            ended, _ = ray.wait(list(running))
+            # Waiting inside Ray would turn the SystemExit of a signal's handler into one of its own.
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
+            if not ended:
+                time.sleep(POLL_SECONDS)
             for reference in ended:
                 yield _outcome(reference, *running.pop(reference), config)
     finally:
