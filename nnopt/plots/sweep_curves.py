@@ -81,11 +81,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A column of ``metrics.csv``: the lines of the settings that are named, and of the others."""
+    """A column of ``metrics.csv``: the lines of the settings that are named, and of the others.
+    kept: does the axis have to hold the named line?"""
 
     column: str
     logarithmic: bool
     named: list[Line]
+    kept: list[bool]
     others: list[Line]
 
 
@@ -174,12 +176,18 @@ def _note(
 
 def _panel(column: str, named: Sequence[Courses], others: Sequence[Courses]) -> Panel:
     values = [values_of(course.histories, column) for course in named]
-    shown = np.concatenate([np.ravel(x) for x in values])
+    # Losses on their way to infinity would press all others together.
+    kept = [not course.diverged for course in named]
+    kept = kept if any(kept) else [True] * len(named)
+    shown = np.concatenate(
+        [np.ravel(x) for x, is_kept in zip(values, kept, strict=True) if is_kept]
+    )
     logarithmic = column.endswith("loss") and style.spans_decades(shown, DECADES)
     return Panel(
         column=column,
         logarithmic=logarithmic,
         named=[line_of(x, logarithmic) for x in values],
+        kept=kept,
         others=[line_of(values_of(course.histories, column), logarithmic) for course in others],
     )
 
@@ -193,13 +201,14 @@ def _draw(
     every = slice(None, None, max(1, longest // MOST_POINTS))
     grey = [np.column_stack([x.epochs, x.centre])[every] for x in panel.others]
     axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
-    for place, (course, line, form) in enumerate(zip(named, panel.named, looks, strict=True)):
+    for place, (line, form) in enumerate(zip(panel.named, looks, strict=True)):
         _draw_line(axes, line, form, place, longest)
-        if course.diverged:
-            _mark_end(axes, line)
     if panel.logarithmic:
         axes.set_yscale("log")
     axes.set_ylim(*_limits(panel))
+    for course, line, form in zip(named, panel.named, looks, strict=True):
+        if course.diverged:
+            _mark_end(axes, line, form["color"])
     if panel.logarithmic:
         style.log_scale(axes)
     else:
@@ -221,12 +230,14 @@ def _draw_line(axes: Axes, line: Line, form: dict[str, Any], place: int, longest
     axes.plot(line.epochs, whole, **form, markersize=4.5, markevery=every, markeredgewidth=0)
 
 
-def _mark_end(axes: Axes, line: Line) -> None:
-    """A cross on the last epoch before the values were lost."""
+def _mark_end(axes: Axes, line: Line, colour: str) -> None:
+    """A cross on the last epoch before the values were lost, or above it where the axis ends."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]
-        axes.plot(line.epochs[last], line.centre[last], "X", color=style.INK, markersize=8)
+        height = np.clip(line.centre[last], *axes.get_ylim())
+        (cross,) = axes.plot(line.epochs[last], height, "X", color=colour, markersize=9)
+        cross.set(markeredgecolor=style.INK, clip_on=False, zorder=3)
 
 
 def values_of(histories: Sequence[History], column: str) -> Floats:
@@ -263,7 +274,8 @@ def line_of(values: Floats, logarithmic: bool) -> Line:
 
 def _limits(panel: Panel) -> tuple[float, float]:
     """Room for the named lines, and for most of the others."""
-    values = np.concatenate([x for line in panel.named for x in (line.centre, line.low, line.high)])
+    kept = [line for line, is_kept in zip(panel.named, panel.kept, strict=True) if is_kept]
+    values = np.concatenate([x for line in kept for x in (line.centre, line.low, line.high)])
     rest = np.concatenate([np.empty(0), *(line.centre for line in panel.others)])
     if panel.logarithmic:
         values, rest = values[values > 0], rest[rest > 0]

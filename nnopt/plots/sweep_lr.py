@@ -183,7 +183,7 @@ def _name_rates(axes: Axes, rates: Sequence[float]) -> None:
     style.log_scale(axes, "x")
     far = (rates[-1] / rates[0]) ** 0.07
     if len(rates) <= MOST_TICKS and all(b / a > far for a, b in pairwise(rates)):
-        axes.set_xticks(rates, [f"{rate:.4g}" for rate in rates])
+        axes.set_xticks(rates, [f"{rate:.4g}".replace("e+0", "e") for rate in rates])
 
 
 def _draw_line(
