@@ -23,8 +23,9 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
     """The facts that are known, in the order in which they are shown. sweep: the folder of the one
     whose points they are, if they are of one."""
-    words = read_plan(sweep).get("words") if sweep else None
-    command = [shlex.join(["nnopt", "run", "-m", *map(str, words)])] if words else []
+    words = list(map(str, read_plan(sweep).get("words") or ())) if sweep else []
+    flag = [] if any(word.startswith("ablation=") for word in words) else ["-m"]
+    command = [shlex.join(["nnopt", "run", *flag, *words])] if words else []
     if len(points) == 1 and not sweep and "overrides" in points[0].summary:
         command = [shlex.join(["nnopt", "run", *_shared(points)])]
     facts = [
