@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,8 +23,9 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
     """The facts that are known, in the order in which they are shown. sweep: the folder of the one
     whose points they are, if they are of one."""
-    words = read_plan(sweep).get("words") if sweep else None
-    command = [shlex.join(["nnopt", "run", "-m", *map(str, words)])] if words else []
+    words = list(map(str, read_plan(sweep).get("words") or ())) if sweep else []
+    flag = [] if any(word.startswith("ablation=") for word in words) else ["-m"]
+    command = [shlex.join(["nnopt", "run", *flag, *words])] if words else []
     if len(points) == 1 and not sweep and "overrides" in points[0].summary:
         command = [shlex.join(["nnopt", "run", *_shared(points)])]
     facts = [
@@ -141,8 +141,8 @@ def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
 
 def _times(points: Sequence[Point]) -> list[str]:
     """When the first began and the last ended, and how long they took together."""
-    begun = [t for t in (_begun(p.folder) for p in points if p.folder) if t]
-    ended = [t for t in (_ended(p.folder) for p in points if p.folder) if t]
+    begun = [time for time in map(_begun, points) if time]
+    ended = [time for time in map(_ended, points) if time]
     lines = []
     if begun:
         until = f" to {max(ended):%Y-%m-%d %H:%M}" if ended else ""
@@ -154,18 +154,28 @@ def _times(points: Sequence[Point]) -> list[str]:
     return lines
 
 
-def _begun(folder: Path) -> datetime | None:
-    """By the first line of the log."""
-    with suppress(OSError, ValueError), (folder / "run.log").open("rb") as log:
-        if match := re.match(rb"[\d-]{10} [\d:]{8}", log.read(19)):
-            return datetime.fromisoformat(match[0].decode("ascii"))
+def _begun(point: Point) -> datetime | None:
+    """By the summary, or by the first line of the log."""
+    with suppress(KeyError, TypeError, ValueError):
+        return _local(point.summary["started"])
+    if point.folder:
+        with suppress(OSError, ValueError), (point.folder / "run.log").open("rb") as log:
+            return _local(log.read(19).decode("ascii"))
     return None
 
 
-def _ended(folder: Path) -> datetime | None:
-    with suppress(OSError):
-        return datetime.fromtimestamp((folder / "summary.json").stat().st_mtime)
+def _ended(point: Point) -> datetime | None:
+    with suppress(KeyError, TypeError, ValueError):
+        return _local(point.summary["finished"])
+    if point.folder:
+        with suppress(OSError):
+            return datetime.fromtimestamp((point.folder / "summary.json").stat().st_mtime)
     return None
+
+
+def _local(time: str) -> datetime:
+    """A time by the clock of this place."""
+    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
 
 
 def duration(seconds: float) -> str:

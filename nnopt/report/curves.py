@@ -22,8 +22,8 @@ COLUMNS = (
 )
 """What can be drawn against epochs, steps or seconds."""
 
-NUMBERS = 200_000
-"""Of all curves of a page together: at seven characters each, 1.4 MB."""
+NUMBERS = 300_000
+"""Of all curves of a page together: at seven characters each, 2.1 MB at most."""
 
 MOST, LEAST = 500, 20
 """Epochs of one run that are kept: more cannot be told apart, of fewer there is no curve."""

@@ -173,7 +173,10 @@ def _comparison(
 def _table(comparison: Comparison, table: Table, points: Sequence[Point]) -> Record:
     """Text of the cells, the numbers they are sorted by, and the values of each seed."""
     statuses = Counter(point.status for point in points)
-    unknown = {name: statuses[name] for name in ("running", "damaged", "pending") if statuses[name]}
+    for row in comparison.rows:
+        statuses.subtract(row.setting.left_out)
+    names = [name for name in statuses if name != "done" and statuses[name] > 0]
+    unknown = {name: statuses[name] for name in names}
     notes = [note for note in table.notes if not note.startswith("*")]
     if unknown:
         told = ", ".join(f"{count} {status}" for status, count in unknown.items())

@@ -95,6 +95,8 @@ function drawPlot(svg, series, frame) {
   const bottom = frame.height - MARGIN.bottom;
   const x = scale(frame.xRange, [MARGIN.left, right], frame.xLog);
   const y = scale(frame.yRange, [bottom, MARGIN.top], frame.yLog);
+  const bands = series.filter((line) => line.low).length;
+  svg.style.setProperty("--band", String(Math.min(0.13, 1.6 / Math.max(1, bands)))); // many: paler
   svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
   const clip = `clip-${(drawPlot.count = (drawPlot.count || 0) + 1)}`;
   const box = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };

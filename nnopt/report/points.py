@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from nnopt.results.collect import Found, Run, Value, setting_text, settings_of
+from nnopt.results.lock import is_held
 from nnopt.sweep.settings import varying_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
@@ -23,8 +24,9 @@ class Point:
     """One point, as far as it is known.
 
     folder: None of a point that has not begun. sweep: the folder whose ``results.csv`` names it.
-    number: its place in there. status: also ``running`` (or killed: it left no summary.json),
-    ``pending`` and ``damaged``. summary: what ``summary.json`` holds, nothing if it cannot be read.
+    number: its place in there. status: of the summary, or without one ``running`` (somebody holds
+    the folder), ``interrupted`` (nobody does), ``pending``, ``damaged``. summary: what
+    ``summary.json`` holds, nothing if it cannot be read.
     """
 
     name: str
@@ -103,7 +105,7 @@ def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = 
     """What is known without a summary: ``config.yaml``, and what the sweep's table says."""
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
-    status, error = "running", None
+    status, error = ("running" if is_held(folder) else "interrupted"), None
     if row.get("status") not in (None, "", "pending", "running", "done"):
         status, error = row["status"], row.get("error") or None
     if damage is not None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from nnopt.results.history import METRICS_COLUMNS
+from nnopt.results.lock import hold
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -58,7 +59,7 @@ def write_plot() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Path:
+def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
     """sgd and adam with three seeds each, done; and points failed, running, pending, damaged."""
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]
@@ -86,7 +87,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Path
     table.append([str(len(table)), "lion-1", "timeout", "took longer than 60 s", "lion", "1", ""])
     with (folder / "results.csv").open("w", newline="") as file:
         csv.writer(file).writerows(table)
-    return folder
+    with hold(folder / "adam-3"):
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_table_is_that_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> 
     assert table["best"] == [[2], []]
     assert table["values"][0][:3] == ["adam", 3, 0.94]
     assert table["seeds"][1][0]["values"] == [[0, 0.8], [1, 0.82], [2, 0.84]]
-    assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending"
+    assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending, 1 timeout"
 
 
 def test_nothing_a_user_typed_is_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
