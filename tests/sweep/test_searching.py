@@ -83,7 +83,7 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
 def test_a_failed_trial_is_told_by_the_exit_code(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
-    words = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=3", "hydra.sweeper.pruner=none"]
+    words = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=6", "hydra.sweeper.pruner=none"]
     small = [word for word in SMALL if not word.startswith(("optimizer.lr", "architecture"))]
     assert nnopt("run", *small, *words) == 5
     told = capsys.readouterr()
