@@ -117,6 +117,8 @@ class SearchRun:
         point = outcome.task.point
         self._under_way.remove(point.id)
         self._look_at(point)
+        if outcome.status in ENDED and point.id not in self._results:  # a folder it could not make
+            self._results[point.id] = State(outcome.status, outcome.error)
         self._settle()
 
     def _look_at(self, point: Point) -> None:
