@@ -25,7 +25,8 @@ LEFT_OUT = {"seed", *WITHOUT_EFFECT} - {"data"}
 
 
 def report(run: SearchRun) -> None:
-    """Print the best trials, the importance of the keys, and the command for more seeds."""
+    """Print the best trials, the importance of the keys, and the command for more seeds. To be
+    called while the search is under way."""
     metric = run.settings.metric
     ranked = best_trials(run)
     console.note(f"{count_trials(run)}; the best by {metric}:")
@@ -46,7 +47,7 @@ def report(run: SearchRun) -> None:
 
 
 def count_trials(run: SearchRun) -> str:
-    """Such as ``30 trials: 25 done, 3 pruned, 2 failed, 4 of them drawn before``."""
+    """Such as ``30 trials: 25 done, 3 pruned, 2 failed; repeated draws: 4``."""
     trials = run.study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
     names = {
@@ -58,7 +59,7 @@ def count_trials(run: SearchRun) -> str:
     told = ", ".join(f"{states[state]} {name}" for state, name in names.items() if states[state])
     drawn = Counter(t.user_attrs["points"][0] for t in trials if "points" in t.user_attrs)
     repeated = drawn.total() - len(drawn)
-    return f"{len(trials)} trials: {told}" + (f"; {repeated} repeated others" if repeated else "")
+    return f"{len(trials)} trials: {told}" + (f"; repeated draws: {repeated}" if repeated else "")
 
 
 def best_trials(run: SearchRun) -> list[FrozenTrial]:
@@ -75,9 +76,7 @@ def command(run: SearchRun) -> str:
     """A command line that runs the best trial again, with five seeds."""
     best = best_trials(run)[0]
     point = next(p for p in run.sweep.points if p.id == best.user_attrs["points"][0])
-    with run.space.composing():
-        words = list(words_of(point.container))
-    return shlex.join(["nnopt", "run", "-m", *words, "seed=range(5)"])
+    return shlex.join(["nnopt", "run", "-m", *words_of(point.container), "seed=range(5)"])
 
 
 def words_of(container: Mapping[str, Any]) -> Iterator[str]:

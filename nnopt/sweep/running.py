@@ -99,7 +99,7 @@ def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
         console.error(f"{name}: {entry.error or entry.status}")
     if counts["running"]:
         console.note(f"another process works on {counts['running']} of the points")
-    if failures:
+    if failures and sweep.sweeper.name != "optuna":
         console.note(f"`{resume_command(sweep.folder)} --retry-failed` runs what failed again")
     if left := sum(x.status in ("pending", "interrupted") for x in entries):
         console.note(f"`{resume_command(sweep.folder)}` runs what is left, {left} points")

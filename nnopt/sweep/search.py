@@ -58,8 +58,9 @@ def begin(plan: Plan, sweep: Sweep) -> Iterator[SearchRun]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("optuna")
     logger.addHandler(handler)
+    assert plan.space is not None
     try:
-        with alone(sweep.folder / JOURNAL):
+        with alone(sweep.folder / JOURNAL), plan.space.composing():
             yield SearchRun(plan, sweep)
     finally:
         logger.removeHandler(handler)
@@ -116,6 +117,8 @@ class SearchRun:
         point = outcome.task.point
         self._under_way.remove(point.id)
         self._look_at(point)
+        if outcome.status in ENDED and point.id not in self._results:  # a folder it could not make
+            self._results[point.id] = State(outcome.status, outcome.error)
         self._settle()
 
     @property
@@ -142,14 +145,14 @@ class SearchRun:
 
     def _draw(self, trial: Trial) -> OpenTrial | None:
         """The trial's keys and points; None if a rule refuses them, and Optuna is told so."""
-        with self.space.composing():
-            words = tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
-            try:
-                points = self.space.points(words)
-            except ConfigError as error:
-                empty = OpenTrial(trial, words, [])
-                self._tell(empty, TrialState.FAIL, "refused", error="; ".join(error.problems))
-                return None
+        words = tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
+        try:
+            points = self.space.points(words)
+        except ConfigError as error:
+            empty = OpenTrial(trial, words, [])
+            self._tell(empty, TrialState.FAIL, "refused", error="; ".join(error.problems))
+            return None
+        with self.space.there():  # where relative paths of data are to be found
             self.sweep = add_points(self.sweep, points)
         self._points = {point.id: point for point in self.sweep.points}
         trial.set_user_attr("points", [point.id for point in points])

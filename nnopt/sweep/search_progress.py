@@ -122,7 +122,7 @@ class SearchProgress:
         parts = [f"{count} {status}" for status, count in self._counts.items()]
         parts.append(f"{max(left, 0)} to go")
         told = [", ".join(parts)]
-        if finished:
+        if finished and left > 0:
             seconds = (time.monotonic() - self._started) / finished * left
             told.append(f"about {duration(seconds)} left")
         if self._best is not None:

@@ -8,7 +8,7 @@ import difflib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -63,9 +63,14 @@ class Space:
     @contextmanager
     def composing(self) -> Iterator[None]:
         """Within it the other methods can be called: YAML files are those that it began with."""
-        there = chdir(self.working) if os.path.isdir(self.working) else nullcontext()
-        with there, composing(self.config_dir):
+        with ExitStack() as stack:
+            with self.there():
+                stack.enter_context(composing(self.config_dir))
             yield
+
+    def there(self) -> AbstractContextManager[None]:
+        """Within it relative paths are of the folder that the search began in, if that exists."""
+        return chdir(self.working) if os.path.isdir(self.working) else nullcontext()
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
         """The words of one trial. ``suggest`` draws a parameter; keys that the chosen files do not

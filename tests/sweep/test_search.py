@@ -29,8 +29,8 @@ from nnopt.sweep.task import Outcome, Task
 
 WORDS = [
     "hydra/sweeper=optuna",
-    "hydra.sweeper.trials=16",
-    "hydra.sweeper.startup_trials=5",
+    "hydra.sweeper.trials=10",
+    "hydra.sweeper.startup_trials=4",
     "optimizer.lr=tag(log, interval(1e-4,1))",
     "batch_size=interval(8,64)",
     "architecture.hidden=choice([8],[16,8])",
@@ -110,8 +110,8 @@ def told(run: SearchRun) -> list[tuple[Any, ...]]:
 
 def test_a_search_repeats_and_its_seed_makes_it_another(plan: Plan, tmp_path: Path) -> None:
     first = go(plan, tmp_path / "a")
-    assert len(first.study.trials) == 16
-    assert len({p.id for p in first.sweep.points}) == 16
+    assert len(first.study.trials) == 10
+    assert len({p.id for p in first.sweep.points}) == 10
     assert told(go(plan, tmp_path / "b")) == told(first)
     other = go(with_settings(plan, seed=1), tmp_path / "c")
     assert not {p.id for p in other.sweep.points} & {p.id for p in first.sweep.points}
@@ -137,11 +137,11 @@ def test_it_asks_what_optuna_alone_would_ask(plan: Plan, tmp_path: Path, sampler
     for trial in run.study.trials:
         seed = study.sampler_seed(0, trial.number)
         alone.sampler = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=5, multivariate=True, group=True, constant_liar=True
+            seed=seed, n_startup_trials=4, multivariate=True, group=True, constant_liar=True
         )
         asked = alone.ask()
         for key, suggest in spaces.items():
-            if sampler == "random" or trial.number < 5:  # each key is drawn on its own
+            if sampler == "random" or trial.number < 4:  # each key is drawn on its own
                 key_seed = study.sampler_seed(0, trial.number, key)
                 alone.sampler = optuna.samplers.RandomSampler(seed=key_seed)
             assert suggest(asked) == trial.params[key]
@@ -153,13 +153,13 @@ def test_tpe_finds_better_points_than_chance(plan: Plan) -> None:
         settings = with_settings(plan, sampler=sampler, seed=seed).sweeper
         assert isinstance(settings, OptunaConfig)
         searched = optuna.create_study(sampler=study.RepeatableSampler(settings))
-        for _ in range(40):
+        for _ in range(30):
             trial = searched.ask()
             x, y = (trial.suggest_float(key, -5, 5) for key in "xy")
             searched.tell(trial, (x - 1) ** 2 + (y + 2) ** 2)
         return searched.best_value
 
-    results = {s: statistics.median(best_of(s, n) for n in range(5)) for s in ("tpe", "random")}
+    results = {s: statistics.median(best_of(s, n) for n in range(3)) for s in ("tpe", "random")}
     assert results["tpe"] < 0.3 * results["random"]
 
 
@@ -167,7 +167,7 @@ def test_tpe_finds_better_points_than_chance(plan: Plan) -> None:
 def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
     plan: Plan, tmp_path: Path, pruner: str
 ) -> None:
-    plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=10)
+    plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
     whole = go(plan, tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
     for steps in (1, 3, 2, 1):
@@ -182,7 +182,7 @@ def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
     assert {p.name for p in folder.glob("spiral*")} == {p.id for p in whole.sweep.points}
 
 
-@pytest.mark.parametrize(("trials", "lines"), [(7, 1), (7, 3), (3, 2)])
+@pytest.mark.parametrize(("trials", "lines"), [(6, 1), (6, 3), (3, 2)])
 def test_a_draw_that_was_cut_short_goes_on(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_draw_that_was_cut_short_goes_on(
 
 
 def test_more_trials_can_be_asked_for_later(plan: Plan, tmp_path: Path) -> None:
-    go(with_settings(plan, trials=6), folder := tmp_path / "s")
+    go(with_settings(plan, trials=5), folder := tmp_path / "s")
     before = {path: path.read_bytes() for path in folder.glob("*/summary.json")}
     more = go(plan, folder)
     assert told(more) == told(go(plan, tmp_path / "whole"))
@@ -226,7 +226,7 @@ def test_a_configuration_is_run_once(tmp_path: Path) -> None:
     assert [t.state for t in run.study.trials] == [TrialState.COMPLETE] * 12
     for trial in run.study.trials:
         assert trial.value == int(trial.params["epochs"]) / 10
-    assert "8 repeated others" in best.count_trials(run)
+    assert "repeated draws: 8" in best.count_trials(run)
     assert len(best.best_trials(run)) == 4
 
 
@@ -259,7 +259,7 @@ def test_failed_trials_are_told_as_failed_and_the_search_goes_on(
         t.number for t in run.study.trials if t.params["optimizer.lr"] > 0.1
     }
     assert failed[0].user_attrs["error"] == "diverged: the loss is not finite"
-    assert len(run.study.trials) == 16
+    assert len(run.study.trials) == 10
     assert told(go(plan, tmp_path / "s", score=diverges)) == told(run)  # and are not tried again
 
 
@@ -267,7 +267,7 @@ def test_what_a_rule_refuses_is_a_failed_trial(tmp_path: Path) -> None:
     words = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
-        "regularizer.weight_decay=0,2",
+        "regularizer.weight_decay=0.5,4",
     ]
     plan = make_plan(["hydra/sweeper=optuna", *words], multirun=True)
     run = go(plan, tmp_path / "s")
@@ -307,7 +307,7 @@ def test_a_value_is_the_mean_over_seeds_and_a_failed_one_spares_the_others(tmp_p
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
-    plan = with_settings(plan, pruner=pruner, warmup_epochs=2)
+    plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
     run = go(plan, tmp_path / pruner, epochs=9)
     trials = run.study.trials
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
@@ -321,7 +321,7 @@ def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, prune
 
 
 def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> None:
-    plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random")
+    plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
     statuses = set()
     with another_process(), begin(plan, sweep_in(tmp_path / "s", plan)) as run:
         for task in run.tasks():
@@ -349,7 +349,7 @@ def test_the_command_for_the_best_makes_the_same_point(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = [
-        "optimizer=nesterov,adam",
+        "optimizer=nesterov",
         "name=mine",
         "regularizer=dropout",
         "early_stopping.patience=7",
@@ -361,7 +361,8 @@ def test_the_command_for_the_best_makes_the_same_point(
         words = list(best.words_of(top.container))
     assert make_plan(words).points[0].id == top.id
     assert not any(word.startswith(("name=", "plots=", "seed=")) for word in words)
-    best.report(run)
+    with run.space.composing():
+        best.report(run)
     out = capsys.readouterr().out
     assert "5 trials: 5 done; the best by best_validation_accuracy:" in out
     assert f"{score(top):.6g}" in out

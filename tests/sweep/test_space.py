@@ -32,7 +32,8 @@ def drawn(plan: Plan, **values: Drawn) -> list[str]:
     def suggest(parameter: Parameter) -> Drawn:
         return values[parameter.key.rpartition(".")[2]]
 
-    return plan.space.draw(suggest)
+    with plan.space.composing():
+        return plan.space.draw(suggest)
 
 
 def test_samples_have_each_choice_and_the_ends_of_each_range() -> None:
@@ -116,7 +117,8 @@ def test_several_seeds_are_points_of_one_trial() -> None:
     plan = plan_of("epochs=1,2", "seed=range(3,6)")
     assert plan.space is not None
     assert plan.varied == ("epochs", "seed")
-    assert [p.config.seed for p in plan.space.points(["epochs=2"])] == [3, 4, 5]
+    with plan.space.composing():
+        assert [p.config.seed for p in plan.space.points(["epochs=2"])] == [3, 4, 5]
     assert "their mean counts" in problems_of("epochs=1,2", "seed=interval(0,9)")[0]
     assert "needs a key to draw" in problems_of("seed=0,1")[0]
 
