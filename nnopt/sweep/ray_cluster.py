@@ -73,7 +73,7 @@ def on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[Outcome, None,
                 running[reference] = task, time.monotonic()
             if not running:
                 return
-            # Waiting inside Ray would turn the SystemExit of a signal's handler into one of its own.
+            # Waiting inside Ray would turn the SystemExit of a signal's handler into Ray's own.
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             if not ended:
                 time.sleep(POLL_SECONDS)
