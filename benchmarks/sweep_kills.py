@@ -37,24 +37,28 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         whole, killed = Path(place, "whole"), Path(place, "killed")
         started = time.perf_counter()
-        subprocess.run(begin(whole), check=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(begin(whole), stdout=subprocess.DEVNULL)
+        while not list(whole.glob("*/lock")):
+            time.sleep(0.01)
+        ready = time.perf_counter() - started
+        if process.wait() != 0:
+            sys.exit("the sweep failed")
         needed = time.perf_counter() - started
-        points = len(rows(whole))
-        print(f"{points} points, {needed:.1f} s without interruption")
-        kill_often(killed, needed, options.kills)
+        print(f"{len(rows(whole))} points, {needed:.1f} s, {ready:.1f} s of them to the first")
+        kill_often(killed, ready, 3 * (needed - ready) / options.kills, options.kills)
         return compare(whole, killed)
 
 
-def kill_often(folder: Path, needed: float, kills: int) -> None:
-    """Begin the sweep, kill it ``kills`` times, and let it come to its end."""
+def kill_often(folder: Path, ready: float, longest: float, kills: int) -> None:
+    """Begin the sweep, kill it ``kills`` times, and let it come to its end. Each time it has
+    ``longest`` seconds at most, after the ``ready`` ones that it needs to start."""
     done: dict[Path, str] = {}
     struck = 0
     while struck < kills:
         begun = (folder / "sweep.json").exists()
         command = resume(folder) if begun else begin(folder, fresh=False)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        # Long enough to get somewhere, short enough that the kills are over before the points.
-        time.sleep(random.uniform(0.2, 0.5 + 1.5 * needed / kills))
+        time.sleep(random.uniform(0.5 * ready, ready + longest))
         process.kill()
         if process.wait() != 0:
             struck += 1

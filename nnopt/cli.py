@@ -1,6 +1,6 @@
 """The command line: a verb and its words. Imports nothing heavy; each verb does when it is called.
 
-Exit codes: 0 done, 2 configuration or usage, 3 data, 4 checkpoint or resume, 5 training failed,
+Exit codes: 0 done, 2 configuration or usage, 3 data, 4 resume, 5 training failed,
 6 output, 130 interrupted (Ctrl-C), 1 a bug in nnopt.
 """
 

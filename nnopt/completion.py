@@ -31,7 +31,7 @@ def complete(words: list[str]) -> int:
         before, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = before + after
         return hand_to_hydra(["-sc", command])
-    if verb in ("compare", "report", "diff"):
+    if verb in ("compare", "report", "diff", "resume"):
         before = typed[-1] if line.endswith(" ") else typed[-2]
         print(" ".join(_words_of(verb, before, "" if line.endswith(" ") else typed[-1])))
     else:
@@ -46,11 +46,13 @@ def _words_of(verb: str, before: str, last: str) -> Iterable[str]:
     from nnopt.diff import parser as diff_parser
     from nnopt.report.command import parser as report_parser
     from nnopt.results.metrics import METRICS
+    from nnopt.resume import parser as resume_parser
 
     after = {"--metric": METRICS, "--sort": METRICS, "--format": FORMATS}
     after["--weights"] = ("best", "last")
     if before in after:
         return after[before]
-    parser = {"compare": compare_parser, "report": report_parser, "diff": diff_parser}[verb]()
+    parsers = {"compare": compare_parser, "report": report_parser, "diff": diff_parser}
+    parser = (parsers | {"resume": resume_parser})[verb]()
     options = (option for action in parser._actions for option in action.option_strings)
     return options if last.startswith("-") else ()

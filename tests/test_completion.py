@@ -38,6 +38,7 @@ def test_data_has_verbs_of_its_own(
         ("nnopt compare outputs --metric test_a", {*METRICS}),
         ("nnopt report outputs --metric ", {*METRICS}),
         ("nnopt report outputs -", {"-h", "--help", "--metric", "--out"}),
+        ("nnopt resume outputs/latest -", {"-h", "--help", "--retry-failed", "--fail-fast"}),
         ("nnopt diff one other --weights ", {"best", "last"}),
         ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
         ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),

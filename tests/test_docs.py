@@ -19,7 +19,8 @@ from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.results.layers import LAYER_COLUMNS
-from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, OptunaConfig, Range
+from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, GridConfig, OptunaConfig, Range
+from nnopt.sweep.folder import ENDED, INTERRUPTED, PENDING, RUNNING
 from nnopt.sweep.space import COLUMNS
 from nnopt.sweep.table import METRICS
 
@@ -229,6 +230,22 @@ def test_every_column_of_a_sweeps_table_is_documented() -> None:
         "`seed`",
     ]
     assert first[6] == ", ".join(f"`{name}`" for name in METRICS)
+
+
+def test_every_setting_of_a_grid_is_documented() -> None:
+    rows = rows_of(DOCS / "sweeps.md", "`hydra.sweeper.`", "Allowed", "Default", "Meaning")
+    defaults = load(CONF / "hydra" / "sweeper" / "grid.yaml")
+    hints = typing.get_type_hints(GridConfig)
+    assert [row[0] for row in rows] == [f"`{key}`" for key in hints if key != "name"]
+    assert [row[2] for row in rows] == [shown(defaults[row[0].strip("`")]) for row in rows]
+    modes = ", ".join(f"`{mode}`" for mode in get_args(hints["mode"]))
+    assert rows[0][1] == modes
+
+
+def test_every_status_of_a_point_is_documented() -> None:
+    rows = rows_of(DOCS / "sweeps.md", "Status", "Meaning")
+    known = {*ENDED, PENDING.status, RUNNING.status, INTERRUPTED.status}
+    assert set().union(*(names_in(row[0]) for row in rows)) == known
 
 
 # search.md ----------------------------------------------------------------------------------------
