@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from nnopt.console import REFRESH_SHARE, RunConsole, View
 from nnopt.launch import _note_missing_curves
 from nnopt.live_curves import LiveCurves, why_not
 from nnopt.stream import Stream
-from nnopt.sweep import progress
+from nnopt.sweep import progress, search_progress
+from nnopt.sweep.search import SearchRun
+from nnopt.sweep.search_progress import SearchProgress
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -165,6 +168,45 @@ def test_a_sweep_draws_the_point_that_runs(
     assert any("pending" in line for line in lines) == (view != "none")
     assert [line.split()[1] for line in lines if "test accuracy" in line] == ["seed=4", "seed=5"]
     assert not any(line.startswith("epoch 3/3") for line in lines)
+
+
+def test_a_search_draws_the_trial_that_runs(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_progress, "sys", SimpleNamespace(stdout=terminal))
+    monkeypatch.setattr(search_progress, "next_refresh", lambda started: 0.0)
+    run = SimpleNamespace(
+        study=SimpleNamespace(get_trials=lambda **_: []),
+        settings=SimpleNamespace(metric="test_accuracy", trials=4),
+        news=deque(),
+        latest=(3, ("optimizer.lr=0.12345678", "seed=0")),
+    )
+    with SearchProgress(cast(SearchRun, run), "terminal") as shown:
+        for epoch in (1, 2, 3):
+            shown.epoch(replace(ROW, epoch=epoch), False)
+    lines = lines_of(terminal.getvalue())
+    legends = sum("▀▀▀ validation" in line for line in lines)
+    assert lines.count("[3] lr=0.1235 seed=0") == legends >= 3
+    assert "4 to go  epoch 3" in lines
+
+
+def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
+    """Also with another seed of the same trial, which has no name of its own."""
+    display, drawn = Stream(terminal).rich(), LiveCurves()
+
+    def first_and_last(name: str, epoch: int) -> tuple[str, int]:
+        drawn.add(replace(ROW, epoch=epoch), name)
+        text = drawn.text(display)
+        assert text is not None
+        lines = text.plain.splitlines()
+        return lines[0].rstrip(), max(map(int, re.findall(r"\d+", lines[-2])))
+
+    assert first_and_last("a", 1) == ("a", 1)
+    assert first_and_last("a", 2) == ("a", 2)
+    assert first_and_last("b", 3) == ("b", 3)
+    assert first_and_last("b", 1) == ("b", 1)
+    assert len(drawn._rows) == 1
+    assert first_and_last("long " * 40, 1)[0] == ("long " * 40)[:79].rstrip() + "…"
 
 
 def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
