@@ -332,6 +332,7 @@ def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> Non
                 outcome = work(pickle.loads(sent), epochs=3)
             finally:
                 study._open_journal = kept
+            outcome = pickle.loads(pickle.dumps(outcome))  # with all that the task has opened
             statuses.add(outcome.status)
             run.tell(replace(outcome, task=task))
     assert statuses == {"done", "pruned"}
