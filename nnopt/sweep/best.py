@@ -59,7 +59,8 @@ def count_trials(run: SearchRun) -> str:
     told = ", ".join(f"{states[state]} {name}" for state, name in names.items() if states[state])
     drawn = Counter(t.user_attrs["points"][0] for t in trials if "points" in t.user_attrs)
     repeated = drawn.total() - len(drawn)
-    return f"{len(trials)} trials: {told}" + (f"; repeated draws: {repeated}" if repeated else "")
+    counted = f"{len(trials)} trial{'s' if len(trials) != 1 else ''}"
+    return f"{counted}: {told}" + (f"; repeated draws: {repeated}" if repeated else "")
 
 
 def best_trials(run: SearchRun) -> list[FrozenTrial]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,28 @@ class Pruning:
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None:  # an epoch without a look at the validation data
             return
-        trial = self._trial()
-        reported = trial.study.trials[trial.number].last_step or 0
-        if row.epoch <= reported:
+        if row.epoch <= self._reported:
             return  # the run was killed there, and goes through it once more
-        trial.report(value, row.epoch)
-        if trial.should_prune():
+        self._trial.report(value, row.epoch)
+        if self._trial.should_prune():
             raise PrunedError(
                 f"stopped after epoch {row.epoch} by hydra.sweeper.pruner="
                 f"{self.settings.pruner}: {COLUMNS[self.settings.metric]} {value:.4g}"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: not what this one has opened."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
     def _trial(self) -> Any:
         from nnopt.sweep.study import open_study, trial_of  # imports Optuna
 
-        return trial_of(
-            open_study(self.journal, self.settings, self.epochs), self.journal, self.trial
-        )
+        study = open_study(self.journal, self.settings, self.epochs)
+        return trial_of(study, self.journal, self.trial)
+
+    @cached_property
+    def _reported(self) -> int:
+        """The last epoch that the trial had reported before this run of it."""
+        trials = self._trial.study.get_trials(deepcopy=False)
+        return trials[self.trial].last_step or 0

@@ -66,7 +66,11 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
         if any(point.config.plots for point in run.sweep.points):
             plot_sweep(sweep.folder)
         report(run)
-        return report_points(run.sweep, entries, time.monotonic() - started)
+        code = report_points(run.sweep, entries, time.monotonic() - started)
+        left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
+        if left > 0:  # its time was over, or one has failed
+            console.note(f"`{resume_command(sweep.folder)}` goes on, {left} trials are left")
+        return code
 
 
 def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:

@@ -182,11 +182,11 @@ def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
     assert {p.name for p in folder.glob("spiral*")} == {p.id for p in whole.sweep.points}
 
 
-@pytest.mark.parametrize(("trials", "lines"), [(6, 1), (6, 3), (3, 2)])
+@pytest.mark.parametrize(("trials", "lines"), [(6, 3), (2, 2)])
 def test_a_draw_that_was_cut_short_goes_on(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
-    """Killed when the trial was begun, when its keys were drawn jointly, when one was stored."""
+    """Killed when its keys were drawn jointly and one was stored, or when one was drawn alone."""
     whole = told(go(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
     go(with_settings(plan, trials=trials), folder := tmp_path / "killed")
     journal = folder / study.JOURNAL
@@ -332,6 +332,7 @@ def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> Non
                 outcome = work(pickle.loads(sent), epochs=3)
             finally:
                 study._open_journal = kept
+            outcome = pickle.loads(pickle.dumps(outcome))  # with all that the task has opened
             statuses.add(outcome.status)
             run.tell(replace(outcome, task=task))
     assert statuses == {"done", "pruned"}
