@@ -158,7 +158,7 @@ def test_settings_of_a_sweep_are_refused_of_a_single_run() -> None:
         ["seed=3", "architecture.hidden=[5,4]", "data.root=/x", "name=${seed}_a"],
         ["architecture=layers", "architecture.layers=[{dense: 3}, relu, {dense: classes}]"],
         ["optimizer=adam", "optimizer.lr=${regularizer.l2}", "regularizer.l2=0.01"],
-        ["dataset.validation={source: none}", "regularizer.augmentation.flip=false"],
+        ["dataset.validation={fraction: 0.3}", "regularizer.augmentation.flip=false"],
         ["experiment=mnist_conv", "epochs=3"],
     ],
     ids=lambda words: words[0],
