@@ -14,6 +14,7 @@ import argparse
 import csv
 import hashlib
 import random
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -63,11 +64,11 @@ def kill_often(folder: Path, ready: float, longest: float, kills: int) -> None:
         if process.wait() != 0:
             struck += 1
         else:
-            print(f"  it ended before kill {struck + 1}; the last point is deleted to go on")
-            last = rows(folder)[-1]["id"]
-            for path in (folder / last).iterdir():
-                path.unlink()
-            done = {path: text for path, text in done.items() if path.parent.name != last}
+            print(f"  it ended before kill {struck + 1}; half of the points are deleted to go on")
+            taken = random.sample([row["id"] for row in rows(folder)], len(rows(folder)) // 2)
+            for name in taken:
+                shutil.rmtree(folder / name)
+            done = {path: text for path, text in done.items() if path.parent.name not in taken}
         done = still_the_same(done, folder)
         print(f"  kill {struck}: {len(done)} points done", flush=True)
     subprocess.run(resume(folder), check=True, stdout=subprocess.DEVNULL)

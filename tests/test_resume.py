@@ -270,5 +270,5 @@ def test_two_processes_share_the_points_of_a_sweep(
     assert [process.returncode for process in processes] == [0, 0]
     assert without_times(folder) == wanted
     finished = [line for out, _ in told for line in out.splitlines() if line.startswith("[")]
-    assert sorted(line[:5] for line in finished) == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert {line[:5] for line in finished} == {"[1/4]", "[2/4]", "[3/4]", "[4/4]"}
     assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in told)

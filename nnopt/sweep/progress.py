@@ -47,7 +47,7 @@ class SweepProgress:
         self._names = {point.id: _what_varies(point.overrides, sweep) for point in sweep.points}
         self._width = min(LONGEST, max(map(len, self._names.values()), default=0))
         self._cut = 2 * LONGEST  # characters of an error, which is told in full at the end
-        self._left = sum(is_open)
+        self._open = {p.id for p, yet in zip(sweep.points, is_open, strict=False) if yet}
         self._running: list[str] = []
         self._finished = 0
         self._started = time.monotonic()
@@ -85,6 +85,10 @@ class SweepProgress:
         self._epoch = ""
         self._refresh()
 
+    def skipped(self, identity: str) -> None:
+        """A point needs nothing, or another process has taken it."""
+        self._open.discard(identity)
+
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
         if self._curves is not None:
@@ -101,7 +105,7 @@ class SweepProgress:
         """A point has ended, or is another process's."""
         self._entries = entries
         self._running.remove(identity)
-        self._left -= 1
+        self._open.discard(identity)
         self._epoch = ""
         entry = entries[self._numbers[identity] - 1]
         if entry.status != "running":
@@ -110,7 +114,7 @@ class SweepProgress:
             if self._line is not None:
                 self._line.console.print(line, markup=False, highlight=False, soft_wrap=True)
             else:
-                left = f"  {self._time_left()}" if self._left else ""
+                left = f"  {self._time_left()}" if self._open else ""
                 self._stream.write_line(line + left)
         self._refresh()
 
@@ -136,7 +140,7 @@ class SweepProgress:
         parts = [f"{counts['done']} done"]
         parts += [f"{failed} failed"] if failed else []
         parts += [f"{counts['pruned']} pruned"] if counts["pruned"] else []
-        parts += [f"{running} running", f"{max(self._left - running, 0)} pending"]
+        parts += [f"{running} running", f"{max(len(self._open) - running, 0)} pending"]
         text = "  ".join(filter(None, [", ".join(parts), self._time_left(), self._epoch]))
         self._line.update(self._line.task_ids[0], text=text)
         if self._curves is not None:
@@ -148,7 +152,7 @@ class SweepProgress:
         """From how long it took to finish so many points, however many ran at once."""
         if not self._finished:
             return ""
-        seconds = (time.monotonic() - self._started) / self._finished * self._left
+        seconds = (time.monotonic() - self._started) / self._finished * len(self._open)
         return f"about {duration(seconds)} left"
 
 

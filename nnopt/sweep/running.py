@@ -68,6 +68,7 @@ def _tasks(sweep: Sweep, redo: Sequence[str], progress: SweepProgress) -> Iterat
         folder = sweep.folder / point.id
         state = read_state(folder)
         if state.status == "running" or (state.status in ENDED and state.status not in redo):
+            progress.skipped(point.id)
             continue
         task = Task(point, folder, replaces=state.stamp)
         if sweep.launcher.name == "sequential":
