@@ -47,12 +47,16 @@ class Table:
 
     def __init__(self, sweep: Sweep) -> None:
         self._entries: list[Entry | None] = []
+        self._varied: list[str] = []
         self.take(sweep)
 
     def take(self, sweep: Sweep) -> None:
         """From now on it is the table of this sweep: the same, perhaps with more points."""
         self._sweep = sweep
-        self._varied = [key for key in sweep.varied if key != "seed"]
+        varied = [key for key in sweep.varied if key != "seed"]
+        if varied != self._varied:  # the rows have other columns
+            self._varied, self._entries = varied, []
+        self._summaries = [str(sweep.folder / point.id / "summary.json") for point in sweep.points]
         self._settings = [
             [*(_setting(point, key) for key in self._varied), str(point.config.seed)]
             for point in sweep.points
@@ -83,13 +87,15 @@ class Table:
                 if before is None or before.status != "pending":
                     self._entries[index] = self._entry(index, PENDING, 0)
                 continue
-            size, stamp = 0, None
-            with suppress(OSError):
-                found = os.stat(self._sweep.folder / point.id / "summary.json")
+            try:
+                found = os.stat(self._summaries[index])
                 size, stamp = found.st_size, found.st_mtime_ns
+            except OSError:
+                size, stamp = 0, None
             if before is None or stamp is None or (stamp, size) != (before.stamp, before.size):
                 state = read_state(self._sweep.folder / point.id)
-                if before is None or before.stamp != state.stamp or before.status != state.status:
+                now = (state.status, state.stamp, size)
+                if before is None or (before.status, before.stamp, before.size) != now:
                     self._entries[index] = self._entry(index, state, size)
         return [entry for entry in self._entries if entry is not None]
 
@@ -108,9 +114,8 @@ class Table:
         )
 
     def _header(self) -> str:
-        varied = set(
-            self._varied
-        )  # "epochs" may be both: asked for, and done when patience ran out
+        # "epochs" may be both: asked for, and done when patience ran out
+        varied = set(self._varied)
         metrics = [f"{key}_done" if key in varied else key for key in METRICS]
         return _line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
 

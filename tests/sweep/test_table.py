@@ -132,6 +132,7 @@ def test_only_summaries_that_changed_are_read_again(
 def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
     sweep = begin(make_plan(["seed=0,1"], multirun=True), workplace)
     mine = Table(sweep)
+    mine.write()
     more = make_plan(["seed=0,1,2", "optimizer=sgd,adam"], multirun=True)
     extend(sweep, more.points, more.varied)
     mine.write()
