@@ -1,0 +1,76 @@
+"""The choice of a launcher on the command line: what is refused, all at once, before any folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["hydra/launcher=pol"], ["hydra/launcher = 'pol': did you mean 'pool'?"]),
+        (["hydra/launcher=basic"], ["known: pool, ray, sequential, submitit"]),
+        (["hydra.launcher.workers=2"], ["it belongs to hydra/launcher=pool"]),
+        (
+            ["hydra/launcher=pool", "hydra.launcher.worker=2", "hydra.launcher.timeout=0"],
+            ["did you mean 'hydra.launcher.workers'?", "hydra.launcher.timeout = 0.0: needs to be"],
+        ),
+        (["hydra/launcher=pool", "hydra.launcher.devices=0"], ["needs a list, such as [0]"]),
+        (["hydra/launcher=submitit", "hydra.launcher.cluster=slrm"], ["did you mean 'slurm'?"]),
+        (["hydra/launcher=submitit", "hydra.launcher.options=[a]"], ["needs a map"]),
+        (
+            [
+                *("hydra/launcher=submitit", "hydra.launcher.cluster=local"),
+                *("hydra.launcher.memory=4", "hydra.launcher.partition=gpu"),
+            ],
+            ["memory = 4.0 is for SLURM", "partition = 'gpu' is for SLURM"],
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    nnopt: Run, workplace: Path, capsys: Captured, words: list[str], told: list[str]
+) -> None:
+    assert nnopt("run", "-m", "seed=0,1", *words) == 2
+    err = capsys.readouterr().err
+    for line in told:
+        assert line in err
+    assert not (workplace / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package", "extra"), [("ray", "ray", "ray"), ("submitit", "submitit", "slurm")]
+)
+def test_a_package_that_is_missing_is_named_before_anything_starts(
+    nnopt: Run,
+    workplace: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    launcher: str,
+    package: str,
+    extra: str,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *x: None if name == package else find(name, *x)
+    )
+    assert nnopt("run", "-m", "seed=0,1", f"hydra/launcher={launcher}") == 2
+    err = capsys.readouterr().err
+    assert f"needs {package}, which is not installed" in err
+    assert f"pip install -c constraints.txt -e '.[{extra}]'" in err
+    assert err.count("\n") == 1
+    assert not (workplace / "outputs").exists()
+
+
+def test_slurm_has_to_be_there(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(workplace))
+    assert nnopt("run", "-m", "seed=0,1", "hydra/launcher=submitit") == 2
+    assert "there is no srun on this machine" in capsys.readouterr().err
