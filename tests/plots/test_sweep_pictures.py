@@ -149,7 +149,7 @@ def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPn
     assert words[0] == "Learning curves: 3 settings"
     assert [text for text in words if text in ("optimizer", "adam", "sgd")]
     assert "90.50 ± 0.71" in words
-    assert "diverged" in words
+    assert "1 diverged" in words
     note = note_of(figures[0])
     assert note.startswith("mean ± 1 standard deviation (band) over 1 to 2 seeds a setting")
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
