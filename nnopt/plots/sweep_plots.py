@@ -30,17 +30,17 @@ SUFFIXES = (".png", ".svg")
 Picture = Callable[[Sequence[Path]], None]
 
 
-def plot_sweep(directory: Path) -> list[Path]:
+def plot_sweep(directory: Path, metric: str = METRIC) -> list[Path]:
     """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
 
     Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
     """
     try:
         runs = tell_files_apart(find_runs([directory]).runs)
-        if not any(METRIC in run.metrics for run in runs if run.status == "done"):
-            log.info("no pictures of the sweep: none of its runs has a %s", METRIC)
+        if not any(metric in run.metrics for run in runs if run.status == "done"):
+            log.info("no pictures of the sweep: none of its runs has a %s", metric)
             return []
-        pictures = dict(_pictures(compare_runs(runs, [METRIC]), runs))
+        pictures = dict(_pictures(compare_runs(runs, [metric]), runs))
     except Exception as error:
         _warn(directory, "the pictures of the sweep", error)
         return []
