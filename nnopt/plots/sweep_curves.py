@@ -31,10 +31,10 @@ from nnopt.plots.sweep_words import (
     split_named,
     value_words,
 )
-from nnopt.results.digits import mean_text
+from nnopt.results.digits import MISSING, mean_text
 from nnopt.results.history import EpochRow
 from nnopt.sweep.comparison import Comparison, Row
-from nnopt.sweep.tabulate import counted
+from nnopt.sweep.tabulate import counted, left_out_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Courses:
-    """The epochs of a setting's runs, a seed each; diverged: none of them is done."""
+    """The epochs of a setting's runs, a seed each; diverged: did all of them?"""
 
     row: Row
     histories: tuple[History, ...]
@@ -141,13 +141,12 @@ def _columns(metric: str, courses: Sequence[Courses]) -> tuple[str, str]:
 
 
 def _legend(comparison: Comparison, named: Sequence[Courses], metric: Metric) -> SettingTable:
-    rows = tuple(
-        (
-            *value_words(course.row, comparison.keys),
-            "diverged" if course.diverged else mean_text(result_of(course.row, metric)),
-        )
-        for course in named
-    )
+    def words(row: Row) -> tuple[str, ...]:
+        found = result_of(row, metric)
+        lost = left_out_text(row.setting) or MISSING
+        return (*value_words(row, comparison.keys), lost if found is None else mean_text(found))
+
+    rows = tuple(words(course.row) for course in named)
     bold = tuple(course.row.outcomes[0].is_best for course in named)
     return SettingTable((*key_words(comparison.keys), metric.label), rows, bold)
 

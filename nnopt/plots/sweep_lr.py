@@ -202,6 +202,10 @@ def _draw_line(
     for row, (rate, result) in zip(group, found, strict=True):
         if row.outcomes[0].is_best and result is not None:
             axes.plot([rate], [result.mean], "*", color=style.INK, markersize=13, zorder=4)
+    for rate, result in points:
+        if not low <= result.mean <= high:
+            edge, marker = (high, "^") if result.mean > high else (low, "v")
+            axes.plot([rate], [edge], marker, color=form["color"], markersize=7, clip_on=False)
     if not is_named:
         axes.plot(x, y, **{"linewidth": 0.8, "markersize": 4.5, "alpha": 0.7, **form}, zorder=1.5)
         return
@@ -212,7 +216,3 @@ def _draw_line(
             ends = np.maximum(result.interval, low)
             axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
             axes.plot([rate, rate], result.interval, "_", color=form["color"])
-    for rate, result in points:
-        if not low <= result.mean <= high:
-            edge, marker = (high, "^") if result.mean > high else (low, "v")
-            axes.plot([rate], [edge], marker, color=form["color"], markersize=7, clip_on=False)

@@ -30,17 +30,17 @@ SUFFIXES = (".png", ".svg")
 Picture = Callable[[Sequence[Path]], None]
 
 
-def plot_sweep(directory: Path) -> list[Path]:
+def plot_sweep(directory: Path, metric: str = METRIC) -> list[Path]:
     """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
 
     Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
     """
     try:
         runs = tell_files_apart(find_runs([directory]).runs)
-        if not any(METRIC in run.metrics for run in runs if run.status == "done"):
-            log.info("no pictures of the sweep: none of its runs has a %s", METRIC)
+        if not any(metric in run.metrics for run in runs if run.status == "done"):
+            log.info("no pictures of the sweep: none of its runs has a %s", metric)
             return []
-        pictures = dict(_pictures(compare_runs(runs, [METRIC]), runs))
+        pictures = dict(_pictures(compare_runs(runs, [metric]), runs))
     except Exception as error:
         _warn(directory, "the pictures of the sweep", error)
         return []
@@ -78,23 +78,25 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
 
 def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
     """The epochs of every setting: of the runs that are done or, where there are none, of those
-    that diverged. A run without a readable ``metrics.csv`` is left out."""
-    diverged: dict[tuple[object, ...], list[Run]] = {}
+    that ended otherwise, such as pruned ones. A run without a readable ``metrics.csv`` is left out.
+    """
+    others: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        if run.status == "diverged":
+        if run.status != "done":
             values = tuple(run.settings.get(key, MISSING) for key in comparison.keys)
-            diverged.setdefault(values, []).append(run)
+            others.setdefault(values, []).append(run)
     courses = []
     for row in comparison.rows:
         values = tuple(row.setting.values.get(key, MISSING) for key in comparison.keys)
-        members = list(row.setting.runs.values()) or diverged.get(values, [])
+        members = list(row.setting.runs.values()) or others.get(values, [])
         found = []
         for run in members:
             with suppress(DataError):
                 found.append(read_metrics(run.folder / "metrics.csv"))
         histories: list[list[EpochRow]] = [history for history in found if history]
         if histories:
-            courses.append(Courses(row, tuple(histories), diverged=not row.setting.runs))
+            diverged = all(run.status == "diverged" for run in members)
+            courses.append(Courses(row, tuple(histories), diverged))
     return courses
 
 

@@ -64,7 +64,7 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
             table.take(run.sweep)
             entries = table.write()
         if any(point.config.plots for point in run.sweep.points):
-            plot_sweep(sweep.folder)
+            plot_sweep(sweep.folder, run.settings.metric)
         report(run)
         code = report_points(run.sweep, entries, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))

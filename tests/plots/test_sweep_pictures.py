@@ -149,7 +149,7 @@ def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPn
     assert words[0] == "Learning curves: 3 settings"
     assert [text for text in words if text in ("optimizer", "adam", "sgd")]
     assert "90.50 ± 0.71" in words
-    assert "diverged" in words
+    assert "1 diverged" in words
     note = note_of(figures[0])
     assert note.startswith("mean ± 1 standard deviation (band) over 1 to 2 seeds a setting")
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
@@ -436,3 +436,16 @@ def test_learning_rates_of_a_random_search_are_dots(tmp_path: Path, figures: Fig
     assert sorted(x[0] for x, _ in dots) == pytest.approx(rates.tolist())
     assert lines_of(axes, style.INK) == [([pytest.approx(1)], [pytest.approx(1)])]  # the star
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
+
+
+def test_a_bad_learning_rate_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+    accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
+    runs = [
+        run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)
+        for n, (lr, value) in enumerate(accuracies.items())
+    ]
+    plot_learning_rates(compared(runs), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    low, high = axes.get_ylim()
+    assert 96 < low < high < 99
+    assert ([10], [low]) in lines_of(axes, style.BLUE)  # the arrow

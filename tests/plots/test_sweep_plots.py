@@ -13,10 +13,11 @@ import pytest
 
 from nnopt.errors import OutputError
 from nnopt.plots import sweep_plots
+from nnopt.plots.sweep_curves import Courses
 from nnopt.plots.sweep_plots import plot_comparison, plot_sweep
 from nnopt.results.collect import find_runs
 from nnopt.results.history import EpochRow, MetricsFile
-from nnopt.sweep.comparison import compare_runs
+from nnopt.sweep.comparison import Comparison, compare_runs
 
 LeaveRun = Callable[..., Path]
 Nnopt = Callable[..., int]
@@ -85,6 +86,28 @@ def test_pictures_of_a_sweep(tmp_path: Path, leave_run: LeaveRun) -> None:
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
+def test_whose_epochs_are_drawn(
+    tmp_path: Path, leave_run: LeaveRun, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the runs that are done; of a setting without any, of those that are not."""
+    for n, (lr, status) in enumerate(
+        [(1, "done"), (1, "pruned"), (2, "pruned"), (3, "diverged"), (4, "failed")]
+    ):
+        changes = {"optimizer.lr": lr}
+        leave_epochs(leave_run(tmp_path / str(n), n, changes, status=status, error="x"), 2 + n)
+    (tmp_path / "4" / "metrics.csv").unlink()
+    drawn: list[tuple[object, list[int], bool]] = []
+
+    def look(comparison: Comparison, courses: Sequence[Courses], paths: Sequence[Path]) -> None:
+        for course in courses:
+            lengths = [len(history) for history in course.histories]
+            drawn.append((course.row.setting.values["optimizer.lr"], lengths, course.diverged))
+
+    monkeypatch.setattr(sweep_plots, "plot_sweep_curves", look)
+    plot_sweep(tmp_path)
+    assert drawn == [(1, [2], False), (2, [4], False), (3, [5], True)]
+
+
 def test_a_picture_that_fails_costs_nothing_else(
     tmp_path: Path,
     leave_run: LeaveRun,
@@ -122,6 +145,9 @@ def test_a_sweep_without_results(
     caplog.set_level(logging.INFO, "nnopt")
     assert plot_sweep(tmp_path) == []  # no run at all
     leave_run(tmp_path / "a", status="failed", test_accuracy=None)
+    assert plot_sweep(tmp_path) == []
+    assert plot_sweep(tmp_path, "final_train_loss") == []
+    assert "none of its runs has a final_train_loss" in caplog.records[-1].message
     assert plot_sweep(tmp_path) == []
     assert "none of its runs has a test_accuracy" in caplog.records[-1].message
     assert not (tmp_path / "plots").exists()
