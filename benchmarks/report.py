@@ -50,17 +50,20 @@ def main() -> int:
         writing = time.perf_counter() - started
         page = folder / "sweep" / "report.html"
         opened = [opening(page) for _ in range(OPENINGS + 1)][1:]  # the first reads Chromium itself
-        size, seconds = page.stat().st_size, statistics.median(opened)
+        size = page.stat().st_size
+    waited, worked = ([x[place] for x in opened] for place in (0, 1))
+    seconds = statistics.median(waited)
     rows = (
         ("size of the page", f"{size / 1e6:.2f} MB", f"{PAGE_BAR / 1e6:g} MB", size < PAGE_BAR),
         ("until painted, median", f"{seconds:.2f} s", f"{SECONDS_BAR:g} s", seconds < SECONDS_BAR),
-        ("until painted, slowest", f"{max(opened):.2f} s", "", True),
+        ("until painted, slowest", f"{max(waited):.2f} s", "", True),
+        ("the page's processor time", f"{statistics.median(worked):.2f} s", "", True),
         ("nnopt report", f"{writing:.2f} s", "", True),
     )
-    print(f"{'200 points':<24} {'':>8}  bar")
+    print(f"{'200 points':<26} {'':>8}  bar")
     for label, value, bar, holds in rows:
         verdict = ("ok" if holds else "MISSED") if bar else ""
-        print(f"{label:<24} {value:>8}  {bar} {verdict}".rstrip())
+        print(f"{label:<26} {value:>8}  {bar} {verdict}".rstrip())
     return int(not all(holds for _, _, _, holds in rows))
 
 
@@ -102,8 +105,9 @@ def leave_point(run: Path, folder: Path, optimizer: str, rate: float, seed: int)
         (folder / name).write_text(text, "utf-8")
 
 
-def opening(page: Path) -> float:
-    """Seconds from asking a new browser for the page until it has painted it."""
+def opening(page: Path) -> tuple[float, float]:
+    """Seconds from asking a new browser for the page until it has painted it, and how many of them
+    its main thread worked: the machine may be busy with other things."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -118,12 +122,15 @@ def opening(page: Path) -> float:
         options.add_argument("--window-size=1400,1000")
         browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         try:
+            browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
             browser.get(page.as_uri())
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 painted = browser.execute_script("return document.documentElement.dataset.painted")
                 if painted:
-                    return float(painted) / 1000
+                    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+                    (work,) = [x["value"] for x in metrics if x["name"] == "TaskDuration"]
+                    return float(painted) / 1000, float(work)
                 time.sleep(0.05)
             raise RuntimeError(f"{page} was not painted in a minute")
         finally:
