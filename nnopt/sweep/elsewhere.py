@@ -21,7 +21,7 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 10.0
 """What a point that is told to stop has to write what it has; then its process is killed."""
 
 
