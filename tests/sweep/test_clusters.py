@@ -102,14 +102,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         assert process.poll() is None, log.read_text()
         yield Cluster(f"127.0.0.1:{port}", process.pid)
     finally:
-        left = descendants(process.pid)
+        left = {process.pid} | descendants(process.pid)
         process.terminate()
-        process.wait(timeout=60)
         try:
-            wait_until(lambda: not any(map(is_alive, left)), 30)
+            wait_until(lambda: not any(map(is_alive, left)), 90)
         finally:
             for child in filter(is_alive, left):
                 os.kill(child, signal.SIGKILL)
+            process.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
 
