@@ -101,7 +101,7 @@ def test_without_a_usable_rate_nothing_is_trained(
     assert f"nnopt: error: {summary['error']}\n" == told.err
     files = {path.name for path in (workplace / "a").rglob("*")}
     assert files == {
-        *("config.yaml", "lr_find.csv", "plots", "lr_find.png", "run.log", "summary.json")
+        *("config.yaml", "lock", "lr_find.csv", "plots", "lr_find.png", "run.log", "summary.json")
     }
 
 
