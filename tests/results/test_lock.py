@@ -1,0 +1,73 @@
+"""Who holds a folder, also on network file systems, whose locks are not quite those of a disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from nnopt.results.lock import hold, is_held
+
+fcntl = pytest.importorskip("fcntl")
+
+
+def test_a_folder_is_held_by_one_and_for_as_long_as_it_says(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine, hold(tmp_path) as is_theirs:
+        assert (is_mine, is_theirs) == (True, False)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+
+
+def test_who_asks_does_not_keep_others_from_asking(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        pass
+    with (tmp_path / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as another process that asks at this moment
+        assert not is_held(tmp_path)
+
+
+def test_on_nfs_a_file_open_for_reading_gets_no_exclusive_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def as_nfs(file: int, operation: int) -> None:  # flock(2), "NFS details"
+        can_write = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if operation & fcntl.LOCK_EX and not can_write:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+        assert is_held(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_file_system_without_locks_is_one_process_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, wait: bool
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold(tmp_path, wait=wait) as is_mine:
+        assert is_mine
+    assert not is_held(tmp_path)
+
+
+def test_other_troubles_are_not_taken_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"), hold(tmp_path):
+        pass
