@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from nnopt.point import Point
+from nnopt.results.files import write_json
+from nnopt.run import describe
+
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 Captured = pytest.CaptureFixture[str]
@@ -272,3 +276,38 @@ def test_two_processes_share_the_points_of_a_sweep(
     finished = [line for out, _ in told for line in out.splitlines() if line.startswith("[")]
     assert {line[:5] for line in finished} == {"[1/4]", "[2/4]", "[3/4]", "[4/4]"}
     assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in told)
+
+
+def test_a_point_whose_folder_cannot_be_made_has_failed(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    folder = workplace / "sweep"
+    (_, row) = table_of(folder)
+    shutil.rmtree(folder / row["id"])
+    (folder / row["id"]).write_text("in the way")
+    capsys.readouterr()
+    assert nnopt("resume", "sweep") == 5
+    (_, row) = table_of(folder)
+    assert row["status"] == "failed"
+    assert "cannot make folder" in row["error"]
+    told = capsys.readouterr()
+    assert "failed" in told.out
+    assert f"[2] {row['id']}: cannot make folder" in told.err
+
+    (folder / row["id"]).unlink()
+    assert nnopt("resume", "sweep") == 0
+    assert statuses(folder) == ["done", "done"]
+
+
+def test_a_point_that_is_left_interrupted_is_no_success(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def cut_off(point: Point, directory: Path, *_: object, **__: object) -> None:
+        write_json(directory / "summary.json", describe(point) | {"status": "interrupted"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nnopt.sweep.task.run", cut_off)  # such as by SIGTERM to a worker
+        assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
+    assert "runs what is left, 2 points" in capsys.readouterr().out
+    assert nnopt("resume", "sweep") == 0

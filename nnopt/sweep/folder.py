@@ -42,18 +42,27 @@ PENDING, RUNNING, INTERRUPTED = State("pending"), State("running"), State("inter
 
 def read_state(folder: Path, held: bool | None = None) -> State:
     """The state of a folder, which need not exist. held: by the caller, who then need not ask."""
-    path = folder / "summary.json"
+    end = _end(folder)
+    if end is None and held is None:
+        held = is_held(folder)
+        if not held:  # whoever held it may have come to the end between the two looks
+            end = _end(folder)
+    if end is not None:
+        return end
+    if held:
+        return RUNNING
+    return INTERRUPTED if folder.is_dir() else PENDING
+
+
+def _end(folder: Path) -> State | None:
+    """What the summary says; None if there is none that can be read."""
     try:
-        with open(path, "rb") as file:
+        with open(folder / "summary.json", "rb") as file:
             stamp = os.fstat(file.fileno()).st_mtime_ns
             summary = json.loads(file.read())
         return State(str(summary["status"]), summary.get("error"), stamp, summary)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        if held is None:
-            held = is_held(folder)
-        if held:
-            return RUNNING
-        return INTERRUPTED if folder.is_dir() else PENDING
+        return None
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def run_points(
     sweep: Sweep, launcher: Launcher, *, retry_failed: bool = False, fail_fast: bool = False
 ) -> int:
     """Run every point that has not come to its end and that nobody else works on; returns the exit
-    code: 5 if any point of the sweep failed, 130 after Ctrl-C.
+    code: 5 if any point of the sweep failed or was left unfinished, 130 after Ctrl-C.
 
     retry_failed: those that failed too. fail_fast: no further point is begun after one fails.
     """
@@ -38,9 +38,10 @@ def run_points(
         try:
             with closing(launcher(_tasks(sweep, redo, progress))) as outcomes:
                 for outcome in outcomes:
-                    is_new = True
+                    is_new, point = True, outcome.task.point
+                    table.tell(point.id, outcome.status, outcome.error)
                     entries = table.write()
-                    progress.ended(outcome.task.point.id, entries)
+                    progress.ended(point.id, entries)
                     if fail_fast and outcome.status in FAILED:
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
@@ -78,7 +79,7 @@ def _tasks(sweep: Sweep, redo: Sequence[str], progress: SweepProgress) -> Iterat
 
 
 def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
-    """Say what the sweep came to, and again what failed."""
+    """Say what the sweep came to, and again what failed; returns the exit code."""
     statuses = ("done", "running", "pruned")
     counts = {status: sum(x.status == status for x in entries) for status in statuses}
     pruned = f", {counts['pruned']} pruned" if counts["pruned"] else ""
@@ -104,4 +105,5 @@ def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
         console.note(f"`{resume_command(sweep.folder)} --retry-failed` runs what failed again")
     if left := sum(x.status in ("pending", "interrupted") for x in entries):
         console.note(f"`{resume_command(sweep.folder)}` runs what is left, {left} points")
-    return TrainingError.exit_code if failures else 0
+    interrupted = any(entry.status == "interrupted" for entry in entries)
+    return TrainingError.exit_code if failures or interrupted else 0

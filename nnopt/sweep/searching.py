@@ -48,6 +48,7 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
                 for outcome in outcomes:
                     run.tell(outcome)
                     table.take(run.sweep)
+                    table.tell(outcome.task.point.id, outcome.status, outcome.error)
                     table.write()
                     progress.update()
                     if fail_fast and outcome.status in FAILED:

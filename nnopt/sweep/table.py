@@ -15,7 +15,7 @@ from nnopt.results.collect import setting_text
 from nnopt.results.files import output_error, write_text
 from nnopt.results.lock import hold
 from nnopt.results.metrics import METRICS
-from nnopt.sweep.folder import PENDING, State, read_state
+from nnopt.sweep.folder import ENDED, FAILED, PENDING, State, read_state
 from nnopt.sweep.manifest import NAME, Sweep, read_sweep
 
 FILE = "results.csv"
@@ -48,6 +48,7 @@ class Table:
     def __init__(self, sweep: Sweep) -> None:
         self._entries: list[Entry | None] = []
         self._varied: list[str] = []
+        self._told: dict[str, State] = {}
         self.take(sweep)
 
     def take(self, sweep: Sweep) -> None:
@@ -63,6 +64,12 @@ class Table:
         ]
         self._entries += [None] * (len(sweep.points) - len(self._entries))
         self._written = self._stamp_of_sweep()
+
+    def tell(self, identity: str, status: str, error: str | None) -> None:
+        """How a point came to a bad end, by the word of whoever worked on it. It counts where the
+        point's folder does not say: if that could not be made, or no summary be written to it."""
+        if status in FAILED:
+            self._told[identity] = State(status, error)
 
     def write(self) -> list[Entry]:
         """Look at the folders and write the table; the entries of all points, in their order.
@@ -83,9 +90,11 @@ class Table:
         there = {entry.name for entry in os.scandir(self._sweep.folder)}
         for index, point in enumerate(self._sweep.points):
             before = self._entries[index]
+            told = self._told.get(point.id)
             if point.id not in there:
-                if before is None or before.status != "pending":
-                    self._entries[index] = self._entry(index, PENDING, 0)
+                state = told or PENDING
+                if before is None or before.status != state.status:
+                    self._entries[index] = self._entry(index, state, 0)
                 continue
             try:
                 found = os.stat(self._summaries[index])
@@ -94,6 +103,8 @@ class Table:
                 size, stamp = 0, None
             if before is None or stamp is None or (stamp, size) != (before.stamp, before.size):
                 state = read_state(self._sweep.folder / point.id)
+                if told and state.status not in (*ENDED, "running"):
+                    state = told
                 now = (state.status, state.stamp, size)
                 if before is None or (before.status, before.stamp, before.size) != now:
                     self._entries[index] = self._entry(index, state, size)
