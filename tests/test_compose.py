@@ -138,7 +138,7 @@ def test_every_point_is_checked_and_each_problem_said_once() -> None:
         (["epochs="], "epochs = '': needs a whole number"),
         (["dataset=csv"], "the key 'dataset.train' is missing; set it with dataset.train=..."),
         (["hydra.job.chdir=true"], "'hydra.job.chdir=true': nnopt follows no setting of Hydra's"),
-        (["hydra/launcher=joblib"], "hydra/launcher = 'joblib': known: sequential"),
+        (["hydra/launcher=joblib"], "hydra/launcher = 'joblib': known: "),
         (["optimizer.lr=${oc.env:NNOPT_NOT_SET}"], ""),
         (["optimizer.lr=${optimizer.lr}"], ""),
         (["seed=${epochs}", "epochs=${seed}"], ""),

@@ -39,6 +39,8 @@ SUMMARY_KEYS = {
     "best_validation_accuracy",
     "best_epoch",
     "averaged_epochs",
+    "started",
+    "finished",
     "final_train_loss",
     "final_train_accuracy",
     "epochs",

@@ -1,6 +1,7 @@
 // From points to the lines of a chart: each run's own, or the means of settings over their seeds.
 
-const COLOURS = 7; // then again with another dash: d0 to d3 of the style
+const COLOURS = 7; // those of the pictures, in their order
+const DASHES = 4; // d0 to d3 of the style: 7 and 4 have no common factor, so 28 lines differ, in grey too
 
 const AXES = [["epoch", "epochs"], ["step", "optimizer steps"], ["seconds", "seconds of training"]];
 
@@ -63,7 +64,7 @@ function legendOf(points, scope, colour) {
   sorted.forEach((entry, i) => {
     entry.ramp = numeric ? i / (sorted.length - 1) : null;
     entry.colour = i % COLOURS;
-    entry.dash = numeric ? 0 : Math.floor(i / COLOURS) % 4;
+    entry.dash = numeric ? 0 : i % DASHES;
   });
   return { entries: new Map(sorted.map((entry) => [entry.label, entry])), valuesOf };
 }
