@@ -1,4 +1,4 @@
-"""Settings that have to be made before NumPy and PyTorch are imported, and before processes start."""
+"""Settings that have to be made before NumPy and PyTorch are imported and processes are started."""
 
 import os
 import signal
