@@ -106,7 +106,8 @@ def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = 
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
     status, error = ("running" if is_held(folder) else "interrupted"), None
-    if row.get("status") not in (None, "", "pending", "running", "done"):
+    # The table is older than the lock: of a point that runs again, it has the end before.
+    if status != "running" and row.get("status") not in (None, "", "pending", "running", "done"):
         status, error = row["status"], row.get("error") or None
     if damage is not None:
         status, error = "damaged", damage

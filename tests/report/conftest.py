@@ -82,6 +82,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
     failed = leave("sgd", 3, "failed", error=f"ValueError: {EVIL}", test_accuracy=None)
     (failed / "run.log").write_text(f"2026-01-02 03:00:00,000 INFO\nTraceback {EVIL}\n")
     (leave("adam", 3) / "summary.json").unlink()
+    table[-1][2] = "interrupted"  # before it was resumed, as it has been since
     (leave("adam", 4) / "summary.json").write_text('{"status": "do')
     table.append([str(len(table)), "lion-0", "pending", "", "lion", "0", ""])
     table.append([str(len(table)), "lion-1", "timeout", "took longer than 60 s", "lion", "1", ""])
