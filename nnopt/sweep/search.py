@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from optuna.trial import Trial, TrialState
 
@@ -20,7 +20,7 @@ from nnopt.point import Point
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import ENDED, State, read_state
-from nnopt.sweep.manifest import Sweep, add_points
+from nnopt.sweep.manifest import Sweep, add_points, read_sweep
 from nnopt.sweep.pruning import Pruning
 from nnopt.sweep.space import Space
 from nnopt.sweep.study import JOURNAL, alone, open_study, suggest, trial_of
@@ -61,7 +61,10 @@ def begin(plan: Plan, sweep: Sweep) -> Iterator[SearchRun]:
     assert plan.space is not None
     try:
         with alone(sweep.folder / JOURNAL), plan.space.composing():
-            yield SearchRun(plan, sweep)
+            # Until the lock was ours, the process before may have added points.
+            there = read_sweep(sweep.folder, sweep)
+            asked = replace(there, sweeper=sweep.sweeper, launcher=sweep.launcher)
+            yield SearchRun(plan, asked)
     finally:
         logger.removeHandler(handler)
         handler.close()
@@ -86,7 +89,6 @@ class SearchRun:
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
         self._check_same()
-        self._points = {point.id: point for point in sweep.points}
         self._results: dict[str, State] = {}
         for point in sweep.points:
             self._look_at(point)
@@ -107,6 +109,7 @@ class SearchRun:
                 if opened not in self._open:
                     break  # with an earlier seed it has failed, or was stopped
                 if point.id not in self._under_way and point.id not in self._results:
+                    point = self._added(point)
                     self._under_way.add(point.id)
                     looks = (*after_epoch, *self._prunings(trial, index))
                     yield Task(point, self.sweep.folder / point.id, looks)
@@ -152,11 +155,15 @@ class SearchRun:
             empty = OpenTrial(trial, words, [])
             self._tell(empty, TrialState.FAIL, "refused", error="; ".join(error.problems))
             return None
-        with self.space.there():  # where relative paths of data are to be found
-            self.sweep = add_points(self.sweep, points)
-        self._points = {point.id: point for point in self.sweep.points}
         trial.set_user_attr("points", [point.id for point in points])
-        return OpenTrial(trial, words, [self._points[point.id] for point in points])
+        return OpenTrial(trial, words, points)
+
+    def _added(self, point: Point) -> Point:
+        """The point as the sweep has it, from now on if it has not: of a trial that a bad end of
+        an earlier seed ends, the other seeds never become points that nobody will run."""
+        with self.space.there():  # where relative paths of data are to be found
+            self.sweep = add_points(self.sweep, [point])
+        return next(there for there in self.sweep.points if there.id == point.id)
 
     def _settle(self) -> None:
         """Tell Optuna of the trials that are now known how they ended."""

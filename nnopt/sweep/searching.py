@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from contextlib import chdir, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from nnopt import console
 from nnopt.compose import Plan, make_plan
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import composing, parse_words, word_of
 from nnopt.plots.sweep_plots import plot_sweep
+from nnopt.schema import OptunaConfig
 from nnopt.sweep.best import report
 from nnopt.sweep.folder import FAILED
 from nnopt.sweep.manifest import Sweep
@@ -88,4 +90,7 @@ def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
             changed += ("hydra.launcher.",)
         kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
         plan = make_plan([*kept, *words], multirun=True, config_dir=sweep.config_dir)
-    return plan, replace(sweep, sweeper=plan.sweeper, launcher=plan.launcher)
+    sweeper = cast(OptunaConfig, plan.sweeper)
+    if "hydra.sweeper.trials" not in changed:  # perhaps more than the sweep was begun with
+        sweeper = replace(sweeper, trials=cast(OptunaConfig, sweep.sweeper).trials)
+    return plan, replace(sweep, sweeper=sweeper, launcher=plan.launcher)

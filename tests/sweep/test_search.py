@@ -301,8 +301,19 @@ def test_a_value_is_the_mean_over_seeds_and_a_failed_one_spares_the_others(tmp_p
         epochs = trial.params["epochs"]
         assert trial.value == (None if epochs > 5 else epochs + 1)
         ran = [p for p in run.sweep.points if p.config.epochs == epochs]
-        made = [p for p in ran if (tmp_path / "s" / p.id).exists()]
-        assert len(made) == (1 if epochs > 5 else 3)
+        assert len(ran) == (1 if epochs > 5 else 3)  # what is not begun is no point of the sweep
+    assert all((tmp_path / "s" / point.id).exists() for point in run.sweep.points)
+
+
+def test_points_that_another_process_has_added_are_kept(plan: Plan, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    read_before = sweep_in(folder, plan)  # and then waits, for the data or for the lock
+    run = go(plan, folder, steps=3)
+    with another_process(), begin(plan, read_before) as later:
+        assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
+        for task in later.tasks():
+            later.tell(work(task))
+    assert len(manifest.read_sweep(folder).points) == 10
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])

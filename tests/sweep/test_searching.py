@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnopt.sweep.manifest import read_sweep
+from nnopt.sweep.searching import resumed
 from nnopt.sweep.study import JOURNAL
 
 Run = Callable[..., int]
@@ -74,6 +76,7 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
     assert f"{best:.6g}" in out
     assert (workplace / "s" / JOURNAL).exists()
     assert "optuna" not in out.lower()
+    assert resumed(read_sweep(workplace / "s"), [])[1].sweeper.trials == 9  # type: ignore[union-attr]
     for word in ("epochs=5", "seed=0,1"):
         assert nnopt("resume", "s", word) == 2
     assert nnopt("resume", "s", "--retry-failed") == 2
