@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnopt import console
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, ResumeError
 from nnopt.launch import exit_on_sigterm, prepare_all
+from nnopt.point import Point
+from nnopt.prepare import prepare
 from nnopt.sweep.changes import changed
-from nnopt.sweep.folder import ENDED, FAILED, read_state
+from nnopt.sweep.folder import ENDED, FAILED, State, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
 from nnopt.sweep.running import run_points
@@ -27,7 +31,7 @@ def main(words: list[str]) -> int:
     """Run the verb; returns the exit code of the sweep.
 
     Raises ResumeError if there is no sweep to go on with, ConfigError for words that would change
-    its points, DataError if its data are not there.
+    its points, DataError if its data are not there; ResumeError, too, if these are others.
     """
     options = parser().parse_intermixed_args(words)
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
@@ -37,16 +41,43 @@ def main(words: list[str]) -> int:
     if options.overrides:
         sweep = changed(sweep, options.overrides)
     launcher = make_launcher(sweep.launcher)
-    states = {point.id: read_state(folder / point.id).status for point in sweep.points}
-    redo = FAILED if options.retry_failed else ()
-    to_run = [p for p in sweep.points if states[p.id] not in ENDED or states[p.id] in redo]
+    states = {point.id: read_state(folder / point.id) for point in sweep.points}
+    wanted = FAILED if options.retry_failed else ()
+    to_run = [
+        point
+        for point in sweep.points
+        if (status := states[point.id].status) not in ENDED or status in wanted
+    ]
     prepare_all(to_run)
-    done = sum(status == "done" for status in states.values())
+    check_same_files(sweep, states, to_run)
+    done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
     exit_on_sigterm()
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
     )
+
+
+def check_same_files(sweep: Sweep, states: Mapping[str, State], to_run: Sequence[Point]) -> None:
+    """Raises ResumeError if a point that is to run would read other data than those that are done
+    have read under the same name: one table would hold both."""
+    read = {
+        _dataset(point): frozenset(data["sources"].values())
+        for point in sweep.points
+        if states[point.id].status == "done" and (data := states[point.id].summary.get("data"))
+    }
+    for dataset, point in {_dataset(point): point for point in to_run}.items():
+        sources = prepare(point.config).dataset.sources
+        if read.get(dataset, frozenset(sources.values())) != frozenset(sources.values()):
+            raise ResumeError(
+                f"{', '.join(map(str, sources))}: changed since the points that are done read it, "
+                "so the others would not compare with them; put back what it was, or begin a new "
+                "sweep"
+            )
+
+
+def _dataset(point: Point) -> str:
+    return json.dumps(point.container["dataset"], sort_keys=True)
 
 
 def _resume_search(sweep: Sweep, options: Namespace) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from nnopt.data.load import _decode
 from nnopt.point import Point
 from nnopt.results.files import write_json
 from nnopt.run import describe
@@ -311,3 +312,26 @@ def test_a_point_that_is_left_interrupted_is_no_success(
         assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
     assert "runs what is left, 2 points" in capsys.readouterr().out
     assert nnopt("resume", "sweep") == 0
+
+
+def test_a_file_that_has_changed_is_refused(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+    def write(slope: int) -> None:
+        rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
+        (workplace / "rows.csv").write_text("\n".join(["x,label", *rows, ""]))
+        _decode.cache_clear()  # as in another process
+
+    write(3)
+    words = ["epochs=1", "plots=false", "dataset=csv", "dataset.train=rows.csv", "seed=0,1"]
+    assert nnopt("run", "-m", *words, "hydra.sweep.dir=sweep") == 0
+    assert nnopt("resume", "sweep", "seed=2") == 0
+    write(5)
+    capsys.readouterr()
+    before = (workplace / "sweep/results.csv").read_bytes()
+    assert nnopt("resume", "sweep") == 0  # nothing is left to read it
+    assert nnopt("resume", "sweep", "seed=3") == 4
+    assert "rows.csv: changed since" in capsys.readouterr().err
+    assert statuses(workplace / "sweep")[:3] == ["done"] * 3
+    assert (workplace / "sweep/results.csv").read_bytes() == before
+    write(3)
+    assert nnopt("resume", "sweep") == 0
+    assert statuses(workplace / "sweep") == ["done"] * 4
