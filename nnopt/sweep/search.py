@@ -4,6 +4,7 @@ tells Optuna how trials have ended. Imported only by searches, as Optuna is.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -88,7 +89,7 @@ class SearchRun:
         self._epochs = max(point.config.epochs for point in plan.points)
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
-        self._check_same()
+        self._check_same(plan.points)
         self._results: dict[str, State] = {}
         for point in sweep.points:
             self._look_at(point)
@@ -220,14 +221,17 @@ class SearchRun:
             return ()
         return (Pruning(self._journal, trial.number, self.settings, self._epochs),)
 
-    def _check_same(self) -> None:
-        """Raises ResumeError if the folder has another search, whose trials would mislead this."""
+    def _check_same(self, samples: Sequence[Point]) -> None:
+        """Raises ResumeError if the folder has another search, whose trials would mislead this.
+        samples: whose ids tell what the YAML files say now."""
         asked = asdict(self.settings)
         for key in ("params", "trials", "timeout"):
             del asked[key]
         asked |= {"parameters": [str(parameter) for parameter in self.space.parameters]}
         asked |= {"fixed": list(self.space.fixed), "epochs": self._epochs}
         asked |= {"seeds": [" ".join(words) for words in self.space.seeds]}
+        ids = "\n".join(point.id for point in samples)
+        asked |= {"configuration": hashlib.sha256(ids.encode()).hexdigest()}
         before = self.study.user_attrs.get("asked")
         if before is None:
             self.study.set_user_attr("asked", asked)

@@ -213,6 +213,22 @@ def test_another_search_cannot_go_on_there(plan: Plan, tmp_path: Path) -> None:
         go(with_settings(plan, metric="best_validation_loss", seed=3), folder)
 
 
+def test_a_search_whose_yaml_has_changed_cannot_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = Path("conf/experiment/mine.yaml")
+    mine.parent.mkdir(parents=True)
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=0.1,0.2"]
+    words.append("experiment=mine")
+    mine.write_text("# @package _global_\nbatch_size: 16\n")
+    go(make_plan(words, multirun=True), folder := tmp_path / "s")
+    go(make_plan(words, multirun=True), folder)
+    mine.write_text("# @package _global_\nbatch_size: 32\n")
+    with pytest.raises(ResumeError, match="begun with another configuration"):
+        go(make_plan(words, multirun=True), folder)
+
+
 def test_a_configuration_is_run_once(tmp_path: Path) -> None:
     words = [
         "hydra/sweeper=optuna",
