@@ -61,7 +61,9 @@ def launch(arguments: list[str]) -> int:
     if plan.is_sweep:
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
-        with working_on(directory):
+        with working_on(directory) as is_ours:
+            if not is_ours:  # started at the same moment, and found it empty too
+                raise OutputError(f"another process writes into {directory}; name another folder")
             summary = run(plan.points[0], directory)
         _report_run(summary, directory)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from typing import Any
 
 import nnopt
 from nnopt.compose import Plan
-from nnopt.errors import ConfigError, ResumeError
+from nnopt.errors import ConfigError, OutputError, ResumeError
 from nnopt.point import Point
 from nnopt.results.files import shown, write_bytes
 from nnopt.results.lock import hold
@@ -47,7 +47,8 @@ class Sweep:
 
 
 def begin(plan: Plan, folder: Path) -> Sweep:
-    """Write what the command line asks for into the sweep's folder. Raises OutputError."""
+    """Write what the command line asks for into the sweep's folder. Raises OutputError, also if
+    another process, which found the folder empty at the same moment, has begun a sweep there."""
     points = tuple(map(_settled, plan.points))
     config_dir = plan.config_dir and os.path.abspath(plan.config_dir)
     sweep = Sweep(
@@ -60,7 +61,10 @@ def begin(plan: Plan, folder: Path) -> Sweep:
         plan.launcher,
         points,
     )
-    write_sweep(sweep)
+    with hold(folder, wait=True):
+        if (folder / NAME).exists():
+            raise OutputError(f"another process began a sweep in {shown(folder)}; name another")
+        write_sweep(sweep)
     return sweep
 
 

@@ -222,7 +222,9 @@ class _Pool:
 def _listen(worker: Worker, messages: SimpleQueue[tuple[Worker, Any]]) -> None:
     """Pass on what a worker says, and that it says no more: None."""
     assert worker.process.stdout is not None
-    with worker.process.stdout as pipe, suppress(EOFError, pickle.UnpicklingError):
-        while True:
-            messages.put((worker, pickle.load(pipe)))
-    messages.put((worker, None))
+    try:
+        with worker.process.stdout as pipe, suppress(EOFError, pickle.UnpicklingError):
+            while True:
+                messages.put((worker, pickle.load(pipe)))
+    finally:  # whatever came out of the pipe: somebody waits for this
+        messages.put((worker, None))
