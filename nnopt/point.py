@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,15 @@ class Point:
     config: Config
     container: Mapping[str, Any]
     overrides: tuple[str, ...]
+
+
+def leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each dotted key of a configuration and its value."""
+    for key, value in container.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def to_yaml(container: Mapping[str, Any]) -> str:

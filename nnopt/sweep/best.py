@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nnopt import console
 from nnopt.hydra_adapter import compose_files, plain
+from nnopt.point import leaves
 from nnopt.results.metrics import better
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
 from nnopt.sweep.search import SearchRun
@@ -20,7 +21,7 @@ from nnopt.sweep.study import importances
 SHOWN = 5
 """Trials in the table."""
 
-LEFT_OUT = {"seed", *WITHOUT_EFFECT} - {"data"}
+LEFT_OUT = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
 """Keys that a word to run the best again does not set."""
 
 
@@ -87,20 +88,10 @@ def words_of(container: Mapping[str, Any]) -> Iterator[str]:
     chosen = {group: str(container[group]["name"]) for group in VARIANTS}
     files = [f"{group}={name}" for group, name in chosen.items() if usual[group]["name"] != name]
     yield from files
-    before = dict(_leaves(plain(compose_files(files)), ""))
-    for key, value in _leaves(container, ""):
+    before = dict(leaves(plain(compose_files(files))))
+    for key, value in leaves(container):
         if key.partition(".")[0] not in LEFT_OUT and (key not in before or before[key] != value):
             yield f"{key}={_text(value)}"
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if key in ("experiment", "ablation") and not prefix:
-            continue
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

@@ -25,6 +25,7 @@ from nnopt.hydra_adapter import (
     with_entries,
     word_of,
 )
+from nnopt.point import leaves
 from nnopt.schema import GridConfig, LauncherConfig
 from nnopt.sweep.manifest import Sweep, extend
 from nnopt.validate import read_config, read_engine
@@ -134,21 +135,13 @@ def _differing(point: Point, others: Sequence[Point]) -> str:
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"
-    now, then = dict(_leaves(point.container)), dict(_leaves(twin.container))
+    now, then = dict(leaves(point.container)), dict(leaves(twin.container))
     keys = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
     return ", ".join(
         f"{key} was {then.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(keys)
         if not key.startswith("data.")
     )
-
-
-def _leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in container.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _with_data(point: Point, data: Mapping[str, Any]) -> Point:

@@ -69,26 +69,20 @@ def begin(plan: Plan, folder: Path) -> Sweep:
 
 
 def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
-    """The sweep as its file now says, with those of the points that it does not have yet added at
-    its end, and with the keys that vary now too; written, one process at a time. Raises ResumeError
-    or OutputError."""
+    """The sweep as its file now says, with the points added, one process at a time. Raises
+    ResumeError or OutputError."""
     with hold(sweep.folder, wait=True):
-        sweep = read_sweep(sweep.folder, sweep)
-        known = {point.id for point in sweep.points}
-        added = [_settled(point) for point in points if point.id not in known]
-        if added:
-            keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
-            sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
-            write_sweep(sweep)
-    return sweep
+        return add_points(read_sweep(sweep.folder, sweep), points, varied)
 
 
-def add_points(sweep: Sweep, points: Iterable[Point]) -> Sweep:
-    """The sweep with those of the points that it does not have yet, written. Raises OutputError."""
+def add_points(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """The sweep with those of the points that it does not have yet added at its end, and with the
+    keys that vary now too; written. Raises OutputError."""
     known = {point.id for point in sweep.points}
     added = [_settled(point) for point in points if point.id not in known]
     if added:
-        sweep = replace(sweep, points=(*sweep.points, *added))
+        keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
+        sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
         write_sweep(sweep)
     return sweep
 

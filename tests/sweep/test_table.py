@@ -25,8 +25,10 @@ def plan(workplace: Path) -> Plan:
     return make_plan([*words, "seed=3"], multirun=True)
 
 
-def write_table(plan: Plan, folder: Path) -> None:
-    Table(begin(plan, folder)).write()
+def write_table(plan: Plan, folder: Path) -> Table:
+    table = Table(begin(plan, folder))
+    table.write()
+    return table
 
 
 def write(folder: Path, **values: Any) -> None:
@@ -67,12 +69,12 @@ def test_rows_follow_the_folders_as_they_stand(plan: Plan, workplace: Path) -> N
     write(failed, status="diverged", error='a "quoted", long\nmessage', epochs=0)
     running.mkdir()
     (running / "run.log").write_text("")
-    write_table(plan, workplace)
+    written = write_table(plan, workplace)
     header, *found = rows(workplace)
     table = [dict(zip(header, row, strict=True)) for row in found]
     assert [row["status"] for row in table] == ["done", "diverged", "interrupted", "pending"]
     with hold(running):
-        write_table(plan, workplace)
+        written.write()
         assert rows(workplace)[3][2] == "running"
     assert table[0]["test_accuracy"] == "0.30000000000000004"
     assert table[0]["stopped_early"] == "False"
