@@ -92,6 +92,8 @@ def _resume_search(sweep: Sweep, options: Namespace) -> int:
     plan, sweep = resumed(sweep, options.overrides)
     launcher = make_launcher(plan.launcher)
     prepare_all(plan.points)
+    states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
+    check_same_files(sweep, states, plan.points)
     exit_on_sigterm()
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
+from omegaconf import DictConfig
 
 from nnopt import schema
 from nnopt.schema import Config
@@ -129,6 +132,30 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
     return replace(
         record, **{name: _replaced(getattr(record, name), inner, value) if inner else value}
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compose_once() -> Iterator[None]:
+    """What nnopt's own YAML files compose to is kept: Hydra takes a third of a second for it, and
+    the suite asks hundreds of times. Where a folder of the user's is searched too, and for settings
+    of Hydra's, everything is read anew."""
+    from nnopt import hydra_adapter
+
+    compose, kept = hydra_adapter.compose, {}
+
+    def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
+        places = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        is_own = not any(place.path.startswith("file:") for place in places)
+        if not is_own or any(word.startswith("hydra") for word in overrides):
+            return compose(name, overrides, return_hydra_config)
+        key = (*overrides, return_hydra_config)
+        if key not in kept:
+            kept[key] = compose(name, overrides, return_hydra_config)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hydra_adapter, "compose", keeping)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,13 @@ SUFFIXES = (".png", ".svg")
 Picture = Callable[[Sequence[Path]], None]
 
 
-def plot_sweep(directory: Path, metric: str = METRIC) -> list[Path]:
+def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
+    metric: what they show; METRIC unless told.
 
     Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
     """
+    metric = metric or METRIC
     try:
         runs = tell_files_apart(find_runs([directory]).runs)
         if not any(metric in run.metrics for run in runs if run.status == "done"):

@@ -49,7 +49,7 @@ class Sweep:
 def begin(plan: Plan, folder: Path) -> Sweep:
     """Write what the command line asks for into the sweep's folder. Raises OutputError, also if
     another process, which found the folder empty at the same moment, has begun a sweep there."""
-    points = tuple(map(_settled, plan.points))
+    points = tuple(map(settled, plan.points))
     config_dir = plan.config_dir and os.path.abspath(plan.config_dir)
     sweep = Sweep(
         folder,
@@ -79,7 +79,7 @@ def add_points(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()
     """The sweep with those of the points that it does not have yet added at its end, and with the
     keys that vary now too; written. Raises OutputError."""
     known = {point.id for point in sweep.points}
-    added = [_settled(point) for point in points if point.id not in known]
+    added = [settled(point) for point in points if point.id not in known]
     if added:
         keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
         sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
@@ -160,7 +160,7 @@ def _point(entry: Mapping[str, Any]) -> Point:
     return Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
 
 
-def _settled(point: Point) -> Point:
+def settled(point: Point) -> Point:
     """The same point, its paths independent of the folder that this process works in."""
     data = point.config.data
     root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))

@@ -5,25 +5,17 @@ curves of the point that runs stand between them.
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
-from nnopt.bars import live_line
-from nnopt.console import next_refresh
-from nnopt.live_curves import live_curves
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream, visible
+from nnopt.stream import visible
 from nnopt.sweep.folder import FAILED
+from nnopt.sweep.live_line import LiveLine
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.table import Entry
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 LONGEST, SHORTEST = 60, 16  # characters of what varies, in a line
 OTHER_COLUMNS = 50  # characters of the rest of it, or fewer
@@ -52,22 +44,14 @@ class SweepProgress:
         self._finished = 0
         self._started = time.monotonic()
         self._epoch = ""
-        self._next_refresh = 0.0
-        self._stream = Stream(sys.stdout)
-        self._line: Progress | None = None
-        self._view = sweep.points[0].config.view if sweep.points else "none"
-        self._curves = live_curves(self._view, self._stream)
+        self._line = LiveLine(sweep.points[0].config.view if sweep.points else "none")
 
     def __enter__(self) -> SweepProgress:
-        if self._stream.is_terminal() and self._view != "none":
-            terminal = self._stream.rich()
-            self._width = max(SHORTEST, min(self._width, terminal.width - OTHER_COLUMNS))
-            self._cut = max(SHORTEST, terminal.width - self._width - OTHER_COLUMNS // 2)
-            above = None if self._curves is None else partial(self._curves.text, terminal)
-            self._line = live_line(terminal, above)
-            self._line.add_task("", text="")
-            self._line.start()
-            self._refresh()
+        self._line.start()
+        if (columns := self._line.width) is not None:
+            self._width = max(SHORTEST, min(self._width, columns - OTHER_COLUMNS))
+            self._cut = max(SHORTEST, columns - self._width - OTHER_COLUMNS // 2)
+        self._refresh()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,9 +59,7 @@ class SweepProgress:
 
     def stop(self) -> None:
         """Take the live line away."""
-        if self._line is not None:
-            self._line.stop()
-            self._line = None
+        self._line.stop()
 
     def began(self, identity: str) -> None:
         """A point was given to the launcher."""
@@ -91,12 +73,12 @@ class SweepProgress:
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
-        if self._curves is not None:
-            identity = self._running[-1]
-            self._curves.add(row, f"[{self._numbers[identity]}] {self._names[identity]}")
-        if self._line is None or time.monotonic() < self._next_refresh:
+        identity = self._running[-1]
+        number = self._numbers[identity]
+        self._line.curve(row, f"[{number}] {self._names[identity]}")
+        if not self._line.is_due():
             return
-        config = self._sweep.points[self._numbers[self._running[-1]] - 1].config
+        config = self._sweep.points[number - 1].config
         most = f"/{config.epochs}" if config.steps is None else ""
         self._epoch = f"epoch {row.epoch}{most}"
         self._refresh()
@@ -111,11 +93,9 @@ class SweepProgress:
         if entry.status != "running":
             self._finished += 1
             line = self._line_of(identity, entry)
-            if self._line is not None:
-                self._line.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            else:
-                left = f"  {self._time_left()}" if self._open else ""
-                self._stream.write_line(line + left)
+            is_live = self._line.width is not None  # and tells the time left itself
+            left = f"  {self._time_left()}" if self._open and not is_live else ""
+            self._line.tell(line + left)
         self._refresh()
 
     def _line_of(self, identity: str, entry: Entry) -> str:
@@ -131,9 +111,6 @@ class SweepProgress:
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 
     def _refresh(self) -> None:
-        if self._line is None:
-            return
-        started = time.monotonic()
         counts = Counter(entry.status for entry in self._entries)
         failed = sum(counts[status] for status in FAILED)
         running = len(self._running)
@@ -142,11 +119,7 @@ class SweepProgress:
         parts += [f"{counts['pruned']} pruned"] if counts["pruned"] else []
         parts += [f"{running} running", f"{max(len(self._open) - running, 0)} pending"]
         text = "  ".join(filter(None, [", ".join(parts), self._time_left(), self._epoch]))
-        self._line.update(self._line.task_ids[0], text=text)
-        if self._curves is not None:
-            self._curves.make_room(self._line.console)
-        self._line.refresh()
-        self._next_refresh = next_refresh(started)
+        self._line.draw(text)
 
     def _time_left(self) -> str:
         """From how long it took to finish so many points, however many ran at once."""

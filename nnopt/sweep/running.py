@@ -12,7 +12,6 @@ from pathlib import Path
 
 from nnopt import console
 from nnopt.errors import TrainingError
-from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.sweep.folder import ENDED, FAILED, read_state
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.progress import SweepProgress
@@ -46,16 +45,30 @@ def run_points(
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
             progress.stop()
-            console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
-            if isinstance(stop, SystemExit):
-                raise
-            return 130
+            return stopped(sweep, stop)
         finally:
             progress.stop()
             entries = table.write()
-    if is_new and any(point.config.plots for point in sweep.points):
-        plot_sweep(sweep.folder)
+    if is_new:
+        draw(sweep)
     return report(sweep, entries, time.monotonic() - started)
+
+
+def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
+    """Say how to go on with a sweep that was stopped; returns the exit code of Ctrl-C. Raises what
+    stopped it if that was a signal with a code of its own."""
+    console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
+    if isinstance(stop, SystemExit):
+        raise stop
+    return 130
+
+
+def draw(sweep: Sweep, metric: str | None = None) -> None:
+    """Draw the sweep's pictures, unless none of its points is to have any."""
+    if any(point.config.plots for point in sweep.points):
+        from nnopt.plots.sweep_plots import plot_sweep  # imports much that a single run never needs
+
+        plot_sweep(sweep.folder, metric)
 
 
 def resume_command(folder: Path) -> str:

@@ -5,27 +5,19 @@ view=terminal the learning curves of the trial that runs stand between them.
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import time
 from collections import Counter
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from nnopt.bars import live_line
-from nnopt.console import next_refresh
-from nnopt.live_curves import live_curves
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import better
-from nnopt.stream import Stream, visible
+from nnopt.stream import visible
+from nnopt.sweep.live_line import LiveLine
 from nnopt.sweep.progress import LONGEST, duration
 from nnopt.sweep.search import Ended, SearchRun
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 class SearchProgress:
@@ -38,7 +30,6 @@ class SearchProgress:
 
     def __init__(self, run: SearchRun, view: str = "bar") -> None:
         self._run = run
-        self._view = view
         self._counts: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None
         for trial in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -46,19 +37,11 @@ class SearchProgress:
         self._before = sum(t.state.is_finished() for t in run.study.get_trials(deepcopy=False))
         self._started = time.monotonic()
         self._epoch = ""
-        self._next_refresh = 0.0
-        self._stream = Stream(sys.stdout)
-        self._line: Progress | None = None
-        self._curves = live_curves(view, self._stream)
+        self._line = LiveLine(view)
 
     def __enter__(self) -> SearchProgress:
-        if self._stream.is_terminal() and self._view != "none":
-            terminal = self._stream.rich()
-            above = None if self._curves is None else partial(self._curves.text, terminal)
-            self._line = live_line(terminal, above)
-            self._line.add_task("", text="")
-            self._line.start()
-            self._refresh()
+        self._line.start()
+        self._refresh()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,16 +49,13 @@ class SearchProgress:
 
     def stop(self) -> None:
         """Take the live line away."""
-        if self._line is not None:
-            self._line.stop()
-            self._line = None
+        self._line.stop()
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
-        if self._curves is not None:
-            number, words = self._run.latest
-            self._curves.add(row, f"[{number}] {' '.join(map(short, words))}")
-        if self._line is not None and time.monotonic() >= self._next_refresh:
+        number, words = self._run.latest
+        self._line.curve(row, f"[{number}] {' '.join(map(short, words))}")
+        if self._line.is_due():
             self._epoch = f"epoch {row.epoch}"
             self._refresh()
 
@@ -84,11 +64,7 @@ class SearchProgress:
         while self._run.news:
             ended = self._run.news.popleft()
             self._counts[ended.status] += 1
-            line = self._line_of(ended, self._take(ended.value, ended.number))
-            if self._line is not None:
-                self._line.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            else:
-                self._stream.write_line(line)
+            self._line.tell(self._line_of(ended, self._take(ended.value, ended.number)))
         self._epoch = ""
         self._refresh()
 
@@ -114,9 +90,6 @@ class SearchProgress:
         return "  ".join([*parts, "best"] if is_best else parts).rstrip()
 
     def _refresh(self) -> None:
-        if self._line is None:
-            return
-        started = time.monotonic()
         finished = self._counts.total()
         left = self._run.settings.trials - self._before - finished
         parts = [f"{count} {status}" for status, count in self._counts.items()]
@@ -128,13 +101,7 @@ class SearchProgress:
         if self._best is not None:
             value, number = self._best
             told.append(f"best {value:.4g} in trial {number}")
-        self._line.update(
-            self._line.task_ids[0], text="  ".join(filter(None, [*told, self._epoch]))
-        )
-        if self._curves is not None:
-            self._curves.make_room(self._line.console)
-        self._line.refresh()
-        self._next_refresh = next_refresh(started)
+        self._line.draw("  ".join(filter(None, [*told, self._epoch])))
 
 
 def short(word: str) -> str:

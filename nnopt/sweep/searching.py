@@ -13,13 +13,12 @@ from nnopt import console
 from nnopt.compose import Plan, make_plan
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import composing, parse_words, word_of
-from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.best import report
 from nnopt.sweep.folder import FAILED
-from nnopt.sweep.manifest import Sweep
+from nnopt.sweep.manifest import Sweep, settled
+from nnopt.sweep.running import draw, resume_command, stopped
 from nnopt.sweep.running import report as report_points
-from nnopt.sweep.running import resume_command
 from nnopt.sweep.search import begin
 from nnopt.sweep.search_progress import SearchProgress
 from nnopt.sweep.table import Table
@@ -57,17 +56,13 @@ def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool 
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
             progress.stop()
-            console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
-            if isinstance(stop, SystemExit):
-                raise
-            return 130
+            return stopped(sweep, stop)
         finally:
             progress.update()
             progress.stop()
             table.take(run.sweep)
             entries = table.write()
-        if any(point.config.plots for point in run.sweep.points):
-            plot_sweep(sweep.folder, run.settings.metric)
+        draw(run.sweep, run.settings.metric)
         report(run)
         code = report_points(run.sweep, entries, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
@@ -90,6 +85,7 @@ def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
             changed += ("hydra.launcher.",)
         kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
         plan = make_plan([*kept, *words], multirun=True, config_dir=sweep.config_dir)
+        plan = replace(plan, points=tuple(map(settled, plan.points)))
     sweeper = cast(OptunaConfig, plan.sweeper)
     if "hydra.sweeper.trials" not in changed:  # perhaps more than the sweep was begun with
         sweeper = replace(sweeper, trials=cast(OptunaConfig, sweep.sweeper).trials)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnopt.data.load import _decode
 from nnopt.sweep.manifest import read_sweep
 from nnopt.sweep.searching import resumed
 from nnopt.sweep.study import JOURNAL
@@ -81,6 +82,36 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
         assert nnopt("resume", "s", word) == 2
     assert nnopt("resume", "s", "--retry-failed") == 2
     assert "hydra.sweeper.trials" in capsys.readouterr().err
+
+
+def test_a_moved_search_goes_on_from_another_folder(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def write(slope: int) -> None:
+        rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
+        (workplace / "here/rows.csv").write_text("\n".join(["x,label", *rows, ""]))
+        _decode.cache_clear()  # as in another process
+
+    mine = workplace / "here/conf/experiment/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package _global_\ndefaults:\n  - override /dataset: csv\nepochs: 1\n")
+    write(3)
+    (workplace / "there").mkdir()
+    monkeypatch.chdir(workplace / "here")
+    words = ["experiment=mine", "dataset.train=rows.csv", "optimizer.lr=interval(0.1, 0.3)"]
+    words += ["plots=false", "hydra/sweeper=optuna", "hydra.sweeper.trials=1"]
+    assert nnopt("run", "-m", *words, "hydra.sweep.dir=../there/s") == 0
+
+    monkeypatch.chdir(workplace / "there")
+    assert nnopt("resume", "s", "hydra.sweeper.trials=2") == 0
+    assert [row["status"] for row in table_of(Path("s"))] == ["done"] * 2
+    summaries = [json.loads(path.read_text()) for path in Path("s").glob("*/summary.json")]
+    assert summaries[0]["data"] == summaries[1]["data"]
+
+    write(5)
+    capsys.readouterr()
+    assert nnopt("resume", "s", "hydra.sweeper.trials=3") == 4
+    assert "rows.csv: changed since" in capsys.readouterr().err
 
 
 def test_a_failed_trial_is_told_by_the_exit_code(
