@@ -20,7 +20,7 @@ from nnopt.console import REFRESH_SHARE, RunConsole, View
 from nnopt.launch import _note_missing_curves
 from nnopt.live_curves import LiveCurves, why_not
 from nnopt.stream import Stream
-from nnopt.sweep import progress, search_progress
+from nnopt.sweep import live_line
 from nnopt.sweep.search import SearchRun
 from nnopt.sweep.search_progress import SearchProgress
 
@@ -156,8 +156,8 @@ def test_a_sweep_draws_the_point_that_runs(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
     """Above the line that counts the points, and under its name; what stays is a line a point."""
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=terminal))
-    monkeypatch.setattr(progress, "next_refresh", lambda started: 0.0)
+    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
+    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
     small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     lines = lines_of(terminal.getvalue())
@@ -173,8 +173,8 @@ def test_a_sweep_draws_the_point_that_runs(
 def test_a_search_draws_the_trial_that_runs(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_progress, "sys", SimpleNamespace(stdout=terminal))
-    monkeypatch.setattr(search_progress, "next_refresh", lambda started: 0.0)
+    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
+    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
     run = SimpleNamespace(
         study=SimpleNamespace(get_trials=lambda **_: []),
         settings=SimpleNamespace(metric="test_accuracy", trials=4),
@@ -212,7 +212,7 @@ def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
 def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=terminal))
+    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
     small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     sent = without_codes(terminal.getvalue())
