@@ -137,8 +137,8 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
 @pytest.fixture(scope="session", autouse=True)
 def compose_once() -> Iterator[None]:
     """What nnopt's own YAML files compose to is kept: Hydra takes a third of a second for it, and
-    the suite asks hundreds of times. Where a folder of the user's is searched too, and for settings
-    of Hydra's, everything is read anew."""
+    the suite asks hundreds of times. Where a folder of the user's is searched too, and for words
+    with interpolations, which may name the working folder, everything is read anew."""
     from nnopt import hydra_adapter
 
     compose, kept = hydra_adapter.compose, {}
@@ -146,7 +146,7 @@ def compose_once() -> Iterator[None]:
     def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
         places = GlobalHydra.instance().config_loader().get_search_path().get_path()
         is_own = not any(place.path.startswith("file:") for place in places)
-        if not is_own or any(word.startswith("hydra") for word in overrides):
+        if not is_own or any("$" in word for word in overrides):
             return compose(name, overrides, return_hydra_config)
         key = (*overrides, return_hydra_config)
         if key not in kept:
