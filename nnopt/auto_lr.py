@@ -50,7 +50,7 @@ def with_found_rate(
 
 def _write(found: FoundRate, config: Config, folder: Path) -> None:
     write_curve(found.curve, folder / "lr_find.csv")
-    if config.plots:
+    if config.plots is True:
         from nnopt.plots.lr_find import plot_lr_find
 
         (folder / "plots").mkdir()

@@ -53,6 +53,7 @@ def launch(arguments: list[str]) -> int:
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     exit_on_sigterm()
     _note_missing_curves(plan)
+    _note_missing_plots(plan)
     if plan.space is not None:
         from nnopt.sweep.searching import run_search  # imports Optuna
 
@@ -81,6 +82,15 @@ def _note_missing_curves(plan: Plan) -> None:
         console.note("note: view=terminal draws points that run in this process, none of these")
     else:
         console.note_missing_curves()
+
+
+def _note_missing_plots(plan: Plan) -> None:
+    """Say so if a sweep is too large for pictures of each of its points."""
+    if any(point.config.plots == "sweep" for point in plan.points):
+        console.note(
+            "note: of so many points no single pictures are drawn, only the sweep's; "
+            "plots=true draws both"
+        )
 
 
 def exit_on_sigterm() -> None:

@@ -131,7 +131,7 @@ def _write(found: FoundRate, sweep: RateSweep, point: Point, folder: Path) -> No
         "overrides": list(point.overrides),
     }
     write_json(folder / "lr_find.json", outcome)
-    if point.config.plots:
+    if point.config.plots is True:
         from nnopt.plots.lr_find import plot_lr_find
 
         plot_lr_find(found, folder / "lr_find.png", point.config.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,19 @@ def leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+FEW = 20
+"""With up to so many points, plots=auto draws those of each: a second of work or so."""
+
+
+def with_plots_decided(point: Point, points: int) -> Point:
+    """The same point, whose ``plots`` is no longer auto. points: how many there are in all."""
+    if point.config.plots != "auto":
+        return point
+    plots: Any = True if points <= FEW else "sweep"
+    container = {**point.container, "plots": plots}
+    return replace(point, config=replace(point.config, plots=plots), container=container)
 
 
 def to_yaml(container: Mapping[str, Any]) -> str:

@@ -148,7 +148,7 @@ def _recipe(
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
         log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
 
-    if config.plots:
+    if config.plots is True:
         plots = directory / "plots"
         plots.mkdir(exist_ok=True)  # the search for a learning rate may have been here
         steps_per_epoch = prepared.length.steps_per_epoch

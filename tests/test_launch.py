@@ -48,6 +48,28 @@ def test_a_run_gets_a_fresh_folder_and_latest_points_to_it(
     assert (workplace / "outputs/latest").resolve().name.endswith("_second")
 
 
+def test_single_points_of_a_large_sweep_have_no_pictures(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnopt.point.FEW", 2)
+    small = ["epochs=2", "dataset.points=20"]
+
+    def pictures(number: int, *words: str) -> tuple[int, bool, bool]:
+        """Points that have some; has the sweep? was it told?"""
+        folder = f"hydra.sweep.dir={number}"
+        assert nnopt("run", "-m", *small, *words, folder) == 0
+        drawn = len(list(workplace.glob(f"{number}/*/plots/curves.png")))
+        told = "plots=true draws both" in capsys.readouterr().out
+        return drawn, (workplace / str(number) / "plots/curves.svg").is_file(), told
+
+    assert pictures(1, "optimizer.lr=0.1,0.2") == (2, True, False)
+    assert pictures(2, "optimizer.lr=0.1,0.2,0.3") == (0, True, True)
+    assert pictures(3, "optimizer.lr=0.1,0.2,0.3", "plots=true") == (3, True, False)
+    assert pictures(4, "optimizer.lr=0.1,0.2", "plots=false") == (0, False, False)
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1, 0.5)"]
+    assert pictures(5, *search) == (0, True, True)
+
+
 def test_a_folder_of_ones_own(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "hydra.run.dir=here/it is") == 0
     metrics = workplace / "here/it is/metrics.csv"

@@ -40,7 +40,7 @@ class Config:
     last_batch: Literal["keep", "drop"]
     loss: Literal["cross_entropy", "hinge"]
     test_weights: Literal["best", "last"]
-    plots: bool
+    plots: bool | Literal["auto", "sweep"]
     layer_statistics: bool
     tensorboard: bool
     view: Literal["bar", "terminal", "none"]

@@ -65,7 +65,7 @@ def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
 
 def draw(sweep: Sweep, metric: str | None = None) -> None:
     """Draw the sweep's pictures, unless none of its points is to have any."""
-    if any(point.config.plots for point in sweep.points):
+    if any(point.config.plots is not False for point in sweep.points):
         from nnopt.plots.sweep_plots import plot_sweep  # imports much that a single run never needs
 
         plot_sweep(sweep.folder, metric)

@@ -81,6 +81,10 @@ class Space:
         """The points of one trial, one for each seed. Raises ConfigError if a rule refuses them."""
         return [self.composer.point([*self.fixed, *words, *seed]) for seed in self.seeds]
 
+    def points_of(self, settings: OptunaConfig) -> int:
+        """How many points a search has when all its trials have run."""
+        return settings.trials * len(self.seeds)
+
     def samples(self) -> list[Point]:
         """Points with each choice and the ends of each range, every other key at its first value;
         without those that a rule refuses, of which a warning tells.
