@@ -11,7 +11,7 @@ from nnopt.errors import ConfigError, TrainingError
 from nnopt.prepare import Prepared
 from nnopt.results.lr_curve import write_curve
 from nnopt.rules import cross_field_problems
-from nnopt.schema import Config
+from nnopt.schema import Config, draws_plots
 from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
 
 log = logging.getLogger("nnopt")
@@ -24,7 +24,8 @@ def with_found_rate(
     was.
 
     The sweep is the default one and trains a network of its own, so that the run is the one which
-    the number would have given. It leaves ``lr_find.csv`` and ``plots/lr_find.png`` in the folder.
+    the number would have given. It leaves ``lr_find.csv`` and, with the run's other
+    pictures, ``plots/lr_find.png`` in the folder.
     quiet: no bar is shown.
     Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
     rest of the configuration, OutputError.
@@ -50,7 +51,7 @@ def with_found_rate(
 
 def _write(found: FoundRate, config: Config, folder: Path) -> None:
     write_curve(found.curve, folder / "lr_find.csv")
-    if config.plots is True:
+    if draws_plots(config):
         from nnopt.plots.lr_find import plot_lr_find
 
         (folder / "plots").mkdir()

@@ -35,7 +35,6 @@ from nnopt.hydra_adapter import (
 from nnopt.point import Point as Point
 from nnopt.point import point_id as point_id
 from nnopt.point import to_yaml as to_yaml
-from nnopt.point import with_plots_decided
 from nnopt.schema import Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
 from nnopt.sweep.grid import expand, words_of
 
@@ -126,8 +125,7 @@ def make_plan(
             from nnopt.sweep.space import check_metric, read_space
 
             space = read_space(sweeper, own, composer, config_dir)
-            count = space.points_of(sweeper)
-            samples = tuple(with_plots_decided(point, count) for point in space.samples())
+            samples = tuple(space.samples())
             check_metric(sweeper, samples)
             return Plan(
                 samples, True, space.keys, directory, sweeper, launcher, words, config_dir, space
@@ -135,7 +133,6 @@ def make_plan(
         assert isinstance(sweeper, GridConfig)  # which a single run has no use for
         lists, varied = expand(sweeper, own) if is_sweep else ([_single_point(own)], ())
         points = _compose_all(composer, _with_choices(lists, varied, composed))
-        points = tuple(with_plots_decided(point, len(points)) for point in points)
         return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir)
 
 

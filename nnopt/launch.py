@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -20,13 +20,14 @@ from nnopt import console
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_adapter import one_line, register_plugins
+from nnopt.point import with_plots_decided
 from nnopt.prepare import prepare
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
+from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import working_on
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import begin
-from nnopt.sweep.running import run_points
 
 OUTPUTS = Path("outputs")
 """Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
@@ -53,13 +54,16 @@ def launch(arguments: list[str]) -> int:
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     exit_on_sigterm()
     _note_missing_curves(plan)
-    _note_missing_plots(plan)
     if plan.space is not None:
         from nnopt.sweep.searching import run_search  # imports Optuna
 
+        note_missing_plots(plan.points, plan.space.points_of(cast(OptunaConfig, plan.sweeper)))
         sweep = begin(replace(plan, points=()), directory)
         return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
     if plan.is_sweep:
+        from nnopt.sweep.running import run_points  # imports much that a single run never needs
+
+        note_missing_plots(plan.points, len(plan.points))
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
         with working_on(directory) as is_ours:
@@ -84,12 +88,11 @@ def _note_missing_curves(plan: Plan) -> None:
         console.note_missing_curves()
 
 
-def _note_missing_plots(plan: Plan) -> None:
-    """Say so if a sweep is too large for pictures of each of its points."""
-    if any(point.config.plots == "sweep" for point in plan.points):
+def note_missing_plots(points: Iterable[Point], count: int) -> None:
+    """Say so if a sweep of so many points will have no pictures of these."""
+    if any(with_plots_decided(point, count).config.plots == "sweep" for point in points):
         console.note(
-            "note: of so many points no single pictures are drawn, only the sweep's; "
-            "plots=true draws both"
+            "note: only the sweep's own pictures are drawn; plots=true adds those of points"
         )
 
 

@@ -24,6 +24,7 @@ from nnopt.launch import make_directory
 from nnopt.prepare import prepare
 from nnopt.results.files import write_json, write_text
 from nnopt.results.lr_curve import write_curve
+from nnopt.schema import draws_plots
 from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
 from nnopt.validate import read_keys
 
@@ -131,7 +132,7 @@ def _write(found: FoundRate, sweep: RateSweep, point: Point, folder: Path) -> No
         "overrides": list(point.overrides),
     }
     write_json(folder / "lr_find.json", outcome)
-    if point.config.plots is True:
+    if draws_plots(point.config):
         from nnopt.plots.lr_find import plot_lr_find
 
         plot_lr_find(found, folder / "lr_find.png", point.config.name)

@@ -33,12 +33,12 @@ def leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + key, value
 
 
-FEW = 20
-"""With up to so many points, plots=auto draws those of each: a second of work or so."""
+FEW = 25
+"""Sweeps of up to so many points have pictures of each with plots=auto: half a second a point."""
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
-    """The same point, whose ``plots`` is no longer auto. points: how many there are in all."""
+    """The same point, whose ``plots`` is no longer auto. points: how many the sweep has."""
     if point.config.plots != "auto":
         return point
     plots: Any = True if points <= FEW else "sweep"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from nnopt import console
 from nnopt.errors import ConfigError, ResumeError
-from nnopt.launch import exit_on_sigterm, prepare_all
+from nnopt.launch import exit_on_sigterm, note_missing_plots, prepare_all
 from nnopt.point import Point
 from nnopt.prepare import prepare
+from nnopt.schema import OptunaConfig
 from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, State, read_state
 from nnopt.sweep.launchers import make_launcher
@@ -36,7 +37,7 @@ def main(words: list[str]) -> int:
     options = parser().parse_intermixed_args(words)
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
-    if sweep.sweeper.name == "optuna":
+    if isinstance(sweep.sweeper, OptunaConfig):
         return _resume_search(sweep, options)
     if options.overrides:
         sweep = changed(sweep, options.overrides)
@@ -49,35 +50,31 @@ def main(words: list[str]) -> int:
         if (status := states[point.id].status) not in ENDED or status in wanted
     ]
     prepare_all(to_run)
-    check_same_files(sweep, states, to_run)
+    check_same_files(states, to_run)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
+    note_missing_plots(to_run, len(states))
     exit_on_sigterm()
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
     )
 
 
-def check_same_files(sweep: Sweep, states: Mapping[str, State], to_run: Sequence[Point]) -> None:
+def check_same_files(states: Mapping[str, State], to_run: Sequence[Point]) -> None:
     """Raises ResumeError if a point that is to run would read other data than those that are done
     have read under the same name: one table would hold both."""
-    read = {
-        _dataset(point): frozenset(data["sources"].values())
-        for point in sweep.points
-        if states[point.id].status == "done" and (data := states[point.id].summary.get("data"))
-    }
-    for dataset, point in {_dataset(point): point for point in to_run}.items():
+    read: dict[str, str] = {}  # file -> its hash
+    for state in states.values():
+        if state.status == "done" and (data := state.summary.get("data")):
+            read |= data["sources"]
+    datasets = {json.dumps(point.container["dataset"]): point for point in to_run}
+    for point in datasets.values():
         sources = prepare(point.config).dataset.sources
-        if read.get(dataset, frozenset(sources.values())) != frozenset(sources.values()):
+        if others := [file for file, x in sources.items() if read.get(file, x) != x]:
             raise ResumeError(
-                f"{', '.join(map(str, sources))}: changed since the points that are done read it, "
-                "so the others would not compare with them; put back what it was, or begin a new "
-                "sweep"
+                f"{', '.join(others)}: changed since the points that are done read it, so the "
+                "others would not compare with them; put back what it was, or begin a new sweep"
             )
-
-
-def _dataset(point: Point) -> str:
-    return json.dumps(point.container["dataset"], sort_keys=True)
 
 
 def _resume_search(sweep: Sweep, options: Namespace) -> int:
@@ -93,7 +90,11 @@ def _resume_search(sweep: Sweep, options: Namespace) -> int:
     launcher = make_launcher(plan.launcher)
     prepare_all(plan.points)
     states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
-    check_same_files(sweep, states, plan.points)
+    assert plan.space is not None
+    planned = plan.space.points_of(sweep.sweeper)
+    if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
+        check_same_files(states, plan.points)
+    note_missing_plots(plan.points, planned)
     exit_on_sigterm()
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
 

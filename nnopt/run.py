@@ -30,7 +30,7 @@ from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import EpochRow, MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
-from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
+from nnopt.schema import Config, ResnetConfig, VggConfig, draws_plots, learning_rate
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
@@ -148,7 +148,7 @@ def _recipe(
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
         log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
 
-    if config.plots is True:
+    if draws_plots(config):
         plots = directory / "plots"
         plots.mkdir(exist_ok=True)  # the search for a learning rate may have been here
         steps_per_epoch = prepared.length.steps_per_epoch

@@ -59,13 +59,16 @@ def test_single_points_of_a_large_sweep_have_no_pictures(
         folder = f"hydra.sweep.dir={number}"
         assert nnopt("run", "-m", *small, *words, folder) == 0
         drawn = len(list(workplace.glob(f"{number}/*/plots/curves.png")))
-        told = "plots=true draws both" in capsys.readouterr().out
+        told = "plots=true adds" in capsys.readouterr().out
         return drawn, (workplace / str(number) / "plots/curves.svg").is_file(), told
 
     assert pictures(1, "optimizer.lr=0.1,0.2") == (2, True, False)
     assert pictures(2, "optimizer.lr=0.1,0.2,0.3") == (0, True, True)
     assert pictures(3, "optimizer.lr=0.1,0.2,0.3", "plots=true") == (3, True, False)
     assert pictures(4, "optimizer.lr=0.1,0.2", "plots=false") == (0, False, False)
+    assert nnopt("resume", "1", "optimizer.lr=0.3") == 0
+    assert "plots=true adds" in capsys.readouterr().out
+    assert len(list(workplace.glob("1/*/plots"))) == 2  # of three, the new one has none
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1, 0.5)"]
     assert pictures(5, *search) == (0, True, True)
 

@@ -22,6 +22,7 @@ from nnopt.schema.config import VARIANTS as VARIANTS
 from nnopt.schema.config import WITHOUT_EFFECT as WITHOUT_EFFECT
 from nnopt.schema.config import Config as Config
 from nnopt.schema.config import EarlyStoppingConfig as EarlyStoppingConfig
+from nnopt.schema.config import draws_plots as draws_plots
 from nnopt.schema.config import learning_rate as learning_rate
 from nnopt.schema.config import weight_decay as weight_decay
 from nnopt.schema.dataset import CsvConfig as CsvConfig

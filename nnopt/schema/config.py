@@ -75,6 +75,11 @@ def weight_decay(config: Config) -> float:
     return 0.01 if config.optimizer.name == "adamw" else 0.0
 
 
+def draws_plots(config: Config) -> bool:
+    """Are the run's own pictures drawn? What auto comes to in a sweep is decided when it begins."""
+    return config.plots in (True, "auto")
+
+
 def learning_rate(config: Config) -> float:
     """η as a number. Raises ValueError if it is yet to be found."""
     rate = config.optimizer.lr

@@ -26,7 +26,7 @@ from nnopt.hydra_adapter import (
     word_of,
 )
 from nnopt.point import leaves
-from nnopt.schema import GridConfig, LauncherConfig
+from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig
 from nnopt.sweep.manifest import Sweep, extend
 from nnopt.validate import read_config, read_engine
 
@@ -140,7 +140,7 @@ def _differing(point: Point, others: Sequence[Point]) -> str:
     return ", ".join(
         f"{key} was {then.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(keys)
-        if not key.startswith("data.")
+        if key.partition(".")[0] not in WITHOUT_EFFECT
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ class LiveLine:
 
         line = LiveLine(view)
         line.start()
-        line.curve(row, "[1] optimizer=adam")
+        line.curve(row, lambda: "[1] optimizer=adam")
         if line.is_due():
             line.draw("3 done, 1 running")
         line.tell("[1/4] optimizer=adam  done")
@@ -64,10 +65,10 @@ class LiveLine:
         else:
             self._stream.write_line(text)
 
-    def curve(self, row: EpochRow, name: str) -> None:
-        """An epoch for the curves of what runs. name: stands above them."""
+    def curve(self, row: EpochRow, name: Callable[[], str]) -> None:
+        """An epoch for the curves of what runs, if there are any. name: stands above them."""
         if self._curves is not None:
-            self._curves.add(row, name)
+            self._curves.add(row, name())
 
     def is_due(self) -> bool:
         """May the line be drawn again? Costs a look at a clock."""

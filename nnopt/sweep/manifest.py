@@ -17,7 +17,7 @@ from typing import Any
 import nnopt
 from nnopt.compose import Plan
 from nnopt.errors import ConfigError, OutputError, ResumeError
-from nnopt.point import Point
+from nnopt.point import Point, with_plots_decided
 from nnopt.results.files import shown, write_bytes
 from nnopt.results.lock import hold
 from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
@@ -49,7 +49,8 @@ class Sweep:
 def begin(plan: Plan, folder: Path) -> Sweep:
     """Write what the command line asks for into the sweep's folder. Raises OutputError, also if
     another process, which found the folder empty at the same moment, has begun a sweep there."""
-    points = tuple(map(settled, plan.points))
+    count = len(plan.points)
+    points = tuple(with_plots_decided(settled(point), count) for point in plan.points)
     config_dir = plan.config_dir and os.path.abspath(plan.config_dir)
     sweep = Sweep(
         folder,
@@ -75,12 +76,16 @@ def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) ->
         return add_points(read_sweep(sweep.folder, sweep), points, varied)
 
 
-def add_points(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+def add_points(
+    sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
+) -> Sweep:
     """The sweep with those of the points that it does not have yet added at its end, and with the
-    keys that vary now too; written. Raises OutputError."""
+    keys that vary now too; written. planned: how many it may come to have. Raises OutputError."""
     known = {point.id for point in sweep.points}
-    added = [settled(point) for point in points if point.id not in known]
-    if added:
+    new = [settled(point) for point in points if point.id not in known]
+    if new:
+        count = max(planned, len(sweep.points) + len(new))
+        added = [with_plots_decided(point, count) for point in new]
         keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
         sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
         write_sweep(sweep)

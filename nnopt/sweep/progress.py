@@ -75,7 +75,7 @@ class SweepProgress:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
         identity = self._running[-1]
         number = self._numbers[identity]
-        self._line.curve(row, f"[{number}] {self._names[identity]}")
+        self._line.curve(row, lambda: f"[{number}] {self._names[identity]}")
         if not self._line.is_due():
             return
         config = self._sweep.points[number - 1].config
@@ -111,6 +111,8 @@ class SweepProgress:
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 
     def _refresh(self) -> None:
+        if self._line.width is None:
+            return
         counts = Counter(entry.status for entry in self._entries)
         failed = sum(counts[status] for status in FAILED)
         running = len(self._running)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nnopt import console
 from nnopt.errors import TrainingError
+from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.sweep.folder import ENDED, FAILED, read_state
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.progress import SweepProgress
@@ -66,8 +67,6 @@ def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
 def draw(sweep: Sweep, metric: str | None = None) -> None:
     """Draw the sweep's pictures, unless none of its points is to have any."""
     if any(point.config.plots is not False for point in sweep.points):
-        from nnopt.plots.sweep_plots import plot_sweep  # imports much that a single run never needs
-
         plot_sweep(sweep.folder, metric)
 
 

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from nnopt.compose import Plan
 from nnopt.errors import ConfigError, ResumeError
-from nnopt.point import Point, with_plots_decided
+from nnopt.point import Point
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import ENDED, State, read_state
@@ -162,9 +162,9 @@ class SearchRun:
     def _added(self, point: Point) -> Point:
         """The point as the sweep has it, from now on if it has not: of a trial that a bad end of
         an earlier seed ends, the other seeds never become points that nobody will run."""
-        point = with_plots_decided(point, self.space.points_of(self.settings))
+        planned = self.space.points_of(self.settings)
         with self.space.there():  # where relative paths of data are to be found
-            self.sweep = add_points(self.sweep, [point])
+            self.sweep = add_points(self.sweep, [point], planned=planned)
         return next(there for there in self.sweep.points if there.id == point.id)
 
     def _settle(self) -> None:

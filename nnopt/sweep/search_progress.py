@@ -53,8 +53,7 @@ class SearchProgress:
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
-        number, words = self._run.latest
-        self._line.curve(row, f"[{number}] {' '.join(map(short, words))}")
+        self._line.curve(row, self._name_of_latest)
         if self._line.is_due():
             self._epoch = f"epoch {row.epoch}"
             self._refresh()
@@ -89,7 +88,13 @@ class SearchProgress:
         parts = [number, visible(words), f"{ended.status:<8}", outcome + seconds]
         return "  ".join([*parts, "best"] if is_best else parts).rstrip()
 
+    def _name_of_latest(self) -> str:
+        number, words = self._run.latest
+        return f"[{number}] {' '.join(map(short, words))}"
+
     def _refresh(self) -> None:
+        if self._line.width is None:
+            return
         finished = self._counts.total()
         left = self._run.settings.trials - self._before - finished
         parts = [f"{count} {status}" for status, count in self._counts.items()]

@@ -84,7 +84,7 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
     assert "hydra.sweeper.trials" in capsys.readouterr().err
 
 
-def test_a_moved_search_goes_on_from_another_folder(
+def test_a_search_goes_on_from_another_folder_with_its_own_files(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def write(slope: int) -> None:
