@@ -20,7 +20,7 @@ from nnopt import console
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_adapter import one_line, register_plugins
-from nnopt.point import with_plots_decided
+from nnopt.point import FEW
 from nnopt.prepare import prepare
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
@@ -89,8 +89,8 @@ def _note_missing_curves(plan: Plan) -> None:
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:
-    """Say so if a sweep of so many points will have no pictures of these."""
-    if any(with_plots_decided(point, count).config.plots == "sweep" for point in points):
+    """Say so if nobody has chosen it and a sweep of so many points has no pictures of these."""
+    if count > FEW and any(point.config.plots == "auto" for point in points):
         console.note(
             "note: only the sweep's own pictures are drawn; plots=true adds those of points"
         )

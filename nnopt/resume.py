@@ -53,7 +53,6 @@ def main(words: list[str]) -> int:
     check_same_files(states, to_run)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
-    note_missing_plots(to_run, len(states))
     exit_on_sigterm()
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
@@ -91,6 +90,7 @@ def _resume_search(sweep: Sweep, options: Namespace) -> int:
     prepare_all(plan.points)
     states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
     assert plan.space is not None
+    assert isinstance(sweep.sweeper, OptunaConfig)
     planned = plan.space.points_of(sweep.sweeper)
     if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
         check_same_files(states, plan.points)

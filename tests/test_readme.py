@@ -95,6 +95,8 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         run(SWEEP, capsys)
     if words[0] == "run" and "--cfg" not in words and command not in AS_THEY_STAND:
         words += LIMITS
+        if command == SWEEP:  # whose output tells of its pictures; of its points', none
+            words[-1] = "plots=sweep"
     if any(word.startswith("experiment=") for word in words):  # networks of some size: one seed
         words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in words]
     code = run_verb(words)
