@@ -19,7 +19,13 @@ from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
-from nnopt.errors import DivergedError, NnoptError, OutOfMemoryError, PrunedError
+from nnopt.errors import (
+    DivergedError,
+    NnoptError,
+    OutOfMemoryError,
+    PrunedError,
+    TimeLimitError,
+)
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.point import Point, to_yaml
 from nnopt.prepare import Prepared, prepare
@@ -227,16 +233,20 @@ def _train(
                 statistics = stack.enter_context(MetricsFile(directory / "layers.csv", LayerRow))
             stack.enter_context(console)
             loop.report_step = console.step
-            for row, is_best in loop.run():
-                metrics.append(row)
-                if look:
-                    found = look(row.epoch)
-                    statistics.append(*found)
-                    layers += found
-                console.epoch(row, is_best)
-                log.info("epoch %d: %s", row.epoch, row)
-                for tell in after_epoch:
-                    tell(row, is_best)
+            try:
+                for row, is_best in loop.run():
+                    metrics.append(row)
+                    if look:
+                        found = look(row.epoch)
+                        statistics.append(*found)
+                        layers += found
+                    console.epoch(row, is_best)
+                    log.info("epoch %d: %s", row.epoch, row)
+                    for tell in after_epoch:
+                        tell(row, is_best)
+            except (KeyboardInterrupt, SystemExit, TimeLimitError):
+                metrics.complete(training.history)  # it may have come between an epoch and its row
+                raise
     finally:
         summary["train_seconds"] = time.perf_counter() - started
         summary["epochs"] = len(training.history)

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from nnopt.compose import make_plan
 from nnopt.errors import DivergedError, TrainingError
-from nnopt.results.history import EpochRow, read_metrics
+from nnopt.results.history import EpochRow, MetricsFile, Row, read_metrics
 from nnopt.run import refuse_divergence, run
 from nnopt.training.loop import Training
 from nnopt.validate import read_config
@@ -299,6 +299,30 @@ def test_functions_are_told_of_each_epoch_and_may_end_the_training(workplace: Pa
     ]
     assert whole["epochs"] == 4
     assert told[0][1]  # the first epoch is the best so far
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_an_interruption_between_an_epoch_and_its_row_loses_no_row(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    append, calls = MetricsFile.append, []
+
+    def interrupted(file: MetricsFile, *rows: Row) -> None:
+        calls.append(rows)
+        if len(calls) == 2 and not is_written:
+            raise KeyboardInterrupt
+        append(file, *rows)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MetricsFile, "append", interrupted)
+    (point,) = make_plan([*SMALL, "epochs=4"]).points
+    (workplace / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run(point, workplace / "a")
+    rows = read_metrics(workplace / "a" / "metrics.csv")
+    assert [row.epoch for row in rows] == [1, 2]
+    assert summary_of(workplace / "a")["epochs"] == 2
 
 
 def test_early_stopping_is_told(workplace: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -76,6 +76,11 @@ class MetricsFile:
     def append(self, *rows: Row) -> None:
         """Write one epoch, every number in full precision: reading it back gives the same bits."""
         self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
+
+    def complete(self, rows: Sequence[Row]) -> None:
+        """Write those of all rows so far that the file does not have yet."""
+        there = self.path.read_bytes().count(b"\n") - 1
+        self.append(*rows[there:])
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
