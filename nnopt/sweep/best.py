@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections import Counter
@@ -89,6 +90,8 @@ def words_of(container: Mapping[str, Any]) -> Iterator[str]:
     files = [f"{group}={name}" for group, name in chosen.items() if usual[group]["name"] != name]
     yield from files
     before = dict(leaves(plain(compose_files(files))))
+    for key in ("data.root", "data.cache"):  # of a sweep's points they are absolute
+        before[key] = os.path.abspath(os.path.expanduser(before[key]))
     for key, value in leaves(container):
         if key.partition(".")[0] not in LEFT_OUT and (key not in before or before[key] != value):
             yield f"{key}={_text(value)}"

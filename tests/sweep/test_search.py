@@ -388,7 +388,7 @@ def test_the_command_for_the_best_makes_the_same_point(
     with composing():
         words = list(best.words_of(top.container))
     assert make_plan(words).points[0].id == top.id
-    assert not any(word.startswith(("name=", "plots=", "seed=")) for word in words)
+    assert not any(word.startswith(("name=", "plots=", "seed=", "data.")) for word in words)
     with run.space.composing():
         best.report(run)
     out = capsys.readouterr().out
