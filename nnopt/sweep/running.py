@@ -65,7 +65,7 @@ def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
 
 
 def draw(sweep: Sweep, metric: str | None = None) -> None:
-    """Draw the sweep's pictures, unless none of its points is to have any."""
+    """Draw the sweep's own pictures, unless every point has plots=false."""
     if any(point.config.plots is not False for point in sweep.points):
         plot_sweep(sweep.folder, metric)
 
