@@ -143,9 +143,7 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
     return Crops(top, left, mirrored & flip)
 
 
-def crop_indices(
-    top: Indices, left: Indices, flip: NDArray[np.bool_], height: int, width: int
-) -> tuple[Indices, Indices]:
+def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
     """Rows (n, H, 1) and columns (n, 1, W) of padded images that make up the cut-out ones.
 
     With ``padded`` (n, C, H + 2 crop, W + 2 crop), zeros around raw pixel values,
@@ -153,11 +151,12 @@ def crop_indices(
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
 
-    top, left, flip: (n,), entries of ``Crops``; height, width: H, W of an image without padding.
+    top, left, flip: (n,), entries of ``Crops``; down, across: 0..H-1 and 0..W-1 of an image without
+    padding. All are arrays of NumPy's, or all of another library's on one device.
     """
-    across = np.arange(width)
-    columns = np.where(flip[:, None], across[::-1], across) + left[:, None]
-    rows = top[:, None] + np.arange(height)
+    turned = flip[:, None] * (len(across) - 1 - 2 * across)  # W-1-c in place of c
+    columns = left[:, None] + across + turned
+    rows = top[:, None] + down
     return rows[:, :, None], columns[:, None, :]
 
 
@@ -167,17 +166,16 @@ def draw_squares(seed: int, epoch: int, count: int, side: int, height: int, widt
     return Squares(random.integers(0, height, count), random.integers(0, width, count), side)
 
 
-def hidden_pixels(
-    row: Indices, column: Indices, side: int, height: int, width: int
-) -> NDArray[np.bool_]:
+def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> Any:
     """True (n, 1, H, W) inside of the squares: side x side pixels, less what sticks out.
 
-    row, column: (n,), entries of ``Squares``. Of an even side, one pixel more lies above and left
+    row, column: (n,), entries of ``Squares``; down, across: 0..H-1 and 0..W-1, of the same library
+    as these. Of an even side, one pixel more lies above and left
     of the centre than below and right of it.
     """
-    down = np.arange(height) - (row - side // 2)[:, None]
-    across = np.arange(width) - (column - side // 2)[:, None]
-    rows, columns = (down >= 0) & (down < side), (across >= 0) & (across < side)
+    below = down - (row - side // 2)[:, None]
+    right = across - (column - side // 2)[:, None]
+    rows, columns = (below >= 0) & (below < side), (right >= 0) & (right < side)
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 

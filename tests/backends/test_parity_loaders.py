@@ -116,7 +116,7 @@ def test_cutout_hides_a_square_and_nothing_else(
         expected = original.copy()
         expected[:, max(top, 0) : top + side, max(left, 0) : left + side] = 0
         assert_array_equal(image, expected)
-    hidden = hidden_pixels(squares.row, squares.column, side, 6, 5)
+    hidden = hidden_pixels(squares.row, squares.column, side, np.arange(6), np.arange(5))
     assert ((found == 0) == hidden).all()
 
 

@@ -136,7 +136,7 @@ def test_crop_and_flip_then_policy_then_normalization_then_cutout(
     scale, shift = (
         x.reshape(3, 1, 1) for x in (samples.normalization.scale, samples.normalization.shift)
     )
-    hidden = hidden_pixels(squares.row, squares.column, 3, *SHAPE[1:])
+    hidden = hidden_pixels(squares.row, squares.column, 3, *map(np.arange, SHAPE[1:]))
     assert_array_equal(found, np.where(hidden, 0, expected.numpy() * scale + shift))
     assert (expected.numpy() != moved).any(axis=(1, 2, 3)).mean() > 0.7
 

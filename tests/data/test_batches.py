@@ -90,7 +90,9 @@ def test_crops_agree_with_loops(
         assert crop == 0
         assert not flip
         return
-    rows, columns = crop_indices(crops.top, crops.left, crops.flip, height, width)
+    rows, columns = crop_indices(
+        crops.top, crops.left, crops.flip, np.arange(height), np.arange(width)
+    )
     assert rows.shape == (n, height, 1)
     assert columns.shape == (n, 1, width)
     padded = np.pad(images, ((0, 0), (0, 0), (crop, crop), (crop, crop)))
@@ -144,7 +146,7 @@ def test_without_padding_crops_change_nothing(count: int) -> None:
 )
 def test_hidden_pixels_agree_with_loops(height: int, width: int, side: int, seed: int) -> None:
     squares = draw_squares(seed, 0, 5, side, height, width)
-    hidden = hidden_pixels(squares.row, squares.column, side, height, width)
+    hidden = hidden_pixels(squares.row, squares.column, side, np.arange(height), np.arange(width))
     assert hidden.shape == (5, 1, height, width)
     for n in range(5):
         top, left = squares.row[n] - side // 2, squares.column[n] - side // 2

@@ -67,7 +67,11 @@ class NumpyLoader:
         pad = self._crop
         padded = np.pad(raw, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
         rows, columns = crop_indices(
-            crops.top[window], crops.left[window], crops.flip[window], height, width
+            crops.top[window],
+            crops.left[window],
+            crops.flip[window],
+            np.arange(height),
+            np.arange(width),
         )
         image = np.arange(len(raw))[:, None, None, None]
         channel = np.arange(channels)[None, :, None, None]
@@ -95,5 +99,5 @@ class NumpyLoader:
 def _hide(x: Array, squares: Squares, window: slice) -> None:
     """Set a square of each normalized image (N, C, H, W) to 0."""
     row, column = squares.row[window], squares.column[window]
-    hidden = hidden_pixels(row, column, squares.side, *x.shape[2:])
+    hidden = hidden_pixels(row, column, squares.side, *map(np.arange, x.shape[2:]))
     np.copyto(x, 0, where=hidden)

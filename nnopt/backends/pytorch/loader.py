@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,30 +70,44 @@ class TorchLoader:
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        crops, policy = augmentation.crops, augmentation.policy
-        squares, mixing = augmentation.squares, augmentation.mixing
-        chosen = torch.tensor(order, device=self._device)
+        policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
+        # All of an epoch at once: a copy of pageable memory waits until the device is idle.
+        chosen = self._placed(order)
         rows, labels = self._rows[chosen], self._labels[chosen]
+        crops = self._entries(augmentation.crops, "top", "left", "flip")
+        centres = self._entries(squares, "row", "column")
+        partners = self._entries(mixing, "partner")
         chunk = batch_size * max(1, self._chunk_rows // batch_size)
         for start in range(0, len(order), chunk):
             window = slice(start, start + chunk)
             raw = self._inputs.index_select(0, rows[window])
-            if crops is not None:
-                raw = self._cut_out(raw, crops, window)
+            if crops:
+                raw = self._cut_out(raw, *(drawn[window] for drawn in crops))
             if policy is not None:
                 self._operations.apply(raw, policy, window)
             x = self._normalize(raw)
             if squares is not None:
-                self._hide(x, squares, window)
+                row, column = (at[window] for at in centres)
+                x.masked_fill_(hidden_pixels(row, column, squares.side, *self._axes), 0)
             batches = zip(_split(x, batch_size), _split(labels[window], batch_size), strict=True)
             if mixing is None:
                 yield from batches
             else:
-                yield from self._mixed(batches, mixing, batch_size, start)
+                parts = _split(partners[0][window], batch_size)
+                first = start // batch_size
+                for number, (x, y), partner in zip(count(first), batches, parts, strict=False):
+                    yield x, self._mix(x, y, partner, mixing, number)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         for rows in _split(self._rows, self._evaluation_rows):
             yield self._normalize(self._inputs.index_select(0, rows))
+
+    def _placed(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _entries(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
+        """These arrays of an epoch's draws, on the device; none of none."""
+        return () if drawn is None else tuple(self._placed(getattr(drawn, x)) for x in names)
 
     def _normalize(self, raw: Tensor) -> Tensor:
         """x · scale + shift, in the backend's number type; raw is ours to overwrite."""
@@ -106,48 +121,34 @@ class TorchLoader:
         height, width = self._inputs.shape[2:]
         return PolicyOperations(self._policy, height, width, self._device)
 
-    def _cut_out(self, raw: Tensor, crops: Crops, window: slice) -> Tensor:
+    @cached_property
+    def _axes(self) -> tuple[Tensor, Tensor]:
+        """0..H-1 and 0..W-1 of an image."""
+        height, width = self._inputs.shape[2:]
+        return torch.arange(height, device=self._device), torch.arange(width, device=self._device)
+
+    def _cut_out(self, raw: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
-        count, channels, height, width = raw.shape
-        rows, columns = (
-            torch.from_numpy(indices).to(self._device)
-            for indices in crop_indices(
-                crops.top[window], crops.left[window], crops.flip[window], height, width
-            )
-        )
+        rows, columns = crop_indices(top, left, flip, *self._axes)
         padded = F.pad(raw, (self._crop,) * 4)
-        pixels = (rows * padded.shape[-1] + columns).view(count, 1, -1)
+        channels, pixels = raw.shape[1], (rows * padded.shape[-1] + columns).flatten(1)[:, None]
         cut = padded.flatten(2).gather(2, pixels.expand(-1, channels, -1))
         return cut.view(raw.shape)
 
-    def _hide(self, x: Tensor, squares: Squares, window: slice) -> None:
-        """Set a square of each normalized image (N, C, H, W) to 0."""
-        row, column = squares.row[window], squares.column[window]
-        hidden = hidden_pixels(row, column, squares.side, *x.shape[2:])
-        x.masked_fill_(torch.from_numpy(hidden).to(self._device), 0)
-
-    def _mixed(
-        self,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        mixing: Mixing,
-        batch_size: int,
-        start: int,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches, the first of which starts at this sample of the epoch: inputs (N, ...) mixed in
-        place, and labels (N,) mixed likewise, targets (N, K)."""
-        for x, labels in batches:
-            batch = start // batch_size
-            weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
-            partner = torch.from_numpy(mixing.partner[start : start + len(x)]).to(self._device)
-            if box is None:
-                others = x[partner].mul_(1 - weight)
-                x.mul_(weight).add_(others)
-            else:
-                patch = x[..., *box]
-                patch.copy_(patch[partner])
-            one_hot = F.one_hot(labels, mixing.classes).to(self._dtype)
-            yield x, one_hot * weight + one_hot[partner] * (1 - weight)
-            start += len(x)
+    def _mix(
+        self, x: Tensor, labels: Tensor, partner: Tensor, mixing: Mixing, batch: int
+    ) -> Tensor:
+        """Mix the inputs x (N, ...) of a batch in place; returns the labels (N,) mixed likewise,
+        targets (N, K). partner: (N,), positions within the batch."""
+        weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
+        if box is None:
+            others = x[partner].mul_(1 - weight)
+            x.mul_(weight).add_(others)
+        else:
+            patch = x[..., *box]
+            patch.copy_(patch[partner])
+        one_hot = F.one_hot(labels, mixing.classes).to(self._dtype)
+        return one_hot * weight + one_hot[partner] * (1 - weight)
 
 
 def _wrap(array: np.ndarray) -> Tensor:
