@@ -5,7 +5,8 @@ The line says what is wrong, which key or file, the value seen, what is allowed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class NnoptError(Exception):
@@ -57,6 +58,15 @@ class OutOfMemoryError(TrainingError):
         if batch_size >= 2 * accumulation:
             what += f", or accumulation={2 * accumulation} for the same batch in smaller parts"
         super().__init__(what)
+
+
+@contextmanager
+def memory_shortage(batch_size: int, accumulation: int) -> Iterator[None]:
+    """A context in which a MemoryError becomes an OutOfMemoryError, which says what to do."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(batch_size, accumulation, error) from error
 
 
 class TimeLimitError(TrainingError):

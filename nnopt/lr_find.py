@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt import console
+from nnopt.backends import load_backend
 from nnopt.compose import Plan, Point, plan_one, to_yaml, words_parser
-from nnopt.errors import ConfigError, OutOfMemoryError, TrainingError
+from nnopt.errors import ConfigError, TrainingError, memory_shortage
 from nnopt.hydra_adapter import one_line
 from nnopt.launch import make_directory
 from nnopt.prepare import prepare
@@ -65,12 +66,13 @@ def main(arguments: list[str]) -> int:
     prepared = prepare(point.config, trains=False)
     folder = make_directory(plan, "lr-find")
     write_text(folder / "config.yaml", to_yaml(point.container))
-    try:
-        with console.SweepConsole(sweep.steps) as progress:
-            found = find_learning_rate(point.config, prepared, sweep, progress.step)
-    except MemoryError as error:
-        config = point.config
-        raise OutOfMemoryError(config.batch_size, config.accumulation, error) from error
+    config = point.config
+    with (
+        console.SweepConsole(sweep.steps) as progress,
+        memory_shortage(config.batch_size, config.accumulation),
+        load_backend(config.backend.name).device_errors(),
+    ):
+        found = find_learning_rate(config, prepared, sweep, progress.step)
     _write(found, sweep, point, folder)
     _report(found, folder)
     if found.suggestion is None:

@@ -283,6 +283,11 @@ def _precision(config: Config) -> Iterator[str]:
             "backend.precision = 'fp16' needs backend.device=cuda, but backend.device = "
             f"{backend.device!r}; set backend.precision=bf16"
         )
+    if backend.deterministic and backend.compile == "max-autotune":
+        yield (
+            "backend.deterministic = true: backend.compile = 'max-autotune' picks kernels by their "
+            "time, which differs between runs; set backend.compile=default"
+        )
 
 
 RULES: tuple[Rule, ...] = (

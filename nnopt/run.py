@@ -22,9 +22,9 @@ from nnopt.data.dataset import Part
 from nnopt.errors import (
     DivergedError,
     NnoptError,
-    OutOfMemoryError,
     PrunedError,
     TimeLimitError,
+    memory_shortage,
 )
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.point import Point, to_yaml
@@ -63,29 +63,26 @@ def run(
     status and error, then raised: NnoptError, KeyboardInterrupt, or a bug.
     """
     started = time.perf_counter()
-    summary = describe(point)
+    config, summary = point.config, describe(point)
     events: EventFile | None = None
     with _logging_to(directory / "run.log"):
         log.info("point %s, overrides: %s", point.id, " ".join(point.overrides) or "none")
         try:
             write_text(directory / "config.yaml", to_yaml(point.container))
-            prepared = prepare(point.config)  # imports PyTorch, if need be, with all its threads
-            if point.config.tensorboard:
-                settings = settings_of(dict(point.container), point.overrides)
-                events = EventFile(directory, point.id, settings)
-                after_epoch = (events.epoch, *after_epoch)
-            with np.errstate(all="ignore"), threadpool_limits(point.config.backend.threads):
-                config = point.config
-                if config.optimizer.lr == "auto":
-                    config = with_found_rate(config, prepared, directory, quiet)
-                    summary["found_lr"] = config.optimizer.lr
-                _recipe(config, prepared, directory, summary, after_epoch, quiet)
+            with memory_shortage(config.batch_size, config.accumulation):
+                prepared = prepare(config)  # imports PyTorch, if need be, with all its threads
+                if config.tensorboard:
+                    settings = settings_of(dict(point.container), point.overrides)
+                    events = EventFile(directory, point.id, settings)
+                    after_epoch = (events.epoch, *after_epoch)
+                device_errors = load_backend(config.backend.name).device_errors()
+                threads = threadpool_limits(config.backend.threads)
+                with np.errstate(all="ignore"), threads, device_errors:
+                    if config.optimizer.lr == "auto":
+                        config = with_found_rate(config, prepared, directory, quiet)
+                        summary["found_lr"] = config.optimizer.lr
+                    _recipe(config, prepared, directory, summary, after_epoch, quiet)
             summary["status"] = "done"
-        except MemoryError as error:
-            config = point.config
-            shortage = OutOfMemoryError(config.batch_size, config.accumulation, error)
-            summary["status"], summary["error"] = shortage.status, str(shortage)
-            raise shortage from error
         except PrunedError as error:
             summary["status"], summary["error"] = error.status, str(error)
             raise
@@ -97,6 +94,8 @@ def run(
             summary["finished"] = environment.now()
             summary["total_seconds"] = time.perf_counter() - started
             summary["peak_memory_mb"] = environment.peak_memory_mb()
+            device = config.backend.device
+            summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
             write_json(directory / "summary.json", summary)
             if events is not None:
                 events.close(summary)
@@ -114,7 +113,9 @@ def _recipe(
 ) -> None:
     """Build, train, evaluate, write, plot."""
     dataset, architecture = prepared.dataset, prepared.architecture
-    summary["data"] = {"name": dataset.name, "sources": dataset.sources}
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    samples = {name: 0 if part is None else len(part) for name, part in parts.items()}
+    summary["data"] = {"name": dataset.name, "sources": dataset.sources, "samples": samples}
     summary["parameters"] = architecture.parameter_count
     summary["flops_per_sample"] = architecture.flops_per_sample
 
@@ -123,6 +124,7 @@ def _recipe(
     initial = initial_arrays(architecture, config.initializer, config.seed, dataset)
     network.load(initial)
     summary["versions"], summary["threads"] = environment.versions(), environment.threads()
+    summary["machine"]["accelerator"] = environment.accelerator(config.backend.device)
 
     def batches_of(part: Part) -> Loader:
         return backend.build_loader(part, dataset.normalization, config)

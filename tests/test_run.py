@@ -52,6 +52,7 @@ SUMMARY_KEYS = {
     "train_seconds",
     "total_seconds",
     "peak_memory_mb",
+    "peak_device_memory_mb",
     "versions",
     "git",
     "machine",

@@ -8,6 +8,7 @@ are mixed: the share of each class, in the backend's number type.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,6 +118,11 @@ class Backend(Protocol):
 
     def check_backend(self, config: Config) -> list[str]:
         """What stands against ``config.backend`` on this machine, one line a problem."""
+        ...
+
+    def device_errors(self) -> AbstractContextManager[None]:
+        """A context in which what is said of a device that lacks memory, or a repeatable kernel,
+        becomes MemoryError or TrainingError; for all that a run does with network and loaders."""
         ...
 
     def build_network(self, architecture: Architecture, config: Config) -> Network: ...

@@ -35,6 +35,7 @@ WORDS = {
     "train_seconds": "training time",
     "total_seconds": "total time",
     "peak_memory_mb": "peak memory",
+    "peak_device_memory_mb": "peak memory of the device",
     "found_lr": "learning rate found",
     "flops_per_sample": "FLOPs per sample",
     "final_train_loss": "final training loss",

@@ -92,6 +92,29 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
+def accelerator(device: str) -> dict[str, str | int] | None:
+    """What PyTorch computed on, if not the processor: device, and of CUDA's the name of the model,
+    memory and version of CUDA."""
+    if device == "cpu":
+        return None
+    found: dict[str, str | int] = {"device": device}
+    if device.startswith("cuda"):
+        torch = sys.modules["torch"]
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"name": properties.name, "memory_mb": properties.total_memory // MIB}
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def peak_device_memory_mb(device: str) -> float | None:
+    """The most memory of a CUDA device that arrays held since the network was made, in MiB."""
+    torch = sys.modules.get("torch")
+    if not device.startswith("cuda") or torch is None or not torch.cuda.is_initialized():
+        return None
+    peak: int = torch.cuda.max_memory_allocated(device)
+    return peak / MIB
+
+
 def peak_memory_mb() -> float | None:
     """The most resident memory this process held so far, in MiB (2**20 bytes)."""
     # getrusage's figure on Linux outlives exec: it may be that of the larger program which started

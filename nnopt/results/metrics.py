@@ -33,6 +33,7 @@ METRICS = (
     "train_seconds",
     "total_seconds",
     "peak_memory_mb",
+    "peak_device_memory_mb",
 )
 """The outcome of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from nnopt.backends import DeviceArray, Network
-from nnopt.schema import RegularizerConfig
+from nnopt.schema import Config, ScheduleFreeConfig
 
 
 def ema_decay(decay: float, t: int) -> float:
@@ -37,17 +37,22 @@ class Averaging:
     and the running statistics anew, from the epoch's batches (Izmailov et al. 2018, algorithm 1,
     with a cycle of one epoch). Training goes on with w, and nothing that happens to a changes it.
 
+    Schedule-Free averages by itself, in the optimizer: of it the running statistics alone are taken
+    anew after every epoch, for the average that is evaluated, as its authors advise.
+
     epochs: n, how many epochs' weights ``swa`` has taken in; 0 of ``ema``.
     """
 
-    def __init__(self, network: Network, config: RegularizerConfig, epochs: int) -> None:
+    def __init__(self, network: Network, config: Config, epochs: int) -> None:
         """network: with the first weights loaded; epochs: of the whole training."""
+        ema, swa = config.regularizer.ema, config.regularizer.swa
         self._network = network
-        self._ema = config.ema
-        self._swa_from = first_swa_epoch(config.swa, epochs) if config.swa else math.inf
+        self._ema = ema
+        self._swa_from = first_swa_epoch(swa, epochs) if swa else math.inf
+        self._is_schedule_free = isinstance(config.optimizer, ScheduleFreeConfig)
         self.epochs = 0
-        self._has_begun = bool(config.ema)
-        if config.ema:
+        self._has_begun = bool(ema)
+        if ema:
             network.average(1.0)
 
     def after_step(self, updates: int) -> None:
@@ -60,6 +65,8 @@ class Averaging:
     ) -> None:
         """Take in the weights at the end of a whole epoch; ``batches`` gives its batches once
         more."""
+        if self._is_schedule_free:
+            self._network.recompute_statistics(x for x, _ in batches(epoch))
         if epoch < self._swa_from:
             return
         self.epochs += 1

@@ -114,7 +114,7 @@ class Loop:
         )
         self._plateau = Plateau(config.schedule)
         self._stopping = EarlyStopping(config.early_stopping)
-        self._averaging = Averaging(network, config.regularizer, self.length.epochs)
+        self._averaging = Averaging(network, config, self.length.epochs)
         self._batches = partial(epoch_batches, config, dataset, self._train_loader)
         self._step = 0
 

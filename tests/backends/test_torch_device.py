@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor, nn
 
 from nnopt.backends import pytorch
+from nnopt.backends.pytorch import network as network_module
+from nnopt.backends.pytorch.loader import TorchLoader
 from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.backends.pytorch.precision import Precision
+from nnopt.errors import TrainingError
 from nnopt.schema import Config, TorchConfig
 
 MakeNetwork = Callable[..., TorchNetwork]
@@ -203,13 +208,66 @@ def test_scaling_changes_neither_weight_decay_nor_max_norm(
 
 @pytest.mark.slow
 def test_a_compiled_step_is_the_same_step_and_compiled_once(make_network: MakeNetwork) -> None:
+    """Also by the next network, which differs by the seed alone; a third that differs more, and to
+    which the first would have to be compiled anew, is compiled by itself."""
+    wider = [{"conv2d": 12}, *CONV[1:]]
+    cases = [(CONV, 0), (CONV, 1), (wider, 0)]
+    for layers, seed in cases:
+        layers = [*layers[:-1], {"dropout": 0.3}, layers[-1]]
+        plain = trained(make_network("torch", layers, IMAGE, seed=seed, **SINGLE))
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            compiled = {"backend.compile": "default"}
+            fast = trained(make_network("torch", layers, IMAGE, seed=seed, **SINGLE, **compiled))
+        for name, array in plain.items():
+            assert_allclose(fast[name], array, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_in_16_bits_by_parts_with_mixed_labels(make_network: MakeNetwork) -> None:
+    """What recipes for a GPU combine: dropout, parts of a batch, shares of classes, bf16."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
-    plain = trained(make_network("torch", layers, IMAGE, **SINGLE))
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        compiled = {"backend.compile": "default"}
-        fast = trained(make_network("torch", layers, IMAGE, **SINGLE, **compiled))
-    for name, array in plain.items():
-        assert_allclose(fast[name], array, rtol=1e-4, atol=1e-5)
+    words = {"backend.precision": "bf16", "batch_size": 16, "accumulation": 2}
+    x, labels = images()
+    y = 0.7 * nn.functional.one_hot(labels, 4).float() + 0.075
+    ends = []
+    for compile_ in ("off", "default"):
+        choice = {"backend.compile": compile_}
+        network = make_network("torch", layers, IMAGE, **SINGLE, **words, **choice)
+        for step in range(5):
+            network.train_step(x, y, 0.05, step)
+        assert network.read_steps().count == 80
+        ends.append(network.arrays())
+    for name, array in ends[0].items():
+        assert_allclose(ends[1][name], array, rtol=0.05, atol=0.01, err_msg=name)
+
+
+def test_other_networks_are_compiled_anew(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[bool] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(True))
+    counts = []
+    for width, batch_size, l2 in ((31, 8, 0), (31, 8, 0.1), (33, 8, 0.1), (33, 9, 0.1), (31, 8, 0)):
+        layers = [{"dense": width}, "relu", {"dense": "classes"}]
+        words = {"batch_size": batch_size, "regularizer.l2": l2, "seed": len(counts)}
+        make_network("torch", layers, **words, **{"backend.compile": "default"})
+        counts.append(len(forgotten))
+    assert counts == [1, 1, 2, 3, 4]
+
+
+def test_a_network_that_nobody_holds_gives_its_memory_back_at_once(
+    make_network: MakeNetwork,
+) -> None:
+    network = make_network("torch", CONV, IMAGE, **SINGLE)
+    x, y = images()
+    weight = weakref.ref(network.module.get_submodule("dense1"))
+    gc.disable()
+    try:
+        network.train_step(x, y, 0.1, 0)
+        del network
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 def test_compilation_is_asked_for_with_the_mode_and_results_are_copies(
@@ -238,21 +296,39 @@ def test_compilation_is_asked_for_with_the_mode_and_results_are_copies(
     assert kept.data_ptr() != results[0].data_ptr()
 
 
-def test_compiling_without_a_compiler_is_refused(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("device", "triton", "lacking"),
+    [
+        ("cpu", True, "a C++ compiler, found neither $CXX nor g++ nor clang++"),
+        ("cuda", True, "a C compiler, found neither $CC nor gcc nor clang"),
+        ("cuda", False, "Triton"),
+    ],
+)
+def test_compiling_without_what_it_needs_is_refused(
+    make_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    triton: bool,
+    lacking: str,
 ) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     monkeypatch.setattr(pytorch.shutil, "which", lambda name: None)
-    config = make_config(backend="torch", **{"backend.compile": "default"})
+    spec = object() if triton else None
+    monkeypatch.setattr(pytorch.importlib.util, "find_spec", lambda name: spec)
+    words = {"backend.device": device}
+    config = make_config(backend="torch", **words, **{"backend.compile": "default"})
     (problem,) = pytorch.check_backend(config)
-    assert "backend.compile = 'default'" in problem
-    assert "C++ compiler" in problem
-    assert pytorch.check_backend(make_config(backend="torch")) == []
+    assert f"backend.compile = 'default' on {device} needs {lacking}" in problem
+    assert pytorch.check_backend(make_config(backend="torch", **words)) == []
 
 
 def test_deterministic_holds_for_its_own_network_alone(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.deterministic": True})
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
     make_network("torch", MLP)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark
@@ -272,8 +348,58 @@ def test_want_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) ->
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
     x = torch.zeros(4, 6, dtype=torch.float64)
     more = () if verb == "predict" else (torch.zeros(4, dtype=torch.int64), 0.1, 0)
-    with pytest.raises(MemoryError, match="in layer relu1"):
+    told = f"^{2**60} bytes more were needed in layer relu1$"
+    with pytest.raises(MemoryError, match=told):
         getattr(network, verb)(x, *more)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB",
+            "20.00 MiB more were needed",
+        ),
+        ("CUDA out of memory. Tried to allocate more than 1EB memory.", "1EB more were needed"),
+        (
+            "MPS backend out of memory (MPS allocated: 3.00 GB). Tried to allocate 1.50 GB on "
+            "private pool.",
+            "1.50 GB more were needed",
+        ),
+        ("CUDA error: out of memory", "more were needed"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "more were needed"),
+    ],
+)
+def test_want_of_memory_however_it_is_said(said: str, told: str) -> None:
+    with pytest.raises(MemoryError) as caught, pytorch.device_errors():
+        raise RuntimeError(said)
+    assert str(caught.value) == told
+
+
+def test_the_want_of_a_repeatable_kernel_is_told_with_the_key() -> None:
+    said = (
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you "
+        "set 'torch.use_deterministic_algorithms(True)'."
+    )
+    with pytest.raises(TrainingError) as caught, pytorch.device_errors():
+        raise RuntimeError(said)
+    assert str(caught.value).startswith("backend.deterministic = true: ")
+    assert "no repeatable adaptive_avg_pool2d_backward_cuda on this device" in str(caught.value)
+
+
+def test_an_evaluation_takes_no_more_samples_than_memory_is_meant_for(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest layers, of 8 channels and 6x6 pixels, take and give 576 numbers of a sample."""
+    plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
+    monkeypatch.setattr(network_module, "CPU_NUMBERS", 5 * 2 * 8 * 36)
+    network = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
+    seen: list[int] = []
+    layer = network.module.get_submodule("conv2d1")
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    x = images(13)[0].double()
+    assert_allclose(network.predict(x), plain.predict(x), rtol=1e-12)
+    assert seen == [5, 5, 3] * 2
 
 
 def test_another_error_stays_itself(make_network: MakeNetwork) -> None:
@@ -282,21 +408,24 @@ def test_another_error_stays_itself(make_network: MakeNetwork) -> None:
         network.predict(torch.zeros(4, 5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("place", [(TorchNetwork, "_backward"), (TorchLoader, "_normalize")])
 def test_a_run_out_of_memory_ends_with_5_and_keeps_what_was_trained(
+    place: tuple[type, str],
     nnopt: Callable[..., int],
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    step = TorchNetwork._logits_and_loss
+    owner, verb = place
+    do = getattr(owner, verb)
     calls = 0
 
-    def greedy(network: TorchNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def greedy(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        return step(network, x if calls < 20 else x + torch.empty(2**58), y)
+        return do(*arguments) if calls < 20 else torch.empty(2**58)
 
-    monkeypatch.setattr(TorchNetwork, "_logits_and_loss", greedy)
+    monkeypatch.setattr(owner, verb, greedy)
     assert nnopt("run", "backend=torch", "batch_size=64", "epochs=9", "hydra.run.dir=out") == 5
     told = capsys.readouterr().err
     assert "out of memory with batch_size = 64" in told

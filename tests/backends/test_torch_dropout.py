@@ -96,3 +96,25 @@ def test_evaluation_and_rate_zero_drop_nothing(make_network: Callable[..., Torch
     for trained in (network, plain):
         trained.train_step(x, torch.zeros(9, dtype=torch.int64), 0.1, 0)
     assert_array_equal(network.arrays()["dense1.weight"], plain.arrays()["dense1.weight"])
+
+
+def test_a_module_used_twice_in_a_step_draws_twice() -> None:
+    """As the stochastic depth of torchvision's Swin transformers is, for both branches."""
+    module = Dropout(DeviceMasks(0, "dropout1", 0.5, CPU))
+    x = torch.ones(64, 64)
+    module.begin(3)
+    first, second = module(x), module(x)
+    assert 0.45 < (first == second).float().mean().item() < 0.55
+    module.begin(3)
+    assert torch.equal(module(x), first)
+    assert torch.equal(module(x), second)
+
+
+def test_16_bits_do_not_shift_the_mean() -> None:
+    """The scale of rate 0.1 is 1.1111; rounded to bfloat16 it would be 1.1094, 0.16 % less."""
+    module = Dropout(DeviceMasks(0, "dropout1", 0.1, CPU))
+    x = torch.linspace(1, 2, 2**20).to(torch.bfloat16)
+    y = module(x)
+    assert y.dtype == torch.bfloat16
+    ratio = (y.double() / x.double())[y != 0].mean().item()
+    assert ratio == pytest.approx(1 / 0.9, rel=3e-4)

@@ -244,7 +244,7 @@ def test_spatial_dropout_takes_whole_channels(make_network: MakeNetwork) -> None
     assert isinstance(module, Dropout)
     masks = KeepMasks(3, "spatial_dropout1", rate)
     for step in (0, 7):
-        module.step = step
+        module.begin(step)
         expected = x.numpy() * masks.draw(step, (50, 6))[..., None, None] * masks.scale
         assert_array_equal(module(x), expected)
     assert torch.equal(module.eval()(x), x)

@@ -13,11 +13,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 from torch.nn import functional as F
 
+from nnopt.architecture.initializers import initial_arrays
+from nnopt.backends import load_backend
 from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
+from nnopt.prepare import prepare
 from nnopt.schema import Config
+from nnopt.training.loop import Loop, epoch_batches
 
+MakeConfig = Callable[..., Config]
 MakeNetwork = Callable[..., TorchNetwork]
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -141,3 +146,43 @@ def test_loaded_weights_are_those_that_are_there_and_start_anew(
     after = used.arrays()
     for key, array in fresh.arrays().items():
         assert_array_equal(array, after[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_taken_anew_are_those_of_the_average(
+    make_network: MakeNetwork, batches: Batches, name: str
+) -> None:
+    """The mean over the batches of what the first layer gives with x; training goes on from y."""
+    layers = [{"dense": 5}, "batch_norm", "relu", {"dense": "classes"}]
+    straight, renewed = (make_network("torch", layers, optimizer=name) for _ in "ab")
+    found = renewed.arrays()
+    inputs = [torch.tensor(x) for x, _ in batches[:3]]
+    for step, batch in enumerate(batches):
+        for network in (straight, renewed):
+            network.train_step(*as_tensors(batch), 0.05, step)
+        renewed.recompute_statistics(inputs)
+        found = renewed.arrays()
+        weight, bias = found["dense1.weight"], found["dense1.bias"]
+        means = [(x.numpy() @ weight.T + bias).mean(axis=0) for x in inputs]
+        assert_allclose(found["batch_norm1.running_mean"], np.mean(means, axis=0), rtol=1e-9)
+    for key, array in straight.arrays().items():
+        if "running_" not in key:
+            assert_array_equal(array, found[key])
+
+
+def test_an_epoch_ends_with_the_statistics_of_the_average(make_config: MakeConfig) -> None:
+    changes = {"optimizer": "schedule_free_sgd", "regularizer.norm": "batch", "epochs": 2}
+    config = make_config(backend="torch", **changes, **{"backend.dtype": "float64"})
+    prepared, backend = prepare(config), load_backend("torch")
+    dataset = prepared.dataset
+    network = backend.build_network(prepared.architecture, config)
+    network.load(initial_arrays(prepared.architecture, config.initializer, config.seed))
+    loader = backend.build_loader(dataset.train, dataset.normalization, config)
+    assert dataset.validation is not None
+    held = backend.build_loader(dataset.validation, dataset.normalization, config)
+    loop = Loop(network, dataset, (loader, held), config)
+    for row, _ in loop.run():
+        found = loop.training.last
+        batches = epoch_batches(config, dataset, loader, row.epoch)
+        means = [(x.numpy() @ found["dense1.weight"].T).mean(axis=0) for x, _ in batches]
+        assert_allclose(found["batch_norm1.running_mean"], np.mean(means, axis=0), rtol=1e-9)

@@ -1,5 +1,7 @@
 """The NumPy backend: every gradient derived and written out."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
@@ -10,6 +12,11 @@ from nnopt.schema import Config
 def check_backend(config: Config) -> list[str]:
     """Nothing stands against NumPy: what it needs, nnopt needs anyway."""
     return []
+
+
+def device_errors() -> AbstractContextManager[None]:
+    """Nothing to translate: NumPy raises MemoryError itself."""
+    return nullcontext()
 
 
 def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:

@@ -6,8 +6,12 @@ device can be reported like any other mistake in the configuration.
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +25,19 @@ if TYPE_CHECKING:
     from nnopt.backends.pytorch.network import TorchNetwork
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While PyTorch is imported, Python does not look for garbage in cycles: it would at every
+    700th of the hundreds of thousands of objects that come in to stay, for a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def check_backend(config: Config) -> list[str]:
     """What stands against ``config.backend`` on this machine, one line a problem; empty if nothing.
 
@@ -28,11 +45,14 @@ def check_backend(config: Config) -> list[str]:
     """
     assert isinstance(config.backend, TorchConfig)
     try:
-        import torch
+        with _no_collection():
+            import torch
     except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+        mend = "'nnopt[torch]'" if is_absent else "--force-reinstall torch"
         return [
             f"backend.name = 'torch': PyTorch does not load ({error}); "
-            "run: pip install 'nnopt[torch]', or set backend=numpy"
+            f"run: pip install {mend}, or set backend=numpy"
         ]
     if isinstance(config.optimizer, ScheduleFreeConfig):
         try:
@@ -52,17 +72,18 @@ def check_backend(config: Config) -> list[str]:
     if device not in available:
         return [
             f"backend.device = {device!r}: PyTorch {torch.__version__} has no such device here; "
-            f"available: {', '.join(available)}"
+            f"available: {', '.join(available)}; set backend.device to one of them, or install the "
+            "PyTorch that is made for the device"
         ]
     if device.startswith("mps") and dtype == "float64":
         return [
             "backend.dtype = 'float64': backend.device = 'mps' computes in float32 only; "
             "set backend.dtype=float32 or backend.device=cpu"
         ]
-    if config.backend.compile != "off" and device == "cpu" and not _has_compiler():
+    if config.backend.compile != "off" and (lacking := _lacking_to_compile(device)):
         return [
-            f"backend.compile = {config.backend.compile!r} on the cpu needs a C++ compiler, found "
-            "neither $CXX nor g++ nor clang++; set backend.compile=off"
+            f"backend.compile = {config.backend.compile!r} on {device} needs {lacking}; "
+            "set backend.compile=off"
         ]
     return _torchvision_problems(config)
 
@@ -91,8 +112,26 @@ def _torchvision_problems(config: Config) -> list[str]:
     return model_problems(architecture)
 
 
-def _has_compiler() -> bool:
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+def _lacking_to_compile(device: str) -> str | None:
+    """What torch.compile needs here and does not find: on a CPU it writes C++, on CUDA Triton's
+    kernels, whose launchers are C."""
+    if device.startswith("cuda"):
+        if importlib.util.find_spec("triton") is None:
+            return "Triton, found none: pip install triton"
+        if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
+            return "a C compiler, found neither $CC nor gcc nor clang"
+    if device == "cpu" and not any(
+        map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    ):
+        return "a C++ compiler, found neither $CXX nor g++ nor clang++"
+    return None
+
+
+def device_errors() -> AbstractContextManager[None]:
+    """See ``nnopt.backends.Backend``; PyTorch has to load."""
+    from nnopt.backends.pytorch.device import DeviceErrors
+
+    return DeviceErrors()
 
 
 @cache
@@ -106,7 +145,8 @@ def default_threads() -> int:
 def build_network(architecture: Architecture, config: Config) -> TorchNetwork:
     """A network without weights yet: ``load`` them. Raises ConfigError as ``check_backend``."""
     _require(config)
-    from nnopt.backends.pytorch.network import TorchNetwork
+    with _no_collection():
+        from nnopt.backends.pytorch.network import TorchNetwork
 
     return TorchNetwork(architecture, config)
 

@@ -1,20 +1,24 @@
 """How a network uses its device: the process's settings, the layout of images, compilation, and
-what is said when its memory does not suffice."""
+what is said when its memory does not suffice or it has no kernel."""
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture
 from nnopt.backends.pytorch import default_threads
-from nnopt.schema import TorchConfig
+from nnopt.errors import TrainingError
+from nnopt.schema import Config, TorchConfig
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x (N, ...), labels) -> logits (N, K), mean loss of the batch."""
@@ -26,7 +30,12 @@ def set_process_up(backend: TorchConfig) -> None:
     torch.set_num_threads(backend.threads or default_threads())
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(backend.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read
     torch.backends.cudnn.benchmark = not backend.deterministic
+    # TF32, which keeps 10 of float32's 23 bits, is cuDNN's default but not that of other products.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if backend.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(backend.device)
 
 
 def layout_of(architecture: Architecture, backend: TorchConfig) -> torch.memory_format | None:
@@ -39,11 +48,27 @@ def layout_of(architecture: Architecture, backend: TorchConfig) -> torch.memory_
     return torch.channels_last if has_conv and backend.dtype == "float32" else None
 
 
-def compiled(forward: Forward, backend: TorchConfig) -> Forward:
+_compiled_for: list[tuple[Any, ...]] = []
+"""What the code of the last network that was compiled depends on."""
+
+
+def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
     """``forward`` and its gradient through torch.compile, if configured: compiled at the first
-    batch of each size."""
+    batch of each size.
+
+    A network like the last one, but for numbers such as seed and learning rate, takes over what was
+    compiled for that one. Any other makes PyTorch forget it: of one function it keeps eight
+    compiled forms, and runs further ones uncompiled.
+    """
+    backend = config.backend
+    assert isinstance(backend, TorchConfig)
     if backend.compile == "off":
         return forward
+    sizes = config.batch_size, config.accumulation, config.last_batch, config.dataset
+    kind = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
+    if _compiled_for != [kind]:
+        torch.compiler.reset()
+        _compiled_for[:] = [kind]
     # The compiler looks at .grad of what dropout, which it leaves to PyTorch, takes.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     fast = torch.compile(forward, mode=backend.compile, dynamic=False)
@@ -56,14 +81,21 @@ def compiled(forward: Forward, backend: TorchConfig) -> Forward:
     return step
 
 
-class MemoryErrors:
-    """A context in which want of memory is a MemoryError that names the layer that wanted it.
+WANT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+"""Parts of what is said by CUDA and MPS, by the CPU's allocator, and by CUDA's libraries."""
+
+AMOUNT = re.compile(r"ried to allocate (?:more than )?(\d[\d.]*\d? ?[A-Za-z]+)")
+
+
+class DeviceErrors:
+    """A context in which what PyTorch says of its device becomes an error of nnopt's: want of
+    memory a MemoryError, that of a repeatable kernel a TrainingError, both with the layer's name.
 
     layers: id of a module -> its name; a backward pass runs in no module.
     """
 
-    def __init__(self, layers: Mapping[int, str]) -> None:
-        self._layers = layers
+    def __init__(self, layers: Mapping[int, str] | None = None) -> None:
+        self._layers = layers or {}
 
     def __enter__(self) -> None:
         pass
@@ -77,12 +109,18 @@ class MemoryErrors:
         if not isinstance(error, RuntimeError):
             return
         message = str(error)
-        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in message):
-            return
-        amount = message.partition("ried to allocate ")[2].split()[:2]
         name = _innermost(traceback, self._layers)
-        where = f"in layer {name}" if name else "outside of the layers' forward pass"
-        raise MemoryError(" ".join([*amount, "more were needed", where])) from error
+        where = f" in layer {name}" if name else ""
+        if any(sign in message for sign in WANT_OF_MEMORY):
+            amount = AMOUNT.search(message)
+            needed = f"{amount[1]} more" if amount else "more"
+            raise MemoryError(f"{needed} were needed{where}") from error
+        operation, sign, _ = message.partition(" does not have a deterministic implementation")
+        if sign:
+            raise TrainingError(
+                f"backend.deterministic = true: PyTorch has no repeatable {operation}{where} on "
+                "this device; set backend.deterministic=false, or choose another layer"
+            ) from error
 
 
 def _innermost(traceback: TracebackType | None, layers: Mapping[int, str]) -> str | None:

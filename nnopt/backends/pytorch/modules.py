@@ -18,6 +18,9 @@ from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedL
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
+MOST_STEPS = 2**26
+"""Few trainings take more, and of a seed PyTorch's generator on a CPU heeds 32 bits."""
+
 
 class Residual(nn.Sequential):
     """branch(x) + shortcut(x): the branch is the children one after another, but for the one named
@@ -65,7 +68,9 @@ class DeviceMasks:
 
 
 class Dropout(nn.Module):
-    """x · keep · scale in training, x in evaluation. Whoever trains sets ``step`` before.
+    """x · keep · scale in training, x in evaluation. Whoever trains calls ``begin`` before.
+
+    A module that is used several times in a step draws for each use.
 
     axes: so many of the first axes are drawn for, and what lies behind them shares the outcome: 2
     keeps or drops whole channels (N, C) of images, 1 whole samples. None is all axes.
@@ -73,20 +78,27 @@ class Dropout(nn.Module):
 
     def __init__(self, masks: KeepMasks | DeviceMasks, axes: int | None = None) -> None:
         super().__init__()
-        self.step = 0
         self._masks = masks
         self._axes = axes
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """From here on it is this step."""
+        self._step, self._uses = step, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self._factor(x) if self.training else x
+        return (x * self._factor(x)).to(x.dtype) if self.training else x
 
     # Compiled, it would be compiled anew at every step, since each has another number.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
-        """scale where a unit is kept, else 0, in a shape that multiplies x."""
+        """scale where a unit is kept, else 0, in a shape that multiplies x; in float32 at least,
+        for 16 bits would round the scale, and so shift the mean of what follows."""
         shape = x.shape[: self._axes]
-        keep = torch.as_tensor(self._masks.draw(self.step, shape), device=x.device)
-        factor = keep.to(x.dtype).mul_(self._masks.scale)
+        draw = self._step + self._uses * MOST_STEPS
+        self._uses += 1
+        keep = torch.as_tensor(self._masks.draw(draw, shape), device=x.device)
+        factor = keep.to(torch.promote_types(x.dtype, torch.float32)).mul_(self._masks.scale)
         return factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 

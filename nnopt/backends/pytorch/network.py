@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.average import Average
-from nnopt.backends.pytorch.device import MemoryErrors, compiled, layout_of, set_process_up
+from nnopt.backends.pytorch.device import DeviceErrors, Forward, compiled, layout_of, set_process_up
 from nnopt.backends.pytorch.modules import Dropout, build_module
 from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
 from nnopt.backends.pytorch.precision import Precision
@@ -22,6 +23,9 @@ from nnopt.backends.pytorch.schedule_free import ScheduleFree
 from nnopt.backends.pytorch.step_sums import StepSums
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
+
+CPU_NUMBERS, ACCELERATOR_NUMBERS = 2**26, 2**28
+"""Of a layer in evaluation: 256 MB and 1 GB in float32."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,) or shares of each class (N, K)) -> mean loss of the batch."""
@@ -38,6 +42,27 @@ def hinge(classes: int) -> Loss:
     return lambda logits, y: F.multi_margin_loss(logits, y) * classes
 
 
+def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
+    """How many samples are evaluated at once, at most: what a layer takes and gives of them, of
+    which there is one at a time, has to fit into so many numbers."""
+    layers = architecture.walk()
+    largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
+    numbers = CPU_NUMBERS if backend.device == "cpu" else ACCELERATOR_NUMBERS
+    return max(1, numbers // largest)
+
+
+def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
+    """The forward pass of a training step: (x, y) -> logits (N, K), mean loss. No method: a network
+    that holds itself would keep its memory until Python looks for cycles."""
+
+    def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with precision.autocast():
+            logits = module(x)
+        return logits, loss(precision.restore(logits), y)
+
+    return forward
+
+
 class TorchNetwork:
     """See ``nnopt.backends.Network`` for what the methods promise."""
 
@@ -51,6 +76,7 @@ class TorchNetwork:
             self.module.to(memory_format=self._layout)
         self._precision = Precision(backend)
         self._layers = [layer.name for layer in architecture.walk()]
+        self._evaluation_rows = evaluation_rows(architecture, backend)
         self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
         named = dict(self.module.named_parameters())
         self._parameters = list(named.values())
@@ -71,15 +97,16 @@ class TorchNetwork:
             for group in self._optimizer.param_groups
         ]
         self._decayed = [(group, parameters) for group, parameters in groups if parameters]
-        self._loss = (
+        loss = (
             hinge(architecture.classes)
             if config.loss == "hinge"
             else cross_entropy(regularizer.label_smoothing)
         )
-        self._memory_errors = MemoryErrors(
+        self._errors = DeviceErrors(
             {id(self.module.get_submodule(name)): name for name in self._layers}
         )
-        self._forward = compiled(self._logits_and_loss, backend)
+        step = logits_and_loss(self.module, self._precision, loss)
+        self._forward = compiled(step, architecture, config)
         self._steps = StepSums()
         self._gradient_norm: Tensor | None = None
 
@@ -100,7 +127,7 @@ class TorchNetwork:
         is_whole = self._accumulation == 1
         for parameter in self._parameters:  # sums lie in memory that no CUDA graph writes over
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
-        with self._memory_errors:
+        with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
             self._steps.add(loss, logits, y)
             self._update(lr)
@@ -108,7 +135,7 @@ class TorchNetwork:
     def _backward(self, x: Tensor, y: Tensor, step: int, share: float = 1) -> tuple[Tensor, Tensor]:
         """Mean loss and logits (N, K); ``share`` of its gradients is added to the parameters'."""
         for dropout in self._dropouts:
-            dropout.step = step
+            dropout.begin(step)
         logits, loss = self._forward(self._laid_out(x), y)
         self._precision.backward(loss if share == 1 else loss * share)
         return loss.detach(), logits.detach()
@@ -126,14 +153,9 @@ class TorchNetwork:
             logits.append(z)
         return torch.stack(losses).sum(), torch.cat(logits)
 
-    def _logits_and_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        with self._precision.autocast():
-            logits = self.module(x)
-        return logits, self._loss(self._precision.restore(logits), y)
-
     def _logits(self, x: Tensor) -> Tensor:
         """(N, K), without a loss, in the module's present mode."""
-        with self._memory_errors, self._precision.autocast():
+        with self._errors, self._precision.autocast():
             logits = self.module(self._laid_out(x))
         return self._precision.restore(logits)
 
@@ -160,25 +182,29 @@ class TorchNetwork:
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
+        self._set_mode(training=False)  # the weights that are evaluated; then the layers alone
         self.module.train()
         parts = parts_of(batches, self._batch_size, self._accumulation)
         try:
             for number, x in enumerate(parts):
                 for dropout in self._dropouts:
-                    dropout.step = number
+                    dropout.begin(number)
                 for norm in norms:
                     norm.momentum = 1 / (number + 1)
                 self._logits(x)
         finally:
+            self.module.eval()
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
         self._set_mode(training=False)
-        logits = self._logits(x)
+        parts = x.split(self._evaluation_rows)  # type: ignore[no-untyped-call]
+        logits = torch.cat([self._logits(part) for part in parts])
         if self._regularizer.test_flip:
-            logits = (logits + self._logits(x.flip(-1))) / 2
+            mirrored = torch.cat([self._logits(part.flip(-1)) for part in parts])
+            logits = (logits + mirrored) / 2
         numbers: NDArray[np.floating] = logits.cpu().numpy()
         return numbers
 
