@@ -6,11 +6,12 @@ Trains each recipe with seeds 0, 1, ... as one sweep, in bf16 and compiled unles
 otherwise, and prints a row for each:
 
 accuracy  of the test set, mean ± standard deviation (n - 1 in the denominator);
-training  seconds of one seed, all of them, the compilation of the first epoch among them;
-warm      the same seconds if every epoch took the median of those after the first;
-MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): three times the FLOPs of a
-          forward pass, which `nnopt describe` prints, times samples, over the warm seconds and the
-          peak of the device's 16-bit matrix units without sparsity.
+first     seconds of training with seed 0, compilation included, which later seeds find done;
+warm      of all seeds, if every epoch took the median time of those after the first;
+MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs of a forward pass,
+          which `nnopt describe` prints, three times for each sample trained on and once for each
+          validated, over the warm seconds and the peak of the device's 16-bit matrix units without
+          sparsity.
 
 Exits with 0 if all is well, 1 if cifar10_fast falls short of 94 % or a recipe fails, and 2, nnopt's
 code for a device that is absent, where there is no GPU.
@@ -21,10 +22,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from experiments import ON_A_GPU, mean_and_std
 
@@ -40,6 +43,7 @@ SETTINGS = ("backend.device=cuda", "backend.precision=bf16", "backend.compile=ma
 
 PEAKS = {
     "B200": 2250.0,
+    "H200 NVL": 835.0,
     "H200": 989.4,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,
@@ -50,11 +54,11 @@ PEAKS = {
     "RTX 4090": 165.2,
     "RTX 3090": 71.0,
 }
-"""Part of a device's name -> dense bf16 TFLOP/s with float32 sums, as its data sheet has it; the
+"""Words of a device's name -> dense bf16 TFLOP/s with float32 sums, as its data sheet has it; the
 first that fits counts."""
 
-HEADER = ("recipe", "seeds", "accuracy, %", "training, s", "warm, s", "MFU, %")
-LINE = "{:<18} {:>5} {:>14} {:>16} {:>14} {:>7}"
+HEADER = ("recipe", "seeds", "accuracy, %", "first, s", "warm, s", "MFU, %")
+LINE = "{:<18} {:>5} {:>14} {:>9} {:>14} {:>7}"
 
 
 def main() -> int:
@@ -70,12 +74,11 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("no GPU here: PyTorch finds no CUDA device, so nothing was measured")
         return 2
-    device = torch.cuda.get_device_name()
+    given = dict(word.split("=", 1) for word in (*SETTINGS, *options.settings))
+    device = torch.cuda.get_device_name(given["backend.device"])
     peak = options.peak_tflops or peak_of(device)
     print(f"{device}, peak {f'{peak:g} TFLOP/s' if peak else 'unknown: give --peak-tflops'}")
-    given = {word.partition("=")[0] for word in options.settings}
-    settings = [word for word in SETTINGS if word.partition("=")[0] not in given]
-    settings += options.settings
+    settings = [f"{key}={value}" for key, value in given.items()]
     rows, well = [], True
     for name in [options.only] if options.only else SEEDS:
         with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +99,7 @@ def main() -> int:
 
 def peak_of(device: str) -> float | None:
     """TFLOP/s, None of a device that the table does not have."""
-    return next((peak for name, peak in PEAKS.items() if name in device), None)
+    return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
@@ -104,23 +107,32 @@ def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
 
     peak: of the device, in TFLOP/s.
     """
-    folders = [path.parent for path in sorted(sweep.glob("*/summary.json"))]
-    points = [json.loads((folder / "summary.json").read_text("utf-8")) for folder in folders]
+    paths = sweep.glob("*/summary.json")
+    found = [(json.loads(path.read_text("utf-8")), path.parent) for path in paths]
+    points, folders = zip(*sorted(found, key=lambda pair: pair[0]["seed"]), strict=True)
     accuracies = [point["test_accuracy"] for point in points]
     warm = [warm_seconds(folder / "metrics.csv") for folder in folders]
-    # Every recipe has last_batch=drop: all batches are of the same size.
-    flops = [3 * x["flops_per_sample"] * x["steps"] * x["config"]["batch_size"] for x in points]
+    flops = [model_flops(point) for point in points]
     rates = [count / seconds / 1e12 for count, seconds in zip(flops, warm, strict=True)]
     reached = statistics.mean(accuracies) >= BARS.get(name, 0)
     row = LINE.format(
         name,
         len(points),
         mean_and_std([100 * accuracy for accuracy in accuracies], 2),
-        mean_and_std([point["train_seconds"] for point in points], 1),
+        f"{points[0]['train_seconds']:.1f}",
         mean_and_std(warm, 2),
         f"{100 * statistics.mean(rates) / peak:.1f}" if peak else "?",
     )
     return row if reached else f"{row}  MISSED: at least {100 * BARS[name]:g} %", reached
+
+
+def model_flops(point: dict[str, Any]) -> int:
+    """Of a training with its looks at the validation data. Every recipe has last_batch=drop: all
+    batches are of the same size."""
+    trained = point["steps"] * point["config"]["batch_size"]
+    validated = point["epochs"] * point["data"]["samples"]["validation"]
+    flops: int = point["flops_per_sample"] * (3 * trained + validated)
+    return flops
 
 
 def warm_seconds(metrics: Path) -> float:

@@ -22,11 +22,18 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("gpu_recipes")
 
 
-def write_point(folder: Path, accuracy: float, seconds: list[float]) -> None:
+def write_point(
+    folder: Path, accuracy: float, seconds: list[float], seed: int = 0, validated: int = 0
+) -> None:
     """A point of 100 steps of 10 samples, each of 2·10¹² FLOPs forward."""
     folder.mkdir(parents=True)
     summary: dict[str, Any] = {"test_accuracy": accuracy, "train_seconds": sum(seconds)}
     summary |= {"flops_per_sample": 2 * 10**12, "steps": 100, "config": {"batch_size": 10}}
+    summary |= {
+        "seed": seed,
+        "epochs": len(seconds),
+        "data": {"samples": {"validation": validated}},
+    }
     (folder / "summary.json").write_text(json.dumps(summary), "utf-8")
     rows = "".join(f"{epoch},{s}\n" for epoch, s in enumerate(seconds, start=1))
     (folder / "metrics.csv").write_text(f"epoch,seconds\n{rows}", "utf-8")
@@ -35,17 +42,23 @@ def write_point(folder: Path, accuracy: float, seconds: list[float]) -> None:
 def test_a_row_by_hand(script: ModuleType, tmp_path: Path) -> None:
     """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP: in 4 · 10 and in 4 · 15 warm seconds 150 and 100
     TFLOP/s, of 250 the half."""
-    write_point(tmp_path / "a", 0.95, [30, 10, 11, 9])
-    write_point(tmp_path / "b", 0.93, [30, 15, 15, 15])
+    write_point(tmp_path / "a", 0.93, [30, 15, 15, 15], seed=1)
+    write_point(tmp_path / "b", 0.95, [30, 10, 11, 9])
     row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
     assert reached
-    assert " ".join(row.split()) == ("cifar10_fast 2 94.00 ± 1.41 67.5 ± 10.6 50.00 ± 14.14 50.0")
+    assert " ".join(row.split()) == ("cifar10_fast 2 94.00 ± 1.41 60.0 50.00 ± 14.14 50.0")
     assert script.measure("cifar10_fast", tmp_path, None)[0].endswith(" ?")
+
+
+def test_what_is_validated_costs_a_forward_pass(script: ModuleType, tmp_path: Path) -> None:
+    """4 epochs of 750 more samples, 2 TFLOP each, are 6,000 TFLOP more: in 40 s 300 TFLOP/s."""
+    write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
+    assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 
 
 def test_a_mean_below_the_bar_is_told(script: ModuleType, tmp_path: Path) -> None:
     write_point(tmp_path / "a", 0.95, [1, 1])
-    write_point(tmp_path / "b", 0.9298, [1, 1])
+    write_point(tmp_path / "b", 0.9298, [1, 1], seed=1)
     row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
     assert not reached
     assert "MISSED: at least 94 %" in row
@@ -55,6 +68,8 @@ def test_a_mean_below_the_bar_is_told(script: ModuleType, tmp_path: Path) -> Non
 def test_devices_are_told_apart(script: ModuleType) -> None:
     names = ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "NVIDIA L4", "Voodoo 2")
     assert [script.peak_of(name) for name in names] == [756.0, 989.4, 362.0, 121.0, None]
+    others = ("NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA L40", "NVIDIA GB200", "NVIDIA B200")
+    assert [script.peak_of(name) for name in others] == [989.4, 835.0, None, None, 2250.0]
 
 
 def test_its_recipes_compose_with_its_settings(script: ModuleType) -> None:
