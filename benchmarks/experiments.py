@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*", metavar="EXPERIMENT or KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     settings = [word for word in options.words if "=" in word]
     experiments = [word for word in options.words if "=" not in word]
     failed = False

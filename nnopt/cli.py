@@ -92,6 +92,12 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
         for line in str(error).splitlines():
             console.error(line)
         return error.exit_code
+    except MemoryError as error:  # outside of a training, which says more: its data, mostly
+        if debug:
+            _print_traceback()
+        what = f": {error}" if str(error) else ""
+        print(f"nnopt: error: out of memory{what}; try dataset.subset=N", file=sys.stderr)
+        return 5
     except Exception as error:
         if debug:
             _print_traceback()

@@ -283,6 +283,12 @@ def _precision(config: Config) -> Iterator[str]:
             "backend.precision = 'fp16' needs backend.device=cuda, but backend.device = "
             f"{backend.device!r}; set backend.precision=bf16"
         )
+
+
+def _deterministic(config: Config) -> Iterator[str]:
+    backend = config.backend
+    if not isinstance(backend, TorchConfig):
+        return
     if backend.deterministic and backend.compile == "max-autotune":
         yield (
             "backend.deterministic = true: backend.compile = 'max-autotune' picks kernels by their "
@@ -306,4 +312,5 @@ RULES: tuple[Rule, ...] = (
     _averages,
     _device,
     _precision,
+    _deterministic,
 )

@@ -94,8 +94,9 @@ def run(
             summary["finished"] = environment.now()
             summary["total_seconds"] = time.perf_counter() - started
             summary["peak_memory_mb"] = environment.peak_memory_mb()
-            device = config.backend.device
-            summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
+            if summary["machine"].get("accelerator"):  # a network was there
+                device = config.backend.device
+                summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
             write_json(directory / "summary.json", summary)
             if events is not None:
                 events.close(summary)

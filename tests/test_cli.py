@@ -71,6 +71,7 @@ ERRORS: list[tuple[BaseException, int]] = [
     (DataError("one"), 3),
     (DivergedError("one"), 5),
     (OutputError("one"), 6),
+    (MemoryError("one"), 5),
     (NnoptError("one"), 1),
     (ZeroDivisionError("one"), 1),
     (KeyboardInterrupt(), 130),

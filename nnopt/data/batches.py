@@ -170,8 +170,8 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
     """True (n, 1, H, W) inside of the squares: side x side pixels, less what sticks out.
 
     row, column: (n,), entries of ``Squares``; down, across: 0..H-1 and 0..W-1, of the same library
-    as these. Of an even side, one pixel more lies above and left
-    of the centre than below and right of it.
+    as these. Of an even side, one pixel more lies above and left of the centre than below and right
+    of it.
     """
     below = down - (row - side // 2)[:, None]
     right = across - (column - side // 2)[:, None]

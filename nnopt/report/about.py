@@ -111,6 +111,8 @@ def _machine(point: Point) -> str:
         parts.append(f"{machine['memory_mb'] / 1024:.0f} GiB")
     if threads and threads.get("blas"):
         parts.append(f"{threads['blas']} thread{'s' if threads['blas'] > 1 else ''}")
+    if accelerator := machine.get("accelerator"):
+        parts.insert(0, str(accelerator.get("name", accelerator["device"])))
     return ", ".join([*parts, str(machine["platform"])])
 
 

@@ -108,11 +108,11 @@ def accelerator(device: str) -> dict[str, str | int] | None:
 
 def peak_device_memory_mb(device: str) -> float | None:
     """The most memory of a CUDA device that arrays held since the network was made, in MiB."""
-    torch = sys.modules.get("torch")
-    if not device.startswith("cuda") or torch is None or not torch.cuda.is_initialized():
-        return None
-    peak: int = torch.cuda.max_memory_allocated(device)
-    return peak / MIB
+    with suppress(RuntimeError):  # of a device that has failed
+        if device.startswith("cuda"):
+            peak: int = sys.modules["torch"].cuda.max_memory_allocated(device)
+            return peak / MIB
+    return None
 
 
 def peak_memory_mb() -> float | None:

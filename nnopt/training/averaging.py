@@ -38,7 +38,8 @@ class Averaging:
     with a cycle of one epoch). Training goes on with w, and nothing that happens to a changes it.
 
     Schedule-Free averages by itself, in the optimizer: of it the running statistics alone are taken
-    anew after every epoch, for the average that is evaluated, as its authors advise.
+    anew after every epoch, for the average that is evaluated, as its authors advise; looks within
+    an epoch make do with those gathered in training.
 
     epochs: n, how many epochs' weights ``swa`` has taken in; 0 of ``ema``.
     """
@@ -61,19 +62,27 @@ class Averaging:
             self._network.average(1 - ema_decay(self._ema, updates))
 
     def after_epoch(
-        self, epoch: int, batches: Callable[[int], Iterable[tuple[DeviceArray, DeviceArray]]]
+        self,
+        epoch: int,
+        batches: Callable[[int], Iterable[tuple[DeviceArray, DeviceArray]]],
+        is_whole: bool,
     ) -> None:
-        """Take in the weights at the end of a whole epoch; ``batches`` gives its batches once
-        more."""
+        """Take in the weights at the end of an epoch, SWA of a whole one alone; ``batches`` gives
+        its batches once more."""
+
+        def inputs() -> Iterator[DeviceArray]:  # which draws nothing if no batch is asked for
+            for x, _ in batches(epoch):
+                yield x
+
         if self._is_schedule_free:
-            self._network.recompute_statistics(x for x, _ in batches(epoch))
-        if epoch < self._swa_from:
+            self._network.recompute_statistics(inputs())
+        if not is_whole or epoch < self._swa_from:
             return
         self.epochs += 1
         self._network.average(1 / self.epochs)
         self._has_begun = True
         with self.shown():
-            self._network.recompute_statistics(x for x, _ in batches(epoch))
+            self._network.recompute_statistics(inputs())
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -166,8 +166,7 @@ class Loop:
             return None
         losses = np.concatenate([record.losses for record in self._records])
         correct = sum(record.correct for record in self._records)
-        if is_whole:
-            self._averaging.after_epoch(epoch, self._batches)
+        self._averaging.after_epoch(epoch, self._batches, is_whole)
         with self._averaging.shown():
             arrays = self._network.arrays()
             if not all(np.isfinite(array).all() for array in arrays.values()):

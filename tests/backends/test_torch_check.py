@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import torch
 
 from nnopt.architecture.layers import Dense
 from nnopt.architecture.network import place
+from nnopt.backends import pytorch
 from nnopt.backends.pytorch import build_loader, build_network, check_backend
 from nnopt.data.dataset import Normalization, Part
 from nnopt.errors import ConfigError
+from nnopt.rules import cross_field_problems
 from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
@@ -111,3 +114,25 @@ def test_neither_backend_is_paid_for_before_it_is_used() -> None:
         "load_backend('numpy'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_python_collects_again_once_pytorch_is_there() -> None:
+    for was_enabled in (True, False):
+        (gc.enable if was_enabled else gc.disable)()
+        try:
+            with pytest.raises(ImportError, match=r"^False$"), pytorch._no_collection():
+                raise ImportError(str(gc.isenabled()))
+            assert gc.isenabled() is was_enabled
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("precision", ["full", "bf16"])
+def test_kernels_picked_by_their_time_are_not_repeatable(
+    make_config: MakeConfig, precision: str
+) -> None:
+    words = {"backend.precision": precision, "backend.compile": "max-autotune"}
+    assert cross_field_problems(make_config(backend="torch", **words)) == []
+    words["backend.deterministic"] = True  # type: ignore[assignment]
+    (problem,) = cross_field_problems(make_config(backend="torch", **words))
+    assert "backend.deterministic = true: backend.compile = 'max-autotune'" in problem

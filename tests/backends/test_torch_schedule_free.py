@@ -170,8 +170,13 @@ def test_statistics_taken_anew_are_those_of_the_average(
             assert_array_equal(array, found[key])
 
 
-def test_an_epoch_ends_with_the_statistics_of_the_average(make_config: MakeConfig) -> None:
+@pytest.mark.parametrize("steps", [None, 10])
+def test_an_epoch_ends_with_the_statistics_of_the_average(
+    make_config: MakeConfig, steps: int | None
+) -> None:
+    """Also one cut short, here after 2 of 8 steps."""
     changes = {"optimizer": "schedule_free_sgd", "regularizer.norm": "batch", "epochs": 2}
+    changes |= {"steps": steps}
     config = make_config(backend="torch", **changes, **{"backend.dtype": "float64"})
     prepared, backend = prepare(config), load_backend("torch")
     dataset = prepared.dataset

@@ -7,11 +7,14 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
+from nnopt.report.about import Point, _machine
 from nnopt.report.curves import LEAST, read_curves, short
 from nnopt.report.page import as_json
 from nnopt.report.pictures import place_pictures, plots_of
@@ -89,3 +92,18 @@ def test_damaged_plots_are_left_out(tmp_path: Path, write_plot: Write) -> None:
 
 def test_json_cannot_end_its_script() -> None:
     assert as_json({"a": "</script><!--&"}) == ('{"a":"\\u003c/script\\u003e\\u003c!--\\u0026"}')
+
+
+def test_the_machine_is_told_with_its_accelerator() -> None:
+    machine = {"cpu": "Xeon", "usable_cores": 2, "logical_cores": 4, "platform": "Linux"}
+    plain = "Xeon, 2 of 4 cores, Linux"
+    cases: list[tuple[dict[str, str] | None, str]] = [
+        (None, plain),
+        ({"device": "mps"}, f"mps, {plain}"),
+        ({"device": "cuda:0", "name": "NVIDIA H200"}, f"NVIDIA H200, {plain}"),
+    ]
+    for accelerator, told in cases:
+        summary = {"machine": machine | {"accelerator": accelerator}}
+        assert _machine(cast(Point, SimpleNamespace(summary=summary))) == told
+    before = cast(Point, SimpleNamespace(summary={"machine": machine}))
+    assert _machine(before) == plain  # of a run from before accelerators were recorded

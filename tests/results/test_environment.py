@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,3 +150,30 @@ def test_blas_threads_are_those_in_force() -> None:
         found = environment.threads()
     assert set(found) - {"torch"} == {"library", "version", "blas"}
     assert found["blas"] == 1
+
+
+def test_a_cuda_device_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="NVIDIA H200", total_memory=150 * 2**30)
+    cuda = SimpleNamespace(
+        get_device_properties={"cuda:1": properties}.get,
+        max_memory_allocated={"cuda:1": 3 * 2**20}.get,
+    )
+    fake = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert environment.accelerator("cuda:1") == {
+        "device": "cuda:1",
+        "name": "NVIDIA H200",
+        "memory_mb": 150 * 1024,
+        "cuda": "13.0",
+    }
+    assert environment.peak_device_memory_mb("cuda:1") == 3
+    assert environment.accelerator("mps") == {"device": "mps"}
+    for device in ("cpu", "mps"):
+        assert environment.peak_device_memory_mb(device) is None
+    assert environment.accelerator("cpu") is None
+
+    def fail(device: str) -> int:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    cuda.max_memory_allocated = fail
+    assert environment.peak_device_memory_mb("cuda:1") is None

@@ -34,8 +34,6 @@ def set_process_up(backend: TorchConfig) -> None:
     torch.backends.cudnn.benchmark = not backend.deterministic
     # TF32, which keeps 10 of float32's 23 bits, is cuDNN's default but not that of other products.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    if backend.device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(backend.device)
 
 
 def layout_of(architecture: Architecture, backend: TorchConfig) -> torch.memory_format | None:
@@ -49,16 +47,19 @@ def layout_of(architecture: Architecture, backend: TorchConfig) -> torch.memory_
 
 
 _compiled_for: list[tuple[Any, ...]] = []
-"""What the code of the last network that was compiled depends on."""
+"""What the compiled code that PyTorch holds depends on."""
+
+MOST_KINDS = 3
+"""Of compiled networks at a time, each with its last batch: PyTorch keeps eight compiled forms of
+one function, and runs further ones uncompiled."""
 
 
 def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
     """``forward`` and its gradient through torch.compile, if configured: compiled at the first
     batch of each size.
 
-    A network like the last one, but for numbers such as seed and learning rate, takes over what was
-    compiled for that one. Any other makes PyTorch forget it: of one function it keeps eight
-    compiled forms, and runs further ones uncompiled.
+    A network like an earlier one, but for numbers such as seed and learning rate, takes over what
+    was compiled for that one, unless more than MOST_KINDS have come since.
     """
     backend = config.backend
     assert isinstance(backend, TorchConfig)
@@ -66,9 +67,11 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
         return forward
     sizes = config.batch_size, config.accumulation, config.last_batch, config.dataset
     kind = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
-    if _compiled_for != [kind]:
-        torch.compiler.reset()
-        _compiled_for[:] = [kind]
+    if kind not in _compiled_for:
+        if len(_compiled_for) == MOST_KINDS:
+            torch.compiler.reset()
+            _compiled_for.clear()
+        _compiled_for.append(kind)
     # The compiler looks at .grad of what dropout, which it leaves to PyTorch, takes.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     fast = torch.compile(forward, mode=backend.compile, dynamic=False)
@@ -81,17 +84,18 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
     return step
 
 
-WANT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+WANT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")
 """Parts of what is said by CUDA and MPS, by the CPU's allocator, and by CUDA's libraries."""
 
-AMOUNT = re.compile(r"ried to allocate (?:more than )?(\d[\d.]*\d? ?[A-Za-z]+)")
+AMOUNT = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za-z]+)")
 
 
 class DeviceErrors:
     """A context in which what PyTorch says of its device becomes an error of nnopt's: want of
-    memory a MemoryError, that of a repeatable kernel a TrainingError, both with the layer's name.
+    memory a MemoryError, that of a repeatable kernel a TrainingError. Both name the layer in whose
+    forward pass it happens; a backward pass runs in no module, and compiled code neither.
 
-    layers: id of a module -> its name; a backward pass runs in no module.
+    layers: id of a module -> its name.
     """
 
     def __init__(self, layers: Mapping[int, str] | None = None) -> None:

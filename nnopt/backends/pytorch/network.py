@@ -43,8 +43,8 @@ def hinge(classes: int) -> Loss:
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
-    """How many samples are evaluated at once, at most: what a layer takes and gives of them, of
-    which there is one at a time, has to fit into so many numbers."""
+    """How many samples are evaluated at once, at most: what the largest layer takes and gives of
+    them has to fit into so many numbers. Residual branches keep their input besides."""
     layers = architecture.walk()
     largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
     numbers = CPU_NUMBERS if backend.device == "cpu" else ACCELERATOR_NUMBERS
@@ -107,6 +107,8 @@ class TorchNetwork:
         )
         step = logits_and_loss(self.module, self._precision, loss)
         self._forward = compiled(step, architecture, config)
+        if self._parameters[0].is_cuda:
+            torch.cuda.reset_peak_memory_stats(self._parameters[0].device)
         self._steps = StepSums()
         self._gradient_norm: Tensor | None = None
 
