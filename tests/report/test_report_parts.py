@@ -14,10 +14,11 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from nnopt.report.about import Point, _machine
+from nnopt.report.about import _machine
 from nnopt.report.curves import LEAST, read_curves, short
 from nnopt.report.page import as_json
 from nnopt.report.pictures import place_pictures, plots_of
+from nnopt.report.points import Point
 
 Write = Callable[..., None]
 
