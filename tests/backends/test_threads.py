@@ -45,6 +45,23 @@ def test_two_threads_work_at_once():
     assert sorted(places) == [0, 1]
 
 
+def test_the_threads_end_with_their_workers():
+    before = set(threading.enumerate())
+
+    def threads_of(workers: Workers) -> set[threading.Thread]:
+        workers.share(lambda worker, piece: workers.space("a", (2,), np.float32).fill(piece), 5)
+        return set(threading.enumerate()) - before
+
+    workers = Workers(3)
+    threads = threads_of(workers)
+    assert len(threads) == 2
+    assert threads_of(workers) == threads
+    del workers
+    for thread in threads:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
