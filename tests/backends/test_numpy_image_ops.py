@@ -110,7 +110,7 @@ def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
 def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
     rng = np.random.default_rng(6)
-    shape = (33, 32, 16, 32)  # pieces of unequal size
+    shape = (33, 32, 32, 32)  # pieces of unequal size
     assert np.prod(shape) >= lanes.SHARED_FROM
     inputs = [a.astype(np.float32) for a in (rng.standard_normal(shape), *rng.random((2, 32)))]
     options: dict[str, Any] = {"epsilon": 1e-5} if op is BATCH_NORM else {}

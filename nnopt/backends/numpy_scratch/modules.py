@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import PlacedLayer
@@ -54,16 +55,37 @@ class Binder:
         self.momentum: float | None = None
         """While set, stands in for the momentum of every batch norm."""
 
-    def module(self, layer: PlacedLayer) -> Module:
-        """The layer with what it needs."""
+    def modules(self, layers: Sequence[PlacedLayer]) -> list[Module]:
+        """Layers that follow one another, to the same effect and with less traffic of memory.
+
+        A ReLU and the max pooling after it change places: the largest of max(x, 0) is max(·, 0) of
+        the largest x, and where that is not positive neither gives a gradient. A norm of images and
+        the ReLU after it are one operation.
+        """
+        rest, modules = list(layers), []
+        for i, pair in enumerate(pairwise(layers)):
+            if [type(layer.record) for layer in pair] == [records.ReLU, records.MaxPool2d]:
+                rest[i : i + 2] = reversed(pair)
+        while rest:
+            layer = rest.pop(0)
+            relu = _normalizes_images(layer) and bool(rest) and rest[0].record == records.ReLU()
+            if relu:
+                rest.pop(0)
+            modules.append(self.module(layer, relu))
+        return modules
+
+    def module(self, layer: PlacedLayer, relu: bool = False) -> Module:
+        """The layer with what it needs, and a ReLU after it if it is a norm of images."""
         match layer.record:
             case records.BatchNorm():
-                return self._batch_norm(layer)
+                return self._batch_norm(layer, relu)
             case records.Dropout(rate) | records.SpatialDropout(rate):
                 return self._dropout(layer, rate)
             case records.Residual():
                 return self._residual(layer)
         op, options = self._operation(layer)
+        if relu:
+            options["relu"] = True
         parameters = self._parameters_of(layer)
         return lambda tape, x, step: tape.apply(op, x, *parameters, **options)
 
@@ -106,7 +128,7 @@ class Binder:
             return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
         return trained
 
-    def _batch_norm(self, layer: PlacedLayer) -> Module:
+    def _batch_norm(self, layer: PlacedLayer, relu: bool) -> Module:
         """Batch statistics in training, running ones in evaluation."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
@@ -118,9 +140,11 @@ class Binder:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
                 statistics = running_mean, running_var, epsilon
-                y_value = batch_norm_evaluate(x.value, weight, bias, *statistics, workers=workers)
+                y_value = batch_norm_evaluate(
+                    x.value, weight, bias, *statistics, relu=relu, workers=workers
+                )
                 return Variable(y_value)
-            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, workers=workers)
+            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu, workers=workers)
             mean, variance = tape.last_saved()[-2:]
             count = x.value.size // x.value.shape[-1]
             rate = momentum if self.momentum is None else self.momentum
@@ -167,8 +191,7 @@ class Binder:
     def _residual(self, layer: PlacedLayer) -> Module:
         """What the inner layers make of the input, unless a sample skips them, plus the input or
         what the shortcut makes of it."""
-        inner = [self.module(x) for x in layer.inner]
-        shortcut = [self.module(x) for x in layer.shortcut]
+        inner, shortcut = self.modules(layer.inner), self.modules(layer.shortcut)
         if layer.skipped:
             inner.append(self._stochastic_depth(layer))
 
@@ -181,3 +204,8 @@ class Binder:
             return tape.apply(ADD, short, branch)
 
         return apply
+
+
+def _normalizes_images(layer: PlacedLayer) -> bool:
+    norms = records.BatchNorm, records.LayerNorm, records.GroupNorm, records.InstanceNorm
+    return isinstance(layer.record, norms) and len(layer.input_shape) == 3

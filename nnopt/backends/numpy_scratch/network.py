@@ -60,7 +60,7 @@ class NumpyNetwork:
         }
         self._workers = Workers(config.backend.threads or usable_threads())
         self._binder = Binder(config, self.parameters, self.statistics, self._workers)
-        self._modules = [self._binder.module(layer) for layer in architecture.layers]
+        self._modules = self._binder.modules(architecture.layers)
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
         self._loss_op, self._loss_options = (
@@ -152,7 +152,10 @@ class NumpyNetwork:
     ) -> tuple[Variable, Variable]:
         """Logits (N, K) and the mean loss in training mode, noted on the tape. Layers before the
         ``first`` are left out: x is then what that one takes, (N, D) or (N, C, H, W)."""
-        logits = self._run(self._modules[first:], self._tape, x, step)
+        modules = self._modules
+        if first:
+            modules = self._binder.modules(self.architecture.layers[first:])
+        logits = self._run(modules, self._tape, x, step)
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
@@ -245,7 +248,7 @@ class NumpyNetwork:
     def _observe(self, x: Array, step: int | None) -> dict[str, NDArray[np.floating]]:
         """What every layer gives, in the order in which they finish."""
         observer = Observer(self._config, self.parameters, self.statistics, self._workers)
-        modules = [observer.module(layer) for layer in self.architecture.layers]
+        modules = observer.modules(self.architecture.layers)
         self._run(modules, Tape(), Variable(x), step)
         return observer.outputs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nnopt.architecture.network import PlacedLayer
 from nnopt.backends.numpy_scratch.modules import Binder, Module
@@ -27,9 +27,13 @@ class Observer(Binder):
         super().__init__(config, parameters, statistics, workers)
         self.outputs: dict[str, Array] = {}
 
-    def module(self, layer: PlacedLayer) -> Module:
+    def modules(self, layers: Sequence[PlacedLayer]) -> list[Module]:
+        """Every layer for itself, as each has an output to note."""
+        return [self.module(layer) for layer in layers]
+
+    def module(self, layer: PlacedLayer, relu: bool = False) -> Module:
         """The layer with what it needs."""
-        bound = super().module(layer)
+        bound = super().module(layer, relu)
 
         def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
             y = bound(tape, x, step)

@@ -14,12 +14,12 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import copy_context
 from functools import cache, partial
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from threadpoolctl import LibController, ThreadpoolController
 from nnopt.backends.numpy_scratch.memory import empty
 
 Task = Callable[[], None]
+Result = TypeVar("Result")
 
 
 class Workers:
@@ -43,7 +44,7 @@ class Workers:
         self.count = count
         self._started = False
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._spaces = threading.local()
+        self._own = _OfThread()
 
     def share(self, task: Callable[[int, int], None], pieces: int) -> None:
         """Call ``task(worker, piece)`` for every piece from 0 to ``pieces`` - 1, in any order.
@@ -101,12 +102,32 @@ class Workers:
     def space(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Working space of the calling thread: an uninitialized array that shares its memory with
         every other of this name that the thread has asked for. Nothing in it outlasts a task."""
-        spaces: dict[tuple[str, Any], NDArray[Any]]
-        spaces = self._spaces.__dict__.setdefault("by_name_and_dtype", {})
-        key, size = (name, np.dtype(dtype)), math.prod(shape)
-        if key not in spaces or spaces[key].size < size:
-            spaces[key] = empty((size,), dtype)
-        return spaces[key][:size].reshape(shape)
+        array = self._own.results.get((name, shape, dtype))
+        if array is None:
+            own, key, size = self._own, (name, np.dtype(dtype)), math.prod(shape)
+            if key not in own.memory or own.memory[key].size < size:
+                own.memory[key] = empty((size,), dtype)
+                own.results.clear()  # they keep the smaller memory
+            array = own.results[name, shape, dtype] = own.memory[key][:size].reshape(shape)
+        return array
+
+    def kept(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
+        """``make(self, *arguments)``, views of the calling thread's working space, made only once.
+        Between two calls of NumPy a thread holds Python's lock, and others may have to wait for it,
+        so the less it does there, the better."""
+        result = self._own.results.get((make, *arguments))
+        if result is None:
+            result = make(self, *arguments)
+            self._own.results[make, *arguments] = result
+        return result
+
+
+class _OfThread(threading.local):
+    """What a thread has for itself: memory by name and type, and views of it by what they are."""
+
+    def __init__(self) -> None:
+        self.memory: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
+        self.results: dict[tuple[Hashable, ...], Any] = {}
 
 
 def _serve(tasks: SimpleQueue[Task | None]) -> None:

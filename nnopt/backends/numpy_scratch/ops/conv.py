@@ -16,6 +16,7 @@ from nnopt.backends.numpy_scratch.ops.im2col import (
     im2col_forward,
     im2col_input_gradient,
     im2col_weight_gradient,
+    padded_images,
 )
 from nnopt.backends.numpy_scratch.ops.winograd import winograd_backward, winograd_forward
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
@@ -28,9 +29,8 @@ WINOGRAD_FROM = 16
 class Saved(NamedTuple):
     """What backward needs."""
 
-    x: Array
+    x: Array  # (H, W, N, C); by im2col padded, (H + 2p, W + 2p, C, N)
     weight: Array
-    has_bias: bool
     stride: int
     padding: int
     groups: int
@@ -95,12 +95,15 @@ def conv2d_forward(
     the inputs to its share of the outputs, one after another (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
-    x = _contiguous(x, "x", buffer)
-    saved = Saved(x, weight, bias is not None, stride, padding, groups, algorithm, workers)
+    if algorithm == "im2col":
+        x = padded_images(x, padding, workers, buffer)
+    else:
+        x = _contiguous(x, "x", buffer)
+    saved = Saved(x, weight, stride, padding, groups, algorithm, workers)
     if groups == 1:
         return _forward(saved, x, weight, bias, buffer), saved
     parts = [
-        _forward(saved, _part(x, i, groups, buffer), w, b, _within(buffer, i))
+        _forward(saved, _part_of_x(saved, i, buffer), w, b, _within(buffer, i))
         for i, (w, b) in enumerate(_split(weight, bias, groups))
     ]
     shape = (*parts[0].shape[:3], len(weight))
@@ -111,32 +114,34 @@ def conv2d_backward(
     g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
     """The gradients: those of ``conv2d_naive_backward``."""
-    x, weight, groups = saved.x, saved.weight, saved.groups
+    weight, groups = saved.weight, saved.groups
     g = _contiguous(g, "g", buffer)
     if groups == 1:
-        gradients = _backward(saved, g, x, weight, wanted[0], buffer)
-        return gradients if saved.has_bias else gradients[:2]
+        return _backward(saved, g, saved.x, weight, wanted, buffer)
     parts = [
         _backward(
             saved,
             _part(g, i, groups, _within(buffer, i)),
-            _part(x, i, groups, buffer),
+            _part_of_x(saved, i, buffer),
             w,
-            wanted[0],
+            wanted,
             _within(buffer, i),
         )
         for i, (w, _) in enumerate(_split(weight, None, groups))
     ]
+    of_x, of_weight, *of_bias = [
+        [part for part in of_groups if part is not None] for of_groups in zip(*parts, strict=True)
+    ]
     d_x: Array | None = None
     if wanted[0]:
-        d_x = buffer("d_x", x.shape, x.dtype)
-        np.concatenate([part[0] for part in parts if part[0] is not None], axis=3, out=d_x)
+        d_x = buffer("d_x", (*of_x[0].shape[:3], weight.shape[1] * groups), g.dtype)
+        np.concatenate(of_x, axis=3, out=d_x)
     d_weight = buffer("d_weight", weight.shape, weight.dtype)
-    np.concatenate([part[1] for part in parts], out=d_weight)
-    if not saved.has_bias:
+    np.concatenate(of_weight, out=d_weight)
+    if not of_bias:
         return d_x, d_weight
     d_bias = buffer("d_bias", (len(weight),), weight.dtype)
-    return d_x, d_weight, np.concatenate([part[2] for part in parts], out=d_bias)
+    return d_x, d_weight, np.concatenate(of_bias[0], out=d_bias)
 
 
 def _choose(
@@ -155,23 +160,31 @@ def _forward(s: Saved, x: Array, weight: Array, bias: Array | None, buffer: Buff
     if s.algorithm == "winograd":
         return winograd_forward(x, weight, bias, s.padding, s.workers, buffer)
     if s.algorithm == "im2col":
-        return im2col_forward(x, weight, bias, s.stride, s.padding, s.workers, buffer)
+        return im2col_forward(x, weight, bias, s.stride, s.workers, buffer)
     return conv2d_naive_forward(x, weight, bias, s.stride, s.padding)
 
 
 def _backward(
-    s: Saved, g: Array, x: Array, weight: Array, x_wanted: bool, buffer: Buffer
-) -> tuple[Array | None, Array, Array]:
+    s: Saved, g: Array, x: Array, weight: Array, wanted: tuple[bool, ...], buffer: Buffer
+) -> tuple[Array | None, ...]:
+    """As many gradients as are wanted, that of x being None if it is not."""
     if s.algorithm == "winograd":
-        return winograd_backward(g, x, weight, s.padding, x_wanted, s.workers, buffer)
-    d_x = None
+        return winograd_backward(g, x, weight, s.padding, wanted, s.workers, buffer)
     if s.algorithm == "im2col":
-        options = s.stride, s.padding, s.workers, buffer
-        if x_wanted:
-            d_x = im2col_input_gradient(g, x.shape, weight, *options)
-        return d_x, *im2col_weight_gradient(g, x, weight, *options)
-    d_x, d_weight, d_bias = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
-    return d_x if x_wanted else None, d_weight, d_bias
+        d_x, bias_wanted = None, len(wanted) == 3
+        if wanted[0]:
+            shape = _unpadded(x.shape, s.padding)
+            d_x = im2col_input_gradient(g, shape, weight, s.stride, s.padding, s.workers, buffer)
+        rest = im2col_weight_gradient(g, x, weight, s.stride, bias_wanted, s.workers, buffer)
+        return d_x, *rest
+    gradients = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
+    return gradients[0] if wanted[0] else None, *gradients[1 : len(wanted)]
+
+
+def _unpadded(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:
+    """(H + 2p, W + 2p, C, N) to (H, W, N, C)."""
+    height, width, channels, images = shape
+    return height - 2 * padding, width - 2 * padding, images, channels
 
 
 def _split(weight: Array, bias: Array | None, groups: int) -> list[tuple[Array, Array | None]]:
@@ -196,6 +209,14 @@ def _part(x: Array, group: int, groups: int, buffer: Buffer) -> Array:
     part = buffer(f"part{group}", (*x.shape[:3], channels), x.dtype)
     np.copyto(part, x[..., group * channels : (group + 1) * channels])
     return part
+
+
+def _part_of_x(s: Saved, group: int, buffer: Buffer) -> Array:
+    """The same of x; a view if it is padded, where channels are an axis of slabs."""
+    if s.algorithm != "im2col":
+        return _part(s.x, group, s.groups, buffer)
+    channels = s.x.shape[2] // s.groups
+    return s.x[:, :, group * channels : (group + 1) * channels]
 
 
 def _within(buffer: Buffer, group: int) -> Buffer:

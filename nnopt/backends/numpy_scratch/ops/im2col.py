@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer
+from nnopt.backends.numpy_scratch.ops.lanes import sharing
 from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
 
 NUMBERS = 2**17
@@ -21,35 +22,51 @@ NUMBERS_ADDED_UP = 2**18
 """The same of the input gradient: a call for each place of the kernel, which wants work to do."""
 
 IMAGES = 16
-"""The input gradient's rows of windows are of at most so many images; the others' are of all."""
+"""Images that are padded at once, a cache line of them in float32. The input gradient's rows of
+windows are of at most so many images too; the others' are of all."""
+
+
+def padded_images(x: Array, padding: int, workers: Workers, buffer: Buffer) -> Array:
+    """Images (H, W, N, C) as (H + 2p, W + 2p, C, N), with zeros around."""
+    height, width, images, channels = x.shape
+    shape = (height + 2 * padding, width + 2 * padding, channels, images)
+    padded = buffer("padded", shape, x.dtype)
+    inside = padded[padding : padding + height, padding : padding + width]
+    padded[:padding] = padded[padding + height :] = 0
+    padded[:, :padding] = padded[:, padding + width :] = 0
+    pieces = pieces_of(images, IMAGES)
+
+    def task(worker: int, number: int) -> None:
+        piece = pieces[number]
+        np.copyto(inside[..., piece], x[:, :, piece].transpose(0, 1, 3, 2))
+
+    sharing(workers, x.size).share(task, len(pieces))
+    return padded
 
 
 def im2col_forward(
-    x: Array,
+    padded: Array,
     weight: Array,
     bias: Array | None,
     stride: int,
-    padding: int,
     workers: Workers,
     buffer: Buffer,
 ) -> Array:
-    """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i - p, s w + j - p, n, c] w[o, c, i, j].
+    """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
 
-    x: (H, W, N, C), weight: (O, C, kh, kw), bias: (O,), stride s, padding p, y: (H', W', N, O) with
-    H' = ⌊(H + 2p - kh) / s⌋ + 1.
+    Padded x: (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O) with
+    H' = ⌊(H - kh) / s⌋ + 1.
     """
     outputs, kernel = len(weight), weight.shape[2:]
-    size = [
-        (length + 2 * padding - k) // stride + 1 for length, k in zip(x.shape, kernel, strict=False)
-    ]
-    y = buffer("y", (*size, x.shape[2], outputs), x.dtype)
-    padded = _padded(x, padding, workers)
+    size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
+    y = buffer("y", (*size, padded.shape[3], outputs), padded.dtype)
     pieces = _rows(y.shape, weight, NUMBERS)
+    factor = weight.reshape(outputs, -1).T
 
     def task(worker: int, index: int) -> None:
         columns = _columns(padded, kernel, pieces[index], y.shape[1], stride, workers)
         part = y[pieces[index]].reshape(-1, outputs)
-        np.matmul(columns.T, weight.reshape(outputs, -1).T, out=part)
+        np.matmul(columns.T, factor, out=part)
         if bias is not None:
             np.add(part, bias, out=part)
 
@@ -59,25 +76,24 @@ def im2col_forward(
 
 def im2col_weight_gradient(
     g: Array,
-    x: Array,
+    padded: Array,
     weight: Array,
     stride: int,
-    padding: int,
+    bias_wanted: bool,
     workers: Workers,
     buffer: Buffer,
-) -> tuple[Array, Array]:
+) -> tuple[Array, ...]:
     """With the matrix of windows X (C · kh · kw, windows) and g = dL/dy as (windows, O):
 
-        dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,)
+        dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,), if wanted
 
     The pieces are dealt to the workers in a fixed way, for the sum to be the same at every run.
     """
     outputs, kernel = len(weight), weight.shape[2:]
-    padded = _padded(x, padding, workers)
     pieces = _rows(g.shape, weight, NUMBERS)
     shares = min(workers.count, len(pieces))
-    sums = workers.space("sums", (shares, weight[0].size, outputs), x.dtype)
-    bias_sums = workers.space("bias_sums", (shares, outputs), x.dtype)
+    sums = workers.space("sums", (shares, weight[0].size, outputs), g.dtype)
+    bias_sums = workers.space("bias_sums", (shares, outputs), g.dtype)
     sums.fill(0)
     bias_sums.fill(0)
 
@@ -85,15 +101,17 @@ def im2col_weight_gradient(
         for piece in pieces[share::shares]:
             columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
             rows = g[piece].reshape(-1, outputs)
-            product = workers.space("product", sums[share].shape, x.dtype)
+            product = workers.space("product", sums[share].shape, g.dtype)
             np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
-            bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
+            if bias_wanted:
+                bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
 
     workers.share(task, shares)
-    d_weight = buffer("d_weight", weight.shape, x.dtype)
+    d_weight = buffer("d_weight", weight.shape, g.dtype)
     np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
-    d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
-    return d_weight, d_bias
+    if not bias_wanted:
+        return (d_weight,)
+    return d_weight, np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), g.dtype))
 
 
 def im2col_input_gradient(
@@ -143,22 +161,6 @@ def im2col_input_gradient(
 
     workers.share(task, len(pieces))
     return d_x
-
-
-def _padded(x: Array, padding: int, workers: Workers) -> Array:
-    """x (H, W, N, C) as (H + 2p, W + 2p, C, N), with zeros around."""
-    height, width, images, channels = x.shape
-    shape = (height + 2 * padding, width + 2 * padding, channels, images)
-    padded = workers.space("padded_images", shape, x.dtype)
-    inside = padded[padding : padding + height, padding : padding + width]
-    padded[:padding] = padded[padding + height :] = 0
-    padded[:, :padding] = padded[:, padding + width :] = 0
-
-    def task(worker: int, row: int) -> None:
-        np.copyto(inside[row], x[row].transpose(0, 2, 1))
-
-    workers.share(task, height)
-    return padded
 
 
 def _rows(size: tuple[int, ...], weight: Array, numbers: int) -> list[slice]:

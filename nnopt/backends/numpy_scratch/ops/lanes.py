@@ -21,8 +21,9 @@ threads that take turns at Python's lock more often."""
 LONGEST_ROW = 4096
 """Lanes of a piece at most, so that a piece has rows enough to add up."""
 
-SHARED_FROM = 2**18
-"""Elements from which pieces are dealt out to threads; starting them costs some 50 µs."""
+SHARED_FROM = 2**20
+"""Elements from which pieces are dealt out to threads. To start them takes 50 to 300 µs, depending
+on how fast a machine wakes up a core, and what they touch then has to come into its cache."""
 
 
 def by_position(x: Array) -> Array:
@@ -36,84 +37,41 @@ def sharing(workers: Workers, size: int) -> Workers:
     return workers if size >= SHARED_FROM else ALONE
 
 
-def moments(
-    x: Array, shape: tuple[int, ...], workers: Workers, buffer: Buffer
-) -> tuple[Array, Array]:
-    """Mean and biased variance of every lane over the positions: (P, L) to twice (L,), in the shape
-    asked for.
-
-    Of each block of rows first, around the block's own mean, so nothing cancels however far the
-    mean is from zero; then of the whole by the law of total variance, wᵢ being a block's share of
-    the rows (Chan et al. 1983, eq. 2.1, for many parts at once):
-
-        μ = Σᵢ wᵢ μᵢ      σ² = Σᵢ wᵢ (σᵢ² + (μᵢ - μ)²)
-    """
-    height, pieces = _cut(x.shape)
-    blocks = -(-len(x) // height)
-    means = buffer("means", (blocks, x.shape[1]), x.dtype)
-    variances = buffer("variances", means.shape, x.dtype)
+def sums(a: Array, b: Array, workers: Workers, buffer: Buffer, where: Array | None = None) -> Array:
+    """Σ a and Σ a · b of every lane over the positions: twice (P, L) to (2, L). With ``where``,
+    (P, L), a becomes 0 first wherever that is not positive."""
+    height, pieces = _cut(a.shape)
+    of_blocks = buffer("sums", (2, -(-len(a) // height), a.shape[1]), a.dtype)
 
     def of_piece(worker: int, number: int) -> None:
-        block, rows, lanes = pieces[number]
-        part = x[rows, lanes]
-        deviation = workers.space("scratch", part.shape, part.dtype)
-        mean = np.add.reduce(part, axis=0, out=means[block, lanes])
-        np.divide(mean, len(part), out=mean)
-        np.subtract(part, mean, out=deviation)
-        np.multiply(deviation, deviation, out=deviation)
-        variance = np.add.reduce(deviation, axis=0, out=variances[block, lanes])
-        np.divide(variance, len(part), out=variance)
+        block, place = pieces[number]
+        part = a[place]
+        if where is not None:
+            positive = workers.space("positive", part.shape, bool)
+            np.greater(where[place], 0, out=positive)
+            np.multiply(part, positive, out=part)
+        np.add.reduce(part, axis=0, out=of_blocks[0, block, place[1]])
+        np.einsum("ij,ij->j", part, b[place], out=of_blocks[1, block, place[1]])
 
-    sharing(workers, x.size).share(of_piece, len(pieces))
-    if blocks == 1:
-        return means.reshape(shape), variances.reshape(shape)
-    shares = np.full((blocks, 1), height / len(x), x.dtype)
-    shares[-1] = 1 - (blocks - 1) * height / len(x)
-    mean = np.add.reduce(means * shares, axis=0)
-    np.subtract(means, mean, out=means)
-    np.multiply(means, means, out=means)
-    np.add(variances, means, out=variances)
-    np.multiply(variances, shares, out=variances)
-    return mean.reshape(shape), np.add.reduce(variances, axis=0).reshape(shape)
+    sharing(workers, a.size).share(of_piece, len(pieces))
+    total: Array = np.add.reduce(of_blocks, axis=1)
+    return total
 
 
-def of_equal_parts(means: Array, variances: Array, axis: int) -> tuple[Array, Array]:
-    """Mean and biased variance of all parts along an axis taken together, being equally large."""
-    mean = means.mean(axis=axis)
-    variance: Array = variances.mean(axis=axis) + means.var(axis=axis)
-    return mean, variance
-
-
-def gradient_sums(
-    g: Array, x: Array, mean: Array, workers: Workers, buffer: Buffer
-) -> tuple[Array, Array]:
-    """Σ g and Σ g (x - mean) of every lane over the positions: (P, L) to (L,) and (L,)."""
-    height, pieces = _cut(x.shape)
-    blocks = -(-len(x) // height)
-    sums = buffer("sums", (2, blocks, x.shape[1]), x.dtype)
-
-    def of_piece(worker: int, number: int) -> None:
-        block, rows, lanes = pieces[number]
-        part = x[rows, lanes]
-        product = workers.space("scratch", part.shape, part.dtype)
-        np.add.reduce(g[rows, lanes], axis=0, out=sums[0, block, lanes])
-        np.subtract(part, mean[lanes], out=product)
-        np.multiply(product, g[rows, lanes], out=product)
-        np.add.reduce(product, axis=0, out=sums[1, block, lanes])
-
-    sharing(workers, x.size).share(of_piece, len(pieces))
-    of_gradient, of_product = np.add.reduce(sums, axis=1)
-    return of_gradient, of_product
-
-
-def scale_and_shift(x: Array, scale: Array, shift: Array, out: Array, workers: Workers) -> Array:
-    """out = x · scale + shift, a scale and a shift for each lane: (P, L), (L,) and (L,)."""
+def scale_and_shift(
+    x: Array, scale: Array, shift: Array, out: Array, workers: Workers, relu: bool = False
+) -> Array:
+    """out = x · scale + shift, a scale and a shift for each lane: (P, L), (L,) and (L,). Negative
+    numbers are replaced by 0 with ``relu``."""
     _, pieces = _cut(x.shape)
+    zeros = np.zeros_like(shift)
 
     def of_piece(worker: int, number: int) -> None:
-        _, rows, lanes = pieces[number]
-        part = np.multiply(x[rows, lanes], scale[lanes], out=out[rows, lanes])
-        np.add(part, shift[lanes], out=part)
+        _, place = pieces[number]
+        part = np.multiply(x[place], scale[place[1]], out=out[place])
+        np.add(part, shift[place[1]], out=part)
+        if relu:
+            np.maximum(part, zeros[place[1]], out=part)
 
     sharing(workers, x.size).share(of_piece, len(pieces))
     return out
@@ -124,10 +82,10 @@ def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: Workers) 
     _, pieces = _cut(x.shape)
 
     def of_piece(worker: int, number: int) -> None:
-        _, rows, lanes = pieces[number]
-        part = g[rows, lanes]
-        from_x = workers.space("scratch", part.shape, part.dtype)
-        np.multiply(x[rows, lanes], b[lanes], out=from_x)
+        _, place = pieces[number]
+        part, lanes = g[place], place[1]
+        from_x = workers.space("from_x", part.shape, part.dtype)
+        np.multiply(x[place], b[lanes], out=from_x)
         np.add(from_x, c[lanes], out=from_x)
         np.multiply(part, a[lanes], out=part)
         np.add(part, from_x, out=part)
@@ -141,15 +99,15 @@ def row_blocks(rows: int, elements_of_row: int, elements: int) -> list[slice]:
     return pieces_of(rows, max(1, elements // elements_of_row))
 
 
-Pieces = list[tuple[int, slice, slice]]
+Pieces = list[tuple[int, tuple[slice, slice]]]
 
 
 def _cut(shape: tuple[int, ...]) -> tuple[int, Pieces]:
-    """A matrix (P, L) in pieces: rows of a block, and (number of block, its rows, its lanes)."""
+    """A matrix (P, L) in pieces: rows of a block, and (number of block, (its rows, its lanes))."""
     width = min(shape[1], LONGEST_ROW)
     height = min(shape[0], max(1, PIECE // width))
     pieces = [
-        (block, slice(top, top + height), slice(left, left + width))
+        (block, (slice(top, top + height), slice(left, left + width)))
         for block, top in enumerate(range(0, shape[0], height))
         for left in range(0, shape[1], width)
     ]

@@ -1,7 +1,8 @@
 """Batch and layer normalization of flat samples (N, D), batch and group normalization of images.
 
 For flat samples the code is the formula. For images it is the same formula rearranged into one
-scale and one shift of x: it then reads and writes the images as few times as can be.
+scale and one shift of x: it then reads and writes the images as few times as can be. For the same
+reason these can take the ReLU that often follows along.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
 Saved = tuple[Array, Array, Array]
 
+FAR = 4
+"""Standard deviations. Of images whose mean is farther from zero, it is subtracted first."""
+
 
 def batch_norm_forward(
     x: Array,
@@ -22,31 +26,27 @@ def batch_norm_forward(
     bias: Array,
     *,
     epsilon: float,
+    relu: bool = False,
     workers: Workers = ALONE,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Any, ...]]:
     """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the batch, of images also over the
-    positions (Ioffe and Szegedy 2015, algorithm 1 and section 3.2).
+    positions (Ioffe and Szegedy 2015, algorithm 1 and section 3.2). Of images, ``relu`` gives
+    max(y, 0) instead.
 
     x, y: (N, D), weight γ and bias β: (D,); or x, y: (H, W, N, C), γ and β: (C,). Saved, last of
     all and for the running statistics: μ and the biased σ², each in the shape of γ.
     """
     if x.ndim == 2:
         return _flat_batch_norm_forward(x, weight, bias, epsilon, buffer)
-    positions = lanes.by_position(x)
-    means, variances = lanes.moments(positions, x.shape[2:], workers, buffer)
-    mean, variance = lanes.of_equal_parts(means, variances, axis=0)
+    positions, mean, variance, true_mean = _moments(x, x.shape[2:], 0, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight * inverse_std
+    by_lane = _to_lanes(x.shape, scale, bias - mean * scale)
     y = buffer("y", x.shape, x.dtype)
-    lanes.scale_and_shift(
-        positions,
-        _to_lanes(scale, x.shape),
-        _to_lanes(bias - mean * scale, x.shape),
-        lanes.by_position(y),
-        workers,
-    )
-    return y, (x, inverse_std, weight, workers, mean, variance)
+    lanes.scale_and_shift(positions, by_lane[0], by_lane[1], lanes.by_position(y), workers, relu)
+    rectified = y if relu else None
+    return y, (positions, mean, inverse_std, weight, rectified, workers, true_mean, variance)
 
 
 def batch_norm_backward(
@@ -55,25 +55,59 @@ def batch_norm_backward(
     """With g = dL/dy, sums over the M = N or N · H · W rows, μ and σ² being functions of x too:
 
     dL/dβ = Σ g      dL/dγ = Σ g x̂      dL/dx = γ/√(σ² + ε) · (g - dL/dβ / M - x̂ · dL/dγ / M)
+
+    With ``relu``, g is 0 first where y is.
     """
     if g.ndim == 2:
         return _flat_batch_norm_backward(g, saved, buffer)
-    x, inverse_std, weight, workers, mean, _ = saved
-    shape, count = g.shape, g.size // len(weight)
-    positions, gradient = lanes.by_position(x), lanes.by_position(g)
-    mean_of_lanes = _to_lanes(mean, shape)
-    of_lanes = lanes.gradient_sums(gradient, positions, mean_of_lanes, workers, buffer)
-    d_bias, d_weight = (
-        np.add.reduce(sums.reshape(shape[2:]), axis=0, out=buffer(name, weight.shape, g.dtype))
-        for name, sums in zip(("d_bias", "d_weight"), of_lanes, strict=True)
+    x, mean, inverse_std, weight, rectified, workers, _, _ = saved
+    shape, count, gradient = g.shape, g.size // len(weight), lanes.by_position(g)
+    of_g, of_product = lanes.sums(gradient, x, workers, buffer, _where(rectified)).reshape(
+        2, *shape[2:]
     )
+    d_bias = np.add.reduce(of_g, axis=0, out=buffer("d_bias", weight.shape, g.dtype))
+    d_weight = np.add.reduce(of_product, axis=0, out=buffer("d_weight", weight.shape, g.dtype))
+    np.subtract(d_weight, mean * d_bias, out=d_weight)  # Σ g (x - μ)
     np.multiply(d_weight, inverse_std, out=d_weight)
-    of_g = weight * inverse_std
-    of_x = of_g * inverse_std * d_weight / -count
-    shift = of_g * d_bias / -count - of_x * mean
-    a, b, c = [_to_lanes(factor, shape) for factor in (of_g, of_x, shift)]
-    d_x = lanes.combine(gradient, positions, a, b, c, workers)
+    a = weight * inverse_std
+    b = a * inverse_std * d_weight / -count
+    c = a * d_bias / -count - b * mean
+    a, b, c = _to_lanes(shape, a, b, c)
+    d_x = lanes.combine(gradient, x, a, b, c, workers)
     return d_x.reshape(shape), d_weight, d_bias
+
+
+def _moments(
+    x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: Workers, buffer: Buffer
+) -> tuple[Array, Array, Array, Array]:
+    """Of images (H, W, N, C): these as (H·W, N·C), their mean μ = Σx / M and biased variance
+    σ² = Σx² / M - μ², and the mean once more. M counts the positions and one ``axis`` of the shape
+    given, that of the lanes: an axis of length 1 then, or none if it is the first.
+
+    Far from zero the difference would lose digits to cancellation: an error of some u μ², u being
+    the rounding of a number, in σ². x is then moved by its mean before, into an array of its own,
+    and the first mean is that of what was moved, which all that follows needs.
+    """
+    positions = lanes.by_position(x)
+
+    def of_positions(values: Array) -> tuple[Array, Array]:
+        sums = lanes.sums(values, values, workers, buffer).reshape(2, *shape)
+        count = len(values) * shape[axis]
+        mean, square = np.sum(sums, axis=axis + 1, keepdims=axis > 0) / count
+        return mean, np.maximum(square - mean * mean, 0)
+
+    mean, variance = of_positions(positions)
+    if not (mean * mean > FAR**2 * (variance + epsilon)).any():
+        return positions, mean, variance, mean
+    moved = buffer("moved", positions.shape, x.dtype)
+    np.subtract(positions, np.broadcast_to(mean, shape).reshape(-1), out=moved)
+    rest, variance = of_positions(moved)
+    return moved, rest, variance, mean + rest
+
+
+def _where(rectified: Array | None) -> Array | None:
+    """What a ReLU gave, by position."""
+    return None if rectified is None else lanes.by_position(rectified)
 
 
 def _flat_batch_norm_forward(
@@ -119,24 +153,28 @@ def batch_norm_evaluate(
     running_var: Array,
     epsilon: float,
     *,
+    relu: bool = False,
     workers: Workers = ALONE,
 ) -> Array:
     """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift for each
-    feature of (N, D) or channel of (H, W, N, C)."""
+    feature of (N, D) or channel of (H, W, N, C). Of images, ``relu`` gives max(y, 0) instead."""
     scale = weight / np.sqrt(running_var + epsilon)
     shift = bias - running_mean * scale
     y = new("y", x.shape, x.dtype)
     if x.ndim == 2:
         np.multiply(x, scale, out=y)
         return np.add(y, shift, out=y)
-    scale, shift = _to_lanes(scale, x.shape), _to_lanes(shift, x.shape)
-    lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), workers)
+    scale, shift = _to_lanes(x.shape, scale, shift)
+    lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), workers, relu)
     return y
 
 
-def _to_lanes(of_channels: Array, shape: tuple[int, ...]) -> Array:
-    """What each channel has, (C,), for every lane of images of this shape, (N · C,)."""
-    return np.broadcast_to(of_channels, shape[2:]).reshape(-1)
+def _to_lanes(shape: tuple[int, ...], *of_channels: Array) -> Array:
+    """What each channel has, k times (C,), for every lane of images of this shape: (k, N · C)."""
+    of_lanes = np.empty((len(of_channels), *shape[2:]), of_channels[0].dtype)
+    for of_lane, of_channel in zip(of_lanes, of_channels, strict=True):
+        of_lane[:] = of_channel
+    return of_lanes.reshape(len(of_channels), -1)
 
 
 def layer_norm_forward(
@@ -197,28 +235,28 @@ def group_norm_forward(
     *,
     groups: int,
     epsilon: float,
+    relu: bool = False,
     workers: Workers = ALONE,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Any, ...]]:
     """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the positions and the channels of a
     group, for each sample on its own (Wu and He 2018, eq. 1, 2 and 7). One group makes it the layer
-    norm of images, a group for each channel instance norm (Ulyanov et al. 2016).
+    norm of images, a group for each channel instance norm (Ulyanov et al. 2016). ``relu`` gives
+    max(y, 0) instead.
 
     x, y: (H, W, N, C), weight γ and bias β: (C,); the G groups are C / G channels in a row each.
     """
-    positions = lanes.by_position(x)
     samples, channels = x.shape[2:]
     grouped = (samples, groups, channels // groups)
-    means, variances = lanes.moments(positions, grouped, workers, buffer)
-    mean, variance = [part[:, :, None] for part in lanes.of_equal_parts(means, variances, axis=2)]
+    positions, mean, variance, _ = _moments(x, grouped, 2, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight.reshape(grouped[1:]) * inverse_std
     shift = bias.reshape(grouped[1:]) - mean * scale
     y = buffer("y", x.shape, x.dtype)
     lanes.scale_and_shift(
-        positions, scale.reshape(-1), shift.reshape(-1), lanes.by_position(y), workers
+        positions, scale.reshape(-1), shift.reshape(-1), lanes.by_position(y), workers, relu
     )
-    return y, (x, inverse_std, weight, mean, workers)
+    return y, (positions, mean, inverse_std, weight, y if relu else None, workers)
 
 
 def group_norm_backward(
@@ -227,16 +265,17 @@ def group_norm_backward(
     """With g = dL/dy and h = g γ, means over the positions and channels of a sample's group:
 
     dL/dβ = Σ g      dL/dγ = Σ g x̂      dL/dx = (h - mean(h) - x̂ · mean(h x̂)) / √(σ² + ε)
+
+    With ``relu``, g is 0 first where y is.
     """
-    x, inverse_std, weight, mean, workers = saved
+    x, mean, inverse_std, weight, rectified, workers = saved
     shape = g.shape
     grouped = (shape[2], inverse_std.shape[1], shape[3] // inverse_std.shape[1])
     count = shape[0] * shape[1] * grouped[2]
-    positions, gradient = lanes.by_position(x), lanes.by_position(g)
-    mean_of_lanes = np.broadcast_to(mean, grouped).reshape(-1)
-    sums = lanes.gradient_sums(gradient, positions, mean_of_lanes, workers, buffer)
-    of_gradient, of_product = [of_lanes.reshape(grouped) for of_lanes in sums]
-    np.multiply(of_product, inverse_std, out=of_product)  # Σ g x̂ over the positions
+    gradient = lanes.by_position(g)
+    sums = lanes.sums(gradient, x, workers, buffer, _where(rectified))
+    of_gradient, of_product = sums.reshape(2, *grouped)
+    of_product = (of_product - mean * of_gradient) * inverse_std  # Σ g x̂ over the positions
     d_bias, d_weight = (
         np.add.reduce(part.reshape(shape[2:]), axis=0, out=buffer(name, weight.shape, g.dtype))
         for name, part in (("d_bias", of_gradient), ("d_weight", of_product))
@@ -248,7 +287,7 @@ def group_norm_backward(
     of_x = -mean_of_product * inverse_std**2
     shift = -mean_of_h * inverse_std - of_x * mean
     a, b, c = [np.broadcast_to(factor, grouped).reshape(-1) for factor in (of_g, of_x, shift)]
-    d_x = lanes.combine(gradient, positions, a, b, c, workers)
+    d_x = lanes.combine(gradient, x, a, b, c, workers)
     return d_x.reshape(shape), d_weight, d_bias
 
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
+SAMPLES = 4
+"""Samples whose layout is changed at once."""
+
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
     """(N, C, H, W) to (H, W, N, C): a view, since the first layer copies it anyway, or flattens."""
@@ -35,7 +38,7 @@ def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int
     y = moved = x.transpose(2, 3, 0, 1)
     if not moved.flags.c_contiguous:
         y = buffer("y", moved.shape, x.dtype)
-        np.copyto(y, moved)
+        _copy_by_sample(moved, y)
     return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
 
 
@@ -46,10 +49,17 @@ def flatten_backward(
     if len(shape) == 2:
         return (g,)
     height, width, samples, channels = shape
-    moved = g.reshape(samples, channels, height, width).transpose(2, 3, 0, 1)
     d_x = buffer("d_x", shape, g.dtype)
-    np.copyto(d_x, moved)
+    _copy_by_sample(g.reshape(samples, channels, height, width), d_x.transpose(2, 3, 0, 1))
     return (d_x,)
+
+
+def _copy_by_sample(source: Array, target: Array) -> None:
+    """Both (N, C, H, W), differently in memory. Of a few samples, all that is touched stays in the
+    cache until they have moved."""
+    for first in range(0, len(source), SAMPLES):
+        few = slice(first, first + SAMPLES)
+        np.copyto(target[few], source[few])
 
 
 def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array, None]:

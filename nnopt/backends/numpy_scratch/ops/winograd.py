@@ -16,7 +16,7 @@ small matrix with rows of runs.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -85,16 +85,16 @@ def winograd_forward(
     down, across = -(-height // 4), -(-width // 4)
     kernels = _transform_kernels(GG, weight, workers).transpose(0, 2, 1)
     y = buffer("y", (height, width, images, outputs), x.dtype)
+    windows_of_x, tiles_of_y = Windows(x, padding, across), Tiles(y)
     pieces = _pieces(images, down, across, min(channels, outputs))
 
     def task(worker: int, number: int) -> None:
-        piece = pieces[number]
-        windows = _transform_windows(x, piece, padding, across, workers)
-        tiles = workers.space("tiles", (36, windows.shape[1], outputs), x.dtype)
-        np.matmul(windows, kernels, out=tiles)
+        windows = windows_of_x.transformed(pieces[number], workers)
+        space = tiles_of_y.space(pieces[number], workers)
+        np.matmul(windows, kernels, out=space.transformed)
         if bias is not None:
-            np.add(tiles[OF_CONSTANT], bias, out=tiles[OF_CONSTANT])
-        _transform_back(tiles, y, piece, workers)
+            np.add(space.of_constant, bias, out=space.of_constant)
+        tiles_of_y.transform_back(pieces[number], space)
 
     workers.share(task, len(pieces))
     return y
@@ -105,11 +105,12 @@ def winograd_backward(
     x: Array,
     weight: Array,
     padding: int,
-    x_wanted: bool,
+    wanted: tuple[bool, ...],
     workers: Workers,
     buffer: Buffer,
-) -> tuple[Array | None, Array, Array]:
-    """dL/dx (H, W, N, C) if wanted, dL/dw (O, C, 3, 3) and dL/db (O,) of g = dL/dy (H', W', N, O).
+) -> tuple[Array | None, ...]:
+    """dL/dx (H, W, N, C) if wanted, dL/dw (O, C, 3, 3) and, if there is a third one wanted, dL/db
+    (O,) of g = dL/dy (H', W', N, O).
 
     dL/dx is g correlated with the kernels turned by half, under the padding 2 - p: with the windows
     V = Bᵀ g B and the turned kernels U = G w Gᵀ, its tiles are
@@ -121,31 +122,33 @@ def winograd_backward(
     tiles to be the same at every run.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
+    x_wanted, bias_wanted = wanted[0], len(wanted) == 3
     down, across = -(-height // 4), -(-width // 4)
     kernels = _transform_kernels(GG[:, ::-1], weight, workers)
-    d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else None
+    d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else x
+    windows_of_g, tiles_of_x, tiles_of_d_x = Windows(g, 2 - padding, across), Tiles(x), Tiles(d_x)
     pieces = _pieces(images, down, across, min(channels, outputs))
     shares = min(workers.count, len(pieces))
     sums = [workers.space(f"sum{i}", (36, outputs, channels), x.dtype) for i in range(shares)]
-    bias_sums = workers.space("bias_sums", (shares, outputs), x.dtype)
-    bias_sums.fill(0)
+    bias_sums = np.zeros((shares, outputs), x.dtype)
 
     def task(worker: int, share: int) -> None:
         for number, piece in enumerate(pieces[share::shares]):
-            windows = _transform_windows(g, piece, 2 - padding, across, workers)
-            tiles = workers.space("tiles", (36, windows.shape[1], channels), x.dtype)
-            if d_x is not None:
-                np.matmul(windows, kernels, out=tiles)
-                _transform_back(tiles, d_x, piece, workers)
-            _transform_tiles(x, piece, tiles, workers)
+            windows = windows_of_g.transformed(piece, workers)
+            space = tiles_of_x.space(piece, workers)
+            if x_wanted:
+                np.matmul(windows, kernels, out=space.transformed)
+                tiles_of_d_x.transform_back(piece, space)
+            tiles_of_x.transform(piece, space)
             if number == 0:
-                np.matmul(windows.transpose(0, 2, 1), tiles, out=sums[share])
+                np.matmul(windows.transpose(0, 2, 1), space.transformed, out=sums[share])
             else:
                 product = workers.space("product", sums[share].shape, x.dtype)
-                np.matmul(windows.transpose(0, 2, 1), tiles, out=product)
+                np.matmul(windows.transpose(0, 2, 1), space.transformed, out=product)
                 np.add(sums[share], product, out=sums[share])
-            stop = None if piece.rows.stop == down else 4 * piece.rows.stop
-            bias_sums[share] += _total(g[4 * piece.rows.start : stop, :, piece.images])
+            if bias_wanted:
+                stop = None if piece.rows.stop == down else 4 * piece.rows.stop
+                bias_sums[share] += _total(g[4 * piece.rows.start : stop, :, piece.images])
 
     workers.share(task, shares)
     for other in sums[1:]:
@@ -153,8 +156,10 @@ def winograd_backward(
     d_weight = buffer("d_weight", weight.shape, x.dtype)
     turned = GG[:, ::-1].astype(x.dtype)
     np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
-    d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
-    return d_x, d_weight, d_bias
+    gradients = d_x if x_wanted else None, d_weight
+    if not bias_wanted:
+        return gradients
+    return *gradients, np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
 
 
 def _pieces(images: int, down: int, across: int, channels: int) -> list[Piece]:
@@ -180,76 +185,143 @@ def _transform_kernels(matrix: Array, weight: Array, workers: Workers) -> Array:
     return kernels
 
 
-def _transform_windows(
-    x: Array, piece: Piece, padding: int, across: int, workers: Workers
-) -> Array:
-    """Bᵀ d B of the piece's windows d of x (H, W, N, C), which begin every 4 rows and columns from
-    -padding on: (36, tiles · n, C). Outside x there are zeros."""
-    height, width, _, channels = x.shape
-    down, images = _size(piece)
-    run, columns = images * channels, 4 * across + 2
-    bt = BT.astype(x.dtype)
-    last = min(width, columns - padding)
-    lines = x[:, :last, piece.images].reshape(height, last, run).transpose(1, 0, 2)
-    half = workers.space("half", (6, columns, run), x.dtype)
-    half[:, :padding] = 0
-    half[:, padding + last :] = 0
-    inside = half[:, padding : padding + last].transpose(1, 0, 2)
+class WindowSpace(NamedTuple):
+    """A thread's working space to transform windows, and views of it."""
+
+    edges: tuple[Array, Array]  # what lies outside of the image, left and right
+    inside: Array  # (column, row in window, run): half transformed, without the edges
+    windows: Array  # (row in window, across, column in window, run): half transformed
+    rows: list[Array]  # (across, row in window, column in window, run) of each row of windows
+    transformed: Array  # (36, windows, C)
+
+
+class Windows:
+    """The windows d, 6x6, of images x (H, W, N, C), which begin every 4 rows and columns from
+    -padding on. Outside x there are zeros."""
+
+    def __init__(self, x: Array, padding: int, across: int) -> None:
+        self.height, width, _, self.channels = x.shape
+        self.padding, self.across = padding, across
+        self.inside = min(width, 4 * across + 2 - padding)
+        lines = x.reshape(self.height, width, -1)[:, : self.inside]
+        self.lines = lines.transpose(1, 0, 2)  # (W, H, N · C)
+        self.bt = BT.astype(x.dtype)
+
+    def transformed(self, piece: Piece, workers: Workers) -> Array:
+        """Bᵀ d B of the piece's windows: (36, windows · n, C)."""
+        rows, run = _size(piece, self.channels)
+        shape = rows, self.across, run, self.padding, self.inside, self.channels
+        space = workers.kept(_window_space, shape, self.bt.dtype)
+        for edge in space.edges:
+            edge.fill(0)
+        lines = self.lines[:, :, _lanes(piece, self.channels)]
+        first = 4 * piece.rows.start - self.padding
+        for of_row in space.rows:
+            top, bottom = max(first, 0), min(first + 6, self.height)
+            bt = self.bt if bottom - top == 6 else self.bt[:, top - first : bottom - first]
+            np.matmul(bt, lines[:, top:bottom], out=space.inside)
+            np.matmul(self.bt, space.windows, out=of_row)
+            first += 4
+        return space.transformed
+
+
+def _window_space(workers: Workers, shape: tuple[int, ...], dtype: np.dtype[Any]) -> WindowSpace:
+    down, across, run, padding, inside, channels = shape
+    half = workers.space("half", (6, 4 * across + 2, run), dtype)
     s_row, s_column, s_run = half.strides
-    windows = as_strided(half, (6, across, 6, run), (s_row, 4 * s_column, s_column, s_run))
-    whole = workers.space("windows", (6, 6, down, across, run), x.dtype)
-    places = whole.transpose(2, 0, 3, 1, 4)
-    for i in range(down):
-        first = 4 * (piece.rows.start + i) - padding
-        top, bottom = max(first, 0), min(first + 6, height)
-        np.matmul(bt[:, top - first : bottom - first], lines[:, top:bottom], out=inside)
-        np.matmul(bt, windows, out=places[i])
-    return whole.reshape(36, -1, channels)
+    transformed = workers.space("windows", (6, 6, down, across, run), dtype)
+    return WindowSpace(
+        (half[:, :padding], half[:, padding + inside :]),
+        half[:, padding : padding + inside].transpose(1, 0, 2),
+        as_strided(half, (6, across, 6, run), (s_row, 4 * s_column, s_column, s_run)),
+        list(transformed.transpose(2, 0, 3, 1, 4)),
+        transformed.reshape(36, -1, channels),
+    )
 
 
-def _transform_back(tiles: Array, y: Array, piece: Piece, workers: Workers) -> None:
-    """Aᵀ m A of the piece's tiles m (36, tiles · n, O), written to its place in y (H, W, N, O)."""
-    height, width, _, outputs = y.shape
-    down, images = _size(piece)
-    across, run = -(-width // 4), images * outputs
-    at = AT.astype(y.dtype)
-    places = tiles.reshape(6, 6, down, across * run).transpose(2, 1, 0, 3)
-    half = workers.space("half", (4, 6, across, run), y.dtype)
-    rows = half.reshape(4, 6, -1).transpose(1, 0, 2)
-    columns = half.transpose(0, 2, 1, 3)
-    for i in range(down):
-        line = 4 * (piece.rows.start + i)
-        np.matmul(at, places[i], out=rows)
-        place = y[line : line + 4, :, piece.images]
-        if place.shape[:2] == (4, 4 * across):
-            np.matmul(at, columns, out=_as_tiles(place))
-        else:
-            whole = workers.space("whole", (4, 4 * across, images, outputs), y.dtype)
-            np.matmul(at, columns, out=_as_tiles(whole))
-            place[:] = whole[: len(place), :width]
+class TileSpace(NamedTuple):
+    """A thread's working space to transform tiles there and back, and views of it."""
+
+    transformed: Array  # (36, tiles, C)
+    of_constant: Array  # (tiles, C): the place where a constant of all pixels goes
+    rows: list[Array]  # (column of 6, row of 6, across · run) of each row of tiles
+    half_rows: Array  # (column of 6, row in tile, across · run): half transformed
+    half_columns: Array  # (row in tile, across, column of 6, run): the same
+    border: Array  # (4, 4 across, run): a row of tiles that reaches beyond the image
+    border_tiles: Array  # (row in tile, across, column in tile, run): the same
 
 
-def _transform_tiles(x: Array, piece: Piece, out: Array, workers: Workers) -> None:
-    """A t Aᵀ of the piece's tiles t of x (H, W, N, C), to ``out`` (36, tiles · n, C). Outside x
-    there are zeros."""
-    _, width, _, channels = x.shape
-    down, images = _size(piece)
-    across, run = -(-width // 4), images * channels
-    a = AT.T.astype(x.dtype)
-    places = out.reshape(6, 6, down, across * run).transpose(2, 1, 0, 3)
-    half = workers.space("half", (4, 6, across, run), x.dtype)
-    rows = half.reshape(4, 6, -1).transpose(1, 0, 2)
-    columns = half.transpose(0, 2, 1, 3)
-    for i in range(down):
-        line = 4 * (piece.rows.start + i)
-        place = x[line : line + 4, :, piece.images]
-        if place.shape[:2] != (4, 4 * across):
-            whole = workers.space("whole", (4, 4 * across, images, channels), x.dtype)
-            whole.fill(0)
-            whole[: len(place), :width] = place
-            place = whole
-        np.matmul(a, _as_tiles(place), out=columns)
-        np.matmul(a, rows, out=places[i])
+class Tiles:
+    """The tiles of images y (H, W, N, C), 4x4. The last ones may reach beyond: outside y there are
+    zeros, and what is written there is lost."""
+
+    def __init__(self, y: Array) -> None:
+        height, self.width, _, self.channels = y.shape
+        self.across = -(-self.width // 4)
+        self.lines = y.reshape(height, self.width, -1)
+        self.whole = 0 if self.width % 4 else height // 4  # rows of tiles that lie inside
+        inside = self.lines[: 4 * self.whole]
+        self.rows = inside.reshape(self.whole, 4, self.across, 4, self.lines.shape[2])
+        self.at = AT.astype(y.dtype)
+        self.a = np.ascontiguousarray(self.at.T)
+
+    def space(self, piece: Piece, workers: Workers) -> TileSpace:
+        """Where the piece's tiles are transformed."""
+        rows, run = _size(piece, self.channels)
+        return workers.kept(_tile_space, (rows, self.across, run, self.channels), self.at.dtype)
+
+    def transform(self, piece: Piece, space: TileSpace) -> None:
+        """A t Aᵀ of the piece's tiles t."""
+        lanes = _lanes(piece, self.channels)
+        for row, transformed in enumerate(space.rows, piece.rows.start):
+            if row < self.whole:
+                tiles = self.rows[row, :, :, :, lanes]
+            else:
+                tiles, inside = space.border_tiles, self.lines[4 * row : 4 * row + 4, :, lanes]
+                space.border.fill(0)
+                np.copyto(space.border[: len(inside), : self.width], inside)
+            np.matmul(self.a, tiles, out=space.half_columns)
+            np.matmul(self.a, space.half_rows, out=transformed)
+
+    def transform_back(self, piece: Piece, space: TileSpace) -> None:
+        """y = Aᵀ m A of the piece's transformed tiles m."""
+        lanes = _lanes(piece, self.channels)
+        for row, transformed in enumerate(space.rows, piece.rows.start):
+            np.matmul(self.at, transformed, out=space.half_rows)
+            if row < self.whole:
+                np.matmul(self.at, space.half_columns, out=self.rows[row, :, :, :, lanes])
+            else:
+                np.matmul(self.at, space.half_columns, out=space.border_tiles)
+                inside = self.lines[4 * row : 4 * row + 4, :, lanes]
+                np.copyto(inside, space.border[: len(inside), : self.width])
+
+
+def _tile_space(workers: Workers, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TileSpace:
+    down, across, run, channels = shape
+    transformed = workers.space("tiles", (6, 6, down, across * run), dtype)
+    half = workers.space("half", (4, 6, across, run), dtype)
+    border = workers.space("border", (4, 4 * across, run), dtype)
+    places = transformed.reshape(36, -1, channels)
+    return TileSpace(
+        places,
+        places[OF_CONSTANT],
+        list(transformed.transpose(2, 1, 0, 3)),
+        half.reshape(4, 6, -1).transpose(1, 0, 2),
+        half.transpose(0, 2, 1, 3),
+        border,
+        border.reshape(4, across, 4, run),
+    )
+
+
+def _size(piece: Piece, channels: int) -> tuple[int, int]:
+    """Rows of tiles, and the length of a run."""
+    rows, images = piece
+    return rows.stop - rows.start, (images.stop - images.start) * channels
+
+
+def _lanes(piece: Piece, channels: int) -> slice:
+    """The piece's images and their channels, of all N · C."""
+    return slice(piece.images.start * channels, piece.images.stop * channels)
 
 
 def _total(g: Array) -> Array:
@@ -259,17 +331,3 @@ def _total(g: Array) -> Array:
     total = np.ones(len(positions), g.dtype) @ positions
     sums: Array = np.add.reduce(total.reshape(images, outputs), axis=0)
     return sums
-
-
-def _size(piece: Piece) -> tuple[int, int]:
-    """Rows of tiles, images."""
-    rows, images = piece
-    return rows.stop - rows.start, images.stop - images.start
-
-
-def _as_tiles(line: Array) -> Array:
-    """A row of tiles (4, 4 across, n, O) seen as (row in tile, across, column in tile, n · O)."""
-    _, width, images, outputs = line.shape
-    s_row, s_column, _, s_run = line.strides
-    shape = (4, width // 4, 4, images * outputs)
-    return as_strided(line, shape, (s_row, 4 * s_column, s_column, s_run))
