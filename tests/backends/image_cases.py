@@ -131,6 +131,44 @@ def norm_cases() -> Iterator[tuple[str, Case]]:
         "batch norm, large epsilon",
         Case(BATCH_NORM, batch_norm(0.5), parameters=affine, options={"epsilon": 0.5}),
     )
+    yield (
+        "batch norm, far from zero",
+        Case(
+            BATCH_NORM,
+            batch_norm(1e-5),
+            parameters=affine,
+            options={"epsilon": 1e-5},
+            values=lambda rng, shape: normal(rng, shape) + np.arange(0, 10 * C, 10),
+        ),
+    )
+    yield (
+        "batch norm and relu",
+        Case(
+            BATCH_NORM,
+            lambda *inputs: F.relu(batch_norm(1e-5)(*inputs)),
+            parameters=affine,
+            options={"epsilon": 1e-5, "relu": True},
+        ),
+    )
+    yield (
+        "group norm and relu",
+        Case(
+            GROUP_NORM,
+            lambda x, w, b: F.relu(F.group_norm(x, 3, w, b, 1e-5)),
+            parameters=affine,
+            options={"groups": 3, "epsilon": 1e-5, "relu": True},
+        ),
+    )
+    yield (
+        "group norm, far from zero",
+        Case(
+            GROUP_NORM,
+            lambda x, w, b: F.group_norm(x, 3, w, b, 1e-5),
+            parameters=affine,
+            options={"groups": 3, "epsilon": 1e-5},
+            values=lambda rng, shape: normal(rng, shape) - 50,
+        ),
+    )
     for groups, epsilon in [(1, 1e-5), (2, 1e-5), (3, 0.5), (C, 1e-5)]:
         yield (
             f"group norm, {groups} groups",

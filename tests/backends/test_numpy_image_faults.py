@@ -98,6 +98,17 @@ def test_a_gradient_of_a_norm_without_one_of_its_terms_is_caught(
             check(CASES[name], CASES[name].op)
 
 
+@pytest.mark.parametrize("name", ["batch norm and relu", "group norm and relu"])
+def test_a_norm_that_forgets_its_relu_going_backward_is_caught(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = lanes.sums
+    monkeypatch.setattr(lanes, "sums", lambda *arguments: right(*arguments[:4]))
+    for check in (check_against_torch, check_against_differences):
+        with pytest.raises(AssertionError):
+            check(CASES[name], CASES[name].op)
+
+
 def test_groups_of_the_wrong_channels_are_caught() -> None:
     order = np.arange(C).reshape(2, -1).T.reshape(-1)  # every other channel to the other group
 

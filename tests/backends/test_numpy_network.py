@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from nnopt.backends.numpy_scratch.modules import Binder
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
 from nnopt.random import KeepMasks
@@ -335,3 +336,43 @@ def test_dead_network_stays_finite(
     after: Mapping[str, Array] = network.arrays()
     assert all(np.isfinite(array).all() for array in after.values())
     assert_array_equal(after["dense1.weight"], arrays["dense1.weight"])
+
+
+IMAGES: list[Any] = [
+    {"conv2d": 4},
+    "batch_norm",
+    "relu",
+    {"conv2d": 4},
+    "batch_norm",
+    "relu",
+    "max_pool2d",
+    {"residual": [{"conv2d": 4}, {"group_norm": 2}, "relu", {"conv2d": 4}]},
+    "relu",
+    "max_pool2d",
+    "flatten",
+    {"dense": 5},
+    "batch_norm",
+    "relu",
+    {"dense": "classes"},
+]
+
+
+def test_layers_bound_together_give_the_bits_of_layers_one_by_one(
+    make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(3).standard_normal((6, 3, 8, 8))
+    y = np.array([0, 1, 2, 0, 1, 2])
+
+    def step() -> tuple[list[Array], int]:
+        network = make_network("numpy", IMAGES, (3, 8, 8))
+        logits, loss = network.forward(Variable(x), y, 0)
+        operations = len(network._tape._notes)
+        gradients = [gradient.copy() for gradient in network.gradients(loss).values()]
+        return [logits.value.copy(), *gradients, *network.statistics.values()], operations
+
+    together, fewer = step()
+    monkeypatch.setattr(Binder, "modules", lambda self, layers: [self.module(x) for x in layers])
+    one_by_one, operations = step()
+    assert fewer == operations - 2  # the ReLUs that follow a norm of images and precede no pool
+    for a, b in zip(together, one_by_one, strict=True):
+        assert_array_equal(a, b)

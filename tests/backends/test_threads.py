@@ -112,6 +112,24 @@ def test_a_thread_has_its_own_space_and_gets_the_same_memory_again():
     assert workers.space("a", (3,), np.float64).dtype == np.float64
 
 
+def test_views_are_made_once_and_anew_when_their_memory_has_grown() -> None:
+    workers, made = Workers(1), []
+
+    def halves(own: Workers, size: int) -> tuple[np.ndarray, np.ndarray]:
+        made.append(size)
+        whole = own.space("a", (size,), np.float32)
+        return whole[: size // 2], whole[size // 2 :]
+
+    first = workers.kept(halves, 4)
+    assert workers.kept(halves, 4) is first
+    assert made == [4]
+    larger = workers.kept(halves, 6)
+    again = workers.kept(halves, 4)
+    assert made == [4, 6, 4]
+    assert np.shares_memory(again[0], larger[0])
+    assert not np.shares_memory(again[0], first[0])
+
+
 @pytest.mark.parametrize(
     ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
 )
