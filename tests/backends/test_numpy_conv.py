@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -9,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from torch.nn import functional as F
 
 from nnopt.backends.numpy_scratch.ops import conv, im2col, new, winograd
@@ -210,6 +212,27 @@ def test_no_gradient_of_an_input_nobody_wants_and_none_of_an_absent_bias():
         gradients = conv2d_backward(inside(g), saved, (False, True))
         assert len(gradients) == 2
         assert gradients[0] is None
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_gradients_nobody_wants_are_none_and_the_others_the_same(algorithm, groups):
+    rng = np.random.default_rng(9)
+    x, g = rng.standard_normal((2, 8, 8, 3, 4))
+    weight, bias = rng.standard_normal((4, 4 // groups, 3, 3)), rng.standard_normal(4)
+    options = {"padding": 1, "groups": groups, "algorithm": algorithm}
+
+    def gradients(wanted):
+        _, saved = conv2d_forward(x, weight, bias, **options)
+        return conv2d_backward(g.copy(), saved, wanted)
+
+    whole = gradients((True, True, True))
+    for wanted in itertools.product([False, True], repeat=3):
+        part = gradients(wanted)
+        assert [d is not None for d in part] == list(wanted)
+        for one, other in zip(part, whole, strict=True):
+            if one is not None:
+                assert_array_equal(one, other)
 
 
 def test_the_algorithm_is_chosen_by_shape():

@@ -246,6 +246,27 @@ def test_sums_in_float32_are_exact_enough_far_from_zero(distance: float) -> None
     assert_allclose(d_bias, rows.sum(axis=0), rtol=1e-6)
 
 
+def test_variances_of_few_lanes_and_many_positions_are_exact_enough_in_float32() -> None:
+    """Two values only, so that what is rounded off does not cancel out."""
+    rng = np.random.default_rng(15)
+    x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))
+    ones = np.ones(4, np.float32)
+    y, saved = BATCH_NORM.forward(x, ones, 0 * ones, epsilon=1e-5)
+    rows = x.astype(np.float64)
+    assert_allclose(saved[-1], rows.var(axis=(0, 1, 2)), rtol=3e-5)
+    normalized = (rows - rows.mean((0, 1, 2))) / np.sqrt(rows.var((0, 1, 2)) + 1e-5)
+    assert_allclose(y, normalized, atol=2e-5)
+
+
+@pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
+def test_images_too_large_for_their_squares_give_no_finite_numbers(op: Op) -> None:
+    x = np.random.default_rng(16).standard_normal((4, 5, N, C)).astype(np.float32) * 1e25
+    options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, _ = op.forward(x.astype(np.float32), *np.ones((2, C), np.float32), **options)
+    assert not np.isfinite(y).any()
+
+
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
 def test_constant_images_are_normalized_to_the_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 5, N, C), 7.0), np.ones(C), np.arange(float(C))

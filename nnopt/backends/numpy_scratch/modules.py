@@ -64,11 +64,11 @@ class Binder:
         """
         rest, modules = list(layers), []
         for i, pair in enumerate(pairwise(layers)):
-            if [type(layer.record) for layer in pair] == [records.ReLU, records.MaxPool2d]:
+            if _is_relu(pair[0]) and isinstance(pair[1].record, records.MaxPool2d):
                 rest[i : i + 2] = reversed(pair)
         while rest:
             layer = rest.pop(0)
-            relu = _normalizes_images(layer) and bool(rest) and rest[0].record == records.ReLU()
+            relu = _normalizes_images(layer) and bool(rest) and _is_relu(rest[0])
             if relu:
                 rest.pop(0)
             modules.append(self.module(layer, relu))
@@ -209,3 +209,7 @@ class Binder:
 def _normalizes_images(layer: PlacedLayer) -> bool:
     norms = records.BatchNorm, records.LayerNorm, records.GroupNorm, records.InstanceNorm
     return isinstance(layer.record, norms) and len(layer.input_shape) == 3
+
+
+def _is_relu(layer: PlacedLayer) -> bool:
+    return isinstance(layer.record, records.ReLU)

@@ -60,7 +60,7 @@ class NumpyNetwork:
         }
         self._workers = Workers(config.backend.threads or usable_threads())
         self._binder = Binder(config, self.parameters, self.statistics, self._workers)
-        self._modules = self._binder.modules(architecture.layers)
+        self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
         self._loss_op, self._loss_options = (
@@ -152,10 +152,7 @@ class NumpyNetwork:
     ) -> tuple[Variable, Variable]:
         """Logits (N, K) and the mean loss in training mode, noted on the tape. Layers before the
         ``first`` are left out: x is then what that one takes, (N, D) or (N, C, H, W)."""
-        modules = self._modules
-        if first:
-            modules = self._binder.modules(self.architecture.layers[first:])
-        logits = self._run(modules, self._tape, x, step)
+        logits = self._run(self._modules(first), self._tape, x, step)
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
@@ -196,7 +193,7 @@ class NumpyNetwork:
         try:
             for number, x in enumerate(parts):
                 self._binder.momentum = 1 / (number + 1)
-                self._run(self._modules, self._tape, Variable(x), number)
+                self._run(self._modules(), self._tape, Variable(x), number)
         finally:
             self._binder.momentum = None
 
@@ -210,7 +207,7 @@ class NumpyNetwork:
         """(N, K) in evaluation mode, so many samples at once as memory is well used by."""
         rows = self._evaluation_rows
         logits = [
-            self._run(self._modules, self._evaluation_tape, Variable(part), None).value.copy()
+            self._run(self._modules(), self._evaluation_tape, Variable(part), None).value.copy()
             for part in (x[start : start + rows] for start in range(0, len(x), rows))
         ]
         return np.concatenate(logits)
@@ -227,6 +224,12 @@ class NumpyNetwork:
     def _average(self) -> Average:
         """Of all parameters and statistics; takes memory once there is something to average."""
         return Average([self.flat, *self.statistics.values()], self._workers)
+
+    def _modules(self, first: int = 0) -> list[Module]:
+        """Of the layers, or of those from the ``first`` on."""
+        if first not in self._modules_from:
+            self._modules_from[first] = self._binder.modules(self.architecture.layers[first:])
+        return self._modules_from[first]
 
     def _run(
         self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None

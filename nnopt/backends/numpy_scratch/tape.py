@@ -4,7 +4,7 @@ Going forward, the tape notes each operation with what its backward function nee
 it walks the notes in reverse and hands every variable the sum of the gradients that reach it
 (Griewank and Walther 2008, chapter 3). Networks do the same operations at every step, so the tape
 keeps the arrays of its i-th operation for the i-th operation of the next step: once every batch
-size has been seen, training allocates nothing.
+size has been seen, training allocates next to nothing.
 """
 
 from __future__ import annotations

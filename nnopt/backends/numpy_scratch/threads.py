@@ -105,16 +105,19 @@ class Workers:
         array = self._own.results.get((name, shape, dtype))
         if array is None:
             own, key, size = self._own, (name, np.dtype(dtype)), math.prod(shape)
-            if key not in own.memory or own.memory[key].size < size:
-                own.memory[key] = empty((size,), dtype)
+            if key in own.memory and own.memory[key].size < size:
+                del own.memory[key]
                 own.results.clear()  # they keep the smaller memory
+            if key not in own.memory:
+                own.memory[key] = empty((size,), dtype)
             array = own.results[name, shape, dtype] = own.memory[key][:size].reshape(shape)
         return array
 
     def kept(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
-        """``make(self, *arguments)``, views of the calling thread's working space, made only once.
-        Between two calls of NumPy a thread holds Python's lock, and others may have to wait for it,
-        so the less it does there, the better."""
+        """``make(self, *arguments)``, views of the calling thread's working space, made again only
+        if that has grown: ``make`` is a function of a module, and the arguments say all that the
+        views depend on. Between two calls of NumPy a thread holds Python's lock, and others may
+        have to wait for it, so the less it does there, the better."""
         result = self._own.results.get((make, *arguments))
         if result is None:
             result = make(self, *arguments)
@@ -123,7 +126,8 @@ class Workers:
 
 
 class _OfThread(threading.local):
-    """What a thread has for itself: memory by name and type, and views of it by what they are."""
+    """What a thread has for itself: memory by name and type, and views of it, as many as there are
+    shapes of layers and batches, by what they are."""
 
     def __init__(self) -> None:
         self.memory: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}

@@ -15,7 +15,7 @@ from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy_scratch.ops.im2col import (
     im2col_forward,
     im2col_input_gradient,
-    im2col_weight_gradient,
+    im2col_parameter_gradients,
     padded_images,
 )
 from nnopt.backends.numpy_scratch.ops.winograd import winograd_backward, winograd_forward
@@ -132,16 +132,17 @@ def conv2d_backward(
     of_x, of_weight, *of_bias = [
         [part for part in of_groups if part is not None] for of_groups in zip(*parts, strict=True)
     ]
-    d_x: Array | None = None
-    if wanted[0]:
-        d_x = buffer("d_x", (*of_x[0].shape[:3], weight.shape[1] * groups), g.dtype)
-        np.concatenate(of_x, axis=3, out=d_x)
-    d_weight = buffer("d_weight", weight.shape, weight.dtype)
-    np.concatenate(of_weight, out=d_weight)
-    if not of_bias:
-        return d_x, d_weight
-    d_bias = buffer("d_bias", (len(weight),), weight.dtype)
-    return d_x, d_weight, np.concatenate(of_bias[0], out=d_bias)
+    gradients: list[Array | None] = [None] * len(wanted)
+    if of_x:
+        shape = *of_x[0].shape[:3], weight.shape[1] * groups
+        gradients[0] = np.concatenate(of_x, axis=3, out=buffer("d_x", shape, g.dtype))
+    if of_weight:
+        d_weight = buffer("d_weight", weight.shape, weight.dtype)
+        gradients[1] = np.concatenate(of_weight, out=d_weight)
+    if of_bias and of_bias[0]:
+        d_bias = buffer("d_bias", (len(weight),), weight.dtype)
+        gradients[2] = np.concatenate(of_bias[0], out=d_bias)
+    return tuple(gradients)
 
 
 def _choose(
@@ -167,18 +168,19 @@ def _forward(s: Saved, x: Array, weight: Array, bias: Array | None, buffer: Buff
 def _backward(
     s: Saved, g: Array, x: Array, weight: Array, wanted: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
-    """As many gradients as are wanted, that of x being None if it is not."""
+    """The gradients, None in place of those that are not wanted."""
     if s.algorithm == "winograd":
         return winograd_backward(g, x, weight, s.padding, wanted, s.workers, buffer)
-    if s.algorithm == "im2col":
-        d_x, bias_wanted = None, len(wanted) == 3
-        if wanted[0]:
-            shape = _unpadded(x.shape, s.padding)
-            d_x = im2col_input_gradient(g, shape, weight, s.stride, s.padding, s.workers, buffer)
-        rest = im2col_weight_gradient(g, x, weight, s.stride, bias_wanted, s.workers, buffer)
-        return d_x, *rest
-    gradients = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
-    return gradients[0] if wanted[0] else None, *gradients[1 : len(wanted)]
+    if s.algorithm == "naive":
+        gradients = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
+        return tuple([d if w else None for d, w in zip(gradients, wanted, strict=False)])
+    d_x = None
+    if wanted[0]:
+        shape = _unpadded(x.shape, s.padding)
+        d_x = im2col_input_gradient(g, shape, weight, s.stride, s.padding, s.workers, buffer)
+    rest = wanted[1], wanted[2:] == (True,)
+    of_rest = im2col_parameter_gradients(g, x, weight, s.stride, rest, s.workers, buffer)
+    return (d_x, *of_rest)[: len(wanted)]
 
 
 def _unpadded(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:

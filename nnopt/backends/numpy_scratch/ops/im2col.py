@@ -22,8 +22,8 @@ NUMBERS_ADDED_UP = 2**18
 """The same of the input gradient: a call for each place of the kernel, which wants work to do."""
 
 IMAGES = 16
-"""Images that are padded at once, a cache line of them in float32. The input gradient's rows of
-windows are of at most so many images too; the others' are of all."""
+"""Images that are padded at once, at most, and of which the input gradient has rows of windows; in
+those of the others are all images."""
 
 
 def padded_images(x: Array, padding: int, workers: Workers, buffer: Buffer) -> Array:
@@ -74,22 +74,25 @@ def im2col_forward(
     return y
 
 
-def im2col_weight_gradient(
+def im2col_parameter_gradients(
     g: Array,
     padded: Array,
     weight: Array,
     stride: int,
-    bias_wanted: bool,
+    wanted: tuple[bool, bool],
     workers: Workers,
     buffer: Buffer,
-) -> tuple[Array, ...]:
+) -> tuple[Array | None, Array | None]:
     """With the matrix of windows X (C · kh · kw, windows) and g = dL/dy as (windows, O):
 
-        dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,), if wanted
+        dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,)
+
+    as far as they are ``wanted``.
 
     The pieces are dealt to the workers in a fixed way, for the sum to be the same at every run.
     """
     outputs, kernel = len(weight), weight.shape[2:]
+    weight_wanted, bias_wanted = wanted
     pieces = _rows(g.shape, weight, NUMBERS)
     shares = min(workers.count, len(pieces))
     sums = workers.space("sums", (shares, weight[0].size, outputs), g.dtype)
@@ -99,19 +102,22 @@ def im2col_weight_gradient(
 
     def task(worker: int, share: int) -> None:
         for piece in pieces[share::shares]:
-            columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
             rows = g[piece].reshape(-1, outputs)
-            product = workers.space("product", sums[share].shape, g.dtype)
-            np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
+            if weight_wanted:
+                columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
+                product = workers.space("product", sums[share].shape, g.dtype)
+                np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
             if bias_wanted:
                 bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
 
     workers.share(task, shares)
-    d_weight = buffer("d_weight", weight.shape, g.dtype)
-    np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
-    if not bias_wanted:
-        return (d_weight,)
-    return d_weight, np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), g.dtype))
+    d_weight = d_bias = None
+    if weight_wanted:
+        d_weight = buffer("d_weight", weight.shape, g.dtype)
+        np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
+    if bias_wanted:
+        d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), g.dtype))
+    return d_weight, d_bias
 
 
 def im2col_input_gradient(

@@ -3,8 +3,8 @@
 Images (H, W, N, C) are a matrix (H·W, N·C) here: a row for every position, and in it a lane for
 every channel of every sample. Sums over positions are sums of long rows, and a number for each
 channel or sample, repeated to a vector of lanes, meets all of a row at once. What is summed is
-summed by piece first and over the pieces afterwards: the error stays that of a few dozen additions,
-and it makes no difference which thread did which piece.
+summed by piece first and over the pieces afterwards: the error stays that of a few hundred
+additions at most, and it makes no difference which thread did which piece.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ threads that take turns at Python's lock more often."""
 
 LONGEST_ROW = 4096
 """Lanes of a piece at most, so that a piece has rows enough to add up."""
+
+MOST_ROWS = 256
+"""Rows of a piece at most: added up one after another, each sum's error grows with their number."""
 
 SHARED_FROM = 2**20
 """Elements from which pieces are dealt out to threads. To start them takes 50 to 300 µs, depending
@@ -105,7 +108,7 @@ Pieces = list[tuple[int, tuple[slice, slice]]]
 def _cut(shape: tuple[int, ...]) -> tuple[int, Pieces]:
     """A matrix (P, L) in pieces: rows of a block, and (number of block, (its rows, its lanes))."""
     width = min(shape[1], LONGEST_ROW)
-    height = min(shape[0], max(1, PIECE // width))
+    height = min(shape[0], max(1, PIECE // width), MOST_ROWS)
     pieces = [
         (block, (slice(top, top + height), slice(left, left + width)))
         for block, top in enumerate(range(0, shape[0], height))

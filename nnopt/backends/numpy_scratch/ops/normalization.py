@@ -7,7 +7,7 @@ reason these can take the ReLU that often follows along.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 Saved = tuple[Array, Array, Array]
 
 FAR = 4
-"""Standard deviations. Of images whose mean is farther from zero, it is subtracted first."""
+"""Channels whose mean is farther from zero, in units of √(σ² + ε), are moved there first."""
 
 
 def batch_norm_forward(
@@ -38,15 +38,16 @@ def batch_norm_forward(
     all and for the running statistics: μ and the biased σ², each in the shape of γ.
     """
     if x.ndim == 2:
+        assert not relu, "only after norms of images"
         return _flat_batch_norm_forward(x, weight, bias, epsilon, buffer)
-    positions, mean, variance, true_mean = _moments(x, x.shape[2:], 0, epsilon, workers, buffer)
+    values, shift, mean, variance = _moments(x, x.shape[2:], 0, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight * inverse_std
     by_lane = _to_lanes(x.shape, scale, bias - mean * scale)
     y = buffer("y", x.shape, x.dtype)
-    lanes.scale_and_shift(positions, by_lane[0], by_lane[1], lanes.by_position(y), workers, relu)
+    lanes.scale_and_shift(values, by_lane[0], by_lane[1], lanes.by_position(y), workers, relu)
     rectified = y if relu else None
-    return y, (positions, mean, inverse_std, weight, rectified, workers, true_mean, variance)
+    return y, (values, mean, inverse_std, weight, rectified, workers, shift + mean, variance)
 
 
 def batch_norm_backward(
@@ -77,32 +78,44 @@ def batch_norm_backward(
     return d_x.reshape(shape), d_weight, d_bias
 
 
+class Moments(NamedTuple):
+    """Of images (H, W, N, C), by channel or by sample and group."""
+
+    values: Array  # (H·W, N·C): the images, what is far from zero moved by a shift
+    shift: Array  # what was subtracted there
+    mean: Array  # of the values, so without the shift
+    variance: Array  # biased
+
+
 def _moments(
     x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: Workers, buffer: Buffer
-) -> tuple[Array, Array, Array, Array]:
-    """Of images (H, W, N, C): these as (H·W, N·C), their mean μ = Σx / M and biased variance
-    σ² = Σx² / M - μ², and the mean once more. M counts the positions and one ``axis`` of the shape
-    given, that of the lanes: an axis of length 1 then, or none if it is the first.
+) -> Moments:
+    """μ = Σx / M and σ² = Σx² / M - μ² of images x (H, W, N, C), whose lanes N · C have the shape
+    given. M are the positions and the numbers along this ``axis`` of the shape, which has length 1
+    in the results, or is gone if it is the first.
 
-    Far from zero the difference would lose digits to cancellation: an error of some u μ², u being
-    the rounding of a number, in σ². x is then moved by its mean before, into an array of its own,
-    and the first mean is that of what was moved, which all that follows needs.
+    Where μ is large the difference loses digits to cancellation: σ² is wrong by some u μ², u being
+    the rounding of a number. What is far from zero is therefore moved by its mean, with all images
+    in an array of their own, and the sums are taken again.
     """
-    positions = lanes.by_position(x)
 
-    def of_positions(values: Array) -> tuple[Array, Array]:
+    def of_values(values: Array) -> tuple[Array, Array]:
         sums = lanes.sums(values, values, workers, buffer).reshape(2, *shape)
         count = len(values) * shape[axis]
         mean, square = np.sum(sums, axis=axis + 1, keepdims=axis > 0) / count
-        return mean, np.maximum(square - mean * mean, 0)
+        variance = np.maximum(square - mean * mean, 0)
+        variance[variance == np.inf] = np.nan  # or x / σ would be 0, and nobody would notice
+        return mean, variance
 
-    mean, variance = of_positions(positions)
-    if not (mean * mean > FAR**2 * (variance + epsilon)).any():
-        return positions, mean, variance, mean
-    moved = buffer("moved", positions.shape, x.dtype)
-    np.subtract(positions, np.broadcast_to(mean, shape).reshape(-1), out=moved)
-    rest, variance = of_positions(moved)
-    return moved, rest, variance, mean + rest
+    values = lanes.by_position(x)
+    mean, variance = of_values(values)
+    far = mean * mean > FAR**2 * (variance + epsilon)
+    if not far.any():
+        return Moments(values, np.zeros_like(mean), mean, variance)
+    shift = np.where(far, mean, 0)
+    moved = buffer("moved", values.shape, x.dtype)
+    np.subtract(values, np.broadcast_to(shift, shape).reshape(-1), out=moved)
+    return Moments(moved, shift, *of_values(moved))
 
 
 def _where(rectified: Array | None) -> Array | None:
@@ -248,15 +261,15 @@ def group_norm_forward(
     """
     samples, channels = x.shape[2:]
     grouped = (samples, groups, channels // groups)
-    positions, mean, variance, _ = _moments(x, grouped, 2, epsilon, workers, buffer)
+    values, _, mean, variance = _moments(x, grouped, 2, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight.reshape(grouped[1:]) * inverse_std
     shift = bias.reshape(grouped[1:]) - mean * scale
     y = buffer("y", x.shape, x.dtype)
     lanes.scale_and_shift(
-        positions, scale.reshape(-1), shift.reshape(-1), lanes.by_position(y), workers, relu
+        values, scale.reshape(-1), shift.reshape(-1), lanes.by_position(y), workers, relu
     )
-    return y, (positions, mean, inverse_std, weight, y if relu else None, workers)
+    return y, (values, mean, inverse_std, weight, y if relu else None, workers)
 
 
 def group_norm_backward(

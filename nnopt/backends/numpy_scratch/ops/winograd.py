@@ -109,8 +109,8 @@ def winograd_backward(
     workers: Workers,
     buffer: Buffer,
 ) -> tuple[Array | None, ...]:
-    """dL/dx (H, W, N, C) if wanted, dL/dw (O, C, 3, 3) and, if there is a third one wanted, dL/db
-    (O,) of g = dL/dy (H', W', N, O).
+    """dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and, if there is a bias, dL/db (O,) of g = dL/dy
+    (H', W', N, O), as far as they are ``wanted``.
 
     dL/dx is g correlated with the kernels turned by half, under the padding 2 - p: with the windows
     V = Bᵀ g B and the turned kernels U = G w Gᵀ, its tiles are
@@ -122,7 +122,7 @@ def winograd_backward(
     tiles to be the same at every run.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
-    x_wanted, bias_wanted = wanted[0], len(wanted) == 3
+    x_wanted, weight_wanted, bias_wanted = (*wanted, False)[:3]
     down, across = -(-height // 4), -(-width // 4)
     kernels = _transform_kernels(GG[:, ::-1], weight, workers)
     d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else x
@@ -139,27 +139,29 @@ def winograd_backward(
             if x_wanted:
                 np.matmul(windows, kernels, out=space.transformed)
                 tiles_of_d_x.transform_back(piece, space)
-            tiles_of_x.transform(piece, space)
-            if number == 0:
-                np.matmul(windows.transpose(0, 2, 1), space.transformed, out=sums[share])
-            else:
-                product = workers.space("product", sums[share].shape, x.dtype)
-                np.matmul(windows.transpose(0, 2, 1), space.transformed, out=product)
-                np.add(sums[share], product, out=sums[share])
+            if weight_wanted:
+                tiles_of_x.transform(piece, space)
+                part = sums[share]
+                if number:
+                    part = workers.space("product", sums[share].shape, x.dtype)
+                np.matmul(windows.transpose(0, 2, 1), space.transformed, out=part)
+                if number:
+                    np.add(sums[share], part, out=sums[share])
             if bias_wanted:
                 stop = None if piece.rows.stop == down else 4 * piece.rows.stop
                 bias_sums[share] += _total(g[4 * piece.rows.start : stop, :, piece.images])
 
     workers.share(task, shares)
-    for other in sums[1:]:
-        np.add(sums[0], other, out=sums[0])
-    d_weight = buffer("d_weight", weight.shape, x.dtype)
-    turned = GG[:, ::-1].astype(x.dtype)
-    np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
-    gradients = d_x if x_wanted else None, d_weight
-    if not bias_wanted:
-        return gradients
-    return *gradients, np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
+    d_weight = d_bias = None
+    if weight_wanted:
+        for other in sums[1:]:
+            np.add(sums[0], other, out=sums[0])
+        d_weight = buffer("d_weight", weight.shape, x.dtype)
+        turned = GG[:, ::-1].astype(x.dtype)
+        np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
+    if bias_wanted:
+        d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
+    return (d_x if x_wanted else None, d_weight, d_bias)[: len(wanted)]
 
 
 def _pieces(images: int, down: int, across: int, channels: int) -> list[Piece]:
@@ -202,15 +204,15 @@ class Windows:
     def __init__(self, x: Array, padding: int, across: int) -> None:
         self.height, width, _, self.channels = x.shape
         self.padding, self.across = padding, across
-        self.inside = min(width, 4 * across + 2 - padding)
-        lines = x.reshape(self.height, width, -1)[:, : self.inside]
+        self.reach = min(width, 4 * across + 2 - padding)  # columns that some window has
+        lines = x.reshape(self.height, width, -1)[:, : self.reach]
         self.lines = lines.transpose(1, 0, 2)  # (W, H, N · C)
         self.bt = BT.astype(x.dtype)
 
     def transformed(self, piece: Piece, workers: Workers) -> Array:
         """Bᵀ d B of the piece's windows: (36, windows · n, C)."""
         rows, run = _size(piece, self.channels)
-        shape = rows, self.across, run, self.padding, self.inside, self.channels
+        shape = rows, self.across, run, self.padding, self.reach, self.channels
         space = workers.kept(_window_space, shape, self.bt.dtype)
         for edge in space.edges:
             edge.fill(0)
@@ -226,13 +228,13 @@ class Windows:
 
 
 def _window_space(workers: Workers, shape: tuple[int, ...], dtype: np.dtype[Any]) -> WindowSpace:
-    down, across, run, padding, inside, channels = shape
+    down, across, run, padding, reach, channels = shape
     half = workers.space("half", (6, 4 * across + 2, run), dtype)
     s_row, s_column, s_run = half.strides
     transformed = workers.space("windows", (6, 6, down, across, run), dtype)
     return WindowSpace(
-        (half[:, :padding], half[:, padding + inside :]),
-        half[:, padding : padding + inside].transpose(1, 0, 2),
+        (half[:, :padding], half[:, padding + reach :]),
+        half[:, padding : padding + reach].transpose(1, 0, 2),
         as_strided(half, (6, across, 6, run), (s_row, 4 * s_column, s_column, s_run)),
         list(transformed.transpose(2, 0, 3, 1, 4)),
         transformed.reshape(36, -1, channels),
@@ -261,7 +263,7 @@ class Tiles:
         self.lines = y.reshape(height, self.width, -1)
         self.whole = 0 if self.width % 4 else height // 4  # rows of tiles that lie inside
         inside = self.lines[: 4 * self.whole]
-        self.rows = inside.reshape(self.whole, 4, self.across, 4, self.lines.shape[2])
+        self.tiles = inside.reshape(self.whole, 4, self.across, 4, self.lines.shape[2])
         self.at = AT.astype(y.dtype)
         self.a = np.ascontiguousarray(self.at.T)
 
@@ -275,7 +277,7 @@ class Tiles:
         lanes = _lanes(piece, self.channels)
         for row, transformed in enumerate(space.rows, piece.rows.start):
             if row < self.whole:
-                tiles = self.rows[row, :, :, :, lanes]
+                tiles = self.tiles[row, :, :, :, lanes]
             else:
                 tiles, inside = space.border_tiles, self.lines[4 * row : 4 * row + 4, :, lanes]
                 space.border.fill(0)
@@ -289,7 +291,7 @@ class Tiles:
         for row, transformed in enumerate(space.rows, piece.rows.start):
             np.matmul(self.at, transformed, out=space.half_rows)
             if row < self.whole:
-                np.matmul(self.at, space.half_columns, out=self.rows[row, :, :, :, lanes])
+                np.matmul(self.at, space.half_columns, out=self.tiles[row, :, :, :, lanes])
             else:
                 np.matmul(self.at, space.half_columns, out=space.border_tiles)
                 inside = self.lines[4 * row : 4 * row + 4, :, lanes]
