@@ -22,8 +22,8 @@ NUMBERS_ADDED_UP = 2**18
 """The same of the input gradient: a call for each place of the kernel, which wants work to do."""
 
 IMAGES = 16
-"""Images that are padded at once, at most, and of which the input gradient has rows of windows; in
-those of the others are all images."""
+"""The most images that are padded at once, or that a row of windows has when the gradient of the
+input is computed; everywhere else it has all."""
 
 
 def padded_images(x: Array, padding: int, workers: Workers, buffer: Buffer) -> Array:
