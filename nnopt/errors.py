@@ -69,8 +69,12 @@ def memory_shortage(batch_size: int, accumulation: int) -> Iterator[None]:
         raise OutOfMemoryError(batch_size, accumulation, error) from error
 
 
-class TimeLimitError(TrainingError):
-    """A point of a sweep took longer than it may."""
+class TimeLimitError(BaseException):
+    """A point of a sweep took longer than it may.
+
+    Raised by a timer, wherever the program is: so, like KeyboardInterrupt, it is no Exception, or
+    what goes on after any of these, as logging does, could swallow it.
+    """
 
     status = "timeout"
 

@@ -287,13 +287,14 @@ def describe(point: Point) -> dict[str, Any]:
 
 
 def _status_of(error: BaseException) -> str:
-    if isinstance(error, NnoptError):
+    if isinstance(error, NnoptError | TimeLimitError):
         return error.status
     return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
 
 
 def _message_of(error: BaseException) -> str:
-    return str(error) if isinstance(error, NnoptError) else f"{type(error).__name__}: {error}"
+    is_told = isinstance(error, NnoptError | TimeLimitError)
+    return str(error) if is_told else f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nnopt.errors import NnoptError
+from nnopt.errors import NnoptError, TimeLimitError
 from nnopt.point import Point
 from nnopt.run import AfterEpoch, run
 from nnopt.sweep.folder import clear, make, read_state, working_on
@@ -66,7 +66,7 @@ def work(task: Task) -> Outcome:
                 return Outcome(task, state.status, state.error)
             clear(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)
-    except NnoptError as error:
+    except (NnoptError, TimeLimitError) as error:
         return Outcome(task, error.status, str(error))
     except Exception as error:
         return Outcome(task, "failed", f"{type(error).__name__}: {error}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -40,6 +42,24 @@ def test_a_point_that_takes_too_long_keeps_what_it_has(make_task: MakeTask, tmp_
     with np.load(task.folder / "model_last.npz") as weights:
         assert all(np.isfinite(weights[name]).all() for name in weights.files)
     assert signal.getsignal(signal.SIGALRM) is handler
+
+
+def test_a_time_limit_that_comes_while_something_is_logged_is_not_lost(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    class Clock(io.StringIO):
+        def write(self, text: str) -> int:
+            if "epoch 3" in text:
+                signal.raise_signal(signal.SIGALRM)
+            return len(text)
+
+    handler, logger = logging.StreamHandler(Clock()), logging.getLogger("nnopt")
+    logger.addHandler(handler)
+    try:
+        outcome = work_within(make_task(0, epochs=5), 600, str(tmp_path))
+    finally:
+        logger.removeHandler(handler)
+    assert outcome.status == "timeout"
 
 
 def test_a_point_in_time_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
