@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends.numpy_scratch.ops import Op
 from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy_scratch.ops.dense import DENSE, TRANSPOSED_FROM
+from nnopt.backends.numpy_scratch.ops.dense import DENSE, LARGE, weight_in
 from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.normalization import (
@@ -238,8 +238,8 @@ def test_dense_gives_no_gradient_of_an_input_nobody_wants() -> None:
 @pytest.mark.parametrize("bias", [None, np.arange(256.0)], ids=["without bias", "with bias"])
 def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> None:
     rng = np.random.default_rng(6)
-    x, weight = rng.standard_normal((3, 2048)), rng.standard_normal((256, 2048))
-    assert weight.size >= TRANSPOSED_FROM > weight[:8].size
+    x, weight = rng.standard_normal((3, 4096)), rng.standard_normal((256, 4096))
+    assert weight.size >= LARGE > weight[:8].size
     y = DENSE.forward(x, weight, bias)[0]
     blocks = [
         DENSE.forward(x, weight[rows], None if bias is None else bias[rows])[0]
@@ -247,6 +247,28 @@ def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> N
     ]
     assert y.flags.c_contiguous
     assert_allclose(y, np.hstack(blocks), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (256, 4096)], ids=["small", "large"])
+def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    units, inputs = shape
+    x, g = rng.standard_normal((4, inputs)), rng.standard_normal((4, units))
+    weight = rng.standard_normal(shape)
+    vector = np.zeros(weight.size)
+    laid, target = weight_in(np.zeros_like(vector), shape), weight_in(vector, shape)
+    laid[...] = weight
+
+    def place(name: str, wanted: tuple[int, ...], dtype: type) -> np.ndarray:
+        return target if name == "d_weight" else np.zeros(wanted, dtype)
+
+    y, saved = DENSE.forward(x, laid, buffer=place)
+    d_x, d_weight = DENSE.backward(g, saved, (True, True), buffer=place)
+    assert d_weight is target
+    assert np.shares_memory(target, vector)
+    assert_allclose(y, x @ weight.T, rtol=1e-10, atol=1e-10)
+    assert_allclose(d_x, g @ weight, rtol=1e-10, atol=1e-10)
+    assert_allclose(target, g.T @ x, rtol=1e-10, atol=1e-10)
 
 
 def test_slopes_at_the_kinks_are_those_of_pytorch() -> None:

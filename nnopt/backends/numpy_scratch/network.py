@@ -16,6 +16,7 @@ from nnopt.backends.numpy_scratch.memory import zeros
 from nnopt.backends.numpy_scratch.modules import Binder, Module
 from nnopt.backends.numpy_scratch.observer import Observer
 from nnopt.backends.numpy_scratch.ops import Array
+from nnopt.backends.numpy_scratch.ops.dense import weight_in
 from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
@@ -90,8 +91,8 @@ class NumpyNetwork:
         windows, start = {}, 0
         for name in order:
             stop = start + math.prod(shapes[name])
-            value = self.flat[start:stop].reshape(shapes[name])
-            target = self.flat_gradient[start:stop].reshape(shapes[name])
+            value = _window(self.flat[start:stop], shapes[name])
+            target = _window(self.flat_gradient[start:stop], shapes[name])
             windows[name] = Variable(value, wanted=True, target=target)
             start = stop
         return {name: windows[name] for name in shapes}
@@ -257,10 +258,13 @@ class NumpyNetwork:
 
     def _add_penalty_gradients(self) -> None:
         """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
+        l1, l2 = self._config.regularizer.l1, self._config.regularizer.l2
+        if not (l1 or l2):
+            return
         w, g = self.flat[self._penalized], self.flat_gradient[self._penalized]
-        if l2 := self._config.regularizer.l2:
+        if l2:
             g += l2 * w
-        if l1 := self._config.regularizer.l1:
+        if l1:
             g += l1 * np.sign(w)
 
     def _clip(self, largest: float) -> None:
@@ -281,3 +285,8 @@ class NumpyNetwork:
 def _norm(vector: Array) -> float:
     """√(v·v)."""
     return math.sqrt(float(np.dot(vector, vector)))
+
+
+def _window(vector: Array, shape: tuple[int, ...]) -> Array:
+    """A part of a flat vector as a parameter of this shape."""
+    return weight_in(vector, shape) if len(shape) == 2 else vector.reshape(shape)

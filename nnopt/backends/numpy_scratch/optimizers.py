@@ -30,8 +30,9 @@ from nnopt.schema import (
 
 State = Sequence[Array]
 
-PIECE = 65536
-"""Elements: 256 kB in float32. Smaller pieces cost more calls, larger ones leave the cache."""
+PIECE = 2**18
+"""Elements: 1 MB in float32. Larger pieces leave the cache. Smaller ones cost more calls, and after
+each of them a thread may have to wait for Python's lock."""
 
 SHARED_FROM = 2**20
 """Elements from which the pieces are dealt out to threads: NumPy's own loops use one, letting go

@@ -65,11 +65,16 @@ class Buffers:
                 self._arrays[f"d_{name}", variable.target.shape] = variable.target
 
 
+Note = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
+"""An operation done: its inputs, which of their gradients are wanted, its output, what its backward
+function needs, and its arrays."""
+
+
 class Tape:
     """Notes operations on variables, then runs them backward."""
 
     def __init__(self) -> None:
-        self._notes: list[tuple[Op, tuple[Variable, ...], Variable, Any, Buffers]] = []
+        self._notes: list[Note] = []
         self._buffers: list[Buffers] = []
 
     def restart(self) -> None:
@@ -83,26 +88,26 @@ class Tape:
             self._buffers.append(Buffers())
         buffers = self._buffers[position]
         value, saved = op.forward(*[x.value for x in inputs], buffer=buffers, **options)
-        output = Variable(value, any(x.wanted for x in inputs))
-        self._notes.append((op, inputs, output, saved, buffers))
+        wanted = tuple([x.wanted for x in inputs])
+        output = Variable(value, True in wanted)
+        self._notes.append((op, inputs, wanted, output, saved, buffers))
         return output
 
     def last_saved(self) -> Any:
         """What the last operation saved for its backward function."""
-        return self._notes[-1][3]
+        return self._notes[-1][4]
 
     def backward(self, output: Variable) -> None:
         """Set ``gradient`` of every wanted variable to d output / d variable, output a scalar."""
-        for _, inputs, _, _, _ in self._notes:
+        for _, inputs, *_ in self._notes:
             for variable in inputs:
                 variable.gradient = None
-        output.gradient = np.ones_like(output.value)
-        for op, inputs, result, saved, buffers in reversed(self._notes):
+        output.gradient = np.ones((), output.value.dtype)
+        for op, inputs, wanted, result, saved, buffers in reversed(self._notes):
             if not result.wanted:
                 continue
             if not buffers.bound:
                 buffers.bind(op.inputs, inputs)
-            wanted = tuple([x.wanted for x in inputs])
             gradients = op.backward(result.gradient, saved, wanted, buffer=buffers)
             for variable, gradient in zip(inputs, gradients, strict=True):
                 if variable.wanted:

@@ -6,9 +6,18 @@ import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
-TRANSPOSED_FROM = 2**19
-"""Elements of W from which W xᵀ is computed rather than its transpose x Wᵀ: a sixth faster in
-OpenBLAS for large W, which more than pays for turning y round."""
+LARGE = 2**20
+"""Elements of a W that does not stay in a core's cache."""
+
+
+def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
+    """A part of a flat vector as a weight (out, in), which lies there as (in, out) unless it is
+    large. OpenBLAS computes x Wᵀ and xᵀ g, the gradient turned round, a tenth to a third faster so;
+    but a large W comes from memory at every step, which takes longer than the arithmetic, and W xᵀ
+    reads it the way it lies."""
+    if vector.size < LARGE:
+        return vector.reshape(shape[::-1]).T
+    return vector.reshape(shape)
 
 
 def dense_forward(
@@ -19,8 +28,8 @@ def dense_forward(
     x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
     """
     y = product = buffer("y", (len(x), len(weight)), x.dtype)
-    if weight.size < TRANSPOSED_FROM:
-        np.matmul(x, weight.T, out=product)
+    if weight.size < LARGE:
+        np.matmul(x, weight.T, out=y)
     else:
         product = np.matmul(weight, x.T, out=buffer("y_transposed", y.shape[::-1], x.dtype)).T
     if bias is not None:
