@@ -102,7 +102,7 @@ class Tape:
         for _, inputs, *_ in self._notes:
             for variable in inputs:
                 variable.gradient = None
-        output.gradient = np.ones((), output.value.dtype)
+        output.gradient = output.value.dtype.type(1)
         for op, inputs, wanted, result, saved, buffers in reversed(self._notes):
             if not result.wanted:
                 continue
