@@ -75,6 +75,11 @@ def changed(op: Op, number: int, change: Any) -> Op:
     return Op(op.forward, backward, op.inputs)
 
 
+def dense_without_relu(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    x, weight, has_bias, _ = saved
+    return DENSE.backward(g, (x, weight, has_bias, None), wanted, buffer=buffer)
+
+
 def relu_with_slope_one_at_zero(g: Array, y: Array, wanted: Any, *, buffer: Any = new) -> Any:
     """y >= 0 holds everywhere, since y is max(x, 0)."""
     return (g * (y >= 0),)
@@ -112,7 +117,12 @@ PLANTED: dict[str, tuple[str, Op, list[str]]] = {
     "dense: weight gradient flipped": ("DENSE", changed(DENSE, 1, flipped), []),
     "dense: input gradient halved": ("DENSE", changed(DENSE, 0, lambda d, *_: d / 2), []),
     "dense: one entry of the weight": ("DENSE", changed(DENSE, 1, one_entry_off), []),
-    "relu: slope one at zero": ("RELU", with_backward(RELU, relu_with_slope_one_at_zero), []),
+    "dense: the ReLU after it forgotten": ("DENSE", with_backward(DENSE, dense_without_relu), []),
+    "relu: slope one at zero": (
+        "RELU",
+        with_backward(RELU, relu_with_slope_one_at_zero),
+        ["regularizer.norm=batch"],  # or the ReLU would be part of the dense layer
+    ),
     "tanh: 1 - y instead of 1 - y²": (
         "TANH",
         changed(TANH, 0, lambda d, g, y: g * (1 - y)),

@@ -74,6 +74,9 @@ def normalizing(epsilon: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
 CASES = {
     "dense": Case(DENSE, lambda n, d: [(n, d), (UNITS, d), (UNITS,)]),
     "dense without bias": Case(DENSE, lambda n, d: [(n, d), (UNITS, d)]),
+    "dense and relu": Case(
+        DENSE, lambda n, d: [(n, d), (UNITS, d), (UNITS,)], lambda *_: {"relu": True}
+    ),
     "relu": Case(RELU, values=off_zero),
     "leaky relu 0.01": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.01}, values=off_zero),
     "leaky relu 0": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.0}, values=off_zero),

@@ -59,8 +59,8 @@ class Binder:
         """Layers that follow one another, to the same effect and with less traffic of memory.
 
         A ReLU and the max pooling after it change places: the largest of max(x, 0) is max(·, 0) of
-        the largest x, and where that is not positive neither gives a gradient. A norm of images and
-        the ReLU after it are one operation.
+        the largest x, and where that is not positive neither gives a gradient. A dense layer or a
+        norm of images and the ReLU after it are one operation.
         """
         rest, modules = list(layers), []
         for i, pair in enumerate(pairwise(layers)):
@@ -68,14 +68,14 @@ class Binder:
                 rest[i : i + 2] = reversed(pair)
         while rest:
             layer = rest.pop(0)
-            relu = _normalizes_images(layer) and bool(rest) and _is_relu(rest[0])
+            relu = _takes_relu(layer) and bool(rest) and _is_relu(rest[0])
             if relu:
                 rest.pop(0)
             modules.append(self.module(layer, relu))
         return modules
 
     def module(self, layer: PlacedLayer, relu: bool = False) -> Module:
-        """The layer with what it needs, and a ReLU after it if it is a norm of images."""
+        """The layer with what it needs, and a ReLU after it if it takes one along."""
         match layer.record:
             case records.BatchNorm():
                 return self._batch_norm(layer, relu)
@@ -206,9 +206,10 @@ class Binder:
         return apply
 
 
-def _normalizes_images(layer: PlacedLayer) -> bool:
+def _takes_relu(layer: PlacedLayer) -> bool:
     norms = records.BatchNorm, records.LayerNorm, records.GroupNorm, records.InstanceNorm
-    return isinstance(layer.record, norms) and len(layer.input_shape) == 3
+    normalizes_images = isinstance(layer.record, norms) and len(layer.input_shape) == 3
+    return normalizes_images or isinstance(layer.record, records.Dense)
 
 
 def _is_relu(layer: PlacedLayer) -> bool:

@@ -1,10 +1,13 @@
-"""The dense (fully connected) layer."""
+"""The dense (fully connected) layer, and a ReLU after it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
+from nnopt.backends.numpy_scratch.ops.activations import relu_backward, relu_forward
+
+Saved = tuple[Array, Array, bool, Array | None]
 
 LARGE = 2**20
 """Elements of a W that does not stay in a core's cache."""
@@ -21,9 +24,9 @@ def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
 
 
 def dense_forward(
-    x: Array, weight: Array, bias: Array | None = None, *, buffer: Buffer = new
-) -> tuple[Array, tuple[Array, Array, bool]]:
-    """y = x Wᵀ + b, for each row of x.
+    x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, buffer: Buffer = new
+) -> tuple[Array, Saved]:
+    """y = x Wᵀ + b, for each row of x; with ``relu`` max(y, 0), in the same place.
 
     x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
     """
@@ -36,17 +39,21 @@ def dense_forward(
         np.add(product, bias, out=y)
     elif product is not y:
         np.copyto(y, product)
-    return y, (x, weight, bias is not None)
+    if relu:
+        relu_forward(y, buffer=lambda name, shape, dtype: y)
+    return y, (x, weight, bias is not None, y if relu else None)
 
 
 def dense_backward(
-    g: Array, saved: tuple[Array, Array, bool], wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
-    """With g = dL/dy of shape (N, out):
+    """With g = dL/dy of shape (N, out), with ``relu`` 0 first where y is:
 
     dL/dx = g W  (N, in)      dL/dW = gᵀ x  (out, in)      dL/db = Σₙ gₙ  (out,)
     """
-    x, weight, has_bias = saved
+    x, weight, has_bias, rectified = saved
+    if rectified is not None:
+        relu_backward(g, rectified, (True,), buffer=buffer)
     d_x = None
     if wanted[0]:
         d_x = np.matmul(g, weight, out=buffer("d_x", x.shape, x.dtype))
