@@ -14,8 +14,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from contextvars import copy_context
 from functools import cache, partial
 from itertools import pairwise
@@ -78,7 +77,10 @@ class Workers:
             else:
                 ends.put(None)
 
-        with one_blas_thread():
+        blas = _blas()
+        threads_before = [library.get_num_threads() for library in blas]
+        _set_threads(blas, [1] * len(blas))
+        try:
             for worker in range(1, self.count):
                 self._tasks.put(partial(copy_context().run, work_and_tell, worker))
             try:
@@ -88,6 +90,8 @@ class Workers:
             for error in errors:
                 if error is not None:
                     raise error
+        finally:
+            _set_threads(blas, threads_before)
 
     def _start(self) -> None:
         self._started = True
@@ -153,18 +157,6 @@ def pieces_of(count: int, largest: int) -> list[slice]:
     pieces = -(-count // largest)
     bounds = [round(count * i / pieces) for i in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Matrix products take the calling thread alone."""
-    blas = _blas()
-    before = [library.get_num_threads() for library in blas]
-    _set_threads(blas, [1] * len(blas))
-    try:
-        yield
-    finally:
-        _set_threads(blas, before)
 
 
 @cache
