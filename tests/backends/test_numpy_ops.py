@@ -77,6 +77,9 @@ CASES = {
     "dense and relu": Case(
         DENSE, lambda n, d: [(n, d), (UNITS, d), (UNITS,)], lambda *_: {"relu": True}
     ),
+    "dense and relu, without bias": Case(
+        DENSE, lambda n, d: [(n, d), (UNITS, d)], lambda *_: {"relu": True}
+    ),
     "relu": Case(RELU, values=off_zero),
     "leaky relu 0.01": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.01}, values=off_zero),
     "leaky relu 0": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.0}, values=off_zero),
@@ -252,8 +255,11 @@ def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> N
     assert_allclose(y, np.hstack(blocks), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (256, 4096)], ids=["small", "large"])
-def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(shape: tuple[int, int]) -> None:
+def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
+    shape: tuple[int, int], relu: bool
+) -> None:
     rng = np.random.default_rng(7)
     units, inputs = shape
     x, g = rng.standard_normal((4, inputs)), rng.standard_normal((4, units))
@@ -265,11 +271,14 @@ def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(shape: tuple[
     def place(name: str, wanted: tuple[int, ...], dtype: type) -> np.ndarray:
         return target if name == "d_weight" else np.zeros(wanted, dtype)
 
-    y, saved = DENSE.forward(x, laid, buffer=place)
-    d_x, d_weight = DENSE.backward(g, saved, (True, True), buffer=place)
+    y, saved = DENSE.forward(x, laid, relu=relu, buffer=place)
+    d_x, d_weight = DENSE.backward(g.copy(), saved, (True, True), buffer=place)
     assert d_weight is target
     assert np.shares_memory(target, vector)
-    assert_allclose(y, x @ weight.T, rtol=1e-10, atol=1e-10)
+    z = x @ weight.T
+    if relu:
+        z, g = np.maximum(z, 0), g * (z > 0)
+    assert_allclose(y, z, rtol=1e-10, atol=1e-10)
     assert_allclose(d_x, g @ weight, rtol=1e-10, atol=1e-10)
     assert_allclose(target, g.T @ x, rtol=1e-10, atol=1e-10)
 
@@ -335,6 +344,16 @@ def test_one_hot_mixtures_are_labels(smoothing: float) -> None:
         found.append((loss, *backward(CROSS_ENTROPY, g, saved)))
     assert_allclose(found[1][0], found[0][0], rtol=1e-13)
     assert_allclose(found[1][1], found[0][1], rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("logits", [[3e38, -3e38, 0], [0, -np.inf, -80]])
+def test_the_cross_entropy_of_a_class_ruled_out_is_that_of_the_others(logits: Any) -> None:
+    z, labels = np.array([logits], np.float32), np.zeros(1, np.int64)
+    with np.errstate(over="ignore"):
+        loss, saved = CROSS_ENTROPY.forward(z, labels=labels)
+        (d_logits,) = CROSS_ENTROPY.backward(np.ones(()), saved, (True,))
+    assert loss == 0
+    assert_allclose(d_logits, [[0, 0, 0]], atol=1e-30)
 
 
 def test_losses_of_extreme_logits_and_mixtures_are_finite() -> None:

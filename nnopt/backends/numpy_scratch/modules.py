@@ -94,7 +94,7 @@ class Binder:
         workers: dict[str, object] = {"workers": self._workers}
         match layer.record:
             case records.Dense():
-                return DENSE, {}
+                return DENSE, workers
             case records.Conv2d() as conv:
                 backend = self._config.backend
                 algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"

@@ -3,8 +3,8 @@
     w: parameters, g: their gradient (only read), state: the rule's own slices, lr: learning rate,
     t: the number of this update, from 1, a and b: working space, two slices.
 
-The whole vector is walked in pieces that stay in the processor's cache, since what an update costs
-is memory traffic, not arithmetic.
+What an update costs is memory traffic, not arithmetic. So the whole vector is walked in pieces:
+what one call has left in the processor's cache, the next one finds there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from nnopt.backends.numpy_scratch.memory import empty, zeros
+from nnopt.backends.numpy_scratch.memory import CACHE_LINE, empty, zeros
 from nnopt.backends.numpy_scratch.ops import Array
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 from nnopt.schema import (
@@ -31,8 +31,8 @@ from nnopt.schema import (
 State = Sequence[Array]
 
 PIECE = 2**18
-"""Elements: 1 MB in float32. Larger pieces leave the cache. Smaller ones cost more calls, and after
-each of them a thread may have to wait for Python's lock."""
+"""Elements: 1 MB in float32. Smaller pieces cost more calls, and after each of them a thread may
+have to wait for Python's lock."""
 
 SHARED_FROM = 2**20
 """Elements from which the pieces are dealt out to threads: NumPy's own loops use one, letting go
@@ -167,12 +167,14 @@ class Optimizer:
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = workers if parameters.size >= SHARED_FROM else ALONE
-        pieces = [slice(start, start + PIECE) for start in range(0, parameters.size, PIECE)]
+        share = -(-parameters.size // self._workers.count)
+        length = min(PIECE, share + -share % CACHE_LINE)  # pieces begin where a cache line does
+        pieces = [slice(start, start + length) for start in range(0, parameters.size, length)]
         self._pieces = [
             (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])
             for piece in pieces
         ]
-        space = (min(PIECE, parameters.size),), parameters.dtype
+        space = (min(length, parameters.size),), parameters.dtype
         self._spaces = [(empty(*space), empty(*space)) for _ in range(self._workers.count)]
 
     def step(self, lr: float) -> None:

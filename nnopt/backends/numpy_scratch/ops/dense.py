@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
-from nnopt.backends.numpy_scratch.ops.activations import relu_backward, relu_forward
+from nnopt.backends.numpy_scratch.ops.activations import RELU
+from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
-Saved = tuple[Array, Array, bool, Array | None]
+Saved = tuple[Array, Array, bool, Any]
 
-LARGE = 2**20
-"""Elements of a W that does not stay in a core's cache."""
+LARGE = 2**19
+"""Elements of a W, 2 MB in float32, that with its gradient and the rest of a step is too much for a
+core's cache."""
 
 
 def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
     """A part of a flat vector as a weight (out, in), which lies there as (in, out) unless it is
-    large. OpenBLAS computes x Wᵀ and xᵀ g, the gradient turned round, a tenth to a third faster so;
-    but a large W comes from memory at every step, which takes longer than the arithmetic, and W xᵀ
-    reads it the way it lies."""
+    large. OpenBLAS computes x Wᵀ and xᵀ g, the gradient turned round, a tenth to a third faster so,
+    which is more than g W loses. But a large W comes from memory at every step; then W xᵀ is the
+    faster product, as it reads W in the order in which it lies, and y is turned round instead."""
     if vector.size < LARGE:
         return vector.reshape(shape[::-1]).T
     return vector.reshape(shape)
 
 
 def dense_forward(
-    x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, buffer: Buffer = new
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    relu: bool = False,
+    workers: Workers = ALONE,
+    buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """y = x Wᵀ + b, for each row of x; with ``relu`` max(y, 0), in the same place.
 
@@ -39,9 +49,10 @@ def dense_forward(
         np.add(product, bias, out=y)
     elif product is not y:
         np.copyto(y, product)
+    rectified = None
     if relu:
-        relu_forward(y, buffer=lambda name, shape, dtype: y)
-    return y, (x, weight, bias is not None, y if relu else None)
+        _, rectified = RELU.forward(y, workers=workers, buffer=lambda name, shape, dtype: y)
+    return y, (x, weight, bias is not None, rectified)
 
 
 def dense_backward(
@@ -53,7 +64,7 @@ def dense_backward(
     """
     x, weight, has_bias, rectified = saved
     if rectified is not None:
-        relu_backward(g, rectified, (True,), buffer=buffer)
+        RELU.backward(g, rectified, (True,), buffer=buffer)
     d_x = None
     if wanted[0]:
         d_x = np.matmul(g, weight, out=buffer("d_x", x.shape, x.dtype))

@@ -25,15 +25,19 @@ def cross_entropy_forward(
     p, target = buffer("p", (classes, count), dtype), buffer("target", (classes, count), dtype)
     row = buffer("row", (count,), dtype)
     share = label_smoothing / classes
+    right = labels, np.arange(count)
     if labels.ndim == 1:
         target.fill(share)
-        target[labels, np.arange(count)] = 1 - label_smoothing + share
+        target[right] = 1 - label_smoothing + share
     else:
         np.multiply(labels.T, dtype.type(1 - label_smoothing), out=target)
         np.add(target, share, out=target)
     np.copyto(p, logits.T)
     np.subtract(p, np.maximum.reduce(p, axis=0, out=row), out=p)
-    loss = -np.dot(target.ravel(), p.ravel())
+    if labels.ndim == 1 and not label_smoothing:
+        loss = -np.add.reduce(p[right])  # where t is 0, log p may be -inf
+    else:
+        loss = -np.dot(target.ravel(), p.ravel())
     np.exp(p, out=p)
     np.add.reduce(p, axis=0, out=row)
     np.divide(p, row, out=p)
