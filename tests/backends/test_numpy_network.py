@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_limits
 
+from nnopt.backends.numpy_scratch import network as network_file
+from nnopt.backends.numpy_scratch import threads
 from nnopt.backends.numpy_scratch.modules import Binder
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.tape import Variable
@@ -167,6 +170,30 @@ def test_gradient_norm_counts_penalties(make_network: MakeNetwork, batches: Batc
     step = step_of(network, batches[0])
     norm = np.sqrt(sum(np.square(g).sum() for g in step.values()))
     assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-10)
+
+
+@pytest.mark.parametrize(("small", "expected"), [(range(10**9), 1), (range(0), 2)])
+def test_the_products_of_a_small_step_take_one_thread(
+    make_network: MakeNetwork,
+    batches: Batches,
+    monkeypatch: pytest.MonkeyPatch,
+    small: range,
+    expected: int,
+) -> None:
+    (library,), seen = threads._blas(), []
+    network = make_network("numpy", MLP)
+    monkeypatch.setattr(network_file, "WORTH_ONE_THREAD", small)
+
+    def step(lr: float) -> None:
+        seen.append(library.get_num_threads())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(network._optimizer, "step", step)
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(ZeroDivisionError):
+            network.train_step(*batches[0], 0.1, 0)
+        assert library.get_num_threads() == 2
+    assert seen == [expected]
 
 
 def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Batches) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -21,12 +22,18 @@ from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
-from nnopt.backends.numpy_scratch.threads import Workers, usable_threads
+from nnopt.backends.numpy_scratch.threads import OneBlasThread, Workers, usable_threads
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, weight_decay
 
 EVALUATION_NUMBERS = 2**21
 """The most numbers a layer gives in one go of an evaluation, unless a single sample is more."""
+
+WORTH_ONE_THREAD = range(2**19, 2**24)
+"""FLOPs of a step's largest layer, forward, from which OpenBLAS shares its products between
+threads, and up to which that is no gain. Within a tenth of a millisecond's work two cores are not
+much faster than one, and the update then has to fetch from the other one what it has read or
+written: two to three times as long on a virtual machine whose cores lie far apart."""
 
 
 class NumpyNetwork:
@@ -63,6 +70,7 @@ class NumpyNetwork:
         self._binder = Binder(config, self.parameters, self.statistics, self._workers)
         self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
+        self._largest_flops = max(layer.flops for layer in architecture.walk())
         self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
         self._loss_op, self._loss_options = (
             CROSS_ENTROPY,
@@ -108,6 +116,11 @@ class NumpyNetwork:
         return arrays | {name: statistic.copy() for name, statistic in self.statistics.items()}
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
+        is_small = len(x) * self._largest_flops in WORTH_ONE_THREAD
+        with OneBlasThread() if is_small else nullcontext():
+            self._train_step(x, y, lr, step)
+
+    def _train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         loss, logits = (
             self._backward(x, y, step)
             if self._config.accumulation == 1

@@ -77,10 +77,7 @@ class Workers:
             else:
                 ends.put(None)
 
-        blas = _blas()
-        threads_before = [library.get_num_threads() for library in blas]
-        _set_threads(blas, [1] * len(blas))
-        try:
+        with OneBlasThread():
             for worker in range(1, self.count):
                 self._tasks.put(partial(copy_context().run, work_and_tell, worker))
             try:
@@ -90,8 +87,6 @@ class Workers:
             for error in errors:
                 if error is not None:
                     raise error
-        finally:
-            _set_threads(blas, threads_before)
 
     def _start(self) -> None:
         self._started = True
@@ -159,13 +154,41 @@ def pieces_of(count: int, largest: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
+class OneBlasThread:
+    """A context in which matrix products take the calling thread alone. It is entered at every step
+    of a small network, of which ``contextlib`` would take a hundredth."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = [get() for get, _ in _blas_threads()]
+        for _, set_ in _blas_threads():
+            set_(1)
+
+    def __exit__(self, *error: object) -> None:
+        for (_, set_), count in zip(_blas_threads(), self._before, strict=True):
+            set_(count)
+
+
+@cache
+def _blas_threads() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """For each library of matrix products, how to ask for its number of threads, and to change it.
+    They are OpenBLAS's own functions, where it is that and has threads of its own: threadpoolctl's
+    check more, and take 5 µs after a product has emptied the cache."""
+    functions = []
+    for library in _blas():
+        names = [f"{a}openblas_{{}}_num_threads{b}" for a in ("", "scipy_") for b in ("", "64_")]
+        name = next((x for x in names if hasattr(library.dynlib, x.format("set"))), None)
+        if name is None or library.threading_layer != "pthreads":
+            functions.append((library.get_num_threads, library.set_num_threads))
+        else:
+            get, set_ = (getattr(library.dynlib, name.format(verb)) for verb in ("get", "set"))
+            functions.append((get, set_))
+    return functions
+
+
 @cache
 def _blas() -> list[LibController]:
     """The libraries that compute NumPy's matrix products."""
     libraries: list[LibController] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries
-
-
-def _set_threads(libraries: list[LibController], counts: list[int]) -> None:
-    for library, count in zip(libraries, counts, strict=True):
-        library.set_num_threads(count)
