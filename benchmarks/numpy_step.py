@@ -2,7 +2,8 @@
 
     python benchmarks/numpy_step.py
 
-The same net, initial weights and batch; SGD with momentum 0.9, as by default; both with 2 threads.
+The same net, initial weights and batch; SGD with momentum 0.9, as by default; both with 2 threads,
+of which nnopt takes one for the products of small batches.
 The NumPy side is nnopt's own network and optimizer (``NumpyNetwork.train_step``), the PyTorch side
 a hand-written ``nn.Sequential`` with ``torch.optim`` in its default form. The two take turns, so
 that a drift of the machine's speed meets both; what counts is the ratio of the medians. Exits with

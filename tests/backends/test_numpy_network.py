@@ -172,28 +172,41 @@ def test_gradient_norm_counts_penalties(make_network: MakeNetwork, batches: Batc
     assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-10)
 
 
-@pytest.mark.parametrize(("small", "expected"), [(range(10**9), 1), (range(0), 2)])
-def test_the_products_of_a_small_step_take_one_thread(
+@pytest.mark.parametrize(
+    ("small", "accumulation", "expected"),
+    [
+        (range(10**9), 1, [1]),
+        (range(0), 1, [2]),
+        (range(6 * 80), 1, [2]),  # 6 samples are too many,
+        (range(6 * 80), 2, [1, 1]),  # each half of them is not
+    ],
+)
+def test_the_products_of_a_small_batch_take_one_thread(
     make_network: MakeNetwork,
-    batches: Batches,
     monkeypatch: pytest.MonkeyPatch,
     small: range,
-    expected: int,
+    accumulation: int,
+    expected: list[int],
 ) -> None:
     (library,), seen = threads._blas(), []
-    network = make_network("numpy", MLP)
     monkeypatch.setattr(network_file, "WORTH_ONE_THREAD", small)
+    sizes = {"batch_size": 6, "accumulation": accumulation}
+    network = make_network("numpy", [{"dense": 5}, {"dense": "classes"}], (8,), **sizes)
+    assert network._largest_flops in range(80, 160)
+    backward = network._tape.backward
 
-    def step(lr: float) -> None:
+    def counted(loss: Variable) -> None:
         seen.append(library.get_num_threads())
-        raise ZeroDivisionError
+        backward(loss)
 
-    monkeypatch.setattr(network._optimizer, "step", step)
+    monkeypatch.setattr(network._tape, "backward", counted)
     with threadpool_limits(2, user_api="blas"):
+        network.train_step(np.ones((6, 8)), np.zeros(6, np.int64), 0.1, 0)
+        monkeypatch.setattr(network._tape, "backward", lambda loss: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            network.train_step(*batches[0], 0.1, 0)
+            network.train_step(np.ones((6, 8)), np.zeros(6, np.int64), 0.1, 1)
         assert library.get_num_threads() == 2
-    assert seen == [expected]
+    assert seen == expected
 
 
 def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Batches) -> None:

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import Network, load_backend
-from nnopt.backends.numpy_scratch import average
+from nnopt.backends.numpy_scratch import average, optimizers
 from nnopt.backends.numpy_scratch.average import Average
 from nnopt.backends.numpy_scratch.threads import Workers
 from nnopt.compose import compose_config
@@ -298,7 +298,7 @@ def test_a_young_average_forgets_faster(decay: float, updates: int) -> None:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(average, "PIECE", 4)
+    monkeypatch.setattr(optimizers, "PIECE", 4)
     monkeypatch.setattr(average, "SHARED_FROM", 8)
 
 

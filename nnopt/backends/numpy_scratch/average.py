@@ -9,7 +9,7 @@ import numpy as np
 
 from nnopt.backends.numpy_scratch.memory import empty, zeros
 from nnopt.backends.numpy_scratch.ops import Array
-from nnopt.backends.numpy_scratch.optimizers import PIECE, SHARED_FROM
+from nnopt.backends.numpy_scratch.optimizers import SHARED_FROM, pieces_for
 from nnopt.backends.numpy_scratch.threads import ALONE, Workers
 
 
@@ -21,9 +21,9 @@ class Average:
         flat = [array.reshape(-1) for array in arrays]
         self._workers = workers if sum(w.size for w in flat) >= SHARED_FROM else ALONE
         self._pieces = [
-            (a[start : start + PIECE], w[start : start + PIECE])
+            (a[piece], w[piece])
             for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]
-            for start in range(0, w.size, PIECE)
+            for piece in pieces_for(self._workers, w.size)
         ]
         largest = max(w.size for _, w in self._pieces)
         self._spaces = [empty((largest,), flat[0].dtype) for _ in range(self._workers.count)]

@@ -30,7 +30,7 @@ EVALUATION_NUMBERS = 2**21
 """The most numbers a layer gives in one go of an evaluation, unless a single sample is more."""
 
 WORTH_ONE_THREAD = range(2**19, 2**24)
-"""FLOPs of a step's largest layer, forward, from which OpenBLAS shares its products between
+"""FLOPs of a batch's largest layer, forward, from which OpenBLAS shares its products between
 threads, and up to which that is no gain. Within a tenth of a millisecond's work two cores are not
 much faster than one, and the update then has to fetch from the other one what it has read or
 written: two to three times as long on a virtual machine whose cores lie far apart."""
@@ -116,11 +116,6 @@ class NumpyNetwork:
         return arrays | {name: statistic.copy() for name, statistic in self.statistics.items()}
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
-        is_small = len(x) * self._largest_flops in WORTH_ONE_THREAD
-        with OneBlasThread() if is_small else nullcontext():
-            self._train_step(x, y, lr, step)
-
-    def _train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         loss, logits = (
             self._backward(x, y, step)
             if self._config.accumulation == 1
@@ -136,11 +131,13 @@ class NumpyNetwork:
 
     def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
         """Mean loss and logits (N, K); the gradients are left in ``flat_gradient``."""
-        logits, loss = self.forward(Variable(x), y, step)
-        value, copied = float(loss.value), logits.value.copy()
-        if self._not_finite is None and not math.isfinite(value):
-            self._not_finite = self._first_not_finite(x, step)
-        self._tape.backward(loss)
+        is_small = len(x) * self._largest_flops in WORTH_ONE_THREAD
+        with OneBlasThread() if is_small else nullcontext():
+            logits, loss = self.forward(Variable(x), y, step)
+            value, copied = float(loss.value), logits.value.copy()
+            if self._not_finite is None and not math.isfinite(value):
+                self._not_finite = self._first_not_finite(x, step)
+            self._tape.backward(loss)
         return value, copied
 
     def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:

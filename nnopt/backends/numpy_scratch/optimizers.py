@@ -122,6 +122,14 @@ def adam(
     np.subtract(w, a, out=w)
 
 
+def pieces_for(workers: Workers, size: int) -> list[slice]:
+    """0 to ``size`` in pieces of at most PIECE that begin where a cache line does; where there are
+    many threads, so small that each gets one."""
+    share = -(-size // workers.count)
+    length = min(PIECE, share + -share % CACHE_LINE)
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
+
+
 @dataclass(frozen=True)
 class Rule:
     """An update rule and the number of vectors it remembers between steps."""
@@ -167,14 +175,12 @@ class Optimizer:
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = workers if parameters.size >= SHARED_FROM else ALONE
-        share = -(-parameters.size // self._workers.count)
-        length = min(PIECE, share + -share % CACHE_LINE)  # pieces begin where a cache line does
-        pieces = [slice(start, start + length) for start in range(0, parameters.size, length)]
+        pieces = pieces_for(self._workers, parameters.size)
         self._pieces = [
             (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])
             for piece in pieces
         ]
-        space = (min(length, parameters.size),), parameters.dtype
+        space = (pieces[0].stop,), parameters.dtype
         self._spaces = [(empty(*space), empty(*space)) for _ in range(self._workers.count)]
 
     def step(self, lr: float) -> None:

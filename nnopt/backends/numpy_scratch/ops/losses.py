@@ -25,8 +25,8 @@ def cross_entropy_forward(
     p, target = buffer("p", (classes, count), dtype), buffer("target", (classes, count), dtype)
     row = buffer("row", (count,), dtype)
     share = label_smoothing / classes
-    right = labels, np.arange(count)
     if labels.ndim == 1:
+        right = labels, np.arange(count)
         target.fill(share)
         target[right] = 1 - label_smoothing + share
     else:
