@@ -1,0 +1,52 @@
+"""The result of a command, and the promises that every command keeps.
+
+Every command of the fault suite shows no traceback and no "bug in nnopt", explains an exit code
+other than 0 in lines that begin with ``nnopt: error:``, and leaves no temporary file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+EXIT_CODES = (0, 2, 3, 4, 5, 6, 130, 143)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The result of one command: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def is_refused(self, code: int, *fragments: str) -> None:
+        """Assert this exit code, and an error message that contains every fragment."""
+        assert self.code == code, f"exit code {self.code}, not {code}: {self.err}"
+        for fragment in fragments:
+            assert fragment in self.err, f"{fragment!r} is not in: {self.err}"
+
+    def is_done(self, *fragments: str) -> None:
+        """Assert exit code 0, and output or notes that contain every fragment."""
+        assert self.code == 0, f"exit code {self.code}: {self.err}"
+        for fragment in fragments:
+            assert fragment in self.out + self.err, f"{fragment!r} is not in: {self.out + self.err}"
+
+    def keeps_promises(self) -> None:
+        """Assert the promises of every command."""
+        printed = self.out + self.err
+        assert "Traceback" not in printed, printed
+        assert "a bug in nnopt" not in printed, printed
+        assert self.code in EXIT_CODES, f"exit code {self.code}: {printed}"
+        if self.code in (2, 3, 4, 6):
+            assert "nnopt: error: " in self.err, f"exit code {self.code} without a message"
+
+
+Command = Callable[..., Attempt]
+"""``attempt("run", "epochs=-1")``: run a command in this process."""
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Return the files and folders below ``folder`` whose names mark them as temporary."""
+    return sorted(path for path in folder.rglob(".*tmp*") if not path.is_symlink())

@@ -1,0 +1,37 @@
+"""The fixtures of the fault suite.
+
+A test of this folder creates a hostile file, folder, setting or environment, runs a command, and
+checks the exit code and the message. ``attempt`` checks the promises of ``commands.py`` itself, so
+that no test can forget them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from commands import Attempt, Command, temporary_files
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Run a test once with each backend: ``f"backend={backend}"``."""
+    return str(request.param)
+
+
+@pytest.fixture
+def attempt(
+    nnopt: Callable[..., int], workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """Run a command in this process and check its promises; see ``commands.Command``."""
+
+    def run(*words: str) -> Attempt:
+        capfd.readouterr()
+        code = nnopt(*words)
+        result = Attempt(code, *capfd.readouterr())
+        result.keeps_promises()
+        return result
+
+    yield run
+    assert temporary_files(workplace) == []
