@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnopt.bars import training_bar, work_bar
 from nnopt.live_curves import live_curves, why_not
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream, aligned, aligned_lines, visible
+from nnopt.stream import Stream, aligned, aligned_lines
+from nnopt.text import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -7,7 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream, visible
+from nnopt.stream import Stream
+from nnopt.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

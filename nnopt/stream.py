@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from nnopt.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -78,11 +80,6 @@ class Stream:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
                 os.close(nowhere)
-
-
-def visible(text: str) -> str:
-    """Line breaks, control characters (terminals obey them) and lone surrogates as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nnopt.results.history import EpochRow
-from nnopt.stream import visible
+from nnopt.text import visible
 from nnopt.sweep.folder import FAILED
 from nnopt.sweep.live_line import LiveLine
 from nnopt.sweep.manifest import Sweep

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from nnopt.stream import aligned_lines, visible
+from nnopt.stream import aligned_lines
 from nnopt.sweep.tabulate import Cell, Record, Table
+from nnopt.text import visible
 
 SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "md", ".tex": "latex", ".html": "html"}
 """Of a file, the format it is in."""
