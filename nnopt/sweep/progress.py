@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nnopt.results.history import EpochRow
-from nnopt.text import visible
 from nnopt.sweep.folder import FAILED
 from nnopt.sweep.live_line import LiveLine
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.table import Entry
+from nnopt.text import visible
 
 LONGEST, SHORTEST = 60, 16  # characters of what varies, in a line
 OTHER_COLUMNS = 50  # characters of the rest of it, or fewer

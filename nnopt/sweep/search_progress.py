@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from nnopt.results.history import EpochRow
 from nnopt.results.metrics import better
-from nnopt.text import visible
 from nnopt.sweep.live_line import LiveLine
 from nnopt.sweep.progress import LONGEST, duration
 from nnopt.sweep.search import Ended, SearchRun
+from nnopt.text import visible
 
 
 class SearchProgress:

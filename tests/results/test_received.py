@@ -37,7 +37,7 @@ def test_read_received_link_out_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "secret").write_bytes(b"x")
     (tmp_path / "run-2" / "a").write_bytes(b"x")
     (tmp_path / "run" / "b").symlink_to(target)
-    with pytest.raises(OSError, match="outside of the folder|symbolic links"):
+    with pytest.raises(OSError, match=r"outside of the folder|symbolic links"):
         read_received(tmp_path / "run" / "b", tmp_path / "run", 10)
 
 
