@@ -3,10 +3,12 @@
     <data.cache>/<dataset>-<16 hex digits>/   train_inputs.npy, train_labels.npy, ..., contents.json
     <data.cache>/index/<dataset>-....json     which of these folders belongs to which source files
 
-The digits come from the SHA-256 of the source's files, so changed files never meet old arrays. An
-index entry remembers the fingerprint (sizes, times) that the files had when they were read: while
-it holds, they are not read again. A folder is filled under a temporary name and then renamed; a
-lock lets one process decode while others wait. What a killed process left, the next one removes.
+The digits are a hash of everything that decoding depends on: the way of decoding (``FORMAT``), the
+source's settings, and the SHA-256 of its files. So neither changed files nor other settings ever
+meet old arrays. An index entry remembers the fingerprint (sizes, times) that the files had when
+they were read: while it holds, they are not read again. A folder is filled under a temporary name
+and then renamed; a lock lets one process decode while others wait. What a killed process left, the
+next one removes.
 """
 
 from __future__ import annotations
@@ -28,16 +30,17 @@ from nnopt.results.files import shown, write_json
 
 LOG = logging.getLogger("nnopt")
 
-FORMAT = 1  # part of every key: a new way of decoding takes the next number
+FORMAT = 2  # part of every key: a new way of decoding takes the next number
 CONTENTS = "contents.json"
 
 
-def cached(source: Source, cache: Path) -> Decoded:
+def cached(source: Source[Any], cache: Path) -> Decoded:
     """The source's arrays, memory-mapped from ``cache``; decoded first if they are not there yet.
 
     If the folder cannot be written, the arrays stay in memory and a warning says so.
     """
-    identity = f"{source.name}-{_short_hash(os.fsencode(source.place))}"
+    paths = {role: str(path) for role, path in source.files.items()}
+    identity = f"{source.name}-{_hash_of(source.name, paths, source.settings)}"
     index = cache / "index" / f"{identity}.json"
     if decoded := _lookup(source, index, cache):
         return decoded
@@ -49,10 +52,10 @@ def cached(source: Source, cache: Path) -> Decoded:
         return _in_memory(source.decode(), cache, error)
 
 
-def _decode_into(source: Source, index: Path, cache: Path) -> Decoded:
+def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     fingerprint = source.fingerprint()  # before reading: a change while reading is noticed later
     decoded = source.decode()
-    entry = f"{source.name}-{_key(decoded)}"
+    entry = f"{source.name}-{_key(source, decoded)}"
     temporary = cache / f".{index.stem}.tmp"  # no other process uses it: the lock is ours
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -93,7 +96,7 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
     return decoded
 
 
-def _lookup(source: Source, index: Path, cache: Path) -> Decoded | None:
+def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
     """The cached arrays of a source whose files look as they did when they were decoded."""
     try:
         known = json.loads(index.read_text("utf-8"))
@@ -105,11 +108,16 @@ def _lookup(source: Source, index: Path, cache: Path) -> Decoded | None:
     return _open(entry)
 
 
-def _key(decoded: Decoded) -> str:
-    """From the hashes of the source's files, and from the form they were decoded to."""
+def _key(source: Source[Any], decoded: Decoded) -> str:
+    """From all that the decoder received. The settings name the files by their roles where these
+    can be exchanged; ``sources`` has the hash of each name."""
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
-    lines = [FORMAT, sorted(decoded.sources.items()), parts, decoded.classes]
-    return _short_hash(repr(lines).encode("utf-8", "backslashreplace"))
+    sources = sorted(decoded.sources.items())
+    return _hash_of(source.name, source.settings, sources, parts, decoded.classes)
+
+
+def _hash_of(*values: Any) -> str:
+    return _short_hash(repr((FORMAT, *values)).encode("utf-8", "backslashreplace"))
 
 
 def _short_hash(content: bytes) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.files import missing, read, sha256
-from nnopt.data.published import CIFAR10
+from nnopt.data.published import CIFAR10, Published
 from nnopt.data.source import (
     Decoded,
     Source,
     channel_statistics,
     check_labels,
     check_official,
-    stat_lines,
 )
 from nnopt.errors import DataError
 from nnopt.results.files import shown
@@ -36,7 +35,7 @@ FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("t
 PYTHON_FOLDER = "cifar-10-batches-py"
 
 
-def locate(root: Path) -> Source:
+def locate(root: Path) -> Source[Published]:
     """The binary version under ``root``, else the Python version. May raise DataError."""
     names = [name for files in FILES.values() for name in files]
     folder = root / CIFAR10.folder
@@ -51,18 +50,19 @@ def locate(root: Path) -> Source:
     return Source(
         name=CIFAR10.name,
         place=str(folder),
-        fingerprint=partial(stat_lines, paths.values()),
-        decode=partial(_decode, paths),
+        files=paths,
+        settings=CIFAR10,
+        decoder=_decode,
     )
 
 
-def _decode(paths: dict[str, Path]) -> Decoded:
+def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     parts: dict[str, tuple[np.ndarray, NDArray[np.int64]]] = {}
     sources: dict[str, str] = {}
     notes: list[str] = []
     for part, files in FILES.items():
         count = len(files) * IMAGES_PER_FILE
-        images = np.empty((count, *CIFAR10.shape), dtype=np.uint8)
+        images = np.empty((count, *published.shape), dtype=np.uint8)
         labels = np.empty(count, dtype=np.int64)
         for index, name in enumerate(files):
             path = paths[name]
@@ -71,14 +71,14 @@ def _decode(paths: dict[str, Path]) -> Decoded:
             parse = parse_binary if path.suffix == ".bin" else parse_python
             records = parse(content, path)
             # Both versions hold the same records, so one list of checksums serves both.
-            notes += check_official(CIFAR10, name, sha256(records.data))
-            check_labels(records[:, 0], len(CIFAR10.classes), shown(path))
+            notes += check_official(published, name, sha256(records.data))
+            check_labels(records[:, 0], len(published.classes), shown(path))
             rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
-            images[rows] = records[:, 1:].reshape(-1, *CIFAR10.shape)
+            images[rows] = records[:, 1:].reshape(-1, *published.shape)
             labels[rows] = records[:, 0]
         parts[part] = images, labels
     mean, std = channel_statistics(parts["train"][0])
-    return Decoded(CIFAR10.classes, parts, sources, mean, std, tuple(notes))
+    return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
 
 def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:

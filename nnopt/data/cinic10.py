@@ -14,15 +14,14 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.files import missing, read, unreadable
-from nnopt.data.published import CINIC10
+from nnopt.data.published import CINIC10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
 from nnopt.results.files import shown
@@ -41,7 +40,7 @@ Folders = dict[str, dict[str, list[str]]]
 """part -> class -> names of its images, sorted."""
 
 
-def locate(root: Path) -> Source:
+def locate(root: Path) -> Source[Published]:
     """The tree under ``root``. Raises DataError if a part is missing."""
     folder = root / CINIC10.folder
     for part in CINIC10.parts:
@@ -50,18 +49,21 @@ def locate(root: Path) -> Source:
     return Source(
         name=CINIC10.name,
         place=str(folder),
-        fingerprint=partial(_fingerprint, folder),
-        decode=partial(_decode, folder),
+        files={"tree": folder},
+        settings=CINIC10,
+        decoder=_decode,
+        look=_fingerprint,
     )
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folders: Iterable[Path]) -> str:
     """Names, and sizes and times of some files per class folder.
 
     Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or
     renamed is noticed, and so is a program that rewrites all images; a single image changed in
     place among more than ``STATS_PER_CLASS`` may not be: ``nnopt data verify`` reads them all.
     """
+    (folder,) = folders
     digest = hashlib.sha256()
     for part in CINIC10.parts:
         for name in (part, *(f"{part}/{one}" for one in CINIC10.classes)):
@@ -81,38 +83,40 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _decode(folder: Path) -> Decoded:
+def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
+    folder = files["tree"]
     tree, hidden = list_tree(folder)
     paths = {
-        part: [folder / part / name / file for name in CINIC10.classes for file in classes[name]]
+        part: [folder / part / name / file for name in published.classes for file in classes[name]]
         for part, classes in tree.items()
     }
     tree_hash = hashlib.sha256()
     parts: dict[str, tuple[np.ndarray, NDArray[np.int64]]] = {}
     tasks = _tasks([path for part in paths.values() for path in part])
-    for part, files in paths.items():
-        images = np.empty((len(files), *CINIC10.shape), dtype=np.uint8)
+    for part, members in paths.items():
+        images = np.empty((len(members), *published.shape), dtype=np.uint8)
         done = 0
-        while done < len(files):
+        while done < len(members):
             pixels, digests = next(tasks)
             images[done : done + len(pixels)] = pixels
             done += len(pixels)
-            for path, digest in zip(files[done - len(pixels) : done], digests, strict=True):
+            for path, digest in zip(members[done - len(pixels) : done], digests, strict=True):
                 tree_hash.update(os.fsencode(path.relative_to(folder)) + b"\0" + digest)
-        counts = [len(tree[part][name]) for name in CINIC10.classes]
+        counts = [len(tree[part][name]) for name in published.classes]
         parts[part] = images, np.repeat(np.arange(len(counts)), counts)
     mean, std = channel_statistics(parts["train"][0])
     notes = [
-        f"{CINIC10.folder}/{part} holds {len(images):,} images, published {CINIC10.parts[part]:,}"
+        f"{published.folder}/{part} holds {len(images):,} images, "
+        f"published {published.parts[part]:,}"
         for part, (images, _) in parts.items()
-        if len(images) != CINIC10.parts[part]
+        if len(images) != published.parts[part]
     ]
     if hidden:
         notes.append(
-            f"{CINIC10.folder}: {hidden:,} hidden file(s), .DS_Store and the like, skipped"
+            f"{published.folder}: {hidden:,} hidden file(s), .DS_Store and the like, skipped"
         )
-    sources = {CINIC10.folder: tree_hash.hexdigest()}
-    return Decoded(CINIC10.classes, parts, sources, mean, std, tuple(notes))
+    sources = {published.folder: tree_hash.hexdigest()}
+    return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
 
 def list_tree(folder: Path) -> tuple[Folders, int]:

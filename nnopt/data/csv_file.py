@@ -14,7 +14,8 @@ import os
 import re
 import warnings
 from collections import Counter
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.files import check_regular, file_sha256, unreadable
-from nnopt.data.source import Decoded, Source, channel_statistics, stat_lines
+from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
-from nnopt.schema import CsvConfig
+from nnopt.schema import CsvConfig, Validation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,16 +37,37 @@ Table = tuple[np.ndarray, list[str]]
 """Inputs (M, C, H, W) uint8 or (M, D) float32, and the labels as they stand in the file."""
 
 
-def locate(config: CsvConfig, root: Path, working: Path) -> Source:
+def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
     """The files, relative to ``root`` or else to the working directory. Raises DataError."""
     paths = {"train": _find("dataset.train", config.train, root, working)}
     if config.test is not None:
         paths["test"] = _find("dataset.test", config.test, root, working)
+    names = {
+        part: str(path.relative_to(root) if path.is_relative_to(root) else path)
+        for part, path in paths.items()
+    }
     return Source(
         name=config.name,
-        place=f"{[str(path) for path in paths.values()]} {config.label!r} {config.shape}",
-        fingerprint=partial(stat_lines, paths.values()),
-        decode=partial(_decode, config, paths, root),
+        place=" and ".join(map(str, paths.values())),
+        files=paths,
+        settings=replace(without_selection(config), train=names["train"], test=names.get("test")),
+        decoder=_decode,
+    )
+
+
+def without_selection(config: CsvConfig) -> CsvConfig:
+    """Return the configuration without the choice of rows and their scaling.
+
+    These keys are applied after decoding. The decoder cannot read them, so they are not part of the
+    cache's keys, and every other key is, a later one too.
+    """
+    return replace(
+        config,
+        classes=None,
+        subset=None,
+        normalization="none",
+        test_fraction=0.5,
+        validation=Validation("none", 0.5),
     )
 
 
@@ -62,7 +84,7 @@ def _find(key: str, name: str, root: Path, working: Path) -> Path:
     )
 
 
-def _decode(config: CsvConfig, paths: dict[str, Path], root: Path) -> Decoded:
+def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     tables = {part: _read_table(path, config) for part, path in paths.items()}
     shapes = {part: inputs.shape[1:] for part, (inputs, _) in tables.items()}
     if len(set(shapes.values())) > 1:
@@ -75,10 +97,7 @@ def _decode(config: CsvConfig, paths: dict[str, Path], root: Path) -> Decoded:
         part: (inputs, _numbers(labels, classes, paths[part]))
         for part, (inputs, labels) in tables.items()
     }
-    sources = {}
-    for path in paths.values():
-        name = path.relative_to(root) if path.is_relative_to(root) else path
-        sources[str(name)] = file_sha256(path)
+    sources = {getattr(config, part): file_sha256(path) for part, path in paths.items()}
     is_image = parts["train"][0].ndim == 4
     mean, std = channel_statistics(parts["train"][0]) if is_image else ((), ())
     return Decoded(classes, parts, sources, mean, std)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,6 @@ from nnopt.data.source import (
     channel_statistics,
     check_labels,
     check_official,
-    stat_lines,
 )
 from nnopt.errors import DataError
 from nnopt.results.files import shown
@@ -33,7 +32,7 @@ FILES = {
 }
 
 
-def locate(published: Published, root: Path) -> Source:
+def locate(published: Published, root: Path) -> Source[Published]:
     """The four files under ``root``, each plain or ``.gz``. Raises DataError if one is missing."""
     paths = {}
     for file in [file for pair in FILES.values() for file in pair]:
@@ -44,12 +43,13 @@ def locate(published: Published, root: Path) -> Source:
     return Source(
         name=published.name,
         place=str(root / published.folder),
-        fingerprint=partial(stat_lines, paths.values()),
-        decode=partial(_decode, published, paths),
+        files=paths,
+        settings=published,
+        decoder=_decode,
     )
 
 
-def _decode(published: Published, paths: dict[str, Path]) -> Decoded:
+def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     parts: dict[str, tuple[np.ndarray, NDArray[np.int64]]] = {}
     sources: dict[str, str] = {}
     notes: list[str] = []

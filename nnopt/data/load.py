@@ -11,6 +11,7 @@ import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from nnopt.data import cifar10, cinic10, csv_file, idx
 from nnopt.data.cache import cached
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.data.generated import generate
-from nnopt.data.published import PUBLISHED
+from nnopt.data.published import PUBLISHED, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.errors import DataError
@@ -56,7 +57,7 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
     return decoded
 
 
-def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source:
+def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[Any]:
     """Where the dataset's files lie; fetched first if they are missing and may be downloaded."""
     root = Path(data.root)
     if isinstance(dataset, CsvConfig):
@@ -72,7 +73,7 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source:
     return locate_published(dataset.name, root)
 
 
-def locate_published(name: str, root: Path) -> Source:
+def locate_published(name: str, root: Path) -> Source[Published]:
     """Where the files of a published dataset lie under ``root``. Raises DataError if missing."""
     if name == "cifar10":
         return cifar10.locate(root)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from nnopt.data.published import Published, owner
 from nnopt.errors import DataError
 
 CHUNK = 1_000  # images per step of a pass over all pixels
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,6 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a dataset lies on disk and how to read it.
-
-    place: names the files and the options they are read with; equal for equal ones.
-    fingerprint: changes when the files do, as far as that can be seen without reading them.
-    decode: reads everything; takes as long as it takes. Raises DataError.
-    """
-
-    name: str
-    place: str
-    fingerprint: Callable[[], str]
-    decode: Callable[[], Decoded] = field(repr=False)
-
-
 def stat_lines(paths: Iterable[Path]) -> str:
     """One line per file: name, size, and times of the last change, in nanoseconds.
 
@@ -65,6 +53,35 @@ def stat_lines(paths: Iterable[Path]) -> str:
             raise unreadable(path, error) from error
         lines.append(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Source(Generic[S]):
+    """Where a dataset lies on disk and how to read it.
+
+    place: for people.
+    files: the role of a file or folder -> its path.
+    settings: whatever else decoding depends on; its ``repr`` is part of the cache's keys.
+    decoder: receives the settings and the files and nothing else, so that an option that the cache
+        does not know cannot change what is decoded. Raises DataError.
+    look: see ``fingerprint``.
+    """
+
+    name: str
+    place: str
+    files: Mapping[str, Path]
+    settings: S
+    decoder: Callable[[S, Mapping[str, Path]], Decoded] = field(repr=False)
+    look: Callable[[Iterable[Path]], str] = field(default=stat_lines, repr=False)
+
+    def decode(self) -> Decoded:
+        """Read and decode all files, however long it takes. Raises DataError."""
+        return self.decoder(self.settings, self.files)
+
+    def fingerprint(self) -> str:
+        """Return a text that changes when the files do, as far as that is visible without reading
+        them. Raises DataError."""
+        return self.look(self.files.values())
 
 
 def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:

@@ -3,17 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import write_idx
+from data_files import csv_config, write_idx
 
-from nnopt.data import cache, idx
+from nnopt.data import cache, csv_file, idx
 from nnopt.data.cache import cached, damaged
-from nnopt.data.published import MNIST
-from nnopt.data.source import Decoded, Source
+from nnopt.data.published import MNIST, Published
+from nnopt.data.source import Decoded
 
 LABELS = "MNIST/raw/train-labels-idx1-ubyte"
 
@@ -26,11 +27,11 @@ class Counted:
         self.times = 0
         real = idx.locate(MNIST, root)
 
-        def decode() -> Decoded:
+        def decode(settings: Published, files: Mapping[str, Path]) -> Decoded:
             self.times += 1
-            return real.decode()
+            return real.decoder(settings, files)
 
-        self.source: Source = replace(real, decode=decode)
+        self.source = replace(real, decoder=decode)
 
 
 def entry(folder: Path) -> Path:
@@ -188,3 +189,65 @@ def test_flipped_bits_in_the_cache_are_found(tmp_path: Path) -> None:
     content[-3] ^= 1
     path.write_bytes(content)
     assert damaged(tmp_path / "cache", "mnist") == [str(path)]
+
+
+CHANGES: list[dict[str, object]] = [
+    {},
+    {"label": "b"},
+    {"train": "test.csv", "test": "train.csv"},
+    {"test": None},
+    {"train": "test.csv", "test": None},
+    {"test": "train.csv"},
+    {"shape": (1, 1, 2)},
+    {"shape": (1, 2, 1)},
+    {"shape": (2,)},
+]
+
+
+def csv_facts(decoded: Decoded) -> object:
+    return {
+        part: (inputs.shape, inputs.tolist(), labels.tolist())
+        for part, (inputs, labels) in decoded.parts.items()
+    }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_csv_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
+    (tmp_path / "train.csv").write_text("label,b,c\n0,1,2\n1,0,3\n1,1,4\n")
+    (tmp_path / "test.csv").write_text("label,b,c\n1,0,5\n0,1,6\n")
+    for changes in CHANGES[::order]:
+        values = {"train": "train.csv", "test": "test.csv", **changes}
+        source = csv_file.locate(csv_config(**values), tmp_path, tmp_path)  # type: ignore[arg-type]
+        for _ in range(2):
+            found = cached(source, tmp_path / "cache")
+            assert csv_facts(found) == csv_facts(source.decode())
+            assert found.sources == source.decode().sources
+    assert len(list((tmp_path / "cache").glob("csv-*"))) == len(CHANGES)
+
+
+def test_csv_choice_of_rows_shares_an_entry(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("label,b\n0,1\n1,0\n1,1\n")
+    for changes in ({}, {"subset": 2}, {"classes": ("1",)}, {"normalization": "unit"}):
+        config = csv_config("train.csv", **changes)
+        cached(csv_file.locate(config, tmp_path, tmp_path), tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1
+
+
+def test_csv_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
+    one, other = "label,b\n0,1\n1,2\n", "label,b\n0,3\n1,4\n"
+    for first, second in ((one, other), (other, one)):
+        (tmp_path / "train.csv").write_text(first)
+        (tmp_path / "test.csv").write_text(second)
+        config = csv_config("train.csv", test="test.csv")
+        found = cached(csv_file.locate(config, tmp_path, tmp_path), tmp_path / "cache")
+        assert found.parts["train"][0][:, 0].tolist() == [int(first[10]), int(first[14])]
+
+
+def test_settings_are_part_of_the_key(tmp_path: Path) -> None:
+    """As a later option of a decoder would be: nothing but the settings differs."""
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    other = replace(counted.source, settings=replace(MNIST, shape=(1, 4, 4)))
+    cached(other, tmp_path / "cache")
+    assert counted.times == 2
+    assert len(list((tmp_path / "cache").glob("mnist-*"))) == 2
