@@ -18,7 +18,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
+from nnopt.grammar import flat, functions, shown, unreadable
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.validate import ENGINES, read_engine
 
@@ -129,17 +130,39 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
 
 
 def parse_words(overrides: Sequence[str]) -> list[Override]:
-    """In Hydra's grammar. Raises ConfigError with every word that it does not read."""
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    """Return the words as overrides in Hydra's grammar, in which ranges are counted in decimals.
+
+    ``+key=value`` is read as ``key=value``, since no key can be added; only a group of the user's
+    own has to be. Raises ConfigError with every word that cannot be read.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser(functions(), loader)
     parsed, problems = [], []
-    for override in overrides:
+    for word in overrides:
         try:
-            parsed += parser.parse_overrides([override])
-        except HydraException as error:
-            problems.append(f"cannot read {override!r}: write key=value ({one_line(error)})")
+            override = parser.parse_override(word)
+            override._value = flat(override._value)
+        except (HydraException, ConfigError, RecursionError, ValueError) as error:
+            problems.append(unreadable(word, error))
+            continue
+        if override.package is not None:
+            problems.append(f"{shown(word)}: a group has one place; leave '@...' out")
+        if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_added(override):
+            override.type, override.input_line = OverrideType.CHANGE, word.lstrip("+")
+        override.config_loader = loader
+        parsed.append(override)
     if problems:
         raise ConfigError(problems)
     return parsed
+
+
+def _is_added(override: Override) -> bool:
+    """Return whether the key is a group of the user's own, which no defaults list names."""
+    group = override.key_or_group
+    if group not in config_groups():
+        return False
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return not any(x.provider == "main" and x.is_group(group) for x in sources)
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:

@@ -132,7 +132,7 @@ def test_every_point_is_checked_and_each_problem_said_once() -> None:
         (["backend=jax"], "backend = 'jax': known: numpy, torch"),
         (["experiment=mnist"], "experiment = 'mnist': did you mean 'mnist_mlp'?"),
         (["epochs"], "cannot read 'epochs': write key=value"),
-        (["epochs=[1"], "cannot read 'epochs=[1': write key=value"),
+        (["epochs=[1"], "cannot read 'epochs=[1': its brackets or quotes do not match"),
         (["=5"], "unknown key ''"),
         (["~optimizer.lr"], "'~optimizer.lr"),
         (["epochs="], "epochs = '': needs a whole number"),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from nnopt.errors import ConfigError
+from nnopt.grammar import check_count
 from nnopt.hydra_adapter import check_hydra_keys, group_problems, parse_words
 from nnopt.schema import GridConfig
 
 log = logging.getLogger("nnopt")
+
+MANY = 2_000
+"""A sweep of more points takes seconds to check, which a note explains."""
 
 Axes = dict[str, list[str]]
 """Key -> the words that set it to each of its values."""
@@ -42,12 +47,17 @@ def expand(
             log.warning("%s is set again by hydra.sweeper.grids, which counts", key)
     points: list[tuple[str, ...]] = []
     varied: dict[str, None] = {}
+    count = 0
     for grid in grids:
         overrides = {o.key_or_group: o for o in (*params, *parsed, *grid)}
         axes = {key: words_of(override) for key, override in overrides.items()}
         swept = [key for key, override in overrides.items() if override.is_sweep_override()]
         varied |= dict.fromkeys(swept)
+        count += _count(settings.mode, axes, swept)
+        check_count(count, "the sweep", "points")
         points += _combine(settings.mode, axes, swept)
+    if count > MANY:
+        log.info("checking %s points before the first one starts", f"{count:,}")
     if settings.grids:  # a key that one grid sets to one value and another grid to another varies
         varied |= _differing(points, [o.key_or_group for grid in grids for o in grid])
     if not points:
@@ -79,6 +89,8 @@ def _text(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_text(item)}' for key, item in value.items())}}}"
     return str(value)
 
 
@@ -99,6 +111,15 @@ def words_of(override: Override) -> list[str]:
     if not words:
         raise ConfigError(f"{override.input_line!r} has no value; the sweep has 0 points")
     return words
+
+
+def _count(mode: str, axes: Axes, keys: Sequence[str]) -> int:
+    """Return the number of points that ``_combine`` makes, without making them."""
+    if mode == "grid":
+        return math.prod(map(len, axes.values()))
+    lengths = [len(axes[key]) for key in keys if key != "seed"]
+    rows = max(lengths, default=1) if mode == "zip" else 1 + sum(n - 1 for n in lengths)
+    return rows * len(axes.get("seed", [""]))
 
 
 def _combine(mode: str, axes: Axes, keys: Sequence[str]) -> Iterator[tuple[str, ...]]:

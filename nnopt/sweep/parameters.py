@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override
 
 from nnopt.errors import ConfigError
+from nnopt.grammar import NumberSweep
 
 Drawn = str | int | float
 """A value: of a choice its text, as on the command line."""
@@ -31,7 +35,8 @@ class Numbers:
     """A number from ``low`` to ``high``, both included: ``interval(low, high)``, ``range(...)``.
 
     step: between two values that can be drawn; None: all numbers between the ends can. low and high
-    are whole if only whole numbers can be drawn. log: drawn evenly in its logarithm.
+    are whole if only whole numbers can be drawn. log: drawn evenly in its logarithm. high is low
+    plus a whole number of steps, counted in decimals.
     """
 
     key: str
@@ -44,6 +49,14 @@ class Numbers:
     def is_whole(self) -> bool:
         return isinstance(self.low, int)
 
+    def nearest(self, value: float) -> float:
+        """Return the value that can be drawn next to ``value``: 0.3, where steps of 0.1 that are
+        added up in floating point make 0.30000000000000004."""
+        if self.step is None or self.is_whole:
+            return value
+        low, step = Fraction(repr(self.low)), Fraction(repr(self.step))
+        return float(low + step * round((Fraction(value) - low) / step))
+
     def samples(self) -> Sequence[Drawn]:
         """Values to try before a search: the ends."""
         return [self.low, self.high]
@@ -54,6 +67,8 @@ Parameter = Choice | Numbers
 
 def word(parameter: Parameter, value: Drawn) -> str:
     """The word of a command line that sets the key. Numbers have all their digits."""
+    if isinstance(parameter, Numbers) and not isinstance(value, str):
+        value = parameter.nearest(value)
     return f"{parameter.key}={value}"
 
 
@@ -71,10 +86,10 @@ def read_parameter(override: Override, whole: bool) -> Parameter:
     log = "log" in getattr(sweep, "tags", ())
     if isinstance(sweep, IntervalSweep):
         return _interval(key, told, sweep, log, whole)
-    if isinstance(sweep, RangeSweep):
-        values = sorted({x for x in override.sweep_iterator() if isinstance(x, int | float)})
-        if len(values) > 1:
-            return _range(key, told, values, log)
+    if isinstance(sweep, NumberSweep):
+        steps = _steps_of(sweep)
+        if len(steps) == 1:
+            return _range(key, told, sweep, steps.pop(), log)
     if log:
         raise ConfigError(f"{told!r}: tag(log, ...) needs an interval or a range of numbers")
     texts = tuple(dict.fromkeys(override.sweep_string_iterator()))
@@ -95,16 +110,23 @@ def _interval(key: str, told: str | None, sweep: IntervalSweep, log: bool, whole
     return Numbers(key, low, high, 1 if isinstance(low, int) else None, log)
 
 
-def _range(key: str, told: str | None, values: Sequence[float], log: bool) -> Numbers:
-    """values: sorted, at least two. Hydra's ranges end before their stop, and so do these."""
-    low, high = values[0], values[-1]
-    step = values[1] - low
-    if log and not (isinstance(low, int) and step == 1):
+def _steps_of(sweep: NumberSweep) -> set[Fraction]:
+    """Return the distances between neighbouring values; none if these are not all numbers."""
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in sweep.list):
+        return set()
+    exact = sorted({Fraction(repr(value)) for value in sweep.list})
+    return {after - before for before, after in pairwise(exact)}
+
+
+def _range(key: str, told: str | None, sweep: NumberSweep, step: Fraction, log: bool) -> Numbers:
+    """Return the numbers of a range, whose stop is not one of them."""
+    numbers: list[Any] = sorted(sweep.list)
+    low, high = numbers[0], numbers[-1]
+    whole = isinstance(low, int)
+    if log and not (whole and step == 1):
         raise ConfigError(f"{told!r}: tag(log, range(...)) needs whole numbers in steps of 1")
     _check_ends(told, low, high, log)
-    if isinstance(low, float):  # 0.1, 0.2, 0.30000000000000004: of which the last is past 0.3
-        step = (high - low) / (len(values) - 1)
-    return Numbers(key, low, high, step, log)
+    return Numbers(key, low, high, int(step) if whole else float(step), log)
 
 
 def _check_ends(told: str | None, low: float, high: float, log: bool) -> None:

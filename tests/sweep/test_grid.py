@@ -171,3 +171,45 @@ def test_points_set_quickly_are_those_that_omegaconf_makes(
     quick = plan_of(*words).points
     monkeypatch.setattr(composer._Base, "_stands_alone", lambda self, settings: False)
     assert plan_of(*words).points == quick
+
+
+def test_points_are_counted_before_they_are_made() -> None:
+    (told,) = refused("seed=range(1000)", "epochs=range(1,1001)")
+    assert told.startswith("the sweep has 1,000,000 points, but a sweep has at most 100,000 points")
+    (told,) = refused('hydra.sweeper.grids=[{seed: "range(70000)"},{seed: "range(60000)"}]')
+    assert told.startswith("the sweep has 130,000 points")
+
+
+@pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
+def test_only_points_that_are_made_count(mode: str) -> None:
+    words = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
+    sizes = {"zip": 300, "one_at_a_time": 599}
+    from nnopt.hydra_adapter import composing, parse_words
+    from nnopt.schema import GridConfig
+    from nnopt.sweep.grid import expand
+
+    with composing():
+        points, _ = expand(
+            GridConfig("grid", mode, {}, ()), parse_words([*words, "seed=range(300)"])
+        )
+    assert len(points) == sizes[mode] * 300
+
+
+def test_ranges_of_grids_and_params_are_counted_in_decimals() -> None:
+    plan = plan_of('hydra.sweeper.params={optimizer.lr: "range(0.1,0.5,0.1)"}')
+    assert values(plan, "optimizer.lr") == [(0.1,), (0.2,), (0.3,), (0.4,)]
+    plan = plan_of('hydra.sweeper.grids=[{optimizer.lr: "sort(range(0.1,0.4,0.1),reverse=true)"}]')
+    assert values(plan, "optimizer.lr") == [(0.3,), (0.2,), (0.1,)]
+
+
+def test_value_of_params_may_be_a_list_of_maps(workplace: Path) -> None:
+    Path("conf/ablation").mkdir(parents=True)
+    Path("conf/ablation/a.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /architecture: layers}]\nhydra:\n"
+        "  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      architecture.layers: [{dense: 4}, relu, {dense: classes}]\n      seed: 0,1\n"
+    )
+    plan = plan_of("ablation=a")
+    assert (
+        values(plan, "architecture.layers") == [([{"dense": 4}, "relu", {"dense": "classes"}],)] * 2
+    )

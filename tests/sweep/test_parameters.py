@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nnopt.errors import ConfigError
+from nnopt.grammar import functions
 from nnopt.sweep.parameters import Choice, Numbers, Parameter, read_parameter, word
+from nnopt.sweep.study import suggest
 
 
 def read(text: str, whole: bool = False) -> Parameter:
-    (override,) = OverridesParser.create().parse_overrides([text])
+    (override,) = OverridesParser(functions()).parse_overrides([text])
     return read_parameter(override, whole)
 
 
@@ -45,7 +48,29 @@ def test_steps_of_a_range_of_floats_reach_its_last_value() -> None:
     parameter = read("k=range(0,1,0.1)")
     assert isinstance(parameter, Numbers)
     assert (parameter.low, parameter.high) == (0.0, 0.9)
-    assert parameter.step == pytest.approx(0.1, abs=1e-15)
+    assert parameter.step == 0.1
+
+
+@pytest.mark.parametrize(
+    "text", ["range(0.1,0.5,0.1)", "range(0.4,0,-0.1)", "sort(range(0.1,0.5,0.1))"]
+)
+def test_value_of_a_range_is_drawn_as_a_person_writes_it(text: str) -> None:
+    parameter = read(f"k={text}")
+    assert parameter == Numbers("k", 0.1, 0.4, 0.1, False)
+    drawn = [word(parameter, 0.1 + 0.1 * index) for index in range(4)]
+    assert drawn == ["k=0.1", "k=0.2", "k=0.3", "k=0.4"]
+
+
+def test_range_of_floats_is_drawn_whole_and_without_a_warning() -> None:
+    """pytest turns Optuna's warning about a step that does not divide the range into an error."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    parameter = read("k=range(0.1,0.5,0.1)")
+    drawn = {word(parameter, suggest(study.ask(), parameter)) for _ in range(100)}
+    assert drawn == {"k=0.1", "k=0.2", "k=0.3", "k=0.4"}
+
+
+def test_cast_values_without_an_even_step_are_choices() -> None:
+    assert read("k=int(range(0,6,1.5))") == Choice("k", ("0", "1", "3", "4"))
 
 
 def test_an_interval_of_a_key_of_whole_numbers_has_no_others() -> None:
@@ -76,5 +101,5 @@ def test_what_cannot_be_drawn_from_is_refused(text: str, message: str) -> None:
 def test_a_word_keeps_all_digits() -> None:
     parameter = read("k=interval(0,1)")
     for value in (0.1 + 0.2, 1e-300, math.pi / 1e7):
-        (override,) = OverridesParser.create().parse_overrides([word(parameter, value)])
+        (override,) = OverridesParser(functions()).parse_overrides([word(parameter, value)])
         assert override.value() == value
