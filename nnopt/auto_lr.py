@@ -54,7 +54,7 @@ def _write(found: FoundRate, config: Config, folder: Path) -> None:
     if draws_plots(config):
         from nnopt.plots.lr_find import plot_lr_find
 
-        (folder / "plots").mkdir()
+        (folder / "plots").mkdir(exist_ok=True)
         plot_lr_find(found, folder / "plots" / "lr_find.png", config.name)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nnopt import console
@@ -17,6 +19,12 @@ from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, State, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
+from nnopt.sweep.received import (
+    check_folder,
+    check_launcher,
+    note_missing_cache,
+    with_safe_data,
+)
 from nnopt.sweep.running import run_points
 
 EXAMPLES = """\
@@ -37,10 +45,16 @@ def main(words: list[str]) -> int:
     options = parser().parse_intermixed_args(words)
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
+    check_folder(sweep)
+    given = frozenset(word.partition("=")[0] for word in options.overrides)
     if isinstance(sweep.sweeper, OptunaConfig):
-        return _resume_search(sweep, options)
+        return _resume_search(sweep, options, given)
     if options.overrides:
         sweep = changed(sweep, options.overrides)
+    check_launcher(sweep.launcher, given, folder)
+    points = tuple(with_safe_data(point, given, folder) for point in sweep.points)
+    note_missing_cache(sweep.points, points)
+    sweep = replace(sweep, points=points)
     launcher = make_launcher(sweep.launcher)
     states = {point.id: read_state(folder / point.id) for point in sweep.points}
     wanted = FAILED if options.retry_failed else ()
@@ -76,7 +90,7 @@ def check_same_files(states: Mapping[str, State], to_run: Sequence[Point]) -> No
             )
 
 
-def _resume_search(sweep: Sweep, options: Namespace) -> int:
+def _resume_search(sweep: Sweep, options: Namespace, given: frozenset[str]) -> int:
     """Go on with the trials of a search."""
     if options.retry_failed:
         raise ConfigError(
@@ -86,6 +100,11 @@ def _resume_search(sweep: Sweep, options: Namespace) -> int:
     from nnopt.sweep.searching import resumed, run_search  # imports Optuna
 
     plan, sweep = resumed(sweep, options.overrides)
+    check_launcher(plan.launcher, given, sweep.folder)
+    safe = partial(with_safe_data, given=given, sweep_folder=sweep.folder)
+    points = tuple(map(safe, plan.points))
+    note_missing_cache(plan.points, points)
+    plan = replace(plan, points=points)
     launcher = make_launcher(plan.launcher)
     prepare_all(plan.points)
     states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
@@ -96,7 +115,7 @@ def _resume_search(sweep: Sweep, options: Namespace) -> int:
         check_same_files(states, plan.points)
     note_missing_plots(plan.points, planned)
     exit_on_sigterm()
-    return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
+    return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
 
 
 def parser() -> ArgumentParser:

@@ -36,6 +36,7 @@ from nnopt.results.files import write_arrays, write_json, write_text
 from nnopt.results.history import EpochRow, MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
+from nnopt.results.own_files import LogFile
 from nnopt.schema import Config, ResnetConfig, VggConfig, draws_plots, learning_rate
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.evaluation import Evaluation, evaluate
@@ -300,8 +301,7 @@ def _message_of(error: BaseException) -> str:
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     """Send nnopt's log to a file of the run, tracebacks included."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = LogFile(path)
     previous = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False

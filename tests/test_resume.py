@@ -67,13 +67,15 @@ def test_what_is_missing_runs_and_what_is_done_stays(
 ) -> None:
     ids = [row["id"] for row in table_of(sweep)]
     kept = {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)}
-    (sweep / ids[2] / "left.txt").write_text("of the attempt that was killed")
+    (sweep / ids[2] / "layers.csv").write_text("of the attempt that was killed")
+    (sweep / ids[2] / "notes.txt").write_text("the user's own")
     capsys.readouterr()
     assert nnopt("resume", "sweep") == 5
     assert statuses(sweep) == ["done", "diverged", "done", "done", "done"]
     assert [row["id"] for row in table_of(sweep)] == ids
     assert {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)} == kept
-    assert not (sweep / ids[2] / "left.txt").exists()
+    assert not (sweep / ids[2] / "layers.csv").exists()
+    assert (sweep / ids[2] / "notes.txt").read_text() == "the user's own"
     told = capsys.readouterr()
     assert "[3/5] optimizer.lr=0.2" in told.out
     assert "[5/5] optimizer.lr=0.4" in told.out

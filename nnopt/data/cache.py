@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ LOG = logging.getLogger("nnopt")
 
 FORMAT = 2  # part of every key: a new way of decoding takes the next number
 CONTENTS = "contents.json"
+INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 
 def cached(source: Source[Any], cache: Path) -> Decoded:
@@ -50,6 +52,15 @@ def cached(source: Source[Any], cache: Path) -> Decoded:
             return _lookup(source, index, cache) or _decode_into(source, index, cache)
     except OSError as error:  # only the lock raises it
         return _in_memory(source.decode(), cache, error)
+
+
+def is_cache(folder: Path) -> bool:
+    """Return whether nnopt has used the folder as a cache before."""
+    try:
+        names = os.listdir(folder / "index")
+    except OSError:
+        return False
+    return any(INDEX_NAME.fullmatch(name) for name in names)
 
 
 def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:

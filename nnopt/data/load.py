@@ -40,7 +40,8 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
     Raises DataError for missing or damaged files, ConfigError for options that the data cannot
     fulfil.
     """
-    root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))
+    root = os.path.abspath(os.path.expanduser(data.root))
+    cache = data.cache and os.path.abspath(os.path.expanduser(data.cache))
     decoded = _decode(dataset, replace(data, root=root, cache=cache), os.getcwd())
     return split(decoded, dataset, seed)
 
@@ -51,7 +52,7 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
         decoded = generate(dataset)
     else:
         source = locate(dataset, data, Path(working))
-        decoded = cached(source, Path(data.cache))
+        decoded = source.decode() if data.cache is None else cached(source, Path(data.cache))
     for note in decoded.notes:
         LOG.warning(note)
     return decoded

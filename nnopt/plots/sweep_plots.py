@@ -19,6 +19,7 @@ from nnopt.results.collect import Run, find_runs
 from nnopt.results.digits import MISSING
 from nnopt.results.files import output_error
 from nnopt.results.history import EpochRow, read_metrics
+from nnopt.results.own_files import open_to_append
 from nnopt.sweep.comparison import Comparison, compare_runs
 from nnopt.sweep.same_data import tell_files_apart
 
@@ -118,5 +119,5 @@ def _warn(directory: Path, what: str, error: Exception) -> None:
         log.warning("cannot draw %s: %s", what, error)
         return
     log.warning("cannot draw %s: %r; plots.log in its folder has the traceback", what, error)
-    with suppress(OSError), (directory / "plots.log").open("a", encoding="utf-8") as file:
+    with suppress(OSError), open(open_to_append(directory / "plots.log"), "a") as file:
         traceback.print_exception(error, file=file)

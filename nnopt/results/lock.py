@@ -6,6 +6,7 @@ way from one that was killed.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,27 +20,38 @@ microseconds."""
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What flock says on a file system without locks: Lustre and NFS may be mounted so."""
 
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""The folder may be a download: its lock may be a link out of it, or a pipe, which would block."""
+
 
 @contextmanager
 def hold(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Hold the folder, which exists. False if somebody else does; ``wait``: until they do not.
 
-    Where there are no such locks (Windows, some network file systems) it is always True. Raises
-    OSError.
+    Where there are no such locks (Windows, some network file systems) it is always True. A link or
+    a pipe in the place of the lock is refused. Raises OSError.
     """
-    with open(folder / LOCK, "ab") as file:
-        yield _held(file.fileno(), wait)
+    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT | _NO_LINKS, 0o666)
+    try:
+        yield _held(descriptor, wait)
+    finally:
+        os.close(descriptor)
 
 
 def is_held(folder: Path) -> bool:
     """Does anybody hold the folder? False where there are no such locks."""
     try:
-        with open(folder / LOCK, "rb") as file:
-            # Shared, for the file may be another user's: NFS gives an exclusive lock only of a file
-            # that is open for writing (flock(2)).
-            return not _try(file.fileno(), shared=True)
-    except OSError:  # there is no such file: nobody ever has
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | _NO_LINKS)
+    except OSError:  # there is no such file: no process ever has
         return False
+    try:
+        # Shared, for the file may be another user's: NFS gives an exclusive lock only of a file
+        # that is open for writing (flock(2)).
+        return not _try(descriptor, shared=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _held(descriptor: int, wait: bool) -> bool:

@@ -72,10 +72,10 @@ class CsvConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where data files lie; may they be downloaded."""
+    """The folder of data files, the folder of decoded arrays or None, and leave to download."""
 
     root: str
-    cache: str
+    cache: str | None
     download: bool
 
 

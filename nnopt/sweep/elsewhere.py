@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from nnopt.errors import ConfigError, NnoptError, TimeLimitError
 from nnopt.results.files import write_json
+from nnopt.results.own_files import open_to_append
 from nnopt.run import describe
 from nnopt.sweep.folder import ENDED, make, read_state, working_on
 from nnopt.sweep.task import Outcome, Task, work
@@ -52,8 +53,10 @@ def lost(task: Task, status: str, error: str) -> Outcome:
 
 def append_log(task: Task, text: str) -> None:
     """Add text to the log of the point. Never fails."""
-    with suppress(OSError), open(task.folder / "run.log", "a", encoding="utf-8") as file:
-        file.write(text)
+    with suppress(OSError):
+        descriptor = open_to_append(task.folder / "run.log")
+        with open(descriptor, "a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def work_within(task: Task, seconds: float | None, directory: str) -> Outcome:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnopt.errors import OutputError
 from nnopt.results.files import output_error
 from nnopt.results.lock import LOCK, hold, is_held
+from nnopt.results.metrics import METRICS
+from nnopt.results.own_files import SUMMARY
+from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
 
 FAILED = ("failed", "diverged", "timeout")
 """Statuses of points that came to a bad end of their own; what they do again, they do if asked."""
@@ -55,14 +56,36 @@ def read_state(folder: Path, held: bool | None = None) -> State:
 
 
 def _end(folder: Path) -> State | None:
-    """What the summary says; None if there is none that can be read."""
+    """Return what the summary says; None if there is none, or it is not one that nnopt writes."""
     try:
-        with open(folder / "summary.json", "rb") as file:
+        with open_received(folder / SUMMARY, folder, SUMMARY_BYTES) as file:
             stamp = os.fstat(file.fileno()).st_mtime_ns
-            summary = json.loads(file.read())
-        return State(str(summary["status"]), summary.get("error"), stamp, summary)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            summary = parse_json(file.read())
+    except (OSError, ValueError):
         return None
+    if not _is_summary(summary):
+        return None
+    return State(summary["status"], summary.get("error"), stamp, summary)
+
+
+def _is_summary(summary: Any) -> bool:
+    """Return whether what a sweep reads from a summary has the types that nnopt writes."""
+    if not isinstance(summary, dict) or summary.get("status") not in (*ENDED, "interrupted"):
+        return False
+    numbers = [summary.get(key) for key in METRICS]
+    if not all(value is None or _is_number(value) for value in numbers):
+        return False
+    data, versions = summary.get("data") or {}, summary.get("versions") or {}
+    if not (isinstance(data, dict) and isinstance(versions, dict)):
+        return False
+    sources = data.get("sources", {})
+    texts = [*sources.values(), *versions.values()] if isinstance(sources, dict) else [None]
+    return isinstance(summary.get("error"), str | None) and all(isinstance(x, str) for x in texts)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a number that float64 holds, or a truth value."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 @contextmanager
@@ -81,25 +104,10 @@ def working_on(folder: Path) -> Iterator[bool]:
 
 
 def make(folder: Path) -> None:
-    """Make the folder, unless it is there. Raises OutputError."""
+    """Make the folder, unless it is there. Raises OutputError, also for a link in its place."""
     try:
         folder.mkdir(exist_ok=True)
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", str(folder))
     except OSError as error:
         raise output_error("make folder", folder, error) from error
-
-
-def clear(folder: Path) -> None:
-    """Remove what an earlier attempt at the point has left, the summary first: a point that is half
-    removed is never taken for one at its end. Raises OutputError."""
-    try:
-        with suppress(FileNotFoundError):
-            (folder / "summary.json").unlink()
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"cannot remove what is left of an earlier attempt in {folder}: {error.strerror}"
-        ) from error

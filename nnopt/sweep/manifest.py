@@ -20,12 +20,17 @@ from nnopt.errors import ConfigError, OutputError, ResumeError
 from nnopt.point import Point, with_plots_decided
 from nnopt.results.files import shown, write_bytes
 from nnopt.results.lock import hold
+from nnopt.results.received import TABLE_BYTES, parse_json, read_received
 from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
+from nnopt.sweep.manifest_check import check_entries, check_head, check_point
+from nnopt.text import visible
 from nnopt.validate import read_config, read_engine
 
 NAME = "sweep.json"
 FORMAT = 1
 """Of the file; a higher one is a newer nnopt's."""
+
+NEW_SWEEP = "run the sweep again, in a new folder"
 
 
 @dataclass(frozen=True)
@@ -119,30 +124,12 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     """The sweep in a folder. before: as it was read earlier; its points are not checked again.
     Raises ResumeError, saying why there is none to go on with."""
     path = folder / NAME
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ResumeError(_no_sweep(folder)) from None
-    except OSError as error:
-        raise ResumeError(f"cannot read {shown(path)}: {error.strerror}") from error
-    head, _, body = data.partition(b",\n")
-    try:
-        found = json.loads(data)
-        is_whole = (
-            hashlib.sha256(body[: -len(b"}\n")]).hexdigest() == json.loads(head + b"}")["sha256"]
-        )
-        number, version = int(found["format"]), str(found["nnopt"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ResumeError(_damaged(path)) from None
-    if number > FORMAT:
-        raise ResumeError(
-            f"{shown(path)} was made by nnopt {version}, which is newer than this one, "
-            f"{nnopt.__version__}; resume the sweep with that"
-        )
-    if not is_whole:
-        raise ResumeError(_damaged(path))
+    found = _read_json(folder)
+    version = found["nnopt"]
     known = {point.id: point for point in before.points} if before else {}
     try:
+        check_head(found)
+        check_entries(found["points"])
         return Sweep(
             folder,
             found["working"],
@@ -153,6 +140,8 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
             read_engine("hydra.launcher", found["launcher"]),
             tuple(known.get(entry["id"]) or _point(entry) for entry in found["points"]),
         )
+    except ValueError as error:
+        raise ResumeError(f"{shown(path)} is no file of nnopt: {error}; {NEW_SWEEP}") from None
     except ConfigError as error:
         raise ResumeError(
             f"{shown(path)}, made by nnopt {version}, does not fit nnopt {nnopt.__version__}: "
@@ -160,15 +149,48 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
         ) from error
 
 
+def _read_json(folder: Path) -> dict[str, Any]:
+    """Return the content of ``sweep.json``, whose format and checksum are right. Raises
+    ResumeError."""
+    path = folder / NAME
+    try:
+        data = read_received(path, folder, TABLE_BYTES)
+    except FileNotFoundError:
+        raise ResumeError(_no_sweep(folder)) from None
+    except OSError as error:
+        raise ResumeError(f"cannot read {shown(path)}: {error.strerror}") from error
+    head, _, body = data.partition(b",\n")
+    digest = hashlib.sha256(body[: -len(b"}\n")]).hexdigest()
+    try:
+        found = parse_json(data)
+        is_whole = head == f'{{"sha256": "{digest}"'.encode()
+        number, version = found["format"], found["nnopt"]
+        if not (type(number) is int and isinstance(version, str)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}") from None
+    if number > FORMAT:
+        raise ResumeError(
+            f"{shown(path)} was made by nnopt {visible(version[:50])}, which is newer than this "
+            f"one, {nnopt.__version__}; resume the sweep with that"
+        )
+    if not is_whole:
+        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}")
+    return {**found, "nnopt": visible(version[:50])}
+
+
 def _point(entry: Mapping[str, Any]) -> Point:
     container = entry["config"]
-    return Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
+    point = Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
+    check_point(point)
+    return point
 
 
 def settled(point: Point) -> Point:
     """The same point, its paths independent of the folder that this process works in."""
     data = point.config.data
-    root, cache = (os.path.abspath(os.path.expanduser(path)) for path in (data.root, data.cache))
+    root = os.path.abspath(os.path.expanduser(data.root))
+    cache = data.cache and os.path.abspath(os.path.expanduser(data.cache))
     config = replace(point.config, data=replace(data, root=root, cache=cache))
     container = {
         **point.container,
@@ -196,10 +218,6 @@ def _no_sweep(folder: Path) -> str:
             return f"{shown(folder)} is one point; resume its sweep, {shown(folder.parent)}"
         return f"{shown(folder)} is a single run, no sweep; only sweeps can be resumed"
     return f"{shown(folder)} is no sweep: it has no {NAME}"
-
-
-def _damaged(path: Path) -> str:
-    return f"{shown(path)} is damaged; run the sweep again, in a new folder"
 
 
 def _json(value: Any) -> str:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from nnopt.compose import Plan
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.point import Point
+from nnopt.results.own_files import LogFile
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import ENDED, State, read_state
@@ -51,12 +52,15 @@ class OpenTrial:
 
 
 @contextmanager
-def begin(plan: Plan, sweep: Sweep) -> Iterator[SearchRun]:
-    """A search in its folder, or the one that was begun there, which then goes on. What Optuna has
-    to say goes to ``search.log``. Raises ResumeError if another search was begun there, or another
-    process goes on with it."""
-    handler = logging.FileHandler(sweep.folder / "search.log", encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+def begin(
+    plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
+) -> Iterator[SearchRun]:
+    """Begin a search in its folder, or continue the one that was begun there.
+
+    adapt: changes each point before it runs. The messages of Optuna go to ``search.log``. Raises
+    ResumeError if another search was begun there, or if another process continues it.
+    """
+    handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
     logger.addHandler(handler)
     assert plan.space is not None
@@ -65,7 +69,7 @@ def begin(plan: Plan, sweep: Sweep) -> Iterator[SearchRun]:
             # Until the lock was ours, the process before may have added points.
             there = read_sweep(sweep.folder, sweep)
             asked = replace(there, sweeper=sweep.sweeper, launcher=sweep.launcher)
-            yield SearchRun(plan, asked)
+            yield SearchRun(plan, asked, adapt)
     finally:
         logger.removeHandler(handler)
         handler.close()
@@ -79,10 +83,13 @@ class SearchRun:
     news: trials that have ended since somebody last took them out.
     """
 
-    def __init__(self, plan: Plan, sweep: Sweep) -> None:
+    def __init__(
+        self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
+    ) -> None:
         assert isinstance(sweep.sweeper, OptunaConfig)
         assert plan.space is not None
         self.sweep = sweep
+        self._adapt = adapt
         self.settings: OptunaConfig = sweep.sweeper
         self.space: Space = plan.space
         self.news: deque[Ended] = deque()
@@ -113,7 +120,7 @@ class SearchRun:
                     point = self._added(point)
                     self._under_way.add(point.id)
                     looks = (*after_epoch, *self._prunings(trial, index))
-                    yield Task(point, self.sweep.folder / point.id, looks)
+                    yield Task(self._adapt(point), self.sweep.folder / point.id, looks)
             self._settle()
 
     def tell(self, outcome: Outcome) -> None:

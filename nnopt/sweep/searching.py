@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from nnopt import console
-from nnopt.compose import Plan, make_plan
+from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import composing, parse_words, word_of
 from nnopt.schema import OptunaConfig
@@ -33,15 +33,23 @@ CHANGEABLE = (
 """Settings that may be others when a search goes on: what their names begin with."""
 
 
-def run_search(plan: Plan, sweep: Sweep, launcher: Launcher, *, fail_fast: bool = False) -> int:
+def run_search(
+    plan: Plan,
+    sweep: Sweep,
+    launcher: Launcher,
+    *,
+    fail_fast: bool = False,
+    adapt: Callable[[Point], Point] = lambda point: point,
+) -> int:
     """Run the trials that a search has yet to run; returns the exit code: 5 if any point failed,
     130 after Ctrl-C.
 
     sweep: with the points of the trials there are. fail_fast: no further trial after one fails.
+    adapt: changes each point before it runs, but not in ``sweep.json``.
     """
     started = time.monotonic()
     view = plan.points[0].config.view
-    with begin(plan, sweep) as run, SearchProgress(run, view) as progress:
+    with begin(plan, sweep, adapt) as run, SearchProgress(run, view) as progress:
         table = Table(run.sweep)
         looks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
         try:

@@ -26,7 +26,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nnopt.errors import ResumeError
 from nnopt.random import generator
+from nnopt.results.files import output_error
 from nnopt.results.metrics import better
+from nnopt.results.own_files import open_to_append
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.parameters import Choice, Drawn, Parameter
 
@@ -51,7 +53,7 @@ class FileLock(JournalFileOpenLock):
         self._descriptor = -1
 
     def acquire(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_to_append(self._path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             _cut_torn_line(descriptor)
@@ -78,7 +80,11 @@ def _cut_torn_line(descriptor: int) -> None:
 @contextmanager
 def alone(journal: Path) -> Iterator[None]:
     """One process at a time asks for trials. Raises ResumeError if another does."""
-    with open(journal.with_suffix(".lock"), "ab") as file:
+    try:
+        descriptor = open_to_append(journal.with_suffix(".lock"))
+    except OSError as error:
+        raise output_error("write", journal.with_suffix(".lock"), error) from error
+    with open(descriptor, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from nnopt.errors import NnoptError, TimeLimitError
 from nnopt.point import Point
+from nnopt.results.own_files import remove_run
 from nnopt.run import AfterEpoch, run
-from nnopt.sweep.folder import clear, make, read_state, working_on
+from nnopt.sweep.folder import make, read_state, working_on
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def work(task: Task) -> Outcome:
             state = read_state(task.folder, held=True)
             if state.stamp != task.replaces:  # another process has been here meanwhile
                 return Outcome(task, state.status, state.error)
-            clear(task.folder)
+            remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)
     except (NnoptError, TimeLimitError) as error:
         return Outcome(task, error.status, str(error))
