@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from nnopt.errors import CombinationError, ConfigError
 from nnopt.rules import cross_field_problems
-from nnopt.schema import LAUNCHERS, SWEEPERS, VARIANTS, Config
+from nnopt.schema import LAUNCHERS, SWEEPERS, VARIANTS, Config, Entries, Text
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -221,6 +222,12 @@ class _Reader:
             return self.read_record(kind, value, key)
         if get_origin(kind) is Annotated:
             kind, within = get_args(kind)
+            if isinstance(within, Entries):
+                return self._read_entries(within, value, key)
+            if isinstance(within, Text):
+                found = self.read_value(kind, value, key)
+                self._check_texts(within, found, key)
+                return found
             bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
         origin, arguments = get_origin(kind), get_args(kind)
         optional = origin in UNIONS and type(None) in arguments
@@ -242,6 +249,31 @@ class _Reader:
         kinds = tuple(k for k in kinds if get_origin(k) is not Literal)
         others = [*words, "null"] if optional else words
         return self._read_plain(kinds, value, key, bounds, others)
+
+    def _check_texts(self, text: Text, value: Any, key: str) -> None:
+        """Note a text, or a text in a list, that does not have the pattern."""
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, str) and not re.fullmatch(text.pattern, item):
+                self.problems.append(f"{key} = {item!r}: needs {text.allowed}")
+
+    def _read_entries(self, entries: Entries, container: Any, key: str) -> Any:
+        """A map whose values are texts, whole numbers or true."""
+        if not _is_map(container):
+            example = f"{{{next(iter(sorted(entries.keys)))}: VALUE}}"
+            self.problems.append(f"{key} = {container!r}: needs a map, such as {example}")
+            return None
+        for name, value in container.items():
+            where = f"{key}.{name}"
+            if str(name).replace("_", "-") not in entries.keys:
+                known = sorted(entries.keys)
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                self.problems.append(f"{where!r}: {hint}allowed: {', '.join(known)}")
+            elif value is False or not isinstance(value, str | int) or _is_huge(value):
+                self.problems.append(f"{where} = {value!r}: needs a text, a whole number or true")
+            else:
+                self._check_texts(entries.text, value, where)
+        return container
 
     def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str, optional: bool) -> Any:
         if any(value == choice and type(value) is type(choice) for choice in choices):
@@ -296,6 +328,10 @@ class _Reader:
             self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
             return False
         return True
+
+
+def _is_huge(value: str | int) -> bool:
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _as_float(value: float) -> float:

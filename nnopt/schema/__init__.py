@@ -56,7 +56,9 @@ from nnopt.schema.optimizer import SgdConfig as SgdConfig
 from nnopt.schema.optimizer import SharedOptimizer as SharedOptimizer
 from nnopt.schema.optimizer import TorchOptimizer as TorchOptimizer
 from nnopt.schema.range import LARGEST_SEED as LARGEST_SEED
+from nnopt.schema.range import Entries as Entries
 from nnopt.schema.range import Range as Range
+from nnopt.schema.range import Text as Text
 from nnopt.schema.regularizer import AugmentationConfig as AugmentationConfig
 from nnopt.schema.regularizer import RegularizerConfig as RegularizerConfig
 from nnopt.schema.schedule import ConstantConfig as ConstantConfig

@@ -6,7 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from nnopt.schema.range import Range
+from nnopt.schema.range import Entries, Range, Text
+
+PATH = Text(r"[^\x00-\x1f\x7f\x85\u2028\u2029]+", "a path without line breaks")
+DEVICE = Text(r"[A-Za-z0-9_./:-]+", "letters, digits and _ . / : -")
+ADDRESS = Text(r"[A-Za-z0-9_./:@\[\]-]+", "letters, digits and _ . / : @ [ ] -")
+PARTITION = Text(r"[A-Za-z0-9_.,@+-]+", "letters, digits and _ . , @ + -")
+OPTION = Text(
+    r"[A-Za-z0-9_.,:=+@&|*?()\[\]-]+", "letters, digits and _ . , : = + @ & | * ? ( ) [ ] -"
+)
+"""Texts that reach a script or another program: they hold no space, quote, ``$`` or line break."""
+
+SBATCH_OPTIONS = frozenset(
+    {
+        "account", "acctg-freq", "begin", "cluster-constraint", "clusters", "comment",
+        "constraint", "contiguous", "core-spec", "cores-per-socket", "cpu-freq", "cpus-per-gpu",
+        "deadline", "delay-boot", "dependency", "distribution", "exclude", "exclusive",
+        "extra-node-info", "gpu-bind", "gpu-freq", "gpus", "gpus-per-socket", "gpus-per-task",
+        "gres", "gres-flags", "hint", "hold", "kill-on-invalid-dep", "licenses", "mail-type",
+        "mail-user", "mcs-label", "mem-bind", "mem-per-cpu", "mem-per-gpu", "mincpus",
+        "network", "nice", "no-requeue", "nodelist", "overcommit", "oversubscribe", "prefer",
+        "priority", "qos", "requeue", "reservation", "sockets-per-node", "spread-job",
+        "switches", "thread-spec", "threads-per-core", "tmp", "use-min-nodes", "wait-all-nodes",
+        "wckey",
+    }
+)  # fmt: skip
+"""Options of sbatch that ask for resources. Those that run a command, or that name a file, a folder
+or environment variables, are not among them: a received ``sweep.json`` may hold any option."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +50,7 @@ class PoolConfig:
     workers: Annotated[int | None, Range(minimum=1, maximum=1024)]
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     timeout: Annotated[float | None, Range(above=0)]
-    devices: tuple[int | str, ...] | None
+    devices: Annotated[tuple[int | str, ...] | None, DEVICE]
 
 
 @dataclass(frozen=True)
@@ -32,7 +58,7 @@ class RayConfig:
     """Tasks on a Ray cluster; a null ``address`` starts one of this machine, for the sweep."""
 
     name: Literal["ray"]
-    address: str | None
+    address: Annotated[str | None, ADDRESS]
     workers: Annotated[int | None, Range(minimum=1, maximum=100_000)]
     threads: Annotated[int, Range(minimum=1, maximum=1024)]
     gpus: Annotated[float, Range(minimum=0, maximum=1024)]
@@ -50,10 +76,10 @@ class SubmititConfig:
     threads: Annotated[int, Range(minimum=1, maximum=1024)]
     gpus: Annotated[int, Range(minimum=0, maximum=1024)]
     memory: Annotated[float | None, Range(above=0)]
-    partition: str | None
-    options: Any
+    partition: Annotated[str | None, PARTITION]
+    options: Annotated[Any, Entries(SBATCH_OPTIONS, OPTION)]
     timeout: Annotated[float, Range(above=0)]
-    folder: str | None
+    folder: Annotated[str | None, PATH]
 
 
 LauncherConfig = SequentialConfig | PoolConfig | RayConfig | SubmititConfig

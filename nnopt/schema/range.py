@@ -1,4 +1,4 @@
-"""The range of a number, said beside its type."""
+"""The range of a number, or the pattern of a text, said beside its type."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ class Range:
     above: Number | None = None
     maximum: Number | None = None
     below: Number | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """The pattern of a whole text, or of every text in a list; ``allowed`` says it in words."""
+
+    pattern: str
+    allowed: str
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The entries of a map: its possible keys, with hyphens, and the pattern of its texts."""
+
+    keys: frozenset[str]
+    text: Text
 
 
 LARGEST_SEED = 2**63 - 1

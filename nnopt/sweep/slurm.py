@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt.errors import ConfigError, TimeLimitError
+from nnopt.errors import ConfigError, OutputError, TimeLimitError
+from nnopt.results.files import fresh_folder, shown
+from nnopt.results.own_files import SUBMITIT
 from nnopt.schema import SubmititConfig
 from nnopt.sweep.elsewhere import GRACE_SECONDS, lost, require, thread_limits, work_within
 from nnopt.sweep.task import Outcome, Task
@@ -37,10 +39,6 @@ def require_submitit(config: SubmititConfig) -> None:
     asked for that only SLURM has."""
     require("submitit", "slurm", "submitit")
     problems = []
-    if not isinstance(config.options, dict):
-        problems.append(
-            f"hydra.launcher.options = {config.options!r}: needs a map, such as {{qos: high}}"
-        )
     if config.cluster == "local":
         problems += [
             f"hydra.launcher.{key} = {value!r} is for SLURM and has no effect with "
@@ -66,8 +64,8 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
         while True:
             while len(running) < config.workers and (task := next(waiting, None)) is not None:
                 if executor is None:
-                    folder = config.folder or task.folder.parent / "submitit"
-                    executor = _executor(config, Path(folder), limits)
+                    parent = Path(config.folder or task.folder.parent / SUBMITIT)
+                    executor = _executor(config, _job_folder(parent), limits)
                 with _environment(limits):  # which local jobs inherit
                     job = executor.submit(_work, task, config.timeout, os.getcwd())
                 running.append((job, task))
@@ -83,6 +81,23 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
         _cancel([job for job, _ in running], config)
         for _, task in running:
             lost(task, "interrupted", "the sweep was stopped")
+
+
+def _job_folder(parent: Path) -> Path:
+    """Make a new folder for the scripts, logs and results of this process's jobs.
+
+    submitit unpickles the results, so no file may be there before its jobs. Raises ConfigError for
+    a path that would break a line of a script, OutputError if the folder cannot be made.
+    """
+    path = os.path.abspath(os.path.expanduser(parent))
+    if not path.isprintable():
+        raise ConfigError(
+            f"{path!r}: the scripts of jobs would hold this path, which has a line break or "
+            "another control character; choose another folder with hydra.launcher.folder=DIR"
+        )
+    if parent.is_symlink():
+        raise OutputError(f"{shown(parent)} is a link, which nnopt never makes; remove it")
+    return fresh_folder(Path(path), time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -> AutoExecutor:

@@ -137,7 +137,7 @@ def test_submitits_local_jobs_yield_the_sequential_table(start_nnopt: Start, nno
     assert most == 2
     assert_same_table_as_sequentially(sweep, nnopt)
     assert not any(map(is_alive, seen))
-    assert len(list(Path("elsewhere/submitit").glob("*_log.err"))) == 4
+    assert len(list(Path("elsewhere/submitit").glob("*/*_log.err"))) == 4
 
 
 def words_of(process: int) -> str:
