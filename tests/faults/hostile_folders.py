@@ -1,0 +1,335 @@
+"""Folders of results as a hostile sender would make them: one function for each, in one table.
+
+Each function changes a copy of a sweep that nnopt made. Its first point is done, its second one was
+interrupted. ``HOSTILE`` names the exit codes that ``nnopt resume`` may have; every verb has to keep
+the promises of ``test_hostile_folders.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+SECRET = "the-password-of-another-person"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A received sweep, and what is outside of it.
+
+    outside: a folder with private files, among them ``secret.json`` and the folder ``run``, which
+    looks like an interrupted point. marker: a file that only an injected command would make.
+    """
+
+    sweep: Path
+    done: Path
+    interrupted: Path
+    outside: Path
+    marker: Path
+
+
+Build = Callable[[Received], None]
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """How to build a folder, and the exit codes that resuming it may have."""
+
+    build: Build
+    resume: frozenset[int] = field(default_factory=lambda: frozenset({4}))
+
+
+def private_files(folder: Path) -> None:
+    """Make the files that no verb may read aloud, change or delete."""
+    (folder / "run" / "plots").mkdir(parents=True)
+    summary = {"status": "interrupted", "error": SECRET, "seed": 0, "config": {"name": SECRET}}
+    for name in ("secret.json", "run/summary.json"):
+        (folder / name).write_text(json.dumps(summary))
+    for name in ("run/run.log", "run/metrics.csv", "run/thesis.txt", "run/plots/a.png", "a.svg"):
+        (folder / name).write_text(f"<svg>{SECRET}</svg>\n")
+
+
+def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change ``sweep.json`` and give it a right checksum, as anybody can."""
+    path = received.sweep / "sweep.json"
+    found = json.loads(path.read_text())
+    del found["sha256"]
+    found = change(found) or found
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+    sealed_text(received, ",\n".join(lines))
+
+
+def sealed_text(received: Received, body: str) -> None:
+    """Write a body of ``sweep.json`` with a right checksum."""
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    (received.sweep / "sweep.json").write_text(f'{{"sha256": "{digest}",\n{body}}}\n')
+
+
+def with_key(key: str, value: Any) -> Build:
+    """Set a key at the top of ``sweep.json``."""
+    return lambda received: sealed(received, lambda found: found.update({key: value}))
+
+
+def with_point(key: str, value: Any) -> Build:
+    """Set a key of the interrupted point in ``sweep.json``."""
+    return lambda received: sealed(received, lambda found: found["points"][1].update({key: value}))
+
+
+def with_config(dotted: str, value: Any) -> Build:
+    """Set a key of the configuration of every point in ``sweep.json``."""
+
+    def change(found: dict[str, Any]) -> None:
+        for point in found["points"]:
+            *groups, leaf = dotted.split(".")
+            place = point["config"]
+            for group in groups:
+                place = place[group]
+            place[leaf] = value
+
+    return lambda received: sealed(received, change)
+
+
+def with_launcher(**settings: Any) -> Build:
+    """Store settings of a launcher; "MARKER" and "OUTSIDE" stand for the paths."""
+
+    def build(received: Received) -> None:
+        paths = {"MARKER": str(received.marker), "OUTSIDE": str(received.outside)}
+        text = json.dumps({**LAUNCHERS.get(settings["name"], {}), **settings})
+        for name, path in paths.items():
+            text = text.replace(name, path)
+        sealed(received, lambda found: found.update(launcher=json.loads(text)))
+
+    return build
+
+
+LAUNCHERS: dict[str, dict[str, Any]] = {
+    "pool": {"workers": 1, "threads": 1, "timeout": None, "devices": None},
+    "ray": {"address": None, "workers": 1, "threads": 1, "gpus": 0, "timeout": None},
+    "submitit": {
+        "cluster": "local",
+        "workers": 1,
+        "threads": 1,
+        "gpus": 0,
+        "memory": None,
+        "partition": None,
+        "options": {},
+        "timeout": 60,
+        "folder": None,
+    },
+}
+
+
+def linked(where: str, target: str) -> Build:
+    """Put a link in the place of a file or folder. where: below the sweep, DONE and INTERRUPTED
+    stand for the points' folders. target: below the private folder."""
+
+    def build(received: Received) -> None:
+        path = _place(received, where)
+        _remove(path)
+        path.symlink_to(received.outside / target)
+
+    return build
+
+
+def hard_linked(where: str) -> Build:
+    """Give a private file a second name in the sweep."""
+
+    def build(received: Received) -> None:
+        path = _place(received, where)
+        _remove(path)
+        os.link(received.outside / "secret.json", path)
+
+    return build
+
+
+def piped(where: str) -> Build:
+    """Put a named pipe in the place of a file: opening it would block for ever."""
+
+    def build(received: Received) -> None:
+        path = _place(received, where)
+        _remove(path)
+        os.mkfifo(path)
+
+    return build
+
+
+def huge(where: str) -> Build:
+    """Make a file that claims 64 GiB."""
+
+    def build(received: Received) -> None:
+        path = _place(received, where)
+        with path.open("ab") as file:
+            file.truncate(64 * 2**30)
+
+    return build
+
+
+def written(where: str, text: str) -> Build:
+    """Write a text into a file."""
+    return lambda received: _write(_place(received, where), text)
+
+
+def with_id(identity: str) -> Build:
+    """Give the interrupted point another id, whose folder is then emptied."""
+
+    def build(received: Received) -> None:
+        name = identity.replace("OUTSIDE", str(received.outside))
+        up = os.path.relpath(received.outside, received.sweep)
+        with_point("id", name.replace("UP", up))(received)
+
+    return build
+
+
+def nested(received: Received) -> None:
+    """Nest a list 100,000 levels deep."""
+    sealed_text(received, '"format": 1,\n"nnopt": "1",\n"points": ' + "[" * 100_000 + "]" * 100_000)
+
+
+def two_points_of_one_name(received: Received) -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["points"][1] |= {"id": found["points"][0]["id"]}
+
+    sealed(received, change)
+
+
+def exchanged_ids(received: Received) -> None:
+    def change(found: dict[str, Any]) -> None:
+        first, second = found["points"]
+        first["id"], second["id"] = second["id"], first["id"]
+
+    sealed(received, change)
+
+
+def stolen_temporary_name(received: Received) -> None:
+    """Name a link as nnopt names the files that it has not finished."""
+    for folder in (received.sweep, received.interrupted):
+        (folder / ".1-0123456789ab.tmp").symlink_to(received.outside / "secret.json")
+        (folder / ".999999999-0123456789ab.tmp").symlink_to(received.outside / "run")
+
+
+def _place(received: Received, where: str) -> Path:
+    for name, folder in (("DONE", received.done), ("INTERRUPTED", received.interrupted)):
+        where = where.replace(name, folder.name)
+    return received.sweep / where
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+RUNS = frozenset({0, 4})
+"""Exit codes where the hostile part is harmless: the sweep may be finished, or refused."""
+
+INJECTION = "gpu\ntouch MARKER\n"
+
+SBATCH = partial(with_launcher, name="submitit", cluster="slurm")
+
+HOSTILE: dict[str, Hostile] = {
+    # ids, which are names of folders
+    "id absolute": Hostile(with_id("OUTSIDE/run")),
+    "id upward": Hostile(with_id("UP/run")),
+    "id dot": Hostile(with_id(".")),
+    "id empty": Hostile(with_id("")),
+    "id of two parts": Hostile(with_id("a/b")),
+    "id of a sweep's file": Hostile(with_id("plots")),
+    "id with a line break": Hostile(with_id("spiral-numpy-mlp-momentum-s1-0123456789\n")),
+    "id with a null byte": Hostile(with_id("spiral-numpy-mlp-momentum-s1-012345678\0")),
+    "id of another configuration": Hostile(with_id("spiral-numpy-mlp-momentum-s1-0123456789")),
+    "id twice": Hostile(two_points_of_one_name),
+    "ids exchanged": Hostile(exchanged_ids),
+    # links in the place of files and folders
+    "link for a point": Hostile(linked("INTERRUPTED", "run")),
+    "link for a finished point": Hostile(linked("DONE", "run")),
+    "link for a point, dangling": Hostile(linked("INTERRUPTED", "new")),
+    "link for the lock": Hostile(linked("lock", "new")),
+    "link for a point's lock": Hostile(linked("INTERRUPTED/lock", "new")),
+    "link for sweep.json": Hostile(linked("sweep.json", "secret.json")),
+    "link for results.csv": Hostile(linked("results.csv", "secret.json")),
+    "link for a summary": Hostile(linked("INTERRUPTED/summary.json", "secret.json")),
+    "link for a finished summary": Hostile(linked("DONE/summary.json", "run/summary.json")),
+    "link for a log": Hostile(linked("INTERRUPTED/run.log", "run/run.log")),
+    "link for a finished log": Hostile(linked("DONE/run.log", "run/run.log")),
+    "link for a finished metrics file": Hostile(linked("DONE/metrics.csv", "run/metrics.csv")),
+    "link for plots": Hostile(linked("plots", "run/plots")),
+    "link for a point's plots": Hostile(linked("INTERRUPTED/plots", "run/plots")),
+    "link for plots.log": Hostile(linked("plots.log", "run/run.log")),
+    "link for search.log": Hostile(linked("search.log", "run/run.log")),
+    "link for search.lock": Hostile(linked("search.lock", "new")),
+    "link for the journal": Hostile(linked("search.journal", "run/run.log")),
+    "link for submitit": Hostile(linked("submitit", "run")),
+    "link for a picture": Hostile(linked("DONE/loss.png", "a.svg"), RUNS),
+    "link for report.html": Hostile(linked("report.html", "secret.json"), RUNS),
+    "link for a temporary file": Hostile(stolen_temporary_name, RUNS),
+    "hard link for a log": Hostile(hard_linked("INTERRUPTED/run.log"), RUNS),
+    "hard link for a finished metrics file": Hostile(hard_linked("INTERRUPTED/metrics.csv"), RUNS),
+    # pipes, and files without an end
+    "pipe for sweep.json": Hostile(piped("sweep.json")),
+    "pipe for a summary": Hostile(piped("INTERRUPTED/summary.json")),
+    "pipe for a finished summary": Hostile(piped("DONE/summary.json")),
+    "pipe for the lock": Hostile(piped("lock")),
+    "pipe for a point's lock": Hostile(piped("INTERRUPTED/lock")),
+    "pipe for results.csv": Hostile(piped("results.csv")),
+    "huge sweep.json": Hostile(huge("sweep.json")),
+    "huge summary": Hostile(huge("INTERRUPTED/summary.json"), RUNS),
+    # launchers
+    "partition with a command": Hostile(SBATCH(partition=INJECTION)),
+    "partition with a substitution": Hostile(SBATCH(partition="$(touch MARKER)")),
+    "option with a command": Hostile(SBATCH(options={"qos": INJECTION})),
+    "option's name with a command": Hostile(SBATCH(options={INJECTION: 1})),
+    "option that wraps a command": Hostile(SBATCH(options={"wrap": "touch MARKER"})),
+    "option that names a file": Hostile(SBATCH(options={"output": "OUTSIDE/secret.json"})),
+    "unknown key with a command": Hostile(SBATCH(setup=["touch MARKER"])),
+    "jobs outside": Hostile(with_launcher(name="submitit", folder="OUTSIDE/jobs")),
+    "jobs outside, upward": Hostile(with_launcher(name="submitit", folder="../jobs")),
+    "devices with a command": Hostile(with_launcher(name="pool", devices=["0; touch MARKER"])),
+    "another's cluster": Hostile(with_launcher(name="ray", address="192.0.2.1:6379")),
+    "cluster with a line break": Hostile(with_launcher(name="ray", address="auto\nx")),
+    # sweep.json with a right checksum
+    "working is relative": Hostile(with_key("working", "evil")),
+    "working is a list": Hostile(with_key("working", ["/"])),
+    "working has a null byte": Hostile(with_key("working", "/\0")),
+    "config_dir is a number": Hostile(with_key("config_dir", 3)),
+    "words is a text": Hostile(with_key("words", "seed=0,1")),
+    "words has a number": Hostile(with_key("words", [1])),
+    "varied is a map": Hostile(with_key("varied", {"seed": 1})),
+    "sweeper is a text": Hostile(with_key("sweeper", "grid")),
+    "sweeper is unknown": Hostile(with_key("sweeper", {"name": "os.system"})),
+    "launcher is null": Hostile(with_key("launcher", None)),
+    "launcher is unknown": Hostile(with_key("launcher", {"name": "os.system"})),
+    "points is a map": Hostile(with_key("points", {})),
+    "points is empty": Hostile(with_key("points", [])),
+    "points has a text": Hostile(with_key("points", ["a"])),
+    "format is a text": Hostile(with_key("format", "1")),
+    "format is huge": Hostile(with_key("format", 10**400)),
+    "nnopt is a number": Hostile(with_key("nnopt", 1)),
+    "number is twice": Hostile(with_point("number", 1)),
+    "number is a truth value": Hostile(with_point("number", True)),
+    "number is huge": Hostile(with_point("number", 10**400)),
+    "overrides is a text": Hostile(with_point("overrides", "seed=1")),
+    "overrides has a list": Hostile(with_point("overrides", [["seed=1"]])),
+    "config is a list": Hostile(with_point("config", [])),
+    "config has a missing key": Hostile(with_point("config", {"seed": 1})),
+    "seed is a list": Hostile(with_config("seed", [0])),
+    "epochs is huge": Hostile(with_config("epochs", 10**400)),
+    "rate is no number": Hostile(with_config("optimizer.lr", float("nan"))),
+    "layers is nested": Hostile(with_config("architecture.hidden", [[[[[[1]]]]]])),
+    "key is unknown": Hostile(with_config("hydra", {"run": {"dir": "/tmp"}})),
+    "cache is a list": Hostile(with_config("data.cache", ["/"])),
+    "cache is relative": Hostile(with_config("data.cache", "../cache")),
+    "nested 100,000 levels deep": Hostile(nested),
+    "a list in place of the map": Hostile(written("sweep.json", "[1]\n")),
+    "a text in place of the map": Hostile(written("sweep.json", '"a"\n')),
+}

@@ -1,0 +1,76 @@
+"""Folders of results that a hostile sender made: no verb leaves the folder that it was given.
+
+The table of folders is in ``hostile_folders.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Command
+from hostile_folders import HOSTILE, SECRET, Hostile, Received, private_files
+
+from nnopt.cli import run_verb
+
+WORDS = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=0,1"]
+
+
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a sweep of two points; the first is done, the second interrupted."""
+    folder = tmp_path_factory.mktemp("sender") / "sweep"
+    assert run_verb(["run", "-m", *WORDS, f"hydra.sweep.dir={folder}"]) == 0
+    (next(folder.glob("*-s1-*")) / "summary.json").unlink()
+    return folder
+
+
+@pytest.fixture
+def received(finished_sweep: Path, tmp_path: Path) -> Iterator[Received]:
+    """Copy the sweep into the working folder, next to private files."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    private_files(outside)
+    sweep = tmp_path / "received" / "sweep"
+    shutil.copytree(finished_sweep, sweep)
+    points = [next(sweep.glob(f"*-s{seed}-*")) for seed in (0, 1)]
+    yield Received(sweep, *points, outside, tmp_path / "marker")
+    for path in sweep.rglob("*"):
+        if not path.is_symlink() and path.is_file() and path.stat().st_size > 2**30:
+            path.unlink()
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
+    """Return the names, times, links and contents of all that is in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        link = os.readlink(path) if path.is_symlink() else ""
+        found[str(path)] = (content, path.lstat().st_mtime_ns, link)
+    return found
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_folder_nothing_outside_touched_or_told(
+    attempt: Command, received: Received, workplace: Path, hostile: Hostile
+) -> None:
+    hostile.build(received)
+    before = fingerprint(received.outside)
+    around = sorted(path.name for path in workplace.iterdir())
+    told = ""
+    for words in (("resume", str(received.sweep)),):
+        result = attempt(*words)
+        told += result.out + result.err
+        if words[0] == "resume":
+            assert result.code in hostile.resume, result.err
+            assert len(result.err.splitlines()) <= 1 + (result.code == 0)
+    page = workplace / "page.html"
+    told += page.read_text() if page.exists() else ""
+    assert fingerprint(received.outside) == before
+    assert sorted(path.name for path in workplace.iterdir() if path != page) == around
+    assert not received.marker.exists()
+    assert SECRET not in told
