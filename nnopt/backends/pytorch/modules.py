@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
+from nnopt.backends.pytorch.activations import GELU, Sigmoid, Tanh
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
@@ -104,9 +105,9 @@ class Dropout(nn.Module):
 
 WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
     records.ReLU: nn.ReLU,
-    records.GELU: nn.GELU,  # exact unless told otherwise
-    records.Tanh: nn.Tanh,
-    records.Sigmoid: nn.Sigmoid,
+    records.GELU: GELU,
+    records.Tanh: Tanh,
+    records.Sigmoid: Sigmoid,
     records.SiLU: nn.SiLU,
     records.Flatten: nn.Flatten,
     records.GlobalAvgPool: GlobalAvgPool,

@@ -104,64 +104,106 @@ def leaky_relu_backward(
 
 def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     """y = tanh x."""
-    y = np.tanh(x, out=buffer("y", x.shape, x.dtype))
-    return y, y
+    return np.tanh(x, out=buffer("y", x.shape, x.dtype)), x
 
 
-def tanh_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g · (1 - y²)."""
-    slope = np.multiply(y, y, out=buffer("slope", y.shape, y.dtype))
-    np.subtract(1, slope, out=slope)
+def tanh_backward(g: Array, x: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
+    """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|). For large |x|
+    1 - tanh² x would cancel."""
+    tail, slope = (buffer(name, x.shape, x.dtype) for name in ("tail", "slope"))
+    _logistic_tail(x, 2, tail, slope)
+    _logistic_slope(tail, slope)
+    np.multiply(slope, 4, out=slope)
     return (np.multiply(g, slope, out=g),)
 
 
-def _sigmoid(x: Array, out: Array) -> Array:
-    """σ(x) = 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2; the second form cannot overflow."""
-    np.multiply(x, 0.5, out=out)
-    np.tanh(out, out=out)
-    np.add(out, 1, out=out)
-    return np.multiply(out, 0.5, out=out)
+def _logistic_tail(x: Array, steepness: float, out: Array, space: Array) -> Array:
+    """Compute σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k. It is at most 1/2: nothing
+    overflows, and nothing cancels."""
+    np.abs(x, out=out)
+    np.multiply(out, -steepness, out=out)
+    np.exp(out, out=out)
+    return np.divide(out, np.add(out, 1, out=space), out=out)
+
+
+def _logistic_slope(tail: Array, out: Array) -> Array:
+    """Compute σ' = s (1 - s), which is the same for s = σ(x) and s = σ(-x): the smaller one, the
+    tail, loses no digits in 1 - s."""
+    np.subtract(1, tail, out=out)
+    return np.multiply(out, tail, out=out)
+
+
+def _from_tail(x: Array, tail: Array, out: Array) -> Array:
+    """Compute F(x) from F(-|x|) where F(-x) = 1 - F(x): 1 - F(-|x|) for x > 0, else F(-|x|), which
+    is |[x > 0] - F(-|x|)|."""
+    np.greater(x, 0, out=out)
+    np.subtract(out, tail, out=out)
+    return np.abs(out, out=out)
 
 
 def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """y = σ(x)."""
-    y = _sigmoid(x, buffer("y", x.shape, x.dtype))
-    return y, y
+    """y = σ(x) = 1 / (1 + exp(-x)), by σ(-|x|). Saved: σ(-|x|)."""
+    y, tail = (buffer(name, x.shape, x.dtype) for name in ("y", "tail"))
+    _logistic_tail(x, 1, tail, y)
+    return _from_tail(x, tail, y), tail
 
 
-def sigmoid_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g · y (1 - y)."""
-    slope = np.subtract(1, y, out=buffer("slope", y.shape, y.dtype))
-    np.multiply(slope, y, out=slope)
+def sigmoid_backward(
+    g: Array, tail: Array, wanted: Wanted, *, buffer: Buffer = new
+) -> tuple[Array]:
+    """dL/dx = g · s (1 - s), s = σ(-|x|)."""
+    slope = _logistic_slope(tail, buffer("slope", tail.shape, tail.dtype))
     return (np.multiply(g, slope, out=g),)
 
 
 def silu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array, Array]]:
     """y = x σ(x) (Elfwing et al. 2018; "swish" in Ramachandran et al. 2017)."""
-    sigmoid = _sigmoid(x, buffer("sigmoid", x.shape, x.dtype))
-    y = np.multiply(x, sigmoid, out=buffer("y", x.shape, x.dtype))
-    return y, (x, y, sigmoid)
+    y = buffer("y", x.shape, x.dtype)
+    tail = _logistic_tail(x, 1, buffer("tail", x.shape, x.dtype), y)
+    sigmoid = _from_tail(x, tail, buffer("sigmoid", x.shape, x.dtype))
+    return np.multiply(x, sigmoid, out=y), (x, sigmoid, tail)
 
 
 def silu_backward(
     g: Array, saved: tuple[Array, Array, Array], wanted: Wanted, *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dx = g · (σ + x σ (1 - σ)) = g · (σ + y (1 - σ))."""
-    x, y, sigmoid = saved
-    slope = np.subtract(1, sigmoid, out=buffer("slope", x.shape, x.dtype))
-    np.multiply(slope, y, out=slope)
+    """dL/dx = g · (σ + x σ'), σ' = s (1 - s), s = σ(-|x|)."""
+    x, sigmoid, tail = saved
+    slope = _logistic_slope(tail, buffer("slope", x.shape, x.dtype))
+    np.multiply(slope, x, out=slope)
     np.add(slope, sigmoid, out=slope)
     return (np.multiply(g, slope, out=g),)
 
 
-def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
-    """y = x Φ(x), Φ(x) = (1 + erf(x / √2)) / 2, exact (Hendrycks and Gimpel 2016)."""
-    from scipy.special import erf
+def _bell(x: Array, out: Array, space: Array, more: Array) -> Array:
+    """Compute exp(-x²/2) as exp(-h²/2) · exp(-(x - h)(x + h)/2), where h is the leading half of the
+    digits of x, so that h² is exact. The rounding u x² of x² would become a relative error of
+    u x²/2, u being the rounding of a number."""
+    integer, mask = LEADING_HALF[x.dtype]
+    np.bitwise_and(x.view(integer), mask, out=out.view(integer))
+    np.subtract(x, out, out=space)
+    np.multiply(space, np.add(x, out, out=more), out=space)
+    np.multiply(out, out, out=out)
+    for exponent in (out, space):
+        np.multiply(exponent, -0.5, out=exponent)
+        np.exp(exponent, out=exponent)
+    return np.multiply(out, space, out=out)
 
-    cdf = np.multiply(x, 1 / math.sqrt(2), out=buffer("cdf", x.shape, x.dtype))
-    erf(cdf, out=cdf)
-    np.add(cdf, 1, out=cdf)
-    np.multiply(cdf, 0.5, out=cdf)
+
+LEADING_HALF: dict[np.dtype[Any], tuple[Any, Any]] = {
+    np.dtype(np.float32): (np.int32, np.int32(-1 << 12)),
+    np.dtype(np.float64): (np.int64, np.int64(-1 << 27)),
+}
+"""The integers of a number type's size, and a mask that keeps at most half of the digits."""
+
+
+def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
+    """y = x Φ(x), exact (Hendrycks and Gimpel 2016). Φ(x) is erfc(-x/√2) / 2 for x < 0, where
+    (1 + erf(x/√2)) / 2 would cancel; ``ndtr`` sees to that."""
+    from scipy.special import ndtr
+
+    cdf = buffer("cdf", x.shape, x.dtype)
+    ndtr(x, out=cdf)
     y = np.multiply(x, cdf, out=buffer("y", x.shape, x.dtype))
     return y, (x, cdf)
 
@@ -171,9 +213,8 @@ def gelu_backward(
 ) -> tuple[Array]:
     """dL/dx = g · (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π)."""
     x, cdf = saved
-    slope = np.multiply(x, x, out=buffer("slope", x.shape, x.dtype))
-    np.multiply(slope, -0.5, out=slope)
-    np.exp(slope, out=slope)
+    slope, *space = (buffer(name, x.shape, x.dtype) for name in ("slope", "rest", "sum"))
+    _bell(x, slope, *space)
     np.multiply(slope, 1 / math.sqrt(2 * math.pi), out=slope)
     np.multiply(slope, x, out=slope)
     np.add(slope, cdf, out=slope)

@@ -1,0 +1,154 @@
+"""Activations of both backends in their tails, against references of 40 digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from mpmath import mpf
+from numpy.typing import NDArray
+from torch import nn
+
+from nnopt.architecture import layers as records
+from nnopt.backends.numpy_scratch.modules import ACTIVATIONS
+from nnopt.backends.numpy_scratch.ops.activations import LEAKY_RELU
+from nnopt.backends.pytorch.modules import WITHOUT_OPTIONS
+
+Array = NDArray[np.floating]
+Real = Callable[[mpf], mpf]
+
+TOLERANCE = {"float32": 1.5e-6, "float64": 1e-12}
+"""Relative error. The floor of the scale is the smallest normal number of the type."""
+
+SMALLEST = {"float32": 1e-36, "float64": 1e-306}
+"""Absolute error. Smaller results may become zero."""
+
+
+def logistic(x: mpf) -> mpf:
+    return 1 / (1 + mpmath.exp(-x))
+
+
+def normal(x: mpf) -> mpf:
+    return mpmath.erfc(-x / mpmath.sqrt(2)) / 2
+
+
+def bell(x: mpf) -> mpf:
+    return x * mpmath.exp(-x * x / 2) / mpmath.sqrt(2 * mpmath.pi)
+
+
+def both(record: type, x: mpf) -> mpf:
+    """Return x σ(x) σ(-x) of SiLU or x φ(x) of GELU, the second term of the slope."""
+    return x * logistic(x) * logistic(-x) if record is records.SiLU else bell(x)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An activation, its slope as a sum of two terms, which have opposite signs for x < 0."""
+
+    value: Real
+    terms: Callable[[mpf], tuple[mpf, mpf]]
+
+
+REFERENCES = {
+    records.Sigmoid: Reference(logistic, lambda x: (logistic(x) * logistic(-x), mpf(0))),
+    records.Tanh: Reference(mpmath.tanh, lambda x: (mpmath.sech(x) ** 2, mpf(0))),
+    records.SiLU: Reference(
+        lambda x: x * logistic(x), lambda x: (logistic(x), both(records.SiLU, x))
+    ),
+    records.GELU: Reference(lambda x: x * normal(x), lambda x: (normal(x), both(records.GELU, x))),
+}
+
+
+def grid(dtype: str) -> Array:
+    """Return numbers of both signs: zeros, denormal numbers, both tails, and extremes."""
+    info = np.finfo(dtype)
+    small = [0, info.smallest_subnormal, info.tiny / 3, info.tiny, 1e-30, 1e-10, 1e-5]
+    tails = [*np.geomspace(1e-4, 60, 150), *np.linspace(0.05, 40, 250)]
+    edges = [86, 87.5, 88.7, 89, 95, 103.9, 104, 200, 700, 709.5, 745.1, 746, 1e4]
+    positive = np.array([*small, *tails, *edges], dtype)
+    return np.concatenate([-positive[::-1], positive])
+
+
+def compute(backend: str, record: type, x: Array) -> tuple[Array, Array]:
+    """Return the activation and its slope at x."""
+    if backend == "torch":
+        inputs = torch.tensor(x, requires_grad=True)
+        y = WITHOUT_OPTIONS[record]()(inputs)
+        y.sum().backward()
+        assert inputs.grad is not None
+        return y.detach().numpy(), inputs.grad.numpy()
+    op = ACTIVATIONS[record]
+    value, saved = op.forward(x[None])
+    value = value.copy()
+    (slope,) = op.backward(np.ones_like(x[None]), saved, (True,))
+    assert slope is not None
+    return value[0], slope[0]
+
+
+def check(found: Array, x: Array, wanted: list[mpf], scales: list[mpf]) -> None:
+    dtype = str(x.dtype)
+    for number, at, value, scale in zip(found, x, wanted, scales, strict=True):
+        error = abs(mpf(float(number)) - value)
+        limit = TOLERANCE[dtype] * abs(scale) + SMALLEST[dtype]
+        assert error <= limit, f"{number} at {at}, not {mpmath.nstr(value, 10)}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("record", REFERENCES, ids=lambda x: x.__name__)
+def test_activation_tail_relative_error_small(record: type, backend: str, dtype: str) -> None:
+    x, reference = grid(dtype), REFERENCES[record]
+    with mpmath.workdps(40), np.errstate(over="raise", divide="raise", invalid="raise"):
+        points = [mpf(float(number)) for number in x]
+        value, slope = compute(backend, record, x)
+        wanted = [reference.value(point) for point in points]
+        check(value, x, wanted, wanted)
+        terms = [reference.terms(point) for point in points]
+        check(slope, x, [a + b for a, b in terms], [abs(a) + abs(b) for a, b in terms])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("record", REFERENCES, ids=lambda x: x.__name__)
+def test_activation_nan_stays_nan(record: type, backend: str) -> None:
+    value, slope = compute(backend, record, np.array([np.nan, 1.0], np.float32))
+    assert np.isnan(value[0])
+    assert np.isnan(slope[0])
+    assert np.isfinite([value[1], slope[1]]).all()
+
+
+LIMITS: dict[type, tuple[float, float]] = {records.Sigmoid: (0, 1), records.Tanh: (-1, 1)}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("record", LIMITS, ids=lambda x: x.__name__)
+def test_activation_infinite_input_limits(record: type, backend: str) -> None:
+    value, slope = compute(backend, record, np.array([-np.inf, np.inf], np.float32))
+    assert tuple(value) == LIMITS[record]
+    assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("record", [records.Sigmoid, records.Tanh, records.GELU])
+def test_activation_bfloat16_slope_near_float64(record: type) -> None:
+    module: nn.Module = WITHOUT_OPTIONS[record]()
+    x = torch.linspace(-8, 8, 97).bfloat16().requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    for inputs in (x, exact):
+        module(inputs).sum().backward()
+    assert x.grad is not None
+    assert exact.grad is not None
+    assert x.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=3e-2, atol=1e-4)
+
+
+def test_leaky_relu_tail_exact() -> None:
+    options: dict[str, Any] = {"slope": 0.01}
+    x = np.array([[-3e38, -1e-30, 0, 1e-40, 3e38]], np.float32)
+    value, saved = LEAKY_RELU.forward(x, **options)
+    (slope,) = LEAKY_RELU.backward(np.ones_like(x), saved, (True,))
+    np.testing.assert_allclose(value, np.where(x > 0, x, x * np.float32(0.01)), rtol=1e-6)
+    np.testing.assert_allclose(slope, np.where(x > 0, 1, 0.01), rtol=1e-6)
