@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 USAGE = """\
 nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
@@ -40,13 +42,55 @@ Tab completion: eval "$(nnopt -sc install=bash)"
 """
 
 
+OUTPUT_LOST = 6
+"""The exit code of a command whose results or notes could not be printed."""
+
+
 def main() -> None:
     """The console script: run a verb and exit with its code."""
+    _open_standard_descriptors()
     sys.exit(run_verb(sys.argv[1:]))
 
 
 def run_verb(words: list[str]) -> int:
-    """Run one command line; returns its exit code."""
+    """Run one command line; returns its exit code, 6 if some of its output was lost."""
+    from nnopt.stream import guarded_streams
+
+    with guarded_streams() as (output, errors):
+        code = _exit_code_of(words)
+        output.flush()
+        if output.failure is not None:
+            errors.write_line(
+                f"nnopt: error: cannot write to standard output: {output.failure.strerror}; what "
+                "was printed is incomplete, and files are not affected. Make room, or print to "
+                "another place"
+            )
+        errors.flush()
+        is_lost = output.failure is not None or errors.failure is not None
+        return OUTPUT_LOST if is_lost and code == 0 else code
+
+
+def _open_standard_descriptors() -> None:
+    """Open those of the descriptors 0 to 2 that are closed: else the next file that is opened would
+    become the standard output of libraries and child processes."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _exit_code_of(words: list[str]) -> int:
+    try:
+        return _run_words(words)
+    except SystemExit as stop:  # of argparse and Hydra after --help, and of a signal
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+            return 1
+        return stop.code or 0
+
+
+def _run_words(words: list[str]) -> int:
     if any(word in ("-sc", "--shell-completion") for word in words):
         from nnopt.completion import complete
 
@@ -60,59 +104,80 @@ def run_verb(words: list[str]) -> int:
 
         print(__version__)
         return 0
-    if verb not in VERBS:
-        import difflib
-
-        close = difflib.get_close_matches(verb, [*VERBS, "version"], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`nnopt --help` lists the verbs"
-        print(f"nnopt: error: unknown verb {verb!r}; {hint}", file=sys.stderr)
-        return 2
     debug = "--debug" in arguments
-    return _guarded(VERBS[verb], [word for word in arguments if word != "--debug"], debug)
+    arguments = [word for word in arguments if word != "--debug"]
+    return _guarded(VERBS.get(verb, partial(_refuse, verb)), arguments, debug)
+
+
+def _refuse(verb: str, arguments: list[str]) -> int:
+    import difflib
+
+    from nnopt.errors import ConfigError
+
+    close = difflib.get_close_matches(verb, [*VERBS, "version"], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`nnopt --help` lists the verbs"
+    raise ConfigError(f"unknown verb {verb!r}; {hint}")
 
 
 def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool) -> int:
     """Turn errors into one line each and an exit code; show what is logged before a run begins."""
-    import logging
-
     from nnopt.errors import NnoptError
 
-    logging.basicConfig(format="nnopt: %(message)s", level=logging.WARNING)
-    logging.getLogger("nnopt").setLevel(logging.INFO)
     try:
-        return verb(arguments)
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        with _showing_log():
+            return verb(arguments)
     except NnoptError as error:
-        if debug:
-            _print_traceback()
-        from nnopt import console
-
+        _print_traceback(debug)
         for line in str(error).splitlines():
-            console.error(line)
+            _print_error(f"error: {line}")
         return error.exit_code
     except MemoryError as error:  # outside of a training, which says more: its data, mostly
-        if debug:
-            _print_traceback()
+        _print_traceback(debug)
         what = f": {error}" if str(error) else ""
-        print(f"nnopt: error: out of memory{what}; try dataset.subset=N", file=sys.stderr)
+        _print_error(f"error: out of memory{what}; try dataset.subset=N")
         return 5
     except Exception as error:
-        if debug:
-            _print_traceback()
-        what = f"{type(error).__name__}: {error}"
-        print(f"nnopt: a bug in nnopt: {what}; --debug shows where", file=sys.stderr)
+        _print_traceback(debug)
+        _print_error(f"a bug in nnopt: {type(error).__name__}: {error}; --debug shows where")
         return 1
     except KeyboardInterrupt:
-        print("nnopt: interrupted", file=sys.stderr)
+        _print_error("interrupted")
         return 130
 
 
-def _print_traceback() -> None:
-    import traceback
+@contextmanager
+def _showing_log() -> Iterator[None]:
+    """Show what nnopt logs, and the warnings of other packages, on stderr, a line each."""
+    import logging
 
-    traceback.print_exc()
+    from nnopt.text import visible
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"nnopt: {visible(record.getMessage())}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    handler.addFilter(lambda x: x.name == "nnopt" or x.levelno >= logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("nnopt").setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _print_error(message: str) -> None:
+    from nnopt.text import visible
+
+    print(f"nnopt: {visible(message)}", file=sys.stderr)
+
+
+def _print_traceback(debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _run(arguments: list[str]) -> int:

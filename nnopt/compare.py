@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nnopt import console
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.collect import Found, Run, find_runs, setting_text
 from nnopt.results.files import shown, write_text
 from nnopt.results.lock import is_held
-from nnopt.stream import Stream
+from nnopt.stream import standard_output
 from nnopt.sweep import render
 from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
 from nnopt.sweep.same_data import check_same_data, tell_files_apart
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     elif form == "table":
         _print(table)
     else:
-        Stream(sys.stdout).write(text)
+        standard_output().write(text)
         for note in comparison.notes if form == "csv" else ():
             log.info("%s", note)
     if options.plots is not None:
@@ -84,7 +84,7 @@ def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``nnopt compare``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnopt compare",
         description="One table of any number of runs and sweeps: a row for each setting, its mean "
         "over the seeds, and what the differences are worth.",

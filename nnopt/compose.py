@@ -7,7 +7,6 @@ time is checked here, for every point, before the first one starts.
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from nnopt.arguments import Parser
 from nnopt.composer import Composer
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
@@ -85,9 +85,9 @@ def compose_words(verb: str, purpose: str, words: Sequence[str]) -> Config:
     return compose_config(options.overrides, options.config_dir)
 
 
-def words_parser(verb: str, purpose: str) -> ArgumentParser:
+def words_parser(verb: str, purpose: str) -> Parser:
     """A parser of ``overrides`` and ``config_dir``, for a verb to add options of its own."""
-    parser = ArgumentParser(f"nnopt {verb}", description=purpose)
+    parser = Parser(f"nnopt {verb}", description=purpose)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files")
     return parser

@@ -5,7 +5,6 @@ All of it goes through ``Stream``, which never fails.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnopt.bars import training_bar, work_bar
 from nnopt.live_curves import live_curves, why_not
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream, aligned, aligned_lines
+from nnopt.stream import Stream, aligned, aligned_lines, standard_error, standard_output
 from nnopt.text import visible
 
 if TYPE_CHECKING:
@@ -40,18 +39,18 @@ def next_refresh(started: float) -> float:
 
 def note(message: str) -> None:
     """Print one message on stdout."""
-    Stream(sys.stdout).write_line(visible(message))
+    standard_output().write_line(visible(message))
 
 
 def error(message: str) -> None:
     """Print ``nnopt: error: ...`` on stderr, one line per line of the message (one per problem)."""
     for line in message.split("\n"):
-        Stream(sys.stderr).write_line(f"nnopt: error: {visible(line)}")
+        standard_error().write_line(f"nnopt: error: {visible(line)}")
 
 
 def note_missing_curves() -> None:
     """Say so, and why, if view=terminal cannot be had."""
-    if reason := why_not(Stream(sys.stdout)):
+    if reason := why_not(standard_output()):
         note(f"note: view=terminal: {reason}; view=bar takes its place")
 
 
@@ -61,7 +60,7 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
     A panel on a terminal, aligned lines in a pipe. Paths below the current folder are shown
     relative to it.
     """
-    stream = Stream(sys.stdout)
+    stream = standard_output()
     files = {name: short(path) for name, path in paths.items()}
     if stream.is_terminal():
         stream.rich().print(_panel(title, pairs, files))
@@ -78,7 +77,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
     A rich table on a terminal, its cells folded where that is narrow; in a pipe, columns two spaces
     apart, so that they can be cut.
     """
-    stream = Stream(sys.stdout)
+    stream = standard_output()
     lines = list(aligned_lines(header, rows, align))
     if stream.is_terminal():
         terminal = stream.rich()
@@ -107,7 +106,7 @@ class GrowingTable:
         self._align = align
         self._total = total
         self._done = 0
-        self._stream = Stream(sys.stdout)
+        self._stream = standard_output()
         self._bar: Progress | None = None
         self._next_refresh = 0.0
 
@@ -161,7 +160,7 @@ class RunConsole:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._done = done
-        self._stream = Stream(None if view == "none" else sys.stdout)
+        self._stream = Stream(None) if view == "none" else standard_output()
         self._bar: Progress | None = None
         self._curves = live_curves(view, self._stream)
         self._next_refresh = 0.0
@@ -244,7 +243,7 @@ class SweepConsole:
 
     def __init__(self, steps: int, quiet: bool = False) -> None:
         self._steps = steps
-        self._stream = Stream(None if quiet else sys.stdout)
+        self._stream = Stream(None) if quiet else standard_output()
         self._bar: Progress | None = None
         self._next_refresh = 0.0
 

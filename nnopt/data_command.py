@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from nnopt import console
+from nnopt.arguments import Parser
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
@@ -29,8 +30,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nnopt data", description=__doc__)
-    shared = argparse.ArgumentParser(add_help=False)
+    parser = Parser(prog="nnopt data", description=__doc__)
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--root",
         default=os.environ.get("NNOPT_DATA_DIR") or "data",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnopt import console
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.digits import MISSING, value_text
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``nnopt diff``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnopt diff",
         description="Two runs side by side: the keys of the configuration that differ, what else "
         "the results depend on, the metrics, and the weights of each layer.",

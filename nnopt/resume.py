@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from nnopt import console
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.launch import exit_on_sigterm, note_missing_plots, prepare_all
 from nnopt.point import Point
@@ -118,9 +119,9 @@ def _resume_search(sweep: Sweep, options: Namespace, given: frozenset[str]) -> i
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """The options of ``nnopt resume``."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="nnopt resume",
         description="Go on with a sweep: run the points that are missing or were interrupted. What "
         "is done stays as it is.",

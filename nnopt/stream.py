@@ -1,51 +1,77 @@
-"""A text stream that never fails, and what may be written to it.
+"""The standard streams of a process, made safe to write to.
 
-Talking never stops a training: if the reader of a pipe is gone, or the terminal was closed, the
-rest is dropped in silence. Characters the output's encoding lacks are shown as escapes.
+A write never fails, so that talking never stops a training. Where the reader of a pipe is gone, or
+the stream was closed, the rest is dropped in silence. Any other failure is dropped too, but
+remembered, and the command then ends with an exit code of its own. Characters that a terminal
+obeys, and those that the output's encoding lacks, are written as escapes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from nnopt.text import visible
+from nnopt.text import visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 class Stream:
-    """A text stream that takes every character and never fails; the file that rich writes to."""
+    """A text stream that accepts every character and never fails.
+
+    failure: the error of the first write that was lost; None also if its reader had gone.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream  # None: the process was started with it closed
-        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
+        self.errors = "backslashreplace"
+        self.failure: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Give what else a library asks of a standard stream, such as its ``buffer``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
 
     def write_line(self, line: str) -> None:
+        """Write a line, and flush it."""
         self.write(line + "\n")
         self.flush()
 
     def write(self, text: str) -> int:
+        """Write text; control characters other than line ends and tabs become escapes."""
+        self._write(visible_lines(text))
+        return len(text)
+
+    def write_codes(self, text: str) -> int:
+        """Write text as it is, with the terminal's control sequences, which rich makes."""
+        self._write(text)
+        return len(text)
+
+    def _write(self, text: str) -> None:
         if self._stream is not None:
             shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             with self._dropping():
                 self._stream.write(shown)
-        return len(text)
 
     def flush(self) -> None:
+        """Send what is buffered."""
         if self._stream is not None:
             with self._dropping():
                 self._stream.flush()
 
     def is_terminal(self) -> bool:
-        """Can lines be drawn over? Not in a pipe, a file or an editor's dumb terminal."""
+        """Return whether lines can be drawn over: not in a pipe, a file or a dumb terminal."""
         return self.isatty() and os.environ.get("TERM") != "dumb"
 
     def can_show(self, text: str) -> bool:
-        """Has its encoding all these characters?"""
+        """Return whether the encoding has all these characters."""
         try:
             text.encode(self.encoding)
         except UnicodeEncodeError:
@@ -53,33 +79,80 @@ class Stream:
         return True
 
     def isatty(self) -> bool:
+        """Return whether it is a terminal."""
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
+        """Return the descriptor. Raises OSError if the stream is closed."""
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
 
     def rich(self) -> Console:
-        """Rich's console on this stream. It honours NO_COLOR, and draws in ASCII if it must."""
+        """Return rich's console on this stream. It honours NO_COLOR, and draws in ASCII if it
+        must."""
         from rich.console import Console
 
-        return Console(file=cast(TextIO, self), force_terminal=True)
+        return Console(file=cast(TextIO, _Codes(self)), force_terminal=True)
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
-        """Swallow the failure of a write, and send all that is still to be written to nowhere."""
+        """Drop a write that fails, and all that follow, and remember why."""
         try:
             yield
         except ValueError:  # written to after close()
             self._stream = None
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EPIPE and self.failure is None:
+                self.failure = error
             # The descriptor itself is turned to /dev/null: else the interpreter's own flush at exit
-            # would meet the broken pipe again, complain, and end with exit code 120.
+            # would fail again, complain, and end with exit code 120.
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
                 os.close(nowhere)
+
+
+class _Codes:
+    """A stream for rich, which writes control sequences on purpose."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write_codes(text)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+def standard_output() -> Stream:
+    """Return the stream of the results."""
+    return _as_stream(sys.stdout)
+
+
+def standard_error() -> Stream:
+    """Return the stream of errors and notes."""
+    return _as_stream(sys.stderr)
+
+
+def _as_stream(stream: object) -> Stream:
+    return stream if isinstance(stream, Stream) else Stream(cast("TextIO | None", stream))
+
+
+@contextmanager
+def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that are safe to write to, whoever
+    writes: nnopt, argparse, Hydra or logging."""
+    before = sys.stdout, sys.stderr
+    guarded = _as_stream(sys.stdout), _as_stream(sys.stderr)
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in guarded)
+    try:
+        yield guarded
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:

@@ -9,4 +9,13 @@ def visible(text: str) -> str:
 
     A terminal obeys control characters, and format characters such as U+202E reorder what is read.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return the text as ``visible`` does, with its line breaks and tabs kept."""
+    if text.isprintable():
+        return text
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 from test_console import ROW, on_terminal, without_codes
 
-from nnopt import console
+from nnopt import console, stream
 from nnopt.compose import Plan
 from nnopt.console import REFRESH_SHARE, RunConsole, View
 from nnopt.launch import _note_missing_curves
@@ -43,7 +43,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     shown = Terminal()
-    monkeypatch.setattr(console, "sys", SimpleNamespace(stdout=shown))  # pytest puts back sys's own
+    monkeypatch.setattr(stream, "sys", SimpleNamespace(stdout=shown))  # pytest puts back sys's own
     return shown
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnopt import console
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, DataError
 from nnopt.report.gather import gather
 from nnopt.report.page import fill_page
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``nnopt report``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nnopt report",
         description="One HTML page that needs nothing else: what was run, the means over seeds, "
         "curves, and every point with its configuration, plots and log.",

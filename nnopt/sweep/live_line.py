@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from nnopt.bars import live_line
 from nnopt.console import next_refresh
 from nnopt.live_curves import live_curves
 from nnopt.results.history import EpochRow
-from nnopt.stream import Stream
+from nnopt.stream import standard_output
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,7 +31,7 @@ class LiveLine:
     """
 
     def __init__(self, view: str) -> None:
-        self._stream = Stream(sys.stdout)
+        self._stream = standard_output()
         self._is_wanted = view != "none"
         self._curves = live_curves(view, self._stream)
         self._progress: Progress | None = None

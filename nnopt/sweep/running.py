@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from pathlib import Path
 from nnopt import console
 from nnopt.errors import TrainingError
 from nnopt.plots.sweep_plots import plot_sweep
+from nnopt.stream import standard_output
 from nnopt.sweep.folder import ENDED, FAILED, read_state
 from nnopt.sweep.manifest import Sweep
 from nnopt.sweep.progress import SweepProgress
@@ -99,7 +99,7 @@ def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
         "points done": f"{counts['done']} of {len(entries)}{pruned}",
         "time": f"{seconds:.1f} s",
     }
-    sys.stdout.flush()
+    standard_output().flush()
     paths = {"folder": sweep.folder, "table": sweep.folder / FILE}
     if (sweep.folder / "plots").is_dir():
         paths["plots"] = sweep.folder / "plots"
