@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,7 +44,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     shown = Terminal()
-    monkeypatch.setattr(stream, "sys", SimpleNamespace(stdout=shown))  # pytest puts back sys's own
+    streams = SimpleNamespace(stdout=shown, stderr=sys.stderr)  # pytest puts back sys's own
+    monkeypatch.setattr(stream, "sys", streams)
     return shown
 
 
@@ -156,7 +158,6 @@ def test_a_sweep_draws_the_point_that_runs(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
     """Above the line that counts the points, and under its name; what stays is a line a point."""
-    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
     monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
     small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
@@ -173,7 +174,6 @@ def test_a_sweep_draws_the_point_that_runs(
 def test_a_search_draws_the_trial_that_runs(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
     monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
     run = SimpleNamespace(
         study=SimpleNamespace(get_trials=lambda **_: []),
@@ -212,7 +212,6 @@ def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
 def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_line, "sys", SimpleNamespace(stdout=terminal))
     small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     sent = without_codes(terminal.getvalue())
