@@ -25,7 +25,7 @@ from nnopt.point import Point, point_id
 from nnopt.validate import known_keys, read_config, unknown_key
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
-ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
+ENVIRONMENT = re.compile(r"\$\{(?:oc|nnopt)\.env:[^${}]*\}")
 
 
 class Composer:
@@ -115,8 +115,8 @@ class _Base:
         return plain(self._composed)
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        return frozenset(known_keys(self._resolved))
+    def _known(self) -> Mapping[str, None]:
+        return dict.fromkeys(known_keys(self._resolved))  # in the order of the schema
 
     @cached_property
     def _references(self) -> frozenset[str] | None:

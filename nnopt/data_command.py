@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from nnopt import console
 from nnopt.arguments import Parser
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.errors import ConfigError, DataError
+from nnopt.paths import DATA_FOLDER, absolute_folder, environment
 from nnopt.results.files import shown
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the three verbs; returns the exit code. Raises NnoptError."""
     options = _parser().parse_args(arguments)
-    root = Path(os.path.abspath(os.path.expanduser(options.root)))
+    root = Path(absolute_folder(options.root, "--root"))
     if options.verb == "list":
         return _list(root)
     names = list(dict.fromkeys(options.names))
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = Parser(add_help=False)
     shared.add_argument(
         "--root",
-        default=os.environ.get("NNOPT_DATA_DIR") or "data",
+        default=environment("NNOPT_DATA_DIR", DATA_FOLDER),
         help="the folder of the datasets (default: $NNOPT_DATA_DIR, else ./data)",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | verify")

@@ -28,6 +28,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
 from nnopt.grammar import flat, functions, shown, unreadable
+from nnopt.paths import absolute_folder, environment
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.validate import ENGINES, read_engine
 
@@ -46,8 +47,9 @@ class UserConf(SearchPathPlugin):
 
 
 def register_plugins() -> None:
-    """Tell Hydra about the user's conf folder. Idempotent."""
+    """Tell Hydra about the user's conf folder and ``${nnopt.env:NAME,DEFAULT}``. Idempotent."""
     Plugins.instance().register(UserConf)
+    OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     config_groups.cache_clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
         if config_dir is not None:
-            _search_also(Path(config_dir))
+            _search_also(Path(absolute_folder(config_dir, "--config-dir")))
         yield
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
+from nnopt.paths import path_problem
 from nnopt.schema import (
     Config,
     CsvConfig,
@@ -46,6 +47,13 @@ def _name(config: Config) -> Iterator[str]:
             f"name = {config.name!r}: needs letters, digits, '_', '-' or '.', at most 100 bytes, "
             "since it begins the name of the run's folder"
         )
+
+
+def _data_folders(config: Config) -> Iterator[str]:
+    for key in ("root", "cache"):
+        folder = getattr(config.data, key)
+        if folder is not None and (problem := path_problem(folder)):
+            yield f"data.{key} = {folder!r}: {problem}"
 
 
 def _layers(config: Config) -> Iterator[str]:
@@ -298,6 +306,7 @@ def _deterministic(config: Config) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     _name,
+    _data_folders,
     _layers,
     _stochastic_depth,
     _torchvision,

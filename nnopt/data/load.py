@@ -23,6 +23,7 @@ from nnopt.data.published import PUBLISHED, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.errors import DataError
+from nnopt.paths import absolute_folder
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
 
@@ -40,8 +41,8 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
     Raises DataError for missing or damaged files, ConfigError for options that the data cannot
     fulfil.
     """
-    root = os.path.abspath(os.path.expanduser(data.root))
-    cache = data.cache and os.path.abspath(os.path.expanduser(data.cache))
+    root = absolute_folder(data.root, "data.root")
+    cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
     decoded = _decode(dataset, replace(data, root=root, cache=cache), os.getcwd())
     return split(decoded, dataset, seed)
 

@@ -17,6 +17,7 @@ from typing import Any
 import nnopt
 from nnopt.compose import Plan
 from nnopt.errors import ConfigError, OutputError, ResumeError
+from nnopt.paths import absolute_folder
 from nnopt.point import Point, with_plots_decided
 from nnopt.results.files import shown, write_bytes
 from nnopt.results.lock import hold
@@ -56,7 +57,7 @@ def begin(plan: Plan, folder: Path) -> Sweep:
     another process, which found the folder empty at the same moment, has begun a sweep there."""
     count = len(plan.points)
     points = tuple(with_plots_decided(settled(point), count) for point in plan.points)
-    config_dir = plan.config_dir and os.path.abspath(plan.config_dir)
+    config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")
     sweep = Sweep(
         folder,
         os.getcwd(),
@@ -189,8 +190,8 @@ def _point(entry: Mapping[str, Any]) -> Point:
 def settled(point: Point) -> Point:
     """The same point, its paths independent of the folder that this process works in."""
     data = point.config.data
-    root = os.path.abspath(os.path.expanduser(data.root))
-    cache = data.cache and os.path.abspath(os.path.expanduser(data.cache))
+    root = absolute_folder(data.root, "data.root")
+    cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
     config = replace(point.config, data=replace(data, root=root, cache=cache))
     container = {
         **point.container,

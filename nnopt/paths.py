@@ -1,0 +1,40 @@
+"""Folders that a setting, an option or an environment variable names."""
+
+from __future__ import annotations
+
+import os
+
+from nnopt.errors import ConfigError
+
+DATA_FOLDER = "data"
+"""The folder of the datasets unless ``$NNOPT_DATA_DIR`` names another one."""
+
+
+def environment(name: str, default: str) -> str:
+    """Return an environment variable; ``default`` if it is not set, empty or blank."""
+    value = os.environ.get(name, "")
+    return value if value.strip() else default
+
+
+def absolute_folder(text: str, key: str) -> str:
+    """Return the absolute path of the folder that ``text`` names; ``~`` is the home folder.
+
+    key: the setting that ``text`` is the value of, for the message. Raises ConfigError.
+    """
+    if problem := path_problem(text):
+        raise ConfigError(f"{key} = {text!r}: {problem}")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def path_problem(text: str) -> str | None:
+    """Return why ``text`` cannot name a folder, or None if it can."""
+    if not text.strip():
+        return "needs the name of a folder, '.' for the current one"
+    if "\0" in text:
+        return "a name of a folder cannot contain a null byte"
+    if text.startswith("~"):
+        if os.environ.get("HOME", "/").strip() == "":
+            return "'~' has no meaning, because $HOME is empty; write the whole path"
+        if os.path.expanduser(text).startswith("~"):
+            return f"there is no user {text[1:].partition('/')[0]!r}; write './~...' for a folder"
+    return None
