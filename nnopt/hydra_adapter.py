@@ -60,17 +60,18 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     config_groups.cache_clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
         if config_dir is not None:
-            _search_also(Path(absolute_folder(config_dir, "--config-dir")))
+            _search_also(config_dir)
         yield
 
 
-def _search_also(folder: Path) -> None:
+def _search_also(name: str) -> None:
     """Find files in one more folder, after nnopt's own. Raises ConfigError if there is none."""
+    folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
-        raise ConfigError(f"--config-dir = {str(folder)!r}: needs a folder that exists")
+        raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, ConfigLoaderImpl)
-    place = f"file://{folder.absolute()}"
+    place = f"file://{folder}"
     loader.get_search_path().prepend("command-line", place, anchor="schema")  # which stays last
     loader.repository = ConfigRepository(loader.get_search_path())
 
