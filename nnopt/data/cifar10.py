@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import missing, read, sha256
+from nnopt.data.files import read, sha256
+from nnopt.data.places import Place, complete_places, place_in, similar_folders
 from nnopt.data.published import CIFAR10, Published
 from nnopt.data.source import (
     Decoded,
@@ -33,27 +34,35 @@ PIXELS = 3 * 32 * 32
 LARGEST = 2**26  # bytes of a file: more than twice what either version has
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
+SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")
+"""Folders that the archives are unpacked into, but for case and separators."""
 
 
 def locate(root: Path) -> Source[Published]:
-    """The binary version under ``root``, else the Python version. May raise DataError."""
+    """Find the first complete folder under ``root``, of either version. Raises DataError."""
+    place = complete_places(CIFAR10, root, places(root))[0]
     names = [name for files in FILES.values() for name in files]
-    folder = root / CIFAR10.folder
-    if not folder.exists() and (root / PYTHON_FOLDER).exists():
-        folder = root / PYTHON_FOLDER
-        paths = {name: folder / name.removesuffix(".bin") for name in names}
-    else:
-        paths = {name: folder / name for name in names}
-    for name, path in paths.items():
-        if not path.exists() and not path.is_symlink():
-            raise missing(CIFAR10, root, name)
     return Source(
         name=CIFAR10.name,
-        place=str(folder),
-        files=paths,
+        place=str(place.folder),
+        files=dict(zip(names, place.paths.values(), strict=True)),
         settings=CIFAR10,
         decoder=_decode,
     )
+
+
+def places(root: Path) -> list[Place]:
+    """Return the folders that may hold either version, and which files they hold."""
+    binary = {name: [name] for files in FILES.values() for name in files}
+    python = {name.removesuffix(".bin"): [name.removesuffix(".bin")] for name in binary}
+    tops = [root, *similar_folders(root, *SIMILAR)]
+    made_by_archives = [
+        place
+        for top in tops
+        for place in (place_in(top / CIFAR10.folder, binary), place_in(top / PYTHON_FOLDER, python))
+    ]
+    flat = [place_in(top, names) for top in tops for names in (binary, python)]
+    return made_by_archives + flat
 
 
 def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
@@ -67,11 +76,13 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         for index, name in enumerate(files):
             path = paths[name]
             content = read(path, LARGEST)
-            sources[f"{path.parent.name}/{path.name}"] = sha256(content)
-            parse = parse_binary if path.suffix == ".bin" else parse_python
+            is_binary = path.suffix == ".bin"
+            folder = CIFAR10.folder if is_binary else PYTHON_FOLDER
+            sources[f"{folder}/{path.name}"] = sha256(content)
+            parse = parse_binary if is_binary else parse_python
             records = parse(content, path)
             # Both versions hold the same records, so one list of checksums serves both.
-            notes += check_official(published, name, sha256(records.data))
+            notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))
             rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
             images[rows] = records[:, 1:].reshape(-1, *published.shape)

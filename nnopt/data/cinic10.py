@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import missing, read, unreadable
+from nnopt.data.files import read, unreadable
+from nnopt.data.places import Place, complete_places, similar_folders
 from nnopt.data.published import CINIC10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
@@ -41,11 +42,8 @@ Folders = dict[str, dict[str, list[str]]]
 
 
 def locate(root: Path) -> Source[Published]:
-    """The tree under ``root``. Raises DataError if a part is missing."""
-    folder = root / CINIC10.folder
-    for part in CINIC10.parts:
-        if not (folder / part).is_dir():
-            raise missing(CINIC10, root, part)
+    """Find the tree under ``root``. Raises DataError if a part is missing."""
+    folder = complete_places(CINIC10, root, places(root))[0].folder
     return Source(
         name=CINIC10.name,
         place=str(folder),
@@ -54,6 +52,21 @@ def locate(root: Path) -> Source[Published]:
         decoder=_decode,
         look=_fingerprint,
     )
+
+
+def places(root: Path) -> list[Place]:
+    """Return the folders that may hold the tree, and which parts they hold.
+
+    A part in ``root`` itself has to have a class folder, since its name says little.
+    """
+    folders = dict.fromkeys([root / CINIC10.folder, *similar_folders(root, CINIC10.folder)])
+    named = [
+        Place(folder, {x: folder / x if (folder / x).is_dir() else None for x in CINIC10.parts})
+        for folder in folders
+    ]
+    some_class = CINIC10.classes[0]
+    parts = {x: root / x if (root / x / some_class).is_dir() else None for x in CINIC10.parts}
+    return [*named, Place(root, parts)]
 
 
 def _fingerprint(folders: Iterable[Path]) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnopt.data.files import exclusive, present, read, sha256
+from nnopt.data.files import exclusive, read, refuse_links, remove, sha256
+from nnopt.data.load import locate_published, published_places
 from nnopt.data.published import Download, Published
 from nnopt.errors import DataError, OutputError
 from nnopt.results.files import shown
+from nnopt.text import visible
 
 TIMEOUT = 30.0  # seconds without an answer
 MOST_BYTES = 3 * 2**30  # an archive may unpack to this much, and to so many files
@@ -30,6 +31,7 @@ def fetch(published: Published, root: Path, tell: Tell) -> None:
     if the files cannot be written.
     """
     try:
+        refuse_links(root / "downloads", root)
         with exclusive(root / "downloads" / f"{published.name}.lock"):
             if published.is_archive:
                 _fetch_archive(published, root, tell)
@@ -43,12 +45,12 @@ def fetch(published: Published, root: Path, tell: Tell) -> None:
 
 
 def _fetch_files(published: Published, root: Path, tell: Tell) -> None:
-    """Each file by itself; it stays packed, since it is read from there just as well."""
+    """Fetch each file by itself; it stays packed."""
+    places = published_places(published.name, root)
+    place = next((place for place in places if not place.absent), places[0])
     for download in published.downloads:
         file = Path(download.file).name.removesuffix(".gz")
-        there = present(root / published.folder, file)
-        if there is None:
-            there = _download(download, root, tell)
+        there = place.files[file] or _download(download, root, tell)
         if sha256(read(there)) != published.sha256[file]:
             raise DataError(
                 f"{shown(there)} is not the published file (SHA-256 {sha256(read(there))}, "
@@ -59,14 +61,25 @@ def _fetch_files(published: Published, root: Path, tell: Tell) -> None:
 
 def _fetch_archive(published: Published, root: Path, tell: Tell) -> None:
     folder = root / published.folder
-    if folder.exists():
-        tell(f"{shown(folder)}: already there; check it with: nnopt data verify {published.name}")
+    try:
+        there = locate_published(published.name, root).place
+    except DataError as error:
+        if folder.is_symlink() or (folder.exists() and list(folder.iterdir())):
+            reason = str(error).partition(";")[0]
+            raise DataError(
+                f"{shown(folder)} is incomplete ({reason}); move it away and fetch again"
+            ) from error
+    else:
+        tell(
+            f"{shown(Path(there))}: already there; check it with: nnopt data verify "
+            f"{published.name}"
+        )
         return
     archive = _download(published.downloads[0], root, tell)
     tell(f"unpacking {shown(archive)}")
     temporary = root / f".{published.folder}.tmp"  # ours alone: the caller holds the lock
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         temporary.mkdir(parents=True)
         unpack(archive, temporary)
         # Some archives begin with the dataset's folder, some with what it holds.
@@ -75,7 +88,7 @@ def _fetch_archive(published: Published, root: Path, tell: Tell) -> None:
         _check_unpacked(published, found, archive)
         found.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
     archive.unlink()
     tell(f"{shown(folder)}: ready")
 
@@ -100,6 +113,7 @@ def _download(download: Download, root: Path, tell: Tell) -> Path:
     from requests.exceptions import RequestException
 
     target = root / download.file
+    refuse_links(target.parent, root)
     pooch.get_logger().setLevel("WARNING")  # it would say what ``tell`` says
     problems = []
     for address in download.addresses:
@@ -158,8 +172,9 @@ class _Progress:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .tar.gz into ``folder``, and nothing outside of it. Raises DataError.
 
-    Python's "data" filter refuses links and names that lead outwards, and devices; the number and
-    size of files are limited before each is written.
+    Python's "data" filter refuses names that lead outwards. Only files and folders are unpacked:
+    no published archive holds a link or a device. Their number and size are limited before each is
+    written.
     """
     size = count = 0
     with _explained(archive), tarfile.open(archive, "r:gz") as tar:
@@ -169,6 +184,11 @@ def unpack(archive: Path, folder: Path) -> None:
                 raise DataError(
                     f"{shown(archive)} unpacks to more than {MOST_BYTES:,} bytes or "
                     f"{MOST_FILES:,} files; it is not the published archive, delete it"
+                )
+            if not (member.isreg() or member.isdir()):
+                raise DataError(
+                    f"{shown(archive)} is damaged or hostile: {visible(member.name)!r} is neither "
+                    "a file nor a folder; delete it and fetch again"
                 )
             tar.extract(member, folder, filter="data")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
-import shlex
+import shutil
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nnopt.data.published import Download, Published
 from nnopt.errors import DataError
 from nnopt.results.files import shown
 
@@ -98,39 +98,20 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def present(folder: Path, file: str) -> Path | None:
-    """Where ``file`` lies in ``folder``, plain or as ``.gz``; None if it does not."""
-    for candidate in (folder / file, folder / f"{file}.gz"):
-        if os.path.lexists(candidate):
-            return candidate
-    return None
-
-
-def missing(published: Published, root: Path, file: str) -> DataError:
-    """The error for a file that is not there: what, where, from which address, by which command."""
-    argument = shlex.quote(str(root)) if str(root).isprintable() else shown(root)
-    return DataError(
-        f"{published.relative(file)} not found in {shown(root)}; its official address is "
-        f"{_download_of(published, file).addresses[0]}; fetch it with: nnopt data fetch "
-        f"{published.name} --root {argument} (or run with data.download=true)"
-    )
-
-
-def _download_of(published: Published, file: str) -> Download:
-    """The download that brings ``file``: its own .gz, or the archive that holds all files."""
-    wanted = f"{published.relative(file)}.gz"
-    return next((one for one in published.downloads if one.file == wanted), published.downloads[0])
-
-
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``, waiting for another process that holds it. Raises OSError.
 
-    The system drops the lock when its holder ends, however it ends, so a lock never goes stale.
-    Where there are no such locks (Windows) two processes may do the same work twice.
+    The system drops the lock when its holder ends, so a lock never goes stale. A link, a FIFO or a
+    device in the place of the lock file is refused. Where there are no such locks (Windows) two
+    processes may do the same work twice.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe, 0o666)
+    with open(descriptor, "ab") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, f"the lock {shown(path)} is not a regular file")
         try:
             import fcntl
         except ImportError:
@@ -138,3 +119,30 @@ def exclusive(path: Path) -> Iterator[None]:
         else:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def refuse_links(folder: Path, root: Path) -> None:
+    """Raise OSError if ``folder``, or a folder between it and ``root``, is a link.
+
+    Writing through a link would change files outside of ``root``. ``root`` itself may be a link. A
+    ``folder`` that is not below ``root`` may be one too: the user named it.
+    """
+    if folder.is_relative_to(root):
+        for part in (folder, *folder.parents):
+            if part == root:
+                break
+            if part.is_symlink():
+                raise OSError(errno.ELOOP, f"{shown(part)} is a link, which nnopt does not follow")
+
+
+def remove(path: Path) -> None:
+    """Delete a folder and all that is in it, or a file, or a link but not its target."""
+    try:
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return
+    if is_folder:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

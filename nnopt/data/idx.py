@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import missing, present, read, sha256
-from nnopt.data.published import Published
+from nnopt.data.files import read, sha256
+from nnopt.data.places import Place, complete_places, place_in, similar_folders
+from nnopt.data.published import Published, owner
 from nnopt.data.source import (
     Decoded,
     Source,
     channel_statistics,
     check_labels,
     check_official,
+    wrong_dataset,
 )
 from nnopt.errors import DataError
 from nnopt.results.files import shown
@@ -30,23 +32,54 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+INNER = ("raw", "", "data/fashion")
+"""Where the files are in a dataset's folder: torchvision's layout, flat, Fashion-MNIST's own."""
+LARGEST_LABELS = 2**20  # bytes; the published files have 60,008
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
-    """The four files under ``root``, each plain or ``.gz``. Raises DataError if one is missing."""
-    paths = {}
-    for file in [file for pair in FILES.values() for file in pair]:
-        path = present(root / published.folder, file)
-        if path is None:
-            raise missing(published, root, file)
-        paths[file] = path
+    """Find the four files under ``root``. Raises DataError if one is missing.
+
+    A folder with the labels of another published dataset is passed over: all datasets in this
+    format have the same file names.
+    """
+    complete = complete_places(published, root, places(published, root))
+    place = next((one for one in complete if not _other_dataset(published, one)), complete[0])
+    if found := _other_dataset(published, place):
+        raise wrong_dataset(*found)
     return Source(
         name=published.name,
-        place=str(root / published.folder),
-        files=paths,
+        place=str(place.folder),
+        files=place.paths,
         settings=published,
         decoder=_decode,
     )
+
+
+def places(published: Published, root: Path) -> list[Place]:
+    """Return the folders that may hold the files, and which files they hold."""
+    usual = root / published.folder
+    similar = similar_folders(root, usual.parent.name)
+    folders = [usual, *(top / inner for top in similar for inner in INNER), root / "raw", root]
+    files = [file for pair in FILES.values() for file in pair]
+    return [place_in(one, {x: spellings(x) for x in files}) for one in dict.fromkeys(folders)]
+
+
+def spellings(file: str) -> list[str]:
+    """Return the names that a file is found under: with a dot, packed, in a folder of its name."""
+    dotted = file.replace("-idx", ".idx")
+    names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
+    return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]
+
+
+def _other_dataset(published: Published, place: Place) -> tuple[Path, Published, str] | None:
+    """Return the label file, the dataset and the file name, if the labels are another dataset's."""
+    path = place.paths[FILES["train"][1]]
+    try:
+        found = owner(sha256(read(path, LARGEST_LABELS)))
+    except DataError:  # decoding reports it
+        return None
+    return None if found is None or found[0] is published else (path, *found)
 
 
 def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
@@ -57,7 +90,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         contents = {file: read(paths[file]) for file in files}
         for file, content in contents.items():
             sources[published.relative(file)] = sha256(content)
-            notes += check_official(published, file, sha256(content))
+            notes += check_official(published, file, sha256(content), paths[file])
         images, labels = (
             parse_idx(contents[file], dimensions, paths[file])
             for file, dimensions in zip(files, (3, 1), strict=True)

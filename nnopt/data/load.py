@@ -19,6 +19,7 @@ from nnopt.data import cifar10, cinic10, csv_file, idx
 from nnopt.data.cache import cached
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.data.generated import generate
+from nnopt.data.places import Place
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
@@ -82,6 +83,15 @@ def locate_published(name: str, root: Path) -> Source[Published]:
     if name == "cinic10":
         return cinic10.locate(root)
     return idx.locate(PUBLISHED[name], root)
+
+
+def published_places(name: str, root: Path) -> list[Place]:
+    """Return the folders under ``root`` that may hold a published dataset, the usual one first."""
+    if name == "cifar10":
+        return cifar10.places(root)
+    if name == "cinic10":
+        return cinic10.places(root)
+    return idx.places(PUBLISHED[name], root)
 
 
 def split(decoded: Decoded, config: DatasetVariant, seed: int) -> Dataset:

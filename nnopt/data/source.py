@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nnopt.data.files import unreadable
 from nnopt.data.published import Published, owner
 from nnopt.errors import DataError
+from nnopt.results.files import shown
 
 CHUNK = 1_000  # images per step of a pass over all pixels
 
@@ -94,7 +95,7 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
         )
 
 
-def check_official(published: Published, file: str, sha256: str) -> list[str]:
+def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
     """A warning if a file is not the published one; DataError if it is another published one.
 
     MNIST and Fashion-MNIST have the same file names and shapes: only the contents tell them apart.
@@ -104,15 +105,19 @@ def check_official(published: Published, file: str, sha256: str) -> list[str]:
         return []
     found = owner(sha256)
     if found is not None:
-        other, other_file = found
-        raise DataError(
-            f"{published.relative(file)} holds {other.name}'s {other_file}; put the right file "
-            f"there, or choose dataset={other.name}"
-        )
+        raise wrong_dataset(path, *found)
     return [
         f"{published.relative(file)} is not the published file: SHA-256 {sha256}, "
         f"published {known}; results are not comparable with others'"
     ]
+
+
+def wrong_dataset(path: Path, other: Published, other_file: str) -> DataError:
+    """Return the error for a file that belongs to another published dataset."""
+    return DataError(
+        f"{shown(path)} holds {other.name}'s {other_file}; put the right file there, or choose "
+        f"dataset={other.name}"
+    )
 
 
 def channel_statistics(
