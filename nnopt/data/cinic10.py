@@ -1,8 +1,9 @@
 """CINIC-10 (Darlow et al. 2018, arXiv:1810.03505): a tree part/class/*.png of 32x32 images.
 
-Gray and palette images become RGB and transparency is dropped (Pillow's ``convert("RGB")``), 8 bits
-a channel are the only depth read. Every chunk of a PNG carries a CRC, and all are checked, so no
-truncated file and no flipped bit goes unnoticed. Hidden files are skipped and counted.
+Gray and palette images become RGB and transparency is dropped (Pillow's ``convert("RGB")``). Images
+of up to 8 bits a channel are read, interlaced or not; animated ones are refused. Every chunk of a
+PNG carries a CRC, and all are checked, so no truncated file and no flipped bit goes unnoticed.
+Hidden files are skipped and counted.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ from nnopt.data.published import CINIC10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.text import visible
 
 LOG = logging.getLogger("nnopt")
 
 HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and everything that begins with a dot
 SIDE = 32
+CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PALETTE = 3  # the colour type of a PNG whose pixels are places in a palette
 LARGEST = 2**20  # bytes of a file: 3 KB of pixels, and whatever a PNG may say of itself
 STATS_PER_CLASS = 100  # files of a class folder whose times and sizes the fingerprint looks at
 IMAGES_PER_TASK = 500
@@ -245,18 +249,21 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         )
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or ()) // 3:
+                raise ValueError("a pixel outside of its palette")
             if "transparency" in image.info:  # Pillow wants this detour for palettes
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise DataError(f"{shown(path)} is a damaged PNG: {error}") from error
+    except Exception as error:  # Pillow raises many kinds for what a hostile file holds
+        reason = " ".join(str(error).partition(" <")[0].split()) or type(error).__name__
+        raise DataError(f"{shown(path)} is a damaged PNG: {visible(reason)}") from error
 
 
 def png_problem(content: bytes) -> str | None:
     """What is wrong with a PNG, seen from its chunks: length, type, data and CRC each."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return f"is no PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
-    position, kind = 8, b""
+    position, kind, colour_type, has_palette = 8, b"", 0, False
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content.ljust(position + 8, b"\0"), position)
         end = position + 12 + length
@@ -265,10 +272,20 @@ def png_problem(content: bytes) -> str | None:
         (crc,) = struct.unpack_from(">I", content, end - 4)
         if crc != zlib.crc32(content[position + 4 : end - 4]):
             return f"is a damaged PNG: wrong CRC at byte {end - 4:,}"
+        if kind == b"IHDR" and position > 8:
+            return f"is a damaged PNG: a second header at byte {position:,}"
+        if kind == b"acTL":
+            return "is an animated PNG, expected one image"
+        if not kind[0] & 0x20 and kind not in CRITICAL:
+            return f"has a chunk '{visible(kind.decode('latin-1'))}', which is no part of PNG"
+        if kind == b"PLTE":
+            has_palette = True
+        if kind == b"IDAT" and colour_type == PALETTE and not has_palette:
+            return "is a damaged PNG: a palette image without a palette"
         if position == 8:
             if kind != b"IHDR" or length != 13:
                 return "is a damaged PNG: it does not begin with a header"
-            width, height, depth = struct.unpack_from(">IIB", content, position + 8)
+            width, height, depth, colour_type = struct.unpack_from(">IIBB", content, position + 8)
             if (width, height) != (SIDE, SIDE):
                 return f"is {width}x{height} pixels, expected {SIDE}x{SIDE}"
             if depth > 8:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,45 @@ def test_the_fingerprint_sees_changes(tmp_path: Path) -> None:
     seen.append(source.fingerprint())
     assert seen[0] == seen[1]
     assert len(set(seen)) == 4
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + crc
+
+
+def png(*chunks: bytes, kind: int = 2, depth: int = 8, interlaced: int = 0) -> bytes:
+    header = struct.pack(">IIBBBBB", 32, 32, depth, kind, 0, 0, interlaced)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+ROWS = (b"\0" + bytes(96)) * 32
+ZEROS = chunk(b"IDAT", zlib.compress(ROWS))
+INDICES = chunk(b"IDAT", zlib.compress((b"\0" + bytes(range(32))) * 32))
+GIANT = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+HOSTILE = {
+    "second header": (png(GIANT, ZEROS), "a second header at byte 33"),
+    "animated": (png(chunk(b"acTL", bytes(8)), ZEROS), "an animated PNG"),
+    "palette absent": (png(INDICES, kind=3), "without a palette"),
+    "palette too short": (png(chunk(b"PLTE", bytes(3)), INDICES, kind=3), "outside of its palette"),
+    "unknown critical chunk": (png(chunk(b"AB\x1bD", b""), ZEROS), "'AB.x1bD', which is no part"),
+    "16 bit gray": (png(ZEROS, kind=0, depth=16), "has 16 bits a channel"),
+    "pixels cut short": (png(chunk(b"IDAT", zlib.compress(ROWS[:500]))), "truncated"),
+    "no pixels": (png(), "damaged PNG"),
+    "text bomb": (png(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))), ZEROS), "too large"),
+    "impossible colour type": (png(ZEROS, kind=9), "cannot identify image file$"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
+def test_decode_png_hostile_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        cinic10.decode_png(content, tmp_path / "bad.png")
+    assert str(tmp_path / "bad.png") in str(caught.value)
+
+
+def test_decode_png_interlaced_is_read(tmp_path: Path) -> None:
+    assert cinic10.decode_png(
+        png(chunk(b"IDAT", zlib.compress(bytes(4000))), interlaced=1), tmp_path
+    ).shape
