@@ -1,23 +1,22 @@
 """CIFAR-10 (Krizhevsky 2009), from its official binary version or its Python version.
 
 A binary file is 10,000 records of one label byte and 3x32x32 pixel bytes: the red plane, the green,
-the blue. The Python version holds the same as a pickled dictionary. It is read by an unpickler that
-can build nothing but plain containers and NumPy arrays of bytes, so it cannot run code.
+the blue. The Python version holds the same as a pickled dictionary, read by ``plain_pickle``, which
+runs nothing.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.files import read, sha256
 from nnopt.data.places import Place, complete_places, place_in, similar_folders
+from nnopt.data.plain_pickle import Bytes, read_plain_pickle
 from nnopt.data.published import CIFAR10, Published
 from nnopt.data.source import (
     Decoded,
@@ -28,7 +27,9 @@ from nnopt.data.source import (
 )
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.text import visible
 
+LONGEST = 200  # characters of an error in a pickle, or of a shape
 IMAGES_PER_FILE = 10_000
 PIXELS = 3 * 32 * 32
 LARGEST = 2**26  # bytes of a file: more than twice what either version has
@@ -107,24 +108,24 @@ def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
 def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
     """The records of a pickled file, laid out like a binary one. Raises DataError."""
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # whatever a damaged or hostile pickle makes of itself
-        reason = str(error) or type(error).__name__
+        batch = read_plain_pickle(content)
+    except Exception as error:  # a damaged pickle ends in errors of many kinds
+        reason = visible(str(error)[:LONGEST] or type(error).__name__)
         raise DataError(f"{shown(path)} is damaged or no CIFAR-10 batch: {reason}") from error
     if not isinstance(batch, dict):
         raise DataError(f"{shown(path)} holds a {type(batch).__name__}, expected a dictionary")
     pixels, labels = (_value(batch, key, path) for key in ("data", "labels"))
     shape = (IMAGES_PER_FILE, PIXELS)
-    array = getattr(pixels, "array", None)
-    if not isinstance(pixels, _Bytes) or array is None or array.shape != shape:
-        found = type(pixels).__name__ if array is None else f"an array {array.shape}"
+    array = pixels.array if isinstance(pixels, Bytes) else None
+    if array is None or array.shape != shape:
+        found = type(pixels).__name__ if array is None else f"an array {array.shape}"[:LONGEST]
         raise DataError(f"{shown(path)}: data is {found}, expected an array {shape} of bytes")
     if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
         raise DataError(f"{shown(path)}: labels is no list of {IMAGES_PER_FILE:,} numbers")
     for index, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < len(CIFAR10.classes):
             raise DataError(
-                f"{shown(path)}: label {label!r} at index {index:,}; allowed are 0 to "
+                f"{shown(path)}: label {_short(label)} at index {index:,}; allowed are 0 to "
                 f"{len(CIFAR10.classes) - 1}"
             )
     return np.concatenate([np.array(labels, dtype=np.uint8)[:, None], array], axis=1)
@@ -135,52 +136,14 @@ def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
     for spelling in (key.encode(), key):
         if spelling in batch:
             return batch[spelling]
-    raise DataError(f"{shown(path)} has no key {key!r}; its keys are {list(batch)}")
+    names = ", ".join(_short(name) for name in list(batch)[:10])
+    raise DataError(f"{shown(path)} has no key {key!r}; its keys are {names}")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds plain containers, numbers, strings and arrays of bytes, and nothing else.
-
-    A pickle names the functions that rebuild its objects; here each name stands for one of ours, so
-    not even NumPy's own C code sees what the file asks for.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return lambda *_: _Bytes()
-        if (module, name) == ("numpy", "ndarray"):
-            return None  # only ever an argument of _reconstruct
-        if (module, name) == ("numpy", "dtype"):
-            return _ByteType
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
-
-
-class _ByteType:
-    """Stands for ``np.dtype("u1")``, the only type admitted."""
-
-    def __init__(self, code: object, *_: object) -> None:
-        if code not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"it holds numbers of type {code!r}, expected 'u1'")
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and the like: a byte has none."""
-
-
-class _Bytes:
-    """Stands for an array of bytes: ``array``, once the pickle has told its contents."""
-
-    array: NDArray[np.uint8]
-
-    def __setstate__(self, state: tuple[object, tuple[int, ...], object, object, bytes]) -> None:
-        _version, shape, _type, is_fortran, content = state
-        order: Literal["F", "C"] = "F" if is_fortran else "C"
-        self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
-
-
-def _latin1(text: object, encoding: object) -> bytes:
-    """How Python 3 writes bytes in the pickle protocols of Python 2."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
-    return text.encode("latin1")
+def _short(value: object) -> str:
+    """Return a text or a number as a message shows it: a hostile one may be of any length."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "of more than 18 digits"
+    if isinstance(value, str | bytes):
+        return repr(value[:50])
+    return repr(value) if isinstance(value, int | float) else type(value).__name__

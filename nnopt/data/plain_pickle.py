@@ -1,0 +1,195 @@
+"""Read a pickle that holds plain containers, numbers, texts and arrays of bytes.
+
+A pickle is a program for a stack machine. This one knows the instructions that such values need and
+refuses all others. It calls nothing that the file names, allocates no more than a few times the
+file's size, and hashes only texts, so a hostile file can neither run code, nor take all memory,
+nor crash Python by deep nesting. Formats: Python's ``pickletools``.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
+MOST_ENCODED = 2**26  # bytes that Python 3 wrote as text for the pickle protocols of Python 2
+
+RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT")
+_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+_PYTHON_2_BYTES = ("STRING", "BINSTRING", "SHORT_BINSTRING")
+_IGNORED = ("PROTO", "FRAME")
+_MARK = object()
+
+
+class RefusedError(ValueError):
+    """The pickle holds something else than plain values, or is damaged."""
+
+
+class Name:
+    """A function or class that the pickle names: ``module.attribute``."""
+
+    def __init__(self, name: str) -> None:
+        if name not in (*RECONSTRUCT, ARRAY, DTYPE, ENCODE):
+            raise RefusedError(f"it names {name}, which is not allowed")
+        self.name = name
+
+
+class Bytes:
+    """An array of bytes: ``array`` is None until the pickle has set shape and contents."""
+
+    array: NDArray[np.uint8] | None = None
+
+    def build(self, state: Any) -> None:
+        _version, shape, kind, is_fortran, content = state
+        if not isinstance(kind, ByteType) or not isinstance(content, bytes):
+            raise RefusedError("it holds an array of something else than bytes")
+        if not isinstance(shape, tuple) or not all(type(x) is int and x >= 0 for x in shape):
+            raise RefusedError("it holds an array without a shape")
+        order: Any = "F" if is_fortran is True else "C"
+        self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
+
+
+class ByteType:
+    """The type ``u1`` of NumPy, the only one that is allowed."""
+
+    def build(self, state: Any) -> None:
+        """Ignore byte order and the like, which a byte does not have."""
+
+
+def read_plain_pickle(content: bytes) -> Any:
+    """Return the value. Raises ValueError, or another Exception if the pickle is damaged."""
+    machine = _Machine()
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
+        if count > MOST_INSTRUCTIONS:
+            raise RefusedError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+        if instruction.name == "STOP":
+            return machine.pop()
+        machine.execute(instruction.name, argument)
+    raise RefusedError("it has no end")
+
+
+class _Machine:
+    """The stack and the memo."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._encoded = 0
+        self._methods: dict[str, Callable[[], None]] = {
+            "MARK": lambda: self._stack.append(_MARK),
+            "EMPTY_DICT": lambda: self._stack.append({}),
+            "EMPTY_LIST": lambda: self._stack.append([]),
+            "EMPTY_TUPLE": lambda: self._stack.append(()),
+            "DICT": lambda: self._stack.append(self._fill({}, self._to_mark())),
+            "LIST": lambda: self._stack.append(self._to_mark()),
+            "TUPLE": lambda: self._stack.append(tuple(self._to_mark())),
+            "TUPLE1": lambda: self._stack.append(tuple(self._last(1))),
+            "TUPLE2": lambda: self._stack.append(tuple(self._last(2))),
+            "TUPLE3": lambda: self._stack.append(tuple(self._last(3))),
+            "APPEND": lambda: self._extend(self._last(1)),
+            "APPENDS": lambda: self._extend(self._to_mark()),
+            "SETITEM": lambda: self._set(self._last(2)),
+            "SETITEMS": lambda: self._set(self._to_mark()),
+            "STACK_GLOBAL": lambda: self._stack.append(Name(".".join(self._last(2)))),
+            "MEMOIZE": lambda: self._memo.__setitem__(len(self._memo), self._stack[-1]),
+            "REDUCE": self._call,
+            "BUILD": self._build,
+        }
+
+    def execute(self, name: str, argument: Any) -> None:
+        if name in _IGNORED:
+            return
+        if name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _NUMBERS or name in _TEXTS or name in _BYTES:
+            self._stack.append(argument)
+        elif name in _PYTHON_2_BYTES:
+            self._stack.append(argument.encode("latin-1"))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self._memo[argument] = self._stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo[argument])
+        elif name == "GLOBAL":
+            self._stack.append(Name(argument.replace(" ", ".", 1)))
+        elif name in self._methods:
+            self._methods[name]()
+        else:
+            raise RefusedError(f"it has the instruction {name}, which is not allowed")
+
+    def pop(self) -> Any:
+        """Remove and return the top of the stack."""
+        return self._last(1)[0]
+
+    def _last(self, count: int) -> list[Any]:
+        items = self._stack[-count:]
+        if len(items) < count or any(item is _MARK for item in items):
+            raise RefusedError("it takes more than there is")
+        del self._stack[-count:]
+        return items
+
+    def _to_mark(self) -> list[Any]:
+        """Remove and return what was put on the stack since the last mark."""
+        start = len(self._stack) - 1
+        while start >= 0 and self._stack[start] is not _MARK:
+            start -= 1
+        if start < 0:
+            raise RefusedError("it takes more than there is")
+        items = self._stack[start + 1 :]
+        del self._stack[start:]
+        return items
+
+    def _extend(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], list):
+            raise RefusedError("it appends to something else than a list")
+        self._stack[-1].extend(items)
+
+    def _set(self, items: list[Any]) -> None:
+        if not isinstance(self._stack[-1], dict):
+            raise RefusedError("it sets a key of something else than a dictionary")
+        self._fill(self._stack[-1], items)
+
+    def _fill(self, found: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str | bytes):
+                raise RefusedError("it has a key that is not a text")
+            found[key] = value
+        return found
+
+    def _call(self) -> None:
+        """Push what a named function would return; the function itself is never called."""
+        function, arguments = self._last(2)
+        name = function.name if isinstance(function, Name) else type(function).__name__
+        if name in RECONSTRUCT:
+            self._stack.append(Bytes())
+        elif name == DTYPE:
+            if arguments[0] not in ("u1", b"u1"):
+                raise RefusedError(f"it holds numbers of type {arguments[0]!r}, expected 'u1'")
+            self._stack.append(ByteType())
+        elif name == ENCODE:
+            self._stack.append(self._encode(*arguments))
+        else:
+            raise RefusedError(f"it calls {name}, which is not allowed")
+
+    def _encode(self, text: object, encoding: object = None) -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise RefusedError("it asks for another codec than latin1")
+        self._encoded += len(text)
+        if self._encoded > MOST_ENCODED:
+            raise RefusedError(f"it unpacks to more than {MOST_ENCODED:,} bytes")
+        return text.encode("latin-1")
+
+    def _build(self) -> None:
+        target, state = self._last(2)
+        if not isinstance(target, Bytes | ByteType):
+            raise RefusedError(f"it sets the state of a {type(target).__name__}")
+        target.build(state)
+        self._stack.append(target)
