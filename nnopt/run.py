@@ -39,6 +39,7 @@ from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import LogFile
 from nnopt.schema import Config, ResnetConfig, VggConfig, draws_plots, learning_rate
 from nnopt.training.averaging import first_swa_epoch
+from nnopt.training.chance import near_chance
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
 from nnopt.training.loop import Length, Loop, Training
@@ -148,6 +149,9 @@ def _recipe(
 
     result = None
     if training.diverged_at is None:
+        labels = dataset.train.labels[dataset.train.rows]
+        steps_per_epoch = loop.length.steps_per_epoch
+        _warn(near_chance(config, labels, training.history[-1], steps_per_epoch), quiet)
         if training.best_epoch == 0:
             log.warning("the validation metric was never finite: the last weights stand as best")
         network.load(training.best if config.test_weights == "best" else training.last)
@@ -212,10 +216,16 @@ def _averaged_epochs(config: Config, training: Training, length: Length, quiet: 
             f"which are tested, are from before that, of epoch {tested}: nothing is averaged in "
             "them"
         )
-        log.warning(told)
-        if not quiet:
-            note(f"note: {told}")
+        _warn(told, quiet)
     return averaged
+
+
+def _warn(message: str | None, quiet: bool) -> None:
+    """Write a warning, if there is one, to the log and to the console."""
+    if message is not None:
+        log.warning(message)
+        if not quiet:
+            note(f"note: {message}")
 
 
 def _train(
