@@ -1,4 +1,4 @@
-"""Decoded datasets on disk: arrays that are memory-mapped, so a second start reads next to nothing.
+"""Decoded datasets on disk, so that a second start decodes nothing.
 
     <data.cache>/<dataset>-<16 hex digits>/   train_inputs.npy, train_labels.npy, ..., contents.json
     <data.cache>/index/<dataset>-....json     which of these folders belongs to which source files
@@ -14,32 +14,33 @@ next one removes.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nnopt.data.files import exclusive, sha256
+from nnopt.data.cache_entry import changed_files, is_equal, open_entry, write_entry
+from nnopt.data.files import exclusive, refuse_links, remove
 from nnopt.data.source import Decoded, Source
 from nnopt.errors import OutputError
 from nnopt.results.files import shown, write_json
+from nnopt.results.received import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
 
 FORMAT = 2  # part of every key: a new way of decoding takes the next number
-CONTENTS = "contents.json"
+LARGEST_INDEX = 2**20  # bytes of an index entry; a usual one has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 
-def cached(source: Source[Any], cache: Path) -> Decoded:
-    """The source's arrays, memory-mapped from ``cache``; decoded first if they are not there yet.
+def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decoded:
+    """Return the source's arrays from ``cache``, decoding them first if they are not there yet.
 
-    If the folder cannot be written, the arrays stay in memory and a warning says so.
+    Nothing is written through a link below ``cache``, or between ``root``, the folder of the
+    datasets, and ``cache``. If the folder cannot be written, the arrays stay in memory and a
+    warning says so.
     """
     paths = {role: str(path) for role, path in source.files.items()}
     identity = f"{source.name}-{_hash_of(source.name, paths, source.settings)}"
@@ -47,10 +48,12 @@ def cached(source: Source[Any], cache: Path) -> Decoded:
     if decoded := _lookup(source, index, cache):
         return decoded
     try:
+        refuse_links(cache, root or cache)
+        refuse_links(index.parent, cache)
         with exclusive(index.with_suffix(".lock")):
             # While this process waited, another one may have done the work.
             return _lookup(source, index, cache) or _decode_into(source, index, cache)
-    except OSError as error:  # only the lock raises it
+    except OSError as error:  # only the lock and the links raise it
         return _in_memory(source.decode(), cache, error)
 
 
@@ -69,34 +72,39 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     entry = f"{source.name}-{_key(source, decoded)}"
     temporary = cache / f".{index.stem}.tmp"  # no other process uses it: the lock is ours
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
         temporary.mkdir()
-        contents = {"format": FORMAT, **_save(decoded, temporary)}
-        write_json(temporary / CONTENTS, contents)
-        if _open(cache / entry) is None:
-            _replace(cache / entry, temporary)
+        contents = write_entry(decoded, temporary, FORMAT)
+        _publish(temporary, cache / entry, contents)
         write_json(index, {"fingerprint": _short_hash(os.fsencode(fingerprint)), "entry": entry})
     except (OSError, OutputError) as error:
         return _in_memory(decoded, cache, error)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    del decoded  # before the mapped arrays are touched: never twice in memory
-    opened = _open(cache / entry)
+        remove(temporary)
+    del decoded  # before the arrays are read: never twice in memory
+    opened = open_entry(cache / entry, FORMAT)
     if opened is None:
         raise OutputError(f"{shown(cache / entry)} was changed while it was written; run again")
     return opened
 
 
-def _replace(folder: Path, temporary: Path) -> None:
-    """Put the new folder in the place of an absent or damaged one. Raises OSError."""
-    if folder.exists():
-        LOG.warning(f"the cache {shown(folder)} is damaged; it is written anew")
-        shutil.rmtree(folder, ignore_errors=True)
+def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None:
+    """Rename ``temporary`` to ``folder``, unless that is there and equal. Raises OSError.
+
+    An entry that is there may be damaged, or made by another person. Other processes may have
+    mapped its files into memory, so these are deleted, which leaves mappings intact, and never
+    written to. Of a link the target is not touched.
+    """
     try:
         temporary.rename(folder)
+        return
     except OSError:
-        if _open(folder) is None:  # else another source of equal content was faster
-            raise
+        if is_equal(folder, contents):  # another source with the same contents was faster
+            return
+    if os.path.lexists(folder):
+        LOG.warning(f"the cache {shown(folder)} is damaged; it is written again")
+        remove(folder)
+    temporary.rename(folder)
 
 
 def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
@@ -108,15 +116,17 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
 
 
 def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
-    """The cached arrays of a source whose files look as they did when they were decoded."""
+    """Return the cached arrays of a source whose files look as when they were decoded."""
     try:
-        known = json.loads(index.read_text("utf-8"))
-        entry = cache / Path(known["entry"]).name
+        known = parse_json(read_received(index, cache, LARGEST_INDEX))
+        entry = known["entry"]
+        if os.path.basename(entry) != entry or not entry.startswith(f"{source.name}-"):
+            return None
         if known["fingerprint"] != _short_hash(os.fsencode(source.fingerprint())):
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return _open(entry)
+    return open_entry(cache / entry, FORMAT)
 
 
 def _key(source: Source[Any], decoded: Decoded) -> str:
@@ -135,69 +145,7 @@ def _short_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _save(decoded: Decoded, folder: Path) -> dict[str, Any]:
-    """Write the arrays; return what contents.json says beside the format."""
-    arrays = {}
-    for part, (inputs, labels) in decoded.parts.items():
-        for name, array in ((f"{part}_inputs", inputs), (f"{part}_labels", labels)):
-            contiguous = np.ascontiguousarray(array)
-            with open(folder / f"{name}.npy", "wb") as file:
-                np.lib.format.write_array(file, contiguous, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            arrays[name] = {
-                "shape": list(array.shape),
-                "dtype": str(array.dtype),
-                "sha256": sha256(contiguous.reshape(-1).data),
-            }
-    return {
-        "classes": list(decoded.classes),
-        "parts": list(decoded.parts),
-        "arrays": arrays,
-        "sources": dict(decoded.sources),
-        "mean": list(decoded.mean),
-        "std": list(decoded.std),
-        "notes": list(decoded.notes),
-    }
-
-
-def _open(folder: Path) -> Decoded | None:
-    """The arrays of a cache folder, or None if it is absent, damaged or of another format."""
-    try:
-        contents = json.loads((folder / CONTENTS).read_text("utf-8"))
-        if contents["format"] != FORMAT:
-            return None
-        arrays = {}
-        for name, expected in contents["arrays"].items():
-            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            if [list(array.shape), str(array.dtype)] != [expected["shape"], expected["dtype"]]:
-                raise ValueError(f"{name}.npy is {array.shape} {array.dtype}")
-            arrays[name] = array
-        return Decoded(
-            classes=tuple(contents["classes"]),
-            parts={
-                part: (arrays[f"{part}_inputs"], arrays[f"{part}_labels"])
-                for part in contents["parts"]
-            },
-            sources=contents["sources"],
-            mean=tuple(contents["mean"]),
-            std=tuple(contents["std"]),
-            notes=tuple(contents["notes"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None
-
-
 def damaged(cache: Path, name: str) -> list[str]:
-    """The cache files of a dataset whose contents are not those that were written."""
-    problems = []
-    for folder in sorted(cache.glob(f"{name}-*")):
-        try:
-            expected = json.loads((folder / CONTENTS).read_text("utf-8"))["arrays"]
-            for file, facts in expected.items():
-                array = np.load(folder / f"{file}.npy", mmap_mode="r", allow_pickle=False)
-                if sha256(array.reshape(-1).data) != facts["sha256"]:
-                    problems.append(str(folder / f"{file}.npy"))
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
-            problems.append(str(folder))
-    return problems
+    """Return the cache files of a dataset whose contents are not those that were written."""
+    folders = sorted(cache.glob(f"{name}-*"))
+    return [shown(path) for folder in folders for path in changed_files(folder)]

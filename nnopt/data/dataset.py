@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.errors import DataError
+
 FloatArray = NDArray[np.floating]
 
 
@@ -25,6 +27,19 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def check_file(self) -> None:
+        """Raise DataError if the file that the inputs are mapped from was cut short since.
+
+        Without this check, reading on would end the process with SIGBUS. The mapping keeps its
+        file, so a file that was deleted or replaced does no harm.
+        """
+        mapping = getattr(self.inputs, "_mmap", None)
+        if mapping is not None and mapping.size() < len(mapping):
+            raise DataError(
+                f"a file of the data cache was cut short to {mapping.size():,} bytes while it was "
+                f"in use, expected {len(mapping):,}; delete the cache folder and run again"
+            )
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
         decoded = generate(dataset)
     else:
         source = locate(dataset, data, Path(working))
-        decoded = source.decode() if data.cache is None else cached(source, Path(data.cache))
+        root, cache = Path(data.root), data.cache
+        decoded = source.decode() if cache is None else cached(source, Path(cache), root)
     for note in decoded.notes:
         LOG.warning(note)
     return decoded

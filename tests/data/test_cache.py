@@ -1,20 +1,30 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Mapping
+import os
+import shutil
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from data_files import csv_config, write_idx
+from data_files import csv_config, image_config, write_idx
 
-from nnopt.data import cache, csv_file, idx
+from nnopt.backends.numpy_scratch.loader import NumpyLoader
+from nnopt.data import cache, cache_entry, csv_file, idx
+from nnopt.data.batches import PLAIN
 from nnopt.data.cache import cached, damaged
+from nnopt.data.dataset import Normalization, Part
 from nnopt.data.published import MNIST, Published
 from nnopt.data.source import Decoded
+from nnopt.errors import DataError
+from nnopt.schema import Config
 
 LABELS = "MNIST/raw/train-labels-idx1-ubyte"
 
@@ -39,15 +49,20 @@ def entry(folder: Path) -> Path:
     return found
 
 
-def test_decodes_once_and_maps_the_arrays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_cached_second_time_decodes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
+) -> None:
+    if not is_copied:
+        monkeypatch.setattr(cache_entry, "COPIED", 0)
     counted = Counted(tmp_path)
     expected = counted.source.decode()
     first, second = (cached(counted.source, tmp_path / "cache") for _ in range(2))
     assert counted.times == 2
     for decoded in (first, second):
         inputs, labels = decoded.parts["train"]
-        assert isinstance(inputs, np.memmap)
-        assert not inputs.flags.writeable
+        assert isinstance(inputs, np.memmap) is not is_copied
+        assert not isinstance(labels, np.memmap)
         assert np.array_equal(inputs, expected.parts["train"][0])
         assert np.array_equal(labels, expected.parts["train"][1])
         assert replace(decoded, parts={}) == replace(expected, parts={})
@@ -131,7 +146,7 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(cache_entry.os, "fsync", full)
     with caplog.at_level(logging.WARNING, "nnopt"):
         decoded = cached(Counted(tmp_path).source, tmp_path / "cache")
     assert len(decoded.parts["test"][0]) == 20
@@ -170,15 +185,104 @@ def test_two_sources_of_equal_content_share_an_entry(
 ) -> None:
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
     cached(one.source, tmp_path / "cache")
-    # As if the other process looked just before the first one was done.
-    answers = iter([None])
-    real = cache._open
-    monkeypatch.setattr(cache, "_open", lambda folder: next(answers, real(folder)))
-    monkeypatch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)
-    decoded = cached(other.source, tmp_path / "cache")
-    assert isinstance(decoded.parts["train"][0], np.memmap)
-    assert "cannot write" not in caplog.text
-    entry(tmp_path / "cache")
+    first = entry(tmp_path / "cache").stat()
+    cached(other.source, tmp_path / "cache")
+    assert caplog.text == ""
+    assert entry(tmp_path / "cache").stat().st_ino == first.st_ino
+
+
+def test_cached_entry_with_other_labels_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An entry of the right name whose arrays are not those of the source, checksum included."""
+    one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
+    expected = np.array(cached(one.source, tmp_path / "cache").parts["train"][1])
+    folder = entry(tmp_path / "cache")
+    labels = np.zeros_like(expected)
+    np.save(folder / "train_labels.npy", labels)
+    contents = json.loads((folder / "contents.json").read_text())
+    contents["arrays"]["train_labels"]["sha256"] = hashlib.sha256(labels).hexdigest()
+    (folder / "contents.json").write_text(json.dumps(contents))
+    found = cached(other.source, tmp_path / "cache")
+    assert np.array_equal(found.parts["train"][1], expected)
+    assert "is damaged; it is written again" in caplog.text
+
+
+def _with_array(contents: dict[str, Any], shape: list[int], dtype: str) -> dict[str, Any]:
+    facts = {"shape": shape, "dtype": dtype, "sha256": ""}
+    return contents | {"arrays": contents["arrays"] | {"train_inputs": facts}}
+
+
+CONTENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "list": lambda contents: [contents],
+    "arrays are a list": lambda contents: contents | {"arrays": [1]},
+    "class is a number": lambda contents: contents | {"classes": [0] * 10},
+    "fewer classes": lambda contents: contents | {"classes": ["0"]},
+    "mean is null": lambda contents: contents | {"mean": [None]},
+    "two means": lambda contents: contents | {"mean": [0.5, 0.5]},
+    "no training part": lambda contents: contents | {"parts": ["test"]},
+    "part leads out": lambda contents: contents | {"parts": ["train", "test", "../../x"]},
+    "source is a number": lambda contents: contents | {"sources": {"a": 1}},
+    "giant shape": lambda contents: _with_array(contents, [2**50, 1, 4, 4], "uint8"),
+    "negative shape": lambda contents: _with_array(contents, [-1, 1, 4, 4], "uint8"),
+    "object type": lambda contents: _with_array(contents, [40, 1, 4, 4], "O"),
+}
+
+
+@pytest.mark.parametrize("change", CONTENTS.values(), ids=CONTENTS)
+def test_cached_hostile_contents_are_replaced(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    path = entry(tmp_path / "cache") / "contents.json"
+    original = path.read_bytes()
+    path.write_text(json.dumps(change(json.loads(original))))
+    cached(counted.source, tmp_path / "cache")
+    assert counted.times == 2
+    assert path.read_bytes() == original
+
+
+@pytest.mark.parametrize("kind", ["[" * 100_000, "(" * 9_000, "object"])
+def test_cached_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    counted = Counted(tmp_path)
+    cached(counted.source, tmp_path / "cache")
+    path = entry(tmp_path / "cache") / "train_inputs.npy"
+    original = path.read_bytes()
+    if kind == "object":
+        np.save(path, np.array([print] * 640, object), allow_pickle=True)
+    else:
+        header = kind.encode()[:9000]
+        path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    cached(counted.source, tmp_path / "cache")
+    assert path.read_bytes() == original
+
+
+def test_part_mapped_file_cut_short_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., Config]
+) -> None:
+    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    inputs, labels = cached(Counted(tmp_path).source, tmp_path / "cache").parts["train"]
+    part = Part(inputs, labels, np.arange(40))
+    config = make_config(dataset=image_config("mnist"))
+    batches = NumpyLoader(part, Normalization(np.ones(1), np.zeros(1)), config)
+    next(batches.evaluation_batches())
+    os.truncate(entry(tmp_path / "cache") / "train_inputs.npy", 0)
+    with pytest.raises(DataError, match="cut short to 0 bytes while it was in use"):
+        next(batches.evaluation_batches())
+    with pytest.raises(DataError, match="cut short"):
+        next(batches.train_batches(np.arange(40), 8, PLAIN))
+
+
+def test_part_mapped_file_deleted_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    inputs, labels = cached(Counted(tmp_path).source, tmp_path / "cache").parts["train"]
+    before = inputs.copy()
+    shutil.rmtree(tmp_path / "cache")
+    Part(inputs, labels, np.arange(40)).check_file()
+    assert np.array_equal(inputs, before)
 
 
 def test_flipped_bits_in_the_cache_are_found(tmp_path: Path) -> None:

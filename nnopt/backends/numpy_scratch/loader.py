@@ -37,6 +37,7 @@ class NumpyLoader:
         for batch, start in enumerate(range(0, len(order), batch_size)):
             window = slice(start, start + batch_size)
             chosen = order[window]
+            self._part.check_file()
             raw = self._part.inputs[self._part.rows[chosen]]
             if crops is not None:
                 raw = self._cut_out(raw, crops, window)
@@ -49,6 +50,7 @@ class NumpyLoader:
 
     def evaluation_batches(self) -> Iterator[Array]:
         for start in range(0, len(self._part), EVALUATION_BATCH):
+            self._part.check_file()
             yield self._normalize(self._part.inputs[self._part.rows[start:][:EVALUATION_BATCH]])
 
     def _normalize(self, raw: Array) -> Array:

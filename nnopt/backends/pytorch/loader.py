@@ -44,6 +44,8 @@ class TorchLoader:
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
+        part.check_file()
+        self._part = part
         self._device = torch.device(config.backend.device)
         self._dtype = getattr(torch, config.backend.dtype)
         self._crop = config.regularizer.augmentation.crop
@@ -80,6 +82,7 @@ class TorchLoader:
         chunk = batch_size * max(1, self._chunk_rows // batch_size)
         for start in range(0, len(order), chunk):
             window = slice(start, start + chunk)
+            self._part.check_file()
             raw = self._inputs.index_select(0, rows[window])
             if crops:
                 raw = self._cut_out(raw, *(drawn[window] for drawn in crops))
@@ -100,6 +103,7 @@ class TorchLoader:
 
     def evaluation_batches(self) -> Iterator[Tensor]:
         for rows in _split(self._rows, self._evaluation_rows):
+            self._part.check_file()
             yield self._normalize(self._inputs.index_select(0, rows))
 
     def _placed(self, array: NDArray[Any]) -> Tensor:

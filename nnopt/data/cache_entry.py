@@ -1,0 +1,187 @@
+"""One dataset in the cache: a folder of ``.npy`` files and ``contents.json``, read with suspicion.
+
+The folder may come from another person or may have been cut short. So every value is checked before
+it is used, links are not followed out of the folder, and nothing is unpickled.
+
+A file that is cut short while it is mapped into memory ends the process with SIGBUS. So datasets of
+up to ``COPIED`` bytes are read into memory, which is faster than reading all of a mapping: 0.16 s
+and 0.29 s for CIFAR-10. Larger ones are mapped, and ``Part.check_file`` looks at the file's size
+before each batch.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnopt.data.files import sha256
+from nnopt.data.source import Decoded
+from nnopt.results.files import write_json
+from nnopt.results.received import open_received, parse_json, read_received
+
+CONTENTS = "contents.json"
+LARGEST_CONTENTS = 2**24  # bytes
+COPIED = 256 * 2**20  # bytes of a dataset's inputs
+INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}
+"""Number of dimensions -> types of number: images (M, C, H, W), features (M, D)."""
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
+"""What a damaged or hostile entry raises while it is read."""
+
+
+def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str, Any]:
+    """Write the arrays and contents.json; return the contents. Raises OSError or OutputError."""
+    arrays = {}
+    for part, (inputs, labels) in decoded.parts.items():
+        for name, array in ((f"{part}_inputs", inputs), (f"{part}_labels", labels)):
+            contiguous = np.ascontiguousarray(array)
+            with open(folder / f"{name}.npy", "wb") as file:
+                np.lib.format.write_array(file, contiguous, version=(1, 0), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            arrays[name] = {
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "sha256": sha256(contiguous.reshape(-1).data),
+            }
+    contents = {
+        "format": format_number,
+        "classes": list(decoded.classes),
+        "parts": list(decoded.parts),
+        "arrays": arrays,
+        "sources": dict(decoded.sources),
+        "mean": list(decoded.mean),
+        "std": list(decoded.std),
+        "notes": list(decoded.notes),
+    }
+    write_json(folder / CONTENTS, contents)
+    return contents
+
+
+def open_entry(folder: Path, format_number: int) -> Decoded | None:
+    """Return the arrays of a cache folder; None if it is absent, damaged or of another format."""
+    try:
+        contents = _contents(folder)
+        if contents["format"] != format_number:
+            return None
+        names = [f"{part}_{kind}" for part in contents["parts"] for kind in ("inputs", "labels")]
+        facts = {name: _Facts(contents["arrays"][name]) for name in names}
+        is_copied = sum(one.bytes for one in facts.values()) <= COPIED
+        arrays = {
+            name: _read_array(folder, name, one, is_copied or name.endswith("_labels"))
+            for name, one in facts.items()
+        }
+        decoded = Decoded(
+            classes=tuple(contents["classes"]),
+            parts={
+                part: (arrays[f"{part}_inputs"], arrays[f"{part}_labels"])
+                for part in contents["parts"]
+            },
+            sources=dict(contents["sources"]),
+            mean=tuple(contents["mean"]),
+            std=tuple(contents["std"]),
+            notes=tuple(contents["notes"]),
+        )
+        _check(decoded)
+    except UNREADABLE:
+        return None
+    return decoded
+
+
+def changed_files(folder: Path) -> list[Path]:
+    """Return the files of an entry whose contents are not those that were written."""
+    changed = []
+    try:
+        for name, facts in _contents(folder)["arrays"].items():
+            try:
+                array = _read_array(folder, name, _Facts(facts), is_copied=False)
+                is_same = sha256(array.reshape(-1).data) == facts["sha256"]
+            except UNREADABLE:
+                is_same = False
+            if not is_same:
+                changed.append(folder / f"{os.path.basename(name)}.npy")
+    except UNREADABLE:
+        changed.append(folder)
+    return changed
+
+
+def is_equal(folder: Path, contents: Mapping[str, Any]) -> bool:
+    """Return whether a cache folder has these contents and arrays, bit by bit."""
+    try:
+        return _contents(folder) == contents and not changed_files(folder)
+    except UNREADABLE:
+        return False
+
+
+def _contents(folder: Path) -> Any:
+    """Return the value of contents.json. Raises one of ``UNREADABLE``."""
+    if folder.is_symlink():
+        raise ValueError("a link in the place of the folder")
+    return parse_json(read_received(folder / CONTENTS, folder, LARGEST_CONTENTS))
+
+
+class _Facts:
+    """Shape and type of an array as contents.json gives them. Raises one of ``UNREADABLE``."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self.shape = tuple(found["shape"])
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise ValueError(f"shape {self.shape}")
+        allowed = INPUT_TYPES[len(self.shape)] if len(self.shape) > 1 else ("int64",)
+        if found["dtype"] not in allowed:
+            raise ValueError(f"dtype {found['dtype']}")
+        self.dtype = np.dtype(found["dtype"])
+        self.bytes = math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_array(folder: Path, name: str, facts: _Facts, is_copied: bool) -> np.ndarray:
+    """Return the array of a file that has exactly this shape and type. Raises ``UNREADABLE``."""
+    if name != os.path.basename(name):
+        raise ValueError(f"{name!r} is not the name of a file")
+    path = folder / f"{name}.npy"
+    if path.is_symlink():
+        raise ValueError("a link in the place of the file")
+    header = _header(facts)
+    with open_received(path, folder, len(header) + facts.bytes) as file:
+        start = len(header)
+        if file.read(start) != header or os.fstat(file.fileno()).st_size != start + facts.bytes:
+            raise ValueError(f"{name}.npy has another header, or is cut short or too long")
+        if not is_copied and facts.bytes:
+            return np.memmap(file, facts.dtype, "r", start, facts.shape)
+        array = np.empty(facts.shape, facts.dtype)
+        if file.readinto(array.reshape(-1).view(np.uint8).data) != facts.bytes:
+            raise ValueError(f"{name}.npy is cut short")
+        return array
+
+
+def _header(facts: _Facts) -> bytes:
+    """Return the header that NumPy writes for such an array: nothing in a file's own is parsed."""
+    header = {"descr": facts.dtype.str, "fortran_order": False, "shape": facts.shape}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def _check(decoded: Decoded) -> None:
+    """Raise one of ``UNREADABLE`` unless the parts fit each other."""
+    texts = [*decoded.classes, *decoded.sources, *decoded.sources.values(), *decoded.notes]
+    numbers = [*decoded.mean, *decoded.std]
+    if not all(isinstance(text, str) for text in texts) or "train" not in decoded.parts:
+        raise ValueError("a value of another type")
+    if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+        raise ValueError("a statistic that is no number")
+    shapes = {inputs.shape[1:] for inputs, _ in decoded.parts.values()}
+    channels = decoded.parts["train"][0].shape[1] if decoded.parts["train"][0].ndim == 4 else 0
+    if len(shapes) != 1 or len(decoded.mean) != channels or len(decoded.std) != channels:
+        raise ValueError("parts of different shapes")
+    for inputs, labels in decoded.parts.values():
+        if inputs.ndim == 1 or labels.shape != (len(inputs),):
+            raise ValueError("not one label for each input")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(decoded.classes):
+            raise ValueError("a label that is out of range")
