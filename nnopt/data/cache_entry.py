@@ -154,10 +154,8 @@ def _read_array(folder: Path, name: str, facts: _Facts, is_copied: bool) -> np.n
             raise ValueError(f"{name}.npy has another header, or is cut short or too long")
         if not is_copied and facts.bytes:
             return np.memmap(file, facts.dtype, "r", start, facts.shape)
-        array = np.empty(facts.shape, facts.dtype)
-        if file.readinto(array.reshape(-1).view(np.uint8).data) != facts.bytes:
-            raise ValueError(f"{name}.npy is cut short")
-        return array
+        values = np.fromfile(file, facts.dtype, math.prod(facts.shape))
+        return values.reshape(facts.shape)  # ValueError if it was cut short meanwhile
 
 
 def _header(facts: _Facts) -> bytes:

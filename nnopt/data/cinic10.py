@@ -249,7 +249,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         )
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            if image.mode == "P" and image.getextrema()[1] >= len(image.getpalette() or ()) // 3:
+            if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
                 raise ValueError("a pixel outside of its palette")
             if "transparency" in image.info:  # Pillow wants this detour for palettes
                 return np.asarray(image.convert("RGBA").convert("RGB"))
