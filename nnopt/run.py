@@ -192,7 +192,7 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
     if training.diverged_at is not None:
         epoch = len(training.history)
         kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
-        where = "the loss or a weight is not finite"
+        where = "the loss, a weight or the optimizer's state is not finite"
         if training.not_finite:
             where = f"the outputs of layer {training.not_finite} and the loss are not finite"
         what = f"at step {training.diverged_at} {where}; {kept} are kept"

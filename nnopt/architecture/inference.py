@@ -156,15 +156,19 @@ def _norm(
         return Inferred(
             shape, 4 * size, arrays, {"running_mean": channels, "running_var": channels}
         )
+    groups = 1
     if isinstance(record, GroupNorm | InstanceNorm):
         _need_images(name, shape)
         groups = record.groups if isinstance(record, GroupNorm) else shape[0]
         _need_divisible(name, shape[0], "channels", groups)
-        if size == groups:
-            raise ConfigError(
-                f"layer {name}: its input of {show(shape)} in {groups} groups is one number in "
-                "each, which normalization turns into 0; put it where the image is larger"
-            )
+    if size == groups:
+        what = f"{show(shape)} is" if groups == 1 else f"{show(shape)} in {groups} groups is"
+        each = "" if groups == 1 else " in each"
+        larger = "image is larger" if len(shape) == 3 else "sample has more features"
+        raise ConfigError(
+            f"layer {name}: its input of {what} one number{each}, which normalization turns into "
+            f"0; put it where the {larger}"
+        )
     return Inferred(shape, 8 * size, arrays)
 
 

@@ -36,6 +36,8 @@ class StepRecord:
     of these steps.
     not_finite: the first layer whose outputs were not finite, at the first step whose loss was not;
     None if all were, or if the backend does not look (PyTorch would have to wait for the device).
+    state_is_finite: whether all that the optimizer remembers is finite. The average of the squares
+    of a gradient may overflow, and then its parameter stops.
     """
 
     losses: NDArray[np.float64]
@@ -43,6 +45,7 @@ class StepRecord:
     count: int
     gradient_norm: float
     not_finite: str | None = None
+    state_is_finite: bool = True
 
 
 class Loader(Protocol):

@@ -40,8 +40,8 @@ class Training:
     last_averaged, best_averaged: how many epochs' weights SWA has averaged in them; 0 before it
     begins.
     learning_rates: of every step taken.
-    diverged_at: the step, from 1, whose loss was not finite or after which the weights were not;
-    None if all were.
+    diverged_at: the step, from 1, whose loss was not finite, or after which a look found that the
+    weights or the optimizer's state were not; None if all were.
     not_finite: the first layer then whose outputs were not, if the backend knows.
     """
 
@@ -194,7 +194,8 @@ class Loop:
         )
 
     def _read_steps(self) -> bool:
-        """Read what the steps left behind; False, and where, if a loss was not finite."""
+        """Read what the steps left behind; False, and where, if a loss or the optimizer's state was
+        not finite."""
         if self.training.diverged_at is not None:
             return False
         record = self._network.read_steps()
@@ -203,7 +204,9 @@ class Loop:
         if wrong.size:
             self.training.diverged_at = self._step - len(record.losses) + int(wrong[0]) + 1
             self.training.not_finite = record.not_finite
-        return not wrong.size
+        elif not record.state_is_finite:
+            self.training.diverged_at = self._step
+        return self.training.diverged_at is None
 
     def _look(self, epoch: int) -> Evaluation | None:
         """Evaluate on the validation data and keep the weights if they are the best so far."""

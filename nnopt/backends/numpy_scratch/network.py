@@ -188,7 +188,8 @@ class NumpyNetwork:
         norm = self._norm_before_clipping
         if not self._config.regularizer.grad_clip:
             norm = _norm(self.flat_gradient)
-        return StepRecord(losses, correct, count, norm, self._not_finite)
+        is_finite = self._optimizer.state_is_finite()
+        return StepRecord(losses, correct, count, norm, self._not_finite, is_finite)
 
     def average(self, weight: float) -> None:
         self._average.move(weight)
@@ -281,7 +282,7 @@ class NumpyNetwork:
         """Scale the gradient to at most this norm (Pascanu et al. 2013, algorithm 1)."""
         self._norm_before_clipping = _norm(self.flat_gradient)
         scale = largest / (self._norm_before_clipping + 1e-6)  # the 1e-6 is PyTorch's
-        if scale < 1:
+        if not scale >= 1:  # NaN too
             self.flat_gradient *= scale
 
     def _limit_norms(self, largest: float) -> None:
@@ -289,12 +290,25 @@ class NumpyNetwork:
         weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1)."""
         for weight in self._weights:
             norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))
+            norms[np.isinf(norms)] = math.nan  # or the weight would become 0
             np.divide(weight, np.maximum(norms / largest, 1)[:, None], out=weight)
 
 
 def _norm(vector: Array) -> float:
-    """√(v·v)."""
-    return math.sqrt(float(np.dot(vector, vector)))
+    """Return √(v·v). If v·v overflows, or is so small that squares may have become 0, it is
+    m √(u·u) with u = v / m, where m is the largest absolute value. NaN if that is not finite."""
+    with np.errstate(over="ignore"):
+        square = float(np.dot(vector, vector))
+    limits = np.finfo(vector.dtype)
+    if limits.tiny / limits.eps**2 < square < math.inf:
+        return math.sqrt(square)
+    largest = np.max(np.abs(vector), initial=0)
+    if largest == 0:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        scaled = vector / largest
+    norm = float(largest) * math.sqrt(float(np.dot(scaled, scaled)))
+    return norm if math.isfinite(norm) else math.nan
 
 
 def _window(vector: Array, shape: tuple[int, ...]) -> Array:

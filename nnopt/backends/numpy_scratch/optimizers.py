@@ -132,20 +132,24 @@ def pieces_for(workers: Workers, size: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Rule:
-    """An update rule and the number of vectors it remembers between steps."""
+    """An update rule and the number of vectors it remembers between steps; has_squares: the last
+    of them sums squares of the gradient."""
 
     update: Callable[..., None]
     memories: int
+    has_squares: bool = False
 
 
 OPTIMIZERS: dict[str, Rule] = {
     "sgd": Rule(sgd, 0),
     "momentum": Rule(momentum, 1),
     "nesterov": Rule(nesterov, 1),
-    "adagrad": Rule(adagrad, 1),
-    "rmsprop": Rule(rmsprop, 1),
-    "adam": Rule(adam, 2),
-    "adamw": Rule(adam, 2),  # its weight decay is decoupled, as everybody's is here
+    "adagrad": Rule(adagrad, 1, has_squares=True),
+    "rmsprop": Rule(rmsprop, 1, has_squares=True),
+    "adam": Rule(adam, 2, has_squares=True),
+    "adamw": Rule(
+        adam, 2, has_squares=True
+    ),  # its weight decay is decoupled, as everybody's is here
 }
 
 
@@ -172,6 +176,7 @@ class Optimizer:
         rule = OPTIMIZERS[config.name]
         self._rule = rule.update
         self._memories = [zeros(parameters.shape, parameters.dtype) for _ in range(rule.memories)]
+        self._squares = self._memories[-1] if rule.has_squares else None
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = workers if parameters.size >= SHARED_FROM else ALONE
@@ -189,6 +194,11 @@ class Optimizer:
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
         self._workers.share(partial(self._update, lr), len(self._pieces))
+
+    def state_is_finite(self) -> bool:
+        """Return whether no sum of squares has overflowed, which would stop its parameter without
+        any other sign. Other memories are not finite only if the parameters are not."""
+        return self._squares is None or math.isfinite(float(np.max(self._squares)))
 
     def _update(self, lr: float, worker: int, number: int) -> None:
         """One piece."""

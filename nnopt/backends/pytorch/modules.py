@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
 from nnopt.backends.pytorch.activations import GELU, Sigmoid, Tanh
+from nnopt.backends.pytorch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
 
@@ -189,18 +190,18 @@ def _norm(layer: PlacedLayer) -> nn.Module:
     is_image, size = len(layer.input_shape) == 3, layer.input_shape[0]
     match layer.record:
         case records.BatchNorm(momentum, epsilon):
-            kind = nn.BatchNorm2d if is_image else nn.BatchNorm1d
+            kind = BatchNorm2d if is_image else BatchNorm1d
             norm = kind(size, epsilon, momentum, device="meta")
             norm.num_batches_tracked = None  # counts steps, which nothing here reads
             return norm
         case records.LayerNorm(epsilon) if not is_image:
-            return nn.LayerNorm(size, epsilon, device="meta")
+            return LayerNorm(size, epsilon, device="meta")
         case records.GroupNorm(groups, epsilon):
-            return nn.GroupNorm(groups, size, epsilon, device="meta")
+            return GroupNorm(groups, size, epsilon, device="meta")
         case records.LayerNorm(epsilon):
-            return nn.GroupNorm(1, size, epsilon, device="meta")
+            return GroupNorm(1, size, epsilon, device="meta")
         case records.InstanceNorm(epsilon):
-            return nn.GroupNorm(size, size, epsilon, device="meta")
+            return GroupNorm(size, size, epsilon, device="meta")
     raise TypeError(f"{layer.name} is no normalization")
 
 

@@ -3,6 +3,7 @@ directions of the weight's range; Adam for what is no matrix, and for the output
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,8 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """
     rows, columns = matrices.shape[-2:]
     x: Tensor = matrices.mT if rows > columns else matrices  # the Gram matrix of the shorter side
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    norm = torch.linalg.matrix_norm(x, keepdim=True)
+    x = x / (norm.masked_fill(norm.isinf(), math.nan) + 1e-7)  # x / inf would be a step of 0
     for _ in range(steps):
         gram = x @ x.mT
         x = A * x + (B * gram + C * (gram @ gram)) @ x
@@ -67,13 +69,13 @@ class Muon(optim.Optimizer):
         super().__init__(hidden, {"lr_scale": 1.0, **defaults})
         betas = (config.beta1, config.beta2)
         group = {"params": rest, "lr_scale": config.adam_ratio}
-        self._adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
-        self.param_groups += self._adam.param_groups  # so that their learning rate is set with ours
+        self.adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
+        self.param_groups += self.adam.param_groups  # so that their learning rate is set with ours
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         self._step_matrices(self.param_groups[0])
-        self._adam.step()
+        self.adam.step()
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         trained = [p for p in group["params"] if p.grad is not None]

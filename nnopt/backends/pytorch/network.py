@@ -16,8 +16,13 @@ from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.average import Average
 from nnopt.backends.pytorch.device import DeviceErrors, Forward, compiled, layout_of, set_process_up
+from nnopt.backends.pytorch.gradients import clip, total_norm
 from nnopt.backends.pytorch.modules import Dropout, build_module
-from nnopt.backends.pytorch.optimizers import build_optimizer, set_learning_rate
+from nnopt.backends.pytorch.optimizers import (
+    build_optimizer,
+    set_learning_rate,
+    state_is_finite,
+)
 from nnopt.backends.pytorch.precision import Precision
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
 from nnopt.backends.pytorch.step_sums import StepSums
@@ -37,9 +42,11 @@ def cross_entropy(label_smoothing: float) -> Loss:
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
-def hinge(classes: int) -> Loss:
-    """Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999); PyTorch divides it by K."""
-    return lambda logits, y: F.multi_margin_loss(logits, y) * classes
+def hinge(logits: Tensor, y: Tensor) -> Tensor:
+    """Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), which PyTorch divides by K. If a
+    logit is not finite, the loss and its gradient are NaN: PyTorch's would count NaN as 0."""
+    loss = F.multi_margin_loss(logits, y) * logits.shape[1]
+    return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
@@ -97,11 +104,7 @@ class TorchNetwork:
             for group in self._optimizer.param_groups
         ]
         self._decayed = [(group, parameters) for group, parameters in groups if parameters]
-        loss = (
-            hinge(architecture.classes)
-            if config.loss == "hinge"
-            else cross_entropy(regularizer.label_smoothing)
-        )
+        loss = hinge if config.loss == "hinge" else cross_entropy(regularizer.label_smoothing)
         self._errors = DeviceErrors(
             {id(self.module.get_submodule(name)): name for name in self._layers}
         )
@@ -168,9 +171,9 @@ class TorchNetwork:
         norm = self._gradient_norm
         if norm is None:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
+            norm = total_norm(gradients)
         steps, self._steps = self._steps, StepSums()
-        return steps.record(float(norm))
+        return steps.record(float(norm), state_is_finite(self._optimizer))
 
     def average(self, weight: float) -> None:
         self._average.move(weight)
@@ -255,7 +258,7 @@ class TorchNetwork:
         overflowed = self._precision.overflowed(self._optimizer)
         self._add_penalty_gradients()
         if largest := self._regularizer.grad_clip:
-            self._gradient_norm = nn.utils.clip_grad_norm_(self._parameters, largest)
+            self._gradient_norm = clip(self._parameters, largest)
         set_learning_rate(self._optimizer, lr)
         if self._weight_decay:
             self._decay(overflowed)
@@ -288,5 +291,6 @@ class TorchNetwork:
         for weight in self._weights:
             inputs = tuple(range(1, weight.ndim))
             norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
+            norms.masked_fill_(norms.isinf(), math.nan)  # or the weight would become 0
             excess = norms.div_(largest).clamp_(min=1)
             weight.div_(excess if overflowed is None else excess.masked_fill_(overflowed, 1))

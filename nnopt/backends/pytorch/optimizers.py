@@ -9,11 +9,12 @@ before every step: what they begin with is never used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from nnopt.backends.pytorch.lion import Lion
 from nnopt.backends.pytorch.muon import Muon
@@ -101,3 +102,19 @@ def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
     """Of the next step; a group with an "lr_scale" gets so many times the rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def state_is_finite(optimizer: optim.Optimizer) -> bool:
+    """Return whether all that the optimizer remembers is finite. A square of a gradient that has
+    overflowed stops its parameter without any other sign. Waits for the device."""
+    optimizers = [optimizer, optimizer.adam] if isinstance(optimizer, Muon) else [optimizer]
+    tensors = [
+        value
+        for each in optimizers
+        for state in each.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
+    ]
+    if not tensors:
+        return True
+    return bool(torch.stack(torch._foreach_norm(tensors, math.inf)).isfinite().all())

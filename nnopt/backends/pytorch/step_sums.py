@@ -39,9 +39,15 @@ class StepSums:
         self._logits.clear()
         self._labels.clear()
 
-    def record(self, gradient_norm: float) -> StepRecord:
+    def record(self, gradient_norm: float, state_is_finite: bool) -> StepRecord:
         """Waits for the device."""
         if self._logits:
             self._fold()
         losses = torch.stack(self._losses).cpu().numpy() if self._losses else np.zeros(0)
-        return StepRecord(losses.astype(np.float64), int(self._correct), self._count, gradient_norm)
+        return StepRecord(
+            losses.astype(np.float64),
+            int(self._correct),
+            self._count,
+            gradient_norm,
+            state_is_finite=state_is_finite,
+        )

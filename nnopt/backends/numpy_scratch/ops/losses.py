@@ -62,15 +62,18 @@ def hinge_forward(
     """The multiclass support vector machine's loss (Weston and Watkins 1999):
     L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1).
 
-    logits s: (N, K), labels y: (N,) in 0..K-1.
+    logits s: (N, K), labels y: (N,) in 0..K-1. If a logit is not finite, the loss is NaN, since a
+    margin of -∞ would count as none.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)
     np.copyto(margins, logits.T)
     right = labels, np.arange(count)
-    np.subtract(margins, margins[right] - 1, out=margins)
-    np.maximum(margins, 0, out=margins)
-    margins[right] = 0
+    np.subtract(margins, margins[right], out=margins)
+    np.add(margins, 1, out=margins)
+    zero_or_nan = 0 * np.add.reduce(margins, axis=None)
+    np.maximum(margins, zero_or_nan, out=margins)
+    margins[right] -= 1  # 0 now
     return np.add.reduce(margins, axis=None) / count, (margins, right)
 
 

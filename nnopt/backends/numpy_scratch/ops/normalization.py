@@ -123,6 +123,14 @@ def _where(rectified: Array | None) -> Array | None:
     return None if rectified is None else lanes.by_position(rectified)
 
 
+def _inverse_std(variance: Array, epsilon: float, out: Array, space: Array) -> Array:
+    """Compute 1 / √(σ² + ε). It is NaN where σ² has overflowed: 0 would make x̂ a plausible 0."""
+    np.add(variance, epsilon, out=out)
+    np.sqrt(out, out=out)
+    np.reciprocal(out, out=out)
+    return np.add(out, np.multiply(variance, 0, out=space), out=out)
+
+
 def _flat_batch_norm_forward(
     x: Array, weight: Array, bias: Array, epsilon: float, buffer: Buffer
 ) -> tuple[Array, tuple[Array, Array, Array, Array, Array]]:
@@ -133,9 +141,8 @@ def _flat_batch_norm_forward(
     y = np.multiply(normalized, normalized, out=buffer("y", x.shape, x.dtype))
     variance = np.add.reduce(y, axis=0, out=buffer("variance", weight.shape, x.dtype))
     np.divide(variance, count, out=variance)
-    inverse_std = np.add(variance, epsilon, out=buffer("inverse_std", weight.shape, x.dtype))
-    np.sqrt(inverse_std, out=inverse_std)
-    np.reciprocal(inverse_std, out=inverse_std)
+    space = [buffer(name, weight.shape, x.dtype) for name in ("inverse_std", "zero")]
+    inverse_std = _inverse_std(variance, epsilon, *space)
     np.multiply(normalized, inverse_std, out=normalized)
     np.multiply(normalized, weight, out=y)
     np.add(y, bias, out=y)
@@ -171,12 +178,15 @@ def batch_norm_evaluate(
 ) -> Array:
     """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift for each
     feature of (N, D) or channel of (H, W, N, C). Of images, ``relu`` gives max(y, 0) instead."""
-    scale = weight / np.sqrt(running_var + epsilon)
+    space = [np.empty_like(running_var) for _ in range(2)]
+    inverse_std = _inverse_std(running_var, epsilon, *space)
+    scale = weight * inverse_std
     shift = bias - running_mean * scale
     y = new("y", x.shape, x.dtype)
     if x.ndim == 2:
         np.multiply(x, scale, out=y)
-        return np.add(y, shift, out=y)
+        np.add(y, shift, out=y)
+        return y
     scale, shift = _to_lanes(x.shape, scale, shift)
     lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), workers, relu)
     return y
@@ -203,12 +213,11 @@ def layer_norm_forward(
     np.divide(mean, features, out=mean)
     normalized = np.subtract(x, mean, out=buffer("normalized", x.shape, x.dtype))
     y = np.multiply(normalized, normalized, out=buffer("y", x.shape, x.dtype))
-    inverse_std = buffer("inverse_std", (len(x), 1), x.dtype)
-    np.add.reduce(y, axis=1, keepdims=True, out=inverse_std)
-    np.divide(inverse_std, features, out=inverse_std)
-    np.add(inverse_std, epsilon, out=inverse_std)
-    np.sqrt(inverse_std, out=inverse_std)
-    np.reciprocal(inverse_std, out=inverse_std)
+    variance = np.add.reduce(y, axis=1, keepdims=True, out=buffer("variance", mean.shape, x.dtype))
+    np.divide(variance, features, out=variance)
+    inverse_std = _inverse_std(
+        variance, epsilon, *(buffer(name, mean.shape, x.dtype) for name in ("inverse_std", "zero"))
+    )
     np.multiply(normalized, inverse_std, out=normalized)
     np.multiply(normalized, weight, out=y)
     np.add(y, bias, out=y)

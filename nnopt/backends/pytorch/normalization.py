@@ -1,0 +1,80 @@
+"""PyTorch's norms, which turn into NaN where a variance overflows.
+
+PyTorch's 1 / √(σ² + ε) is 0 there. The output would be the bias, a plausible number. In training,
+batch norm needs no check of its own: its running variance overflows too, and the training loop
+finds that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _evaluate(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return the norm of x in evaluation mode."""
+    variance = norm.running_var
+    assert variance is not None
+    variance = variance.masked_fill(variance.isinf(), math.nan)
+    return F.batch_norm(x, norm.running_mean, variance, norm.weight, norm.bias, eps=norm.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch norm of samples (N, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training else _evaluate(self, x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm of images (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training else _evaluate(self, x)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm of samples (N, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _as_autocast(x, self.weight)
+        y, _, inverse_std = torch.native_layer_norm(
+            x, self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return y.add_(_zero_or_nan(inverse_std))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of images (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _as_autocast(x, self.weight)
+        samples, channels, height, width = x.shape
+        if not x.is_cpu or not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        y, _, inverse_std = torch.native_group_norm(
+            x,
+            self.weight,
+            self.bias,
+            samples,
+            channels,
+            height * width,
+            self.num_groups,
+            self.eps,
+        )
+        wrong = _zero_or_nan(inverse_std).sum(dim=1)
+        return y.add_(wrong.view(-1, 1, 1, 1))
+
+
+def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x in the number type in which autocast computes norms: the weight's on an accelerator,
+    its own on a CPU."""
+    return x if x.is_cpu else x.to(weight.dtype)
+
+
+def _zero_or_nan(inverse_std: Tensor) -> Tensor:
+    """Return NaN where 1 / σ is 0, else 0."""
+    return torch.zeros_like(inverse_std).masked_fill_(inverse_std == 0, math.nan)
