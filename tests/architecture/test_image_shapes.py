@@ -208,6 +208,16 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
         "layer instance_norm1: its input of 3x1x1 in 3 groups is one number in each",
     ),
     (
+        [{"avg_pool2d": 8}, {"conv2d": {"channels": 1, "kernel": 1}}, "layer_norm"],
+        (3, 8, 8),
+        "layer layer_norm1: its input of 1x1x1 is one number, which normalization turns into 0",
+    ),
+    (
+        ["flatten", {"residual": {"layers": [{"dense": 1}, "layer_norm"], "shortcut": ["relu"]}}],
+        (3, 8, 8),
+        "layer residual1.layer_norm1: its input of 1 is one number",
+    ),
+    (
         [{"dense": "classes"}],
         (3, 8, 8),
         "layer dense1: takes flat samples (D,), but its input is 3x8x8; put 'flatten' before it",
