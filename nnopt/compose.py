@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from nnopt.arguments import Parser
 from nnopt.composer import Composer
+from nnopt.conf_file import ENGINE_GROUPS
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
-    ENGINE_GROUPS,
     check_hydra_keys,
     compose_files,
     composing,

@@ -5,6 +5,7 @@ line mean, and what the chosen files compose to. Hydra's errors become ConfigErr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -26,15 +27,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from nnopt.conf_file import ENGINE_GROUPS, HYDRA_KEYS, shown_path
+from nnopt.conf_source import (
+    SCHEME,
+    UserSource,
+    files_read,
+    own_folder,
+    own_groups,
+    place_of,
+    with_default_place,
+    with_place,
+)
 from nnopt.errors import ConfigError
 from nnopt.grammar import flat, functions, shown, unreadable
 from nnopt.paths import absolute_folder, environment
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.validate import ENGINES, read_engine
-
-HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
-ENGINE_GROUPS = ("hydra/sweeper", "hydra/launcher")
-"""Which points a sweep has, and who runs them: groups whose files and keys are nnopt's own."""
 
 
 class UserConf(SearchPathPlugin):
@@ -42,12 +50,13 @@ class UserConf(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = Path.cwd() / "conf"
-        if user.is_dir() and user != Path(__file__).resolve().parent.parent / "conf":
-            search_path.prepend(provider="nnopt-user", path=f"file://{user}")
+        if user.is_dir() and user != own_folder():
+            search_path.prepend(provider="nnopt-user", path=f"{SCHEME}://{user}")
 
 
 def register_plugins() -> None:
     """Tell Hydra about the user's conf folder and ``${nnopt.env:NAME,DEFAULT}``. Idempotent."""
+    Plugins.instance().register(UserSource)
     Plugins.instance().register(UserConf)
     OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)
 
@@ -58,20 +67,30 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     register_plugins()
     GlobalHydra.instance().clear()
     config_groups.cache_clear()
+    files_read.clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
         if config_dir is not None:
             _search_also(config_dir)
-        yield
+        try:
+            yield
+        except ConfigError as error:
+            raise type(error)([with_place(problem) for problem in error.problems]) from error
 
 
 def _search_also(name: str) -> None:
-    """Find files in one more folder, after nnopt's own. Raises ConfigError if there is none."""
+    """Find files in one more folder, after nnopt's own. Raises ConfigError for a folder that is not
+    there or has a file that would not be read."""
     folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
+    if UserSource("", f"{SCHEME}://{folder}").is_config("config"):
+        raise ConfigError(
+            f"--config-dir = {name!r}: its config.yaml would not be read; make it a file of the "
+            "folder conf, or one of the group experiment"
+        )
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, ConfigLoaderImpl)
-    place = f"file://{folder}"
+    place = f"{SCHEME}://{folder}"
     loader.get_search_path().prepend("command-line", place, anchor="schema")  # which stays last
     loader.repository = ConfigRepository(loader.get_search_path())
 
@@ -105,7 +124,20 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
                 close = difflib.get_close_matches(str(value), options, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 problems.append(f"{group} = {value!r}: {hint}known: {', '.join(options)}")
+            elif hidden := _hidden_file(f"{group}/{value}"):
+                problems.append(f"{group} = {value!r}: {hidden}")
     return problems
+
+
+def _hidden_file(config: str) -> str | None:
+    """Return why a file of ``--config-dir`` is not read, if there is one of that name."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    *first, last = [x for x in sources if x.is_config(config)]
+    if not (first and last.provider == "command-line"):
+        return None
+    return (
+        f"{last.path}/{config}.yaml is not read, since {first[0].path} has that file too; rename it"
+    )
 
 
 def _is_file(config: str) -> bool:
@@ -161,21 +193,21 @@ def parse_words(overrides: Sequence[str]) -> list[Override]:
 
 def _is_added(override: Override) -> bool:
     """Return whether the key is a group of the user's own, which no defaults list names."""
-    group = override.key_or_group
-    if group not in config_groups():
-        return False
-    sources = GlobalHydra.instance().config_loader().get_sources()
-    return not any(x.provider == "main" and x.is_group(group) for x in sources)
+    return override.key_or_group in config_groups() - own_groups()
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """What Hydra makes of the overrides. Raises ConfigError."""
+    """Return what Hydra composes from the overrides. Raises ConfigError."""
     try:
         return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(one_line(error)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"a YAML file in your conf folder is not UTF-8 text: {error}") from error
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        problem = re.sub(r"^In '[^']+': ", "", one_line(error))
+        raise ConfigError(with_default_place(problem)) from error
+    except RecursionError as error:
+        files = ", ".join(map(shown_path, files_read)) or "the command line"
+        raise ConfigError(
+            f"the lists of defaults choose one another in a circle; look at those of {files}"
+        ) from error
 
 
 def word_of(override: Override) -> str:
@@ -261,10 +293,19 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         raise ConfigError(f"{mine}: {one_line(error)}") from error
 
 
-def one_line(error: Exception) -> str:
-    """What an error of Hydra's or OmegaConf's says, without its line breaks and addresses."""
+def one_line(error: BaseException) -> str:
+    """Return the message of an error of Hydra's or OmegaConf's without line breaks and addresses,
+    with the key that it is about, and its place if a file of the user's sets it."""
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith("full_key"))
+    hidden = ("full_key", "object_type", "reference_type")
+    text = " ".join(line for line in lines if line and not line.startswith(hidden))
+    text = text.partition(" Config search path:")[0]
+    if not text and error.__cause__ is not None:
+        return one_line(error.__cause__)
+    key = getattr(error, "full_key", None)
+    if not key:
+        return text or type(error).__name__
+    return f"{key}: {text}" + place_of(key, lambda value: "${" in str(value))
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

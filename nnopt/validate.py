@@ -42,8 +42,8 @@ ENGINES: Mapping[str, Mapping[str, type]] = {
 }
 """Which points a sweep has, and who runs them: group -> value of its ``name`` -> the dataclass."""
 
-CHOICES = ("experiment", "ablation")
-"""Keys of the composed configuration that only say which files it was made of."""
+SWITCHES = {"off": False, "on": True}
+"""Words that YAML reads as truth values, unless they are quoted."""
 
 
 def read_config(container: Mapping[str, Any]) -> Config:
@@ -54,8 +54,7 @@ def read_config(container: Mapping[str, Any]) -> Config:
     their combination is not.
     """
     reader = _Reader()
-    plain = {key: value for key, value in container.items() if key not in CHOICES}
-    config = reader.read_record(Config, plain, "")
+    config = reader.read_record(Config, container, "")
     combined = []
     if config is not None:
         combined = cross_field_problems(config, incomplete=bool(reader.problems))
@@ -276,6 +275,8 @@ class _Reader:
         return container
 
     def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str, optional: bool) -> Any:
+        if isinstance(value, bool):
+            value = next((word for word in choices if SWITCHES.get(word) is value), value)
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
         names = [str(choice) for choice in choices] + (["null"] if optional else [])

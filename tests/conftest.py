@@ -145,7 +145,7 @@ def compose_once() -> Iterator[None]:
 
     def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
         places = GlobalHydra.instance().config_loader().get_search_path().get_path()
-        is_own = not any(place.path.startswith("file:") for place in places)
+        is_own = not any(place.provider in ("nnopt-user", "command-line") for place in places)
         if not is_own or any("$" in word for word in overrides):
             return compose(name, overrides, return_hydra_config)
         key = (*overrides, return_hydra_config)

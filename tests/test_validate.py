@@ -487,8 +487,15 @@ def test_a_word_may_stand_in_the_place_of_a_number(base: dict[str, Any]) -> None
     assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
 
 
-def test_choices_of_files_are_no_keys(base: dict[str, Any]) -> None:
-    assert read(base, experiment="x", ablation=None) == read_config(base)
+def test_keys_below_an_experiment_are_unknown(base: dict[str, Any]) -> None:
+    (found,) = problems(base, {"experiment": {"epochs": 3}})
+    assert found.startswith("unknown key 'experiment'")
+
+
+def test_word_that_yaml_reads_as_a_truth_value_is_a_choice(base: dict[str, Any]) -> None:
+    assert read(base, **TORCH, **{"backend.compile": False}).backend == read(base, **TORCH).backend
+    (found,) = problems(base, TORCH | {"backend.compile": True})
+    assert found.startswith("backend.compile = True: allowed: off")
 
 
 def test_all_problems_are_told_at_once(base: dict[str, Any]) -> None:

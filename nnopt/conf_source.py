@@ -1,0 +1,166 @@
+"""Where Hydra finds the user's YAML files: the folder ``conf``, and that of ``--config-dir``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from nnopt.conf_file import SUFFIXES, defaults_of, read_conf_file, setting_of, shown_path
+from nnopt.errors import ConfigError
+
+SCHEME = "nnopt-user"
+PRIMARY = "config"
+"""The file that chooses one of each group. The user's own adds to nnopt's."""
+
+files_read: dict[Path, str] = {}
+"""The user's files that Hydra has read since ``composing`` began -> the keys theirs are below."""
+
+
+class UserSource(ConfigSource):
+    """A folder of the user's YAML files, each checked when it is read. Files end in .yaml or .yml;
+    a group may have folders: ``experiment=paper/first`` is ``experiment/paper/first.yaml``."""
+
+    @staticmethod
+    def scheme() -> str:
+        return SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path, name = self.file_of(config_path), config_path.removesuffix(".yaml")
+        if path is None:
+            raise ConfigError(f"there is no file {shown_path(Path(self.path, name))}.yaml")
+        found = read_conf_file(path, name, own_groups())
+        files_read[path] = found.package
+        config = _added_to_ours(found.config) if name == PRIMARY else found.config
+        is_usual = name.startswith(f"{found.package.replace('.', '/')}/")
+        header = {"package": None if is_usual else found.package or "_global_"}
+        return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
+
+    def file_of(self, config_path: str) -> Path | None:
+        """Return the file of a name such as ``experiment/mine``, or None.
+
+        Raises ConfigError if there are two.
+        """
+        name = config_path.removesuffix(".yaml")
+        found = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{shown_path(found[0])} and {found[1].name} have one name; rename one of them"
+            )
+        return found[0] if found else None
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return Path(self.path, config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self.file_of(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Return the names of groups, or those of files, of inner folders too."""
+        folder = Path(self.path, config_path)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise ConfigError(f"{shown_path(folder)}: cannot be read: {error.strerror}") from None
+        names = []
+        for entry in entries:
+            if entry.name.startswith((".", "__")):
+                continue
+            if entry.is_dir():
+                if results_filter in (None, ObjectType.GROUP):
+                    names.append(entry.name)
+                if results_filter in (None, ObjectType.CONFIG) and config_path:
+                    inner = self.list(f"{config_path}/{entry.name}", ObjectType.CONFIG)
+                    names += [f"{entry.name}/{name}" for name in inner]
+            elif entry.suffix in SUFFIXES and results_filter in (None, ObjectType.CONFIG):
+                names.append(entry.stem)
+        return sorted(set(names))
+
+
+def own_folder() -> Path:
+    """Return the folder of nnopt's own YAML files."""
+    return Path(str(files("nnopt.conf")))
+
+
+@cache
+def own_groups() -> frozenset[str]:
+    """Return the names of nnopt's own groups."""
+    return frozenset(entry.name for entry in own_folder().iterdir() if entry.is_dir())
+
+
+def _added_to_ours(config: DictConfig) -> DictConfig:
+    """Return nnopt's own primary configuration with the user's added: its keys win, and its choices
+    of files."""
+    ours = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
+    assert isinstance(ours, DictConfig)
+    theirs = {_group(entry): entry for entry in config.pop("defaults", [])}
+    usual = {_group(entry): entry for entry in ours.pop("defaults")}
+    added = [entry for group, entry in theirs.items() if group not in usual]
+    defaults: list[Any] = []
+    for group, entry in usual.items():
+        if group == "experiment":  # which comes after all else
+            defaults += added
+        if group in theirs and isinstance(entry, DictConfig):
+            entry = {group: next(iter(theirs[group].values()))}
+        defaults.append(entry)
+    merged = OmegaConf.merge(ours, config)
+    assert isinstance(merged, DictConfig)
+    merged["defaults"] = defaults
+    return merged
+
+
+def _group(entry: Any) -> str:
+    """Return the group of an entry of a defaults list, or the name of a file without a group."""
+    key = next(iter(entry)) if isinstance(entry, DictConfig) else entry
+    return str(key).split(" ")[-1].lstrip("/")
+
+
+def place_of(key: str, accepts: Callable[[Any], bool]) -> str:
+    """Return " (FILE, line N)" of a key that one of the user's files read so far sets to a value
+    that is accepted (... for a list or a map), or an empty text."""
+    for path, package in reversed(files_read.items()):
+        inside = key.removeprefix(f"{package}.") if package else key
+        if package and inside == key:
+            continue
+        found = setting_of(path, inside.split("."))
+        if found and accepts(found[1]):
+            return f" ({shown_path(path)}, line {found[0]})"
+    return ""
+
+
+def with_place(problem: str) -> str:
+    """Return a problem of a key with the place in a file of the user's that sets the key so."""
+    if unknown := re.match(r"unknown key '([\w.]+)'", problem):
+        return _with_end(problem, place_of(unknown[1], lambda value: True))
+    if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
+        return problem
+
+    def is_told(value: Any) -> bool:
+        numbers = [float(value)] if isinstance(value, int) else []
+        return value is ... or any(f" = {x!r}: " in problem for x in (value, *numbers))
+
+    return _with_end(problem, place_of(found[1], is_told))
+
+
+def _with_end(problem: str, place: str) -> str:
+    return problem if problem.endswith(place) else problem + place
+
+
+def with_default_place(problem: str) -> str:
+    """Return a problem of a list of defaults with the place of the entry that it names."""
+    named = re.findall(r"'([^']+)'", problem)
+    for path in reversed(files_read):
+        for group, file, line in defaults_of(path):
+            if group in named or f"{group}/{file}" in named:
+                return f"{shown_path(path)}, line {line}: {problem}"
+    return problem
