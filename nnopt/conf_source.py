@@ -89,7 +89,7 @@ class UserSource(ConfigSource):
 
 def own_folder() -> Path:
     """Return the folder of nnopt's own YAML files."""
-    return Path(str(files("nnopt.conf")))
+    return Path(str(files("nnopt.conf"))).resolve()
 
 
 @cache

@@ -50,7 +50,7 @@ class UserConf(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = Path.cwd() / "conf"
-        if user.is_dir() and user != own_folder():
+        if user.is_dir() and user.resolve() != own_folder():
             search_path.prepend(provider="nnopt-user", path=f"{SCHEME}://{user}")
 
 
