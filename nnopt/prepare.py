@@ -54,7 +54,7 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
     _check_backend(config)
     if trains:
         _check_tensorboard(config)
-    dataset = data.load(config.dataset, config.data, config.seed)
+    dataset = data.load(config.dataset, config.data, config.seed, config.backend.dtype)
     samples = len(dataset.train)
     facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
     architecture = _fit(config, facts, trains)

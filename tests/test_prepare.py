@@ -64,7 +64,21 @@ def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Con
     (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
     validation = schema.Validation("train", 0.2)
     csv = schema.CsvConfig(
-        "csv", None, "none", validation, None, "six.csv", None, 0.2, "label", shape
+        "csv",
+        None,
+        "none",
+        validation,
+        None,
+        "six.csv",
+        None,
+        0.2,
+        "label",
+        (),
+        True,
+        None,
+        "point",
+        shape,
+        "chw",
     )
     return replace(config, dataset=csv, data=schema.DataConfig(str(folder), str(folder), False))
 

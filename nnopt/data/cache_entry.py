@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nnopt.data.files import sha256
+from nnopt.data.repeats import NONE_REPEATED
 from nnopt.data.source import Decoded
 from nnopt.results.files import write_json
 from nnopt.results.received import open_received, parse_json, read_received
@@ -31,6 +32,9 @@ COPIED = 256 * 2**20  # bytes of a dataset's inputs
 INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}
 """Number of dimensions -> types of number: images (M, C, H, W), features (M, D)."""
 
+KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")
+"""The arrays of each part."""
+
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
 """What a damaged or hostile entry raises while it is read."""
 
@@ -39,7 +43,9 @@ def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str,
     """Write the arrays and contents.json; return the contents. Raises OSError or OutputError."""
     arrays = {}
     for part, (inputs, labels) in decoded.parts.items():
-        for name, array in ((f"{part}_inputs", inputs), (f"{part}_labels", labels)):
+        rows, groups = decoded.repeated.get(part, NONE_REPEATED)
+        for kind, array in zip(KINDS, (inputs, labels, rows, groups), strict=True):
+            name = f"{part}_{kind}"
             contiguous = np.ascontiguousarray(array)
             with open(folder / f"{name}.npy", "wb") as file:
                 np.lib.format.write_array(file, contiguous, version=(1, 0), allow_pickle=False)
@@ -59,6 +65,7 @@ def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str,
         "mean": list(decoded.mean),
         "std": list(decoded.std),
         "notes": list(decoded.notes),
+        "features": list(decoded.features),
     }
     write_json(folder / CONTENTS, contents)
     return contents
@@ -70,11 +77,11 @@ def open_entry(folder: Path, format_number: int) -> Decoded | None:
         contents = _contents(folder)
         if contents["format"] != format_number:
             return None
-        names = [f"{part}_{kind}" for part in contents["parts"] for kind in ("inputs", "labels")]
+        names = [f"{part}_{kind}" for part in contents["parts"] for kind in KINDS]
         facts = {name: _Facts(contents["arrays"][name]) for name in names}
         is_copied = sum(one.bytes for one in facts.values()) <= COPIED
         arrays = {
-            name: _read_array(folder, name, one, is_copied or name.endswith("_labels"))
+            name: _read_array(folder, name, one, is_copied or not name.endswith("_inputs"))
             for name, one in facts.items()
         }
         decoded = Decoded(
@@ -87,6 +94,11 @@ def open_entry(folder: Path, format_number: int) -> Decoded | None:
             mean=tuple(contents["mean"]),
             std=tuple(contents["std"]),
             notes=tuple(contents["notes"]),
+            features=tuple(contents["features"]),
+            repeated={
+                part: np.stack([arrays[f"{part}_{kind}"] for kind in KINDS[2:]])
+                for part in contents["parts"]
+            },
         )
         _check(decoded)
     except UNREADABLE:
@@ -169,6 +181,7 @@ def _header(facts: _Facts) -> bytes:
 def _check(decoded: Decoded) -> None:
     """Raise one of ``UNREADABLE`` unless the parts fit each other."""
     texts = [*decoded.classes, *decoded.sources, *decoded.sources.values(), *decoded.notes]
+    texts += decoded.features
     numbers = [*decoded.mean, *decoded.std]
     if not all(isinstance(text, str) for text in texts) or "train" not in decoded.parts:
         raise ValueError("a value of another type")
@@ -178,8 +191,15 @@ def _check(decoded: Decoded) -> None:
     channels = decoded.parts["train"][0].shape[1] if decoded.parts["train"][0].ndim == 4 else 0
     if len(shapes) != 1 or len(decoded.mean) != channels or len(decoded.std) != channels:
         raise ValueError("parts of different shapes")
-    for inputs, labels in decoded.parts.values():
+    for part, (inputs, labels) in decoded.parts.items():
         if inputs.ndim == 1 or labels.shape != (len(inputs),):
             raise ValueError("not one label for each input")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(decoded.classes):
             raise ValueError("a label that is out of range")
+        rows = decoded.repeated[part][0]
+        if len(rows) and not (
+            rows[0] >= 0 and rows[-1] < len(inputs) and (np.diff(rows) > 0).all()
+        ):
+            raise ValueError("repeated rows that are out of range or out of order")
+    if len(decoded.features) not in (0, *next(iter(shapes))[:1]):
+        raise ValueError("not one name for each feature")

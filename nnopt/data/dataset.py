@@ -16,7 +16,8 @@ FloatArray = NDArray[np.floating]
 class Part:
     """Training, validation or test samples: rows of shared, possibly memory-mapped, arrays.
 
-    inputs: (M, C, H, W) uint8 images or (M, D) float32 features; never written to.
+    inputs: (M, C, H, W) uint8 images, (M, D) float64 features, or (M, 2) float32 points that are
+        generated; never written to.
     labels: (M,) int64 in 0..K-1; -1 marks a row whose class was not asked for.
     rows:   (N,) int64, ascending: the samples that belong to this part. Two parts may share inputs.
     """
@@ -44,13 +45,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a network sees of an input x is ``x * scale + shift``.
+    """A network sees ``(x - origin) * scale + shift`` of an input x.
 
     scale, shift: float64, one number per channel (C,) for images or per feature (D,).
+    origin: (D,) float64, for float64 features, whose values may differ in their last digits alone,
+        as times do; None is 0.
     """
 
     scale: NDArray[np.float64]
     shift: NDArray[np.float64]
+    origin: NDArray[np.float64] | None = None
+
+    def of_features(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what a network sees of float64 features (N, D); x is overwritten."""
+        if self.origin is not None:
+            np.subtract(x, self.origin, out=x)
+        np.multiply(x, self.scale, out=x)
+        return np.add(x, self.shift, out=x)
 
 
 @dataclass(frozen=True)

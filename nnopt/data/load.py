@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnopt.data import cifar10, cinic10, csv_file, idx
 from nnopt.data.cache import cached
@@ -21,20 +23,27 @@ from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.data.generated import generate
 from nnopt.data.places import Place
 from nnopt.data.published import PUBLISHED, Published
+from nnopt.data.repeats import NONE_REPEATED, groups_among, repeated_rows
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.errors import DataError
 from nnopt.paths import absolute_folder
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
+from nnopt.text import visible
 
 LOG = logging.getLogger("nnopt")
 
 NAMES_SHOWN = 5  # classes that a warning spells out
+CELLS_PER_PASS = 2**20  # features of a block of rows
+ROWS_COMPARED = 4_096  # for values that rounding makes equal
+SHORTEST = 1e-300  # a range or deviation whose inverse is finite
 
 
-def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
+def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "float32") -> Dataset:
     """Load and split a dataset; the same arguments give the same rows.
+
+    dtype: of the backend, for a warning about features that it cannot tell apart.
 
     The arrays of the last few datasets are remembered, since the points of a sweep share them:
     files that change while the process runs are not noticed. All arrays are read-only.
@@ -45,13 +54,14 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int) -> Dataset:
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
     decoded = _decode(dataset, replace(data, root=root, cache=cache), os.getcwd())
-    return split(decoded, dataset, seed)
+    return split(decoded, dataset, seed, dtype)
 
 
 @lru_cache(maxsize=4)
 def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
     if isinstance(dataset, SpiralConfig | TwoClassConfig):
         decoded = generate(dataset)
+        decoded = replace(decoded, repeated=repeated_rows(decoded.parts))
     else:
         source = locate(dataset, data, Path(working))
         root, cache = Path(data.root), data.cache
@@ -95,7 +105,7 @@ def published_places(name: str, root: Path) -> list[Place]:
     return idx.places(PUBLISHED[name], root)
 
 
-def split(decoded: Decoded, config: DatasetVariant, seed: int) -> Dataset:
+def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "float32") -> Dataset:
     """Choose classes and rows of decoded arrays, and how their values are scaled."""
     wanted = getattr(config, "classes", None)  # a number for the spiral, which made them so
     kept = chosen_classes(decoded.classes, None if isinstance(wanted, int) else wanted)
@@ -129,7 +139,9 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int) -> Dataset:
         )
     _freeze(train, validation, test)
     _warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
+    _warn_of_repeats(decoded, train, {"test": test, "validation": validation})
     normalization = _normalization(decoded, train, config.normalization)
+    _warn_of_merged_values(decoded.features, train, normalization, dtype)
     sources = dict(decoded.sources)
     return Dataset(config.name, names, train, validation, test, normalization, sources)
 
@@ -170,6 +182,59 @@ def _warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None
             )
 
 
+def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | None]) -> None:
+    """Warn of samples whose inputs are those of a training sample."""
+
+    def groups(part: Part) -> NDArray[np.int64]:
+        names = [name for name, (inputs, _) in decoded.parts.items() if inputs is part.inputs]
+        return groups_among(decoded.repeated.get(names[0], NONE_REPEATED), part.rows)
+
+    known = groups(train)
+    found = []
+    for name, part in others.items():
+        if part is not None and (count := int(np.isin(groups(part), known).sum())):
+            found.append(f"{count:,} of {len(part):,} {name} samples")
+    if found:
+        LOG.warning(
+            f"{' and '.join(found)} have the same inputs as a training sample: on these, the "
+            "accuracy tells nothing of new data"
+        )
+
+
+def _warn_of_merged_values(
+    names: tuple[str, ...], train: Part, normalization: Normalization, dtype: str
+) -> None:
+    """Warn of features with different values that are equal once they are normalized and rounded.
+
+    Some thousand rows are compared. Of n values spread evenly, about n² / 2²⁴ meet by chance.
+    """
+    if train.inputs.dtype != np.float64:
+        return
+    count = min(len(train), ROWS_COMPARED, max(2, CELLS_PER_PASS // train.inputs.shape[1]))
+    raw = train.inputs[train.rows[np.arange(count) * len(train) // count]]
+    before = _different(raw)
+    after = _different(normalization.of_features(raw).astype(dtype))
+    merged = np.flatnonzero(before - after > before.astype(np.float64) ** 2 / 2**22)
+    if len(merged):
+        first = merged[0]
+        more = f" ({len(merged) - 1:,} more features are like this)" if len(merged) > 1 else ""
+        remedy = "backend.dtype=float64" if dtype == "float32" else "other units"
+        if normalization.origin is None:
+            remedy = f"dataset.normalization=standard or {remedy}"
+        name = repr(visible(names[first][:100])) if names else f"number {first}"
+        LOG.warning(
+            f"feature {name}: {before[first]:,} different values become "
+            f"{after[first]:,} in {dtype}{more}; use {remedy}"
+        )
+
+
+def _different(values: np.ndarray) -> NDArray[np.int64]:
+    """The number of different values in each column."""
+    ordered = np.sort(values, axis=0)
+    steps: NDArray[np.int64] = np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
+    return 1 + steps
+
+
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Scale and shift per channel or feature.
 
@@ -185,13 +250,38 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
         return Normalization(np.full(width, 1 / 255), np.zeros(width))
     if is_image:
         return _scaled(np.array(decoded.mean), np.array(decoded.std))
-    values = train.inputs[train.rows].astype(np.float64)
+    return _scaled_features(train, rule)
+
+
+def _scaled_features(train: Part, rule: str) -> Normalization:
+    """Scale and shift of features, from passes over blocks of rows: the data may not fit twice."""
+    low, high = (_reduced(ufunc, train) for ufunc in (np.minimum, np.maximum))
+    varies = high > low  # the mean of equal numbers may differ from them in the last place
     if rule == "unit":
-        return _scaled(values.min(axis=0), np.ptp(values, axis=0))
-    return _scaled(values.mean(axis=0), values.std(axis=0))
+        origin, length = low, high - low
+    else:
+        origin = np.where(varies, _reduced(np.add, train) / len(train), low)
+        variance = _reduced(np.add, train, lambda x: np.square(x - origin)) / len(train)
+        length = np.where(varies, np.sqrt(variance), 0)
+    if train.inputs.dtype != np.float64:
+        return _scaled(origin, length)
+    return replace(_scaled(origin, length), shift=np.zeros(len(origin)), origin=origin)
+
+
+def _reduced(
+    ufunc: np.ufunc, part: Part, of: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> NDArray[np.float64]:
+    """The reduction of features (or of a function of them) over all rows: (D,)."""
+    step = max(1, CELLS_PER_PASS // part.inputs.shape[1])
+    result = None
+    for start in range(0, len(part), step):
+        block = part.inputs[part.rows[start : start + step]].astype(np.float64)
+        reduced = ufunc.reduce(of(block), axis=0)
+        result = reduced if result is None else ufunc(result, reduced)
+    return np.asarray(result)
 
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:
     """(x - origin) / length as x * scale + shift."""
-    scale = 1 / np.where(length > 0, length, 1.0)
+    scale = 1 / np.where(length > SHORTEST, length, 1.0)
     return Normalization(scale=scale, shift=-origin * scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nnopt.data.files import unreadable
 from nnopt.data.published import Published, owner
+from nnopt.data.repeats import repeated_rows
 from nnopt.errors import DataError
 from nnopt.results.files import shown
 
@@ -27,10 +28,13 @@ class Decoded:
     """A source's whole arrays, before any of its rows are chosen.
 
     parts: "train"; "test" but for a lone CSV file; CINIC-10's "valid". Each has inputs
-        (M, C, H, W) uint8 or (M, D) float32, and labels (M,) int64 in 0..K-1.
+        (M, C, H, W) uint8, or (M, D) float64, of generated points float32, and labels (M,) int64
+        in 0..K-1.
     sources: see ``Dataset.sources``.
     mean, std: per channel (C,) of all training images, in pixel values 0..255; empty for features.
     notes: what the user should be told each time the data are used.
+    features: names of the D features; empty if they have none, or very long ones.
+    repeated: see ``repeats.repeated_rows``.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +43,8 @@ class Decoded:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 def stat_lines(paths: Iterable[Path]) -> str:
@@ -77,7 +83,8 @@ class Source(Generic[S]):
 
     def decode(self) -> Decoded:
         """Read and decode all files, however long it takes. Raises DataError."""
-        return self.decoder(self.settings, self.files)
+        decoded = self.decoder(self.settings, self.files)
+        return replace(decoded, repeated=repeated_rows(decoded.parts))
 
     def fingerprint(self) -> str:
         """Return a text that changes when the files do, as far as that is visible without reading

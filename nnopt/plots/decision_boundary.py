@@ -33,7 +33,7 @@ def plot_decision_boundary(
 ) -> None:
     """Regions in the colour of the predicted class, the paler the less certain, samples on top.
 
-    predict: (M, 2) float32 to logits (M, K)   points: (N, 2)   labels: (N,) in 0..K-1
+    predict: (M, 2) to logits (M, K)   points: (N, 2)   labels: (N,) in 0..K-1
     Samples that the network gets wrong are ringed. Raises OutputError.
     """
     shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).astype(int))
@@ -41,8 +41,8 @@ def plot_decision_boundary(
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.08 * np.where(high > low, high - low, 1)
     low, high = low - margin, high + margin
-    regions = _regions(predict, low, high)
-    wrong = predict(points.astype(np.float32)).argmax(axis=1) != labels
+    regions = _regions(predict, low, high, points.dtype)
+    wrong = predict(points).argmax(axis=1) != labels
 
     with style.drawing(path, 6.9, 5.2, title) as figure:
         axes = style.panel(figure, 0.85, 0.6, 4.1, 4.05)
@@ -58,9 +58,11 @@ def plot_decision_boundary(
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), handletextpad=0.2)
 
 
-def _regions(predict: Predict, low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.uint8]:
+def _regions(
+    predict: Predict, low: NDArray[Any], high: NDArray[Any], kind: np.dtype[Any]
+) -> NDArray[np.uint8]:
     """An image (GRID, GRID, 3) of the predicted class's colour, whitened by doubt."""
-    x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID, dtype=np.float32) for i in (0, 1)))
+    x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID, dtype=kind) for i in (0, 1)))
     probabilities = softmax(predict(np.column_stack([x.ravel(), y.ravel()])))
     chance = 1 / probabilities.shape[1]
     certainty = (probabilities.max(axis=1) - chance) / (1 - chance)  # 0: no better than chance

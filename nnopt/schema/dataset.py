@@ -66,8 +66,13 @@ class CsvConfig(DatasetConfig):
     train: str
     test: str | None
     test_fraction: Annotated[float, Range(above=0, below=1)]
-    label: str
+    label: int | str
+    drop: tuple[int | str, ...]
+    header: bool
+    separator: Literal["comma", "semicolon", "tab", "pipe", ",", ";"] | None
+    decimal: Literal["point", "comma"]
     shape: Annotated[tuple[int, ...] | None, Range(minimum=1)]
+    shape_order: Literal["chw", "hwc"]
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,16 @@ def network(conv: dict[str, Any], *rest: Any) -> Architecture:
     return place(parse_layers([{"conv2d": conv}, *rest, "flatten", {"dense": 2}]), SHAPE, 2)
 
 
+def scaling_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    return dataset.normalization.scale, dataset.normalization.shift
+
+
 def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndarray:
     """What the first layer gives (O, positions) for the training images, by the NumPy backend."""
     dataset, architecture = photographs(), network(conv)
     net = NumpyNetwork(architecture, make_config(**{"backend.dtype": "float64"}))
     net.load(initial_arrays(architecture, WHITENING, 0, dataset))
-    scale, shift = (x[:, None, None] for x in vars(dataset.normalization).values())
+    scale, shift = (x[:, None, None] for x in scaling_of(dataset))
     y = net.layer_outputs(dataset.train.inputs[dataset.train.rows] * scale + shift)["conv2d1"]
     return y.swapaxes(0, 1).reshape(y.shape[1], -1)
 
@@ -75,7 +79,7 @@ def test_outputs_have_unit_covariance_up_to_epsilon_and_mean_zero(
 
 
 def normalized(dataset: Dataset) -> np.ndarray:
-    scale, shift = (x[:, None, None] for x in vars(dataset.normalization).values())
+    scale, shift = (x[:, None, None] for x in scaling_of(dataset))
     images: np.ndarray = dataset.train.inputs[dataset.train.rows] * scale + shift
     return images
 

@@ -28,7 +28,12 @@ def csv_config(train: Path | str, **changes: object) -> CsvConfig:
         "test": None,
         "test_fraction": 0.25,
         "label": "label",
+        "drop": (),
+        "header": True,
+        "separator": None,
+        "decimal": "point",
         "shape": None,
+        "shape_order": "chw",
     }
     return CsvConfig(name="csv", train=str(train), **{**values, **changes})  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_files import csv_config
 
-from nnopt.data import csv_file
+from nnopt.data import csv_file, csv_rows
 from nnopt.data.source import Decoded
 from nnopt.errors import ConfigError, DataError
 
@@ -20,7 +20,7 @@ def decode(root: Path, text: str, **changes: object) -> Decoded:
 def test_reads_features_and_whole_number_labels(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "x,label,y\n1,5,2.5\n-3e2,1,0\n7,9,.5\n8,10,1\n")
     inputs, labels = decoded.parts["train"]
-    assert inputs.dtype == np.float32
+    assert inputs.dtype == np.float64
     assert inputs.tolist() == [[1, 2.5], [-300, 0], [7, 0.5], [8, 1]]
     assert decoded.classes == ("1", "5", "9", "10")  # by value, not by spelling
     assert labels.tolist() == [1, 0, 2, 3]
@@ -49,7 +49,7 @@ def test_kaggles_fashion_mnist_loads_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_file_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr(csv_rows, "ROWS_PER_BLOCK", 4)
     text = "label,x\n" + "".join(f"{k % 3},{k}\n" for k in range(11))
     inputs, labels = decode(tmp_path, text).parts["train"]
     assert inputs[:, 0].tolist() == list(range(11))
@@ -81,7 +81,7 @@ def test_the_shape_of_images_can_be_given(tmp_path: Path) -> None:
         ("1e300", r"row 2 .*column 'y'"),
         ("abc", r"row 2 .*column 'y' holds 'abc'"),
         ("True", r"row 2 .*column 'y' holds 'True'"),
-        ("1,2", "no CSV file"),
+        ("1,2", r"row 2 .*has 4 cells, but there are 3 columns; it begins with '1,3,1,2'"),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column(tmp_path: Path, cell: str, said: str) -> None:
@@ -98,11 +98,15 @@ def test_a_bad_pixel_is_named(tmp_path: Path, cell: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["0", "1", "-2"], "label '-2' at index 2 "),
         (["0", "1.5", "1"], "label '1.5' at index 1 "),
         (["0", "", "1"], "label '' at index 1 "),
         (["cat", "nan", "dog"], "label 'nan' at index 1 "),
-        (["0.0", "1.0", "2.0"], "label '0.0' at index 0 "),
+        (["0.0", "1.0", "2.5"], "label '2.5' at index 2 "),
+        (["0", "-0.5", "1"], "label '-0.5' at index 1 "),
+        (["cat", "do\x1b[31mg"], "label 'do.x1b.31mg' at index 1 .*without control"),
+        (["cat", "do\u202eg"], "label 'do.u202eg' at index 1 .*reorder"),
+        (["0", "1" * 5000], r"'1{60}'\.\.\. \(5,000 characters\) at index 1 .*at most 256"),
+        (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
     ],
 )
 def test_a_bad_label_is_named(tmp_path: Path, labels: list[str], said: str) -> None:
@@ -123,7 +127,10 @@ def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
         (b"label,x\n", "0 rows"),
         (b"label\n1\n", "no column beside"),
         (b"label,x\n\xff\xfe,1\n", "not UTF-8"),
-        (b"label,x\n0,1,2\n", "no CSV file"),
+        (b"label,x\n0,1,2\n", "row 1 .*has 3 cells"),
+        (b"label,x\n0,1\n1\n", "row 2 .*has 1 cells"),
+        (b"\n\n \n", "it is empty"),
+        (b"PAR1\x15\x04\x15\x00\x00\x80", "not UTF-8"),
         (b'label,x\n0,"1\n', "no CSV file"),
     ],
 )
@@ -146,7 +153,7 @@ def test_the_test_file_must_agree(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "label,x\n0,1\n1,2\n2,3\n", test="test.csv")
     assert decoded.parts["test"][1].tolist() == [1, 2]
     assert list(decoded.sources) == ["train.csv", "test.csv"]
-    with pytest.raises(DataError, match="they must be the same"):
+    with pytest.raises(DataError, match=r"test\.csv has other columns .* it lacks 'y'"):
         decode(tmp_path, "label,x,y\n0,1,1\n1,2,2\n2,2,2\n", test="test.csv")
 
 

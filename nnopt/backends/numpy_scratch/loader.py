@@ -23,6 +23,7 @@ class NumpyLoader:
         self._part = part
         self._crop = config.regularizer.augmentation.crop
         self._dtype = np.dtype(config.backend.dtype)
+        self._normalization = normalization
         axes = (1,) * (part.inputs.ndim - 2)  # (C,) -> (C, 1, 1) for images
         self._scale = normalization.scale.reshape(-1, *axes).astype(self._dtype)
         self._shift = normalization.shift.reshape(-1, *axes).astype(self._dtype)
@@ -54,11 +55,15 @@ class NumpyLoader:
             yield self._normalize(self._part.inputs[self._part.rows[start:][:EVALUATION_BATCH]])
 
     def _normalize(self, raw: Array) -> Array:
-        """x · scale + shift, in the backend's number type."""
+        """x · scale + shift, in the backend's number type; of float64 features in theirs, and then
+        rounded. raw is overwritten."""
         count = len(raw)
         if count not in self._batches:
             self._batches[count] = empty(raw.shape, self._dtype)
         x = self._batches[count]
+        if raw.dtype == np.float64:
+            np.copyto(x, self._normalization.of_features(raw), casting="same_kind")
+            return x
         np.copyto(x, raw, casting="same_kind" if raw.dtype.kind == "f" else "unsafe")
         np.multiply(x, self._scale, out=x)
         return np.add(x, self._shift, out=x)

@@ -51,10 +51,11 @@ class TorchLoader:
         self._crop = config.regularizer.augmentation.crop
         self._policy = config.regularizer.augmentation.policy
         on_cpu = self._device.type == "cpu"
+        self._features = normalization if part.inputs.dtype == np.float64 else None
         if on_cpu:  # the (memory-mapped) array as it is
             self._inputs, rows = _wrap(part.inputs), part.rows
         else:  # this part's rows alone
-            self._inputs = _wrap(part.inputs[part.rows]).to(self._device)
+            self._inputs = self._whole(part).to(self._device)
             rows = np.arange(len(part))
         self._rows = torch.tensor(rows, device=self._device)
         self._labels = torch.tensor(part.labels[part.rows], device=self._device)
@@ -113,8 +114,24 @@ class TorchLoader:
         """These arrays of an epoch's draws, on the device; none of none."""
         return () if drawn is None else tuple(self._placed(getattr(drawn, x)) for x in names)
 
+    def _whole(self, part: Part) -> Tensor:
+        """The rows of a part; of float64 features, which not every accelerator has, as the network
+        sees them."""
+        if self._features is None:
+            return _wrap(part.inputs[part.rows])
+        seen = torch.empty((len(part), *part.inputs.shape[1:]), dtype=self._dtype)
+        for start in range(0, len(part), EVALUATION_ROWS):
+            raw = part.inputs[part.rows[start : start + EVALUATION_ROWS]]
+            seen[start : start + len(raw)] = torch.from_numpy(self._features.of_features(raw))
+        return seen
+
     def _normalize(self, raw: Tensor) -> Tensor:
-        """x · scale + shift, in the backend's number type; raw is ours to overwrite."""
+        """x · scale + shift, in the backend's number type; of float64 features in theirs, and then
+        rounded. raw is overwritten."""
+        if self._features is not None:
+            if raw.device.type == "cpu":
+                self._features.of_features(raw.numpy())
+            return raw.to(self._dtype)
         return raw.to(self._dtype).mul_(self._scale).add_(self._shift)
 
     @cached_property

@@ -1,0 +1,282 @@
+"""Which column of a table is the label, which are features or pixels, and in which order."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnopt.data.csv_text import listed, quoted
+from nnopt.errors import ConfigError, DataError
+from nnopt.results.files import shown
+from nnopt.schema import CsvConfig
+
+MOST_COLUMNS = 2**20
+NAMES_COMPARED = 2_000  # by similarity with a name that is not there
+
+PIXEL = re.compile(r"(pixel|px)[ _.-]?(\d{1,9})", re.IGNORECASE | re.ASCII)
+GRID_PIXEL = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE | re.ASCII)
+NUMBERED = re.compile(r"(\D*)(\d{1,9})", re.ASCII)
+UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Positions in a table: of the label, and of the features or pixels in the order of the inputs.
+
+    names: of all columns, as in the header. dropped: names that other tables drop too. shape:
+    (C, H, W) of images, () for features.
+    """
+
+    names: Sequence[str]
+    label: int
+    features: Sequence[int]
+    dropped: frozenset[str]
+    shape: tuple[int, ...]
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [self.names[position] for position in self.features]
+
+
+def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
+    """Assign the columns of the training file. Raises DataError or ConfigError."""
+    _check_names(names, path)
+    dropped = {place for item in config.drop if (place := position(names, item)) is not None}
+    kept = [place for place in range(len(names)) if place not in dropped]
+    label = _label(names, config, path)
+    if label in dropped:
+        raise ConfigError(
+            f"dataset.drop={list(config.drop)} has the column of labels, {names[label]!r}; "
+            "leave it out"
+        )
+    _check_unnamed(names, kept, path)
+    features = [place for place in kept if place != label]
+    if not features:
+        raise DataError(
+            f"{shown(path)} has no column beside {quoted(names[label])}; expected features"
+        )
+    if config.header:
+        _check_header(names, features, label, config, path)
+    shape, order = _shape([names[place] for place in features], config, path)
+    return Columns(
+        names,
+        label,
+        [features[place] for place in order],
+        frozenset(names[place] for place in dropped),
+        shape,
+    )
+
+
+def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
+    """Find the columns of the training file, by their names, in another. Raises DataError."""
+    _check_names(names, path)
+    wanted = [train.names[train.label], *train.feature_names]
+    allowed = {*wanted, *train.dropped, *map(str, config.drop if config.header else ())}
+    places = {name: place for place, name in enumerate(names)}
+    missing = [name for name in wanted if name not in places]
+    extra = [name for name in names if name not in allowed]
+    if missing or extra:
+        lines = [f"it lacks {listed(missing)}"] if missing else []
+        lines += [f"it has {listed(extra)} besides"] if extra else []
+        hint = (
+            "; test files without labels cannot be used: leave dataset.test out"
+            if missing == wanted[:1]
+            else "; leave columns out of both with dataset.drop=[...]"
+        )
+        raise DataError(
+            f"{shown(path)} has other columns than the training file: {' and '.join(lines)}{hint}"
+        )
+    features = [places[name] for name in wanted[1:]]
+    return Columns(names, places[wanted[0]], features, train.dropped, train.shape)
+
+
+def check_dropped(config: CsvConfig, tables: Sequence[Sequence[str]], path: Path) -> None:
+    """Raise DataError for an entry of ``dataset.drop`` that no file has."""
+    for item in config.drop:
+        if all(position(names, item) is None for names in tables):
+            raise DataError(_no_column("dataset.drop", item, tables[0], path))
+
+
+def position(names: Sequence[str], item: int | str) -> int | None:
+    """The position of a column given by its name, or else by its number; None if there is none."""
+    if str(item) in names:
+        return names.index(str(item))
+    if isinstance(item, str) and re.fullmatch(r"-?\d{1,9}", item, re.ASCII):
+        item = int(item)
+    if isinstance(item, int) and -len(names) <= item < len(names):
+        return item % len(names)
+    return None
+
+
+def _label(names: list[str], config: CsvConfig, path: Path) -> int:
+    found = position(names, config.label)
+    if found is not None:
+        return found
+    if not config.header:
+        raise ConfigError(
+            f"dataset.label={config.label}: with dataset.header=false the {len(names):,} columns "
+            f"of {shown(path)} have no names; give a number from 0 to {len(names) - 1}, or -1 for "
+            "the last column"
+        )
+    raise DataError(_no_column("dataset.label", config.label, names, path) + _without_header(names))
+
+
+def _no_column(key: str, item: int | str, names: Sequence[str], path: Path) -> str:
+    near = difflib.get_close_matches(str(item), names[:NAMES_COMPARED], n=3, cutoff=0.0)
+    hint = "; if they are divided otherwise, set dataset.separator" if len(names) == 1 else ""
+    return (
+        f"{shown(path)} has no column {quoted(str(item))} ({key}); its {len(names):,} columns "
+        f"include {listed(near)}{hint}"
+    )
+
+
+def _without_header(names: Sequence[str]) -> str:
+    if sum(map(_is_number, names)) * 2 < len(names):
+        return ""
+    return "; if the first line has values, set dataset.header=false and dataset.label to a number"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    """pandas would rename the second of two columns: a second label would become a feature."""
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MOST_COLUMNS:,}")
+    counts = Counter(names)
+    repeated = [name for name, count in counts.items() if count > 1 and name]
+    if repeated:
+        raise DataError(
+            f"{shown(path)} has more than one column {quoted(repeated[0])}; rename or delete all "
+            f"but one{_without_header(names)}"
+        )
+
+
+def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
+    unnamed = [place for place in kept if UNNAMED.fullmatch(names[place])]
+    if unnamed:
+        raise DataError(
+            f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
+            "index that pandas writes, or a separator too many? leave it out with "
+            f"dataset.drop=[{unnamed[0]}], or name it"
+        )
+
+
+def _check_header(
+    names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
+) -> None:
+    """Raise DataError if the first line may be the first row: all its names are numbers."""
+    if not all(_is_number(names[place]) for place in features):
+        return
+    if str(config.label) == names[label] and not _is_number(names[label]):
+        return  # a line that has the label's name is a header
+    numbers = [names[place] for place in range(len(names)) if place != label]
+    in_order = [str(number) for number in range(len(names))]
+    one_based = [str(number) for number in range(1, len(names) + 1)]
+    is_range = any(
+        numbers in (x[: len(numbers)], [n for n in x if n != names[label]])
+        for x in (in_order, one_based)
+    )
+    if is_range and len(names) > 2:
+        return
+    raise DataError(
+        f"{shown(path)}: the first line, which has {listed(names, 3)}, may have values in place of "
+        "names; if so, set dataset.header=false, else name the column of labels by a word"
+    )
+
+
+def _shape(
+    names: list[str], config: CsvConfig, path: Path
+) -> tuple[tuple[int, ...], Sequence[int]]:
+    """(C, H, W) of images, or () for features; and the order of the columns."""
+    wanted, as_found = config.shape, range(len(names))
+    if wanted is not None and len(wanted) not in (1, 3):
+        raise ConfigError(
+            f"dataset.shape={list(wanted)}: allowed are [channels, height, width] or [features]"
+        )
+    if wanted is not None and math.prod(wanted) != len(names):
+        raise DataError(
+            f"dataset.shape={list(wanted)} means {math.prod(wanted):,} columns beside the label, "
+            f"but {shown(path)} has {len(names):,}; leave columns out with dataset.drop=[...]"
+        )
+    found = _pixel_shape(names, path) if wanted is None else wanted
+    if len(found) < 3:
+        if config.shape_order != "chw":
+            raise ConfigError(
+                f"dataset.shape_order={config.shape_order}: {shown(path)} has features, not "
+                "pixels; set dataset.shape=[channels,height,width] or leave it out"
+            )
+        return (), as_found
+    return found, _pixel_order(names, found, path)
+
+
+def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
+    """The shape of the images if the columns have the names of pixels, else ()."""
+    others = [name for name in names if not _is_pixel(name)]
+    if len(others) == len(names):
+        return ()
+    if others:
+        raise DataError(
+            f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and "
+            f"{listed(others)} besides: leave these out with dataset.drop=[{','.join(others[:5])}]"
+            f", or take all columns as features with dataset.shape=[{len(names)}]"
+        )
+    grid = [GRID_PIXEL.fullmatch(name) for name in names]
+    if all(grid):
+        rows, columns = (len({int(pixel[k]) for pixel in grid if pixel}) for k in (1, 2))
+        if rows * columns == len(names):
+            return 1, rows, columns
+    side = math.isqrt(len(names))
+    if side * side != len(names):
+        raise ConfigError(
+            f"dataset.shape: {shown(path)} has {len(names):,} pixel columns, which make no square "
+            "of one channel; give [channels, height, width], and dataset.shape_order=hwc if the "
+            "channels of a pixel follow each other"
+        )
+    return 1, side, side
+
+
+def _is_pixel(name: str) -> bool:
+    is_numbered = PIXEL.fullmatch(name) or GRID_PIXEL.fullmatch(name)
+    return bool(is_numbered) or name.lower().startswith("pixel")
+
+
+def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:
+    """Sort pixels by the numbers in their names; as in the file if the names have none.
+
+    Raises DataError if the numbers leave the order open.
+    """
+    for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
+        matches = [pattern.fullmatch(name) for name in names]
+        if all(matches):
+            break
+    else:
+        return range(len(names))
+    found = [match for match in matches if match]
+    if pattern is GRID_PIXEL:
+        keys = [(int(match[1]), int(match[2])) for match in found]
+        top, left = (min(key[k] for key in keys) for k in (0, 1))
+        width = len({key[1] for key in keys})
+        numbers = [(row - top) * width + column - left for row, column in keys]
+    else:
+        if len({match[1].lower() for match in found}) > 1:
+            return range(len(names))
+        numbers = [int(match[2]) for match in found]
+    order = sorted(range(len(names)), key=numbers.__getitem__)
+    if [numbers[place] - numbers[order[0]] for place in order] != list(range(len(names))):
+        raise DataError(
+            f"{shown(path)}: the numbers of the pixel columns, {listed(names, 3)}, have gaps or "
+            "repeat, so the place of a pixel is not known; rename the columns, or take them as "
+            f"features with dataset.shape=[{len(names)}]"
+        )
+    return order

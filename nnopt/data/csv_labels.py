@@ -1,0 +1,128 @@
+"""The classes of a CSV file: the different labels, and the number of each.
+
+Whole numbers are classes by their value, however they are written: 7, 007, +7 and 7.0 are one.
+All other labels are names.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.data.csv_text import listed, quoted
+from nnopt.errors import DataError
+from nnopt.results.files import shown
+
+LONGEST_LABEL = 256
+MOST_LABELS = 100_000
+WHOLE = re.compile(r"([+-]?)0*(\d+?)(\.0*)?", re.ASCII)
+BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@dataclass
+class Labels:
+    """The labels of a file, as they are read: each different text, its first row, and which text
+    each row has."""
+
+    path: Path
+    has_decimal_commas: bool = False
+    first_rows: dict[str, int] = field(default_factory=dict)
+    codes: list[np.ndarray] = field(default_factory=list)
+    rows: int = 0
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Add the labels of the next rows. Raises DataError for one that cannot be a class."""
+        codes: list[int] = []
+        for text in map(str.strip, texts):
+            if text not in self._numbers:
+                self.first_rows[text] = self.rows + len(codes)
+                self._check(text)
+                self._numbers[text] = len(self._numbers)
+            codes.append(self._numbers[text])
+        self.rows += len(codes)
+        self.codes.append(np.array(codes, dtype=np.int64))
+
+    def _check(self, text: str) -> None:
+        """Raise DataError for a label that cannot be a class."""
+        problem = ""
+        if len(text) > LONGEST_LABEL:
+            problem = f"at most {LONGEST_LABEL} characters"
+        elif text.lower() in ("", "nan"):
+            problem = "whole numbers, or names"
+        elif any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+            problem = "names on one line, without control characters"
+        elif BIDIRECTIONAL.intersection(text):
+            problem = "names without characters that reorder text"
+        elif len(self._numbers) == MOST_LABELS:
+            raise DataError(
+                f"{shown(self.path)} has more than {MOST_LABELS:,} different labels; is "
+                "dataset.label the column of classes?"
+            )
+        if problem:
+            raise DataError(f"{self._where(text)}; allowed are {problem}")
+
+    def _where(self, text: str) -> str:
+        row = self.first_rows[text]
+        return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
+
+    def whole(self, text: str) -> str | None:
+        """The label as a whole number, written plainly; None if it is none."""
+        number = WHOLE.fullmatch(text.replace(",", ".") if self.has_decimal_commas else text)
+        if number is None:
+            return None
+        return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
+
+    def classes(self) -> tuple[tuple[str, ...], list[str]]:
+        """The classes, and notes on them. Raises DataError for numbers that are not whole."""
+        whole = {text: self.whole(text) for text in self.first_rows}
+        if any(number is None for number in whole.values()):
+            if all(map(self._is_number, self.first_rows)):
+                text = next(text for text, number in whole.items() if number is None)
+                raise DataError(
+                    f"{self._where(text)}; allowed are whole numbers, or names (classes, not "
+                    "quantities)"
+                )
+            return tuple(sorted(self.first_rows)), []
+        numbers = sorted({number for number in whole.values() if number}, key=int)
+        notes = []
+        spellings: dict[str, list[str]] = {}
+        for text, number in whole.items():
+            spellings.setdefault(str(number), []).append(text)
+        several = [texts for texts in spellings.values() if len(texts) > 1]
+        if several:
+            notes.append(
+                f"{shown(self.path)}: the labels {listed(several[0])} are one class, "
+                f"{self.whole(several[0][0])}"
+                + (f" ({len(several) - 1:,} more like this)" if len(several) > 1 else "")
+            )
+        return tuple(numbers), notes
+
+    def _is_number(self, text: str) -> bool:
+        try:
+            float(text.replace(",", ".") if self.has_decimal_commas else text)
+        except ValueError:
+            return False
+        return True
+
+    def numbers(self, classes: tuple[str, ...]) -> NDArray[np.int64]:
+        """The class number of each row. Raises DataError for a label that is no class."""
+        by_name = {name: number for number, name in enumerate(classes)}
+        are_whole = all(WHOLE.fullmatch(name) for name in classes)
+        lookup = np.empty(len(self.first_rows), dtype=np.int64)
+        for code, text in enumerate(self.first_rows):
+            name = (self.whole(text) or text) if are_whole else text
+            if name not in by_name:
+                raise DataError(
+                    f"{self._where(text)} is no class of the training file; its classes are "
+                    f"{listed(list(classes), 20)}"
+                )
+            lookup[code] = by_name[name]
+        result: NDArray[np.int64] = lookup[np.concatenate(self.codes)]
+        return result

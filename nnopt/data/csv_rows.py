@@ -1,0 +1,207 @@
+"""The rows of a CSV file as arrays, a block at a time.
+
+``np.loadtxt`` reads the cells: it rounds correctly, and it is fast for any number of columns. What
+it refuses is read a second time, in Python, for a message that names row, column and value.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.data.csv_columns import Columns
+from nnopt.data.csv_text import LONGEST_LINE, quoted
+from nnopt.errors import DataError
+from nnopt.results.files import shown
+
+CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
+ROWS_PER_BLOCK = 10_000
+BLOCK_CHARACTERS = 8 * LONGEST_LINE
+
+LARGEST = float(np.finfo(np.float32).max)
+
+SWAP = str.maketrans(",.", ".,")
+"""Decimal commas become points, and points commas, which no number has. Its own inverse."""
+
+
+@dataclass
+class Block:
+    """Consecutive rows: values (n, D) float64, and the label of each as in the file."""
+
+    values: NDArray[np.float64]
+    labels: list[str]
+
+
+@dataclass
+class RowReader:
+    """Reads the lines after the header.
+
+    lines: those that are not blank. done: rows read so far.
+    """
+
+    lines: Iterator[str]
+    columns: Columns
+    separator: str
+    has_decimal_commas: bool
+    path: Path
+    has_header: bool = True
+    done: int = 0
+    _number: type = np.int64
+    _lines_taken: list[str] = field(default_factory=list)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all rows. Raises DataError at the first cell that is no finite number, and at a row
+        that is longer or shorter than the header."""
+        most = max(1, min(ROWS_PER_BLOCK, CELLS_PER_BLOCK // len(self.columns.names)))
+        while (first := next(self.lines, None)) is not None:
+            self.lines = chain([first], self.lines)
+            table = self._table(most)
+            block = self._block(table)
+            if any('"' in line for line in self._lines_taken):
+                self._check_quotation(len(table))
+            self.done += len(table)
+            yield block
+
+    def _table(self, most: int) -> NDArray[Any]:
+        """Up to ``most`` rows as a structured array: texts, and runs of numbers."""
+        kind = self._kind()
+        options: dict[str, Any] = {
+            "delimiter": self._swapped(self.separator),
+            "comments": None,
+            "quotechar": '"',
+            "max_rows": most,
+            "ndmin": 1,
+        }
+        self._lines_taken = []
+        try:
+            with warnings.catch_warnings():
+                # NumPy would read 1.5 as the whole number 1, with this warning.
+                warnings.simplefilter("error", DeprecationWarning)
+                return np.loadtxt(self._feed(self.lines), dtype=kind, **options)
+        except (ValueError, DeprecationWarning) as error:
+            if self._number is np.int64:  # whole numbers are read four times as fast
+                self._number = np.float64
+                self.lines = chain(self._lines_taken, self.lines)
+                return self._table(most)
+            raise self._problem(str(error)) from error
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64] | None:
+        """The order of the inputs among the numbers of a row; None if they are in order."""
+        places = np.argsort(np.argsort(self.columns.features))
+        return None if np.array_equal(places, np.arange(len(places))) else places
+
+    def _kind(self) -> np.dtype[Any]:
+        """The type of a row: numbers side by side are one field."""
+        numbers = np.zeros(len(self.columns.names), dtype=bool)
+        numbers[list(self.columns.features)] = True
+        edges = np.flatnonzero(np.diff(numbers)) + 1
+        runs = np.split(np.arange(len(numbers)), edges)
+        fields: list[Any] = []
+        for run in runs:
+            if numbers[run[0]]:
+                fields.append((f"numbers {run[0]}", self._number, (len(run),)))
+            else:
+                fields += [(f"text {place}", object) for place in run]
+        return np.dtype(fields)
+
+    def _block(self, table: NDArray[Any]) -> Block:
+        names = table.dtype.names or ()
+        runs = [table[name] for name in names if name.startswith("numbers")]
+        values = np.concatenate(runs, axis=1, dtype=np.float64)
+        if not (np.abs(values) <= LARGEST).all():  # NaN is not <= anything
+            raise self._problem("a number is not finite, or too large")
+        if self._places is not None:
+            values = values[:, self._places]
+        labels = table[f"text {self.columns.label}"].tolist()
+        if self.has_decimal_commas:
+            labels = [label.translate(SWAP) for label in labels]
+        return Block(values, labels)
+
+    def _feed(self, lines: Iterator[str]) -> Iterator[str]:
+        """The lines as NumPy is to read them, remembered. Raises DataError for a record that does
+        not end."""
+        characters = 0
+        for count, line in enumerate(lines):
+            self._lines_taken.append(line)
+            characters += len(line)
+            if characters > BLOCK_CHARACTERS or count > 2 * ROWS_PER_BLOCK:
+                raise DataError(
+                    f"{shown(self.path)}: a quotation mark is never closed in row "
+                    f"{self.done + 1:,} (counted after the header) or one of the next "
+                    f"{ROWS_PER_BLOCK:,}, or their cells are too long"
+                )
+            yield self._swapped(line)
+
+    def _swapped(self, text: str) -> str:
+        return text.translate(SWAP) if self.has_decimal_commas else text
+
+    def _records(self) -> Iterator[list[str]]:
+        """The rows of this block once more, by Python's reader. Raises DataError."""
+        row = self.done
+        try:
+            for cells in csv.reader(self._lines_taken, delimiter=self.separator, strict=True):
+                row += 1
+                yield cells
+        except csv.Error as error:
+            raise DataError(
+                f"{shown(self.path)} is no CSV file: {error}, in row {row + 1:,} (counted after "
+                "the header); is a quotation mark not closed, or not doubled within a cell?"
+            ) from error
+
+    def _check_quotation(self, rows: int) -> None:
+        """Raise DataError where the two readers differ, as at a mark that is never closed."""
+        found = sum(1 for _ in self._records())
+        if found != rows:
+            raise self._problem(f"{found:,} rows by one way of reading it, {rows:,} by another")
+
+    def _problem(self, reason: str) -> DataError:
+        """The error for the first cell of this block that cannot be used."""
+        names, width = self.columns.names, len(self.columns.names)
+        features = sorted(self.columns.features)
+        for row, cells in enumerate(self._records(), start=self.done + 1):
+            where = f"{shown(self.path)}: row {row:,} (counted after the header)"
+            if len(cells) != width:
+                return DataError(
+                    f"{where} has {len(cells):,} cells, but there are {width:,} columns; it begins "
+                    f"with {quoted(self.separator.join(cells[:5]))}"
+                )
+            for place in features:
+                if not abs(self._value(cells[place])) <= LARGEST:
+                    return DataError(
+                        f"{where}, column {quoted(names[place])} holds {quoted(cells[place])}; "
+                        f"expected a finite number of at most {LARGEST:.2g}"
+                        f"{self._hint(cells[place], names[place], row)}"
+                    )
+        return DataError(f"{shown(self.path)} is no CSV file: {visible_reason(reason)}")
+
+    def _value(self, cell: str) -> float:
+        """The number in a cell, as NumPy reads it; NaN for none."""
+        text = self._swapped(cell).strip()
+        if not text.isascii() or "_" in text:
+            return float("nan")
+        try:
+            return float(text)
+        except ValueError:
+            return float("nan")
+
+    def _hint(self, cell: str, name: str, row: int) -> str:
+        if not self.has_header and row == 1:
+            return "; if the first line has the names of columns, set dataset.header=true"
+        if "," in cell and not self.has_decimal_commas:
+            return "; if that is a decimal comma, set dataset.decimal=comma"
+        return f"; leave a column out with dataset.drop=[{quoted(name)}]"
+
+
+def visible_reason(reason: str) -> str:
+    """Return NumPy's own words on one line."""
+    return quoted(" ".join(reason.split()))

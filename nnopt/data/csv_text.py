@@ -1,0 +1,230 @@
+"""The text of a CSV file: unpacked and in lines of bounded length; its separator and its header."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, TextIO
+
+from nnopt.data.files import GZIP_FLOOR, GZIP_RATIO, check_regular, unreadable
+from nnopt.errors import ConfigError, DataError
+from nnopt.results.files import shown
+from nnopt.schema import CsvConfig
+from nnopt.text import visible
+
+LONGEST_LINE = 2**24  # characters
+HEADER_LINES = 1_000  # a header may have line breaks within quotation marks
+QUOTED = 60  # characters of a value that a message repeats
+
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+PACKED = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7-zip",
+}
+
+
+def quoted(text: str) -> str:
+    """Return a value of the file for a message: on one line, in quotation marks, cut if long."""
+    end = f"... ({len(text):,} characters)" if len(text) > QUOTED else ""
+    return f"'{visible(text[:QUOTED])}'{end}"
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Return the first names for a message, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(quoted, names[:most])) + more
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a CSV file, plain, as gzip or alone in a ZIP archive, as its first bytes say.
+
+    Raises DataError, also for what fails while the file is read.
+    """
+    check_regular(path)
+    try:
+        with ExitStack() as stack:
+            raw: IO[bytes] = stack.enter_context(path.open("rb"))
+            start = raw.read(8)
+            raw.seek(0)
+            if start.startswith(b"\x1f\x8b"):
+                raw = _bounded(gzip.GzipFile(fileobj=raw), path)
+            elif start.startswith(b"PK\x03\x04"):
+                archive = stack.enter_context(zipfile.ZipFile(raw))
+                member = _only_table(archive, path)
+                raw = _bounded(stack.enter_context(archive.open(member)), path)
+            for magic, name in PACKED.items():
+                if start.startswith(magic):
+                    raise DataError(f"{shown(path)} is packed with {name}; unpack it first")
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(path)} is not UTF-8 text: byte 0x{error.object[error.start]:02x} "
+            f"({error.reason}); save the table as CSV in UTF-8"
+        ) from error
+    except (
+        EOFError,
+        gzip.BadGzipFile,
+        zlib.error,
+        zipfile.BadZipFile,
+        NotImplementedError,  # a way of packing that zipfile does not know
+        RuntimeError,  # a password
+    ) as error:
+        raise DataError(f"{shown(path)} cannot be unpacked: {error}; unpack it yourself") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+    """The one CSV file of an archive, whatever else is in it. Raises DataError."""
+    names = [
+        member
+        for member in archive.infolist()
+        if not member.is_dir()
+        and not member.filename.startswith("__MACOSX/")
+        and PurePosixPath(member.filename).suffix.lower() in (".csv", ".tsv", ".txt")
+    ]
+    if len(names) != 1:
+        found = listed([member.filename for member in names or archive.infolist()])
+        count = "no CSV file" if not names else f"{len(names):,} CSV files"
+        raise DataError(
+            f"{shown(path)} is a ZIP archive with {count} ({found}); unpack the one you mean"
+        )
+    return names[0]
+
+
+def _bounded(packed: IO[bytes] | gzip.GzipFile, path: Path) -> IO[bytes]:
+    """The unpacked bytes. Reading past the limit of ``files.read`` raises DataError."""
+    limit = max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size)
+    return io.BufferedReader(_Bounded(packed, limit, path))  # type: ignore[type-var]
+
+
+class _Bounded(io.RawIOBase):
+    def __init__(self, packed: IO[bytes] | gzip.GzipFile, left: int, path: Path) -> None:
+        self._packed, self._left, self._path = packed, left, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        content = self._packed.read(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise DataError(
+                f"{shown(self._path)} unpacks to more than {GZIP_FLOOR:,} bytes, {GZIP_RATIO} "
+                "times its size or more; if that is right, unpack it yourself"
+            )
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def lines_of(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines that are not blank. Raises DataError for one that is too long."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{shown(path)} has a line of more than {LONGEST_LINE:,} characters, which begins "
+                f"with {quoted(line[:QUOTED])}; is it a CSV file?"
+            )
+        if line.strip(" \r\n"):
+            yield line
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first line of a table says.
+
+    names: of all columns. first: the first line with values. separator: of the columns.
+    """
+
+    names: list[str]
+    first: str
+    separator: str
+
+
+def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
+    """Read the names of the columns, or count them. Raises DataError."""
+    line = _record(lines, path)
+    separator = _given_separator(config)
+    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # Excel's own line
+        separator = separator or line[4]
+        line = _record(lines, path)
+    if separator is None:
+        separator = _find_separator(line, config, path)
+    names = [name.strip() for name in split(line, separator, path)]
+    if config.header:
+        first = next(lines, "")
+    else:
+        first, names = line, [str(number) for number in range(len(names))]
+    if not first:
+        raise DataError(f"{shown(path)} has a header line but 0 rows; expected some")
+    has_whole_record = names[-1] == "" and first.count('"') % 2 == 0
+    if has_whole_record and len(split(first, separator, path)) == len(names) - 1:
+        names.pop()  # a separator at the end of the header line alone
+    return Header(names, first, separator)
+
+
+def _record(lines: Iterator[str], path: Path) -> str:
+    """The first line, with those that follow until no quotation mark is open."""
+    text = next(lines, "")
+    if not text:
+        raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
+    for _ in range(HEADER_LINES):
+        if text.count('"') % 2 == 0 or len(text) > LONGEST_LINE:
+            return text
+        following = next(lines, "")
+        if not following:
+            break
+        text += following
+    raise DataError(f"{shown(path)}: a quotation mark in the header is never closed")
+
+
+def split(line: str, separator: str, path: Path) -> list[str]:
+    """The cells of one record. Raises DataError."""
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{shown(path)} is no CSV file: {error}, in the line that begins with "
+            f"{quoted(line.rstrip())}"
+        ) from error
+
+
+def _given_separator(config: CsvConfig) -> str | None:
+    given = config.separator
+    return None if given is None else SEPARATORS.get(given, given)
+
+
+def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
+    """The separator by which the label is one of several columns; else the only one that occurs.
+
+    Raises ConfigError if several do.
+    """
+    found = {}
+    for separator in SEPARATORS.values():
+        if separator in line:
+            try:
+                found[separator] = split(line, separator, path)
+            except DataError:
+                continue
+    columns = {mark: names for mark, names in found.items() if len(names) > 1}
+    if config.header:
+        for separator, names in columns.items():
+            if str(config.label) in (name.strip() for name in names):
+                return separator
+    if len(columns) > 1:
+        words = [word for word, separator in SEPARATORS.items() if separator in columns]
+        raise ConfigError(
+            f"dataset.separator: the first line of {shown(path)}, {quoted(line.rstrip())}, could "
+            f"be divided by {' or '.join(words)}; set dataset.separator={words[0]} or another"
+        )
+    return next(iter(columns), ",")
