@@ -47,7 +47,7 @@ class Labels:
                 self._numbers[text] = len(self._numbers)
             codes.append(self._numbers[text])
         self.rows += len(codes)
-        self.codes.append(np.array(codes, dtype=np.int64))
+        self.codes.append(np.array(codes, dtype=np.int32))
 
     def _check(self, text: str) -> None:
         """Raise DataError for a label that cannot be a class."""
@@ -124,5 +124,5 @@ class Labels:
                     f"{listed(list(classes), 20)}"
                 )
             lookup[code] = by_name[name]
-        result: NDArray[np.int64] = lookup[np.concatenate(self.codes)]
+        result: NDArray[np.int64] = np.concatenate([lookup[codes] for codes in self.codes])
         return result

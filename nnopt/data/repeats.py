@@ -57,7 +57,8 @@ def repeated_rows(
     numbers of their groups of equal rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
-    ordered = np.sort(np.concatenate(list(hashes.values())))
+    ordered = np.concatenate(list(hashes.values()))
+    ordered.sort()
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     found = {}
     for name, of_part in hashes.items():
