@@ -55,9 +55,6 @@ def check_regular(path: Path) -> None:
     """Raise DataError unless ``path`` is a regular file, before opening it: a FIFO would hang."""
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError as error:
-        what = "is a dangling link" if path.is_symlink() else "does not exist"
-        raise DataError(f"{shown(path)} {what}; expected a file") from error
     except OSError as error:
         raise unreadable(path, error) from error
     if not stat.S_ISREG(mode):
@@ -66,7 +63,10 @@ def check_regular(path: Path) -> None:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file or folder that the system refuses to read."""
+    """Return the error for a file or folder that the system cannot read."""
+    if isinstance(error, FileNotFoundError):
+        what = "is a dangling link" if path.is_symlink() else "does not exist"
+        return DataError(f"{shown(path)} {what}; expected a file")
     reason = (error.strerror or str(error)).lower()
     return DataError(f"cannot read {shown(path)}: {reason}; check its permissions")
 

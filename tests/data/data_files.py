@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnopt.data.cifar10 import FILES
 from nnopt.data.published import CINIC10
 from nnopt.schema import CsvConfig, DataConfig, ImageConfig, SpiralConfig, Validation
 
@@ -99,3 +100,18 @@ def write_cinic(root: Path, each: int = 2) -> dict[str, np.ndarray]:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"image-{index:03d}.png").write_bytes(png_bytes(pixels))
     return arrays
+
+
+def write_cifar(root: Path, count: int) -> Path:
+    """``count`` images in each file of the binary version; returns the folder.
+
+    A test has to set ``cifar10.IMAGES_PER_FILE`` to ``count``.
+    """
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for name in (name for names in FILES.values() for name in names):
+        pixels = random.integers(0, 256, (count, 3072))
+        records = np.column_stack([np.arange(count) % 10, pixels]).astype(np.uint8)
+        (folder / name).write_bytes(records.tobytes())
+    return folder

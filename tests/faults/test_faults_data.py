@@ -1,0 +1,162 @@
+"""Faults E1 to E7: files that can be read, but whose data cannot be trained on as they are.
+
+CSV files have tests of their own in ``test_cases_csv.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command
+from data_files import idx_bytes, write_idx
+
+from nnopt.data import idx, published
+from nnopt.data.published import FASHION_MNIST
+
+QUICK = ("dataset=mnist", "epochs=1", "steps=1", "plots=false", "hydra.run.dir=out")
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def write_part(root: Path, part: str, labels: list[int], side: int = 4) -> None:
+    """Write random images with these labels."""
+    folder = root / "MNIST/raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    arrays = random.integers(0, 256, (len(labels), side, side)), np.array(labels)
+    for file, array in zip(FILES[part], arrays, strict=True):
+        (folder / file).write_bytes(idx_bytes(array))
+
+
+TEN = list(range(10))
+
+REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
+    "E1 label 10": ([*TEN, 10], TEN, [], ["label 10 at index 10", "allowed are 0 to 9"]),
+    "E1 labels from 1": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
+    "E1 label 255 is -1": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
+    "E3 no sample": ([], TEN, [], ["holds no image"]),
+    "E3 no test sample": (TEN, [], [], ["0 samples in the test part"]),
+    "E3 one sample": (
+        [3],
+        TEN,
+        ["dataset.validation.source=none", "test_weights=last"],
+        ["1 training sample(s) for 10 classes"],
+    ),
+    "E3 fewer than classes": (TEN * 2, TEN, ["dataset.subset=9"], ["9 training sample(s) for 10"]),
+    "E3 no validation sample": (
+        TEN,
+        TEN,
+        ["dataset.validation.fraction=0.01"],
+        ["dataset.validation.fraction"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("train", "test", "words", "fragments"), REFUSED.values(), ids=REFUSED)
+def test_run_impossible_data_refused(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    train: list[int],
+    test: list[int],
+    words: list[str],
+    fragments: list[str],
+) -> None:
+    write_part(workplace / "data", "train", train)
+    write_part(workplace / "data", "test", test)
+    result = attempt("run", f"backend={backend}", *QUICK, *words)
+    result.is_refused(3, *fragments)
+    assert not (workplace / "out").exists()
+
+
+WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
+    "E2 class without training sample": (TEN[1:] * 4, TEN, [], "no training sample of class 0"),
+    "E2 class without test sample": (TEN * 4, TEN[:9], [], "no test sample of class 9"),
+    "E2 one class": (TEN * 40, TEN, ["dataset.classes=[3]"], "only one class, 3"),
+}
+
+
+@pytest.mark.parametrize(("train", "test", "words", "told"), WARNED.values(), ids=WARNED)
+def test_run_absent_class_is_told(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    caplog: pytest.LogCaptureFixture,
+    train: list[int],
+    test: list[int],
+    words: list[str],
+    told: str,
+) -> None:
+    write_part(workplace / "data", "train", train)
+    write_part(workplace / "data", "test", test)
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        attempt("run", f"backend={backend}", *QUICK[:-2], *QUICK[-1:], *words).is_done()
+    assert told in caplog.text
+    summary = json.loads((workplace / "out/summary.json").read_text())
+    assert summary["test_loss"] is not None
+
+
+def test_run_parts_of_different_shapes_refused(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    """E4: both shapes are named."""
+    write_part(workplace / "data", "train", TEN)
+    write_part(workplace / "data", "test", TEN, side=5)
+    result = attempt("run", f"backend={backend}", *QUICK)
+    result.is_refused(3, "(1, 4, 4)", "(1, 5, 5)")
+
+
+def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) -> None:
+    """E4: a network for images of three channels, of at least 32 pixels."""
+    write_idx(workplace / "data")
+    attempt("run", *QUICK, "architecture=vgg").is_refused(
+        2, "max_pool2d3", "a dataset of larger images"
+    )
+
+
+def test_run_labels_in_other_order_are_told(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    """E5: not to be seen in the files, but in the training accuracy."""
+    labels = np.random.default_rng(1).permutation(np.arange(400) % 2).tolist()
+    write_part(workplace / "data", "train", labels)
+    write_part(workplace / "data", "test", TEN)
+    words = "dataset=mnist", "dataset.classes=[0,1]", "architecture.hidden=[]", "epochs=20"
+    quick = "plots=false", "optimizer=sgd", "optimizer.lr=1e-4", "dataset.normalization=unit"
+    attempt("run", f"backend={backend}", *words, *quick, "hydra.run.dir=out").is_done(
+        "is not above chance", "inputs and labels are in the same order", "optimizer.lr than 0.0001"
+    )
+    assert "is not above chance" in (workplace / "out/run.log").read_text()
+
+
+def test_run_learned_data_are_not_warned_of(attempt: Command, backend: str) -> None:
+    """E5: the default run learns, and a run of one step is not judged."""
+    for words in (["epochs=20"], ["epochs=1", "steps=1"]):
+        result = attempt("run", f"backend={backend}", *words, "plots=false")
+        assert "above chance" not in result.out + result.err
+
+
+@pytest.mark.parametrize("folder", ["MNIST/raw", "mnist", "."])
+def test_run_other_dataset_is_recognised(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: str,
+) -> None:
+    """E7: same names and shapes, so only checksums tell."""
+    write_idx(workplace / "data", folder)
+    content = (workplace / "data" / folder / FILES["train"][1]).read_bytes()
+    known = {**FASHION_MNIST.sha256, FILES["train"][1]: idx.sha256(content)}
+    changed = replace(FASHION_MNIST, sha256=known)
+    monkeypatch.setitem(published.PUBLISHED, "fashion_mnist", changed)
+    attempt("run", f"backend={backend}", *QUICK).is_refused(
+        3, "holds fashion_mnist's train-labels-idx1-ubyte", "choose dataset=fashion_mnist"
+    )

@@ -1,0 +1,332 @@
+"""Faults B1 to B12: data files that are damaged, hostile, missing or of another kind."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Command
+from data_files import idx_bytes, png_bytes, write_cifar, write_cinic, write_idx
+
+from nnopt.data import cifar10, published
+from nnopt.data.published import CIFAR10, MNIST, Download
+
+QUICK = ("epochs=1", "steps=1", "plots=false", "hydra.run.dir=out")
+IMAGES, LABELS = "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"
+BATCH = "cifar-10-batches-bin/data_batch_3.bin"
+PNG = "CINIC-10/test/frog/image-012.png"
+COUNT = 20
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "mnist": write_idx,
+    "cifar10": lambda root: write_cifar(root, COUNT),
+    "cinic10": write_cinic,
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10, "IMAGES_PER_FILE", COUNT)
+
+
+def cut(size: float) -> Callable[[Path], Any]:
+    """Keep a part of a file: bytes, or a share below 1, or all but some bytes if negative."""
+
+    def damage(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: int(size * len(content)) if 0 < size < 1 else int(size)])
+
+    return damage
+
+
+def put(content: bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content)
+
+
+def replaced(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Replace a file by what ``make`` makes at its path."""
+
+    def damage(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+def packed(change: Callable[[bytearray], bytes]) -> Callable[[Path], Any]:
+    """Replace an IDX file by a .gz file with changed bytes."""
+
+    def damage(path: Path) -> None:
+        content = gzip.compress(path.read_bytes())
+        path.unlink()
+        path.with_name(f"{path.name}.gz").write_bytes(change(bytearray(content)))
+
+    return damage
+
+
+def with_wrong_crc(content: bytearray) -> bytes:
+    content[-8] ^= 1
+    return bytes(content)
+
+
+def png(width: int, height: int, depth: int = 8, kind: int = 2, repeat: bool = False) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    header = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    body = png_bytes(np.zeros((32, 32, 3), np.uint8))[8:]
+    return b"\x89PNG\r\n\x1a\n" + header + (body if repeat else body[25:])
+
+
+BLACK = np.zeros((32, 32, 3), np.uint8)
+ZEROS = np.zeros((40, 4, 4))
+GIANT = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**11, 2**11)  # 8 PiB
+LARGE = bytes([0, 0, 8, 3]) + struct.pack(">3I", 20, 2**15, 2**15)  # 20 GiB
+
+Damage = tuple[str, str, Callable[[Path], Any], list[str]]
+
+DAMAGED: dict[str, Damage] = {
+    "B1 idx of 0 bytes": ("mnist", IMAGES, cut(0), [IMAGES, "0 bytes"]),
+    "B1 idx of 10 bytes": ("mnist", IMAGES, cut(10), [IMAGES, "10 bytes"]),
+    "B1 idx cut to half": ("mnist", IMAGES, cut(0.5), ["328 bytes", "656"]),
+    "B1 idx without last byte": ("mnist", LABELS, cut(-1), [LABELS, "47 bytes", "48"]),
+    "B1 gz of 0 bytes": ("mnist", IMAGES, packed(lambda x: b""), [f"{IMAGES}.gz", "0 bytes"]),
+    "B1 gz of 10 bytes": ("mnist", IMAGES, packed(lambda x: bytes(x[:10])), ["is damaged"]),
+    "B1 gz cut to half": ("mnist", IMAGES, packed(lambda x: bytes(x[:300])), ["is damaged"]),
+    "B1 gz without last byte": ("mnist", IMAGES, packed(lambda x: bytes(x[:-1])), ["is damaged"]),
+    "B1 batch of 0 bytes": ("cifar10", BATCH, cut(0), [BATCH, "0 bytes", "61,460"]),
+    "B1 batch cut to half": ("cifar10", BATCH, cut(0.5), [BATCH, "30,730 bytes"]),
+    "B1 batch without last byte": ("cifar10", BATCH, cut(-1), [BATCH, "61,459 bytes"]),
+    "B1 batch with one more byte": ("cifar10", BATCH, put(bytes(61_461)), ["is too long"]),
+    "B1 png of 0 bytes": ("cinic10", PNG, cut(0), [PNG, "0 bytes"]),
+    "B1 png of 10 bytes": ("cinic10", PNG, cut(10), [PNG, "truncated PNG"]),
+    "B1 png cut to half": ("cinic10", PNG, cut(0.5), [PNG, "truncated PNG"]),
+    "B1 png without last byte": ("cinic10", PNG, cut(-1), [PNG, "truncated PNG"]),
+    "B2 page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
+    "B2 page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
+    "B2 wrong CRC of gz": ("mnist", IMAGES, packed(with_wrong_crc), ["CRC check failed"]),
+    "B2 page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is no PNG"]),
+    "B3 labels as images": ("mnist", IMAGES, put(idx_bytes(ZEROS[:, 0, 0])), ["00 00 08 01"]),
+    "B3 other count": ("mnist", LABELS, put(idx_bytes(ZEROS[:39, 0, 0])), ["40 images", "39"]),
+    "B3 more than the header": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
+    "B3 type of float": ("mnist", IMAGES, put(b"\0\0\x0d\x03" + bytes(12)), ["00 00 0d 03"]),
+    "B6 idx of 8 PiB": ("mnist", IMAGES, put(GIANT), ["16 bytes", "9,007,199,254,741,008"]),
+    "B6 idx of 20 GB": ("mnist", IMAGES, put(LARGE), ["16 bytes", "21,474,836,496"]),
+    "B6 png of 4 GB": ("cinic10", PNG, put(png(2**15, 2**15)), ["32768x32768", "32x32"]),
+    "B6 png with two headers": ("cinic10", PNG, put(png(32, 32, repeat=True)), ["second header"]),
+    "B8 folder": ("mnist", IMAGES, replaced(Path.mkdir), [IMAGES, "is a folder"]),
+    "B8 FIFO": ("mnist", IMAGES, replaced(os.mkfifo), [IMAGES, "FIFO"]),
+    "B8 dangling link": (
+        "mnist",
+        IMAGES,
+        replaced(lambda path: path.symlink_to("nowhere")),
+        [IMAGES, "is a dangling link"],
+    ),
+    "B8 device": (
+        "mnist",
+        IMAGES,
+        replaced(lambda path: path.symlink_to("/dev/zero")),
+        [IMAGES, "is a device"],
+    ),
+    "B8 FIFO as batch": ("cifar10", BATCH, replaced(os.mkfifo), [BATCH, "FIFO"]),
+    "B8 FIFO as png": ("cinic10", PNG, replaced(os.mkfifo), [PNG, "FIFO"]),
+    "B11 jpeg named png": ("cinic10", PNG, put(b"\xff\xd8\xff\xe0" + bytes(99)), ["is no PNG"]),
+    "B11 another file": (
+        "cinic10",
+        PNG,
+        lambda path: path.with_name("a\x1b[2J.txt").write_text(""),
+        [r"a\x1b[2J.txt", "is no .png"],
+    ),
+    "B11 class missing": (
+        "cinic10",
+        PNG,
+        lambda path: shutil.rmtree(path.parent),
+        ["CINIC-10/test lacks the class folder(s) frog"],
+    ),
+    "B11 eleventh class": (
+        "cinic10",
+        PNG,
+        lambda path: (path.parents[1] / "zebra").mkdir(),
+        ["CINIC-10/test/zebra is no class"],
+    ),
+    "B12 31x32": ("cinic10", PNG, put(png_bytes(BLACK[:31])), [PNG, "32x31", "32x32"]),
+    "B12 16 bit": ("cinic10", PNG, put(png(32, 32, 16)), [PNG, "16 bits a channel"]),
+}
+
+
+@pytest.mark.parametrize(("dataset", "file", "damage", "fragments"), DAMAGED.values(), ids=DAMAGED)
+def test_run_damaged_file_refused(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    dataset: str,
+    file: str,
+    damage: Callable[[Path], Any],
+    fragments: list[str],
+) -> None:
+    WRITERS[dataset](workplace / "data")
+    damage(workplace / "data" / file)
+    words = f"backend={backend}", f"dataset={dataset}", *QUICK
+    attempt("run", *words).is_refused(3, *fragments)
+    assert not (workplace / "out").exists()
+
+
+ACCEPTED: dict[str, Callable[[Path], Any]] = {
+    "B11 hidden files": lambda path: (path.parent / ".DS_Store").write_text("x"),
+    "B11 Thumbs.db": lambda path: (path.parent / "Thumbs.db").write_text("x"),
+    "B12 gray": lambda path: path.write_bytes(png_bytes(BLACK, "L")),
+    "B12 RGBA": lambda path: path.write_bytes(png_bytes(BLACK, "RGBA")),
+    "B12 palette": lambda path: path.write_bytes(png_bytes(BLACK, "P")),
+}
+
+
+@pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
+def test_run_other_png_accepted(
+    attempt: Command, workplace: Path, backend: str, change: Callable[[Path], Any]
+) -> None:
+    write_cinic(workplace / "data")
+    change(workplace / "data" / PNG)
+    attempt("run", f"backend={backend}", "dataset=cinic10", *QUICK).is_done()
+
+
+def test_verify_other_checksum_refused(attempt: Command, workplace: Path) -> None:
+    """B2: both checksums, and what to do."""
+    write_idx(workplace / "data")
+    found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
+    known = MNIST.sha256[Path(IMAGES).name]
+    attempt("data", "verify", "mnist", "--root", "data").is_refused(3, found, known)
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("marker",)
+
+
+PICKLES: dict[str, tuple[Any, str]] = {
+    "B4 hostile global": ({b"data": Hostile()}, "mkdir, which is not allowed"),
+    "B4 missing key": ({b"labels": [1]}, "no key 'data'"),
+    "B4 wrong shape": ({b"data": np.zeros((2, 2), np.uint8), b"labels": []}, "(2, 2)"),
+    "B4 wrong type": ({b"data": np.zeros((20, 3072)), b"labels": []}, "'f8'"),
+    "B4 giant label": (
+        {b"data": np.zeros((20, 3072), np.uint8), b"labels": [1 << 1_000] * 20},
+        "of more than 18 digits",
+    ),
+}
+
+
+@pytest.mark.parametrize(("value", "fragment"), PICKLES.values(), ids=PICKLES)
+def test_run_hostile_pickle_refused(
+    attempt: Command, workplace: Path, backend: str, value: Any, fragment: str
+) -> None:
+    folder = workplace / "data/cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in (name.removesuffix(".bin") for name in CIFAR10.sha256):
+        (folder / name).write_bytes(pickle.dumps(value, protocol=2))
+    words = f"backend={backend}", "dataset=cifar10", *QUICK
+    attempt("run", *words).is_refused(3, "cifar-10-batches-py/data_batch_1", fragment)
+    assert not (workplace / "marker").exists()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> bytes:
+    """Return a .tar.gz with one member."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, target, size
+        tar.addfile(info, io.BytesIO(bytes(size)))
+    return file.getvalue()
+
+
+ARCHIVES = {
+    "B5 leads out": member("../../outside", size=3),
+    "B5 absolute": member("/outside", size=3),
+    "B5 symbolic link": member("link", tarfile.SYMTYPE, "../../outside"),
+    "B5 hard link": member("link", tarfile.LNKTYPE, "../../outside"),
+    "B5 device": member("device", tarfile.CHRTYPE),
+    "B5 FIFO": member("fifo", tarfile.FIFOTYPE),
+    "B5 zeros": member("zeros", size=2**21),
+    "B5 truncated": member("file", size=10_000)[:-20],
+    "B5 page": b"<html>404</html>",
+}
+
+
+@pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
+def test_fetch_hostile_archive_refused(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """The archive has the expected checksum: nothing but unpacking can refuse it."""
+    checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    download = Download("downloads/a.tar.gz", ("http://127.0.0.1:9/a",), checksum)
+    cifar = replace(CIFAR10, downloads=(download,))
+    monkeypatch.setitem(published.PUBLISHED, "cifar10", cifar)
+    monkeypatch.setattr("nnopt.data.fetch.MOST_BYTES", 2**20)
+    (workplace / "data/downloads").mkdir(parents=True)
+    (workplace / "data/downloads/a.tar.gz").write_bytes(content)
+    (workplace / "outside").write_text("mine")
+    attempt("data", "fetch", "cifar10").is_refused(3, "a.tar.gz")
+    assert (workplace / "outside").read_text() == "mine"
+    assert sorted(x.name for x in workplace.iterdir()) == ["data", "outside"]
+    assert [x.name for x in (workplace / "data").iterdir()] == ["downloads"]
+
+
+def test_run_missing_and_no_network_refused(
+    attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B7: address, target and checksum; nothing that was half fetched is read."""
+    address = "http://127.0.0.1:9/x.gz"
+    downloads = tuple(replace(one, addresses=(address,)) for one in MNIST.downloads)
+    monkeypatch.setitem(published.PUBLISHED, "mnist", replace(MNIST, downloads=downloads))
+    words = "run", f"backend={backend}", "dataset=mnist", *QUICK
+    attempt(*words).is_refused(3, address, "nnopt data fetch mnist", "not found")
+    checksum = downloads[0].checksum
+    attempt(*words, "data.download=true").is_refused(3, address, "data/MNIST/raw", checksum)
+
+
+FOLDERS = ["a b", "größe", "new\nline", "a=b,c", "50%", "[x]{y}", "'quoted\"", "x" * 200, "$HOME"]
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, os.fsdecode(b"latin-\xe4")], ids=ascii)
+def test_run_folder_of_any_name_works(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """B9: given by the environment, then on the command line within quotes."""
+    write_idx(workplace / name)
+    monkeypatch.setenv("NNOPT_DATA_DIR", name)
+    attempt("data", "list").is_done("mnist")
+    words = "run", f"backend={backend}", "dataset=mnist", *QUICK[:-1]
+    attempt(*words).is_done()
+    if "$" not in name and "\n" not in name:
+        monkeypatch.delenv("NNOPT_DATA_DIR")
+        quoted = name.replace("'", r"\'")
+        attempt(*words, f"data.root='{quoted}'", "seed=1").is_done()
+
+
+def test_run_folder_with_umlaut_in_c_locale_works(
+    start_nnopt: Callable[..., Any], workplace: Path
+) -> None:
+    """B9: the locale of a bare container."""
+    write_idx(workplace / "größe")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment["NNOPT_DATA_DIR"] = "größe"
+    process = start_nnopt("run", "dataset=mnist", *QUICK, env=environment)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Traceback" not in out + err
+    process = start_nnopt("data", "list", env=environment)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
