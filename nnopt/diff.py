@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from nnopt import console
 from nnopt.arguments import Parser
@@ -14,11 +13,20 @@ from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.digits import MISSING, value_text
 from nnopt.results.files import output_error, shown
+from nnopt.results.summary import read_summary
 from nnopt.results.weights import Arrays, array_differences, read_weights
 from nnopt.sweep.settings import known_keys
+from nnopt.sweep.tabulate import short_text
+from nnopt.text import shortened
 
 BESIDES = ("data", "versions", "git", "machine", "threads")
 """Keys of ``summary.json`` on which a result depends besides its configuration."""
+
+LONGEST = 200
+"""Characters of a value that are shown."""
+
+NAMED = 10
+"""Arrays without a counterpart that are named."""
 
 Rows = list[tuple[str, ...]]
 
@@ -43,7 +51,10 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"--out {options.out}: {file} is not in both folders")
         console.note(f"no comparison of weights: {file} is not in both folders")
         return 0
-    weights = read_weights(a / file), read_weights(b / file)
+    weights = (
+        read_weights(a / file, one.metrics.get("parameters")),
+        read_weights(b / file, other.metrics.get("parameters")),
+    )
     _print_weights(*weights, file)
     if options.out:
         _plot(*weights, (a.absolute().name, b.absolute().name), Path(options.out))
@@ -88,7 +99,9 @@ def _differing_keys(one: Run, other: Run) -> Rows:
 
 
 def _setting(run: Run, key: str) -> str:
-    return setting_text(run.settings[key]) if key in run.settings else MISSING
+    if key not in run.settings:
+        return MISSING
+    return short_text(setting_text(run.settings[key]), LONGEST)
 
 
 def _differing_besides(a: Path, b: Path) -> Rows:
@@ -99,14 +112,14 @@ def _differing_besides(a: Path, b: Path) -> Rows:
 
 def _besides(folder: Path) -> Iterator[tuple[str, str]]:
     """Dotted keys of the summary, and their values as text."""
-    summary: Mapping[str, Any] = json.loads((folder / "summary.json").read_bytes())
+    summary = read_summary(folder).values
     for key in BESIDES:
         part = summary.get(key)
         if not isinstance(part, dict):
             continue
         for name, value in part.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield f"{key}.{name}", text
+            yield f"{key}.{name}", shortened(text, LONGEST)
 
 
 def _metrics(one: Run, other: Run) -> Rows:
@@ -139,7 +152,8 @@ def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
         console.print_table(header, rows, "llrrrr")
     matched = {row[0] for row in rows}
     if alone := [name for name in {**a, **b} if name not in matched]:
-        console.note(f"not in both, or of different shapes: {', '.join(alone)}")
+        more = f" and {len(alone) - NAMED} more" if len(alone) > NAMED else ""
+        console.note(f"not in both, or of different shapes: {', '.join(alone[:NAMED])}{more}")
 
 
 def _plot(a: Arrays, b: Arrays, names: tuple[str, str], folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.collect import settings_of
 from nnopt.results.event_file import EventFile
-from nnopt.results.files import write_arrays, write_json, write_text
+from nnopt.results.files import write_arrays, write_text
 from nnopt.results.history import EpochRow, MetricsFile
 from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import LogFile
+from nnopt.results.summary import file_checksums, write_summary
 from nnopt.schema import Config, ResnetConfig, VggConfig, draws_plots, learning_rate
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.chance import near_chance
@@ -99,7 +100,8 @@ def run(
             if summary["machine"].get("accelerator"):  # a network was there
                 device = config.backend.device
                 summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
-            write_json(directory / "summary.json", summary)
+            summary["files"] = _checksums(directory)
+            write_summary(directory, summary)
             if events is not None:
                 events.close(summary)
             log.info("status: %s, %.2f s in all", summary["status"], summary["total_seconds"])
@@ -293,8 +295,15 @@ def describe(point: Point) -> dict[str, Any]:
         "git": environment.code_state(),
         "machine": environment.machine(),
         "threads": None,
+        "files": {},
         "config": point.container,
     }
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    with suppress(OSError):
+        return file_checksums(directory, ("metrics.csv",))
+    return {}
 
 
 def _status_of(error: BaseException) -> str:

@@ -88,18 +88,25 @@ def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
         if run.status != "done":
             values = tuple(run.settings.get(key, MISSING) for key in comparison.keys)
             others.setdefault(values, []).append(run)
-    courses = []
+    courses, problems = [], []
     for row in comparison.rows:
         values = tuple(row.setting.values.get(key, MISSING) for key in comparison.keys)
         members = list(row.setting.runs.values()) or others.get(values, [])
         found = []
         for run in members:
-            with suppress(DataError):
-                found.append(read_metrics(run.folder / "metrics.csv"))
+            try:
+                checksum = run.checksums.get("metrics.csv")
+                found.append(read_metrics(run.folder / "metrics.csv", checksum))
+            except DataError as error:
+                if (run.folder / "metrics.csv").exists():
+                    problems.append(str(error))
         histories: list[list[EpochRow]] = [history for history in found if history]
         if histories:
             diverged = all(run.status == "diverged" for run in members)
             courses.append(Courses(row, tuple(histories), diverged))
+    if problems:
+        more = f"; and {len(problems) - 1} more like it" if len(problems) > 1 else ""
+        log.warning("left out of the curves: %s%s", problems[0], more)
     return courses
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
+from nnopt.results.received import LARGEST_LOG, open_received
 
 SHOWN = 12
 """Values of a key, or differing machines and the like, that are named; of more, the number."""
@@ -23,7 +25,7 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
     """The facts that are known, in the order in which they are shown. sweep: the folder of the one
     whose points they are, if they are of one."""
-    words = list(map(str, read_plan(sweep).get("words") or ())) if sweep else []
+    words = _words(sweep) if sweep else []
     flag = [] if any(word.startswith("ablation=") for word in words) else ["-m"]
     command = [shlex.join(["nnopt", "run", *flag, *words])] if words else []
     if len(points) == 1 and not sweep and "overrides" in points[0].summary:
@@ -40,6 +42,13 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
         ("Code", _distinct(points, _code)),
     ]
     return [(label, lines) for label, lines in facts if any(lines)]
+
+
+def _words(sweep: Path) -> list[str]:
+    words = read_plan(sweep).get("words")
+    if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        return []
+    return words
 
 
 def _shared(points: Sequence[Point]) -> list[str]:
@@ -132,7 +141,7 @@ def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
     """What is said of the points, each once; of how many, if it is not of all."""
     counts: Counter[str] = Counter()
     for point in points:
-        with suppress(KeyError, TypeError, AttributeError):  # another nnopt's summary
+        with suppress(KeyError, TypeError, AttributeError, ValueError):  # another nnopt's summary
             if text := describe(point):
                 counts[text] += 1
     if len(counts) == 1:
@@ -161,7 +170,11 @@ def _begun(point: Point) -> datetime | None:
     with suppress(KeyError, TypeError, ValueError):
         return _local(point.summary["started"])
     if point.folder:
-        with suppress(OSError, ValueError), (point.folder / "run.log").open("rb") as log:
+        path = point.folder / "run.log"
+        with (
+            suppress(OSError, ValueError),
+            open_received(path, point.folder, LARGEST_LOG) as log,
+        ):
             return _local(log.read(19).decode("ascii"))
     return None
 
@@ -176,12 +189,14 @@ def _ended(point: Point) -> datetime | None:
 
 
 def _local(time: str) -> datetime:
-    """A time by the clock of this place."""
+    """A time by the clock of this place. Raises ValueError."""
     return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
 
 
 def duration(seconds: float) -> str:
     """``4.2 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     if seconds < 99.5:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

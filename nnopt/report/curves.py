@@ -46,10 +46,14 @@ class Curve:
     every: int
 
 
-def read_curves(folders: Sequence[Path | None]) -> list[Curve | str | None]:
-    """The curve of each folder; None where there is none, and why it cannot be read where it
+Place = tuple[Path, str | None]
+"""The folder of a run, and the SHA-256 of its ``metrics.csv`` if its summary has it."""
+
+
+def read_curves(places: Sequence[Place | None]) -> list[Curve | str | None]:
+    """The curve of each run; None where there is none, and why it cannot be read where it
     cannot. Runs of like length keep the same epochs, so that they can be averaged."""
-    histories = [_history(folder) if folder else [] for folder in folders]
+    histories = [_history(*place) if place else [] for place in places]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
     most = min(MOST, max(LEAST, NUMBERS // (runs * (len(COLUMNS) + 1)))) if runs else MOST
     return [
@@ -58,9 +62,9 @@ def read_curves(folders: Sequence[Path | None]) -> list[Curve | str | None]:
     ]
 
 
-def _history(folder: Path) -> list[EpochRow] | str:
+def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
     try:
-        return read_metrics(folder / "metrics.csv")
+        return read_metrics(folder / "metrics.csv", checksum)
     except DataError as error:
         is_there = (folder / "metrics.csv").exists()  # not if it failed before the first epoch
         return str(error) if is_there else []
@@ -97,4 +101,6 @@ def short(value: Any, digits: int) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{digits}g}")
+    if not math.isfinite(rounded):  # the largest numbers are rounded up to infinity
+        return float(value)
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

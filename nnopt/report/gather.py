@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,22 @@ from nnopt.report.page import fill_page
 from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import Found, setting_text
-from nnopt.results.digits import MISSING
 from nnopt.results.metrics import METRICS, better
+from nnopt.results.received import CONFIG_BYTES, LARGEST_LOG, open_received, read_received
 from nnopt.sweep.comparison import Comparison, Row, compare_runs
 from nnopt.sweep.same_data import tell_files_apart
 from nnopt.sweep.settings import known_metrics, unknown_name
-from nnopt.sweep.tabulate import Table, tabulate
+from nnopt.sweep.tabulate import Table, short_text, tabulate
+from nnopt.text import shortened
 
 Record = dict[str, Any]
 """What becomes an object of JSON."""
 
 LOG_CHARACTERS = 600_000
 """Of the tails of all logs together."""
+
+MOST_LINES, LONGEST_CELL = 5_000, 300
+"""Lines of one ``config.yaml``, and characters of a value."""
 
 LONGEST_TAIL, SHORTEST_TAIL = 8_000, 400
 """Characters of one log: of a run that is not done, and of others if there is no room."""
@@ -36,7 +42,7 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
     """Everything that the page shows. Raises ConfigError for a metric that no run has."""
     check_metrics(found, metrics)
     points = find_points(found)
-    curves = read_curves([point.folder for point in points])
+    curves = read_curves([_place_of_curve(point) for point in points])
     scopes = [
         (sweep, _scope(name, points, indices, sweep, found, metrics))
         for name, indices, sweep in _scopes(directory, points, found.sweeps)
@@ -70,6 +76,12 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
         "thinned": max((curve.every for curve in curves if isinstance(curve, Curve)), default=1),
     }
     return page_records | {"pictures": _add_plots(page_records, scopes, points, page)}
+
+
+def _place_of_curve(point: Point) -> tuple[Path, str | None] | None:
+    if point.folder is None:
+        return None
+    return point.folder, (point.summary.get("files") or {}).get("metrics.csv")
 
 
 def _add_plots(
@@ -225,14 +237,19 @@ def _about_point(point: Point, keys: Sequence[str], directory: Path) -> Record:
         "sweep": _place(point.sweep, directory) if point.sweep else None,
         "number": point.number,
         "status": point.status,
-        "error": point.error,
+        "error": point.error and shortened(point.error, LONGEST_TAIL),
         "seed": point.seed,
-        "keys": [setting_text(point.settings[k]) if k in point.settings else MISSING for k in keys],
+        "keys": [_cell(point, key) for key in keys],
         "metrics": {
             name: short(value, 6) for name, value in point.metrics.items() if name in METRICS
         },
         "overrides": " ".join(map(str, point.summary.get("overrides") or ())),
     }
+
+
+def _cell(point: Point, key: str) -> str:
+    value = setting_text(point.settings[key]) if key in point.settings else None
+    return short_text(value, LONGEST_CELL)
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
@@ -253,27 +270,30 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 
 def _config(folder: Path | None, lines: dict[str, int]) -> list[int]:
     """The lines of ``config.yaml``, as places in a list of all lines there are."""
-    text = _read(folder / "config.yaml") if folder else ""
-    return [lines.setdefault(line, len(lines)) for line in text.splitlines()]
+    text = ""
+    with suppress(OSError):
+        if folder:
+            data = read_received(folder / "config.yaml", folder, CONFIG_BYTES)
+            text = data.decode("utf-8", errors="replace")
+    return [lines.setdefault(line, len(lines)) for line in text.splitlines()[:MOST_LINES]]
 
 
 def _tail(point: Point, most: int) -> str:
     """The last lines of the log, more of them where something went wrong."""
     if point.folder is None:
         return ""
-    text = _read(point.folder / "run.log")
     most = most if point.status == "done" else LONGEST_TAIL
-    if len(text) <= most:
+    try:
+        with open_received(point.folder / "run.log", point.folder, LARGEST_LOG) as log:
+            size = os.fstat(log.fileno()).st_size
+            log.seek(max(0, size - 4 * most))  # a character has at most four bytes
+            text = log.read(4 * most).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    if size <= 4 * most and len(text) <= most:
         return text
     tail = text[-most:]
     return "…\n" + (tail.partition("\n")[2] or tail)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _place(folder: Path, directory: Path) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
+import struct
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
+
+from nnopt.results.received import open_received, read_received
 
 PAGE_BYTES = 4_800_000
 """What a page may come to with all that is in it."""
@@ -17,10 +22,23 @@ PAGE_BYTES = 4_800_000
 LARGEST_SVG = 600_000
 """Bytes; of more, the PNG of the same name is taken if there is one."""
 
+PICTURE_BYTES, PICTURE_PIXELS = 64_000_000, 40_000_000
+"""The largest picture that is read, and decoded."""
+
+PROGRAM = re.compile(
+    r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"
+    r"|<\?xml-stylesheet|[\s\"'/]on\w+\s*=|javascript:|@import",
+    re.IGNORECASE,
+)
+"""Parts of an SVG that run a program or load another file; matplotlib writes none of them."""
+
 QUALITY = 82
 """Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
 
 SUFFIXES = (".png", ".svg")
+
+DAMAGES = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
+"""What Pillow raises at a PNG with wrong bytes in it."""
 
 DRAWN_ANYWAY = ("schedule", "curves")
 """What the page shows in its own curves: the last to be taken in."""
@@ -36,17 +54,33 @@ class Pictures:
 
 
 def plots_of(folder: Path) -> list[Path]:
-    """The plots in the ``plots/`` of a run or a sweep, by name; of SVG and PNG the SVG."""
+    """The plots in the ``plots/`` of a run or a sweep, by name; of SVG and PNG the SVG. A file
+    that is a link out of the folder, and an SVG with a program in it, is left out."""
     try:
         paths = [folder / "plots" / name for name in sorted(os.listdir(folder / "plots"))]
     except OSError:
         return []
     plots: dict[str, Path] = {}
     for path in paths:  # .png comes before .svg
+        if path.suffix not in SUFFIXES or not _is_drawing(path):
+            continue
         is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > LARGEST_SVG
-        if path.suffix in SUFFIXES and path.is_file() and not is_too_large:
+        if not is_too_large:
             plots[path.stem] = path
     return sorted(plots.values(), key=_rank)
+
+
+def _is_drawing(path: Path) -> bool:
+    """Return whether a picture belongs to its folder and holds no program. A browser that opens an
+    SVG by itself would run its scripts."""
+    try:
+        if path.suffix != ".svg":
+            open_received(path, path.parent.parent, PICTURE_BYTES).close()
+            return True
+        data = read_received(path, path.parent.parent, PICTURE_BYTES)
+        return b"\0" not in data and not PROGRAM.search(data.decode("utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _rank(path: Path) -> tuple[bool, str]:
@@ -93,13 +127,16 @@ def _as_data(path: Path) -> str:
     kind = "svg+xml"
     try:
         if path.suffix == ".svg":
-            picture = path.read_bytes()
+            picture = read_received(path, path.parent.parent, PICTURE_BYTES)
         else:
             kind, file = "webp", io.BytesIO()
-            with Image.open(path, formats=("PNG",)) as image:
+            data = read_received(path, path.parent.parent, PICTURE_BYTES)
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                if image.width * image.height > PICTURE_PIXELS:
+                    return ""
                 image.convert("RGB").save(file, "webp", quality=QUALITY, method=1)
             picture = file.getvalue()
-    except (OSError, ValueError):  # being written, or damaged
+    except (*DAMAGES, Image.DecompressionBombError):  # being written, or damaged
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,8 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from nnopt.results.collect import Found, Run, Value, setting_text, settings_of
+from nnopt.errors import DataError
+from nnopt.results.collect import Found, Run, Value, read_table, setting_text, settings_of
 from nnopt.results.lock import is_held
+from nnopt.results.received import (
+    CONFIG_BYTES,
+    LARGEST_LOG,
+    TABLE_BYTES,
+    open_received,
+    parse_json,
+    read_received,
+)
+from nnopt.results.summary import check_tree, read_summary
 from nnopt.sweep.settings import varying_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
@@ -43,7 +52,7 @@ class Point:
 
 def find_points(found: Found) -> list[Point]:
     """Every point below the folders that were searched: sweep by sweep, in the order of each."""
-    tables = {sweep: _rows(sweep / "results.csv") for sweep in found.sweeps}
+    tables = {sweep: _rows(sweep) for sweep in found.sweeps}
     plans = {sweep: _planned(sweep) for sweep in found.sweeps}
     points = [_ended(run, tables) for run in found.runs]
     points += [_unfinished(folder, tables) for folder in found.unfinished]
@@ -66,12 +75,9 @@ Rows = dict[str, dict[str, str]]
 """The rows of a sweep's table, by the points' ids."""
 
 
-def _rows(table: Path) -> Rows:
-    """None if it cannot be read: then the points' own folders tell what there is."""
-    with suppress(OSError, ValueError, csv.Error), table.open(encoding="utf-8", newline="") as file:
-        rows = ({k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file))
-        return {row["id"]: row for row in rows if row.get("id")}
-    return {}
+def _rows(sweep: Path) -> Rows:
+    """Empty if it cannot be read: then the points' own folders tell what there is."""
+    return {row["id"]: row for row in read_table(sweep) if row.get("id")}
 
 
 def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dict[str, str]]:
@@ -85,8 +91,8 @@ def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dic
 def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
     sweep, row = _row_of(run.folder, tables)
     summary: Mapping[str, Any] = {}
-    with suppress(OSError, ValueError):  # it was readable a moment ago
-        summary = json.loads((run.folder / "summary.json").read_bytes())
+    with suppress(DataError):  # it was readable a moment ago
+        summary = read_summary(run.folder).values
     return Point(
         name=run.folder.resolve().name,
         folder=run.folder,
@@ -122,7 +128,7 @@ def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Po
     status = row.get("status") or "pending"
     error, number = row.get("error") or None, _whole(row.get("number"))
     seed = _whole(row.get("seed"))
-    settings = _settings(plan.get("config") or {}, plan.get("overrides") or ()) or _swept(row)
+    settings = _settings(plan.get("config"), plan.get("overrides")) or _swept(row)
     return Point(row["id"], None, sweep, number, status, error, seed, settings)
 
 
@@ -130,40 +136,60 @@ def read_plan(sweep: Path) -> dict[str, Any]:
     """``sweep.json``: the words of the command line, and every point's configuration; empty if it
     is not there, or is no JSON. The results do not hang on it."""
     with suppress(OSError, ValueError):
-        found = json.loads((sweep / "sweep.json").read_bytes())
+        found = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))
         if isinstance(found, dict):
             return found
     return {}
 
 
 def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
-    with suppress(KeyError, TypeError):
-        return {point["id"]: point for point in read_plan(sweep).get("points", ())}
-    return {}
+    points = read_plan(sweep).get("points")
+    if not isinstance(points, list):
+        return {}
+    return {
+        point["id"]: point
+        for point in points
+        if isinstance(point, dict) and isinstance(point.get("id"), str)
+    }
 
 
-def _settings(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Value]:
+def _settings(config: Any, overrides: Any) -> dict[str, Value]:
     """Empty of what is no configuration of nnopt."""
-    with suppress(KeyError, TypeError, AttributeError):
-        return settings_of(config, overrides)
+    if not (isinstance(config, dict) and isinstance(overrides, list | tuple)):
+        return {}
+    with suppress(ValueError):
+        check_tree(config)
+        return settings_of(config, [word for word in overrides if isinstance(word, str)])
     return {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """What ``config.yaml`` says; empty if nnopt cannot have written it. nnopt writes no aliases,
+    by which a few lines can stand for more values than memory holds."""
+    import yaml  # type: ignore[import-untyped]
     from omegaconf import OmegaConf
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from omegaconf.errors import OmegaConfBaseException
 
-    with suppress(OSError, ValueError, YAMLError):
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        if isinstance(config, dict):
+    errors = (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException)
+    with suppress(*errors):
+        text = read_received(folder / "config.yaml", folder, CONFIG_BYTES).decode("utf-8")
+        if any(isinstance(x, yaml.AliasToken | yaml.TagToken) for x in yaml.scan(text)):
+            return {}
+        config = OmegaConf.to_container(OmegaConf.create(text))
+        if isinstance(config, dict) and all(isinstance(key, str) for key in config):
+            check_tree(config)
             return cast(dict[str, Any], config)
     return {}
 
 
 def _overrides(folder: Path) -> Sequence[str]:
     """The words of the command line, of which the first line of the log tells."""
-    with suppress(OSError, ValueError), (folder / "run.log").open(encoding="utf-8") as log:
-        if match := re.search(r", overrides: (.*)", log.readline(10_000)):
+    with (
+        suppress(OSError, ValueError),
+        open_received(folder / "run.log", folder, LARGEST_LOG) as log,
+    ):
+        line = log.readline(10_000).decode("utf-8", errors="replace")
+        if match := re.search(r", overrides: (.*)", line):
             return match[1].split()
     return ()
 
@@ -182,16 +208,16 @@ def _swept(row: Mapping[str, str]) -> dict[str, Value]:
 
 def _number(text: str) -> Value:
     """As the configuration has it: 0.001 of ``1e-3``."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?", text):
+        value = float(text)
+        return value if math.isfinite(value) else text
     return text
 
 
 def _whole(text: str | None) -> int | None:
-    with suppress(TypeError, ValueError):
-        return int(text)  # type: ignore[arg-type]  # None is no number
-    return None
+    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def keys_that_vary(points: Sequence[Point]) -> list[str]:

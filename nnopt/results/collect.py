@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,10 +14,16 @@ from typing import Any
 
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
+from nnopt.results.received import TABLE_BYTES, read_received
+from nnopt.results.summary import FILES, damaged, read_summary
 from nnopt.schema import WITHOUT_EFFECT
 
 Value = bool | int | float | str | tuple[Any, ...] | None
 """What a key is set to; a list is a tuple of such values."""
+
+
+REQUIRED = ("status", "seed", "config", "overrides", "data", "error")
+"""Keys without which a ``summary.json`` is no record of a run."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Run:
     ``regularizer``, that is known only if the command line chose it.
     metrics: the numbers of the summary; one that is null is not there.
     sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
-    since 1970; of a summary that does not say so, when its file was written.
+    since 1970; of a summary that does not say so, when its file was written. checksums: SHA-256 of
+    the run's own files, by name, as far as the summary has them.
     """
 
     folder: Path
@@ -42,6 +48,7 @@ class Run:
     metrics: Mapping[str, float]
     sources: frozenset[str]
     written: float
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +87,7 @@ def find_runs(directories: Sequence[Path]) -> Found:
                     found.unfinished.append(folder)
                 elif "results.csv" in files:
                     found.sweeps.append(folder)
-                    found.pending += _pending_points(folder / "results.csv")
+                    found.pending += _pending_points(folder)
                 continue
             try:
                 run = read_run(folder)
@@ -111,61 +118,54 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _pending_points(table: Path) -> int:
+def _pending_points(folder: Path) -> int:
     """The points that a sweep's table says have not begun, and that have not since; none if it
     cannot be read."""
-    with suppress(OSError, ValueError, csv.Error), table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("status") == "pending"]
-        return sum(not ((name := row.get("id")) and (table.parent / name).is_dir()) for row in rows)
-    return 0
+    rows = read_table(folder)
+    return sum(x.get("status") == "pending" and not _is_folder(folder, x.get("id")) for x in rows)
+
+
+def _is_folder(folder: Path, name: str | None) -> bool:
+    with suppress(OSError, ValueError):
+        return bool(name) and os.sep not in str(name) and (folder / str(name)).is_dir()
+    return False
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a sweep's ``results.csv``; none if nnopt cannot have written it."""
+    path = folder / "results.csv"
+    with suppress(OSError, ValueError, csv.Error):
+        data = read_received(path, folder, TABLE_BYTES)
+        header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
+        if len(set(header)) == len(header) and all(len(row) == len(header) for row in rows):
+            return [dict(zip(header, row, strict=True)) for row in rows]
+    return []
 
 
 def read_run(folder: Path) -> Run:
     """The record of one run. Raises DataError if it cannot be read or is not what nnopt writes."""
-    path = folder / "summary.json"
-    try:
-        with path.open("rb") as file:
-            written = os.fstat(file.fileno()).st_mtime
-            summary = json.loads(file.read())
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"it is no JSON ({error})") from error
-    try:
-        return _run(folder, summary, written)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _damaged(path, f"{type(error).__name__} {error}") from error
-
-
-def _run(folder: Path, summary: Any, written: float) -> Run:
-    """Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for what is no
-    summary."""
-    status, seed, config = summary["status"], summary["seed"], summary["config"]
-    if not (isinstance(status, str) and isinstance(seed, int) and isinstance(config, dict)):
-        raise TypeError("in status, seed or config")
-    metrics = {
-        key: float(value)
-        for key, value in summary.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
-    }
-    sources = (summary["data"] or {}).get("sources", {})
+    found = read_summary(folder)
+    summary = found.values
+    if missing := [key for key in REQUIRED if key not in summary]:
+        raise damaged(folder, f"it has no {', '.join(map(repr, missing))}")
+    written = found.stamp / 1e9
     if finished := summary.get("finished"):  # a copied file may be younger than a newer run's
         written = datetime.fromisoformat(finished).timestamp()
+    data = summary["data"] or {}
     return Run(
         folder=folder,
-        seed=seed,
-        status=status,
+        seed=summary["seed"],
+        status=summary["status"],
         error=summary["error"],
-        settings=settings_of(config, summary["overrides"]),
-        metrics={key: value for key, value in metrics.items() if math.isfinite(value)},
-        sources=frozenset(sources.values()),
+        settings=settings_of(summary["config"], summary["overrides"]),
+        metrics={
+            key: float(value)
+            for key, value in summary.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
+        },
+        sources=frozenset(data.get("sources", {}).values()),
         written=written,
-    )
-
-
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{shown(path)} is damaged: {why}; the run is left out. Run it again, or delete its folder"
+        checksums=summary.get(FILES) or {},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 from nnopt.results.statistics import ROUNDING, SIGNIFICANCE, Difference, Estimate
 
@@ -63,6 +64,8 @@ def value_text(value: float) -> str:
     """A number of unknown uncertainty: a whole one as it is, others to four digits."""
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if not math.isfinite(value):
+        return str(value)
     return f"{value:.{max(4, min(_exponent(value) + 1, 15))}g}"
 
 
@@ -74,9 +77,9 @@ def _to_digits_of(uncertainty: float, *values: float) -> tuple[list[str], str]:
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:
         exponent = 0
-    scale = 10.0**exponent
-    place = 1 - _exponent(float(f"{uncertainty / scale:.1e}"))
-    rounded = [round(value / scale, place) + 0.0 for value in values]  # + 0.0: no minus zero
+    scaled = [Decimal(value).scaleb(-exponent) for value in values]  # a float would overflow
+    place = 1 - _exponent(float(f"{Decimal(uncertainty).scaleb(-exponent):.1e}"))
+    rounded = [round(value, place) + 0 for value in scaled]  # + 0: no minus zero
     numbers = [f"{value:.{max(place, 0)}f}" for value in rounded]
     return numbers, f"e{exponent:+03d}" if exponent else ""
 

@@ -39,10 +39,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as strict JSON: NaN and infinities, which JSON lacks, become null."""
-    text = json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """Write ``value`` as strict JSON; see ``as_json``. Raises OutputError."""
     # A lone surrogate (from a file name that is no UTF-8) becomes \udcXX: just JSON's own escape.
-    write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
+    write_bytes(path, (as_json(value) + "\n").encode("utf-8", errors="backslashreplace"))
+
+
+def as_json(value: Any) -> str:
+    """Return strict JSON: NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
@@ -14,6 +14,8 @@ from types import TracebackType
 from nnopt.errors import DataError
 from nnopt.results.files import output_error, shown
 from nnopt.results.layers import LayerRow
+from nnopt.results.received import TABLE_BYTES, read_received
+from nnopt.text import shortened
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class EpochRow:
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
 _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
+_INTEGER = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?|nan|-?inf")
+"""As ``repr`` writes numbers: Python's own readers also take ``1_000`` and other digits."""
 
 
 Row = EpochRow | LayerRow
@@ -112,24 +117,30 @@ class MetricsFile:
         self._length += len(line)
 
 
-def read_metrics(path: Path) -> list[EpochRow]:
-    """The rows of a ``metrics.csv``; a last line without its line end is still being written.
+def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
+    """Return the rows of a ``metrics.csv``; a last line without its line end is still
+    being written.
 
-    Raises DataError if the file is missing, has other columns, or a cell is no number.
+    checksum: the SHA-256 that the file had when the run ended. Raises DataError if the file is
+    missing, was changed since, has other columns, or has a cell that nnopt never writes.
     """
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        data = read_received(path, path.parent, TABLE_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
-    whole_lines = text[: text.rfind("\n") + 1]
-    reader = csv.reader(io.StringIO(whole_lines, newline=""))
-    header = next(reader, [])
-    if tuple(header) != METRICS_COLUMNS:
+    if checksum is not None and checksum != hashlib.sha256(data).hexdigest():
         raise DataError(
-            f"{shown(path)} is no metrics file of nnopt: its columns are {','.join(header)!r}, "
-            f"expected {','.join(METRICS_COLUMNS)!r}"
+            f"{shown(path)} was changed after the run: its checksum in summary.json does not match"
         )
-    return [_row(path, reader.line_num, cells) for cells in reader]
+    text = data.decode("utf-8", errors="replace")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    header = lines[0] if lines else ""
+    if header != ",".join(METRICS_COLUMNS):
+        raise DataError(
+            f"{shown(path)} is no metrics file of nnopt: its columns are "
+            f"{shortened(repr(header), 200)}, expected {','.join(METRICS_COLUMNS)!r}"
+        )
+    return [_row(path, number, line.split(",")) for number, line in enumerate(lines[1:], start=2)]
 
 
 def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
@@ -139,15 +150,18 @@ def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
         )
     values: dict[str, float | None] = {}
     for column, cell in zip(METRICS_COLUMNS, cells, strict=True):
-        try:
-            if cell == "" and column in _OPTIONAL:
-                values[column] = None
-            else:
-                values[column] = int(cell) if column in _INTEGERS else float(cell)
-        except ValueError:
+        if cell == "" and column in _OPTIONAL:
+            values[column] = None
+            continue
+        form = _INTEGER if column in _INTEGERS else _NUMBER
+        if not form.fullmatch(cell):
             raise DataError(
-                f"{shown(path)}, line {line}: {column} is {cell!r}, expected a number"
-            ) from None
+                f"{shown(path)}, line {line}: {column} is {shortened(repr(cell), 50)}, expected a "
+                f"{'whole number' if column in _INTEGERS else 'number'}"
+            )
+        values[column] = int(cell) if column in _INTEGERS else float(cell)
+    if values["epoch"] != line - 1:
+        raise DataError(f"{shown(path)}, line {line}: the epoch is {cells[0]}, expected {line - 1}")
     return EpochRow(**values)  # type: ignore[arg-type]  # types follow the columns, checked above
 
 

@@ -28,6 +28,9 @@ CONFIG_BYTES = 2 * MIB
 TABLE_BYTES = 256 * MIB
 """The largest ``metrics.csv``, ``results.csv`` or ``sweep.json`` that is read."""
 
+LARGEST_LOG = 2**40
+"""The largest ``run.log`` of which an end is read."""
+
 _KINDS: dict[str, Callable[[int], bool]] = {
     "a folder": stat.S_ISDIR,
     "a named pipe": stat.S_ISFIFO,

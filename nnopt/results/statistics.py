@@ -35,7 +35,8 @@ class Estimate:
 class Difference:
     """A setting less another, over the seeds of both.
 
-    change: over ``pairs`` seeds, its mean, spread and interval; None without a common seed.
+    change: over ``pairs`` seeds, its mean, spread and interval; None without a common seed, or
+    where a difference is too large for float64.
     p: of the paired t test, two-sided; None if that says nothing, with fewer than two pairs or
     differences without spread. p_holm: the same after correction for the other comparisons.
     """
@@ -61,13 +62,19 @@ def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
     mean = float(statistics.mean(map(float, values)))  # in fractions: no rounding, no overflow
     if n < 2:
         return Estimate(n, mean, None, None)
-    std = statistics.stdev(values)
+    std = _deviation(values)
     if std <= ROUNDING * max(scale, *map(abs, values)):
         return Estimate(n, mean, 0.0, None)
     from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     return Estimate(n, mean, std, (mean - half, mean + half))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation; infinity where float64 cannot hold it."""
+    scale = math.ldexp(1.0, math.frexp(max(map(abs, values)))[1] - 1) or 1.0
+    return statistics.stdev([value / scale for value in values]) * scale
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
@@ -77,8 +84,11 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     if not seeds:
         return Difference(0, None, None)
     scale = max(max(abs(values[seed]), abs(baseline[seed])) for seed in seeds)
-    change = estimate([values[seed] - baseline[seed] for seed in seeds], scale)
-    if not change.std:
+    changes = [values[seed] - baseline[seed] for seed in seeds]
+    if not all(map(math.isfinite, changes)):
+        return Difference(len(seeds), None, None)
+    change = estimate(changes, scale)
+    if not change.std or not math.isfinite(change.std):
         if abs(change.mean) <= ROUNDING * scale:
             change = replace(change, mean=0.0)
         return Difference(len(seeds), change, None)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.results.received import open_received
+from nnopt.text import shortened
+
+LARGEST_FILE = 2**36
 
 Arrays = dict[str, NDArray[np.floating]]
 
@@ -35,23 +42,107 @@ DAMAGES = (
     ValueError,
     EOFError,
     TypeError,
+    MemoryError,
     NotImplementedError,
     RuntimeError,
+    SyntaxError,
     zipfile.BadZipFile,
 )
 """What NumPy and zipfile raise at an archive with wrong bytes in it."""
 
+LONGEST_HEADER = 1000
+"""Characters of the header of one array; a usual one has 100."""
 
-def read_weights(path: Path) -> Arrays:
-    """The named arrays of an ``.npz``; nothing is unpickled. Raises DataError."""
+
+def read_weights(path: Path, parameters: float | None = None) -> Arrays:
+    """Return the named arrays of an ``.npz`` that nnopt wrote; nothing is unpickled.
+
+    parameters: of the network, if they are known. The decoded arrays are never larger than the
+    file, since nnopt does not compress weights. Raises DataError.
+    """
     try:
-        # A file of our own: np.load leaves the one it opens behind if it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with (
+            open_received(path, path.parent, LARGEST_FILE) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            members = archive.infolist()
+            _check_members(members, os.fstat(file.fileno()).st_size)
+            headers = [_header(archive, member) for member in members]
+            _check_count(headers, parameters)
+            return {
+                member.filename.removesuffix(".npy"): _array(archive, member, header)
+                for member, header in zip(members, headers, strict=True)
+            }
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)} does not exist: the run left no weights") from error
     except DAMAGES as error:
-        raise DataError(f"{shown(path)} is damaged: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        why = why or type(error).__name__
+        raise DataError(f"{shown(path)} is damaged: {shortened(str(why), 300)}") from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    """How the bytes of one array are to be understood, and where they begin."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    length: int
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """Raise ValueError for an archive that nnopt does not write."""
+    names = {member.filename for member in members}
+    if len(names) < len(members):
+        raise ValueError("two of its arrays have the same name")
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            raise ValueError(f"{member.filename[:50]!r} is no array")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                f"{member.filename[:50]!r} is compressed, as nnopt's weights never are"
+            )
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its arrays overlap: they are larger than the file")
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
+    """Read and check the header of an array. Raises one of DAMAGES."""
+    name = member.filename[:50]
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name!r} has an unknown format")
+        read = np.lib.format.read_array_header_1_0
+        if version == (2, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
+        length = file.tell()
+    if dtype.kind not in "fiu" or dtype.itemsize > 8 or not dtype.isnative:
+        raise ValueError(f"{name!r} holds {str(dtype)[:50]}, not numbers")
+    if any(isinstance(side, bool) or side < 0 for side in shape) or len(shape) > 32:
+        raise ValueError(f"{name!r} has an impossible shape")
+    if math.prod(shape) * dtype.itemsize != member.file_size - length:
+        raise ValueError(f"{name!r} has other bytes than its shape {str(shape)[:50]} needs")
+    return _Header(shape, is_fortran, dtype, length)
+
+
+def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
+    """Raise ValueError for more numbers than a network with so many parameters has: statistics of
+    normalization layers come to at most as many again."""
+    count = sum(math.prod(header.shape) for header in headers)
+    if parameters is not None and count > 2 * parameters + 1000:
+        raise ValueError(f"it holds {count:,} numbers, of a network with {parameters:,.0f}")
+
+
+def _array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: _Header
+) -> NDArray[np.floating]:
+    """Read an array, which reads it to its end and so checks its CRC. Raises one of DAMAGES."""
+    data = archive.read(member)
+    array: NDArray[np.floating] = np.frombuffer(data, header.dtype, offset=header.length)
+    return array.reshape(header.shape, order="F" if header.is_fortran else "C")
 
 
 def array_differences(
@@ -66,6 +157,15 @@ def array_differences(
 
 
 def _difference(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> ArrayDifference:
-    norms = float(np.linalg.norm(x)), float(np.linalg.norm(y))
-    cosine = float(np.vdot(x, y) / (norms[0] * norms[1])) if all(norms) else None
-    return ArrayDifference(name, x.shape, norms, float(np.linalg.norm(y - x)), cosine)
+    with np.errstate(all="ignore"):  # weights that are not finite give nan, which is shown
+        norms = _norm(x), _norm(y)
+        cosine = float(np.vdot(x / norms[0], y / norms[1])) if all(norms) else None
+        return ArrayDifference(name, x.shape, norms, _norm(y - x), cosine)
+
+
+def _norm(x: NDArray[np.float64]) -> float:
+    """Return the L2 norm; no square overflows or becomes 0."""
+    largest = float(np.max(np.abs(x), initial=0.0))
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm(x / largest))

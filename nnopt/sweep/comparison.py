@@ -117,7 +117,7 @@ def verdict(row: Row, outcome: Outcome, metric: str) -> str:
     if difference is None:
         return ""
     if difference.change is None:
-        return "no common seed"
+        return "too large to compare" if difference.pairs else "no common seed"
     mean = difference.change.mean
     if difference.p is None:
         if difference.pairs < 2:

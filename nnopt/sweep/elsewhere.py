@@ -9,8 +9,8 @@ import signal
 from contextlib import suppress
 
 from nnopt.errors import ConfigError, NnoptError, TimeLimitError
-from nnopt.results.files import write_json
 from nnopt.results.own_files import open_to_append
+from nnopt.results.summary import write_summary
 from nnopt.run import describe
 from nnopt.sweep.folder import ENDED, make, read_state, working_on
 from nnopt.sweep.task import Outcome, Task, work
@@ -46,7 +46,7 @@ def lost(task: Task, status: str, error: str) -> Outcome:
                 return Outcome(task, state.status, state.error)
             summary = dict(state.summary) if state.status == "interrupted" else {}
             summary = {**(summary or describe(task.point)), "status": status, "error": error}
-            write_json(task.folder / "summary.json", summary)
+            write_summary(task.folder, summary)
             append_log(task, f"{status}: {error}\n")
     return Outcome(task, status, error)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnopt.errors import DataError
 from nnopt.results.files import output_error
 from nnopt.results.lock import LOCK, hold, is_held
-from nnopt.results.metrics import METRICS
-from nnopt.results.own_files import SUMMARY
-from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
+from nnopt.results.summary import read_summary
 
 FAILED = ("failed", "diverged", "timeout")
 """Statuses of points that came to a bad end of their own; what they do again, they do if asked."""
@@ -58,34 +56,13 @@ def read_state(folder: Path, held: bool | None = None) -> State:
 def _end(folder: Path) -> State | None:
     """Return what the summary says; None if there is none, or it is not one that nnopt writes."""
     try:
-        with open_received(folder / SUMMARY, folder, SUMMARY_BYTES) as file:
-            stamp = os.fstat(file.fileno()).st_mtime_ns
-            summary = parse_json(file.read())
-    except (OSError, ValueError):
+        found = read_summary(folder)
+    except DataError:
         return None
-    if not _is_summary(summary):
+    summary = found.values
+    if summary["status"] not in (*ENDED, "interrupted"):
         return None
-    return State(summary["status"], summary.get("error"), stamp, summary)
-
-
-def _is_summary(summary: Any) -> bool:
-    """Return whether what a sweep reads from a summary has the types that nnopt writes."""
-    if not isinstance(summary, dict) or summary.get("status") not in (*ENDED, "interrupted"):
-        return False
-    numbers = [summary.get(key) for key in METRICS]
-    if not all(value is None or _is_number(value) for value in numbers):
-        return False
-    data, versions = summary.get("data") or {}, summary.get("versions") or {}
-    if not (isinstance(data, dict) and isinstance(versions, dict)):
-        return False
-    sources = data.get("sources", {})
-    texts = [*sources.values(), *versions.values()] if isinstance(sources, dict) else [None]
-    return isinstance(summary.get("error"), str | None) and all(isinstance(x, str) for x in texts)
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether a value of JSON is a number that float64 holds, or a truth value."""
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return State(summary["status"], summary.get("error"), found.stamp, summary)
 
 
 @contextmanager

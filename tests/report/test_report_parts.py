@@ -40,7 +40,7 @@ def test_curves_keep_the_same_epochs_for_runs_of_like_length(
     for name, epochs in lengths.items():
         (tmp_path / name).mkdir()
         write_metrics(tmp_path / name, 1.0, epochs)
-    found = read_curves([tmp_path / name for name in lengths] + [None, tmp_path])
+    found = read_curves([*((tmp_path / name, None) for name in lengths), None, (tmp_path, None)])
     assert found[3:] == [None, None]
     few, many, more = found[:3]
     assert few

@@ -111,10 +111,15 @@ def test_damaged_summary_is_named(tmp_path: Path, leave_run: LeaveRun, content: 
         read_run(bad)
 
 
-def test_numbers_that_are_not_finite_count_as_missing(tmp_path: Path, leave_run: LeaveRun) -> None:
-    """Strict JSON has none, but Python's reader takes them."""
-    folder = leave_run(tmp_path / "a", test_loss=float("nan"), final_train_loss=float("inf"))
-    assert not {"test_loss", "final_train_loss"} & set(read_run(folder).metrics)
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
+def test_read_run_number_not_finite_damaged(
+    tmp_path: Path, leave_run: LeaveRun, number: str
+) -> None:
+    folder = leave_run(tmp_path / "a", test_loss=0.25)
+    text = (folder / "summary.json").read_text().replace("0.25", number)
+    (folder / "summary.json").write_text(text)
+    with pytest.raises(DataError, match="damaged"):
+        read_run(folder)
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:

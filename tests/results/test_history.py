@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import math
 import os
 import struct
@@ -72,6 +73,7 @@ def test_rows_come_back_bit_by_bit(
     history: list[EpochRow], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "metrics.csv"
+    history = [dataclasses.replace(row, epoch=i) for i, row in enumerate(history, start=1)]
     with MetricsFile(path) as file:
         for row in history:
             file.append(row)
@@ -119,8 +121,9 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.Monke
             file.append(ROW)
         assert path.read_bytes() == before
         monkeypatch.undo()
-        file.append(ROW)
-    assert read_metrics(path) == [ROW, ROW]
+        second = dataclasses.replace(ROW, epoch=2)
+        file.append(second)
+    assert read_metrics(path) == [ROW, second]
 
 
 def test_a_row_that_is_not_synced_is_not_there(
@@ -171,3 +174,41 @@ def test_files_that_are_no_metrics(tmp_path: Path, text: str, message: str) -> N
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*m\.csv: No such file"):
         read_metrics(tmp_path / "m.csv")
+
+
+GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (GOOD.replace("1.25", "1_25"), "validation_loss is '1_25', expected a number"),
+        (GOOD.replace("1.25", "٣"), "validation_loss is '٣'"),
+        (GOOD.replace("1.25", " 1.25"), "validation_loss is ' 1.25'"),
+        (GOOD.replace("1.25", "NaN"), "validation_loss is 'NaN'"),
+        (GOOD.replace("1.25", "infinity"), "validation_loss is 'infinity'"),
+        (GOOD.replace("1.25", "1.25\0"), "validation_loss is '1.25"),
+        (GOOD.replace("1.25", "9" * 200_000), "199,952 more characters"),
+        (GOOD.replace("1,20,", "1," + "9" * 5000 + ","), "step is '9999"),
+        (GOOD.replace("1,20,", "2,20,"), "the epoch is 2, expected 1"),
+        (GOOD.replace("1,20,", "1,-20,"), "step is '-20', expected a whole number"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_read_metrics_cell_never_written_refused(tmp_path: Path, row: str, reason: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{','.join(METRICS_COLUMNS)}\n{row}\n")
+    with pytest.raises(DataError) as caught:
+        read_metrics(tmp_path / "m.csv")
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_read_metrics_changed_after_run_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"{','.join(METRICS_COLUMNS)}\n{GOOD}\n")
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(read_metrics(path, checksum)) == 1
+    path.write_text(path.read_text().replace("0.4", "0.9"))
+    assert read_metrics(path)[0].validation_accuracy == 0.9
+    with pytest.raises(DataError, match=r"m\.csv was changed after the run"):
+        read_metrics(path, checksum)

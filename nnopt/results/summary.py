@@ -1,0 +1,224 @@
+"""``summary.json``: written with a checksum, read by one schema.
+
+The checksum covers the values, not the bytes: a file that another program has laid out anew is
+still accepted. A summary without a checksum is accepted too: it is from an older nnopt, or the user
+has deleted the checksum in order to accept an edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nnopt.errors import DataError
+from nnopt.results.files import as_json, shown, write_json
+from nnopt.results.metrics import METRICS
+from nnopt.results.own_files import SUMMARY
+from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
+from nnopt.text import visible
+
+CHECKSUM, FILES = "sha256", "files"
+"""Keys of a summary: of its checksum, and of the checksums of the run's other files."""
+
+STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
+
+MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
+"""Of a summary: levels of lists and maps, values, and characters of one text."""
+
+LARGEST_INTEGER = 2**64
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The values of a ``summary.json``, and when its file was written, in nanoseconds since
+    1970."""
+
+    values: Mapping[str, Any]
+    stamp: int
+
+
+def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
+    rest = {key: value for key, value in values.items() if key != CHECKSUM}
+    digest = _digest(json.loads(as_json(rest)))
+    write_json(folder / SUMMARY, {CHECKSUM: digest, **rest})
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read the ``summary.json`` of a folder. Raises DataError with the reason and the remedy."""
+    path = folder / SUMMARY
+    try:
+        with open_received(path, folder, SUMMARY_BYTES) as file:
+            stamp = os.fstat(file.fileno()).st_mtime_ns
+            data = file.read(SUMMARY_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+    try:
+        values = parse_json(data)
+        check_tree(values)
+    except ValueError as error:
+        raise damaged(folder, f"it is no JSON that nnopt writes ({error})") from error
+    if reason := _wrong(values):
+        raise damaged(folder, reason)
+    if CHECKSUM in values:
+        rest = {key: value for key, value in values.items() if key != CHECKSUM}
+        if values[CHECKSUM] != _digest(rest):
+            raise DataError(
+                f"{shown(path)} was changed after nnopt wrote it: its checksum does not match. The "
+                f'run is left out. Run it again; or delete the line "{CHECKSUM}" from the file to '
+                "accept it as it is"
+            )
+    return Summary(values, stamp)
+
+
+def damaged(folder: Path, reason: str) -> DataError:
+    """Return the error for a summary that nnopt cannot have written."""
+    return DataError(
+        f"{shown(folder / SUMMARY)} is damaged: {reason}; the run is left out. Run it again, or "
+        "delete its folder"
+    )
+
+
+def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the SHA-256 of those of the files that exist. Raises OSError."""
+    paths = [folder / name for name in names]
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }
+
+
+def _digest(rest: Mapping[str, Any]) -> str:
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+# the schema ---------------------------------------------------------------------------------------
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)  # truth values too: stopped_early
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_status(value: Any) -> bool:
+    return value in STATUSES
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _maps_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _is_data(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("name", ""))
+        and _maps_texts(value.get("sources", {}))
+        and isinstance(samples := value.get("samples", {}), dict)
+        and all(map(_is_seed, samples.values()))
+    )
+
+
+Check = Callable[[Any], bool]
+
+_REQUIRED: dict[str, tuple[Check, str]] = {
+    "status": (_is_status, f"one of {', '.join(STATUSES)}"),
+}
+
+_OPTIONAL: dict[str, tuple[Check, str]] = {
+    **dict.fromkeys(METRICS, (_is_number, "a number")),
+    "error": (_is_text, "a text"),
+    "data": (_is_data, "a map of name, sources and samples"),
+    "started": (_is_time, "a time"),
+    "finished": (_is_time, "a time"),
+    "git": (_is_map, "a map"),
+    "threads": (_is_map, "a map"),
+    FILES: (_maps_texts, "a map of texts"),
+}
+"""Keys that may be missing, or null."""
+
+_NEVER_NULL: dict[str, tuple[Check, str]] = {
+    CHECKSUM: (_is_text, "a text"),
+    "seed": (_is_seed, "a whole number"),
+    "overrides": (_is_texts, "a list of texts"),
+    "config": (_is_map, "a map"),
+    "versions": (_maps_texts, "a map of texts"),
+    "machine": (_is_map, "a map"),
+    "id": (_is_text, "a text"),
+    "name": (_is_text, "a text"),
+}
+"""Keys that may be missing."""
+
+
+def _wrong(values: Any) -> str | None:
+    """Return what does not fit the schema, as a clause."""
+    if not isinstance(values, dict):
+        return "it is no map"
+    for key in _REQUIRED:
+        if key not in values:
+            return f"it has no {key!r}"
+    for key, (is_right, expected) in {**_REQUIRED, **_OPTIONAL, **_NEVER_NULL}.items():
+        if key not in values or (key in _OPTIONAL and values[key] is None):
+            continue
+        if not is_right(values[key]):
+            return f"{key} is {_short(values[key])}, expected {expected}"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = visible(json.dumps(value, ensure_ascii=False)[:60])
+    return text if len(text) < 60 else f"{text} ..."
+
+
+def check_tree(values: Any) -> None:
+    """Raise ValueError for values that no run has: deep, many, long, huge or not finite."""
+    level, count = [values], 0
+    for _ in range(MOST_LEVELS):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += [*value, *value.values()]
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str):
+                if len(value) > MOST_CHARACTERS:
+                    raise ValueError(f"a text has more than {MOST_CHARACTERS:,} characters")
+            elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+                raise ValueError("a whole number is above 2^64")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("a number is too large for float64")
+        count += len(below)
+        if count > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
