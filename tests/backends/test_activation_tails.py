@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nnopt.architecture import layers as records
+from nnopt.backends import Network
 from nnopt.backends.numpy_scratch.modules import ACTIVATIONS
 from nnopt.backends.numpy_scratch.ops.activations import LEAKY_RELU
 from nnopt.backends.pytorch.modules import WITHOUT_OPTIONS
@@ -152,3 +153,37 @@ def test_leaky_relu_tail_exact() -> None:
     (slope,) = LEAKY_RELU.backward(np.ones_like(x), saved, (True,))
     np.testing.assert_allclose(value, np.where(x > 0, x, x * np.float32(0.01)), rtol=1e-6)
     np.testing.assert_allclose(slope, np.where(x > 0, 1, 0.01), rtol=1e-6)
+
+
+def losses_from(network: Network, backend: str, bias: float) -> Array:
+    """Return the losses of 20 steps whose first layer starts with this bias."""
+    random = np.random.default_rng(0)
+    arrays = {
+        name: 0.5 * random.standard_normal(array.shape).astype(np.float32)
+        for name, array in network.arrays().items()
+    }
+    arrays["dense1.bias"][:] = bias
+    network.load(arrays)
+    y: Any = np.arange(32) % 2
+    x: Any = (random.standard_normal((32, 4)) + y[:, None]).astype(np.float32)
+    if backend == "torch":
+        x, y = torch.tensor(x), torch.tensor(y)
+    for step in range(20):
+        network.train_step(x, y, 0.1, step)
+    return network.read_steps().losses
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias"),
+    [("sigmoid", -18), ("sigmoid", -14), ("silu", -20), ("tanh", 8), ("tanh", -10), ("gelu", -6)],
+)
+def test_activation_saturated_units_backends_take_same_steps(
+    make_network: Callable[..., Network], activation: str, bias: float
+) -> None:
+    layers = [{"dense": 4}, activation, {"dense": "classes"}]
+    options = {"optimizer": "adam", "backend.dtype": "float32"}
+    losses = [
+        losses_from(make_network(backend, layers, (4,), 2, **options), backend, bias)
+        for backend in ("numpy", "torch")
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-6)
