@@ -1,7 +1,7 @@
 """From a dataset's configuration to the arrays that training sees.
 
 Source -> whole arrays (cached on disk) -> classes to keep -> validation rows -> subset ->
-normalization. Choosing rows copies no images: a part is rows of arrays that stay mapped.
+normalization. Choosing rows copies no images: a part is rows of whole arrays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The launcher ``pool``: worker processes on this machine.
 
 Each worker is a process of its own (``worker.py``) that takes one point after another, so that
-PyTorch is imported and data are loaded once in each; cached data are mapped into memory, of which
-all share one copy. Whatever happens to a worker costs the point it was at, and another takes its
-place.
+PyTorch is imported and data are loaded once in each. Cached data above 256 MiB are mapped into
+memory, so all workers share one copy. Whatever happens to a worker costs the point it was at, and
+another takes its place.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from commands import Command
 from data_files import idx_bytes, png_bytes, write_cifar, write_cinic, write_idx
 
 from nnopt.data import cifar10, published
+from nnopt.data.load import _decode
 from nnopt.data.published import CIFAR10, MNIST, Download
 
 QUICK = ("epochs=1", "steps=1", "plots=false", "hydra.run.dir=out")
@@ -330,3 +331,15 @@ def test_run_folder_with_umlaut_in_c_locale_works(
     process = start_nnopt("data", "list", env=environment)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 0
+
+
+def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
+    """B10: one pixel differs from what the finished points have read."""
+    write_idx(workplace / "data")
+    words = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "steps=1"
+    attempt("run", *words, "plots=false", "hydra.sweep.dir=s").is_done()
+    content = bytearray((workplace / "data" / IMAGES).read_bytes())
+    content[20] ^= 1
+    (workplace / "data" / IMAGES).write_bytes(content)
+    _decode.cache_clear()
+    attempt("resume", "s", "seed=0,1").is_refused(4, IMAGES, "changed since")
