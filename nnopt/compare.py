@@ -52,7 +52,10 @@ def main(arguments: list[str]) -> int:
         table, rows = pivot(comparison, down, across), pivot_records(comparison, down, across)
     else:
         table, rows = tabulate(comparison), records(comparison)
-    text = render.to_csv(rows) if form == "csv" else render.RENDERERS[form](table)
+    if form == "csv":
+        text = render.to_csv(rows, options.keep_formulas)
+    else:
+        text = render.RENDERERS[form](table)
     if options.out:
         write_text(Path(options.out), text)
         console.note(f"wrote {shown(Path(options.out))}")
@@ -118,6 +121,11 @@ def parser() -> argparse.ArgumentParser:
     add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
     add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
     add("--format", choices=FORMATS, help="default: by the suffix of --out, or a table")
+    add(
+        "--keep-formulas",
+        action="store_true",
+        help="in CSV, put no apostrophe before a text that a spreadsheet takes for a formula",
+    )
     add("--plots", metavar="FOLDER", help="draw pictures of the settings, as PNG and SVG")
     add("--out", metavar="FILE", help=f"write to a file: {', '.join(render.SUFFIXES)}")
     return parser

@@ -282,7 +282,7 @@ def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> An
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")  # a long path is broken, not cut: it can still be copied
     for name, value in pairs.items():
-        grid.add_row(Text(name), Text(visible(value), style="bold"))
+        grid.add_row(Text(visible(name)), Text(visible(value), style="bold"))
     if pairs and files:
         grid.add_row("", "")
     for name, value in files.items():
@@ -300,7 +300,7 @@ def _rich_table(
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name, side in zip(header, align, strict=True):
         justify: Literal["left", "right"] = "right" if side == "r" else "left"
-        table.add_column(name, justify=justify, no_wrap=not folded, overflow="fold")
+        table.add_column(Text(visible(name)), justify=justify, no_wrap=not folded, overflow="fold")
     for row in rows:
         table.add_row(*[Text(visible(cell)) for cell in row])
     return table

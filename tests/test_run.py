@@ -26,6 +26,8 @@ Run = Callable[..., int]
 SMALL = ["epochs=2", "dataset.points=20", "plots=false"]
 
 SUMMARY_KEYS = {
+    "sha256",
+    "files",
     "status",
     "error",
     "id",

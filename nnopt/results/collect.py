@@ -37,7 +37,8 @@ class Run:
     metrics: the numbers of the summary; one that is null is not there.
     sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
     since 1970; of a summary that does not say so, when its file was written. checksums: SHA-256 of
-    the run's own files, by name, as far as the summary has them.
+    the run's own files, by name, as far as the summary has them. test_file: SHA-256 of the file
+    that holds all test samples and no others, if there is such a file.
     """
 
     folder: Path
@@ -49,6 +50,12 @@ class Run:
     sources: frozenset[str]
     written: float
     checksums: Mapping[str, str] = field(default_factory=dict)
+    test_file: str | None = None
+
+    @property
+    def test_sources(self) -> frozenset[str]:
+        """SHA-256 of the files on which the test samples depend."""
+        return self.sources if self.test_file is None else frozenset({self.test_file})
 
 
 @dataclass
@@ -151,7 +158,9 @@ def read_run(folder: Path) -> Run:
     written = found.stamp / 1e9
     if finished := summary.get("finished"):  # a copied file may be younger than a newer run's
         written = datetime.fromisoformat(finished).timestamp()
-    data = summary["data"] or {}
+    sources = (summary["data"] or {}).get("sources", {})
+    dataset = summary["config"].get("dataset")
+    test = dataset.get("test") if isinstance(dataset, dict) else None
     return Run(
         folder=folder,
         seed=summary["seed"],
@@ -163,9 +172,10 @@ def read_run(folder: Path) -> Run:
             for key, value in summary.items()
             if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
         },
-        sources=frozenset(data.get("sources", {}).values()),
+        sources=frozenset(sources.values()),
         written=written,
         checksums=summary.get(FILES) or {},
+        test_file=sources.get(test) if isinstance(test, str) else None,
     )
 
 

@@ -16,7 +16,7 @@ from nnopt.results.statistics import (
     estimate,
     paired_difference,
 )
-from nnopt.sweep.same_data import test_set
+from nnopt.sweep.same_data import notes_on_training_files, same_test_set, test_set
 from nnopt.sweep.settings import (
     Condition,
     Setting,
@@ -105,7 +105,11 @@ def compare_runs(
         )
         for i, setting in enumerate(settings)
     ]
-    notes = (*_notes(settings), *_notes_on_baselines(partners, baseline))
+    notes = (
+        *_notes(settings),
+        *notes_on_training_files(runs),
+        *_notes_on_baselines(partners, baseline),
+    )
     return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), notes)
 
 
@@ -180,7 +184,7 @@ def _baselines(
     across_data = any(condition.key.partition(".")[0] == "dataset" for condition in conditions)
 
     def meets_the_same(i: int, j: int) -> bool:
-        return across_data or test_set(settings[i].values) == test_set(settings[j].values)
+        return across_data or same_test_set(settings[i], settings[j])
 
     if len(fit) == 1:
         return [fit[0] if meets_the_same(i, fit[0]) else None for i in range(len(settings))]
@@ -212,7 +216,7 @@ def _best(
         return set()
     means: dict[Hashable, dict[int, float]] = {}
     for i, (setting, found) in enumerate(zip(settings, estimates, strict=True)):
-        data = test_set(setting.values)
+        data = test_set(setting)
         if found is not None:
             means.setdefault(data, {})[i] = found.mean
     best = set()

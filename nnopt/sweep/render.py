@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from nnopt.stream import aligned_lines
 from nnopt.sweep.tabulate import Cell, Record, Table
@@ -36,21 +37,39 @@ def text_rows(table: Table) -> list[list[str]]:
     return [[text(i, cell) for i, cell in enumerate(row)] for row in table.rows]
 
 
-def to_csv(rows: Sequence[Record]) -> str:
+def to_csv(rows: Sequence[Record], keep_formulas: bool = False) -> str:
     """Records of the same columns; an empty cell for what is not there. Numbers are read back with
-    the same bits."""
+    the same bits. A text that a spreadsheet would take for a formula gets an apostrophe in front,
+    unless it is to be kept."""
+    as_cell = (lambda value: value) if keep_formulas else _without_formula
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(as_cell, rows[0]))
+    writer.writerows(map(as_cell, row.values()) for row in rows)
     return text.getvalue()
+
+
+_FORMULA = re.compile(r"\s*[=+\-@]")
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(inf|nan)", re.IGNORECASE
+)
+
+
+def _without_formula(value: Any) -> Any:
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+_MARKDOWN = re.compile(r"[\\|*`~$]|(?<!\w)_|_(?!\w)|(?<=\])[(:\[]")
+"""Characters that begin a cell, emphasis, code, a formula or a link; HTML is escaped besides."""
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table, the best in bold."""
 
     def cell(text: str) -> str:
-        return visible(text).replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*")
+        return _MARKDOWN.sub(lambda found: "\\" + found[0], escape(visible(text), quote=False))
 
     rule = ["---:" if side == "r" else "---" for side in table.align]
     rows = [

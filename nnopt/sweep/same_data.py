@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from nnopt.errors import ConfigError
-from nnopt.results.collect import Run, Value, setting_text
+from nnopt.results.collect import Run, setting_text
 from nnopt.results.files import shown
+from nnopt.sweep.settings import Setting
+from nnopt.text import shortened
 
-SAME_TEST_SET = {"dataset.subset", "dataset.normalization"}
-"""Keys of a dataset that leave the samples of the test set what they are."""
+SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
+"""Keys of a dataset that leave the samples of the test set what they are, if its files are equal.
+"""
 
 VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
 """These too, unless the validation samples are taken from the test set."""
 
+PATHS = {"dataset.train", "dataset.test"}
+"""These too, if a file of its own holds the test samples: then its content counts."""
 
-def test_set(values: Mapping[str, Value]) -> Hashable:
-    """Equal for settings that meet the same test set, as far as their values tell."""
-    takes_from_test = values.get("dataset.validation.source") == "test"
-    same = SAME_TEST_SET if takes_from_test else SAME_TEST_SET | VALIDATION
-    return tuple(
-        (key, value)
-        for key, value in values.items()
-        if key.partition(".")[0] == "dataset" and key not in same
-    )
+
+def test_set(setting: Setting) -> tuple[Hashable, ...]:
+    """Equal for settings that meet the same test set, as far as their values and files tell."""
+    values, run = setting.values, next(iter(setting.runs.values()), None)
+    same = set(SAME_TEST_SET)
+    if values.get("dataset.validation.source") != "test":
+        same |= VALIDATION
+    if run is not None and run.test_file is not None:
+        same |= PATHS
+    keys = [(k, v) for k, v in values.items() if k.partition(".")[0] == "dataset" and k not in same]
+    return (run.test_sources if run else None, *keys)
+
+
+def same_test_set(one: Setting, other: Setting) -> bool:
+    """Return whether two settings meet the same test set; that of a setting without a finished run
+    is known by its values only."""
+    first, second = test_set(one), test_set(other)
+    has_files = bool(one.runs) and bool(other.runs)
+    return first[1:] == second[1:] and (not has_files or first[0] == second[0])
 
 
 def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Refuse runs on different datasets, unless they may differ, and on different files of one
-    dataset. Raises ConfigError."""
-    files = _files(runs)
+    """Refuse runs on different datasets, unless they may differ, and on different test samples of
+    one dataset. Raises ConfigError."""
+    files = _files(runs, lambda run: run.test_sources)
     if len(files) > 1 and not may_differ:
         names = sorted(files)
         raise ConfigError(
@@ -42,16 +57,34 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
         if len(by_sources) > 1:
             first, second, *_ = by_sources.values()
             raise ConfigError(
-                f"the runs on {name} read different files: data.sources of summary.json differ in "
-                f"{shown(first.folder)} and {shown(second.folder)}; compare one kind of them, with "
-                f"--where dataset.files={_digest(first)}, or both with --mixed-data"
+                f"the runs on {name} were tested on different files: data.sources of summary.json "
+                f"differ in {shown(first.folder)} and {shown(second.folder)}; compare one kind of "
+                f"them, with --where dataset.files={_digest(first)}, or both with --mixed-data"
             )
+
+
+def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
+    """Return a note for each dataset whose runs read different files though their test samples are
+    equal."""
+    by_test: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status == "done" and run.test_file is not None:
+            by_test.setdefault((_dataset(run), run.test_file), []).append(run)
+    notes = []
+    for (name, _), members in by_test.items():
+        if len({run.sources for run in members}) > 1:
+            names = dict.fromkeys(setting_text(x.settings.get("dataset.train")) for x in members)
+            notes.append(
+                f"the runs on {name} were trained on files of different content, "
+                f"dataset.train={shortened(','.join(names), 200)}; the test file is the same"
+            )
+    return notes
 
 
 def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
     """The same runs; where those of one dataset read different files, a further key,
     ``dataset.files``, begins with the digest of these, so that they are different settings."""
-    several = {name for name, by_sources in _files(runs).items() if len(by_sources) > 1}
+    several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
 
     def told(run: Run) -> Run:
         if _dataset(run) not in several or run.status != "done":
@@ -65,12 +98,18 @@ def _digest(run: Run) -> str:
     return hashlib.sha256("".join(sorted(run.sources)).encode()).hexdigest()[:8]
 
 
-def _files(runs: Iterable[Run]) -> dict[str, dict[frozenset[str], Run]]:
+def _sources(run: Run) -> frozenset[str]:
+    return run.sources
+
+
+def _files(
+    runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
+) -> dict[str, dict[frozenset[str], Run]]:
     """By dataset and digests of its files, the first finished run that read them."""
     files: dict[str, dict[frozenset[str], Run]] = {}
     for run in runs:
         if run.status == "done":
-            files.setdefault(_dataset(run), {}).setdefault(run.sources, run)
+            files.setdefault(_dataset(run), {}).setdefault(sources_of(run), run)
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,10 +232,26 @@ def test_different_datasets_are_refused() -> None:
 
 def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None:
     runs = runs_of([0.1], frozenset({"ab"}), lr=1) + runs_of([0.9], frozenset({"cd"}), lr=1)
-    with pytest.raises(ConfigError, match="read different files"):
+    with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data(runs, may_differ=True)
     assert len(compared(runs).rows) == 1
     told = compared(tell_files_apart(runs))
     assert told.keys == ("dataset.files",)
     assert [row.outcomes[0].is_best for row in told.rows] == [False, False]  # other test sets
     assert tell_files_apart(runs[:1]) == runs[:1]
+
+
+def test_check_same_data_other_training_file_compared_with_a_note() -> None:
+    def trained_on(train: str, accuracy: float) -> list[Run]:
+        found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
+        return [replace(run, test_file="test") for run in found]
+
+    runs = trained_on("a", 0.1) + trained_on("b", 0.9)
+    check_same_data(runs)
+    told = compared(tell_files_apart(runs))
+    assert [row.outcomes[0].is_best for row in told.rows] == [False, True]
+    (note,) = told.notes
+    assert "files of different content, dataset.train=a,b; the test file is the same" in note
+    other = [replace(run, test_file="other", sources=frozenset({"b", "other"})) for run in runs[1:]]
+    with pytest.raises(ConfigError, match="were tested on different files"):
+        check_same_data([*runs, *other])

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from nnopt.sweep.render import RENDERERS, SUFFIXES, to_csv, to_html, to_latex, to_markdown, to_text
-from nnopt.sweep.tabulate import Cell, Table
+from nnopt.sweep.tabulate import Cell, Record, Table
 
 NASTY = "a|b & <i>50 %</i> $x_1$ #{~^\\} *\n"
 
@@ -114,3 +114,32 @@ def test_everything_is_in_every_format(form: str) -> None:
         assert word in text
     assert text.endswith("\n")
     assert {*RENDERERS, "csv"} == set(SUFFIXES.values())
+
+
+FORMULAS = ("=1+1", "+cmd|x", "-2+3", "@SUM(A1)", " =1", "\t=1", "-", "-a")
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_to_csv_formula_becomes_text_unless_kept(text: str) -> None:
+    rows: list[Record] = [{text: text, "mean": -0.5}]
+    header, row = csv.reader(io.StringIO(to_csv(rows)))
+    assert (header[0], row) == (f"'{text}", [f"'{text}", "-0.5"])
+    assert list(csv.reader(io.StringIO(to_csv(rows, keep_formulas=True)))) == [
+        [text, "mean"],
+        [text, "-0.5"],
+    ]
+
+
+@pytest.mark.parametrize("text", ["-0.1", "+3", "-1e-05", "-inf", "[-1, 2]", "a=b", "null", ""])
+def test_to_csv_number_or_plain_text_kept(text: str) -> None:
+    assert list(csv.reader(io.StringIO(to_csv([{"a": text, "b": 1}]))))[1] == [text, "1"]
+
+
+def test_to_markdown_html_links_and_emphasis_escaped() -> None:
+    nasty = (
+        "<img src=x onerror=alert(1)> &lt; [a](javascript:x) ![b][c] `d` ~~e~~ _f_ $g$ test_loss"
+    )
+    text = to_markdown(Table(nasty, (nasty,), "l", ((Cell(nasty),),), (nasty,)))
+    assert "<" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt; &amp;lt; [a]\\(javascript:x)") == 4
+    assert text.count(r"![b]\[c] \`d\` \~\~e\~\~ \_f\_ \$g\$ test_loss") == 4
