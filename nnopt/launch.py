@@ -17,17 +17,20 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
+from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_adapter import one_line, register_plugins
 from nnopt.point import FEW
 from nnopt.prepare import prepare
+from nnopt.results.cores import processor_times
 from nnopt.results.files import fresh_folder, link_latest, output_error
 from nnopt.run import run
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import working_on
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import begin
+from nnopt.thread_notes import note_threads
 
 OUTPUTS = Path("outputs")
 """Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
@@ -39,6 +42,7 @@ def launch(arguments: list[str]) -> int:
     Raises ConfigError or DataError before any folder is made, OutputError if one cannot be, and
     what ended a single run early. A sweep goes on after a failed point.
     """
+    start = processor_times()
     options = _parse(arguments)
     if options.help or options.hydra_help or options.info:
         return hand_to_hydra(arguments)
@@ -50,20 +54,24 @@ def launch(arguments: list[str]) -> int:
     if options.fail_fast and not plan.is_sweep:
         raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
     launcher = make_launcher(plan.launcher)
-    prepare_all(plan.points)
+    threads = prepare_all(plan.points)
     directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
     exit_on_sigterm()
     _note_missing_curves(plan)
+    points = len(plan.points)
+    if plan.space is not None:
+        points = plan.space.points_of(cast(OptunaConfig, plan.sweeper))
+    note_threads(threads, points, plan.launcher, start)
     if plan.space is not None:
         from nnopt.sweep.searching import run_search  # imports Optuna
 
-        note_missing_plots(plan.points, plan.space.points_of(cast(OptunaConfig, plan.sweeper)))
+        note_missing_plots(plan.points, points)
         sweep = begin(replace(plan, points=()), directory)
         return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
     if plan.is_sweep:
         from nnopt.sweep.running import run_points  # imports much that a single run never needs
 
-        note_missing_plots(plan.points, len(plan.points))
+        note_missing_plots(plan.points, points)
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
         with working_on(directory) as is_ours:
@@ -101,17 +109,21 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
-def prepare_all(points: Iterable[Point]) -> None:
-    """Refuse points that cannot run before the first one starts. Loading is remembered, so points
-    share their data. Raises ConfigError with all problems, or DataError."""
+def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
+    """Refuse points that cannot run before the first one starts. Return the threads of each point.
+
+    Loading is remembered, so points share their data. Raises ConfigError with all problems, or
+    DataError."""
     problems: dict[str, None] = {}
+    threads = []
     for point in points:
         try:
-            prepare(point.config)
+            threads.append(threads_for(prepare(point.config).architecture, point.config))
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
         raise ConfigError(list(problems))
+    return threads
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

@@ -15,6 +15,7 @@ from nnopt.errors import ConfigError, ResumeError
 from nnopt.launch import exit_on_sigterm, note_missing_plots, prepare_all
 from nnopt.point import Point
 from nnopt.prepare import prepare
+from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, State, read_state
@@ -27,6 +28,7 @@ from nnopt.sweep.received import (
     with_safe_data,
 )
 from nnopt.sweep.running import run_points
+from nnopt.thread_notes import note_threads
 
 EXAMPLES = """\
 examples:
@@ -43,13 +45,14 @@ def main(words: list[str]) -> int:
     Raises ResumeError if there is no sweep to go on with, ConfigError for words that would change
     its points, DataError if its data are not there; ResumeError, too, if these are others.
     """
+    start = processor_times()
     options = parser().parse_intermixed_args(words)
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
     check_folder(sweep)
     given = frozenset(word.partition("=")[0] for word in options.overrides)
     if isinstance(sweep.sweeper, OptunaConfig):
-        return _resume_search(sweep, options, given)
+        return _resume_search(sweep, options, given, start)
     if options.overrides:
         sweep = changed(sweep, options.overrides)
     check_launcher(sweep.launcher, given, folder)
@@ -64,10 +67,11 @@ def main(words: list[str]) -> int:
         for point in sweep.points
         if (status := states[point.id].status) not in ENDED or status in wanted
     ]
-    prepare_all(to_run)
+    threads = prepare_all(to_run)
     check_same_files(states, to_run)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
+    note_threads(threads, len(to_run), sweep.launcher, start)
     exit_on_sigterm()
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
@@ -91,7 +95,9 @@ def check_same_files(states: Mapping[str, State], to_run: Sequence[Point]) -> No
             )
 
 
-def _resume_search(sweep: Sweep, options: Namespace, given: frozenset[str]) -> int:
+def _resume_search(
+    sweep: Sweep, options: Namespace, given: frozenset[str], start: ProcessorTimes | None
+) -> int:
     """Go on with the trials of a search."""
     if options.retry_failed:
         raise ConfigError(
@@ -107,7 +113,7 @@ def _resume_search(sweep: Sweep, options: Namespace, given: frozenset[str]) -> i
     note_missing_cache(plan.points, points)
     plan = replace(plan, points=points)
     launcher = make_launcher(plan.launcher)
-    prepare_all(plan.points)
+    threads = prepare_all(plan.points)
     states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
     assert plan.space is not None
     assert isinstance(sweep.sweeper, OptunaConfig)
@@ -115,6 +121,7 @@ def _resume_search(sweep: Sweep, options: Namespace, given: frozenset[str]) -> i
     if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
         check_same_files(states, plan.points)
     note_missing_plots(plan.points, planned)
+    note_threads(threads, planned, plan.launcher, start)
     exit_on_sigterm()
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.auto_lr import with_found_rate
 from nnopt.backends import DeviceArray, Loader, load_backend
+from nnopt.backends.thread_choice import threads_for
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
 from nnopt.errors import (
@@ -79,8 +80,10 @@ def run(
                     events = EventFile(directory, point.id, settings)
                     after_epoch = (events.epoch, *after_epoch)
                 device_errors = load_backend(config.backend.name).device_errors()
-                threads = threadpool_limits(config.backend.threads)
-                with np.errstate(all="ignore"), threads, device_errors:
+                threads = threads_for(prepared.architecture, config)
+                summary["threads"] = threads.as_record()
+                limit = threadpool_limits(threads.count)
+                with np.errstate(all="ignore"), limit, device_errors:
                     if config.optimizer.lr == "auto":
                         config = with_found_rate(config, prepared, directory, quiet)
                         summary["found_lr"] = config.optimizer.lr
@@ -128,7 +131,8 @@ def _recipe(
     network = backend.build_network(architecture, config)
     initial = initial_arrays(architecture, config.initializer, config.seed, dataset)
     network.load(initial)
-    summary["versions"], summary["threads"] = environment.versions(), environment.threads()
+    summary["versions"] = environment.versions()
+    summary["threads"] |= environment.threads()
     summary["machine"]["accelerator"] = environment.accelerator(config.backend.device)
 
     def batches_of(part: Part) -> Loader:

@@ -118,8 +118,8 @@ def _machine(point: Point) -> str:
     parts = [str(machine["cpu"]), f"{machine['usable_cores']} of {machine['logical_cores']} cores"]
     if machine.get("memory_mb"):
         parts.append(f"{machine['memory_mb'] / 1024:.0f} GiB")
-    if threads and threads.get("blas"):
-        parts.append(f"{threads['blas']} thread{'s' if threads['blas'] > 1 else ''}")
+    if threads and (count := threads.get("used", threads.get("blas"))):
+        parts.append(f"{count} thread{'s' if count > 1 else ''}")
     if accelerator := machine.get("accelerator"):
         parts.insert(0, str(accelerator.get("name", accelerator["device"])))
     return ", ".join([*parts, str(machine["platform"])])

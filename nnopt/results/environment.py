@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import nnopt
+from nnopt.results.cores import usable_cores
 
 MIB = 2**20
 
@@ -154,11 +155,6 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int | None:
-    """Those a container or ``taskset`` leaves."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _memory_mb() -> int | None:

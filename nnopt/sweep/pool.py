@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from nnopt.errors import TimeLimitError
-from nnopt.results.environment import usable_cores
+from nnopt.results.cores import usable_cores
 from nnopt.schema import PoolConfig
 from nnopt.sweep.elsewhere import GRACE_SECONDS, append_log, lost, thread_limits
 from nnopt.sweep.task import Outcome, Task

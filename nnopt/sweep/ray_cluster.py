@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from nnopt.errors import ConfigError, TimeLimitError
-from nnopt.results.environment import usable_cores
+from nnopt.results.cores import usable_cores
 from nnopt.schema import RayConfig
 from nnopt.sweep.elsewhere import GRACE_SECONDS, lost, require, thread_limits, work_within
 from nnopt.sweep.task import Outcome, Task

@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import DeviceArray, Loader, Network, load_backend
+from nnopt.backends.thread_choice import threads_for
 from nnopt.data.dataset import Dataset
 from nnopt.prepare import Prepared
 from nnopt.schema import Config, Range
@@ -140,7 +141,8 @@ def find_learning_rate(
     same curve. report: called after each step.
     """
     backend, dataset = load_backend(config.backend.name), prepared.dataset
-    with np.errstate(all="ignore"), threadpool_limits(config.backend.threads):
+    threads = threads_for(prepared.architecture, config)
+    with np.errstate(all="ignore"), threadpool_limits(threads.count):
         network = backend.build_network(prepared.architecture, config)
         architecture = prepared.architecture
         network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))

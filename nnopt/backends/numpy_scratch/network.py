@@ -22,7 +22,8 @@ from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy_scratch.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy_scratch.optimizers import Optimizer
 from nnopt.backends.numpy_scratch.tape import Tape, Variable
-from nnopt.backends.numpy_scratch.threads import OneBlasThread, Workers, usable_threads
+from nnopt.backends.numpy_scratch.threads import OneBlasThread, Workers
+from nnopt.backends.thread_choice import threads_for
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, weight_decay
 
@@ -66,7 +67,7 @@ class NumpyNetwork:
             name: np.zeros(shape, self.dtype)
             for name, shape in architecture.statistic_shapes().items()
         }
-        self._workers = Workers(config.backend.threads or usable_threads())
+        self._workers = Workers(threads_for(architecture, config).count)
         self._binder = Binder(config, self.parameters, self.statistics, self._workers)
         self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())

@@ -14,11 +14,12 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
 from itertools import pairwise
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,39 +55,71 @@ class Workers:
         does which piece is left to chance; a task whose result must not depend on it writes to a
         place of its piece's. ``numpy.errstate`` holds in all of them.
 
-        Raises whatever a task raises, once all threads have stopped.
+        On a busy machine another thread may get no core for milliseconds. So the calling thread
+        waits only for pieces that another thread has begun, and does all others itself.
+
+        Raises whatever a task raises, once no thread works on a piece.
         """
-        if self.count == 1 or pieces == 1:
-            for piece in range(pieces):
-                task(0, piece)
+        if self.count == 1 or pieces <= 1:
+            with OneBlasThread():
+                for piece in range(pieces):
+                    task(0, piece)
             return
         if not self._started:
             self._start()
         numbers = itertools.count()  # next() of it is atomic
-        ends: SimpleQueue[BaseException | None] = SimpleQueue()
+        reports: SimpleQueue[tuple[int, BaseException | None]] = SimpleQueue()
 
-        def work(worker: int) -> None:
-            while (piece := next(numbers)) < pieces:
-                task(worker, piece)
-
-        def work_and_tell(worker: int) -> None:
+        def help_out(worker: int) -> None:
+            begun = 0
+            error: BaseException | None = None
             try:
-                work(worker)
-            except BaseException as error:  # the calling thread raises it
-                ends.put(error)
-            else:
-                ends.put(None)
+                while (piece := next(numbers)) < pieces:
+                    begun += 1
+                    task(worker, piece)
+            except BaseException as caught:  # the calling thread raises it
+                error = caught
+            if begun:
+                reports.put((begun, error))
 
         with OneBlasThread():
-            for worker in range(1, self.count):
-                self._tasks.put(partial(copy_context().run, work_and_tell, worker))
+            for worker in range(1, min(self.count, pieces)):
+                self._tasks.put(partial(copy_context().run, help_out, worker))
+            begun = 0
             try:
-                work(0)
+                while (piece := next(numbers)) < pieces:
+                    begun += 1
+                    task(0, piece)
             finally:
-                errors = [ends.get() for _ in range(1, self.count)]  # waits for every thread
+                self._forget_tasks()
+                errors = self._wait(reports, numbers, pieces, begun)
             for error in errors:
-                if error is not None:
-                    raise error
+                raise error
+
+    def _forget_tasks(self) -> None:
+        """Take back the tasks that no thread has begun."""
+        with suppress(Empty):
+            while True:
+                self._tasks.get_nowait()
+
+    @staticmethod
+    def _wait(
+        reports: SimpleQueue[tuple[int, BaseException | None]],
+        numbers: Iterator[int],
+        pieces: int,
+        begun: int,
+    ) -> list[BaseException]:
+        """Wait until all pieces that other threads have begun are done. Return their errors. After
+        an error, pieces that no thread has begun are left out."""
+        errors = []
+        while next(numbers) < pieces:
+            begun += 1
+        while begun < pieces:
+            count, error = reports.get()
+            begun += count
+            if error is not None:
+                errors.append(error)
+        return errors
 
     def _start(self) -> None:
         self._started = True
@@ -141,8 +174,8 @@ ALONE = Workers(1)
 
 
 def usable_threads() -> int:
-    """What NumPy's matrix library uses: it heeds OMP_NUM_THREADS, the cores that a container or
-    ``taskset`` leaves, and the limit a run sets. Without one that can be asked, a thread a core."""
+    """Return the number of threads that NumPy's matrix library uses: it follows OMP_NUM_THREADS,
+    ``taskset`` and the limit that a run sets. If the library cannot be asked, one for each core."""
     counts = [library.get_num_threads() for library in _blas()]
     return max(counts, default=os.cpu_count() or 1)
 

@@ -136,7 +136,8 @@ def device_errors() -> AbstractContextManager[None]:
 
 @cache
 def default_threads() -> int:
-    """The threads PyTorch takes when nobody says how many."""
+    """Return the number of threads that PyTorch uses by itself: one for each physical core, or
+    OMP_NUM_THREADS."""
     import torch
 
     return torch.get_num_threads()

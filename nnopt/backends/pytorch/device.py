@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture
-from nnopt.backends.pytorch import default_threads
 from nnopt.errors import TrainingError
 from nnopt.schema import Config, TorchConfig
 
@@ -24,10 +23,10 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x (N, ...), labels) -> logits (N, K), mean loss of the batch."""
 
 
-def set_process_up(backend: TorchConfig) -> None:
+def set_process_up(backend: TorchConfig, threads: int) -> None:
     """PyTorch keeps these settings for the whole process: each is set also to what it is without
     being asked for, since an earlier point may have changed it."""
-    torch.set_num_threads(backend.threads or default_threads())
+    torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(backend.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read

@@ -26,6 +26,7 @@ from nnopt.backends.pytorch.optimizers import (
 from nnopt.backends.pytorch.precision import Precision
 from nnopt.backends.pytorch.schedule_free import ScheduleFree
 from nnopt.backends.pytorch.step_sums import StepSums
+from nnopt.backends.thread_choice import threads_for
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
@@ -76,7 +77,7 @@ class TorchNetwork:
     def __init__(self, architecture: Architecture, config: Config) -> None:
         backend, regularizer = config.backend, config.regularizer
         assert isinstance(backend, TorchConfig)
-        set_process_up(backend)
+        set_process_up(backend, threads_for(architecture, config).count)
         self.module = build_module(architecture, config).to(getattr(torch, backend.dtype))
         self._layout = layout_of(architecture, backend)
         if self._layout is not None:

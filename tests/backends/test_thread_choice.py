@@ -1,0 +1,87 @@
+"""The number of threads of a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnopt.architecture.builders import build
+from nnopt.backends.thread_choice import (
+    FLOPS_PER_THREAD,
+    ThreadChoice,
+    choose_threads,
+    flops_on_processor,
+    threads_for,
+)
+from nnopt.compose import compose_config
+
+MNIST_MLP = 128 * 2 * 784 * 256  # the largest layer of experiment=mnist_mlp, one batch
+
+
+@pytest.mark.parametrize(
+    ("flops", "cores", "library", "expected"),
+    [
+        (0, 64, 64, ThreadChoice(1, "work")),
+        (1, 64, 64, ThreadChoice(1, "work")),
+        (MNIST_MLP, 2, 2, ThreadChoice(1, "work")),
+        (MNIST_MLP, 128, 128, ThreadChoice(1, "work")),
+        (FLOPS_PER_THREAD, 8, 8, ThreadChoice(1, "work")),
+        (FLOPS_PER_THREAD + 1, 8, 8, ThreadChoice(2, "work")),
+        (5 * FLOPS_PER_THREAD, 8, 8, ThreadChoice(5, "work")),
+        (5 * FLOPS_PER_THREAD, 4, 8, ThreadChoice(4, "cores")),
+        (5 * FLOPS_PER_THREAD, 4, 4, ThreadChoice(4, "cores")),
+        (5 * FLOPS_PER_THREAD, 8, 3, ThreadChoice(3, "library")),
+        (5 * FLOPS_PER_THREAD, 1, 1, ThreadChoice(1, "cores")),
+    ],
+)
+def test_choose_threads_work_and_cores_give_number_and_reason(
+    flops: int, cores: int, library: int, expected: ThreadChoice
+) -> None:
+    assert choose_threads(None, flops, cores, library) == expected
+
+
+@pytest.mark.parametrize("requested", [1, 2, 8])
+@pytest.mark.parametrize("flops", [0, 100 * FLOPS_PER_THREAD])
+def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> None:
+    assert choose_threads(requested, flops, 2, 2) == ThreadChoice(requested, "backend.threads")
+
+
+@pytest.mark.parametrize(
+    ("words", "flops"),
+    [
+        ((), MNIST_MLP),
+        (("accumulation=4",), MNIST_MLP // 4),
+        (("accumulation=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
+        (("backend=torch",), MNIST_MLP),
+        (("backend=torch", "backend.device=cuda"), 0),
+    ],
+)
+def test_flops_on_processor_count_the_largest_layer_of_a_part(
+    words: tuple[str, ...], flops: int
+) -> None:
+    config = compose_config(["experiment=mnist_mlp", *words])
+    architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
+    found = flops_on_processor(architecture, config)
+    assert found == pytest.approx(flops, rel=0.01)  # biases count too
+
+
+def test_flops_on_processor_residual_layer_counts_by_its_inner_layers() -> None:
+    config = compose_config(["dataset=cifar10", "architecture=resnet", "batch_size=1"])
+    architecture = build(config.architecture, config.regularizer, (3, 32, 32), 10)
+    residual = max(layer.flops for layer in architecture.walk() if layer.inner)
+    assert flops_on_processor(architecture, config) < 0.6 * residual
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_threads_for_is_the_same_rule_in_both_backends(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "numpy_scratch" if backend == "numpy" else "pytorch"
+    monkeypatch.setattr(f"nnopt.backends.{module}.default_threads", lambda: 16)
+    monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)
+    words = ["experiment=mnist_mlp", f"backend={backend}"]
+    config = compose_config([*words, "architecture.hidden=[1024,256]"])
+    architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
+    assert threads_for(architecture, config) == ThreadChoice(4, "work")
+    config = compose_config(words)
+    architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
+    assert threads_for(architecture, config) == ThreadChoice(1, "work")

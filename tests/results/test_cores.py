@@ -1,0 +1,123 @@
+"""The cores that may be used, and those that other processes use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nnopt.results import cores
+from nnopt.results.cores import (
+    ProcessorTimes,
+    busy_cores,
+    cpu_quota,
+    processor_times,
+    ticks_of_all,
+    usable_cores,
+)
+
+STAT = """\
+cpu  60 6 600 9000 0 0 0 7 0 0
+cpu0 10 1 100 4000 5 0 0 7 0 0
+cpu1 20 2 200 3000 5 0 0 0 0 0
+cpu12 30 3 300 2000 5 0 0 0 0 0
+intr 5 5 5
+"""
+
+
+def place(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "400000 100000\n"}, 3.0),
+        ("0::/a\n", {"a/cpu.max": "nonsense\n"}, None),
+        ("0::/a\n", {"a/cpu.max": "100 0\n"}, None),
+        (
+            "4:cpu,cpuacct:/d\n2:memory:/d\n",
+            {"cpu,cpuacct/d/cpu.cfs_quota_us": "200000", "cpu,cpuacct/d/cpu.cfs_period_us": "1e5"},
+            None,
+        ),
+        (
+            "4:cpu,cpuacct:/d\n",
+            {
+                "cpu,cpuacct/d/cpu.cfs_quota_us": "250000\n",
+                "cpu,cpuacct/d/cpu.cfs_period_us": "100000\n",
+            },
+            2.5,
+        ),
+        (
+            "1:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            None,
+        ),
+        ("\n:\n", {}, None),
+    ],
+)
+def test_cpu_quota_smallest_of_a_group_and_its_parents(
+    tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
+) -> None:
+    root = place(tmp_path / "cgroup", files)
+    path = tmp_path / "membership"
+    path.write_text(membership)
+    assert cpu_quota(root, path) == quota
+
+
+def test_cpu_quota_without_control_groups_is_none(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path / "absent", tmp_path / "no membership") is None
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, 6), (8.0, 6), (2.9, 2), (1.0, 1), (0.3, 1)])
+def test_usable_cores_quota_is_rounded_down(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    monkeypatch.setattr(cores, "allowed_cores", lambda: frozenset(range(6)))
+    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
+    assert usable_cores() == expected
+
+
+@pytest.mark.parametrize(
+    ("allowed", "ticks"), [(None, 666), (frozenset({0}), 111), (frozenset({1, 12}), 555)]
+)
+def test_ticks_of_all_count_the_allowed_cores(allowed: frozenset[int] | None, ticks: int) -> None:
+    assert ticks_of_all(STAT, allowed) == ticks
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "busy"),
+    [
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 104, 6), 1.5),
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 102, 7), 0.0),
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 101.99, 7), 0.0),  # counted in ticks
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(10.01, 100, 5), None),
+        (None, ProcessorTimes(10, 100, 5), None),
+        (ProcessorTimes(10, 100, 5), None, None),
+    ],
+)
+def test_busy_cores_are_those_of_other_processes(
+    start: ProcessorTimes | None, end: ProcessorTimes | None, busy: float | None
+) -> None:
+    assert busy_cores(start, end) == (None if busy is None else pytest.approx(busy))
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux")
+def test_processor_times_count_this_process() -> None:
+    before = processor_times()
+    while os.times().user < (before.of_this if before else 0) + 0.05:
+        sum(range(1000))
+    after = processor_times()
+    assert before is not None
+    assert after is not None
+    assert after.of_this > before.of_this
+    assert after.of_all >= before.of_all
+    assert after.clock > before.clock
