@@ -111,7 +111,8 @@ def make_plan(
         engine = [o for o in parsed if is_engine_key(o)]
         parsed = [o for o in parsed if not is_engine_key(o)]
         single = [o for o in parsed if not o.is_sweep_override()]
-        composed = compose_files([word_of(o) for o in single if concerns_files(o)], with_hydra=True)
+        files = compose_files([word_of(o) for o in single if concerns_files(o)], with_hydra=True)
+        composed = files.config
         is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
         sweeper, launcher = read_engines(composed, engine)
         if not is_sweep:
@@ -119,7 +120,7 @@ def make_plan(
         directory = named_directory(composed, single, is_sweep)
         own = [o for o in parsed if not is_hydras(o)]
         composer = Composer()
-        composer.remember(single, composed)
+        composer.remember(single, files)
         words = tuple(overrides)
         if is_sweep and isinstance(sweeper, OptunaConfig):
             from nnopt.sweep.space import check_metric, read_space

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nnopt.errors import ConfigError
@@ -22,7 +23,10 @@ from nnopt.hydra_adapter import (
     word_of,
 )
 from nnopt.point import Point, point_id
+from nnopt.set_aside import Composed
 from nnopt.validate import known_keys, read_config, unknown_key
+
+log = logging.getLogger("nnopt")
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 ENVIRONMENT = re.compile(r"\$\{(?:oc|nnopt)\.env:[^${}]*\}")
@@ -38,12 +42,14 @@ class Composer:
     def __init__(self) -> None:
         self._bases: dict[tuple[str, ...], _Base] = {}
         self._parsed: dict[str, Override] = {}
+        self._notes: set[str] = set()
 
-    def remember(self, overrides: Sequence[Override], composed: DictConfig) -> None:
+    def remember(self, overrides: Sequence[Override], composed: Composed) -> None:
         """Take what the files that these overrides choose have been composed to already."""
         choices = tuple(word_of(o) for o in overrides if o.key_or_group in config_groups())
-        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        self._bases[choices] = _Base(own)
+        config = composed.config
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        self._bases[choices] = _Base(Composed(own, composed.set_aside))
 
     def point(self, words: Sequence[str]) -> Point:
         """The point that the overrides, of one value each, make. Raises ConfigError with all that
@@ -51,7 +57,8 @@ class Composer:
         overrides = [self._parse(word) for word in words]
         groups = config_groups()
         values = [o for o in overrides if o.key_or_group not in groups]
-        container, problems = self._base(overrides).with_values(values)
+        base = self._base(overrides)
+        container, problems = base.with_values(values)
         try:
             config = read_config(container)
         except ConfigError as error:
@@ -60,7 +67,19 @@ class Composer:
             raise ConfigError([*problems, *error.problems]) from None
         if problems:
             raise ConfigError(problems)
+        self._note_values_set_aside(base, container, values)
         return Point(point_id(config), config, container, tuple(map(word_of, overrides)))
+
+    def _note_values_set_aside(
+        self, base: _Base, container: Mapping[str, Any], values: Sequence[Override]
+    ) -> None:
+        """Name the values of files that do not go with the chosen ones, each once."""
+        for values_aside in base.set_aside:
+            section, given = container[values_aside.group], {o.key_or_group for o in values}
+            message = values_aside.message(section, given)
+            if message and message not in self._notes:
+                self._notes.add(message)
+                log.warning(message)
 
     def files(self, words: Sequence[str]) -> Mapping[str, Any]:
         """What the files compose to that the overrides choose, before keys are set. Raises
@@ -83,8 +102,9 @@ class Composer:
 class _Base:
     """What some files compose to, before keys are set."""
 
-    def __init__(self, composed: DictConfig) -> None:
-        self._composed = composed
+    def __init__(self, composed: Composed) -> None:
+        self._composed = composed.config
+        self.set_aside = composed.set_aside
 
     def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], list[str]]:
         """The resolved values with some keys set, and what is wrong with the keys. Raises

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra import initialize_config_module
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -42,6 +41,7 @@ from nnopt.errors import ConfigError
 from nnopt.grammar import flat, functions, shown, unreadable
 from nnopt.paths import absolute_folder, environment
 from nnopt.schema import LauncherConfig, SweeperConfig
+from nnopt.set_aside import Composed, Loader, compose
 from nnopt.validate import ENGINES, read_engine
 
 
@@ -69,15 +69,19 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     config_groups.cache_clear()
     files_read.clear()
     with initialize_config_module("nnopt.conf", version_base="1.3", job_name="nnopt"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None  # for mypy
+        places = hydra.config_loader.get_search_path()
         if config_dir is not None:
-            _search_also(config_dir)
+            _search_also(config_dir, places)
+        hydra.config_loader = Loader(places)
         try:
             yield
         except ConfigError as error:
             raise type(error)([with_place(problem) for problem in error.problems]) from error
 
 
-def _search_also(name: str) -> None:
+def _search_also(name: str, places: ConfigSearchPath) -> None:
     """Find files in one more folder, after nnopt's own. Raises ConfigError for a folder that is not
     there or has a file that would not be read."""
     folder = Path(absolute_folder(name, "--config-dir"))
@@ -88,11 +92,7 @@ def _search_also(name: str) -> None:
             f"--config-dir = {name!r}: its config.yaml would not be read; make it a file of the "
             "folder conf, or one of the group experiment"
         )
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    place = f"{SCHEME}://{folder}"
-    loader.get_search_path().prepend("command-line", place, anchor="schema")  # which stays last
-    loader.repository = ConfigRepository(loader.get_search_path())
+    places.prepend("command-line", f"{SCHEME}://{folder}", anchor="schema")  # which stays last
 
 
 @cache
@@ -196,8 +196,8 @@ def _is_added(override: Override) -> bool:
     return override.key_or_group in config_groups() - own_groups()
 
 
-def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    """Return what Hydra composes from the overrides. Raises ConfigError."""
+def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
+    """Merge the files that the overrides choose. Raises ConfigError."""
     try:
         return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -208,6 +208,18 @@ def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> DictCon
         raise ConfigError(
             f"the lists of defaults choose one another in a circle; look at those of {files}"
         ) from error
+
+
+def show_configuration(options: Namespace) -> None:
+    """Print what the options of ``nnopt run --cfg`` ask for. Raises ConfigError."""
+    with composing(options.config_dir):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None  # for mypy
+        try:
+            kind, package = options.cfg, options.package
+            hydra.show_cfg("config", options.overrides, kind, package, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(one_line(error)) from error
 
 
 def word_of(override: Override) -> str:
@@ -286,7 +298,7 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         if named._get_node("dir")._value() in ("", None):
             return None
         # It may be made of other keys, so the other overrides count now.
-        whole = compose_files([word_of(o) for o in single], with_hydra=True)
+        whole = compose_files([word_of(o) for o in single], with_hydra=True).config
         HydraConfig.instance().set_config(whole)
         return str(OmegaConf.select(whole, mine))
     except OmegaConfBaseException as error:

@@ -20,7 +20,7 @@ from nnopt import console
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
-from nnopt.hydra_adapter import one_line, register_plugins
+from nnopt.hydra_adapter import one_line, register_plugins, show_configuration
 from nnopt.point import FEW
 from nnopt.prepare import prepare
 from nnopt.results.cores import processor_times
@@ -50,7 +50,8 @@ def launch(arguments: list[str]) -> int:
         raise ConfigError("--cfg prints one configuration; leave -m out")
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
-        return hand_to_hydra(["--resolve", *arguments])
+        show_configuration(options)
+        return 0
     if options.fail_fast and not plan.is_sweep:
         raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
     launcher = make_launcher(plan.launcher)
@@ -144,7 +145,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 
 
 def hand_to_hydra(arguments: Sequence[str]) -> int:
-    """Let Hydra answer what it knows best: --help, --cfg, --info, tab completion."""
+    """Let Hydra answer what it knows best: --help, --info, tab completion."""
     register_plugins()
     before = sys.argv
     sys.argv = ["nnopt", *(word for word in arguments if word != "--fail-fast")]

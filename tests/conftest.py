@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
-from omegaconf import DictConfig
 
 from nnopt import schema
 from nnopt.schema import Config
+from nnopt.set_aside import Composed
 
 # How long an example takes says more of the machine than of the code; and a suite that is run as a
 # gate tries the same examples every time.
@@ -143,7 +143,7 @@ def compose_once() -> Iterator[None]:
 
     compose, kept = hydra_adapter.compose, {}
 
-    def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> DictConfig:
+    def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> Composed:
         places = GlobalHydra.instance().config_loader().get_search_path().get_path()
         is_own = not any(place.provider in ("nnopt-user", "command-line") for place in places)
         if not is_own or any("$" in word for word in overrides):

@@ -91,7 +91,7 @@ def _addable(sweep: Sweep) -> tuple[str, ...]:
 def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
     """Who runs the points from now on."""
     if choice := [word_of(o) for o in parsed if o.key_or_group == "hydra/launcher"]:
-        return read_engines(compose_files(choice, with_hydra=True), parsed)[1]
+        return read_engines(compose_files(choice, with_hydra=True).config, parsed)[1]
     container = with_entries("hydra.launcher", asdict(sweep.launcher), parsed)
     return cast(LauncherConfig, read_engine("hydra.launcher", container))
 

@@ -1,0 +1,192 @@
+"""Values that a file sets for one choice of a group, and that another choice does not get.
+
+An experiment that sets ``optimizer.lr`` sets it for the optimizer that the files choose. Where the
+command line, a sweep or a later file chooses another optimizer, Hydra alone would pass the
+experiment's rate to it. The loader below leaves such values out when it merges the files.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose as compose_files
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from nnopt.point import leaves
+
+OWN_VALUES = ("optimizer", "schedule", "architecture")
+"""Groups whose values are made for one choice, even where another choice has the same key."""
+
+SHARED_VALUES = ("dataset", "backend")
+"""Groups whose keys mean the same with every choice that has them, such as ``backend.dtype``."""
+
+PRESETS = ("regularizer", "initializer")
+"""Groups whose files are values of the same keys. What other files set is set on top of them."""
+
+AUTO = "auto"
+"""A value that is found for each choice, and so is made for none."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Values that a file sets in a group, and that do not go with the group's chosen file.
+
+    choice: the group's chosen file. file: the one that sets the values. made_for: the choice that
+    it sets them for. values: by key, a dotted one below the group. Of ``PRESETS``, the values are
+    not left out, but replace those of the choice.
+    """
+
+    group: str
+    choice: str
+    file: str
+    made_for: str
+    values: Mapping[str, Any]
+
+    def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
+        """Return the line that names the values in use and the others; None if they are equal.
+
+        section: the values of the group in use. given: the dotted keys that the user set.
+        """
+        values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
+        if self.group in OWN_VALUES:
+            used = dict(leaves(section))
+            values = {k: v for k, v in values.items() if k in used and used[k] != v}
+        if not values:
+            return None
+        choice, sets = f"note: {self.group}={self.choice}", f"{self.file} sets {_text(values)}"
+        if self.group in PRESETS:
+            return f"{choice}: {sets} on top of it"
+        if self.group in SHARED_VALUES:
+            return f"{choice} has no {', '.join(values)}; {sets} for {self.group}={self.made_for}"
+        own = _text({key: used[key] for key in values})
+        return f"{choice} has its own {own}; {sets} for {self.group}={self.made_for}"
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
+    )
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The merged files, and what was set aside."""
+
+    config: DictConfig
+    set_aside: tuple[SetAside, ...]
+
+
+def compose(
+    config_name: str, overrides: Sequence[str], return_hydra_config: bool = False
+) -> Composed:
+    """Merge the files that the overrides choose, as ``hydra.compose`` does, by the loader below.
+
+    Of ``PRESETS``, only a choice that the overrides name is worth a note.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    config = compose_files(config_name, list(overrides), return_hydra_config)
+    set_aside = loader.set_aside if isinstance(loader, Loader) else []
+    typed = {word.partition("=")[0] for word in overrides}
+    return Composed(
+        config, tuple(x for x in set_aside if x.group not in PRESETS or x.group in typed)
+    )
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of files, which leaves out what a file sets for another choice.
+
+    A file sets the values of a group for the choice of that group that it makes itself, in its
+    defaults list, or else for the choice of the files before it.
+    """
+
+    def _compose_config_from_defaults_list(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        self.set_aside: list[SetAside] = []
+        self._choices = {
+            group: choice
+            for group in (*OWN_VALUES, *SHARED_VALUES, *PRESETS)
+            if (choice := _choice(group, defaults)) is not None
+        }
+        self._own: dict[str, dict[str, Any]] = {group: {} for group in self._choices}
+        self._made_for: dict[str, str] = {}
+        for default in defaults:
+            if default.primary:
+                self._made_for |= _named_choices(default.config_path, repo)
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        container = OmegaConf.to_container(loaded.config, resolve=False)
+        path = default.config_path or ""
+        if not isinstance(container, dict) or path.startswith("hydra/"):
+            return loaded
+        if not default.primary:
+            self._made_for |= _named_choices(path, repo)
+        left_out = {}
+        for group in self._choices:
+            section = container.get(group)
+            if not isinstance(section, dict):
+                continue
+            if path.startswith(f"{group}/"):
+                self._own[group] |= section
+            elif values := self._set_aside(group, section):
+                made_for = self._made_for.get(group, "")
+                self.set_aside.append(SetAside(group, self._choices[group], path, made_for, values))
+                if group not in PRESETS:
+                    left_out[group] = values
+        return _without(loaded, left_out) if left_out else loaded
+
+    def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those values of a file's section that do not go with the chosen file."""
+        own = self._own[group]
+        if group in PRESETS:
+            ours = dict(leaves(own))
+            return {k: v for k, v in leaves(section) if k in ours and v != ours[k]}
+        if self._made_for.get(group) == self._choices[group]:
+            return {}
+        if group in SHARED_VALUES:
+            return {k: v for k, v in section.items() if k not in own}
+        return {k: v for k, v in section.items() if v != AUTO or k not in own}
+
+
+def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
+    """Return the name of the group's file that the defaults list chooses, if any. Files of the
+    group that this one is made of are no choice."""
+    inside = f"{group}/"
+    for default in reversed(defaults):
+        path = default.config_path or ""
+        if path.startswith(inside) and not (default.parent or "").startswith(inside):
+            return path.removeprefix(inside)
+    return None
+
+
+def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
+    """Return the choices that a file's own defaults list names, by group."""
+    loaded = None if path is None else repo.load_config(path)
+    return {
+        default.group.lstrip("/"): default.value
+        for default in (loaded.defaults_list if loaded else None) or []
+        if isinstance(default, GroupDefault) and default.group and isinstance(default.value, str)
+    }
+
+
+def _without(loaded: ConfigResult, left_out: Mapping[str, Collection[str]]) -> ConfigResult:
+    """Return a copy of a loaded file, whose sections lack the given keys."""
+    result = copy.copy(loaded)
+    result.config = copy.deepcopy(loaded.config)
+    with flag_override(result.config, ["struct", "readonly"], False):
+        for group, keys in left_out.items():
+            for key in keys:
+                del result.config[group][key]
+    return result
