@@ -215,9 +215,9 @@ def show_configuration(options: Namespace) -> None:
     with composing(options.config_dir):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None  # for mypy
+        words = [word_of(override) for override in parse_words(options.overrides)]
         try:
-            kind, package = options.cfg, options.package
-            hydra.show_cfg("config", options.overrides, kind, package, resolve=True)
+            hydra.show_cfg("config", words, options.cfg, options.package, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(one_line(error)) from error
 

@@ -85,11 +85,11 @@ def command(run: SearchRun) -> str:
 def words_of(container: Mapping[str, Any]) -> Iterator[str]:
     """The fewest words that make a configuration, without experiments or ablations. To be called
     within ``composing``. Keys that change no result are left out, and so is the seed."""
-    usual = plain(compose_files([]))
+    usual = plain(compose_files([]).config)
     chosen = {group: str(container[group]["name"]) for group in VARIANTS}
     files = [f"{group}={name}" for group, name in chosen.items() if usual[group]["name"] != name]
     yield from files
-    before = dict(leaves(plain(compose_files(files))))
+    before = dict(leaves(plain(compose_files(files).config)))
     for key in ("data.root", "data.cache"):  # of a sweep's points they are absolute
         before[key] = os.path.abspath(os.path.expanduser(before[key]))
     for key, value in leaves(container):
