@@ -51,8 +51,8 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     label = _label(names, config, path)
     if label in dropped:
         raise ConfigError(
-            f"dataset.drop={list(config.drop)} has the column of labels, {names[label]!r}; "
-            "leave it out"
+            f"dataset.drop={list(config.drop)} has the column of labels of {shown(path)}, "
+            f"{quoted(names[label])}; take it out of the list"
         )
     _check_unnamed(names, kept, path)
     features = [place for place in kept if place != label]

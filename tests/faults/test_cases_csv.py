@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import Command
+
+from nnopt.data.load import _decode
 
 
 def run(attempt: Command, workplace: Path, *words: str, folder: str = "out") -> dict[str, Any]:
@@ -75,3 +81,322 @@ def test_cache_folds_swapped_are_swapped(attempt: Command, workplace: Path, back
         words = *TRAIN, f"dataset.train={train}.csv", f"dataset.test={test}.csv"
         summary = run(attempt, workplace, *words, f"backend={backend}", folder=train)
         assert summary["test_accuracy"] == pytest.approx(shares[test])
+
+
+# The same table in other forms -------------------------------------------------------------------
+
+ROWS = 60
+X, Y = np.random.default_rng(3).uniform(-1, 1, (2, ROWS)).round(3)
+KIND = np.where(X + Y > 0, 1, 0)
+
+
+def table(
+    separator: str = ",",
+    header: str = "x,y,label",
+    row: Callable[[float, float, int], list[Any]] = lambda x, y, kind: [x, y, kind],
+    end: str = "",
+) -> str:
+    """Return the table of X, Y and KIND; row: the cells of a row."""
+    lines = [header.replace(",", separator)] if header else []
+    lines += [separator.join(map(str, row(*cells))) for cells in zip(X, Y, KIND, strict=True)]
+    return "".join(f"{line}{end}\n" for line in lines)
+
+
+def packed(name: str, text: str, *others: str) -> bytes:
+    """Return a ZIP archive of a text and of empty files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, text)
+        for other in others:
+            archive.writestr(other, "")
+    return file.getvalue()
+
+
+def with_comma(number: float) -> str:
+    return str(number).replace(".", ",")
+
+
+LEARN = ("epochs=3", "batch_size=8", "plots=false", "dataset.train=a.csv")
+
+SAME: dict[str, tuple[str | bytes, list[str]]] = {
+    "semicolons": (table(";"), []),
+    "tabs": (table("\t"), []),
+    "pipes": (table("|"), []),
+    "semicolon set": (table(";"), ["dataset.separator=semicolon"]),
+    "Excel's line about the separator": ("sep=;\n" + table(";"), []),
+    "decimal commas": (
+        table(";", row=lambda x, y, k: [with_comma(x), with_comma(y), k]),
+        ["dataset.decimal=comma"],
+    ),
+    "quoted decimal commas": (
+        table(row=lambda x, y, k: [f'"{with_comma(x)}"', f'"{with_comma(y)}"', k]),
+        ["dataset.decimal=comma"],
+    ),
+    "gzip": (gzip.compress(table().encode()), []),
+    "ZIP": (packed("t/a.csv", table(), "__MACOSX/t/._a.csv", "readme.md"), []),
+    "no header": (table(header=""), ["dataset.header=false", "dataset.label=2"]),
+    "no header, last column": (table(header=""), ["dataset.header=false", "dataset.label=-1"]),
+    "label by its place": (table(), ["dataset.label=2"]),
+    "label called 784": (table(header="x,y,784"), ["dataset.label=784"]),
+    "labels 0.0 and 1.0": (table(row=lambda x, y, k: [x, y, f"{k}.0"]), []),
+    "labels -1 and +1": (table(row=lambda x, y, k: [x, y, ["-1", "+1"][k]]), []),
+    "labels 007 and 7": (
+        table(row=lambda x, y, k: [x, y, ["3", "7" if x > 0 else "007"][k]]),
+        [],
+    ),
+    "separator at the end of the header": (table(header="x,y,label,"), []),
+    "separator at the end of each line": (table(end=","), ["dataset.drop=[3]"]),
+    "index of pandas": (
+        table(header=",x,y,label", row=lambda x, y, k: [int(x * 999), x, y, k]),
+        ["dataset.drop=[0]"],
+    ),
+    "column to drop": (
+        table(header="name,x,y,label", row=lambda x, y, k: ['"a, b"', x, y, k]),
+        ["dataset.drop=[name]"],
+    ),
+    "quoted cells": (table(header='"x","y","label"', row=lambda *c: [f'"{x}"' for x in c]), []),
+    "spaces, blank lines, CR LF and a byte order mark": (
+        ("\ufeff\n \n" + table(header="x, y, label").replace("\n", "\r\n\r\n")).encode(),
+        [],
+    ),
+    "NaN-free names as labels": (table(row=lambda x, y, k: [x, y, ["NA", "null"][k]]), []),
+}
+
+
+def losses(attempt: Command, workplace: Path, *words: str, folder: str = "out") -> Any:
+    summary = run(attempt, workplace, *words, folder=folder)
+    return [summary[key] for key in ("test_loss", "test_accuracy", "final_train_loss")]
+
+
+@pytest.mark.parametrize(("content", "words"), SAME.values(), ids=SAME)
+def test_table_other_form_is_read_equal(
+    attempt: Command, workplace: Path, backend: str, content: str | bytes, words: list[str]
+) -> None:
+    (workplace / "a.csv").write_text(table())
+    expected = losses(attempt, workplace, *LEARN, f"backend={backend}", folder="expected")
+    content = content.encode() if isinstance(content, str) else content
+    (workplace / "a.csv").write_bytes(content)
+    _decode.cache_clear()
+    assert losses(attempt, workplace, *LEARN, f"backend={backend}", *words) == expected
+
+
+# Tables that are refused -------------------------------------------------------------------------
+
+PIXELS = ",".join(f"pixel{k}" for k in range(4))
+
+REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
+    "name twice after a blank line": ("\nlabel,a,label\n0,1,1\n", [], 3, "one column 'label'"),
+    "name twice after spaces": ("label,a, a\n0,1,1\n", [], 3, "one column 'a'"),
+    "index of pandas": (",a,label\n0,1,0\n1,2,1\n", [], 3, "dataset.drop=[0]"),
+    "index read and written": ("Unnamed: 0,a,label\n0,1,0\n", [], 3, "dataset.drop=[0]"),
+    "column without a name": ("a,,label\n0,1,0\n", [], 3, "column 2 of 3 has no name"),
+    "id with pixels": (f"id,{PIXELS},label\n0,1,2,3,4,5\n", [], 3, "dataset.drop=[id]"),
+    "gap in the pixels": ("pixel0,pixel1,pixel2,pixel4,label\n1,2,3,4,0\n", [], 3, "have gaps"),
+    "semicolons and a wrong label": ("a;b\n0;1\n", [], 3, "no column 'label'"),
+    "separator in doubt": (
+        "1;5,2;5,0\n",
+        ["dataset.header=false", "dataset.label=2"],
+        2,
+        "comma or",
+    ),
+    "decimal commas": ("a;label\n1,5;0\n", [], 3, "dataset.decimal=comma"),
+    "thousands": (
+        "a;label\n1.234,5;0\n",
+        ["dataset.decimal=comma"],
+        3,
+        "column 'a' holds '1.234,5'",
+    ),
+    "point among decimal commas": ("a;label\n1.5;0\n", ["dataset.decimal=comma"], 3, "'1.5'"),
+    "no header": ("0,0,1\n5,6,2\n", ["dataset.label=2"], 3, "dataset.header=false"),
+    "no header, all names differ": ("5.1,3.5,1\n5,6,2\n", ["dataset.label=2"], 3, "header=false"),
+    "no header, no label": ("5.1,3.5,setosa\n5,6,a\n", [], 3, "dataset.header=false"),
+    "header but header=false": (
+        "a,label\n1,0\n",
+        ["dataset.header=false", "dataset.label=1"],
+        3,
+        "dataset.header=true",
+    ),
+    "label without a header": ("1,0\n", ["dataset.header=false"], 2, "give a number from 0 to 1"),
+    "drop of an unknown column": ("a,label\n1,0\n", ["dataset.drop=[c]"], 3, "'c' (dataset.drop)"),
+    "drop of the label": ("a,label\n1,0\n", ["dataset.drop=[label]"], 2, "column of labels"),
+    "label of 5,000 digits": (f"a,label\n1,{'7' * 5000}\n", [], 3, "at most 256 characters"),
+    "cell of 200,000 digits": (
+        f"a,label\n{'7' * 200_000},1\n",
+        [],
+        3,
+        "field limit",
+    ),
+    "header field of 200 KB": (f"{'a' * 200_000},label\n1,1\n", [], 3, "field limit"),
+    "line of 20 MB": ("a,label\n" + "1" * 20_000_000 + ",1\n", [], 3, "16,777,216 characters"),
+    "quotation mark never closed": ('a,label\n1,"x\n2,y\n', [], 3, "quotation mark"),
+    "quotation mark never closed in a number": ('a,label\n"1,x\n2,y\n', [], 3, "mark"),
+    "quotation mark never closed in the header": ('a,"label\n1,0\n', [], 3, "never closed"),
+    "quotation mark not doubled": ('a,label\n1,"x" y"\n', [], 3, "quotation mark"),
+    "row too long": ("a,label\n1,0\n1,0,0\n", [], 3, "row 2 (counted after the header) has 3"),
+    "row too short": ("a,label\n1,0\n1\n", [], 3, "has 1 cells, but there are 2 columns"),
+    "ZIP of two tables": (packed("a.csv", "", "b.csv"), [], 3, "2 CSV files ('a.csv', 'b.csv')"),
+    "ZIP without a table": (packed("xl/book.xml", ""), [], 3, "no CSV file"),
+    "damaged gzip": (gzip.compress(table().encode())[:-9], [], 3, "cannot be unpacked"),
+    "xz": (b"\xfd7zXZ\x00", [], 3, "unpack it"),
+    "order of channels of features": (table(), ["dataset.shape_order=hwc"], 2, "has features"),
+    "escape sequence in a label": ("a,label\n1,\x1b[31m\n", [], 3, r"label '\x1b[31m'"),
+    "labels that are quantities": ("a,label\n1,0.5\n2,1.5\n", [], 3, "not quantities"),
+    "empty label": ("a,label\n1,0\n2,\n", [], 3, "label '' at index 1"),
+    "empty file": ("", [], 3, "is empty"),
+    "header alone": ("a,label\n", [], 3, "0 rows"),
+    "UTF-16": ("a,label\n1,0\n".encode("utf-16"), [], 3, "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "words", "code", "fragment"), REFUSED.values(), ids=REFUSED)
+def test_table_that_is_wrong_refused(
+    attempt: Command,
+    workplace: Path,
+    content: str | bytes,
+    words: list[str],
+    code: int,
+    fragment: str,
+) -> None:
+    content = content.encode() if isinstance(content, str) else content
+    (workplace / "a.csv").write_bytes(content)
+    result = attempt("run", "dataset=csv", *LEARN, *words)
+    result.is_refused(code, fragment, "a.csv")
+    assert len(result.err) < 1000
+
+
+# Two files ---------------------------------------------------------------------------------------
+
+
+def test_test_file_columns_in_another_order_are_joined_by_name(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    (workplace / "a.csv").write_text(table())
+    orders = {"b.csv": "x,y,label", "c.csv": "label,y,x"}
+    for name, header in orders.items():
+        order = [("x", "y", "label").index(column) for column in header.split(",")]
+        text = table(header=header, row=lambda *cells, order=order: [cells[k] for k in order])
+        (workplace / name).write_text(text)
+    words = *LEARN, f"backend={backend}"
+    one, other = (
+        losses(attempt, workplace, *words, f"dataset.test={name}", folder=name[:1])
+        for name in orders
+    )
+    assert one == other
+
+
+OTHER_COLUMNS = {
+    "missing": ("x,label", "it lacks 'y'"),
+    "extra": ("x,y,z,label", "it has 'z' besides"),
+    "other names": ("x,Y,label", "it lacks 'y' and it has 'Y' besides"),
+    "no labels": ("x,y", "test files without labels cannot be used"),
+}
+
+
+@pytest.mark.parametrize(("header", "fragment"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
+def test_test_file_other_columns_refused(
+    attempt: Command, workplace: Path, header: str, fragment: str
+) -> None:
+    (workplace / "a.csv").write_text(table())
+    (workplace / "b.csv").write_text(f"{header}\n{','.join('1' for _ in header.split(','))}\n")
+    attempt("run", "dataset=csv", *LEARN, "dataset.test=b.csv").is_refused(3, "b.csv", fragment)
+
+
+def test_test_file_equal_to_training_file_is_reported(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    (workplace / "a.csv").write_text(table())
+    words = *LEARN, f"backend={backend}", "dataset.validation.source=none", "test_weights=last"
+    result = attempt("run", "dataset=csv", *words, "dataset.test=a.csv")
+    result.is_done("60 of 60 test samples have the same inputs as a training sample")
+
+
+def test_rows_that_repeat_are_reported(attempt: Command, workplace: Path, backend: str) -> None:
+    rows = "".join(f"{k % 3},{k % 3},{k % 2}\n" for k in range(60))
+    (workplace / "a.csv").write_text("x,y,label\n" + rows)
+    attempt("run", "dataset=csv", *LEARN, f"backend={backend}").is_done("12 of 12 test samples")
+
+
+# Pixels ------------------------------------------------------------------------------------------
+
+
+def images(order: list[int], names: list[str]) -> str:
+    """Return a table of images whose class is told by pixel 2; order: of the columns."""
+    random = np.random.default_rng(0)
+    values = random.integers(0, 256, (80, 12))
+    labels = np.arange(80) % 2
+    values[:, 2] = np.where(labels, 255, 0)
+    lines = [",".join(["label", *(names[k] for k in order)])]
+    lines += [
+        ",".join(map(str, [label, *row[order]])) for label, row in zip(labels, values, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+NUMBERED = [f"pixel{k}" for k in range(12)]
+BY_TEXT = sorted(range(12), key=str)
+LAYERS = "[{conv2d: {channels: 4, kernel: 1}}, relu, flatten, {dense: classes}]"
+CONVOLVE = ("architecture=layers", f"architecture.layers={LAYERS}")
+ROWS_AND_COLUMNS = [f"{k // 4 + 1}x{k % 4 + 1}" for k in range(12)]
+FROM_ONE = [f"Pixel_{k + 1:03}" for k in range(12)]
+OTHERS = [f"p{k}" for k in range(12)]
+SHAPE = ["dataset.shape=[1,3,4]"]
+AS_IMAGES: dict[str, tuple[str, list[str]]] = {
+    "order of text": (images(BY_TEXT, NUMBERED), SHAPE),
+    "reversed": (images(list(range(12))[::-1], NUMBERED), SHAPE),
+    "from 1 on": (images(BY_TEXT, FROM_ONE), SHAPE),
+    "rows and columns": (images(BY_TEXT, ROWS_AND_COLUMNS), []),
+    "other numbered names": (images(BY_TEXT, OTHERS), SHAPE),
+    "other names": (images(list(range(12)), list("abcdefghijkl")), SHAPE),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), AS_IMAGES.values(), ids=AS_IMAGES)
+def test_pixels_any_order_are_the_same_images(
+    attempt: Command, workplace: Path, backend: str, text: str, words: list[str]
+) -> None:
+    words = [*LEARN, *CONVOLVE, f"backend={backend}", *words]
+    (workplace / "a.csv").write_text(images(list(range(12)), NUMBERED))
+    expected = losses(attempt, workplace, *words, "dataset.shape=[1,3,4]", folder="expected")
+    (workplace / "a.csv").write_text(text)
+    _decode.cache_clear()
+    assert losses(attempt, workplace, *words) == expected
+
+
+def test_pixels_channels_last_are_the_same_images(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    words = *LEARN, *CONVOLVE, f"backend={backend}", "dataset.shape=[3,2,2]"
+    (workplace / "a.csv").write_text(images(list(range(12)), list("abcdefghijkl")))
+    expected = losses(attempt, workplace, *words, folder="expected")
+    last = [channel * 4 + pixel for pixel in range(4) for channel in range(3)]
+    (workplace / "a.csv").write_text(images(last, list("abcdefghijkl")))
+    _decode.cache_clear()
+    assert losses(attempt, workplace, *words, "dataset.shape_order=hwc") == expected
+
+
+# Precision ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rule", ["standard", "unit"])
+def test_times_within_a_minute_are_told_apart(
+    attempt: Command, workplace: Path, backend: str, dtype: str, rule: str
+) -> None:
+    seconds = np.random.default_rng(0).permutation(np.arange(300) % 60)
+    lines = [f"{1_700_000_000 + second},{int(second > 30)}" for second in seconds]
+    (workplace / "a.csv").write_text("time,label\n" + "\n".join(lines) + "\n")
+    words = "plots=false", "epochs=20", "dataset.train=a.csv", f"dataset.normalization={rule}"
+    words = *words, f"backend={backend}", f"backend.dtype={dtype}"
+    assert run(attempt, workplace, *words)["test_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize(("dtype", "warns"), [("float32", True), ("float64", False)])
+def test_values_that_merge_are_reported(
+    attempt: Command, workplace: Path, backend: str, dtype: str, warns: bool
+) -> None:
+    lines = [f"{1_700_000_000 + k},{k % 2}" for k in np.random.default_rng(0).permutation(60)]
+    (workplace / "a.csv").write_text("time,label\n" + "\n".join(lines) + "\n")
+    words = f"backend={backend}", f"backend.dtype={dtype}", "dataset.normalization=none"
+    result = attempt("run", "dataset=csv", *LEARN, *words, "optimizer.lr=1e-30")
+    assert ("feature 'time': " in result.err) == warns, result.err
+    assert ("different values become" in result.err) == warns
