@@ -99,7 +99,7 @@ def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
     total, products = np.zeros(entries), np.zeros((entries, entries))
     step = max(1, CHUNK // (entries * positions))
     for start in range(0, count, step):
-        images = part.inputs[rows[start : start + step]] * scale + shift
+        images = part.take(rows[start : start + step]) * scale + shift
         windows = sliding_window_view(images, (kernel, kernel), axis=(2, 3))
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, entries)
         total += patches.sum(axis=0)

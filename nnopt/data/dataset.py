@@ -29,6 +29,12 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, rows: NDArray[np.int64]) -> np.ndarray:
+        """Return a copy of these rows of the inputs. Raises DataError, see ``check_file``."""
+        self.check_file()
+        taken: np.ndarray = self.inputs[rows]
+        return taken
+
     def check_file(self) -> None:
         """Raise DataError if the file that the inputs are mapped from was cut short since.
 

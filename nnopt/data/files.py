@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,11 @@ from nnopt.results.files import shown
 GZIP_FLOOR = 256 * 2**20
 GZIP_RATIO = 100
 
+START = 64  # bytes of a file that a function sees, to find out how many there should be
+
+SizeOf = Callable[[bytes], int]
+"""From the first bytes of a file to its size."""
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -29,10 +34,12 @@ _KINDS = {
 }
 
 
-def read(path: Path, limit: int = 2**30) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes, unpacked if its name ends in ``.gz``.
+def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
+    """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
-    Raises DataError.
+    Neither the file nor what it unpacks to may have more than ``limit`` bytes. With ``size_of``,
+    which gets the first ``START`` bytes, a .gz file is unpacked to at most one byte more than its
+    own header announces. Raises DataError.
     """
     check_regular(path)
     try:
@@ -41,7 +48,7 @@ def read(path: Path, limit: int = 2**30) -> bytes:
                 f"{shown(path)} has {size:,} bytes, expected {limit:,} at most; delete it and "
                 "fetch it again"
             )
-        return _read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
+        return _read_gzip(path, limit, size_of) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{shown(path)} ({path.stat().st_size:,} bytes) is damaged: {error}; delete it and "
@@ -71,14 +78,16 @@ def unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"cannot read {shown(path)}: {reason}; check its permissions")
 
 
-def _read_gzip(path: Path) -> bytes:
-    limit = max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size)
+def _read_gzip(path: Path, limit: int, size_of: SizeOf | None) -> bytes:
+    limit = min(limit, max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size))
     with gzip.open(path) as file:
-        content = file.read(limit + 1)
+        start = file.read(START)
+        wanted = limit if size_of is None else min(limit, max(len(start), size_of(start)))
+        content = start + file.read(wanted + 1 - len(start))
     if len(content) > limit:
         raise DataError(
-            f"{shown(path)} unpacks to more than {limit:,} bytes, {GZIP_RATIO} times its size or "
-            "more; if that is right, unpack it yourself"
+            f"{shown(path)} unpacks to more than {limit:,} bytes, expected less; if that is right, "
+            "unpack it yourself"
         )
     return content
 

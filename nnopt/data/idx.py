@@ -76,7 +76,7 @@ def _other_dataset(published: Published, place: Place) -> tuple[Path, Published,
     """Return the label file, the dataset and the file name, if the labels are another dataset's."""
     path = place.paths[FILES["train"][1]]
     try:
-        found = owner(sha256(read(path, LARGEST_LABELS)))
+        found = owner(sha256(read(path, LARGEST_LABELS, size_in_header)))
     except DataError:  # decoding reports it
         return None
     return None if found is None or found[0] is published else (path, *found)
@@ -87,7 +87,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     sources: dict[str, str] = {}
     notes: list[str] = []
     for part, files in FILES.items():
-        contents = {file: read(paths[file]) for file in files}
+        contents = {file: read(paths[file], size_of=size_in_header) for file in files}
         for file, content in contents.items():
             sources[published.relative(file)] = sha256(content)
             notes += check_official(published, file, sha256(content), paths[file])
@@ -112,6 +112,15 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         raise DataError(f"{shown(paths[FILES['train'][0]])} holds no image; expected some")
     mean, std = channel_statistics(parts["train"][0])
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
+
+
+def size_in_header(start: bytes) -> int:
+    """Return the size of a file from its header; 0 if there is no header of an IDX file."""
+    dimensions = start[3] if start[:3] == bytes([0, 0, 8]) and len(start) > 3 else 0
+    header = 4 + 4 * dimensions
+    if not 0 < dimensions <= 4 or len(start) < header:
+        return 0
+    return header + math.prod(struct.unpack(f">{dimensions}I", start[4:header]))
 
 
 def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:

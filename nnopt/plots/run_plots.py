@@ -69,11 +69,11 @@ def plot_test(
     plot_confusion(counts, dataset.classes, folder / "confusion.png", name)
     if dataset.is_image:
         some = slice(16)
-        images = test.inputs[test.rows[some]]
+        images = test.take(test.rows[some])
         path = folder / "samples.png"
         plot_samples(images, labels[some], predictions[some], dataset.classes, path)
     elif dataset.input_shape == (2,):
-        points, path = test.inputs[test.rows], folder / "decision_boundary.png"
+        points, path = test.take(test.rows), folder / "decision_boundary.png"
         plot_decision_boundary(predict, points, labels, dataset.classes, path, name)
 
 
@@ -96,7 +96,7 @@ def plot_inside(
     plot_filters(weights[f"{first}.weight"], first, folder / "filters.png")
     test = dataset.test
     classes, places = np.unique(test.labels[test.rows], return_index=True)
-    images = test.inputs[test.rows[places[:MOST_SAMPLES]]]
+    images = test.take(test.rows[places[:MOST_SAMPLES]])
     names = [dataset.classes[k] for k in classes[:MOST_SAMPLES]]
     found = outputs(images)
     stages = {layer: found[layer] for layer in stages_of(architecture)}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_damaged_gzip_is_refused(
     if damage == "html":
         content = bytearray(b"<html>404</html>")
     if damage == "bomb":
-        content = bytearray(gzip.compress(bytes(2**20)))
+        content = bytearray(gzip.compress(idx_bytes(np.zeros((2**12, 16, 16)))))
         monkeypatch.setattr("nnopt.data.files.GZIP_FLOOR", 2**16)
     path.write_bytes(content)
     said = "unpacks to more than" if damage == "bomb" else "is damaged"
@@ -156,3 +157,16 @@ def test_another_datasets_file_is_recognised(
     monkeypatch.setitem(published.PUBLISHED, "fashion_mnist", fashion)
     with pytest.raises(DataError, match=f"holds fashion_mnist's {IMAGES}.*dataset=fashion_mnist"):
         decode(tmp_path)
+
+
+def test_packed_file_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
+    """A header of 40 images of 4x4, and 100 MB of zeros: one byte more shows it."""
+    write_idx(tmp_path, packed=True)
+    path = tmp_path / f"MNIST/raw/{IMAGES}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((40, 4, 4))) + bytes(10**8)))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="is too long: 657 bytes"):
+        decode(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7

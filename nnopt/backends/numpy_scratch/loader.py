@@ -38,8 +38,7 @@ class NumpyLoader:
         for batch, start in enumerate(range(0, len(order), batch_size)):
             window = slice(start, start + batch_size)
             chosen = order[window]
-            self._part.check_file()
-            raw = self._part.inputs[self._part.rows[chosen]]
+            raw = self._part.take(self._part.rows[chosen])
             if crops is not None:
                 raw = self._cut_out(raw, crops, window)
             x, y = self._normalize(raw), self._labels[chosen]
@@ -51,8 +50,7 @@ class NumpyLoader:
 
     def evaluation_batches(self) -> Iterator[Array]:
         for start in range(0, len(self._part), EVALUATION_BATCH):
-            self._part.check_file()
-            yield self._normalize(self._part.inputs[self._part.rows[start:][:EVALUATION_BATCH]])
+            yield self._normalize(self._part.take(self._part.rows[start:][:EVALUATION_BATCH]))
 
     def _normalize(self, raw: Array) -> Array:
         """x · scale + shift, in the backend's number type; of float64 features in theirs, and then
