@@ -120,7 +120,8 @@ def size_in_header(start: bytes) -> int:
     header = 4 + 4 * dimensions
     if not 0 < dimensions <= 4 or len(start) < header:
         return 0
-    return header + math.prod(struct.unpack(f">{dimensions}I", start[4:header]))
+    size: int = math.prod(struct.unpack(f">{dimensions}I", start[4:header]))
+    return header + size
 
 
 def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from nnopt.data.published import Download, Published
 from nnopt.errors import DataError
 from nnopt.results.files import shown
 
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 LISTED = 3  # files or folders that a message lists
 
 
@@ -82,12 +83,24 @@ def _missing(published: Published, root: Path, places: list[Place]) -> DataError
     folders = dict.fromkeys(os.path.relpath(place.folder, root) for place in places)
     also = [shown(Path(name)) for name in folders if name != "." and (root / name).is_dir()]
     looked = ", ".join(["the folder itself", *also[:LISTED]])
+    if archives := _archives(published, root):
+        looked += f"; unpack {shown(Path(archives[0]))} if it is the right one"
     argument = shlex.quote(str(root)) if str(root).isprintable() else shown(root)
     return DataError(
         f"{shown(Path(path))}{more} not found in {shown(root)} (looked in {looked}); its official "
         f"address is {_download_of(published, file).addresses[0]}; fetch it with: nnopt data fetch "
         f"{published.name} --root {argument} (or run with data.download=true)"
     )
+
+
+def _archives(published: Published, root: Path) -> list[str]:
+    """Return the archives in ``root`` whose names begin with that of the dataset."""
+    try:
+        entries = sorted(os.listdir(root))
+    except OSError:
+        return []
+    name = _simplified(published.name)
+    return [x for x in entries if x.endswith(ARCHIVES) and _simplified(x).startswith(name)]
 
 
 def _root_problem(root: Path) -> str | None:

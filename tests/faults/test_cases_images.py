@@ -251,3 +251,16 @@ def test_data_list_escapes_names(attempt: Command, workplace: Path) -> None:
     refused = attempt("data", "verify", "mnist", "--root", str(root))
     refused.is_refused(3)
     assert len(re.findall("^nnopt: error: ", refused.err, re.M)) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "archive"),
+    [("cifar10", "cifar-10-python.tar.gz"), ("fashion_mnist", "fashion-mnist.zip")],
+)
+def test_packed_archive_is_pointed_out(
+    attempt: Command, workplace: Path, dataset: str, archive: str
+) -> None:
+    (workplace / "data").mkdir()
+    (workplace / "data" / archive).write_bytes(b"")
+    attempt("run", f"dataset={dataset}").is_refused(3, f"unpack {archive} if it is the right one")
+    assert "unpack" not in attempt("run", "dataset=mnist").err
