@@ -299,7 +299,7 @@ def _norm(vector: Array) -> float:
     """Return √(v·v). If v·v overflows, or is so small that squares may have become 0, it is
     m √(u·u) with u = v / m, where m is the largest absolute value. NaN if that is not finite."""
     with np.errstate(over="ignore"):
-        square = float(np.dot(vector, vector))
+        square = _dot(vector)
     limits = np.finfo(vector.dtype)
     if limits.tiny / limits.eps**2 < square < math.inf:
         return math.sqrt(square)
@@ -308,8 +308,14 @@ def _norm(vector: Array) -> float:
         return 0.0
     with np.errstate(invalid="ignore"):
         scaled = vector / largest
-    norm = float(largest) * math.sqrt(float(np.dot(scaled, scaled)))
+    norm = float(largest) * math.sqrt(_dot(scaled))
     return norm if math.isfinite(norm) else math.nan
+
+
+def _dot(vector: Array) -> float:
+    """Return v·v. OpenBLAS's threads would add up parts of it, as many as there are threads."""
+    with OneBlasThread():
+        return float(np.dot(vector, vector))
 
 
 def _window(vector: Array, shape: tuple[int, ...]) -> Array:

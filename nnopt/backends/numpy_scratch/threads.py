@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
@@ -169,6 +169,15 @@ def _serve(tasks: SimpleQueue[Task | None]) -> None:
         del task  # it holds arrays, and the Workers whose end this thread waits for
 
 
+MOST_SUMS = 8
+"""Partial sums at most, and so the threads that can share a sum."""
+
+NUMBERS_OF_SUMS = 2**24
+"""Numbers in all partial sums together: 64 MB in float32. Two partial sums may have more."""
+
+SHARED_SUM_FROM, PARTS_OF_SUM = 2**18, 4
+"""Numbers in a sum from which threads share the addition of partial sums, and the parts."""
+
 ALONE = Workers(1)
 """No threads but the calling one."""
 
@@ -185,6 +194,31 @@ def pieces_of(count: int, largest: int) -> list[slice]:
     pieces = -(-count // largest)
     bounds = [round(count * i / pieces) for i in range(pieces + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def partial_sums(pieces: int, numbers: int) -> int:
+    """Return the number of partial sums for a sum of ``numbers`` numbers over ``pieces`` pieces.
+
+    It does not depend on the number of threads, so the sum is the same with any. Each partial sum
+    is the task of one thread, and takes memory.
+    """
+    most = min(MOST_SUMS, max(NUMBERS_OF_SUMS // numbers, 2))
+    return min(pieces, most)
+
+
+def add_up(sums: Sequence[NDArray[Any]], workers: Workers) -> None:
+    """Add all arrays to the first one, in their order. The first axis is shared between threads if
+    the arrays are large."""
+    first = sums[0]
+    count = PARTS_OF_SUM if first.size >= SHARED_SUM_FROM else 1
+    parts = pieces_of(len(first), -(-len(first) // count))
+
+    def task(worker: int, number: int) -> None:
+        part = parts[number]
+        for other in sums[1:]:
+            np.add(first[part], other[part], out=first[part])
+
+    workers.share(task, len(parts) if len(sums) > 1 else 0)
 
 
 class OneBlasThread:

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer
 from nnopt.backends.numpy_scratch.ops.lanes import sharing
-from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
+from nnopt.backends.numpy_scratch.threads import Workers, partial_sums, pieces_of
 
 NUMBERS = 2**17
 """A piece's matrix has at most so many numbers, unless one row of windows has more."""
@@ -89,12 +89,12 @@ def im2col_parameter_gradients(
 
     as far as they are ``wanted``.
 
-    The pieces are dealt to the workers in a fixed way, for the sum to be the same at every run.
+    The pieces and partial sums are the same with any number of threads, and so is the sum.
     """
     outputs, kernel = len(weight), weight.shape[2:]
     weight_wanted, bias_wanted = wanted
     pieces = _rows(g.shape, weight, NUMBERS)
-    shares = min(workers.count, len(pieces))
+    shares = partial_sums(len(pieces), weight.size)
     sums = workers.space("sums", (shares, weight[0].size, outputs), g.dtype)
     bias_sums = workers.space("bias_sums", (shares, outputs), g.dtype)
     sums.fill(0)

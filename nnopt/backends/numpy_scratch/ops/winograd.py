@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy_scratch.ops import Array, Buffer
-from nnopt.backends.numpy_scratch.threads import Workers, pieces_of
+from nnopt.backends.numpy_scratch.threads import Workers, add_up, partial_sums, pieces_of
 
 BT = np.array(
     [
@@ -118,8 +118,8 @@ def winograd_backward(
         dL/dx = Aᵀ [ Σ_o U ⊙ V ] A      dL/dw = Gᵀ [ Σ_tiles V ⊙ (A x Aᵀ) ] G, turned by half
 
     the second because Σ x · dL/dx = Σ w · dL/dw, both sums being Σ g x w over all that meet. The
-    windows of g serve both. The pieces are dealt to the workers in a fixed way, for the sum over
-    tiles to be the same at every run.
+    windows of g serve both. The pieces and partial sums are the same with any number of threads,
+    and so is the sum over tiles.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
     x_wanted, weight_wanted, bias_wanted = (*wanted, False)[:3]
@@ -128,7 +128,7 @@ def winograd_backward(
     d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else x
     windows_of_g, tiles_of_x, tiles_of_d_x = Windows(g, 2 - padding, across), Tiles(x), Tiles(d_x)
     pieces = _pieces(images, down, across, min(channels, outputs))
-    shares = min(workers.count, len(pieces))
+    shares = partial_sums(len(pieces), 36 * outputs * channels)
     sums = [workers.space(f"sum{i}", (36, outputs, channels), x.dtype) for i in range(shares)]
     bias_sums = np.zeros((shares, outputs), x.dtype)
 
@@ -154,8 +154,7 @@ def winograd_backward(
     workers.share(task, shares)
     d_weight = d_bias = None
     if weight_wanted:
-        for other in sums[1:]:
-            np.add(sums[0], other, out=sums[0])
+        add_up(sums, workers)
         d_weight = buffer("d_weight", weight.shape, x.dtype)
         turned = GG[:, ::-1].astype(x.dtype)
         np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
