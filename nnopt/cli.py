@@ -1,7 +1,7 @@
 """The command line: a verb and its words. Imports nothing heavy; each verb does when it is called.
 
 Exit codes: 0 done, 2 configuration or usage, 3 data, 4 resume, 5 training failed,
-6 output, 130 interrupted (Ctrl-C), 1 a bug in nnopt.
+6 output, 130 Ctrl-C, 143 SIGTERM or SIGHUP, 1 a bug in nnopt.
 """
 
 from __future__ import annotations
@@ -141,8 +141,15 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
         _print_error(f"a bug in nnopt: {type(error).__name__}: {error}; --debug shows where")
         return 1
     except KeyboardInterrupt:
-        _print_error("interrupted")
+        _print_error("error: interrupted by Ctrl-C")
         return 130
+    except SystemExit as stop:
+        from nnopt.interruption import Interruption
+
+        if not isinstance(stop, Interruption):  # argparse has printed its help
+            raise
+        _print_error(f"error: {stop}")
+        return 143
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from argparse import Namespace
@@ -21,13 +20,15 @@ from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_adapter import one_line, register_plugins, show_configuration
+from nnopt.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.point import FEW
 from nnopt.prepare import prepare
 from nnopt.results.cores import processor_times
-from nnopt.results.files import fresh_folder, link_latest, output_error
+from nnopt.results.files import fresh_folder, link_latest, output_error, shown
+from nnopt.results.lock import hold
+from nnopt.results.own_files import check_writable
 from nnopt.run import run
 from nnopt.schema import OptunaConfig
-from nnopt.sweep.folder import working_on
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import begin
 from nnopt.thread_notes import note_threads
@@ -43,6 +44,7 @@ def launch(arguments: list[str]) -> int:
     what ended a single run early. A sweep goes on after a failed point.
     """
     start = processor_times()
+    stop_on_signals()
     options = _parse(arguments)
     if options.help or options.hydra_help or options.info:
         return hand_to_hydra(arguments)
@@ -54,10 +56,11 @@ def launch(arguments: list[str]) -> int:
         return 0
     if options.fail_fast and not plan.is_sweep:
         raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
+    kind = "sweeps" if plan.is_sweep else "runs"
+    check_directory(plan, kind)
     launcher = make_launcher(plan.launcher)
     threads = prepare_all(plan.points)
-    directory = make_directory(plan, "sweeps" if plan.is_sweep else "runs")
-    exit_on_sigterm()
+    directory = make_directory(plan, kind)
     _note_missing_curves(plan)
     points = len(plan.points)
     if plan.space is not None:
@@ -75,14 +78,14 @@ def launch(arguments: list[str]) -> int:
         note_missing_plots(plan.points, points)
         return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
     try:
-        with working_on(directory) as is_ours:
+        with hold(directory) as is_ours:
             if not is_ours:  # started at the same moment, and found it empty too
                 raise OutputError(f"another process writes into {directory}; name another folder")
             summary = run(plan.points[0], directory)
         _report_run(summary, directory)
-    except KeyboardInterrupt:
-        console.error(f"interrupted; what was done until then is kept in {directory}")
-        return 130
+    except (KeyboardInterrupt, Interruption) as stop:
+        console.error(f"{message_of(stop)}; what was done until then is kept in {directory}")
+        return code_of(stop)
     return 0
 
 
@@ -103,11 +106,6 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
         console.note(
             "note: only the sweep's own pictures are drawn; plots=true adds those of points"
         )
-
-
-def exit_on_sigterm() -> None:
-    """Let SIGTERM end what runs as Ctrl-C does, with exit code 143."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
@@ -159,6 +157,40 @@ def hand_to_hydra(arguments: Sequence[str]) -> int:
     return 0
 
 
+def check_directory(plan: Plan, kind: str) -> None:
+    """Raise OutputError if the results cannot be written where they belong. Makes nothing: what is
+    checked later may still be refused."""
+    directory = OUTPUTS / kind if plan.directory is None else Path(plan.directory)
+    try:
+        if plan.directory is not None and _exists(directory):
+            _check_empty(directory)
+        check_writable(directory)
+    except OSError as error:
+        raise output_error("make the folder", directory, error) from error
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a path exists. Raises OSError where that cannot be told."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_empty(directory: Path) -> None:
+    """Raise OutputError unless the folder is empty."""
+    try:
+        is_empty = not any(directory.iterdir())
+    except OSError as error:
+        raise output_error("make the folder", directory, error) from error
+    if not is_empty:
+        raise OutputError(
+            f"the folder {shown(directory)} is not empty, and results are never overwritten; name "
+            "another"
+        )
+
+
 def make_directory(plan: Plan, kind: str) -> Path:
     """A fresh folder below outputs/KIND; one that the user named has to be new or empty.
 
@@ -172,13 +204,9 @@ def make_directory(plan: Plan, kind: str) -> Path:
     directory = Path(plan.directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(directory.iterdir())
     except OSError as error:
         raise output_error("make the folder", directory, error) from error
-    if not is_empty:
-        raise OutputError(
-            f"the folder {directory} is not empty, and results are never overwritten; name another"
-        )
+    _check_empty(directory)  # another process may have begun there
     if OUTPUTS.is_dir():
         link_latest(OUTPUTS, directory)
     return directory.absolute()

@@ -12,7 +12,8 @@ from pathlib import Path
 from nnopt import console
 from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, ResumeError
-from nnopt.launch import exit_on_sigterm, note_missing_plots, prepare_all
+from nnopt.interruption import stop_on_signals
+from nnopt.launch import note_missing_plots, prepare_all
 from nnopt.point import Point
 from nnopt.prepare import prepare
 from nnopt.results.cores import ProcessorTimes, processor_times
@@ -21,10 +22,12 @@ from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, State, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
+from nnopt.sweep.provenance import note_differences
 from nnopt.sweep.received import (
     check_folder,
     check_launcher,
     note_missing_cache,
+    remove_leftovers,
     with_safe_data,
 )
 from nnopt.sweep.running import run_points
@@ -47,9 +50,11 @@ def main(words: list[str]) -> int:
     """
     start = processor_times()
     options = parser().parse_intermixed_args(words)
+    stop_on_signals()
     folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
     check_folder(sweep)
+    remove_leftovers(sweep)
     given = frozenset(word.partition("=")[0] for word in options.overrides)
     if isinstance(sweep.sweeper, OptunaConfig):
         return _resume_search(sweep, options, given, start)
@@ -69,10 +74,10 @@ def main(words: list[str]) -> int:
     ]
     threads = prepare_all(to_run)
     check_same_files(states, to_run)
+    note_differences(states.values(), threads, sweep.launcher)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
     note_threads(threads, len(to_run), sweep.launcher, start)
-    exit_on_sigterm()
     return run_points(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
     )
@@ -120,9 +125,9 @@ def _resume_search(
     planned = plan.space.points_of(sweep.sweeper)
     if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
         check_same_files(states, plan.points)
+        note_differences(states.values(), threads, plan.launcher)
     note_missing_plots(plan.points, planned)
     note_threads(threads, planned, plan.launcher, start)
-    exit_on_sigterm()
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
 
 

@@ -23,10 +23,12 @@ from nnopt.data.dataset import Part
 from nnopt.errors import (
     DivergedError,
     NnoptError,
+    OutputError,
     PrunedError,
     TimeLimitError,
     memory_shortage,
 )
+from nnopt.interruption import message_of
 from nnopt.plots.run_plots import plot_inside, plot_test, plot_training
 from nnopt.point import Point, to_yaml
 from nnopt.prepare import Prepared, prepare
@@ -104,7 +106,11 @@ def run(
                 device = config.backend.device
                 summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
             summary["files"] = _checksums(directory)
-            write_summary(directory, summary)
+            try:
+                write_summary(directory, summary)
+            except OutputError:
+                if summary["status"] == "done":  # else the error that ended the run is raised
+                    raise
             if events is not None:
                 events.close(summary)
             log.info("status: %s, %.2f s in all", summary["status"], summary["total_seconds"])
@@ -317,6 +323,8 @@ def _status_of(error: BaseException) -> str:
 
 
 def _message_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return message_of(error)
     is_told = isinstance(error, NnoptError | TimeLimitError)
     return str(error) if is_told else f"{type(error).__name__}: {error}"
 

@@ -223,7 +223,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
 def test_an_interrupted_sweep_tells_how_to_go_on(
     nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
@@ -234,7 +236,8 @@ def test_an_interrupted_sweep_tells_how_to_go_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert err == "nnopt: error: interrupted; `nnopt resume 'a sweep'` goes on with the rest\n"
+    why = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert err == f"nnopt: error: interrupted by {why}; `nnopt resume 'a sweep'` runs the rest\n"
     assert statuses(workplace / "a sweep") == ["done", "interrupted", "pending"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -110,11 +111,18 @@ class MetricsFile:
                 # The disk took a part; writing the rest now says why it did not take all.
                 os.write(self._descriptor, line[written:])
             os.fsync(self._descriptor)
+            self._check_place()
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._length)
             raise output_error("write", self.path, error, len(line)) from error
         self._length += len(line)
+
+    def _check_place(self) -> None:
+        """Raise OSError if the file, or its folder, was removed: rows would go nowhere."""
+        there, own = os.stat(self.path), os.fstat(self._descriptor)
+        if not os.path.samestat(there, own):
+            raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
 
 
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nnopt.results.files import output_error
+
 LOCK = "lock"
 TRIES, PAUSE = 20, 0.01
 """Attempts at a lock, and seconds between them: whoever only asks if it is held, holds it for some
@@ -29,11 +31,18 @@ def hold(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Hold the folder, which exists. False if somebody else does; ``wait``: until they do not.
 
     Where there are no such locks (Windows, some network file systems) it is always True. A link or
-    a pipe in the place of the lock is refused. Raises OSError.
+    a pipe in the place of the lock is refused. Raises OutputError.
     """
-    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT | _NO_LINKS, 0o666)
+    descriptor = -1
     try:
-        yield _held(descriptor, wait)
+        descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT | _NO_LINKS, 0o666)
+        is_mine = _held(descriptor, wait)
+    except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise output_error("write", folder / LOCK, error) from error
+    try:
+        yield is_mine
     finally:
         os.close(descriptor)
 

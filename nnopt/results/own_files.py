@@ -116,6 +116,35 @@ def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> I
                 yield f"{shown(Path(entry.path))} is {kind}"
 
 
+def check_writable(folder: Path) -> None:
+    """Raise OSError if a folder cannot be written, or made, as far as that can be told beforehand.
+
+    Nothing is made: the permissions and the space of the nearest folder that exists are looked at.
+    """
+    place = Path(os.path.abspath(folder))
+    while not _is_there(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OSError(errno.ENOTDIR, f"{shown(place)} is not a folder", str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+    if hasattr(os, "statvfs"):
+        found = os.statvfs(place)
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        if found.f_blocks and not free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is a file, folder or link. Raises OSError for a name that is too long,
+    and where that cannot be told."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def remove_run(folder: Path) -> None:
     """Remove the files of a run, the summary first. Other files stay, and so does the lock.
 

@@ -9,10 +9,13 @@ import signal
 from contextlib import suppress
 
 from nnopt.errors import ConfigError, NnoptError, TimeLimitError
+from nnopt.results.cores import usable_cores
+from nnopt.results.lock import hold
 from nnopt.results.own_files import open_to_append
 from nnopt.results.summary import write_summary
 from nnopt.run import describe
-from nnopt.sweep.folder import ENDED, make, read_state, working_on
+from nnopt.schema import PoolConfig
+from nnopt.sweep.folder import ENDED, make, read_state
 from nnopt.sweep.task import Outcome, Task, work
 
 THREAD_VARIABLES = (
@@ -32,13 +35,19 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
+def threads_of(config: PoolConfig) -> int:
+    """Return the number of threads of each worker of a pool."""
+    cores = usable_cores() or 1
+    return config.threads or max(cores // (config.workers or cores), 1)
+
+
 def lost(task: Task, status: str, error: str) -> Outcome:
     """The outcome of a task whose process ended without a word: what the point wrote into its
     ``summary.json``, if it came to its end, or else ``status`` and ``error``, which are then
     written there."""
     with suppress(NnoptError):  # of a full disk the table says as much as it can
         make(task.folder)
-        with working_on(task.folder) as is_mine:
+        with hold(task.folder) as is_mine:
             if not is_mine:  # somebody has resumed the sweep meanwhile
                 return Outcome(task, "running")
             state = read_state(task.folder, held=True)

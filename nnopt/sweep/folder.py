@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
 from nnopt.results.files import output_error
-from nnopt.results.lock import LOCK, hold, is_held
+from nnopt.results.lock import is_held
 from nnopt.results.summary import read_summary
 
 FAILED = ("failed", "diverged", "timeout")
@@ -63,21 +62,6 @@ def _end(folder: Path) -> State | None:
     if summary["status"] not in (*ENDED, "interrupted"):
         return None
     return State(summary["status"], summary.get("error"), found.stamp, summary)
-
-
-@contextmanager
-def working_on(folder: Path) -> Iterator[bool]:
-    """Hold the folder for as long as its point is worked on; False if another process does. Raises
-    OutputError."""
-    try:
-        holding = hold(folder)
-        is_mine = holding.__enter__()
-    except OSError as error:
-        raise output_error("write", folder / LOCK, error) from error
-    try:
-        yield is_mine
-    finally:
-        holding.__exit__(None, None, None)
 
 
 def make(folder: Path) -> None:

@@ -24,9 +24,10 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from nnopt.errors import TimeLimitError
+from nnopt.interruption import SIGTERM_CODE
 from nnopt.results.cores import usable_cores
 from nnopt.schema import PoolConfig
-from nnopt.sweep.elsewhere import GRACE_SECONDS, append_log, lost, thread_limits
+from nnopt.sweep.elsewhere import GRACE_SECONDS, append_log, lost, thread_limits, threads_of
 from nnopt.sweep.task import Outcome, Task
 from nnopt.sweep.worker import READY
 
@@ -78,10 +79,9 @@ class _Pool:
     """The workers of one sweep. A thread for each listens to it; all else happens in the caller."""
 
     def __init__(self, config: PoolConfig) -> None:
-        cores = usable_cores() or 1
         self._config = config
-        self._count = config.workers or cores
-        self._threads = config.threads or max(cores // self._count, 1)
+        self._count = config.workers or usable_cores() or 1
+        self._threads = threads_of(config)
         self._timeout = math.inf if config.timeout is None else config.timeout
         self._workers: list[Worker] = []
         self._messages: SimpleQueue[tuple[Worker, Any]] = SimpleQueue()
@@ -171,13 +171,16 @@ class _Pool:
         return task, complaints
 
     def _bury(self, worker: Worker) -> list[Outcome]:
-        """What becomes of the task of a worker that has died by itself."""
+        """Return the outcome of the task of a worker that has ended by itself."""
+        with suppress(subprocess.TimeoutExpired):  # its pipe is closed before it has ended
+            worker.process.wait(GRACE_SECONDS)
         [(task, complaints)] = self._end([worker])
         code = worker.process.returncode
         if task is None:
             return []
-        if code == 128 + signal.SIGTERM:
-            return [lost(task, "interrupted", f"stopped by signal {signal.SIGTERM:d}")]
+        if code == SIGTERM_CODE or -code in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            name = "SIGTERM" if code == SIGTERM_CODE else signal.Signals(-code).name
+            return [lost(task, "interrupted", f"interrupted by {name}")]
         error = f"the worker process ended with exit code {code}"
         if code < 0:
             error = f"killed by signal {-code}"

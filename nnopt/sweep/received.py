@@ -15,13 +15,14 @@ from nnopt.data.cache import is_cache
 from nnopt.errors import ResumeError
 from nnopt.point import Point
 from nnopt.results.files import shown
-from nnopt.results.lock import LOCK
+from nnopt.results.lock import LOCK, hold, is_held
 from nnopt.results.own_files import (
     PLOTS,
     RUN_FILES,
     SUBMITIT,
     SWEEP_FILES,
     intruders,
+    remove_temporary_files,
 )
 from nnopt.schema import (
     LauncherConfig,
@@ -54,6 +55,20 @@ def _intruders(sweep: Sweep) -> Iterator[str]:
     for folder in (sweep.folder / point.id for point in sweep.points):
         if folder.is_dir():
             yield from intruders(folder, RUN_FILES | {LOCK}, frozenset({PLOTS}))
+
+
+def remove_leftovers(sweep: Sweep) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    A folder that a process holds, perhaps on another machine, is left alone. Raises OutputError.
+    """
+    with hold(sweep.folder, wait=True):  # whoever writes there holds it
+        remove_temporary_files(sweep.folder)
+    remove_temporary_files(sweep.folder / PLOTS)
+    for folder in (sweep.folder / point.id for point in sweep.points):
+        if not is_held(folder):
+            remove_temporary_files(folder)
+            remove_temporary_files(folder / PLOTS)
 
 
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnopt import console
 from nnopt.errors import TrainingError
+from nnopt.interruption import code_of, message_of
 from nnopt.plots.sweep_plots import plot_sweep
 from nnopt.stream import standard_output
 from nnopt.sweep.folder import ENDED, FAILED, read_state
@@ -56,12 +57,9 @@ def run_points(
 
 
 def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
-    """Say how to go on with a sweep that was stopped; returns the exit code of Ctrl-C. Raises what
-    stopped it if that was a signal with a code of its own."""
-    console.error(f"interrupted; `{resume_command(sweep.folder)}` goes on with the rest")
-    if isinstance(stop, SystemExit):
-        raise stop
-    return 130
+    """Print the command that continues a stopped sweep; return the exit code."""
+    console.error(f"{message_of(stop)}; `{resume_command(sweep.folder)}` runs the rest")
+    return code_of(stop)
 
 
 def draw(sweep: Sweep, metric: str | None = None) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt.errors import ConfigError, OutputError, TimeLimitError
+from nnopt.interruption import stop_on_signals
 from nnopt.results.files import fresh_folder, shown
 from nnopt.results.own_files import SUBMITIT
 from nnopt.schema import SubmititConfig
@@ -124,7 +123,7 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
 
 def _work(task: Task, seconds: float, directory: str) -> Outcome:
     """What a job does. ``scancel`` sends SIGTERM before it kills: the point writes what it has."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    stop_on_signals()
     return work_within(task, seconds, directory)
 
 

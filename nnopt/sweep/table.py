@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from nnopt.errors import ResumeError
 from nnopt.point import Point
 from nnopt.results.collect import setting_text
 from nnopt.results.files import output_error, write_text
 from nnopt.results.lock import hold
 from nnopt.results.metrics import METRICS
 from nnopt.sweep.folder import ENDED, FAILED, PENDING, State, read_state
-from nnopt.sweep.manifest import NAME, Sweep, read_sweep
+from nnopt.sweep.manifest import NAME, Sweep, read_sweep, write_sweep
 
 FILE = "results.csv"
+
+log = logging.getLogger("nnopt")
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,25 @@ class Table:
         """Look at the folders and write the table; the entries of all points, in their order.
         Raises OutputError."""
         folder = self._sweep.folder
-        try:
-            with hold(folder, wait=True):
-                if self._stamp_of_sweep() != self._written:
-                    self.take(read_sweep(folder, self._sweep))
+        with hold(folder, wait=True):
+            if self._stamp_of_sweep() != self._written:
+                self.take(self._read_sweep())
+            try:
                 entries = self.read()
-                write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
-        except OSError as error:
-            raise output_error("write", folder / FILE, error) from error
+            except OSError as error:
+                raise output_error("read the folder", folder, error) from error
+            write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
         return entries
+
+    def _read_sweep(self) -> Sweep:
+        """Return what ``sweep.json`` says now. One that was removed or damaged is written again:
+        the sweep is in memory. Raises OutputError."""
+        try:
+            return read_sweep(self._sweep.folder, self._sweep)
+        except ResumeError as error:
+            log.warning("%s; it is written again, as this process has it", error)
+            write_sweep(self._sweep)
+            return self._sweep
 
     def read(self) -> list[Entry]:
         """The entries of all points as their folders stand now."""

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from nnopt.errors import NnoptError, TimeLimitError
 from nnopt.point import Point
+from nnopt.results.lock import hold
 from nnopt.results.own_files import remove_run
 from nnopt.run import AfterEpoch, run
-from nnopt.sweep.folder import make, read_state, working_on
+from nnopt.sweep.folder import make, read_state
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def work(task: Task) -> Outcome:
     raised: KeyboardInterrupt, SystemExit."""
     try:
         make(task.folder)
-        with working_on(task.folder) as is_mine:
+        with hold(task.folder) as is_mine:
             if not is_mine:
                 return Outcome(task, "running")
             state = read_state(task.folder, held=True)

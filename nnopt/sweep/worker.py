@@ -12,11 +12,12 @@ import faulthandler
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+from nnopt.interruption import stop_on_signals
 
 if TYPE_CHECKING:
     from nnopt.sweep.task import Task
@@ -28,7 +29,7 @@ READY = "ready"
 def main() -> None:
     """Work until SIGTERM, which lets the point write what it has, or the end of the pipe."""
     faulthandler.enable()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    stop_on_signals()
     tasks_pipe, outcomes_pipe = _take_pipe(0, "rb"), _take_pipe(1, "wb")
     tasks: SimpleQueue[Task] = SimpleQueue()
     threading.Thread(target=_receive, args=(tasks_pipe, tasks), daemon=True).start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nnopt.errors import OutputError
 from nnopt.results.lock import hold, is_held
 
 fcntl = pytest.importorskip("fcntl")
@@ -69,5 +70,5 @@ def test_other_troubles_are_not_taken_for_a_lock(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.raises(OSError, match="Input/output"), hold(tmp_path):
+    with pytest.raises(OutputError, match="input/output"), hold(tmp_path):
         pass

@@ -16,9 +16,10 @@ import pytest
 
 from nnopt.errors import ConfigError
 from nnopt.results.files import write_json
+from nnopt.results.lock import hold
 from nnopt.sweep import elsewhere
 from nnopt.sweep.elsewhere import lost, require, work_within
-from nnopt.sweep.folder import read_state, working_on
+from nnopt.sweep.folder import read_state
 from nnopt.sweep.task import Outcome, Task
 
 MakeTask = Callable[..., Task]
@@ -97,7 +98,7 @@ def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
 def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask) -> None:
     task = make_task(0)
     task.folder.mkdir()
-    with working_on(task.folder):
+    with hold(task.folder):
         assert lost(task, "failed", "gone").status == "running"
     assert not (task.folder / "summary.json").exists()
 

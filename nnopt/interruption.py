@@ -1,0 +1,70 @@
+"""The end of a process by Ctrl-C or by a signal, in which results so far are written.
+
+SIGTERM comes from schedulers and from ``kill``, SIGHUP from a closed terminal or a lost
+connection. Both end a process alike, with exit code 143; Ctrl-C ends it with 130.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+
+SIGINT_CODE, SIGTERM_CODE = 130, 143
+
+_REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+
+class Interruption(SystemExit):
+    """A signal asks the process to end. Raised wherever the program is, like KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(SIGTERM_CODE)
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.number).name}"
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGHUP raise Interruption, and Ctrl-C KeyboardInterrupt.
+
+    After the first of them another SIGTERM or SIGHUP has no effect, and another Ctrl-C ends the
+    process at once. A signal that was ignored when the process began, as by nohup, stays ignored.
+    """
+    _handle(_stop)
+
+
+def message_of(error: KeyboardInterrupt | SystemExit) -> str:
+    """Return the reason of an interruption, in plain words."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by Ctrl-C"
+    return str(error) if isinstance(error, Interruption) else f"ended with exit code {error.code}"
+
+
+def code_of(error: KeyboardInterrupt | SystemExit) -> int:
+    """Return the exit code of an interruption."""
+    return SIGINT_CODE if isinstance(error, KeyboardInterrupt) else SIGTERM_CODE
+
+
+def _handle(handler: object) -> None:
+    for name in ("SIGINT", *_REQUESTS):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _handle(_leave)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Interruption(number)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        with suppress(OSError, ValueError, AttributeError):
+            os.write(sys.stderr.fileno(), b"nnopt: error: interrupted twice; left at once\n")
+        os._exit(SIGINT_CODE)
