@@ -19,7 +19,17 @@ from nnopt.architecture.layers import LAYERS
 from nnopt.backends import Loader, Network
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.results.layers import LAYER_COLUMNS
-from nnopt.schema import LARGEST_SEED, LAUNCHERS, VARIANTS, Config, GridConfig, OptunaConfig, Range
+from nnopt.schema import (
+    LARGEST_SEED,
+    LAUNCHERS,
+    VARIANTS,
+    Config,
+    Entries,
+    GridConfig,
+    OptunaConfig,
+    Range,
+    Text,
+)
 from nnopt.sweep.folder import ENDED, INTERRUPTED, PENDING, RUNNING
 from nnopt.sweep.space import COLUMNS
 from nnopt.sweep.table import METRICS
@@ -52,16 +62,23 @@ def in_words(kind: Any) -> str:
     bounds = ""
     if get_origin(kind) is Annotated:
         kind, *metadata = get_args(kind)
-        (limits,) = [x for x in metadata if isinstance(x, Range)]
-        ends = {key: end for key, end in asdict(limits).items() if end is not None}
-        words = {"minimum": "at least", "maximum": "at most"}
-        bounds = " and ".join(f"{words.get(key, key)} {number(end)}" for key, end in ends.items())
-        bounds = f", {bounds}"
+        (limits,) = metadata
+        if isinstance(limits, Range):
+            bounds = in_words_of(limits)
+        else:  # a pattern: launchers.md says which texts are allowed
+            assert isinstance(limits, Text | Entries)
     alternatives = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
     plain, *words = [x for x in alternatives if x is not NoneType]
     others = [name_of(x) for x in words] + ["`null`"] * (NoneType in alternatives)
     comma = "," if bounds else ""
     return name_of(plain) + bounds + "".join(f"{comma} or {other}" for other in others)
+
+
+def in_words_of(limits: Range) -> str:
+    ends = {key: end for key, end in asdict(limits).items() if end is not None}
+    words = {"minimum": "at least", "maximum": "at most"}
+    bounds = " and ".join(f"{words.get(key, key)} {number(end)}" for key, end in ends.items())
+    return f", {bounds}"
 
 
 def name_of(kind: Any) -> str:

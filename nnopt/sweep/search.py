@@ -22,10 +22,11 @@ from nnopt.results.own_files import LogFile
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import ENDED, State, read_state
+from nnopt.sweep.journal_check import check_parameters
 from nnopt.sweep.manifest import Sweep, add_points, read_sweep
 from nnopt.sweep.pruning import Pruning
 from nnopt.sweep.space import Space
-from nnopt.sweep.study import JOURNAL, alone, open_study, suggest, trial_of
+from nnopt.sweep.study import JOURNAL, alone, damaged_journal, open_study, suggest, trial_of
 from nnopt.sweep.task import Outcome, Task
 
 
@@ -97,6 +98,10 @@ class SearchRun:
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
         self._check_same(plan.points)
+        try:
+            check_parameters(self.study, self.space.parameters)
+        except (ValueError, TypeError) as error:
+            raise damaged_journal(self._journal, error) from error
         self._results: dict[str, State] = {}
         for point in sweep.points:
             self._look_at(point)
@@ -194,7 +199,7 @@ class SearchRun:
                 error = f"{self.settings.metric} was never finite"
                 self._tell(opened, TrialState.FAIL, "failed", error=error)
             else:
-                value = math.fsum(values) / len(values)
+                value = math.fsum(value / len(values) for value in values)
                 self._tell(opened, TrialState.COMPLETE, "done", value)
 
     def _copy_reports(self, opened: OpenTrial) -> None:
@@ -244,7 +249,7 @@ class SearchRun:
         if before is None:
             self.study.set_user_attr("asked", asked)
         elif before != asked:
-            keys = [key for key in asked if asked[key] != before.get(key)]
+            keys = [key for key in asked if asked[key] != before.get(key)] or ["setting"]
             raise ResumeError(
                 f"the search in {self.sweep.folder} was begun with another {', '.join(keys)}, so "
                 "it cannot go on; begin a new one with nnopt run -m"

@@ -26,11 +26,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nnopt.errors import ResumeError
 from nnopt.random import generator
-from nnopt.results.files import output_error
+from nnopt.results.files import output_error, shown
 from nnopt.results.metrics import better
 from nnopt.results.own_files import open_to_append
+from nnopt.results.received import TABLE_BYTES
 from nnopt.schema import OptunaConfig
+from nnopt.sweep.journal_check import check_study
 from nnopt.sweep.parameters import Choice, Drawn, Parameter
+from nnopt.text import visible
 
 JOURNAL = "search.journal"
 """In a sweep's folder: everything Optuna knows, one line of JSON for each event."""
@@ -177,20 +180,47 @@ def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
 
 
 def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
-    """The study in the journal, made if it is not there."""
+    """Return the study in the journal, made if it is not there.
+
+    Raises ResumeError for a journal that nnopt did not write, OutputError if it cannot be written.
+    """
+    try:
+        if journal.exists() and journal.stat().st_size > TABLE_BYTES:
+            raise ValueError(f"it has more than {TABLE_BYTES:,} bytes")
+        study = _load_or_make(journal, settings, epochs)
+        check_study(study)
+    except OSError as error:
+        raise output_error("use", journal, error) from error
+    except Exception as error:  # Optuna replays any JSON, and fails in many ways
+        raise damaged_journal(journal, error) from error
+    return study
+
+
+def damaged_journal(journal: Path, error: Exception) -> ResumeError:
+    """Return the error for a journal that is no journal of nnopt."""
+    said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    return ResumeError(
+        f"{shown(journal)} is not a journal of nnopt, or is damaged ({visible(said)[:200]}); begin "
+        "a new search with nnopt run -m"
+    )
+
+
+def _load_or_make(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     storage = open_journal(journal)
     sampler, pruner = RepeatableSampler(settings), new_pruner(settings, epochs)
-    try:  # first, since each attempt to make one is written to the journal
+    names = [study.study_name for study in storage.get_all_studies()]
+    if NAME in names:  # each attempt to make one is written to the journal
         return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
-    except KeyError:
-        is_higher_better = better(settings.metric) == "higher"
-        return optuna.create_study(
-            study_name=NAME,
-            storage=storage,
-            sampler=sampler,
-            pruner=pruner,
-            direction="maximize" if is_higher_better else "minimize",
-        )
+    if names or b"\n" in journal.read_bytes():  # a killed process leaves half a line at most
+        raise ValueError("it has not the study of a search of nnopt")
+    is_higher_better = better(settings.metric) == "higher"
+    return optuna.create_study(
+        study_name=NAME,
+        storage=storage,
+        sampler=sampler,
+        pruner=pruner,
+        direction="maximize" if is_higher_better else "minimize",
+    )
 
 
 def trial_of(study: Study, journal: Path, number: int) -> Trial:

@@ -1,0 +1,473 @@
+"""Faults A1 to A11, A13 and A16 to A18: interruption and storage.
+
+The depth is in tests/test_resume.py, tests/test_launch.py, tests/test_run.py, tests/sweep and
+tests/results; here each entry is tried once with the real command.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Attempt, Command, temporary_files
+
+from nnopt.results import files
+from nnopt.results.history import MetricsFile
+from nnopt.results.lock import hold
+
+TINY = ["epochs=4", "dataset.points=10", "plots=false"]
+TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
+
+Trap = Callable[[str, int, Callable[[], Any]], None]
+
+
+def table(sweep: Path) -> list[dict[str, str]]:
+    """Return the rows of a sweep without its times."""
+    with (sweep / "results.csv").open(newline="") as file:
+        return [{k: v for k, v in x.items() if k not in TIMES} for x in csv.DictReader(file)]
+
+
+def weights(sweep: Path) -> dict[str, bytes]:
+    """Return the bytes of the weights, and of metrics.csv without its last column, the seconds."""
+    found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
+    for path in sweep.rglob("metrics.csv"):
+        rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]
+        found[str(path.relative_to(sweep))] = b"\n".join(rows)
+    return found
+
+
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
+    """Let something happen before the n-th call of a function, named by its dotted path."""
+
+    def set_trap(name: str, count: int, act: Callable[[], Any]) -> None:
+        module, _, attribute = name.rpartition(".")
+        holder = __import__(module, fromlist=["_"]) if module != "MetricsFile" else MetricsFile
+        function, calls = getattr(holder, attribute), [0]
+
+        def trapped(*words: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == count:
+                act()
+            return function(*words, **options)
+
+        monkeypatch.setattr(holder, attribute, trapped)
+
+    return set_trap
+
+
+KILLED = """
+import os, signal, sys
+from nnopt.cli import main
+name, count = sys.argv.pop(1), int(sys.argv.pop(1))
+function, calls = getattr(os, name), [0]
+def counted(*words, **options):
+    calls[0] += 1
+    if calls[0] == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*words, **options)
+setattr(os, name, counted)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("fsync", 9), ("replace", 4), ("mkdir", 3)],
+    ids=["A1 in an epoch", "A2 before a rename", "A2 before a folder"],
+)
+def test_sweep_killed_resumed_to_equal_bits(
+    attempt: Command, workplace: Path, backend: str, name: str, count: int
+) -> None:
+    words = [*TINY, f"backend={backend}", "regularizer.dropout=0.2", "seed=0,1"]
+    attempt("run", "-m", *words, "hydra.sweep.dir=whole").is_done()
+    arguments = [name, str(count), "run", "-m", *words, "hydra.sweep.dir=killed"]
+    process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    attempt("resume", "killed").is_done("are done; to be run: ")
+    assert table(workplace / "killed") == table(workplace / "whole")
+    assert weights(workplace / "killed") == weights(workplace / "whole")
+    assert temporary_files(workplace) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("MetricsFile.append", 2),
+        ("nnopt.run.evaluate", 1),
+        ("nnopt.run.write_arrays", 2),
+        ("os.replace", 2),
+        ("nnopt.run.plot_test", 1),
+    ],
+    ids=["A3 in an epoch", "A3 in the test", "A3 at weights", "A3 in a write", "A3 in a plot"],
+)
+def test_run_sigterm_ended_with_its_files(
+    attempt: Command, workplace: Path, backend: str, trap: Trap, name: str, count: int
+) -> None:
+    trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
+    words = ["epochs=4", "dataset.points=10", f"plots={name == 'nnopt.run.plot_test'}".lower()]
+    result = attempt("run", *words, f"backend={backend}", "hydra.run.dir=run")
+    result.is_refused(143, "interrupted by SIGTERM; what was done until then is kept in")
+    summary = json.loads((workplace / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("interrupted", "interrupted by SIGTERM")
+    rows = (workplace / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) - 1 == summary["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "why"),
+    [
+        (signal.SIGINT, 130, "interrupted by Ctrl-C"),
+        (signal.SIGTERM, 143, "interrupted by SIGTERM"),
+        (signal.SIGHUP, 143, "interrupted by SIGHUP"),
+    ],
+    ids=["A4 Ctrl-C", "A3 SIGTERM", "A5 SIGHUP"],
+)
+def test_sweep_signal_stopped_and_resumed_to_equal_bits(
+    attempt: Command, workplace: Path, backend: str, trap: Trap, number: int, code: int, why: str
+) -> None:
+    words = [*TINY, f"backend={backend}", "seed=0,1,2"]
+    attempt("run", "-m", *words, "hydra.sweep.dir=whole").is_done()
+    trap("MetricsFile.append", 6, lambda: signal.raise_signal(number))
+    result = attempt("run", "-m", *words, "hydra.sweep.dir=cut")
+    result.is_refused(code, f"{why}; `nnopt resume cut` runs the rest")
+    rows = table(workplace / "cut")
+    assert [row["status"] for row in rows] == ["done", "interrupted", "pending"]
+    assert rows[1]["error"] == why
+    attempt("resume", "cut").is_done()
+    assert table(workplace / "cut") == table(workplace / "whole")
+    assert weights(workplace / "cut") == weights(workplace / "whole")
+
+
+def test_run_two_ctrl_c_left_at_once(workplace: Path) -> None:
+    """A4: the second one does not wait for what the first one lets the run finish."""
+    program = (
+        "import signal, time, nnopt.run\n"
+        "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
+        "nnopt.run.write_arrays = slow\n"
+        "nnopt.run.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "from nnopt.cli import main; main()\n"
+    )
+    command = [sys.executable, "-c", program, "run", *TINY, "hydra.run.dir=run"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (
+        130,
+        "nnopt: error: interrupted twice; left at once\n",
+    )
+
+
+def test_run_hangup_ignored_from_the_start_trained_on(
+    attempt: Command, workplace: Path, trap: Trap
+) -> None:
+    """A5: nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    trap("MetricsFile.append", 2, lambda: signal.raise_signal(signal.SIGHUP))
+    attempt("run", *TINY).is_done("test accuracy")
+
+
+def _full_device() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def _broken_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+STREAMS = {"A5 closed": None, "A5 full": _full_device, "A5 reader gone": _broken_pipe}
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+def test_output_closed_trained_to_the_end(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: Callable[[], int] | None,
+) -> None:
+    with ExitStack() as stack:
+        for name in ("stdin", "stdout", "stderr"):
+            opened = stream and stack.enter_context(os.fdopen(stream(), "w"))
+            monkeypatch.setattr(sys, name, opened)
+        _train_without_output(attempt, workplace, backend)
+
+
+def _train_without_output(attempt: Command, workplace: Path, backend: str) -> None:
+    assert attempt("run", f"backend={backend}", *TINY, "hydra.run.dir=run").code == 0
+    words = [f"backend={backend}", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert attempt("run", "-m", *words).code == 0
+    assert "status: done" in (workplace / "run" / "run.log").read_text()
+    assert [row["status"] for row in table(workplace / "sweep")] == ["done", "done"]
+
+
+def test_run_stopped_and_continued_to_equal_bits(
+    attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """A6, for half a second in place of a minute."""
+    words = ["dataset.points=20", "epochs=400", "plots=false"]
+    attempt("run", *words, "hydra.run.dir=whole").is_done()
+    process = start_nnopt("run", *words, "hydra.run.dir=stopped")
+    while not (workplace / "stopped" / "metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert weights(workplace / "stopped") == weights(workplace / "whole")
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_run_disk_full_refused_and_no_part_left(
+    attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
+) -> None:
+    """A7: config.yaml, metrics.csv, four rows, two files of weights."""
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    trap("os.fsync", count, full)
+    result = attempt("run", f"backend={backend}", *TINY, "hydra.run.dir=run")
+    result.is_refused(6, "cannot write ", str(workplace / "run"), "is full", "bytes")
+    rows = workplace / "run" / "metrics.csv"
+    assert not rows.exists() or rows.read_bytes().endswith(b"\n")
+
+
+def test_run_log_disk_full_trained_on(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A7: lines of run.log that the disk does not take are dropped."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nnopt.results.own_files.LogFile.flush", full)
+    result = attempt("run", *TINY)
+    result.is_done("test accuracy")
+    assert result.err == ""
+
+
+def test_sweep_table_disk_full_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
+    """A7: a limit of the process on the size of its files, met by results.csv."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trap("nnopt.sweep.table.write_text", 2, lambda: _limit_files(100, limits[1]))
+    try:
+        result = attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.code == 6
+    assert (workplace / "sweep" / "results.csv").read_text().count("\n") == 3
+
+
+def _limit_files(size: int, hard: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+def _denied(*_: object) -> bool:
+    return False
+
+
+PLACES = {
+    "A8 is a file": ("file", "not a directory"),
+    "A8 parent is a file": ("file/sweep", "not a directory"),
+    "A8 long name": ("n" * 256, "name too long"),
+    "A8 not empty": ("full", "is not empty"),
+    "A8 dangling link": ("link", "cannot make the folder link"),
+}
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+@pytest.mark.parametrize(("place", "fragment"), PLACES.values(), ids=PLACES)
+def test_output_folder_impossible_refused_before_data(
+    attempt: Command, workplace: Path, kind: str, place: str, fragment: str
+) -> None:
+    (workplace / "file").touch()
+    (workplace / "full").mkdir()
+    (workplace / "full" / "thesis.tex").touch()
+    (workplace / "link").symlink_to("nowhere")
+    words = ["dataset=csv", "dataset.train=missing.csv", f"hydra.{kind}.dir={place}"]
+    sweep = ["-m", "seed=0,1"] if kind == "sweep" else []
+    attempt("run", *sweep, *words).is_refused(6, fragment)
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+@pytest.mark.parametrize("name", ["mine", None], ids=["named", "outputs"])
+def test_output_folder_unwritable_refused_before_data(
+    attempt: Command,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str | None,
+) -> None:
+    """A8: root may write anywhere, so the system's answer is replaced."""
+    (workplace / "mine").mkdir()
+    monkeypatch.setattr("nnopt.results.own_files.os.access", _denied)
+    words = ["dataset=csv", "dataset.train=missing.csv"]
+    words += [f"hydra.{kind}.dir={name}"] if name else []
+    sweep = ["-m", "seed=0,1"] if kind == "sweep" else []
+    attempt("run", *sweep, *words).is_refused(6, "permission denied")
+    assert sorted(path.name for path in workplace.iterdir()) == ["mine"]
+
+
+def test_folder_of_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
+    """A9: the first one holds the folder."""
+    folder = workplace / "run"
+    folder.mkdir()
+    with hold(folder):
+        attempt("run", *TINY, "hydra.run.dir=run").is_refused(6, "is not empty")
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    point = next((workplace / "sweep").glob("*-s1-*"))
+    (point / "summary.json").unlink()
+    with hold(point):
+        attempt("resume", "sweep").is_done("another process works on 1 of the points")
+    attempt("resume", "sweep").is_done("[2/2]")
+
+
+def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
+    """A10: nothing of the first run or sweep is touched."""
+    attempt("run", *TINY, "hydra.run.dir=run").is_done()
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    attempt("run", *TINY, "hydra.run.dir=run").is_refused(6, "is not empty")
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_refused(6, "is not empty")
+    attempt("resume", "sweep", "epochs=9").is_refused(2, "would change the points")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_sweep_moved_resumed_from_elsewhere(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A11."""
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    next((workplace / "sweep").glob("*-s1-*/summary.json")).unlink()
+    (workplace / "other").mkdir()
+    (workplace / "sweep").rename(workplace / "other" / "moved")
+    monkeypatch.chdir(workplace / "other")
+    attempt("resume", "moved").is_done("[2/2]")
+    assert not (workplace / "sweep").exists()
+
+
+LOSSES: dict[str, tuple[str, int, str]] = {
+    "A13 summary": ("*-s1-*/summary.json", 0, "1 of 2 points are done; to be run: 1"),
+    "A13 weights and summary": ("*-s1-*/*[ny]*", 0, "1 of 2 points are done; to be run: 1"),
+    "A13 folder of a point": ("*-s1-*", 0, "1 of 2 points are done; to be run: 1"),
+    "A13 table": ("results.csv", 0, "2 of 2 points are done; to be run: 0"),
+    "A13 manifest": ("sweep.json", 4, "is no sweep: it has no sweep.json"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "code", "fragment"), LOSSES.values(), ids=LOSSES)
+def test_sweep_files_deleted_said_and_made_again(
+    attempt: Command, workplace: Path, pattern: str, code: int, fragment: str
+) -> None:
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    whole = table(workplace / "sweep")
+    for path in (workplace / "sweep").glob(pattern):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (workplace / "sweep" / "junk.txt").touch()
+    result = attempt("resume", "sweep")
+    assert result.code == code
+    assert fragment in result.out + result.err
+    assert code or table(workplace / "sweep") == whole
+    assert (workplace / "sweep" / "junk.txt").exists()
+
+
+def test_clock_set_back_no_negative_duration(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A16."""
+    now, calls = time.time(), [0]
+
+    def backwards() -> float:
+        calls[0] += 1
+        return now - 3600 * calls[0]
+
+    monkeypatch.setattr(time, "time", backwards)
+    attempt("run", *TINY, "hydra.run.dir=run").is_done()
+    summary = json.loads((workplace / "run" / "summary.json").read_text())
+    assert all(summary[key] >= 0 for key in ("train_seconds", "total_seconds"))
+    rows = (workplace / "run" / "metrics.csv").read_text().splitlines()[1:]
+    assert all(float(row.rpartition(",")[2]) >= 0 for row in rows)
+
+
+def test_runs_of_one_second_have_a_folder_each(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A16."""
+    monkeypatch.setattr("nnopt.launch.time.strftime", lambda *_: "2026-10-25_02-30-00")
+    for _ in range(2):
+        attempt("run", *TINY).is_done()
+    assert len(list((workplace / "outputs" / "runs").iterdir())) == 2
+
+
+def test_environment_bare_runs(workplace: Path) -> None:
+    """A17: no HOME, no folder for temporary files, nobody else may read what is written."""
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
+    environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    program = "import os; os.umask(0o077); from nnopt.cli import main; main()"
+    words = ["run", "epochs=1", "dataset.points=10", "hydra.run.dir=run"]
+    command = [sys.executable, "-c", program, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = Attempt(ended.returncode, ended.stdout, ended.stderr)
+    result.keeps_promises()
+    result.is_done("test accuracy")
+    assert len(result.err.splitlines()) <= 1
+    assert (workplace / "run" / "plots" / "confusion.png").exists()
+    assert (workplace / "run" / "summary.json").stat().st_mode & 0o077 == 0
+
+
+def test_many_points_leave_no_file_open(attempt: Command, workplace: Path) -> None:
+    """A18, with 30 points; benchmarks/sweep.py has many more."""
+    attempt("run", "-m", "epochs=1", "dataset.points=10", "plots=false", "seed=0,1").is_done()
+    before = len(os.listdir("/proc/self/fd"))
+    words = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=range(30)"]
+    attempt("run", "-m", *words).is_done("30 of 30")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_temporary_files_of_dead_processes_removed_on_resume(
+    attempt: Command, workplace: Path
+) -> None:
+    """A2: what a process that was killed inside a write left; nothing else of a similar name."""
+    attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    sweep = workplace / "sweep"
+    dead, alive = "999999999", str(os.getppid())
+    left = [folder / f".{dead}-0123456789ab.tmp" for folder in (sweep, *sweep.glob("*-s*"))]
+    kept = [sweep / f".{alive}-0123456789ab.tmp", sweep / "mine.tmp", sweep / ".12-ab.tmp"]
+    for path in (*left, *kept):
+        path.touch()
+    attempt("resume", "sweep").is_done()
+    assert [path for path in left if path.exists()] == []
+    assert [path for path in kept if not path.exists()] == []
+    for path in kept:
+        path.unlink()
+
+
+def test_run_folder_removed_noticed_at_the_next_epoch(
+    attempt: Command, workplace: Path, backend: str, trap: Trap
+) -> None:
+    trap("MetricsFile.append", 2, lambda: shutil.rmtree(workplace / "run"))
+    words = ["epochs=100000", "dataset.points=10", "plots=false", f"backend={backend}"]
+    attempt("run", *words, "hydra.run.dir=run").is_refused(6, "cannot write")
+    assert not (workplace / "run").exists()
+
+
+def test_names_of_temporary_files_are_those_that_are_removed(workplace: Path) -> None:
+    """The test of the test: the pattern is that of the writer."""
+    from nnopt.results.own_files import is_temporary
+
+    assert is_temporary(files._temporary(workplace).name)
