@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnopt import console
-from nnopt.arguments import Parser
+from nnopt.arguments import Parser, given_path
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.collect import Found, Run, find_runs, setting_text
 from nnopt.results.files import shown, write_text
@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> int:
     """Compare; returns the exit code, that of damaged data if a run could not be read. Raises
     ConfigError or OutputError."""
     options = parser().parse_intermixed_args(arguments)
-    form = _format(options.format, options.out)
-    found = find_runs([Path(name) for name in options.directories])
+    out = None if options.out is None else given_path(options.out, "--out")
+    form = _format(options.format, out)
+    found = find_runs([given_path(name, "DIR") for name in options.directories])
     for problem in found.damaged:
         console.error(problem)
     comparison, runs = _compare(options, found)
@@ -56,9 +57,9 @@ def main(arguments: list[str]) -> int:
         text = render.to_csv(rows, options.keep_formulas)
     else:
         text = render.RENDERERS[form](table)
-    if options.out:
-        write_text(Path(options.out), text)
-        console.note(f"wrote {shown(Path(options.out))}")
+    if out is not None:
+        write_text(out, text)
+        console.note(f"wrote {shown(out)}")
         for note in comparison.notes:
             console.note(note)
     elif form == "table":
@@ -68,8 +69,8 @@ def main(arguments: list[str]) -> int:
         for note in comparison.notes if form == "csv" else ():
             log.info("%s", note)
     if options.plots is not None:
-        told = _plot(comparison, runs, Path(options.plots))
-        is_alone = options.out is not None or form == "table"
+        told = _plot(comparison, runs, given_path(options.plots, "--plots"))
+        is_alone = out is not None or form == "table"
         console.note(told) if is_alone else log.info("%s", told)
     return DataError.exit_code if found.damaged else 0
 
@@ -131,14 +132,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _format(name: str | None, out: str | None) -> str:
+def _format(name: str | None, out: Path | None) -> str:
     """The format asked for, or that of the file's suffix. Raises ConfigError for an unknown one,
     and if there is no folder for the file."""
-    if out is not None and not Path(out).absolute().parent.is_dir():
+    if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
     if name is not None or out is None:
         return name or "table"
-    suffix = Path(out).suffix.lower()
+    suffix = out.suffix.lower()
     if suffix not in render.SUFFIXES:
         raise ConfigError(
             f"--out {out}: no format has the suffix {suffix!r}; choose one of "

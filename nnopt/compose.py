@@ -7,6 +7,7 @@ time is checked here, for every point, before the first one starts.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,7 +90,9 @@ def words_parser(verb: str, purpose: str) -> Parser:
     """A parser of ``overrides`` and ``config_dir``, for a verb to add options of its own."""
     parser = Parser(f"nnopt {verb}", description=purpose)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files")
+    parser.add_argument(
+        "--config-dir", metavar="DIR", type=os.path.expanduser, help="a folder with more YAML files"
+    )
     return parser
 
 

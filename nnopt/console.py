@@ -26,6 +26,9 @@ PLAIN_LINES = 20  # about so many epochs are told to a pipe
 REFRESH_SECONDS = 0.1  # between two updates of the live bar, at least
 REFRESH_SHARE = 1 / 40  # of the time, which they may take at most
 
+LEAST_VALUE = 20
+"""Columns that a panel needs beside its names, for its frame and its values."""
+
 View = Literal["bar", "terminal", "none"]
 """What is shown while a run trains."""
 
@@ -57,15 +60,18 @@ def note_missing_curves() -> None:
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
     """Print what a run came to: names and values, then where its files lie.
 
-    A panel on a terminal, aligned lines in a pipe. Paths below the current folder are shown
+    A panel on a terminal that is wide enough, else lines. Paths below the current folder are shown
     relative to it.
     """
     stream = standard_output()
     files = {name: short(path) for name, path in paths.items()}
-    if stream.is_terminal():
-        stream.rich().print(_panel(title, pairs, files))
-        return
     width = max(map(len, [*pairs, *files]), default=0)
+    if stream.is_terminal():
+        terminal = stream.rich()
+        if terminal.width >= width + LEAST_VALUE:
+            terminal.print(_panel(title, pairs, files))
+            return
+        width = 0  # the terminal breaks the lines, and cuts nothing
     stream.write_line(visible(title))
     for name, value in (*pairs.items(), *files.items()):
         stream.write_line(f"  {name:<{width}}  {visible(value)}")
@@ -308,7 +314,7 @@ def _rich_table(
 
 def _metrics(row: EpochRow) -> list[str]:
     """Loss, accuracies and learning rate, each padded to the width it has in any epoch."""
-    parts = [f"loss {row.train_loss:<8.4g}", f"train {row.train_accuracy:.4f}"]
+    parts = [f"loss {row.train_loss:<z8.4g}", f"train {row.train_accuracy:.4f}"]
     if row.validation_accuracy is not None:
         parts.append(f"val {row.validation_accuracy:.4f}")
     return [*parts, f"lr {row.lr:<8.3g}"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nnopt import console
-from nnopt.arguments import Parser
+from nnopt.arguments import Parser, given_path
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.digits import MISSING, value_text
@@ -34,7 +34,7 @@ Rows = list[tuple[str, ...]]
 def main(arguments: list[str]) -> int:
     """Print what differs; returns the exit code. Raises ConfigError, DataError or OutputError."""
     options = parser().parse_args(arguments)
-    a, b = Path(options.a), Path(options.b)
+    a, b = given_path(options.a, "A"), given_path(options.b, "B")
     for folder in (a, b):
         if not (folder / "summary.json").is_file():
             raise ConfigError(f"{shown(folder)} is no run that has ended: it has no summary.json")
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     )
     _print_weights(*weights, file)
     if options.out:
-        _plot(*weights, (a.absolute().name, b.absolute().name), Path(options.out))
+        _plot(*weights, (a.absolute().name, b.absolute().name), given_path(options.out, "--out"))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -16,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
+from nnopt.arguments import given_path
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
@@ -50,7 +52,8 @@ def launch(arguments: list[str]) -> int:
         return hand_to_hydra(arguments)
     if options.cfg and options.multirun:
         raise ConfigError("--cfg prints one configuration; leave -m out")
-    plan = make_plan(options.overrides, options.multirun, options.config_dir)
+    config_dir = options.config_dir and os.path.expanduser(options.config_dir)
+    plan = make_plan(options.overrides, options.multirun, config_dir)
     if options.cfg:
         show_configuration(options)
         return 0
@@ -160,9 +163,10 @@ def hand_to_hydra(arguments: Sequence[str]) -> int:
 def check_directory(plan: Plan, kind: str) -> None:
     """Raise OutputError if the results cannot be written where they belong. Makes nothing: what is
     checked later may still be refused."""
-    directory = OUTPUTS / kind if plan.directory is None else Path(plan.directory)
+    named = _named_directory(plan)
+    directory = OUTPUTS / kind if named is None else named
     try:
-        if plan.directory is not None and _exists(directory):
+        if named is not None and _exists(directory):
             _check_empty(directory)
         check_writable(directory)
     except OSError as error:
@@ -176,6 +180,11 @@ def _exists(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _named_directory(plan: Plan) -> Path | None:
+    key = "hydra.sweep.dir" if plan.is_sweep else "hydra.run.dir"
+    return None if plan.directory is None else given_path(plan.directory, key)
 
 
 def _check_empty(directory: Path) -> None:
@@ -194,14 +203,14 @@ def _check_empty(directory: Path) -> None:
 def make_directory(plan: Plan, kind: str) -> Path:
     """A fresh folder below outputs/KIND; one that the user named has to be new or empty.
 
-    Raises OutputError.
+    Raises ConfigError or OutputError.
     """
-    if plan.directory is None:
+    directory = _named_directory(plan)
+    if directory is None:
         stamp, name = time.strftime("%Y-%m-%d_%H-%M-%S"), plan.points[0].config.name
         directory = fresh_folder(OUTPUTS / kind, f"{stamp}_{name}")
         link_latest(OUTPUTS, directory)
         return directory.absolute()
-    directory = Path(plan.directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -215,8 +224,8 @@ def make_directory(plan: Plan, kind: str) -> Path:
 def _report_run(summary: Mapping[str, Any], folder: Path) -> None:
     """The panel at the end of a run: what came out, and where it lies."""
     results = {
-        "test accuracy": f"{summary['test_accuracy']:.4f}",
-        "test loss": f"{summary['test_loss']:.4f}",
+        "test accuracy": f"{summary['test_accuracy']:z.4f}",
+        "test loss": f"{summary['test_loss']:z.4f}",
     }
     if summary["best_validation_accuracy"] is not None:
         best = summary["best_validation_accuracy"]

@@ -7,10 +7,9 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from nnopt import console
-from nnopt.arguments import Parser
+from nnopt.arguments import Parser, given_path
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.interruption import stop_on_signals
 from nnopt.launch import note_missing_plots, prepare_all
@@ -51,7 +50,7 @@ def main(words: list[str]) -> int:
     start = processor_times()
     options = parser().parse_intermixed_args(words)
     stop_on_signals()
-    folder = Path(options.sweep).resolve()  # outputs/latest may soon be another
+    folder = given_path(options.sweep, "SWEEP").resolve()  # outputs/latest may soon be another
     sweep = read_sweep(folder)
     check_folder(sweep)
     remove_leftovers(sweep)

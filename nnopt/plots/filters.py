@@ -73,6 +73,7 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
 @cache
 def colour_map() -> Colormap:
     """Of weights in 0..1, where 1/2 is a weight of 0."""
+    style.load_matplotlib()
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("signed", COLOURS)

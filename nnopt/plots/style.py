@@ -11,10 +11,12 @@ markers tell the same in grey.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -93,7 +95,7 @@ def drawing(
 
     The title takes the uppermost 0.45 inches, from the left. Raises OutputError.
     """
-    import matplotlib
+    matplotlib = load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -240,7 +242,24 @@ def rgb(colour: str) -> NDArray[np.float64]:
 
 
 @cache
+def load_matplotlib() -> ModuleType:
+    """Import matplotlib, whatever backend the environment names: no figure is shown, and a name
+    that matplotlib does not know, as a notebook's may be, would end its import."""
+    named = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib
+    finally:
+        if named is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = named
+    return matplotlib
+
+
+@cache
 def _installed_fonts() -> list[str]:
+    load_matplotlib()
     from matplotlib.font_manager import fontManager
 
     present = {font.name for font in fontManager.ttflist}

@@ -26,6 +26,7 @@ def colours(metric: Metric) -> Colormap:
 
 @cache
 def _map(dark_is_low: bool) -> Colormap:
+    style.load_matplotlib()
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from nnopt import console
-from nnopt.arguments import Parser
+from nnopt.arguments import Parser, given_path
 from nnopt.errors import ConfigError, DataError
 from nnopt.report.gather import gather
 from nnopt.report.page import fill_page
@@ -26,11 +25,11 @@ def main(arguments: list[str]) -> int:
     """Write the page; returns the exit code, that of damaged data if a run could not be read.
     Raises ConfigError or OutputError."""
     options = parser().parse_intermixed_args(arguments)
-    directory = Path(options.directory)
+    directory = given_path(options.directory, "DIR")
     found = find_runs([directory])
     for problem in found.damaged:
         console.error(problem)
-    page = Path(options.out) if options.out else directory / "report.html"
+    page = given_path(options.out, "--out") if options.out else directory / "report.html"
     if not page.absolute().parent.is_dir():
         raise ConfigError(f"--out {page}: its folder does not exist")
     names = ",".join(options.metric or ["test_accuracy"]).split(",")

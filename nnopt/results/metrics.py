@@ -61,7 +61,7 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
     loss = -log_p[np.arange(len(labels)), labels].mean()
     if label_smoothing > 0:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean()
-    return float(loss)
+    return float(loss) + 0.0  # no minus zero, of one class
 
 
 def hinge(logits: Array, labels: Array) -> float:

@@ -85,3 +85,80 @@ def test_interpreter_end_output_lost_no_traceback(
     )
     assert ended.returncode == code
     assert ended.stderr.count("\n") == (1 if code else 0)
+
+
+# environment and terminal ------------------------------------------------------------------------
+
+SMALL = ("run", "epochs=1", "steps=1", "dataset.points=9", "hydra.run.dir=a")
+
+
+@pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
+def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> None:
+    """matplotlib reads the variable when it is imported, so a new process is needed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", "from nnopt.cli import main; main()", *SMALL],
+        env={**os.environ, "MPLBACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (workplace / "a" / "plots" / "curves.png").exists()
+
+
+def test_run_disk_takes_no_byte_exit_6(workplace: Path) -> None:
+    (workplace / "a").mkdir()
+    program = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    program += "from nnopt.cli import main; main()"
+    shell = ["bash", "-c", 'ulimit -f 0; exec "$0" -c "$@"', sys.executable, program]
+    ended = subprocess.run(
+        [*shell, *SMALL, "plots=false"],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 6, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "the disk, or its quota, is full" in ended.stderr
+
+
+HOME_PATHS = {
+    "hydra.run.dir": ([*SMALL[:4], "plots=false", "hydra.run.dir='~/x'"], "x/summary.json"),
+    "hydra.sweep.dir": (
+        ["run", "-m", "seed=0", *SMALL[1:4], "plots=false", "hydra.sweep.dir='~/x'"],
+        "x/results.csv",
+    ),
+    "compare --out": (["compare", "~/run", "--out=~/x.csv"], "x.csv"),
+    "compare --plots": (["compare", "~/run", "~/other", "--plots=~/x"], "x"),
+    "report --out": (["report", "~/run", "--out=~/x.html"], "x.html"),
+    "report": (["report", "~/run"], "run/report.html"),
+    "diff": (["diff", "~/run", "~/other"], "run"),
+}
+
+
+@pytest.mark.parametrize(("words", "made"), HOME_PATHS.values(), ids=HOME_PATHS)
+def test_path_with_tilde_home_folder_used(
+    attempt: Command,
+    workplace: Path,
+    leave_run: LeaveRun,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    made: str,
+) -> None:
+    home = workplace / "home"
+    monkeypatch.setenv("HOME", str(home))
+    leave_run(home / "run", seed=0)
+    leave_run(home / "other", seed=1, changes={"optimizer": "adam"})
+    attempt(*words).is_done()
+    assert (home / made).exists()
+    assert not (workplace / "~").exists()
+    user = [word.replace("~", "~nobody-here") for word in words]
+    attempt(*user).is_refused(2, "there is no such user")
+
+
+def test_run_one_class_loss_is_zero_without_sign(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
+    words = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
+    told = attempt("run", "epochs=1", "steps=1", "hydra.run.dir=a", "plots=false", *words)
+    assert "-0" not in told.out
+    assert "test loss" in told.out
