@@ -113,7 +113,8 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 def configure(case: Case, backend: str = "numpy"):
     """The config and the placed layers."""
     words = [*case.words, "optimizer=momentum", f"optimizer.lr={LR}", f"backend.threads={THREADS}"]
-    config = compose_config(["dataset=cifar10", f"backend={backend}", *words])
+    words += ["regularizer.grad_clip=0", f"backend={backend}"]
+    config = compose_config(["dataset=cifar10", *words])
     return config, build(config.architecture, config.regularizer, SHAPE, CLASSES)
 
 

@@ -94,7 +94,8 @@ def main() -> int:
 
 def measure(case: Case, overrides: list[str], with_control: bool) -> tuple[float, ...]:
     """Median seconds of a step of PyTorch's, of nnopt's and of the control, taking turns."""
-    config = compose_config([*overrides, f"optimizer.lr={LR}", f"backend.threads={THREADS}"])
+    words = [f"optimizer.lr={LR}", f"backend.threads={THREADS}", "regularizer.grad_clip=0"]
+    config = compose_config([*overrides, *words])
     config = replace(config, architecture=MlpConfig("mlp", case.sizes[1:-1], "relu"))
     random = np.random.default_rng(0)
     x = empty((case.batch, case.sizes[0]), np.float32)

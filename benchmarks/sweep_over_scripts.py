@@ -99,6 +99,7 @@ def loop(points: list[tuple[str, str, int]], epochs: int, data: str, place: Path
 def sweep_seconds(epochs: int) -> float:
     """Seconds of the sweep, as a command."""
     words = ["dataset=mnist", "architecture.hidden=[128, 64]", "batch_size=64", "plots=false"]
+    words += ["regularizer.grad_clip=0"]
     words += [
         "optimizer=momentum",
         "schedule=constant",

@@ -70,6 +70,7 @@ def ours(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -> E
             f"batch_size={batch}",
             f"optimizer.lr={LR}",
             f"optimizer.momentum={MOMENTUM}",
+            "regularizer.grad_clip=0",
         ]
     )
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)

@@ -119,6 +119,7 @@ def ours(name: str, x: np.ndarray, y: np.ndarray, settings: list[str]) -> Epoch:
             f"batch_size={BATCH}",
             f"optimizer.lr={LR}",
             f"optimizer.momentum={MOMENTUM}",
+            "regularizer.grad_clip=0",
             *settings,
         ]
     )

@@ -36,9 +36,9 @@ def with_found_rate(
     _write(found, config, folder)
     rate = found.suggestion
     if rate is None:
+        tool = " with nnopt lr-find" if "lr_find." in (found.advice or "") else ""
         raise TrainingError(
-            f"optimizer.lr = 'auto' found no learning rate: {found.advice} with nnopt lr-find, or "
-            "set a number"
+            f"optimizer.lr = 'auto' found no learning rate: {found.advice}{tool}, or set a number"
         )
     _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
     if found.advice:

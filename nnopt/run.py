@@ -208,12 +208,23 @@ def refuse_divergence(config: Config, training: Training, result: Evaluation | N
         if training.not_finite:
             where = f"the outputs of layer {training.not_finite} and the loss are not finite"
         what = f"at step {training.diverged_at} {where}; {kept} are kept"
-    remedies = [f"lower optimizer.lr = {learning_rate(config):g}", "regularizer.grad_clip=1"]
+    raise DivergedError(f"training diverged: {what}; try one of: {', '.join(_remedies(config))}")
+
+
+def _remedies(config: Config) -> list[str]:
+    """Return the changes of this configuration that keep a training finite."""
+    remedies = [f"lower optimizer.lr = {learning_rate(config):g}"]
+    if not config.regularizer.grad_clip:
+        remedies.append("regularizer.grad_clip=1")
+    if config.dataset.normalization == "none":
+        remedies.append("dataset.normalization=standard, since the inputs are not scaled")
     if isinstance(config.architecture, VggConfig | ResnetConfig) and (
         config.regularizer.norm == "none"
     ):
         remedies.append("regularizer.norm=batch, which networks so deep are made for")
-    raise DivergedError(f"training diverged: {what}; try one of: {', '.join(remedies)}")
+    if config.initializer.hidden in ("normal", "uniform"):
+        remedies.append(f"initializer=he for initializer.hidden = {config.initializer.hidden!r}")
+    return remedies
 
 
 def _averaged_epochs(config: Config, training: Training, length: Length, quiet: bool) -> int:

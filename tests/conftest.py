@@ -29,8 +29,8 @@ settings.load_profile("nnopt")
 
 OPTIMIZER_DEFAULTS: dict[str, schema.OptimizerVariant] = {
     "sgd": schema.SgdConfig("sgd", lr=0.1),
-    "momentum": schema.MomentumConfig("momentum", lr=0.1, momentum=0.9),
-    "nesterov": schema.MomentumConfig("nesterov", lr=0.1, momentum=0.9),
+    "momentum": schema.MomentumConfig("momentum", lr=0.01, momentum=0.9),
+    "nesterov": schema.MomentumConfig("nesterov", lr=0.01, momentum=0.9),
     "rmsprop": schema.RmspropConfig("rmsprop", lr=1e-3, rho=0.99, epsilon=1e-8),
     "adagrad": schema.AdagradConfig("adagrad", lr=1e-2, epsilon=1e-10),
     "adam": schema.AdamConfig("adam", lr=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8),

@@ -148,7 +148,17 @@ def find_learning_rate(
         network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))
         loader = backend.build_loader(dataset.train, dataset.normalization, config)
         curve = sweep_rates(network, endless_batches(config, dataset, loader), sweep, report)
-    return read_curve(curve, sweep)
+    return read_curve(curve, sweep, _obstacle(config))
+
+
+def _obstacle(config: Config) -> str | None:
+    """Return why no rate lowers the loss of this configuration, as far as it says so itself."""
+    if config.initializer.hidden == "zeros":
+        return (
+            "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
+            "one, such as initializer=he"
+        )
+    return None
 
 
 def endless_batches(
@@ -187,18 +197,14 @@ def _curve(rates: Floats, losses: list[float], smoothed: list[float], diverged: 
     return RateCurve(rates[: len(losses)], np.array(losses), np.array(smoothed), diverged)
 
 
-def read_curve(curve: RateCurve, sweep: RateSweep) -> FoundRate:
-    """The suggestion, or which range to try instead."""
-    last, fall = float(curve.rates[-1]), measure_fall(curve)
+def read_curve(curve: RateCurve, sweep: RateSweep, obstacle: str | None = None) -> FoundRate:
+    """Return the suggestion, or which range to try instead.
+
+    obstacle: a reason of the configuration why the loss may not fall at any rate.
+    """
+    fall = measure_fall(curve)
     if not fall.is_real:
-        if curve.diverged or fall.is_exceeded(float(curve.smoothed.max())):
-            what = "diverged" if curve.diverged else "rose"
-            lower = _range(last / 1e6, last)
-            advice = f"the loss {what} by a rate of {last:.2g} without a steady fall; try {lower}"
-        else:
-            higher = _range(last / 10, last * 1000)
-            advice = f"the loss stayed where it was up to a rate of {last:.2g}; try {higher}"
-        return FoundRate(curve, None, None, advice)
+        return FoundRate(curve, None, None, _advice_without_fall(curve, sweep, fall, obstacle))
     limit = curve.smoothed[curve.lowest] + EDGE * fall.depth
     edge = int(np.flatnonzero(curve.smoothed <= limit)[-1])
     is_last = edge == sweep.steps - 1
@@ -210,6 +216,30 @@ def read_curve(curve: RateCurve, sweep: RateSweep) -> FoundRate:
         return FoundRate(curve, None, None, f"{what}; try {wider}")
     low = f"the loss was still low at the highest rate; {wider} may suggest a larger one"
     return FoundRate(curve, suggestion, edge, low if is_last else None)
+
+
+def _advice_without_fall(
+    curve: RateCurve, sweep: RateSweep, fall: Fall, obstacle: str | None
+) -> str:
+    """Return what to try where the loss did not fall: never the range that was tried."""
+    last = float(curve.rates[-1])
+    rose = curve.diverged or fall.is_exceeded(float(curve.smoothed.max()))
+    if obstacle is not None:
+        return f"the loss did not fall at any rate up to {last:.2g}: {obstacle}"
+    if rose:
+        what = "diverged" if curve.diverged else "rose"
+        lowest = last / 1e6
+        if lowest > 0.9 * sweep.lowest:
+            lowest = sweep.lowest / 1000
+        lower = _range(lowest, last)
+        return f"the loss {what} by a rate of {last:.2g} without a steady fall; try {lower}"
+    if last >= MOST:
+        return (
+            f"the loss stayed where it was up to a rate of {last:.2g}, the highest one; look at "
+            "the data, the initializer and the activations"
+        )
+    higher = _range(last / 10, last * 1000)
+    return f"the loss stayed where it was up to a rate of {last:.2g}; try {higher}"
 
 
 def measure_fall(curve: RateCurve) -> Fall:

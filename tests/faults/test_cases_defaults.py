@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Command
+
+DATA = os.environ.get("NNOPT_DATA_DIR")
+"""The folder of the real datasets; ``workplace`` hides it."""
 
 SHORT = ["epochs=1", "steps=1", "plots=false"]
 
@@ -87,3 +92,93 @@ def test_resume_adds_optimizer_with_its_own_rate(
     attempt("run", "-m", tuned, "optimizer=momentum,sgd", *SHORT).is_done()
     attempt("resume", "outputs/latest", "optimizer=momentum,sgd,adam").is_done(BOTH_RATES)
     assert rates_of(workplace / "outputs" / "latest") == [0.3, 0.1, 0.001]
+
+
+STILL = {
+    "lr-find": ["lr-find"],
+    "lr-find on its last range": ["lr-find", "lr_find.lowest=1e5", "lr_find.highest=1e6"],
+    "auto": ["run", "optimizer.lr=auto"],
+}
+
+
+@pytest.mark.parametrize("words", STILL.values(), ids=STILL)
+def test_loss_that_cannot_fall_is_explained(
+    attempt: Command, backend: str, words: list[str]
+) -> None:
+    data = ["dataset.points=20", f"backend={backend}", "plots=false"]
+    result = attempt(*words, "initializer=zeros", *data)
+    result.is_refused(5, "initializer.hidden = 'zeros'", "no hidden layer has a gradient")
+    assert "lr_find." not in result.err
+
+
+DIVERGED = ["optimizer.lr=1e20", "dataset.points=20", "epochs=3", "plots=false"]
+
+ADVICE = {
+    "clipped by default": ([], ["lower optimizer.lr = 1e+20"]),
+    "not clipped": (["regularizer.grad_clip=0"], ["lower", "regularizer.grad_clip=1"]),
+    "not scaled": (["dataset.normalization=none"], ["lower", "dataset.normalization=standard"]),
+}
+
+
+@pytest.mark.parametrize(("words", "advice"), ADVICE.values(), ids=ADVICE)
+def test_divergence_advice_follows_configuration(
+    attempt: Command, backend: str, words: list[str], advice: list[str]
+) -> None:
+    result = attempt("run", f"backend={backend}", *DIVERGED, *words)
+    result.is_refused(5, *advice)
+    assert ("grad_clip" in result.err) == ("regularizer.grad_clip=0" in words)
+    assert ("normalization" in result.err) == ("dataset.normalization=none" in words)
+
+
+def accuracy_of(attempt: Command, workplace: Path, *words: str) -> float:
+    """Return the test accuracy of a run."""
+    attempt("run", *words, "plots=false", "view=none").is_done()
+    summary = json.loads((workplace / "outputs" / "latest" / "summary.json").read_text())
+    return float(summary["test_accuracy"])
+
+
+def test_defaults_train_spiral(attempt: Command, workplace: Path, backend: str) -> None:
+    assert accuracy_of(attempt, workplace, f"backend={backend}") > 0.95
+
+
+@pytest.mark.parametrize("name", ["moons", "circles"])
+def test_defaults_train_points_in_plane(attempt: Command, workplace: Path, name: str) -> None:
+    assert accuracy_of(attempt, workplace, f"dataset={name}", "epochs=20") > 0.95
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_defaults_train_features_of_any_scale(
+    attempt: Command, workplace: Path, scale: float
+) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((200, 3)) * scale + 5 * scale
+    lines = [f"{a!r},{b!r},{c!r},{int(a > b)}" for a, b, c in x.tolist()]
+    (workplace / "a.csv").write_text("\n".join(["a,b,c,label", *lines]))
+    words = ["dataset=csv", "dataset.train=a.csv", "epochs=30"]
+    assert accuracy_of(attempt, workplace, *words) > 0.85
+
+
+SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_optimizer_trains_at_default_rate(attempt: Command, workplace: Path, name: str) -> None:
+    words = ["dataset=moons", f"optimizer={name}", "epochs=20"]
+    assert accuracy_of(attempt, workplace, *words) > 0.8
+
+
+NETWORKS = {
+    "small batches": [],
+    "large batches": ["batch_size=128"],
+    "deep": ["architecture.hidden=[256,128]"],
+    "batch norm": ["regularizer=batch_norm", "regularizer.dropout=0.2"],
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("words", NETWORKS.values(), ids=NETWORKS)
+def test_defaults_train_mnist(
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("NNOPT_DATA_DIR", str(DATA))
+    assert accuracy_of(attempt, workplace, "dataset=mnist", "steps=400", *words) > 0.85

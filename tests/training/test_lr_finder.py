@@ -17,6 +17,7 @@ from nnopt.schema import Config
 from nnopt.training.loop import Loop
 from nnopt.training.lr_finder import (
     BETA,
+    MOST,
     FoundRate,
     RateCurve,
     RateSweep,
@@ -193,7 +194,29 @@ def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> Non
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.suggestion is None
     last = found.curve.rates[-1]
-    assert f"try lr_find.lowest={last / 1e6:.2g} lr_find.highest={last:.2g}" in (found.advice or "")
+    lowest = last / 1e6 if last < 9 else RateSweep().lowest / 1000  # never the range that was tried
+    assert f"try lr_find.lowest={lowest:.2g} lr_find.highest={last:.2g}" in (found.advice or "")
+
+
+def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
+    sweep = RateSweep(1.0, MOST, 20)
+    found = swept(Recorded(lambda step, lr: 2.3), sweep)
+    assert "stayed where it was up to a rate of 1e+06, the highest one" in (found.advice or "")
+    assert "try" not in (found.advice or "")
+
+
+@pytest.mark.parametrize("losses", [[2.3] * 300, [2.3] * 100 + [3.1] * 200], ids=["flat", "rises"])
+def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> None:
+    sweep = RateSweep()
+    curve = sweep_rates(
+        Recorded(lambda step, lr: losses[step]),  # type: ignore[arg-type]
+        itertools.repeat((None, None)),  # type: ignore[arg-type]
+        sweep,
+    )
+    advice = read_curve(curve, sweep, "nothing can move").advice
+    assert (
+        advice == f"the loss did not fall at any rate up to {curve.rates[-1]:.2g}: nothing can move"
+    )
 
 
 def test_a_suggestion_below_the_range_is_not_made() -> None:
