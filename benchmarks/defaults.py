@@ -3,10 +3,10 @@
     NNOPT_DATA_DIR=... python benchmarks/defaults.py [PART ...] [KEY=VALUE ...] [--seeds 5]
 
 The parts are ``datasets``, ``backends`` (the datasets with PyTorch), ``networks`` and
-``optimizers``; all of them if none is named. Each row is one command line with seeds 0, 1, ... It prints mean,
-standard deviation and minimum of the test accuracy in percent, and the bound of the minimum. Exits
-with 1 if a minimum is not above its bound, or if a point failed. Rows with n = 1 train seed 0 alone,
-to see that nothing stays at chance.
+``optimizers``; all of them if none is named. Each row is one command line with seeds 0, 1, ...
+It prints mean, standard deviation and minimum of the test accuracy in percent, and the bound of
+the minimum. Exits with 1 if a minimum is not above its bound, or if a point failed. Rows with
+n = 1 train seed 0 alone, to see that nothing stays at chance.
 """
 
 from __future__ import annotations

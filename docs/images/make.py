@@ -48,6 +48,7 @@ def train(backend: str, dtype: str, folder: Path) -> np.ndarray:
     """The training loss of each epoch."""
     folder.mkdir()
     words = [f"backend={backend}", f"backend.dtype={dtype}", "plots=false"]
+    words += ["optimizer.lr=0.1", "regularizer.grad_clip=0"]
     run(make_plan(words).points[0], folder)
     return np.array([row.train_loss for row in read_metrics(folder / "metrics.csv")])
 
