@@ -355,3 +355,20 @@ def test_settings_are_part_of_the_key(tmp_path: Path) -> None:
     cached(other, tmp_path / "cache")
     assert counted.times == 2
     assert len(list((tmp_path / "cache").glob("mnist-*"))) == 2
+
+
+def test_cached_damaged_entry_is_replaced_under_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that another process has mapped are deleted, not written to."""
+    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    counted = Counted(tmp_path)
+    inputs, _ = cached(counted.source, tmp_path / "cache").parts["train"]
+    before = inputs.copy()
+    folder = entry(tmp_path / "cache")
+    (folder / "contents.json").write_text("{")
+    old = (folder / "train_inputs.npy").stat().st_ino
+    again, _ = cached(counted.source, tmp_path / "cache").parts["train"]
+    assert (folder / "train_inputs.npy").stat().st_ino != old
+    assert np.array_equal(inputs, before)
+    assert np.array_equal(again, before)
