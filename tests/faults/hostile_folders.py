@@ -17,6 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nnopt.point import point_id
+from nnopt.validate import read_config
+
 SECRET = "the-password-of-another-person"
 
 
@@ -54,6 +57,7 @@ def private_files(folder: Path) -> None:
         (folder / name).write_text(json.dumps(summary))
     for name in ("run/run.log", "run/metrics.csv", "run/thesis.txt", "run/plots/a.png", "a.svg"):
         (folder / name).write_text(f"<svg>{SECRET}</svg>\n")
+    (folder / "shared.txt").write_text("notes\n")
 
 
 def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -139,12 +143,13 @@ def linked(where: str, target: str) -> Build:
 
 
 def hard_linked(where: str) -> Build:
-    """Give a private file a second name in the sweep."""
+    """Give a file outside a second name in the sweep. Its content may be told: an archive cannot
+    hold such a link, and copies that share their files are common."""
 
     def build(received: Received) -> None:
         path = _place(received, where)
         _remove(path)
-        os.link(received.outside / "secret.json", path)
+        os.link(received.outside / "shared.txt", path)
 
     return build
 
@@ -185,6 +190,41 @@ def with_id(identity: str) -> Build:
         with_point("id", name.replace("UP", up))(received)
 
     return build
+
+
+def with_cache_outside(received: Received) -> None:
+    """Name a private folder as the cache of decoded data; a spiral needs none."""
+    with_config("data.cache", str(received.outside / "cache"))(received)
+    with_data(received, "data.cache", str(received.outside / "run"))
+
+
+def with_download_outside(received: Received) -> None:
+    """Ask for a download of MNIST into a private folder."""
+    for key, value in (("data.root", str(received.outside)), ("data.download", True)):
+        with_data(received, key, value)
+    dataset = {
+        "name": "mnist",
+        "subset": None,
+        "normalization": "unit",
+        "validation": {"source": "train", "fraction": 0.2},
+        "classes": None,
+    }
+    with_data(received, "dataset", dataset)
+
+
+def with_data(received: Received, key: str, value: Any) -> None:
+    """Set a key of the interrupted point's configuration, with the id that belongs to it."""
+
+    def change(found: dict[str, Any]) -> None:
+        point = found["points"][1]
+        *groups, leaf = key.split(".")
+        place = point["config"]
+        for group in groups:
+            place = place[group]
+        place[leaf] = value
+        point["id"] = point_id(read_config(point["config"]))
+
+    sealed(received, change)
 
 
 def nested(received: Received) -> None:
@@ -327,6 +367,8 @@ HOSTILE: dict[str, Hostile] = {
     "rate is no number": Hostile(with_config("optimizer.lr", float("nan"))),
     "layers is nested": Hostile(with_config("architecture.hidden", [[[[[[1]]]]]])),
     "key is unknown": Hostile(with_config("hydra", {"run": {"dir": "/tmp"}})),
+    "cache outside": Hostile(with_cache_outside, RUNS),
+    "download outside": Hostile(with_download_outside, frozenset({3, 4})),
     "cache is a list": Hostile(with_config("data.cache", ["/"])),
     "cache is relative": Hostile(with_config("data.cache", "../cache")),
     "nested 100,000 levels deep": Hostile(nested),

@@ -62,7 +62,12 @@ def test_hostile_folder_nothing_outside_touched_or_told(
     before = fingerprint(received.outside)
     around = sorted(path.name for path in workplace.iterdir())
     told = ""
-    for words in (("resume", str(received.sweep)),):
+    for words in (
+        ("compare", str(received.sweep)),
+        ("report", str(received.sweep), "--out", str(workplace / "page.html")),
+        ("diff", str(received.done), str(received.interrupted)),
+        ("resume", str(received.sweep)),
+    ):
         result = attempt(*words)
         told += result.out + result.err
         if words[0] == "resume":
