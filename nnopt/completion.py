@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 
 from nnopt.cli import VERBS
-from nnopt.launch import hand_to_hydra
 
 VERBS_WITH_OVERRIDES = ("run", "describe", "gradcheck", "lr-find")
 DATA_VERBS = ("list", "fetch", "verify")
@@ -20,7 +19,7 @@ def complete(words: list[str]) -> int:
     """Answer ``-sc install=SHELL``, ``-sc uninstall=SHELL`` or ``-sc query=SHELL``."""
     command = words[-1]
     if not command.startswith("query="):
-        return hand_to_hydra(["-sc", command])
+        return _ask_hydra(command)
     line = os.environ.get("COMP_LINE", "")
     typed = line.split()
     if len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
@@ -30,12 +29,19 @@ def complete(words: list[str]) -> int:
     if verb in VERBS_WITH_OVERRIDES:
         before, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = before + after
-        return hand_to_hydra(["-sc", command])
+        return _ask_hydra(command)
     if verb in ("compare", "report", "diff", "resume"):
         before = typed[-1] if line.endswith(" ") else typed[-2]
         print(" ".join(_words_of(verb, before, "" if line.endswith(" ") else typed[-1])))
     else:
         print(" ".join(DATA_VERBS) if verb == "data" else "")
+    return 0
+
+
+def _ask_hydra(command: str) -> int:
+    from nnopt.show import complete_words
+
+    complete_words(command)
     return 0
 
 

@@ -129,6 +129,8 @@ def place_of(key: str, accepts: Callable[[Any], bool]) -> str:
     """Return " (FILE, line N)" of a key that one of the user's files read so far sets to a value
     that is accepted (... for a list or a map), or an empty text."""
     for path, package in reversed(files_read.items()):
+        if package == key and accepts(...):
+            return f" ({shown_path(path)})"
         inside = key.removeprefix(f"{package}.") if package else key
         if package and inside == key:
             continue

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -198,9 +197,19 @@ def _is_added(override: Override) -> bool:
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
     """Merge the files that the overrides choose. Raises ConfigError."""
-    try:
+    with hydra_errors():
         return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+
+
+@contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Raise errors of Hydra, OmegaConf and YAML as a ConfigError, with the place in a file of the
+    user's where it is known."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         problem = re.sub(r"^In '[^']+': ", "", one_line(error))
         raise ConfigError(with_default_place(problem)) from error
     except RecursionError as error:
@@ -208,18 +217,6 @@ def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Compose
         raise ConfigError(
             f"the lists of defaults choose one another in a circle; look at those of {files}"
         ) from error
-
-
-def show_configuration(options: Namespace) -> None:
-    """Print what the options of ``nnopt run --cfg`` ask for. Raises ConfigError."""
-    with composing(options.config_dir):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None  # for mypy
-        words = [word_of(override) for override in parse_words(options.overrides)]
-        try:
-            hydra.show_cfg("config", words, options.cfg, options.package, resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(one_line(error)) from error
 
 
 def word_of(override: Override) -> str:
@@ -311,7 +308,7 @@ def one_line(error: BaseException) -> str:
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))
-    text = text.partition(" Config search path:")[0]
+    text = re.split(" Config search path:| To append to your config use", text)[0]
     if not text and error.__cause__ is not None:
         return one_line(error.__cause__)
     key = getattr(error, "full_key", None)

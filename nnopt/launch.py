@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from nnopt import console
 from nnopt.arguments import given_path
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
-from nnopt.hydra_adapter import one_line, register_plugins, show_configuration
 from nnopt.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.point import FEW
 from nnopt.prepare import prepare
@@ -47,15 +42,19 @@ def launch(arguments: list[str]) -> int:
     """
     start = processor_times()
     stop_on_signals()
-    options = _parse(arguments)
+    parser = _parser()
+    options = _parse(parser, arguments)
+    options.config_dir = options.config_dir and os.path.expanduser(options.config_dir)
     if options.help or options.hydra_help or options.info:
-        return hand_to_hydra(arguments)
-    if options.cfg and options.multirun:
-        raise ConfigError("--cfg prints one configuration; leave -m out")
-    config_dir = options.config_dir and os.path.expanduser(options.config_dir)
-    plan = make_plan(options.overrides, options.multirun, config_dir)
+        from nnopt.show import print_help, print_info
+
+        print_info(options) if options.info else print_help(options, parser)
+        return 0
+    plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
-        show_configuration(options)
+        from nnopt.show import print_config
+
+        print_config(plan, options)
         return 0
     if options.fail_fast and not plan.is_sweep:
         raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
@@ -128,8 +127,8 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
     return threads
 
 
-def _parse(arguments: Sequence[str]) -> Namespace:
-    """Hydra's flags and the overrides. Raises ConfigError for a flag that does not exist."""
+def _parser() -> ArgumentParser:
+    """Return a parser of Hydra's flags and the overrides; it raises ConfigError."""
     parser = get_args_parser()
     parser.add_argument("--fail-fast", action="store_true", help="of a sweep: stop at a failure")
 
@@ -137,27 +136,23 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         raise ConfigError(f"{message}; `nnopt run --help` lists the flags")
 
     parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
+    return parser
+
+
+def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Return the flags and the overrides. Raises ConfigError for a flag that does not exist or has
+    no effect."""
     options: Namespace = parser.parse_intermixed_args(arguments)
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(options, flag) is not None:
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name}: nnopt does not follow it; --config-dir adds a folder")
+    if options.cfg and options.multirun:
+        raise ConfigError("--cfg prints one configuration; leave -m out")
+    if not options.cfg and (options.resolve or options.package is not None):
+        flag = "--resolve" if options.resolve else "--package"
+        raise ConfigError(f"{flag} belongs to --cfg; write --cfg job {flag}")
     return options
-
-
-def hand_to_hydra(arguments: Sequence[str]) -> int:
-    """Let Hydra answer what it knows best: --help, --info, tab completion."""
-    register_plugins()
-    before = sys.argv
-    sys.argv = ["nnopt", *(word for word in arguments if word != "--fail-fast")]
-    entry = hydra.main(config_path="pkg://nnopt.conf", config_name="config", version_base="1.3")
-    try:
-        entry(lambda config: None)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error)) from error
-    finally:
-        sys.argv = before
-    return 0
 
 
 def check_directory(plan: Plan, kind: str) -> None:
