@@ -230,7 +230,7 @@ def points_of(workplace: Path, key: str) -> list[float]:
     (path,) = workplace.glob("outputs/sweeps/*/sweep.json")
     values = []
     for point in json.loads(path.read_text())["points"]:
-        value = point["container"] if "container" in point else point["config"]
+        value = point["config"]
         for name in key.split("."):
             value = value[name]
         values.append(value)
