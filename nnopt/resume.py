@@ -21,6 +21,7 @@ from nnopt.sweep.changes import changed
 from nnopt.sweep.folder import ENDED, FAILED, State, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
+from nnopt.sweep.moved import Move
 from nnopt.sweep.provenance import note_differences
 from nnopt.sweep.received import (
     check_folder,
@@ -72,7 +73,7 @@ def main(words: list[str]) -> int:
         if (status := states[point.id].status) not in ENDED or status in wanted
     ]
     threads = prepare_all(to_run)
-    check_same_files(states, to_run)
+    check_same_files(states, to_run, sweep.move)
     note_differences(states.values(), threads, sweep.launcher)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
@@ -82,13 +83,13 @@ def main(words: list[str]) -> int:
     )
 
 
-def check_same_files(states: Mapping[str, State], to_run: Sequence[Point]) -> None:
+def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move: Move) -> None:
     """Raises ResumeError if a point that is to run would read other data than those that are done
     have read under the same name: one table would hold both."""
     read: dict[str, str] = {}  # file -> its hash
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):
-            read |= data["sources"]
+            read |= move.sources(data["sources"])
     datasets = {json.dumps(point.container["dataset"]): point for point in to_run}
     for point in datasets.values():
         sources = prepare(point.config).dataset.sources
@@ -123,7 +124,7 @@ def _resume_search(
     assert isinstance(sweep.sweeper, OptunaConfig)
     planned = plan.space.points_of(sweep.sweeper)
     if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
-        check_same_files(states, plan.points)
+        check_same_files(states, plan.points, sweep.move)
         note_differences(states.values(), threads, plan.launcher)
     note_missing_plots(plan.points, planned)
     note_threads(threads, planned, plan.launcher, start)

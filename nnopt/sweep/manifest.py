@@ -24,12 +24,16 @@ from nnopt.results.lock import hold
 from nnopt.results.received import TABLE_BYTES, parse_json, read_received
 from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
 from nnopt.sweep.manifest_check import check_entries, check_head, check_point
+from nnopt.sweep.moved import Move
 from nnopt.text import visible
 from nnopt.validate import read_config, read_engine
 
 NAME = "sweep.json"
 FORMAT = 1
 """Of the file; a higher one is a newer nnopt's."""
+
+STILL = Move("", "")
+"""Of a folder that was not moved."""
 
 NEW_SWEEP = "run the sweep again, in a new folder"
 
@@ -39,7 +43,7 @@ class Sweep:
     """A sweep and its points, which are numbered from 1 and keep their numbers.
 
     words, config_dir, working: the command line that began it, and from which folder. varied: the
-    keys that vary, in their order.
+    keys that vary, in their order. move: where the folder was when its file was written.
     """
 
     folder: Path
@@ -50,6 +54,7 @@ class Sweep:
     sweeper: SweeperConfig
     launcher: LauncherConfig
     points: tuple[Point, ...]
+    move: Move = STILL
 
 
 def begin(plan: Plan, folder: Path) -> Sweep:
@@ -103,6 +108,7 @@ def write_sweep(sweep: Sweep) -> None:
     head = {
         "format": FORMAT,
         "nnopt": nnopt.__version__,
+        "folder": os.path.abspath(sweep.folder),
         "working": sweep.working,
         "words": sweep.words,
         "config_dir": sweep.config_dir,
@@ -131,15 +137,18 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     try:
         check_head(found)
         check_entries(found["points"])
+        now = os.path.abspath(folder)
+        move = Move(found.get("folder") or now, now)
         return Sweep(
             folder,
-            found["working"],
+            move.path(found["working"]),
             tuple(found["words"]),
-            found["config_dir"],
+            found["config_dir"] and move.path(found["config_dir"]),
             tuple(found["varied"]),
             read_engine("hydra.sweeper", found["sweeper"]),
             read_engine("hydra.launcher", found["launcher"]),
-            tuple(known.get(entry["id"]) or _point(entry) for entry in found["points"]),
+            tuple(known.get(entry["id"]) or _point(entry, move) for entry in found["points"]),
+            move,
         )
     except ValueError as error:
         raise ResumeError(f"{shown(path)} is no file of nnopt: {error}; {NEW_SWEEP}") from None
@@ -180,8 +189,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
     return {**found, "nnopt": visible(version[:50])}
 
 
-def _point(entry: Mapping[str, Any]) -> Point:
-    container = entry["config"]
+def _point(entry: Mapping[str, Any], move: Move) -> Point:
+    container = move.config(entry["config"])
     point = Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
     check_point(point)
     return point
@@ -206,6 +215,7 @@ def settled(point: Point) -> Point:
 
 def _csv_path(root: str, name: str) -> str:
     """As ``nnopt.data.csv_file`` looks for it: below the root, or else in the working folder."""
+    name = os.path.expanduser(name)
     if os.path.exists(os.path.join(root, name)) or not os.path.exists(name):
         return name
     return os.path.abspath(name)

@@ -23,6 +23,8 @@ DEEPEST = 30
 def check_head(found: Mapping[str, Any]) -> None:
     """Raise ValueError for a value of a wrong type, with its key, in all but the points."""
     _check_path(found, "working")
+    if found.get("folder") is not None:  # files written before it was recorded lack it
+        _check_path(found, "folder")
     if found.get("config_dir") is not None:
         _check_path(found, "config_dir")
     for key in ("words", "varied"):

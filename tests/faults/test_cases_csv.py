@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -400,3 +401,39 @@ def test_values_that_merge_are_reported(
     result = attempt("run", "dataset=csv", *LEARN, *words, "optimizer.lr=1e-30")
     assert ("feature 'time': " in result.err) == warns, result.err
     assert ("different values become" in result.err) == warns
+
+
+# A sweep that is moved ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Begin a sweep of two seeds, remove one point, and move the folder of sweep and CSV file."""
+    project = workplace / "before"
+    project.mkdir()
+    (project / "a.csv").write_text(table())
+    monkeypatch.chdir(project)
+    words = "dataset=csv", *LEARN, "seed=0,1", "hydra.sweep.dir=sweeps/s", "data.root=data"
+    attempt("run", "-m", *words).is_done()
+    (one,) = project.glob("sweeps/s/*-s1-*")
+    shutil.rmtree(one)
+    project.rename(workplace / "after")
+    monkeypatch.chdir(workplace)
+    _decode.cache_clear()
+    return workplace / "after"
+
+
+@pytest.mark.parametrize("words", [(), ("seed=2",)], ids=["what is missing", "more points"])
+def test_resume_sweep_moved_with_its_file_runs(
+    attempt: Command, workplace: Path, moved_sweep: Path, words: tuple[str, ...]
+) -> None:
+    attempt("resume", "after/sweeps/s", *words).is_done()
+    summaries = [json.loads(x.read_text()) for x in moved_sweep.glob("sweeps/s/*/summary.json")]
+    assert [summary["status"] for summary in summaries] == ["done"] * (2 + len(words))
+    assert len({tuple(summary["data"]["sources"].values()) for summary in summaries}) == 1
+    assert not (workplace / "before").exists()
+
+
+def test_resume_sweep_moved_with_another_file_refused(attempt: Command, moved_sweep: Path) -> None:
+    (moved_sweep / "a.csv").write_text(table().replace("0.1", "0.2"))
+    attempt("resume", "after/sweeps/s").is_refused(4, "a.csv", "changed since")
