@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends import Loader, load_backend
+from nnopt.backends.numpy_scratch.loader import NumpyLoader
 from nnopt.backends.pytorch import loader as torch_loader_file
 from nnopt.data.batches import Augmentation, draw_augmentation, epoch_order, hidden_pixels
 from nnopt.data.dataset import Dataset, Normalization, Part
@@ -183,3 +184,26 @@ def test_augmentation_leaves_the_data_as_they_were(make_config: MakeConfig, back
         whole_epoch(loader, drawn(make_config, dataset, **chosen))
         assert_array_equal(dataset.train.inputs, before)
         assert_array_equal(whole_epoch(loader, Augmentation())[0], plain[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_features_in_float64_are_centred_before_they_are_rounded(
+    make_config: Callable[..., Config], dtype: str
+) -> None:
+    """Times within a minute: in float32 they are one or two numbers, less their mean sixty."""
+    inputs = 1.7e9 + np.arange(60.0)[:, None]
+    part = Part(inputs, np.zeros(60, np.int64), np.arange(0, 60, 2))
+    scaling = Normalization(np.array([1 / 17]), np.zeros(1), origin=np.array([1.7e9 + 30]))
+    expected = (np.arange(-30.0, 30, 2)[:, None] / 17).astype(dtype)
+    config = make_config(**{"backend.dtype": dtype})
+    (found,) = NumpyLoader(part, scaling, config).evaluation_batches()
+    assert found.dtype == dtype
+    np.testing.assert_array_max_ulp(found, expected, 1)
+    loader = torch_loader_file.TorchLoader(
+        part, scaling, make_config(backend="torch", **{"backend.dtype": dtype})
+    )
+    (other,) = loader.evaluation_batches()
+    on_device = loader._whole(part)  # as an accelerator gets them
+    assert np.array_equal(other.numpy(), found)
+    assert np.array_equal(on_device.numpy(), found)
+    assert inputs[0] == 1.7e9
