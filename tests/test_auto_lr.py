@@ -97,7 +97,7 @@ def test_without_a_usable_rate_nothing_is_trained(
     assert "choose another one, such as initializer=he, or set a number" in told.err
     summary = summary_of(workplace / "a")
     assert (summary["status"], summary["found_lr"]) == ("failed", None)
-    assert f"nnopt: error: {summary['error']}\n" == told.err
+    assert told.err.endswith(f"nnopt: error: {summary['error']}\n")
     files = {path.name for path in (workplace / "a").rglob("*")}
     assert files == {
         *("config.yaml", "lock", "lr_find.csv", "plots", "lr_find.png", "run.log", "summary.json")
