@@ -6,6 +6,7 @@ NaN or +inf gives a loss that is not finite, without a warning: the loop calls t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -65,11 +66,14 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
 
 
 def hinge(logits: Array, labels: Array) -> float:
-    """Mean multiclass SVM loss Σ_{j≠y} max(0, sⱼ - s_y + 1) (Weston and Watkins 1999).
+    """Mean multiclass SVM loss Σ_{j≠y} max(0, sⱼ - s_y + 1) (Weston and Watkins 1999). NaN unless
+    all logits are finite, as in training: a margin of -∞ would count as none.
 
     logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
     """
     scores = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        return math.nan
     correct = scores[np.arange(len(labels)), labels, None]
     with np.errstate(invalid="ignore", over="ignore"):
         margins = np.maximum(0, scores - correct + 1).sum(axis=1) - 1  # j = y added exactly 1
@@ -77,8 +81,12 @@ def hinge(logits: Array, labels: Array) -> float:
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """The share of samples whose largest logit (the first of equals) is the label's."""
-    return float(np.mean(np.argmax(logits, axis=1) == labels))
+    """The share of samples whose largest logit (the first of equals) is the label's. A sample with
+    a logit that is NaN counts as wrong."""
+    scores = np.asarray(logits)
+    predicted = scores.argmax(axis=1)  # the first NaN, if there is one
+    is_number = ~np.isnan(scores[np.arange(len(scores)), predicted])
+    return float(np.mean((predicted == labels) & is_number))
 
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> NDArray[np.int64]:
@@ -99,8 +107,12 @@ def penalty(weights: Iterable[Array], l1: float, l2: float) -> float:
 
 
 def _log_softmax(logits: Array) -> Floats:
-    """log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m), m the largest: no exponential can overflow."""
+    """log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m), m the largest: no exponential can overflow. The sum
+    is 1 + r, with r that of all but the largest: log(1 + r) keeps the digits of a small r."""
     scores = np.asarray(logits, dtype=np.float64)
+    largest = np.arange(len(scores)), scores.argmax(axis=1)  # the first NaN, if there is one
     with np.errstate(invalid="ignore", under="ignore", over="ignore"):
-        shifted = scores - scores.max(axis=1, keepdims=True)
-        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+        shifted = scores - scores[largest][:, None]
+        others = np.exp(shifted)
+        others[largest] = 0
+        return np.asarray(shifted - np.log1p(others.sum(axis=1, keepdims=True)))

@@ -13,47 +13,72 @@ from nnopt.backends.numpy_scratch.ops import Array, Buffer, Op, new
 
 def cross_entropy_forward(
     logits: Array, *, labels: Array, label_smoothing: float = 0.0, buffer: Buffer = new
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, Array]:
     """L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, p = softmax(z), t = (1 - ε) y + ε/K (Szegedy et al. 2016,
     section 7), through log p = z - max z - log Σ exp(z - max z), which cannot overflow.
 
     logits z: (N, K), labels y: (N,) in 0..K-1, standing for one-hot rows, or mixtures (N, K), whose
-    rows sum to one.
+    rows sum to one. Saved: p - t, (K, N).
+
+    In the label's p - 1 and in log Σ all digits would cancel as p nears 1. So both are computed
+    from the sum r of the other exponentials: p - 1 = -r / Σ, and log Σ = log(1 + r) where z of the
+    label is the largest. Of a mixture, the class of the largest share takes the label's place.
     """
     count, classes = logits.shape
     dtype = logits.dtype
-    p, target = buffer("p", (classes, count), dtype), buffer("target", (classes, count), dtype)
-    row = buffer("row", (count,), dtype)
-    share = label_smoothing / classes
-    if labels.ndim == 1:
-        right = labels, np.arange(count)
-        target.fill(share)
-        target[right] = 1 - label_smoothing + share
-    else:
-        np.multiply(labels.T, dtype.type(1 - label_smoothing), out=target)
-        np.add(target, share, out=target)
+    p, total = buffer("p", (classes, count), dtype), buffer("total", (count,), dtype)
+    is_one_hot = labels.ndim == 1 and not label_smoothing
+    flat = p.reshape(-1)  # indexed several times faster than p
+    right = _label_positions(labels if labels.ndim == 1 else labels.argmax(axis=1))
     np.copyto(p, logits.T)
-    np.subtract(p, np.maximum.reduce(p, axis=0, out=row), out=p)
-    if labels.ndim == 1 and not label_smoothing:
-        loss = -np.add.reduce(p[right])  # where t is 0, log p may be -inf
+    np.subtract(p, np.maximum.reduce(p, axis=0, out=total), out=p)
+    of_label = flat[right]
+    if is_one_hot:
+        loss = -np.add.reduce(of_label)  # where t is 0, log p may be -inf
     else:
-        loss = -np.dot(target.ravel(), p.ravel())
+        target = _targets(labels, label_smoothing, buffer("target", (classes, count), dtype))
+        loss = -np.dot(target, flat)
     np.exp(p, out=p)
-    np.add.reduce(p, axis=0, out=row)
-    np.divide(p, row, out=p)
-    loss += np.add.reduce(np.log(row, out=row))
-    return loss / count, (p, target)
+    np.exp(of_label, out=of_label)
+    flat[right] = 0
+    rest = np.add.reduce(p, axis=0, out=buffer("rest", (count,), dtype))
+    np.add(rest, of_label, out=total)
+    np.subtract(1, of_label, out=of_label)
+    loss += np.add.reduce(np.log1p(np.subtract(rest, of_label, out=of_label), out=of_label))
+    np.divide(p, total, out=p)
+    np.divide(rest, total, out=rest)
+    if is_one_hot:
+        flat[right] = np.negative(rest, out=rest)
+    else:
+        np.subtract(flat, target, out=flat)
+        flat[right] = 1 - target[right] - rest
+    return loss / count, p
+
+
+def _label_positions(labels: Array) -> Array:
+    """Return where each label's entry of a (K, N) array is in memory."""
+    return labels * len(labels) + np.arange(len(labels))
+
+
+def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
+    """Return t = (1 - ε) y + ε/K, (K, N), as a flat array."""
+    share, flat = label_smoothing / len(out), out.reshape(-1)
+    if labels.ndim == 1:
+        flat.fill(share)
+        flat[_label_positions(labels)] = 1 - label_smoothing + share
+    else:
+        np.multiply(labels.T, out.dtype.type(1 - label_smoothing), out=out)
+        np.add(flat, share, out=flat)
+    return flat
 
 
 def cross_entropy_backward(
-    g: Array, saved: tuple[Array, Array], wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, difference: Array, wanted: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dz = g (p - t) / N."""
-    p, target = saved
-    classes, count = p.shape
-    np.subtract(p, target, out=p)
-    d_logits = buffer("d_logits", (count, classes), p.dtype)
-    return (np.multiply(p.T, g / p.dtype.type(count), out=d_logits),)
+    classes, count = difference.shape
+    d_logits = buffer("d_logits", (count, classes), difference.dtype)
+    return (np.multiply(difference.T, g / difference.dtype.type(count), out=d_logits),)
 
 
 def hinge_forward(
