@@ -1,6 +1,7 @@
 """Pieces of work dealt out to threads."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -65,9 +66,43 @@ def test_the_threads_end_with_their_workers():
 def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
-        Workers(2).share(lambda worker, piece: seen.update(blas_threads()), 4)
+        for pieces in (1, 4):
+            Workers(2).share(lambda worker, piece: seen.update(blas_threads()), pieces)
         assert seen == {1}
         assert blas_threads() == {2}
+
+
+def test_share_does_not_wait_for_a_thread_that_has_not_begun():
+    """On a busy machine the other thread may get no core for long; here it has other work."""
+    workers, release = Workers(2), threading.Event()
+    workers.share(lambda worker, piece: None, 2)  # starts the other thread
+    workers._tasks.put(lambda: release.wait(30) and None)
+    while not workers._tasks.empty():
+        time.sleep(0.001)
+    try:
+        done: list[tuple[int, int]] = []
+        for _ in range(3):
+            workers.share(lambda worker, piece: done.append((worker, piece)), 5)
+        assert done == [(0, piece) for piece in range(5)] * 3
+        assert workers._tasks.empty()
+    finally:
+        release.set()
+
+
+def test_share_waits_for_a_piece_that_another_thread_has_begun():
+    workers, begun = Workers(2), threading.Event()
+    done = []
+
+    def task(worker: int, piece: int) -> None:
+        if worker == 0:
+            assert begun.wait(30)  # until the other thread has a piece
+        else:
+            begun.set()
+            time.sleep(0.1)
+        done.append(piece)
+
+    workers.share(task, 2)
+    assert sorted(done) == [0, 1]
 
 
 @pytest.mark.parametrize("faulty", [0, 1, 2, 3])

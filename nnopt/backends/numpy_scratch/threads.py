@@ -60,10 +60,13 @@ class Workers:
 
         Raises whatever a task raises, once no thread works on a piece.
         """
-        if self.count == 1 or pieces <= 1:
-            with OneBlasThread():
-                for piece in range(pieces):
-                    task(0, piece)
+        if self.count == 1 or not pieces:
+            for piece in range(pieces):
+                task(0, piece)
+            return
+        if pieces == 1:
+            with OneBlasThread():  # as in pieces that are shared
+                task(0, 0)
             return
         if not self._started:
             self._start()
