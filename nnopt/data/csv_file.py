@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
 from nnopt.data.csv_rows import RowReader
-from nnopt.data.csv_text import lines_of, open_text, quoted, read_header
+from nnopt.data.csv_text import lines_of, listed, open_text, quoted, read_header
 from nnopt.data.files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
@@ -101,7 +101,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     features = () if is_image else tuple(train.columns.feature_names)
     if sum(map(len, features)) > MOST_NAMES:
         features = ()
-    notes += _row_numbers(train, paths["train"])
+    notes += _row_numbers(train, paths["train"]) + _first_line(train, config, paths["train"])
     return Decoded(classes, parts, sources, mean, std, tuple(notes), features)
 
 
@@ -160,6 +160,23 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
         )
 
 
+def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
+    """A note on a first line that counts the columns: names or values."""
+    names = table.columns.names
+    first = table.inputs[0].reshape(-1)
+    if config.header and all(name.isdecimal() for name in names):
+        return [
+            f"{shown(Path(path.name))}: the first line, {listed(list(names), 3)}, is read as "
+            "names; if it has values, set dataset.header=false"
+        ]
+    if not config.header and np.array_equal(first, table.columns.features):
+        return [
+            f"{shown(Path(path.name))}: the first line counts the columns and is read as values; "
+            "if it has names, set dataset.header=true"
+        ]
+    return []
+
+
 def _row_numbers(table: Table, path: Path) -> list[str]:
     """A note on the first feature that counts the rows, as an index does."""
     if table.inputs.ndim == 4 or len(table.inputs) < ENOUGH_TO_COUNT:
@@ -170,7 +187,7 @@ def _row_numbers(table: Table, path: Path) -> list[str]:
         if np.array_equal(values, values[0] + np.arange(len(values))):
             name = table.columns.feature_names[column]
             return [
-                f"{shown(path)}: column {quoted(name)} counts the rows and is used as a feature; "
-                f"if it is an index, leave it out with dataset.drop=[{name}]"
+                f"{shown(Path(path.name))}: column {quoted(name)} counts the rows and is used "
+                f"as a feature; if it is an index, leave it out with dataset.drop=[{name}]"
             ]
     return []

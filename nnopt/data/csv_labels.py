@@ -98,7 +98,7 @@ class Labels:
         several = [texts for texts in spellings.values() if len(texts) > 1]
         if several:
             notes.append(
-                f"{shown(self.path)}: the labels {listed(several[0])} are one class, "
+                f"{shown(Path(self.path.name))}: the labels {listed(several[0])} are one class, "
                 f"{self.whole(several[0][0])}"
                 + (f" ({len(several) - 1:,} more like this)" if len(several) > 1 else "")
             )

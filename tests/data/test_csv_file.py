@@ -115,6 +115,23 @@ def test_a_bad_label_is_named(tmp_path: Path, labels: list[str], said: str) -> N
         decode(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "changes", "note"),
+    [
+        ("0,1,2\n5,6,0\n7,8,1\n", {"label": 2}, "is read as names"),
+        ("0,1,2\n5,6,0\n7,8,1\n", {"label": 2, "header": False}, "is read as values"),
+        ("a,label\n1,7\n2,007\n", {}, "labels '7', '007' are one class, 7"),
+        ("id,label\n" + "".join(f"{k},{k % 2}\n" for k in range(3, 20)), {}, "counts the rows"),
+    ],
+)
+def test_a_doubtful_reading_is_noted(
+    tmp_path: Path, text: str, changes: dict[str, object], note: str
+) -> None:
+    (found,) = decode(tmp_path, text, **changes).notes
+    assert note in found
+    assert str(tmp_path) not in found
+
+
 def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'label'.* include 'Label', "):
         decode(tmp_path, "Label,x,y,z,w\n0,1,2,3,4\n")
