@@ -17,6 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nnopt.sweep.parameters import Choice, Parameter
 
+VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
+"""The numbers of values that a trial may have; Optuna gives a pruned one its last report."""
+
 
 def check_study(study: Study) -> None:
     """Raise ValueError for values of other types than nnopt gives to Optuna."""
@@ -57,7 +60,8 @@ def _check_trial(trial: FrozenTrial) -> None:
     values = trial.values or []
     if not isinstance(values, list) or not all(_is_finite(value) for value in values):
         raise ValueError(f"{where} has a value that is not a finite number")
-    if len(values) != (1 if trial.state == TrialState.COMPLETE else 0):
+    least, most = VALUES.get(trial.state, (0, 0))
+    if not least <= len(values) <= most:
         raise ValueError(f"{where} has {len(values)} values in the state {trial.state.name}")
     reports = trial.intermediate_values.items()
     if not all(type(step) is int and isinstance(x, int | float) for step, x in reports):

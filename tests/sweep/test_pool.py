@@ -19,6 +19,7 @@ from processes import descendants, is_alive, own_workers, wait_until
 from threadpoolctl import threadpool_limits
 
 from nnopt.schema import PoolConfig
+from nnopt.sweep import elsewhere
 from nnopt.sweep import pool as pool_file
 from nnopt.sweep.pool import in_processes
 from nnopt.sweep.task import Outcome, Task, one_after_another
@@ -154,7 +155,8 @@ def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
 def test_cores_are_divided_among_the_workers(
     workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_file, "usable_cores", lambda: 7)
+    for file in (pool_file, elsewhere):
+        monkeypatch.setattr(file, "usable_cores", lambda: 7)
     pool = pool_file._Pool(config(workers, threads=None))
     assert (pool._count, pool._threads) == (workers or 7, threads)
 
