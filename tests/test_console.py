@@ -349,3 +349,13 @@ def test_rich_is_not_imported_for_a_pipe(tmp_path: Path) -> None:
         capture_output=True,
         check=True,
     )
+
+
+@pytest.mark.parametrize("columns", [20, 25, 32, 38])
+def test_summary_narrow_terminal_shows_every_value(tmp_path: Path, columns: int) -> None:
+    program = "from nnopt import console; from pathlib import Path\n"
+    program += "console.summary('spiral', {'best validation accuracy': '0.9933 (epoch 12)'}, "
+    program += "{'folder': Path('outputs/runs/one')})"
+    text = without_codes(on_terminal(program, tmp_path, columns))
+    assert "0.9933" in text
+    assert "outputs/runs/one" in text

@@ -6,9 +6,11 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from nnopt.errors import DataError, NnoptError
+from nnopt.plots import style
 from nnopt.plots.sweep_curves import Courses, plot_sweep_curves
 from nnopt.plots.sweep_facets import heat_map_keys
 from nnopt.plots.sweep_heat_map import plot_heat_map
@@ -66,6 +68,9 @@ def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -
 
 def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Picture]]:
     """The name and the picture, of those that show something."""
+    comparison = _drawable(comparison)
+    if not comparison.rows:
+        return
     courses = _courses(comparison, runs)
     if any(len(history) > 1 for course in courses for history in course.histories):
         yield "curves", lambda paths: plot_sweep_curves(comparison, courses, paths)
@@ -77,6 +82,25 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
         yield "parallel", lambda paths: plot_parallel(comparison, paths)
     if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
         yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
+
+
+def _drawable(comparison: Comparison) -> Comparison:
+    """The comparison without the settings whose numbers no axis can show, and a warning."""
+    metric = comparison.metrics[0]
+    rows = [
+        row
+        for row in comparison.rows
+        if all(
+            value == 0 or 1 / style.LARGEST < abs(value) < style.LARGEST
+            for value in row.setting.metric(metric).values()
+        )
+    ]
+    if left_out := len(comparison.rows) - len(rows):
+        log.warning(
+            "left out of the pictures: settings with a %s beyond %g or within %g of 0 (%d)",
+            *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
+        )
+    return replace(comparison, rows=tuple(rows))
 
 
 def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:

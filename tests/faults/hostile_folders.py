@@ -43,10 +43,14 @@ Build = Callable[[Received], None]
 
 @dataclass(frozen=True)
 class Hostile:
-    """How to build a folder, and the exit codes that resuming it may have."""
+    """How to build a folder, and the exit codes that resuming it may have.
+
+    shown: a reader may show the content of a private file: a hard link is that file itself.
+    """
 
     build: Build
     resume: frozenset[int] = field(default_factory=lambda: frozenset({4}))
+    shown: bool = False
 
 
 def private_files(folder: Path) -> None:
@@ -313,7 +317,7 @@ HOSTILE: dict[str, Hostile] = {
     "link for a picture": Hostile(linked("DONE/loss.png", "a.svg"), RUNS),
     "link for report.html": Hostile(linked("report.html", "secret.json"), RUNS),
     "link for a temporary file": Hostile(stolen_temporary_name, RUNS),
-    "hard link for a log": Hostile(hard_linked("INTERRUPTED/run.log"), RUNS),
+    "hard link for a log": Hostile(hard_linked("INTERRUPTED/run.log"), RUNS, shown=True),
     "hard link for a finished metrics file": Hostile(hard_linked("INTERRUPTED/metrics.csv"), RUNS),
     # pipes, and files without an end
     "pipe for sweep.json": Hostile(piped("sweep.json")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import TextIO
 
 import pytest
 from commands import Command
+
+from nnopt import cli
 
 LeaveRun = Callable[..., Path]
 
@@ -162,3 +165,50 @@ def test_run_one_class_loss_is_zero_without_sign(
     told = attempt("run", "epochs=1", "steps=1", "hydra.run.dir=a", "plots=false", *words)
     assert "-0" not in told.out
     assert "test loss" in told.out
+
+
+# control characters ------------------------------------------------------------------------------
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m\u202e"
+
+
+def test_terminal_control_characters_of_data_and_folders_escaped(
+    attempt: Command, workplace: Path
+) -> None:
+    folder = workplace / f"dir{ESCAPE}"
+    folder.mkdir()
+    labels = [ESCAPE, "b", "b", "b", "b", "b", "b", "b", "b", "b"]
+    lines = [f"{i},{label}" for i, label in enumerate(labels)]
+    (folder / "a.csv").write_text("\n".join(["a,label", *lines]) + "\n", "utf-8")
+    words = ["dataset=csv", "dataset.train=a.csv", f"data.root='{folder}'", "plots=false"]
+    attempts = [
+        attempt("run", *words, "epochs=1", "steps=1", "hydra.run.dir=x"),
+        attempt("run", *words, f"dataset.label={ESCAPE}"),
+        attempt("describe", f"name={ESCAPE}", "nonsense=1"),
+        attempt("compare", str(folder)),
+        attempt("compare", "x", f"--format={ESCAPE}"),
+        attempt("compare", "x", "--where", f"{ESCAPE}=1"),
+        attempt(ESCAPE),
+        attempt("data", "fetch", ESCAPE),
+    ]
+    for ended in attempts:
+        assert "\x1b" not in ended.out + ended.err
+        assert "\x07" not in ended.out + ended.err
+        assert "\u202e" not in ended.out + ended.err
+        assert len(ended.err.splitlines()) < 8
+    assert any("\\x1b" in ended.err for ended in attempts)
+
+
+def test_log_warning_with_escapes_is_one_visible_line(
+    attempt: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(arguments: list[str]) -> int:
+        logging.getLogger("nnopt").warning("class %s", f"{ESCAPE}\nnnopt: error: forged")
+        print(f"out {ESCAPE}")
+        return 0
+
+    monkeypatch.setitem(cli.VERBS, "describe", warn)
+    told = attempt("describe")
+    visible = r"\x1b]0;owned\x07\x1b[31m\u202e"
+    assert told.err == f"nnopt: class {visible}\\nnnopt: error: forged\n"
+    assert told.out == f"out {visible}\n"

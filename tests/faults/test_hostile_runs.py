@@ -1,0 +1,370 @@
+"""Folders of runs that a hostile sender made, for the verbs that read them.
+
+Each line changes one file of a finished run. compare, report and diff refuse the file by name or
+leave it out; they never hang, never show a private file, and never decode more than a file holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Attempt, Command
+
+from nnopt.cli import run_verb
+from nnopt.results.summary import write_summary
+
+SECRET = "the-password-of-another-person"
+ESCAPE = "\x1b]0;owned\x07\x1b[31m\u202e"
+
+Build = Callable[[Path], Any]
+
+
+def summary(**changes: Any) -> Build:
+    """Change keys of the summary, which gets a right checksum."""
+
+    def build(run: Path) -> None:
+        values = json.loads((run / "summary.json").read_text())
+        write_summary(run, values | changes)
+
+    return build
+
+
+def text(name: str, content: str | bytes) -> Build:
+    """Replace the content of a file."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    return lambda run: (run / name).write_bytes(data)
+
+
+def link(name: str) -> Build:
+    """Replace a file by a link to a private file."""
+
+    def build(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to("../../outside/secret")
+
+    return build
+
+
+def pipe(name: str) -> Build:
+    """Replace a file by a named pipe."""
+
+    def build(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return build
+
+
+def endless(name: str) -> Build:
+    """Replace a file by a link to a device without an end."""
+
+    def build(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to("/dev/zero")
+
+    return build
+
+
+def sparse(name: str) -> Build:
+    """Let a file claim 64 GiB."""
+
+    def build(run: Path) -> None:
+        with (run / name).open("ab") as file:
+            file.truncate(64 * 2**30)
+
+    return build
+
+
+def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Build:
+    """Replace the weights by an archive with these members."""
+
+    def build(run: Path) -> None:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of a name that is there twice
+            zipfile.ZipFile(run / "model_best.npz", "w", compression) as file,
+        ):
+            for name, data in members:
+                file.writestr(name, data)
+
+    return build
+
+
+def array(shape: str, descr: str = "'<f4'", data: bytes = b"") -> bytes:
+    """Return the bytes of an ``.npy`` with a header as given."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(header), 65535)) + header + data
+
+
+def flipped(name: str) -> Build:
+    """Flip a bit in the middle of a file."""
+
+    def build(run: Path) -> None:
+        data = bytearray((run / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (run / name).write_bytes(data)
+
+    return build
+
+
+def picture(name: str, content: str) -> Build:
+    """Add a picture to the plots."""
+
+    def build(run: Path) -> None:
+        (run / "plots").mkdir()
+        (run / "plots" / name).write_text(content)
+
+    return build
+
+
+def linked_picture(run: Path) -> None:
+    (run / "plots").mkdir()
+    (run / "plots" / "b.svg").symlink_to("../../../outside/secret.svg")
+
+
+def linked_plots(run: Path) -> None:
+    (run / "plots").symlink_to("../../outside")
+
+
+def unfinished(build: Build) -> Build:
+    """Take the summary away, so that readers need the other files."""
+
+    def both(run: Path) -> None:
+        (run / "summary.json").unlink()
+        build(run)
+
+    return both
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+ROW = "1,1,0.1,1.0,0.5,1.0,0.5,0.0,1.0,0.1"
+HEADER = (
+    "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,"
+    "penalty,gradient_norm,seconds"
+)
+
+SUMMARIES: dict[str, Build] = {
+    "data is a text": summary(data="x"),
+    "sources are numbers": summary(data={"name": "x", "sources": {"f": 1}}),
+    "sources are a list": summary(data={"name": "x", "sources": ["f"]}),
+    "status is a list": summary(status=["done"]),
+    "status is unknown": summary(status="finished"),
+    "seed is a truth value": summary(seed=True),
+    "seed is huge": summary(seed=10**300),
+    "seed is null": summary(seed=None),
+    "overrides are numbers": summary(overrides=[1]),
+    "config is a list": summary(config=[]),
+    "error is a map": summary(error={}),
+    "a metric is a text": summary(test_accuracy="0.99"),
+    "a metric is a list": summary(test_accuracy=[0.99]),
+    "finished is a number": summary(finished=3),
+    "finished has no zone": summary(finished="2026-01-01T00:00:00"),
+    "machine is a text": summary(machine="fast"),
+    "versions are numbers": summary(versions={"numpy": 2}),
+    "nested 100,000 deep": text("summary.json", "[" * 100_000 + "]" * 100_000),
+    "nested 300 deep": text(
+        "summary.json", '{"status": "done", "a": ' + "[" * 300 + "]" * 300 + "}"
+    ),
+    "a number beyond float64": text("summary.json", '{"status": "done", "a": 1e999}'),
+    "a key twice": text("summary.json", '{"status": "done", "status": "failed"}'),
+    "NaN": text("summary.json", '{"status": "done", "test_loss": NaN}'),
+    "an integer of 5,000 digits": text("summary.json", '{"status": ' + "9" * 5000 + "}"),
+    "no JSON": text("summary.json", b"\x80\x81"),
+    "one bit flipped": flipped("summary.json"),
+    "a link": link("summary.json"),
+    "a pipe": pipe("summary.json"),
+    "endless": endless("summary.json"),
+    "64 GiB": sparse("summary.json"),
+}
+"""Summaries that are refused by name: exit code 3 (diff: 2 or 3)."""
+
+HARMLESS: dict[str, Build] = {
+    "a loss of 1e308": summary(test_loss=1.7e308, final_train_loss=1.79769e308),
+    "a loss of 5e-324": summary(test_loss=5e-324),
+    "seconds of 1e308": summary(total_seconds=1.7e308, train_seconds=1.7e308),
+    "an epoch of 2^63": summary(best_epoch=2**63, epochs=2**63),
+    "escapes in the error": summary(status="failed", error=f"{ESCAPE}\nnnopt: error: x"),
+    "escapes in settings": summary(config={"dataset": {"name": "spiral"}, ESCAPE: ESCAPE}),
+    "markup in settings": summary(
+        config={"dataset": "spiral", "[/red]": "[/]", "optimizer": {"[red]x": "</script>"}}
+    ),
+    "another dataset's name": summary(config={"dataset": [["x"]], "seed": 0}, status="failed"),
+    "metrics: a link": link("metrics.csv"),
+    "metrics: a pipe": pipe("metrics.csv"),
+    "metrics: endless": endless("metrics.csv"),
+    "metrics: 64 GiB": sparse("metrics.csv"),
+    "metrics: a text": text("metrics.csv", f"{HEADER}\n{ROW.replace('0.5', 'x')}\n"),
+    "metrics: an underscore": text("metrics.csv", f"{HEADER}\n{ROW.replace('1.0', '1_0')}\n"),
+    "metrics: null bytes": text("metrics.csv", f"{HEADER}\n\0\0\n"),
+    "metrics: a huge cell": text("metrics.csv", f"{HEADER}\n{'9' * 300_000}\n"),
+    "metrics: a column less": text("metrics.csv", f"{HEADER[6:]}\n{ROW[2:]}\n"),
+    "metrics: one bit flipped": flipped("metrics.csv"),
+    "log: a link": link("run.log"),
+    "log: a pipe": pipe("run.log"),
+    "log: endless": endless("run.log"),
+    "log: 64 GiB": sparse("run.log"),
+    "log: a script": text("run.log", "</script><script>alert(1)</script>" + ESCAPE),
+    "config: a link": link("config.yaml"),
+    "config: a pipe": pipe("config.yaml"),
+    "config: aliases": text("config.yaml", BOMB),
+    "unfinished: aliases": unfinished(text("config.yaml", BOMB)),
+    "unfinished: tags": unfinished(text("config.yaml", "a: !!python/object/apply:os.getcwd []\n")),
+    "unfinished: a list": unfinished(text("config.yaml", "[1, 2]\n")),
+    "unfinished: brackets": unfinished(text("config.yaml", "a: " + "[" * 3000)),
+    "unfinished: a pipe for the log": unfinished(pipe("run.log")),
+    "unfinished: a pipe": unfinished(pipe("config.yaml")),
+    "plots: a link": linked_picture,
+    "plots: a link to a folder": linked_plots,
+    "plots: a script": picture("b.svg", f"<svg><script>{SECRET}</script></svg>"),
+    "plots: a handler": picture("b.svg", f"<svg onload='alert(1)'>{SECRET}</svg>"),
+    "plots: an entity": picture("b.svg", f"<!DOCTYPE a [<!ENTITY b '{SECRET}'>]><svg>&b;</svg>"),
+    "plots: a foreign object": picture(
+        "b.svg", f"<svg><foreignObject>{SECRET}</foreignObject></svg>"
+    ),
+    "plots: a name": picture('"><script>x.svg', "<svg/>"),
+    "plots: no picture": picture("b.png", "\x89PNG"),
+}
+"""Files that are left out or shown as text: exit code 0."""
+
+WEIGHTS: dict[str, Build] = {
+    "texts": archive(("a.npy", array("(1,)", "'<U4'", b"a" * 16))),
+    "objects": archive(("a.npy", array("(1,)", "'|O'", b"a" * 8))),
+    "a record": archive(("a.npy", array("(1,)", "[('a', '<f4')]", b"a" * 4))),
+    "a deep header": archive(("a.npy", array("(" * 900 + ")" * 900))),
+    "a long header": archive(("a.npy", array("(" + "1," * 20_000 + ")"))),
+    "a header that calls": archive(("a.npy", array("__import__('os').getpid()"))),
+    "a shape of 8 PiB": archive(("a.npy", array("(2251799813685248,)"))),
+    "a shape of 20 GB": archive(("a.npy", array("(5000000000,)", data=b"a" * 64))),
+    "a negative shape": archive(("a.npy", array("(-1,)"))),
+    "a shape of truth values": archive(("a.npy", array("(True,)", data=b"abcd"))),
+    "an element of 1 GB": archive(("a.npy", array("(1,)", "'V1000000000'"))),
+    "the same name twice": archive(("a.npy", array("(0,)")), ("a.npy", array("(0,)"))),
+    "another file": archive(("a.npy", array("(0,)")), ("setup.py", b"x")),
+    "compressed zeros": archive(
+        ("a.npy", array("(2500000,)", data=bytes(10**7))), compression=zipfile.ZIP_DEFLATED
+    ),
+    "more numbers than the network": archive(("a.npy", array("(2500000,)", data=bytes(10**7)))),
+    "one bit flipped": flipped("model_best.npz"),
+    "empty": text("model_best.npz", b""),
+    "a link": link("model_best.npz"),
+    "a pipe": pipe("model_best.npz"),
+    "64 GiB": sparse("model_best.npz"),
+}
+"""Weights that diff refuses by name: exit code 3."""
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the finished runs a and b."""
+    folder = tmp_path_factory.mktemp("sender")
+    for seed, name in enumerate("ab"):
+        words = ["epochs=1", "steps=1", "dataset.points=9", "plots=false", f"seed={seed}"]
+        assert run_verb(["run", *words, f"hydra.run.dir={folder / name}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def runs(sent: Path, workplace: Path) -> Path:
+    """Copy the runs into the working folder, next to private files."""
+    shutil.copytree(sent, workplace / "runs")
+    (workplace / "outside").mkdir()
+    for name in ("secret", "secret.svg", "c.svg"):
+        (workplace / "outside" / name).write_text(f"<svg>{SECRET}</svg>")
+    return workplace / "runs"
+
+
+def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
+    """Run the readers; check their exit codes, and that nothing private or dangerous is shown."""
+    results = [attempt("compare", "runs", "--metric", "test_accuracy", "--format", "csv")]
+    results.append(attempt("compare", "runs", "--metric", "test_accuracy,total_seconds"))
+    results.append(attempt("report", "runs", "--out", "page.html"))
+    page = Path("page.html").read_text() if Path("page.html").exists() else ""
+    for result in results:
+        assert result.code in expected, result.err
+        told = result.out + result.err + page
+        assert SECRET not in told
+        assert "\x1b" not in told
+        assert "\u202e" not in told
+        assert len(told) < 2_000_000
+    assert page.count("</script>") in (0, 2)
+    return results
+
+
+@pytest.mark.parametrize("build", SUMMARIES.values(), ids=SUMMARIES)
+def test_readers_hostile_summary_refused_by_name(
+    attempt: Command, runs: Path, build: Build
+) -> None:
+    build(runs / "b")
+    for result in everything_told(attempt, {3}):
+        assert "runs/b/summary.json" in result.err
+        assert len(result.err.splitlines()) == 1
+    assert attempt("diff", "runs/a", "runs/b").code in (2, 3)
+
+
+@pytest.mark.parametrize("build", HARMLESS.values(), ids=HARMLESS)
+def test_readers_hostile_file_left_out(attempt: Command, runs: Path, build: Build) -> None:
+    build(runs / "b")
+    everything_told(attempt, {0})
+    assert attempt("diff", "runs/a", "runs/b").code in (0, 2)
+    for form in ("md", "latex", "html"):
+        assert attempt("compare", "runs", "--format", form).code == 0
+
+
+@pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
+def test_diff_hostile_weights_refused_within_memory(
+    attempt: Command, runs: Path, build: Build
+) -> None:
+    build(runs / "b")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = attempt("diff", "runs/a", "runs/b")
+    result.is_refused(3, "runs/b/model_best.npz is damaged: ")
+    assert len(result.err) < 800
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
+
+
+def test_compare_losses_near_the_largest_number_shown_as_they_are(
+    attempt: Command, leave_run: Callable[..., Path], workplace: Path
+) -> None:
+    for name, lr, losses in (("a", 0.1, (1.7e308, -1.7e308)), ("b", 0.2, (1e308, 1e308))):
+        for seed, loss in enumerate(losses):
+            changes = {"optimizer.lr": lr}
+            leave_run(workplace / "runs" / f"{name}{seed}", seed, changes, test_loss=loss)
+    words = ("compare", "runs", "--metric", "test_loss", "--baseline", "optimizer.lr=0.1")
+    told = attempt(*words)
+    told.is_done("inf", "1e+308")
+    assert "nan" not in told.out
+    attempt("report", "runs", "--metric", "test_loss").is_done()
+    attempt("compare", "runs", "--metric", "test_loss", "--plots", "p").is_done()
+
+
+def test_diff_other_architecture_names_a_few_arrays(attempt: Command, workplace: Path) -> None:
+    words = ["run", "epochs=1", "steps=1", "dataset.points=9", "plots=false"]
+    attempt(*words, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
+    deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
+    attempt(*words, "hydra.run.dir=b", deep).is_done()
+    told = attempt("diff", "a", "b")
+    told.is_done("not in both, or of different shapes: dense1.weight", "more")
+
+
+def test_weights_read_back_bit_by_bit(sent: Path) -> None:
+    from nnopt.results.weights import read_weights
+
+    found = read_weights(sent / "a" / "model_best.npz")
+    with np.load(sent / "a" / "model_best.npz") as expected:
+        assert set(found) == set(expected.files)
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name], strict=True)
