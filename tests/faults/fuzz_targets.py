@@ -205,7 +205,10 @@ def loaded_table() -> Any:
 def read_table(path: Path) -> Any:
     """Return what ``loaded_table`` should. Raises ValueError."""
     text = path.read_bytes().decode("utf-8-sig")
-    rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
+    try:
+        rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
     if not rows or sorted(rows[0]) != ["a", "b", "label"] or any(len(row) != 3 for row in rows):
         raise ValueError("no table of three columns")
     place = {name: index for index, name in enumerate(rows[0])}
