@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnopt import __version__
+from nnopt.point import to_yaml
 from nnopt.report.about import about
 from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
@@ -55,7 +56,7 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
         {
             **_about_point(point, keys, directory),
             **_curve(curve, grids),
-            "config": _config(point.folder, lines),
+            "config": _config(point, lines),
             "log": _tail(point, min(tail, LONGEST_TAIL)),
             "plots": [],
         }
@@ -268,12 +269,18 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
     }
 
 
-def _config(folder: Path | None, lines: dict[str, int]) -> list[int]:
-    """The lines of ``config.yaml``, as places in a list of all lines there are."""
+def _config(point: Point, lines: dict[str, int]) -> list[int]:
+    """Return the lines of the configuration as YAML, as places in the list of all lines.
+
+    The summary has a checksum, so it counts where there is one. An unfinished run has only its
+    ``config.yaml``.
+    """
     text = ""
-    with suppress(OSError):
-        if folder:
-            data = read_received(folder / "config.yaml", folder, CONFIG_BYTES)
+    if config := point.summary.get("config"):
+        text = to_yaml(config)
+    elif point.folder:
+        with suppress(OSError):
+            data = read_received(point.folder / "config.yaml", point.folder, CONFIG_BYTES)
             text = data.decode("utf-8", errors="replace")
     return [lines.setdefault(line, len(lines)) for line in text.splitlines()[:MOST_LINES]]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 Run = Callable[..., int]
 LeaveRun = Callable[..., Path]
@@ -163,8 +164,31 @@ def test_single_run(nnopt: Run, sweep: Path) -> None:
     assert plot["name"] == "confusion"
     assert plot["src"].startswith("data:image/webp;base64,")
     lines = [page.records["lines"][place] for place in point["config"]]
-    assert lines == ["seed: 0", "optimizer:", "  name: sgd"]
+    config = json.loads((sweep / "sgd-0" / "summary.json").read_bytes())["config"]
+    assert yaml.safe_load("\n".join(lines)) == config
     assert point["log"].endswith("last line\n")
+
+
+def test_report_config_file_edited_summary_counts(nnopt: Run, sweep: Path, workplace: Path) -> None:
+    folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
+    before = "  name: sgd\n"
+    (folder / "config.yaml").write_text(f"optimizer:\n{before.replace('sgd', 'adam')}")
+    assert nnopt("report", "run") == 0
+    page = Page(folder / "report.html")
+    (point,) = page.records["points"]
+    lines = [page.records["lines"][place] for place in point["config"]]
+    assert before.rstrip() in lines
+    assert "  name: adam" not in lines
+
+
+def test_report_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplace: Path) -> None:
+    folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
+    (folder / "summary.json").unlink()
+    (folder / "config.yaml").write_text("seed: 7\n")
+    assert nnopt("report", "run") == 0
+    page = Page(folder / "report.html")
+    (point,) = page.records["points"]
+    assert [page.records["lines"][place] for place in point["config"]] == ["seed: 7"]
 
 
 def test_folder_of_many(nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path) -> None:
