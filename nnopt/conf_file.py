@@ -40,7 +40,7 @@ COMMENT = re.compile(r"\s*(#|$|---(\s|$)|%)")
 
 LARGEST = 1_000_000
 DEEPEST = 50
-MOST_NODES = 10_000
+MOST_NODES = 3_000
 MOST_DIGITS = 4_000
 """Bounds of a file in bytes, levels, values with those of aliases, and digits of a number."""
 

@@ -1,23 +1,260 @@
-"""Faults C1 to C13: configurations that are wrong, before anything is written."""
+"""Faults C1 to C13: configurations that are wrong, before anything is written.
+
+All words of a line are given at once, and the message names every one of them.
+"""
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 
 import pytest
 from commands import Command
 
-WRONG_WORDS = {
-    "C1 unknown key": (["optimizer.lrr=1"], "did you mean 'optimizer.lr'?"),
-    "C2 wrong type": (["optimizer.lr=abc"], "optimizer.lr"),
-    "C3 whole number as decimal": (["epochs=1.0"], "epochs"),
-    "C4 out of range": (["optimizer.lr=-0.1"], "optimizer.lr"),
+from nnopt.hydra_adapter import composing
+
+WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
+    "C1 unknown keys": (
+        ["optimizer.lrr=1", "optm.lr=1", "epoch=3", "model=x"],
+        [
+            "'optimizer.lrr'; did you mean 'optimizer.lr'?",
+            "'optm.lr'; did you",
+            "'epochs'?",
+            "'model'",
+        ],
+    ),
+    "C1 unknown files": (
+        ["optimizer=adm", "dataset=mnits", "experiment=mnist"],
+        ["did you mean 'adam'?", "did you mean 'mnist'?", "did you mean 'mnist_mlp'?"],
+    ),
+    "C2 wrong types": (
+        [
+            "optimizer.lr=abc",
+            "epochs=1.5",
+            "seed=true",
+            "regularizer.augmentation.flip=maybe",
+            "architecture.hidden=[1,a]",
+        ],
+        [
+            "optimizer.lr = 'abc': needs a number",
+            "epochs = 1.5: needs a whole number",
+            "seed = True: needs a whole number",
+            "flip = 'maybe': needs true or false",
+            "architecture.hidden[1] = 'a': needs a whole number",
+        ],
+    ),
+    "C3 whole numbers as decimals": (
+        ["epochs=1.0", "batch_size=32.0"],
+        ["epochs = 1.0: needs a whole number; write 1", "write 32"],
+    ),
+    "C4 out of range": (
+        [
+            "optimizer.lr=-0.1",
+            "epochs=-3",
+            "batch_size=0",
+            "optimizer.momentum=1",
+            "regularizer.dropout=1.5",
+            "dataset.validation.fraction=1",
+            "regularizer.label_smoothing=-1",
+        ],
+        [
+            "optimizer.lr = -0.1: needs to be at least 0",
+            "epochs = -3",
+            "batch_size = 0",
+            "optimizer.momentum = 1",
+            "regularizer.dropout = 1.5",
+            "dataset.validation.fraction = 1",
+            "regularizer.label_smoothing = -1",
+        ],
+    ),
+    "C4 not finite": (
+        ["optimizer.lr=nan", "regularizer.l2=inf", "schedule.warmup=-inf"],
+        ["optimizer.lr = nan: needs a finite", "regularizer.l2 = inf", "schedule.warmup = -inf"],
+    ),
+    "C4 of one optimizer": (
+        ["optimizer=adam", "optimizer.beta2=1", "optimizer.epsilon=0"],
+        ["optimizer.beta2 = 1", "optimizer.epsilon = 0"],
+    ),
+    "C4 groups that do not divide": (
+        [
+            "architecture=layers",
+            "architecture.layers=[{dense: 64}, {group_norm: 5}, {dense: classes}]",
+        ],
+        ["group"],
+    ),
+    "C5 too large": (
+        ["epochs=100000000000000000000000", "seed=18446744073709551616", "steps=-1"],
+        ["epochs = 1", "seed = 18446744073709551616", "steps = -1"],
+    ),
+    "C5 too wide": (["architecture.hidden=[1000000000]"], ["architecture.hidden[0] = 1000000000"]),
+    "C5 too many parameters": (
+        ["architecture.hidden=[1000000,1000000]"],
+        ["1,000,007,000,003 parameters need 16,000 GB"],
+    ),
+    "C6 added and left out": (
+        ["+new=1", "++other=2", "~optimizer.lr"],
+        ["unknown key 'new'", "unknown key 'other'", "'optimizer.lr' cannot be left out"],
+    ),
+    "C7 empty": (["dataset="], ["dataset = ''", "known: "]),
+    "C7 all missing": (
+        ["dataset=csv", "epochs=0", "optm=3"],
+        ["set it with dataset.train=", "epochs = 0", "unknown key 'optm'"],
+    ),
+    "C7 missing value": (["seed=???"], ["seed: "]),
+    "C8 no such backend": (["backend=jax"], ["backend = 'jax'", "known: numpy, torch"]),
+    "C9 Nesterov without momentum": (
+        ["optimizer=nesterov", "optimizer.momentum=0"],
+        ["optimizer.name = 'nesterov'", "optimizer.momentum"],
+    ),
+    "C9 batch norm of one sample": (
+        ["regularizer.norm=batch", "batch_size=1"],
+        ["batch_size = 1", "batch"],
+    ),
+    "C9 crops of features": (
+        ["regularizer.augmentation.crop=4"],
+        ["regularizer.augmentation.crop = 4", "dataset.name = 'spiral'"],
+    ),
+    "C9 warm-up longer than training": (
+        ["schedule.warmup=100", "epochs=2"],
+        ["schedule.warmup = 100"],
+    ),
+    "C9 nothing to stop by": (
+        ["early_stopping.patience=3", "dataset.validation.source=none"],
+        ["early_stopping.patience", "dataset.validation.source = 'none'"],
+    ),
+    "C9 no patience": (["early_stopping.patience=0"], ["early_stopping.patience = 0"]),
+    "C11 secret": (["name=${oc.env:SECRET}"], ["name: ", "'SECRET' not found"]),
+    "C11 circle": (["seed=${epochs}", "epochs=${seed}"], ["Recursive interpolation"]),
+    "C11 target": (["+_target_=os.system"], ["unknown key '_target_'"]),
 }
 
 
-@pytest.mark.parametrize(("words", "fragment"), WRONG_WORDS.values(), ids=WRONG_WORDS)
+@pytest.mark.parametrize(("words", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
 def test_run_wrong_word_refused(
-    attempt: Command, workplace: Path, backend: str, words: list[str], fragment: str
+    attempt: Command, workplace: Path, backend: str, words: list[str], fragments: list[str]
 ) -> None:
-    attempt("run", f"backend={backend}", *words).is_refused(2, fragment)
+    own = [] if any(word.startswith("backend=") for word in words) else [f"backend={backend}"]
+    attempt("run", *own, *words).is_refused(2, *fragments)
     assert list(workplace.iterdir()) == []
+
+
+def test_repeated_key_is_warned_of(attempt: Command, workplace: Path) -> None:
+    """C6"""
+    attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done("epochs=2 counts", "epochs: 2\n")
+
+
+def test_option_of_the_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
+    """C8"""
+    attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
+    attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
+    attempt("run", "backend.device=cuda").is_refused(2, "needs backend=torch")
+
+
+WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
+    "C10 tab": ("optimizer:\n\tlr: 1\n", "line 2, column 1"),
+    "C10 indent": ("optimizer:\n  lr: 1\n seed: 1\n", "line 3, column 2"),
+    "C10 duplicate key": ("seed: 1\nseed: 2\n", "line 2: the key 'seed' is there twice"),
+    "C10 Latin-1": ("seed: 1 # größe\n".encode("latin-1"), "line 1: byte 0xf6 is not UTF-8"),
+    "C10 octal": ("epochs: 010\n", "line 1: YAML reads 010 as octal"),
+    "C10 base 60": ("epochs: 1:30\n", "line 1: YAML reads 1:30 to base 60"),
+    "C10 no": ("epochs: no\n", "epochs = False: needs a whole number"),
+    "C11 tag": ("name: !!python/object/apply:os.system [touch x]\n", "line 1: the tag"),
+    "C11 target": ("optimizer: {_target_: os.system}\n", "unknown key 'optimizer._target_'"),
+    "C11 secret": ("seed: 1\nname: ${oc.env:SECRET}\n", "mine.yaml, line 2)"),
+    "C11 growing aliases": (
+        "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\n"
+        "c: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n",
+        "more than 3,000 values",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_wrong_file_is_refused_with_its_line(
+    attempt: Command, workplace: Path, content: str | bytes, told: str
+) -> None:
+    file = workplace / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    attempt("run", "experiment=mine").is_refused(2, "conf/experiment/mine.yaml", told)
+    assert [path.name for path in workplace.iterdir()] == ["conf"]
+
+
+def test_sweep_is_checked_before_its_first_point(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    """C12"""
+    words = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
+    attempt("run", "-m", *words).is_refused(2, "lr = 'abc'", "lr = -1", "epochs = 0")
+    assert list(workplace.iterdir()) == []
+
+
+KEYS = (
+    *("name", "seed", "epochs", "plots", "optimizer", "optimizer.lr", "architecture.hidden"),
+    *("architecture.layers", "dataset", "backend", "experiment", "ablation", "data.root"),
+    *("hydra.run.dir", "hydra.mode", "hydra/launcher", "hydra/sweeper", "hydra.sweeper.params"),
+    *("hydra.sweeper.grids", "hydra.launcher.workers", "hydra.searchpath", "hydra", "", "a", ".."),
+    *("optimizer.lr.x", "dataset.name", "early_stopping"),
+)
+VALUES = (
+    *("", "null", "true", "3", "-1", "1e400", "nan", "${seed}", "${nope}", "${", "}", "[", "[1,2]"),
+    *(
+        "{}",
+        "{a: 1}",
+        "{a: }",
+        "[{dense: 4}]",
+        "1,2",
+        "a,b",
+        ",",
+        "range(3)",
+        "range(0)",
+        "glob(*)",
+    ),
+    *("interval(0,1)", "glob([a],[b])", "choice()", "sort(1,a)", "shuffle(a)", "tag()", "int(a)"),
+    *(
+        "adam",
+        "l2_spiral",
+        "optuna",
+        "../../x",
+        "~",
+        "\\",
+        "'",
+        '"',
+        "'a",
+        "ä",
+        "\x00",
+        "\n",
+        "\udcff",
+    ),
+    *("a" * 300, "9" * 400, "???", "!!x", "MULTIRUN", "${oc.decode:'['}", "${.lr}", "${optimizer}"),
+    *("${hydra:job.name}", "${now:%Y}", "a=b", "a:b", "a@b", "#x", "%s", "{0}"),
+)
+COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-m", "epochs=-1"])
+
+
+@pytest.mark.slow
+def test_odd_words_are_read_or_refused(attempt: Command, workplace: Path) -> None:
+    """C13: ``attempt`` checks that each command is done or says why not."""
+    draw = random.Random(0)
+    for _ in range(60):
+        words = [
+            draw.choice(("", "", "", "+", "~")) + draw.choice(KEYS) + "=" + draw.choice(VALUES)
+            for _ in range(draw.choice((1, 1, 2)))
+        ]
+        attempt(*draw.choice(COMMANDS), *words)
+    assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_wrong_configuration_is_found_in_seconds(attempt: Command, workplace: Path) -> None:
+    """C13. The file is at the bounds of what is read."""
+    nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
+    file = workplace / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(nodes)
+    with composing():
+        pass  # imports
+    start = time.process_time()
+    attempt("run", "experiment=mine").is_refused(2, "unknown key 'x'", "seed = -1")
+    assert time.process_time() - start < 3
