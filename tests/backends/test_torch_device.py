@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nnopt.backends import pytorch
 from nnopt.backends.pytorch import device as device_module
 from nnopt.backends.pytorch import network as network_module
+from nnopt.backends.pytorch.activations import GELU, Sigmoid, Tanh
 from nnopt.backends.pytorch.loader import TorchLoader
 from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.backends.pytorch.precision import Precision
@@ -440,3 +441,45 @@ def test_a_run_out_of_memory_ends_with_5_and_keeps_what_was_trained(
     assert summary["status"] == "failed"
     assert summary["epochs"] >= 1
     assert (workplace / "out" / "model_last.npz").exists()
+
+
+CURVED = [{"dense": 16}, "gelu", "layer_norm", {"dense": 16}, "sigmoid", {"dense": 16}, "tanh"]
+
+
+@pytest.mark.parametrize("compile_", ["off", pytest.param("default", marks=pytest.mark.slow)])
+def test_curved_activations_compiled_and_in_16_bits_end_near_float32(
+    make_network: MakeNetwork, compile_: str
+) -> None:
+    layers = [*CURVED, {"dense": 4}]
+    torch.compiler.reset()
+    x, labels = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
+    ends = []
+    for words in ({}, {"backend.precision": "bf16"}):
+        choice = {"backend.compile": compile_ if words else "off"}
+        network = make_network("torch", layers, **SINGLE, **words, **choice)
+        for step in range(5):
+            network.train_step(x, labels, 0.05, step)
+        ends.append(network.arrays())
+    for name, array in ends[0].items():
+        assert_allclose(ends[1][name], array, rtol=0.05, atol=0.01, err_msg=name)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("activation", [GELU, Sigmoid, Tanh])
+def test_activation_in_chunks_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, activation: type[nn.Module], layout: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (6 * torch.randn(3, 4, 5, 7, generator=generator)).contiguous(memory_format=layout)
+    g = torch.randn(3, 4, 5, 7, generator=generator)
+    found = []
+    for chunk in (2**15, 50):
+        monkeypatch.setattr("nnopt.backends.pytorch.activations.CHUNK", chunk)
+        for view in (x, x[1:], x[:, :, ::2]):
+            leaf = view.detach().requires_grad_()
+            y = activation()(leaf)
+            y.backward(g[: len(view), :, : view.shape[2]])
+            assert leaf.grad is not None
+            found += [y.detach(), leaf.grad]
+    for whole, chunked in zip(found[:6], found[6:], strict=True):
+        assert_allclose(chunked, whole, rtol=3e-7, atol=1e-38)

@@ -1,9 +1,11 @@
 """The NumPy backend: every gradient derived and written out."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy_scratch.loader import NumpyLoader
+from nnopt.backends.numpy_scratch.modules import layer_of
 from nnopt.backends.numpy_scratch.network import NumpyNetwork
 from nnopt.backends.numpy_scratch.threads import usable_threads
 from nnopt.data.dataset import Normalization, Part
@@ -15,9 +17,17 @@ def check_backend(config: Config) -> list[str]:
     return []
 
 
-def device_errors() -> AbstractContextManager[None]:
-    """Nothing to translate: NumPy raises MemoryError itself."""
-    return nullcontext()
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """A context in which a MemoryError names the layer in whose forward pass it is raised."""
+    try:
+        yield
+    except MemoryError as error:
+        name = layer_of(error.__traceback__)
+        if name is None:
+            raise
+        what = str(error) or "more memory was needed"
+        raise MemoryError(f"{what} in layer {name}") from error
 
 
 def default_threads() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from types import TracebackType
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import PlacedLayer
@@ -26,7 +27,8 @@ from nnopt.random import KeepMasks
 from nnopt.schema import Config, NumpyConfig
 
 Module = Callable[[Tape, Variable, int | None], Variable]
-"""A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation."""
+"""A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation. Its
+function has the layer as its local variable ``placed``, by which ``layer_of`` finds it."""
 
 ACTIVATIONS: dict[type, Op] = {
     records.ReLU: RELU,
@@ -87,7 +89,13 @@ class Binder:
         if relu:
             options["relu"] = True
         parameters = self._parameters_of(layer)
-        return lambda tape, x, step: tape.apply(op, x, *parameters, **options)
+
+        def apply(
+            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+        ) -> Variable:
+            return tape.apply(op, x, *parameters, **options)
+
+        return apply
 
     def _operation(self, layer: PlacedLayer) -> tuple[Op, dict[str, object]]:
         """The operation and options of a layer that is one."""
@@ -136,7 +144,9 @@ class Binder:
         running_mean = self._statistics[f"{layer.name}.running_mean"]
         running_var = self._statistics[f"{layer.name}.running_var"]
 
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+        def apply(
+            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+        ) -> Variable:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
                 statistics = running_mean, running_var, epsilon
@@ -163,7 +173,9 @@ class Binder:
         masks = KeepMasks(self._config.seed, layer.name, rate)
         whole_channels = isinstance(layer.record, records.SpatialDropout)
 
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+        def apply(
+            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+        ) -> Variable:
             if step is None:
                 return x
             *positions, count, channels = x.value.shape
@@ -195,7 +207,9 @@ class Binder:
         if layer.skipped:
             inner.append(self._stochastic_depth(layer))
 
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+        def apply(
+            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+        ) -> Variable:
             branch, short = x, x
             for module in inner:
                 branch = module(tape, branch, step)
@@ -204,6 +218,16 @@ class Binder:
             return tape.apply(ADD, short, branch)
 
         return apply
+
+
+def layer_of(traceback: TracebackType | None) -> str | None:
+    """Return the name of the innermost layer in whose forward pass an exception was raised."""
+    name = None
+    while traceback is not None:
+        placed = traceback.tb_frame.f_locals.get("placed")
+        name = placed.name if isinstance(placed, PlacedLayer) else name
+        traceback = traceback.tb_next
+    return name
 
 
 def _takes_relu(layer: PlacedLayer) -> bool:
