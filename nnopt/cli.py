@@ -121,7 +121,7 @@ def _refuse(verb: str, arguments: list[str]) -> int:
 
 def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool) -> int:
     """Turn errors into one line each and an exit code; show what is logged before a run begins."""
-    from nnopt.errors import NnoptError
+    from nnopt.errors import NnoptError, is_memory_shortage
 
     try:
         with _showing_log():
@@ -131,13 +131,12 @@ def _guarded(verb: Callable[[list[str]], int], arguments: list[str], debug: bool
         for line in str(error).splitlines():
             _print_error(f"error: {line}")
         return error.exit_code
-    except MemoryError as error:  # outside of a training, which says more: its data, mostly
-        _print_traceback(debug)
-        what = f": {error}" if str(error) else ""
-        _print_error(f"error: out of memory{what}; try dataset.subset=N")
-        return 5
     except Exception as error:
         _print_traceback(debug)
+        if is_memory_shortage(error):  # outside of a training, which says more: its data, mostly
+            what = f": {error}" if str(error) else ""
+            _print_error(f"error: out of memory{what}; try dataset.subset=N")
+            return 5
         _print_error(f"a bug in nnopt: {type(error).__name__}: {error}; --debug shows where")
         return 1
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ The line says what is wrong, which key or file, the value seen, what is allowed 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -51,7 +52,7 @@ class TrainingError(NnoptError):
 class OutOfMemoryError(TrainingError):
     """Memory did not suffice for a step of so many samples, computed in so many parts."""
 
-    def __init__(self, batch_size: int, accumulation: int, why: MemoryError) -> None:
+    def __init__(self, batch_size: int, accumulation: int, why: Exception) -> None:
         what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
         if batch_size > 1:
             what += f"; try batch_size={batch_size // 2}"
@@ -62,11 +63,32 @@ class OutOfMemoryError(TrainingError):
 
 @contextmanager
 def memory_shortage(batch_size: int, accumulation: int) -> Iterator[None]:
-    """A context in which a MemoryError becomes an OutOfMemoryError, which says what to do."""
+    """A context in which want of memory becomes an OutOfMemoryError, which says what to do."""
     try:
         yield
-    except MemoryError as error:
+    except Exception as error:
+        if not is_memory_shortage(error):
+            raise
         raise OutOfMemoryError(batch_size, accumulation, error) from error
+
+
+SHORTAGE_MESSAGES = (
+    "failed to map segment from shared object",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
+    "error return without exception set",
+)
+"""Parts of what the loader of libraries, the threads and Python itself say when memory runs out."""
+
+
+def is_memory_shortage(error: Exception) -> bool:
+    """Return whether an exception was raised because memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError | SystemError | RuntimeError):
+        return any(part in str(error).lower() for part in SHORTAGE_MESSAGES)
+    return isinstance(error, MemoryError)
 
 
 class TimeLimitError(BaseException):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import errno
+import itertools
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,11 @@ import numpy as np
 import pytest
 from commands import Attempt, Command
 
+from nnopt.backends.numpy_scratch import modules
+from nnopt.backends.numpy_scratch.ops.dense import DENSE
+
 QUICK = ("plots=false", "hydra.run.dir=out")
+PENALTY = "regularizer.l2=1000", "regularizer.grad_clip=0"
 SPIRAL = ("dataset=spiral", "dataset.points=20", "architecture.hidden=[8]")
 
 
@@ -49,6 +58,50 @@ def test_d1_loss_not_finite_diverged_and_files_kept(
     assert summary(workplace)["status"] == "diverged"
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
     assert (workplace / "out" / "metrics.csv").exists()
+
+
+def test_d1_rows_before_divergence_and_plots_kept(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    words = "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
+    result = attempt(
+        "run", f"backend={backend}", *SPIRAL, *words, "plots=true", "hydra.run.dir=out"
+    )
+    result.is_refused(5, "rows and weights up to epoch ")
+    lines = (workplace / "out" / "metrics.csv").read_text().splitlines()[1:]
+    assert 1 <= len(lines) < 6
+    assert all(np.isfinite(float(line.split(",")[3])) for line in lines)
+    assert all(np.isfinite(array).all() for array in arrays(workplace).values())
+    pictures = {path.name for path in (workplace / "out" / "plots").iterdir()}
+    assert {"weights.png", "schedule.png", "curves.png"} <= pictures
+
+
+def test_d1_divergence_in_a_sweep_leaves_other_points(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
+    words = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
+    result = attempt(
+        "run", "-m", f"backend={backend}", *SPIRAL, "architecture.hidden=[8,8]", *words
+    )
+    result.is_refused(5, "training diverged")
+    with (workplace / "sweep" / "results.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "diverged", "done"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "word", "told"),
+    [
+        ("lr-find", "seed=0", "no learning rate to suggest"),
+        ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
+    ],
+)
+def test_d1_search_of_a_rate_that_diverges_is_refused(
+    attempt: Command, workplace: Path, backend: str, verb: str, word: str, told: str
+) -> None:
+    write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
+    files = "dataset=csv", "dataset.train=train.csv", "dataset.normalization=none"
+    network = "architecture=layers", "architecture.layers=[{dense: 64}, {dense: classes}]"
+    attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, told)
 
 
 def test_d2_validation_not_finite_never_best(
@@ -108,12 +161,23 @@ def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: st
     assert summary(workplace)["test_loss"] == 0
 
 
-@pytest.mark.parametrize("words", [["batch_size=47"], ["batch_size=1"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["batch_size=47"],
+        ["batch_size=1"],
+        ["batch_size=23", "dataset.subset=24"],
+        ["batch_size=47", "steps=1"],
+        ["batch_size=2", "accumulation=2"],
+    ],
+    ids=str,
+)
 def test_d4_batch_of_one_with_batch_norm_refused(
     attempt: Command, workplace: Path, backend: str, words: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *words)
-    result.is_refused(2, words[0].replace("=", " = "), "leaves a batch of 1")
+    told = "one of them of 1 sample" if "accumulation=2" in words else "leaves a batch of 1"
+    result.is_refused(2, words[0].replace("=", " = "), told)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
@@ -136,6 +200,15 @@ def test_d5_zero_images_finite_with_every_norm(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
+def test_d6_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, backend: str) -> None:
+    for folder, epochs in (("one", 1), ("two", 3)):
+        words = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
+        decay = "regularizer.weight_decay=0.1", "regularizer.l2=0.1"
+        attempt("run", f"backend={backend}", *SPIRAL, *words, *decay).is_done()
+    first, second = (arrays(workplace, folder=folder) for folder in ("one", "two"))
+    assert all((first[name] == second[name]).all() for name in first)
+
+
 def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, backend: str) -> None:
     runs = [("one", "epochs=1", "1e-30"), ("two", "epochs=3", "1e-30")]
     for folder, epochs, rate in runs:
@@ -148,8 +221,97 @@ def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, bac
 
 
 def test_d9_penalty_overflow_diverged(attempt: Command, workplace: Path, backend: str) -> None:
-    words = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", "regularizer.l2=1000"
+    words = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
     run(attempt, backend, *words).is_refused(5, "training diverged")
+
+
+# D9, D11 ------------------------------------------------------------------------------------------
+
+
+def test_d9_denormal_features_train(attempt: Command, workplace: Path, backend: str) -> None:
+    rows = [[f"{(i % 2 + 1) * 1e-40:g}", f"{i * 1e-42:g}", i % 2] for i in range(20)]
+    write_csv(workplace / "tiny.csv", "a,b,label", rows)
+    files = "dataset=csv", "dataset.train=tiny.csv", "dataset.normalization=none", "epochs=2"
+    run(attempt, backend, *files).is_done()
+    assert 0 < summary(workplace)["test_loss"] < 10
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
+    """Let dense layers of the backend ask for 2**60 bytes from their ``first`` call on."""
+    calls = itertools.count(1)
+    own: Callable[..., Any] = DENSE.forward
+
+    def dense(*inputs: Any, **options: Any) -> Any:
+        return np.empty(2**57) if next(calls) >= first else own(*inputs, **options)
+
+    if backend == "numpy":
+        monkeypatch.setattr(modules, "DENSE", DENSE._replace(forward=dense))
+        return
+    import torch
+
+    linear = torch.nn.Linear.forward
+
+    def forward(layer: Any, x: Any) -> Any:
+        return torch.empty(2**57) if next(calls) >= first else linear(layer, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", forward)
+
+
+@pytest.mark.parametrize("first", [1, 2, 20])
+def test_d11_out_of_memory_in_a_step_names_layer_and_batch(
+    attempt: Command, workplace: Path, backend: str, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, backend, first)
+    result = run(attempt, backend, *SPIRAL, "epochs=20", "batch_size=64")
+    result.is_refused(5, "out of memory with batch_size = 64", "in layer dense", "batch_size=32")
+    assert all(np.isfinite(array).all() for array in arrays(workplace).values())
+    assert summary(workplace)["status"] == "failed"
+
+
+PLACES = ("prepare", "initial_arrays", "evaluate", "plot_training", "plot_inside")
+
+SHORTAGES = {
+    "NumPy": MemoryError("Unable to allocate 9 GiB"),
+    "PyTorch": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    "system": OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "library": ImportError("x.so: failed to map segment from shared object"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", SHORTAGES)
+def test_d11_out_of_memory_outside_a_step_is_told(
+    attempt: Command, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise SHORTAGES[kind]
+
+    monkeypatch.setattr(f"nnopt.run.{place}", fail)
+    words = "epochs=1", "plots=true", "hydra.run.dir=out", "backend=torch"
+    attempt("run", *SPIRAL, *words).is_refused(5, "out of memory")
+
+
+LIMITED = """
+import resource, sys
+import numpy, nnopt.run
+if "backend=torch" in sys.argv:
+    import torch
+from nnopt.cli import run_verb
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29,) * 2)
+sys.exit(run_verb(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
+def test_d11_limit_of_memory_is_told(workplace: Path, backend: str) -> None:
+    words = "run", f"backend={backend}", "architecture.hidden=[20000,20000]", "view=none", *QUICK
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 5, process.stderr
+    assert "out of memory with batch_size = " in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_d12_same_seed_same_bits(attempt: Command, workplace: Path, backend: str) -> None:
