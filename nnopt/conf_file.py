@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 from yaml import (  # type: ignore[import-untyped]
     MappingNode,
@@ -24,6 +23,10 @@ from yaml import (  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
 from nnopt.errors import ConfigError
+from nnopt.hydra_internals import get_yaml_loader
+
+PRIMARY = "config"
+"""The file that chooses one file of each group. The user's own adds to nnopt's."""
 
 EXPERIMENTS = ("experiment", "ablation")
 """The groups whose files set keys of every group."""
@@ -73,7 +76,7 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
             f"{shown_path(path)} is {found}: it needs keys and their values, as key: value"
         )
     _Checker(path, dotted=name.startswith("hydra/")).check(node, ())
-    _check_places(path, node, name, package, () if name == "config" else own_groups)
+    _check_places(path, node, name, package, () if name == PRIMARY else own_groups)
     if all(_sets_nothing(key, value) for key, value in node.value):
         raise ConfigError(f"{shown_path(path)} sets no key; give it some, or leave it out")
     try:
@@ -269,7 +272,7 @@ def _check_places(
                 f"{', '.join(HYDRA_KEYS)} and the keys of hydra.sweeper and hydra.launcher, "
                 f"not {found}"
                 for found, line in _hydra_keys(value)
-                if not (name == "config" and found.startswith("hydra.help"))
+                if not (name == PRIMARY and found.startswith("hydra.help"))
             ]
     if problems:
         raise ConfigError(problems)

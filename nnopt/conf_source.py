@@ -13,12 +13,17 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from nnopt.conf_file import SUFFIXES, defaults_of, read_conf_file, setting_of, shown_path
+from nnopt.conf_file import (
+    PRIMARY,
+    SUFFIXES,
+    defaults_of,
+    read_conf_file,
+    setting_of,
+    shown_path,
+)
 from nnopt.errors import ConfigError
 
 SCHEME = "nnopt-user"
-PRIMARY = "config"
-"""The file that chooses one of each group. The user's own adds to nnopt's."""
 
 files_read: dict[Path, str] = {}
 """The user's files that Hydra has read since ``composing`` began -> the keys theirs are below."""

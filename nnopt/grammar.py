@@ -16,13 +16,12 @@ from functools import cache
 from math import ceil, isfinite
 from typing import Any
 
-from hydra._internal.grammar import grammar_functions
-from hydra._internal.grammar.functions import Functions
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from nnopt.errors import ConfigError
+from nnopt.hydra_internals import Functions, grammar_functions
 
 MOST_POINTS = 100_000
 """The largest number of values of one range, and of points of one sweep."""

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from nnopt.conf_file import ENGINE_GROUPS, HYDRA_KEYS, shown_path
+from nnopt.conf_file import ENGINE_GROUPS, HYDRA_KEYS, PRIMARY, shown_path
 from nnopt.conf_source import (
     SCHEME,
     UserSource,
@@ -86,7 +86,7 @@ def _search_also(name: str, places: ConfigSearchPath) -> None:
     folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
-    if UserSource("", f"{SCHEME}://{folder}").is_config("config"):
+    if UserSource("", f"{SCHEME}://{folder}").is_config(PRIMARY):
         raise ConfigError(
             f"--config-dir = {name!r}: its config.yaml would not be read; make it a file of the "
             "folder conf, or one of the group experiment"
@@ -198,7 +198,7 @@ def _is_added(override: Override) -> bool:
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
     """Merge the files that the overrides choose. Raises ConfigError."""
     with hydra_errors():
-        return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+        return compose(PRIMARY, overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 @contextmanager
@@ -292,9 +292,10 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         raise ConfigError(f"{other} does not apply to {kind}; its folder is {mine}")
     try:
         named = composed.hydra.sweep if is_sweep else composed.hydra.run
-        if named._get_node("dir")._value() in ("", None):
-            return None
-        # It may be made of other keys, so the other overrides count now.
+        directory = named._get_node("dir")._value()
+        if "${" not in str(directory):
+            return directory or None
+        # Other keys are part of the name, and other overrides may set them.
         whole = compose_files([word_of(o) for o in single], with_hydra=True).config
         HydraConfig.instance().set_config(whole)
         return str(OmegaConf.select(whole, mine))

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.utils import get_args_parser
-
 from nnopt import console
 from nnopt.arguments import given_path
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
+from nnopt.hydra_internals import get_args_parser
 from nnopt.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.point import FEW
 from nnopt.prepare import prepare

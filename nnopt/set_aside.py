@@ -13,14 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra import compose as compose_files
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra import compose as hydra_compose
 from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from nnopt.hydra_internals import ConfigLoaderImpl, IConfigRepository
 from nnopt.point import leaves
 
 OWN_VALUES = ("optimizer", "schedule", "architecture")
@@ -94,7 +93,7 @@ def compose(
     Of ``PRESETS``, only a choice that the overrides name is worth a note.
     """
     loader = GlobalHydra.instance().config_loader()
-    config = compose_files(config_name, list(overrides), return_hydra_config)
+    config = hydra_compose(config_name, list(overrides), return_hydra_config)
     set_aside = loader.set_aside if isinstance(loader, Loader) else []
     typed = {word.partition("=")[0] for word in overrides}
     return Composed(

@@ -10,7 +10,6 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
-from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from nnopt import console
 from nnopt.compose import Plan
+from nnopt.conf_file import PRIMARY
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
     compose_files,
@@ -28,9 +28,8 @@ from nnopt.hydra_adapter import (
     parse_words,
     word_of,
 )
+from nnopt.hydra_internals import Hydra
 from nnopt.point import to_yaml
-
-CONFIG = "config"
 
 
 def print_help(options: Namespace, parser: ArgumentParser) -> None:
@@ -38,7 +37,7 @@ def print_help(options: Namespace, parser: ArgumentParser) -> None:
     ConfigError."""
     with _printing(options) as (hydra, words):
         own = options.help
-        name = CONFIG if own else None
+        name = PRIMARY if own else None
         composed = hydra.compose_config(name, words, RunMode.RUN)
         HydraConfig.instance().set_config(composed)
         template = composed.hydra.help if own else composed.hydra.hydra_help
@@ -53,7 +52,7 @@ def print_info(options: Namespace) -> None:
     handlers, level = root.handlers[:], root.level
     try:
         with _printing(options) as (hydra, words):
-            hydra.show_info(options.info, CONFIG, words)
+            hydra.show_info(options.info, PRIMARY, words)
     finally:  # Hydra logs what it prints
         root.handlers[:], root.level = handlers, level
 
@@ -85,7 +84,7 @@ def print_config(plan: Plan, options: Namespace) -> None:
 def complete_words(command: str) -> None:
     """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
     with composing(), hydra_errors():
-        _hydra().shell_completion(config_name=CONFIG, overrides=[command])
+        _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
 
 
 @contextmanager

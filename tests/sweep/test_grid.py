@@ -87,7 +87,7 @@ GRIDS = 'hydra.sweeper.grids=[{optimizer:"sgd,momentum"},{optimizer:adam,optimiz
 def test_grids_run_one_after_another_on_top_of_the_rest() -> None:
     plan = plan_of(GRIDS, "seed=0,1")
     assert values(plan, "optimizer", "optimizer.lr", "seed") == [
-        *(("sgd", 0.1, 0), ("momentum", 0.1, 0), ("sgd", 0.1, 1), ("momentum", 0.1, 1)),
+        *(("sgd", 0.1, 0), ("momentum", 0.01, 0), ("sgd", 0.1, 1), ("momentum", 0.01, 1)),
         *(("adam", 1e-3, 0), ("adam", 1e-4, 0), ("adam", 1e-3, 1), ("adam", 1e-4, 1)),
     ]
     assert set(plan.varied) == {"optimizer", "optimizer.lr", "seed"}

@@ -1,0 +1,11 @@
+"""The only module that imports private parts of Hydra and OmegaConf, which their next versions may
+change. Other modules of nnopt import them from here.
+"""
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository as IConfigRepository
+from hydra._internal.grammar import grammar_functions as grammar_functions
+from hydra._internal.grammar.functions import Functions as Functions
+from hydra._internal.hydra import Hydra as Hydra
+from hydra._internal.utils import get_args_parser as get_args_parser
+from omegaconf._utils import get_yaml_loader as get_yaml_loader
