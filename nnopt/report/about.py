@@ -13,6 +13,7 @@ from typing import Any
 
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
+from nnopt.results.own_files import SUMMARY
 from nnopt.results.received import LARGEST_LOG, open_received
 
 SHOWN = 12
@@ -183,14 +184,18 @@ def _ended(point: Point) -> datetime | None:
     with suppress(KeyError, TypeError, ValueError):
         return _local(point.summary["finished"])
     if point.folder:
-        with suppress(OSError):
-            return datetime.fromtimestamp((point.folder / "summary.json").stat().st_mtime)
+        # The file may be from an archive, with a time that no date has.
+        with suppress(OSError, ValueError, OverflowError):
+            return datetime.fromtimestamp((point.folder / SUMMARY).stat().st_mtime)
     return None
 
 
 def _local(time: str) -> datetime:
-    """A time by the clock of this place. Raises ValueError."""
-    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
+    """Return a time in the local time zone, without the zone. Raises ValueError."""
+    try:
+        return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
+    except OverflowError as error:  # in the local time zone its year is 0 or 10,000
+        raise ValueError(f"{time} is out of range") from error
 
 
 def duration(seconds: float) -> str:
