@@ -15,15 +15,11 @@ from typing import Any
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.results.received import TABLE_BYTES, read_received
-from nnopt.results.summary import FILES, damaged, read_summary
+from nnopt.results.summary import FILES, RUN_KEYS, read_summary
 from nnopt.schema import WITHOUT_EFFECT
 
 Value = bool | int | float | str | tuple[Any, ...] | None
 """What a key is set to; a list is a tuple of such values."""
-
-
-REQUIRED = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys without which a ``summary.json`` is no record of a run."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +147,8 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 def read_run(folder: Path) -> Run:
     """The record of one run. Raises DataError if it cannot be read or is not what nnopt writes."""
-    found = read_summary(folder)
+    found = read_summary(folder, RUN_KEYS)
     summary = found.values
-    if missing := [key for key in REQUIRED if key not in summary]:
-        raise damaged(folder, f"it has no {', '.join(map(repr, missing))}")
     written = found.stamp / 1e9
     if finished := summary.get("finished"):  # a copied file may be younger than a newer run's
         written = datetime.fromisoformat(finished).timestamp()

@@ -1,8 +1,8 @@
 """``summary.json``: written with a checksum, read by one schema.
 
-The checksum covers the values, not the bytes: a file that another program has laid out anew is
-still accepted. A summary without a checksum is accepted too: it is from an older nnopt, or the user
-has deleted the checksum in order to accept an edit.
+The checksum covers the values, not the bytes: a file that another program has formatted in another
+way is still accepted. A summary without a checksum is accepted too: it is from an older nnopt, or
+the user has deleted the checksum in order to accept an edit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from nnopt.results.files import as_json, shown, write_json
 from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import SUMMARY
 from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
-from nnopt.text import visible
+from nnopt.text import shortened, visible
 
 CHECKSUM, FILES = "sha256", "files"
 """Keys of a summary: of its checksum, and of the checksums of the run's other files."""
@@ -33,6 +33,12 @@ MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
 """Of a summary: levels of lists and maps, values, and characters of one text."""
 
 LARGEST_INTEGER = 2**64
+
+RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
+"""Keys without which a summary is not the record of a run that can be compared."""
+
+LONGEST = 60
+"""Characters of a wrong value that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,11 @@ def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     write_json(folder / SUMMARY, {CHECKSUM: digest, **rest})
 
 
-def read_summary(folder: Path) -> Summary:
-    """Read the ``summary.json`` of a folder. Raises DataError with the reason and the remedy."""
+def read_summary(folder: Path, required: Sequence[str] = ("status",)) -> Summary:
+    """Read the ``summary.json`` of a folder, which has at least the required keys.
+
+    Raises DataError with the reason and the remedy.
+    """
     path = folder / SUMMARY
     try:
         with open_received(path, folder, SUMMARY_BYTES) as file:
@@ -64,9 +73,9 @@ def read_summary(folder: Path) -> Summary:
         values = parse_json(data)
         check_tree(values)
     except ValueError as error:
-        raise damaged(folder, f"it is no JSON that nnopt writes ({error})") from error
-    if reason := _wrong(values):
-        raise damaged(folder, reason)
+        raise _damaged(folder, f"it is no JSON that nnopt writes ({error})") from error
+    if reason := _wrong(values, required):
+        raise _damaged(folder, reason)
     if CHECKSUM in values:
         rest = {key: value for key, value in values.items() if key != CHECKSUM}
         if values[CHECKSUM] != _digest(rest):
@@ -78,7 +87,7 @@ def read_summary(folder: Path) -> Summary:
     return Summary(values, stamp)
 
 
-def damaged(folder: Path, reason: str) -> DataError:
+def _damaged(folder: Path, reason: str) -> DataError:
     """Return the error for a summary that nnopt cannot have written."""
     return DataError(
         f"{shown(folder / SUMMARY)} is damaged: {reason}; the run is left out. Run it again, or "
@@ -110,7 +119,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)  # truth values too: stopped_early
 
 
-def _is_seed(value: Any) -> bool:
+def _is_whole_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -143,59 +152,53 @@ def _is_data(value: Any) -> bool:
         and _is_text(value.get("name", ""))
         and _maps_texts(value.get("sources", {}))
         and isinstance(samples := value.get("samples", {}), dict)
-        and all(map(_is_seed, samples.values()))
+        and all(map(_is_whole_number, samples.values()))
     )
 
 
-Check = Callable[[Any], bool]
+@dataclass(frozen=True)
+class _Rule:
+    """What the value of a key has to be. expected: in words."""
 
-_REQUIRED: dict[str, tuple[Check, str]] = {
-    "status": (_is_status, f"one of {', '.join(STATUSES)}"),
+    is_right: Callable[[Any], bool]
+    expected: str
+    can_be_null: bool = False
+
+
+_RULES: dict[str, _Rule] = {
+    "status": _Rule(_is_status, f"one of {', '.join(STATUSES)}"),
+    "seed": _Rule(_is_whole_number, "a whole number"),
+    "config": _Rule(_is_map, "a map"),
+    "overrides": _Rule(_is_texts, "a list of texts"),
+    "data": _Rule(_is_data, "a map of name, sources and samples", can_be_null=True),
+    "error": _Rule(_is_text, "a text", can_be_null=True),
+    **dict.fromkeys(METRICS, _Rule(_is_number, "a number", can_be_null=True)),
+    "started": _Rule(_is_time, "a time", can_be_null=True),
+    "finished": _Rule(_is_time, "a time", can_be_null=True),
+    "git": _Rule(_is_map, "a map", can_be_null=True),
+    "threads": _Rule(_is_map, "a map", can_be_null=True),
+    FILES: _Rule(_maps_texts, "a map of texts", can_be_null=True),
+    CHECKSUM: _Rule(_is_text, "a text"),
+    "versions": _Rule(_maps_texts, "a map of texts"),
+    "machine": _Rule(_is_map, "a map"),
+    "id": _Rule(_is_text, "a text"),
+    "name": _Rule(_is_text, "a text"),
 }
 
-_OPTIONAL: dict[str, tuple[Check, str]] = {
-    **dict.fromkeys(METRICS, (_is_number, "a number")),
-    "error": (_is_text, "a text"),
-    "data": (_is_data, "a map of name, sources and samples"),
-    "started": (_is_time, "a time"),
-    "finished": (_is_time, "a time"),
-    "git": (_is_map, "a map"),
-    "threads": (_is_map, "a map"),
-    FILES: (_maps_texts, "a map of texts"),
-}
-"""Keys that may be missing, or null."""
 
-_NEVER_NULL: dict[str, tuple[Check, str]] = {
-    CHECKSUM: (_is_text, "a text"),
-    "seed": (_is_seed, "a whole number"),
-    "overrides": (_is_texts, "a list of texts"),
-    "config": (_is_map, "a map"),
-    "versions": (_maps_texts, "a map of texts"),
-    "machine": (_is_map, "a map"),
-    "id": (_is_text, "a text"),
-    "name": (_is_text, "a text"),
-}
-"""Keys that may be missing."""
-
-
-def _wrong(values: Any) -> str | None:
-    """Return what does not fit the schema, as a clause."""
+def _wrong(values: Any, required: Sequence[str]) -> str | None:
+    """Return what does not fit the rules, as a clause."""
     if not isinstance(values, dict):
         return "it is no map"
-    for key in _REQUIRED:
-        if key not in values:
-            return f"it has no {key!r}"
-    for key, (is_right, expected) in {**_REQUIRED, **_OPTIONAL, **_NEVER_NULL}.items():
-        if key not in values or (key in _OPTIONAL and values[key] is None):
+    if missing := [key for key in required if key not in values]:
+        return f"it has no {', '.join(map(repr, missing))}"
+    for key, rule in _RULES.items():
+        if key not in values or (rule.can_be_null and values[key] is None):
             continue
-        if not is_right(values[key]):
-            return f"{key} is {_short(values[key])}, expected {expected}"
+        if not rule.is_right(values[key]):
+            found = visible(json.dumps(values[key], ensure_ascii=False))
+            return f"{key} is {shortened(found, LONGEST)}, expected {rule.expected}"
     return None
-
-
-def _short(value: Any) -> str:
-    text = visible(json.dumps(value, ensure_ascii=False)[:60])
-    return text if len(text) < 60 else f"{text} ..."
 
 
 def check_tree(values: Any) -> None:
