@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from nnopt import console
 from nnopt.arguments import Parser, given_path
@@ -13,14 +14,13 @@ from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.digits import MISSING, value_text
 from nnopt.results.files import output_error, shown
-from nnopt.results.summary import read_summary
 from nnopt.results.weights import Arrays, array_differences, read_weights
 from nnopt.sweep.settings import known_keys
 from nnopt.sweep.tabulate import short_text
 from nnopt.text import shortened
 
-BESIDES = ("data", "versions", "git", "machine", "threads")
-"""Keys of ``summary.json`` on which a result depends besides its configuration."""
+CIRCUMSTANCES = ("data", "versions", "git", "machine", "threads")
+"""Keys of ``summary.json`` other than the configuration, on which a result depends."""
 
 LONGEST = 200
 """Characters of a value that are shown."""
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> int:
     for folder in (a, b):
         if not (folder / "summary.json").is_file():
             raise ConfigError(f"{shown(folder)} is no run that has ended: it has no summary.json")
-    one, other = read_run(a), read_run(b)
+    one, other = (read_run(folder, with_summary=True) for folder in (a, b))
     console.note(f"A: {shown(a)} ({one.status})")
     console.note(f"B: {shown(b)} ({other.status})")
-    keys = [*_differing_keys(one, other), *_differing_besides(a, b)]
+    keys = [*_differing_keys(one, other), *_differing_circumstances(one, other)]
     _section("key", keys, "ll", "the configurations are the same")
     _section("metric", _metrics(one, other), "rrr", "neither run has a metric")
 
@@ -104,16 +104,15 @@ def _setting(run: Run, key: str) -> str:
     return short_text(setting_text(run.settings[key]), LONGEST)
 
 
-def _differing_besides(a: Path, b: Path) -> Rows:
-    found = [dict(_besides(folder)) for folder in (a, b)]
+def _differing_circumstances(one: Run, other: Run) -> Rows:
+    found = [dict(_circumstances(run.summary)) for run in (one, other)]
     rows = [(key, *(x.get(key, MISSING) for x in found)) for key in {**found[0], **found[1]}]
     return [row for row in rows if row[1] != row[2]]
 
 
-def _besides(folder: Path) -> Iterator[tuple[str, str]]:
-    """Dotted keys of the summary, and their values as text."""
-    summary = read_summary(folder).values
-    for key in BESIDES:
+def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield dotted keys of the summary, and their values as text."""
+    for key in CIRCUMSTANCES:
         part = summary.get(key)
         if not isinstance(part, dict):
             continue

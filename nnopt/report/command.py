@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     Raises ConfigError or OutputError."""
     options = parser().parse_intermixed_args(arguments)
     directory = given_path(options.directory, "DIR")
-    found = find_runs([directory])
+    found = find_runs([directory], with_summaries=True)
     for problem in found.damaged:
         console.error(problem)
     page = given_path(options.out, "--out") if options.out else directory / "report.html"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from nnopt.errors import DataError
 from nnopt.results.collect import Found, Run, Value, read_table, setting_text, settings_of
 from nnopt.results.lock import is_held
 from nnopt.results.received import (
@@ -21,7 +20,7 @@ from nnopt.results.received import (
     parse_json,
     read_received,
 )
-from nnopt.results.summary import check_tree, read_summary
+from nnopt.results.summary import check_tree
 from nnopt.sweep.settings import varying_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
@@ -90,9 +89,6 @@ def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dic
 
 def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
     sweep, row = _row_of(run.folder, tables)
-    summary: Mapping[str, Any] = {}
-    with suppress(DataError):  # it was readable a moment ago
-        summary = read_summary(run.folder).values
     return Point(
         name=run.folder.resolve().name,
         folder=run.folder,
@@ -103,7 +99,7 @@ def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
         seed=run.seed,
         settings=run.settings,
         metrics=run.metrics,
-        summary=summary,
+        summary=run.summary,
     )
 
 

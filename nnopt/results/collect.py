@@ -34,7 +34,8 @@ class Run:
     sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
     since 1970; of a summary that does not say so, when its file was written. checksums: SHA-256 of
     the run's own files, by name, as far as the summary has them. test_file: SHA-256 of the file
-    that holds all test samples and no others, if there is such a file.
+    that holds all test samples and no others, if there is such a file. summary: all its values;
+    empty unless they were asked for.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Run:
     written: float
     checksums: Mapping[str, str] = field(default_factory=dict)
     test_file: str | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def test_sources(self) -> frozenset[str]:
@@ -69,10 +71,11 @@ class Found:
     damaged_folders: dict[Path, str] = field(default_factory=dict)
 
 
-def find_runs(directories: Sequence[Path]) -> Found:
+def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> Found:
     """Read every run in and below the directories, each once. Links inside them are not followed.
 
-    Raises ConfigError, with every problem, if a directory does not exist or there is no run.
+    with_summaries: keep all values of the summaries, which need memory. Raises ConfigError, with
+    every problem, if a directory does not exist or there is no run.
     """
     if missing := [path for path in directories if not path.is_dir()]:
         raise ConfigError(
@@ -93,7 +96,7 @@ def find_runs(directories: Sequence[Path]) -> Found:
                     found.pending += _pending_points(folder)
                 continue
             try:
-                run = read_run(folder)
+                run = read_run(folder, with_summaries)
             except DataError as error:
                 found.damaged.append(str(error))
                 found.damaged_folders[folder] = str(error)
@@ -145,8 +148,8 @@ def read_table(folder: Path) -> list[dict[str, str]]:
     return []
 
 
-def read_run(folder: Path) -> Run:
-    """The record of one run. Raises DataError if it cannot be read or is not what nnopt writes."""
+def read_run(folder: Path, with_summary: bool = False) -> Run:
+    """Return the record of one run. Raises DataError if nnopt cannot have written it."""
     found = read_summary(folder, RUN_KEYS)
     summary = found.values
     written = found.stamp / 1e9
@@ -170,6 +173,7 @@ def read_run(folder: Path) -> Run:
         written=written,
         checksums=summary.get(FILES) or {},
         test_file=sources.get(test) if isinstance(test, str) else None,
+        summary=summary if with_summary else {},
     )
 
 
