@@ -16,12 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.auto_lr import with_found_rate
-from nnopt.backends import DeviceArray, Loader, load_backend
+from nnopt.backends import DeviceArray, Loader, Network, load_backend
 from nnopt.backends.thread_choice import threads_for
 from nnopt.console import RunConsole, note
 from nnopt.data.dataset import Part
 from nnopt.errors import (
-    DivergedError,
     NnoptError,
     OutputError,
     PrunedError,
@@ -41,9 +40,10 @@ from nnopt.results.layers import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import LogFile
 from nnopt.results.summary import file_checksums, write_summary
-from nnopt.schema import Config, ResnetConfig, VggConfig, draws_plots, learning_rate
+from nnopt.schema import Config, draws_plots
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.chance import near_chance
+from nnopt.training.divergence import refuse_divergence
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, probe_of
 from nnopt.training.loop import Length, Loop, Training
@@ -54,8 +54,8 @@ LayerLook = Callable[[int], list[LayerRow]]
 """From the epoch just finished to a row for each layer."""
 
 AfterEpoch = Callable[[EpochRow, bool], None]
-"""Told of an epoch: its row, and whether its weights are the best so far. What it raises ends the
-training there, as Ctrl-C would: files are kept, the summary says why."""
+"""A function of the row of an epoch, and of whether its weights are the best so far. An exception
+that it raises ends the training as Ctrl-C does: the files are kept, the summary has the reason."""
 
 
 def run(
@@ -64,9 +64,9 @@ def run(
     """Train one point and write its results into ``directory``, which exists and is empty.
 
     after_epoch: functions that are called, in this order, when an epoch is in the files. quiet:
-    nothing is shown, as in a sweep, which has a line for each point.
-    Returns what ``summary.json`` says. Whatever ends the run early is written there first, as
-    status and error, then raised: NnoptError, KeyboardInterrupt, or a bug.
+    nothing is shown, as in a sweep, which has a line for each point. Returns the content of
+    ``summary.json``. An exception that ends the run early is written there as status and error,
+    and then raised: NnoptError, KeyboardInterrupt, or a bug.
     """
     started = time.perf_counter()
     config, summary = point.config, describe(point)
@@ -162,13 +162,13 @@ def _recipe(
     result = None
     if training.diverged_at is None:
         labels = dataset.train.labels[dataset.train.rows]
-        steps_per_epoch = loop.length.steps_per_epoch
-        _warn(near_chance(config, labels, training.history[-1], steps_per_epoch), quiet)
+        last, steps_per_epoch = training.history[-1], loop.length.steps_per_epoch
+        _warn(near_chance(config, labels, last, steps_per_epoch), quiet)
         if training.best_epoch == 0:
-            log.warning("the validation metric was never finite: the last weights stand as best")
-        network.load(training.best if config.test_weights == "best" else training.last)
+            log.warning("the validation metric was never finite: the last weights count as best")
         if config.regularizer.swa:
             summary["averaged_epochs"] = _averaged_epochs(config, training, loop.length, quiet)
+        network.load(training.best if config.test_weights == "best" else training.last)
         labels = dataset.test.labels[dataset.test.rows]
         result = evaluate(network, batches_of(dataset.test), labels, config.loss)
         summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
@@ -176,70 +176,52 @@ def _recipe(
 
     if draws_plots(config):
         plots = directory / "plots"
-        plots.mkdir(exist_ok=True)  # the search for a learning rate may have been here
-        steps_per_epoch = prepared.length.steps_per_epoch
+        plots.mkdir(exist_ok=True)  # the search for a learning rate may have made it
+        steps_per_epoch = loop.length.steps_per_epoch
         plot_training(training, initial, layers, steps_per_epoch, config.name, plots)
         if result is not None:
-
-            def batches(points: np.ndarray) -> Iterator[DeviceArray]:
-                part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
-                return batches_of(part).evaluation_batches()
-
-            def predict(points: np.ndarray) -> NDArray[np.floating]:
-                return np.concatenate([network.predict(x) for x in batches(points)])
-
-            def outputs(points: np.ndarray) -> dict[str, NDArray[np.floating]]:
-                return network.layer_outputs(next(batches(points)))
-
-            plot_test(dataset, result.logits, predict, config.name, plots)
-            plot_inside(dataset, architecture, network.arrays(), outputs, plots)
+            _plot_network(prepared, network, batches_of, result, config.name, plots)
     refuse_divergence(config, training, result)
 
 
-def refuse_divergence(config: Config, training: Training, result: Evaluation | None) -> None:
-    """Raise DivergedError unless everything was finite to the end."""
-    if result is not None and np.isfinite(result.loss):
-        return
-    what = "the test loss is not finite"
-    if training.diverged_at is not None:
-        epoch = len(training.history)
-        kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
-        where = "the loss, a weight or the optimizer's state is not finite"
-        if training.not_finite:
-            where = f"the outputs of layer {training.not_finite} and the loss are not finite"
-        what = f"at step {training.diverged_at} {where}; {kept} are kept"
-    raise DivergedError(f"training diverged: {what}; try one of: {', '.join(_remedies(config))}")
+def _plot_network(
+    prepared: Prepared,
+    network: Network,
+    batches_of: Callable[[Part], Loader],
+    result: Evaluation,
+    name: str,
+    plots: Path,
+) -> None:
+    """Draw the predictions, the weights and the outputs of the tested network."""
+    dataset = prepared.dataset
 
+    def batches(points: np.ndarray) -> Iterator[DeviceArray]:
+        part = Part(points, np.zeros(len(points), np.int64), np.arange(len(points)))
+        return batches_of(part).evaluation_batches()
 
-def _remedies(config: Config) -> list[str]:
-    """Return the changes of this configuration that keep a training finite."""
-    remedies = [f"lower optimizer.lr = {learning_rate(config):g}"]
-    if not config.regularizer.grad_clip:
-        remedies.append("regularizer.grad_clip=1")
-    if config.dataset.normalization == "none":
-        remedies.append("dataset.normalization=standard, since the inputs are not scaled")
-    if isinstance(config.architecture, VggConfig | ResnetConfig) and (
-        config.regularizer.norm == "none"
-    ):
-        remedies.append("regularizer.norm=batch, which networks so deep are made for")
-    if config.initializer.hidden in ("normal", "uniform"):
-        remedies.append(f"initializer=he for initializer.hidden = {config.initializer.hidden!r}")
-    return remedies
+    def predict(points: np.ndarray) -> NDArray[np.floating]:
+        return np.concatenate([network.predict(x) for x in batches(points)])
+
+    def outputs(points: np.ndarray) -> dict[str, NDArray[np.floating]]:
+        return network.layer_outputs(next(batches(points)))
+
+    plot_test(dataset, result.logits, predict, name, plots)
+    plot_inside(dataset, prepared.architecture, network.arrays(), outputs, plots)
 
 
 def _averaged_epochs(config: Config, training: Training, length: Length, quiet: bool) -> int:
-    """How many epochs' weights are averaged in those that are tested; none is worth a word."""
+    """Return the number of epochs that SWA averaged in the tested weights. Warn if it is 0."""
     is_best, swa = config.test_weights == "best", config.regularizer.swa
     averaged = training.best_averaged if is_best else training.last_averaged
     tested = training.best_epoch if is_best and training.best_epoch else len(training.history)
     if not averaged:
-        told = (
+        warning = (
             f"regularizer.swa = {swa:g} averages from the end of epoch "
             f"{first_swa_epoch(swa, length.epochs)} on, but the {config.test_weights} weights, "
             f"which are tested, are from before that, of epoch {tested}: nothing is averaged in "
             "them"
         )
-        _warn(told, quiet)
+        _warn(warning, quiet)
     return averaged
 
 
@@ -259,8 +241,7 @@ def _train(
     summary: dict[str, Any],
     after_epoch: Sequence[AfterEpoch],
 ) -> list[LayerRow]:
-    """Run the loop, with its rows on the console and in the files as they come. Returns the rows
-    of the layers."""
+    """Run the loop, and write each row to the console and the files. Return the rows of layers."""
     started, training = time.perf_counter(), loop.training
     layers: list[LayerRow] = []
     try:
@@ -300,8 +281,8 @@ def _train(
 
 
 def describe(point: Point) -> dict[str, Any]:
-    """The summary before anything has happened: a run that ends early has the same keys, also one
-    whose process ended before it could write any."""
+    """Return the summary of a run that has just begun. A run that ends early has the same keys,
+    even if its process ended before it wrote any."""
     return {
         "status": "running",
         **dict.fromkeys(("error", *METRICS)),

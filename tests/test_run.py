@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from nnopt.compose import make_plan
 from nnopt.errors import DivergedError, TrainingError
 from nnopt.results.history import EpochRow, MetricsFile, Row, read_metrics
-from nnopt.run import refuse_divergence, run
-from nnopt.training.loop import Training
+from nnopt.run import run
 from nnopt.validate import read_config
 
 Run = Callable[..., int]
@@ -229,33 +228,6 @@ def test_learning_rate_zero_and_a_single_step(workplace: Path) -> None:
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))
     for name, array in last.items():
         assert_array_equal(array, best[name])
-
-
-REMEDIES = {
-    "none but the rate": ([], []),
-    "no clipping": (["regularizer.grad_clip=0"], ["regularizer.grad_clip=1"]),
-    "clipping of the user's own": (["regularizer.grad_clip=5"], []),
-    "unscaled inputs": (["dataset.normalization=none"], ["dataset.normalization=standard"]),
-    "scaled inputs": (["dataset.normalization=unit"], []),
-    "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),
-    "deep network with norms": (["architecture=resnet", "regularizer.norm=layer"], []),
-    "large first weights": (["initializer=normal"], ["initializer=he"]),
-    "all": (
-        ["initializer=uniform", "regularizer.grad_clip=0", "dataset.normalization=none"],
-        ["regularizer.grad_clip=1", "dataset.normalization=standard", "initializer=he"],
-    ),
-}
-
-
-@pytest.mark.parametrize(("words", "expected"), REMEDIES.values(), ids=REMEDIES)
-def test_divergence_advice_depends_on_configuration(words: list[str], expected: list[str]) -> None:
-    config = make_plan([*words, "optimizer.lr=3"]).points[0].config
-    with pytest.raises(DivergedError) as error:
-        refuse_divergence(config, Training({}, {}, diverged_at=3), None)
-    advice = str(error.value).partition("try one of: ")[2]
-    told = [remedy for remedy in advice.split(", ") if "=" in remedy]
-    assert told[0] == "lower optimizer.lr = 3"
-    assert [remedy.split(" ")[0] for remedy in told[1:]] == expected
 
 
 def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> None:

@@ -1,0 +1,36 @@
+"""The advice of a diverged training."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnopt.compose import make_plan
+from nnopt.errors import DivergedError
+from nnopt.training.divergence import refuse_divergence
+from nnopt.training.loop import Training
+
+REMEDIES = {
+    "none but the rate": ([], []),
+    "no clipping": (["regularizer.grad_clip=0"], ["regularizer.grad_clip=1"]),
+    "clipping of the user's own": (["regularizer.grad_clip=5"], []),
+    "unscaled inputs": (["dataset.normalization=none"], ["dataset.normalization=standard"]),
+    "scaled inputs": (["dataset.normalization=unit"], []),
+    "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),
+    "deep network with norms": (["architecture=resnet", "regularizer.norm=layer"], []),
+    "large first weights": (["initializer=normal"], ["initializer=he"]),
+    "all": (
+        ["initializer=uniform", "regularizer.grad_clip=0", "dataset.normalization=none"],
+        ["regularizer.grad_clip=1", "dataset.normalization=standard", "initializer=he"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), REMEDIES.values(), ids=REMEDIES)
+def test_divergence_advice_depends_on_configuration(words: list[str], expected: list[str]) -> None:
+    config = make_plan([*words, "optimizer.lr=3"]).points[0].config
+    with pytest.raises(DivergedError) as error:
+        refuse_divergence(config, Training({}, {}, diverged_at=3), None)
+    advice = str(error.value).partition("try one of: ")[2]
+    told = [remedy for remedy in advice.split(", ") if "=" in remedy]
+    assert told[0] == "lower optimizer.lr = 3"
+    assert [remedy.split(" ")[0] for remedy in told[1:]] == expected
