@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from nnopt.arguments import Parser
 from nnopt.composer import Composer
-from nnopt.conf_file import ENGINE_GROUPS
+from nnopt.conf_file import ENGINE_GROUPS, EXPERIMENTS
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
     check_hydra_keys,
@@ -161,7 +161,7 @@ def _with_choices(
     """The points' overrides, with the file of every group that varies: a point of concatenated
     grids may leave it to the default."""
     groups = [key for key in varied if key in config_groups()]
-    if not groups or set(groups) & {"experiment", "ablation"}:
+    if not groups or set(groups) & set(EXPERIMENTS):
         return list(lists)
     chosen = {group: f"{group}={composed.hydra.runtime.choices[group]}" for group in groups}
     return [

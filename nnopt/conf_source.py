@@ -1,4 +1,4 @@
-"""Where Hydra finds the user's YAML files: the folder ``conf``, and that of ``--config-dir``."""
+"""The user's YAML files: those of the folder ``conf``, and those of ``--config-dir``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from nnopt.conf_file import (
-    PRIMARY,
-    SUFFIXES,
-    defaults_of,
-    read_conf_file,
-    setting_of,
-    shown_path,
-)
+from nnopt.conf_file import PRIMARY, SUFFIXES, defaults_of, read_conf_file, setting_of
 from nnopt.errors import ConfigError
+from nnopt.yaml_file import shown_path
 
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""The user's files that Hydra has read since ``composing`` began -> the keys theirs are below."""
+"""Each of the user's files that Hydra has read since ``composing`` began, and its package."""
 
 
 class UserSource(ConfigSource):
-    """A folder of the user's YAML files, each checked when it is read. Files end in .yaml or .yml;
-    a group may have folders: ``experiment=paper/first`` is ``experiment/paper/first.yaml``."""
+    """A folder of the user's YAML files. Each is checked when it is read. Files end in .yaml or
+    .yml. A group may have folders: ``experiment=paper/first`` is ``experiment/paper/first.yaml``.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -71,7 +66,7 @@ class UserSource(ConfigSource):
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of groups, or those of files, of inner folders too."""
+        """Return the names of the groups or of the files in a folder and its inner folders."""
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())
@@ -104,8 +99,7 @@ def own_groups() -> frozenset[str]:
 
 
 def _added_to_ours(config: DictConfig) -> DictConfig:
-    """Return nnopt's own primary configuration with the user's added: its keys win, and its choices
-    of files."""
+    """Return nnopt's ``config.yaml`` with the user's added, whose keys and choices of files win."""
     ours = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
     assert isinstance(ours, DictConfig)
     theirs = {_group(entry): entry for entry in config.pop("defaults", [])}
@@ -113,7 +107,7 @@ def _added_to_ours(config: DictConfig) -> DictConfig:
     added = [entry for group, entry in theirs.items() if group not in usual]
     defaults: list[Any] = []
     for group, entry in usual.items():
-        if group == "experiment":  # which comes after all else
+        if group == "experiment":  # must stay after all groups
             defaults += added
         if group in theirs and isinstance(entry, DictConfig):
             entry = {group: next(iter(theirs[group].values()))}
@@ -125,14 +119,17 @@ def _added_to_ours(config: DictConfig) -> DictConfig:
 
 
 def _group(entry: Any) -> str:
-    """Return the group of an entry of a defaults list, or the name of a file without a group."""
+    """Return the group of an entry of a list of defaults, or the file if it has no group."""
     key = next(iter(entry)) if isinstance(entry, DictConfig) else entry
     return str(key).split(" ")[-1].lstrip("/")
 
 
 def place_of(key: str, accepts: Callable[[Any], bool]) -> str:
-    """Return " (FILE, line N)" of a key that one of the user's files read so far sets to a value
-    that is accepted (... for a list or a map), or an empty text."""
+    """Return " (FILE, line N)" for the place in the user's files that sets a key, or an empty text.
+
+    accepts: whether the value there (... for a list or a map) is the value that the message is
+    about.
+    """
     for path, package in reversed(files_read.items()):
         if package == key and accepts(...):
             return f" ({shown_path(path)})"
@@ -146,17 +143,17 @@ def place_of(key: str, accepts: Callable[[Any], bool]) -> str:
 
 
 def with_place(problem: str) -> str:
-    """Return a problem of a key with the place in a file of the user's that sets the key so."""
+    """Return a problem of a key with the place in the user's files that sets it to this value."""
     if unknown := re.match(r"unknown key '([\w.]+)'", problem):
         return _with_end(problem, place_of(unknown[1], lambda value: True))
     if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
         return problem
 
-    def is_told(value: Any) -> bool:
+    def is_named(value: Any) -> bool:
         numbers = [float(value)] if isinstance(value, int) else []
         return value is ... or any(f" = {x!r}: " in problem for x in (value, *numbers))
 
-    return _with_end(problem, place_of(found[1], is_told))
+    return _with_end(problem, place_of(found[1], is_named))
 
 
 def _with_end(problem: str, place: str) -> str:
@@ -164,7 +161,7 @@ def _with_end(problem: str, place: str) -> str:
 
 
 def with_default_place(problem: str) -> str:
-    """Return a problem of a list of defaults with the place of the entry that it names."""
+    """Return a problem of a list of defaults, after the place of the entry that it names."""
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):
         for group, file, line in defaults_of(path):

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from nnopt.conf_file import ENGINE_GROUPS, HYDRA_KEYS, PRIMARY, shown_path
+from nnopt.conf_file import ENGINE_GROUPS, EXPERIMENTS, HYDRA_KEYS, PRIMARY
 from nnopt.conf_source import (
     SCHEME,
     UserSource,
@@ -42,6 +42,7 @@ from nnopt.paths import absolute_folder, environment
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.set_aside import Composed, Loader, compose
 from nnopt.validate import ENGINES, read_engine
+from nnopt.yaml_file import shown_path
 
 
 class UserConf(SearchPathPlugin):
@@ -117,7 +118,7 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             options = [name for name in options if _is_file(f"{group}/{name}")]
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for value in values:
-            if value is None and group in ("experiment", "ablation"):
+            if value is None and group in EXPERIMENTS:
                 continue
             if not isinstance(value, str) or value not in options:
                 close = difflib.get_close_matches(str(value), options, n=1)
