@@ -45,7 +45,7 @@ class Composer:
         self._notes: set[str] = set()
 
     def remember(self, overrides: Sequence[Override], composed: Composed) -> None:
-        """Take what the files that these overrides choose have been composed to already."""
+        """Keep the merged files that these overrides choose, so that they are not merged again."""
         choices = tuple(word_of(o) for o in overrides if o.key_or_group in config_groups())
         config = composed.config
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -73,7 +73,7 @@ class Composer:
     def _note_values_set_aside(
         self, base: _Base, container: Mapping[str, Any], values: Sequence[Override]
     ) -> None:
-        """Name the values of files that do not go with the chosen ones, each once."""
+        """Print a note, once, for each set of values that a file sets for another choice."""
         for values_aside in base.set_aside:
             section, given = container[values_aside.group], {o.key_or_group for o in values}
             message = values_aside.message(section, given)

@@ -1,9 +1,11 @@
 """The functions of Hydra's override grammar, with ranges that are counted in decimals.
 
-Hydra counts ``range(0.1,0.5,0.1)`` in binary floating point, so that one of its values is
-0.30000000000000004, and the stop of other ranges is among their values. Here a range has the values
-that a person would write down, its stop is never one of them, and ``sort`` and ``shuffle`` reorder
-these values. (Hydra reads the annotations of these functions, so they have to be objects.)
+Hydra counts ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
+0.30000000000000004, and other ranges contain their stop. Here a range has the values that a person
+would write, and never contains its stop. ``sort`` and ``shuffle`` reorder these values.
+
+Hydra reads the annotations of these functions as objects, so this module must not import
+``annotations`` from ``__future__``.
 """
 
 import builtins
@@ -29,7 +31,7 @@ MOST_POINTS = 100_000
 
 @dataclass
 class NumberSweep(ChoiceSweep):
-    """The numbers of a range, in order: values of a grid, and an ordered scale for a search."""
+    """The numbers of a range, in order. A grid takes them all; a search draws from their scale."""
 
 
 def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
@@ -82,7 +84,7 @@ def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False)
 def _reordered(
     given: builtins.list[Any], order: Callable[[builtins.list[Any]], builtins.list[Any]]
 ) -> Any:
-    """Return one sweep or list, or several values, in the order that ``order`` makes."""
+    """Return the values of a sweep, of a list, or of several arguments, ordered by ``order``."""
     if not given:
         raise ConfigError("needs values to reorder")
     if len(given) > 1:
@@ -101,7 +103,7 @@ def _permuted(values: builtins.list[Any]) -> builtins.list[Any]:
 
 
 def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the cast, which keeps tags and the kind of a sweep whose values it changes."""
+    """Return a cast that keeps the tags and the type of a sweep when it converts the values."""
 
     def function(*args: Any, value: Any = None) -> Any:
         result = cast(*args, value=value)
@@ -114,7 +116,7 @@ def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast_str(*args: Any, value: Any = None) -> Any:
-    """Return the values as texts, which stay texts when they are written on a command line."""
+    """Return the values as quoted texts, which the command line of a point keeps as texts."""
     return _quoted(_keeping(grammar_functions.cast_str)(*args, value=value))
 
 
@@ -193,7 +195,7 @@ def _refuse_sweeps(value: Any) -> None:
 
 
 def unreadable(word: str, error: Exception) -> str:
-    """Return the line about a word of the command line that the grammar does not read."""
+    """Return the error message for a word of the command line that cannot be parsed."""
     if isinstance(error, RecursionError):
         return f"cannot read {shown(word)}: its brackets are nested too deeply"
     cause: BaseException | None = error
@@ -219,7 +221,8 @@ def unreadable(word: str, error: Exception) -> str:
 
 
 def _quotes_for(word: str) -> str:
-    """Return how to write the texts after the ``=`` in quotes, if that can be read."""
+    """Return a proposal with quotes around the texts after the ``=``, or "" if it cannot be
+    parsed."""
     key, _, value = word.partition("=")
     texts = [QuotedString(text, Quote.double).with_quotes() for text in value.strip().split(",")]
     quoted = f"{key}={','.join(texts)}"

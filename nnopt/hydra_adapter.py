@@ -1,5 +1,5 @@
-"""What nnopt asks of Hydra: where YAML files lie and which there are, what the words of a command
-line mean, and what the chosen files compose to. Hydra's errors become ConfigErrors of one line.
+"""The interface to Hydra: it finds YAML files, parses the words of a command line and merges the
+chosen files. Hydra's errors become ConfigErrors of one line.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
 
 
 def _search_also(name: str, places: ConfigSearchPath) -> None:
-    """Find files in one more folder, after nnopt's own. Raises ConfigError for a folder that is not
-    there or has a file that would not be read."""
+    """Search one more folder, after nnopt's own. Raises ConfigError if it does not exist, or has a
+    ``config.yaml``, which would not be read."""
     folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
@@ -92,7 +92,9 @@ def _search_also(name: str, places: ConfigSearchPath) -> None:
             f"--config-dir = {name!r}: its config.yaml would not be read; make it a file of the "
             "folder conf, or one of the group experiment"
         )
-    places.prepend("command-line", f"{SCHEME}://{folder}", anchor="schema")  # which stays last
+    places.prepend(
+        "command-line", f"{SCHEME}://{folder}", anchor="schema"
+    )  # before Hydra's own, the last
 
 
 @cache
@@ -130,7 +132,7 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
 
 
 def _hidden_file(config: str) -> str | None:
-    """Return why a file of ``--config-dir`` is not read, if there is one of that name."""
+    """Return the reason why a file of ``--config-dir`` is not read; None if it is, or is absent."""
     sources = GlobalHydra.instance().config_loader().get_sources()
     *first, last = [x for x in sources if x.is_config(config)]
     if not (first and last.provider == "command-line"):
@@ -167,8 +169,8 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
 def parse_words(overrides: Sequence[str]) -> list[Override]:
     """Return the words as overrides in Hydra's grammar, in which ranges are counted in decimals.
 
-    ``+key=value`` is read as ``key=value``, since no key can be added; only a group of the user's
-    own has to be. Raises ConfigError with every word that cannot be read.
+    ``+key=value`` is read as ``key=value``, since no key can be added. Only a group that nnopt does
+    not have is added. Raises ConfigError with every word that cannot be read.
     """
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser(functions(), loader)
@@ -192,7 +194,7 @@ def parse_words(overrides: Sequence[str]) -> list[Override]:
 
 
 def _is_added(override: Override) -> bool:
-    """Return whether the key is a group of the user's own, which no defaults list names."""
+    """Return whether the key is a group of the user, which no list of defaults names."""
     return override.key_or_group in config_groups() - own_groups()
 
 
@@ -204,8 +206,8 @@ def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Compose
 
 @contextmanager
 def hydra_errors() -> Iterator[None]:
-    """Raise errors of Hydra, OmegaConf and YAML as a ConfigError, with the place in a file of the
-    user's where it is known."""
+    """Raise errors of Hydra, OmegaConf and YAML as a ConfigError, with the place in the user's
+    files if it is known."""
     try:
         yield
     except ConfigError:
@@ -305,8 +307,8 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of Hydra's or OmegaConf's without line breaks and addresses,
-    with the key that it is about, and its place if a file of the user's sets it."""
+    """Return the message of an error of Hydra or OmegaConf, with the key that it concerns and the
+    place in the user's files that sets the key. Line breaks and URLs are left out."""
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))

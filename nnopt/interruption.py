@@ -1,4 +1,4 @@
-"""The end of a process by Ctrl-C or by a signal, in which results so far are written.
+"""The end of a process by Ctrl-C or by a signal, after its results so far are written.
 
 SIGTERM comes from schedulers and from ``kill``, SIGHUP from a closed terminal or a lost
 connection. Both end a process alike, with exit code 143; Ctrl-C ends it with 130.
@@ -18,7 +18,7 @@ _REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Interruption(SystemExit):
-    """A signal asks the process to end. Raised wherever the program is, like KeyboardInterrupt."""
+    """A signal asks the process to end. Like KeyboardInterrupt, it may be raised at any line."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGTERM_CODE)

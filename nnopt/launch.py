@@ -47,7 +47,10 @@ def launch(arguments: list[str]) -> int:
     if options.help or options.hydra_help or options.info:
         from nnopt.show import print_help, print_info
 
-        print_info(options) if options.info else print_help(options, parser)
+        if options.info:
+            print_info(options)
+        else:
+            print_help(options, parser)
         return 0
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
@@ -85,13 +88,13 @@ def launch(arguments: list[str]) -> int:
             summary = run(plan.points[0], directory)
         _report_run(summary, directory)
     except (KeyboardInterrupt, Interruption) as stop:
-        console.error(f"{message_of(stop)}; what was done until then is kept in {directory}")
+        console.error(f"{message_of(stop)}; the results until then are kept in {directory}")
         return code_of(stop)
     return 0
 
 
 def _note_missing_curves(plan: Plan) -> None:
-    """Say so, and why, if view=terminal is asked for and cannot be had."""
+    """Print a note with the reason if view=terminal was asked for and draws no curves."""
     if not any(point.config.view == "terminal" for point in plan.points):
         return
     launcher: str = plan.launcher.name
@@ -102,7 +105,7 @@ def _note_missing_curves(plan: Plan) -> None:
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:
-    """Say so if nobody has chosen it and a sweep of so many points has no pictures of these."""
+    """Print a note if ``plots=auto`` draws no pictures of points in a sweep of this size."""
     if count > FEW and any(point.config.plots == "auto" for point in points):
         console.note(
             "note: only the sweep's own pictures are drawn; plots=true adds those of points"
@@ -127,7 +130,7 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
 
 
 def _parser() -> ArgumentParser:
-    """Return a parser of Hydra's flags and the overrides; it raises ConfigError."""
+    """Return a parser of Hydra's flags and the overrides. Its errors are ConfigErrors."""
     parser = get_args_parser()
     parser.add_argument("--fail-fast", action="store_true", help="of a sweep: stop at a failure")
 
@@ -155,8 +158,8 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def check_directory(plan: Plan, kind: str) -> None:
-    """Raise OutputError if the results cannot be written where they belong. Makes nothing: what is
-    checked later may still be refused."""
+    """Raise OutputError if the results cannot be written to their folder. No folder is made, since
+    later checks may refuse the command."""
     named = _named_directory(plan)
     directory = OUTPUTS / kind if named is None else named
     try:
@@ -168,7 +171,7 @@ def check_directory(plan: Plan, kind: str) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether a path exists. Raises OSError where that cannot be told."""
+    """Return whether a path exists. Raises OSError if its parent folders cannot be read."""
     try:
         path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Values that a file sets for one choice of a group, and that another choice does not get.
+"""Values that a file sets for one choice of a group, and that another choice must not get.
 
 An experiment that sets ``optimizer.lr`` sets it for the optimizer that the files choose. Where the
 command line, a sweep or a later file chooses another optimizer, Hydra alone would pass the
@@ -29,19 +29,19 @@ SHARED_VALUES = ("dataset", "backend")
 """Groups whose keys mean the same with every choice that has them, such as ``backend.dtype``."""
 
 PRESETS = ("regularizer", "initializer")
-"""Groups whose files are values of the same keys. What other files set is set on top of them."""
+"""Groups whose files set the same keys. Values of other files replace those of the chosen file."""
 
 AUTO = "auto"
-"""A value that is found for each choice, and so is made for none."""
+"""A value that nnopt replaces by one found for each choice, so it may be kept for every choice."""
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """Values that a file sets in a group, and that do not go with the group's chosen file.
+    """Values that a file sets in a group for another choice than the chosen one.
 
-    choice: the group's chosen file. file: the one that sets the values. made_for: the choice that
-    it sets them for. values: by key, a dotted one below the group. Of ``PRESETS``, the values are
-    not left out, but replace those of the choice.
+    choice: the group's chosen file. file: the file that sets the values. made_for: the choice that
+    it sets them for. values: by dotted key below the group. In ``PRESETS`` the values are not left
+    out, but replace those of the choice.
     """
 
     group: str
@@ -79,7 +79,7 @@ def _text(values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Composed:
-    """The merged files, and what was set aside."""
+    """The merged files, and the values that were set aside."""
 
     config: DictConfig
     set_aside: tuple[SetAside, ...]
@@ -90,7 +90,7 @@ def compose(
 ) -> Composed:
     """Merge the files that the overrides choose, as ``hydra.compose`` does, by the loader below.
 
-    Of ``PRESETS``, only a choice that the overrides name is worth a note.
+    Values set aside in ``PRESETS`` are returned only for a choice that the overrides name.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), return_hydra_config)
@@ -147,7 +147,7 @@ class Loader(ConfigLoaderImpl):
         return _without(loaded, left_out) if left_out else loaded
 
     def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those values of a file's section that do not go with the chosen file."""
+        """Return the values of a file's section that are made for another choice."""
         own = self._own[group]
         if group in PRESETS:
             ours = dict(leaves(own))
@@ -160,8 +160,8 @@ class Loader(ConfigLoaderImpl):
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the name of the group's file that the defaults list chooses, if any. Files of the
-    group that this one is made of are no choice."""
+    """Return the name of the group's file that the list of defaults chooses, if any. A file that
+    another file of the group includes does not count."""
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""
@@ -171,7 +171,7 @@ def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
 
 
 def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
-    """Return the choices that a file's own defaults list names, by group."""
+    """Return the choices in a file's own list of defaults, by group."""
     loaded = None if path is None else repo.load_config(path)
     return {
         default.group.lstrip("/"): default.value
@@ -181,7 +181,7 @@ def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
 
 
 def _without(loaded: ConfigResult, left_out: Mapping[str, Collection[str]]) -> ConfigResult:
-    """Return a copy of a loaded file, whose sections lack the given keys."""
+    """Return a copy of a loaded file without the given keys of its sections."""
     result = copy.copy(loaded)
     result.config = copy.deepcopy(loaded.config)
     with flag_override(result.config, ["struct", "readonly"], False):

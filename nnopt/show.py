@@ -1,4 +1,4 @@
-"""What ``run`` prints in place of running: --help, --info, --cfg, and tab completion."""
+"""The output of ``run`` with --help, --info or --cfg, and of tab completion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from nnopt.point import to_yaml
 
 
 def print_help(options: Namespace, parser: ArgumentParser) -> None:
-    """Print the groups, the keys and the flags; of Hydra itself with --hydra-help. Raises
+    """Print the groups, keys and flags of nnopt, or with --hydra-help those of Hydra. Raises
     ConfigError."""
     with _printing(options) as (hydra, words):
         own = options.help
@@ -47,18 +47,19 @@ def print_help(options: Namespace, parser: ArgumentParser) -> None:
 
 
 def print_info(options: Namespace) -> None:
-    """Print what Hydra knows of its search path, plug-ins and defaults. Raises ConfigError."""
+    """Print Hydra's search path, plug-ins and defaults. Raises ConfigError."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
         with _printing(options) as (hydra, words):
             hydra.show_info(options.info, PRIMARY, words)
-    finally:  # Hydra logs what it prints
+    finally:  # Hydra prints through logging, and leaves its handlers there
         root.handlers[:], root.level = handlers, level
 
 
 def print_config(plan: Plan, options: Namespace) -> None:
-    """Print the configuration of the first point, Hydra's part, or both. Raises ConfigError."""
+    """Print the configuration of the first point, the settings of Hydra, or both. Raises
+    ConfigError."""
     shown: dict[str, Any] = {}
     if options.cfg in ("hydra", "all"):
         shown["hydra"] = _hydra_part(options)
@@ -89,7 +90,8 @@ def complete_words(command: str) -> None:
 
 @contextmanager
 def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
-    """Yield Hydra and the words of the command line; print at the end what was printed within."""
+    """Yield Hydra and the words of the command line. Text printed within is printed at the end, so
+    that an error leaves no partial output."""
     text = StringIO()
     with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
         yield _hydra(), [word_of(override) for override in parse_words(options.overrides)]

@@ -119,7 +119,7 @@ def test_run_sigterm_ended_with_its_files(
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
     words = ["epochs=4", "dataset.points=10", f"plots={name == 'nnopt.run.plot_test'}".lower()]
     result = attempt("run", *words, f"backend={backend}", "hydra.run.dir=run")
-    result.is_refused(143, "interrupted by SIGTERM; what was done until then is kept in")
+    result.is_refused(143, "interrupted by SIGTERM; the results until then are kept in")
     summary = json.loads((workplace / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("interrupted", "interrupted by SIGTERM")
     rows = (workplace / "run" / "metrics.csv").read_text().splitlines()

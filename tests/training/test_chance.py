@@ -50,5 +50,10 @@ def test_near_chance_short_training_is_not_judged(
 def test_near_chance_message_has_numbers_and_advice(make_config: Callable[..., Config]) -> None:
     told = near_chance(make_config(), TEN, row(0.1), 100)
     assert told is not None
-    for fragment in ("0.1000", "10,000 samples", "optimizer.lr than 0.1", "normalization=standard"):
+    for fragment in (
+        "0.1000",
+        "10,000 samples",
+        "optimizer.lr than 0.01",
+        "normalization=standard",
+    ):
         assert fragment in told

@@ -184,8 +184,8 @@ def test_schedule_is_asked_for_every_step(make_config: MakeConfig) -> None:
     schedule = schema.CosineConfig("cosine", 1, 0.0)
     loop, found = run(make_config(epochs=4, batch_size=BATCH, schedule=schedule), network)
     rates = [lr for lr, _ in network.steps]
-    assert rates[:3] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1])
-    cosine = [0.05 * (1 + math.cos(math.pi * i / 9)) for i in range(9)]
+    assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
+    cosine = [0.005 * (1 + math.cos(math.pi * i / 9)) for i in range(9)]
     assert rates[3:] == pytest.approx(cosine)
     assert loop.training.learning_rates == rates
     assert [row.lr for row, _ in found] == [rates[i] for i in (2, 5, 8, 11)]
@@ -195,7 +195,7 @@ def test_plateau_lowers_the_rate_of_the_next_epoch(make_config: MakeConfig) -> N
     network = ScriptedNetwork([0.5, 0.5, 0.5, 0.9])
     schedule = schema.PlateauConfig("plateau", 0, 1, 0.5, 0.0)
     run(make_config(epochs=5, batch_size=BATCH, schedule=schedule), network)
-    assert [lr for lr, _ in network.steps[::3]] == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05])
+    assert [lr for lr, _ in network.steps[::3]] == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.005])
 
 
 def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> None:
