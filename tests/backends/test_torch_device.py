@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from nnopt.backends import pytorch
 from nnopt.backends.pytorch import device as device_module
 from nnopt.backends.pytorch import network as network_module
-from nnopt.backends.pytorch.activations import GELU, Sigmoid, Tanh
 from nnopt.backends.pytorch.loader import TorchLoader
 from nnopt.backends.pytorch.network import TorchNetwork
 from nnopt.backends.pytorch.precision import Precision
@@ -462,24 +461,3 @@ def test_curved_activations_compiled_and_in_16_bits_end_near_float32(
         ends.append(network.arrays())
     for name, array in ends[0].items():
         assert_allclose(ends[1][name], array, rtol=0.05, atol=0.01, err_msg=name)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("activation", [GELU, Sigmoid, Tanh])
-def test_activation_in_chunks_is_the_same(
-    monkeypatch: pytest.MonkeyPatch, activation: type[nn.Module], layout: torch.memory_format
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = (6 * torch.randn(3, 4, 5, 7, generator=generator)).contiguous(memory_format=layout)
-    g = torch.randn(3, 4, 5, 7, generator=generator)
-    found = []
-    for chunk in (2**15, 50):
-        monkeypatch.setattr("nnopt.backends.pytorch.activations.CHUNK", chunk)
-        for view in (x, x[1:], x[:, :, ::2]):
-            leaf = view.detach().requires_grad_()
-            y = activation()(leaf)
-            y.backward(g[: len(view), :, : view.shape[2]])
-            assert leaf.grad is not None
-            found += [y.detach(), leaf.grad]
-    for whole, chunked in zip(found[:6], found[6:], strict=True):
-        assert_allclose(chunked, whole, rtol=3e-7, atol=1e-38)

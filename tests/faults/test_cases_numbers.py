@@ -47,7 +47,7 @@ def summary(workplace: Path, folder: str = "out") -> dict[str, Any]:
     return content
 
 
-TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5, "gelu": 6.5}
+TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
 """Inputs around which digits would cancel; a weight of either sign gives both tails."""
 
 

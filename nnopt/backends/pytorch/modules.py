@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
-from nnopt.backends.pytorch.activations import GELU, Sigmoid, Tanh
+from nnopt.backends.pytorch.activations import Sigmoid, Tanh
 from nnopt.backends.pytorch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from nnopt.random import KeepMasks, generator
 from nnopt.schema import Config
@@ -106,7 +106,7 @@ class Dropout(nn.Module):
 
 WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
     records.ReLU: nn.ReLU,
-    records.GELU: GELU,
+    records.GELU: nn.GELU,
     records.Tanh: Tanh,
     records.Sigmoid: Sigmoid,
     records.SiLU: nn.SiLU,
