@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ def row_hashes(inputs: np.ndarray) -> NDArray[np.uint64]:
     eight-byte words of a row, each mixed with its position by the function of SplitMix64 (Steele et
     al. 2014). Among 10⁶ rows, two different ones have the same hash with probability 3·10⁻⁸.
     """
-    rows = inputs.reshape(len(inputs), -1)
+    rows = inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))  # -1 fails for no rows
     row_bytes = rows.shape[1] * rows.dtype.itemsize
     words = -(-row_bytes // 8)
     positions = np.arange(1, words + 1, dtype=np.uint64) * GOLDEN
