@@ -1,10 +1,8 @@
-"""What a user types after a verb: its parser, whose errors are lines like all others, and paths."""
+"""The parser of the words after a verb. Its errors are like all others of nnopt."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import NoReturn
 
 from nnopt.errors import ConfigError
@@ -16,14 +14,3 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
         raise ConfigError(f"{message}; `{self.prog} --help` lists the options")
-
-
-def given_path(text: str, name: str) -> Path:
-    """Return a path that the user gave for ``name``, with ``~`` as the home folder: a shell leaves
-    it as it is after ``=`` and in quotes. Raises ConfigError."""
-    if "\0" in text:
-        raise ConfigError(f"{name} {text!r}: a path has no null character")
-    path = os.path.expanduser(text)
-    if path.startswith("~"):
-        raise ConfigError(f"{name} {text!r}: there is no such user; write ./{text} for that name")
-    return Path(path)

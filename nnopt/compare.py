@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnopt import console
-from nnopt.arguments import Parser, given_path
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, DataError
+from nnopt.paths import given_path
 from nnopt.results.collect import Found, Run, find_runs, setting_text
 from nnopt.results.files import shown, write_text
 from nnopt.results.lock import is_held

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnopt import console
-from nnopt.arguments import Parser, given_path
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError
+from nnopt.paths import given_path
 from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.digits import MISSING, value_text
 from nnopt.results.files import output_error, shown

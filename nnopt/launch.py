@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from nnopt import console
-from nnopt.arguments import given_path
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.compose import Plan, Point, make_plan
 from nnopt.errors import ConfigError, OutputError
 from nnopt.hydra_internals import get_args_parser
 from nnopt.interruption import Interruption, code_of, message_of, stop_on_signals
+from nnopt.paths import given_path
 from nnopt.point import FEW
 from nnopt.prepare import prepare
 from nnopt.results.cores import processor_times

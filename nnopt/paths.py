@@ -1,8 +1,9 @@
-"""Folders that a setting, an option or an environment variable names."""
+"""Paths that a setting, an argument or an environment variable names."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from nnopt.errors import ConfigError
 
@@ -26,15 +27,25 @@ def absolute_folder(text: str, key: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
 
 
+def given_path(text: str, name: str) -> Path:
+    """Return the path that the user gave for the argument ``name``; ``~`` is the home folder.
+
+    A shell does not expand ``~`` after ``=`` or in quotes. Raises ConfigError.
+    """
+    if problem := path_problem(text):
+        raise ConfigError(f"{name} {text!r}: {problem}")
+    return Path(os.path.expanduser(text))
+
+
 def path_problem(text: str) -> str | None:
-    """Return why ``text`` cannot name a folder, or None if it can."""
+    """Return why ``text`` cannot be a path, or None if it can."""
     if not text.strip():
         return "needs the name of a folder, '.' for the current one"
     if "\0" in text:
-        return "a name of a folder cannot contain a null byte"
+        return "a path cannot contain a null byte"
     if text.startswith("~"):
         if os.environ.get("HOME", "/").strip() == "":
             return "'~' has no meaning, because $HOME is empty; write the whole path"
         if os.path.expanduser(text).startswith("~"):
-            return f"there is no user {text[1:].partition('/')[0]!r}; write './~...' for a folder"
+            return f"there is no user {text[1:].partition('/')[0]!r}; write './~...' for that name"
     return None

@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 from nnopt import console
-from nnopt.arguments import Parser, given_path
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.interruption import stop_on_signals
 from nnopt.launch import note_missing_plots, prepare_all
+from nnopt.paths import given_path
 from nnopt.point import Point
 from nnopt.prepare import prepare
 from nnopt.results.cores import ProcessorTimes, processor_times

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnopt.errors import ConfigError
-from nnopt.paths import absolute_folder, environment
+from nnopt.paths import absolute_folder, environment, given_path
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
@@ -37,6 +37,12 @@ def test_absolute_folder_relative_starts_at_current_folder() -> None:
 def test_absolute_folder_impossible_name_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.root = "):
         absolute_folder(text, "data.root")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
+def test_given_path_impossible_name_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--out '"):
+        given_path(text, "--out")
 
 
 def test_absolute_folder_empty_home_refused(monkeypatch: pytest.MonkeyPatch) -> None:

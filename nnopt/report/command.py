@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from nnopt import console
-from nnopt.arguments import Parser, given_path
+from nnopt.arguments import Parser
 from nnopt.errors import ConfigError, DataError
+from nnopt.paths import given_path
 from nnopt.report.gather import gather
 from nnopt.report.page import fill_page
 from nnopt.results.collect import find_runs

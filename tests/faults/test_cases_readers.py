@@ -154,7 +154,7 @@ def test_path_with_tilde_home_folder_used(
     assert (home / made).exists()
     assert not (workplace / "~").exists()
     user = [word.replace("~", "~nobody-here") for word in words]
-    attempt(*user).is_refused(2, "there is no such user")
+    attempt(*user).is_refused(2, "there is no user")
 
 
 def test_run_one_class_loss_is_zero_without_sign(
