@@ -21,6 +21,12 @@ def visible_lines(text: str) -> str:
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
 
 
+def quoted(text: str, most: int = 60) -> str:
+    """Return the text for a message: on one line, in quotation marks, cut if it is long."""
+    end = f"… ({len(text) - most:,} more characters)" if len(text) > most else ""
+    return f"'{visible(text[:most])}'{end}"
+
+
 def shortened(text: str, most: int) -> str:
     """Return the text, cut after ``most`` characters with the number of those left out."""
     if len(text) <= most:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnopt.data.csv_text import listed, quoted
+from nnopt.data.csv_text import is_number, listed
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.schema import CsvConfig
+from nnopt.text import quoted
 
 MOST_COLUMNS = 2**20
 NAMES_COMPARED = 2_000  # by similarity with a name that is not there
@@ -136,17 +137,9 @@ def _no_column(key: str, item: int | str, names: Sequence[str], path: Path) -> s
 
 
 def _without_header(names: Sequence[str]) -> str:
-    if sum(map(_is_number, names)) * 2 < len(names):
+    if sum(map(is_number, names)) * 2 < len(names):
         return ""
     return "; if the first line has values, set dataset.header=false and dataset.label to a number"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_names(names: list[str], path: Path) -> None:
@@ -176,9 +169,9 @@ def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
     """Raise DataError if the first line may be the first row: all its names are numbers."""
-    if not all(_is_number(names[place]) for place in features):
+    if not all(is_number(names[place]) for place in features):
         return
-    if str(config.label) == names[label] and not _is_number(names[label]):
+    if str(config.label) == names[label] and not is_number(names[label]):
         return  # a line that has the label's name is a header
     numbers = [names[place] for place in range(len(names)) if place != label]
     in_order = [str(number) for number in range(len(names))]

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
 from nnopt.data.csv_rows import RowReader
-from nnopt.data.csv_text import lines_of, listed, open_text, quoted, read_header
+from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
 from nnopt.results.files import shown
 from nnopt.schema import CsvConfig, Validation
+from nnopt.text import quoted
 
 MOST_NAMES = 2**20  # characters of the names of features that are kept
 ENOUGH_TO_COUNT = 10  # rows: a column that counts from 0 to 2 may be anything
@@ -166,7 +167,7 @@ def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
     first = table.inputs[0].reshape(-1)
     if config.header and all(name.isdecimal() for name in names):
         return [
-            f"{shown(Path(path.name))}: the first line, {listed(list(names), 3)}, is read as "
+            f"{shown(Path(path.name))}: the first line, {listed(names, 3)}, is read as "
             "names; if it has values, set dataset.header=false"
         ]
     if not config.header and np.array_equal(first, table.columns.features):

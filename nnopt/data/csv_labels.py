@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.csv_text import listed, quoted
+from nnopt.data.csv_text import is_number, listed
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.text import quoted
 
 LONGEST_LABEL = 256
 MOST_LABELS = 100_000
@@ -74,7 +75,7 @@ class Labels:
 
     def whole(self, text: str) -> str | None:
         """The label as a whole number, written plainly; None if it is none."""
-        number = WHOLE.fullmatch(text.replace(",", ".") if self.has_decimal_commas else text)
+        number = WHOLE.fullmatch(self._with_points(text))
         if number is None:
             return None
         return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
@@ -83,7 +84,7 @@ class Labels:
         """The classes, and notes on them. Raises DataError for numbers that are not whole."""
         whole = {text: self.whole(text) for text in self.first_rows}
         if any(number is None for number in whole.values()):
-            if all(map(self._is_number, self.first_rows)):
+            if all(is_number(self._with_points(text)) for text in self.first_rows):
                 text = next(text for text, number in whole.items() if number is None)
                 raise DataError(
                     f"{self._where(text)}; allowed are whole numbers, or names (classes, not "
@@ -104,12 +105,8 @@ class Labels:
             )
         return tuple(numbers), notes
 
-    def _is_number(self, text: str) -> bool:
-        try:
-            float(text.replace(",", ".") if self.has_decimal_commas else text)
-        except ValueError:
-            return False
-        return True
+    def _with_points(self, text: str) -> str:
+        return text.replace(",", ".") if self.has_decimal_commas else text
 
     def numbers(self, classes: tuple[str, ...]) -> NDArray[np.int64]:
         """The class number of each row. Raises DataError for a label that is no class."""
@@ -121,7 +118,7 @@ class Labels:
             if name not in by_name:
                 raise DataError(
                     f"{self._where(text)} is no class of the training file; its classes are "
-                    f"{listed(list(classes), 20)}"
+                    f"{listed(classes, 20)}"
                 )
             lookup[code] = by_name[name]
         result: NDArray[np.int64] = np.concatenate([lookup[codes] for codes in self.codes])

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
-from nnopt.data.csv_text import LONGEST_LINE, quoted
+from nnopt.data.csv_text import LONGEST_LINE
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.text import quoted
 
 CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
 ROWS_PER_BLOCK = 10_000
@@ -182,7 +183,7 @@ class RowReader:
                         f"expected a finite number of at most {LARGEST:.2g}"
                         f"{self._hint(cells[place], names[place], row)}"
                     )
-        return DataError(f"{shown(self.path)} is no CSV file: {visible_reason(reason)}")
+        return DataError(f"{shown(self.path)} is no CSV file: {quoted(' '.join(reason.split()))}")
 
     def _value(self, cell: str) -> float:
         """The number in a cell, as NumPy reads it; NaN for none."""
@@ -200,8 +201,3 @@ class RowReader:
         if "," in cell and not self.has_decimal_commas:
             return "; if that is a decimal comma, set dataset.decimal=comma"
         return f"; leave a column out with dataset.drop=[{quoted(name)}]"
-
-
-def visible_reason(reason: str) -> str:
-    """Return NumPy's own words on one line."""
-    return quoted(" ".join(reason.split()))

@@ -7,7 +7,7 @@ import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,11 +17,10 @@ from nnopt.data.files import GZIP_FLOOR, GZIP_RATIO, check_regular, unreadable
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.schema import CsvConfig
-from nnopt.text import visible
+from nnopt.text import quoted
 
 LONGEST_LINE = 2**24  # characters
 HEADER_LINES = 1_000  # a header may have line breaks within quotation marks
-QUOTED = 60  # characters of a value that a message repeats
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 PACKED = {
@@ -32,13 +31,16 @@ PACKED = {
 }
 
 
-def quoted(text: str) -> str:
-    """Return a value of the file for a message: on one line, in quotation marks, cut if long."""
-    end = f"... ({len(text):,} characters)" if len(text) > QUOTED else ""
-    return f"'{visible(text[:QUOTED])}'{end}"
+def is_number(text: str) -> bool:
+    """Return whether Python reads the text as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
-def listed(names: list[str], most: int = 5) -> str:
+def listed(names: Sequence[str], most: int = 5) -> str:
     """Return the first names for a message, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(quoted, names[:most])) + more
@@ -133,7 +135,7 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
         if len(line) > LONGEST_LINE:
             raise DataError(
                 f"{shown(path)} has a line of more than {LONGEST_LINE:,} characters, which begins "
-                f"with {quoted(line[:QUOTED])}; is it a CSV file?"
+                f"with {quoted(line)}; is it a CSV file?"
             )
         if line.strip(" \r\n"):
             yield line

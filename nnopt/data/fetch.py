@@ -51,9 +51,10 @@ def _fetch_files(published: Published, root: Path, tell: Tell) -> None:
     for download in published.downloads:
         file = Path(download.file).name.removesuffix(".gz")
         there = place.files[file] or _download(download, root, tell)
-        if sha256(read(there)) != published.sha256[file]:
+        digest = sha256(read(there))
+        if digest != published.sha256[file]:
             raise DataError(
-                f"{shown(there)} is not the published file (SHA-256 {sha256(read(there))}, "
+                f"{shown(there)} is not the published file (SHA-256 {digest}, "
                 f"published {published.sha256[file]}); delete it and fetch again"
             )
         tell(f"{shown(there)}: verified")

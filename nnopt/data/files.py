@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nnopt.errors import DataError
 from nnopt.results.files import shown
+from nnopt.results.received import kind_of
 
 # A gzip file may not unpack to more than this, or 100 times its size: images never shrink so much.
 GZIP_FLOOR = 256 * 2**20
@@ -24,14 +25,6 @@ START = 64  # bytes of a file that a function sees, to find out how many there s
 
 SizeOf = Callable[[bytes], int]
 """From the first bytes of a file to its size."""
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO (named pipe)",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
@@ -65,8 +58,7 @@ def check_regular(path: Path) -> None:
     except OSError as error:
         raise unreadable(path, error) from error
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise DataError(f"{shown(path)} is {kind}; expected a regular file")
+        raise DataError(f"{shown(path)} is {kind_of(mode)}; expected a regular file")
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

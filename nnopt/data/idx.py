@@ -89,8 +89,9 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     for part, files in FILES.items():
         contents = {file: read(paths[file], size_of=size_in_header) for file in files}
         for file, content in contents.items():
-            sources[published.relative(file)] = sha256(content)
-            notes += check_official(published, file, sha256(content), paths[file])
+            digest = sha256(content)
+            sources[published.relative(file)] = digest
+            notes += check_official(published, file, digest, paths[file])
         images, labels = (
             parse_idx(contents[file], dimensions, paths[file])
             for file, dimensions in zip(files, (3, 1), strict=True)

@@ -30,7 +30,7 @@ from nnopt.errors import DataError
 from nnopt.paths import absolute_folder
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
-from nnopt.text import visible
+from nnopt.text import quoted
 
 LOG = logging.getLogger("nnopt")
 
@@ -221,7 +221,7 @@ def _warn_of_merged_values(
         remedy = "backend.dtype=float64" if dtype == "float32" else "other units"
         if normalization.origin is None:
             remedy = f"dataset.normalization=standard or {remedy}"
-        name = repr(visible(names[first][:100])) if names else f"number {first}"
+        name = quoted(names[first]) if names else f"number {first}"
         LOG.warning(
             f"feature {name}: {before[first]:,} different values become "
             f"{after[first]:,} in {dtype}{more}; use {remedy}"

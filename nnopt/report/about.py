@@ -14,7 +14,7 @@ from typing import Any
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
 from nnopt.results.own_files import SUMMARY
-from nnopt.results.received import LARGEST_LOG, open_received
+from nnopt.results.received import LOG_BYTES, open_received
 
 SHOWN = 12
 """Values of a key, or differing machines and the like, that are named; of more, the number."""
@@ -174,7 +174,7 @@ def _begun(point: Point) -> datetime | None:
         path = point.folder / "run.log"
         with (
             suppress(OSError, ValueError),
-            open_received(path, point.folder, LARGEST_LOG) as log,
+            open_received(path, point.folder, LOG_BYTES) as log,
         ):
             return _local(log.read(19).decode("ascii"))
     return None

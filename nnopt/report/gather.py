@@ -19,7 +19,7 @@ from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import Found, setting_text
 from nnopt.results.metrics import METRICS, better
-from nnopt.results.received import CONFIG_BYTES, LARGEST_LOG, open_received, read_received
+from nnopt.results.received import CONFIG_BYTES, LOG_BYTES, open_received, read_received
 from nnopt.sweep.comparison import Comparison, Row, compare_runs
 from nnopt.sweep.same_data import tell_files_apart
 from nnopt.sweep.settings import known_metrics, unknown_name
@@ -291,7 +291,7 @@ def _tail(point: Point, most: int) -> str:
         return ""
     most = most if point.status == "done" else LONGEST_TAIL
     try:
-        with open_received(point.folder / "run.log", point.folder, LARGEST_LOG) as log:
+        with open_received(point.folder / "run.log", point.folder, LOG_BYTES) as log:
             size = os.fstat(log.fileno()).st_size
             log.seek(max(0, size - 4 * most))  # a character has at most four bytes
             text = log.read(4 * most).decode("utf-8", errors="replace")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from nnopt.results.own_files import PICTURES
 from nnopt.results.received import open_received, read_received
 
 PAGE_BYTES = 4_800_000
@@ -34,8 +35,6 @@ PROGRAM = re.compile(
 
 QUALITY = 82
 """Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
-
-SUFFIXES = (".png", ".svg")
 
 DAMAGES = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
 """What Pillow raises at a PNG with wrong bytes in it."""
@@ -62,7 +61,7 @@ def plots_of(folder: Path) -> list[Path]:
         return []
     plots: dict[str, Path] = {}
     for path in paths:  # .png comes before .svg
-        if path.suffix not in SUFFIXES or not _is_drawing(path):
+        if path.suffix not in PICTURES or not _is_drawing(path):
             continue
         is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > LARGEST_SVG
         if not is_too_large:

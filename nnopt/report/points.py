@@ -14,7 +14,7 @@ from nnopt.results.collect import Found, Run, Value, read_table, setting_text, s
 from nnopt.results.lock import is_held
 from nnopt.results.received import (
     CONFIG_BYTES,
-    LARGEST_LOG,
+    LOG_BYTES,
     TABLE_BYTES,
     open_received,
     parse_json,
@@ -182,7 +182,7 @@ def _overrides(folder: Path) -> Sequence[str]:
     """The words of the command line, of which the first line of the log tells."""
     with (
         suppress(OSError, ValueError),
-        open_received(folder / "run.log", folder, LARGEST_LOG) as log,
+        open_received(folder / "run.log", folder, LOG_BYTES) as log,
     ):
         line = log.readline(10_000).decode("utf-8", errors="replace")
         if match := re.search(r", overrides: (.*)", line):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from nnopt.errors import OutputError
 from nnopt.results.files import output_error, shown
+from nnopt.results.received import kind_of
 
 SUMMARY = "summary.json"
 
@@ -66,7 +67,7 @@ def open_to_append(path: Path) -> int:
     found = os.fstat(descriptor)
     why = None
     if not stat.S_ISREG(found.st_mode):
-        why = "it is not a regular file"
+        why = f"it is {kind_of(found.st_mode)}, not a regular file"
     elif found.st_nlink > 1:
         why = "it is a hard link to a file that has another name; replace it by a copy"
     if why is not None:
@@ -112,7 +113,8 @@ def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> I
             if entry.name not in files and entry.name not in folders:
                 continue
             if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-                kind = "a link" if entry.is_symlink() else "a pipe, a device or a socket"
+                mode = entry.stat(follow_symlinks=False).st_mode
+                kind = "a link" if entry.is_symlink() else kind_of(mode)
                 yield f"{shown(Path(entry.path))} is {kind}"
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,15 +27,21 @@ CONFIG_BYTES = 2 * MIB
 TABLE_BYTES = 256 * MIB
 """The largest ``metrics.csv``, ``results.csv`` or ``sweep.json`` that is read."""
 
-LARGEST_LOG = 2**40
-"""The largest ``run.log`` of which an end is read."""
+LOG_BYTES = 2**40
+"""The largest ``run.log`` that is opened; only its first line and its end are read."""
 
-_KINDS: dict[str, Callable[[int], bool]] = {
-    "a folder": stat.S_ISDIR,
-    "a named pipe": stat.S_ISFIFO,
-    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
-    "a socket": stat.S_ISSOCK,
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
 }
+
+
+def kind_of(mode: int) -> str:
+    """Return the kind of a file that is not a regular file. mode: as ``os.stat`` gives it."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
@@ -97,8 +102,7 @@ def _no_number(name: str) -> None:
 
 def _check(path: Path, found: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(found.st_mode):
-        kinds = (name for name, is_kind in _KINDS.items() if is_kind(found.st_mode))
-        why = f"it is {next(kinds, 'something else')}, not a regular file"
+        why = f"it is {kind_of(found.st_mode)}, not a regular file"
         raise OSError(errno.EINVAL, why, str(path))
     if found.st_size > limit:
         raise _too_large(path, found.st_size, limit)

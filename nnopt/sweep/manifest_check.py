@@ -11,7 +11,7 @@ from typing import Any
 
 from nnopt.point import Point, point_id
 from nnopt.schema import CsvConfig
-from nnopt.text import visible
+from nnopt.text import shortened, visible
 
 ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
 """The name of a point, which is the name of its folder: see ``nnopt.point.point_id``."""
@@ -109,5 +109,4 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = visible(repr(value))
-    return text if len(text) <= 60 else text[:60] + "..."
+    return shortened(visible(repr(value)), 60)

@@ -165,7 +165,7 @@ def test_what_is_no_image_file_is_named(tmp_path: Path) -> None:
         decode(tmp_path)
     (folder / "notes.txt").unlink()
     os.mkfifo(folder / "pipe.png")
-    with pytest.raises(DataError, match=r"pipe\.png is a FIFO"):
+    with pytest.raises(DataError, match=r"pipe\.png is a named pipe"):
         decode(tmp_path)
 
 

@@ -105,7 +105,7 @@ def test_a_bad_pixel_is_named(tmp_path: Path, cell: str) -> None:
         (["0", "-0.5", "1"], "label '-0.5' at index 1 "),
         (["cat", "do\x1b[31mg"], "label 'do.x1b.31mg' at index 1 .*without control"),
         (["cat", "do\u202eg"], "label 'do.u202eg' at index 1 .*reorder"),
-        (["0", "1" * 5000], r"'1{60}'\.\.\. \(5,000 characters\) at index 1 .*at most 256"),
+        (["0", "1" * 5000], r"'1{60}'… \(4,940 more characters\) at index 1 .*at most 256"),
         (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
     ],
 )

@@ -86,7 +86,7 @@ def test_intruders_named_and_other_names_ignored(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.csv")
     found = "\n".join(sorted(intruders(tmp_path, RUN_FILES, frozenset())))
     assert "run.log is a link" in found
-    assert "metrics.csv is a pipe" in found
+    assert "metrics.csv is a named pipe" in found
     assert "mine" not in found
 
 

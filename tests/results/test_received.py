@@ -55,7 +55,7 @@ def test_read_received_special_file_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.path.relpath(tmp_path / "socket"))
-    kinds = {"pipe": "a named pipe", "folder": "a folder", "socket": "a socket"}
+    kinds = {"pipe": r"a named pipe \(FIFO\)", "folder": "a folder", "socket": "a socket"}
     for name, kind in kinds.items():
         with pytest.raises(OSError, match=f"it is {kind}, not a regular file"):
             read_received(tmp_path / name, tmp_path, 10)
