@@ -70,9 +70,9 @@ def main(arguments: list[str]) -> int:
         for note in comparison.notes if form == "csv" else ():
             log.info("%s", note)
     if options.plots is not None:
-        told = _plot(comparison, runs, given_path(options.plots, "--plots"))
+        message = _plot(comparison, runs, given_path(options.plots, "--plots"))
         is_alone = out is not None or form == "table"
-        console.note(told) if is_alone else log.info("%s", told)
+        console.note(message) if is_alone else log.info("%s", message)
     return DataError.exit_code if found.damaged else 0
 
 

@@ -27,7 +27,7 @@ REFRESH_SECONDS = 0.1  # between two updates of the live bar, at least
 REFRESH_SHARE = 1 / 40  # of the time, which they may take at most
 
 LEAST_VALUE = 20
-"""Columns that a panel needs beside its names, for its frame and its values."""
+"""Columns that a panel needs for its frame and its values, in addition to its names."""
 
 View = Literal["bar", "terminal", "none"]
 """What is shown while a run trains."""

@@ -1,8 +1,8 @@
 """The standard streams of a process, made safe to write to.
 
-A write never fails, so that talking never stops a training. Where the reader of a pipe is gone, or
-the stream was closed, the rest is dropped in silence. Any other failure is dropped too, but
-remembered, and the command then ends with an exit code of its own. Characters that a terminal
+A write never fails, so output never stops a training. If the reader of a pipe is gone, or the
+stream was closed, the rest is dropped in silence. Any other failure is dropped too, but
+remembered, and the command then ends with exit code 6. Characters that a terminal
 obeys, and those that the output's encoding lacks, are written as escapes.
 """
 
@@ -34,7 +34,7 @@ class Stream:
         self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Give what else a library asks of a standard stream, such as its ``buffer``."""
+        """Return another attribute of the standard stream, such as its ``buffer``."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._stream, name)
@@ -61,7 +61,7 @@ class Stream:
                 self._stream.write(shown)
 
     def flush(self) -> None:
-        """Send what is buffered."""
+        """Flush the buffer."""
         if self._stream is not None:
             with self._dropping():
                 self._stream.flush()
@@ -97,7 +97,7 @@ class Stream:
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
-        """Drop a write that fails, and all that follow, and remember why."""
+        """Drop a write that fails, and all later ones, and keep the first error."""
         try:
             yield
         except ValueError:  # written to after close()
@@ -144,8 +144,10 @@ def _as_stream(stream: object) -> Stream:
 
 @contextmanager
 def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that are safe to write to, whoever
-    writes: nnopt, argparse, Hydra or logging."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that are safe to write to.
+
+    nnopt, argparse, Hydra and logging write to them.
+    """
     before = sys.stdout, sys.stderr
     guarded = _as_stream(sys.stdout), _as_stream(sys.stderr)
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in guarded)

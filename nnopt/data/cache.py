@@ -4,11 +4,11 @@
     <data.cache>/index/<dataset>-....json     which of these folders belongs to which source files
 
 The digits are a hash of everything that decoding depends on: the way of decoding (``FORMAT``), the
-source's settings, and the SHA-256 of its files. So neither changed files nor other settings ever
-meet old arrays. An index entry remembers the fingerprint (sizes, times) that the files had when
-they were read: while it holds, they are not read again. A folder is filled under a temporary name
-and then renamed; a lock lets one process decode while others wait. What a killed process left, the
-next one removes.
+source's settings, and the SHA-256 of its files. So changed files and other settings never get old
+arrays. An index entry has the fingerprint (sizes, times) that the files had when they were read:
+while it holds, they are not read again. A folder is filled under a temporary name and then renamed.
+A lock lets one process decode while others wait. The next process removes the temporary folder of
+a killed one.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None
     """Rename ``temporary`` to ``folder``, unless that is there and equal. Raises OSError.
 
     An entry that is there may be damaged, or made by another person. Other processes may have
-    mapped its files into memory, so these are deleted, which leaves mappings intact, and never
-    written to. Of a link the target is not touched.
+    mapped its files into memory. So these are deleted, which leaves mappings intact, and are never
+    written to. If the entry is a link, the link is deleted and its target is not.
     """
     try:
         temporary.rename(folder)
@@ -116,7 +116,7 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
 
 
 def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
-    """Return the cached arrays of a source whose files look as when they were decoded."""
+    """Return the cached arrays of a source if its files have the same fingerprint."""
     try:
         known = parse_json(read_received(index, cache, LARGEST_INDEX))
         entry = known["entry"]
@@ -130,8 +130,11 @@ def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
 
 
 def _key(source: Source[Any], decoded: Decoded) -> str:
-    """From all that the decoder received. The settings name the files by their roles where these
-    can be exchanged; ``sources`` has the hash of each name."""
+    """Return the hash of all that decoding depends on.
+
+    The settings name the files by their roles where these can be exchanged; ``sources`` has the
+    hash of each name.
+    """
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
     sources = sorted(decoded.sources.items())
     return _hash_of(source.name, source.settings, sources, parts, decoded.classes)

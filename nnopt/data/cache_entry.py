@@ -1,4 +1,4 @@
-"""One dataset in the cache: a folder of ``.npy`` files and ``contents.json``, read with suspicion.
+"""One dataset in the cache: a folder of ``.npy`` files and ``contents.json``.
 
 The folder may come from another person or may have been cut short. So every value is checked before
 it is used, links are not followed out of the folder, and nothing is unpickled.
@@ -36,7 +36,7 @@ KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")
 """The arrays of each part."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
-"""What a damaged or hostile entry raises while it is read."""
+"""The errors that a damaged or hostile entry raises while it is read."""
 
 
 def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _read_array(folder: Path, name: str, facts: _Facts, is_copied: bool) -> np.n
 
 
 def _header(facts: _Facts) -> bytes:
-    """Return the header that NumPy writes for such an array: nothing in a file's own is parsed."""
+    """Return the header that NumPy writes for such an array. No header of a file is parsed."""
     header = {"descr": facts.dtype.str, "fortran_order": False, "shape": facts.shape}
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, header)

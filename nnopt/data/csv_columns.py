@@ -27,7 +27,7 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
 @dataclass(frozen=True)
 class Columns:
-    """Positions in a table: of the label, and of the features or pixels in the order of the inputs.
+    """The positions of the columns in a table. features: also pixels, in the order of the inputs.
 
     names: of all columns, as in the header. dropped: names that other tables drop too. shape:
     (C, H, W) of images, () for features.
@@ -45,7 +45,7 @@ class Columns:
 
 
 def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
-    """Assign the columns of the training file. Raises DataError or ConfigError."""
+    """Return the columns of the training file. Raises DataError or ConfigError."""
     _check_names(names, path)
     dropped = {place for item in config.drop if (place := position(names, item)) is not None}
     kept = [place for place in range(len(names)) if place not in dropped]
@@ -59,7 +59,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     features = [place for place in kept if place != label]
     if not features:
         raise DataError(
-            f"{shown(path)} has no column beside {quoted(names[label])}; expected features"
+            f"{shown(path)} has no column other than {quoted(names[label])}; expected features"
         )
     if config.header:
         _check_header(names, features, label, config, path)
@@ -83,7 +83,7 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
     extra = [name for name in names if name not in allowed]
     if missing or extra:
         lines = [f"it lacks {listed(missing)}"] if missing else []
-        lines += [f"it has {listed(extra)} besides"] if extra else []
+        lines += [f"it has also {listed(extra)}"] if extra else []
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
             if missing == wanted[:1]
@@ -104,7 +104,7 @@ def check_dropped(config: CsvConfig, tables: Sequence[Sequence[str]], path: Path
 
 
 def position(names: Sequence[str], item: int | str) -> int | None:
-    """The position of a column given by its name, or else by its number; None if there is none."""
+    """Return the position of a column given by its name, or else by its number; None if absent."""
     if str(item) in names:
         return names.index(str(item))
     if isinstance(item, str) and re.fullmatch(r"-?\d{1,9}", item, re.ASCII):
@@ -143,7 +143,7 @@ def _without_header(names: Sequence[str]) -> str:
 
 
 def _check_names(names: list[str], path: Path) -> None:
-    """pandas would rename the second of two columns: a second label would become a feature."""
+    """Raise DataError for too many columns, and for two columns with the same name."""
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MOST_COLUMNS:,}")
     counts = Counter(names)
@@ -191,7 +191,7 @@ def _check_header(
 def _shape(
     names: list[str], config: CsvConfig, path: Path
 ) -> tuple[tuple[int, ...], Sequence[int]]:
-    """(C, H, W) of images, or () for features; and the order of the columns."""
+    """Return (C, H, W) of images, or () for features; and the order of the columns."""
     wanted, as_found = config.shape, range(len(names))
     if wanted is not None and len(wanted) not in (1, 3):
         raise ConfigError(
@@ -199,7 +199,7 @@ def _shape(
         )
     if wanted is not None and math.prod(wanted) != len(names):
         raise DataError(
-            f"dataset.shape={list(wanted)} means {math.prod(wanted):,} columns beside the label, "
+            f"dataset.shape={list(wanted)} means {math.prod(wanted):,} columns without the label, "
             f"but {shown(path)} has {len(names):,}; leave columns out with dataset.drop=[...]"
         )
     found = _pixel_shape(names, path) if wanted is None else wanted
@@ -214,14 +214,14 @@ def _shape(
 
 
 def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
-    """The shape of the images if the columns have the names of pixels, else ()."""
+    """Return the shape of the images if the columns have the names of pixels, else ()."""
     others = [name for name in names if not _is_pixel(name)]
     if len(others) == len(names):
         return ()
     if others:
         raise DataError(
             f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and "
-            f"{listed(others)} besides: leave these out with dataset.drop=[{','.join(others[:5])}]"
+            f"also {listed(others)}: leave these out with dataset.drop=[{','.join(others[:5])}]"
             f", or take all columns as features with dataset.shape=[{len(names)}]"
         )
     grid = [GRID_PIXEL.fullmatch(name) for name in names]
@@ -245,9 +245,9 @@ def _is_pixel(name: str) -> bool:
 
 
 def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:
-    """Sort pixels by the numbers in their names; as in the file if the names have none.
+    """Return the order of the pixels by the numbers in their names; without numbers as in the file.
 
-    Raises DataError if the numbers leave the order open.
+    Raises DataError if the numbers have gaps or repeat.
     """
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         matches = [pattern.fullmatch(name) for name in names]

@@ -1,8 +1,8 @@
 """Samples as rows of CSV files: one column of labels, the others pixels or features.
 
 Columns named pixel... become uint8 images (Kaggle's ``fashion-mnist_train.csv`` loads as it is),
-all others float64 features. Labels are whole numbers or names; the classes are the different
-labels, sorted, so labels 1, 5 and 9 become the classes 0, 1, 2 called "1", "5", "9".
+all others float64 features. Labels are whole numbers or names. The classes are the different
+labels in sorted order: labels 1, 5 and 9 are the classes 0, 1 and 2 with the names "1", "5", "9".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Table:
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
-    """The files, relative to ``root`` or else to the working directory. Raises DataError."""
+    """Find the files, relative to ``root`` or else to the working directory. Raises DataError."""
     paths = {"train": _find("dataset.train", config.train, root, working)}
     if config.test is not None:
         paths["test"] = _find("dataset.test", config.test, root, working)
@@ -140,7 +140,7 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
 
 
 def _images(inputs: np.ndarray, shape: tuple[int, ...], config: CsvConfig) -> np.ndarray:
-    """Rows of pixels as images (M, C, H, W); features as they are."""
+    """Return rows of pixels as images (M, C, H, W), and features unchanged."""
     if not shape:
         return inputs
     channels, height, width = shape
@@ -162,7 +162,7 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
 
 
 def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
-    """A note on a first line that counts the columns: names or values."""
+    """Return a note if the first line counts the columns: it may have names or values."""
     names = table.columns.names
     first = table.inputs[0].reshape(-1)
     if config.header and all(name.isdecimal() for name in names):
@@ -179,7 +179,7 @@ def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
 
 
 def _row_numbers(table: Table, path: Path) -> list[str]:
-    """A note on the first feature that counts the rows, as an index does."""
+    """Return a note on the first feature that counts the rows, as an index does."""
     if table.inputs.ndim == 4 or len(table.inputs) < ENOUGH_TO_COUNT:
         return []
     steps = np.flatnonzero(table.inputs[1] - table.inputs[0] == 1)

@@ -28,8 +28,11 @@ BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 
 @dataclass
 class Labels:
-    """The labels of a file, as they are read: each different text, its first row, and which text
-    each row has."""
+    """The labels of a file.
+
+    first_rows: each different text, and its first row. codes: the number of the text of each row,
+    block by block.
+    """
 
     path: Path
     has_decimal_commas: bool = False
@@ -74,14 +77,14 @@ class Labels:
         return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
 
     def whole(self, text: str) -> str | None:
-        """The label as a whole number, written plainly; None if it is none."""
+        """Return the label as a whole number in its shortest form; None if it is none."""
         number = WHOLE.fullmatch(self._with_points(text))
         if number is None:
             return None
         return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
 
     def classes(self) -> tuple[tuple[str, ...], list[str]]:
-        """The classes, and notes on them. Raises DataError for numbers that are not whole."""
+        """Return the classes, and notes. Raises DataError for numbers that are not whole."""
         whole = {text: self.whole(text) for text in self.first_rows}
         if any(number is None for number in whole.values()):
             if all(is_number(self._with_points(text)) for text in self.first_rows):
@@ -109,7 +112,7 @@ class Labels:
         return text.replace(",", ".") if self.has_decimal_commas else text
 
     def numbers(self, classes: tuple[str, ...]) -> NDArray[np.int64]:
-        """The class number of each row. Raises DataError for a label that is no class."""
+        """Return the class number of each row. Raises DataError for a label that is no class."""
         by_name = {name: number for number, name in enumerate(classes)}
         are_whole = all(WHOLE.fullmatch(name) for name in classes)
         lookup = np.empty(len(self.first_rows), dtype=np.int64)

@@ -73,7 +73,7 @@ class RowReader:
             yield block
 
     def _table(self, most: int) -> NDArray[Any]:
-        """Up to ``most`` rows as a structured array: texts, and runs of numbers."""
+        """Return up to ``most`` rows as a structured array: texts, and blocks of numbers."""
         kind = self._kind()
         options: dict[str, Any] = {
             "delimiter": self._swapped(self.separator),
@@ -97,12 +97,12 @@ class RowReader:
 
     @cached_property
     def _places(self) -> NDArray[np.int64] | None:
-        """The order of the inputs among the numbers of a row; None if they are in order."""
+        """Return the positions of the inputs among the numbers of a row; None if in order."""
         places = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(places, np.arange(len(places))) else places
 
     def _kind(self) -> np.dtype[Any]:
-        """The type of a row: numbers side by side are one field."""
+        """Return the type of a row: adjacent columns of numbers are one field."""
         numbers = np.zeros(len(self.columns.names), dtype=bool)
         numbers[list(self.columns.features)] = True
         edges = np.flatnonzero(np.diff(numbers)) + 1
@@ -129,8 +129,10 @@ class RowReader:
         return Block(values, labels)
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
-        """The lines as NumPy is to read them, remembered. Raises DataError for a record that does
-        not end."""
+        """Yield the lines as NumPy reads them, and keep them for messages.
+
+        Raises DataError for a record that does not end.
+        """
         characters = 0
         for count, line in enumerate(lines):
             self._lines_taken.append(line)
@@ -147,7 +149,7 @@ class RowReader:
         return text.translate(SWAP) if self.has_decimal_commas else text
 
     def _records(self) -> Iterator[list[str]]:
-        """The rows of this block once more, by Python's reader. Raises DataError."""
+        """Read the rows of this block again, with Python's reader. Raises DataError."""
         row = self.done
         try:
             for cells in csv.reader(self._lines_taken, delimiter=self.separator, strict=True):
@@ -166,7 +168,7 @@ class RowReader:
             raise self._problem(f"{found:,} rows by one way of reading it, {rows:,} by another")
 
     def _problem(self, reason: str) -> DataError:
-        """The error for the first cell of this block that cannot be used."""
+        """Return the error for the first cell of this block that cannot be used."""
         names, width = self.columns.names, len(self.columns.names)
         features = sorted(self.columns.features)
         for row, cells in enumerate(self._records(), start=self.done + 1):
@@ -186,7 +188,7 @@ class RowReader:
         return DataError(f"{shown(self.path)} is no CSV file: {quoted(' '.join(reason.split()))}")
 
     def _value(self, cell: str) -> float:
-        """The number in a cell, as NumPy reads it; NaN for none."""
+        """Return the number in a cell, as NumPy reads it; NaN if there is none."""
         text = self._swapped(cell).strip()
         if not text.isascii() or "_" in text:
             return float("nan")

@@ -87,7 +87,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 
 def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
-    """The one CSV file of an archive, whatever else is in it. Raises DataError."""
+    """Return the only CSV file of an archive; other files are ignored. Raises DataError."""
     names = [
         member
         for member in archive.infolist()
@@ -105,7 +105,7 @@ def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _bounded(packed: IO[bytes] | gzip.GzipFile, path: Path) -> IO[bytes]:
-    """The unpacked bytes. Reading past the limit of ``files.read`` raises DataError."""
+    """Return a stream of the unpacked bytes. Reading more than the limit raises DataError."""
     limit = max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size)
     return io.BufferedReader(_Bounded(packed, limit, path))  # type: ignore[type-var]
 
@@ -143,7 +143,7 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Header:
-    """What the first line of a table says.
+    """The columns of a table, and its first row.
 
     names: of all columns. first: the first line with values. separator: of the columns.
     """
@@ -176,7 +176,7 @@ def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
 
 
 def _record(lines: Iterator[str], path: Path) -> str:
-    """The first line, with those that follow until no quotation mark is open."""
+    """Return the first line, with the next ones while a quotation mark is open."""
     text = next(lines, "")
     if not text:
         raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
@@ -191,7 +191,7 @@ def _record(lines: Iterator[str], path: Path) -> str:
 
 
 def split(line: str, separator: str, path: Path) -> list[str]:
-    """The cells of one record. Raises DataError."""
+    """Return the cells of one record. Raises DataError."""
     try:
         return next(csv.reader([line], delimiter=separator, strict=True))
     except csv.Error as error:
@@ -207,7 +207,7 @@ def _given_separator(config: CsvConfig) -> str | None:
 
 
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
-    """The separator by which the label is one of several columns; else the only one that occurs.
+    """Return the separator that makes the label a column, else the only separator in the line.
 
     Raises ConfigError if several do.
     """

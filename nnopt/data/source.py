@@ -1,4 +1,4 @@
-"""What every source of data is read into, and the checks that all of them share."""
+"""The decoded arrays of a dataset, and the checks that all sources of data share."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def stat_lines(paths: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class Source(Generic[S]):
-    """Where a dataset lies on disk and how to read it.
+    """The files of a dataset, and how to read them.
 
-    place: for people.
+    place: the files as a message names them.
     files: the role of a file or folder -> its path.
-    settings: whatever else decoding depends on; its ``repr`` is part of the cache's keys.
-    decoder: receives the settings and the files and nothing else, so that an option that the cache
-        does not know cannot change what is decoded. Raises DataError.
+    settings: everything else that decoding depends on; its ``repr`` is part of the cache's keys.
+    decoder: receives only the settings and the files, so an option that the cache does not know
+        cannot change the decoded arrays. Raises DataError.
     look: see ``fingerprint``.
     """
 
@@ -82,7 +82,7 @@ class Source(Generic[S]):
     look: Callable[[Iterable[Path]], str] = field(default=stat_lines, repr=False)
 
     def decode(self) -> Decoded:
-        """Read and decode all files, however long it takes. Raises DataError."""
+        """Read and decode all files, which may take minutes. Raises DataError."""
         decoded = self.decoder(self.settings, self.files)
         return replace(decoded, repeated=repeated_rows(decoded.parts))
 
@@ -103,7 +103,7 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 
 
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
-    """A warning if a file is not the published one; DataError if it is another published one.
+    """Return a warning if a file is not the published one. Raises DataError for another dataset's.
 
     MNIST and Fashion-MNIST have the same file names and shapes: only the contents tell them apart.
     """

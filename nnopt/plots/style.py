@@ -243,8 +243,10 @@ def rgb(colour: str) -> NDArray[np.float64]:
 
 @cache
 def load_matplotlib() -> ModuleType:
-    """Import matplotlib, whatever backend the environment names: no figure is shown, and a name
-    that matplotlib does not know, as a notebook's may be, would end its import."""
+    """Import matplotlib without the backend that the environment names.
+
+    No figure is shown, and a name that matplotlib does not know would make its import fail.
+    """
     named = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
     try:

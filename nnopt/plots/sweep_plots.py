@@ -85,7 +85,7 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
 
 
 def _drawable(comparison: Comparison) -> Comparison:
-    """The comparison without the settings whose numbers no axis can show, and a warning."""
+    """Return the comparison without settings whose numbers no axis can show; log a warning."""
     metric = comparison.metrics[0]
     rows = [
         row
@@ -129,7 +129,7 @@ def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
             diverged = all(run.status == "diverged" for run in members)
             courses.append(Courses(row, tuple(histories), diverged))
     if problems:
-        more = f"; and {len(problems) - 1} more like it" if len(problems) > 1 else ""
+        more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         log.warning("left out of the curves: %s%s", problems[0], more)
     return courses
 

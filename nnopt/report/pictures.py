@@ -18,7 +18,7 @@ from nnopt.results.own_files import PICTURES
 from nnopt.results.received import open_received, read_received
 
 PAGE_BYTES = 4_800_000
-"""What a page may come to with all that is in it."""
+"""The largest size of a page with all its parts."""
 
 LARGEST_SVG = 600_000
 """Bytes; of more, the PNG of the same name is taken if there is one."""

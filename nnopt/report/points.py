@@ -150,7 +150,7 @@ def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(config: Any, overrides: Any) -> dict[str, Value]:
-    """Empty of what is no configuration of nnopt."""
+    """Return the settings of a configuration; empty if it is not one of nnopt."""
     if not (isinstance(config, dict) and isinstance(overrides, list | tuple)):
         return {}
     with suppress(ValueError):
@@ -160,8 +160,10 @@ def _settings(config: Any, overrides: Any) -> dict[str, Value]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """What ``config.yaml`` says; empty if nnopt cannot have written it. nnopt writes no aliases,
-    by which a few lines can stand for more values than memory holds."""
+    """Return the values of ``config.yaml``; empty if nnopt cannot have written it.
+
+    nnopt writes no aliases. With aliases, a few lines can define more values than memory holds.
+    """
     import yaml  # type: ignore[import-untyped]
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -179,7 +181,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _overrides(folder: Path) -> Sequence[str]:
-    """The words of the command line, of which the first line of the log tells."""
+    """Return the words of the command line, which the first line of the log has."""
     with (
         suppress(OSError, ValueError),
         open_received(folder / "run.log", folder, LOG_BYTES) as log,

@@ -92,7 +92,7 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic for t
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop a line that the disk does not take."""
+        """Drop a line that cannot be written to the disk."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -119,9 +119,10 @@ def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> I
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError if a folder cannot be written, or made, as far as that can be told beforehand.
+    """Raise OSError if a folder probably cannot be created or written.
 
-    Nothing is made: the permissions and the space of the nearest folder that exists are looked at.
+    Nothing is created: the function checks the permissions and the free space of the nearest folder
+    that exists.
     """
     place = Path(os.path.abspath(folder))
     while not _is_there(place) and place != place.parent:
@@ -138,8 +139,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether there is a file, folder or link. Raises OSError for a name that is too long,
-    and where that cannot be told."""
+    """Return whether there is a file, folder or link. Raises OSError, as for too long a name."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -165,7 +165,7 @@ def remove_run(folder: Path) -> None:
                 plots.rmdir()
     except OSError as error:
         raise OutputError(
-            f"cannot remove what is left of an earlier attempt in {shown(folder)}: {error.strerror}"
+            f"cannot remove the files of an earlier attempt in {shown(folder)}: {error.strerror}"
         ) from error
 
 

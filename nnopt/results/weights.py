@@ -1,4 +1,4 @@
-"""Weights that runs left, and how those of two runs differ."""
+"""Read the weights of runs, and compare those of two runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DAMAGES = (
     SyntaxError,
     zipfile.BadZipFile,
 )
-"""What NumPy and zipfile raise at an archive with wrong bytes in it."""
+"""The errors of NumPy and zipfile for an archive with wrong bytes."""
 
 LONGEST_HEADER = 1000
 """Characters of the header of one array; a usual one has 100."""
@@ -83,7 +83,7 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
 
 @dataclass(frozen=True)
 class _Header:
-    """How the bytes of one array are to be understood, and where they begin."""
+    """The type and shape of one array, and the length of its header in bytes."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -129,8 +129,10 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
 
 
 def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
-    """Raise ValueError for more numbers than a network with so many parameters has: statistics of
-    normalization layers come to at most as many again."""
+    """Raise ValueError for more numbers than a network with this number of parameters has.
+
+    The statistics of normalization layers have at most as many numbers as the parameters.
+    """
     count = sum(math.prod(header.shape) for header in headers)
     if parameters is not None and count > 2 * parameters + 1000:
         raise ValueError(f"it holds {count:,} numbers, of a network with {parameters:,.0f}")

@@ -142,7 +142,7 @@ def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
     [
         (b"", "no CSV file"),
         (b"label,x\n", "0 rows"),
-        (b"label\n1\n", "no column beside"),
+        (b"label\n1\n", "no column other than"),
         (b"label,x\n\xff\xfe,1\n", "not UTF-8"),
         (b"label,x\n0,1,2\n", "row 1 .*has 3 cells"),
         (b"label,x\n0,1\n1\n", "row 2 .*has 1 cells"),

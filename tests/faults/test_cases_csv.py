@@ -287,8 +287,8 @@ def test_test_file_columns_in_another_order_are_joined_by_name(
 
 OTHER_COLUMNS = {
     "missing": ("x,label", "it lacks 'y'"),
-    "extra": ("x,y,z,label", "it has 'z' besides"),
-    "other names": ("x,Y,label", "it lacks 'y' and it has 'Y' besides"),
+    "extra": ("x,y,z,label", "it has also 'z'"),
+    "other names": ("x,Y,label", "it lacks 'y' and it has also 'Y'"),
     "no labels": ("x,y", "test files without labels cannot be used"),
 }
 
