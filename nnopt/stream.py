@@ -158,7 +158,7 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
-    """A line of cells two spaces apart. align: "l" or "r" for each."""
+    """Return a line of cells two spaces apart. align: "l" or "r" for each."""
     cells = [
         cell.rjust(width) if side == "r" else cell.ljust(width)
         for cell, width, side in zip(row, widths, align, strict=True)
@@ -169,7 +169,7 @@ def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
 def aligned_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 ) -> Iterator[str]:
-    """The lines of a table, its columns as wide as they need to be."""
+    """Return the lines of a table; a column is as wide as its longest cell."""
     lines = [[visible(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return (aligned(line, widths, align) for line in lines)

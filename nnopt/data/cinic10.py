@@ -74,7 +74,7 @@ def places(root: Path) -> list[Place]:
 
 
 def _fingerprint(folders: Iterable[Path]) -> str:
-    """Names, and sizes and times of some files per class folder.
+    """Return a hash of all names, and of sizes and times of some files of each class folder.
 
     Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or
     renamed is noticed, and so is a program that rewrites all images; a single image changed in
@@ -137,7 +137,7 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
 
 
 def list_tree(folder: Path) -> tuple[Folders, int]:
-    """The images of each part and class, and the number of hidden files skipped.
+    """Return the images of each part and class, and the number of hidden files.
 
     Raises DataError for a class folder too few or too many, and for what is no PNG by its name.
     """
@@ -171,7 +171,7 @@ def list_tree(folder: Path) -> tuple[Folders, int]:
 
 
 def _entries(folder: Path) -> tuple[list[str], int]:
-    """The names in a folder, sorted, without hidden ones; and the number of those."""
+    """Return the names in a folder, sorted, without hidden ones; and the number of those."""
     try:
         names = os.listdir(folder)
     except OSError as error:
@@ -185,7 +185,7 @@ Images = tuple[NDArray[np.uint8], list[bytes]]
 
 
 def _tasks(paths: list[Path]) -> Iterator[Images]:
-    """The images in order, some hundred of one class folder at a time.
+    """Yield the images in order, at most ``IMAGES_PER_TASK`` of one class folder at a time.
 
     Large trees are decoded by two processes: Pillow holds Python's lock while it decodes.
     """
@@ -239,7 +239,7 @@ def decode_images(paths: list[Path]) -> Images:
 
 
 def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """The pixels (32, 32, 3) of a PNG. Raises DataError."""
+    """Return the pixels (32, 32, 3) of a PNG. Raises DataError."""
     from PIL import Image
 
     if problem := png_problem(content):
@@ -260,7 +260,10 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def png_problem(content: bytes) -> str | None:
-    """What is wrong with a PNG, seen from its chunks: length, type, data and CRC each."""
+    """Return the first fault in the chunks of a PNG, None if there is none.
+
+    A chunk is a length, a type, data and a CRC.
+    """
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return f"is no PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
     position, kind, colour_type, has_palette = 8, b"", 0, False

@@ -88,10 +88,10 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one sample: (C, H, W) or (D,)."""
+        """Return the shape of one sample: (C, H, W) or (D,)."""
         return tuple(self.train.inputs.shape[1:])
 
     @property
     def is_image(self) -> bool:
-        """Are the samples images, (C, H, W)?"""
+        """Return whether the samples are images, (C, H, W)."""
         return len(self.input_shape) == 3

@@ -85,7 +85,7 @@ def _read_gzip(path: Path, limit: int, size_of: SizeOf | None) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file of any size, not unpacked. Raises DataError."""
+    """Return the SHA-256 of a file of any size, not unpacked. Raises DataError."""
     check_regular(path)
     try:
         with path.open("rb") as file:
@@ -95,7 +95,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sha256(data: bytes | memoryview) -> str:
-    """The SHA-256 of ``data`` as 64 hexadecimal digits."""
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 

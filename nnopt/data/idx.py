@@ -126,9 +126,10 @@ def size_in_header(start: bytes) -> int:
 
 
 def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
-    """The array in an IDX file of unsigned bytes, a view of ``content``. Raises DataError.
+    """Return the array in an IDX file of unsigned bytes, a view of ``content``.
 
-    Every number in the header is checked against the size of the file before it is used.
+    Every number in the header is checked against the size of the file before it is used. Raises
+    DataError.
     """
     name = shown(path)
     start = 4 + 4 * dimensions

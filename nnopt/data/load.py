@@ -72,7 +72,7 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
 
 
 def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[Any]:
-    """Where the dataset's files lie; fetched first if they are missing and may be downloaded."""
+    """Find the dataset's files; missing ones are fetched first if they may be downloaded."""
     root = Path(data.root)
     if isinstance(dataset, CsvConfig):
         return csv_file.locate(dataset, root, working)
@@ -88,7 +88,7 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[A
 
 
 def locate_published(name: str, root: Path) -> Source[Published]:
-    """Where the files of a published dataset lie under ``root``. Raises DataError if missing."""
+    """Find the files of a published dataset under ``root``. Raises DataError if missing."""
     if name == "cifar10":
         return cifar10.locate(root)
     if name == "cinic10":
@@ -147,7 +147,7 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
 
 
 def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> tuple[Part, Part]:
-    """A part without a fraction of it, and that fraction."""
+    """Return a part without a fraction of it, and that fraction."""
     rest, held = hold_out(part.labels, part.rows, fraction, key, random)
     return replace(part, rows=rest), replace(part, rows=held)
 
@@ -159,7 +159,7 @@ def _part(decoded: Decoded, name: str, kept: list[int]) -> Part:
 
 
 def _freeze(*parts: Part | None) -> None:
-    """Points of a sweep share these arrays, so writing to them must fail."""
+    """Make the arrays read-only, because the points of a sweep share them."""
     for part in parts:
         if part is not None:
             for array in (part.inputs, part.labels, part.rows):
@@ -229,7 +229,7 @@ def _warn_of_merged_values(
 
 
 def _different(values: np.ndarray) -> NDArray[np.int64]:
-    """The number of different values in each column."""
+    """Return the number of different values in each column."""
     ordered = np.sort(values, axis=0)
     steps: NDArray[np.int64] = np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
     return 1 + steps
@@ -254,7 +254,7 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
 
 
 def _scaled_features(train: Part, rule: str) -> Normalization:
-    """Scale and shift of features, from passes over blocks of rows: the data may not fit twice."""
+    """Return scale and shift of features, from passes over blocks of rows, without a copy."""
     low, high = (_reduced(ufunc, train) for ufunc in (np.minimum, np.maximum))
     varies = high > low  # the mean of equal numbers may differ from them in the last place
     if rule == "unit":
@@ -271,7 +271,7 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
 def _reduced(
     ufunc: np.ufunc, part: Part, of: Callable[[np.ndarray], np.ndarray] = np.asarray
 ) -> NDArray[np.float64]:
-    """The reduction of features (or of a function of them) over all rows: (D,)."""
+    """Return the reduction of features (or of a function of them) over all rows: (D,)."""
     step = max(1, CELLS_PER_PASS // part.inputs.shape[1])
     result = None
     for start in range(0, len(part), step):
@@ -282,6 +282,6 @@ def _reduced(
 
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:
-    """(x - origin) / length as x * scale + shift."""
+    """Return scale and shift with x * scale + shift = (x - origin) / length."""
     scale = 1 / np.where(length > SHORTEST, length, 1.0)
     return Normalization(scale=scale, shift=-origin * scale)

@@ -41,7 +41,7 @@ def row_hashes(inputs: np.ndarray) -> NDArray[np.uint64]:
 
 
 def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's function of each word; x is overwritten."""
+    """Apply SplitMix64's function to each word; x is overwritten."""
     for shift, factor in zip((30, 27), MIX, strict=True):
         x ^= x >> np.uint64(shift)
         x *= factor

@@ -48,7 +48,7 @@ class Decoded:
 
 
 def stat_lines(paths: Iterable[Path]) -> str:
-    """One line per file: name, size, and times of the last change, in nanoseconds.
+    """Return one line per file: name, size, and times of the last change, in nanoseconds.
 
     The second time (ctime) also moves when a program sets the first one back.
     """
@@ -130,7 +130,7 @@ def wrong_dataset(path: Path, other: Published, other_file: str) -> DataError:
 def channel_statistics(
     images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, exact: integer sums over a histogram.
+    """Return mean and standard deviation of each channel, exact, by sums over a histogram.
 
     images: (M, C, H, W) uint8; rows: those to look at, None for all. With n pixels x of a channel,
     S their sum and Q that of their squares: mean = S / n and variance = (n Q - S²) / n², all but

@@ -254,7 +254,7 @@ def _cell(point: Point, key: str) -> str:
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Epochs and steps, which most points share, stand in a list of their own."""
+    """Return the record of a curve; ``grids`` has epochs and steps, which most points share."""
     if curve is None:
         return {}
     if isinstance(curve, str):
@@ -286,7 +286,7 @@ def _config(point: Point, lines: dict[str, int]) -> list[int]:
 
 
 def _tail(point: Point, most: int) -> str:
-    """The last lines of the log, more of them where something went wrong."""
+    """Return the last lines of the log; more lines of a run that is not done."""
     if point.folder is None:
         return ""
     most = most if point.status == "done" else LONGEST_TAIL
@@ -304,7 +304,7 @@ def _tail(point: Point, most: int) -> str:
 
 
 def _place(folder: Path, directory: Path) -> str:
-    """The folder as seen from the one that is reported on."""
+    """Return the folder relative to the one that is reported on."""
     try:
         relative = folder.relative_to(directory)
     except ValueError:

@@ -53,8 +53,10 @@ class Pictures:
 
 
 def plots_of(folder: Path) -> list[Path]:
-    """The plots in the ``plots/`` of a run or a sweep, by name; of SVG and PNG the SVG. A file
-    that is a link out of the folder, and an SVG with a program in it, is left out."""
+    """Return the plots in the ``plots/`` of a run or a sweep; of SVG and PNG the SVG.
+
+    A link out of the folder, and an SVG with a program in it, is left out.
+    """
     try:
         paths = [folder / "plots" / name for name in sorted(os.listdir(folder / "plots"))]
     except OSError:

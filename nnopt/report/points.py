@@ -75,7 +75,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def _rows(sweep: Path) -> Rows:
-    """Empty if it cannot be read: then the points' own folders tell what there is."""
+    """Return the rows of a sweep's table; none if it cannot be read."""
     return {row["id"]: row for row in read_table(sweep) if row.get("id")}
 
 

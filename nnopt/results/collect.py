@@ -52,7 +52,7 @@ class Run:
 
     @property
     def test_sources(self) -> frozenset[str]:
-        """SHA-256 of the files on which the test samples depend."""
+        """Return the SHA-256 of the files on which the test samples depend."""
         return self.sources if self.test_file is None else frozenset({self.test_file})
 
 

@@ -113,7 +113,7 @@ def output_error(action: str, path: Path, error: OSError, size: int | None = Non
 
 
 def shown(path: Path) -> str:
-    """The path as it stands, or quoted and escaped where printing it would break a line."""
+    """Return the path, quoted and escaped if printing it would break a line."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 

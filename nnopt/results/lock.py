@@ -20,7 +20,7 @@ TRIES, PAUSE = 20, 0.01
 microseconds."""
 
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What flock says on a file system without locks: Lustre and NFS may be mounted so."""
+"""The errors of flock on a file system without locks: Lustre and NFS may be mounted so."""
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """The folder may be a download: its lock may be a link out of it, or a pipe, which would block."""

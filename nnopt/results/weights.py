@@ -150,7 +150,7 @@ def _array(
 def array_differences(
     a: Mapping[str, NDArray[np.floating]], b: Mapping[str, NDArray[np.floating]]
 ) -> list[ArrayDifference]:
-    """For the arrays that both have, in the same shape; in float64."""
+    """Return the differences of the arrays that both have in the same shape, in float64."""
     return [
         _difference(name, np.asarray(x, np.float64), np.asarray(b[name], np.float64))
         for name, x in a.items()

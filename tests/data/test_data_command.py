@@ -89,7 +89,7 @@ def test_verify_names_every_problem_at_once(root: Path) -> None:
     assert second.startswith("cinic10: CINIC-10/train not found")
 
 
-def test_wrong_usage(tmp_path: Path) -> None:
+def test_data_command_wrong_usage_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no dataset 'mnits' to fetch; known: mnist, "):
         main(["fetch", "mnits"])
     with pytest.raises(DataError, match="no dataset in "):
