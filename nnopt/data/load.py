@@ -197,7 +197,7 @@ def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | 
     if found:
         LOG.warning(
             f"{' and '.join(found)} have the same inputs as a training sample: on these, the "
-            "accuracy tells nothing of new data"
+            "accuracy does not measure generalization"
         )
 
 

@@ -123,7 +123,7 @@ def chosen_classes(names: tuple[str, ...], wanted: Sequence[int | str] | None) -
 
 
 def renumber(labels: Rows, kept: list[int], classes: int) -> Rows:
-    """Labels numbered anew by their place in ``kept``; -1 for classes not kept."""
+    """Return the labels, numbered by their place in ``kept``; -1 for classes not kept."""
     numbers = np.full(classes, -1, dtype=np.int64)
     numbers[kept] = np.arange(len(kept))
     return numbers[labels]

@@ -33,7 +33,7 @@ LOG_CHARACTERS = 600_000
 """Of the tails of all logs together."""
 
 MOST_LINES, LONGEST_CELL = 5_000, 300
-"""Lines of one ``config.yaml``, and characters of a value."""
+"""Limits: lines of one configuration, and characters of a value."""
 
 LONGEST_TAIL, SHORTEST_TAIL = 8_000, 400
 """Characters of one log: of a run that is not done, and of others if there is no room."""

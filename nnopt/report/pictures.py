@@ -37,10 +37,10 @@ QUALITY = 82
 """Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
 
 DAMAGES = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
-"""What Pillow raises at a PNG with wrong bytes in it."""
+"""The errors of Pillow for a PNG with wrong bytes."""
 
 DRAWN_ANYWAY = ("schedule", "curves")
-"""What the page shows in its own curves: the last to be taken in."""
+"""Plots whose curves the page draws itself: the last ones to be included."""
 
 
 @dataclass

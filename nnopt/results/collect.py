@@ -32,7 +32,7 @@ class Run:
     ``regularizer``, that is known only if the command line chose it.
     metrics: the numbers of the summary; one that is null is not there.
     sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
-    since 1970; of a summary that does not say so, when its file was written. checksums: SHA-256 of
+    since 1970; if the summary has no such time, when its file was written. checksums: SHA-256 of
     the run's own files, by name, as far as the summary has them. test_file: SHA-256 of the file
     that holds all test samples and no others, if there is such a file. summary: all its values;
     empty unless they were asked for.
@@ -58,10 +58,13 @@ class Run:
 
 @dataclass
 class Found:
-    """What lies below the folders: runs that have ended, however that was; folders of runs that
-    have not, or that were killed (``nnopt.results.lock.is_held`` tells which); folders of sweeps,
-    and how many of their points have not begun yet; and what could not be read, each as one line,
-    which ``damaged_folders`` has by the run's folder."""
+    """The contents of some folders.
+
+    runs: those that have ended, in any way. unfinished: folders of runs that have not ended or that
+    were killed (``nnopt.results.lock.is_held`` tells them apart). sweeps: folders of sweeps.
+    pending: the number of their points that have not begun. damaged: a line for each summary or
+    folder that cannot be read; ``damaged_folders`` has the lines by the folders of the runs.
+    """
 
     runs: list[Run] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)

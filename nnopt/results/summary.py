@@ -30,7 +30,7 @@ CHECKSUM, FILES = "sha256", "files"
 STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
 
 MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
-"""Of a summary: levels of lists and maps, values, and characters of one text."""
+"""Limits of a summary: levels of lists and maps, values, and characters of one text."""
 
 LARGEST_INTEGER = 2**64
 
