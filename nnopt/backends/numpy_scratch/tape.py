@@ -10,6 +10,7 @@ size has been seen, training allocates next to nothing.
 from __future__ import annotations
 
 import math
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,22 +39,24 @@ class Buffers:
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
         self._memory: dict[str, Array] = {}
+        self._lock = Lock()
         self.bound = False
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         array = self._arrays.get((name, shape))
-        if array is None:
-            array = self._arrays[name, shape] = self._view(name, shape, dtype)
-        return array
+        return self._make(name, shape, dtype) if array is None else array
 
-    def _view(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    def _make(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Make an array. Threads that share an operation may ask for theirs at the same time."""
         size = math.prod(shape)
-        memory = self._memory.get(name)
-        if memory is None or memory.size < size:
-            memory = self._memory[name] = empty((size,), dtype)
-            for key in [key for key in self._arrays if key[0] == name]:
-                del self._arrays[key]  # they keep the smaller memory
-        return memory[:size].reshape(shape)
+        with self._lock:
+            memory = self._memory.get(name)
+            if memory is None or memory.size < size:
+                memory = self._memory[name] = empty((size,), dtype)
+                for key in [key for key in self._arrays if key[0] == name]:
+                    del self._arrays[key]  # they keep the smaller memory
+            array = self._arrays[name, shape] = memory[:size].reshape(shape)
+        return array
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
         """Hand out a parameter's target for its gradient, so that no copy is needed. Of a parameter
