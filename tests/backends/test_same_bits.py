@@ -33,6 +33,13 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
         ],
         (3, 12, 12),
     ),
+    "instance norm, other activations": (
+        [
+            *({"conv2d": 16}, "instance_norm", "leaky_relu", {"conv2d": 8}, "tanh"),
+            *("global_avg_pool", {"dense": 8}, "sigmoid", {"dense": "classes"}),
+        ],
+        (3, 12, 12),
+    ),
     "group norm, average pooling": (
         [
             {"conv2d": 16},
@@ -94,6 +101,27 @@ def test_training_any_number_of_threads_gives_the_same_bits(
         "regularizer.weight_decay": 0.01,
         "regularizer.max_norm": 3,
     }
+    check_threads_agree(make_network, name, **settings)
+
+
+@pytest.mark.usefixtures("cut_finely")
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
+def test_optimizer_any_number_of_threads_gives_the_same_bits(
+    make_network: MakeNetwork, optimizer: str
+) -> None:
+    check_threads_agree(make_network, "dense", optimizer=optimizer, loss="hinge")
+
+
+@pytest.mark.usefixtures("cut_finely")
+@pytest.mark.parametrize("algorithm", ["naive", "im2col", "winograd"])
+def test_convolution_any_number_of_threads_gives_the_same_bits(
+    make_network: MakeNetwork, algorithm: str
+) -> None:
+    check_threads_agree(make_network, "winograd, batch norm", **{"backend.conv": algorithm})
+
+
+def check_threads_agree(make_network: MakeNetwork, name: str, **settings: Any) -> None:
+    """Train with 1, 2 and 4 threads, and compare all bits."""
     alone = train(make_network, name, 1, **settings)
     for count in (2, 4):
         together = train(make_network, name, count, **settings)
