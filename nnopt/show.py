@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -83,9 +84,16 @@ def print_config(plan: Plan, options: Namespace) -> None:
 
 
 def complete_words(command: str) -> None:
-    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
-    with composing(), hydra_errors():
-        _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
+    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``.
+
+    Hydra takes the name of the command from ``sys.argv``, also where Python runs a module.
+    """
+    before, sys.argv = sys.argv, ["nnopt"]
+    try:
+        with composing(), hydra_errors():
+            _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
+    finally:
+        sys.argv = before
 
 
 @contextmanager

@@ -293,7 +293,7 @@ def test_a_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng) -> No
 
 def right_of_zero(points: np.ndarray) -> np.ndarray:
     """Class 1 where the first feature is positive, surer further away."""
-    assert points.dtype == np.float32
+    assert points.dtype == np.float32  # that of the samples
     assert points.ndim == 2
     assert points.shape[1] == 2
     return np.column_stack([np.zeros(len(points)), 20 * points[:, 0]])
@@ -360,7 +360,9 @@ def test_a_boundary_of_many_classes_many_points_and_no_confidence(
 
 def test_a_boundary_around_one_point(tmp_path: Path, check_png: CheckPng) -> None:
     path = tmp_path / "a.png"
-    plot_decision_boundary(right_of_zero, np.ones((1, 2)), np.array([1]), ["a", "b"], path, "t")
+    plot_decision_boundary(
+        right_of_zero, np.ones((1, 2), np.float32), np.array([1]), ["a", "b"], path, "t"
+    )
     check_png(path)
 
 
