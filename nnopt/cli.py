@@ -11,6 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
 
 USAGE = """\
 nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
@@ -165,12 +169,27 @@ def _showing_log() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     handler.addFilter(lambda x: x.name == "nnopt" or x.levelno >= logging.WARNING)
+    handler.addFilter(_first_of_its_kind())
     logging.getLogger().addHandler(handler)
     logging.getLogger("nnopt").setLevel(logging.INFO)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+def _first_of_its_kind() -> Callable[[logging.LogRecord], bool]:
+    """Return a filter that passes one record of each message that is marked with ``once``."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        is_first = record.msg not in seen
+        seen.add(record.msg)
+        return is_first
+
+    return is_new
 
 
 def _print_error(message: str) -> None:

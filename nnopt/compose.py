@@ -119,7 +119,7 @@ def make_plan(
         is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
         sweeper, launcher = read_engines(composed, engine)
         if not is_sweep:
-            _check_single(parsed, engine)
+            _check_single(parsed, engine, sweeper)
         directory = named_directory(composed, single, is_sweep)
         own = [o for o in parsed if not is_hydras(o)]
         composer = Composer()
@@ -140,13 +140,21 @@ def make_plan(
         return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir)
 
 
-def _check_single(parsed: Sequence[Override], engine: Sequence[Override]) -> None:
-    """Raises ConfigError for what only a sweep can follow."""
+def _check_single(
+    parsed: Sequence[Override], engine: Sequence[Override], sweeper: SweeperConfig
+) -> None:
+    """Raise ConfigError for what only a sweep can follow."""
     if swept := [o for o in parsed if o.is_sweep_override()]:
         word = word_of(swept[0])
         raise ConfigError(f"{word!r} has several values; `nnopt run -m` runs them all")
     if idle := [*engine, *(o for o in parsed if o.key_or_group in ENGINE_GROUPS)]:
         raise ConfigError(f"{word_of(idle[0])!r} concerns a sweep; `nnopt run -m` runs one")
+    lists = [key for key in ("params", "grids") if getattr(sweeper, key, None)]
+    if lists:
+        raise ConfigError(
+            f"a file sets hydra.sweeper.{lists[0]}, which lists the points of a sweep; run it with "
+            "`nnopt run -m`, or add 'mode: MULTIRUN' below 'hydra:' in the file"
+        )
 
 
 def _single_point(parsed: Sequence[Override]) -> tuple[str, ...]:
@@ -202,7 +210,7 @@ def _compose_all(composer: Composer, lists: Sequence[Sequence[str]]) -> tuple[Po
         raise ConfigError(list(problems))
     if len(points) < len(lists):
         log.warning(
-            "%d of %d points ask for what others do; it runs once",
+            "%d of %d points have the settings of another point and are left out",
             len(lists) - len(points),
             len(lists),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from nnopt.prepare import prepare
 from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.changes import changed
-from nnopt.sweep.folder import ENDED, FAILED, State, read_state
+from nnopt.sweep.folder import ENDED, FAILED, State, has_unusable_summary, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
 from nnopt.sweep.moved import Move
@@ -33,6 +34,8 @@ from nnopt.sweep.received import (
 )
 from nnopt.sweep.running import run_points
 from nnopt.thread_notes import note_threads
+
+log = logging.getLogger("nnopt")
 
 EXAMPLES = """\
 examples:
@@ -76,6 +79,13 @@ def main(words: list[str]) -> int:
     threads = prepare_all(to_run)
     check_same_files(states, to_run, sweep.move)
     note_differences(states.values(), threads, sweep.launcher)
+    for point in to_run:
+        if has_unusable_summary(folder / point.id):
+            log.warning(
+                "%s/summary.json is damaged or was changed after nnopt wrote it; the point runs "
+                "again",
+                point.id,
+            )
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
     note_threads(threads, len(to_run), sweep.launcher, start)

@@ -21,6 +21,7 @@ NAMES_COMPARED = 2_000  # by similarity with a name that is not there
 
 PIXEL = re.compile(r"(pixel|px)[ _.-]?(\d{1,9})", re.IGNORECASE | re.ASCII)
 GRID_PIXEL = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE | re.ASCII)
+OTHER_PIXEL = re.compile(r"pixel.*\d", re.IGNORECASE | re.ASCII)  # such as pixel_r0_c1
 NUMBERED = re.compile(r"(\D*)(\d{1,9})", re.ASCII)
 UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
@@ -129,11 +130,15 @@ def _label(names: list[str], config: CsvConfig, path: Path) -> int:
 
 def _no_column(key: str, item: int | str, names: Sequence[str], path: Path) -> str:
     near = difflib.get_close_matches(str(item), names[:NAMES_COMPARED], n=3, cutoff=0.0)
-    hint = "; if they are divided otherwise, set dataset.separator" if len(names) == 1 else ""
-    return (
-        f"{shown(path)} has no column {quoted(str(item))} ({key}); its {len(names):,} columns "
-        f"include {listed(near)}{hint}"
-    )
+    missing = f"{shown(path)} has no column {quoted(str(item))} ({key})"
+    if len(names) == 1:
+        return (
+            f"{missing}; its first line, {quoted(names[0])}, is read as the name of one column; if "
+            "it has several names, set dataset.separator; if it has none, delete it"
+        )
+    if len(names) <= len(near):
+        return f"{missing}; its columns are {listed(list(names))}"
+    return f"{missing}; its {len(names):,} columns include {listed(near)}"
 
 
 def _without_header(names: Sequence[str]) -> str:
@@ -240,8 +245,8 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _is_pixel(name: str) -> bool:
-    is_numbered = PIXEL.fullmatch(name) or GRID_PIXEL.fullmatch(name)
-    return bool(is_numbered) or name.lower().startswith("pixel")
+    patterns = (PIXEL, GRID_PIXEL, OTHER_PIXEL)
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:

@@ -38,6 +38,7 @@ class Table:
     inputs: np.ndarray
     labels: Labels
     columns: Columns
+    merged: int | None = None  # first column whose different values are equal in float64
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
@@ -103,6 +104,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     if sum(map(len, features)) > MOST_NAMES:
         features = ()
     notes += _row_numbers(train, paths["train"]) + _first_line(train, config, paths["train"])
+    notes += [note for part in paths for note in _merged(tables[part], paths[part])]
     return Decoded(classes, parts, sources, mean, std, tuple(notes), features)
 
 
@@ -136,7 +138,7 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
             inputs[rows] = block.values
             labels.add(block.labels)
         inputs.resize((labels.rows, width), refcheck=False)
-    return Table(_images(inputs, columns.shape, config), labels, columns)
+    return Table(_images(inputs, columns.shape, config), labels, columns, reader.merged)
 
 
 def _images(inputs: np.ndarray, shape: tuple[int, ...], config: CsvConfig) -> np.ndarray:
@@ -159,6 +161,18 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
             "whole numbers from 0 to 255; other numbers are features, with "
             f"dataset.shape=[{values.shape[1]}]"
         )
+
+
+def _merged(table: Table, path: Path) -> list[str]:
+    """A note on a column whose different numbers are equal once they are read."""
+    if table.merged is None:
+        return []
+    name = table.columns.names[table.merged]
+    return [
+        f"{shown(Path(path.name))}: column {quoted(name)} has different numbers above 2^53 that "
+        "are equal in float64; subtract a constant from all of them in all files, or leave the "
+        f"column out with dataset.drop=[{quoted(name)}]"
+    ]
 
 
 def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:

@@ -59,7 +59,7 @@ class Labels:
         if len(text) > LONGEST_LABEL:
             problem = f"at most {LONGEST_LABEL} characters"
         elif text.lower() in ("", "nan"):
-            problem = "whole numbers, or names"
+            problem = "whole numbers, or names; fill the label in, or delete the row"
         elif any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
             problem = "names on one line, without control characters"
         elif BIDIRECTIONAL.intersection(text):
@@ -90,8 +90,8 @@ class Labels:
             if all(is_number(self._with_points(text)) for text in self.first_rows):
                 text = next(text for text, number in whole.items() if number is None)
                 raise DataError(
-                    f"{self._where(text)}; allowed are whole numbers, or names (classes, not "
-                    "quantities)"
+                    f"{self._where(text)}; allowed are whole numbers in digits, such as 1000, or "
+                    "names; a quantity is no class: is dataset.label the right column?"
                 )
             return tuple(sorted(self.first_rows)), []
         numbers = sorted({number for number in whole.values() if number}, key=int)

@@ -10,6 +10,7 @@ import csv
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,8 @@ CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
 ROWS_PER_BLOCK = 10_000
 BLOCK_CHARACTERS = 8 * LONGEST_LINE
 
+COLUMNS_COMPARED = 64
+EXACT = 2.0**53  # whole numbers above it are not all float64 numbers
 LARGEST = float(np.finfo(np.float32).max)
 
 SWAP = str.maketrans(",.", ".,")
@@ -56,6 +59,7 @@ class RowReader:
     path: Path
     has_header: bool = True
     done: int = 0
+    merged: int | None = None  # first column whose different values are equal in float64
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
@@ -69,8 +73,23 @@ class RowReader:
             block = self._block(table)
             if any('"' in line for line in self._lines_taken):
                 self._check_quotation(len(table))
+            if self.merged is None and np.abs(block.values).max(initial=0) > EXACT:
+                self.merged = self._merged_column(block.values)
             self.done += len(table)
             yield block
+
+    def _merged_column(self, values: NDArray[np.float64]) -> int | None:
+        """Return the first column of this block whose different numbers are equal in float64."""
+        large = np.flatnonzero((np.abs(values) > EXACT).any(axis=0))[:COLUMNS_COMPARED]
+        places = [int(self.columns.features[feature]) for feature in large]
+        exact: list[set[Decimal]] = [set() for _ in places]
+        for cells in self._records():
+            for numbers, place in zip(exact, places, strict=True):
+                numbers.add(Decimal(self._swapped(cells[place]).strip()))
+        for numbers, place in zip(exact, places, strict=True):
+            if len(set(map(float, numbers))) < len(numbers):
+                return place
+        return None
 
     def _table(self, most: int) -> NDArray[Any]:
         """Return up to ``most`` rows as a structured array: texts, and blocks of numbers."""
@@ -201,5 +220,8 @@ class RowReader:
         if not self.has_header and row == 1:
             return "; if the first line has the names of columns, set dataset.header=true"
         if "," in cell and not self.has_decimal_commas:
-            return "; if that is a decimal comma, set dataset.decimal=comma"
+            return (
+                "; if the comma is a decimal comma, set dataset.decimal=comma; if it separates "
+                "thousands, delete it"
+            )
         return f"; leave a column out with dataset.drop=[{quoted(name)}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -64,9 +65,8 @@ def open_text(path: Path) -> Iterator[TextIO]:
                 archive = stack.enter_context(zipfile.ZipFile(raw))
                 member = _only_table(archive, path)
                 raw = _bounded(stack.enter_context(archive.open(member)), path)
-            for magic, name in PACKED.items():
-                if start.startswith(magic):
-                    raise DataError(f"{shown(path)} is packed with {name}; unpack it first")
+            else:
+                _check_start(start, path)
             yield io.TextIOWrapper(raw, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
@@ -84,6 +84,17 @@ def open_text(path: Path) -> Iterator[TextIO]:
         raise DataError(f"{shown(path)} cannot be unpacked: {error}; unpack it yourself") from error
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _check_start(start: bytes, path: Path) -> None:
+    """Raise DataError for a file that is packed or has UTF-16 text, as its first bytes say."""
+    for magic, name in PACKED.items():
+        if start.startswith(magic):
+            raise DataError(f"{shown(path)} is packed with {name}; unpack it first")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
+        raise DataError(
+            f"{shown(path)} is not UTF-8 text, perhaps UTF-16; save the table as CSV in UTF-8"
+        )
 
 
 def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:

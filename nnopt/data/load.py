@@ -34,6 +34,9 @@ from nnopt.text import quoted
 
 LOG = logging.getLogger("nnopt")
 
+ONCE = {"once": True}
+"""Marks a warning that a command shows once, also if its values differ from point to point."""
+
 NAMES_SHOWN = 5  # classes that a warning spells out
 CELLS_PER_PASS = 2**20  # features of a block of rows
 ROWS_COMPARED = 4_096  # for values that rounding makes equal
@@ -168,7 +171,9 @@ def _freeze(*parts: Part | None) -> None:
 
 def _warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]) -> None:
     if len(names) == 1:
-        LOG.warning(f"only one class, {names[0]}: there is nothing to tell apart")
+        LOG.warning(
+            f"{names[0]} is the only class of the data; a network has nothing to learn from them"
+        )
     for name, part in parts.items():
         if part is None:
             continue
@@ -196,8 +201,10 @@ def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | 
             found.append(f"{count:,} of {len(part):,} {name} samples")
     if found:
         LOG.warning(
-            f"{' and '.join(found)} have the same inputs as a training sample: on these, the "
-            "accuracy does not measure generalization"
+            "%s have the same inputs as a training sample: on these, the accuracy does not "
+            "measure generalization",
+            " and ".join(found),
+            extra=ONCE,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from nnopt.errors import ConfigError, DataError
@@ -160,7 +160,6 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
         written = datetime.fromisoformat(finished).timestamp()
     sources = (summary["data"] or {}).get("sources", {})
     dataset = summary["config"].get("dataset")
-    test = dataset.get("test") if isinstance(dataset, dict) else None
     return Run(
         folder=folder,
         seed=summary["seed"],
@@ -175,9 +174,29 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
         sources=frozenset(sources.values()),
         written=written,
         checksums=summary.get(FILES) or {},
-        test_file=sources.get(test) if isinstance(test, str) else None,
+        test_file=_test_file(sources, dataset) if isinstance(dataset, dict) else None,
         summary=summary if with_summary else {},
     )
+
+
+def _test_file(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> str | None:
+    """Return the hash of ``dataset.test``; None if there is no such file, or several may be it.
+
+    The names of sources are absolute or relative to the data folder; those of the configuration may
+    be relative to the working directory or to the home directory.
+    """
+    found = _named(sources, dataset.get("test"))
+    if len(found) > 1:
+        found -= _named(sources, dataset.get("train"))
+    return sources[found.pop()] if len(found) == 1 else None
+
+
+def _named(sources: Mapping[str, str], name: Any) -> set[str]:
+    """Return the sources that a name of the configuration may mean."""
+    if not isinstance(name, str):
+        return set()
+    path = PurePath(name.removeprefix("~/"))
+    return {source for source in sources if source == name or source.endswith(f"/{path}")}
 
 
 def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from typing import Any
 from nnopt.errors import DataError
 from nnopt.results.files import output_error
 from nnopt.results.lock import is_held
+from nnopt.results.own_files import SUMMARY
 from nnopt.results.summary import read_summary
 
 FAILED = ("failed", "diverged", "timeout")
@@ -62,6 +63,15 @@ def _end(folder: Path) -> State | None:
     if summary["status"] not in (*ENDED, "interrupted"):
         return None
     return State(summary["status"], summary.get("error"), found.stamp, summary)
+
+
+def has_unusable_summary(folder: Path) -> bool:
+    """Return whether a point has a summary that is damaged or was changed."""
+    try:
+        read_summary(folder)
+    except DataError:
+        return (folder / SUMMARY).exists()
+    return False
 
 
 def make(folder: Path) -> None:

@@ -95,11 +95,12 @@ def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
 
 
 def _digest(run: Run) -> str:
-    return hashlib.sha256("".join(sorted(run.sources)).encode()).hexdigest()[:8]
+    return hashlib.sha256("".join(sorted(_sources(run))).encode()).hexdigest()[:8]
 
 
 def _sources(run: Run) -> frozenset[str]:
-    return run.sources
+    """The hashes of the files, and which of them is the test file."""
+    return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 
 def _files(

@@ -241,11 +241,16 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
     "xz": (b"\xfd7zXZ\x00", [], 3, "unpack it"),
     "order of channels of features": (table(), ["dataset.shape_order=hwc"], 2, "has features"),
     "escape sequence in a label": ("a,label\n1,\x1b[31m\n", [], 3, r"label '\x1b[31m'"),
-    "labels that are quantities": ("a,label\n1,0.5\n2,1.5\n", [], 3, "not quantities"),
+    "labels that are quantities": ("a,label\n1,0.5\n2,1.5\n", [], 3, "a quantity is no class"),
     "empty label": ("a,label\n1,0\n2,\n", [], 3, "label '' at index 1"),
     "empty file": ("", [], 3, "is empty"),
     "header alone": ("a,label\n", [], 3, "0 rows"),
-    "UTF-16": ("a,label\n1,0\n".encode("utf-16"), [], 3, "not UTF-8"),
+    "UTF-16": ("a,label\n1,0\n".encode("utf-16"), [], 3, "not UTF-8 text, perhaps UTF-16"),
+    "UTF-16 without its mark": ("a,label\n1,0\n".encode("utf-16-le"), [], 3, "perhaps UTF-16"),
+    "labels in exponents": ("a,label\n1,1e3\n2,2e3\n", [], 3, "in digits, such as 1000"),
+    "commas in thousands": ('a,label\n"1,000",0\n', [], 3, "if it separates thousands"),
+    "other name of the label": ("a,class\n1,0\n", [], 3, "its columns are 'a', 'class'"),
+    "comment above the header": ("# a\na,label\n1,0\n", [], 3, "if it has none, delete it"),
 }
 
 

@@ -102,7 +102,7 @@ def test_a_group_that_a_grid_leaves_alone_is_told_all_the_same() -> None:
 def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
     assert values(plan, "batch_size") == [(16,), (32,), (64,)]
-    assert "1 of 4 points ask for what others do; it runs once" in caplog.text
+    assert "1 of 4 points have the settings of another point and are left out" in caplog.text
 
 
 def test_a_key_of_the_command_line_that_a_grid_sets_is_warned_of(

@@ -1,0 +1,156 @@
+"""Cases near those of the specification that a reviewer found wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import Command
+
+QUICK = ("epochs=1", "steps=1", "plots=false")
+LIST = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
+
+
+def write_rows(path: Path, first: int = 0, columns: str = "a,label", count: int = 40) -> None:
+    """Write features from ``first`` on, and two classes in turn."""
+    features = len(columns.split(",")) - 1
+    rows = [[*[first + k] * features, k % 2] for k in range(count)]
+    path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
+
+
+# Configuration that would be dropped -------------------------------------------------------------
+
+NO_SWEEP = {
+    "params of an ablation": ("ablation", "# @package _global_\n" + LIST, "sweeper.params"),
+    "params without the package line": ("ablation", LIST, "sweeper.params"),
+    "params of an experiment": ("experiment", "# @package _global_\n" + LIST, "sweeper.params"),
+    "grids": ("ablation", "hydra:\n  sweeper:\n    grids: [{seed: '1,2'}]\n", "sweeper.grids"),
+}
+
+
+@pytest.mark.parametrize(("group", "content", "key"), NO_SWEEP.values(), ids=NO_SWEEP)
+def test_run_points_of_file_without_sweep_refused(
+    attempt: Command, workplace: Path, backend: str, group: str, content: str, key: str
+) -> None:
+    file = workplace / "conf" / group / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    words = (f"{group}=mine", f"backend={backend}", "dataset.points=20", *QUICK)
+    attempt("run", *words).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN")
+    attempt("run", "-m", *words).is_done()
+
+
+# Numbers that are rounded ------------------------------------------------------------------------
+
+ROUNDED = {
+    "nanoseconds": (1_700_000_000_000_000_000, "t,label", True),
+    "20 digits": (10**19, "t,label", True),
+    "beside decimals": (1_700_000_000_000_000_000, "t,label", True),
+    "seconds": (1_700_000_000, "t,label", False),
+    "largest exact": (2**53 - 100, "t,label", False),
+}
+
+
+@pytest.mark.parametrize(("first", "columns", "is_rounded"), ROUNDED.values(), ids=ROUNDED)
+def test_csv_whole_numbers_above_2_53_that_merge_are_reported(
+    attempt: Command,
+    workplace: Path,
+    request: pytest.FixtureRequest,
+    first: int,
+    columns: str,
+    is_rounded: bool,
+) -> None:
+    write_rows(workplace / "a.csv", first, columns)
+    if "decimals" in request.node.callspec.id:
+        lines = (workplace / "a.csv").read_text().splitlines()
+        rows = [f"{k}.5,{line}" for k, line in enumerate(lines[1:])]
+        (workplace / "a.csv").write_text("\n".join(["b," + lines[0], *rows]) + "\n")
+    ended = attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
+    assert ended.code == 0
+    assert ("column 't' has different numbers above 2^53" in ended.err) == is_rounded
+
+
+def test_csv_large_numbers_that_differ_give_no_warning(attempt: Command, workplace: Path) -> None:
+    rows = "".join(f"{k * 1.37}e30,{k % 2}\n" for k in range(40))
+    (workplace / "a.csv").write_text("a,label\n" + rows)
+    ended = attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
+    assert (ended.code, ended.err) == (0, "")
+
+
+# Columns beside pixels ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pixel_mean", "Pixels", "pixel", "id"])
+def test_csv_column_beside_pixels_refused_with_choice(
+    attempt: Command, workplace: Path, name: str
+) -> None:
+    write_rows(workplace / "a.csv", columns=f"pixel0,pixel1,pixel2,pixel3,{name},label")
+    words = ("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
+    attempt(*words).is_refused(3, f"'{name}' besides", f"dataset.drop=[{name}]", "shape=[5]")
+    attempt(*words, f"dataset.drop=[{name}]").is_done()
+
+
+def test_csv_features_named_after_pixels_are_features(attempt: Command, workplace: Path) -> None:
+    write_rows(workplace / "a.csv", columns="area,pixel_mean,pixel_std,label")
+    attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK).is_done()
+
+
+# Messages said once ------------------------------------------------------------------------------
+
+ONCE = {
+    "seeds": ["seed=range(4)"],
+    "fractions": ["dataset.test_fraction=0.2,0.3,0.4"],
+    "precisions": ["backend.dtype=float32,float64"],
+}
+
+
+@pytest.mark.parametrize("words", ONCE.values(), ids=ONCE)
+def test_sweep_repeated_rows_reported_once(
+    attempt: Command, workplace: Path, words: list[str]
+) -> None:
+    rows = "".join(f"{k % 3},{k % 2}\n" for k in range(60))
+    (workplace / "a.csv").write_text("x,label\n" + rows)
+    ended = attempt("run", "-m", "dataset=csv", "dataset.train=a.csv", *QUICK, *words)
+    assert ended.code == 0
+    assert ended.err.count("the same inputs as a training sample") == 1
+
+
+# Runs and sweeps read again ----------------------------------------------------------------------
+
+FILES = {
+    "names": ("a.csv", "b.csv"),
+    "below a point": ("./a.csv", "./b.csv"),
+    "other folder": ("parts/../a.csv", "parts/../b.csv"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), FILES.values(), ids=FILES)
+def test_compare_swapped_train_and_test_files_refused(
+    attempt: Command, workplace: Path, one: str, other: str
+) -> None:
+    (workplace / "parts").mkdir()
+    write_rows(workplace / "a.csv")
+    write_rows(workplace / "b.csv", 100)
+    for folder, train, test in (("x", one, other), ("y", other, one)):
+        words = (f"dataset.train={train}", f"dataset.test={test}", f"hydra.run.dir={folder}")
+        attempt("run", "dataset=csv", *QUICK, *words).is_done()
+    refused = attempt("compare", "x", "y")
+    refused.is_refused(2, "tested on different files", "--mixed-data")
+    digest = refused.err.partition("dataset.files=")[2][:8]
+    attempt("compare", "x", "y", "--where", f"dataset.files={digest}").is_done("1 run, 1 setting")
+
+
+def test_resume_changed_summary_says_why_point_runs_again(
+    attempt: Command, workplace: Path
+) -> None:
+    words = ("dataset.points=20", "seed=0,1", "hydra.sweep.dir=s")
+    attempt("run", "-m", *QUICK, *words).is_done()
+    file = sorted((workplace / "s").glob("*/summary.json"))[0]
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {"test_accuracy": 0.123}))
+    ended = attempt("resume", "s")
+    ended.is_done(f"{file.parent.name}/summary.json is damaged or was changed")
+    assert ended.err.count("\n") == 1
+    assert json.loads(file.read_text())["test_accuracy"] == summary["test_accuracy"]
+    assert attempt("resume", "s").err == ""
