@@ -77,7 +77,7 @@ class CsvConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The folder of data files, the folder of decoded arrays or None, and leave to download."""
+    """The folder of data files, the folder of decoded arrays or None, and whether to download."""
 
     root: str
     cache: str | None

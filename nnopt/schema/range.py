@@ -1,4 +1,4 @@
-"""The range of a number, or the pattern of a text, said beside its type."""
+"""The range of a number, or the pattern of a text, as an annotation of its type."""
 
 from __future__ import annotations
 

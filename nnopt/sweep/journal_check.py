@@ -1,4 +1,4 @@
-"""Whether nnopt can have written a journal of Optuna. The journal may be a download."""
+"""Checks that a journal of Optuna has the values that nnopt writes. It may be a download."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_study(study: Study) -> None:
     asked = study.user_attrs.get("asked")
     trials = study.get_trials(deepcopy=False)
     if not (isinstance(asked, dict) or (asked is None and not trials)):
-        raise ValueError("its study does not say what is searched for")
+        raise ValueError("its study does not record the searched keys")
     for number, trial in enumerate(trials):
         if trial.number != number:
             raise ValueError(f"trial {number + 1} is missing")

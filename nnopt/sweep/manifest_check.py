@@ -1,5 +1,5 @@
-"""Which values ``sweep.json`` may hold. A received file can have any: its checksum protects from
-damage alone, since anybody can compute it.
+"""The values that ``sweep.json`` may have. The checksum does not make a received file trustworthy,
+since anybody can compute it: it only reveals damage.
 """
 
 from __future__ import annotations

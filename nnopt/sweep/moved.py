@@ -19,11 +19,10 @@ class Move:
     after: str
 
     def path(self, path: str) -> str:
-        """Return where a file or folder is now.
+        """Return the present path of a file or folder.
 
-        It is at the path itself if there is anything, or else at the same place relative to the
-        sweep's folder. A folder that is not there yet, such as a cache, follows the folder that it
-        is in.
+        It is the path itself if that exists, or else the same place relative to the sweep's folder.
+        A folder that does not exist yet, such as a cache, follows its parent folder.
         """
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path

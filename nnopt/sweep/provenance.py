@@ -1,4 +1,4 @@
-"""With which versions, machine and threads finished points were made, compared with those here."""
+"""Comparison of the versions, machine and threads of finished points with those of this process."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
 
 
 def _others(values: Iterable[Any], name: str, here: Any) -> Iterator[str]:
-    """Yield a text if some of the values are known and differ from the one here."""
+    """Yield a text if a known value differs from the one here."""
     known = [value for value in values if isinstance(value, str | int)]
     others = sorted({str(value) for value in known if value != here})
     if others:

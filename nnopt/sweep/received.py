@@ -1,7 +1,7 @@
-"""What a stored sweep may make nnopt do when it is resumed. Its folder may be a download.
+"""Limits on a stored sweep that is resumed. Its folder may be a download.
 
 Nothing outside the folder is written, no program is started, and no other machine is contacted,
-unless the sweep's owner could only have meant that, or the command line of the resume asks for it.
+unless the command line of the resume asks for it. A cache that nnopt made is the one exception.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ OWN_CLUSTERS = (None, "auto", "local")
 
 
 def check_folder(sweep: Sweep) -> None:
-    """Raise ResumeError if a link or a special file is in the place of one that nnopt would use.
+    """Raise ResumeError if a file that nnopt would use is a link or a special file.
 
-    A write to it, a deletion, or a read would leave the folder, or block.
+    Reading or writing a link would leave the folder. Reading a pipe would block.
     """
     for problem in _intruders(sweep):
         raise ResumeError(
@@ -62,7 +62,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
     A folder that a process holds, perhaps on another machine, is left alone. Raises OutputError.
     """
-    with hold(sweep.folder, wait=True):  # whoever writes there holds it
+    with hold(sweep.folder, wait=True):  # every process that writes there holds it
         remove_temporary_files(sweep.folder)
     remove_temporary_files(sweep.folder / PLOTS)
     for folder in (sweep.folder / point.id for point in sweep.points):
@@ -93,7 +93,7 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 
 
 def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
-    """Return the point with places of data that may be written to.
+    """Return the point with a cache that may be written to, and without downloads.
 
     The place of the data is only read. The cache is written to if it is on the command line, if it
     belongs to a data.root on the command line, or if it is a cache of nnopt already. Without a

@@ -13,14 +13,13 @@ from nnopt.sweep.settings import Setting
 from nnopt.text import shortened
 
 SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
-"""Keys of a dataset that leave the samples of the test set what they are, if its files are equal.
-"""
+"""Keys of a dataset that do not change the samples of the test set, if the files are equal."""
 
 VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
-"""These too, unless the validation samples are taken from the test set."""
+"""Further such keys, unless the validation samples are taken from the test set."""
 
 PATHS = {"dataset.train", "dataset.test"}
-"""These too, if a file of its own holds the test samples: then its content counts."""
+"""Further such keys, if the test samples have a file of their own, whose content is compared."""
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:
@@ -82,8 +81,8 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
 
 
 def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; where those of one dataset read different files, a further key,
-    ``dataset.files``, begins with the digest of these, so that they are different settings."""
+    """Return the runs. Where runs of one dataset read different files, a further key
+    ``dataset.files`` has a digest of the files, so that the runs have different settings."""
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
 
     def told(run: Run) -> Run:
@@ -106,7 +105,7 @@ def _sources(run: Run) -> frozenset[str]:
 def _files(
     runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
 ) -> dict[str, dict[frozenset[str], Run]]:
-    """By dataset and digests of its files, the first finished run that read them."""
+    """Return the first finished run for each dataset and each set of digests of its files."""
     files: dict[str, dict[frozenset[str], Run]] = {}
     for run in runs:
         if run.status == "done":

@@ -147,9 +147,7 @@ OPTIMIZERS: dict[str, Rule] = {
     "adagrad": Rule(adagrad, 1, has_squares=True),
     "rmsprop": Rule(rmsprop, 1, has_squares=True),
     "adam": Rule(adam, 2, has_squares=True),
-    "adamw": Rule(
-        adam, 2, has_squares=True
-    ),  # its weight decay is decoupled, as everybody's is here
+    "adamw": Rule(adam, 2, has_squares=True),  # the weight decay of all is decoupled
 }
 
 
