@@ -64,6 +64,7 @@ def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None
     swept = [
         "-m",
         "optimizer.lr=0.1,1e6",
+        "regularizer.grad_clip=0",
         "architecture.hidden=[8],[64, 64]",
         "hydra.sweep.dir=all",
     ]
