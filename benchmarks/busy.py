@@ -2,10 +2,10 @@
 
     NNOPT_DATA_DIR=... python benchmarks/busy.py [--rounds 3] [--load 3] [--backends numpy torch]
 
-Three processes that only compute run beside each command, all on the first two cores that this
-process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1`` (784-256-128-10, batches
-of 128). The variants take turns. What counts, for each backend, is the ratio of the median
-training times: at most 1.6. Exits with 1 above it.
+Each command runs at the same time as three processes that only compute, all on the first two cores
+that this process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1``
+(784-256-128-10, batches of 128). The variants take turns. For each backend, the ratio of the median
+training times must be at most 1.6. Exits with 1 above it.
 
 The training times are those of ``summary.json``, without the start of Python and PyTorch. A last
 column has the whole command. The other processes end with this one, however it ends.

@@ -150,7 +150,7 @@ class _Base:
         return frozenset(found)
 
     def _stands_alone(self, settings: Mapping[str, Any]) -> bool:
-        """Can the values be set without anything else being resolved anew?"""
+        """Return whether the values can be set without resolving other values again."""
         if self._references is None:
             return False
         return not any(

@@ -2,8 +2,8 @@
 
 Each worker is a process of its own (``worker.py``) that takes one point after another, so that
 PyTorch is imported and data are loaded once in each. Cached data above 256 MiB are mapped into
-memory, so all workers share one copy. Whatever happens to a worker costs the point it was at, and
-another takes its place.
+memory, so all workers share one copy. A worker that ends costs the point that it was training, and
+another worker takes its place.
 """
 
 from __future__ import annotations

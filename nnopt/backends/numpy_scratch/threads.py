@@ -58,7 +58,7 @@ class Workers:
         On a busy machine another thread may get no core for milliseconds. So the calling thread
         waits only for pieces that another thread has begun, and does all others itself.
 
-        Raises whatever a task raises, once no thread works on a piece.
+        Raises the exception of a task, after all threads have finished their pieces.
         """
         if self.count == 1 or not pieces:
             for piece in range(pieces):
