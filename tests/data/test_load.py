@@ -246,7 +246,7 @@ def test_absent_classes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "no validation sample of class c among 4" in caplog.messages
     assert "no test sample of class b, c among 1" in caplog.messages
     load(replace(config, classes=("a",)), data_config(tmp_path), seed=0)
-    assert any(message.startswith("only one class, a") for message in caplog.messages)
+    assert any(message.startswith("a is the only class") for message in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -78,16 +78,16 @@ def test_csv_large_numbers_that_differ_give_no_warning(attempt: Command, workpla
     assert (ended.code, ended.err) == (0, "")
 
 
-# Columns beside pixels ---------------------------------------------------------------------------
+# Columns among pixels ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["pixel_mean", "Pixels", "pixel", "id"])
-def test_csv_column_beside_pixels_refused_with_choice(
+def test_csv_column_among_pixels_refused_with_choice(
     attempt: Command, workplace: Path, name: str
 ) -> None:
     write_rows(workplace / "a.csv", columns=f"pixel0,pixel1,pixel2,pixel3,{name},label")
     words = ("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
-    attempt(*words).is_refused(3, f"'{name}' besides", f"dataset.drop=[{name}]", "shape=[5]")
+    attempt(*words).is_refused(3, f"and also '{name}'", f"dataset.drop=[{name}]", "shape=[5]")
     attempt(*words, f"dataset.drop=[{name}]").is_done()
 
 

@@ -79,7 +79,7 @@ def test_run_impossible_data_refused(
 WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
     "E2 class without training sample": (TEN[1:] * 4, TEN, [], "no training sample of class 0"),
     "E2 class without test sample": (TEN * 4, TEN[:9], [], "no test sample of class 9"),
-    "E2 one class": (TEN * 40, TEN, ["dataset.classes=[3]"], "only one class, 3"),
+    "E2 one class": (TEN * 40, TEN, ["dataset.classes=[3]"], "3 is the only class"),
 }
 
 
