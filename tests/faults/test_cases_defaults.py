@@ -176,6 +176,7 @@ NETWORKS = {
 
 
 @pytest.mark.data
+@pytest.mark.skipif("NNOPT_DATA_DIR" not in os.environ, reason="NNOPT_DATA_DIR is not set")
 @pytest.mark.parametrize("words", NETWORKS.values(), ids=NETWORKS)
 def test_defaults_train_mnist(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
