@@ -123,7 +123,8 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             if value is None and group in EXPERIMENTS:
                 continue
             if not isinstance(value, str) or value not in options:
-                close = difflib.get_close_matches(str(value), options, n=1)
+                name = re.sub(r"\.ya?ml$", "", str(value))
+                close = difflib.get_close_matches(name, options, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 problems.append(f"{group} = {value!r}: {hint}known: {', '.join(options)}")
             elif hidden := _hidden_file(f"{group}/{value}"):

@@ -135,7 +135,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--fail-fast", action="store_true", help="of a sweep: stop at a failure")
 
     def refuse(message: str) -> None:
-        raise ConfigError(f"{message}; `nnopt run --help` lists the flags")
+        is_key = message.startswith("unrecognized arguments: -") and "=" in message
+        hint = "; keys have no dash before them, as in epochs=3" if is_key else ""
+        raise ConfigError(f"{message}{hint}; `nnopt run --help` lists the flags")
 
     parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
     return parser

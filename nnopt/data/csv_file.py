@@ -22,7 +22,7 @@ from nnopt.data.csv_rows import RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
-from nnopt.errors import DataError
+from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.schema import CsvConfig, Validation
 from nnopt.text import quoted
@@ -76,6 +76,8 @@ def without_selection(config: CsvConfig) -> CsvConfig:
 
 
 def _find(key: str, name: str, root: Path, working: Path) -> Path:
+    if not name:
+        raise ConfigError(f"{key} is empty; give the path of a CSV file")
     expanded = os.path.expanduser(name)
     candidates = [root / expanded, working / expanded]
     for path in candidates:

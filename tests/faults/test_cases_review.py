@@ -41,6 +41,24 @@ def test_run_points_of_file_without_sweep_refused(
     attempt("run", "-m", *words).is_done()
 
 
+UNCLEAR = {
+    "file name in place of a name": (["experiment=mnist_mlp.yaml"], "did you mean 'mnist_mlp'?"),
+    "file name with .yml": (["optimizer=adam.yml"], "did you mean 'adam'?"),
+    "key with dashes": (["--epochs=3"], "keys have no dash before them"),
+    "key with one dash": (["-optimizer.lr=1"], "keys have no dash before them"),
+    "no training file": (["dataset=csv", "dataset.train="], "dataset.train is empty"),
+    "no test file": (["dataset=csv", "dataset.train=a.csv", "dataset.test="], "test is empty"),
+}
+
+
+@pytest.mark.parametrize(("words", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
+def test_run_common_mistake_says_remedy(
+    attempt: Command, workplace: Path, words: list[str], fragment: str
+) -> None:
+    write_rows(workplace / "a.csv")
+    attempt("run", *words).is_refused(2, fragment)
+
+
 # Numbers that are rounded ------------------------------------------------------------------------
 
 ROUNDED = {
