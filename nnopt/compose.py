@@ -192,7 +192,7 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
     for override in parsed:
         word, counts = word_of(override), last[override.key_or_group]
         if word != counts:
-            log.warning("%s is set again: %s counts", word, counts)
+            log.warning("%s is given, and later %s, which is used", word, counts)
 
 
 def _compose_all(composer: Composer, lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:

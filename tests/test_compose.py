@@ -332,7 +332,7 @@ def test_folder_of_the_users_choice(kind: str, multirun: bool) -> None:
 def test_a_key_set_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert make_plan(["epochs=1", "seed=4", "epochs=2"]).points[0].config.epochs == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "epochs=1 is set again: epochs=2 counts"
+        "epochs=1 is given, and later epochs=2, which is used"
     ]
 
 

@@ -41,6 +41,29 @@ def test_run_points_of_file_without_sweep_refused(
     attempt("run", "-m", *words).is_done()
 
 
+LIBRARY_TEXTS = {
+    "open interpolation": ("name: ${a\n", "the interpolation '${a' cannot be read"),
+    "variable that is not set": ("name: ${oc.env:NNOPT_NO}\n", "'NNOPT_NO' not found"),
+    "list of overrides": (
+        "hydra:\n  sweeper:\n    params:\n      - seed=1,2\n",
+        "a file has a list where a map from keys to values is needed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "text"), LIBRARY_TEXTS.values(), ids=LIBRARY_TEXTS)
+def test_run_library_message_in_words_of_nnopt(
+    attempt: Command, workplace: Path, content: str, text: str
+) -> None:
+    file = workplace / "conf" / "ablation" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    refused = attempt("run", "-m", "ablation=mine")
+    refused.is_refused(2, text)
+    assert "raised while" not in refused.err
+    assert "viable" not in refused.err
+
+
 UNCLEAR = {
     "file name in place of a name": (["experiment=mnist_mlp.yaml"], "did you mean 'mnist_mlp'?"),
     "file name with .yml": (["optimizer=adam.yml"], "did you mean 'adam'?"),
