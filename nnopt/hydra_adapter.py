@@ -310,7 +310,7 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
 PLAIN_TEXTS = {
     r"\w+ raised while (composing config|resolving interpolation): ": "",
     r"no viable alternative at input ('\$\{[^']*')": r"the interpolation \1 cannot be read",
-    "Cannot merge DictConfig with ListConfig": "a file has a list where a map from keys to values is needed",
+    "Cannot merge DictConfig with ListConfig": "a file has a list where a map is needed",
     "Cannot merge ListConfig with DictConfig": "a file has a map where a list is needed",
 }
 """Pattern of a message of Hydra or OmegaConf -> the words of nnopt in its place."""
