@@ -21,6 +21,7 @@ from yaml import (  # type: ignore[import-untyped]
 )
 
 from nnopt.errors import ConfigError
+from nnopt.text import in_plain_words
 from nnopt.yaml_file import (
     YAML,
     ValueChecker,
@@ -86,7 +87,7 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
     except OmegaConfBaseException as error:
         setting = setting_of(path, str(error.full_key or "").split("."))
         place = f", line {setting[0]}" if setting else ""
-        told = " ".join(str(error).splitlines()[0].split())
+        told = in_plain_words(str(error).splitlines()[0])
         raise ConfigError(f"{shown_path(path)}{place}: {error.full_key or ''}: {told}") from None
     assert isinstance(config, DictConfig)
     return ConfFile(config, package)

@@ -41,6 +41,7 @@ from nnopt.grammar import flat, functions, shown, unreadable
 from nnopt.paths import absolute_folder, environment
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.set_aside import Composed, Loader, compose
+from nnopt.text import in_plain_words
 from nnopt.validate import ENGINES, read_engine
 from nnopt.yaml_file import shown_path
 
@@ -307,15 +308,6 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         raise ConfigError(f"{mine}: {one_line(error)}") from error
 
 
-PLAIN_TEXTS = {
-    r"\w+ raised while (composing config|resolving interpolation): ": "",
-    r"no viable alternative at input ('\$\{[^']*')": r"the interpolation \1 cannot be read",
-    "Cannot merge DictConfig with ListConfig": "a file has a list where a map is needed",
-    "Cannot merge ListConfig with DictConfig": "a file has a map where a list is needed",
-}
-"""Pattern of a message of Hydra or OmegaConf -> the words of nnopt in its place."""
-
-
 def one_line(error: BaseException) -> str:
     """Return the message of an error of Hydra or OmegaConf, with the key that it concerns and the
     place in the user's files that sets the key. Line breaks and URLs are left out."""
@@ -323,8 +315,7 @@ def one_line(error: BaseException) -> str:
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))
     text = re.split(" Config search path:| To append to your config use", text)[0]
-    for raw, plain_text in PLAIN_TEXTS.items():
-        text = re.sub(raw, plain_text, text)
+    text = in_plain_words(text)
     if not text and error.__cause__ is not None:
         return one_line(error.__cause__)
     key = getattr(error, "full_key", None)

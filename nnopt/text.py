@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
+PLAIN_WORDS = {
+    r"\w+ raised while (composing config|resolving interpolation): ": "",
+    r"no viable alternative at input ('\$\{[^']*')": r"the interpolation \1 cannot be read",
+    "Cannot merge DictConfig with ListConfig": "a file has a list where a map is needed",
+    "Cannot merge ListConfig with DictConfig": "a file has a map where a list is needed",
+}
+"""Pattern in a message of Hydra or OmegaConf -> the words that take its place."""
+
+
+def in_plain_words(message: str) -> str:
+    """Return a message of Hydra or OmegaConf on one line, without the names of their classes."""
+    message = " ".join(message.split())
+    for pattern, words in PLAIN_WORDS.items():
+        message = re.sub(pattern, words, message)
+    return message
+
 
 def visible(text: str) -> str:
     """Return the text with line breaks, control and format characters, and lone surrogates as

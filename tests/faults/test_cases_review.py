@@ -46,7 +46,7 @@ LIBRARY_TEXTS = {
     "variable that is not set": ("name: ${oc.env:NNOPT_NO}\n", "'NNOPT_NO' not found"),
     "list of overrides": (
         "hydra:\n  sweeper:\n    params:\n      - seed=1,2\n",
-        "a file has a list where a map from keys to values is needed",
+        "a file has a list where a map is needed",
     ),
 }
 
