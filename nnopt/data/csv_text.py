@@ -232,7 +232,7 @@ def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
     columns = {mark: names for mark, names in found.items() if len(names) > 1}
     if config.header:
         for separator, names in columns.items():
-            if str(config.label) in (name.strip() for name in names):
+            if str(config.label) in (name.strip(" \r\n") for name in names):
                 return separator
     if len(columns) > 1:
         words = [word for word, separator in SEPARATORS.items() if separator in columns]

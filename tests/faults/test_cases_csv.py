@@ -123,6 +123,10 @@ SAME: dict[str, tuple[str | bytes, list[str]]] = {
     "semicolons": (table(";"), []),
     "tabs": (table("\t"), []),
     "pipes": (table("|"), []),
+    "tab before a name with a semicolon": (
+        table("\t", header="label\t;x\ty", row=lambda x, y, k: [k, x, y]),
+        [],
+    ),
     "semicolon set": (table(";"), ["dataset.separator=semicolon"]),
     "Excel's line about the separator": ("sep=;\n" + table(";"), []),
     "decimal commas": (
