@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnopt.point import to_yaml
 from nnopt.results.history import METRICS_COLUMNS
 from nnopt.results.lock import hold
 
@@ -70,7 +72,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
         point = leave_run(folder / name, seed, {"optimizer": optimizer}, status=status, **summary)
         level = {"sgd": 1.0, "adam": 2.0}[optimizer] * (1 + seed / 10)
         _write_metrics(point, level)
-        (point / "config.yaml").write_text(f"seed: {seed}\noptimizer:\n  name: {optimizer}\n")
+        config = json.loads((point / "summary.json").read_bytes())["config"]
+        (point / "config.yaml").write_text(to_yaml(config))
         (point / "run.log").write_text("2026-01-02 03:04:05,678 INFO begun\nlast line\n")
         table.append([str(len(table)), name, status, "", optimizer, str(seed), ""])
         return point
