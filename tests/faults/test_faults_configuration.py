@@ -141,7 +141,9 @@ def test_run_wrong_word_refused(
 
 def test_repeated_key_is_warned_of(attempt: Command, workplace: Path) -> None:
     """C6"""
-    attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done("epochs=2 counts", "epochs: 2\n")
+    attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
+        "epochs=2, which is used", "epochs: 2\n"
+    )
 
 
 def test_option_of_the_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
