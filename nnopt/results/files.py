@@ -39,14 +39,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as strict JSON; see ``as_json``. Raises OutputError."""
+    """Write ``value`` as strict JSON; see ``strict``. Raises OutputError."""
     # A lone surrogate (from a file name that is no UTF-8) becomes \udcXX: just JSON's own escape.
-    write_bytes(path, (as_json(value) + "\n").encode("utf-8", errors="backslashreplace"))
-
-
-def as_json(value: Any) -> str:
-    """Return strict JSON: NaN and infinities, which JSON lacks, become null."""
-    return json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -149,16 +145,16 @@ def _space_left(path: Path) -> str:
     return ""
 
 
-def _strict(value: Any) -> Any:
-    """``value`` in JSON's own types."""
+def strict(value: Any) -> Any:
+    """Return ``value`` in the types of JSON. NaN and infinities, which JSON lacks, become None."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -50,11 +50,14 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     ``folder`` itself may be a link. A link inside ``folder`` may only lead to a file inside it.
     The call never blocks. Raises OSError; its ``strerror`` gives the reason as a clause.
     """
-    real = os.path.realpath(path)
-    if not Path(real).is_relative_to(os.path.realpath(folder)):
-        why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
-        raise OSError(errno.EPERM, why, str(path))
-    _check(path, os.stat(real), limit)
+    found, real = os.lstat(path), str(path)
+    if stat.S_ISLNK(found.st_mode) or path.parent != folder:  # or a folder between may be a link
+        real = os.path.realpath(path)
+        if not Path(real).is_relative_to(os.path.realpath(folder)):
+            why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
+            raise OSError(errno.EPERM, why, str(path))
+        found = os.stat(real)
+    _check(path, found, limit)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(real, flags | getattr(os, "O_BINARY", 0))
     try:

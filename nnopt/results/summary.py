@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
-from nnopt.results.files import as_json, shown, write_json
+from nnopt.results.files import shown, strict, write_json
 from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import SUMMARY
 from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
@@ -52,9 +52,8 @@ class Summary:
 
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
-    rest = {key: value for key, value in values.items() if key != CHECKSUM}
-    digest = _digest(json.loads(as_json(rest)))
-    write_json(folder / SUMMARY, {CHECKSUM: digest, **rest})
+    rest = strict({key: value for key, value in values.items() if key != CHECKSUM})
+    write_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
 
 
 def read_summary(folder: Path, required: Sequence[str] = ("status",)) -> Summary:
