@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -19,6 +20,16 @@ from nnopt.sweep.parameters import Choice, Parameter
 
 VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
 """The numbers of values that a trial may have; Optuna gives a pruned one its last report."""
+
+
+def check_last_line(data: bytes) -> None:
+    """Raise ValueError for a last line that is complete, but no JSON.
+
+    Optuna ignores such a line until another one follows. A line without its end is what a killed
+    process leaves, and is cut off.
+    """
+    if data.endswith(b"\n"):
+        json.loads(data[:-1].rpartition(b"\n")[2])
 
 
 def check_study(study: Study) -> None:
@@ -42,6 +53,14 @@ def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
         for key, distribution in trial.distributions.items():
             if key not in known or not _fits(known[key], distribution, trial.params[key]):
                 raise ValueError(f"trial {trial.number + 1} has another {key!r} than the search")
+
+
+def check_points(study: Study, ids: Collection[str]) -> None:
+    """Raise ValueError unless every complete trial has points, all of them among the ids."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        points = trial.user_attrs.get("points")
+        if not points or not all(point in ids for point in points):
+            raise ValueError(f"trial {trial.number + 1} has no points, or none of this search")
 
 
 def _fits(parameter: Parameter, distribution: BaseDistribution, value: Any) -> bool:

@@ -22,7 +22,7 @@ from nnopt.results.own_files import LogFile
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.folder import ENDED, State, read_state
-from nnopt.sweep.journal_check import check_parameters
+from nnopt.sweep.journal_check import check_parameters, check_points
 from nnopt.sweep.manifest import Sweep, add_points, read_sweep
 from nnopt.sweep.pruning import Pruning
 from nnopt.sweep.space import Space
@@ -100,6 +100,7 @@ class SearchRun:
         self._check_same(plan.points)
         try:
             check_parameters(self.study, self.space.parameters)
+            check_points(self.study, {point.id for point in sweep.points})
         except (ValueError, TypeError) as error:
             raise damaged_journal(self._journal, error) from error
         self._results: dict[str, State] = {}

@@ -31,7 +31,7 @@ from nnopt.results.metrics import better
 from nnopt.results.own_files import open_to_append
 from nnopt.results.received import TABLE_BYTES
 from nnopt.schema import OptunaConfig
-from nnopt.sweep.journal_check import check_study
+from nnopt.sweep.journal_check import check_last_line, check_study
 from nnopt.sweep.parameters import Choice, Drawn, Parameter
 from nnopt.text import visible
 
@@ -185,8 +185,10 @@ def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     Raises ResumeError for a journal that nnopt did not write, OutputError if it cannot be written.
     """
     try:
-        if journal.exists() and journal.stat().st_size > TABLE_BYTES:
-            raise ValueError(f"it has more than {TABLE_BYTES:,} bytes")
+        if journal.exists():
+            if journal.stat().st_size > TABLE_BYTES:
+                raise ValueError(f"it has more than {TABLE_BYTES:,} bytes")
+            check_last_line(journal.read_bytes())
         study = _load_or_make(journal, settings, epochs)
         check_study(study)
     except OSError as error:

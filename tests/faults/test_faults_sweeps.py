@@ -290,6 +290,9 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "distribution is a text": ("distribution", "x"),
     "attribute is a list": ("user_attr", []),
     "points are numbers": ("user_attr", {"points": [1]}),
+    "points are missing": ("user_attr", {"other": []}),
+    "points are none": ("user_attr", {"points": []}),
+    "points of another sweep": ("user_attr", {"points": ["x"]}),
 }
 
 
@@ -303,6 +306,14 @@ def test_journal_wrong_types_refused(
     next(line for line in lines if key in line and "trial_id" in line)[key] = value
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     attempt("resume", "sweep").is_refused(4, "search.journal is not a journal of nnopt")
+
+
+def test_journal_last_line_damaged_refused(attempt: Command, workplace: Path, search: Path) -> None:
+    sweep = _copy(search, workplace)
+    path = sweep / "search.journal"
+    path.write_bytes(path.read_bytes()[:-20] + b"\0\0\n")
+    words = ("resume", "sweep", "hydra.sweeper.trials=3")
+    attempt(*words).is_refused(4, "search.journal is not a journal of nnopt")
 
 
 def _copy(search: Path, workplace: Path) -> Path:
