@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.auto_lr import with_found_rate
@@ -33,6 +32,7 @@ from nnopt.point import Point, to_yaml
 from nnopt.prepare import Prepared, prepare
 from nnopt.results import environment
 from nnopt.results.collect import settings_of
+from nnopt.results.cores import thread_pools
 from nnopt.results.event_file import EventFile
 from nnopt.results.files import write_arrays, write_text
 from nnopt.results.history import EpochRow, MetricsFile
@@ -84,7 +84,7 @@ def run(
                 device_errors = load_backend(config.backend.name).device_errors()
                 threads = threads_for(prepared.architecture, config)
                 summary["threads"] = threads.as_record()
-                limit = threadpool_limits(threads.count)
+                limit = thread_pools().limit(limits=threads.count)
                 with np.errstate(all="ignore"), limit, device_errors:
                     if config.optimizer.lr == "auto":
                         config = with_found_rate(config, prepared, directory, quiet)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -262,30 +262,30 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
 
 def _scaled_features(train: Part, rule: str) -> Normalization:
     """Return scale and shift of features, from passes over blocks of rows, without a copy."""
-    low, high = (_reduced(ufunc, train) for ufunc in (np.minimum, np.maximum))
+    step = max(1, CELLS_PER_PASS // train.inputs.shape[1])
+    starts = range(0, len(train), step)
+
+    def block(start: int) -> NDArray[np.float64]:
+        return train.inputs[train.rows[start : start + step]].astype(np.float64)
+
+    only = block(0) if len(starts) == 1 else None  # several would take the memory of a copy
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        return map(block, starts) if only is None else iter([only])
+
+    low = reduce(np.minimum, (x.min(axis=0) for x in blocks()))
+    high = reduce(np.maximum, (x.max(axis=0) for x in blocks()))
     varies = high > low  # the mean of equal numbers may differ from them in the last place
     if rule == "unit":
         origin, length = low, high - low
     else:
-        origin = np.where(varies, _reduced(np.add, train) / len(train), low)
-        variance = _reduced(np.add, train, lambda x: np.square(x - origin)) / len(train)
+        mean = sum(x.sum(axis=0) for x in blocks()) / len(train)
+        origin = np.where(varies, mean, low)
+        variance = sum(np.square(x - origin).sum(axis=0) for x in blocks()) / len(train)
         length = np.where(varies, np.sqrt(variance), 0)
     if train.inputs.dtype != np.float64:
         return _scaled(origin, length)
     return replace(_scaled(origin, length), shift=np.zeros(len(origin)), origin=origin)
-
-
-def _reduced(
-    ufunc: np.ufunc, part: Part, of: Callable[[np.ndarray], np.ndarray] = np.asarray
-) -> NDArray[np.float64]:
-    """Return the reduction of features (or of a function of them) over all rows: (D,)."""
-    step = max(1, CELLS_PER_PASS // part.inputs.shape[1])
-    result = None
-    for start in range(0, len(part), step):
-        block = part.inputs[part.rows[start : start + step]].astype(np.float64)
-        reduced = ufunc.reduce(of(block), axis=0)
-        result = reduced if result is None else ufunc(result, reduced)
-    return np.asarray(result)
 
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:

@@ -1,14 +1,20 @@
-"""The processor cores that this process may use, and the share that other processes take."""
+"""The processor cores that this process may use, the share that other processes take, and the
+libraries that have threads."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 SHORTEST_SECONDS = 0.05
 """The kernel counts processor time in steps of 0.01 s: over a shorter time the load is unknown."""
@@ -27,6 +33,22 @@ def usable_cores() -> int | None:
 def allowed_cores() -> frozenset[int] | None:
     """Return the numbers of the cores that the scheduler may give to this process."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def thread_pools() -> ThreadpoolController:
+    """Return the controller of the thread pools of all loaded libraries.
+
+    Listing the libraries takes a millisecond. The list is made again only after an import, which
+    may have loaded more of them.
+    """
+    return _thread_pools(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 @cache

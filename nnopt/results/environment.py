@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import nnopt
-from nnopt.results.cores import usable_cores
+from nnopt.results.cores import thread_pools, usable_cores
 
 MIB = 2**20
 
@@ -135,9 +135,7 @@ def threads() -> dict[str, Any]:
     """Threads now in use, of which the bits of a result depend on the number: NumPy's matrix
     library, its version and threads (None if threadpoolctl sees none); PyTorch's, if it took part.
     """
-    from threadpoolctl import threadpool_info
-
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    libraries = thread_pools().select(user_api="blas").info()
     libraries.sort(key=lambda library: "numpy" not in library["filepath"])  # torch may bring one
     found: dict[str, Any] = {"library": None, "version": None, "blas": None}
     if libraries:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
-from nnopt.results.files import shown, strict, write_json
+from nnopt.results.files import shown, strict, write_strict_json
 from nnopt.results.metrics import METRICS
 from nnopt.results.own_files import SUMMARY
 from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
@@ -53,7 +53,7 @@ class Summary:
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
     rest = strict({key: value for key, value in values.items() if key != CHECKSUM})
-    write_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
+    write_strict_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
 
 
 def read_summary(folder: Path, required: Sequence[str] = ("status",)) -> Summary:
@@ -206,16 +206,19 @@ def check_tree(values: Any) -> None:
     for _ in range(MOST_LEVELS):
         below: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
-                below += [*value, *value.values()]
-            elif isinstance(value, list):
-                below += value
-            elif isinstance(value, str):
+            kind = type(value)  # exactly one of JSON's
+            if kind is str:
                 if len(value) > MOST_CHARACTERS:
                     raise ValueError(f"a text has more than {MOST_CHARACTERS:,} characters")
-            elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-                raise ValueError("a whole number is above 2^64")
-            elif isinstance(value, float) and not math.isfinite(value):
+            elif kind is dict:
+                below += value
+                below += value.values()
+            elif kind is list:
+                below += value
+            elif kind is int:
+                if abs(value) > LARGEST_INTEGER:
+                    raise ValueError("a whole number is above 2^64")
+            elif kind is float and not math.isfinite(value):
                 raise ValueError("a number is too large for float64")
         count += len(below)
         if count > MOST_VALUES:

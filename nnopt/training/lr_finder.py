@@ -22,13 +22,13 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import DeviceArray, Loader, Network, load_backend
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.dataset import Dataset
 from nnopt.prepare import Prepared
+from nnopt.results.cores import thread_pools
 from nnopt.schema import Config, Range
 from nnopt.training.loop import epoch_batches
 
@@ -142,7 +142,7 @@ def find_learning_rate(
     """
     backend, dataset = load_backend(config.backend.name), prepared.dataset
     threads = threads_for(prepared.architecture, config)
-    with np.errstate(all="ignore"), threadpool_limits(threads.count):
+    with np.errstate(all="ignore"), thread_pools().limit(limits=threads.count):
         network = backend.build_network(prepared.architecture, config)
         architecture = prepared.architecture
         network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))

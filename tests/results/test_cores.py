@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from nnopt.results import cores
 from nnopt.results.cores import (
@@ -13,6 +16,7 @@ from nnopt.results.cores import (
     busy_cores,
     cpu_quota,
     processor_times,
+    thread_pools,
     ticks_of_all,
     usable_cores,
 )
@@ -122,3 +126,17 @@ def test_processor_times_count_this_process() -> None:
     assert after.of_this > before.of_this
     assert after.of_all >= before.of_all
     assert after.clock > before.clock
+
+
+def test_thread_pools_listed_again_only_after_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = thread_pools()
+    assert thread_pools() is first
+    monkeypatch.setitem(sys.modules, "module_with_threads", types.ModuleType("module_with_threads"))
+    assert thread_pools() is not first
+
+
+def test_thread_pools_kept_controller_reports_current_number() -> None:
+    with threadpool_limits(1, user_api="blas"):
+        assert {pool["num_threads"] for pool in thread_pools().select(user_api="blas").info()} == {
+            1
+        }
