@@ -7,6 +7,7 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -136,7 +137,9 @@ def test_thread_pools_listed_again_only_after_an_import(monkeypatch: pytest.Monk
 
 
 def test_thread_pools_kept_controller_reports_current_number() -> None:
+    a = np.eye(2)
+    assert (a @ a == a).all()  # NumPy has loaded its matrix library
+    thread_pools()
     with threadpool_limits(1, user_api="blas"):
-        assert {pool["num_threads"] for pool in thread_pools().select(user_api="blas").info()} == {
-            1
-        }
+        pools = thread_pools().select(user_api="blas").info()
+    assert {pool["num_threads"] for pool in pools} == {1}
