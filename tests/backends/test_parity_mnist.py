@@ -43,7 +43,7 @@ pytestmark = [
 
 def test_training_float64_ends_with_equal_accuracy() -> None:
     """Differences of rounding stay too small to change predictions; one image may differ."""
-    words = "epochs=2", "backend.dtype=float64"
+    words = "epochs=1", "backend.dtype=float64"
     assert abs(accuracy_of("numpy", *words) - accuracy_of("torch", *words)) < 0.015
 
 
