@@ -107,7 +107,7 @@ def test_clip_gradient_not_finite_ends_not_finite(
 
 def norms(backend: str, vector: Array) -> float:
     if backend == "torch":
-        return float(total_norm([torch.tensor(part) for part in np.split(vector, 2)]))
+        return total_norm([torch.tensor(part) for part in np.split(vector, 2)]).read()
     return _norm(vector)
 
 
@@ -120,6 +120,40 @@ def test_norm_extreme_vectors(backend: str, dtype: str) -> None:
         assert_allclose(norms(backend, vector), 5 * size, rtol=1e-6)
     for wrong in (math.nan, math.inf, -math.inf):
         assert math.isnan(norms(backend, np.array([1, wrong, 0, 0], dtype)))
+
+
+@pytest.mark.parametrize("shares", [[1.0, 1.0, 1.0, 1.0], [-1.0, 0.75, 0.5, 0.0], [1.0, -0.125]])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_norm_above_range_of_float32_right(backend: str, shares: list[float]) -> None:
+    largest = float(np.finfo(np.float32).max)
+    vector = np.float32(largest) * np.array(shares, np.float32)
+    right = largest * math.sqrt(math.fsum(share**2 for share in shares))
+    assert right > largest
+    assert_allclose(norms(backend, vector), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_norm_above_range_of_float64_is_nan(backend: str) -> None:
+    assert math.isnan(norms(backend, np.full(4, np.finfo(np.float64).max)))
+
+
+@pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clip_norm_above_range_of_float32_keeps_direction(
+    make_network: MakeNetwork, backend: str, grad_clip: float
+) -> None:
+    overrides = {"backend.dtype": "float32", "regularizer.grad_clip": grad_clip}
+    network = make_network(backend, LINEAR, optimizer="sgd", **overrides)
+    network.load({name: np.zeros_like(array) for name, array in network.arrays().items()})
+    x = 1e38 * np.array([[3, -3, 2, 3, 3, -1]])
+    network.train_step(inputs(backend, x), labels(backend)[:1], lr=0.0, step=0)
+    # The logits are 0, so the gradient is the outer product of x and 1/4 - [class k is the label].
+    slopes = np.array([-0.75, 0.25, 0.25, 0.25])
+    norm = 1e38 * math.sqrt(41 * 0.75)
+    assert norm > float(np.finfo(np.float32).max)
+    assert_allclose(network.read_steps().gradient_norm, norm, rtol=1e-6)
+    right = np.outer(slopes, x) * (grad_clip / norm)
+    assert_allclose(gradient(network), right.ravel(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])

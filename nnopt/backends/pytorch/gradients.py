@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 
-def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Return the L2 norm of all tensors together as m ‖x / m‖, where m is the largest absolute
-    value: the squares neither overflow nor become 0. NaN if a number is not finite, or if the norm
-    itself overflows."""
+@dataclass(frozen=True)
+class Norm:
+    """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32.
+
+    unit: the largest absolute value, at least the smallest normal number. relative: the norm of all
+    values divided by ``unit``; NaN if a value is not finite.
+    """
+
+    unit: Tensor
+    relative: Tensor
+
+    def read(self) -> float:
+        """Return the norm, NaN if it is not finite. Waits for the device."""
+        unit, relative = torch.stack([self.unit, self.relative]).tolist()
+        norm = unit * relative
+        return norm if math.isfinite(norm) else math.nan
+
+    def scale_to(self, largest: float) -> Tensor:
+        """Return the factor that scales values of this norm to at most ``largest``."""
+        # largest / (norm + 1e-6), with PyTorch's 1e-6; numerator and denominator divided by unit
+        return ((largest / self.unit) / (self.relative + 1e-6 / self.unit)).clamp(max=1)
+
+
+def total_norm(tensors: list[Tensor]) -> Norm:
+    """Return the L2 norm of all tensors together as m and ‖x / m‖, where m is the largest absolute
+    value: the squares neither overflow nor become 0. Does not wait for the device."""
     largest = torch.stack(torch._foreach_norm(tensors, math.inf)).max()
     unit = largest.clamp(min=torch.finfo(largest.dtype).tiny)
     norms = torch._foreach_norm(torch._foreach_div(tensors, unit))
-    norm = unit * torch.linalg.vector_norm(torch.stack(norms))
-    finite_or_nan: Tensor = norm.masked_fill(norm.isinf(), math.nan)
-    return finite_or_nan
+    return Norm(unit, torch.linalg.vector_norm(torch.stack(norms)))
 
 
-def clip(parameters: Iterable[nn.Parameter], largest: float) -> Tensor:
+def clip(parameters: Iterable[nn.Parameter], largest: float) -> Norm:
     """Scale the gradient to at most this norm (Pascanu et al. 2013, algorithm 1), and return the
-    norm it had. A norm of NaN makes the gradient NaN, so that the training ends as diverged."""
+    norm it had. A value that is not finite makes the gradient NaN, so that the training ends as
+    diverged."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
-    scale = (largest / (norm + 1e-6)).clamp(max=1)  # the 1e-6 is PyTorch's
-    torch._foreach_mul_(gradients, scale)
+    torch._foreach_mul_(gradients, norm.scale_to(largest))
     return norm

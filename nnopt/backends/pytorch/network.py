@@ -16,7 +16,7 @@ from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends import StepRecord
 from nnopt.backends.pytorch.average import Average
 from nnopt.backends.pytorch.device import DeviceErrors, Forward, compiled, layout_of, set_process_up
-from nnopt.backends.pytorch.gradients import clip, total_norm
+from nnopt.backends.pytorch.gradients import Norm, clip, total_norm
 from nnopt.backends.pytorch.modules import Dropout, build_module
 from nnopt.backends.pytorch.optimizers import (
     build_optimizer,
@@ -114,7 +114,7 @@ class TorchNetwork:
         if self._parameters[0].is_cuda:
             torch.cuda.reset_peak_memory_stats(self._parameters[0].device)
         self._steps = StepSums()
-        self._gradient_norm: Tensor | None = None
+        self._gradient_norm: Norm | None = None
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         with torch.no_grad():
@@ -174,7 +174,7 @@ class TorchNetwork:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = total_norm(gradients)
         steps, self._steps = self._steps, StepSums()
-        return steps.record(float(norm), state_is_finite(self._optimizer))
+        return steps.record(norm.read(), state_is_finite(self._optimizer))
 
     def average(self, weight: float) -> None:
         self._average.move(weight)
