@@ -85,7 +85,7 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
     except YAMLError as error:
         raise ConfigError(syntax_problem(path, error)) from None
     except OmegaConfBaseException as error:
-        setting = setting_of(path, str(error.full_key or "").split("."))
+        setting = next(settings_of(path, str(error.full_key or "").split(".")), None)
         place = f", line {setting[0]}" if setting else ""
         told = in_plain_words(str(error).splitlines()[0])
         raise ConfigError(f"{shown_path(path)}{place}: {error.full_key or ''}: {told}") from None
@@ -93,23 +93,32 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
     return ConfFile(config, package)
 
 
-def setting_of(path: Path, keys: Sequence[str]) -> tuple[int, Any] | None:
-    """Return the line of a key of a file, counted from 1, and its value (... for a list or a map).
+def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    """Yield the lines of a key of a file, counted from 1, and its values (... for a list or a map).
 
-    A key is also set by a plain value of a key above it. None if the file does not set the key.
+    A key is also set by a plain value of a key above it. Below ``hydra.sweeper`` a key of the file
+    may be several of the keys joined by dots, and each map of a list may set the key.
     """
     node, loader = nodes_of(path, text_of(path))
-    line = None
-    for key in keys:
-        if line is not None and isinstance(node, ScalarNode):
-            break
-        pairs = node.value if isinstance(node, MappingNode) else []
-        found = next(((k, v) for k, v in pairs if k.value == key), None)
-        if found is None:
-            return None
-        line, node = line_of(found[0]), found[1]
-    is_plain = isinstance(node, ScalarNode)
-    return (line, loader.construct_object(node) if is_plain else ...) if line else None
+    for line, found in _settings(node, list(keys), None):
+        is_plain = isinstance(found, ScalarNode)
+        yield line, loader.construct_object(found) if is_plain else ...
+
+
+def _settings(
+    node: Node | None, keys: Sequence[str], line: int | None
+) -> Iterator[tuple[int, Node]]:
+    if line is not None and node is not None and (not keys or isinstance(node, ScalarNode)):
+        yield line, node
+    elif isinstance(node, SequenceNode):
+        for item in node.value:
+            if isinstance(item, MappingNode):
+                yield from _settings(item, keys, None)
+    elif isinstance(node, MappingNode):
+        joined = {".".join(keys[:count]): count for count in range(1, len(keys) + 1)}
+        for key, value in node.value:
+            if key.value in joined:
+                yield from _settings(value, keys[joined[key.value] :], line_of(key))
 
 
 def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
@@ -209,7 +218,9 @@ def defaults_of(path: Path) -> Iterator[tuple[str, str, int]]:
     for key, value in node.value if isinstance(node, MappingNode) else []:
         for item in value.value if key.value == "defaults" else []:
             for name, file in item.value if isinstance(item, MappingNode) else [(item, item)]:
-                yield str(name.value).split(" ")[-1].lstrip("/"), str(file.value), line_of(item)
+                group = str(name.value).split(" ")[-1].lstrip("/")
+                for one in file.value if isinstance(file, SequenceNode) else [file]:
+                    yield group, str(one.value), line_of(item)
 
 
 def _sets_nothing(key: Node, value: Node) -> bool:

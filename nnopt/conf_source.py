@@ -13,7 +13,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from nnopt.conf_file import PRIMARY, SUFFIXES, defaults_of, read_conf_file, setting_of
+from nnopt.conf_file import PRIMARY, SUFFIXES, defaults_of, read_conf_file, settings_of
 from nnopt.errors import ConfigError
 from nnopt.yaml_file import shown_path
 
@@ -124,36 +124,53 @@ def _group(entry: Any) -> str:
     return str(key).split(" ")[-1].lstrip("/")
 
 
-def place_of(key: str, accepts: Callable[[Any], bool]) -> str:
+def place_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
     """Return " (FILE, line N)" for the place in the user's files that sets a key, or an empty text.
 
     accepts: whether the value there (... for a list or a map) is the value that the message is
-    about.
+    about. name: of the file, such as ``experiment/mine``; without it, any file.
     """
     for path, package in reversed(files_read.items()):
+        if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
+            continue
         if package == key and accepts(...):
             return f" ({shown_path(path)})"
         inside = key.removeprefix(f"{package}.") if package else key
         if package and inside == key:
             continue
-        found = setting_of(path, inside.split("."))
-        if found and accepts(found[1]):
-            return f" ({shown_path(path)}, line {found[0]})"
+        for line, value in settings_of(path, inside.split(".")):
+            if accepts(value):
+                return f" ({shown_path(path)}, line {line})"
     return ""
+
+
+SWEPT = ("hydra.sweeper.params", "hydra.sweeper.grids")
+"""Where a file sets keys to several values."""
+
+
+def _place_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
+    """Return the place as ``place_of`` does, also if a file sets the key for the points of a sweep.
+
+    accepts: as for ``place_of``; there, a value is the text of several.
+    """
+    places = (place_of(f"{swept}.{key}", accepts) for swept in SWEPT)
+    return place_of(key, accepts) or next(filter(None, places), "")
 
 
 def with_place(problem: str) -> str:
     """Return a problem of a key with the place in the user's files that sets it to this value."""
     if unknown := re.match(r"unknown key '([\w.]+)'", problem):
-        return _with_end(problem, place_of(unknown[1], lambda value: True))
+        return _with_end(problem, _place_of_swept(unknown[1], lambda value: True))
     if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
         return problem
 
     def is_named(value: Any) -> bool:
         numbers = [float(value)] if isinstance(value, int) else []
-        return value is ... or any(f" = {x!r}: " in problem for x in (value, *numbers))
+        texts = value.split(",") if isinstance(value, str) else []
+        named = (value, *numbers, *map(str.strip, texts))
+        return value is ... or any(f" = {x!r}: " in problem for x in named)
 
-    return _with_end(problem, place_of(found[1], is_named))
+    return _with_end(problem, _place_of_swept(found[1], is_named))
 
 
 def _with_end(problem: str, place: str) -> str:

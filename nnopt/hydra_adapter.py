@@ -316,8 +316,11 @@ def one_line(error: BaseException) -> str:
     text = " ".join(line for line in lines if line and not line.startswith(hidden))
     text = re.split(" Config search path:| To append to your config use", text)[0]
     text = in_plain_words(text)
-    if not text and error.__cause__ is not None:
-        return one_line(error.__cause__)
+    if error.__cause__ is not None:
+        if not text:
+            return one_line(error.__cause__)
+        if merged := re.match(r"Error merging override (.*)", text):
+            return f"{merged[1]!r}: {one_line(error.__cause__)}"
     key = getattr(error, "full_key", None)
     if not key:
         return text or type(error).__name__

@@ -16,11 +16,16 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
+from nnopt.conf_source import place_of
+from nnopt.errors import ConfigError
 from nnopt.hydra_internals import ConfigLoaderImpl, IConfigRepository
 from nnopt.point import leaves
+from nnopt.text import in_plain_words
 
 OWN_VALUES = ("optimizer", "schedule", "architecture")
 """Groups whose values are made for one choice, even where another choice has the same key."""
@@ -122,12 +127,32 @@ class Loader(ConfigLoaderImpl):
         for default in defaults:
             if default.primary:
                 self._made_for |= _named_choices(default.config_path, repo)
-        return super()._compose_config_from_defaults_list(defaults, repo)
+        self._loaded: list[tuple[str, Any]] = []
+        try:
+            return super()._compose_config_from_defaults_list(defaults, repo)
+        except ConfigCompositionException as error:
+            if isinstance(error.__context__, OmegaConfBaseException):
+                raise self._refused(error.__context__) from error
+            raise
+
+    def _refused(self, error: OmegaConfBaseException) -> ConfigError:
+        """Return the error for the last file, which cannot be merged with those before it."""
+        *before, (file, last) = self._loaded
+        for _, container in before:
+            if found := _conflict(container, last):
+                key, problem = found
+                return ConfigError(
+                    f"{key} {problem}{place_of(key, lambda value: value is ..., file)}"
+                )
+        key = str(error.full_key or "")
+        told = in_plain_words(str(error).splitlines()[0])
+        return ConfigError(f"{key}: {told}{place_of(key, lambda value: True, file)}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
         container = OmegaConf.to_container(loaded.config, resolve=False)
         path = default.config_path or ""
+        self._loaded.append((path, container))
         if not isinstance(container, dict) or path.startswith("hydra/"):
             return loaded
         if not default.primary:
@@ -157,6 +182,21 @@ class Loader(ConfigLoaderImpl):
         if group in SHARED_VALUES:
             return {k: v for k, v in section.items() if k not in own}
         return {k: v for k, v in section.items() if v != AUTO or k not in own}
+
+
+def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
+    """Return the first key that is a list in one container and a map in the other, and a message
+    that says what it has to be; None if there is no such key."""
+    if isinstance(before, dict) and isinstance(after, list):
+        return key, "is a list, but needs a map; write 'key: value' lines below it"
+    if isinstance(before, list) and isinstance(after, dict):
+        return key, "is a map, but needs a list, such as [1, 2]"
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            inner = _conflict(before[name], after[name], f"{key}.{name}" if key else str(name))
+            if inner:
+                return inner
+    return None
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:

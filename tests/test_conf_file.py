@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nnopt.conf_file import read_conf_file, setting_of
+from nnopt.conf_file import read_conf_file, settings_of
 from nnopt.errors import ConfigError
 
 OWN = {"experiment", "ablation", "optimizer", "schedule", "hydra"}
@@ -185,7 +185,17 @@ def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_line_of_a_setting_is_found(tmp_path: Path) -> None:
     read(tmp_path, "# mine\noptimizer:\n  lr: 0.3\nschedule:\n")
     path = tmp_path / "experiment" / "mine.yaml"
-    assert setting_of(path, ["optimizer", "lr"]) == (3, 0.3)
-    assert setting_of(path, ["optimizer"]) == (2, ...)
-    assert setting_of(path, ["schedule", "name"]) == (4, None)
-    assert setting_of(path, ["optimizer", "name"]) is None
+    assert list(settings_of(path, ["optimizer", "lr"])) == [(3, 0.3)]
+    assert list(settings_of(path, ["optimizer"])) == [(2, ...)]
+    assert list(settings_of(path, ["schedule", "name"])) == [(4, None)]
+    assert not list(settings_of(path, ["optimizer", "name"]))
+
+
+def test_settings_of_dotted_keys_and_lists_found(tmp_path: Path) -> None:
+    text = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n    grids:\n"
+    read(tmp_path, text + "      - {optimizer.lr: 1}\n      - {seed: 3}\n      - optimizer.lr: 2\n")
+    path = tmp_path / "experiment" / "mine.yaml"
+    rate = ["optimizer", "lr"]
+    assert list(settings_of(path, ["hydra", "sweeper", "params", *rate])) == [(4, "0.1,0.2")]
+    assert list(settings_of(path, ["hydra", "sweeper", "grids", *rate])) == [(6, 1), (8, 2)]
+    assert not list(settings_of(path, rate))

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from nnopt.errors import ConfigError
-from nnopt.grammar import check_count
+from nnopt.grammar import check_count, shown
 from nnopt.hydra_adapter import check_hydra_keys, group_problems, parse_words
 from nnopt.schema import GridConfig
 
@@ -71,15 +71,22 @@ def parse_params(params: Any, where: str) -> list[Override]:
         return []
     if not isinstance(params, Mapping):
         raise ConfigError(f"{where} = {params!r}: needs a map from keys to their values")
-    problems = [
-        f"{where}.{key} is a map; write each key in full, such as {key}.{next(iter(value), 'KEY')}"
-        for key, value in params.items()
-        if isinstance(value, Mapping)
-    ]
+    parsed: list[Override] = []
+    problems: list[str] = []
+    for key, value in params.items():
+        name = f"{where}.{key} = {shown(value)}"
+        if isinstance(value, Mapping):
+            inner = next(iter(value), "KEY")
+            problems.append(f"{name}: is a map; write each key in full, such as {key}.{inner}")
+            continue
+        try:
+            overrides = parse_words([f"{key}={_text(value)}"])
+            check_hydra_keys(overrides)
+            parsed += overrides
+        except ConfigError as error:
+            problems += [f"{name}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
-    parsed = parse_words([f"{key}={_text(value)}" for key, value in params.items()])
-    check_hydra_keys(parsed)
     return parsed
 
 

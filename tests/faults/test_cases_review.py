@@ -46,7 +46,7 @@ LIBRARY_TEXTS = {
     "variable that is not set": ("name: ${oc.env:NNOPT_NO}\n", "'NNOPT_NO' not found"),
     "list of overrides": (
         "hydra:\n  sweeper:\n    params:\n      - seed=1,2\n",
-        "a file has a list where a map is needed",
+        "hydra.sweeper.params is a list, but needs a map",
     ),
 }
 
@@ -62,6 +62,58 @@ def test_run_library_message_in_words_of_nnopt(
     refused.is_refused(2, text)
     assert "raised while" not in refused.err
     assert "viable" not in refused.err
+
+
+UNMERGED = {
+    "list of overrides": (
+        "hydra: {sweeper: {params: [seed=1]}}\n",
+        "hydra.sweeper.params is a list",
+    ),
+    "list of settings": ("epochs: 1\noptimizer: [adam]\n", "optimizer is a list, but needs a map"),
+    "list below a group": ("dataset:\n  validation: [1]\n", "dataset.validation is a list"),
+    "map of layer sizes": ("architecture:\n  hidden: {a: 1}\n", "architecture.hidden is a map"),
+    "map of grids": ("hydra: {sweeper: {grids: {seed: 1}}}\n", "hydra.sweeper.grids is a map"),
+    "unknown mode": ("hydra: {mode: many}\n", "hydra.mode: Invalid value 'many'"),
+    "list as a folder": ("hydra: {sweep: {dir: [1]}}\n", "hydra.sweep.dir: Cannot convert"),
+}
+"""Files that cannot be merged with those before them. The last line has the key."""
+
+SWEPT = {
+    "unknown key": ("optimizr.lr: 3", "unknown key 'optimizr.lr'"),
+    "unknown file of a group": ("optimizer: adam,adem", "optimizer = 'adem': did you mean 'adam'?"),
+    "text in place of a number": ("optimizer.lr: 0.1, x", "optimizer.lr = 'x': needs a number"),
+    "map": ("optimizer.lr: {a: 1}", "optimizer.lr = {'a': 1}: is a map"),
+    "unbalanced brackets": ("optimizer.lr: '1,['", "params.optimizer.lr = '1,[': cannot read"),
+    "setting of Hydra": ("hydra.job.name: a", "params.hydra.job.name = 'a': 'hydra.job.name=a': "),
+}
+"""Wrong entries of ``hydra.sweeper.params``."""
+
+
+@pytest.mark.parametrize("group", ["ablation", "experiment"])
+@pytest.mark.parametrize(("content", "text"), UNMERGED.values(), ids=UNMERGED)
+def test_run_file_of_other_kind_of_value_refused_with_line(
+    attempt: Command, workplace: Path, group: str, content: str, text: str
+) -> None:
+    file = workplace / "conf" / group / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"name: mine\n{content}")
+    line = 1 + content.count("\n")
+    attempt("run", "-m", f"{group}=mine").is_refused(2, text, f"mine.yaml, line {line}")
+
+
+@pytest.mark.parametrize(("entry", "text"), SWEPT.values(), ids=SWEPT)
+def test_run_wrong_entry_of_params_refused_with_line(
+    attempt: Command, workplace: Path, entry: str, text: str
+) -> None:
+    file = workplace / "conf" / "ablation" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"hydra:\n  sweeper:\n    params:\n      seed: 1,2\n      {entry}\n")
+    attempt("run", "-m", "ablation=mine").is_refused(2, text, "(conf/ablation/mine.yaml, line 5)")
+
+
+def test_run_setting_of_hydra_of_other_kind_named_with_reason(attempt: Command) -> None:
+    attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
+    attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
 
 
 UNCLEAR = {

@@ -134,7 +134,8 @@ def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
         ("hydra.sweeper.grids=[{optimizer: adm}]", "optimizer = 'adm': did you mean 'adam'?"),
         (
             'hydra.sweeper.grids=[{optimizer: {lr: "1,2"}}]',
-            "hydra.sweeper.grids[0].optimizer is a map; write each key in full, such as optimizer.",
+            "hydra.sweeper.grids[0].optimizer = {'lr': '1,2'}: is a map; write each key in full, "
+            "such as optimizer.lr",
         ),
         ("optimizer.lr=interval(0.1,1)", "'optimizer.lr=interval(0.1,1)': a grid needs values one"),
         ("seed=range(0)", "'seed=range(0)' has no value; the sweep has 0 points"),
