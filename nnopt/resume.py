@@ -100,7 +100,7 @@ def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move:
     read: dict[str, str] = {}  # file -> its hash
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):
-            read |= move.sources(data["sources"])
+            read |= move.sources(data.get("sources", {}))
     datasets = {json.dumps(point.container["dataset"]): point for point in to_run}
     for point in datasets.values():
         sources = prepare(point.config).dataset.sources

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from data_files import summary_values
 
 from nnopt.data.load import _decode
 from nnopt.point import Point
@@ -88,12 +89,45 @@ def test_failed_points_run_again_only_if_asked(
     nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = sweep / table_of(sweep)[1]["id"]
-    (second / "summary.json").write_text('{"status": "timeout", "error": "too slow"}')
+    (second / "summary.json").write_text(
+        json.dumps(summary_values(status="timeout", error="too slow"))
+    )
     assert nnopt("resume", "sweep") == 5
     assert statuses(sweep)[1] == "timeout"
     assert nnopt("resume", "sweep", "--retry-failed") == 5
     assert statuses(sweep)[1] == "diverged"
     assert json.loads((second / "summary.json").read_text())["epochs"] == 0
+
+
+@pytest.mark.parametrize("missing", ["config", "overrides", "data"])
+def test_resume_summary_that_compare_refuses_runs_again(
+    nnopt: Run, workplace: Path, capsys: Captured, missing: str
+) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
+    whole = json.loads(path.read_text())
+    shorter = {key: value for key, value in whole.items() if key not in (missing, "sha256")}
+    path.write_text(json.dumps(shorter))
+    capsys.readouterr()
+    nnopt("compare", "sweep")
+    assert f"is damaged: it has no '{missing}'" in capsys.readouterr().err
+    assert nnopt("resume", "sweep") == 0
+    assert "summary.json is damaged" in capsys.readouterr().err
+    again = json.loads(path.read_text())
+    assert again["test_loss"] == whole["test_loss"]
+    assert missing in again
+
+
+@pytest.mark.parametrize("data", [{}, {"name": "spiral"}, None])
+def test_resume_point_without_sources_kept(nnopt: Run, workplace: Path, data: object) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep") == 0
+    path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
+    values = json.loads(path.read_text()) | {"data": data}
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    assert nnopt("resume", "sweep", "seed=1") == 0
+    assert statuses(workplace / "sweep") == ["done", "done"]
+    assert json.loads(path.read_text()) == values
 
 
 def test_added_values_run_only_the_new_points(nnopt: Run, sweep: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.results.received import TABLE_BYTES, read_received
-from nnopt.results.summary import FILES, RUN_KEYS, read_summary
+from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT
 
 Value = bool | int | float | str | tuple[Any, ...] | None
@@ -153,7 +153,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 def read_run(folder: Path, with_summary: bool = False) -> Run:
     """Return the record of one run. Raises DataError if nnopt cannot have written it."""
-    found = read_summary(folder, RUN_KEYS)
+    found = read_summary(folder)
     summary = found.values
     written = found.stamp / 1e9
     if finished := summary.get("finished"):  # a copied file may be younger than a newer run's

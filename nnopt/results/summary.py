@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
 LARGEST_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys without which a summary is not the record of a run that can be compared."""
+"""Keys that every summary has: without them, a run cannot be compared, nor a sweep be resumed."""
 
 LONGEST = 60
 """Characters of a wrong value that a message repeats."""
@@ -56,11 +56,8 @@ def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     write_strict_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
 
 
-def read_summary(folder: Path, required: Sequence[str] = ("status",)) -> Summary:
-    """Read the ``summary.json`` of a folder, which has at least the required keys.
-
-    Raises DataError with the reason and the remedy.
-    """
+def read_summary(folder: Path) -> Summary:
+    """Read the ``summary.json`` of a folder. Raises DataError with the reason and the remedy."""
     path = folder / SUMMARY
     try:
         with open_received(path, folder, SUMMARY_BYTES) as file:
@@ -73,7 +70,7 @@ def read_summary(folder: Path, required: Sequence[str] = ("status",)) -> Summary
         check_tree(values)
     except ValueError as error:
         raise _damaged(folder, f"it is no JSON that nnopt writes ({error})") from error
-    if reason := _wrong(values, required):
+    if reason := _wrong(values):
         raise _damaged(folder, reason)
     if CHECKSUM in values:
         rest = {key: value for key, value in values.items() if key != CHECKSUM}
@@ -185,11 +182,11 @@ _RULES: dict[str, _Rule] = {
 }
 
 
-def _wrong(values: Any, required: Sequence[str]) -> str | None:
+def _wrong(values: Any) -> str | None:
     """Return what does not fit the rules, as a clause."""
     if not isinstance(values, dict):
         return "it is no map"
-    if missing := [key for key in required if key not in values]:
+    if missing := [key for key in RUN_KEYS if key not in values]:
         return f"it has no {', '.join(map(repr, missing))}"
     for key, rule in _RULES.items():
         if key not in values or (rule.can_be_null and values[key] is None):

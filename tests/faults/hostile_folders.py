@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_files import summary_values
+
 from nnopt.point import point_id
 from nnopt.validate import read_config
 
@@ -56,7 +58,7 @@ class Hostile:
 def private_files(folder: Path) -> None:
     """Make the files that no verb may read aloud, change or delete."""
     (folder / "run" / "plots").mkdir(parents=True)
-    summary = {"status": "interrupted", "error": SECRET, "seed": 0, "config": {"name": SECRET}}
+    summary = summary_values(status="interrupted", error=SECRET, config={"name": SECRET})
     for name in ("secret.json", "run/summary.json"):
         (folder / name).write_text(json.dumps(summary))
     for name in ("run/run.log", "run/metrics.csv", "run/thesis.txt", "run/plots/a.png", "a.svg"):

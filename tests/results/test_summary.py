@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nnopt.errors import DataError
-from nnopt.results.summary import CHECKSUM, read_summary, write_summary
+from nnopt.results.summary import CHECKSUM, RUN_KEYS, read_summary, write_summary
 
 VALUES: dict[str, Any] = {
     "status": "done",
@@ -110,6 +110,15 @@ def test_read_summary_wrong_type_refused(tmp_path: Path, key: str) -> None:
         read_summary(tmp_path)
     assert reason in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "interrupted"])
+@pytest.mark.parametrize("key", RUN_KEYS)
+def test_read_summary_missing_key_refused(tmp_path: Path, key: str, status: str) -> None:
+    values = VALUES | {"status": status}
+    write_summary(tmp_path, {name: value for name, value in values.items() if name != key})
+    with pytest.raises(DataError, match=f"is damaged: it has no '{key}'"):
+        read_summary(tmp_path)
 
 
 DATA: dict[str, Any] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import summary_values
 
 from nnopt.errors import ConfigError
 from nnopt.results.files import write_json
@@ -80,7 +81,7 @@ def test_relative_paths_are_those_of_the_sweep(make_task: MakeTask, tmp_path: Pa
 def test_the_end_that_a_point_has_written_counts(make_task: MakeTask, status: str) -> None:
     task = make_task(0)
     task.folder.mkdir()
-    write_json(task.folder / "summary.json", {"status": status, "error": "its own"})
+    write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
     assert lost(task, "interrupted", "another") == Outcome(task, status, "its own")
 
 
@@ -88,7 +89,8 @@ def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
     """A point that failed is tried again, and its process dies before it has begun."""
     task = make_task(0)
     task.folder.mkdir()
-    write_json(task.folder / "summary.json", {"status": "failed", "error": "its own", "epochs": 3})
+    values = summary_values(status="failed", error="its own", epochs=3)
+    write_json(task.folder / "summary.json", values)
     task = replace(task, replaces=read_state(task.folder).stamp)
     assert lost(task, "failed", "another") == Outcome(task, "failed", "another")
     assert read_state(task.folder).error == "another"
@@ -104,7 +106,7 @@ def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask
 
 
 @pytest.mark.parametrize(
-    "before", [None, "{half", '{"status": "interrupted", "error": null, "epochs": 3}']
+    "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
 )
 def test_the_end_of_a_point_that_has_not_is_written_for_it(
     make_task: MakeTask, before: str | None

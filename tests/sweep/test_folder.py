@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from data_files import summary_values
 
 from nnopt.results.lock import hold
 from nnopt.sweep import folder as folders
@@ -27,7 +29,7 @@ def test_a_point_that_ends_between_two_looks_is_not_taken_for_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end_now(folder: Path) -> bool:
-        (folder / "summary.json").write_text('{"status": "done"}')
+        (folder / "summary.json").write_text(json.dumps(summary_values()))
         return False
 
     monkeypatch.setattr(folders, "is_held", end_now)

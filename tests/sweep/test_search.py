@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
+from data_files import summary_values
 from optuna.trial import TrialState
 
 from nnopt.compose import Plan, Point, make_plan
@@ -72,7 +73,7 @@ def work(task: Task, score: Score = score, epochs: int = 0) -> Outcome:
     if value < -1:
         status, error = "diverged", "the loss is not finite"
     metrics = {"best_validation_accuracy": value, "best_validation_loss": 1 - value}
-    summary = {"status": status, "error": error, **(metrics if status == "done" else {})}
+    summary = summary_values(status=status, error=error, **(metrics if status == "done" else {}))
     (task.folder / "summary.json").write_text(json.dumps(summary))
     return Outcome(task, status, error)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_files import summary_values
 
 from nnopt.compose import Plan, make_plan
 from nnopt.results.lock import hold
@@ -33,7 +34,7 @@ def write_table(plan: Plan, folder: Path) -> Table:
 
 def write(folder: Path, **values: Any) -> None:
     folder.mkdir()
-    (folder / "summary.json").write_text(json.dumps(values))
+    (folder / "summary.json").write_text(json.dumps(summary_values(**values)))
 
 
 def rows(folder: Path) -> list[list[str]]:
@@ -126,7 +127,9 @@ def test_only_summaries_that_changed_are_read_again(
     write(second, status="failed", error="why")
     assert [entry.status for entry in table.write()] == ["done", "failed", "pending", "pending"]
     assert read == [second]
-    (first / "summary.json").write_text(json.dumps({"status": "diverged", "error": "again"}))
+    (first / "summary.json").write_text(
+        json.dumps(summary_values(status="diverged", error="again"))
+    )
     assert [entry.status for entry in table.write()][:2] == ["diverged", "failed"]
     assert read == [second, first]
 
