@@ -6,6 +6,7 @@ unless the command line of the resume asks for it. A cache that nnopt made is th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -132,4 +133,6 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
 
 def _is_inside(path: str | None, folder: Path) -> bool:
     """Return whether a path leads into a folder; None is a path inside it."""
-    return path is None or Path(path).expanduser().resolve().is_relative_to(folder.resolve())
+    if path is None:
+        return True
+    return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnopt.errors import ConfigError, OutputError, TimeLimitError
 from nnopt.interruption import stop_on_signals
+from nnopt.paths import absolute_folder
 from nnopt.results.files import fresh_folder, shown
 from nnopt.results.own_files import SUBMITIT
 from nnopt.schema import SubmititConfig
@@ -63,8 +64,7 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
         while True:
             while len(running) < config.workers and (task := next(waiting, None)) is not None:
                 if executor is None:
-                    parent = Path(config.folder or task.folder.parent / SUBMITIT)
-                    executor = _executor(config, _job_folder(parent), limits)
+                    executor = _executor(config, _job_folder(config, task), limits)
                 with _environment(limits):  # which local jobs inherit
                     job = executor.submit(_work, task, config.timeout, os.getcwd())
                 running.append((job, task))
@@ -82,21 +82,24 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
             lost(task, "interrupted", "the sweep was stopped")
 
 
-def _job_folder(parent: Path) -> Path:
+def _job_folder(config: SubmititConfig, task: Task) -> Path:
     """Make a new folder for the scripts, logs and results of this process's jobs.
 
     submitit unpickles the results, so no file may be there before its jobs. Raises ConfigError for
     a path that would break a line of a script, OutputError if the folder cannot be made.
     """
-    path = os.path.abspath(os.path.expanduser(parent))
-    if not path.isprintable():
+    if config.folder is None:
+        path = Path(os.path.abspath(task.folder.parent / SUBMITIT))
+    else:
+        path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))
+    if not str(path).isprintable():
         raise ConfigError(
-            f"{path!r}: the scripts of jobs would hold this path, which has a line break or "
+            f"{str(path)!r}: the scripts of jobs would hold this path, which has a line break or "
             "another control character; choose another folder with hydra.launcher.folder=DIR"
         )
-    if parent.is_symlink():
-        raise OutputError(f"{shown(parent)} is a link, which nnopt never makes; remove it")
-    return fresh_folder(Path(path), time.strftime("%Y-%m-%d_%H-%M-%S"))
+    if path.is_symlink():
+        raise OutputError(f"{shown(path)} is a link, which nnopt never makes; remove it")
+    return fresh_folder(path, time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -> AutoExecutor:

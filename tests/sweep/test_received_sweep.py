@@ -26,7 +26,9 @@ def submitit(**changes: Any) -> SubmititConfig:
     return found
 
 
-@pytest.mark.parametrize("folder", ["/elsewhere", "~/jobs", "..", "INSIDE/../../x"])
+@pytest.mark.parametrize(
+    "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
+)
 def test_check_launcher_folder_outside_given_again(tmp_path: Path, folder: str) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
