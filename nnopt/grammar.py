@@ -10,6 +10,7 @@ Hydra reads the annotations of these functions as objects, so this module must n
 
 import builtins
 import random
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,20 @@ from nnopt.hydra_internals import Functions, grammar_functions
 
 MOST_POINTS = 100_000
 """The largest number of values of one range, and of points of one sweep."""
+
+
+FORMS = {
+    "range": "range(STOP), range(START,STOP) or range(START,STOP,STEP)",
+    "interval": "interval(START,END)",
+    "choice": "choice(VALUE,VALUE)",
+    "tag": "tag(log,interval(START,END))",
+    "sort": "sort(VALUE,VALUE) with values of one type",
+    "glob": "glob(PATTERN)",
+    "int": "int(NUMBER)",
+    "float": "float(NUMBER)",
+    "bool": "bool(true)",
+}
+"""How the functions are called. ``shuffle`` and ``str`` take any values."""
 
 
 @dataclass
@@ -206,7 +221,10 @@ def unreadable(word: str, error: Exception) -> str:
     if isinstance(error, ValueError):
         return f"cannot read {shown(word)}: a number has too many digits"
     if "while evaluating" in str(error):
-        return f"{shown(word)}: {' '.join(str(error.__cause__).split())}{_quotes_for(word)}"
+        called = re.search(r"while evaluating '(\w+)\(", str(error))
+        form = FORMS.get(called[1]) if called else None
+        hint = f"; write {form}" if form else _quotes_for(word)
+        return f"{shown(word)}: {' '.join(str(error.__cause__).split())}{hint}"
     value = word.partition("=")[2].strip()
     if value.count("${") > value.count("}"):
         return f"cannot read {shown(word)}: an interpolation '${{' has no '}}'"
