@@ -115,7 +115,9 @@ class _Base:
             for override in overrides:
                 key = override.key_or_group
                 if key not in known:
-                    problems.append(unknown_key(key, known))
+                    problems.append(
+                        unknown_key(key, [*known, *sorted(config_groups() - known.keys())])
+                    )
                 elif override.is_delete():
                     problems.append(f"{word_of(override)!r}: the key {key!r} cannot be left out")
                 else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +14,14 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from nnopt.conf_file import PRIMARY, SUFFIXES, defaults_of, read_conf_file, settings_of
+from nnopt.conf_file import (
+    ENGINE_GROUPS,
+    PRIMARY,
+    SUFFIXES,
+    defaults_of,
+    read_conf_file,
+    settings_of,
+)
 from nnopt.errors import ConfigError
 from nnopt.yaml_file import shown_path
 
@@ -177,11 +185,22 @@ def _with_end(problem: str, place: str) -> str:
     return problem if problem.endswith(place) else problem + place
 
 
-def with_default_place(problem: str) -> str:
-    """Return a problem of a list of defaults, after the place of the entry that it names."""
+def with_default_place(problem: str, groups: Collection[str]) -> str:
+    """Return a problem of a list of defaults, after the place of the entry that it names. An entry
+    of a group that does not exist is refused with the nearest of the groups."""
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):
         for group, file, line in defaults_of(path):
-            if group in named or f"{group}/{file}" in named:
-                return f"{shown_path(path)}, line {line}: {problem}"
+            entries = (group, f"{group}/{file}")
+            if not any(f"/{name}".endswith(f"/{entry}") for name in named for entry in entries):
+                continue
+            if group not in (*groups, *ENGINE_GROUPS) and group != file:
+                close = difflib.get_close_matches(group, groups, n=1)
+                hint = (
+                    f"did you mean {close[0]!r}?"
+                    if close
+                    else f"known: {', '.join(sorted(groups))}"
+                )
+                problem = f"unknown group {group!r} in the list of defaults; {hint}"
+            return f"{shown_path(path)}, line {line}: {problem}"
     return problem

@@ -161,7 +161,9 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
         if key not in followed and not is_engine_key(override):
             names = ", ".join([*followed, *(f"{engine}.KEY" for engine in ENGINES)])
             word = word_of(override)
-            problems.append(f"{word!r}: nnopt follows no setting of Hydra's but {names}")
+            close = difflib.get_close_matches(key, followed, n=1, cutoff=0.8)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            problems.append(f"{word!r}: {hint}nnopt follows no setting of Hydra's but {names}")
         elif override.is_sweep_override() or override.is_delete():
             problems.append(f"{word_of(override)!r}: needs one value, as it concerns all points")
     if problems:
@@ -216,7 +218,7 @@ def hydra_errors() -> Iterator[None]:
         raise
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         problem = re.sub(r"^In '[^']+': ", "", one_line(error))
-        raise ConfigError(with_default_place(problem)) from error
+        raise ConfigError(with_default_place(problem, config_groups())) from error
     except RecursionError as error:
         files = ", ".join(map(shown_path, files_read)) or "the command line"
         raise ConfigError(

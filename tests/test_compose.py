@@ -128,6 +128,12 @@ def test_every_point_is_checked_and_each_problem_said_once() -> None:
         (["++typo=1"], "unknown key 'typo'"),
         (["+optimizer.nesterov=true"], "unknown key 'optimizer.nesterov'"),
         (["epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["optimizers=adam"], "unknown key 'optimizers'; did you mean 'optimizer'?"),
+        (["+optimzer=adam"], "unknown key 'optimzer'; did you mean 'optimizer'?"),
+        (["experiments=x"], "unknown key 'experiments'; did you mean 'experiment'?"),
+        (["+ablations=x"], "unknown key 'ablations'; did you mean 'ablation'?"),
+        (["hydra/luncher=pool"], "'hydra/luncher=pool': did you mean 'hydra/launcher'? nnopt"),
+        (["hydra.run.dri=x"], "'hydra.run.dri=x': did you mean 'hydra.run.dir'? nnopt follows"),
         (["optimizer=adm"], "optimizer = 'adm': did you mean 'adam'? known: adagrad, adam"),
         (["backend=jax"], "backend = 'jax': known: numpy, torch"),
         (["experiment=mnist"], "experiment = 'mnist': did you mean 'mnist_mlp'?"),
@@ -358,3 +364,8 @@ def test_a_wrong_file_does_not_hide_what_else_is_wrong() -> None:
         "epochs",
         "regularizer.label_smoothing",
     ]
+
+
+def test_plan_key_like_no_other_refused_with_keys_and_groups() -> None:
+    (found,) = problems("zzz=1")
+    assert found.endswith("initializer, early_stopping, ablation, experiment")

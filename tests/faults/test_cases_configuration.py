@@ -105,7 +105,15 @@ REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
     "dots in a key": ("optimizer.lr: 7\n", "line 1: the key 'optimizer.lr' is written as"),
     "missing group in defaults": (
         "seed: 1\ndefaults:\n- override /optimiser: sgd\n",
-        "line 3: Could not override 'optimiser'",
+        "line 3: unknown group 'optimiser' in the list of defaults; did you mean 'optimizer'?",
+    ),
+    "misspelt group in defaults": (
+        "defaults:\n- schedules: cosine\n",
+        "line 2: unknown group 'schedules' in the list of defaults; did you mean 'schedule'?",
+    ),
+    "group in defaults like no other": (
+        "defaults:\n- /zzz: cosine\n",
+        "line 2: unknown group 'zzz' in the list of defaults; known: ablation, architecture, ",
     ),
     "missing file in defaults": (
         "defaults:\n- override /optimizer: sdg\n",
