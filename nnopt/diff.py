@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from nnopt import console
@@ -17,7 +17,7 @@ from nnopt.results.digits import MISSING, value_text
 from nnopt.results.files import output_error, shown
 from nnopt.results.weights import Arrays, array_differences, read_weights
 from nnopt.sweep.settings import known_keys
-from nnopt.sweep.tabulate import short_text
+from nnopt.sweep.tabulate import DIGEST, short_text
 from nnopt.text import shortened
 
 CIRCUMSTANCES = ("data", "versions", "git", "machine", "threads")
@@ -25,6 +25,9 @@ CIRCUMSTANCES = ("data", "versions", "git", "machine", "threads")
 
 LONGEST = 200
 """Characters of a value that are shown."""
+
+LONGEST_NAME = 16
+"""Characters of the name of a data file that are shown."""
 
 NAMED = 10
 """Arrays without a counterpart that are named."""
@@ -107,8 +110,25 @@ def _setting(run: Run, key: str) -> str:
 
 def _differing_circumstances(one: Run, other: Run) -> Rows:
     found = [dict(_circumstances(run.summary)) for run in (one, other)]
+    for mine, run, theirs in ((found[0], one, other), (found[1], other, one)):
+        mine["data.sources"] = _sources_text(run, theirs)
     rows = [(key, *(x.get(key, MISSING) for x in found)) for key in {**found[0], **found[1]}]
     return [row for row in rows if row[1] != row[2]]
+
+
+def _sources_text(run: Run, other: Run) -> str:
+    """Return the first of the data files whose content the other run has not read, with the
+    beginning of its SHA-256, and the number of further ones."""
+    sources = (run.summary.get("data") or {}).get("sources", {})
+    own = {name: digest for name, digest in sources.items() if digest not in other.sources}
+    if not own:
+        return MISSING
+    path, digest = next(iter(own.items()))
+    name = PurePath(path).name
+    if len(name) > LONGEST_NAME:
+        name = f"…{name[1 - LONGEST_NAME :]}"
+    more = f" + {len(own) - 1:,}" if len(own) > 1 else ""
+    return f"{name} #{digest[:DIGEST]}{more}"
 
 
 def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -118,6 +138,8 @@ def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if not isinstance(part, dict):
             continue
         for name, value in part.items():
+            if (key, name) == ("data", "sources"):
+                continue
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{key}.{name}", shortened(text, LONGEST)
 

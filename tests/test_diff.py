@@ -73,3 +73,41 @@ def test_what_is_refused(nnopt: Run, capsys: Captured) -> None:
     Path("b/model_best.npz").write_bytes(b"damaged")
     assert nnopt("diff", "a", "b") == 3
     assert "b/model_best.npz is damaged" in capsys.readouterr().err
+
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "cells"),
+    [
+        (
+            {"/very/long/folder/a.csv": A},
+            {"/very/long/folder/a.csv": B},
+            "a.csv #aaaaaa a.csv #bbbbbb",
+        ),
+        ({"/x/train_with_long_name.csv": A}, {}, "…h_long_name.csv #aaaaaa –"),
+        (
+            {"/x/a.csv": A, "/x/t.csv": C},
+            {"/x/b.csv": B, "/x/t.csv": C},
+            "a.csv #aaaaaa b.csv #bbbbbb",
+        ),
+        ({"/x/a.csv": A}, {"/x/b.csv": B, "/x/t.csv": C}, "a.csv #aaaaaa b.csv #bbbbbb + 1"),
+        ({"/x/a.csv": A}, {"/elsewhere/a.csv": A}, None),
+    ],
+)
+def test_diff_files_of_other_content_shown_in_80_columns(
+    nnopt: Run,
+    capsys: Captured,
+    workplace: Path,
+    leave_run: LeaveRun,
+    one: dict[str, str],
+    other: dict[str, str],
+    cells: str | None,
+) -> None:
+    for name, sources in (("a", one), ("b", other)):
+        leave_run(workplace / name, data={"name": "csv", "sources": sources})
+    assert nnopt("diff", "a", "b") == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("data.sources")]
+    assert [" ".join(x.split()) for x in lines] == ([f"data.sources {cells}"] if cells else [])
+    assert all(len(line) <= 80 for line in lines)
