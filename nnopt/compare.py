@@ -19,7 +19,11 @@ from nnopt.results.lock import is_held
 from nnopt.stream import standard_output
 from nnopt.sweep import render
 from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows
-from nnopt.sweep.same_data import check_same_data, tell_files_apart
+from nnopt.sweep.same_data import (
+    check_same_data,
+    tell_files_apart,
+    with_one_name_per_file,
+)
 from nnopt.sweep.settings import Condition, known_keys, read_condition
 from nnopt.sweep.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
 
@@ -163,6 +167,7 @@ def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, lis
     metrics = list(dict.fromkeys(name.strip() for name in names))
     if options.plots is not None and len(metrics) > 1:
         raise ConfigError(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
+    runs = with_one_name_per_file(runs)
     comparison = compare_runs(runs, metrics, baseline)
     if options.pivot:
         check_pivot(comparison, *options.pivot)

@@ -23,7 +23,7 @@ from nnopt.results.files import output_error
 from nnopt.results.history import EpochRow, read_metrics
 from nnopt.results.own_files import open_to_append
 from nnopt.sweep.comparison import Comparison, compare_runs
-from nnopt.sweep.same_data import tell_files_apart
+from nnopt.sweep.same_data import tell_files_apart, with_one_name_per_file
 
 log = logging.getLogger("nnopt")
 
@@ -41,7 +41,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     """
     metric = metric or METRIC
     try:
-        runs = tell_files_apart(find_runs([directory]).runs)
+        runs = with_one_name_per_file(tell_files_apart(find_runs([directory]).runs))
         if not any(metric in run.metrics for run in runs if run.status == "done"):
             log.info("no pictures of the sweep: none of its runs has a %s", metric)
             return []

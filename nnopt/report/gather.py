@@ -21,7 +21,7 @@ from nnopt.results.collect import Found, setting_text
 from nnopt.results.metrics import METRICS, better
 from nnopt.results.received import CONFIG_BYTES, LOG_BYTES, open_received, read_received
 from nnopt.sweep.comparison import Comparison, Row, compare_runs
-from nnopt.sweep.same_data import tell_files_apart
+from nnopt.sweep.same_data import tell_files_apart, with_one_name_per_file
 from nnopt.sweep.settings import known_metrics, unknown_name
 from nnopt.sweep.tabulate import Table, short_text, tabulate
 from nnopt.text import shortened
@@ -179,7 +179,7 @@ def _comparison(
         return None, "No run has finished yet: there is nothing to compare."
     if missing := [metric for metric in metrics if metric not in known]:
         return None, f"No run of these has a number for {', '.join(missing)}."
-    comparison = compare_runs(tell_files_apart(runs), metrics)
+    comparison = compare_runs(with_one_name_per_file(tell_files_apart(runs)), metrics)
     return _table(comparison, tabulate(comparison), points), ""
 
 

@@ -33,9 +33,9 @@ class Run:
     metrics: the numbers of the summary; one that is null is not there.
     sources: SHA-256 of the data files, none for made data. written: when the run ended, in seconds
     since 1970; if the summary has no such time, when its file was written. checksums: SHA-256 of
-    the run's own files, by name, as far as the summary has them. test_file: SHA-256 of the file
-    that holds all test samples and no others, if there is such a file. summary: all its values;
-    empty unless they were asked for.
+    the run's own files, by name, as far as the summary has them. named_files: SHA-256 of the files
+    that ``dataset.train`` and ``dataset.test`` name, by these keys, as far as known. summary: all
+    its values; empty unless they were asked for.
     """
 
     folder: Path
@@ -47,8 +47,13 @@ class Run:
     sources: frozenset[str]
     written: float
     checksums: Mapping[str, str] = field(default_factory=dict)
-    test_file: str | None = None
+    named_files: Mapping[str, str] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def test_file(self) -> str | None:
+        """Return the SHA-256 of the file that holds all test samples and no others, if any."""
+        return self.named_files.get("dataset.test")
 
     @property
     def test_sources(self) -> frozenset[str]:
@@ -174,21 +179,26 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
         sources=frozenset(sources.values()),
         written=written,
         checksums=summary.get(FILES) or {},
-        test_file=_test_file(sources, dataset) if isinstance(dataset, dict) else None,
+        named_files=_named_files(sources, dataset) if isinstance(dataset, dict) else {},
         summary=summary if with_summary else {},
     )
 
 
-def _test_file(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> str | None:
-    """Return the hash of ``dataset.test``; None if there is no such file, or several may be it.
+def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes of ``dataset.train`` and ``dataset.test``, without those of which it is not
+    known which source they are.
 
     The names of sources are absolute or relative to the data folder; those of the configuration may
-    be relative to the working directory or to the home directory.
+    be relative to the working directory or to the home directory, or lead through links.
     """
-    found = _named(sources, dataset.get("test"))
-    if len(found) > 1:
-        found -= _named(sources, dataset.get("train"))
-    return sources[found.pop()] if len(found) == 1 else None
+    train, test = (_named(sources, dataset.get(role)) for role in ("train", "test"))
+    if not train and isinstance(dataset.get("train"), str) and dataset.get("test") is None:
+        train = set(sources)
+    found = {
+        "dataset.train": train - test if len(train) > 1 else train,
+        "dataset.test": test - train if len(test) > 1 else test,
+    }
+    return {key: sources[names.pop()] for key, names in found.items() if len(names) == 1}
 
 
 def _named(sources: Mapping[str, str], name: Any) -> set[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, setting_text
@@ -91,6 +93,36 @@ def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
         return replace(run, settings={**run.settings, "dataset.files": _digest(run)})
 
     return [told(run) for run in runs]
+
+
+def with_one_name_per_file(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with one name for each file that ``dataset.train`` or ``dataset.test`` name.
+
+    Paths that end in one name are one file if their content is equal. The shortest replaces the
+    others. A run of which the content is not known has the name of the other runs with its path.
+    """
+    paths: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        for key, digest in run.named_files.items():
+            path = str(run.settings.get(key))
+            paths.setdefault((key, digest, PurePath(path).name), set()).add(path)
+    several = [(key, same) for (key, _, _), same in paths.items() if len(same) > 1]
+    if not several:
+        return list(runs)
+    owners = Counter((key, path) for (key, _, _), same in paths.items() for path in same)
+    names = {
+        (key, path): min(same, key=lambda x: (len(x), x)) for key, same in several for path in same
+    }
+
+    def named(run: Run) -> Run:
+        found = {
+            key: names[key, str(value)]
+            for key, value in run.settings.items()
+            if (key, str(value)) in names and owners[key, str(value)] == 1
+        }
+        return replace(run, settings={**run.settings, **found}) if found else run
+
+    return [named(run) for run in runs]
 
 
 def _digest(run: Run) -> str:

@@ -11,7 +11,7 @@ import pytest
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
 from nnopt.sweep.comparison import Comparison, compare_runs, sort_rows, verdict
-from nnopt.sweep.same_data import check_same_data, tell_files_apart
+from nnopt.sweep.same_data import check_same_data, tell_files_apart, with_one_name_per_file
 from nnopt.sweep.settings import read_condition
 
 METRIC = "test_accuracy"
@@ -244,7 +244,7 @@ def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None
 def test_check_same_data_other_training_file_compared_with_a_note() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
-        return [replace(run, test_file="test") for run in found]
+        return [replace(run, named_files={"dataset.test": "test"}) for run in found]
 
     runs = trained_on("a", 0.1) + trained_on("b", 0.9)
     check_same_data(runs)
@@ -252,6 +252,37 @@ def test_check_same_data_other_training_file_compared_with_a_note() -> None:
     assert [row.outcomes[0].is_best for row in told.rows] == [False, True]
     (note,) = told.notes
     assert "files of different content, dataset.train=a,b; the test file is the same" in note
-    other = [replace(run, test_file="other", sources=frozenset({"b", "other"})) for run in runs[1:]]
+    other = [
+        replace(run, named_files={"dataset.test": "other"}, sources=frozenset({"b", "other"}))
+        for run in runs[1:]
+    ]
     with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data([*runs, *other])
+
+
+def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) -> list[Run]:
+    files = {} if digest is None else {"dataset.train": digest}
+    return [
+        replace(run, named_files=files)
+        for run in runs_of(accuracies, frozenset(files.values()), dataset__train=path)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ([("a.csv", "x"), ("/data/a.csv", "x")], ["a.csv"]),
+        ([("/data/a.csv", "x"), ("~/a.csv", "x"), ("sub/a.csv", "x")], ["~/a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("b.csv", "x")], ["a.csv", "b.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", None)], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", None)], ["a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+    ],
+)
+def test_paths_of_one_file_are_one_setting(
+    files: list[tuple[str, str | None]], names: list[str]
+) -> None:
+    runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5, 0.6])]
+    found = with_one_name_per_file(runs)
+    assert sorted({str(run.settings["dataset.train"]) for run in found}) == names
