@@ -30,7 +30,7 @@ from nnopt.results.received import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
 
-FORMAT = 4  # part of every key: a new way of decoding takes the next number
+FORMAT = 5  # part of every key: a new way of decoding takes the next number
 LARGEST_INDEX = 2**20  # bytes of an index entry; a usual one has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
-from nnopt.data.csv_rows import RowReader
+from nnopt.data.csv_rows import EXACT, Merged, RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import ConfigError, DataError
 from nnopt.results.files import shown
 from nnopt.schema import CsvConfig, Validation
-from nnopt.text import quoted
+from nnopt.text import quoted, shortened
 
 MOST_NAMES = 2**20  # characters of the names of features that are kept
 ENOUGH_TO_COUNT = 10  # rows: a column that counts from 0 to 2 may be anything
@@ -38,7 +38,7 @@ class Table:
     inputs: np.ndarray
     labels: Labels
     columns: Columns
-    merged: int | None = None  # first column whose different values are equal in float64
+    merged: Merged | None = None
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
@@ -169,11 +169,13 @@ def _merged(table: Table, path: Path) -> list[str]:
     """A note on a column whose different numbers are equal once they are read."""
     if table.merged is None:
         return []
-    name = table.columns.names[table.merged]
+    name = table.columns.names[table.merged.column]
+    numbers = " and ".join(shortened(text, 40) for text in (table.merged.one, table.merged.other))
+    above = " above 2^53" if abs(float(table.merged.one)) > EXACT else ""
     return [
-        f"{shown(Path(path.name))}: column {quoted(name)} has different numbers above 2^53 that "
-        "are equal in float64; subtract a constant from all of them in all files, or leave the "
-        f"column out with dataset.drop=[{quoted(name)}]"
+        f"{shown(Path(path.name))}: column {quoted(name)} has different numbers{above} that are "
+        f"equal in float64, such as {numbers}; subtract a constant from all of them in all files, "
+        f"or leave the column out with dataset.drop=[{quoted(name)}]"
     ]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal, InvalidOperation
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
 from nnopt.data.csv_text import LONGEST_LINE
+from nnopt.data.repeats import different_values
 from nnopt.errors import DataError
 from nnopt.results.files import shown
 from nnopt.text import quoted
@@ -29,9 +30,12 @@ CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
 ROWS_PER_BLOCK = 10_000
 BLOCK_CHARACTERS = 8 * LONGEST_LINE
 
-COLUMNS_COMPARED = 64
 EXACT = 2.0**53  # whole numbers above it are not all float64 numbers
 LARGEST = float(np.finfo(np.float32).max)
+
+DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+LONG, TINY = b"0" * 16, b"e-000"
+"""In a text of ``DIGITS`` without points: a number that float64 may not tell from another."""
 
 SWAP = str.maketrans(",.", ".,")
 """Decimal commas become points, and points commas, which no number has. Its own inverse."""
@@ -43,6 +47,44 @@ class Block:
 
     values: NDArray[np.float64]
     labels: list[str]
+
+
+def _equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Return two texts of different numbers that are equal in float64.
+
+    Two texts of one float64 number with more or fewer of its digits, such as 0.1 and
+    0.10000000000000001, do not count.
+    """
+    first: dict[float, str] = {}
+    for text in sorted(texts):
+        other = first.setdefault(float(text), text)
+        if _exact(other) != _exact(text) and not (_is_float64(other) and _is_float64(text)):
+            return other, text
+    return None
+
+
+def _exact(text: str) -> Decimal:
+    """Return the number in a cell; where Decimal has no such exponent, that of float64."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal(float(text))
+
+
+def _is_float64(text: str) -> bool:
+    """Return whether the digits of a number are those of the nearest float64 number, rounded."""
+    number = _exact(text)
+    digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
+    return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Two different numbers of a column that are equal in float64."""
+
+    column: int
+    one: str
+    other: str
 
 
 @dataclass
@@ -59,7 +101,7 @@ class RowReader:
     path: Path
     has_header: bool = True
     done: int = 0
-    merged: int | None = None  # first column whose different values are equal in float64
+    merged: Merged | None = None  # the first pair that is found
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
@@ -73,22 +115,31 @@ class RowReader:
             block = self._block(table)
             if any('"' in line for line in self._lines_taken):
                 self._check_quotation(len(table))
-            if self.merged is None and np.abs(block.values).max(initial=0) > EXACT:
-                self.merged = self._merged_column(block.values)
+            if self.merged is None and self._may_merge(block.values):
+                self.merged = self._find_merged(block.values)
             self.done += len(table)
             yield block
 
-    def _merged_column(self, values: NDArray[np.float64]) -> int | None:
-        """Return the first column of this block whose different numbers are equal in float64."""
-        large = np.flatnonzero((np.abs(values) > EXACT).any(axis=0))[:COLUMNS_COMPARED]
-        places = [int(self.columns.features[feature]) for feature in large]
-        exact: list[set[Decimal]] = [set() for _ in places]
-        for cells in self._records():
-            for numbers, place in zip(exact, places, strict=True):
-                numbers.add(Decimal(self._swapped(cells[place]).strip()))
-        for numbers, place in zip(exact, places, strict=True):
-            if len(set(map(float, numbers))) < len(numbers):
-                return place
+    def _may_merge(self, values: NDArray[np.float64]) -> bool:
+        """Return whether a number of this block is large, or has many digits, or is tiny."""
+        if np.abs(values).max(initial=0) > EXACT:
+            return True
+        if self._number is np.int64:
+            return False
+        text = self._swapped("".join(self._lines_taken)).encode().translate(DIGITS, b".")
+        return LONG in text or TINY in text
+
+    def _find_merged(self, values: NDArray[np.float64]) -> Merged | None:
+        """Return two different numbers of a column of this block that are equal in float64."""
+        counts = different_values(values)
+        records = list(self._records())
+        for feature in np.flatnonzero(counts < len(values)):
+            place = int(self.columns.features[feature])
+            texts = {cells[place] for cells in records}
+            if len(texts) > counts[feature] and (
+                pair := _equal_pair({self._swapped(text).strip() for text in texts})
+            ):
+                return Merged(place, *pair)
         return None
 
     def _table(self, most: int) -> NDArray[Any]:

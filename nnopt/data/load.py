@@ -23,7 +23,7 @@ from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.data.generated import generate
 from nnopt.data.places import Place
 from nnopt.data.published import PUBLISHED, Published
-from nnopt.data.repeats import NONE_REPEATED, groups_among, repeated_rows
+from nnopt.data.repeats import NONE_REPEATED, different_values, groups_among, repeated_rows
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.errors import DataError
@@ -219,8 +219,8 @@ def _warn_of_merged_values(
         return
     count = min(len(train), ROWS_COMPARED, max(2, CELLS_PER_PASS // train.inputs.shape[1]))
     raw = train.inputs[train.rows[np.arange(count) * len(train) // count]]
-    before = _different(raw)
-    after = _different(normalization.of_features(raw).astype(dtype))
+    before = different_values(raw)
+    after = different_values(normalization.of_features(raw).astype(dtype))
     merged = np.flatnonzero(before - after > before.astype(np.float64) ** 2 / 2**22)
     if len(merged):
         first = merged[0]
@@ -233,13 +233,6 @@ def _warn_of_merged_values(
             f"feature {name}: {before[first]:,} different values become "
             f"{after[first]:,} in {dtype}{more}; use {remedy}"
         )
-
-
-def _different(values: np.ndarray) -> NDArray[np.int64]:
-    """Return the number of different values in each column."""
-    ordered = np.sort(values, axis=0)
-    steps: NDArray[np.int64] = np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
-    return 1 + steps
 
 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:

@@ -1,4 +1,4 @@
-"""Samples that occur more than once, such as test samples that are training samples too."""
+"""Values and samples that occur more than once, such as test samples that are training samples."""
 
 from __future__ import annotations
 
@@ -77,3 +77,10 @@ def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArra
     inside[inside] = rows[places[inside]] == repeated[0][inside]
     groups: NDArray[np.int64] = repeated[1][inside]
     return groups
+
+
+def different_values(values: np.ndarray) -> NDArray[np.int64]:
+    """Return the number of different values in each column of at least one row."""
+    ordered = np.sort(values, axis=0)
+    steps: NDArray[np.int64] = np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
+    return 1 + steps

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,64 @@ def test_a_second_column_of_one_name_is_refused(tmp_path: Path) -> None:
 def test_a_name_too_long_for_the_file_system_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         csv_file.locate(csv_config("x" * 300), tmp_path, tmp_path)
+
+
+# numbers that float64 makes equal -----------------------------------------------------------------
+
+MERGED = {
+    "20 digits": ("12345678901234567890", "12345678901234567891"),
+    "above 2^53": ("9007199254740993", "9007199254740992"),
+    "20 decimals": ("0.12345678901234567890", "0.12345678901234567891"),
+    "17 digits": ("0.90071992547409931", "0.90071992547409932"),
+    "exponents": ("1.2345678901234567891e-7", "1.2345678901234567892E-7"),
+    "one and a little more": ("1", "1.00000000000000000001"),
+    "below the smallest": ("1e-400", "2e-400"),
+    "zero and below the smallest": ("0", "-1E-0400"),
+}
+
+
+@pytest.mark.parametrize("texts", MERGED.values(), ids=MERGED)
+def test_decode_different_numbers_equal_in_float64_reported(
+    tmp_path: Path, texts: tuple[str, str]
+) -> None:
+    one, other = texts
+    assert float(one) == float(other)
+    assert Fraction(one) != Fraction(other)
+    for values in ((one, other, "0.5"), (f'"{one}"', "0.25", f" {other}")):
+        text = "".join(f"{k % 2},{k}.5,{value}\n" for k, value in enumerate(values))
+        (note,) = decode(tmp_path, "label,x,long\n" + text).notes
+        assert "column 'long' has different numbers" in note
+        assert f"such as {min(texts)} and {max(texts)};" in note
+
+
+EQUAL = {
+    "one number": ("12345678901234567890", "12345678901234567890"),
+    "zeros at the end": ("0.1", "0.10000000000000000000000"),
+    "zeros before": ("1.5", "0000000000000000000001.50"),
+    "forms": ("1000000000000000000000", "1e21"),
+    "digits of the same float64": ("0.1", "0.10000000000000001"),
+    "more digits of it": ("0.1000000000000000055511151231257827", "0.1"),
+    "different float64": ("0.12345678901234567", "0.12345678901234569"),
+    "an exponent beyond Decimal's": ("0", "0e-99999999999999999999"),
+}
+
+
+@pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
+def test_decode_numbers_float64_tells_apart_not_reported(
+    tmp_path: Path, texts: tuple[str, str]
+) -> None:
+    text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
+    assert decode(tmp_path, "label,x\n" + text).notes == ()
+
+
+def test_decode_decimal_commas_equal_in_float64_reported(tmp_path: Path) -> None:
+    text = "label;x\n0;0,12345678901234567890\n1;0,12345678901234567891\n0;1\n"
+    (note,) = decode(tmp_path, text, decimal="comma").notes
+    assert "column 'x' has different numbers" in note
+
+
+def test_decode_floats_written_by_numpy_not_reported(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal(400).repeat(2)
+    for form in ("%.18e", "%.17g", "%.25f"):
+        text = "".join(f"{k % 2},{form % value}\n" for k, value in enumerate(values))
+        assert decode(tmp_path, "label,x\n" + text).notes == ()
