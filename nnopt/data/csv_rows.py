@@ -133,8 +133,8 @@ class RowReader:
         """Return two different numbers of a column of this block that are equal in float64."""
         counts = different_values(values)
         records = list(self._records())
-        for feature in np.flatnonzero(counts < len(values)):
-            place = int(self.columns.features[feature])
+        for feature in np.flatnonzero(counts < len(values)).tolist():
+            place = self.columns.features[feature]
             texts = {cells[place] for cells in records}
             if len(texts) > counts[feature] and (
                 pair := _equal_pair({self._swapped(text).strip() for text in texts})
