@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from nnopt.prepare import prepare
 from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweep.changes import changed
-from nnopt.sweep.folder import ENDED, FAILED, State, has_unusable_summary, read_state
+from nnopt.sweep.folder import ENDED, FAILED, State, note_unusable_summary, read_state
 from nnopt.sweep.launchers import make_launcher
 from nnopt.sweep.manifest import Sweep, read_sweep
 from nnopt.sweep.moved import Move
@@ -34,8 +33,6 @@ from nnopt.sweep.received import (
 )
 from nnopt.sweep.running import run_points
 from nnopt.thread_notes import note_threads
-
-log = logging.getLogger("nnopt")
 
 EXAMPLES = """\
 examples:
@@ -80,12 +77,7 @@ def main(words: list[str]) -> int:
     check_same_files(states, to_run, sweep.move)
     note_differences(states.values(), threads, sweep.launcher)
     for point in to_run:
-        if has_unusable_summary(folder / point.id):
-            log.warning(
-                "%s/summary.json is damaged or was changed after nnopt wrote it; the point runs "
-                "again",
-                point.id,
-            )
+        note_unusable_summary(folder / point.id)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
     note_threads(threads, len(to_run), sweep.launcher, start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from nnopt.results.files import output_error
 from nnopt.results.lock import is_held
 from nnopt.results.own_files import SUMMARY
 from nnopt.results.summary import read_summary
+
+log = logging.getLogger("nnopt")
 
 FAILED = ("failed", "diverged", "timeout")
 """Statuses of points that came to a bad end of their own; what they do again, they do if asked."""
@@ -65,13 +68,17 @@ def _end(folder: Path) -> State | None:
     return State(summary["status"], summary.get("error"), found.stamp, summary)
 
 
-def has_unusable_summary(folder: Path) -> bool:
-    """Return whether a point has a summary that is damaged or was changed."""
+def note_unusable_summary(folder: Path) -> None:
+    """Log why a point runs again if its summary is damaged or was changed."""
     try:
         read_summary(folder)
     except DataError:
-        return (folder / SUMMARY).exists()
-    return False
+        if (folder / SUMMARY).exists():
+            log.warning(
+                "%s/summary.json is damaged or was changed after nnopt wrote it; the point runs "
+                "again",
+                folder.name,
+            )
 
 
 def make(folder: Path) -> None:

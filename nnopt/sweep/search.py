@@ -21,7 +21,7 @@ from nnopt.point import Point
 from nnopt.results.own_files import LogFile
 from nnopt.run import AfterEpoch
 from nnopt.schema import OptunaConfig
-from nnopt.sweep.folder import ENDED, State, read_state
+from nnopt.sweep.folder import ENDED, State, note_unusable_summary, read_state
 from nnopt.sweep.journal_check import check_parameters, check_points
 from nnopt.sweep.manifest import Sweep, add_points, read_sweep
 from nnopt.sweep.pruning import Pruning
@@ -106,6 +106,7 @@ class SearchRun:
         self._results: dict[str, State] = {}
         for point in sweep.points:
             self._look_at(point)
+        self._lost = self._lost_points()
         self._under_way: set[str] = set()
         self._open: list[OpenTrial] = []
         self._started = time.monotonic()
@@ -113,6 +114,9 @@ class SearchRun:
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
         """The points that are yet to be run, each drawn when it is asked for. after_epoch: for each
         of them, before the search itself looks at an epoch."""
+        for point in self._lost:
+            self._under_way.add(point.id)
+            yield Task(self._adapt(point), self.sweep.folder / point.id)
         for trial in self._trials():
             opened = self._draw(trial)
             if opened is None:
@@ -148,6 +152,25 @@ class SearchRun:
         state = read_state(self.sweep.folder / point.id)
         if state.status in ENDED:
             self._results[point.id] = state
+
+    def _lost_points(self) -> list[Point]:
+        """Return the points of complete trials whose results are no longer there, and log which
+        summaries are damaged. Points of pruned and failed trials do not run again."""
+        states: dict[str, set[TrialState]] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            for identity in trial.user_attrs.get("points", ()):
+                states.setdefault(identity, set()).add(trial.state)
+        stopped = {TrialState.PRUNED, TrialState.FAIL}
+        lost = []
+        for point in self.sweep.points:
+            folder, found = self.sweep.folder / point.id, states.get(point.id, set())
+            if point.id in self._results or (found and found <= stopped):
+                continue
+            if read_state(folder).status != "running":
+                note_unusable_summary(folder)
+                if TrialState.COMPLETE in found:
+                    lost.append(point)
+        return lost
 
     def _trials(self) -> Iterator[Trial]:
         """Those that were begun before and have not ended, then new ones."""

@@ -156,3 +156,43 @@ def test_other_sweeps_do_not_import_optuna() -> None:
         "sys.exit('optuna' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("launcher", ["sequential", "pool"])
+def test_resume_search_lost_results_run_again(
+    nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    words = ["dataset.points=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1,0.5)"]
+    assert nnopt("run", "-m", *words, *search, f"hydra/launcher={launcher}") == 0
+    before = without_times(workplace / "s")
+    first, second, third = (workplace / "s" / row["id"] for row in before)
+    text = (first / "summary.json").read_text()
+    (first / "summary.json").write_text(text.replace('"done"', '"dona"', 1))
+    (second / "summary.json").unlink()
+    kept = (third / "summary.json").read_bytes()
+    capfd.readouterr()
+
+    assert nnopt("resume", "s") == 0
+    assert without_times(workplace / "s") == before
+    assert (third / "summary.json").read_bytes() == kept
+    told = capfd.readouterr()
+    notes = [line for line in told.err.splitlines() if "runs again" in line]
+    assert len(notes) == 1
+    assert f"{first.name}/summary.json is damaged or was changed" in notes[0]
+    assert "points done  3 of 3" in told.out
+    assert nnopt("resume", "s") == 0
+    assert "runs again" not in capfd.readouterr().err
+
+
+def test_resume_search_pruned_trial_with_damaged_summary_left(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    assert nnopt("run", *SMALL, "hydra.sweeper.trials=9") == 0
+    (row, *_) = (row for row in table_of(workplace / "s") if row["status"] == "pruned")
+    file = workplace / "s" / row["id"] / "summary.json"
+    file.write_text("{}")
+    capsys.readouterr()
+    nnopt("resume", "s")
+    assert "runs again" not in capsys.readouterr().err
+    assert file.read_text() == "{}"
