@@ -35,7 +35,7 @@ OPTIMIZER_DEFAULTS: dict[str, schema.OptimizerVariant] = {
     "adagrad": schema.AdagradConfig("adagrad", lr=1e-2, epsilon=1e-10),
     "adam": schema.AdamConfig("adam", lr=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8),
     "adamw": schema.AdamConfig("adamw", lr=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8),
-    "lion": schema.LionConfig("lion", lr=1e-4, beta1=0.9, beta2=0.99),
+    "lion": schema.LionConfig("lion", lr=3e-4, beta1=0.9, beta2=0.99),
     "muon": schema.MuonConfig("muon", 0.02, 0.95, 5, "muon", 0.015, 0.9, 0.95, 1e-10),
     "schedule_free_sgd": schema.ScheduleFreeSgdConfig("schedule_free_sgd", 1.0, 0.9),
     "schedule_free_adamw": schema.ScheduleFreeAdamwConfig(
