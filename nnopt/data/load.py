@@ -40,6 +40,8 @@ ONCE = {"once": True}
 NAMES_SHOWN = 5  # classes that a warning spells out
 CELLS_PER_PASS = 2**20  # features of a block of rows
 ROWS_COMPARED = 4_096  # for values that rounding makes equal
+ROWS_TO_BEGIN = 64  # which rule out nearly all columns
+ENOUGH_REPEATS = 20  # samples of classes seen before: fewer may fit by chance
 SHORTEST = 1e-300  # a range or deviation whose inverse is finite
 
 
@@ -143,6 +145,8 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
     _freeze(train, validation, test)
     _warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
     _warn_of_repeats(decoded, train, {"test": test, "validation": validation})
+    if isinstance(config, CsvConfig):
+        _warn_of_label_among_features(decoded.features, train)
     normalization = _normalization(decoded, train, config.normalization)
     _warn_of_merged_values(decoded.features, train, normalization, dtype)
     sources = dict(decoded.sources)
@@ -204,6 +208,34 @@ def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | 
             "%s have the same inputs as a training sample: on these, the accuracy does not "
             "measure generalization",
             " and ".join(found),
+            extra=ONCE,
+        )
+
+
+def _warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
+    """Warn of features that are the label in other words: one value for each class."""
+    labels = train.labels[train.rows]
+    first, classes = np.unique(labels, return_index=True, return_inverse=True)[1:]
+    if train.inputs.ndim != 2 or len(first) < 2 or len(labels) - len(first) < ENOUGH_REPEATS:
+        return
+    columns = np.arange(train.inputs.shape[1])
+    start, step = 0, ROWS_TO_BEGIN
+    while start < len(labels) and len(columns):
+        rows = slice(start, start + step)
+        values = train.inputs[np.ix_(train.rows[rows], columns)]
+        of_class = train.inputs[np.ix_(train.rows[first[classes[rows]]], columns)]
+        columns = columns[(values == of_class).all(axis=0)]
+        start, step = rows.stop, max(1, CELLS_PER_PASS // max(1, len(columns)))
+    of_classes = train.inputs[np.ix_(train.rows[first], columns)]
+    found = columns[different_values(of_classes) == len(first)]
+    if len(found):
+        texts = [quoted(names[column]) if names else f"number {column}" for column in found]
+        more = f" ({len(found) - 1:,} more features are like this)" if len(found) > 1 else ""
+        LOG.warning(
+            "feature %s has one value for each of the %s classes, in all %s training samples%s; if "
+            "it is the label in other words, leave it out with dataset.drop=[%s]",
+            *(texts[0], f"{len(first):,}", f"{len(labels):,}", more),
+            ",".join(texts[:NAMES_SHOWN]),
             extra=ONCE,
         )
 

@@ -299,3 +299,77 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
     write_csv(root)
     dataset = load(csv_config("train.csv"), data_config(root), seed=0)
     assert len(dataset.train) == 30
+
+
+# a label among the features -----------------------------------------------------------------------
+
+NAMES = ("ant", "bee", "cat")
+
+LABELS_AMONG: dict[str, tuple[int, list[float], int]] = {  # classes, their values, rows
+    "the label itself": (3, [0, 1, 2], 60),
+    "other numbers": (3, [7.5, -1, 1e9], 60),
+    "two classes": (2, [1, 0], 60),
+    "just enough rows": (2, [5, 3], 22),
+    "more rows than one block": (3, [2, 0, 1], 400),
+}
+
+
+def labels_among(
+    root: Path, caplog: pytest.LogCaptureFixture, features: dict[str, list[float]], count: int
+) -> list[str]:
+    """Return the warnings about labels among the features; row k is of class k % count."""
+    rows = zip(*features.values(), strict=True)
+    lines = [f"{NAMES[k % count]},{','.join(map(str, row))}" for k, row in enumerate(rows)]
+    (root / "train.csv").write_text("\n".join([f"label,{','.join(features)}", *lines]) + "\n")
+    (root / "test.csv").write_text(f"label,{','.join(features)}\nant{',0' * len(features)}\n")
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        load(csv_config("train.csv", test="test.csv"), data_config(root), seed=0)
+    return [message for message in caplog.messages if "has one value for each" in message]
+
+
+def noise(count: int) -> list[float]:
+    return np.random.default_rng(0).standard_normal(count).tolist()
+
+
+@pytest.mark.parametrize(("classes", "values", "rows"), LABELS_AMONG.values(), ids=LABELS_AMONG)
+def test_load_feature_is_the_label_reported_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    classes: int,
+    values: list[float],
+    rows: int,
+) -> None:
+    target = [values[k % classes] for k in range(rows)]
+    features = {"x": noise(rows), "target": target}
+    (message,) = labels_among(tmp_path, caplog, features, classes)
+    assert f"feature 'target' has one value for each of the {classes} classes" in message
+    assert "dataset.drop=['target']" in message
+
+
+def test_load_two_features_are_the_label_both_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = {"y": [k % 3 for k in range(60)], "x": noise(60), "z": [-(k % 3) for k in range(60)]}
+    (message,) = labels_among(tmp_path, caplog, features, 3)  # type: ignore[arg-type]
+    assert "(1 more features are like this)" in message
+    assert "dataset.drop=['y','z']" in message
+
+
+NO_LABELS: dict[str, tuple[list[float], int]] = {
+    "two classes have the same value": ([k % 3 > 0 for k in range(60)], 3),
+    "a class has two values": ([k % 3 if k != 57 else 3 for k in range(60)], 3),
+    "one row differs": ([k % 3 if k != 59 else 0 for k in range(60)], 3),
+    "a constant": ([1.0] * 60, 3),
+    "numbers": (noise(60), 3),
+    "few rows": ([k % 2 for k in range(21)], 2),
+    "few repeats of a class": ([k % 3 for k in range(22)], 3),
+    "one class": ([1.0] * 60, 1),
+}
+
+
+@pytest.mark.parametrize(("target", "classes"), NO_LABELS.values(), ids=NO_LABELS)
+def test_load_feature_not_the_label_not_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, target: list[float], classes: int
+) -> None:
+    features = {"x": noise(len(target)), "target": [float(value) for value in target]}
+    assert labels_among(tmp_path, caplog, features, classes) == []
