@@ -36,17 +36,22 @@ def with_found_rate(
     _write(found, config, folder)
     rate = found.suggestion
     if rate is None:
-        tool = " with nnopt lr-find" if "lr_find." in (found.advice or "") else ""
+        tool = _tool(found)
         raise TrainingError(
             f"optimizer.lr = 'auto' found no learning rate: {found.advice}{tool}, or set a number"
         )
     _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
     if found.advice:
-        _tell(f"note: {found.advice} with nnopt lr-find")
+        _tell(f"note: {found.advice}{_tool(found)}")
     config = replace(config, optimizer=replace(config.optimizer, lr=rate))
     if problems := cross_field_problems(config):
         raise ConfigError([f"optimizer.lr = 'auto' found {rate:g}: {x}" for x in problems])
     return config
+
+
+def _tool(found: FoundRate) -> str:
+    """Return the verb that takes the range of the advice, if the advice proposes one."""
+    return " with nnopt lr-find" if found.proposed_range else ""
 
 
 def _write(found: FoundRate, config: Config, folder: Path) -> None:

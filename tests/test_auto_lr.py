@@ -106,7 +106,8 @@ def test_without_a_usable_rate_nothing_is_trained(
 
 def found_rate(rate: float, advice: str | None = None) -> Callable[..., FoundRate]:
     curve = RateCurve(np.array([rate, 10 * rate]), np.ones(2), np.ones(2), diverged=False)
-    return lambda *_: FoundRate(curve, rate, 1, advice)
+    proposed = advice and advice.removeprefix("try ")
+    return lambda *_: FoundRate(curve, rate, 1, advice, proposed)
 
 
 def test_the_found_rate_meets_the_rules(
@@ -133,6 +134,30 @@ def test_advice_on_a_rate_that_was_found_is_told(
     assert "lr_find.x=1" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("advice", "proposed", "told"),
+    [
+        ("the loss rose; try lr_find.x=1", "lr_find.x=1", "try lr_find.x=1 with nnopt lr-find, or"),
+        ("look at lr_find.csv", None, "found no learning rate: look at lr_find.csv, or set"),
+        ("try it lower", "lowest=1", "try it lower with nnopt lr-find, or set a number"),
+    ],
+)
+def test_run_auto_rate_names_lr_find_where_advice_has_range(
+    nnopt: Run,
+    capsys: Captured,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    advice: str,
+    proposed: str | None,
+    told: str,
+) -> None:
+    curve = RateCurve(np.array([0.1, 1.0]), np.ones(2), np.ones(2), diverged=False)
+    found = FoundRate(curve, None, None, advice, proposed)
+    monkeypatch.setattr("nnopt.auto_lr.find_learning_rate", lambda *_: found)
+    assert nnopt("run", *SMALL, "optimizer.lr=auto", "hydra.run.dir=a") == 5
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["describe", "gradcheck"])
 def test_verbs_that_need_no_rate_take_it(nnopt: Run, capsys: Captured, verb: str) -> None:
     outputs = []
@@ -145,7 +170,7 @@ def test_verbs_that_need_no_rate_take_it(nnopt: Run, capsys: Captured, verb: str
 def test_the_verb_lr_find_takes_it(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     assert nnopt("lr-find", *SMALL, "optimizer.lr=auto", "optimizer=sgd") == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("go on with: nnopt run")
+    assert last.startswith("continue with: nnopt run")
     assert "auto" not in last
 
 

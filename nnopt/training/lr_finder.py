@@ -114,12 +114,14 @@ class Fall:
 class FoundRate:
     """A sweep and what to make of it. suggestion: the rate, to two digits, or None, and then
     ``advice`` says which range to try; it may do so too where a wider one could give a better rate.
-    edge: the step of the largest usable rate, see above; None without a suggestion."""
+    edge: the step of the largest usable rate, see above; None without a suggestion.
+    proposed_range: the words of ``nnopt lr-find`` for the range that ``advice`` proposes, if any."""
 
     curve: RateCurve
     suggestion: float | None
     edge: int | None
     advice: str | None
+    proposed_range: str | None = None
 
     @property
     def loss_there(self) -> float:
@@ -204,7 +206,7 @@ def read_curve(curve: RateCurve, sweep: RateSweep, obstacle: str | None = None) 
     """
     fall = measure_fall(curve)
     if not fall.is_real:
-        return FoundRate(curve, None, None, _advice_without_fall(curve, sweep, fall, obstacle))
+        return FoundRate(curve, None, None, *_advice_without_fall(curve, sweep, fall, obstacle))
     limit = curve.smoothed[curve.lowest] + EDGE * fall.depth
     edge = int(np.flatnonzero(curve.smoothed <= limit)[-1])
     is_last = edge == sweep.steps - 1
@@ -213,33 +215,37 @@ def read_curve(curve: RateCurve, sweep: RateSweep, obstacle: str | None = None) 
     if suggestion < sweep.lowest:
         wider = _range(sweep.lowest / 1000, sweep.highest * (100 if is_last else 1))
         what = f"a tenth of the largest usable rate is below the lowest one, {sweep.lowest:g}"
-        return FoundRate(curve, None, None, f"{what}; try {wider}")
+        return FoundRate(curve, None, None, f"{what}; try {wider}", wider)
+    if not is_last:
+        return FoundRate(curve, suggestion, edge, None)
     low = f"the loss was still low at the highest rate; {wider} may suggest a larger one"
-    return FoundRate(curve, suggestion, edge, low if is_last else None)
+    return FoundRate(curve, suggestion, edge, low, wider)
 
 
 def _advice_without_fall(
     curve: RateCurve, sweep: RateSweep, fall: Fall, obstacle: str | None
-) -> str:
-    """Return what to try where the loss did not fall: never the range that was tried."""
+) -> tuple[str, str | None]:
+    """Return what to try where the loss did not fall, and the range if it is one: never the range
+    that was tried."""
     last = float(curve.rates[-1])
     rose = curve.diverged or fall.is_exceeded(float(curve.smoothed.max()))
     if obstacle is not None:
-        return f"the loss did not fall at any rate up to {last:.2g}: {obstacle}"
+        return f"the loss did not fall at any rate up to {last:.2g}: {obstacle}", None
     if rose:
         what = "diverged" if curve.diverged else "rose"
         lowest = last / 1e6
         if lowest > 0.9 * sweep.lowest:
             lowest = sweep.lowest / 1000
         lower = _range(lowest, last)
-        return f"the loss {what} by a rate of {last:.2g} without a steady fall; try {lower}"
+        why = f"the loss {what} by a rate of {last:.2g} without a steady fall"
+        return f"{why}; try {lower}", lower
     if last >= MOST:
         return (
             f"the loss stayed where it was up to a rate of {last:.2g}, the highest one; look at "
             "the data, the initializer and the activations"
-        )
+        ), None
     higher = _range(last / 10, last * 1000)
-    return f"the loss stayed where it was up to a rate of {last:.2g}; try {higher}"
+    return f"the loss stayed where it was up to a rate of {last:.2g}; try {higher}", higher
 
 
 def measure_fall(curve: RateCurve) -> Fall:

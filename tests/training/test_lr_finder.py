@@ -169,7 +169,8 @@ def test_noise_suggests_higher_rates(seed: int) -> None:
     found = scripted(losses)
     assert found.suggestion is None
     assert found.advice is not None
-    assert found.advice.endswith("try lr_find.lowest=1 lr_find.highest=1e+04")
+    assert found.proposed_range == "lr_find.lowest=1 lr_find.highest=1e+04"
+    assert found.advice.endswith(f"try {found.proposed_range}")
 
 
 @pytest.mark.parametrize("losses", [[0.0] * 300, [2.3] * 300], ids=["zero", "constant"])
@@ -195,7 +196,8 @@ def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> Non
     assert found.suggestion is None
     last = found.curve.rates[-1]
     lowest = last / 1e6 if last < 9 else RateSweep().lowest / 1000  # never the range that was tried
-    assert f"try lr_find.lowest={lowest:.2g} lr_find.highest={last:.2g}" in (found.advice or "")
+    assert found.proposed_range == f"lr_find.lowest={lowest:.2g} lr_find.highest={last:.2g}"
+    assert f"try {found.proposed_range}" in (found.advice or "")
 
 
 def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
@@ -203,6 +205,7 @@ def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
     found = swept(Recorded(lambda step, lr: 2.3), sweep)
     assert "stayed where it was up to a rate of 1e+06, the highest one" in (found.advice or "")
     assert "try" not in (found.advice or "")
+    assert found.proposed_range is None
 
 
 @pytest.mark.parametrize("losses", [[2.3] * 300, [2.3] * 100 + [3.1] * 200], ids=["flat", "rises"])
@@ -213,9 +216,11 @@ def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> 
         itertools.repeat((None, None)),  # type: ignore[arg-type]
         sweep,
     )
-    advice = read_curve(curve, sweep, "nothing can move").advice
+    found = read_curve(curve, sweep, "nothing can move")
+    assert found.proposed_range is None
     assert (
-        advice == f"the loss did not fall at any rate up to {curve.rates[-1]:.2g}: nothing can move"
+        found.advice
+        == f"the loss did not fall at any rate up to {curve.rates[-1]:.2g}: nothing can move"
     )
 
 
@@ -225,13 +230,15 @@ def test_a_suggestion_below_the_range_is_not_made() -> None:
     assert found.curve.rates[44] < 1e-4  # ten times the lowest
     assert found.suggestion is None
     assert "is below the lowest one, 1e-05" in (found.advice or "")
-    assert "try lr_find.lowest=1e-08 lr_find.highest=10" in (found.advice or "")
+    assert found.proposed_range == "lr_find.lowest=1e-08 lr_find.highest=10"
+    assert f"try {found.proposed_range}" in (found.advice or "")
 
 
 def test_a_range_that_ends_too_early_is_noted() -> None:
     found = swept(Quadratic([1.0]), RateSweep(highest=0.1))
     assert found.suggestion == pytest.approx(0.01)
     assert "lr_find.highest=10 may suggest a larger one" in (found.advice or "")
+    assert found.proposed_range == "lr_find.lowest=1e-05 lr_find.highest=10"
 
 
 # the configured run -----------------------------------------------------------------------------
