@@ -114,7 +114,7 @@ def begin(folder: Path, fresh: bool = True) -> list[str | Path]:
 
 
 def resume(folder: Path) -> list[str | Path]:
-    """The command that goes on with it."""
+    """Return the command that continues it."""
     return [NNOPT, "resume", folder]
 
 

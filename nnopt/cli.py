@@ -22,7 +22,7 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
   nnopt run [key=value ...]        train one configuration, or every point of a sweep (-m)
       nnopt run dataset=mnist optimizer=adam seed=1
       nnopt run -m optimizer.lr=0.1,0.01 'seed=range(3)'
-  nnopt resume SWEEP               go on with a sweep, retry its failures, add values to it
+  nnopt resume SWEEP               continue a sweep, retry its failures, add values to it
       nnopt resume outputs/latest 'seed=range(10)'
   nnopt compare DIR ...            one table of runs and sweeps, over seeds, with tests
       nnopt compare outputs/latest --baseline optimizer=sgd

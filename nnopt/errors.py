@@ -38,7 +38,7 @@ class DataError(NnoptError):
 
 
 class ResumeError(NnoptError):
-    """What was begun cannot be gone on with: its record is missing, damaged, or does not fit."""
+    """What was begun cannot be continued: its record is missing, damaged, or does not fit."""
 
     exit_code = 4
 

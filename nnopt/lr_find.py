@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         raise TrainingError(f"no learning rate to suggest: {found.advice}")
     if found.advice:
         console.note(f"note: {found.advice}")
-    console.note(f"go on with: {command(point, options.config_dir, found.suggestion)}")
+    console.note(f"continue with: {command(point, options.config_dir, found.suggestion)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The verb ``resume``: go on with a sweep, and add points to it."""
+"""The verb ``resume``: continue a sweep, and add points to it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ examples:
 def main(words: list[str]) -> int:
     """Run the verb; returns the exit code of the sweep.
 
-    Raises ResumeError if there is no sweep to go on with, ConfigError for words that would change
+    Raises ResumeError if there is no sweep to continue, ConfigError for words that would change
     its points, DataError if its data are not there; ResumeError, too, if these are others.
     """
     start = processor_times()
@@ -106,7 +106,7 @@ def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move:
 def _resume_search(
     sweep: Sweep, options: Namespace, given: frozenset[str], start: ProcessorTimes | None
 ) -> int:
-    """Go on with the trials of a search."""
+    """Continue the trials of a search."""
     if options.retry_failed:
         raise ConfigError(
             "--retry-failed: a search has learnt from the trials that failed; ask for more of them "
@@ -138,7 +138,7 @@ def parser() -> Parser:
     """The options of ``nnopt resume``."""
     parser = Parser(
         prog="nnopt resume",
-        description="Go on with a sweep: run the points that are missing or were interrupted. What "
+        description="Continue a sweep: run the points that are missing or were interrupted. What "
         "is done stays as it is.",
         epilog=EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,

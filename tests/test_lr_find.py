@@ -56,7 +56,7 @@ def test_files_and_output(nnopt: Run, capsys: Captured, workplace: Path) -> None
     lines = told.out.splitlines()
     assert lines[0].split() == ["learning", "rate", "smoothed", "loss"]
     assert lines[2].split()[:2] == ["suggestion", f"{suggestion:g}"]
-    words = shlex.split(lines[-1].removeprefix("go on with: "))
+    words = shlex.split(lines[-1].removeprefix("continue with: "))
     assert words[:2] == ["nnopt", "run"]
     assert f"optimizer.lr={suggestion:g}" in words
     assert "optimizer.lr=5" not in words
@@ -114,7 +114,7 @@ def test_without_a_suggestion(
 ) -> None:
     assert nnopt("lr-find", *SMALL, *range_) == 5
     told = capsys.readouterr()
-    assert "go on with" not in told.out
+    assert "continue with" not in told.out
     assert told.err.count("\n") == 1
     assert "no learning rate to suggest: the loss " in told.err
     assert advice in told.err

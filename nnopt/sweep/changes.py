@@ -1,4 +1,4 @@
-"""What may change when a sweep goes on: who runs it, where its data lie, and that it has more
+"""What may change when a sweep is continued: who runs it, where its data lie, and that it has more
 points. Never a point that is there.
 """
 

@@ -1,4 +1,4 @@
-"""``sweep.json``: what a sweep is, so that whoever has its folder can go on with it.
+"""``sweep.json``: what a sweep is, so that whoever has its folder can continue it.
 
 It is written before the first point starts and when points are added. Nothing in it hangs on the
 folder it is read from: paths of data are absolute, and those of the points relative to the file.
@@ -129,7 +129,7 @@ def write_sweep(sweep: Sweep) -> None:
 
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     """The sweep in a folder. before: as it was read earlier; its points are not checked again.
-    Raises ResumeError, saying why there is none to go on with."""
+    Raises ResumeError, saying why there is none to continue."""
     path = folder / NAME
     found = _read_json(folder)
     version = found["nnopt"]

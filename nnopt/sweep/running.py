@@ -69,7 +69,7 @@ def draw(sweep: Sweep, metric: str | None = None) -> None:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with a sweep."""
+    """Return the command that continues a sweep."""
     return f"nnopt resume {shlex.quote(console.short(folder))}"
 
 

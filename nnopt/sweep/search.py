@@ -276,5 +276,5 @@ class SearchRun:
             keys = [key for key in asked if asked[key] != before.get(key)] or ["setting"]
             raise ResumeError(
                 f"the search in {self.sweep.folder} was begun with another {', '.join(keys)}, so "
-                "it cannot go on; begin a new one with nnopt run -m"
+                "it cannot be continued; begin a new one with nnopt run -m"
             )

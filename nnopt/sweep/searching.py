@@ -1,4 +1,4 @@
-"""A search run from its first trial to its last, or gone on with."""
+"""A search run from its first trial to its last, or continued."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHANGEABLE = (
     "hydra/launcher",
     "hydra.launcher.",
 )
-"""Settings that may be others when a search goes on: what their names begin with."""
+"""Settings that may be others when a search is continued: what their names begin with."""
 
 
 def run_search(
@@ -75,19 +75,21 @@ def run_search(
         code = report_points(run.sweep, entries, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
         if left > 0:  # its time was over, or one has failed
-            console.note(f"`{resume_command(sweep.folder)}` goes on, {left} trials are left")
+            console.note(f"`{resume_command(sweep.folder)}` runs the {left} trials that are left")
         return code
 
 
 def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
-    """What is needed to go on with a search. words: of CHANGEABLE settings. Raises ConfigError."""
+    """What is needed to continue a search. words: of CHANGEABLE settings. Raises ConfigError."""
     is_there = Path(sweep.working).is_dir()
     with chdir(sweep.working) if is_there else nullcontext():
         with composing(sweep.config_dir):
             new, before = parse_words(words), parse_words(sweep.words)
         if refused := [word_of(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
             names = ", ".join(CHANGEABLE)
-            raise ConfigError(f"{refused[0]!r}: when a search goes on, only {names} can change")
+            raise ConfigError(
+                f"{refused[0]!r}: when a search is continued, only {names} can change"
+            )
         changed = tuple(override.key_or_group for override in new)
         if "hydra/launcher" in changed:  # and the keys of the one before with it
             changed += ("hydra.launcher.",)

@@ -91,9 +91,7 @@ def alone(journal: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ResumeError(
-                f"another process goes on with the search in {journal.parent}"
-            ) from None
+            raise ResumeError(f"another process continues the search in {journal.parent}") from None
         yield
 
 
