@@ -111,6 +111,25 @@ def test_run_wrong_entry_of_params_refused_with_line(
     attempt("run", "-m", "ablation=mine").is_refused(2, text, "(conf/ablation/mine.yaml, line 5)")
 
 
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("off", "norm = False: allowed: none, batch, layer, group; YAML reads no and off"),
+        ("no", "norm = False: allowed: none, batch, layer, group; YAML reads no and off"),
+        ("on", "norm = True: allowed: none, batch, layer, group; YAML reads yes and on"),
+        ("yes", "norm = True: allowed: none, batch, layer, group; YAML reads yes and on"),
+        ("'off'", "norm = 'off': allowed: none, batch, layer, group (conf"),
+    ],
+)
+def test_run_word_that_yaml_reads_as_truth_value_explained(
+    attempt: Command, workplace: Path, word: str, text: str
+) -> None:
+    file = workplace / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"regularizer:\n  norm: {word}\n")
+    attempt("run", "experiment=mine").is_refused(2, text, "(conf/experiment/mine.yaml, line 2)")
+
+
 def test_run_setting_of_hydra_of_other_kind_named_with_reason(attempt: Command) -> None:
     attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
     attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
