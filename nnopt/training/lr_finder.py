@@ -115,7 +115,7 @@ class FoundRate:
     """A sweep and what to make of it. suggestion: the rate, to two digits, or None, and then
     ``advice`` says which range to try; it may do so too where a wider one could give a better rate.
     edge: the step of the largest usable rate, see above; None without a suggestion.
-    proposed_range: the words of ``nnopt lr-find`` for the range that ``advice`` proposes, if any."""
+    proposed_range: the range that ``advice`` proposes, in words of ``nnopt lr-find``."""
 
     curve: RateCurve
     suggestion: float | None
