@@ -120,6 +120,7 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
         key, random = "dataset.test_fraction", generator(seed, "split", 1)
         parts["train"], parts["test"] = _cut(parts["train"], config.test_fraction, key, random)
         if parts["train"].inputs.ndim == 4 and config.normalization == "standard":
+            parts["train"].check_file()
             mean, std = channel_statistics(parts["train"].inputs, parts["train"].rows)
             decoded = replace(decoded, mean=mean, std=std)
     for name, part in parts.items():
@@ -222,6 +223,7 @@ def _warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
     start, step = 0, ROWS_TO_BEGIN
     while start < len(labels) and len(columns):
         rows = slice(start, start + step)
+        train.check_file()
         values = train.inputs[np.ix_(train.rows[rows], columns)]
         of_class = train.inputs[np.ix_(train.rows[first[classes[rows]]], columns)]
         columns = columns[(values == of_class).all(axis=0)]
@@ -250,7 +252,7 @@ def _warn_of_merged_values(
     if train.inputs.dtype != np.float64:
         return
     count = min(len(train), ROWS_COMPARED, max(2, CELLS_PER_PASS // train.inputs.shape[1]))
-    raw = train.inputs[train.rows[np.arange(count) * len(train) // count]]
+    raw = train.take(train.rows[np.arange(count) * len(train) // count])
     before = different_values(raw)
     after = different_values(normalization.of_features(raw).astype(dtype))
     merged = np.flatnonzero(before - after > before.astype(np.float64) ** 2 / 2**22)
@@ -291,7 +293,7 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
     starts = range(0, len(train), step)
 
     def block(start: int) -> NDArray[np.float64]:
-        return train.inputs[train.rows[start : start + step]].astype(np.float64)
+        return train.take(train.rows[start : start + step]).astype(np.float64, copy=False)
 
     only = block(0) if len(starts) == 1 else None  # several would take the memory of a copy
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,9 +18,9 @@ from data_files import (
     write_idx,
 )
 
-from nnopt.data import load
+from nnopt.data import cache_entry, load
 from nnopt.data.dataset import Dataset, Part
-from nnopt.data.load import _decode
+from nnopt.data.load import _decode, split
 from nnopt.errors import ConfigError, DataError
 from nnopt.schema import DataConfig, Validation
 
@@ -373,3 +374,25 @@ def test_load_feature_not_the_label_not_reported(
 ) -> None:
     features = {"x": noise(len(target)), "target": [float(value) for value in target]}
     assert labels_among(tmp_path, caplog, features, classes) == []
+
+
+# a mapped file that is cut short ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalization", ["standard", "unit", "none"])
+@pytest.mark.parametrize("name", ["x", "pixel1"])
+def test_split_mapped_file_cut_short_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, normalization: str
+) -> None:
+    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    lines = [f"{k % 2},{k % 200}" for k in range(5_000)]
+    (tmp_path / "train.csv").write_text("\n".join([f"label,{name}", *lines]) + "\n")
+    config = csv_config("train.csv", normalization=normalization)
+    decoded = _decode(config, data_config(tmp_path), str(tmp_path))
+    (path,) = (tmp_path / "cache").glob("csv-*/train_inputs.npy")
+    os.truncate(path, 300)
+    if name == "pixel1" and normalization != "standard":
+        split(decoded, config, seed=0)  # reads no image
+    else:
+        with pytest.raises(DataError, match="cut short to 300 bytes"):
+            split(decoded, config, seed=0)

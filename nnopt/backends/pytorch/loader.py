@@ -44,7 +44,6 @@ class TorchLoader:
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
-        part.check_file()
         self._part = part
         self._device = torch.device(config.backend.device)
         self._dtype = getattr(torch, config.backend.dtype)
@@ -117,12 +116,12 @@ class TorchLoader:
     def _whole(self, part: Part) -> Tensor:
         """The rows of a part; of float64 features, which not every accelerator has, as the network
         sees them."""
-        if self._features is None:
-            return _wrap(part.inputs[part.rows])
-        seen = torch.empty((len(part), *part.inputs.shape[1:]), dtype=self._dtype)
+        dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
+        seen = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):
-            raw = part.inputs[part.rows[start : start + EVALUATION_ROWS]]
-            seen[start : start + len(raw)] = torch.from_numpy(self._features.of_features(raw))
+            raw = part.take(part.rows[start : start + EVALUATION_ROWS])
+            seen_rows = raw if self._features is None else self._features.of_features(raw)
+            seen[start : start + len(raw)] = torch.from_numpy(seen_rows)
         return seen
 
     def _normalize(self, raw: Tensor) -> Tensor:
