@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnopt.data.files import exclusive, read, refuse_links, remove, sha256
+from nnopt.data.files import read, refuse_links, remove, sha256
 from nnopt.data.load import locate_published, published_places
 from nnopt.data.published import Download, Published
 from nnopt.errors import DataError, OutputError
 from nnopt.results.files import shown
+from nnopt.results.lock import exclusive
 from nnopt.text import visible
 
 TIMEOUT = 30.0  # seconds without an answer

@@ -9,8 +9,8 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from nnopt.errors import DataError
@@ -97,29 +97,6 @@ def file_sha256(path: Path) -> str:
 def sha256(data: bytes | memoryview) -> str:
     """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``, waiting for another process that holds it. Raises OSError.
-
-    The system drops the lock when its holder ends, so a lock never goes stale. A link, a FIFO or a
-    device in the place of the lock file is refused. Where there are no such locks (Windows) two
-    processes may do the same work twice.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe, 0o666)
-    with open(descriptor, "ab") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, f"the lock {shown(path)} is not a regular file")
-        try:
-            import fcntl
-        except ImportError:
-            pass
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def refuse_links(folder: Path, root: Path) -> None:

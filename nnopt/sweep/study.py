@@ -4,13 +4,12 @@ are a function of the seed and the trial, a pruner. Imported only by searches, a
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nnopt.errors import ResumeError
 from nnopt.random import generator
 from nnopt.results.files import output_error, shown
+from nnopt.results.lock import take
 from nnopt.results.metrics import better
 from nnopt.results.own_files import open_to_append
 from nnopt.results.received import TABLE_BYTES
@@ -58,7 +58,7 @@ class FileLock(JournalFileOpenLock):
     def acquire(self) -> bool:
         descriptor = open_to_append(self._path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            take(descriptor, wait=True)
             _cut_torn_line(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -83,15 +83,16 @@ def _cut_torn_line(descriptor: int) -> None:
 @contextmanager
 def alone(journal: Path) -> Iterator[None]:
     """One process at a time asks for trials. Raises ResumeError if another does."""
-    try:
-        descriptor = open_to_append(journal.with_suffix(".lock"))
-    except OSError as error:
-        raise output_error("write", journal.with_suffix(".lock"), error) from error
-    with open(descriptor, "ab") as file:
+    path = journal.with_suffix(".lock")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResumeError(f"another process continues the search in {journal.parent}") from None
+            descriptor = open_to_append(path)
+            stack.callback(os.close, descriptor)
+            is_mine = take(descriptor, wait=False)
+        except OSError as error:
+            raise output_error("lock", path, error) from error
+        if not is_mine:
+            raise ResumeError(f"another process continues the search in {journal.parent}")
         yield
 
 

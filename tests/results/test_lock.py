@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from nnopt.errors import OutputError
-from nnopt.results.lock import hold, is_held
+from nnopt.results.lock import exclusive, hold, is_held
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -71,4 +75,81 @@ def test_other_troubles_are_not_taken_for_a_lock(
 
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(OutputError, match="input/output"), hold(tmp_path):
+        pass
+
+
+def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from nnopt.results.lock import hold\n"
+        "with hold(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+        with hold(tmp_path) as is_mine:
+            assert not is_mine
+        process.kill()
+        process.wait()
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_a_lock_refused(tmp_path: Path, kind: str) -> None:
+    lock, outside = tmp_path / "lock", tmp_path / "outside"
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(outside)
+        if kind == "link":
+            outside.touch()
+    with pytest.raises(OSError, match=r"lock"), exclusive(lock):
+        pass
+    with pytest.raises(OutputError, match=r"lock"), hold(tmp_path):
+        pass
+    assert outside.exists() == (kind == "link")
+
+
+def test_pipe_with_a_reader_in_the_place_of_a_lock_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    reader = os.open(tmp_path / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="not a regular file"), exclusive(tmp_path / "lock"):
+            pass
+        with pytest.raises(OutputError), hold(tmp_path):
+            pass
+    finally:
+        os.close(reader)
+
+
+def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
+    path, order = tmp_path / "below" / "a.lock", list[str]()
+
+    def second() -> None:
+        with exclusive(path):
+            order.append("second")
+
+    with exclusive(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_exclusive_without_locks_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)), exclusive(tmp_path / "a.lock"):
         pass
