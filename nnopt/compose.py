@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from nnopt.arguments import Parser
 from nnopt.composer import Composer
 from nnopt.conf_file import ENGINE_GROUPS, EXPERIMENTS
+from nnopt.conf_source import place_of
 from nnopt.errors import ConfigError
 from nnopt.hydra_adapter import (
     check_hydra_keys,
@@ -151,9 +152,10 @@ def _check_single(
         raise ConfigError(f"{word_of(idle[0])!r} concerns a sweep; `nnopt run -m` runs one")
     lists = [key for key in ("params", "grids") if getattr(sweeper, key, None)]
     if lists:
+        key = f"hydra.sweeper.{lists[0]}"
         raise ConfigError(
-            f"a file sets hydra.sweeper.{lists[0]}, which lists the points of a sweep; run it with "
-            "`nnopt run -m`, or add 'mode: MULTIRUN' below 'hydra:' in the file"
+            f"a file sets {key}, which lists the points of a sweep; run it with `nnopt run -m`, or "
+            f"add 'mode: MULTIRUN' below 'hydra:' in the file{place_of(key, lambda value: True)}"
         )
 
 

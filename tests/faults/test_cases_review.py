@@ -37,7 +37,8 @@ def test_run_points_of_file_without_sweep_refused(
     file.parent.mkdir(parents=True)
     file.write_text(content)
     words = (f"{group}=mine", f"backend={backend}", "dataset.points=20", *QUICK)
-    attempt("run", *words).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN")
+    place = f"conf/{group}/mine.yaml, line "
+    attempt("run", *words).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN", place)
     attempt("run", "-m", *words).is_done()
 
 
