@@ -43,8 +43,8 @@ def threads_of(config: PoolConfig) -> int:
 
 def lost(task: Task, status: str, error: str) -> Outcome:
     """The outcome of a task whose process ended without a word: what the point wrote into its
-    ``summary.json``, if it came to its end, or else ``status`` and ``error``, which are then
-    written there."""
+    ``summary.json``, if it came to its end or was interrupted, or else ``status`` and ``error``,
+    which are then written there."""
     with suppress(NnoptError):  # of a full disk the table says as much as it can
         make(task.folder)
         with hold(task.folder) as is_mine:
@@ -53,6 +53,9 @@ def lost(task: Task, status: str, error: str) -> Outcome:
             state = read_state(task.folder, held=True)
             if state.status in ENDED and state.stamp != task.replaces:
                 return Outcome(task, state.status, state.error)
+            is_told = state.status == status == "interrupted" and state.stamp != task.replaces
+            if is_told and state.error:
+                return Outcome(task, status, state.error)
             summary = dict(state.summary) if state.status == "interrupted" else {}
             summary = {**(summary or describe(task.point)), "status": status, "error": error}
             write_summary(task.folder, summary)

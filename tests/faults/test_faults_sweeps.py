@@ -73,9 +73,11 @@ def test_points_fail_others_finish(
     ("number", "status", "fragment"),
     [
         (signal.SIGTERM, "interrupted", "interrupted by SIGTERM"),
+        (signal.SIGHUP, "interrupted", "interrupted by SIGHUP"),
+        (signal.SIGINT, "interrupted", "interrupted by Ctrl-C"),
         (signal.SIGKILL, "failed", "killed by signal 9"),
     ],
-    ids=["S2 SIGTERM", "S2 SIGKILL"],
+    ids=["S2 SIGTERM", "S2 SIGHUP", "S2 Ctrl-C", "S2 SIGKILL"],
 )
 def test_worker_signal_costs_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
