@@ -188,6 +188,8 @@ def _notes(found: Found) -> list[str]:
         counts = {"still running": running, "interrupted": killed}
         told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         notes.append(f"left out: {told}")
+    if found.absent:
+        notes.append(f"left out: {found.absent} of a sweep's points, whose folders are not there")
     if found.pending:
         notes.append(f"to come: {found.pending} of a sweep's points have not begun")
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,6 +121,21 @@ def test_damaged_and_unfinished_runs_are_told(
     assert "left out: 1 interrupted" in captured.out
     assert "to come: 1 of a sweep's points have not begun" in captured.out
     assert "7 runs, 3 settings" in captured.out
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["removed", "link"])
+def test_point_without_folder_is_told(
+    nnopt: Run, sweep: Path, capsys: Captured, tmp_path: Path, is_link: bool
+) -> None:
+    shutil.move(sweep / "sgd-0.5-1", tmp_path / "elsewhere")
+    if is_link:
+        (sweep / "sgd-0.5-1").symlink_to(tmp_path / "elsewhere")
+    rows = [f"sgd-0.5-{seed},done" for seed in (1, 2)]
+    (sweep / "results.csv").write_text("\n".join(["id,status", *rows, "later,pending", ""]))
+    assert nnopt("compare", "sweep") == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 of a sweep's points, whose folders are not there" in out
+    assert "to come: 1 of a sweep's points have not begun" in out
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ class Found:
 
     runs: those that have ended, in any way. unfinished: folders of runs that have not ended or that
     were killed (``nnopt.results.lock.is_held`` tells them apart). sweeps: folders of sweeps.
-    pending: the number of their points that have not begun. damaged: a line for each summary or
+    pending: the number of their points that have not begun. absent: of those that have, the number
+    whose folder is not there, or is a link. damaged: a line for each summary or
     folder that cannot be read; ``damaged_folders`` has the lines by the folders of the runs.
     """
 
@@ -75,6 +76,7 @@ class Found:
     unfinished: list[Path] = field(default_factory=list)
     sweeps: list[Path] = field(default_factory=list)
     pending: int = 0
+    absent: int = 0
     damaged: list[str] = field(default_factory=list)
     damaged_folders: dict[Path, str] = field(default_factory=dict)
 
@@ -101,7 +103,10 @@ def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> Foun
                     found.unfinished.append(folder)
                 elif "results.csv" in files:
                     found.sweeps.append(folder)
-                    found.pending += _pending_points(folder)
+                    statuses = [row.get("status") for row in _without_folder(folder)]
+                    pending = statuses.count("pending")
+                    found.pending += pending
+                    found.absent += len(statuses) - pending
                 continue
             try:
                 run = read_run(folder, with_summaries)
@@ -132,16 +137,16 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _pending_points(folder: Path) -> int:
-    """The points that a sweep's table says have not begun, and that have not since; none if it
-    cannot be read."""
-    rows = read_table(folder)
-    return sum(x.get("status") == "pending" and not _is_folder(folder, x.get("id")) for x in rows)
+def _without_folder(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a sweep's table whose points have no folder; none if it cannot be read."""
+    return [row for row in read_table(folder) if not _is_folder(folder, row.get("id"))]
 
 
 def _is_folder(folder: Path, name: str | None) -> bool:
+    """Return whether a point's folder is there; a link to one does not count."""
     with suppress(OSError, ValueError):
-        return bool(name) and os.sep not in str(name) and (folder / str(name)).is_dir()
+        path = folder / str(name)
+        return bool(name) and os.sep not in str(name) and path.is_dir() and not path.is_symlink()
     return False
 
 
