@@ -153,9 +153,11 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     except ValueError as error:
         raise ResumeError(f"{shown(path)} is no file of nnopt: {error}; {NEW_SWEEP}") from None
     except ConfigError as error:
+        is_other = version != nnopt.__version__
+        remedy = f"nnopt {version} wrote it; resume the sweep with that" if is_other else NEW_SWEEP
         raise ResumeError(
-            f"{shown(path)}, made by nnopt {version}, does not fit nnopt {nnopt.__version__}: "
-            f"{error.problems[0]}; resume the sweep with that"
+            f"{shown(path)} has a configuration that nnopt {nnopt.__version__} refuses: "
+            f"{error.problems[0]}; {remedy}"
         ) from error
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 from commands import Command
+
+import nnopt
 
 QUICK = ("epochs=1", "steps=1", "plots=false")
 LIST = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
@@ -267,3 +270,27 @@ def test_resume_changed_summary_says_why_point_runs_again(
     assert ended.err.count("\n") == 1
     assert json.loads(file.read_text())["test_accuracy"] == summary["test_accuracy"]
     assert attempt("resume", "s").err == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        ("0.0.9", "nnopt 0.0.9 wrote it; resume the sweep with that"),
+        (nnopt.__version__, "run the sweep again, in a new folder"),
+    ],
+)
+def test_resume_configuration_out_of_range_says_remedy(
+    attempt: Command, workplace: Path, version: str, remedy: str
+) -> None:
+    assert attempt("run", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=s").code == 0
+    path = workplace / "s/sweep.json"
+    found = json.loads(path.read_text())
+    del found["sha256"]
+    found["nnopt"] = version
+    found["points"][0]["config"]["epochs"] = -1
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
+    body = ",\n".join(lines)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    path.write_text(f'{{"sha256": "{digest}",\n{body}}}\n')
+    result = attempt("resume", "s")
+    result.is_refused(4, f"that nnopt {nnopt.__version__} refuses: epochs = -1", remedy)
