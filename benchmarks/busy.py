@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nnopt.sweep.elsewhere import THREAD_VARIABLES
+from nnopt.sweeps.launchers.remote import THREAD_VARIABLES
 
 NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 BAR = 1.6

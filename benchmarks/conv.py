@@ -25,10 +25,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
-from nnopt.backends.numpy_scratch.memory import empty
-from nnopt.backends.numpy_scratch.ops.conv import conv2d_backward, conv2d_forward
-from nnopt.backends.numpy_scratch.tape import Buffers
-from nnopt.backends.numpy_scratch.threads import Workers
+from nnopt.backends.numpy.memory import empty
+from nnopt.backends.numpy.ops.conv import conv2d_backward, conv2d_forward
+from nnopt.backends.numpy.tape import Buffers
+from nnopt.backends.numpy.threads import Workers
 
 THREADS = 2
 TURNS = 25

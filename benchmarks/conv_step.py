@@ -29,10 +29,10 @@ from torch import nn
 
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends.numpy_scratch.memory import empty
-from nnopt.backends.numpy_scratch.network import NumpyNetwork
-from nnopt.backends.pytorch.modules import sequence
-from nnopt.compose import compose_config
+from nnopt.backends.numpy.memory import empty
+from nnopt.backends.numpy.network import NumpyNetwork
+from nnopt.backends.torch.modules import sequence
+from nnopt.config.compose import compose_config
 
 THREADS = 2
 BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10

@@ -21,7 +21,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 
 
 @dataclass(frozen=True)

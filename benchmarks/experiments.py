@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment"
 

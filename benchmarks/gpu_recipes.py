@@ -31,7 +31,7 @@ from typing import Any
 
 from experiments import ON_A_GPU, mean_and_std
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 
 SEEDS = dict.fromkeys(ON_A_GPU, 3) | {"cifar10_fast": 10}
 """The recipes, in order, and how often each is trained unless --seeds says otherwise."""

@@ -31,9 +31,9 @@ from torch import nn
 
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends.numpy_scratch.memory import empty
-from nnopt.backends.numpy_scratch.network import NumpyNetwork
-from nnopt.compose import compose_config
+from nnopt.backends.numpy.memory import empty
+from nnopt.backends.numpy.network import NumpyNetwork
+from nnopt.config.compose import compose_config
 from nnopt.schema import Config, MlpConfig
 
 THREADS = 2

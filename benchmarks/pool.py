@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from nnopt.sweep.elsewhere import thread_limits
+from nnopt.sweeps.launchers.remote import thread_limits
 
 NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 BAR = 1.8

@@ -35,8 +35,8 @@ FIRST_STEP = ["run", "experiment=cifar10_vgg", "backend=torch"]
 FIRST_STEP_BAR = 6.0
 UNTIL_FIRST_STEP = f"""
 import os
-from nnopt.backends.pytorch.network import TorchNetwork
-from nnopt.cli import run_verb
+from nnopt.backends.torch.network import TorchNetwork
+from nnopt.cli.main import run_verb
 train_step = TorchNetwork.train_step
 def only_step(*arguments):
     train_step(*arguments)
@@ -86,7 +86,7 @@ def seconds(command: list[str | Path], code: int, folder: Path) -> float:
 def imports_torch(folder: Path) -> bool:
     """Is torch among the modules after ``nnopt run``?"""
     script = (
-        "import sys; from nnopt.cli import run_verb; code = run_verb(['run']); "
+        "import sys; from nnopt.cli.main import run_verb; code = run_verb(['run']); "
         "sys.exit(code or 100 * any(name.startswith('torch') for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True)

@@ -35,8 +35,8 @@ MEMORY_BAR = 1.02  # times the memory at the 10th point
 
 WATCHED = """
 import json, os, sys
-from nnopt.cli import run_verb
-from nnopt.sweep import running
+from nnopt.cli.main import run_verb
+from nnopt.sweeps import execute as running
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

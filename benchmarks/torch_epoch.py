@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
-from nnopt.compose import compose_config
+from nnopt.config.compose import compose_config
 from nnopt.data.batches import PLAIN
 from nnopt.data.dataset import Normalization, Part
 

@@ -36,7 +36,7 @@ from torchvision.transforms import v2
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
-from nnopt.compose import compose_config
+from nnopt.config.compose import compose_config
 from nnopt.data.batches import draw_augmentation
 from nnopt.data.dataset import Dataset as Samples
 from nnopt.data.dataset import Normalization, Part

@@ -18,8 +18,9 @@ import torch
 from torchvision.transforms import v2
 
 from nnopt import data
-from nnopt.backends import Loader, load_backend
-from nnopt.compose import make_plan
+from nnopt.backends import load_backend
+from nnopt.backends.protocol import Loader
+from nnopt.config.compose import make_plan
 from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.schema import Config

@@ -17,8 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
 
 from nnopt import schema
+from nnopt.config.set_aside import Composed
 from nnopt.schema import Config
-from nnopt.set_aside import Composed
 
 # How long an example takes says more of the machine than of the code; and a suite that is run as a
 # gate tries the same examples every time.
@@ -139,7 +139,7 @@ def compose_once() -> Iterator[None]:
     """What nnopt's own YAML files compose to is kept: Hydra takes a third of a second for it, and
     the suite asks hundreds of times. Where a folder of the user's is searched too, and for words
     with interpolations, which may name the working folder, everything is read anew."""
-    from nnopt import hydra_adapter
+    from nnopt.config import hydra as hydra_adapter
 
     compose, kept = hydra_adapter.compose, {}
 
@@ -208,7 +208,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture
 def nnopt(workplace: Path) -> Callable[..., int]:
     """``nnopt("run", "epochs=2")``: a command line in this process; returns its exit code."""
-    from nnopt.cli import run_verb
+    from nnopt.cli.main import run_verb
 
     return lambda *words: run_verb(list(words))
 
@@ -220,7 +220,7 @@ def start_nnopt(workplace: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     started: list[subprocess.Popen[str]] = []
 
     def start(*words: str, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from nnopt.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from nnopt.cli.main import main; main()", *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(command, text=True, cwd=workplace, **pipes | options)
         started.append(process)

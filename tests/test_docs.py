@@ -16,9 +16,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from nnopt.architecture.layers import LAYERS
-from nnopt.backends import Loader, Network
-from nnopt.results.history import METRICS_COLUMNS
-from nnopt.results.layers import LAYER_COLUMNS
+from nnopt.backends.protocol import Loader, Network
+from nnopt.config.search_space import COLUMNS
+from nnopt.results.layers_file import LAYER_COLUMNS
+from nnopt.results.metrics_file import METRICS_COLUMNS
 from nnopt.schema import (
     LARGEST_SEED,
     LAUNCHERS,
@@ -30,9 +31,8 @@ from nnopt.schema import (
     Range,
     Text,
 )
-from nnopt.sweep.folder import ENDED, INTERRUPTED, PENDING, RUNNING
-from nnopt.sweep.space import COLUMNS
-from nnopt.sweep.table import METRICS
+from nnopt.sweeps.point_folder import ENDED, INTERRUPTED, PENDING, RUNNING
+from nnopt.sweeps.results_table import METRICS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
@@ -187,8 +187,8 @@ def test_every_layer_is_documented_with_its_arguments() -> None:
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that a short run left."""
-    from nnopt.compose import make_plan
-    from nnopt.run import run
+    from nnopt.config.compose import make_plan
+    from nnopt.recipe.run import run
 
     folder = tmp_path_factory.mktemp("run")
     run(make_plan(["epochs=1", "dataset.points=20"]).points[0], folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nnopt.compose import make_plan
+from nnopt.config.compose import make_plan
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -83,7 +83,7 @@ def test_what_a_pinned_package_needs_is_pinned(name: str, pins: dict[str, str]) 
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    from nnopt.cli import run_verb
+    from nnopt.cli.main import run_verb
 
     assert run_verb(["version"]) == 0
     assert capsys.readouterr().out == f"{nnopt.__version__}\n"

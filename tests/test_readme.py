@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from nnopt import errors
-from nnopt.cli import VERBS, run_verb
-from nnopt.compose import compose_config
+from nnopt.cli.main import VERBS, run_verb
+from nnopt.config.compose import compose_config
 from nnopt.data import cifar10
 
 REPOSITORY = Path(__file__).resolve().parent.parent

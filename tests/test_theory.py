@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnopt.backends.numpy_scratch import optimizers
-from nnopt.backends.numpy_scratch.ops import winograd
-from nnopt.compose import compose_config
+from nnopt.backends.numpy import optimizers
+from nnopt.backends.numpy.ops import winograd
+from nnopt.config.compose import compose_config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "theory.md"
 TEXT = PAGE.read_text("utf-8")
-OPS = REPOSITORY / "nnopt" / "backends" / "numpy_scratch" / "ops"
+OPS = REPOSITORY / "nnopt" / "backends" / "numpy" / "ops"
 
 NAMED = sorted(set(re.findall(r"\[`(\w+)`\]\(([^)#]+\.py)\)", TEXT)))
 COMMANDS = re.findall(r"`nnopt (gradcheck[^`]*)`", TEXT)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt.backends import load_backend
-from nnopt.compose import make_plan
+from nnopt.config.compose import make_plan
 from nnopt.plots import style
-from nnopt.prepare import prepare
-from nnopt.results.history import read_metrics
+from nnopt.recipe.prepare import prepare
+from nnopt.recipe.run import run
 from nnopt.results.metrics import softmax
-from nnopt.run import run
+from nnopt.results.metrics_file import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

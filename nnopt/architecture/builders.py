@@ -191,9 +191,7 @@ def build(
         case ResnetConfig():
             layers = resnet(config, regularizer)
         case TorchvisionConfig():
-            from nnopt.backends.pytorch.vision import describe_model  # imports PyTorch
-
-            return describe_model(config, input_shape, classes)
+            raise TypeError("nnopt.backends.models.build_architecture builds torchvision's models")
     if len(input_shape) == 1:  # flat samples need no flattening
         layers = tuple(layer for layer in layers if not isinstance(layer, Flatten))
     return place(layers, input_shape, classes, regularizer.stochastic_depth)

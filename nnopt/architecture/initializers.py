@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
+from nnopt.architecture.network import Architecture, PlacedLayer
 from nnopt.architecture.whitening import whitening_arrays
 from nnopt.data.dataset import Dataset
 from nnopt.random import generator
@@ -74,15 +74,10 @@ def initial_arrays(
 
     Weights come from the configured distributions; biases and running means are 0, norm weights and
     running variances 1. Each layer draws from its own stream, so a layer added or taken away
-    elsewhere leaves its weights as they were. Torchvision's models are drawn by their own rules, or
-    taken from their file: DataError if that is neither here nor can be fetched.
+    elsewhere leaves its weights as they were.
 
     dataset: where a first layer that whitens finds its weights; nothing else looks at it.
     """
-    if isinstance(architecture, ModuleArchitecture):
-        from nnopt.backends.pytorch import vision
-
-        return vision.initial_arrays(architecture, seed)
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}
     for layer in architecture.walk():

@@ -105,7 +105,7 @@ class ModuleArchitecture(Architecture):
     ``layers`` say what is in it, named as its modules are, to be shown, measured and drawn like
     those of any other network; but nobody builds from them: ``model`` is what it is made of, and
     its first arrays are drawn as torchvision draws them. So all but the two places that build and
-    draw (``backends.pytorch.modules.build_module``, ``initializers.initial_arrays``) take it for an
+    draw (``backends.torch.modules.build_module``, ``backends.models``) take it for an
     architecture. A record for the whole in place of the layers would have hidden them from tables,
     statistics and pictures; records for all that torchvision's models are made of would be a second
     torchvision.

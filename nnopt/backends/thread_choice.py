@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nnopt.architecture.network import Architecture
-from nnopt.backends import load_backend
 from nnopt.results.cores import usable_cores
 from nnopt.schema import Config
 
@@ -53,10 +52,12 @@ def choose_threads(
     return ThreadChoice(library_threads, "library")
 
 
-def threads_for(architecture: Architecture, config: Config) -> ThreadChoice:
-    """Return the threads of a training of this network."""
+def threads_for(architecture: Architecture, config: Config, library_threads: int) -> ThreadChoice:
+    """Return the threads of a training of this network.
+
+    library_threads: the threads that the backend's matrix library would use by itself.
+    """
     flops = flops_on_processor(architecture, config)
-    library_threads = load_backend(config.backend.name).default_threads()
     return choose_threads(config.backend.threads, flops, usable_cores() or 1, library_threads)
 
 

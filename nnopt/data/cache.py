@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.data.cache_entry import changed_files, is_equal, open_entry, write_entry
-from nnopt.data.files import refuse_links, remove
+from nnopt.data.dataset_files import refuse_links, remove
 from nnopt.data.source import Decoded, Source
 from nnopt.errors import OutputError
-from nnopt.results.files import shown, write_json
-from nnopt.results.lock import exclusive
-from nnopt.results.received import parse_json, read_received
+from nnopt.io.atomic_files import shown, write_json
+from nnopt.io.locks import exclusive
+from nnopt.io.received_files import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
 

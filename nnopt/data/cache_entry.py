@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from nnopt.data.files import sha256
-from nnopt.data.repeats import NONE_REPEATED
+from nnopt.data.dataset_files import sha256
+from nnopt.data.duplicates import NONE_REPEATED
 from nnopt.data.source import Decoded
-from nnopt.results.files import write_json
-from nnopt.results.received import open_received, parse_json, read_received
+from nnopt.io.atomic_files import write_json
+from nnopt.io.received_files import open_received, parse_json, read_received
 
 CONTENTS = "contents.json"
 LARGEST_CONTENTS = 2**24  # bytes

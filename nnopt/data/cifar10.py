@@ -14,20 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import read, sha256
-from nnopt.data.places import Place, complete_places, place_in, similar_folders
+from nnopt.data.dataset_files import read, sha256
+from nnopt.data.locations import Place, complete_places, place_in, similar_folders
 from nnopt.data.plain_pickle import Bytes, read_plain_pickle
 from nnopt.data.published import CIFAR10, Published
-from nnopt.data.source import (
-    Decoded,
-    Source,
-    channel_statistics,
-    check_labels,
-    check_official,
-)
+from nnopt.data.source import Decoded, Source, channel_statistics, check_labels, check_official
 from nnopt.errors import DataError
-from nnopt.results.files import shown
-from nnopt.text import visible
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import visible
 
 LONGEST = 200  # characters of an error in a pickle, or of a shape
 IMAGES_PER_FILE = 10_000

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import read, unreadable
-from nnopt.data.places import Place, complete_places, similar_folders
+from nnopt.data.dataset_files import read, unreadable
+from nnopt.data.locations import Place, complete_places, similar_folders
 from nnopt.data.published import CINIC10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
-from nnopt.results.files import shown
-from nnopt.text import visible
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import visible
 
 LOG = logging.getLogger("nnopt")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nnopt.data.csv_text import is_number, listed
 from nnopt.errors import ConfigError, DataError
-from nnopt.results.files import shown
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
-from nnopt.text import quoted
 
 MOST_COLUMNS = 2**20
 NAMES_COMPARED = 2_000  # by similarity with a name that is not there

@@ -20,12 +20,12 @@ from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_c
 from nnopt.data.csv_labels import Labels
 from nnopt.data.csv_rows import EXACT, Merged, RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
-from nnopt.data.files import check_regular, file_sha256
+from nnopt.data.dataset_files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import ConfigError, DataError
-from nnopt.results.files import shown
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import quoted, shortened
 from nnopt.schema import CsvConfig, Validation
-from nnopt.text import quoted, shortened
 
 MOST_NAMES = 2**20  # characters of the names of features that are kept
 ENOUGH_TO_COUNT = 10  # rows: a column that counts from 0 to 2 may be anything

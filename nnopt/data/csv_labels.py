@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_text import is_number, listed
 from nnopt.errors import DataError
-from nnopt.results.files import shown
-from nnopt.text import quoted
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import quoted
 
 LONGEST_LABEL = 256
 MOST_LABELS = 100_000

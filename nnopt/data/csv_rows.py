@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
 from nnopt.data.csv_text import LONGEST_LINE
-from nnopt.data.repeats import different_values
+from nnopt.data.duplicates import different_values
 from nnopt.errors import DataError
-from nnopt.results.files import shown
-from nnopt.text import quoted
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import quoted
 
 CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
 ROWS_PER_BLOCK = 10_000

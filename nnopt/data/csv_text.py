@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TextIO
 
-from nnopt.data.files import GZIP_FLOOR, GZIP_RATIO, check_regular, unreadable
+from nnopt.data.dataset_files import GZIP_FLOOR, GZIP_RATIO, check_regular, unreadable
 from nnopt.errors import ConfigError, DataError
-from nnopt.results.files import shown
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
-from nnopt.text import quoted
 
 LONGEST_LINE = 2**24  # characters
 HEADER_LINES = 1_000  # a header may have line breaks within quotation marks

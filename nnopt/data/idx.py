@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import read, sha256
-from nnopt.data.places import Place, complete_places, place_in, similar_folders
+from nnopt.data.dataset_files import read, sha256
+from nnopt.data.locations import Place, complete_places, place_in, similar_folders
 from nnopt.data.published import Published, owner
 from nnopt.data.source import (
     Decoded,
@@ -26,7 +26,7 @@ from nnopt.data.source import (
     wrong_dataset,
 )
 from nnopt.errors import DataError
-from nnopt.results.files import shown
+from nnopt.io.atomic_files import shown
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data import cifar10, cinic10, csv_file, idx
+from nnopt.data import csv_file
 from nnopt.data.cache import cached
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.data.generated import generate
-from nnopt.data.places import Place
-from nnopt.data.published import PUBLISHED, Published
-from nnopt.data.repeats import NONE_REPEATED, different_values, groups_among, repeated_rows
+from nnopt.data.duplicates import NONE_REPEATED, different_values, groups_among, repeated_rows
+from nnopt.data.published import PUBLISHED
+from nnopt.data.published_files import locate_published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
+from nnopt.data.synthetic import generate
 from nnopt.errors import DataError
-from nnopt.paths import absolute_folder
+from nnopt.io.paths import absolute_folder
+from nnopt.io.safe_text import quoted
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
-from nnopt.text import quoted
 
 LOG = logging.getLogger("nnopt")
 
@@ -86,28 +86,10 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[A
     except DataError:
         if not data.download:
             raise
-    from nnopt.data.fetch import fetch
+    from nnopt.data.download import fetch  # imports pooch
 
     fetch(PUBLISHED[dataset.name], root, LOG.info)
     return locate_published(dataset.name, root)
-
-
-def locate_published(name: str, root: Path) -> Source[Published]:
-    """Find the files of a published dataset under ``root``. Raises DataError if missing."""
-    if name == "cifar10":
-        return cifar10.locate(root)
-    if name == "cinic10":
-        return cinic10.locate(root)
-    return idx.locate(PUBLISHED[name], root)
-
-
-def published_places(name: str, root: Path) -> list[Place]:
-    """Return the folders under ``root`` that may hold a published dataset, the usual one first."""
-    if name == "cifar10":
-        return cifar10.places(root)
-    if name == "cinic10":
-        return cinic10.places(root)
-    return idx.places(PUBLISHED[name], root)
 
 
 def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "float32") -> Dataset:

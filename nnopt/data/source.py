@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.data.files import unreadable
+from nnopt.data.dataset_files import unreadable
+from nnopt.data.duplicates import repeated_rows
 from nnopt.data.published import Published, owner
-from nnopt.data.repeats import repeated_rows
 from nnopt.errors import DataError
-from nnopt.results.files import shown
+from nnopt.io.atomic_files import shown
 
 CHUNK = 1_000  # images per step of a pass over all pixels
 

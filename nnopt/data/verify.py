@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnopt.data.cache import damaged
-from nnopt.data.load import locate_published
 from nnopt.data.published import Published
+from nnopt.data.published_files import locate_published
 from nnopt.errors import DataError
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.results.files import write_bytes
+from nnopt.io.atomic_files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

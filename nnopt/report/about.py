@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nnopt.io.own_files import SUMMARY
+from nnopt.io.received_files import LOG_BYTES, open_received
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
-from nnopt.results.own_files import SUMMARY
-from nnopt.results.received import LOG_BYTES, open_received
 
 SHOWN = 12
 """Values of a key, or differing machines and the like, that are named; of more, the number."""

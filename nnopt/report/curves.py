@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
-from nnopt.results.history import EpochRow, read_metrics
+from nnopt.results.metrics_file import EpochRow, read_metrics
 
 COLUMNS = (
     "train_loss",

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from nnopt import __version__
-from nnopt.point import to_yaml
+from nnopt.analysis.comparison import Comparison, Row, compare_runs
+from nnopt.analysis.same_data import tell_files_apart, with_one_name_per_file
+from nnopt.analysis.settings import known_metrics, unknown_name
+from nnopt.analysis.tabulate import Table, short_text, tabulate
+from nnopt.config.point import to_yaml
+from nnopt.io.received_files import CONFIG_BYTES, LOG_BYTES, open_received, read_received
+from nnopt.io.safe_text import shortened
 from nnopt.report.about import about
 from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
@@ -19,12 +25,6 @@ from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import Found, setting_text
 from nnopt.results.metrics import METRICS, better
-from nnopt.results.received import CONFIG_BYTES, LOG_BYTES, open_received, read_received
-from nnopt.sweep.comparison import Comparison, Row, compare_runs
-from nnopt.sweep.same_data import tell_files_apart, with_one_name_per_file
-from nnopt.sweep.settings import known_metrics, unknown_name
-from nnopt.sweep.tabulate import Table, short_text, tabulate
-from nnopt.text import shortened
 
 Record = dict[str, Any]
 """What becomes an object of JSON."""

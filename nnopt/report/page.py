@@ -38,7 +38,7 @@ def as_json(records: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("nnopt.report").joinpath(name).read_text("utf-8")
+    return files("nnopt.report").joinpath("web", name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:

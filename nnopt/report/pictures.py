@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from nnopt.results.own_files import PICTURES
-from nnopt.results.received import open_received, read_received
+from nnopt.io.own_files import PICTURES
+from nnopt.io.received_files import open_received, read_received
 
 PAGE_BYTES = 4_800_000
 """The largest size of a page with all its parts."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from nnopt.results.collect import Found, Run, Value, read_table, setting_text, settings_of
-from nnopt.results.lock import is_held
-from nnopt.results.received import (
+from nnopt.analysis.settings import varying_keys
+from nnopt.io.locks import is_held
+from nnopt.io.received_files import (
     CONFIG_BYTES,
     LOG_BYTES,
     TABLE_BYTES,
@@ -20,8 +20,8 @@ from nnopt.results.received import (
     parse_json,
     read_received,
 )
+from nnopt.results.collect import Found, Run, Value, read_table, setting_text, settings_of
 from nnopt.results.summary import check_tree
-from nnopt.sweep.settings import varying_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
 """Of ``results.csv``, before the keys that are swept over; ``seed`` ends these."""

@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from nnopt.errors import ConfigError, DataError
-from nnopt.results.files import shown
-from nnopt.results.received import TABLE_BYTES, read_received
+from nnopt.io.atomic_files import shown
+from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT
 
@@ -66,7 +66,7 @@ class Found:
     """The contents of some folders.
 
     runs: those that have ended, in any way. unfinished: folders of runs that have not ended or that
-    were killed (``nnopt.results.lock.is_held`` tells them apart). sweeps: folders of sweeps.
+    were killed (``nnopt.io.locks.is_held`` tells them apart). sweeps: folders of sweeps.
     pending: the number of their points that have not begun. absent: of those that have, the number
     whose folder is not there, or is a link. damaged: a line for each summary or
     folder that cannot be read; ``damaged_folders`` has the lines by the folders of the runs.

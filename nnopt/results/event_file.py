@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.errors import OutputError
+from nnopt.io.atomic_files import output_error
 from nnopt.results.collect import Value, setting_text
-from nnopt.results.files import output_error
-from nnopt.results.history import EpochRow
+from nnopt.results.metrics_file import EpochRow
 
 NAME = "events.out.tfevents.nnopt"
 """TensorBoard reads files whose names hold ``tfevents``; a run is named by its folder."""

@@ -1,16 +1,23 @@
-"""``lr_find.csv``: what a sweep of the learning rate saw."""
+"""``lr_find.csv``: the losses of a learning-rate range test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from nnopt.results.files import write_text
-from nnopt.training.lr_finder import RateCurve
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.io.atomic_files import write_text
+
+Floats = NDArray[np.float64]
 
 
-def write_curve(curve: RateCurve, path: Path) -> None:
-    """One row a step: step, lr, loss, smoothed_loss, in full precision. Raises OutputError."""
-    columns = (curve.rates.tolist(), curve.losses.tolist(), curve.smoothed.tolist())
+def write_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
+    """Write one row for each step: step, lr, loss, smoothed_loss, in full precision.
+
+    rates, losses, smoothed: (steps,). Raises OutputError.
+    """
+    columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
     rows = [
         f"{step},{lr!r},{loss!r},{smoothed!r}\n"
         for step, (lr, loss, smoothed) in enumerate(zip(*columns, strict=True), start=1)

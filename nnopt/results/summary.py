@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
-from nnopt.results.files import shown, strict, write_strict_json
+from nnopt.io.atomic_files import shown, strict, write_strict_json
+from nnopt.io.own_files import SUMMARY
+from nnopt.io.received_files import SUMMARY_BYTES, open_received, parse_json
+from nnopt.io.safe_text import shortened, visible
 from nnopt.results.metrics import METRICS
-from nnopt.results.own_files import SUMMARY
-from nnopt.results.received import SUMMARY_BYTES, open_received, parse_json
-from nnopt.text import shortened, visible
 
 CHECKSUM, FILES = "sha256", "files"
 """Keys of a summary: of its checksum, and of the checksums of the run's other files."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.errors import DataError
-from nnopt.results.files import shown
-from nnopt.results.received import open_received
-from nnopt.text import shortened
+from nnopt.io.atomic_files import shown
+from nnopt.io.received_files import open_received
+from nnopt.io.safe_text import shortened
 
 LARGEST_FILE = 2**36
 

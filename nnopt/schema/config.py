@@ -84,5 +84,7 @@ def learning_rate(config: Config) -> float:
     """η as a number. Raises ValueError if it is yet to be found."""
     rate = config.optimizer.lr
     if isinstance(rate, str):
-        raise ValueError(f"optimizer.lr = {rate!r}: nnopt.auto_lr finds the number before training")
+        raise ValueError(
+            f"optimizer.lr = {rate!r}: nnopt.recipe.auto_lr finds the number before training"
+        )
     return rate

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from nnopt.schema.range import Range
 
 LearningRate = Annotated[float | Literal["auto"], Range(minimum=0)]
-"""auto: found before training, by ``nnopt.auto_lr``."""
+"""auto: found before training, by ``nnopt.recipe.auto_lr``."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from nnopt.schema.range import LARGEST_SEED, Range
 @dataclass(frozen=True)
 class GridConfig:
     """``params`` and each of ``grids``: a map from a key to its values in one text, as on the
-    command line, or to a single value; ``nnopt.sweep.grid`` reads them."""
+    command line, or to a single value; ``nnopt.config.grid`` reads them."""
 
     name: Literal["grid"]
     mode: Literal["grid", "zip", "one_at_a_time"]
@@ -23,7 +23,8 @@ class GridConfig:
 @dataclass(frozen=True)
 class OptunaConfig:
     """A search: each trial draws the keys that have several values, or an interval of them.
-    ``params`` is as of a grid; ``nnopt.sweep.space`` reads it, and says which metrics there are."""
+    ``params`` is as of a grid; ``nnopt.config.search_space`` reads it, and says which metrics
+    there are."""
 
     name: Literal["optuna"]
     params: Any

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from nnopt.backends import DeviceArray, Network
+from nnopt.backends.protocol import DeviceArray, Network
 from nnopt.schema import Config, ScheduleFreeConfig
 
 

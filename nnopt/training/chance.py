@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.results.history import EpochRow
+from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, learning_rate
 
 FEWEST_STEPS = 100

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.backends import Loader, Network
+from nnopt.backends.protocol import Loader, Network
 from nnopt.results import metrics
 
 

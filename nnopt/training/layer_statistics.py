@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from nnopt.architecture.layers import ReLU
 from nnopt.architecture.network import Architecture
-from nnopt.backends import DeviceArray, Loader, Network
+from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.data.dataset import Dataset, Part
-from nnopt.results.layers import LayerRow
+from nnopt.results.layers_file import LayerRow
 
 PROBE = 256
 """Samples looked at, at most."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import is_penalized
-from nnopt.backends import DeviceArray, Loader, Network, StepRecord
+from nnopt.backends.protocol import DeviceArray, Loader, Network, StepRecord
 from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
-from nnopt.results.history import EpochRow
 from nnopt.results.metrics import penalty
+from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, learning_rate
 from nnopt.training.averaging import Averaging
 from nnopt.training.early_stopping import EarlyStopping

@@ -23,11 +23,12 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.initializers import initial_arrays
-from nnopt.backends import DeviceArray, Loader, Network, load_backend
+from nnopt.architecture.network import Architecture
+from nnopt.backends import load_backend
+from nnopt.backends.models import initial_arrays
+from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.dataset import Dataset
-from nnopt.prepare import Prepared
 from nnopt.results.cores import thread_pools
 from nnopt.schema import Config, Range
 from nnopt.training.loop import epoch_batches
@@ -133,7 +134,11 @@ class FoundRate:
 
 
 def find_learning_rate(
-    config: Config, prepared: Prepared, sweep: RateSweep, report: Report = lambda *_: None
+    config: Config,
+    dataset: Dataset,
+    architecture: Architecture,
+    sweep: RateSweep,
+    report: Report = lambda *_: None,
 ) -> FoundRate:
     """Sweep the learning rate over one training of the configured network, and read the curve.
 
@@ -142,11 +147,10 @@ def find_learning_rate(
     ``config.optimizer.lr``, which may be "auto", play no part. The same configuration gives the
     same curve. report: called after each step.
     """
-    backend, dataset = load_backend(config.backend.name), prepared.dataset
-    threads = threads_for(prepared.architecture, config)
+    backend = load_backend(config.backend.name)
+    threads = threads_for(architecture, config, backend.default_threads())
     with np.errstate(all="ignore"), thread_pools().limit(limits=threads.count):
-        network = backend.build_network(prepared.architecture, config)
-        architecture = prepared.architecture
+        network = backend.build_network(architecture, config)
         network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))
         loader = backend.build_loader(dataset.train, dataset.normalization, config)
         curve = sweep_rates(network, endless_batches(config, dataset, loader), sweep, report)

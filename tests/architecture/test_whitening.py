@@ -17,7 +17,7 @@ from nnopt.architecture.initializers import initial_arrays
 from nnopt.architecture.network import Architecture, place
 from nnopt.architecture.parse import parse_layers
 from nnopt.architecture.whitening import patch_statistics, whitening_filters, whitening_problems
-from nnopt.backends.numpy_scratch.network import NumpyNetwork
+from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.errors import DataError
 from nnopt.schema import Config

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, place
 from nnopt.architecture.parse import parse_layers
-from nnopt.backends import Network, load_backend
+from nnopt.backends import load_backend
+from nnopt.backends.protocol import Network
 from nnopt.schema import Config
 
 FEATURES, CLASSES = 6, 4

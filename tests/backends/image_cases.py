@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 from torch.nn import functional as F
 
-from nnopt.backends.numpy_scratch.ops import Op
-from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
-from nnopt.backends.numpy_scratch.ops.normalization import BATCH_NORM, GROUP_NORM
-from nnopt.backends.numpy_scratch.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
-from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
+from nnopt.backends.numpy.ops import Op
+from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM
+from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
+from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 
 Array = np.ndarray
 N, C = 3, 6

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nnopt.architecture import layers as records
-from nnopt.backends import Network
-from nnopt.backends.numpy_scratch.modules import ACTIVATIONS
-from nnopt.backends.numpy_scratch.ops.activations import LEAKY_RELU
-from nnopt.backends.pytorch.modules import WITHOUT_OPTIONS
+from nnopt.backends.numpy.modules import ACTIVATIONS
+from nnopt.backends.numpy.ops.activations import LEAKY_RELU
+from nnopt.backends.protocol import Network
+from nnopt.backends.torch.modules import WITHOUT_OPTIONS
 
 Array = NDArray[np.floating]
 Real = Callable[[mpf], mpf]

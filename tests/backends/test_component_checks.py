@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnopt.backends.numpy_scratch.ops import Op
-from nnopt.backends.numpy_scratch.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy_scratch.ops.conv import CONV2D
-from nnopt.backends.numpy_scratch.ops.dense import DENSE
-from nnopt.backends.numpy_scratch.ops.dropout import DROPOUT
-from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY, HINGE
-from nnopt.backends.numpy_scratch.ops.normalization import BATCH_NORM, GROUP_NORM, LAYER_NORM
-from nnopt.backends.numpy_scratch.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
-from nnopt.backends.numpy_scratch.ops.shape import ADD, FLATTEN
-from nnopt.backends.numpy_scratch.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy.ops import Op
+from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy.ops.conv import CONV2D
+from nnopt.backends.numpy.ops.dense import DENSE
+from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, LAYER_NORM
+from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
+from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
+from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
 from nnopt.schema import Config
 
 Array = np.ndarray

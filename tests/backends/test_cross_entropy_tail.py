@@ -12,7 +12,7 @@ import pytest
 from mpmath import mpf
 from numpy.typing import NDArray
 
-from nnopt.backends.numpy_scratch.ops.losses import CROSS_ENTROPY
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY
 from nnopt.results import metrics
 
 Array = NDArray[np.floating]

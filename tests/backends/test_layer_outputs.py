@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_parity_images import image_batches
 from test_parity_networks import MakeNetwork
 
-from nnopt.backends import Network
+from nnopt.backends.protocol import Network
 
 SHAPE = (3, 9, 8)
 LAYERS: list[Any] = [

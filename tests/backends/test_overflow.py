@@ -11,17 +11,17 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from nnopt.backends import Network
-from nnopt.backends.numpy_scratch.network import _norm
-from nnopt.backends.numpy_scratch.ops.normalization import (
+from nnopt.backends.numpy.network import _norm
+from nnopt.backends.numpy.ops.normalization import (
     BATCH_NORM,
     GROUP_NORM,
     LAYER_NORM,
     batch_norm_evaluate,
 )
-from nnopt.backends.pytorch.gradients import total_norm
-from nnopt.backends.pytorch.muon import orthogonalize
-from nnopt.backends.pytorch.network import hinge as torch_hinge
+from nnopt.backends.protocol import Network
+from nnopt.backends.torch.gradients import total_norm
+from nnopt.backends.torch.muon import orthogonalize
+from nnopt.backends.torch.network import hinge as torch_hinge
 from nnopt.training.loop import Loop
 
 MakeNetwork = Callable[..., Network]
@@ -300,7 +300,7 @@ def hinge(backend: str, logits: list[float]) -> tuple[float, Array]:
         loss.backward()
         assert inputs.grad is not None
         return float(loss.detach()), inputs.grad.numpy()
-    from nnopt.backends.numpy_scratch.ops.losses import HINGE
+    from nnopt.backends.numpy.ops.losses import HINGE
 
     with np.errstate(all="ignore"):
         value, saved = HINGE.forward(z, labels=np.zeros(1, np.int64))

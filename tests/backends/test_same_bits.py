@@ -10,12 +10,12 @@ import pytest
 from numpy.testing import assert_array_equal
 from threadpoolctl import threadpool_limits
 
-from nnopt.backends.numpy_scratch import network as network_file
-from nnopt.backends.numpy_scratch import optimizers, threads
-from nnopt.backends.numpy_scratch.average import Average
-from nnopt.backends.numpy_scratch.network import NumpyNetwork
-from nnopt.backends.numpy_scratch.ops import lanes, pooling
-from nnopt.backends.numpy_scratch.threads import Workers
+from nnopt.backends.numpy import network as network_file
+from nnopt.backends.numpy import optimizers, threads
+from nnopt.backends.numpy.average import Average
+from nnopt.backends.numpy.network import NumpyNetwork
+from nnopt.backends.numpy.ops import lanes, pooling
+from nnopt.backends.numpy.threads import Workers
 
 MakeNetwork = Callable[..., NumpyNetwork]
 
@@ -64,7 +64,7 @@ def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizers, "PIECE", 64)
     monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
     monkeypatch.setattr(threads, "SHARED_SUM_FROM", 1)
-    monkeypatch.setattr("nnopt.backends.numpy_scratch.ops.im2col.NUMBERS", 2000)
+    monkeypatch.setattr("nnopt.backends.numpy.ops.im2col.NUMBERS", 2000)
 
 
 def train(make_network: MakeNetwork, name: str, count: int, **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nnopt.backends.thread_choice import (
     flops_on_processor,
     threads_for,
 )
-from nnopt.compose import compose_config
+from nnopt.config.compose import compose_config
 
 MNIST_MLP = 128 * 2 * 784 * 256  # the largest layer of experiment=mnist_mlp, one batch
 
@@ -75,13 +75,12 @@ def test_flops_on_processor_residual_layer_counts_by_its_inner_layers() -> None:
 def test_threads_for_is_the_same_rule_in_both_backends(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "numpy_scratch" if backend == "numpy" else "pytorch"
-    monkeypatch.setattr(f"nnopt.backends.{module}.default_threads", lambda: 16)
     monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)
     words = ["experiment=mnist_mlp", f"backend={backend}"]
     config = compose_config([*words, "architecture.hidden=[1024,256]"])
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
-    assert threads_for(architecture, config) == ThreadChoice(4, "work")
+    assert threads_for(architecture, config, 16) == ThreadChoice(4, "work")
+    assert threads_for(architecture, config, 2) == ThreadChoice(2, "library")
     config = compose_config(words)
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
-    assert threads_for(architecture, config) == ThreadChoice(1, "work")
+    assert threads_for(architecture, config, 16) == ThreadChoice(1, "work")

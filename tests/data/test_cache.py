@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from data_files import csv_config, image_config, write_idx
 
-from nnopt.backends.numpy_scratch.loader import NumpyLoader
+from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.data import cache, cache_entry, csv_file, idx
 from nnopt.data.batches import PLAIN
 from nnopt.data.cache import cached, damaged

@@ -12,7 +12,7 @@ import pytest
 from data_files import idx_bytes, write_idx
 
 from nnopt.data import idx, published
-from nnopt.data.files import sha256
+from nnopt.data.dataset_files import sha256
 from nnopt.data.published import FASHION_MNIST, MNIST
 from nnopt.data.source import Decoded
 from nnopt.errors import DataError
@@ -113,7 +113,7 @@ def test_a_damaged_gzip_is_refused(
         content = bytearray(b"<html>404</html>")
     if damage == "bomb":
         content = bytearray(gzip.compress(idx_bytes(np.zeros((2**12, 16, 16)))))
-        monkeypatch.setattr("nnopt.data.files.GZIP_FLOOR", 2**16)
+        monkeypatch.setattr("nnopt.data.dataset_files.GZIP_FLOOR", 2**16)
     path.write_bytes(content)
     said = "unpacks to more than" if damage == "bomb" else "is damaged"
     with pytest.raises(DataError, match=said):

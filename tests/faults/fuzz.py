@@ -258,7 +258,7 @@ def _be_child(
             descriptor = os.open(files[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
-        from nnopt.cli import run_verb
+        from nnopt.cli.main import run_verb
 
         code = run_verb(list(words))
         if code == 0:

@@ -101,7 +101,7 @@ def nothing() -> None:
 
 def printed_config() -> Any:
     """Return the values that the experiment sets, from the configuration that was composed."""
-    from nnopt.compose import compose_config
+    from nnopt.config.compose import compose_config
 
     config = compose_config(["experiment=mine"])
     return [
@@ -112,7 +112,7 @@ def printed_config() -> Any:
 
 def loaded_data(*words: str) -> Any:
     """Return the digest of every sample and label, in the order of the files."""
-    from nnopt.compose import compose_config
+    from nnopt.config.compose import compose_config
     from nnopt.data import load
 
     config = compose_config(words)
@@ -193,7 +193,7 @@ def small_cifar_files() -> None:
 
 def loaded_table() -> Any:
     """Return the label and the rounded features of each row of the CSV file."""
-    from nnopt.compose import compose_config
+    from nnopt.config.compose import compose_config
     from nnopt.data import load
 
     config = compose_config(CSV_WORDS)

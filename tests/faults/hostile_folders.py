@@ -19,8 +19,8 @@ from typing import Any
 
 from data_files import summary_values
 
-from nnopt.point import point_id
-from nnopt.validate import read_config
+from nnopt.config.point import point_id
+from nnopt.config.validate import read_config
 
 SECRET = "the-password-of-another-person"
 

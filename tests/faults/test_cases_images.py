@@ -16,7 +16,7 @@ import pytest
 from commands import Command
 from data_files import write_cifar, write_cinic, write_idx
 
-from nnopt.backends.numpy_scratch import loader as numpy_loader
+from nnopt.backends.numpy import loader as numpy_loader
 from nnopt.data import cache_entry, cifar10
 from nnopt.data.dataset import Part
 from nnopt.data.load import _decode

@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 from commands import Command
 
-from nnopt import cli
+from nnopt.cli import main as cli
 
 LeaveRun = Callable[..., Path]
 
@@ -82,7 +82,7 @@ def test_interpreter_end_output_lost_no_traceback(
     """The interpreter flushes its streams once more when it ends."""
     script = f'"$0" -c "$1" version {redirection}; exit ${{PIPESTATUS[0]}}'
     ended = subprocess.run(
-        ["bash", "-c", script, sys.executable, "from nnopt.cli import main; main()"],
+        ["bash", "-c", script, sys.executable, "from nnopt.cli.main import main; main()"],
         capture_output=True,
         text=True,
     )
@@ -99,7 +99,7 @@ SMALL = ("run", "epochs=1", "steps=1", "dataset.points=9", "hydra.run.dir=a")
 def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> None:
     """matplotlib reads the variable when it is imported, so a new process is needed."""
     ended = subprocess.run(
-        [sys.executable, "-c", "from nnopt.cli import main; main()", *SMALL],
+        [sys.executable, "-c", "from nnopt.cli.main import main; main()", *SMALL],
         env={**os.environ, "MPLBACKEND": name},
         capture_output=True,
         text=True,
@@ -111,7 +111,7 @@ def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> N
 def test_run_disk_takes_no_byte_exit_6(workplace: Path) -> None:
     (workplace / "a").mkdir()
     program = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    program += "from nnopt.cli import main; main()"
+    program += "from nnopt.cli.main import main; main()"
     shell = ["bash", "-c", 'ulimit -f 0; exec "$0" -c "$@"', sys.executable, program]
     ended = subprocess.run(
         [*shell, *SMALL, "plots=false"],

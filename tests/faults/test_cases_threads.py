@@ -21,14 +21,19 @@ def threads_of(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores may be used, whatever this machine has."""
-    for module in ("results.cores", "backends.thread_choice", "thread_notes", "sweep.pool"):
+    for module in (
+        "results.cores",
+        "backends.thread_choice",
+        "recipe.thread_notes",
+        "sweeps.launchers.pool",
+    ):
         monkeypatch.setattr(f"nnopt.{module}.usable_cores", lambda: 2)
 
 
 @pytest.fixture
 def busy_machine(two_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes use both cores."""
-    monkeypatch.setattr("nnopt.thread_notes.busy_cores", lambda start, end: 1.9)
+    monkeypatch.setattr("nnopt.recipe.thread_notes.busy_cores", lambda start, end: 1.9)
 
 
 @pytest.mark.usefixtures("busy_machine")

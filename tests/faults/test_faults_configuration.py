@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Command
 
-from nnopt.hydra_adapter import composing
+from nnopt.config.hydra import composing
 
 WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
     "C1 unknown keys": (

@@ -271,7 +271,7 @@ def test_fetch_hostile_archive_refused(
     download = Download("downloads/a.tar.gz", ("http://127.0.0.1:9/a",), checksum)
     cifar = replace(CIFAR10, downloads=(download,))
     monkeypatch.setitem(published.PUBLISHED, "cifar10", cifar)
-    monkeypatch.setattr("nnopt.data.fetch.MOST_BYTES", 2**20)
+    monkeypatch.setattr("nnopt.data.download.MOST_BYTES", 2**20)
     (workplace / "data/downloads").mkdir(parents=True)
     (workplace / "data/downloads/a.tar.gz").write_bytes(content)
     (workplace / "outside").write_text("mine")

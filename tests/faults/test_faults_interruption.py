@@ -1,7 +1,7 @@
 """Faults A1 to A11, A13 and A16 to A18: interruption and storage.
 
-The depth is in tests/test_resume.py, tests/test_launch.py, tests/test_run.py, tests/sweep and
-tests/results; here each entry is tried once with the real command.
+tests/cli, tests/recipe, tests/sweeps and tests/results go deeper; here each entry is tried once
+with the real command.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 from commands import Attempt, Command, temporary_files
 
-from nnopt.results import files
-from nnopt.results.history import MetricsFile
-from nnopt.results.lock import hold
+from nnopt.io import atomic_files as files
+from nnopt.io.locks import hold
+from nnopt.results.metrics_file import MetricsFile
 
 TINY = ["epochs=4", "dataset.points=10", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
@@ -70,7 +70,7 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
 
 KILLED = """
 import os, signal, sys
-from nnopt.cli import main
+from nnopt.cli.main import main
 name, count = sys.argv.pop(1), int(sys.argv.pop(1))
 function, calls = getattr(os, name), [0]
 def counted(*words, **options):
@@ -106,10 +106,10 @@ def test_sweep_killed_resumed_to_equal_bits(
     ("name", "count"),
     [
         ("MetricsFile.append", 2),
-        ("nnopt.run.evaluate", 1),
-        ("nnopt.run.write_arrays", 2),
+        ("nnopt.recipe.run.evaluate", 1),
+        ("nnopt.recipe.run.write_arrays", 2),
         ("os.replace", 2),
-        ("nnopt.run.plot_test", 1),
+        ("nnopt.recipe.run.plot_test", 1),
     ],
     ids=["A3 in an epoch", "A3 in the test", "A3 at weights", "A3 in a write", "A3 in a plot"],
 )
@@ -117,7 +117,8 @@ def test_run_sigterm_ended_with_its_files(
     attempt: Command, workplace: Path, backend: str, trap: Trap, name: str, count: int
 ) -> None:
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
-    words = ["epochs=4", "dataset.points=10", f"plots={name == 'nnopt.run.plot_test'}".lower()]
+    plots = "true" if name == "nnopt.recipe.run.plot_test" else "false"
+    words = ["epochs=4", "dataset.points=10", f"plots={plots}"]
     result = attempt("run", *words, f"backend={backend}", "hydra.run.dir=run")
     result.is_refused(143, "interrupted by SIGTERM; the results until then are kept in")
     summary = json.loads((workplace / "run" / "summary.json").read_text())
@@ -154,11 +155,11 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
 def test_run_two_ctrl_c_left_at_once(workplace: Path) -> None:
     """A4: the second one does not wait for what the first one lets the run finish."""
     program = (
-        "import signal, time, nnopt.run\n"
+        "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
-        "nnopt.run.write_arrays = slow\n"
-        "nnopt.run.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
-        "from nnopt.cli import main; main()\n"
+        "nnopt.recipe.run.write_arrays = slow\n"
+        "nnopt.recipe.run.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "from nnopt.cli.main import main; main()\n"
     )
     command = [sys.executable, "-c", program, "run", *TINY, "hydra.run.dir=run"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
@@ -257,7 +258,7 @@ def test_run_log_disk_full_trained_on(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nnopt.results.own_files.LogFile.flush", full)
+    monkeypatch.setattr("nnopt.io.own_files.LogFile.flush", full)
     result = attempt("run", *TINY)
     result.is_done("test accuracy")
     assert result.err == ""
@@ -267,7 +268,7 @@ def test_sweep_table_disk_full_refused(attempt: Command, workplace: Path, trap: 
     """A7: a limit of the process on the size of its files, met by results.csv. The
     captured output stays below it."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    trap("nnopt.sweep.table.write_text", 2, lambda: _limit_files(600, limits[1]))
+    trap("nnopt.sweeps.results_table.write_text", 2, lambda: _limit_files(600, limits[1]))
     try:
         result = attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep")
     finally:
@@ -318,7 +319,7 @@ def test_output_folder_unwritable_refused_before_data(
 ) -> None:
     """A8: root may write anywhere, so the system's answer is replaced."""
     (workplace / "mine").mkdir()
-    monkeypatch.setattr("nnopt.results.own_files.os.access", _denied)
+    monkeypatch.setattr("nnopt.io.own_files.os.access", _denied)
     words = ["dataset=csv", "dataset.train=missing.csv"]
     words += [f"hydra.{kind}.dir={name}"] if name else []
     sweep = ["-m", "seed=0,1"] if kind == "sweep" else []
@@ -411,7 +412,7 @@ def test_runs_of_one_second_have_a_folder_each(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A16."""
-    monkeypatch.setattr("nnopt.launch.time.strftime", lambda *_: "2026-10-25_02-30-00")
+    monkeypatch.setattr("nnopt.cli.run.time.strftime", lambda *_: "2026-10-25_02-30-00")
     for _ in range(2):
         attempt("run", *TINY).is_done()
     assert len(list((workplace / "outputs" / "runs").iterdir())) == 2
@@ -421,7 +422,7 @@ def test_environment_bare_runs(workplace: Path) -> None:
     """A17: no HOME, no folder for temporary files, nobody else may read what is written."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
-    program = "import os; os.umask(0o077); from nnopt.cli import main; main()"
+    program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
     words = ["run", "epochs=1", "dataset.points=10", "hydra.run.dir=run"]
     command = [sys.executable, "-c", program, *words]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -471,6 +472,6 @@ def test_run_folder_removed_noticed_at_the_next_epoch(
 
 def test_names_of_temporary_files_are_those_that_are_removed(workplace: Path) -> None:
     """The test of the test: the pattern is that of the writer."""
-    from nnopt.results.own_files import is_temporary
+    from nnopt.io.own_files import is_temporary
 
     assert is_temporary(files._temporary(workplace).name)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from commands import Attempt, Command
 
-from nnopt.backends.numpy_scratch import modules
-from nnopt.backends.numpy_scratch.ops.dense import DENSE
+from nnopt.backends.numpy import modules
+from nnopt.backends.numpy.ops.dense import DENSE
 
 QUICK = ("plots=false", "hydra.run.dir=out")
 PENALTY = "regularizer.l2=1000", "regularizer.grad_clip=0"
@@ -286,17 +286,17 @@ def test_d11_out_of_memory_outside_a_step_is_told(
     def fail(*arguments: Any, **options: Any) -> None:
         raise SHORTAGES[kind]
 
-    monkeypatch.setattr(f"nnopt.run.{place}", fail)
+    monkeypatch.setattr(f"nnopt.recipe.run.{place}", fail)
     words = "epochs=1", "plots=true", "hydra.run.dir=out", "backend=torch"
     attempt("run", *SPIRAL, *words).is_refused(5, "out of memory")
 
 
 LIMITED = """
 import resource, sys
-import numpy, nnopt.run
+import numpy, nnopt.recipe.run
 if "backend=torch" in sys.argv:
     import torch
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**29,) * 2)
 sys.exit(run_verb(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Faults S1 to S8: sweeps. The depth is in tests/test_resume.py and tests/sweep."""
+"""Faults S1 to S8: sweeps. The depth is in tests/cli/test_resume.py and tests/sweep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from commands import Command
 
-from nnopt.results.history import MetricsFile
+from nnopt.results.metrics_file import MetricsFile
 
 TINY = ["epochs=2", "dataset.points=10", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
@@ -103,7 +103,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and "sweep.worker" in (folder / "cmdline").read_text():
+            if parent == os.getpid() and "launchers.worker" in (folder / "cmdline").read_text():
                 os.kill(int(folder.name), number)
         except OSError:
             continue
@@ -264,7 +264,7 @@ JOURNALS = {
 def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a search of two trials."""
     pytest.importorskip("optuna")
-    from nnopt.cli import run_verb
+    from nnopt.cli.main import run_verb
 
     folder = tmp_path_factory.mktemp("search") / "sweep"
     words = [*TINY, "optimizer.lr=interval(0.01,0.1)", "hydra/sweeper=optuna"]

@@ -15,7 +15,7 @@ import pytest
 from commands import Command
 from hostile_folders import HOSTILE, SECRET, Hostile, Received, private_files
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 
 WORDS = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=0,1"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from commands import Attempt, Command
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 from nnopt.results.summary import write_summary
 
 SECRET = "the-password-of-another-person"

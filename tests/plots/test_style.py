@@ -13,15 +13,15 @@ import pytest
 
 from nnopt.errors import OutputError
 from nnopt.plots import style
-from nnopt.plots.schedule import plot_schedule
+from nnopt.plots.run.schedule import plot_schedule
 
 
 def test_importing_the_plots_does_not_import_matplotlib() -> None:
     program = (
-        "import sys, nnopt.plots.curves, nnopt.plots.schedule, nnopt.plots.confusion\n"
-        "import nnopt.plots.samples, nnopt.plots.decision_boundary, nnopt.plots.weights\n"
-        "import nnopt.plots.filters, nnopt.plots.feature_maps, nnopt.plots.layer_statistics\n"
-        "import nnopt.plots.sweep_plots\n"
+        "import sys\n"
+        "from nnopt.plots.run import curves, schedule, confusion, samples, decision_boundary\n"
+        "from nnopt.plots.run import weights, filters, feature_maps, layer_statistics\n"
+        "import nnopt.plots.sweep.draw\n"
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -30,7 +30,7 @@ def test_importing_the_plots_does_not_import_matplotlib() -> None:
 def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from nnopt.plots.schedule import plot_schedule\n"
+        "from nnopt.plots.run.schedule import plot_schedule\n"
         "plot_schedule(np.ones(9), 3, Path(sys.argv[1]), 't')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -55,7 +55,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from nnopt.plots.schedule import plot_schedule\n"
+        "from nnopt.plots.run.schedule import plot_schedule\n"
         "plot_schedule(np.ones(9), 3, Path(sys.argv[1]), 't')"
     )
     hidden = {"MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"}

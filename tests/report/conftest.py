@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnopt.point import to_yaml
-from nnopt.results.history import METRICS_COLUMNS
-from nnopt.results.lock import hold
+from nnopt.config.point import to_yaml
+from nnopt.io.locks import hold
+from nnopt.results.metrics_file import METRICS_COLUMNS
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver

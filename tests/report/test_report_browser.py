@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from nnopt.cli import run_verb
+from nnopt.cli.main import run_verb
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver

@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from nnopt.errors import OutputError
 from nnopt.results.event_file import NAME, TAGS, EventFile
-from nnopt.results.history import EpochRow, read_metrics
+from nnopt.results.metrics_file import EpochRow, read_metrics
 
 Run = Callable[..., int]
 SMALL = ["dataset.points=20", "plots=false", "tensorboard=true"]
@@ -118,7 +118,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_missing_package_is_refused_before_anything_starts(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nnopt.prepare.find_spec", lambda name: None)
+    monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)
     assert nnopt("run", *SMALL, "-m", "seed=0,1") == 2
     assert capsys.readouterr().err == (
         "nnopt: error: tensorboard = True needs the package tensorboard, which is not installed; "

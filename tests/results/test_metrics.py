@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from nnopt.results.metrics import (
-    accuracy,
-    confusion_matrix,
-    cross_entropy,
-    hinge,
-    penalty,
-    softmax,
-)
+from nnopt.results.metrics import accuracy, confusion_matrix, cross_entropy, hinge, penalty, softmax
 
 Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnopt.errors import DataError
-from nnopt.results.files import write_arrays
+from nnopt.io.atomic_files import write_arrays
 from nnopt.results.weights import array_differences, read_weights
 
 

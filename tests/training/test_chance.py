@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nnopt.results.history import EpochRow
+from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
 from nnopt.training.chance import near_chance
 

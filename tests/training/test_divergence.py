@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnopt.compose import make_plan
+from nnopt.config.compose import make_plan
 from nnopt.errors import DivergedError
 from nnopt.training.divergence import refuse_divergence
 from nnopt.training.loop import Training

@@ -7,9 +7,9 @@ import pytest
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
-from nnopt.compose import compose_config
-from nnopt.prepare import prepare
-from nnopt.results.history import EpochRow
+from nnopt.config.compose import compose_config
+from nnopt.recipe.prepare import prepare
+from nnopt.results.metrics_file import EpochRow
 from nnopt.training.loop import Loop
 
 

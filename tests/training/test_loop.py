@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nnopt import schema
-from nnopt.backends import StepRecord
+from nnopt.backends.protocol import StepRecord
 from nnopt.data.batches import epoch_order
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.results.history import EpochRow
+from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
 from nnopt.training.loop import Length, Loop
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnopt.backends import StepRecord, load_backend
-from nnopt.compose import compose_config
-from nnopt.prepare import prepare
+from nnopt.backends import load_backend
+from nnopt.backends.protocol import StepRecord
+from nnopt.config.compose import compose_config
+from nnopt.recipe.prepare import prepare
 from nnopt.schema import Config
 from nnopt.training.loop import Loop
 from nnopt.training.lr_finder import (
@@ -244,9 +245,14 @@ def test_a_range_that_ends_too_early_is_noted() -> None:
 # the configured run -----------------------------------------------------------------------------
 
 
+def find_rate(config: Config, sweep: RateSweep) -> FoundRate:
+    prepared = prepare(config)
+    return find_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+
+
 def configured(*words: str, sweep: RateSweep | None = None) -> RateCurve:
     config = compose_config([*SMALL, *words])
-    return find_learning_rate(config, prepare(config), sweep or RateSweep(steps=60)).curve
+    return find_rate(config, sweep or RateSweep(steps=60)).curve
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -263,8 +269,7 @@ def test_at_a_constant_rate_it_is_the_run(backend: str) -> None:
         "regularizer.grad_clip=0.5",
     ]
     config = compose_config([*SMALL, *words])
-    prepared = prepare(config)
-    curve = find_learning_rate(config, prepared, RateSweep(0.02, 0.02, 6)).curve
+    curve = find_rate(config, RateSweep(0.02, 0.02, 6)).curve
     expected = [row.train_loss for row in trained(config)]
     sizes = [32, 32, 32]  # of 96 training samples
     for epoch in range(2):
@@ -301,5 +306,5 @@ def test_the_data_are_left_as_they_were() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)
     before = prepared.dataset.train.inputs.copy()
-    find_learning_rate(config, prepared, RateSweep())
+    find_rate(config, RateSweep())
     np.testing.assert_array_equal(prepared.dataset.train.inputs, before)

@@ -1,0 +1,111 @@
+"""Check that two installations of nnopt give the same bits.
+
+    NNOPT_DATA_DIR=... python benchmarks/same_results.py OLD_NNOPT NEW_NNOPT
+
+Each argument is an executable ``nnopt``. Twelve configurations are trained with both of them, each
+in both backends. The script compares all weights, ``metrics.csv`` without its times, and
+``layers.csv``, and it exits with 1 if one of them differs. Use it before and after a change that
+must not change any result. The data are the first images of MNIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+IMAGES = ["dataset=mnist", "dataset.subset=512", "epochs=2", "batch_size=64", "plots=false"]
+CONV = [*IMAGES, "dataset.subset=256"]
+EVERY = "sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"
+
+CONFIGURATIONS: dict[str, list[str]] = {
+    "dense": IMAGES,
+    "dense, batch norm, dropout": [*IMAGES, "regularizer.norm=batch", "regularizer.dropout=0.3"],
+    "dense, layer norm, EMA": [*IMAGES, "regularizer.norm=layer", "regularizer.ema=0.9"],
+    "dense, SWA, L1, L2": [
+        *IMAGES,
+        "regularizer.swa=1",
+        "regularizer.l1=1e-5",
+        "regularizer.l2=1e-4",
+    ],
+    "dense, accumulation": [*IMAGES, "accumulation=4", "layer_statistics=true"],
+    "dense, hinge, GELU": [*IMAGES, "loss=hinge", "architecture.activation=gelu"],
+    "spiral, adam, cosine": ["optimizer=adam", "schedule=cosine", "epochs=5", "plots=false"],
+    "convolution": [*CONV, "architecture=three_layer_conv"],
+    "vgg, group norm": [*CONV, "architecture=vgg", "regularizer.norm=group", "epochs=1"],
+    "vgg, batch norm, dropout": [
+        *CONV,
+        "architecture=vgg",
+        "regularizer.norm=batch",
+        "regularizer.dropout=0.2",
+        "epochs=1",
+    ],
+    "resnet": [*CONV, "architecture=resnet", "epochs=1"],
+    "every optimizer": [*IMAGES, "epochs=1", f"optimizer={','.join(EVERY)}"],
+}
+TORCH_ONLY = "lion", "muon", "schedule_free_sgd", "schedule_free_adamw"
+
+TIMES = {"seconds"}
+"""Columns of ``metrics.csv`` that differ from run to run."""
+
+
+def main() -> int:
+    """Print a line for each configuration and backend; 1 if a result differs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    options = parser.parse_args()
+    failed = False
+    for title, words in CONFIGURATIONS.items():
+        for backend in ("numpy", "torch"):
+            with tempfile.TemporaryDirectory() as folder:
+                places = [Path(folder) / name for name in ("old", "new")]
+                for place, executable in zip(places, (options.old, options.new), strict=True):
+                    train(executable, place, words, backend)
+                differences = compare(*places)
+            failed |= bool(differences)
+            print(f"{title:<28} {backend:<6} {', '.join(differences) or 'equal'}", flush=True)
+    return int(failed)
+
+
+def train(executable: Path, folder: Path, words: list[str], backend: str) -> None:
+    """Train a configuration with one executable into a new folder."""
+    words = [
+        f"{word},{','.join(TORCH_ONLY)}" if "," in word and backend == "torch" else word
+        for word in words
+    ]
+    is_sweep = any("," in word for word in words)
+    target = [f"hydra.sweep.dir={folder}"] if is_sweep else [f"hydra.run.dir={folder}"]
+    command = [str(executable.absolute()), "run", *(["-m"] if is_sweep else []), *words]
+    command += [f"backend={backend}", "backend.threads=1", "plots=false", *target]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def compare(old: Path, new: Path) -> list[str]:
+    """Return the names of the files that differ."""
+    names = {path.relative_to(root) for root in (old, new) for path in root.rglob("*.npz")}
+    names |= {path.relative_to(root) for root in (old, new) for path in root.rglob("metrics.csv")}
+    names |= {path.relative_to(root) for root in (old, new) for path in root.rglob("layers.csv")}
+    if not names:
+        sys.exit(f"no results below {old} and {new}")
+    return [str(name) for name in sorted(names) if content(old / name) != content(new / name)]
+
+
+def content(path: Path) -> object:
+    """Return what has to be equal in a file; None if it does not exist."""
+    if not path.exists():
+        return None
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Results are comparable on the same data: which runs have read them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+
+from nnopt.analysis.settings import Setting
+from nnopt.errors import ConfigError
+from nnopt.io.atomic_files import shown
+from nnopt.io.safe_text import shortened
+from nnopt.results.collect import Run, setting_text
+
+SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
+"""Keys of a dataset that do not change the samples of the test set, if the files are equal."""
+
+VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
+"""Further such keys, unless the validation samples are taken from the test set."""
+
+PATHS = {"dataset.train", "dataset.test"}
+"""Further such keys, if the test samples have a file of their own, whose content is compared."""
+
+
+def test_set(setting: Setting) -> tuple[Hashable, ...]:
+    """Equal for settings that meet the same test set, as far as their values and files tell."""
+    values, run = setting.values, next(iter(setting.runs.values()), None)
+    same = set(SAME_TEST_SET)
+    if values.get("dataset.validation.source") != "test":
+        same |= VALIDATION
+    if run is not None and run.test_file is not None:
+        same |= PATHS
+    keys = [(k, v) for k, v in values.items() if k.partition(".")[0] == "dataset" and k not in same]
+    return (run.test_sources if run else None, *keys)
+
+
+def same_test_set(one: Setting, other: Setting) -> bool:
+    """Return whether two settings meet the same test set; that of a setting without a finished run
+    is known by its values only."""
+    first, second = test_set(one), test_set(other)
+    has_files = bool(one.runs) and bool(other.runs)
+    return first[1:] == second[1:] and (not has_files or first[0] == second[0])
+
+
+def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
+    """Refuse runs on different datasets, unless they may differ, and on different test samples of
+    one dataset. Raises ConfigError."""
+    files = _files(runs, lambda run: run.test_sources)
+    if len(files) > 1 and not may_differ:
+        names = sorted(files)
+        raise ConfigError(
+            f"the runs are on different datasets, {', '.join(names)}: choose with "
+            f"--where dataset={names[0]}, or compare them all with --mixed-data"
+        )
+    for name, by_sources in files.items():
+        if len(by_sources) > 1:
+            first, second, *_ = by_sources.values()
+            raise ConfigError(
+                f"the runs on {name} were tested on different files: data.sources of summary.json "
+                f"differ in {shown(first.folder)} and {shown(second.folder)}; compare one kind of "
+                f"them, with --where dataset.files={_digest(first)}, or both with --mixed-data"
+            )
+
+
+def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
+    """Return a note for each dataset whose runs read different files though their test samples are
+    equal."""
+    by_test: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.status == "done" and run.test_file is not None:
+            by_test.setdefault((_dataset(run), run.test_file), []).append(run)
+    notes = []
+    for (name, _), members in by_test.items():
+        if len({run.sources for run in members}) > 1:
+            names = dict.fromkeys(setting_text(x.settings.get("dataset.train")) for x in members)
+            notes.append(
+                f"the runs on {name} were trained on files of different content, "
+                f"dataset.train={shortened(','.join(names), 200)}; the test file is the same"
+            )
+    return notes
+
+
+def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs. Where runs of one dataset read different files, a further key
+    ``dataset.files`` has a digest of the files, so that the runs have different settings."""
+    several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
+
+    def told(run: Run) -> Run:
+        if _dataset(run) not in several or run.status != "done":
+            return run
+        return replace(run, settings={**run.settings, "dataset.files": _digest(run)})
+
+    return [told(run) for run in runs]
+
+
+def with_one_name_per_file(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with one name for each file that ``dataset.train`` or ``dataset.test`` name.
+
+    Paths that end in one name are one file if their content is equal. The shortest replaces the
+    others. A run of which the content is not known has the name of the other runs with its path.
+    """
+    paths: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        for key, digest in run.named_files.items():
+            path = str(run.settings.get(key))
+            paths.setdefault((key, digest, PurePath(path).name), set()).add(path)
+    several = [(key, same) for (key, _, _), same in paths.items() if len(same) > 1]
+    if not several:
+        return list(runs)
+    owners = Counter((key, path) for (key, _, _), same in paths.items() for path in same)
+    names = {
+        (key, path): min(same, key=lambda x: (len(x), x)) for key, same in several for path in same
+    }
+
+    def named(run: Run) -> Run:
+        found = {
+            key: names[key, str(value)]
+            for key, value in run.settings.items()
+            if (key, str(value)) in names and owners[key, str(value)] == 1
+        }
+        return replace(run, settings={**run.settings, **found}) if found else run
+
+    return [named(run) for run in runs]
+
+
+def _digest(run: Run) -> str:
+    return hashlib.sha256("".join(sorted(_sources(run))).encode()).hexdigest()[:8]
+
+
+def _sources(run: Run) -> frozenset[str]:
+    """The hashes of the files, and which of them is the test file."""
+    return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
+
+
+def _files(
+    runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
+) -> dict[str, dict[frozenset[str], Run]]:
+    """Return the first finished run for each dataset and each set of digests of its files."""
+    files: dict[str, dict[frozenset[str], Run]] = {}
+    for run in runs:
+        if run.status == "done":
+            files.setdefault(_dataset(run), {}).setdefault(sources_of(run), run)
+    return files
+
+
+def _dataset(run: Run) -> str:
+    return setting_text(run.settings.get("dataset"))

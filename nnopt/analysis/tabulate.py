@@ -1,0 +1,227 @@
+"""A comparison as a table of text with sensible digits, and as records in full precision."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nnopt.analysis.comparison import Comparison, Outcome, Row, verdict
+from nnopt.analysis.number_format import MISSING, change_text, interval_text, mean_text, p_text
+from nnopt.analysis.settings import Setting, sort_key, unknown_name
+from nnopt.errors import ConfigError
+from nnopt.results.collect import setting_text
+
+LONGEST, DIGEST = 32, 6
+"""Characters of a value in a cell, and of its digest."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Plain text, and whether it stands out as the best of its column."""
+
+    text: str
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text to be laid out. align: "l" or "r" for each column; notes: lines below the table."""
+
+    title: str
+    header: tuple[str, ...]
+    align: str
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+
+Record = dict[str, str | float | bool | None]
+"""A row by the names of its columns; None where there is nothing."""
+
+Columns = list[tuple[str, str, list[Cell]]]
+"""Title, alignment, and the cell of each row."""
+
+
+def tabulate(comparison: Comparison) -> Table:
+    """A row for each setting: its keys, then for each metric what it came to."""
+    columns: Columns = [
+        (key, "l", [Cell(short_text(value_of(row.setting, key))) for row in comparison.rows])
+        for key in comparison.keys
+    ]
+    for index, metric in enumerate(comparison.metrics):
+        columns += _of_metric(comparison, index, metric)
+    if any(row.setting.left_out for row in comparison.rows):
+        columns.append(
+            ("left out", "l", [Cell(left_out_text(row.setting)) for row in comparison.rows])
+        )
+    return Table(
+        title=_title(comparison),
+        header=tuple(title for title, _, _ in columns),
+        align="".join(align for _, align, _ in columns),
+        rows=tuple(zip(*(cells for _, _, cells in columns), strict=True)),
+        notes=_notes(comparison),
+    )
+
+
+def _of_metric(comparison: Comparison, index: int, metric: str) -> Columns:
+    rows, outcomes = comparison.rows, [row.outcomes[index] for row in comparison.rows]
+    label = comparison.label(metric)
+    prefix = f"{label} " if len(comparison.metrics) > 1 else ""
+    columns: Columns = [
+        (f"{prefix}n", "r", [Cell(str(x.estimate.n if x.estimate else 0)) for x in outcomes]),
+        (label, "r", [Cell(mean_text(x.estimate), x.is_best) for x in outcomes]),
+        (f"{prefix}95 % interval", "r", [Cell(interval_text(x.estimate)) for x in outcomes]),
+    ]
+    if comparison.baseline:
+        found = [x.difference for x in outcomes]
+        verdicts = [verdict(row, x, metric) for row, x in zip(rows, outcomes, strict=True)]
+        columns += [
+            (f"{prefix}difference", "r", [Cell(change_text(x)) for x in found]),
+            (f"{prefix}p (Holm)", "r", [Cell(p_text(x.p_holm if x else None)) for x in found]),
+            (f"{prefix}verdict", "l", [Cell(x) for x in verdicts]),
+        ]
+    return columns
+
+
+def records(comparison: Comparison) -> list[Record]:
+    """The same and more, in full precision."""
+    return [dict(_fields(comparison, row)) for row in comparison.rows]
+
+
+def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float | bool | None]]:
+    for key in comparison.keys:
+        yield key, value_of(row.setting, key)
+    for metric, outcome in zip(comparison.metrics, row.outcomes, strict=True):
+        label, found = comparison.label(metric), outcome.estimate
+        yield f"{label}_n", found.n if found else 0
+        yield f"{label}_mean", found.mean if found else None
+        yield f"{label}_std", found.std if found else None
+        low, high = (found and found.interval) or (None, None)
+        yield f"{label}_low", low
+        yield f"{label}_high", high
+        yield f"{label}_best", outcome.is_best
+        if comparison.baseline:
+            difference = outcome.difference
+            change = difference.change if difference else None
+            yield f"{label}_pairs", difference.pairs if difference else None
+            yield f"{label}_difference", change.mean if change else None
+            low, high = (change and change.interval) or (None, None)
+            yield f"{label}_difference_low", low
+            yield f"{label}_difference_high", high
+            yield f"{label}_p", difference.p if difference else None
+            yield f"{label}_p_holm", difference.p_holm if difference else None
+            yield f"{label}_verdict", verdict(row, outcome, metric) or None
+    yield "left_out", left_out_text(row.setting) or None
+
+
+# pivot --------------------------------------------------------------------------------------------
+
+
+def pivot(comparison: Comparison, down: str, across: str) -> Table:
+    """The values of one key down and those of another across, with the mean of one metric in the
+    cells; other keys that vary stand after the first. Raises ConfigError."""
+    keys, values, cells = _pivoted(comparison, down, across)
+    rows = []
+    for label, outcomes in cells.items():
+        found = [outcomes.get(value) for value in values]
+        means = [Cell(mean_text(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
+        rows.append((*(Cell(short_text(value)) for value in label), *means))
+    return Table(
+        title=_title(comparison),
+        header=(*keys, *(f"{across}={short_text(value)}" for value in values)),
+        align="l" * len(keys) + "r" * len(values),
+        rows=tuple(rows),
+        notes=_notes(comparison),
+    )
+
+
+def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record]:
+    """The same means in full precision. Raises ConfigError."""
+    keys, values, cells = _pivoted(comparison, down, across)
+    found: list[Record] = []
+    for label, outcomes in cells.items():
+        record: Record = dict(zip(keys, label, strict=True))
+        for value in values:
+            outcome = outcomes.get(value)
+            mean = outcome.estimate.mean if outcome and outcome.estimate else None
+            record[f"{across}={value or MISSING}"] = mean
+        found.append(record)
+    return found
+
+
+def check_pivot(comparison: Comparison, down: str, across: str) -> None:
+    """Raises ConfigError unless they are two keys of the comparison, of one metric and without a
+    baseline."""
+    for key in (down, across):
+        if key not in comparison.keys:
+            raise unknown_name("key to pivot by", key, comparison.keys)
+    if down == across:
+        raise ConfigError(f"--pivot {down} {across}: needs two keys")
+    if len(comparison.metrics) > 1 or comparison.baseline:
+        raise ConfigError("--pivot shows one metric and no differences: leave --baseline out")
+
+
+Label = tuple[str | None, ...]
+
+
+def _pivoted(
+    comparison: Comparison, down: str, across: str
+) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, Outcome]]]:
+    """The keys of the rows, the values of the columns, and the outcomes by both."""
+    check_pivot(comparison, down, across)
+    keys = [down, *(key for key in comparison.keys if key not in (down, across))]
+    cells: dict[Label, dict[str | None, Outcome]] = {}
+    for row in comparison.rows:
+        label = tuple(value_of(row.setting, key) for key in keys)
+        cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
+    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting, across))
+    values = dict.fromkeys(value_of(row.setting, across) for row in by_value)
+    return keys, list(values), cells
+
+
+# words --------------------------------------------------------------------------------------------
+
+
+def _title(comparison: Comparison) -> str:
+    runs = sum(len(row.setting.runs) for row in comparison.rows)
+    names = ", ".join(comparison.label(metric) for metric in comparison.metrics)
+    counts = f"{counted(runs, 'run')}, {counted(len(comparison.rows), 'setting')}"
+    return f"{names}, mean ± standard deviation over seeds: {counts}"
+
+
+def _notes(comparison: Comparison) -> tuple[str, ...]:
+    notes = []
+    if any(outcome.is_best for row in comparison.rows for outcome in row.outcomes):
+        notes.append("* the best mean")
+    if comparison.baseline:
+        named = ", ".join(map(str, comparison.baseline))
+        correction = f", corrected for {comparison.tests} comparisons by Holm's method"
+        notes.append(
+            f"difference: to {named}, over the common seeds, with its 95 % interval; p: paired "
+            f"t test{correction if comparison.tests > 1 else ''}"
+        )
+    return (*notes, *comparison.notes)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``1,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def value_of(setting: Setting, key: str) -> str | None:
+    """A setting's value of a key as the command line takes it; None if it has no such key."""
+    return setting_text(setting.values[key]) if key in setting.values else None
+
+
+def short_text(value: str | None, longest: int = LONGEST) -> str:
+    """A value as a cell shows it: of a long one, such as a list of layers, the beginning, and that
+    of its digest, by which it is told from others that begin alike."""
+    if value is None or len(value) <= longest:
+        return value or MISSING
+    digest = hashlib.sha256(value.encode()).hexdigest()[:DIGEST]
+    return f"{value[: longest - DIGEST - 3]}… #{digest}"
+
+
+def left_out_text(setting: Setting) -> str:
+    """``1 diverged, 2 failed``; empty if every run is done."""
+    return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())

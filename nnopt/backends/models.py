@@ -1,0 +1,55 @@
+"""Architectures and initial weights of all configurations, also of models that torchvision defines.
+
+``nnopt.architecture`` computes those of nnopt's own layers, without a backend. Only PyTorch can
+describe a model of torchvision.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture import initializers
+from nnopt.architecture.builders import build
+from nnopt.architecture.inference import Shape
+from nnopt.architecture.network import Architecture, ModuleArchitecture
+from nnopt.data.dataset import Dataset
+from nnopt.schema import (
+    ArchitectureVariant,
+    InitializerConfig,
+    RegularizerConfig,
+    TorchvisionConfig,
+)
+
+
+def build_architecture(
+    config: ArchitectureVariant, regularizer: RegularizerConfig, input_shape: Shape, classes: int
+) -> Architecture:
+    """Return the network for samples of ``input_shape``, (C, H, W) or (D,).
+
+    Raises ConfigError with the name of the layer that is wrong.
+    """
+    if isinstance(config, TorchvisionConfig):
+        from nnopt.backends.torch.vision import describe_model  # imports PyTorch
+
+        return describe_model(config, input_shape, classes)
+    return build(config, regularizer, input_shape, classes)
+
+
+def initial_arrays(
+    architecture: Architecture,
+    config: InitializerConfig,
+    seed: int,
+    dataset: Dataset | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the initial value of every parameter and running statistic by its full name.
+
+    Torchvision's rules draw the weights of its models, or they are read from a published file.
+    dataset: required by ``initializer.input=whitening``. Raises DataError if the published file is
+    missing and cannot be downloaded.
+    """
+    if isinstance(architecture, ModuleArchitecture):
+        from nnopt.backends.torch import vision
+
+        return vision.initial_arrays(architecture, seed)
+    return initializers.initial_arrays(architecture, config, seed, dataset)

@@ -1,0 +1,81 @@
+"""Operations that only move or join arrays: changes of layout, and the sum of a residual
+connection.
+
+Outside, images are (N, C, H, W). Inside, they are (H, W, N, C): the values of all samples and
+channels at a position lie together, so that padding, windows and strides are arithmetic on whole
+slabs of N·C values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nnopt.backends.numpy.ops import Array, Buffer, Op, new
+
+SAMPLES = 4
+"""Samples whose layout is changed at once."""
+
+
+def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
+    """(N, C, H, W) to (H, W, N, C): a view, since the first layer copies it anyway, or flattens."""
+    return x.transpose(2, 3, 0, 1), None
+
+
+def channels_last_backward(
+    g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array]:
+    """dL/dx is g moved back: (H, W, N, C) to (N, C, H, W)."""
+    return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
+
+
+def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
+    """(H, W, N, C) to (N, C·H·W), a sample's values in PyTorch's order: channel by channel, each
+    row by row. Flat samples (N, D) stay as they are."""
+    if x.ndim == 2:
+        return x, x.shape
+    y = moved = x.transpose(2, 3, 0, 1)
+    if not moved.flags.c_contiguous:
+        y = buffer("y", moved.shape, x.dtype)
+        _copy_by_sample(moved, y)
+    return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
+
+
+def flatten_backward(
+    g: Array, shape: tuple[int, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array]:
+    """dL/dx is g moved back into the shape of x."""
+    if len(shape) == 2:
+        return (g,)
+    height, width, samples, channels = shape
+    d_x = buffer("d_x", shape, g.dtype)
+    _copy_by_sample(g.reshape(samples, channels, height, width), d_x.transpose(2, 3, 0, 1))
+    return (d_x,)
+
+
+def _copy_by_sample(source: Array, target: Array) -> None:
+    """Both (N, C, H, W), differently in memory. Of a few samples, all that is touched stays in the
+    cache until they have moved."""
+    for first in range(0, len(source), SAMPLES):
+        few = slice(first, first + SAMPLES)
+        np.copyto(target[few], source[few])
+
+
+def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
+    """y = x + branch, elementwise (He et al. 2016, eq. 1)."""
+    return np.add(x, branch, out=buffer("y", x.shape, x.dtype)), None
+
+
+def add_backward(
+    g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
+) -> tuple[Array, Array]:
+    """dL/dx = g, dL/dbranch = g. Two arrays, since each path may add to or work in its own."""
+    d_branch = buffer("d_branch", g.shape, g.dtype)
+    np.copyto(d_branch, g)
+    return g, d_branch
+
+
+CHANNELS_LAST = Op(channels_last_forward, channels_last_backward, ("x",))
+FLATTEN = Op(flatten_forward, flatten_backward, ("x",))
+ADD = Op(add_forward, add_backward, ("x", "branch"))

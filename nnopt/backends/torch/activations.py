@@ -1,0 +1,67 @@
+"""Sigmoid and tanh whose slopes keep their relative precision in the tails.
+
+PyTorch computes the slopes as y (1 - y) and 1 - y². All digits of these differences cancel from
+about x = 17 and x = 9 on in float32. The gradient of such a unit is then zero, or noise, and Adam
+scales noise up to a whole step. The formulas here are those of
+``nnopt.backends.numpy.ops.activations``. ReLU, leaky ReLU, SiLU and GELU are PyTorch's own;
+docs/backends.md gives the error of its GELU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Sigmoid(torch.autograd.Function):
+    """y = σ(x);  dL/dx = g · s (1 - s), s = σ(-|x|)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return _times_logistic_slope(g, x)
+
+
+class _Tanh(torch.autograd.Function):
+    """y = tanh x;  dL/dx = g · 4 s (1 - s), s = σ(-2|x|)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return _times_logistic_slope(g, x, steepness=2).mul_(4)
+
+
+def _times_logistic_slope(g: Tensor, x: Tensor, steepness: float = 1) -> Tensor:
+    """Return g · s (1 - s), s = σ(-k|x|) for a steepness k. s is at most 1/2: 1 - s loses no
+    digits."""
+    tail = x.abs().mul_(-steepness).sigmoid_()
+    product: Tensor = torch.ops.aten.sigmoid_backward(g, tail)
+    return product
+
+
+class Sigmoid(nn.Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Sigmoid.apply(x)
+        return y
+
+
+class Tanh(nn.Module):
+    """tanh x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Tanh.apply(x)
+        return y

@@ -1,0 +1,236 @@
+"""Torchvision's classification models as networks: built whole, described layer by layer.
+
+This file imports torchvision, and is imported only once a configuration asks for a model of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.ops import StochasticDepth
+
+from nnopt.architecture.inference import Shape, show
+from nnopt.architecture.network import ModuleArchitecture
+from nnopt.backends.torch.dropout import dropout
+from nnopt.backends.torch.inspection import inspect
+from nnopt.errors import ConfigError, DataError
+from nnopt.random import generator
+from nnopt.schema import Config, TorchvisionConfig
+
+log = logging.getLogger("nnopt")
+
+STEMS: dict[str, tuple[str, str | None]] = {
+    "resnet": ("conv1", "maxpool"),
+    "resnext": ("conv1", "maxpool"),
+    "wide_resnet": ("conv1", "maxpool"),
+    "densenet": ("features.conv0", "features.pool0"),
+    "shufflenet": ("conv1.0", "maxpool"),
+    "mobilenet": ("features.0.0", None),
+    "efficientnet": ("features.0.0", None),
+    "mnasnet": ("layers.0", None),
+    "regnet": ("stem.0", None),
+}
+"""What the names of models begin with that ``small_images`` adapts -> their first convolution, and
+the max pool behind it, if any: together they make an image of 32x32 one of 8x8 or 16x16."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+"""One output, as every other model has, and the initialization that is the default."""
+
+
+def model_problems(config: TorchvisionConfig) -> list[str]:
+    """What stands against the name of the model, one line a problem."""
+    known = models.list_models(module=models)  # those of classification
+    if config.model not in known:
+        close = difflib.get_close_matches(config.model, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        return [f"architecture.model = {config.model!r}: torchvision has no such model; {hint}"]
+    if config.small_images and _stem(config.model) is None:
+        return [
+            "architecture.small_images = true adapts models named "
+            f"{', '.join(f'{family}...' for family in STEMS)}, but architecture.model = "
+            f"{config.model!r}; set architecture.small_images=false"
+        ]
+    return []
+
+
+def describe_model(
+    config: TorchvisionConfig, input_shape: Shape, classes: int
+) -> ModuleArchitecture:
+    """The model for images ``input_shape`` (C, H, W) and so many classes, layer by layer, found out
+    without a number being computed. Raises ConfigError if it cannot take such images."""
+    if problems := model_problems(config):
+        raise ConfigError(problems)
+    if len(input_shape) != 3:
+        raise ConfigError(
+            "architecture=torchvision takes images (C, H, W), but the samples have the shape "
+            f"{input_shape}; choose a dataset of images"
+        )
+    try:
+        try:
+            with torch.device("meta"):
+                model = _create(config, input_shape, classes)
+        except NotImplementedError:  # regnets compute their widths with tensors
+            with torch.random.fork_rng(devices=[]):
+                model = _create(config, input_shape, classes).to("meta")
+        inspected = inspect(model, input_shape)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        (reason, *_) = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"architecture.model = {config.model!r} cannot take images of {show(input_shape)}: "
+            f"{reason}; choose another model, or a dataset of larger images"
+        ) from error
+    return ModuleArchitecture(
+        input_shape, classes, inspected.layers, config, inspected.loose, inspected.flops
+    )
+
+
+def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Full name -> first value of every parameter and running statistic, as torchvision draws them,
+    from the seed; where ``pretrained``, the published ones whose shape fits instead.
+
+    Raises DataError if the published ones are neither here nor can be fetched.
+    """
+    state = dict(_drawn(architecture, seed).state_dict())
+    if architecture.model.pretrained:
+        published = published_weights(architecture.model.model)
+        taken = {
+            name: tensor
+            for name, tensor in published.items()
+            if name in state and state[name].shape == tensor.shape
+        }
+        drawn = [name for name in state if name not in taken]
+        state |= taken
+        log.info("pretrained weights: %d arrays; drawn: %s", len(taken), ", ".join(drawn))
+    return {name: tensor.numpy().astype(np.float64) for name, tensor in state.items()}
+
+
+def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
+    """The model on its device. What it drops at random is decided as everywhere in nnopt, by seed,
+    layer and step, and not by PyTorch's global generator."""
+    model = _drawn(architecture, config.seed)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Dropout):
+            _replace(model, name, dropout(name, module.p, config))
+        elif isinstance(module, StochasticDepth):  # drops whole samples, or the whole batch
+            axes = 1 if module.mode == "row" else 0
+            _replace(model, name, dropout(name, module.p, config, axes))
+    return model.to(config.backend.device)
+
+
+def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
+    """Torchvision's newest weights of a model, by full name; if they are not here yet, fetched on
+    wish alone.
+
+    Raises DataError if they are not here in the end, or if the file is not what its name says.
+    """
+    url = models.get_model_weights(name).DEFAULT.url
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rpartition("/")[2]
+    (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # torch.hub's convention
+    if not path.exists():
+        if not download:
+            raise DataError(
+                f"architecture.pretrained = true: {path} is missing; set data.download=true to "
+                f"have it fetched from {url}, or put it there"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), digest)
+        except (OSError, RuntimeError) as error:  # no network is an OSError, a wrong sum the other
+            raise DataError(
+                f"architecture.pretrained = true: {path} is missing, and {url} cannot be fetched "
+                f"({error}); put the file there, or set architecture.pretrained=false"
+            ) from error
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digest):
+        raise DataError(
+            f"architecture.pretrained = true: {path} is damaged, its SHA-256 is {found} and should "
+            f"begin with {digest}; delete it to have it fetched again"
+        )
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    # DenseNet's are older than the rule that a module's name holds no dot.
+    dotted = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.")
+    return {dotted.sub(r"\1\2.", key): tensor for key, tensor in state.items()}
+
+
+def _drawn(architecture: ModuleArchitecture, seed: int) -> nn.Module:
+    """The model on the CPU, its arrays drawn from the seed; the global generator stays as it is."""
+    first = int(generator(seed, "initial/torchvision").integers(2**63))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(first)
+        return _create(architecture.model, architecture.input_shape, architecture.classes)
+
+
+def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.Module:
+    """Torchvision's model, its first convolution made for the images, every buffer a constant but
+    the running statistics."""
+    options = dict(OPTIONS.get(config.model, {}))
+    if options:  # their weights were trained on images normalized in another way
+        options["transform_input"] = config.pretrained and input_shape[0] == 3
+    if config.model.startswith("vit"):
+        options["image_size"] = input_shape[1]
+    elif config.model.startswith("maxvit"):
+        options["input_size"] = input_shape[1:]
+    model: nn.Module = models.get_model(config.model, weights=None, num_classes=classes, **options)
+    if config.small_images or input_shape[0] != 3:
+        _adapt(model, config, input_shape[0])
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if name == "num_batches_tracked":
+                module.num_batches_tracked = None  # type: ignore[assignment] # nothing reads it
+            elif not name.startswith("running_"):
+                module.register_buffer(name, buffer, persistent=False)
+    return model
+
+
+def _stem(model: str) -> tuple[str, str | None] | None:
+    return next((stem for family, stem in STEMS.items() if model.startswith(family)), None)
+
+
+@torch.no_grad()
+def _adapt(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
+    """Another first convolution, for so many channels, and for small images 3x3 of stride 1 without
+    the pool behind it. Its weights are drawn anew where their shape is new: normally, with the
+    variance that leaves the variance of its outputs as the model's own initialization has it."""
+    if config.small_images and (stem := _stem(config.model)):
+        path, pool = stem
+        if pool:
+            _replace(model, pool, nn.Identity())
+    else:
+        path = next(name for name, x in model.named_modules() if isinstance(x, nn.Conv2d))
+    old = model.get_submodule(path)
+    assert isinstance(old, nn.Conv2d)
+    kernel, stride, padding = old.kernel_size, old.stride, old.padding
+    if config.small_images:
+        kernel, stride, padding = (3, 3), (1, 1), (1, 1)
+    bias = old.bias is not None
+    new = nn.Conv2d(channels, old.out_channels, kernel, stride, padding, bias=bias)  # type: ignore[arg-type]
+    if new.weight.shape == old.weight.shape:
+        new.weight.copy_(old.weight)
+    else:
+        ratio = old.weight[0].numel() / new.weight[0].numel()
+        new.weight.normal_().mul_(old.weight.std() * math.sqrt(ratio))
+    if new.bias is not None and old.bias is not None:
+        new.bias.copy_(old.bias)
+    _replace(model, path, new)
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

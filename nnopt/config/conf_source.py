@@ -1,0 +1,206 @@
+"""The user's YAML files: those of the folder ``conf``, and those of ``--config-dir``."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from nnopt.config.conf_file import (
+    ENGINE_GROUPS,
+    PRIMARY,
+    SUFFIXES,
+    defaults_of,
+    read_conf_file,
+    settings_of,
+)
+from nnopt.config.yaml_file import shown_path
+from nnopt.errors import ConfigError
+
+SCHEME = "nnopt-user"
+
+files_read: dict[Path, str] = {}
+"""Each of the user's files that Hydra has read since ``composing`` began, and its package."""
+
+
+class UserSource(ConfigSource):
+    """A folder of the user's YAML files. Each is checked when it is read. Files end in .yaml or
+    .yml. A group may have folders: ``experiment=paper/first`` is ``experiment/paper/first.yaml``.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path, name = self.file_of(config_path), config_path.removesuffix(".yaml")
+        if path is None:
+            raise ConfigError(f"there is no file {shown_path(Path(self.path, name))}.yaml")
+        found = read_conf_file(path, name, own_groups())
+        files_read[path] = found.package
+        config = _added_to_ours(found.config) if name == PRIMARY else found.config
+        is_usual = name.startswith(f"{found.package.replace('.', '/')}/")
+        header = {"package": None if is_usual else found.package or "_global_"}
+        return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
+
+    def file_of(self, config_path: str) -> Path | None:
+        """Return the file of a name such as ``experiment/mine``, or None.
+
+        Raises ConfigError if there are two.
+        """
+        name = config_path.removesuffix(".yaml")
+        found = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{shown_path(found[0])} and {found[1].name} have one name; rename one of them"
+            )
+        return found[0] if found else None
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return Path(self.path, config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self.file_of(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """Return the names of the groups or of the files in a folder and its inner folders."""
+        folder = Path(self.path, config_path)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise ConfigError(f"{shown_path(folder)}: cannot be read: {error.strerror}") from None
+        names = []
+        for entry in entries:
+            if entry.name.startswith((".", "__")):
+                continue
+            if entry.is_dir():
+                if results_filter in (None, ObjectType.GROUP):
+                    names.append(entry.name)
+                if results_filter in (None, ObjectType.CONFIG) and config_path:
+                    inner = self.list(f"{config_path}/{entry.name}", ObjectType.CONFIG)
+                    names += [f"{entry.name}/{name}" for name in inner]
+            elif entry.suffix in SUFFIXES and results_filter in (None, ObjectType.CONFIG):
+                names.append(entry.stem)
+        return sorted(set(names))
+
+
+def own_folder() -> Path:
+    """Return the folder of nnopt's own YAML files."""
+    return Path(str(files("nnopt.conf"))).resolve()
+
+
+@cache
+def own_groups() -> frozenset[str]:
+    """Return the names of nnopt's own groups."""
+    return frozenset(entry.name for entry in own_folder().iterdir() if entry.is_dir())
+
+
+def _added_to_ours(config: DictConfig) -> DictConfig:
+    """Return nnopt's ``config.yaml`` with the user's added, whose keys and choices of files win."""
+    ours = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
+    assert isinstance(ours, DictConfig)
+    theirs = {_group(entry): entry for entry in config.pop("defaults", [])}
+    usual = {_group(entry): entry for entry in ours.pop("defaults")}
+    added = [entry for group, entry in theirs.items() if group not in usual]
+    defaults: list[Any] = []
+    for group, entry in usual.items():
+        if group == "experiment":  # must stay after all groups
+            defaults += added
+        if group in theirs and isinstance(entry, DictConfig):
+            entry = {group: next(iter(theirs[group].values()))}
+        defaults.append(entry)
+    merged = OmegaConf.merge(ours, config)
+    assert isinstance(merged, DictConfig)
+    merged["defaults"] = defaults
+    return merged
+
+
+def _group(entry: Any) -> str:
+    """Return the group of an entry of a list of defaults, or the file if it has no group."""
+    key = next(iter(entry)) if isinstance(entry, DictConfig) else entry
+    return str(key).split(" ")[-1].lstrip("/")
+
+
+def place_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
+    """Return " (FILE, line N)" for the place in the user's files that sets a key, or an empty text.
+
+    accepts: whether the value there (... for a list or a map) is the value that the message is
+    about. name: of the file, such as ``experiment/mine``; without it, any file.
+    """
+    for path, package in reversed(files_read.items()):
+        if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
+            continue
+        if package == key and accepts(...):
+            return f" ({shown_path(path)})"
+        inside = key.removeprefix(f"{package}.") if package else key
+        if package and inside == key:
+            continue
+        for line, value in settings_of(path, inside.split(".")):
+            if accepts(value):
+                return f" ({shown_path(path)}, line {line})"
+    return ""
+
+
+SWEPT = ("hydra.sweeper.params", "hydra.sweeper.grids")
+"""Where a file sets keys to several values."""
+
+
+def _place_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
+    """Return the place as ``place_of`` does, also if a file sets the key for the points of a sweep.
+
+    accepts: as for ``place_of``; there, a value is the text of several.
+    """
+    places = (place_of(f"{swept}.{key}", accepts) for swept in SWEPT)
+    return place_of(key, accepts) or next(filter(None, places), "")
+
+
+def with_place(problem: str) -> str:
+    """Return a problem of a key with the place in the user's files that sets it to this value."""
+    if unknown := re.match(r"unknown key '([\w.]+)'", problem):
+        return _with_end(problem, _place_of_swept(unknown[1], lambda value: True))
+    if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
+        return problem
+
+    def is_named(value: Any) -> bool:
+        numbers = [float(value)] if isinstance(value, int) else []
+        texts = value.split(",") if isinstance(value, str) else []
+        named = (value, *numbers, *map(str.strip, texts))
+        return value is ... or any(f" = {x!r}: " in problem for x in named)
+
+    return _with_end(problem, _place_of_swept(found[1], is_named))
+
+
+def _with_end(problem: str, place: str) -> str:
+    return problem if problem.endswith(place) else problem + place
+
+
+def with_default_place(problem: str, groups: Collection[str]) -> str:
+    """Return a problem of a list of defaults, after the place of the entry that it names. An entry
+    of a group that does not exist is refused with the nearest of the groups."""
+    named = re.findall(r"'([^']+)'", problem)
+    for path in reversed(files_read):
+        for group, file, line in defaults_of(path):
+            entries = (group, f"{group}/{file}")
+            if not any(f"/{name}".endswith(f"/{entry}") for name in named for entry in entries):
+                continue
+            if group not in (*groups, *ENGINE_GROUPS) and group != file:
+                close = difflib.get_close_matches(group, groups, n=1)
+                hint = (
+                    f"did you mean {close[0]!r}?"
+                    if close
+                    else f"known: {', '.join(sorted(groups))}"
+                )
+                problem = f"unknown group {group!r} in the list of defaults; {hint}"
+            return f"{shown_path(path)}, line {line}: {problem}"
+    return problem

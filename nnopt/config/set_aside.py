@@ -1,0 +1,231 @@
+"""Values that a file sets for one choice of a group, and that another choice must not get.
+
+An experiment that sets ``optimizer.lr`` sets it for the optimizer that the files choose. Where the
+command line, a sweep or a later file chooses another optimizer, Hydra alone would pass the
+experiment's rate to it. The loader below leaves such values out when it merges the files.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from nnopt.config.conf_source import place_of
+from nnopt.config.hydra_internals import ConfigLoaderImpl, IConfigRepository
+from nnopt.config.point import leaves
+from nnopt.errors import ConfigError
+from nnopt.io.safe_text import in_plain_words
+
+OWN_VALUES = ("optimizer", "schedule", "architecture")
+"""Groups whose values are made for one choice, even where another choice has the same key."""
+
+SHARED_VALUES = ("dataset", "backend")
+"""Groups whose keys mean the same with every choice that has them, such as ``backend.dtype``."""
+
+PRESETS = ("regularizer", "initializer")
+"""Groups whose files set the same keys. Values of other files replace those of the chosen file."""
+
+AUTO = "auto"
+"""A value that nnopt replaces by one found for each choice, so it may be kept for every choice."""
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Values that a file sets in a group for another choice than the chosen one.
+
+    choice: the group's chosen file. file: the file that sets the values. made_for: the choice that
+    it sets them for. values: by dotted key below the group. In ``PRESETS`` the values are not left
+    out, but replace those of the choice.
+    """
+
+    group: str
+    choice: str
+    file: str
+    made_for: str
+    values: Mapping[str, Any]
+
+    def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
+        """Return the line that names the values in use and the others; None if they are equal.
+
+        section: the values of the group in use. given: the dotted keys that the user set.
+        """
+        values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
+        if self.group in OWN_VALUES:
+            used = dict(leaves(section))
+            values = {k: v for k, v in values.items() if k in used and used[k] != v}
+        if not values:
+            return None
+        choice, sets = f"note: {self.group}={self.choice}", f"{self.file} sets {_text(values)}"
+        if self.group in PRESETS:
+            return f"{choice}: {sets} on top of it"
+        if self.group in SHARED_VALUES:
+            return f"{choice} has no {', '.join(values)}; {sets} for {self.group}={self.made_for}"
+        own = _text({key: used[key] for key in values})
+        return f"{choice} has its own {own}; {sets} for {self.group}={self.made_for}"
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
+    )
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The merged files, and the values that were set aside."""
+
+    config: DictConfig
+    set_aside: tuple[SetAside, ...]
+
+
+def compose(
+    config_name: str, overrides: Sequence[str], return_hydra_config: bool = False
+) -> Composed:
+    """Merge the files that the overrides choose, as ``hydra.compose`` does, by the loader below.
+
+    Values set aside in ``PRESETS`` are returned only for a choice that the overrides name.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    config = hydra_compose(config_name, list(overrides), return_hydra_config)
+    set_aside = loader.set_aside if isinstance(loader, Loader) else []
+    typed = {word.partition("=")[0] for word in overrides}
+    return Composed(
+        config, tuple(x for x in set_aside if x.group not in PRESETS or x.group in typed)
+    )
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of files, which leaves out what a file sets for another choice.
+
+    A file sets the values of a group for the choice of that group that it makes itself, in its
+    defaults list, or else for the choice of the files before it.
+    """
+
+    def _compose_config_from_defaults_list(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        self.set_aside: list[SetAside] = []
+        self._choices = {
+            group: choice
+            for group in (*OWN_VALUES, *SHARED_VALUES, *PRESETS)
+            if (choice := _choice(group, defaults)) is not None
+        }
+        self._own: dict[str, dict[str, Any]] = {group: {} for group in self._choices}
+        self._made_for: dict[str, str] = {}
+        for default in defaults:
+            if default.primary:
+                self._made_for |= _named_choices(default.config_path, repo)
+        self._loaded: list[tuple[str, Any]] = []
+        try:
+            return super()._compose_config_from_defaults_list(defaults, repo)
+        except ConfigCompositionException as error:
+            if isinstance(error.__context__, OmegaConfBaseException):
+                raise self._refused(error.__context__) from error
+            raise
+
+    def _refused(self, error: OmegaConfBaseException) -> ConfigError:
+        """Return the error for the last file, which cannot be merged with those before it."""
+        *before, (file, last) = self._loaded
+        for _, container in before:
+            if found := _conflict(container, last):
+                key, problem = found
+                return ConfigError(
+                    f"{key} {problem}{place_of(key, lambda value: value is ..., file)}"
+                )
+        key = str(error.full_key or "")
+        told = in_plain_words(str(error).splitlines()[0])
+        return ConfigError(f"{key}: {told}{place_of(key, lambda value: True, file)}")
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        container = OmegaConf.to_container(loaded.config, resolve=False)
+        path = default.config_path or ""
+        self._loaded.append((path, container))
+        if not isinstance(container, dict) or path.startswith("hydra/"):
+            return loaded
+        if not default.primary:
+            self._made_for |= _named_choices(path, repo)
+        left_out = {}
+        for group in self._choices:
+            section = container.get(group)
+            if not isinstance(section, dict):
+                continue
+            if path.startswith(f"{group}/"):
+                self._own[group] |= section
+            elif values := self._set_aside(group, section):
+                made_for = self._made_for.get(group, "")
+                self.set_aside.append(SetAside(group, self._choices[group], path, made_for, values))
+                if group not in PRESETS:
+                    left_out[group] = values
+        return _without(loaded, left_out) if left_out else loaded
+
+    def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a file's section that are made for another choice."""
+        own = self._own[group]
+        if group in PRESETS:
+            ours = dict(leaves(own))
+            return {k: v for k, v in leaves(section) if k in ours and v != ours[k]}
+        if self._made_for.get(group) == self._choices[group]:
+            return {}
+        if group in SHARED_VALUES:
+            return {k: v for k, v in section.items() if k not in own}
+        return {k: v for k, v in section.items() if v != AUTO or k not in own}
+
+
+def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
+    """Return the first key that is a list in one container and a map in the other, and a message
+    that says what it has to be; None if there is no such key."""
+    if isinstance(before, dict) and isinstance(after, list):
+        return key, "is a list, but needs a map; write 'key: value' lines below it"
+    if isinstance(before, list) and isinstance(after, dict):
+        return key, "is a map, but needs a list, such as [1, 2]"
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            inner = _conflict(before[name], after[name], f"{key}.{name}" if key else str(name))
+            if inner:
+                return inner
+    return None
+
+
+def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
+    """Return the name of the group's file that the list of defaults chooses, if any. A file that
+    another file of the group includes does not count."""
+    inside = f"{group}/"
+    for default in reversed(defaults):
+        path = default.config_path or ""
+        if path.startswith(inside) and not (default.parent or "").startswith(inside):
+            return path.removeprefix(inside)
+    return None
+
+
+def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
+    """Return the choices in a file's own list of defaults, by group."""
+    loaded = None if path is None else repo.load_config(path)
+    return {
+        default.group.lstrip("/"): default.value
+        for default in (loaded.defaults_list if loaded else None) or []
+        if isinstance(default, GroupDefault) and default.group and isinstance(default.value, str)
+    }
+
+
+def _without(loaded: ConfigResult, left_out: Mapping[str, Collection[str]]) -> ConfigResult:
+    """Return a copy of a loaded file without the given keys of its sections."""
+    result = copy.copy(loaded)
+    result.config = copy.deepcopy(loaded.config)
+    with flag_override(result.config, ["struct", "readonly"], False):
+        for group, keys in left_out.items():
+            for key in keys:
+                del result.config[group][key]
+    return result

@@ -1,0 +1,127 @@
+"""The output of ``run`` with --help, --info or --cfg, and of tab completion."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from nnopt.config.compose import Plan
+from nnopt.config.conf_file import PRIMARY
+from nnopt.config.hydra import (
+    compose_files,
+    composing,
+    concerns_files,
+    hydra_errors,
+    is_engine_key,
+    parse_words,
+    word_of,
+)
+from nnopt.config.hydra_internals import Hydra
+from nnopt.config.point import to_yaml
+from nnopt.errors import ConfigError
+from nnopt.terminal import console
+
+
+def print_help(options: Namespace, parser: ArgumentParser) -> None:
+    """Print the groups, keys and flags of nnopt, or with --hydra-help those of Hydra. Raises
+    ConfigError."""
+    with _printing(options) as (hydra, words):
+        own = options.help
+        name = PRIMARY if own else None
+        composed = hydra.compose_config(name, words, RunMode.RUN)
+        HydraConfig.instance().set_config(composed)
+        template = composed.hydra.help if own else composed.hydra.hydra_help
+        kind = "job" if own else "hydra"
+        shown = hydra.get_sanitized_cfg(copy.deepcopy(composed), kind)
+        print(hydra.get_help(template, shown, parser, resolve=False))
+
+
+def print_info(options: Namespace) -> None:
+    """Print Hydra's search path, plug-ins and defaults. Raises ConfigError."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with _printing(options) as (hydra, words):
+            hydra.show_info(options.info, PRIMARY, words)
+    finally:  # Hydra prints through logging, and leaves its handlers there
+        root.handlers[:], root.level = handlers, level
+
+
+def print_config(plan: Plan, options: Namespace) -> None:
+    """Print the configuration of the first point, the settings of Hydra, or both. Raises
+    ConfigError."""
+    shown: dict[str, Any] = {}
+    if options.cfg in ("hydra", "all"):
+        shown["hydra"] = _hydra_part(options)
+    if options.cfg in ("job", "all"):
+        shown |= plan.points[0].container
+        if len(plan.points) > 1:
+            console.note(f"note: the first of {len(plan.points):,} points")
+    package = options.package
+    if package in (None, "_global_"):
+        print(to_yaml(shown), end="")
+        return
+    value: Any = shown
+    for key in package.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise ConfigError(f"--package = {package!r}: there is no such key")
+        value = value[key]
+    is_map = isinstance(value, Mapping)
+    print(
+        f"# @package {package}\n{to_yaml(value)}" if is_map else value, end="" if is_map else "\n"
+    )
+
+
+def complete_words(command: str) -> None:
+    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``.
+
+    Hydra takes the name of the command from ``sys.argv``, also where Python runs a module.
+    """
+    before, sys.argv = sys.argv, ["nnopt"]
+    try:
+        with composing(), hydra_errors():
+            _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
+    """Yield Hydra and the words of the command line. Text printed within is printed at the end, so
+    that an error leaves no partial output."""
+    text = StringIO()
+    with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
+        yield _hydra(), [word_of(override) for override in parse_words(options.overrides)]
+    print(text.getvalue(), end="")
+
+
+def _hydra() -> Hydra:
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None  # within composing()
+    return hydra
+
+
+def _hydra_part(options: Namespace) -> dict[str, Any]:
+    with composing(options.config_dir), hydra_errors():
+        words = [
+            word_of(override)
+            for override in parse_words(options.overrides)
+            if concerns_files(override)
+            and not (override.is_sweep_override() or is_engine_key(override))
+        ]
+        composed = compose_files(words, with_hydra=True).config
+        HydraConfig.instance().set_config(composed)
+        container = OmegaConf.to_container(composed.hydra, resolve=False)
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}

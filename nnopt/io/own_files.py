@@ -1,0 +1,221 @@
+"""The files that nnopt writes into a folder of results: their names, and safe ways to use them.
+
+A folder of results may be a download. A link in the place of a file, or of a folder, would lead a
+write or a deletion out of it. So files are opened without following links, and only files with
+nnopt's own names are deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from nnopt.errors import OutputError
+from nnopt.io.atomic_files import output_error, shown
+from nnopt.io.received_files import kind_of
+
+SUMMARY = "summary.json"
+
+RUN_FILES = frozenset(
+    {
+        SUMMARY,
+        "config.yaml",
+        "events.out.tfevents.nnopt",
+        "layers.csv",
+        "lr_find.csv",
+        "metrics.csv",
+        "model_best.npz",
+        "model_last.npz",
+        "run.log",
+    }
+)
+"""The files of a run, apart from its lock and its pictures."""
+
+SWEEP_FILES = frozenset(
+    {"plots.log", "results.csv", "search.journal", "search.lock", "search.log", "sweep.json"}
+)
+"""The files of a sweep, apart from its lock, its pictures and its points."""
+
+PLOTS, SUBMITIT = "plots", "submitit"
+
+PICTURES = (".png", ".svg")
+
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
+"""The name of a file that ``nnopt.io.atomic_files`` has not renamed yet: the process and a random
+number."""
+
+
+def open_to_append(path: Path) -> int:
+    """Open, or create, a regular file at its end; return the descriptor, which can read too.
+
+    The call never blocks and never follows a link. Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", path) from error
+        raise
+    found = os.fstat(descriptor)
+    why = None
+    if not stat.S_ISREG(found.st_mode):
+        why = f"it is {kind_of(found.st_mode)}, not a regular file"
+    elif found.st_nlink > 1:
+        why = "it is a hard link to a file that has another name; replace it by a copy"
+    if why is not None:
+        os.close(descriptor)
+        raise OSError(errno.EPERM, why, str(path))
+    return descriptor
+
+
+class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers alone
+    """A log in a folder of results. A line that cannot be written is dropped.
+
+    The log must not end a run, or print a traceback, because the disk is full. Raises OutputError
+    if the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            descriptor = open_to_append(path)
+        except OSError as error:
+            raise output_error("write", path, error) from error
+        super().__init__(os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace"))
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop a line that cannot be written to the disk."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, whether or not its last line can be written."""
+        with suppress(OSError):
+            self.stream.close()
+        super().close()
+
+
+def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> Iterator[str]:
+    """Yield a line for each of these names that is a link, a pipe, a device or a socket.
+
+    A link without a target counts too. Other names are not looked at: nnopt does not use them.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name not in files and entry.name not in folders:
+                continue
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                kind = "a link" if entry.is_symlink() else kind_of(mode)
+                yield f"{shown(Path(entry.path))} is {kind}"
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError if a folder probably cannot be created or written.
+
+    Nothing is created: the function checks the permissions and the free space of the nearest folder
+    that exists.
+    """
+    place = Path(os.path.abspath(folder))
+    while not _is_there(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OSError(errno.ENOTDIR, f"{shown(place)} is not a folder", str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+    if hasattr(os, "statvfs"):
+        found = os.statvfs(place)
+        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+        if found.f_blocks and not free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is a file, folder or link. Raises OSError, as for too long a name."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the files of a run, the summary first. Other files stay, and so does the lock.
+
+    A folder without its summary is never taken for a finished run. Raises OutputError.
+    """
+    plots = folder / PLOTS
+    try:
+        if folder.is_symlink() or plots.is_symlink():
+            raise OSError(errno.ELOOP, "a link is in the place of a folder")
+        _remove_files(folder, [SUMMARY])
+        _remove_files(folder, [n for n in os.listdir(folder) if n in RUN_FILES or is_temporary(n)])
+        if plots.is_dir():
+            names = os.listdir(plots)
+            _remove_files(plots, [n for n in names if n.endswith(PICTURES) or is_temporary(n)])
+            if not os.listdir(plots):
+                plots.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot remove the files of an earlier attempt in {shown(folder)}: {error.strerror}"
+        ) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether ``nnopt.io.atomic_files`` gives such a name to a file while it writes it."""
+    return TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that processes which no longer run have left in a folder.
+
+    A file that cannot be removed stays. Links are not followed.
+    """
+    if folder.is_symlink():
+        return
+    try:
+        with os.scandir(folder) as entries:
+            left = [
+                entry.path
+                for entry in entries
+                if (found := TEMPORARY.fullmatch(entry.name))
+                and entry.is_file(follow_symlinks=False)
+                and not _is_running(int(found[1]))
+            ]
+        for path in left:
+            os.unlink(path)
+    except OSError:
+        return
+
+
+def _is_running(process: int) -> bool:
+    """Return whether another process with this number runs on this machine."""
+    if process == os.getpid():  # it writes nothing at this moment
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _remove_files(folder: Path, names: list[str]) -> None:
+    """Remove files or links, never what a link leads to. Raises OSError for a folder."""
+    for name in names:
+        try:
+            os.unlink(folder / name)
+        except FileNotFoundError:
+            continue
+        except IsADirectoryError as error:
+            raise OSError(errno.EISDIR, f"{name} is a folder", str(folder / name)) from error

@@ -1,0 +1,116 @@
+"""Files that another person may have made: opened and decoded within limits.
+
+A folder of results may be a download. Its files can be links to private files, named pipes that
+block a reader, devices without an end, or JSON that is nested without an end.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nnopt.io.safe_text import visible
+
+MIB = 2**20
+
+SUMMARY_BYTES = 16 * MIB
+"""The largest ``summary.json`` that is read; a usual one has 10 kB."""
+
+CONFIG_BYTES = 2 * MIB
+"""The largest ``config.yaml`` that is read; a usual one has 3 kB."""
+
+TABLE_BYTES = 256 * MIB
+"""The largest ``metrics.csv``, ``results.csv`` or ``sweep.json`` that is read."""
+
+LOG_BYTES = 2**40
+"""The largest ``run.log`` that is opened; only its first line and its end are read."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def kind_of(mode: int) -> str:
+    """Return the kind of a file that is not a regular file. mode: as ``os.stat`` gives it."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
+    """Open a regular file of at most ``limit`` bytes that belongs to ``folder``.
+
+    ``folder`` itself may be a link. A link inside ``folder`` may only lead to a file inside it.
+    The call never blocks. Raises OSError; its ``strerror`` gives the reason as a clause.
+    """
+    found, real = os.lstat(path), str(path)
+    if stat.S_ISLNK(found.st_mode) or path.parent != folder:  # or a folder between may be a link
+        real = os.path.realpath(path)
+        if not Path(real).is_relative_to(os.path.realpath(folder)):
+            why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
+            raise OSError(errno.EPERM, why, str(path))
+        found = os.stat(real)
+    _check(path, found, limit)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(real, flags | getattr(os, "O_BINARY", 0))
+    try:
+        _check(path, os.fstat(descriptor), limit)  # it may have been replaced since
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_received(path: Path, folder: Path, limit: int) -> bytes:
+    """Return the bytes of a file that ``open_received`` accepts. Raises OSError."""
+    with open_received(path, folder, limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:  # it grew, or the system does not know its size
+        raise _too_large(path, len(data), limit)
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8.
+
+    Raises ValueError for a text that strict JSON does not allow, that repeats a key, or that is
+    nested too deeply for Python.
+    """
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {visible(name[:50])!r} is there twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not allowed in JSON")
+
+
+def _check(path: Path, found: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        why = f"it is {kind_of(found.st_mode)}, not a regular file"
+        raise OSError(errno.EINVAL, why, str(path))
+    if found.st_size > limit:
+        raise _too_large(path, found.st_size, limit)
+
+
+def _too_large(path: Path, size: int, limit: int) -> OSError:
+    why = f"it has {size:,} bytes or more, and at most {limit:,} are allowed"
+    return OSError(errno.EFBIG, why, str(path))

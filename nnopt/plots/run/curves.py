@@ -1,0 +1,92 @@
+"""Loss and accuracy against the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.plots import style
+from nnopt.results.metrics_file import EpochRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
+
+FEW_EPOCHS = 30  # so many are drawn with a marker each
+MANY_EPOCHS = 200  # more are drawn by thinner lines
+
+
+def plot_curves(
+    history: Sequence[EpochRow], path: Path, title: str, best_epoch: int | None = None
+) -> None:
+    """Training and validation loss (left) and accuracy (right), with the best epoch marked.
+
+    The loss is drawn on a logarithmic scale if it spans more than two decades. Epochs that diverged
+    leave a gap. Raises OutputError.
+    """
+    epochs = np.array([row.epoch for row in history], dtype=np.int64)
+    train_loss, validation_loss = (
+        _column(history, "train_loss"),
+        _column(history, "validation_loss"),
+    )
+    train_share = 100 * _column(history, "train_accuracy")
+    validation_share = 100 * _column(history, "validation_accuracy")
+
+    with style.drawing(path, 9.6, 3.8, style.readable(title, 62)) as figure:
+        loss = style.panel(figure, 0.85, 0.6, 3.7, 2.4)
+        accuracy = style.panel(figure, 5.6, 0.6, 3.7, 2.4)
+        _draw(loss, epochs, train_loss, validation_loss)
+        _draw(accuracy, epochs, train_share, validation_share)
+
+        losses = np.concatenate([train_loss, validation_loss])
+        if style.spans_decades(losses):
+            style.log_scale(loss)
+        low, high = accuracy.get_ylim()
+        accuracy.set_ylim(max(low, -2), min(high, 102))
+        style.label(loss, "epoch", "loss (mean per sample)")
+        style.label(accuracy, "epoch", "accuracy (%)")
+        figure.legend(handles=loss.lines, loc="upper right", ncols=2, bbox_to_anchor=(0.98, 1))
+
+        if best_epoch in epochs:
+            best = np.flatnonzero(epochs == best_epoch)[0]
+            _mark(loss, epochs[best], validation_loss[best], "{:.4g}")
+            _mark(accuracy, epochs[best], validation_share[best], "{:.2f} %")
+
+
+def _column(history: Sequence[EpochRow], name: str) -> Floats:
+    """A column as floats; what is missing or diverged is NaN, which leaves a gap in a line."""
+    values = np.array([getattr(row, name) for row in history], dtype=np.float64)
+    values[~(np.abs(values) < style.LARGEST)] = np.nan
+    return values
+
+
+def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floats) -> None:
+    size = 4.5 if len(epochs) <= FEW_EPOCHS else 0
+    width = 1.8 if len(epochs) <= MANY_EPOCHS else 1.1
+    lines = [(train, "-o", style.BLUE, "training")]
+    if np.isfinite(validation).any():
+        lines.append((validation, "--s", style.VERMILLION, "validation"))
+    for values, form, colour, name in lines:
+        axes.plot(epochs, values, form, color=colour, markersize=size, linewidth=width, label=name)
+    if len(epochs):
+        margin = max(0.5, 0.03 * len(epochs))
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+    if not np.isfinite([train, validation]).any():
+        axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center")
+    style.few_ticks(axes.xaxis, 6, integer=True)
+    style.few_ticks(axes.yaxis)
+
+
+def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
+    """A vertical line at the epoch, a star on its validation value, and both in words above."""
+    axes.axvline(epoch, color=style.INK, linewidth=1, linestyle=":")
+    text = f"best: epoch {epoch}"
+    if np.isfinite(value):
+        axes.plot([epoch], [value], "*", color=style.INK, markersize=11, zorder=3)
+        text += f", validation {form.format(value)}"
+    axes.set_title(text)

@@ -1,0 +1,103 @@
+"""All plots of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.layers import Conv2d
+from nnopt.architecture.network import Architecture
+from nnopt.data.dataset import Dataset
+from nnopt.plots.run.confusion import plot_confusion
+from nnopt.plots.run.curves import plot_curves
+from nnopt.plots.run.decision_boundary import plot_decision_boundary
+from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of
+from nnopt.plots.run.filters import plot_filters
+from nnopt.plots.run.layer_statistics import plot_layer_statistics
+from nnopt.plots.run.samples import plot_samples
+from nnopt.plots.run.schedule import plot_schedule
+from nnopt.plots.run.weights import plot_weight_histograms
+from nnopt.results.layers_file import LayerRow
+from nnopt.results.metrics import confusion_matrix
+from nnopt.training.loop import Training
+
+Arrays = Mapping[str, NDArray[np.floating]]
+Predict = Callable[[np.ndarray], NDArray[np.floating]]
+LayerOutputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
+
+MOST_SAMPLES = 6  # whose feature maps are drawn, each of a class of its own
+
+
+def plot_training(
+    training: Training,
+    initial: Arrays,
+    layers: Sequence[LayerRow],
+    steps_per_epoch: int,
+    name: str,
+    folder: Path,
+) -> None:
+    """What training did: curves, learning rates, weights before and after, and the statistics of
+    the layers where they were taken. Raises OutputError."""
+    if training.history:
+        plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
+    if training.learning_rates:
+        rates = np.array(training.learning_rates)
+        plot_schedule(rates, steps_per_epoch, folder / "schedule.png", name)
+    plot_weight_histograms(initial, training.last, folder / "weights.png")
+    if layers:
+        path = folder / "layer_statistics.png"
+        weights = {key.removesuffix(".weight"): np.ndim(array) for key, array in initial.items()}
+        multiplying = {layer for layer, axes in weights.items() if axes > 1}
+        plot_layer_statistics(layers, multiplying, path, name)
+
+
+def plot_test(
+    dataset: Dataset, logits: NDArray[np.floating], predict: Predict, name: str, folder: Path
+) -> None:
+    """What the trained network makes of the test part: confusion matrix, and some images or, for
+    points in the plane, the decision boundary.
+
+    logits: (N, K) of the test part; predict: raw inputs (M, 2) to logits (M, K).
+    Raises OutputError.
+    """
+    test = dataset.test
+    labels, predictions = test.labels[test.rows], logits.argmax(axis=1)
+    counts = confusion_matrix(labels, predictions, len(dataset.classes))
+    plot_confusion(counts, dataset.classes, folder / "confusion.png", name)
+    if dataset.is_image:
+        some = slice(16)
+        images = test.take(test.rows[some])
+        path = folder / "samples.png"
+        plot_samples(images, labels[some], predictions[some], dataset.classes, path)
+    elif dataset.input_shape == (2,):
+        points, path = test.take(test.rows), folder / "decision_boundary.png"
+        plot_decision_boundary(predict, points, labels, dataset.classes, path, name)
+
+
+def plot_inside(
+    dataset: Dataset,
+    architecture: Architecture,
+    weights: Arrays,
+    outputs: LayerOutputs,
+    folder: Path,
+) -> None:
+    """Of a network that convolves images: the first convolution's filters, and what the layers make
+    of a test image of each of the first six classes. Of others nothing.
+
+    outputs: raw images (N, C, H, W) to what each layer gives. Raises OutputError.
+    """
+    convolutions = [x.name for x in architecture.walk() if isinstance(x.record, Conv2d)]
+    if not convolutions:
+        return
+    first = convolutions[0]
+    plot_filters(weights[f"{first}.weight"], first, folder / "filters.png")
+    test = dataset.test
+    classes, places = np.unique(test.labels[test.rows], return_index=True)
+    images = test.take(test.rows[places[:MOST_SAMPLES]])
+    names = [dataset.classes[k] for k in classes[:MOST_SAMPLES]]
+    found = outputs(images)
+    stages = {layer: found[layer] for layer in stages_of(architecture)}
+    plot_feature_maps(images, names, stages, folder / "feature_maps.png")

@@ -1,0 +1,154 @@
+"""All pictures of a sweep, or of any runs: which of them its varying keys call for."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt.analysis.comparison import Comparison, compare_runs
+from nnopt.analysis.number_format import MISSING
+from nnopt.analysis.same_data import tell_files_apart, with_one_name_per_file
+from nnopt.errors import DataError, NnoptError
+from nnopt.io.atomic_files import output_error
+from nnopt.io.own_files import open_to_append
+from nnopt.plots import style
+from nnopt.plots.sweep.curves import Courses, plot_sweep_curves
+from nnopt.plots.sweep.facets import heat_map_keys
+from nnopt.plots.sweep.heat_map import plot_heat_map
+from nnopt.plots.sweep.learning_rate import groups_by_rate, plot_learning_rates, rate_of
+from nnopt.plots.sweep.means import plot_means
+from nnopt.plots.sweep.parallel import FEWEST_KEYS, FEWEST_SETTINGS, plot_parallel
+from nnopt.results.collect import Run, find_runs
+from nnopt.results.metrics_file import EpochRow, read_metrics
+
+log = logging.getLogger("nnopt")
+
+METRIC = "test_accuracy"
+SUFFIXES = (".png", ".svg")
+
+Picture = Callable[[Sequence[Path]], None]
+
+
+def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
+    """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
+    metric: what they show; METRIC unless told.
+
+    Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
+    """
+    metric = metric or METRIC
+    try:
+        runs = with_one_name_per_file(tell_files_apart(find_runs([directory]).runs))
+        if not any(metric in run.metrics for run in runs if run.status == "done"):
+            log.info("no pictures of the sweep: none of its runs has a %s", metric)
+            return []
+        pictures = dict(_pictures(compare_runs(runs, [metric]), runs))
+    except Exception as error:
+        _warn(directory, "the pictures of the sweep", error)
+        return []
+    written: list[Path] = []
+    for name, draw in pictures.items():
+        try:
+            written += _draw(directory / "plots", name, draw)
+        except Exception as error:
+            _warn(directory, f"the picture {name} of the sweep", error)
+    return written
+
+
+def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw the pictures of settings compared by their first metric into a folder, which is made if
+    need be; returns the files. runs: those that were compared. Raises OutputError."""
+    return [
+        path for name, draw in _pictures(comparison, runs) for path in _draw(folder, name, draw)
+    ]
+
+
+def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Picture]]:
+    """The name and the picture, of those that show something."""
+    comparison = _drawable(comparison)
+    if not comparison.rows:
+        return
+    courses = _courses(comparison, runs)
+    if any(len(history) > 1 for course in courses for history in course.histories):
+        yield "curves", lambda paths: plot_sweep_curves(comparison, courses, paths)
+    if len(comparison.rows) > 1:
+        yield "means", lambda paths: plot_means(comparison, paths)
+    if (keys := heat_map_keys(comparison)) is not None:
+        yield "heat_map", lambda paths: plot_heat_map(comparison, keys, paths)
+    if len(comparison.keys) >= FEWEST_KEYS and len(comparison.rows) >= FEWEST_SETTINGS:
+        yield "parallel", lambda paths: plot_parallel(comparison, paths)
+    if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
+        yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
+
+
+def _drawable(comparison: Comparison) -> Comparison:
+    """Return the comparison without settings whose numbers no axis can show; log a warning."""
+    metric = comparison.metrics[0]
+    rows = [
+        row
+        for row in comparison.rows
+        if all(
+            value == 0 or 1 / style.LARGEST < abs(value) < style.LARGEST
+            for value in row.setting.metric(metric).values()
+        )
+    ]
+    if left_out := len(comparison.rows) - len(rows):
+        log.warning(
+            "left out of the pictures: settings with a %s beyond %g or within %g of 0 (%d)",
+            *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
+        )
+    return replace(comparison, rows=tuple(rows))
+
+
+def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
+    """The epochs of every setting: of the runs that are done or, where there are none, of those
+    that ended otherwise, such as pruned ones. A run without a readable ``metrics.csv`` is left out.
+    """
+    others: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.status != "done":
+            values = tuple(run.settings.get(key, MISSING) for key in comparison.keys)
+            others.setdefault(values, []).append(run)
+    courses, problems = [], []
+    for row in comparison.rows:
+        values = tuple(row.setting.values.get(key, MISSING) for key in comparison.keys)
+        members = list(row.setting.runs.values()) or others.get(values, [])
+        found = []
+        for run in members:
+            try:
+                checksum = run.checksums.get("metrics.csv")
+                found.append(read_metrics(run.folder / "metrics.csv", checksum))
+            except DataError as error:
+                if (run.folder / "metrics.csv").exists():
+                    problems.append(str(error))
+        histories: list[list[EpochRow]] = [history for history in found if history]
+        if histories:
+            diverged = all(run.status == "diverged" for run in members)
+            courses.append(Courses(row, tuple(histories), diverged))
+    if problems:
+        more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
+        log.warning("left out of the curves: %s%s", problems[0], more)
+    return courses
+
+
+def _draw(folder: Path, name: str, draw: Picture) -> list[Path]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error("make the folder", folder, error) from error
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    draw(paths)
+    return paths
+
+
+def _warn(directory: Path, what: str, error: Exception) -> None:
+    """One line; of what is no mistake of the user's, the traceback in ``plots.log`` too."""
+    if isinstance(error, NnoptError):
+        log.warning("cannot draw %s: %s", what, error)
+        return
+    log.warning("cannot draw %s: %r; plots.log in its folder has the traceback", what, error)
+    with suppress(OSError), open(open_to_append(directory / "plots.log"), "a") as file:
+        traceback.print_exception(error, file=file)

@@ -1,0 +1,1 @@
+"""One point, from its configuration to its files."""

@@ -1,0 +1,210 @@
+"""Everything that can be refused before a run has a folder: device, packages, data, architecture,
+batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from nnopt import data
+from nnopt.architecture.layers import BatchNorm
+from nnopt.architecture.network import Architecture, ModuleArchitecture
+from nnopt.architecture.whitening import whitening_problems
+from nnopt.backends import load_backend
+from nnopt.backends.models import build_architecture
+from nnopt.config.rules import made_for_images
+from nnopt.data.batches import batch_parts
+from nnopt.data.dataset import Dataset
+from nnopt.data.published import PUBLISHED
+from nnopt.data.split import chosen_classes, training_samples
+from nnopt.errors import ConfigError
+from nnopt.schema import Config, ImageConfig, MuonConfig
+from nnopt.training.averaging import first_swa_epoch
+from nnopt.training.loop import Length
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works on."""
+
+    dataset: Dataset
+    architecture: Architecture
+    length: Length
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network and its training have to fit: one sample's shape, (C, H, W) or (D,), the
+    number of classes, and of training samples, None if only the data would tell."""
+
+    dataset: str
+    input_shape: tuple[int, ...]
+    classes: int
+    samples: int | None
+
+
+def prepare(config: Config, trains: bool = True) -> Prepared:
+    """Load the data and place the layers.
+
+    trains: for as long as configured; if not, epochs and steps are not looked at.
+    Raises ConfigError (device absent, layers that do not fit, impossible batches), or DataError: of
+    the data, or the published weights of a network that is to have them.
+    """
+    _check_backend(config)
+    if trains:
+        _check_tensorboard(config)
+    dataset = data.load(config.dataset, config.data, config.seed, config.backend.dtype)
+    samples = len(dataset.train)
+    facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
+    architecture = _fit(config, facts, trains)
+    if isinstance(architecture, ModuleArchitecture) and architecture.model.pretrained:
+        from nnopt.backends.torch.vision import published_weights
+
+        published_weights(architecture.model.model, config.data.download)
+    return Prepared(dataset, architecture, Length.of(config, samples))
+
+
+def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
+    """Place the layers for a published dataset, which is known well enough to do without its files.
+
+    Raises ConfigError for all that ``prepare`` would refuse and that does not hang on the files.
+    """
+    _check_backend(config)
+    published = PUBLISHED[dataset.name]
+    classes = chosen_classes(published.classes, dataset.classes)
+    samples = training_samples(dataset, published.parts)
+    return _fit(config, Facts(dataset.name, published.shape, len(classes), samples))
+
+
+def _check_backend(config: Config) -> None:
+    """Raises ConfigError if the backend, or its device, is not here."""
+    if problems := load_backend(config.backend.name).check_backend(config):
+        raise ConfigError(problems)
+
+
+def _check_tensorboard(config: Config) -> None:
+    """Raises ConfigError if event files are asked for, and the package that writes them is not
+    here. It is looked for, not imported, which takes a while."""
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError(
+            "tensorboard = True needs the package tensorboard, which is not installed; run: "
+            "pip install 'nnopt[tensorboard]', or set tensorboard=false"
+        )
+
+
+def _fit(config: Config, facts: Facts, trains: bool = True) -> Architecture:
+    """Place the layers, and refuse combinations of the configuration with the data that cannot
+    work: ConfigError."""
+    shape, classes = facts.input_shape, facts.classes
+    architecture = build_architecture(config.architecture, config.regularizer, shape, classes)
+    problems = [*_image_problems(config, facts), *_muon_problems(config, architecture)]
+    if config.initializer.input == "whitening":
+        problems += whitening_problems(architecture, facts.samples)
+    if facts.samples is not None:
+        problems = [*_batch_problems(config, facts.samples, architecture, trains), *problems]
+    if problems:
+        raise ConfigError(problems)
+    return architecture
+
+
+def _length_problems(config: Config, length: Length) -> list[str]:
+    most = config.epochs * length.steps_per_epoch
+    problems = []
+    if config.steps is not None and config.steps > most:
+        problems.append(
+            f"steps = {config.steps} is more than the {most} steps of epochs = {config.epochs}; "
+            f"set epochs={math.ceil(config.steps / length.steps_per_epoch)}"
+        )
+    warmup = round(config.schedule.warmup * length.steps_per_epoch)
+    if warmup > length.steps:
+        problems.append(
+            f"schedule.warmup = {config.schedule.warmup:g} epochs are {warmup} steps, longer than "
+            f"the whole training of {length.steps} steps"
+        )
+    swa = config.regularizer.swa
+    if swa and first_swa_epoch(swa, length.epochs) == length.epochs:
+        problems.append(
+            f"regularizer.swa = {swa:g} leaves one set of weights to average, those that end the "
+            f"last of {length.epochs} epochs; set a smaller share or more epochs"
+        )
+    return problems
+
+
+def _batch_problems(
+    config: Config, samples: int, architecture: Architecture, trains: bool
+) -> list[str]:
+    size = config.batch_size
+    if config.last_batch == "drop" and samples < size:
+        return [
+            f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
+            "samples; set last_batch=keep or a smaller batch_size"
+        ]
+    problems = _length_problems(config, Length.of(config, samples)) if trains else []
+    norms = [  # those that have the batch alone to take a variance of
+        x.name
+        for x in architecture.walk()
+        if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
+    ]
+    last = samples % size if config.last_batch == "keep" else 0
+    if norms and (size == 1 or last == 1):
+        mend = f"batch_size={size + 1}" if size == 1 else "last_batch=drop or another batch_size"
+        problems.append(
+            f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
+            f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
+        )
+    elif norms and (count := _cut_to_one(config, (size if samples >= size else 0, last))):
+        problems.append(
+            f"accumulation = {config.accumulation} with batch_size = {size} cuts a batch of {count}"
+            f" into parts, one of them of 1 sample, which batch normalization ({norms[0]}) cannot "
+            "take the variance of; set a smaller accumulation"
+        )
+    return problems
+
+
+def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
+    """The first of these sizes of batches that is computed in parts, one of them of one sample."""
+    for count in filter(None, counts):
+        parts = batch_parts(count, config.batch_size, config.accumulation)
+        if any(part.stop - part.start == 1 for part in parts):
+            return count
+    return None
+
+
+def _image_problems(config: Config, facts: Facts) -> list[str]:
+    augmentation, shape = config.regularizer.augmentation, facts.input_shape
+    if len(shape) < 3:
+        return [
+            f"{setting} needs images, but the samples of {facts.dataset} have the shape {shape}"
+            for setting in made_for_images(config)
+        ]
+    problems = []
+    if augmentation.cutout > (side := min(shape[1:])):
+        problems.append(
+            f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
+            f"{facts.dataset}, whose shorter side has {side} pixels; set at most {side}"
+        )
+    if augmentation.policy != "none" and shape[0] not in (1, 3):
+        problems.append(
+            f"regularizer.augmentation.policy = {augmentation.policy!r} needs images of 1 or 3 "
+            f"channels, grey or red, green, blue, but those of {facts.dataset} have {shape[0]}"
+        )
+    return problems
+
+
+def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
+    """Without a hidden weight it would be Adam under another name."""
+    if not isinstance(config.optimizer, MuonConfig):
+        return []
+    weights = architecture.weights
+    by_adam = 2 if config.optimizer.input_layer == "adam" else 1
+    if len(weights) > by_adam:
+        return []
+    names = " and ".join(name.removesuffix(".weight") for name in weights)
+    mend = "add a hidden layer"
+    if len(weights) == 2:
+        mend += ", or set optimizer.input_layer=muon"
+    return [
+        "optimizer.name = 'muon' trains the weights of hidden layers, but the only weights of this "
+        f"network, those of {names}, are left to Adam; {mend}"
+    ]

@@ -1,0 +1,72 @@
+"""The note about threads at the start of a run or sweep, where threads would wait for cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnopt.backends.thread_choice import ThreadChoice
+from nnopt.results.cores import ProcessorTimes, busy_cores, processor_times, usable_cores
+from nnopt.schema import LauncherConfig, PoolConfig
+from nnopt.terminal.console import note
+
+
+def note_threads(
+    choices: Sequence[ThreadChoice],
+    points: int,
+    launcher: LauncherConfig,
+    start: ProcessorTimes | None,
+) -> None:
+    """Print at most one line: more threads than cores, or cores that other processes use.
+
+    choices: of the points that are known before the first one runs. points: the number of all
+    points. start: the processor times at the command's start.
+    """
+    cores = usable_cores()
+    if not choices or cores is None or launcher.name not in ("sequential", "pool"):
+        return  # other launchers run the points on other machines
+    busy = busy_cores(start, processor_times())
+    message = thread_note(choices, points, launcher, cores, busy)
+    if message is not None:
+        note(f"note: {message}")
+
+
+def thread_note(
+    choices: Sequence[ThreadChoice],
+    points: int,
+    launcher: LauncherConfig,
+    cores: int,
+    busy: float | None,
+) -> str | None:
+    """Return the line, None if there is nothing to say. busy: the mean number of cores that other
+    processes use, None if it is unknown."""
+    largest = max(choices, key=lambda choice: choice.count)
+    count, setting = largest.count, f"backend.threads = {largest.count}"
+    workers = 1
+    if isinstance(launcher, PoolConfig):
+        workers = min(launcher.workers or cores, points)
+        most = launcher.threads or max(cores // (launcher.workers or cores), 1)
+        if largest.reason != "backend.threads":
+            count = min(count, most)
+            setting = f"hydra.launcher.threads = {most}"
+    if workers * count > cores:
+        if workers == 1:
+            return (
+                f"{setting} is more than the {cores} {_cores(cores)} that may be used, which makes "
+                f"the training slower; set backend.threads={cores} or leave it out"
+            )
+        what = f"hydra.launcher.workers = {workers}"
+        what += f" with {setting} is" if count > 1 else " is"
+        return (
+            f"{what} more than the {cores} {_cores(cores)} that may be used, which makes the sweep "
+            f"slower; set hydra.launcher.workers={max(cores // count, 1)}"
+        )
+    if count > 1 and busy is not None and busy > cores - workers * count + 0.5:
+        return (
+            f"other processes use {busy:.1f} of the {cores} cores, and {count} threads that share "
+            "a layer wait for each other; backend.threads=1 may be several times faster"
+        )
+    return None
+
+
+def _cores(count: int) -> str:
+    return "core" if count == 1 else "cores"

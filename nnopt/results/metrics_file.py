@@ -1,0 +1,185 @@
+"""``metrics.csv``: one row per epoch, the same columns in every run; and how such files grow."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from nnopt.errors import DataError
+from nnopt.io.atomic_files import output_error, shown
+from nnopt.io.received_files import TABLE_BYTES, read_received
+from nnopt.io.safe_text import shortened
+from nnopt.results.layers_file import LayerRow
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What one epoch did.
+
+    epoch: 1 for the first; step: optimizer steps since the start of training; lr: of the last step.
+    train_loss, train_accuracy: means over the epoch's training samples as they were trained on.
+    validation_loss, validation_accuracy: after the epoch; None without validation data.
+    penalty: the L1 and L2 terms, part of the training objective but of neither loss column.
+    gradient_norm: L2 norm over all parameters, before clipping. seconds: of wall time, this epoch.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    penalty: float
+    gradient_norm: float
+    seconds: float
+
+
+METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
+_INTEGERS = {"epoch", "step"}
+_OPTIONAL = {"validation_loss", "validation_accuracy"}
+_INTEGER = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?|nan|-?inf")
+"""As ``repr`` writes numbers: Python's own readers also take ``1_000`` and other digits."""
+
+
+Row = EpochRow | LayerRow
+
+
+class MetricsFile:
+    """Appends rows to a new ``metrics.csv``, or a file of other records, whose fields are then the
+    columns: numbers, None, and names that need no quotes. A context manager that closes it.
+
+    What one call appends reaches the file in a single ``os.write`` to a descriptor in append mode
+    and is synced before ``append`` returns. If the disk takes only a part of it, the file is cut
+    back to what was there before, so it always ends at a whole epoch. Raises OutputError, also if
+    the file exists already.
+    """
+
+    def __init__(self, path: Path, record: type[Row] = EpochRow) -> None:
+        self.path = path
+        self._length = 0  # bytes of whole rows
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise output_error("write", path, error) from error
+        try:
+            self._write(_line(field.name for field in fields(record)))
+        except BaseException:
+            self.close()
+            with suppress(OSError):
+                path.unlink()
+            raise
+
+    def append(self, *rows: Row) -> None:
+        """Write one epoch, every number in full precision: reading it back gives the same bits."""
+        self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
+
+    def complete(self, rows: Sequence[Row]) -> None:
+        """Write those of all rows so far that the file does not have yet."""
+        there = self.path.read_bytes().count(b"\n") - 1
+        self.append(*rows[there:])
+
+    def close(self) -> None:
+        """Close the file; more than once does no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        try:
+            if (written := os.write(self._descriptor, line)) < len(line):
+                # The disk took a part; writing the rest now says why it did not take all.
+                os.write(self._descriptor, line[written:])
+            os.fsync(self._descriptor)
+            self._check_place()
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._length)
+            raise output_error("write", self.path, error, len(line)) from error
+        self._length += len(line)
+
+    def _check_place(self) -> None:
+        """Raise OSError if the file, or its folder, was removed: rows would go nowhere."""
+        there, own = os.stat(self.path), os.fstat(self._descriptor)
+        if not os.path.samestat(there, own):
+            raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
+
+
+def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
+    """Return the rows of a ``metrics.csv``; a last line without its line end is still
+    being written.
+
+    checksum: the SHA-256 that the file had when the run ended. Raises DataError if the file is
+    missing, was changed since, has other columns, or has a cell that nnopt never writes.
+    """
+    try:
+        data = read_received(path, path.parent, TABLE_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+    if checksum is not None and checksum != hashlib.sha256(data).hexdigest():
+        raise DataError(
+            f"{shown(path)} was changed after the run: its checksum in summary.json does not match"
+        )
+    text = data.decode("utf-8", errors="replace")
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    header = lines[0] if lines else ""
+    if header != ",".join(METRICS_COLUMNS):
+        raise DataError(
+            f"{shown(path)} is no metrics file of nnopt: its columns are "
+            f"{shortened(repr(header), 200)}, expected {','.join(METRICS_COLUMNS)!r}"
+        )
+    return [_row(path, number, line.split(",")) for number, line in enumerate(lines[1:], start=2)]
+
+
+def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
+    if len(cells) != len(METRICS_COLUMNS):
+        raise DataError(
+            f"{shown(path)}, line {line}: {len(cells)} cells, expected {len(METRICS_COLUMNS)}"
+        )
+    values: dict[str, float | None] = {}
+    for column, cell in zip(METRICS_COLUMNS, cells, strict=True):
+        if cell == "" and column in _OPTIONAL:
+            values[column] = None
+            continue
+        form = _INTEGER if column in _INTEGERS else _NUMBER
+        if not form.fullmatch(cell):
+            raise DataError(
+                f"{shown(path)}, line {line}: {column} is {shortened(repr(cell), 50)}, expected a "
+                f"{'whole number' if column in _INTEGERS else 'number'}"
+            )
+        values[column] = int(cell) if column in _INTEGERS else float(cell)
+    if values["epoch"] != line - 1:
+        raise DataError(f"{shown(path)}, line {line}: the epoch is {cells[0]}, expected {line - 1}")
+    return EpochRow(**values)  # type: ignore[arg-type]  # types follow the columns, checked above
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    # repr is the shortest text that reads back as the same float64.
+    return repr(int(value)) if isinstance(value, int) else repr(float(value))
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    """Names and numbers hold neither commas nor quotes: CSV needs nothing more than this."""
+    return (",".join(cells) + "\n").encode("ascii")

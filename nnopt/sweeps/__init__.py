@@ -1,0 +1,1 @@
+"""Sweeps: points, their folders and their table."""

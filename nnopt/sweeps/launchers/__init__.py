@@ -1,0 +1,1 @@
+"""Launchers: who runs the points of a sweep."""

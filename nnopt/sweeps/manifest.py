@@ -1,0 +1,242 @@
+"""``sweep.json``: what a sweep is, so that whoever has its folder can continue it.
+
+It is written before the first point starts and when points are added. Nothing in it hangs on the
+folder it is read from: paths of data are absolute, and those of the points relative to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nnopt
+from nnopt.config.compose import Plan
+from nnopt.config.point import Point, with_plots_decided
+from nnopt.config.validate import read_config, read_engine
+from nnopt.errors import ConfigError, OutputError, ResumeError
+from nnopt.io.atomic_files import shown, write_bytes
+from nnopt.io.locks import hold
+from nnopt.io.paths import absolute_folder
+from nnopt.io.received_files import TABLE_BYTES, parse_json, read_received
+from nnopt.io.safe_text import visible
+from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
+from nnopt.sweeps.manifest_check import check_entries, check_head, check_point
+from nnopt.sweeps.moved import Move
+
+NAME = "sweep.json"
+FORMAT = 1
+"""Of the file; a higher one is a newer nnopt's."""
+
+STILL = Move("", "")
+"""Of a folder that was not moved."""
+
+NEW_SWEEP = "run the sweep again, in a new folder"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and its points, which are numbered from 1 and keep their numbers.
+
+    words, config_dir, working: the command line that began it, and from which folder. varied: the
+    keys that vary, in their order. move: where the folder was when its file was written.
+    """
+
+    folder: Path
+    working: str
+    words: tuple[str, ...]
+    config_dir: str | None
+    varied: tuple[str, ...]
+    sweeper: SweeperConfig
+    launcher: LauncherConfig
+    points: tuple[Point, ...]
+    move: Move = STILL
+
+
+def begin(plan: Plan, folder: Path) -> Sweep:
+    """Write what the command line asks for into the sweep's folder. Raises OutputError, also if
+    another process, which found the folder empty at the same moment, has begun a sweep there."""
+    count = len(plan.points)
+    points = tuple(with_plots_decided(settled(point), count) for point in plan.points)
+    config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")
+    sweep = Sweep(
+        folder,
+        os.getcwd(),
+        plan.words,
+        config_dir,
+        plan.varied,
+        plan.sweeper,
+        plan.launcher,
+        points,
+    )
+    with hold(folder, wait=True):
+        if (folder / NAME).exists():
+            raise OutputError(f"another process began a sweep in {shown(folder)}; name another")
+        write_sweep(sweep)
+    return sweep
+
+
+def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """The sweep as its file now says, with the points added, one process at a time. Raises
+    ResumeError or OutputError."""
+    with hold(sweep.folder, wait=True):
+        return add_points(read_sweep(sweep.folder, sweep), points, varied)
+
+
+def add_points(
+    sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
+) -> Sweep:
+    """The sweep with those of the points that it does not have yet added at its end, and with the
+    keys that vary now too; written. planned: how many it may come to have. Raises OutputError."""
+    known = {point.id for point in sweep.points}
+    new = [settled(point) for point in points if point.id not in known]
+    if new:
+        count = max(planned, len(sweep.points) + len(new))
+        added = [with_plots_decided(point, count) for point in new]
+        keys = tuple(dict.fromkeys((*sweep.varied, *varied)))
+        sweep = replace(sweep, points=(*sweep.points, *added), varied=keys)
+        write_sweep(sweep)
+    return sweep
+
+
+def write_sweep(sweep: Sweep) -> None:
+    """Write ``sweep.json``, a line for each point. Raises OutputError."""
+    head = {
+        "format": FORMAT,
+        "nnopt": nnopt.__version__,
+        "folder": os.path.abspath(sweep.folder),
+        "working": sweep.working,
+        "words": sweep.words,
+        "config_dir": sweep.config_dir,
+        "varied": sweep.varied,
+        "sweeper": asdict(sweep.sweeper),
+        "launcher": asdict(sweep.launcher),
+    }
+    points = [
+        _json({"number": number, "id": p.id, "overrides": p.overrides, "config": p.container})
+        for number, p in enumerate(sweep.points, start=1)
+    ]
+    lines = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+    lines.append('"points": [\n{}\n]'.format(",\n".join(points)))
+    body = ",\n".join(lines)
+    digest = hashlib.sha256(_bytes(body)).hexdigest()
+    write_bytes(sweep.folder / NAME, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
+
+
+def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
+    """The sweep in a folder. before: as it was read earlier; its points are not checked again.
+    Raises ResumeError, saying why there is none to continue."""
+    path = folder / NAME
+    found = _read_json(folder)
+    version = found["nnopt"]
+    known = {point.id: point for point in before.points} if before else {}
+    try:
+        check_head(found)
+        check_entries(found["points"])
+        now = os.path.abspath(folder)
+        move = Move(found.get("folder") or now, now)
+        return Sweep(
+            folder,
+            move.path(found["working"]),
+            tuple(found["words"]),
+            found["config_dir"] and move.path(found["config_dir"]),
+            tuple(found["varied"]),
+            read_engine("hydra.sweeper", found["sweeper"]),
+            read_engine("hydra.launcher", found["launcher"]),
+            tuple(known.get(entry["id"]) or _point(entry, move) for entry in found["points"]),
+            move,
+        )
+    except ValueError as error:
+        raise ResumeError(f"{shown(path)} is no file of nnopt: {error}; {NEW_SWEEP}") from None
+    except ConfigError as error:
+        is_other = version != nnopt.__version__
+        remedy = f"nnopt {version} wrote it; resume the sweep with that" if is_other else NEW_SWEEP
+        raise ResumeError(
+            f"{shown(path)} has a configuration that nnopt {nnopt.__version__} refuses: "
+            f"{error.problems[0]}; {remedy}"
+        ) from error
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    """Return the content of ``sweep.json``, whose format and checksum are right. Raises
+    ResumeError."""
+    path = folder / NAME
+    try:
+        data = read_received(path, folder, TABLE_BYTES)
+    except FileNotFoundError:
+        raise ResumeError(_no_sweep(folder)) from None
+    except OSError as error:
+        raise ResumeError(f"cannot read {shown(path)}: {error.strerror}") from error
+    head, _, body = data.partition(b",\n")
+    digest = hashlib.sha256(body[: -len(b"}\n")]).hexdigest()
+    try:
+        found = parse_json(data)
+        is_whole = head == f'{{"sha256": "{digest}"'.encode()
+        number, version = found["format"], found["nnopt"]
+        if not (type(number) is int and isinstance(version, str)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}") from None
+    if number > FORMAT:
+        raise ResumeError(
+            f"{shown(path)} was made by nnopt {visible(version[:50])}, which is newer than this "
+            f"one, {nnopt.__version__}; resume the sweep with that"
+        )
+    if not is_whole:
+        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}")
+    return {**found, "nnopt": visible(version[:50])}
+
+
+def _point(entry: Mapping[str, Any], move: Move) -> Point:
+    container = move.config(entry["config"])
+    point = Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
+    check_point(point)
+    return point
+
+
+def settled(point: Point) -> Point:
+    """The same point, its paths independent of the folder that this process works in."""
+    data = point.config.data
+    root = absolute_folder(data.root, "data.root")
+    cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
+    config = replace(point.config, data=replace(data, root=root, cache=cache))
+    container = {
+        **point.container,
+        "data": {**point.container["data"], "root": root, "cache": cache},
+    }
+    if isinstance(csv := config.dataset, CsvConfig):
+        train, test = _csv_path(root, csv.train), csv.test and _csv_path(root, csv.test)
+        config = replace(config, dataset=replace(csv, train=train, test=test))
+        container["dataset"] = {**container["dataset"], "train": train, "test": test}
+    return Point(point.id, config, container, point.overrides)
+
+
+def _csv_path(root: str, name: str) -> str:
+    """As ``nnopt.data.csv_file`` looks for it: below the root, or else in the working folder."""
+    name = os.path.expanduser(name)
+    if os.path.exists(os.path.join(root, name)) or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
+
+
+def _no_sweep(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{shown(folder)} is no folder; name the folder of a sweep"
+    if (folder / "summary.json").exists() or (folder / "run.log").exists():
+        if (folder.parent / NAME).exists():
+            return f"{shown(folder)} is one point; resume its sweep, {shown(folder.parent)}"
+        return f"{shown(folder)} is a single run, no sweep; only sweeps can be resumed"
+    return f"{shown(folder)} is no sweep: it has no {NAME}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _bytes(text: str) -> bytes:
+    """A lone surrogate (of a file name that is no UTF-8) becomes JSON's own escape of it."""
+    return text.encode("utf-8", errors="backslashreplace")

@@ -1,0 +1,112 @@
+"""The values that ``sweep.json`` may have. The checksum does not make a received file trustworthy,
+since anybody can compute it: it only reveals damage.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nnopt.config.point import Point, point_id
+from nnopt.io.safe_text import shortened, visible
+from nnopt.schema import CsvConfig
+
+ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
+"""The name of a point, which is the name of its folder: see ``nnopt.config.point.point_id``."""
+
+DEEPEST = 30
+"""Levels of lists and maps inside one another; usual files have fewer than 10."""
+
+
+def check_head(found: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value of a wrong type, with its key, in all but the points."""
+    _check_path(found, "working")
+    if found.get("folder") is not None:  # files written before it was recorded lack it
+        _check_path(found, "folder")
+    if found.get("config_dir") is not None:
+        _check_path(found, "config_dir")
+    for key in ("words", "varied"):
+        _check_texts(found.get(key), key)
+    for key in ("sweeper", "launcher"):
+        if not isinstance(found.get(key), dict):
+            raise ValueError(f"{key} is not a map")
+        _check_depth(found[key], key)
+    if not isinstance(found.get("points"), list):
+        raise ValueError("points is not a list")
+    if not found["points"] and found["sweeper"].get("name") == "grid":
+        raise ValueError("points is empty")
+
+
+def check_entries(entries: list[Any]) -> None:
+    """Raise ValueError unless the points are numbered from 1, and each has another valid id."""
+    ids = set()
+    for number, entry in enumerate(entries, start=1):
+        where = f"point {number}"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where} is not a map")
+        if entry.get("number") != number or isinstance(entry["number"], bool):
+            raise ValueError(f"{where} has the number {_short(entry.get('number'))}")
+        identity = entry.get("id")
+        if not (isinstance(identity, str) and ID.fullmatch(identity)):
+            raise ValueError(f"{where} has the id {_short(identity)}, which is no name of a point")
+        if identity in ids:
+            raise ValueError(f"{where} has the id of another point, {identity}")
+        ids.add(identity)
+        _check_texts(entry.get("overrides"), f"{where}: overrides")
+        if not isinstance(entry.get("config"), dict):
+            raise ValueError(f"{where}: config is not a map")
+        _check_depth(entry["config"], f"{where}: config")
+
+
+def check_point(point: Point) -> None:
+    """Raise ValueError unless the id is that of the configuration, and its paths are absolute.
+
+    The hash of a CSV file's point depends on the folder in which its sweep began, so only the rest
+    of such an id is compared.
+    """
+    config = point.config
+    own, given = point_id(config), point.id
+    if isinstance(config.dataset, CsvConfig):
+        own, given = own.rpartition("-")[0], given.rpartition("-")[0]
+    if own != given:
+        raise ValueError(f"the configuration of point {point.id} is not that of its id")
+    _check_path({"data.root": config.data.root}, "data.root")
+    if config.data.cache is not None:
+        _check_path({"data.cache": config.data.cache}, "data.cache")
+
+
+def _check_path(found: Mapping[str, Any], key: str) -> None:
+    path = found.get(key)
+    try:
+        is_path = isinstance(path, str) and os.path.isabs(path) and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise ValueError(f"{key} = {_short(path)} is not an absolute path")
+
+
+def _check_texts(values: Any, where: str) -> None:
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise ValueError(f"{where} is not a list of texts")
+
+
+def _check_depth(value: Any, where: str) -> None:
+    """Raise ValueError for lists and maps that are nested too deeply for recursive functions."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"{where} is nested more than {DEEPEST} levels deep")
+
+
+def _short(value: Any) -> str:
+    return shortened(visible(repr(value)), 60)

@@ -1,0 +1,84 @@
+"""Comparison of the versions, machine and threads of finished points with those of this process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nnopt.backends.thread_choice import ThreadChoice
+from nnopt.results import environment
+from nnopt.schema import LauncherConfig, PoolConfig
+from nnopt.sweeps.launchers.remote import threads_of
+from nnopt.sweeps.point_folder import State
+from nnopt.terminal import console
+
+LIMITS = ("cores", "library")
+"""Reasons for a number of threads that are not in the configuration."""
+
+
+def note_differences(
+    states: Iterable[State], threads: Sequence[ThreadChoice], launcher: LauncherConfig
+) -> None:
+    """Print a note if the points to run would be made with other software, machine or threads than
+    the finished ones. Their numbers may then differ in the last digits.
+
+    threads: those of the points to run.
+    """
+    done = [state.summary for state in states if state.status == "done"]
+    if not (done and threads):
+        return
+    differences = [*_versions(done), *_machine(done), *_threads(done, threads, launcher)]
+    if differences:
+        console.note(
+            f"note: finished points were made with {', '.join(differences)}; numbers of the other "
+            "points may differ in the last digits"
+        )
+
+
+def _versions(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for name, here in environment.versions().items():
+        yield from _others([_at(x, "versions", name) for x in done], name, here)
+
+
+def _machine(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    here = environment.machine()["cpu"]
+    yield from _others([_at(x, "machine", "cpu") for x in done], "processor", here)
+
+
+def _threads(
+    done: Sequence[Mapping[str, Any]], choices: Sequence[ThreadChoice], launcher: LauncherConfig
+) -> Iterator[str]:
+    """Yield a text if a limit of the machine, or of a launcher, gave other numbers of threads.
+
+    Points that differ in their work have different numbers of threads everywhere. So a number
+    counts only where it is above a limit that others met.
+    """
+    most = threads_of(launcher) if isinstance(launcher, PoolConfig) else None
+    here = [min(choice.count, most or choice.count) for choice in choices]
+    limited = [
+        count
+        for count, choice in zip(here, choices, strict=True)
+        if choice.reason in LIMITS or count < choice.count
+    ]
+    before = [(_at(x, "threads", "used"), _at(x, "threads", "chosen_by")) for x in done]
+    counts = [count for count, _ in before if isinstance(count, int)]
+    limited_before = [n for n, reason in before if isinstance(n, int) and reason in LIMITS]
+    if max(counts, default=0) > min(limited, default=math.inf) or (
+        max(here, default=0) > min(limited_before, default=math.inf)
+    ):
+        yield f"threads {max(counts)} (here {max(here)})"
+
+
+def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
+    """Return an entry of a group of a summary; None if it is not there."""
+    values = summary.get(group)
+    return values.get(key) if isinstance(values, dict) else None
+
+
+def _others(values: Iterable[Any], name: str, here: Any) -> Iterator[str]:
+    """Yield a text if a known value differs from the one here."""
+    known = [value for value in values if isinstance(value, str | int)]
+    others = sorted({str(value) for value in known if value != here})
+    if others:
+        yield f"{name} {' and '.join(others)} (here {here})"

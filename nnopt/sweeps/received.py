@@ -1,0 +1,132 @@
+"""Limits on a stored sweep that is resumed. Its folder may be a download.
+
+Nothing outside the folder is written, no program is started, and no other machine is contacted,
+unless the command line of the resume asks for it. A cache that nnopt made is the one exception.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from nnopt.config.point import Point
+from nnopt.data.cache import is_cache
+from nnopt.errors import ResumeError
+from nnopt.io.atomic_files import shown
+from nnopt.io.locks import LOCK, hold, is_held
+from nnopt.io.own_files import (
+    PLOTS,
+    RUN_FILES,
+    SUBMITIT,
+    SWEEP_FILES,
+    intruders,
+    remove_temporary_files,
+)
+from nnopt.schema import LauncherConfig, RayConfig, SpiralConfig, SubmititConfig, TwoClassConfig
+from nnopt.sweeps.manifest import Sweep
+from nnopt.terminal import console
+
+OWN_CLUSTERS = (None, "auto", "local")
+"""Addresses of Ray clusters that are this user's: one to start, or one that the user has chosen."""
+
+
+def check_folder(sweep: Sweep) -> None:
+    """Raise ResumeError if a file that nnopt would use is a link or a special file.
+
+    Reading or writing a link would leave the folder. Reading a pipe would block.
+    """
+    for problem in _intruders(sweep):
+        raise ResumeError(
+            f"{problem}, which nnopt never makes; remove it, or replace it by a copy, and resume "
+            "the sweep again"
+        )
+
+
+def _intruders(sweep: Sweep) -> Iterator[str]:
+    ids = frozenset(point.id for point in sweep.points)
+    yield from intruders(sweep.folder, SWEEP_FILES | {LOCK}, ids | {PLOTS, SUBMITIT})
+    for folder in (sweep.folder / point.id for point in sweep.points):
+        if folder.is_dir():
+            yield from intruders(folder, RUN_FILES | {LOCK}, frozenset({PLOTS}))
+
+
+def remove_leftovers(sweep: Sweep) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    A folder that a process holds, perhaps on another machine, is left alone. Raises OutputError.
+    """
+    with hold(sweep.folder, wait=True):  # every process that writes there holds it
+        remove_temporary_files(sweep.folder)
+    remove_temporary_files(sweep.folder / PLOTS)
+    for folder in (sweep.folder / point.id for point in sweep.points):
+        if not is_held(folder):
+            remove_temporary_files(folder)
+            remove_temporary_files(folder / PLOTS)
+
+
+def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
+    """Raise ResumeError for a stored setting that would leave the folder or contact a machine.
+
+    given: the keys on the command line, whose values are the user's own.
+    """
+    value: str | None
+    if isinstance(launcher, RayConfig) and launcher.address not in OWN_CLUSTERS:
+        key, value = "hydra.launcher.address", launcher.address
+        danger = "a cluster can run programs on this machine"
+    elif isinstance(launcher, SubmititConfig) and not _is_inside(launcher.folder, sweep_folder):
+        key, value = "hydra.launcher.folder", launcher.folder
+        danger = "it is outside of the sweep's folder"
+    else:
+        return
+    if key not in given:
+        raise ResumeError(
+            f"{key} = {value!r} is stored with the sweep, and {danger}; if it is right, give it "
+            f"again: {key}={value}"
+        )
+
+
+def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
+    """Return the point with a cache that may be written to, and without downloads.
+
+    The place of the data is only read. The cache is written to if it is on the command line, if it
+    belongs to a data.root on the command line, or if it is a cache of nnopt already. Without a
+    cache decoded data stay in memory. Nothing is downloaded unless the command line says so.
+    """
+    data = point.config.data
+    cache: str | None = data.cache
+    download = data.download and "data.download" in given
+    if "data.cache" not in given:
+        if "data.root" in given:
+            cache = str(Path(data.root, "cache"))
+        elif cache is not None and (_is_inside(cache, sweep_folder) or not is_cache(Path(cache))):
+            cache = None
+    if (cache, download) == (data.cache, data.download):
+        return point
+    container = {**point.container["data"], "cache": cache, "download": download}
+    config = replace(point.config, data=replace(data, cache=cache, download=download))
+    return replace(point, config=config, container={**point.container, "data": container})
+
+
+def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:
+    """Print a note if stored caches of data from files are not used."""
+    unused = {
+        old.config.data.cache
+        for old, new in zip(before, after, strict=True)
+        if old.config.data.cache is not None
+        and new.config.data.cache is None
+        and not isinstance(old.config.dataset, SpiralConfig | TwoClassConfig)
+    }
+    for cache in sorted(filter(None, unused)):
+        console.note(
+            f"note: data.cache = {shown(Path(cache))} is not a cache of nnopt, so decoded data "
+            "stay in memory; data.cache=DIR chooses a folder"
+        )
+
+
+def _is_inside(path: str | None, folder: Path) -> bool:
+    """Return whether a path leads into a folder; None is a path inside it."""
+    if path is None:
+        return True
+    return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,96 @@
+"""Checks that a journal of Optuna has the values that nnopt writes. It may be a download."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from nnopt.config.search_parameters import Choice, Parameter
+
+VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
+"""The numbers of values that a trial may have; Optuna gives a pruned one its last report."""
+
+
+def check_last_line(data: bytes) -> None:
+    """Raise ValueError for a last line that is complete, but no JSON.
+
+    Optuna ignores such a line until another one follows. A line without its end is what a killed
+    process leaves, and is cut off.
+    """
+    if data.endswith(b"\n"):
+        json.loads(data[:-1].rpartition(b"\n")[2])
+
+
+def check_study(study: Study) -> None:
+    """Raise ValueError for values of other types than nnopt gives to Optuna."""
+    if len(study.directions) != 1:
+        raise ValueError("its study has several objectives")
+    asked = study.user_attrs.get("asked")
+    trials = study.get_trials(deepcopy=False)
+    if not (isinstance(asked, dict) or (asked is None and not trials)):
+        raise ValueError("its study does not record the searched keys")
+    for number, trial in enumerate(trials):
+        if trial.number != number:
+            raise ValueError(f"trial {number + 1} is missing")
+        _check_trial(trial)
+
+
+def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
+    """Raise ValueError if a trial has drawn a key in another way than the search draws it."""
+    known = {parameter.key: parameter for parameter in parameters}
+    for trial in study.get_trials(deepcopy=False):
+        for key, distribution in trial.distributions.items():
+            if key not in known or not _fits(known[key], distribution, trial.params[key]):
+                raise ValueError(f"trial {trial.number + 1} has another {key!r} than the search")
+
+
+def check_points(study: Study, ids: Collection[str]) -> None:
+    """Raise ValueError unless every complete trial has points, all of them among the ids."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        points = trial.user_attrs.get("points")
+        if not points or not all(point in ids for point in points):
+            raise ValueError(f"trial {trial.number + 1} has no points, or none of this search")
+
+
+def _fits(parameter: Parameter, distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(parameter, Choice):
+        return (
+            isinstance(distribution, CategoricalDistribution)
+            and tuple(distribution.choices) == tuple(parameter.texts)
+            and value in parameter.texts
+        )
+    kind = IntDistribution if parameter.is_whole else FloatDistribution
+    return isinstance(distribution, kind) and _is_finite(value)
+
+
+def _check_trial(trial: FrozenTrial) -> None:
+    where = f"trial {trial.number + 1}"
+    values = trial.values or []
+    if not isinstance(values, list) or not all(_is_finite(value) for value in values):
+        raise ValueError(f"{where} has a value that is not a finite number")
+    least, most = VALUES.get(trial.state, (0, 0))
+    if not least <= len(values) <= most:
+        raise ValueError(f"{where} has {len(values)} values in the state {trial.state.name}")
+    reports = trial.intermediate_values.items()
+    if not all(type(step) is int and isinstance(x, int | float) for step, x in reports):
+        raise ValueError(f"{where} has a report that is not a number of an epoch")
+    points, error = trial.user_attrs.get("points", []), trial.user_attrs.get("error")
+    if not (isinstance(points, list) and all(isinstance(point, str) for point in points)):
+        raise ValueError(f"{where} has points that are not a list of ids")
+    if not isinstance(error, str | None):
+        raise ValueError(f"{where} has an error that is not a text")
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

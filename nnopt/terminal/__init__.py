@@ -1,0 +1,1 @@
+"""Output on the terminal: progress bars, messages and curves."""

@@ -1,0 +1,288 @@
+"""Settings side by side: baselines, verdicts, the best, and which data they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows, verdict
+from nnopt.analysis.same_data import check_same_data, tell_files_apart, with_one_name_per_file
+from nnopt.analysis.settings import read_condition
+from nnopt.errors import ConfigError
+from nnopt.results.collect import Run, Value
+
+METRIC = "test_accuracy"
+
+
+def runs_of(
+    accuracies: Sequence[float | None],
+    sources: frozenset[str] = frozenset(),
+    metric: str = METRIC,
+    **settings: Value,
+) -> list[Run]:
+    """Runs of the seeds 0, 1, ... with these results; one that is None failed."""
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    values = {"dataset": "spiral"} | dotted
+    return [
+        Run(
+            Path(f"run{seed}"),
+            seed,
+            "failed" if x is None else "done",
+            None,
+            values,
+            {} if x is None else {metric: x},
+            sources,
+            0.0,
+        )
+        for seed, x in enumerate(accuracies)
+    ]
+
+
+def compared(runs: list[Run], *baseline: str, metric: str = METRIC) -> Comparison:
+    known = [key for run in runs for key in run.settings]
+    return compare_runs(runs, [metric], [read_condition(word, known) for word in baseline])
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    metric = comparison.metrics[0]
+    return [verdict(row, row.outcomes[0], metric) for row in comparison.rows]
+
+
+BASE = [0.80, 0.85, 0.90]
+
+
+def test_every_verdict() -> None:
+    runs = [
+        *runs_of(BASE, optimizer="a-baseline"),
+        *runs_of([0.9, 0.952, 1.0], optimizer="b-better"),
+        *runs_of([0.7, 0.752, 0.8], optimizer="c-worse"),
+        *runs_of([0.81, 0.83, 0.92], optimizer="d-unclear"),
+        *runs_of([0.80, 0.85, 0.90], optimizer="e-equal"),
+        *runs_of([0.81, 0.86, 0.91], optimizer="f-shifted"),
+        *runs_of([0.91], optimizer="g-one"),
+        *runs_of([None, None, None, 0.9], optimizer="h-none"),
+    ]
+    assert verdicts(compared(runs, "optimizer=a-baseline")) == [
+        "baseline",
+        "better",
+        "worse",
+        "not distinguishable",
+        "equal for every seed",
+        "the same difference every time",
+        "one common seed",
+        "no common seed",
+    ]
+    assert set(verdicts(compared(runs))) == {""}
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("test_loss", "worse"), ("train_seconds", "worse"), ("best_epoch", "higher")],
+)
+def test_the_metric_says_what_is_better(metric: str, expected: str) -> None:
+    runs = runs_of(BASE, metric=metric, epochs=1)
+    runs += runs_of([0.9, 0.952, 1.0], metric=metric, epochs=2)
+    comparison = compared(runs, "epochs=1", metric=metric)
+    assert verdicts(comparison) == ["baseline", expected]
+    best = [row.outcomes[0].is_best for row in comparison.rows]
+    assert best == [metric != "best_epoch", False]
+
+
+def test_more_comparisons_need_more_evidence() -> None:
+    """The same two rows, alone and among others that tell nothing."""
+    strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
+    alone = compared(strong, "lr=0")
+    others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
+    among = compared(strong + others, "lr=0")
+    assert verdicts(alone)[1] == "better"
+    assert verdicts(among)[1] == "not distinguishable"
+    assert among.tests == 8
+
+
+def test_a_baseline_of_several_settings_is_matched_in_the_other_keys() -> None:
+    runs = []
+    for lr in (0.1, 0.2):
+        for l2 in (0.0, 1e-3):
+            runs += runs_of([lr + l2, lr + 0.5 + 2 * l2], optimizer__lr=lr, regularizer__l2=l2)
+    comparison = compared(runs, "regularizer.l2=0")
+    found = {
+        (row.setting.values["optimizer.lr"], row.setting.values["regularizer.l2"]): row.outcomes[0]
+        for row in comparison.rows
+    }
+    for lr in (0.1, 0.2):
+        assert found[lr, 0.0].difference is None
+        difference = found[lr, 1e-3].difference
+        assert difference is not None
+        assert difference.change is not None
+        assert difference.change.mean == pytest.approx(1.5e-3)  # not 0.1 off, as the other lr is
+
+
+def test_a_baseline_is_held_against_the_same_test_set_alone() -> None:
+    runs = [
+        *runs_of(BASE, dataset="mnist", optimizer="sgd"),
+        *runs_of([0.9, 0.952, 1.0], dataset="mnist", optimizer="adam"),
+        *runs_of([0.1, 0.152, 0.2], dataset="cifar10", optimizer="adam"),
+    ]
+    comparison = compared(runs, "optimizer=sgd")
+    settings = [row.setting.values for row in comparison.rows]
+    names = [(values["dataset"], values["optimizer"]) for values in settings]
+    found = dict(zip(names, verdicts(comparison), strict=True))
+    assert found["mnist", "adam"] == "better"
+    assert found["cifar10", "adam"] not in ("better", "worse")
+    across = compared(runs, "optimizer=sgd", "dataset=mnist")
+    assert "worse" in verdicts(across)
+
+
+def test_validation_samples_from_the_test_set_make_another_one() -> None:
+    runs = [
+        *runs_of(BASE, lr=1, dataset__validation__source="none"),
+        *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
+        *runs_of([0.5, 0.6, 0.7], lr=1, dataset__validation__source="test"),
+        *runs_of([0.5, 0.6, 0.65], lr=2, dataset__validation__source="test"),
+    ]
+    rows = compared(runs).rows
+    best = {
+        row.setting.values["dataset.validation.source"] for row in rows if row.outcomes[0].is_best
+    }
+    assert best == {"train", "test"}
+
+
+def test_settings_without_a_match_are_told() -> None:
+    runs = runs_of(BASE, lr=1, l2=0) + runs_of(BASE, lr=2, l2=0)
+    runs += runs_of(BASE, lr=1, l2=5) + runs_of(BASE, lr=3, l2=5)
+    comparison = compared(runs, "l2=0")
+    assert verdicts(comparison).count("") == 1
+    assert "1 setting has no baseline" in comparison.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (["l2=7"], "no setting has l2=7; values of l2: 0, 5"),
+        (["epochs=1"], "epochs is no column of this table; keys that vary: lr, l2"),
+        (["l2=0"], "l2=0 are 2 settings, .* name one of these keys too"),
+    ],
+)
+def test_baselines_that_are_none(baseline: list[str], message: str) -> None:
+    runs = [*runs_of(BASE, lr=1, l2=0, epochs=1), *runs_of(BASE, lr=2, l2=0, epochs=1)]
+    runs += runs_of(BASE, lr=3, l2=5, epochs=1)
+    with pytest.raises(ConfigError, match=message):
+        compared(runs, *baseline)
+
+
+def test_failed_runs_are_counted_and_not_averaged() -> None:
+    comparison = compared(runs_of([0.5, None, 0.7], lr=1) + runs_of([None, None], lr=2))
+    first, second = comparison.rows
+    assert first.outcomes[0].estimate is not None
+    assert first.outcomes[0].estimate.mean == pytest.approx(0.6)
+    assert first.setting.left_out == {"failed": 1}
+    assert second.outcomes[0].estimate is None
+    assert comparison.notes == ("left out of every mean: 3 failed",)
+
+
+def test_best_of_each_test_set() -> None:
+    settings = [("circles", "unit", 0.9), ("circles", "none", 0.8), ("moons", "unit", 0.7)]
+    settings += [("moons", "none", 0.75)]
+    runs = []
+    for name, normalization, x in settings:
+        runs += runs_of([x], dataset=name, dataset__normalization=normalization)
+    best = [
+        (row.setting.values["dataset"], row.outcomes[0].estimate.mean)
+        for row in compared(runs).rows
+        if row.outcomes[0].is_best and row.outcomes[0].estimate
+    ]
+    assert best == [("circles", 0.9), ("moons", 0.75)]
+
+
+def test_sorting() -> None:
+    runs = runs_of([0.5], lr=1) + runs_of([0.9], lr=2) + runs_of([0.7], lr=10)
+    runs += runs_of([None], lr=0)
+    comparison = compared(runs)
+
+    def order(name: str, reverse: bool = False) -> list[Value]:
+        return [row.setting.values["lr"] for row in sort_rows(comparison, name, reverse)]
+
+    assert order(METRIC) == [2, 10, 1, 0]
+    assert order(METRIC, reverse=True) == [1, 10, 2, 0]  # what has no result is last either way
+    assert order("lr", reverse=True) == [10, 2, 1, 0]
+    with pytest.raises(ConfigError, match="did you mean 'test_accuracy'"):
+        order("test_acuracy")
+
+
+def test_unknown_metric() -> None:
+    with pytest.raises(ConfigError, match="'test_acc'; did you mean 'test_accuracy'"):
+        compared(runs_of(BASE), metric="test_acc")
+
+
+def test_a_metric_that_is_null_everywhere() -> None:
+    with pytest.raises(ConfigError, match="no run has a number for test_loss; there are: test_ac"):
+        compared(runs_of(BASE), metric="test_loss")
+
+
+def test_different_datasets_are_refused() -> None:
+    runs = runs_of(BASE, dataset="mnist") + runs_of(BASE, dataset="cifar10")
+    with pytest.raises(ConfigError, match=r"datasets, cifar10, mnist: .*--where dataset=cifar10"):
+        check_same_data(runs)
+    check_same_data(runs, may_differ=True)
+    check_same_data(runs[:3])
+
+
+def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None:
+    runs = runs_of([0.1], frozenset({"ab"}), lr=1) + runs_of([0.9], frozenset({"cd"}), lr=1)
+    with pytest.raises(ConfigError, match="were tested on different files"):
+        check_same_data(runs, may_differ=True)
+    assert len(compared(runs).rows) == 1
+    told = compared(tell_files_apart(runs))
+    assert told.keys == ("dataset.files",)
+    assert [row.outcomes[0].is_best for row in told.rows] == [False, False]  # other test sets
+    assert tell_files_apart(runs[:1]) == runs[:1]
+
+
+def test_check_same_data_other_training_file_compared_with_a_note() -> None:
+    def trained_on(train: str, accuracy: float) -> list[Run]:
+        found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
+        return [replace(run, named_files={"dataset.test": "test"}) for run in found]
+
+    runs = trained_on("a", 0.1) + trained_on("b", 0.9)
+    check_same_data(runs)
+    told = compared(tell_files_apart(runs))
+    assert [row.outcomes[0].is_best for row in told.rows] == [False, True]
+    (note,) = told.notes
+    assert "files of different content, dataset.train=a,b; the test file is the same" in note
+    other = [
+        replace(run, named_files={"dataset.test": "other"}, sources=frozenset({"b", "other"}))
+        for run in runs[1:]
+    ]
+    with pytest.raises(ConfigError, match="were tested on different files"):
+        check_same_data([*runs, *other])
+
+
+def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) -> list[Run]:
+    files = {} if digest is None else {"dataset.train": digest}
+    return [
+        replace(run, named_files=files)
+        for run in runs_of(accuracies, frozenset(files.values()), dataset__train=path)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ([("a.csv", "x"), ("/data/a.csv", "x")], ["a.csv"]),
+        ([("/data/a.csv", "x"), ("~/a.csv", "x"), ("sub/a.csv", "x")], ["~/a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("b.csv", "x")], ["a.csv", "b.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", None)], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", None)], ["a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+    ],
+)
+def test_paths_of_one_file_are_one_setting(
+    files: list[tuple[str, str | None]], names: list[str]
+) -> None:
+    runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5, 0.6])]
+    found = with_one_name_per_file(runs)
+    assert sorted({str(run.settings["dataset.train"]) for run in found}) == names

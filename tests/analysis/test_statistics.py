@@ -1,0 +1,207 @@
+"""Intervals, paired tests and corrections against SciPy, tables and simulation."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnopt.analysis.statistics import (
+    SIGNIFICANCE,
+    Difference,
+    corrected,
+    estimate,
+    holm,
+    paired_difference,
+)
+
+numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
+
+
+def test_interval_of_five_values_by_hand() -> None:
+    """Mean 3, s = √2.5; t of 4 degrees of freedom is 2.776 in every table."""
+    found = estimate([1, 2, 3, 4, 5])
+    assert (found.n, found.mean) == (5, 3)
+    assert found.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
+    assert found.interval is not None
+    half = 2.776445105 * math.sqrt(2.5) / math.sqrt(5)
+    assert found.interval == pytest.approx((3 - half, 3 + half), rel=1e-9)
+
+
+@settings(max_examples=25)
+@given(st.lists(numbers, min_size=2, max_size=12))
+def test_interval_is_scipys(values: list[float]) -> None:
+    from scipy import stats
+
+    found = estimate(values)
+    if found.interval is None:
+        assert max(values) == min(values)
+        assert found.std == 0
+        return
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    scale = max(map(abs, values))
+    assert found.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
+
+
+def test_too_few_values_and_huge_ones() -> None:
+    one = estimate([0.5])
+    assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
+    assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)
+    assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # they differ by rounding alone
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=10))
+def test_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    from scipy import stats
+
+    ours, theirs = zip(*pairs, strict=True)
+    found = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
+    assert found.pairs == len(pairs)
+    if found.p is None:
+        spread = np.ptp(np.subtract(ours, theirs))
+        assert spread <= 1e-9 * max(map(abs, (*ours, *theirs, 1)))
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences
+        expected = stats.ttest_rel(ours, theirs)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+
+
+def test_pairs_are_common_seeds() -> None:
+    found = paired_difference({1: 3.0, 2: 5.0, 9: 100.0}, {2: 4.0, 1: 1.0, 7: -100.0})
+    assert found.pairs == 2
+    assert found.change is not None
+    assert found.change.mean == 1.5  # (3 - 1 + 5 - 4) / 2
+    # s = 1/√2, t = 1.5 / (s / √2) = 3; of one degree of freedom, p = 1 - 2/π atan 3.
+    assert found.p == pytest.approx(1 - 2 / math.pi * math.atan(3), rel=1e-12)
+
+
+def test_a_shared_effect_of_the_seed_does_not_hide_a_difference() -> None:
+    """What pairing is for: Welch's test of the same numbers sees nothing."""
+    from scipy import stats
+
+    seeds = {0: 0.80, 1: 0.90, 2: 0.70, 3: 0.85, 4: 0.95}
+    wiggles = (0.001, -0.001, 0.002, 0.0, -0.002)
+    other = {s: x + 0.01 + w for (s, x), w in zip(seeds.items(), wiggles, strict=True)}
+    found = paired_difference(other, seeds)
+    assert found.p is not None
+    assert found.p < 0.001
+    assert stats.ttest_ind(list(other.values()), list(seeds.values()), equal_var=False).pvalue > 0.8
+
+
+def test_differences_without_spread_are_not_tested() -> None:
+    """All differ by 1/120; in floating point by 1e-17 more or less, of which t would be 1e14."""
+    accuracies = {seed: k / 120 for seed, k in enumerate((101, 113, 97))}
+    higher = {seed: k / 120 for seed, k in enumerate((102, 114, 98))}
+    found = paired_difference(higher, accuracies)
+    assert found.p is None
+    assert found.change is not None
+    assert found.change.mean == pytest.approx(1 / 120)
+    assert found.change.interval is None
+    same = paired_difference({0: 0.1 + 0.2, 1: 0.7}, {0: 0.3, 1: 0.7})
+    assert same.p is None
+    assert same.change is not None
+    assert same.change.mean == 0
+
+
+def test_one_common_seed_and_none() -> None:
+    one = paired_difference({0: 1.0, 1: 2.0}, {1: 1.5, 2: 7.0})
+    assert (one.pairs, one.p) == (1, None)
+    assert paired_difference({0: 1.0}, {1: 1.0}) == Difference(0, None, None)
+
+
+def test_holm_by_hand() -> None:
+    """0.01 x 4, 0.02 x 3 = 0.06, 0.03 x 2 = 0.06, and 0.005 is least: x 4... in any order."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_the_stepwise_rule_rejects(p_values: list[float]) -> None:
+    """The procedure as Holm states it: go up from the smallest while p(i) <= α / (m - i + 1)."""
+    alpha = 0.05
+    rejected: set[int] = set()
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if (len(p_values) - rank) * p_values[index] > alpha:
+            break
+        rejected.add(index)
+    assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
+
+
+def test_only_what_was_tested_is_corrected() -> None:
+    tested = Difference(5, estimate([1, 2, 4]), 0.02)
+    untested = Difference(1, estimate([1]), None)
+    found = corrected([tested, None, untested, tested])
+    assert [x and x.p_holm for x in found] == [0.04, None, None, 0.04]
+
+
+# False positives ----------------------------------------------------------------------------------
+
+COMPARISONS = 200
+LIMIT = 18
+"""Of 200 with a chance of 5 % each, more than 18 err with a probability below 1 % (binomial)."""
+
+
+def test_the_limit_is_the_binomial_one() -> None:
+    from scipy.stats import binom
+
+    assert (
+        binom.sf(LIMIT, COMPARISONS, SIGNIFICANCE)
+        < 0.01
+        < binom.sf(LIMIT - 1, COMPARISONS, SIGNIFICANCE)
+    )
+
+
+def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
+    """Test accuracies (rows, seeds) of equally good settings: the seed moves all settings, and
+    the test set has few samples, so that there are ties."""
+    seed_effect = draw.normal(0, 0.02, seeds)
+    skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
+    return draw.binomial(samples, np.clip(skill, 0, 1)) / samples
+
+
+@pytest.mark.parametrize("samples", [120, 10_000])
+@pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
+def test_identical_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
+    """Comparisons of equal settings with a baseline: the share in which any difference at all is
+    called significant stays at 5 %."""
+    draw = np.random.default_rng(rows * 100 + seeds)
+    errors = 0
+    for _ in range(COMPARISONS):
+        table = accuracies(rows, seeds, samples, draw)
+        baseline, *others = [dict(enumerate(row)) for row in table]
+        found = corrected([paired_difference(values, baseline) for values in others])
+        errors += any(x is not None and x.is_significant for x in found)
+    assert errors <= LIMIT
+
+
+def test_without_the_correction_they_would() -> None:
+    """The simulation is able to fail: five uncorrected tests err in far more than 5 %."""
+    draw = np.random.default_rng(605)
+    errors = 0
+    for _ in range(COMPARISONS):
+        baseline, *others = [dict(enumerate(row)) for row in accuracies(6, 5, 10_000, draw)]
+        p_values = [paired_difference(values, baseline).p for values in others]
+        errors += any(p is not None and p < SIGNIFICANCE for p in p_values)
+    assert errors > LIMIT
+
+
+def test_a_real_difference_is_found() -> None:
+    """Power: four percentage points among seeds that scatter by one."""
+    draw = np.random.default_rng(1)
+    found = 0
+    for _ in range(50):
+        table = accuracies(3, 5, 10_000, draw)
+        baseline, same, higher = [dict(enumerate(row)) for row in table]
+        higher = {seed: value + 0.04 for seed, value in higher.items()}
+        tested = corrected([paired_difference(x, baseline) for x in (same, higher)])
+        found += tested[1] is not None and tested[1].is_significant
+    assert found > 40

@@ -1,0 +1,50 @@
+"""The arrays of an operation, which threads ask for at the same time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from nnopt.backends.numpy.tape import Buffers
+
+THREADS = 4
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Let Python change between threads after a microsecond."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_buffers_asked_by_several_threads_give_each_its_own() -> None:
+    buffers, start = Buffers(), Barrier(THREADS)
+
+    def fill(thread: int) -> bool:
+        start.wait()
+        right = True
+        for number in range(800):
+            array = buffers(f"array {number} of {thread}", (5,), np.float32)
+            array.fill(thread)
+            right &= bool((array == thread).all())
+        return right
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert all(pool.map(fill, range(THREADS)))
+
+
+def test_buffers_smaller_shape_shares_memory_of_larger() -> None:
+    buffers = Buffers()
+    small = buffers("y", (2, 3), np.float32)
+    large = buffers("y", (4, 3), np.float32)
+    assert not np.shares_memory(small, large)
+    assert np.shares_memory(buffers("y", (2, 3), np.float32), large)
+    assert buffers("y", (4, 3), np.float32) is large

@@ -1,0 +1,284 @@
+"""The operations on images, convolution apart: against PyTorch, finite differences and loops, in
+pieces and on threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from image_cases import (
+    CASES,
+    POOLS,
+    C,
+    N,
+    check_against_differences,
+    check_against_torch,
+    gradient_like,
+    inside,
+    outside,
+    step,
+    torch_step,
+)
+from numpy.testing import assert_allclose, assert_array_equal
+
+from nnopt.backends.numpy.ops import Op, lanes, pooling
+from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU
+from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, batch_norm_evaluate
+from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, MAX_POOL2D
+from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
+from nnopt.backends.numpy.tape import Buffers
+from nnopt.backends.numpy.threads import ALONE, Workers
+
+THREADED = [name for name, case in CASES.items() if case.threaded]
+
+
+@pytest.fixture(params=["whole", "in pieces"])
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small images are one piece for one thread; here also in many pieces, for all threads."""
+    if request.param == "in pieces":
+        cut_finely(monkeypatch)
+    return str(request.param)
+
+
+def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "PIECE", 48)
+    monkeypatch.setattr(lanes, "LONGEST_ROW", 7)
+    monkeypatch.setattr(lanes, "SHARED_FROM", 1)
+    monkeypatch.setattr(pooling, "BLOCK", 200)
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_and_gradients_are_those_of_torch(name: str) -> None:
+    check_against_torch(CASES[name], CASES[name].op)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # slow, and linear
+def test_gradients_are_central_differences(name: str) -> None:
+    check_against_differences(CASES[name], CASES[name].op)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inputs_of_any_layout_stay_unchanged_and_give_the_same(name: str) -> None:
+    case = CASES[name]
+    inputs = case.inputs()
+    g, expected = torch_step(case, inputs)
+    arranged = [np.asfortranarray(a) for a in inputs]
+    for array in arranged:
+        array.setflags(write=False)
+    for ours, theirs in zip(step(case.op, arranged, g, **case.options), expected, strict=True):
+        assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    transposed = np.asfortranarray(g)  # the gradient may arrive so, too
+    y, saved = case.op.forward(*inputs, **case.options)
+    gradients = case.op.backward(transposed, saved, (True,) * len(inputs))
+    for gradient, theirs in zip(gradients, expected[1:], strict=True):
+        assert gradient is not None
+        assert_allclose(gradient, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("name", CASES)
+def test_float32_stays_float32_and_near_float64(name: str) -> None:
+    case = CASES[name]
+    inputs = case.inputs(seed=5, dtype=np.float32)
+    g, expected = torch_step(case, inputs)
+    for ours, theirs in zip(
+        step(case.op, inputs, g.astype(np.float32), **case.options), expected, strict=True
+    ):
+        assert ours.dtype == np.float32
+        assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_finely(monkeypatch)
+    case, two = CASES[name], Workers(2)
+    inputs = case.inputs(dtype=np.float32)
+    alone = step(case.op, inputs, None, **case.options, workers=ALONE)
+    for buffer in (None, Buffers(), Buffers()):
+        together = step(case.op, inputs, None, **case.options, workers=two, buffer=buffer)
+        for ours, theirs in zip(together, alone, strict=True):
+            assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
+def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
+    rng = np.random.default_rng(6)
+    shape = (33, 32, 32, 32)  # pieces of unequal size
+    assert np.prod(shape) >= lanes.SHARED_FROM
+    inputs = [a.astype(np.float32) for a in (rng.standard_normal(shape), *rng.random((2, 32)))]
+    options: dict[str, Any] = {"epsilon": 1e-5} if op is BATCH_NORM else {}
+    options |= {"size": 2, "stride": 2} if op is MAX_POOL2D else {}
+    inputs = inputs if op is BATCH_NORM else inputs[:1]
+    g = gradient_like(op.forward(*inputs, **options)[0], seed=15).astype(np.float32)
+    alone = step(op, inputs, g, **options)
+    together = step(op, inputs, g, **options, workers=Workers(2), buffer=Buffers())
+    for ours, theirs in zip(together, alone, strict=True):
+        assert_array_equal(ours, theirs)
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("name", CASES)
+def test_kept_arrays_carry_nothing_from_one_step_to_the_next(name: str) -> None:
+    case, buffers = CASES[name], Buffers()
+    for seed in range(3):
+        inputs = case.inputs(seed)
+        kept = step(case.op, inputs, None, **case.options, buffer=buffers)
+        for ours, fresh in zip(kept, step(case.op, inputs, None, **case.options), strict=True):
+            assert_array_equal(ours, fresh)
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("max pool")])
+def test_equal_values_give_the_gradient_to_the_first_as_in_torch(name: str) -> None:
+    case = CASES[name]
+    rng = np.random.default_rng(7)
+    check_against_torch(case, case.op, [np.zeros(case.shape)])
+    check_against_torch(case, case.op, [np.maximum(rng.standard_normal(case.shape), 0)])
+    few = rng.integers(-2, 1, case.shape).astype(float)
+    check_against_torch(case, case.op, [few])
+    # Of -∞ alone, the first that is no padding.
+    check_against_torch(case, case.op, [np.where(few == 0, few, -np.inf)])
+    check_against_torch(case, case.op, [np.full(case.shape, -np.inf)])
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+def test_pooling_is_what_the_loops_compute(name: str, ties: bool) -> None:
+    for kind, op, naive in [
+        (
+            "max pool",
+            MAX_POOL2D,
+            Op(pooling.max_pool2d_naive_forward, pooling.max_pool2d_naive_backward, ("x",)),
+        ),
+        (
+            "average pool",
+            AVG_POOL2D,
+            Op(pooling.avg_pool2d_naive_forward, pooling.avg_pool2d_naive_backward, ("x",)),
+        ),
+    ]:
+        case = CASES[f"{kind}, {name}"]
+        (x,) = case.inputs(seed=8)
+        x = np.round(x / 4) if ties else x
+        g = gradient_like(op.forward(x, **case.options)[0], seed=9)
+        for fast, slow in zip(
+            step(op, [x], g, **case.options), step(naive, [x], g, **case.options), strict=True
+        ):
+            assert_allclose(fast, slow, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "pool" in name])
+def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
+    case = CASES[name]
+    (x,) = case.inputs()
+    x.reshape(-1)[np.random.default_rng(10).permutation(x.size)[: x.size // 9]] = np.nan
+    y, _ = case.op.forward(x, **case.options)
+    expected = case.reference(outside(torch.tensor(x)))
+    assert_allclose(y, inside(expected) if y.ndim == 4 else expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("window", "fast", "naive"),
+    [([3, 5, np.nan, 7], 1, 2), ([np.nan, 5, 1, 2], 0, 0), ([1, np.nan, 5, np.nan], 0, 3)],
+)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_where_the_gradient_of_a_maximum_that_is_not_a_number_goes(
+    window: list[float], fast: int, naive: int, padding: int
+) -> None:
+    """In the one window that lies inside. The naive version does as PyTorch."""
+    size = 2 + 2 * padding
+    x = np.array(window).reshape(2, 2, 1, 1)
+    options = {"size": size, "stride": size, "padding": padding}
+    looped = Op(pooling.max_pool2d_naive_forward, pooling.max_pool2d_naive_backward, ("x",))
+    for op, place in ((MAX_POOL2D, fast), (looped, naive)):
+        y, d_x = step(op, [x], None, **options)
+        assert np.isnan(y).all()
+        assert_array_equal(d_x.ravel(), np.eye(4)[place])
+    tensor = torch.tensor(outside(x), requires_grad=True)
+    torch.nn.functional.max_pool2d(tensor, size, size, padding).sum().backward()
+    assert_array_equal(tensor.grad.numpy().ravel(), np.eye(4)[naive])
+
+
+def test_images_are_laid_out_by_position_and_back() -> None:
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((N, C, 4, 5))
+    y, saved = CHANNELS_LAST.forward(x)
+    assert np.shares_memory(x, y)
+    assert_array_equal(y, inside(x))
+    (d_x,) = CHANNELS_LAST.backward(y, saved, (True,))
+    assert d_x is not None
+    assert d_x.flags.c_contiguous
+    assert_array_equal(d_x, x)
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("workers", [ALONE, Workers(2)], ids=["one thread", "two"])
+def test_batch_norm_saves_the_statistics_and_evaluation_uses_them(workers: Workers) -> None:
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((4, 5, N, C)) * np.arange(1, C + 1) + np.arange(C)
+    weight, bias = rng.standard_normal((2, C))
+    y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5, workers=workers)
+    mean, variance = saved[-2:]
+    assert_allclose(mean, x.mean(axis=(0, 1, 2)), rtol=1e-12)
+    assert_allclose(variance, x.var(axis=(0, 1, 2)), rtol=1e-12)
+    again = batch_norm_evaluate(x, weight, bias, mean, variance, 1e-5, workers=workers)
+    assert_allclose(again, y, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("distance", [0.5, 3.9, 4.1, 1000], ids=["zero", "near", "far", "farther"])
+def test_sums_in_float32_are_exact_enough_far_from_zero(distance: float) -> None:
+    """65,536 rows with a mean of so many standard deviations."""
+    rng = np.random.default_rng(13)
+    x = (distance + rng.standard_normal((32, 32, 64, 4))).astype(np.float32)
+    rows = x.astype(np.float64).reshape(-1, 4)
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    y, saved = BATCH_NORM.forward(x, ones, zeros, epsilon=1e-5)
+    mean, variance = saved[-2:]
+    assert_allclose(mean, rows.mean(axis=0), rtol=2e-7, atol=2e-7)
+    assert_allclose(variance, rows.var(axis=0), rtol=1e-5)
+    _, d_x, d_weight, d_bias = step(BATCH_NORM, [x, ones, zeros], x, epsilon=1e-5)
+    assert_allclose(d_bias, rows.sum(axis=0), rtol=1e-6)
+
+
+def test_variances_of_few_lanes_and_many_positions_are_exact_enough_in_float32() -> None:
+    """Two values only, so that what is rounded off does not cancel out."""
+    rng = np.random.default_rng(15)
+    x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))
+    ones = np.ones(4, np.float32)
+    y, saved = BATCH_NORM.forward(x, ones, 0 * ones, epsilon=1e-5)
+    rows = x.astype(np.float64)
+    assert_allclose(saved[-1], rows.var(axis=(0, 1, 2)), rtol=3e-5)
+    normalized = (rows - rows.mean((0, 1, 2))) / np.sqrt(rows.var((0, 1, 2)) + 1e-5)
+    assert_allclose(y, normalized, atol=2e-5)
+
+
+@pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
+def test_images_too_large_for_their_squares_give_no_finite_numbers(op: Op) -> None:
+    x = np.random.default_rng(16).standard_normal((4, 5, N, C)).astype(np.float32) * 1e25
+    options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, _ = op.forward(x.astype(np.float32), *np.ones((2, C), np.float32), **options)
+    assert not np.isfinite(y).any()
+
+
+@pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
+def test_constant_images_are_normalized_to_the_bias(op: Op) -> None:
+    x, weight, bias = np.full((4, 5, N, C), 7.0), np.ones(C), np.arange(float(C))
+    options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        y, d_x, *_ = step(op, [x, weight, bias], None, **options)
+    assert_allclose(y, np.broadcast_to(bias, x.shape), atol=1e-9)
+    assert_allclose(d_x, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("op", [RELU, GELU, SILU], ids=["relu", "gelu", "silu"])
+def test_large_batches_of_flat_samples_go_to_threads_too(
+    op: Op, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(14).standard_normal((40, 12))
+    expected = step(op, [x], x)
+    cut_finely(monkeypatch)
+    for ours, whole in zip(step(op, [x], x, workers=Workers(2)), expected, strict=True):
+        assert_array_equal(ours, whole)

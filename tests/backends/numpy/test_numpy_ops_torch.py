@@ -1,0 +1,111 @@
+"""Every NumPy operation, forward and backward, against the one PyTorch has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torch import Tensor
+from torch.nn import functional as F
+
+from nnopt.backends.numpy.ops import Op
+from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy.ops.dense import DENSE
+from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM
+from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
+
+N, D, UNITS = 7, 5, 3
+LABELS = np.array([0, 4, 2, 2, 1, 3, 0])
+MIXTURES = np.random.default_rng(2).dirichlet(np.ones(D), N)
+KEEP = np.random.default_rng(0).random((N, D)) < 0.5
+
+Case = tuple[Op, list[tuple[int, ...]], dict[str, Any], Callable[..., Tensor]]
+
+CASES: dict[str, Case] = {
+    "dense": (DENSE, [(N, D), (UNITS, D), (UNITS,)], {}, F.linear),
+    "dense without bias": (DENSE, [(N, D), (UNITS, D)], {}, F.linear),
+    "relu": (RELU, [(N, D)], {}, F.relu),
+    "leaky relu": (LEAKY_RELU, [(N, D)], {"slope": 0.2}, lambda x: F.leaky_relu(x, 0.2)),
+    "tanh": (TANH, [(N, D)], {}, torch.tanh),
+    "sigmoid": (SIGMOID, [(N, D)], {}, torch.sigmoid),
+    "silu": (SILU, [(N, D)], {}, F.silu),
+    "gelu": (GELU, [(N, D)], {}, F.gelu),
+    "dropout": (
+        DROPOUT,
+        [(N, D)],
+        {"keep": KEEP, "scale": 2.0},
+        lambda x: x * torch.tensor(KEEP) * 2,
+    ),
+    "batch norm": (
+        BATCH_NORM,
+        [(N, D), (D,), (D,)],
+        {"epsilon": 1e-5},
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True, eps=1e-5),
+    ),
+    "layer norm": (
+        LAYER_NORM,
+        [(N, D), (D,), (D,)],
+        {"epsilon": 1e-5},
+        lambda x, w, b: F.layer_norm(x, (D,), w, b, 1e-5),
+    ),
+    "cross entropy": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": LABELS},
+        lambda z: F.cross_entropy(z, torch.tensor(LABELS)),
+    ),
+    "cross entropy, smoothing": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": LABELS, "label_smoothing": 0.2},
+        lambda z: F.cross_entropy(z, torch.tensor(LABELS), label_smoothing=0.2),
+    ),
+    "cross entropy, mixture": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": MIXTURES},
+        lambda z: F.cross_entropy(z, torch.tensor(MIXTURES)),
+    ),
+    "cross entropy, mixture, smoothing": (
+        CROSS_ENTROPY,
+        [(N, D)],
+        {"labels": MIXTURES, "label_smoothing": 0.2},
+        lambda z: F.cross_entropy(z, torch.tensor(MIXTURES), label_smoothing=0.2),
+    ),
+    "hinge": (
+        HINGE,
+        [(N, D)],
+        {"labels": LABELS},
+        lambda z: F.multi_margin_loss(z, torch.tensor(LABELS)) * D,
+    ),
+    "flatten": (FLATTEN, [(2, 3, N, 4)], {}, lambda x: x.permute(2, 3, 0, 1).flatten(1)),
+    "flatten of flat samples": (FLATTEN, [(N, D)], {}, lambda x: x.flatten(1)),
+    "add": (ADD, [(N, D), (N, D)], {}, torch.add),
+}
+
+
+@pytest.mark.parametrize("zeros", [False, True], ids=["random", "with zeros"])
+@pytest.mark.parametrize("name", CASES)
+def test_forward_and_backward_are_those_of_torch(name: str, zeros: bool) -> None:
+    op, shapes, options, reference = CASES[name]
+    rtol = 1e-12 if op is CROSS_ENTROPY else 1e-10
+    rng = np.random.default_rng(1)
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    if zeros:  # where a ReLU has its kink
+        inputs[0][::2] = 0
+    tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
+    expected = reference(*tensors)
+    y, saved = op.forward(*inputs, **options)
+    assert_allclose(y, expected.detach().numpy(), rtol=rtol, atol=1e-13)
+    g = rng.standard_normal(np.shape(y))
+    ours = op.backward(np.array(g), saved, (True,) * len(inputs))
+    theirs = torch.autograd.grad(expected, tensors, torch.tensor(g))
+    for by_hand, by_torch in zip(ours, theirs, strict=True):
+        assert by_hand is not None
+        assert_allclose(by_hand, by_torch.numpy(), rtol=rtol, atol=1e-12)

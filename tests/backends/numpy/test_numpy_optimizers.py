@@ -1,0 +1,163 @@
+"""Twenty steps of every update rule in float64 against torch.optim."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from nnopt import schema
+from nnopt.backends.numpy import optimizers
+from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy.threads import Workers
+
+SIZE, DECAYED, STEPS = 23, 14, 20
+LR = 0.05
+
+CONFIGS: dict[str, tuple[schema.OptimizerVariant, Any]] = {
+    "sgd": (schema.SgdConfig("sgd", LR), lambda p: torch.optim.SGD(p, LR)),
+    "momentum": (
+        schema.MomentumConfig("momentum", LR, 0.8),
+        lambda p: torch.optim.SGD(p, LR, momentum=0.8),
+    ),
+    "momentum 0": (
+        schema.MomentumConfig("momentum", LR, 0.0),
+        lambda p: torch.optim.SGD(p, LR, momentum=0.0),
+    ),
+    "nesterov": (
+        schema.MomentumConfig("nesterov", LR, 0.8),
+        lambda p: torch.optim.SGD(p, LR, momentum=0.8, nesterov=True),
+    ),
+    "rmsprop": (
+        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3),
+        lambda p: torch.optim.RMSprop(p, LR, alpha=0.9, eps=1e-3),
+    ),
+    "adagrad": (
+        schema.AdagradConfig("adagrad", LR, 1e-3),
+        lambda p: torch.optim.Adagrad(p, LR, eps=1e-3),
+    ),
+    "adam": (
+        schema.AdamConfig("adam", LR, 0.8, 0.95, 1e-3),
+        lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.95), eps=1e-3),
+    ),
+    "adamw": (
+        schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3),
+        lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.95), eps=1e-3),
+    ),
+}
+
+
+def test_every_rule_is_tried() -> None:
+    assert {config.name for config, _ in CONFIGS.values()} == set(OPTIMIZERS)
+    of_torch = get_args(schema.TorchOptimizer)
+    known = schema.VARIANTS["optimizer"].items()
+    assert set(OPTIMIZERS) == {name for name, record in known if record not in of_torch}
+
+
+def curvature() -> np.ndarray:
+    """A fixed positive definite matrix: the gradient of ½ wᵀ A w depends on all of w."""
+    root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
+    return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
+
+
+def noise(step: int) -> np.ndarray:
+    return 0.1 * np.random.default_rng(step).standard_normal(SIZE)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("piece", [7, 1000])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_trajectory_is_that_of_torch(
+    monkeypatch: pytest.MonkeyPatch, name: str, piece: int, weight_decay: float
+) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", piece)
+    config, build = CONFIGS[name]
+    matrix = curvature()
+    ours = np.random.default_rng(1).standard_normal(SIZE)
+    theirs = torch.nn.Parameter(torch.tensor(ours))
+    gradient = np.empty(SIZE)
+    optimizer = Optimizer(config, ours, gradient, slice(DECAYED), weight_decay)
+    reference = build([theirs])
+    for step in range(STEPS):
+        lr = LR * (1 + step % 4)
+        gradient[:] = matrix @ ours + noise(step)
+        kept = gradient.copy()
+        optimizer.step(lr)
+        assert_array_equal(gradient, kept)
+
+        values = theirs.detach().numpy()
+        theirs.grad = torch.tensor(matrix @ values + noise(step))
+        with torch.no_grad():
+            theirs[:DECAYED] *= 1 - lr * weight_decay
+        reference.param_groups[0]["lr"] = lr
+        reference.step()
+        assert_allclose(ours, theirs.detach().numpy(), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_adamw_is_torchs_own(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", piece)
+    matrix = curvature()
+    ours = np.random.default_rng(1).standard_normal(SIZE)
+    start = torch.tensor(ours)
+    decayed, exempt = (torch.nn.Parameter(part) for part in (start[:DECAYED], start[DECAYED:]))
+    reference = torch.optim.AdamW(
+        [{"params": [decayed], "weight_decay": 0.3}, {"params": [exempt], "weight_decay": 0.0}],
+        LR,
+        betas=(0.8, 0.95),
+        eps=1e-3,
+    )
+    config = schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3)
+    gradient = np.empty(SIZE)
+    optimizer = Optimizer(config, ours, gradient, slice(DECAYED), 0.3)
+    for step in range(STEPS):
+        gradient[:] = matrix @ ours + noise(step)
+        optimizer.step(LR)
+        values = torch.cat([decayed, exempt]).detach().numpy()
+        slope = torch.tensor(matrix @ values + noise(step))
+        decayed.grad, exempt.grad = slope[:DECAYED].clone(), slope[DECAYED:].clone()
+        reference.step()
+        theirs = torch.cat([decayed, exempt]).detach().numpy()
+        assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_float32_parameters_stay_float32_and_near(name: str) -> None:
+    config, _ = CONFIGS[name]
+    matrix = curvature()
+    wide = np.random.default_rng(1).standard_normal(SIZE)
+    narrow = wide.astype(np.float32)
+    wide_gradient, narrow_gradient = np.empty_like(wide), np.empty_like(narrow)
+    exact = Optimizer(config, wide, wide_gradient, slice(0), 0.0)
+    rounded = Optimizer(config, narrow, narrow_gradient, slice(0), 0.0)
+    for step in range(STEPS):
+        wide_gradient[:] = matrix @ wide + noise(step)
+        exact.step(LR)
+        narrow_gradient[:] = matrix @ narrow.astype(np.float64) + noise(step)
+        rounded.step(LR)
+    assert narrow.dtype == np.float32
+    assert all(memory.dtype == np.float32 for memory in rounded._memories)
+    assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pieces_dealt_out_to_threads_give_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(optimizers, "PIECE", 7)
+    monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
+    ends = []
+    for threads in (1, 3):
+        parameters = np.random.default_rng(1).standard_normal(SIZE)
+        gradient = np.empty(SIZE)
+        optimizer = Optimizer(
+            CONFIGS[name][0], parameters, gradient, slice(DECAYED), 0.1, Workers(threads)
+        )
+        for step in range(5):
+            gradient[:] = noise(step)
+            optimizer.step(LR)
+        ends.append(parameters)
+    assert_array_equal(*ends)

@@ -1,0 +1,39 @@
+"""Both backends see the same curve, in float64 with shared dropout masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnopt.config.compose import compose_config
+from nnopt.recipe.prepare import prepare
+from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
+
+WORDS = [
+    "dataset.points=60",
+    "architecture.hidden=[16]",
+    "architecture.activation=tanh",
+    "backend.dtype=float64",
+    "backend.shared_masks=true",
+    "regularizer.dropout=0.2",
+    "regularizer.norm=batch",
+    "regularizer.l2=1e-3",
+]
+
+
+def found_by(backend: str, *words: str) -> FoundRate:
+    config = compose_config([f"backend={backend}", *WORDS, *words])
+    prepared = prepare(config)
+    sweep = RateSweep(1e-4, 1.0, 120)
+    return find_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_curves_are_the_same(optimizer: str) -> None:
+    by_hand = found_by("numpy", f"optimizer={optimizer}")
+    by_torch = found_by("torch", f"optimizer={optimizer}")
+    np.testing.assert_array_equal(by_torch.curve.rates, by_hand.curve.rates)
+    np.testing.assert_allclose(by_torch.curve.losses, by_hand.curve.losses, rtol=1e-9)
+    np.testing.assert_allclose(by_torch.curve.smoothed, by_hand.curve.smoothed, rtol=1e-9)
+    assert by_hand.suggestion is not None
+    assert by_torch.suggestion == by_hand.suggestion

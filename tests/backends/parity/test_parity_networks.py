@@ -1,0 +1,167 @@
+"""The same records, weights and batches in both backends, in float64: forward, gradients, training.
+
+Plain SGD with lr 1 subtracts the gradient itself, so one step shows every gradient. A dense layer
+before the one under test makes its input's gradient show too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from nnopt.backends.numpy.optimizers import OPTIMIZERS
+from nnopt.backends.protocol import Network, StepRecord
+
+MakeNetwork = Callable[..., Network]
+Batches = list[tuple[np.ndarray, np.ndarray]]
+
+BACKENDS = ("numpy", "torch")
+TIGHT = {"rtol": 1e-10, "atol": 1e-12}
+
+LAYERS: dict[str, list[Any]] = {
+    "dense": [{"dense": 5}],
+    "dense without bias": [{"dense": {"units": 5, "bias": False}}],
+    "relu": ["relu"],
+    "leaky relu": ["leaky_relu"],
+    "leaky relu, slope": [{"leaky_relu": 0.3}],
+    "leaky relu, slope 0": [{"leaky_relu": 0.0}],
+    "gelu": ["gelu"],
+    "tanh": ["tanh"],
+    "sigmoid": ["sigmoid"],
+    "silu": ["silu"],
+    "batch norm": ["batch_norm"],
+    "batch norm, options": [{"batch_norm": {"momentum": 0.4, "epsilon": 0.1}}],
+    "batch norm, momentum 1": [{"batch_norm": {"momentum": 1.0}}],
+    "layer norm": ["layer_norm"],
+    "layer norm, epsilon": [{"layer_norm": {"epsilon": 0.1}}],
+    "dropout": [{"dropout": 0.4}],
+    "dropout, rate 0": [{"dropout": 0.0}],
+    "flatten of flat samples": ["flatten"],
+    "residual": [{"residual": ["relu"]}],
+    "residual branch": [{"residual": [{"dense": 5}, "batch_norm", "gelu", {"dense": 8}]}],
+    "residual in residual": [{"residual": ["tanh", {"residual": [{"dense": 8}, "silu"]}]}],
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "label smoothing": {"regularizer.label_smoothing": 0.1},
+    "hinge": {"loss": "hinge"},
+    "l1": {"regularizer.l1": 0.01},
+    "l2": {"regularizer.l2": 0.05},
+    "weight decay": {"regularizer.weight_decay": 0.1},
+    "everything penalized": {
+        "regularizer.l1": 0.01,
+        "regularizer.l2": 0.05,
+        "regularizer.weight_decay": 0.1,
+        "regularizer.decay_all": True,
+    },
+    "gradients clipped": {"regularizer.grad_clip": 0.5, "regularizer.l2": 0.05},
+    "gradients below the clip": {"regularizer.grad_clip": 1e6},
+}
+
+
+def train(
+    network: Network, backend: str, batches: Batches, steps: int, lr: float
+) -> tuple[dict[str, np.ndarray], StepRecord, np.ndarray]:
+    """Arrays, record and logits of the first batch after some steps, the lr different in each."""
+    place = torch.tensor if backend == "torch" else np.copy
+    for step in range(steps):
+        x, y = batches[step % len(batches)]
+        network.train_step(place(x), place(y), lr * (1 + step % 3) / 2, step)
+    return network.arrays(), network.read_steps(), network.predict(place(batches[0][0]))
+
+
+def assert_equal_after(
+    make_network: MakeNetwork,
+    batches: Batches,
+    layers: list[Any],
+    steps: int,
+    lr: float,
+    tolerance: dict[str, float],
+    **options: Any,
+) -> None:
+    """Both backends, from the same weights, over the same steps."""
+    options = {"backend.shared_masks": True} | options
+    shape = batches[0][0].shape[1:]
+    (arrays, record, logits), (torch_arrays, torch_record, torch_logits) = (
+        train(make_network(x, layers, shape, **options), x, batches, steps, lr) for x in BACKENDS
+    )
+    assert set(arrays) == set(torch_arrays)
+    for name, array in arrays.items():
+        assert_allclose(torch_arrays[name], array, **tolerance, err_msg=name)
+    assert_allclose(torch_logits, logits, **tolerance)
+    assert_allclose(torch_record.losses, record.losses, **tolerance)
+    assert_allclose(torch_record.gradient_norm, record.gradient_norm, **tolerance)
+    assert (torch_record.correct, torch_record.count) == (record.correct, record.count)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+    layers = [{"dense": 8}, *LAYERS[name], {"dense": "classes"}]
+    assert_equal_after(make_network, batches, layers, 1, 2.0, TIGHT, optimizer="sgd")
+
+
+def test_image(make_network: MakeNetwork) -> None:
+    rng = np.random.default_rng(0)
+    batches = [(rng.standard_normal((7, 3, 2, 4)), rng.integers(0, 4, 7))]
+    layers = ["tanh", {"dropout": 0.2}, "flatten", {"dense": "classes"}]
+    assert_equal_after(make_network, batches, layers, 1, 2.0, TIGHT, optimizer="sgd")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_loss_penalty_and_clipping(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+    layers = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
+    for steps, optimizer in ((1, "sgd"), (20, "momentum")):
+        options = {"optimizer": optimizer} | OPTIONS[name]
+        assert_equal_after(make_network, batches, layers, steps, 0.1, TIGHT, **options)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_labels(make_network: MakeNetwork, batches: Batches, smoothing: float) -> None:
+    """As mixup makes them; the accuracy counts the larger share."""
+    rng = np.random.default_rng(0)
+    mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
+    layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
+    options = {"regularizer.label_smoothing": smoothing}
+    assert_equal_after(make_network, mixed, layers, 20, 0.1, TIGHT, **options)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("decay", [None, 0.02])
+def test_optimizer(
+    make_network: MakeNetwork, batches: Batches, optimizer: str, decay: float | None
+) -> None:
+    layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
+    options = {"optimizer": optimizer, "regularizer.weight_decay": decay}
+    assert_equal_after(make_network, batches, layers, 20, 0.05, TIGHT, **options)
+
+
+WHOLE = {
+    "batch norm": ["batch_norm", "relu"],
+    "batch norm and dropout": ["batch_norm", "relu", {"dropout": 0.3}],
+    "layer norm and residual": ["layer_norm", {"residual": [{"dense": 16}, "gelu"]}],
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_hundred_steps(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+    """With momentum and L2, over batches of which every seventh is smaller."""
+    hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
+    layers = [*hidden, *hidden, {"dense": "classes"}]
+    tolerance = {"rtol": 1e-9, "atol": 1e-12}
+    options = {"optimizer": "momentum", "regularizer.l2": 0.01}
+    assert_equal_after(make_network, batches, layers, 100, 0.1, tolerance, **options)
+
+
+def test_what_is_compared_can_differ(make_network: MakeNetwork, batches: Batches) -> None:
+    """Masks that are not shared, or another seed, are seen by the comparisons above."""
+    layers = [{"dense": 8}, {"dropout": 0.3}, {"dense": "classes"}]
+    with pytest.raises(AssertionError, match="dense"):
+        assert_equal_after(
+            make_network, batches, layers, 1, 0.1, TIGHT, **{"backend.shared_masks": False}
+        )

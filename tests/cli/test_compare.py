@@ -1,0 +1,231 @@
+"""The verb ``compare``: from folders to a table, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LeaveRun = Callable[..., Path]
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
+    """Two optimizers, two rates of one of them, three seeds."""
+    folder = workplace / "sweep"
+    accuracies = {
+        ("sgd", 0.1): (0.80, 0.81, 0.85),
+        ("sgd", 0.5): (0.81, 0.80, 0.86),
+        ("adam", 0.001): (0.90, 0.92, 0.94),
+    }
+    for (optimizer, lr), values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            changes = {"optimizer": optimizer, "optimizer.lr": lr, "epochs": 2}
+            name = f"{optimizer}-{lr}-{seed}"
+            summary = {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "epochs": 2}
+            leave_run(folder / name, seed, changes, **summary)
+    return folder
+
+
+def lines_of(captured: Captured) -> list[str]:
+    return [" ".join(line.split()) for line in captured.readouterr().out.splitlines()]
+
+
+def test_table_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    words = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
+    assert nnopt("compare", str(sweep), *words) == 0
+    title, header, *rows = lines_of(capsys)
+    assert title == "test_accuracy, mean ± standard deviation over seeds: 9 runs, 3 settings"
+    assert header == (
+        "optimizer optimizer.lr n test_accuracy 95 % interval difference p (Holm) verdict"
+    )
+    # scipy.stats.ttest_rel gives p = 0.00332, which Holm doubles, and 0.6667.
+    assert rows[:3] == [
+        "adam 0.001 3 0.920 ± 0.020 * [0.870, 0.970] +0.100 [0.075, 0.125] 0.007 better",
+        "sgd 0.1 3 0.820 ± 0.026 [0.754, 0.886] – – baseline",
+        "sgd 0.5 3 0.823 ± 0.032 [0.743, 0.903] +0.003 [-0.025, 0.032] 0.667 not distinguishable",
+    ]
+    assert rows[3] == "* the best mean"
+    assert "paired t test, corrected for 2 comparisons by Holm's method" in rows[4]
+
+
+def test_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    assert nnopt("compare", "sweep", "--format", "csv", "--metric", "test_loss,epochs") == 0
+    first, *_ = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert first["optimizer"] == "adam"
+    assert float(first["test_loss_mean"]) == pytest.approx(0.08, rel=1e-14)
+    assert float(first["test_loss_std"]) == pytest.approx(0.02, rel=1e-12)
+    # Student's t of two degrees of freedom: 4.302653
+    assert float(first["test_loss_high"]) == pytest.approx(0.08 + 4.302653 * 0.02 / 3**0.5)
+    assert first["epochs_n"] == "3"
+    assert first["test_loss_best"] == "True"
+    assert "test_loss_p" not in first
+
+
+def test_filter_sort_pivot(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    assert nnopt("compare", "sweep", "--where", "optimizer.lr<0.2", "--where", "seed!=2") == 0
+    rows = lines_of(capsys)
+    assert rows[1].startswith("optimizer n ")
+    assert rows[0].endswith("4 runs, 2 settings")
+    assert nnopt("compare", "sweep", "--sort", "test_accuracy", "--reverse") == 0
+    assert [row.split()[1] for row in lines_of(capsys)[2:5]] == ["0.1", "0.5", "0.001"]
+    assert nnopt("compare", "sweep") == 0
+    plain = lines_of(capsys)
+    assert nnopt("compare", "sweep", "--reverse") == 0
+    assert lines_of(capsys)[2:5] == plain[2:5][::-1]
+    assert nnopt("compare", "sweep", "--pivot", "optimizer.lr", "optimizer") == 0
+    header, *rows = lines_of(capsys)[1:5]
+    assert header == "optimizer.lr optimizer=adam optimizer=sgd"
+    assert rows[0] == "0.001 0.920 ± 0.020 * –"
+    assert rows[1] == "0.1 – 0.820 ± 0.026"
+    pivot = ["--pivot", "optimizer.lr", "optimizer", "--format", "csv"]
+    assert nnopt("compare", "sweep", *pivot) == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert float(table[1]["optimizer=sgd"]) == pytest.approx(0.82, rel=1e-15)
+    assert table[1]["optimizer=adam"] == ""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [(".txt", "test_acc"), (".csv", "optimizer,"), (".md", "test"), (".tex", "%"), (".html", "<!")],
+)
+def test_out_takes_the_format_of_the_suffix(
+    nnopt: Run, sweep: Path, capsys: Captured, suffix: str, start: str
+) -> None:
+    assert nnopt("compare", "sweep", "--out", f"table{suffix}") == 0
+    assert lines_of(capsys)[0] == f"wrote table{suffix}"
+    assert Path(f"table{suffix}").read_text("utf-8").startswith(start)
+
+
+def test_damaged_and_unfinished_runs_are_told(
+    nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    (sweep / "sgd-0.5-1" / "summary.json").write_text('{"status": "done", "se')
+    (sweep / "sgd-0.5-2" / "summary.json").unlink()
+    leave_run(sweep / "late", 3, {"optimizer": "sgd", "epochs": 2}, status="diverged", error="x")
+    (sweep / "results.csv").write_text("status\npending\n")
+    assert nnopt("compare", "sweep") == 3
+    captured = capsys.readouterr()
+    assert "sgd-0.5-1/summary.json is damaged" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert "1 diverged" in captured.out
+    assert "left out: 1 interrupted" in captured.out
+    assert "to come: 1 of a sweep's points have not begun" in captured.out
+    assert "7 runs, 3 settings" in captured.out
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["removed", "link"])
+def test_point_without_folder_is_told(
+    nnopt: Run, sweep: Path, capsys: Captured, tmp_path: Path, is_link: bool
+) -> None:
+    shutil.move(sweep / "sgd-0.5-1", tmp_path / "elsewhere")
+    if is_link:
+        (sweep / "sgd-0.5-1").symlink_to(tmp_path / "elsewhere")
+    rows = [f"sgd-0.5-{seed},done" for seed in (1, 2)]
+    (sweep / "results.csv").write_text("\n".join(["id,status", *rows, "later,pending", ""]))
+    assert nnopt("compare", "sweep") == 0
+    out = capsys.readouterr().out
+    assert "left out: 1 of a sweep's points, whose folders are not there" in out
+    assert "to come: 1 of a sweep's points have not begun" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["sweep", "--metric", "test_acc"], "unknown metric 'test_acc'; did you mean 'test_accura"),
+        (
+            ["sweep", "--where", "optimizer=lion"],
+            "no run has optimizer=lion; values of optim",
+        ),
+        (["sweep", "--where", "lr=1"], "did you mean 'optimizer.lr'"),
+        (["sweep", "--baseline", "epochs=2"], "epochs is no column of this table"),
+        (["sweep", "--sort", "optimiser"], "did you mean 'optimizer'"),
+        (["sweep", "--pivot", "optimizer", "epochs"], "unknown key to pivot by 'epochs'"),
+        (["sweep", "--pivot", "epochs", "optimizer"], "unknown key to pivot by 'epochs'"),
+        (["sweep", "--pivot", "optimizer", "optimizer"], "needs two keys"),
+        (["sweep", "--out", "none/table.csv"], "its folder does not exist"),
+        (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
+    ],
+)
+def test_what_is_refused(
+    nnopt: Run, sweep: Path, capsys: Captured, words: list[str], message: str
+) -> None:
+    assert nnopt("compare", *words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_different_datasets_need_consent(
+    nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    leave_run(sweep / "other", 0, {"dataset.name": "moons"})
+    assert nnopt("compare", "sweep") == 2
+    assert "different datasets, moons, spiral" in capsys.readouterr().err
+    for words in (
+        ["--mixed-data"],
+        ["--where", "dataset=moons,spiral"],
+        ["--pivot", "dataset", "optimizer"],
+    ):
+        assert nnopt("compare", "sweep", *words) == 0
+        assert "moons" in capsys.readouterr().out
+    assert nnopt("compare", "sweep", "--where", "dataset=spiral") == 0
+    assert lines_of(capsys)[1].startswith("optimizer ")
+
+
+def test_files_of_one_kind_can_be_chosen(
+    nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    for seed, digest in ((0, "a"), (1, "a"), (0, "b")):
+        data = {"name": "spiral", "sources": {"file": digest * 64}}
+        leave_run(Path(f"csv/{digest}{seed}"), seed, data=data, test_accuracy=0.5)
+    assert nnopt("compare", "csv") == 2
+    told = capsys.readouterr().err
+    found = re.search(r"--where (dataset\.files=[0-9a-f]{8}),", told)
+    assert found
+    assert nnopt("compare", "csv", "--where", found[1]) == 0
+    assert "2 runs, 1 setting" in capsys.readouterr().out
+    assert nnopt("compare", "csv", "--mixed-data", "--baseline", found[1]) == 0
+    assert "baseline" in capsys.readouterr().out
+
+
+def test_nothing_finished(
+    nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    leave_run(workplace / "a", status="diverged", error="x")
+    assert nnopt("compare", "a") == 2
+    assert "no run has finished: 1 diverged" in capsys.readouterr().err
+
+
+def test_neither_torch_nor_matplotlib_is_imported(sweep: Path) -> None:
+    program = (
+        "import sys; from nnopt.cli.main import run_verb\n"
+        "assert run_verb(['compare', 'sweep', '--baseline', 'optimizer=adam']) == 0\n"
+        "heavy = {'torch', 'matplotlib', 'pandas', 'hydra', 'scipy.stats'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_real_sweep(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+    words = ["epochs=1", "dataset.points=20", "plots=false", "hydra.sweep.dir=s"]
+    assert nnopt("run", "-m", "regularizer=none,l2", "seed=0,1", *words) == 0
+    capsys.readouterr()
+    assert nnopt("compare", "s", "--baseline", "regularizer=none") == 0
+    rows = lines_of(capsys)
+    assert rows[1].startswith("regularizer n test_accuracy")
+    assert rows[2].startswith("l2 2 ")
+    assert rows[3].startswith("none 2 ")
+    assert rows[3].endswith("baseline")

@@ -1,0 +1,90 @@
+"""Tab completion: verbs are ours, groups and keys are Hydra's."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from nnopt.cli.main import VERBS
+from nnopt.results.metrics import METRICS
+
+Run = Callable[..., int]
+Start = Callable[..., "subprocess.Popen[str]"]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("line", ["nnopt ", "nnopt r", "nnopt desc"])
+def test_verbs(nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert nnopt("-sc", "query=bash") == 0
+    assert capsys.readouterr().out.split() == [*VERBS, "version"]
+
+
+def test_data_has_verbs_of_its_own(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", "nnopt data ")
+    assert nnopt("-sc", "query=bash") == 0
+    assert capsys.readouterr().out.split() == ["list", "fetch", "verify"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nnopt compare ", set()),  # the shell completes names of folders
+        ("nnopt compare outputs --format ", {"table", "csv", "md", "latex", "html"}),
+        ("nnopt compare outputs --metric test_a", {*METRICS}),
+        ("nnopt report outputs --metric ", {*METRICS}),
+        ("nnopt report outputs -", {"-h", "--help", "--metric", "--out"}),
+        ("nnopt resume outputs/latest -", {"-h", "--help", "--retry-failed", "--fail-fast"}),
+        ("nnopt diff one other --weights ", {"best", "last"}),
+        ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
+        ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),
+    ],
+)
+def test_options_of_compare_and_diff(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert nnopt("-sc", "query=bash") == 0
+    found = set(capsys.readouterr().out.split())
+    assert expected <= found if "--b" in line else expected == found
+
+
+def test_version_has_nothing_to_complete(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", "nnopt version ")
+    assert nnopt("-sc", "query=bash") == 0
+    assert capsys.readouterr().out.split() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("nnopt run optimizer=ad", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
+        ("nnopt lr-find optimizer=adag", {"optimizer=adagrad"}),
+        ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),
+    ],
+)
+def test_groups_and_keys(
+    start_nnopt: Start, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    process = start_nnopt("-sc", "query=bash")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert set(out.split()) == expected
+
+
+@pytest.mark.slow
+def test_installing_prints_a_script_for_the_shell(start_nnopt: Start) -> None:
+    process = start_nnopt("-sc", "install=bash")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "complete " in out
+    assert "nnopt" in out

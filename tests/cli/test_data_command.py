@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from data_files import data_config, image_config, write_idx
+
+from nnopt.cli.data import main
+from nnopt.data import load, published
+from nnopt.data.dataset_files import sha256
+from nnopt.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with a small MNIST whose checksums count as the published ones."""
+    write_idx(tmp_path)
+    known = {
+        name: sha256((tmp_path / "MNIST/raw" / name).read_bytes())
+        for name in published.MNIST.sha256
+    }
+    monkeypatch.setitem(published.PUBLISHED, "mnist", replace(published.MNIST, sha256=known))
+    monkeypatch.setenv("NNOPT_DATA_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_list_shows_every_dataset(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == [
+        "name",
+        "training",
+        "validation",
+        "test",
+        "shape",
+        "classes",
+        "here",
+        "where",
+    ]
+    assert [line.split()[0] for line in lines] == ["mnist", "fashion_mnist", "cifar10", "cinic10"]
+    assert lines[0].split()[1:] == ["60,000", "10,000", "1x28x28", "10", "yes", f"{root}/MNIST/raw"]
+    assert " no " in lines[1]
+    assert f"FashionMNIST/raw/train-images-idx3-ubyte not found in {root}" in lines[1]
+    assert lines[3].split()[1:4] == ["90,000"] * 3
+
+
+def test_the_root_can_be_given(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "--root", str(tmp_path / "other")]) == 0
+    assert " yes " not in capsys.readouterr().out
+
+
+def test_verify_compares_checksums(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify"]) == 0
+    assert main(["verify", "mnist"]) == 0
+    expected = "mnist: all files have the published SHA-256\n"
+    assert capsys.readouterr().out == 2 * expected
+
+
+def test_verify_finds_one_changed_pixel(root: Path) -> None:
+    path = root / "MNIST/raw/t10k-images-idx3-ubyte"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"mnist: .*t10k-images.* not the published file") as caught:
+        main(["verify"])
+    assert caught.value.exit_code == 3
+
+
+def test_verify_finds_a_damaged_cache(root: Path) -> None:
+    load(image_config("mnist"), data_config(root), seed=0)
+    (path,) = root.glob("cache/mnist-*/test_inputs.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"test_inputs\.npy is damaged; delete its folder"):
+        main(["verify", "mnist"])
+
+
+def test_verify_names_every_problem_at_once(root: Path) -> None:
+    (root / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"short")
+    with pytest.raises(DataError) as caught:
+        main(["verify", "mnist", "cinic10"])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("mnist: ")
+    assert "truncated: 5 bytes" in first
+    assert second.startswith("cinic10: CINIC-10/train not found")
+
+
+def test_data_command_wrong_usage_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no dataset 'mnits' to fetch; known: mnist, "):
+        main(["fetch", "mnits"])
+    with pytest.raises(DataError, match="no dataset in "):
+        main(["verify", "--root", str(tmp_path)])
+    for arguments in ([], ["fetch"], ["eat"]):
+        with pytest.raises(ConfigError, match=r"`nnopt data.* --help` lists the options"):
+            main(arguments)

@@ -1,0 +1,490 @@
+"""The gradient check: it passes what is right, and every planted error is caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt.architecture import layers as records
+from nnopt.architecture.initializers import initial_arrays
+from nnopt.backends.numpy import modules as modules_file
+from nnopt.backends.numpy import network as network_file
+from nnopt.backends.numpy.network import NumpyNetwork
+from nnopt.backends.numpy.ops import Op, new
+from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU, TANH
+from nnopt.backends.numpy.ops.dense import DENSE
+from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM
+from nnopt.backends.numpy.ops.shape import ADD
+from nnopt.backends.numpy.tape import Variable
+from nnopt.cli import gradcheck
+from nnopt.cli.main import run_verb
+from nnopt.config.compose import compose_config
+from nnopt.errors import TrainingError
+from nnopt.recipe.prepare import prepare
+from nnopt.training import finite_differences as differences
+
+Array = np.ndarray
+SMALL = ["dataset.points=20", "architecture.hidden=[7]"]
+
+
+RESIDUAL = [
+    "architecture=layers",
+    "architecture.layers=[{dense: 7}, {residual: [{dense: 7}, tanh]}, {dense: classes}]",
+]
+
+
+def words(overrides: list[str]) -> list[str]:
+    literal = "architecture=layers" in overrides
+    return ["dataset.points=20", *([] if literal else ["architecture.hidden=[7]"]), *overrides]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["backend.dtype=float32"],
+        ["architecture.activation=gelu", "regularizer.norm=batch", "regularizer.dropout=0.3"],
+        ["architecture.activation=leaky_relu", "regularizer.norm=layer", "loss=hinge"],
+        ["architecture.activation=silu", "regularizer.label_smoothing=0.1", "dataset=moons"],
+        ["architecture.activation=tanh", "architecture.hidden=[]"],
+        RESIDUAL,
+    ],
+    ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
+)
+def test_right_gradients_pass(overrides: list[str]) -> None:
+    config = compose_config(words(overrides))
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
+    assert checks[-1].name == "input"
+    assert all(one.passed for one in checks), checks
+    assert all(one.norm > 0 for one in checks), checks
+
+
+def changed(op: Op, number: int, change: Any) -> Op:
+    """The operation with one of its gradients changed."""
+
+    def backward(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+        given = g.copy()
+        gradients = list(op.backward(g, saved, wanted, buffer=buffer))
+        if (gradient := gradients[number]) is not None:
+            gradient[...] = change(gradient.copy(), given, saved)
+        return tuple(gradients)
+
+    return Op(op.forward, backward, op.inputs)
+
+
+def dense_without_relu(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    x, weight, has_bias, _ = saved
+    return DENSE.backward(g, (x, weight, has_bias, None), wanted, buffer=buffer)
+
+
+def relu_with_slope_one_at_zero(g: Array, y: Array, wanted: Any, *, buffer: Any = new) -> Any:
+    """y >= 0 holds everywhere, since y is max(x, 0)."""
+    return (g * (y >= 0),)
+
+
+def batch_norm_without_means(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    """As if μ and σ² did not depend on x."""
+    normalized, inverse_std, weight = saved[:3]
+    d_weight, d_bias = (g * normalized).sum(axis=0), g.sum(axis=0)
+    return g * weight * inverse_std, d_weight, d_bias
+
+
+def layer_norm_without_variance(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    normalized, inverse_std, weight = saved
+    h = g * weight
+    d_x = (h - h.mean(axis=1, keepdims=True)) * inverse_std
+    return d_x, (g * normalized).sum(axis=0), g.sum(axis=0)
+
+
+def with_backward(op: Op, backward: Any) -> Op:
+    return Op(op.forward, backward, op.inputs)
+
+
+def flipped(x: Array, *_: Any) -> Array:
+    return -x
+
+
+def one_entry_off(x: Array, *_: Any) -> Array:
+    x.flat[0] += 1e-4 + 1e-4 * abs(x).max()
+    return x
+
+
+PLANTED: dict[str, tuple[str, Op, list[str]]] = {
+    "dense: bias gradient missing": ("DENSE", changed(DENSE, 2, lambda d, *_: 0 * d), []),
+    "dense: weight gradient flipped": ("DENSE", changed(DENSE, 1, flipped), []),
+    "dense: input gradient halved": ("DENSE", changed(DENSE, 0, lambda d, *_: d / 2), []),
+    "dense: one entry of the weight": ("DENSE", changed(DENSE, 1, one_entry_off), []),
+    "dense: the ReLU after it forgotten": ("DENSE", with_backward(DENSE, dense_without_relu), []),
+    "relu: slope one at zero": (
+        "RELU",
+        with_backward(RELU, relu_with_slope_one_at_zero),
+        ["regularizer.norm=batch"],  # or the ReLU would be part of the dense layer
+    ),
+    "tanh: 1 - y instead of 1 - y²": (
+        "TANH",
+        changed(TANH, 0, lambda d, g, y: g * (1 - y)),
+        ["architecture.activation=tanh"],
+    ),
+    "gelu: x φ(x) missing": (
+        "GELU",
+        changed(GELU, 0, lambda d, g, saved: g * saved[1]),
+        ["architecture.activation=gelu"],
+    ),
+    "silu: y (1 - σ) missing": (
+        "SILU",
+        changed(SILU, 0, lambda d, g, saved: g * saved[2]),
+        ["architecture.activation=silu"],
+    ),
+    "dropout: scale missing": (
+        "DROPOUT",
+        changed(DROPOUT, 0, lambda d, g, mask: g * (mask > 0)),
+        ["regularizer.dropout=0.3"],
+    ),
+    "batch norm: means missing": (
+        "BATCH_NORM",
+        with_backward(BATCH_NORM, batch_norm_without_means),
+        ["regularizer.norm=batch"],
+    ),
+    "layer norm: variance missing": (
+        "LAYER_NORM",
+        with_backward(LAYER_NORM, layer_norm_without_variance),
+        ["regularizer.norm=layer"],
+    ),
+    "cross entropy: not divided by the batch": (
+        "CROSS_ENTROPY",
+        changed(CROSS_ENTROPY, 0, lambda d, *_: d * len(d)),
+        [],
+    ),
+    "cross entropy: smoothing forgotten": (
+        "CROSS_ENTROPY",
+        changed(CROSS_ENTROPY, 0, lambda d, *_: d + 0.01 * (d < 0) / len(d)),
+        ["regularizer.label_smoothing=0.1"],
+    ),
+    "hinge: the label's own gradient missing": (
+        "HINGE",
+        changed(HINGE, 0, lambda d, *_: np.maximum(d, 0)),
+        ["loss=hinge"],
+    ),
+    "add: the branch forgotten": ("ADD", changed(ADD, 1, lambda d, *_: 0 * d), RESIDUAL),
+    "add: the shortcut halved": ("ADD", changed(ADD, 0, lambda d, *_: d / 2), RESIDUAL),
+}
+
+RECORDS = {
+    "RELU": records.ReLU,
+    "TANH": records.Tanh,
+    "GELU": records.GELU,
+    "SILU": records.SiLU,
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_error_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    attribute, op, overrides = PLANTED[name]
+    if attribute in RECORDS:
+        monkeypatch.setitem(modules_file.ACTIVATIONS, RECORDS[attribute], op)
+    else:
+        is_loss = attribute in ("CROSS_ENTROPY", "HINGE")
+        monkeypatch.setattr(network_file if is_loss else modules_file, attribute, op)
+    with pytest.raises(TrainingError, match="gradients differ from central differences") as caught:
+        gradcheck.main(words(overrides))
+    assert caught.value.exit_code == 5
+
+
+def test_exit_codes_and_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_verb(["gradcheck", *SMALL]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == [
+        "array",
+        "dense1.weight",
+        "dense1.bias",
+        "dense2.weight",
+        "dense2.bias",
+        "input",
+        "checked",
+        "all",
+    ]
+    assert "checked 77 of 77 entries one by one, and all of them along 5 random" in told.out
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
+    assert run_verb(["gradcheck", *SMALL]) == 5
+    told = capsys.readouterr()
+    assert told.out.count("WRONG") == 2
+    assert told.err.count("\n") == 1
+    assert "for: dense1.bias, dense2.bias" in told.err
+
+
+def test_how_long_a_run_trains_does_not_matter() -> None:
+    words = ["epochs=1", "steps=100", "schedule.warmup=2", "regularizer.swa=0.5"]
+    assert run_verb(["gradcheck", *SMALL, *words]) == 0
+
+
+def test_the_data_are_left_as_they_were() -> None:
+    config = compose_config([*SMALL, "dataset.normalization=none"])
+    prepared = prepare(config)
+    before = prepared.dataset.train.inputs.copy()
+    assert all(one.passed for one in gradcheck.check_gradients(config, prepared))
+    assert (prepared.dataset.train.inputs == before).all()
+
+
+def test_large_arrays_are_sampled() -> None:
+    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
+    assert checks["dense1.weight"].size == 300
+    assert checks["dense1.weight"].tried == gradcheck.LARGEST_COMPLETE
+    assert checks["dense1.bias"].tried == 150
+    assert all(one.passed for one in checks.values())
+
+
+def test_a_loss_that_takes_every_label_for_the_first_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The samples checked have to be of several classes, though the data are in their order."""
+
+    def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
+        _, saved = CROSS_ENTROPY.forward(logits, labels=np.zeros_like(labels), **options)
+        return CROSS_ENTROPY.forward(logits, labels=labels)[0], saved
+
+    op = CROSS_ENTROPY._replace(forward=forward)
+    monkeypatch.setattr(network_file, "CROSS_ENTROPY", op)
+    config = compose_config(SMALL)
+    assert not all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))
+
+
+def images(folder: Path, side: int, channels: int = 3) -> list[str]:
+    """Words for a dataset of 20 random images of 10 classes."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (20, channels * side * side))
+    lines = [f"{i % 10}," + ",".join(map(str, row)) for i, row in enumerate(pixels)]
+    header = ",".join(["label", *(f"pixel{j}" for j in range(pixels.shape[1]))])
+    (folder / "images.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
+    shape = f"dataset.shape=[{channels},{side},{side}]"
+    return ["dataset=csv", f"data.root={folder}", "dataset.train=images.csv", shape]
+
+
+class Passes:
+    """Counts the forward passes of NumPy's networks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        forward = NumpyNetwork.forward
+
+        def counted(*words: Any, **options: Any) -> Any:
+            self.count += 1
+            return forward(*words, **options)
+
+        monkeypatch.setattr(NumpyNetwork, "forward", counted)
+
+
+DEEP = {
+    "vgg": ["architecture.widths=[2,3,4]", "architecture.hidden=0"],
+    "resnet": ["architecture.width=2"],
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_large_network_stays_within_the_budget(tmp_path: Path, name: str) -> None:
+    """The default networks for CIFAR-10: entries of every array, small arrays wholly."""
+    words = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
+    sizes = gradcheck.array_sizes(prepare(compose_config(words)))
+    most = gradcheck.entries_each(list(sizes.values()))
+    tried = sum(min(size, most) for size in sizes.values())
+    assert 16 <= most < gradcheck.LARGEST_COMPLETE
+    assert tried + gradcheck.DIRECTIONS * len(sizes) <= gradcheck.COMPARISONS
+    one_more = sum(min(size, most + 1) for size in sizes.values())
+    assert one_more + gradcheck.DIRECTIONS * len(sizes) > gradcheck.COMPARISONS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEEP)
+def test_a_comparison_takes_about_two_forward_passes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Two by rights; kinks nearby cost some more. The form is that of the default networks."""
+    monkeypatch.setattr(gradcheck, "COMPARISONS", 400)
+    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
+    config = compose_config(words)
+    prepared = prepare(config)
+    passes = Passes(monkeypatch)
+    checks = list(gradcheck.check_gradients(config, prepared))
+    assert all(check.passed for check in checks), checks
+    compared = sum(check.tried + gradcheck.DIRECTIONS for check in checks)
+    assert 350 < compared <= 400
+    assert 2 * compared <= passes.count <= 3 * compared
+
+
+def test_a_wrong_gradient_costs_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an array is known to be wrong, its other entries are not tried with every h."""
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
+    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    prepared = prepare(config)
+    passes = Passes(monkeypatch)
+    checks = list(gradcheck.check_gradients(config, prepared))
+    wrong = [check for check in checks if not check.passed]
+    assert [check.name for check in wrong] == ["dense1.weight", "dense2.weight"]
+    assert all(check.entry_error > 0.9 and check.direction_error > 0.9 for check in wrong)
+    assert passes.count < 3 * sum(check.tried + gradcheck.DIRECTIONS for check in checks)
+
+
+def test_the_directions_find_a_wrong_entry_that_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))
+    words = [*images(tmp_path, 8), "architecture.hidden=[300]", "architecture.activation=tanh"]
+    config = compose_config(words)
+    checks = gradcheck.check_gradients(config, prepare(config), entries=2)
+    large = next(check for check in checks if check.name == "dense1.weight")
+    assert (large.size, large.tried) == (3 * 8 * 8 * 300, 2)
+    assert large.entry_error <= differences.TOLERANCE
+    assert large.direction_error > differences.TOLERANCE
+    assert not large.passed
+
+
+def test_an_error_that_is_not_a_number_does_not_pass() -> None:
+    for errors in ((np.nan, 0.0), (0.0, np.nan)):
+        assert not gradcheck.Check("dense1.weight", 1, 1, 1.0, *errors).passed
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_kink_nearer_than_every_step_does_not_make_a_gradient_wrong(side: int) -> None:
+    """sin w + 0.1 |w - side · 1e-9|: slope 1 - 0.1 side at 0, and another behind the kink."""
+    w = np.zeros(1)
+
+    def loss() -> float:
+        return float(np.sin(w[0]) + 0.1 * abs(w[0] - side * 1e-9))
+
+    def error(slope: float) -> float:
+        return differences.relative_error([w.fill], np.array([slope]), loss, lambda: None)
+
+    assert error(1 - 0.1 * side) <= differences.TOLERANCE
+    assert error(1 + 0.1 * side) > differences.TOLERANCE
+    assert error(1 - 0.101 * side) > differences.TOLERANCE
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_pass_from_a_layer_on_gives_the_same_loss(tmp_path: Path, name: str) -> None:
+    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
+    words += ["regularizer.dropout=0.2", "backend.dtype=float64"]
+    config = compose_config(words)
+    architecture = prepare(config).architecture
+    network = NumpyNetwork(architecture, config)
+    network.load(initial_arrays(architecture, config.initializer, config.seed))
+    x, y = np.random.default_rng(1).standard_normal((4, 3, 8, 8)), np.arange(4)
+    whole = float(network.forward(Variable(x), y, 3)[1].value)
+    inputs = network.layer_inputs(x, 3)
+    assert [given.shape[1:] for given in inputs] == [
+        layer.input_shape for layer in architecture.layers
+    ]
+    for first, given in enumerate(inputs):
+        again = network.forward(Variable(given), y, 3, first)[1].value
+        np.testing.assert_allclose(again, whole, rtol=1e-12, err_msg=str(first))
+
+
+def test_rows_appear_as_soon_as_they_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a file or a pipe too, where Python would hold them back."""
+    told, seen = tmp_path / "told", []
+    check_gradients = gradcheck.check_gradients
+
+    def watched(*words: Any) -> Any:
+        for check in check_gradients(*words):
+            seen.append(told.read_text("utf-8").count("\n"))
+            yield check
+
+    monkeypatch.setattr(gradcheck, "check_gradients", watched)
+    with told.open("w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert run_verb(["gradcheck", *SMALL]) == 0
+    assert seen == [1, 2, 3, 4, 5]
+    columns = [line.index("  ok") for line in told.read_text("utf-8").splitlines() if "ok" in line]
+    assert len(columns) == 5
+    assert len(set(columns)) == 1
+
+
+def test_entries_sets_how_many_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(["gradcheck", "--entries", "4", *SMALL]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows[1:6]] == ["4", "4", "4", "3", "4"]
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
+def test_entries_has_to_be_a_positive_number(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert run_verb(["gradcheck", f"--entries={word}", *SMALL]) == 2
+    assert f"argument --entries: {word!r}: needs a whole number" in capsys.readouterr().err
+
+
+def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
+    """Its pixels tie in every pooling window, where the loss has no derivative."""
+    lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
+    header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
+    (tmp_path / "dots.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
+    layers = "[{conv2d: 4}, relu, max_pool2d, flatten, {dense: classes}]"
+    config = compose_config(
+        [
+            "dataset=csv",
+            f"data.root={tmp_path}",
+            "dataset.train=dots.csv",
+            "dataset.shape=[1,6,6]",
+            "architecture=layers",
+            f"architecture.layers={layers}",
+        ]
+    )
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
+    assert [check.name for check in checks] == [
+        *("conv2d1.weight", "conv2d1.bias", "dense1.weight", "dense1.bias", "input")
+    ]
+    assert all(check.passed for check in checks), checks
+
+
+BLOCK = "{residual: [{dense: 6}, tanh]}"
+SKIPPING = [
+    "architecture=layers",
+    f"architecture.layers=[flatten, {{dense: 6}}, {BLOCK}, {BLOCK}, {{dense: classes}}]",
+    "regularizer.stochastic_depth=0.7",
+    "seed=0",  # with which both samples skip the second block at the first step
+]
+
+
+def test_masks_are_chosen_that_let_every_residual_branch_be_seen(tmp_path: Path) -> None:
+    config = compose_config([*images(tmp_path, 4, 1), *SKIPPING])
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
+    assert all(check.passed and check.norm > 0 for check in checks), checks
+
+
+def test_a_branch_that_every_sample_skips_is_not_called_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its backward pass does; nor does it fail."""
+    monkeypatch.setattr(gradcheck, "MASKS", 1)
+    assert run_verb(["gradcheck", *images(tmp_path, 4, 1), *SKIPPING]) == 0
+    told = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=1) for line in told.splitlines()[1:-3])
+    missed = [name for name, rest in rows.items() if rest.endswith("not reached")]
+    assert missed == ["residual2.dense1.weight", "residual2.dense1.bias"]
+    assert "7 of 9 gradients agree" in told
+    assert f"tells nothing: {', '.join(missed)}" in told
+
+
+def test_what_dropout_takes_away_is_not_called_right() -> None:
+    config = compose_config([*SMALL, "regularizer.dropout=0.9999"])
+    checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
+    verdicts = {name: check.verdict for name, check in checks.items()}
+    assert verdicts.pop("dense2.bias") == "ok"
+    assert set(verdicts.values()) == {"not reached"}
+
+
+def test_a_gradient_forgotten_altogether_is_wrong_and_not_unreached() -> None:
+    assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
+    assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "muon", "schedule_free_sgd"])
+def test_it_does_not_matter_who_would_train(optimizer: str) -> None:
+    """Not even if the NumPy backend has no such optimizer."""
+    config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
+    assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

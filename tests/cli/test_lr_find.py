@@ -1,0 +1,196 @@
+"""The verb ``lr-find``: its words, its files, what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnopt.cli.lr_find import command, read_words
+from nnopt.config.compose import plan_one
+from nnopt.training.lr_finder import BETA, RateSweep
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+SMALL = ("dataset.points=40", "architecture.hidden=[8]")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(x.relative_to(folder)): x.read_bytes() for x in folder.rglob("*") if x.is_file()}
+
+
+def test_files_and_output(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+    assert nnopt("lr-find", *SMALL, "optimizer.lr=5", "name=mine", "seed=2") == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    (folder,) = (workplace / "outputs" / "lr-find").iterdir()
+    assert folder.name.endswith("_mine")
+    assert (workplace / "outputs" / "latest").resolve() == folder
+    names = {"config.yaml", "lr_find.csv", "lr_find.json", "lr_find.png"}
+    assert {path.name for path in folder.iterdir()} == names
+
+    with (folder / "lr_find.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "lr", "loss", "smoothed_loss"]
+    assert [int(row["step"]) for row in rows] == list(range(1, len(rows) + 1))
+    rates = np.geomspace(1e-5, 10, 300)[: len(rows)]
+    np.testing.assert_array_equal([float(row["lr"]) for row in rows], rates)
+    losses = [float(row["loss"]) for row in rows]
+    for k in (1, 50, len(rows)):
+        weights = BETA ** np.arange(k)[::-1]
+        expected = np.average(losses[:k], weights=weights)
+        assert float(rows[k - 1]["smoothed_loss"]) == pytest.approx(expected)
+
+    outcome = json.loads((folder / "lr_find.json").read_text("utf-8"))
+    assert outcome["steps"] == len(rows)
+    assert outcome["sweep"] == {"lowest": 1e-5, "highest": 10.0, "steps": 300}
+    suggestion = outcome["suggestion"]
+    assert suggestion == float(f"{suggestion:.2g}")
+    lines = told.out.splitlines()
+    assert lines[0].split() == ["learning", "rate", "smoothed", "loss"]
+    assert lines[2].split()[:2] == ["suggestion", f"{suggestion:g}"]
+    words = shlex.split(lines[-1].removeprefix("continue with: "))
+    assert words[:2] == ["nnopt", "run"]
+    assert f"optimizer.lr={suggestion:g}" in words
+    assert "optimizer.lr=5" not in words
+    assert nnopt(*words[1:], "epochs=1", "plots=false") == 0
+
+
+def test_a_runs_folder_is_left_alone(nnopt: Run, workplace: Path) -> None:
+    assert nnopt("run", *SMALL, "epochs=1", "plots=false") == 0
+    (folder,) = (workplace / "outputs" / "runs").iterdir()
+    before = contents(folder)
+    assert nnopt("lr-find", *SMALL, "plots=false") == 0
+    assert contents(folder) == before
+    assert [path.name for path in (workplace / "outputs" / "runs").iterdir()] == [folder.name]
+
+
+def test_the_same_words_give_the_same_files(nnopt: Run, workplace: Path) -> None:
+    for name in ("a", "b"):
+        assert nnopt("lr-find", *SMALL, "plots=false", f"hydra.run.dir={name}") == 0
+    assert contents(workplace / "a") == contents(workplace / "b")
+    assert not (workplace / "outputs").exists()
+
+
+def test_epochs_are_ignored_though_a_run_would_not_do_with_them(
+    nnopt: Run, capsys: Captured, workplace: Path
+) -> None:
+    words = [*SMALL, "plots=false", "regularizer.swa=0.5"]
+    short = ["epochs=1", "schedule.warmup=2"]
+    assert nnopt("run", *words, *short) == 2
+    told = capsys.readouterr().err
+    assert "schedule.warmup = 2 epochs" in told
+    assert "regularizer.swa = 0.5" in told
+    for name, more in (("a", []), ("b", short)):
+        assert nnopt("lr-find", *words, *more, f"hydra.run.dir={name}") == 0
+    curves = [contents(workplace / name)["lr_find.csv"] for name in ("a", "b")]
+    assert curves[0] == curves[1]
+
+
+def test_a_folder_that_is_used_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+    (workplace / "used").mkdir()
+    (workplace / "used" / "file").touch()
+    assert nnopt("lr-find", *SMALL, "hydra.run.dir=used") == 6
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("range_", "advice"),
+    [
+        (("lr_find.lowest=1e3", "lr_find.highest=1e6"), "lr_find.highest=1e+03"),
+        (("lr_find.lowest=1e-9", "lr_find.highest=1e-8"), "lr_find.highest=1e-05"),
+    ],
+    ids=["diverges", "flat"],
+)
+def test_without_a_suggestion(
+    nnopt: Run, capsys: Captured, workplace: Path, range_: tuple[str, ...], advice: str
+) -> None:
+    assert nnopt("lr-find", *SMALL, *range_) == 5
+    told = capsys.readouterr()
+    assert "continue with" not in told.out
+    assert told.err.count("\n") == 1
+    assert "no learning rate to suggest: the loss " in told.err
+    assert advice in told.err
+    (folder,) = (workplace / "outputs" / "lr-find").iterdir()
+    outcome = json.loads((folder / "lr_find.json").read_text("utf-8"))
+    assert outcome["suggestion"] is None
+    assert advice in outcome["advice"]
+    assert (folder / "lr_find.png").exists()
+
+
+WRONG = {
+    "lr_find.lowst=1": "unknown key 'lr_find.lowst'; did you mean 'lr_find.lowest'?",
+    "lr_find.steps=19": "lr_find.steps = 19: needs to be at least 20",
+    "lr_find.steps=1e3": "lr_find.steps = 1000.0: needs a whole number",
+    "lr_find.steps=30,40": "lr_find.steps = '30,40': needs a whole number",
+    "lr_find.lowest=0": "lr_find.lowest = 0.0: needs to be above 0 and at most 1000000",
+    "lr_find.highest=nan": "lr_find.highest = 'nan': needs a number",
+    "lr_find.lowest=10": "lr_find.lowest = 10: needs to be below lr_find.highest = 10",
+    "lr_find.lowest": "cannot read 'lr_find.lowest'",
+    "lr_find.lowest=[": "cannot read 'lr_find.lowest=['",
+    "optimizer.lrr=1": "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?",
+    "seed=1,2": "'seed=1,2' has several values",
+    "ablation=l2_spiral": "one configuration is needed, but",
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_wrong_words(nnopt: Run, capsys: Captured, workplace: Path, word: str) -> None:
+    assert nnopt("lr-find", word) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert WRONG[word] in told.err
+    assert list(workplace.iterdir()) == []
+
+
+def test_problems_of_the_sweep_and_of_the_run_are_told_together(
+    nnopt: Run, capsys: Captured
+) -> None:
+    assert nnopt("lr-find", "lr_find.lowst=1", "epochs=0") == 2
+    assert capsys.readouterr().err.count("nnopt: error: ") == 2
+
+
+def test_the_keys_are_the_verbs_own(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("run", "lr_find.steps=30") == 2
+    assert "unknown key 'lr_find.steps'" in capsys.readouterr().err
+
+
+def test_out_of_memory_names_a_smaller_batch(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("nnopt.cli.lr_find.find_learning_rate", fail)
+    assert nnopt("lr-find", *SMALL, "batch_size=64") == 5
+    assert "out of memory" in (told := capsys.readouterr().err)
+    assert "batch_size=32" in told
+
+
+def test_words_are_read() -> None:
+    plan, sweep = read_words(["seed=3", "lr_find.highest=1e-1", "lr_find.steps=50"], None)
+    assert sweep == RateSweep(1e-5, 0.1, 50)
+    assert plan.points[0].config.seed == 3
+
+
+def test_the_command_is_quoted_for_a_shell() -> None:
+    layers = "architecture.layers=[{dense: 4}, tanh, {dense: classes}]"
+    words = ["architecture=layers", layers, "optimizer.lr=1", "hydra.run.dir=x"]
+    point = plan_one(words).points[0]
+    assert shlex.split(command(point, "my conf", 3.2e-4))[:4] == [
+        "nnopt",
+        "run",
+        "--config-dir",
+        "my conf",
+    ]
+    rest = shlex.split(command(point, None, 3.2e-4))[2:]
+    assert rest[-1] == "optimizer.lr=0.00032"
+    again = plan_one(rest).points[0].config
+    assert again == replace(point.config, optimizer=replace(point.config.optimizer, lr=3.2e-4))

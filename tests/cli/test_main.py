@@ -1,0 +1,223 @@
+"""The command line: verbs, errors in one line, exit codes, what is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import nnopt as package
+from nnopt.cli import main as cli
+from nnopt.errors import ConfigError, DataError, DivergedError, NnoptError, OutputError
+
+Run = Callable[..., int]
+Start = Callable[..., "subprocess.Popen[str]"]
+Captured = pytest.CaptureFixture[str]
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after running the code."""
+    script = f"import sys\n{code}\nprint('|', *{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.rsplit("|", 1)[1].split())
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"], [], ["--help"], ["-h"], ["help"]])
+def test_version_and_help_import_nothing_heavy(words: list[str]) -> None:
+    loaded = imported_by(f"from nnopt.cli.main import run_verb; run_verb({words})")
+    assert not loaded & {"numpy", "hydra", "omegaconf", "rich", "torch", "yaml", "difflib"}
+
+
+def test_version(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("version") == 0
+    assert capsys.readouterr().out == f"{package.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_shows_every_verb_with_an_example(
+    nnopt: Run, capsys: Captured, words: list[str]
+) -> None:
+    assert nnopt(*words) == 0
+    told = capsys.readouterr().out
+    for verb in [*cli.VERBS, "version"]:
+        assert re.search(rf"^  nnopt {verb}\b", told, re.MULTILINE), verb
+    for verb in cli.VERBS:
+        assert re.search(rf"^      nnopt {verb} ", told, re.MULTILINE), verb
+    assert max(map(len, told.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"),
+    [("rnu", "did you mean 'run'?"), ("descrbe", "did you mean 'describe'?"), ("xyz", "--help")],
+)
+def test_unknown_verb(nnopt: Run, capsys: Captured, verb: str, hint: str) -> None:
+    assert nnopt(verb) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert f"unknown verb {verb!r}" in told.err
+    assert hint in told.err
+    assert told.out == ""
+
+
+ERRORS: list[tuple[BaseException, int]] = [
+    (ConfigError(["one", "two"]), 2),
+    (DataError("one"), 3),
+    (DivergedError("one"), 5),
+    (OutputError("one"), 6),
+    (MemoryError("one"), 5),
+    (NnoptError("one"), 1),
+    (ZeroDivisionError("one"), 1),
+    (KeyboardInterrupt(), 130),
+]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda x: type(x).__name__)
+def test_every_error_has_its_exit_code(
+    nnopt: Run,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    debug: bool,
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        assert arguments == ["x=1"]
+        raise error
+
+    monkeypatch.setitem(cli.VERBS, "run", fail)
+    assert nnopt("run", "x=1", *(["--debug"] if debug else [])) == code
+    told = capsys.readouterr().err
+    shows_traceback = debug and isinstance(error, Exception)
+    assert ("Traceback" in told) is shows_traceback
+    lines = [line for line in told.splitlines() if line.startswith("nnopt: ")]
+    assert len(lines) == (2 if code == 2 else 1)
+    if not shows_traceback:
+        assert told.splitlines() == lines
+
+
+def test_debug_shows_where(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("describe", "epochs=0") == 2
+    assert capsys.readouterr().err.startswith("nnopt: error: epochs = 0: ")
+    assert nnopt("describe", "epochs=0", "--debug") == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "ConfigError" in told
+
+
+@pytest.mark.parametrize("verb", ["run", "describe", "gradcheck", "lr-find"])
+def test_a_bad_configuration_is_told_in_one_line_a_problem(
+    nnopt: Run, capsys: Captured, workplace: Path, verb: str
+) -> None:
+    assert nnopt(verb, "epochs=0", "optimizer.lrr=1") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 2
+    assert all(line.startswith("nnopt: error: ") for line in told.err.splitlines())
+    assert list(workplace.iterdir()) == []
+
+
+def test_describe(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("describe", "architecture.hidden=[5]", "regularizer.norm=batch") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["layer", "output", "shape", "parameters", "FLOPs"],
+        ["input", "2"],
+        ["dense1", "5", "10", "20"],
+        ["batch_norm1", "5", "10", "20"],
+        ["relu1", "5", "0", "5"],
+        ["dense2", "3", "18", "33"],
+        ["total", "38", "78"],
+    ]
+
+
+def test_describe_indents_what_is_inside(nnopt: Run, capsys: Captured) -> None:
+    layers = "architecture.layers=[{residual: [tanh]}, {dense: classes}]"
+    assert nnopt("describe", "architecture=layers", layers) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("residual1 ")
+    assert lines[3].startswith("  residual1.tanh1 ")
+
+
+def test_layers_that_do_not_fit_are_named(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+    layers = "architecture.layers=[{dense: 5}, rellu, {dense: classes}]"
+    assert nnopt("run", "architecture=layers", layers) == 2
+    assert "architecture.layers[1]: unknown layer 'rellu'" in capsys.readouterr().err
+    assert nnopt("run", "architecture=layers", "architecture.layers=[{dense: 5}]") == 2
+    assert "dense1" in capsys.readouterr().err
+    assert list(workplace.iterdir()) == []
+
+
+def test_missing_data_is_exit_code_3(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+    assert nnopt("run", "dataset=mnist") == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "nnopt data fetch mnist" in told
+    assert not (workplace / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--nonsense"], ["-x"], ["--config-name=other"], ["--config-path=x"]]
+)
+def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, words: list[str]) -> None:
+    assert nnopt("run", *words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_run_help_and_cfg(start_nnopt: Start, workplace: Path) -> None:
+    help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
+    out, err = help_.communicate(timeout=60)
+    assert (help_.returncode, err) == (0, "")
+    assert "optimizer: adagrad, adam" in out
+    out, err = cfg.communicate(timeout=60)
+    assert (cfg.returncode, err) == (0, "")
+    assert "\nepochs: 7\n" in out
+    assert list(workplace.iterdir()) == []
+
+
+def test_help_of_lr_find_imports_no_torch(workplace: Path) -> None:
+    code = """
+from nnopt.cli.main import run_verb
+try:
+    run_verb(["lr-find", "--help"])
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+    loaded = imported_by(code)
+    assert not loaded & {"torch", "torchvision", "matplotlib", "pandas"}
+
+
+@pytest.mark.slow
+def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
+    """Plots included, which show a decision boundary."""
+    code = "from nnopt.cli.main import run_verb; run_verb(['run', 'epochs=2', 'dataset.points=20'])"
+    loaded = imported_by(code)
+    assert not loaded & {"torch", "torchvision", "pandas", "sklearn", "pooch"}
+    assert "matplotlib" in loaded
+    assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
+
+
+def test_closed_pipe_does_not_stop_training(workplace: Path) -> None:
+    command = "from nnopt.cli.main import main; main()"
+    words = ["run", "epochs=30", "dataset.points=20", "plots=false"]
+    shell = f'"$0" -c "{command}" {" ".join(words)} | head -1; echo "codes ${{PIPESTATUS[@]}}"'
+    result = subprocess.run(
+        ["bash", "-c", shell, sys.executable],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(os.environ),
+    )
+    assert result.stdout.splitlines()[-1] == "codes 0 0"
+    assert result.stderr == ""
+    (metrics,) = workplace.glob("outputs/runs/*/metrics.csv")
+    assert len(metrics.read_text().splitlines()) == 31

@@ -1,0 +1,376 @@
+"""The verb resume: what is done stays, what is missing runs, and nothing else changes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from data_files import summary_values
+
+from nnopt.config.point import Point
+from nnopt.data.load import _decode
+from nnopt.io.atomic_files import write_json
+from nnopt.recipe.run import describe
+
+Run = Callable[..., int]
+Start = Callable[..., "subprocess.Popen[str]"]
+Captured = pytest.CaptureFixture[str]
+
+SMALL = ["epochs=2", "dataset.points=20", "plots=false"]
+TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def statuses(folder: Path) -> list[str]:
+    return [row["status"] for row in table_of(folder)]
+
+
+def without_times(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in table_of(folder)]
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
+    """Hash and time of every file of a folder."""
+    return {
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def sweep(nnopt: Run, workplace: Path) -> Path:
+    """Points 1 and 4 done, 2 diverged, 3 killed in the middle, 5 not begun."""
+    words = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *SMALL, *words) == 5
+    folder = workplace / "sweep"
+    rows = table_of(folder)
+    (folder / rows[2]["id"] / "summary.json").unlink()
+    shutil.rmtree(folder / rows[4]["id"])
+    return folder
+
+
+def test_what_is_missing_runs_and_what_is_done_stays(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
+    ids = [row["id"] for row in table_of(sweep)]
+    kept = {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)}
+    (sweep / ids[2] / "layers.csv").write_text("of the attempt that was killed")
+    (sweep / ids[2] / "notes.txt").write_text("the user's own")
+    capsys.readouterr()
+    assert nnopt("resume", "sweep") == 5
+    assert statuses(sweep) == ["done", "diverged", "done", "done", "done"]
+    assert [row["id"] for row in table_of(sweep)] == ids
+    assert {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)} == kept
+    assert not (sweep / ids[2] / "layers.csv").exists()
+    assert (sweep / ids[2] / "notes.txt").read_text() == "the user's own"
+    told = capsys.readouterr()
+    assert "[3/5] optimizer.lr=0.2" in told.out
+    assert "[5/5] optimizer.lr=0.4" in told.out
+    assert "[1/5]" not in told.out
+    assert "--retry-failed" in told.out
+    assert ids[1] in told.err
+
+
+def test_failed_points_run_again_only_if_asked(
+    nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = sweep / table_of(sweep)[1]["id"]
+    (second / "summary.json").write_text(
+        json.dumps(summary_values(status="timeout", error="too slow"))
+    )
+    assert nnopt("resume", "sweep") == 5
+    assert statuses(sweep)[1] == "timeout"
+    assert nnopt("resume", "sweep", "--retry-failed") == 5
+    assert statuses(sweep)[1] == "diverged"
+    assert json.loads((second / "summary.json").read_text())["epochs"] == 0
+
+
+@pytest.mark.parametrize("missing", ["config", "overrides", "data"])
+def test_resume_summary_that_compare_refuses_runs_again(
+    nnopt: Run, workplace: Path, capsys: Captured, missing: str
+) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
+    whole = json.loads(path.read_text())
+    shorter = {key: value for key, value in whole.items() if key not in (missing, "sha256")}
+    path.write_text(json.dumps(shorter))
+    capsys.readouterr()
+    nnopt("compare", "sweep")
+    assert f"is damaged: it has no '{missing}'" in capsys.readouterr().err
+    assert nnopt("resume", "sweep") == 0
+    assert "summary.json is damaged" in capsys.readouterr().err
+    again = json.loads(path.read_text())
+    assert again["test_loss"] == whole["test_loss"]
+    assert missing in again
+
+
+@pytest.mark.parametrize("data", [{}, {"name": "spiral"}, None])
+def test_resume_point_without_sources_kept(nnopt: Run, workplace: Path, data: object) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep") == 0
+    path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
+    values = json.loads(path.read_text()) | {"data": data}
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    assert nnopt("resume", "sweep", "seed=1") == 0
+    assert statuses(workplace / "sweep") == ["done", "done"]
+    assert json.loads(path.read_text()) == values
+
+
+def test_added_values_run_only_the_new_points(nnopt: Run, sweep: Path) -> None:
+    assert nnopt("resume", "sweep", "--retry-failed") == 5
+    before, ids = fingerprint(sweep), [row["id"] for row in table_of(sweep)]
+    assert nnopt("resume", "sweep", "optimizer.lr=0.1,0.5", "seed=0,1") == 5
+    rows = table_of(sweep)
+    assert [row["id"] for row in rows[:5]] == ids
+    found = [(row["number"], row["optimizer.lr"], row["seed"]) for row in rows[5:]]
+    assert found == [("6", "0.1", "1"), ("7", "0.5", "0"), ("8", "0.5", "1")]
+    after = fingerprint(sweep)
+    own = ("results.csv", "sweep.json")
+    assert all(after[path] == before[path] for path in before if Path(path).name not in own)
+
+
+def test_what_would_change_points_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    before = fingerprint(sweep)
+    for word, told in (
+        ("epochs=7", "'epochs=7' would change the points that are there"),
+        ("optimizer=adam", "'optimizer=adam' would change the points"),
+        ("hydra.sweeper.mode=zip", "of Hydra's settings only those of the launcher"),
+        ("hydra/launcher=none", "hydra/launcher = 'none': known: "),
+        ("optimizer.lr=0.1,abc", "optimizer.lr = 'abc': needs a number"),
+    ):
+        capsys.readouterr()
+        assert nnopt("resume", "sweep", word) == 2
+        assert told in capsys.readouterr().err
+        assert fingerprint(sweep) == before
+
+
+def test_added_points_are_refused_where_the_yaml_has_changed(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    file = workplace / "conf" / "optimizer" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("name: sgd\nlr: 0.1\n")
+    words = [*SMALL, "optimizer=mine", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *words) == 0
+    file.write_text("name: sgd\nlr: 0.2\n")
+    assert nnopt("resume", "sweep", "seed=2") == 4
+    assert "optimizer.lr was 0.1 and is 0.2" in capsys.readouterr().err
+    assert len(table_of(workplace / "sweep")) == 2
+
+
+def test_what_cannot_be_resumed(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    path = sweep / "sweep.json"
+    text = path.read_text()
+    for damaged, told in (
+        (text[: len(text) // 2], "is damaged"),
+        ("", "is damaged"),
+        (text.replace('"batch_size": 32', '"batch_size": 33', 1), "is damaged"),
+        (text.replace('"format": 1', '"format": 2'), "newer than this one"),
+        (None, "is no sweep: it has no sweep.json"),
+    ):
+        path.unlink() if damaged is None else path.write_text(damaged)
+        capsys.readouterr()
+        assert nnopt("resume", "sweep") == 4
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert told in lines[0]
+
+
+def test_folders_that_are_no_sweeps(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+    assert nnopt("run", *SMALL) == 0
+    for place, told in (
+        ("outputs/latest", "is a single run, no sweep"),
+        (f"sweep/{table_of(sweep)[0]['id']}", "is one point; resume its sweep"),
+        ("nowhere", "is no folder"),
+    ):
+        capsys.readouterr()
+        assert nnopt("resume", place) == 4
+        assert told in capsys.readouterr().err
+
+
+def test_a_moved_sweep_resumes_from_another_folder(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n5,6,x\n7,8,y\n" * 20)
+    words = ["dataset=csv", "dataset.train=t.csv", "epochs=1", "plots=false", "seed=0,1"]
+    assert nnopt("run", "-m", *words, "hydra.sweep.dir=sweep") == 0
+    wanted = without_times(workplace / "sweep")
+    shutil.rmtree(workplace / "sweep" / wanted[1]["id"])
+    (workplace / "elsewhere").mkdir()
+    shutil.move(workplace / "sweep", workplace / "elsewhere" / "moved")
+    monkeypatch.chdir(workplace / "elsewhere")
+    assert nnopt("resume", "moved") == 0
+    assert without_times(Path("moved")) == wanted
+    assert nnopt("resume", "moved", "seed=2") == 0
+    assert statuses(Path("moved")) == ["done"] * 3
+    assert not (workplace / "sweep").exists()
+
+
+def test_fail_fast_stops_at_the_first_failure(nnopt: Run, workplace: Path) -> None:
+    words = ["optimizer.lr=0.1,1e20,0.2", "epochs=5", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *SMALL, *words, "--fail-fast") == 5
+    assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
+    assert nnopt("resume", "sweep", "--retry-failed", "--fail-fast") == 5
+    assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
+    assert nnopt("resume", "sweep") == 5
+    assert statuses(workplace / "sweep") == ["done", "diverged", "done"]
+
+
+def test_fail_fast_of_a_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("run", *SMALL, "--fail-fast") == 2
+    assert "--fail-fast concerns a sweep" in capsys.readouterr().err
+
+
+def test_the_order_of_points_changes_nothing_in_them(nnopt: Run, workplace: Path) -> None:
+    for name, values in (("up", "seed=0,1,2"), ("down", "seed=2,1,0")):
+        assert nnopt("run", "-m", *SMALL, values, f"hydra.sweep.dir={name}") == 0
+    assert nnopt("run", *SMALL, "seed=1", "hydra.run.dir=alone") == 0
+    up = {row["id"]: row for row in without_times(workplace / "up")}
+    for row in without_times(workplace / "down"):
+        assert row | {"number": ""} == up[row["id"]] | {"number": ""}
+        ways = [workplace / way / row["id"] for way in ("up", "down")]
+        ways += [workplace / "alone"] if row["seed"] == "1" else []
+        for name in ("model_best.npz", "model_last.npz"):
+            assert len({(way / name).read_bytes() for way in ways}) == 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
+)
+def test_an_interrupted_sweep_tells_how_to_go_on(
+    nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
+) -> None:
+    words = ["dataset.points=20", "plots=false", "epochs=1,100000,2", "hydra.sweep.dir=a sweep"]
+    process = start_nnopt("run", "-m", *words)
+    wait_until(lambda: len(list(workplace.glob("a sweep/*/metrics.csv"))) == 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    why = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert err == f"nnopt: error: interrupted by {why}; `nnopt resume 'a sweep'` runs the rest\n"
+    assert statuses(workplace / "a sweep") == ["done", "interrupted", "pending"]
+
+
+POINTS = ["seed=range(4)", "epochs=60", "dataset.points=40", "plots=false"]
+
+
+def test_killed_sweeps_end_as_uninterrupted_ones(
+    nnopt: Run, start_nnopt: Start, workplace: Path
+) -> None:
+    assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=whole") == 0
+    random.seed(4)
+    words = ["run", "-m", *POINTS, "hydra.sweep.dir=killed"]
+    folder = workplace / "killed"
+    for _ in range(2):
+        process = start_nnopt(*words)
+        wait_until(lambda: bool(list(folder.glob("*/lock"))))
+        before = len(list(folder.glob("*/metrics.csv")))
+        wait_until(lambda: len(list(folder.glob("*/metrics.csv"))) > before)  # noqa: B023
+        time.sleep(random.uniform(0, 0.3))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL  # it was not over yet
+        words = ["resume", "killed"]
+    assert nnopt("resume", "killed") == 0
+    assert without_times(folder) == without_times(workplace / "whole")
+    for row in table_of(folder):
+        ways = [workplace / way / row["id"] / "model_best.npz" for way in ("killed", "whole")]
+        assert ways[0].read_bytes() == ways[1].read_bytes()
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_two_processes_share_the_points_of_a_sweep(
+    nnopt: Run, start_nnopt: Start, workplace: Path
+) -> None:
+    assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=both") == 0
+    wanted, folder = without_times(workplace / "both"), workplace / "both"
+    for row in wanted:
+        shutil.rmtree(folder / row["id"])
+    processes = [start_nnopt("resume", "both") for _ in range(2)]
+    told = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert without_times(folder) == wanted
+    finished = [line for out, _ in told for line in out.splitlines() if line.startswith("[")]
+    assert {line[:5] for line in finished} == {"[1/4]", "[2/4]", "[3/4]", "[4/4]"}
+    assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in told)
+
+
+def test_a_point_whose_folder_cannot_be_made_has_failed(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    folder = workplace / "sweep"
+    (_, row) = table_of(folder)
+    shutil.rmtree(folder / row["id"])
+    (folder / row["id"]).write_text("in the way")
+    capsys.readouterr()
+    assert nnopt("resume", "sweep") == 5
+    (_, row) = table_of(folder)
+    assert row["status"] == "failed"
+    assert "cannot make folder" in row["error"]
+    told = capsys.readouterr()
+    assert "failed" in told.out
+    assert f"[2] {row['id']}: cannot make folder" in told.err
+
+    (folder / row["id"]).unlink()
+    assert nnopt("resume", "sweep") == 0
+    assert statuses(folder) == ["done", "done"]
+
+
+def test_a_point_that_is_left_interrupted_is_no_success(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def cut_off(point: Point, directory: Path, *_: object, **__: object) -> None:
+        write_json(directory / "summary.json", describe(point) | {"status": "interrupted"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nnopt.sweeps.task.run", cut_off)  # such as by SIGTERM to a worker
+        assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
+    assert "runs what is left, 2 points" in capsys.readouterr().out
+    assert nnopt("resume", "sweep") == 0
+
+
+def test_a_file_that_has_changed_is_refused(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+    def write(slope: int) -> None:
+        rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
+        (workplace / "rows.csv").write_text("\n".join(["x,label", *rows, ""]))
+        _decode.cache_clear()  # as in another process
+
+    write(3)
+    words = ["epochs=1", "plots=false", "dataset=csv", "dataset.train=rows.csv", "seed=0,1"]
+    assert nnopt("run", "-m", *words, "hydra.sweep.dir=sweep") == 0
+    assert nnopt("resume", "sweep", "seed=2") == 0
+    write(5)
+    capsys.readouterr()
+    before = (workplace / "sweep/results.csv").read_bytes()
+    assert nnopt("resume", "sweep") == 0  # nothing is left to read it
+    assert nnopt("resume", "sweep", "seed=3") == 4
+    assert "rows.csv: changed since" in capsys.readouterr().err
+    assert statuses(workplace / "sweep")[:3] == ["done"] * 3
+    assert (workplace / "sweep/results.csv").read_bytes() == before
+    write(3)
+    assert nnopt("resume", "sweep") == 0
+    assert statuses(workplace / "sweep") == ["done"] * 4

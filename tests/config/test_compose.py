@@ -1,0 +1,371 @@
+"""From the words of a command line to points: files, sweeps, ids, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt import schema
+from nnopt.config.compose import Plan, compose_config, make_plan, point_id
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+
+
+@pytest.fixture(autouse=True)
+def _alone(workplace: Path) -> None:
+    """No test sees a conf folder that is not its own."""
+
+
+def problems(*words: str, multirun: bool = False) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(words, multirun)
+    return caught.value.problems
+
+
+def ids(*words: str, multirun: bool = False) -> list[str]:
+    return [point.id for point in make_plan(words, multirun).points]
+
+
+def test_one_point() -> None:
+    plan = make_plan(["optimizer=adam", "optimizer.lr=1e-4", "architecture.hidden=[5,4]"])
+    assert isinstance(plan, Plan)
+    assert (plan.is_sweep, plan.varied, plan.directory) == (False, (), None)
+    (point,) = plan.points
+    assert point.config.optimizer.name == "adam"
+    assert point.config.optimizer.lr == 1e-4
+    assert point.config.architecture.name == "mlp"
+    assert point.config.architecture.hidden == (5, 4)
+    assert point.overrides == (
+        "optimizer=adam",
+        "optimizer.lr=0.0001",
+        "architecture.hidden=[5,4]",
+    )
+
+
+def test_order_of_file_and_key_does_not_matter() -> None:
+    assert compose_config(["optimizer.lr=0.5", "optimizer=adam"]) == compose_config(
+        ["optimizer=adam", "optimizer.lr=0.5"]
+    )
+
+
+def test_names_and_folders_follow_other_keys() -> None:
+    config = compose_config(["dataset=moons", "architecture=layers", "data.root=/somewhere"])
+    assert config.name == "moons_layers"
+    assert config.data.cache == "/somewhere/cache"
+    assert compose_config(["name=x_${seed}", "seed=4"]).name == "x_4"
+
+
+def test_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose_config().data.root == "data"
+    monkeypatch.setenv("NNOPT_DATA_DIR", "/elsewhere")
+    assert compose_config().data.root == "/elsewhere"
+
+
+def test_sweep_is_every_combination_in_order() -> None:
+    plan = make_plan(["optimizer=sgd,adam", "epochs=3", "seed=range(3)"], multirun=True)
+    assert plan.is_sweep
+    assert plan.varied == ("optimizer", "seed")
+    found = [(p.config.optimizer.name, p.config.seed, p.config.epochs) for p in plan.points]
+    assert found == [(name, seed, 3) for name in ("sgd", "adam") for seed in range(3)]
+    assert plan.points[3].overrides == ("optimizer=adam", "epochs=3", "seed=0")
+
+
+def test_the_same_point_runs_once() -> None:
+    assert len(ids("seed=1,1,2,1", multirun=True)) == 2
+    assert len(ids("optimizer=sgd,sgd", "optimizer.lr=0.1,1e-1,0.10", multirun=True)) == 1
+
+
+def test_a_whole_number_and_the_same_real_one_are_one_point() -> None:
+    assert len(ids("optimizer.lr=1,1.0", multirun=True)) == 1
+    assert ids("regularizer.l2=0") == ids()
+
+
+def test_several_values_ask_for_a_sweep() -> None:
+    assert problems("seed=1,2") == ["'seed=1,2' has several values; `nnopt run -m` runs them all"]
+
+
+def test_sweep_of_one_value_is_a_sweep() -> None:
+    plan = make_plan(["seed=1"], multirun=True)
+    assert plan.is_sweep
+    assert len(plan.points) == 1
+
+
+def test_ablation_sweeps_without_being_told() -> None:
+    plan = make_plan(["ablation=l2_spiral", "epochs=2"])
+    assert plan.is_sweep
+    assert plan.varied == ("regularizer.l2", "seed")
+    assert len(plan.points) == 12
+    assert all(point.config.epochs == 2 for point in plan.points)
+
+
+def test_command_line_wins_over_the_ablation() -> None:
+    plan = make_plan(["ablation=l2_spiral", "seed=7"])
+    assert {point.config.seed for point in plan.points} == {7}
+    assert len(plan.points) == 4
+
+
+def test_every_point_is_checked_and_each_problem_said_once() -> None:
+    found = problems("optimizer.lr=0.1,abc,-1,abc", "epochs=0", "seed=0,1", multirun=True)
+    assert sorted(line.split(":")[0] for line in found) == [
+        "epochs = 0",
+        "optimizer.lr = 'abc'",
+        "optimizer.lr = -1.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["optm.lr=1"], "unknown key 'optm.lr'; did you mean 'optimizer.lr'?"),
+        (["optimizer.lrr=1"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
+        (["+typo=1"], "unknown key 'typo'"),
+        (["++typo=1"], "unknown key 'typo'"),
+        (["+optimizer.nesterov=true"], "unknown key 'optimizer.nesterov'"),
+        (["epoch=3"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["optimizers=adam"], "unknown key 'optimizers'; did you mean 'optimizer'?"),
+        (["+optimzer=adam"], "unknown key 'optimzer'; did you mean 'optimizer'?"),
+        (["experiments=x"], "unknown key 'experiments'; did you mean 'experiment'?"),
+        (["+ablations=x"], "unknown key 'ablations'; did you mean 'ablation'?"),
+        (["hydra/luncher=pool"], "'hydra/luncher=pool': did you mean 'hydra/launcher'? nnopt"),
+        (["hydra.run.dri=x"], "'hydra.run.dri=x': did you mean 'hydra.run.dir'? nnopt follows"),
+        (["optimizer=adm"], "optimizer = 'adm': did you mean 'adam'? known: adagrad, adam"),
+        (["backend=jax"], "backend = 'jax': known: numpy, torch"),
+        (["experiment=mnist"], "experiment = 'mnist': did you mean 'mnist_mlp'?"),
+        (["epochs"], "cannot read 'epochs': write key=value"),
+        (["epochs=[1"], "cannot read 'epochs=[1': its brackets or quotes do not match"),
+        (["=5"], "unknown key ''"),
+        (["~optimizer.lr"], "'~optimizer.lr"),
+        (["epochs="], "epochs = '': needs a whole number"),
+        (["dataset=csv"], "the key 'dataset.train' is missing; set it with dataset.train=..."),
+        (["hydra.job.chdir=true"], "'hydra.job.chdir=true': nnopt follows no setting of Hydra's"),
+        (["hydra/launcher=joblib"], "hydra/launcher = 'joblib': known: "),
+        (["optimizer.lr=${oc.env:NNOPT_NOT_SET}"], ""),
+        (["optimizer.lr=${optimizer.lr}"], ""),
+        (["seed=${epochs}", "epochs=${seed}"], ""),
+        (["seed=${nowhere}"], ""),
+    ],
+    ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
+)
+def test_what_cannot_be_composed_is_one_line(words: list[str], expected: str) -> None:
+    found = problems(*words)
+    assert len(found) == 1
+    assert found[0].startswith(expected)
+    assert "\n" not in found[0]
+    assert "Traceback" not in found[0]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems("optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16")
+    assert len(found) == 5
+    assert {line.split(" ")[0] for line in found} == {
+        "unknown",
+        "epochs",
+        "optimizer.lr",
+        "backend.dtype",
+    }
+
+
+def test_unreadable_words_are_told_at_once() -> None:
+    assert len(problems("epochs", "x[=1", "seed")) == 3
+
+
+def user_file(name: str, text: str) -> None:
+    path = Path("conf", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_users_file_overrides_ours() -> None:
+    user_file("optimizer/sgd.yaml", "name: sgd\nlr: 0.077\n")
+    assert compose_config(["optimizer=sgd"]).optimizer.lr == 0.077
+    assert compose_config(["optimizer=adam"]).optimizer.lr == 1e-3
+
+
+def test_users_files_add_to_ours() -> None:
+    user_file("optimizer/gentle.yaml", "name: sgd\nlr: 0.001\n")
+    user_file(
+        "experiment/mine.yaml",
+        "# @package _global_\ndefaults:\n  - override /optimizer: gentle\nname: mine\nepochs: 7\n",
+    )
+    config = compose_config(["experiment=mine"])
+    assert (config.name, config.epochs, config.optimizer.lr) == ("mine", 7, 0.001)
+    assert "gentle" in problems("optimizer=gentel")[0]
+
+
+def test_users_ablation_sweeps() -> None:
+    user_file(
+        "ablation/mine.yaml",
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      epochs: 2,3\n      seed: range(2)\n",
+    )
+    plan = make_plan(["ablation=mine"])
+    assert [(p.config.epochs, p.config.seed) for p in plan.points] == [
+        (2, 0),
+        (2, 1),
+        (3, 0),
+        (3, 1),
+    ]
+
+
+def test_users_file_is_checked_like_ours() -> None:
+    user_file("optimizer/bad.yaml", "name: sgd\nlr: -1\nmu: 3\n")
+    found = problems("optimizer=bad")
+    assert len(found) == 2
+    assert any(line.startswith("optimizer.lr = -1") for line in found)
+    assert any(line.startswith("unknown key 'optimizer.mu'") for line in found)
+
+
+def test_users_broken_yaml_is_one_line() -> None:
+    user_file("optimizer/broken.yaml", "name: sgd\nlr: [0.1\n")
+    (found,) = problems("optimizer=broken")
+    assert "broken.yaml" in found
+    assert "line" in found
+
+
+def test_nothing_in_yaml_is_executed() -> None:
+    user_file(
+        "optimizer/evil.yaml", "name: sgd\nlr: !!python/object/apply:os.system ['touch pwned']\n"
+    )
+    assert len(problems("optimizer=evil")) == 1
+    assert not Path("pwned").exists()
+
+
+def test_folder_of_more_files_can_be_given() -> None:
+    Path("more", "optimizer").mkdir(parents=True)
+    Path("more", "optimizer", "slow.yaml").write_text("name: sgd\nlr: 1e-6\n")
+    plan = make_plan(["optimizer=slow"], config_dir="more")
+    assert plan.points[0].config.optimizer.lr == 1e-6
+    with pytest.raises(ConfigError, match="--config-dir = 'fewer': needs a folder that exists"):
+        make_plan([], config_dir="fewer")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other"},
+        {"plots": False},
+        {"layer_statistics": True},
+        {"tensorboard": True},
+        {"view": "none"},
+        {"data.root": "/elsewhere"},
+        {"data.cache": "/elsewhere"},
+        {"data.download": True},
+    ],
+    ids=str,
+)
+def test_id_is_that_of_what_is_computed(
+    make_config: Callable[..., Config], changes: dict[str, Any]
+) -> None:
+    assert point_id(make_config(**changes)) == point_id(make_config())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"epochs": 61},
+        {"steps": 100},
+        {"batch_size": 33},
+        {"last_batch": "drop"},
+        {"loss": "hinge"},
+        {"test_weights": "last"},
+        {"dataset.noise": 0.3},
+        {"dataset.validation": schema.Validation("train", 0.3)},
+        {"backend": "torch"},
+        {"backend.dtype": "float64"},
+        {"backend.threads": 1},
+        {"architecture.hidden": (65,)},
+        {"architecture": schema.LayersConfig("layers", ({"dense": "classes"},))},
+        {"regularizer.l2": 1e-9},
+        {"regularizer.augmentation.flip": True},
+        {"optimizer": "nesterov"},
+        {"optimizer.lr": 0.11},
+        {"schedule.warmup": 1.0},
+        {"initializer.output": "zeros"},
+        {"early_stopping.monitor": "loss"},
+    ],
+    ids=str,
+)
+def test_id_changes_with_everything_else(
+    make_config: Callable[..., Config], changes: dict[str, Any]
+) -> None:
+    assert point_id(make_config(**changes)) != point_id(make_config())
+
+
+def test_id_of_a_point_is_the_same_alone_and_in_any_sweep() -> None:
+    alone = ids("optimizer=adam", "seed=1")
+    assert alone[0] in ids("optimizer=sgd,adam", "seed=0,1", multirun=True)
+    assert alone[0] in ids("seed=1,0", "optimizer=adam", multirun=True)
+    assert alone[0].startswith("spiral-numpy-mlp-adam-s1-")
+    assert len(alone[0]) < 60
+
+
+def test_id_is_the_same_in_every_process() -> None:
+    code = (
+        "import json; from nnopt.config.compose import make_plan; "
+        "print(json.dumps([p.id for p in make_plan(['seed=0,1', 'optimizer=adam'], True).points]))"
+    )
+    for hash_seed in ("1", "99"):
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)}
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        assert json.loads(result.stdout) == ids("seed=0,1", "optimizer=adam", multirun=True)
+
+
+@pytest.mark.parametrize(("kind", "multirun"), [("run", False), ("sweep", True)])
+def test_folder_of_the_users_choice(kind: str, multirun: bool) -> None:
+    find: Callable[..., Plan] = lambda *words: make_plan(words, multirun)  # noqa: E731
+    assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
+    assert find("seed=3").directory is None
+    other = "run" if multirun else "sweep"
+    assert (
+        f"hydra.{other}.dir does not apply"
+        in problems(f"hydra.{other}.dir=x", multirun=multirun)[0]
+    )
+
+
+def test_a_key_set_twice_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert make_plan(["epochs=1", "seed=4", "epochs=2"]).points[0].config.epochs == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "epochs=1 is given, and later epochs=2, which is used"
+    ]
+
+
+def test_where_a_published_dataset_lies_is_no_matter_but_a_csv_file_may_be_another() -> None:
+    assert len(ids("dataset=mnist", "data.root=a,b", multirun=True)) == 1
+    assert len(ids("dataset=csv", "dataset.train=t.csv", "data.root=a,b", multirun=True)) == 2
+
+
+def test_points_that_are_left_out_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    ids("seed=1,1,2", multirun=True)
+    assert "1 of 3 points" in caplog.text
+
+
+def test_a_sweep_of_nothing_and_a_sweep_of_sweeps_are_refused() -> None:
+    assert "0 points" in problems("seed=range(0)", multirun=True)[0]
+    assert "one at a time" in problems("ablation=l2_spiral,optimizer_spiral", multirun=True)[0]
+
+
+def test_a_wrong_file_does_not_hide_what_else_is_wrong() -> None:
+    found = problems("optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1")
+    assert [line.split()[0] for line in found] == [
+        "optimizer",
+        "epochs",
+        "regularizer.label_smoothing",
+    ]
+
+
+def test_plan_key_like_no_other_refused_with_keys_and_groups() -> None:
+    (found,) = problems("zzz=1")
+    assert found.endswith("initializer, early_stopping, ablation, experiment")

@@ -1,0 +1,216 @@
+"""Which points a sweep has: grids, zipped lists, one change at a time, grids one after another."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt.config.compose import Plan, make_plan
+from nnopt.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _alone(workplace: Path) -> None:
+    """No test sees a conf folder that is not its own."""
+
+
+def plan_of(*words: str) -> Plan:
+    return make_plan(words, multirun=True)
+
+
+def values(plan: Plan, *keys: str) -> list[tuple[Any, ...]]:
+    """What the keys are set to, point by point."""
+
+    def value(container: Any, key: str) -> Any:
+        for name in key.split("."):
+            container = container[name]
+        return container["name"] if isinstance(container, dict) else container
+
+    return [tuple(value(point.container, key) for key in keys) for point in plan.points]
+
+
+def refused(*words: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(words, multirun=True)
+    return caught.value.problems
+
+
+RATES = "optimizer.lr=0.1,0.01,0.001"
+SIZES = "batch_size=32,64,16"
+
+
+def test_a_grid_is_the_product_in_the_order_of_the_keys() -> None:
+    expected = list(itertools.product((0.1, 0.01, 0.001), (32, 64, 16), (0, 1)))
+    assert values(plan_of(RATES, SIZES, "seed=0,1"), "optimizer.lr", "batch_size", "seed") == (
+        expected
+    )
+
+
+def test_zipped_keys_go_in_step_and_seeds_with_everything() -> None:
+    plan = plan_of("hydra.sweeper.mode=zip", "seed=range(2)", RATES, "epochs=3", SIZES)
+    expected = [
+        (lr, size, seed)
+        for lr, size in zip((0.1, 0.01, 0.001), (32, 64, 16), strict=True)
+        for seed in (0, 1)
+    ]
+    assert values(plan, "optimizer.lr", "batch_size", "seed") == expected
+    assert plan.varied == ("seed", "optimizer.lr", "batch_size")
+    assert set(values(plan, "epochs")) == {(3,)}
+
+
+def test_zipped_keys_of_unequal_lengths_are_refused_by_name() -> None:
+    (told,) = refused("hydra.sweeper.mode=zip", RATES, "batch_size=32,64", "seed=range(7)")
+    assert told.endswith("but optimizer.lr has 3, batch_size has 2")
+
+
+def test_one_at_a_time_is_the_base_and_then_every_other_value_alone() -> None:
+    plan = plan_of(
+        "hydra.sweeper.mode=one_at_a_time", "optimizer=momentum,sgd", SIZES, "seed=5,6", "epochs=2"
+    )
+    expected = [("momentum", 32), ("sgd", 32), ("momentum", 64), ("momentum", 16)]
+    assert values(plan, "optimizer", "batch_size", "seed") == [
+        (*pair, seed) for pair in expected for seed in (5, 6)
+    ]
+
+
+@pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
+def test_seeds_alone_make_the_same_points_in_every_mode(mode: str) -> None:
+    assert values(plan_of(f"hydra.sweeper.mode={mode}", "seed=3,4"), "seed") == [(3,), (4,)]
+
+
+GRIDS = 'hydra.sweeper.grids=[{optimizer:"sgd,momentum"},{optimizer:adam,optimizer.lr:"1e-3,1e-4"}]'
+
+
+def test_grids_run_one_after_another_on_top_of_the_rest() -> None:
+    plan = plan_of(GRIDS, "seed=0,1")
+    assert values(plan, "optimizer", "optimizer.lr", "seed") == [
+        *(("sgd", 0.1, 0), ("momentum", 0.01, 0), ("sgd", 0.1, 1), ("momentum", 0.01, 1)),
+        *(("adam", 1e-3, 0), ("adam", 1e-4, 0), ("adam", 1e-3, 1), ("adam", 1e-4, 1)),
+    ]
+    assert set(plan.varied) == {"optimizer", "optimizer.lr", "seed"}
+
+
+def test_a_group_that_a_grid_leaves_alone_is_told_all_the_same() -> None:
+    plan = plan_of("hydra.sweeper.grids=[{batch_size: 16},{regularizer: l2}]")
+    assert plan.points[0].overrides == ("regularizer=none", "batch_size=16")
+    assert plan.points[1].overrides == ("regularizer=l2",)
+
+
+def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
+    assert values(plan, "batch_size") == [(16,), (32,), (64,)]
+    assert "1 of 4 points have the settings of another point and are left out" in caplog.text
+
+
+def test_a_key_of_the_command_line_that_a_grid_sets_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = plan_of("batch_size=8", "hydra.sweeper.grids=[{batch_size: 16}]")
+    assert values(plan, "batch_size") == [(16,)]
+    assert "batch_size is set again by hydra.sweeper.grids, which counts" in caplog.text
+
+
+def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
+    words = ["ablation=l2_spiral", 'hydra.sweeper.params.optimizer.lr="0.1,0.2"', "seed=0"]
+    plan = plan_of(*words)
+    assert plan.varied == ("regularizer.l2", "optimizer.lr")
+    assert len(plan.points) == 8
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("hydra.sweeper.moed=zip", "unknown key 'hydra.sweeper.moed'; did you mean 'hydra.sweep"),
+        ("hydra.sweeper.mode=zpi", "hydra.sweeper.mode = 'zpi': did you mean 'zip'? allowed: grid"),
+        ("hydra.sweeper.mode=zip,grid", "'hydra.sweeper.mode=zip,grid': needs one value"),
+        ("hydra/sweeper=basic", "hydra/sweeper = 'basic': known: grid"),
+        ("hydra.sweeper.grids=3", "hydra.sweeper.grids = 3: needs a list"),
+        ("hydra.sweeper.grids=[3]", "hydra.sweeper.grids[0] = 3: needs a map"),
+        ("hydra.sweeper.params=3", "hydra.sweeper.params = 3: needs a map"),
+        ("hydra.sweeper.grids=[{optimzer: sgd}]", "unknown key 'optimzer'"),
+        ("hydra.sweeper.grids=[{optimizer: adm}]", "optimizer = 'adm': did you mean 'adam'?"),
+        (
+            'hydra.sweeper.grids=[{optimizer: {lr: "1,2"}}]',
+            "hydra.sweeper.grids[0].optimizer = {'lr': '1,2'}: is a map; write each key in full, "
+            "such as optimizer.lr",
+        ),
+        ("optimizer.lr=interval(0.1,1)", "'optimizer.lr=interval(0.1,1)': a grid needs values one"),
+        ("seed=range(0)", "'seed=range(0)' has no value; the sweep has 0 points"),
+        ("hydra.launcher.workers=3", "unknown key 'hydra.launcher.workers'"),
+    ],
+)
+def test_what_makes_no_sweep_is_refused_in_one_line(word: str, told: str) -> None:
+    (found,) = refused(word)
+    assert found.startswith(told)
+
+
+def test_settings_of_a_sweep_are_refused_of_a_single_run() -> None:
+    for word in ("hydra.sweeper.mode=zip", "hydra/launcher=sequential"):
+        with pytest.raises(ConfigError, match="concerns a sweep; `nnopt run -m` runs one"):
+            make_plan([word])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=3", "architecture.hidden=[5,4]", "data.root=/x", "name=${seed}_a"],
+        ["architecture=layers", "architecture.layers=[{dense: 3}, relu, {dense: classes}]"],
+        ["optimizer=adam", "optimizer.lr=${regularizer.l2}", "regularizer.l2=0.01"],
+        ["dataset.validation={fraction: 0.3}", "regularizer.augmentation.flip=false"],
+        ["experiment=mnist_conv", "epochs=3"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_points_set_quickly_are_those_that_omegaconf_makes(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnopt.config import resolve as composer
+
+    quick = plan_of(*words).points
+    monkeypatch.setattr(composer._Base, "_stands_alone", lambda self, settings: False)
+    assert plan_of(*words).points == quick
+
+
+def test_points_are_counted_before_they_are_made() -> None:
+    (told,) = refused("seed=range(1000)", "epochs=range(1,1001)")
+    assert told.startswith("the sweep has 1,000,000 points, but a sweep has at most 100,000 points")
+    (told,) = refused('hydra.sweeper.grids=[{seed: "range(70000)"},{seed: "range(60000)"}]')
+    assert told.startswith("the sweep has 130,000 points")
+
+
+@pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
+def test_only_points_that_are_made_count(mode: str) -> None:
+    words = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
+    sizes = {"zip": 300, "one_at_a_time": 599}
+    from nnopt.config.grid import expand
+    from nnopt.config.hydra import composing, parse_words
+    from nnopt.schema import GridConfig
+
+    with composing():
+        points, _ = expand(
+            GridConfig("grid", mode, {}, ()), parse_words([*words, "seed=range(100)"])
+        )
+    assert len(points) == sizes[mode] * 100
+
+
+def test_ranges_of_grids_and_params_are_counted_in_decimals() -> None:
+    plan = plan_of('hydra.sweeper.params={optimizer.lr: "range(0.1,0.5,0.1)"}')
+    assert values(plan, "optimizer.lr") == [(0.1,), (0.2,), (0.3,), (0.4,)]
+    plan = plan_of('hydra.sweeper.grids=[{optimizer.lr: "sort(range(0.1,0.4,0.1),reverse=true)"}]')
+    assert values(plan, "optimizer.lr") == [(0.3,), (0.2,), (0.1,)]
+
+
+def test_value_of_params_may_be_a_list_of_maps(workplace: Path) -> None:
+    Path("conf/ablation").mkdir(parents=True)
+    Path("conf/ablation/a.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /architecture: layers}]\nhydra:\n"
+        "  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      architecture.layers: [{dense: 4}, relu, {dense: classes}]\n      seed: 0,1\n"
+    )
+    plan = plan_of("ablation=a")
+    assert (
+        values(plan, "architecture.layers") == [([{"dense": 4}, "relu", {"dense": "classes"}],)] * 2
+    )

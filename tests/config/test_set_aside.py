@@ -1,0 +1,265 @@
+"""Values that a file sets for one choice are not passed to another one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt.config.compose import compose_config, make_plan
+from nnopt.errors import ConfigError
+
+GLOBAL = "# @package _global_\n"
+
+FILES = {
+    "experiment/tuned": (
+        "defaults:\n  - override /optimizer: momentum\n  - override /schedule: step\n"
+        "optimizer: {lr: 0.3, momentum: 0.8}\nschedule: {factor: 0.1, every: 3, warmup: 1}\n"
+    ),
+    "experiment/plain": "optimizer: {lr: 0.7}\n",
+    "experiment/child": (
+        "defaults:\n  - /experiment/tuned\n  - override /optimizer: adam\nname: child\n"
+    ),
+    "experiment/child_with_rate": (
+        "defaults:\n  - /experiment/tuned\n  - override /optimizer: adam\noptimizer: {lr: 0.02}\n"
+    ),
+    "experiment/found": (
+        "defaults:\n  - override /optimizer: momentum\noptimizer: {lr: auto, momentum: 0.8}\n"
+    ),
+    "experiment/shared": (
+        "defaults:\n  - override /backend: torch\n"
+        "dataset: {points: 40, subset: 30, classes: 4}\n"
+        "backend: {dtype: float64, deterministic: true}\n"
+    ),
+    "experiment/sized": "architecture: {hidden: [8], activation: tanh}\n",
+    "experiment/sparse": "regularizer: {dropout: 0.1, augmentation: {mixup: 0.3}}\n",
+    "ablation/rates": (
+        "optimizer: {lr: 0.05}\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {optimizer: 'sgd,momentum'}}}\n"
+    ),
+    "ablation/other": "defaults:\n  - override /optimizer: rmsprop\n",
+    "ablation/other_with_rate": (
+        "defaults:\n  - override /optimizer: rmsprop\noptimizer: {lr: 0.004}\n"
+    ),
+    "ablation/entries": (
+        "hydra:\n  mode: MULTIRUN\n  sweeper:\n    grids:\n"
+        "      - {optimizer: momentum}\n      - {optimizer: adam}\n"
+        "      - {optimizer: adam, optimizer.lr: '0.2'}\n      - {seed: 1}\n"
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def files(workplace: Path) -> None:
+    """Files of the user's own."""
+    for name, text in FILES.items():
+        path = workplace / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(GLOBAL + text)
+
+
+def optimizer_of(*words: str) -> tuple[str, Any]:
+    config = compose_config(words)
+    return config.optimizer.name, config.optimizer.lr
+
+
+OWN = {"sgd": 0.1, "adam": 0.001, "rmsprop": 0.001, "adagrad": 0.01, "muon": 0.02}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
+    backend = ["backend=torch"] if name == "muon" else []
+    assert optimizer_of("experiment=tuned", f"optimizer={name}", *backend) == (name, OWN[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    {
+        "same choice": (["optimizer=momentum"], ("momentum", 0.3)),
+        "no choice": ([], ("momentum", 0.3)),
+        "rate given": (["optimizer=adam", "optimizer.lr=0.01"], ("adam", 0.01)),
+        "rate given first": (["optimizer.lr=0.01", "optimizer=adam"], ("adam", 0.01)),
+        "rate given alone": (["optimizer.lr=0.01"], ("momentum", 0.01)),
+        "later file": (["ablation=other"], ("rmsprop", 0.001)),
+        "later file with a rate": (["ablation=other_with_rate"], ("rmsprop", 0.004)),
+        "its optimizer again": (
+            ["ablation=other_with_rate", "optimizer=rmsprop"],
+            ("rmsprop", 0.004),
+        ),
+        "neither file's": (["ablation=other_with_rate", "optimizer=sgd"], ("sgd", 0.1)),
+        "the first file's": (
+            ["ablation=other_with_rate", "optimizer=momentum"],
+            ("momentum", 0.3),
+        ),
+    }.values(),
+)
+def test_optimizer_gets_rate_made_for_it(words: list[str], expected: tuple[str, Any]) -> None:
+    assert optimizer_of("experiment=tuned", *words) == expected
+
+
+def test_close_relative_of_optimizer_uses_own_values() -> None:
+    nesterov = compose_config(["experiment=tuned", "optimizer=nesterov"]).optimizer
+    plain = compose_config(["optimizer=nesterov"]).optimizer
+    assert nesterov == plain
+
+
+def test_file_without_choice_sets_rate_of_default_optimizer() -> None:
+    assert optimizer_of("experiment=plain") == ("momentum", 0.7)
+    assert optimizer_of("experiment=plain", "optimizer=adam") == ("adam", 0.001)
+
+
+def test_file_that_includes_another_gets_rate_of_own_choice() -> None:
+    assert optimizer_of("experiment=child") == ("adam", 0.001)
+    assert optimizer_of("experiment=child", "optimizer=momentum") == ("momentum", 0.3)
+    assert optimizer_of("experiment=child_with_rate") == ("adam", 0.02)
+    assert optimizer_of("experiment=child_with_rate", "optimizer=momentum") == ("momentum", 0.3)
+
+
+def test_rate_to_be_found_is_kept_for_every_optimizer() -> None:
+    for name in ("momentum", "adam", "sgd"):
+        assert optimizer_of("experiment=found", f"optimizer={name}") == (name, "auto")
+    momentum = compose_config(["experiment=found", "optimizer=nesterov"]).optimizer
+    assert momentum == compose_config(["optimizer=nesterov", "optimizer.lr=auto"]).optimizer
+
+
+def test_own_config_file_sets_rate_of_its_optimizer_alone(workplace: Path) -> None:
+    from nnopt import conf
+
+    text = (Path(conf.__path__[0]) / "config.yaml").read_text()
+    own = text.replace("- optimizer: momentum", "- optimizer: sgd")
+    (workplace / "conf" / "config.yaml").write_text(own + "optimizer: {lr: 0.6}\n")
+    assert optimizer_of() == ("sgd", 0.6)
+    assert optimizer_of("optimizer=adam") == ("adam", 0.001)
+
+
+def test_own_optimizer_file_keeps_its_values(workplace: Path) -> None:
+    (workplace / "conf" / "optimizer").mkdir()
+    mine = "defaults: [adam, _self_]\nlr: 0.05\n"
+    (workplace / "conf" / "optimizer" / "mine.yaml").write_text(mine)
+    assert optimizer_of("experiment=tuned", "optimizer=mine") == ("adam", 0.05)
+    assert optimizer_of("experiment=tuned", "optimizer=adam") == ("adam", 0.001)
+
+
+def test_sweep_point_gets_rate_made_for_its_optimizer() -> None:
+    plan = make_plan(["experiment=tuned", "optimizer=momentum,adam,sgd", "seed=1"], multirun=True)
+    rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
+    assert rates == [("momentum", 0.3), ("adam", 0.001), ("sgd", 0.1)]
+
+
+def test_sweep_with_rate_gives_it_to_all() -> None:
+    plan = make_plan(["experiment=tuned", "optimizer=adam,sgd", "optimizer.lr=0.5"], multirun=True)
+    assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
+
+
+def test_entries_of_sweep_give_rates_of_their_own() -> None:
+    plan = make_plan(["experiment=tuned", "ablation=entries"])
+    rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
+    assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]
+
+
+def test_ablation_with_rate_passes_it_to_its_own_optimizer_alone() -> None:
+    plan = make_plan(["ablation=rates"])
+    rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
+    assert rates == [("sgd", 0.1), ("momentum", 0.05)]
+
+
+def test_search_draws_optimizers_with_their_own_rates() -> None:
+    pytest.importorskip("optuna")
+    words = ["experiment=tuned", "hydra/sweeper=optuna", "optimizer=momentum,adam"]
+    plan = make_plan(words, multirun=True)
+    rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
+    assert rates == [("momentum", 0.3), ("adam", 0.001)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=tuned", "optimizer=momentum,adam"],
+        ["experiment=tuned", "ablation=entries"],
+        ["ablation=rates"],
+        ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
+    ],
+)
+def test_words_of_point_alone_give_same_point(words: list[str]) -> None:
+    for point in make_plan(words, multirun=True).points:
+        alone = [w for w in point.overrides if w != "ablation=entries"]  # whose grids win
+        assert compose_config(alone) == point.config
+
+
+def test_other_schedule_uses_own_values() -> None:
+    step = compose_config(["experiment=tuned", "schedule=step"]).schedule
+    assert (getattr(step, "factor", None), step.warmup) == (0.1, 1)
+    words = ["experiment=tuned", "schedule=exponential"]
+    assert compose_config(words).schedule == compose_config(words[1:]).schedule
+
+
+def test_other_architecture_uses_own_values() -> None:
+    words = ["experiment=sized", "architecture=vgg"]
+    assert compose_config(words).architecture == compose_config(words[1:]).architecture
+
+
+def test_other_dataset_and_backend_keep_keys_that_they_have() -> None:
+    config = compose_config(["experiment=shared", "dataset=moons", "backend=numpy"])
+    assert config.dataset.subset == 30
+    assert getattr(config.dataset, "points", None) == 40
+    assert not hasattr(config.dataset, "classes")
+    assert config.backend.dtype == "float64"
+
+
+def test_unknown_key_of_file_is_still_refused(workplace: Path) -> None:
+    wrong = GLOBAL + "optimizer: {rl: 0.1}\n"
+    (workplace / "conf" / "experiment" / "wrong.yaml").write_text(wrong)
+    with pytest.raises(ConfigError, match=r"optimizer\.rl"):
+        compose_config(["experiment=wrong"])
+
+
+NOTES = {
+    "both rates": (
+        ["experiment=tuned", "optimizer=adam"],
+        ["note: optimizer=adam has its own lr=0.001; experiment/tuned sets lr=0.3 for optimizer="],
+    ),
+    "by another file": (
+        ["experiment=child"],
+        ["note: optimizer=adam has its own lr=0.001; experiment/tuned sets lr=0.3 for optimizer="],
+    ),
+    "rate given": (["experiment=tuned", "optimizer=adam", "optimizer.lr=0.01"], []),
+    "same choice": (["experiment=tuned", "optimizer=momentum"], []),
+    "equal values": (
+        ["experiment=tuned", "optimizer=nesterov", "optimizer.lr=0.3", "optimizer.momentum=0.8"],
+        [],
+    ),
+    "rest of the values": (
+        ["experiment=tuned", "optimizer=nesterov", "optimizer.lr=0.3"],
+        ["note: optimizer=nesterov has its own momentum=0.9; experiment/tuned sets momentum=0.8"],
+    ),
+    "backend without a key": (
+        ["experiment=shared", "backend=numpy"],
+        ["note: backend=numpy has no deterministic; experiment/shared sets deterministic=true for"],
+    ),
+    "preset under other values": (
+        ["experiment=sparse", "regularizer=dropout"],
+        ["note: regularizer=dropout: experiment/sparse sets dropout=0.1, augmentation.mixup=0.3"],
+    ),
+    "preset that nobody names": (["experiment=sparse"], []),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), NOTES.values(), ids=NOTES)
+def test_values_set_aside_are_named(
+    words: list[str], expected: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        compose_config(words)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(expected)
+    for message, beginning in zip(told, expected, strict=True):
+        assert message.startswith(beginning)
+
+
+def test_values_set_aside_are_named_once_in_sweep(caplog: pytest.LogCaptureFixture) -> None:
+    words = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
+    with caplog.at_level(logging.WARNING, "nnopt"):
+        assert len(make_plan(words, multirun=True).points) == 8
+    assert len(caplog.records) == 1

@@ -1,0 +1,280 @@
+"""Every YAML file under conf/: its keys are the schema's, it composes, and what it says builds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import typing
+from collections import Counter
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from nnopt import schema
+from nnopt.architecture.network import ModuleArchitecture
+from nnopt.backends import load_backend
+from nnopt.backends.models import build_architecture, initial_arrays
+from nnopt.config.compose import Point, make_plan
+from nnopt.config.validate import ENGINES, read_config, read_engine
+from nnopt.data.dataset import Dataset, Normalization, Part
+
+CONF = Path(__file__).parents[2] / "conf"
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+COUNTS = {
+    "ablation": 10,
+    "architecture": 6,
+    "backend": 2,
+    "config.yaml": 1,
+    "dataset": 8,
+    "experiment": 16,
+    "hydra/launcher": 4,
+    "hydra/sweeper": 2,
+    "initializer": 9,
+    "optimizer": 11,
+    "regularizer": 19,
+    "schedule": 7,
+    "sweep.yaml": 1,
+}
+
+SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
+    "spiral": ((2,), 3),
+    "moons": ((2,), 2),
+    "circles": ((2,), 2),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cinic10": ((3, 32, 32), 10),
+    "csv": ((7,), 4),
+}
+"""What the datasets hold: the shape of a sample, the number of classes."""
+
+
+def of_group(group: str) -> list[str]:
+    return [Path(name).stem for name in FILES if name.startswith(f"{group}/")]
+
+
+def test_no_file_is_missed() -> None:
+    assert Counter(name.rpartition("/")[0] or name for name in FILES) == COUNTS
+    assert set(SHAPES) == set(of_group("dataset"))
+
+
+def record_of(group: str, container: dict[str, Any]) -> type:
+    if group in schema.VARIANTS:
+        return schema.VARIANTS[group][container["name"]]
+    return {"regularizer": schema.RegularizerConfig, "initializer": schema.InitializerConfig}[group]
+
+
+def assert_same_keys(container: dict[str, Any], record: type, where: str) -> None:
+    assert set(container) == {field.name for field in fields(record)}, where
+    hints = typing.get_type_hints(record)
+    for key, value in container.items():
+        if is_dataclass(hints[key]):
+            assert_same_keys(value, typing.cast(type, hints[key]), f"{where}.{key}")
+        else:
+            assert hints[key] is Any or not isinstance(value, dict), f"{where}.{key}"
+
+
+SINGLE = ("experiment", "ablation")
+OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
+"""Files of the groups that a point's configuration has."""
+
+
+def load_group_file(name: str) -> dict[str, Any]:
+    """The keys of a file, those of the file it starts from included."""
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
+    for base in container.pop("defaults", []):
+        if base != "_self_":
+            below = load_group_file(f"{name.partition('/')[0]}/{base}.yaml")
+            merged = OmegaConf.to_container(OmegaConf.merge(below, container))
+            container = typing.cast(dict[str, Any], merged)
+    return container
+
+
+@pytest.mark.parametrize("name", OF_POINTS)
+def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
+    container = load_group_file(name)
+    group, stem = name.removesuffix(".yaml").split("/")
+    if group in schema.VARIANTS:
+        assert container["name"] == stem
+    assert_same_keys(container, record_of(group, container), name)
+
+
+def test_groups_have_a_file_for_every_variant_and_no_other() -> None:
+    for group, variants in [*schema.VARIANTS.items(), *ENGINES.items()]:
+        assert set(of_group(group.replace(".", "/"))) == set(variants)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("hydra/")])
+def test_a_file_of_a_sweeper_or_a_launcher_is_a_valid_choice(name: str) -> None:
+    container = load_group_file(name)
+    group, stem = name.removesuffix(".yaml").replace("/", ".").rsplit(".", 1)
+    assert container["name"] == stem
+    assert_same_keys(container, ENGINES[group][stem], name)
+    assert isinstance(read_engine(group, container), ENGINES[group][stem])
+
+
+def test_keys_of_the_main_file_are_the_fields_of_the_configuration() -> None:
+    container = typing.cast(dict[str, Any], OmegaConf.to_container(make_main()))
+    groups = {
+        key
+        for entry in container.pop("defaults")
+        if isinstance(entry, dict)
+        for key in entry
+        if not key.startswith("override ")  # of Hydra's own groups
+    }
+    container.pop("hydra")
+    names = {field.name for field in fields(schema.Config)}
+    assert set(container) | groups - set(SINGLE) == names, "each key or group is a field"
+    assert not set(container) & groups
+    assert_same_keys(container["data"], schema.DataConfig, "data")
+    assert_same_keys(container["early_stopping"], schema.EarlyStoppingConfig, "early_stopping")
+
+
+def make_main() -> Any:
+    return OmegaConf.load(CONF / "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return dict(make_plan([]).points[0].container)
+
+
+@pytest.mark.parametrize("name", OF_POINTS)
+def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None:
+    group, stem = name.removesuffix(".yaml").split("/")
+    container = load_group_file(name)
+    if stem == "csv":
+        container["train"] = "some.csv"  # which has no default
+    others = {}
+    policies = ("rand_augment", "trivial_augment")
+    if stem in ("augmentation", "cutout", "cutmix", *policies):  # needs images
+        images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
+        others["dataset"] = OmegaConf.to_container(images)
+    torch_only = *typing.get_args(schema.TorchOptimizer), schema.TorchvisionConfig
+    if stem in policies or schema.VARIANTS.get(group, {}).get(stem) in torch_only:
+        others["backend"] = load_group_file("backend/torch.yaml")
+    if stem == "stochastic_depth":  # needs residual layers
+        resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")
+        others["architecture"] = OmegaConf.to_container(resnet)
+    chosen = getattr(read_config({**base, **others, group: container}), group)
+    assert {field.name for field in fields(chosen)} == set(container)
+
+
+def assert_builds(point: Point) -> None:
+    """The architecture fits the dataset, and the backends that have it can train a step of it."""
+    config = point.config
+    shape, classes = SHAPES[config.dataset.name]
+    chosen = getattr(config.dataset, "classes", None)
+    if chosen is not None:
+        classes = chosen if isinstance(chosen, int) else len(chosen)
+    architecture = build_architecture(config.architecture, config.regularizer, shape, classes)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, *shape)).astype(np.float32)
+    y = rng.integers(0, classes, 4)
+    part, as_it_is = Part(x, y, np.arange(4)), Normalization(np.ones(shape[0]), np.zeros(shape[0]))
+    dataset = Dataset("noise", ("",) * classes, part, None, part, as_it_is, {})
+    arrays = initial_arrays(architecture, config.initializer, config.seed, dataset)
+    is_foreign = isinstance(architecture, ModuleArchitecture)
+    for name in ("torch",) if is_foreign else ("numpy", "torch"):
+        backend = (
+            schema.NumpyConfig("numpy", "float32", "cpu", None, False, "auto")
+            if name == "numpy"
+            else schema.TorchConfig("torch", "float32", "cpu", None, False, "full", "off", False)
+        )
+        network = load_backend(name).build_network(
+            architecture, schema.Config(**{**vars(config), "backend": backend})
+        )
+        network.load(arrays)
+        if name == "torch":
+            import torch
+
+            network.train_step(torch.tensor(x), torch.tensor(y), config.optimizer.lr, 0)
+            assert network.predict(torch.tensor(x)).shape == (4, classes)
+        else:
+            network.train_step(x, y, config.optimizer.lr, 0)
+            assert network.predict(x).shape == (4, classes)
+        assert np.isfinite(network.read_steps().losses).all()
+
+
+def header(group: str, name: str) -> str:
+    lines = (CONF / group / f"{name}.yaml").read_text("utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    return lines[1]
+
+
+@pytest.mark.parametrize("name", of_group("experiment"))
+def test_an_experiment_composes_and_builds(name: str) -> None:
+    plan = make_plan([f"experiment={name}"])
+    assert not plan.is_sweep
+    assert plan.points[0].config.name == name
+    assert header("experiment", name).startswith(f"# nnopt run experiment={name}")
+    assert_builds(plan.points[0])
+
+
+@pytest.mark.parametrize("name", of_group("architecture"))
+def test_the_command_in_an_architectures_header_composes_and_builds(name: str) -> None:
+    text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
+    commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
+    assert commands
+    for command in commands:
+        plan = make_plan(shlex.split(command))
+        assert plan.points[0].config.architecture.name == name
+        assert_builds(plan.points[0])
+
+
+def point_without_seed(point: Point) -> str:
+    """Two points that differ in their seed alone build the same networks."""
+    return str(replace(point.config, seed=0))
+
+
+ABLATIONS = of_group("ablation")
+SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_composes_and_builds_samples_of_what_it_may_draw(name: str) -> None:
+    plan = make_plan([f"ablation={name}"])
+    assert isinstance(plan.sweeper, schema.OptunaConfig)
+    first = header("ablation", name)
+    assert first.startswith(f"# nnopt run ablation={name}")
+    assert f"({plan.sweeper.trials} trials)" in first
+    assert len(plan.varied) >= 2
+    for point in plan.points:
+        assert point.config.name == name
+        assert_builds(point)
+
+
+@pytest.mark.parametrize(
+    ("folder", "records"),
+    [("hydra/sweeper", schema.SWEEPERS), ("hydra/launcher", schema.LAUNCHERS)],
+)
+def test_files_of_sweeps_have_the_keys_of_their_dataclass(
+    folder: str, records: dict[str, type]
+) -> None:
+    assert set(of_group(folder)) == set(records)
+    for name, record in records.items():
+        container = load_group_file(f"{folder}/{name}.yaml")
+        assert container["name"] == name
+        assert set(container) == {field.name for field in fields(record)}
+
+
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
+def test_an_ablation_composes_and_builds_all_its_points(name: str) -> None:
+    plan = make_plan([f"ablation={name}"])
+    assert plan.is_sweep
+    first = header("ablation", name)
+    assert first.startswith(f"# nnopt run ablation={name}")
+    promised = re.search(r"= (\d+) points", first)
+    assert promised is not None
+    assert len(plan.points) == int(promised[1])
+    assert len({point.id for point in plan.points}) == len(plan.points)
+    assert "seed" in plan.varied
+    assert len(plan.varied) >= 2
+    different = {point_without_seed(point): point for point in plan.points}
+    for point in different.values():
+        assert point.config.name == name
+        assert_builds(point)

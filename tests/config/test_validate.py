@@ -1,0 +1,553 @@
+"""What is refused, and what is said about it: the key, the value seen, what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from nnopt.config.compose import make_plan
+from nnopt.config.validate import read_config
+from nnopt.errors import ConfigError
+from nnopt.schema import Config
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    """What ``nnopt run`` resolves to."""
+    return dict(make_plan([]).points[0].container)
+
+
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Some values changed, by dotted key; ``@group`` puts a file of a group in place."""
+    container = copy.deepcopy(base)
+    for key, value in changes.items():
+        if key.startswith("@"):
+            loaded = OmegaConf.load(CONF / key[1:] / f"{value}.yaml")
+            container[key[1:]] = OmegaConf.to_container(loaded)
+            continue
+        *path, last = key.split(".")
+        target = container
+        for part in path:
+            target = target[part]
+        target[last] = value
+    return container
+
+
+def read(base: dict[str, Any], **changes: Any) -> Config:
+    return read_config(changed(base, changes))
+
+
+def problems(base: dict[str, Any], changes: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_config(changed(base, changes))
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+ADAM, MNIST, TORCH = {"@optimizer": "adam"}, {"@dataset": "mnist"}, {"@backend": "torch"}
+
+NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
+    ({}, "optimizer.lr", math.nan, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", math.inf, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", -math.inf, "needs a finite number, at least 0"),
+    ({}, "optimizer.lr", -0.1, "needs to be at least 0"),
+    ({}, "optimizer.lr", "aut", "needs a number or auto"),
+    ({}, "optimizer.momentum", "auto", "needs a number"),
+    ({}, "optimizer.lr", None, "needs a number"),
+    ({}, "optimizer.lr", True, "needs a number"),
+    ({}, "optimizer.lr", [0.1], "needs a number"),
+    ({}, "optimizer.lr", {"a": 1}, "needs a number"),
+    ({}, "optimizer.momentum", 1, "needs to be at least 0 and below 1"),
+    ({}, "optimizer.momentum", -0.1, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.beta1", 1.0, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.beta2", 1, "needs to be at least 0 and below 1"),
+    (ADAM, "optimizer.epsilon", 0, "needs to be above 0"),
+    ({"@optimizer": "rmsprop"}, "optimizer.rho", 1, "needs to be at least 0 and below 1"),
+    ({"@optimizer": "adagrad"}, "optimizer.epsilon", -1, "needs to be above 0"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.newton_schulz_steps", 0, "at least 1 and at most"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.adam_ratio", -1, "needs to be at least 0"),
+    ({**TORCH, "@optimizer": "muon"}, "optimizer.input_layer", "sgd", "allowed: muon, adam"),
+    (
+        {**TORCH, "@optimizer": "schedule_free_sgd"},
+        "optimizer.momentum",
+        0,
+        "needs to be above 0 and below 1",
+    ),
+    ({}, "epochs", -3, "needs to be at least 1"),
+    ({}, "epochs", 0, "needs to be at least 1"),
+    ({}, "epochs", 10**23, "at most 10000000"),
+    ({}, "epochs", 1.5, "needs a whole number"),
+    ({}, "epochs", 1.0, "needs a whole number; write 1"),
+    ({}, "epochs", True, "needs a whole number"),
+    ({}, "epochs", "ten", "needs a whole number"),
+    ({}, "steps", 0, "needs to be at least 1"),
+    ({}, "steps", "all", "needs a whole number or null"),
+    ({}, "batch_size", 0, "needs to be at least 1"),
+    ({}, "batch_size", 32.0, "needs a whole number; write 32"),
+    ({}, "batch_size", None, "needs a whole number"),
+    ({}, "accumulation", 0, "needs to be at least 1"),
+    ({}, "accumulation", 1.5, "needs a whole number"),
+    ({}, "seed", -1, "needs to be at least 0"),
+    ({}, "seed", 2**64, "at most 9223372036854775807"),
+    ({}, "plots", "maybe", "needs true or false"),
+    ({}, "plots", "no", "needs true or false"),
+    ({}, "plots", 1, "needs true or false"),
+    ({}, "name", 5, "needs a text"),
+    ({}, "name", "", "needs letters"),
+    ({}, "name", "a/b", "needs letters"),
+    ({}, "name", "../up", "needs letters"),
+    ({}, "name", "two\nlines", "needs letters"),
+    ({}, "name", "x" * 101, "needs letters"),
+    ({}, "regularizer.l1", -1e-9, "needs to be at least 0"),
+    ({}, "regularizer.l2", math.nan, "needs a finite number"),
+    ({}, "regularizer.weight_decay", -1, "needs to be at least 0"),
+    ({}, "regularizer.dropout", 1.5, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.dropout", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.stochastic_depth", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.label_smoothing", -1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.label_smoothing", 1, "needs to be at least 0 and below 1"),
+    ({}, "regularizer.grad_clip", -1, "needs to be at least 0"),
+    ({}, "regularizer.max_norm", -1, "needs to be at least 0"),
+    ({}, "regularizer.decay_all", "yes", "needs true or false"),
+    (MNIST, "regularizer.augmentation.crop", -1, "needs to be at least 0 and at most 64"),
+    (MNIST, "regularizer.augmentation.crop", 1.5, "needs a whole number"),
+    (MNIST, "regularizer.augmentation.flip", "maybe", "needs true or false"),
+    (MNIST, "regularizer.augmentation.cutout", -1, "needs to be at least 0 and at most 1024"),
+    (MNIST, "regularizer.augmentation.policy", "randaugment", "did you mean 'rand_augment'?"),
+    (MNIST, "regularizer.augmentation.policy_operations", 0, "at least 1 and at most 100"),
+    (MNIST, "regularizer.augmentation.policy_magnitude", 31, "at least 0 and at most 30"),
+    (MNIST, "regularizer.augmentation.mixup", -0.1, "needs to be at least 0 and at most 1000"),
+    (MNIST, "regularizer.augmentation.mixup", math.inf, "needs a finite number"),
+    (MNIST, "regularizer.augmentation.cutmix", -1, "needs to be at least 0 and at most 1000"),
+    ({}, "schedule.warmup", -1, "needs to be at least 0"),
+    ({}, "regularizer.ema", 1.0, "at least 0 and below 1"),
+    ({}, "regularizer.swa", 1.0, "at least 0 and below 1"),
+    (MNIST, "regularizer.test_flip", 1, "needs true or false"),
+    ({"@schedule": "step"}, "schedule.every", 0, "needs to be above 0"),
+    ({"@schedule": "step"}, "schedule.factor", 2, "needs to be above 0 and at most 1"),
+    ({"@schedule": "exponential"}, "schedule.factor", 0, "needs to be above 0 and at most 1"),
+    ({"@schedule": "inverse_time"}, "schedule.rate", -1, "needs to be at least 0"),
+    ({"@schedule": "cosine"}, "schedule.final", 1.1, "needs to be at least 0 and at most 1"),
+    ({"@schedule": "one_cycle"}, "schedule.rise", 1, "needs to be above 0 and below 1"),
+    ({"@schedule": "one_cycle"}, "schedule.start", 0, "needs to be above 0 and at most 1"),
+    ({"@schedule": "plateau"}, "schedule.factor", 1, "needs to be above 0 and below 1"),
+    ({"@schedule": "plateau"}, "schedule.patience", -1, "needs to be at least 0"),
+    ({}, "early_stopping.patience", 0, "needs to be at least 1"),
+    ({}, "early_stopping.check_every", 0, "needs to be at least 1"),
+    ({}, "early_stopping.min_improvement", -1, "needs to be at least 0"),
+    ({}, "dataset.validation.fraction", 1, "needs to be above 0 and below 1"),
+    ({}, "dataset.validation.fraction", 0, "needs to be above 0 and below 1"),
+    ({}, "dataset.validation.fraction", 1e400, "needs a finite number"),
+    ({}, "dataset.points", 1, "needs to be at least 2 and at most 1000000"),
+    ({}, "dataset.points", 10**9, "needs to be at least 2 and at most 1000000"),
+    ({}, "dataset.classes", 1, "needs to be at least 2 and at most 100"),
+    ({}, "dataset.noise", -0.5, "needs to be at least 0"),
+    ({}, "dataset.subset", 0, "needs to be at least 1"),
+    (MNIST, "dataset.classes", 5, "needs a list, such as [5]"),
+    (MNIST, "dataset.classes", "cat", "needs a list, such as [cat]"),
+    ({}, "backend.threads", 0, "needs to be at least 1"),
+    ({}, "backend.threads", 1.0, "needs a whole number or null; write 1"),
+    ({}, "architecture.hidden", 64, "needs a list, such as [64]"),
+    ({}, "data.root", 5, "needs a text"),
+    ({}, "data.download", "no", "needs true or false"),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "value", "allowed"), NUMBERS, ids=lambda x: str(x)[:30])
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
+) -> None:
+    found = problems(base, {**setting, key: value})
+    assert len(found) == 1
+    # a whole number given for a real one is shown as a real one
+    assert found[0].startswith((f"{key} = {value!r}: ", f"{key} = {value}.0: "))
+    assert allowed in found[0]
+    assert "\n" not in found[0]
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["large", "small"])
+@pytest.mark.parametrize("key", ["epochs", "optimizer.lr", "dataset.noise", "seed"])
+def test_numbers_beyond_floating_point_are_refused(
+    base: dict[str, Any], key: str, value: int
+) -> None:
+    found = problems(base, {key: value})
+    assert len(found) == 1
+    assert found[0].startswith(f"{key} = ")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([64, "a"], "architecture.hidden[1] = 'a': needs a whole number"),
+        ([64, 0], "architecture.hidden[1] = 0: needs to be at least 1 and at most 1000000"),
+        ([10**9], "architecture.hidden[0] = 1000000000: needs to be at least 1 and at most"),
+        ([1.5], "architecture.hidden[0] = 1.5: needs a whole number"),
+        ([[3]], "architecture.hidden[0] = [3]: needs a whole number"),
+    ],
+)
+def test_items_of_a_list_are_named(base: dict[str, Any], value: Any, expected: str) -> None:
+    (found,) = problems(base, {"architecture.hidden": value})
+    assert found.startswith(expected)
+
+
+CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
+    (
+        {},
+        "architecture.activation",
+        "rellu",
+        "did you mean 'relu'? allowed: relu, leaky_relu, gelu",
+    ),
+    ({}, "architecture.activation", "xyz", "allowed: relu, leaky_relu, gelu, tanh, sigmoid, silu"),
+    ({}, "architecture.activation", True, "allowed: relu"),
+    ({}, "architecture.activation", None, "allowed: relu"),
+    ({}, "backend.dtype", "float16", "? allowed: float32, float64"),
+    ({}, "regularizer.norm", "bach", "did you mean 'batch'? allowed: none, batch, layer, group"),
+    ({}, "regularizer.norm", None, "allowed: none, batch, layer, group"),
+    ({}, "initializer.input", "whitenin", "did you mean 'whitening'? allowed: whitening, null"),
+    ({}, "backend.conv", "winnograd", "did you mean 'winograd'? allowed: auto, naive, im2col,"),
+    ({"@architecture": "resnet"}, "architecture.depth", 19, "allowed: 9, 18, 20"),
+    ({"@architecture": "resnet"}, "architecture.depth", "18", "allowed: 9, 18, 20"),
+    ({"@architecture": "resnet"}, "architecture.depth", 18.0, "allowed: 9, 18, 20"),
+    ({"@architecture": "resnet"}, "architecture.depth", None, "allowed: 9, 18, 20"),
+    ({}, "loss", "mse", "allowed: cross_entropy, hinge"),
+    ({}, "last_batch", "pad", "allowed: keep, drop"),
+    ({}, "test_weights", "first", "allowed: best, last"),
+    ({}, "early_stopping.unit", "batches", "allowed: epochs, steps"),
+    ({}, "early_stopping.monitor", "f1", "allowed: loss, accuracy"),
+    ({}, "dataset.validation.source", "training", "allowed: train, test, own, none"),
+    ({}, "dataset.normalization", "minmax", "allowed: unit, standard, none"),
+    ({}, "initializer.hidden", "he", "allowed: he_normal"),
+    ({}, "initializer.output", "kaiming", "allowed: he_normal"),
+]
+
+
+@pytest.mark.parametrize(("setting", "key", "value", "allowed"), CHOICES, ids=lambda x: str(x)[:30])
+def test_a_wrong_choice_is_named_with_the_right_ones(
+    base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
+) -> None:
+    (found,) = problems(base, {**setting, key: value})
+    assert found.startswith(f"{key} = {value!r}: ")
+    assert allowed in found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("typo", 1, "unknown key 'typo'; known here: name, seed, epochs,"),
+        ("epoch", 1, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ("optimizer.lrr", 1, "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
+        ("optimizer._target_", "os.system", "unknown key 'optimizer._target_'; "),
+        ("_target_", "os.system", "unknown key '_target_'; "),
+        (
+            "regularizer.augmentation.flop",
+            True,
+            "unknown key 'regularizer.augmentation.flop'; did you mean "
+            "'regularizer.augmentation.flip'?",
+        ),
+        (
+            "dataset.validation.fration",
+            0.1,
+            "unknown key 'dataset.validation.fration'; did you mean 'dataset.validation.fraction'?",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(
+    base: dict[str, Any], key: str, value: Any, expected: str
+) -> None:
+    (found,) = problems(base, {key: value})
+    assert found.startswith(expected)
+
+
+def test_a_key_of_another_variant_is_unknown_and_told_whose_it_is(base: dict[str, Any]) -> None:
+    (found,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
+    expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
+    assert found == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
+
+
+@pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
+def test_a_missing_key_is_named(base: dict[str, Any], key: str) -> None:
+    container = copy.deepcopy(base)
+    *path, last = key.split(".")
+    target = container
+    for part in path:
+        target = target[part]
+    del target[last]
+    with pytest.raises(ConfigError) as caught:
+        read_config(container)
+    assert caught.value.problems == [f"the key {key!r} is missing; set it with {key}=..."]
+    (found,) = problems(base, {key: "???"})  # OmegaConf's own mark for "has to be set"
+    assert found.startswith(f"the key {key!r} is missing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimizer": "adm"}, "optimizer.name = 'adm': did you mean 'adam'? known: sgd, momentum"),
+        ({"optimizer.name": "adm"}, "optimizer.name = 'adm': did you mean 'adam'?"),
+        ({"backend.name": "jax"}, "backend.name = 'jax': known: numpy, torch"),
+        ({"backend": None}, "backend.name = None: known: numpy, torch"),
+        ({"dataset": 5}, "dataset.name = 5: "),
+        ({"regularizer": None}, "regularizer = None: needs a group of keys, such as l1, l2"),
+        ({"early_stopping": 10}, "early_stopping = 10: needs a group of keys, such as patience"),
+        ({"dataset.validation": 0.2}, "dataset.validation = 0.2: needs a group of keys, such as"),
+    ],
+)
+def test_a_group_that_is_none_is_named(
+    base: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    (found,) = problems(base, changes)
+    assert found.startswith(expected)
+
+
+NO_VALIDATION = {"dataset.validation.source": "none", "test_weights": "last"}
+CROSS: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"@optimizer": "nesterov", "optimizer.momentum": 0},
+        ["optimizer.name = 'nesterov'", "optimizer.momentum"],
+    ),
+    *(
+        (
+            {"@optimizer": name},
+            [f"optimizer.name = {name!r}", "backend=torch", "backend.name = 'numpy'"],
+        )
+        for name in ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
+    ),
+    ({"regularizer.test_flip": True}, ["regularizer.test_flip", "needs images", "'spiral'"]),
+    (
+        {"regularizer.ema": 0.9, "regularizer.swa": 0.5},
+        ["regularizer.ema = 0.9", "regularizer.swa = 0.5", "set the other to 0"],
+    ),
+    *(
+        (
+            {**TORCH, "@optimizer": "schedule_free_sgd", f"regularizer.{key}": 0.5},
+            [f"regularizer.{key} = 0.5", "optimizer.name = 'schedule_free_sgd'"],
+        )
+        for key in ("ema", "swa", "max_norm")
+    ),
+    (
+        {**NO_VALIDATION, "early_stopping.patience": 3},
+        ["early_stopping.patience", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {**NO_VALIDATION, "early_stopping.check_every": 3},
+        ["early_stopping.check_every", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {**NO_VALIDATION, "@schedule": "plateau"},
+        ["schedule.name = 'plateau'", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {"dataset.validation.source": "none"},
+        ["test_weights = 'best'", "dataset.validation.source = 'none'", "test_weights=last"],
+    ),
+    (
+        {"dataset.validation.source": "own"},
+        ["dataset.validation.source = 'own'", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"loss": "hinge", "regularizer.label_smoothing": 0.1},
+        ["regularizer.label_smoothing = 0.1", "loss = 'hinge'"],
+    ),
+    (
+        {"loss": "hinge", "regularizer.augmentation.mixup": 0.2},
+        ["regularizer.augmentation.mixup = 0.2", "loss = 'hinge'"],
+    ),
+    ({"batch_size": 4, "accumulation": 5}, ["accumulation = 5", "batch_size = 4"]),
+    (
+        {"batch_size": 1, "regularizer.augmentation.mixup": 0.2},
+        ["regularizer.augmentation.mixup = 0.2", "batch_size above 1"],
+    ),
+    (
+        {**MNIST, "loss": "hinge", "regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix = 1.0", "loss = 'hinge'"],
+    ),
+    (
+        {**MNIST, "batch_size": 1, "regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix = 1.0", "batch_size above 1"],
+    ),
+    (
+        {"regularizer.augmentation.cutmix": 1.0},
+        ["regularizer.augmentation.cutmix", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"regularizer.augmentation.cutout": 2},
+        ["regularizer.augmentation.cutout", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"regularizer.augmentation.crop": 2},
+        ["regularizer.augmentation.crop", "dataset.name = 'spiral'"],
+    ),
+    (
+        {"@backend": "torch", "regularizer.augmentation.policy": "rand_augment"},
+        ["regularizer.augmentation.policy = 'rand_augment'", "dataset.name = 'spiral'"],
+    ),
+    (
+        {**MNIST, "regularizer.augmentation.policy": "trivial_augment"},
+        ["regularizer.augmentation.policy = 'trivial_augment'", "backend.name = 'numpy'"],
+    ),
+    (
+        {"regularizer.augmentation.policy_magnitude": 5},
+        ["policy_magnitude = 5 has no effect on", "policy = 'none'", "policy=rand_augment"],
+    ),
+    (
+        {
+            **MNIST,
+            "@backend": "torch",
+            "regularizer.augmentation.policy": "trivial_augment",
+            "regularizer.augmentation.policy_operations": 3,
+        },
+        ["policy_operations = 3 has no effect on", "policy = 'trivial_augment'"],
+    ),
+    (
+        {"regularizer.augmentation.flip": True, "@dataset": "moons"},
+        ["regularizer.augmentation.flip", "dataset.name = 'moons'"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.dropout": 0.3},
+        ["regularizer.dropout = 0.3", "architecture.layers"],
+    ),
+    (
+        {"regularizer.stochastic_depth": 0.5},
+        ["regularizer.stochastic_depth = 0.5", "architecture.name = 'mlp'", "architecture=resnet"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.stochastic_depth": 0.5},
+        ["regularizer.stochastic_depth = 0.5", "architecture.layers has none"],
+    ),
+    (
+        {"regularizer.norm": "group"},
+        ["regularizer.norm = 'group'", "architecture=mlp", "regularizer.norm=layer"],
+    ),
+    (
+        {"@architecture": "layers", "regularizer.norm": "batch"},
+        ["regularizer.norm = 'batch'", "architecture.layers"],
+    ),
+    (
+        {"@architecture": "layers", "architecture.layers": []},
+        ["architecture.layers = []", "at least one layer"],
+    ),
+    (
+        {"@architecture": "vgg", "architecture.widths": []},
+        ["architecture.widths = []", "at least one block"],
+    ),
+    (
+        {"@architecture": "three_layer_conv", "architecture.kernel": 4},
+        ["architecture.kernel = 4", "odd"],
+    ),
+    (
+        {"regularizer.weight_decay": 10, "optimizer.lr": 0.1},
+        ["optimizer.lr = 0.1", "regularizer.weight_decay = 10"],
+    ),
+    ({"backend.device": "cuda"}, ["backend.device = 'cuda'", "backend=torch"]),
+    ({"backend.device": "cuda"}, ["backend.device = 'cuda'", "backend=torch", "backend.name"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "named"), CROSS, ids=lambda x: str(x)[:60])
+def test_a_wrong_combination_names_both_keys(
+    base: dict[str, Any], changes: dict[str, Any], named: list[str]
+) -> None:
+    (found,) = problems(base, changes)
+    assert all(words in found for words in named), found
+
+
+def test_the_defaults_are_good_and_so_is_every_edge(base: dict[str, Any]) -> None:
+    assert isinstance(read_config(base), Config)
+    config = read(
+        base,
+        **{
+            "seed": 2**63 - 1,
+            "epochs": 1,
+            "steps": 1,
+            "batch_size": 1,
+            "optimizer.lr": 0,
+            "optimizer.momentum": 0,
+            "regularizer.dropout": 0,
+            "architecture.hidden": [],
+            "schedule.warmup": 1,
+        },
+    )
+    assert config.optimizer.lr == 0.0
+    assert isinstance(config.optimizer.lr, float)
+    assert config.architecture.name == "mlp"
+    assert config.architecture.hidden == ()
+
+
+def test_a_word_may_stand_in_the_place_of_a_number(base: dict[str, Any]) -> None:
+    assert read(base, **{"optimizer.lr": "auto"}).optimizer.lr == "auto"
+    # The rule on lr times weight decay waits for the number.
+    assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
+
+
+def test_keys_below_an_experiment_are_unknown(base: dict[str, Any]) -> None:
+    (found,) = problems(base, {"experiment": {"epochs": 3}})
+    assert found.startswith("unknown key 'experiment'")
+
+
+def test_word_that_yaml_reads_as_a_truth_value_is_a_choice(base: dict[str, Any]) -> None:
+    assert read(base, **TORCH, **{"backend.compile": False}).backend == read(base, **TORCH).backend
+    (found,) = problems(base, TORCH | {"backend.compile": True})
+    assert found.startswith("backend.compile = True: allowed: off")
+
+
+NO, YES = "no and off without quotes as false", "yes and on without quotes as true"
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value", "told"),
+    [
+        ({}, "regularizer.norm", False, [NO, "; write none"]),
+        ({}, "regularizer.augmentation.policy", False, [NO, "; write none"]),
+        ({}, "regularizer.norm", True, [YES, "allowed: none, batch"]),
+        ({}, "architecture.activation", False, [NO, "allowed: relu"]),
+        ({}, "name", True, [YES, "; quote the word"]),
+        ({}, "optimizer.lr", True, [YES, "needs a number or auto"]),
+        ({}, "optimizer.name", False, [NO, "known: sgd"]),
+        (MNIST, "dataset.classes", ["cat", False], ["classes[1] = False", NO, "; quote the word"]),
+    ],
+)
+def test_word_that_yaml_reads_as_truth_value_explained(
+    base: dict[str, Any], group: dict[str, Any], key: str, value: Any, told: list[str]
+) -> None:
+    (found,) = problems(base, group | {key: value})
+    assert all(part in found for part in (key, *told))
+    assert "YAML reads" not in problems(base, {"regularizer.norm": "off"})[0]
+
+
+def test_all_problems_are_told_at_once(base: dict[str, Any]) -> None:
+    found = problems(
+        base,
+        {
+            "epochs": 0,
+            "optimizer.lr": -1,
+            "optimizer.nesterov": True,
+            "dataset.noise": "x",
+            "dataset.validation.fraction": 2,
+            "regularizer.norm": "weight",
+            "backend.name": "jax",
+        },
+    )
+    keys = ("epochs", "dataset.noise", "dataset.validation", "backend", "regularizer", "optimizer")
+    assert len(found) == 7
+    assert all(any(key in line for line in found) for key in keys)
+
+
+def test_all_wrong_combinations_are_told_at_once(base: dict[str, Any]) -> None:
+    found = problems(
+        base,
+        {
+            "accumulation": 10**6,
+            "dataset.validation.source": "none",
+            "early_stopping.patience": 3,
+            "backend.device": "cuda",
+        },
+    )
+    assert len(found) == 4

@@ -1,0 +1,155 @@
+"""Who holds a folder, also on network file systems, whose locks are not quite those of a disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nnopt.errors import OutputError
+from nnopt.io.locks import exclusive, hold, is_held
+
+fcntl = pytest.importorskip("fcntl")
+
+
+def test_a_folder_is_held_by_one_and_for_as_long_as_it_says(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine, hold(tmp_path) as is_theirs:
+        assert (is_mine, is_theirs) == (True, False)
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+
+
+def test_who_asks_does_not_keep_others_from_asking(tmp_path: Path) -> None:
+    with hold(tmp_path):
+        pass
+    with (tmp_path / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as another process that asks at this moment
+        assert not is_held(tmp_path)
+
+
+def test_on_nfs_a_file_open_for_reading_gets_no_exclusive_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def as_nfs(file: int, operation: int) -> None:  # flock(2), "NFS details"
+        can_write = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if operation & fcntl.LOCK_EX and not can_write:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+        assert is_held(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_file_system_without_locks_is_one_process_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, wait: bool
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold(tmp_path, wait=wait) as is_mine:
+        assert is_mine
+    assert not is_held(tmp_path)
+
+
+def test_other_troubles_are_not_taken_for_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OutputError, match="input/output"), hold(tmp_path):
+        pass
+
+
+def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from nnopt.io.locks import hold\n"
+        "with hold(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+        with hold(tmp_path) as is_mine:
+            assert not is_mine
+        process.kill()
+        process.wait()
+    assert not is_held(tmp_path)
+    with hold(tmp_path) as is_mine:
+        assert is_mine
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_what_is_no_file_in_the_place_of_a_lock_refused(tmp_path: Path, kind: str) -> None:
+    lock, outside = tmp_path / "lock", tmp_path / "outside"
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(outside)
+        if kind == "link":
+            outside.touch()
+    with pytest.raises(OSError, match=r"lock"), exclusive(lock):
+        pass
+    with pytest.raises(OutputError, match=r"lock"), hold(tmp_path):
+        pass
+    assert outside.exists() == (kind == "link")
+
+
+def test_pipe_with_a_reader_in_the_place_of_a_lock_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    reader = os.open(tmp_path / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(OSError, match="not a regular file"), exclusive(tmp_path / "lock"):
+            pass
+        with pytest.raises(OutputError), hold(tmp_path):
+            pass
+    finally:
+        os.close(reader)
+
+
+def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
+    path, order = tmp_path / "below" / "a.lock", list[str]()
+
+    def second() -> None:
+        with exclusive(path):
+            order.append("second")
+
+    with exclusive(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_exclusive_without_locks_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)), exclusive(tmp_path / "a.lock"):
+        pass

@@ -1,0 +1,51 @@
+"""Folders that settings and environment variables name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nnopt.errors import ConfigError
+from nnopt.io.paths import absolute_folder, environment, given_path
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t\n"])
+def test_environment_blank_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("NNOPT_DATA_DIR", value)
+    assert environment("NNOPT_DATA_DIR", "data") == "data"
+
+
+def test_environment_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNOPT_DATA_DIR", " a b")
+    assert environment("NNOPT_DATA_DIR", "data") == " a b"
+
+
+def test_absolute_folder_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert absolute_folder("~/x", "data.root") == str(tmp_path / "x")
+    assert absolute_folder("~", "data.root") == str(tmp_path)
+
+
+def test_absolute_folder_relative_starts_at_current_folder() -> None:
+    assert absolute_folder("a/../b", "data.root") == os.path.join(os.getcwd(), "b")
+    assert absolute_folder("./~x", "data.root") == os.path.join(os.getcwd(), "~x")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
+def test_absolute_folder_impossible_name_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.root = "):
+        absolute_folder(text, "data.root")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
+def test_given_path_impossible_name_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--out '"):
+        given_path(text, "--out")
+
+
+def test_absolute_folder_empty_home_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(ConfigError, match="HOME is empty"):
+        absolute_folder("~/x", "data.root")

@@ -1,0 +1,451 @@
+"""What the pictures of a sweep show, each for ordinary results and at its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nnopt.analysis.comparison import Comparison, compare_runs
+from nnopt.plots import style
+from nnopt.plots.sweep.curves import Courses, line_of, plot_sweep_curves, values_of
+from nnopt.plots.sweep.facets import heat_map_keys
+from nnopt.plots.sweep.heat_map import plot_heat_map
+from nnopt.plots.sweep.labels import key_words, value_words, window
+from nnopt.plots.sweep.learning_rate import plot_learning_rates
+from nnopt.plots.sweep.means import plot_means
+from nnopt.plots.sweep.parallel import plot_parallel
+from nnopt.results.collect import Run, Value
+from nnopt.results.metrics_file import EpochRow
+
+CheckPng = Callable[[Path], np.ndarray]
+Figures = list[Figure]
+
+T_2 = 4.302652729911275  # Student's t of two degrees of freedom, 97.5 % (any table)
+
+
+def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
+    """A run that is done, or of another ``status``."""
+    status = str(metrics.pop("status", "done"))
+    numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
+    return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
+
+
+def compared(runs: Sequence[Run], metric: str = "test_accuracy") -> Comparison:
+    return compare_runs(runs, [metric])
+
+
+def grid(**metrics: Callable[[float, float], float]) -> list[Run]:
+    """Learning rates by L2 penalties; metrics as functions of both."""
+    return [
+        run_of(
+            {"regularizer.l2": l2, "optimizer.lr": lr},
+            **{name: metric(lr, l2) for name, metric in metrics.items()},
+        )
+        for l2, lr in product((0.0, 1e-3, 1e-2), (0.01, 0.1))
+    ]
+
+
+def history(losses: Sequence[float], validation: bool = True) -> list[EpochRow]:
+    return [
+        EpochRow(
+            epoch=k + 1,
+            step=k + 1,
+            lr=0.1,
+            train_loss=loss,
+            train_accuracy=0.5,
+            validation_loss=2 * loss if validation else None,
+            validation_accuracy=1 - loss / 10 if validation else None,
+            penalty=0.0,
+            gradient_norm=1.0,
+            seconds=0.1,
+        )
+        for k, loss in enumerate(losses)
+    ]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def note_of(figure: Figure) -> str:
+    """The footnote: its lines are the last texts, from below."""
+    faint = [text for text in figure.texts if text.get_fontsize() == 8.5]
+    return " ".join(text.get_text() for text in reversed(faint))
+
+
+def lines_of(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
+    return [
+        ([float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()])  # type: ignore[union-attr]
+        for line in axes.lines
+        if line.get_color() == colour
+    ]
+
+
+# curves -------------------------------------------------------------------------------------------
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    values = np.array([[4.0, 3, 2, np.nan], [2, 2, np.nan, np.nan], [3, 1, 6, 5]])
+    line = line_of(values, logarithmic=False)
+    np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
+    np.testing.assert_allclose(line.high - line.centre, [1, 1, np.nan, np.nan])  # / (3 - 1)
+    np.testing.assert_allclose(line.centre - line.low, [1, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(line.whole, [True, True, False, False])
+    geometric = line_of(np.array([[0.1, 1.0], [10.0, 1.0]]), logarithmic=True)
+    np.testing.assert_allclose(geometric.centre, [1, 1])
+    deviation = np.std(np.log([0.1, 10]), ddof=1)
+    np.testing.assert_allclose(geometric.low, [np.exp(-deviation), 1])
+    alone = line_of(np.array([[1.0, 2.0]]), logarithmic=False)
+    assert np.isnan([*alone.low, *alone.high]).all()
+
+
+def test_values_of_seeds_of_different_lengths() -> None:
+    seeds = [history([1.0, 0.5]), history([1.0]), history([1e200, 0.5])]
+    found = values_of(seeds, "train_loss")
+    np.testing.assert_array_equal(found, [[1, 0.5], [1, np.nan], [np.nan, 0.5]])
+    np.testing.assert_allclose(values_of(seeds[:1], "validation_accuracy"), [[90, 95]])
+
+
+def courses_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[Courses]:
+    """For each row its seeds' losses."""
+    return [
+        Courses(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
+        for row, seeds in zip(comparison.rows, losses, strict=True)
+    ]
+
+
+def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+    runs = [run_of({"optimizer": "adam"}, seed, test_accuracy=0.9 + seed / 100) for seed in (0, 1)]
+    runs.append(run_of({"optimizer": "sgd"}, test_accuracy=0.5))
+    runs.append(run_of({"optimizer": "zero"}, status="diverged"))
+    seeds = ([[1.0, 0.8, 0.6], [0.8, 0.6]], [[0.9, 0.9, 0.9]], [[1.0, 1.5, float("nan")]])
+    comparison = compared(runs)
+    plot_sweep_curves(comparison, courses_of(comparison, *seeds), [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    loss, accuracy = figures[0].axes
+    assert loss.get_ylabel() == "training loss (mean per sample)"
+    assert accuracy.get_ylabel() == "validation accuracy (%)"
+    thin, whole = lines_of(loss, style.BLUE)
+    assert thin == ([1, 2, 3], pytest.approx([0.9, 0.7, 0.6]))
+    assert whole[1][:2] == pytest.approx([0.9, 0.7])
+    assert np.isnan(whole[1][2])  # the other seed has stopped
+    band = loss.collections[1].get_paths()[0].vertices  # after the grey lines
+    spread = np.std([1.0, 0.8], ddof=1)
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.7 - spread, 0.9 + spread))
+    (cross,) = [line for line in loss.lines if line.get_marker() == "X"]
+    assert (cross.get_xdata(), cross.get_ydata()) == ([2], [loss.get_ylim()[1]])
+    assert 1 < loss.get_ylim()[1] < 1.2  # the loss that was lost does not stretch the axis
+    words = texts(figures[0])
+    assert words[0] == "Learning curves: 3 settings"
+    assert [text for text in words if text in ("optimizer", "adam", "sgd")]
+    assert "90.50 ± 0.71" in words
+    assert "1 diverged" in words
+    note = note_of(figures[0])
+    assert note.startswith("mean ± 1 standard deviation (band) over 1 to 2 seeds a setting")
+    assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
+
+
+def test_of_many_settings_the_best_are_named(tmp_path: Path, figures: Figures) -> None:
+    runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(1, 13)]
+    comparison = compared(runs, "test_loss")
+    losses = [[[1.0, n / 1000]] for n in range(1, 13)]
+    plot_sweep_curves(comparison, courses_of(comparison, *losses), [tmp_path / "a.png"])
+    loss, validation = figures[0].axes
+    assert validation.get_ylabel() == "validation loss (mean per sample)"
+    assert loss.get_yscale() == "log"
+    grey = loss.collections[0]
+    assert isinstance(grey, LineCollection)
+    assert len(grey.get_segments()) == 5
+    words = texts(figures[0])
+    assert words[0] == "Learning curves: the best 7 of 12 settings"
+    assert "5 other settings" in words
+    assert {str(n) for n in range(1, 8)} <= set(words)
+    assert "8" not in words
+    assert note_of(figures[0]) == "1 seed a setting"
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker())
+        for line in loss.lines
+        if line.get_marker()
+    }
+    assert len({marker for _, _, marker in looks} - {"", "None"}) == 7
+
+
+def test_curves_without_validation(tmp_path: Path, figures: Figures) -> None:
+    comparison = compared([run_of({}, test_accuracy=0.5)])
+    course = Courses(comparison.rows[0], (history([1.0, 0.5], validation=False),), diverged=False)
+    plot_sweep_curves(comparison, [course], [tmp_path / "a.png"])
+    assert figures[0].axes[1].get_ylabel() == "training accuracy (%)"
+    assert texts(figures[0])[0] == "Learning curves"
+
+
+# means --------------------------------------------------------------------------------------------
+
+
+def test_means(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+    values = {"adam": (0.90, 0.92, 0.94), "rmsprop": (0.80, 0.81, 0.85), "sgd": (0.88,)}
+    runs = [
+        run_of({"optimizer": name}, seed, test_accuracy=value)
+        for name, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    runs += [run_of({"optimizer": "sgd"}, 7, status="diverged")]
+    runs += [run_of({"optimizer": "zero"}, n, status="failed") for n in range(2)]
+    plot_means(compared(runs), [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "test accuracy (%)"
+    assert lines_of(axes, style.VERMILLION) == [(pytest.approx([92]), [0])]  # the star
+    means = [x[0] for x, _ in lines_of(axes, style.BLUE)]
+    assert means == pytest.approx([82, 88])
+    interval = lines_of(axes, style.INK)[0]
+    half = T_2 * 2 / 3**0.5
+    assert interval == (pytest.approx([92 - half, 92 + half]), [0, 0])
+    assert lines_of(axes, style.SKY)[1] == (pytest.approx([80, 81, 85]), [-1] * 3)
+    words = texts(figures[0])
+    assert words[0] == "Test accuracy of 4 settings"
+    for text in ("92.0 ± 2.0", "88", "1, 1 diverged", "2 failed", "mean ± std"):
+        assert text in words
+    assert note_of(figures[0]) == (
+        "mean and its 95 % interval over 1 to 3 seeds a setting; faint: single seeds; ★ best mean"
+    )
+
+
+def test_the_best_of_many_means(tmp_path: Path, figures: Figures) -> None:
+    runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
+    runs.append(run_of({"batch_size": 1}, status="failed"))
+    plot_means(compared(runs, "test_loss"), [tmp_path / "a.png"])
+    words = texts(figures[0])
+    assert words[0] == "Test loss of the best 30 of 42 settings"
+    assert "129" in words
+    assert "130" not in words
+    assert note_of(figures[0]) == (
+        "1 seed a setting; ★ best mean; the other 11: 1.3 to 1.4; 1 more have no value"
+    )
+
+
+def test_a_bad_mean_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+    accuracies = {"a": 0.1, "b": 0.981, "c": 0.982, "d": 0.983, "e": 0.984}
+    runs = [run_of({"name": name}, test_accuracy=x) for name, x in accuracies.items()]
+    plot_means(compared(runs), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    low, high = axes.get_xlim()
+    assert 97 < low < 98.1
+    assert 98.4 < high < 99
+    (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
+    assert list(arrow.get_xdata()) == [low]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "expected"),
+    [
+        ([1, 2, 3, 4], "higher", (1, 4)),
+        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # 2 - 3 (5 - 2)
+        ([1, 2, 3, 4, 90], "lower", (1, 13)),
+        ([1, 2, 3, 4, 90], None, (1, 90)),
+        ([1, 90], "lower", (1, 90)),
+        ([5, 5, 5, 5], "lower", (5, 5)),
+        ([5, float("nan"), float("inf")], "higher", (5, 5)),
+        ([], "higher", (0, 1)),
+    ],
+)
+def test_window(values: list[float], wanted: str | None, expected: tuple[float, float]) -> None:
+    assert window(values, wanted) == expected
+
+
+# words --------------------------------------------------------------------------------------------
+
+
+def test_words_of_keys_and_values() -> None:
+    assert key_words(["optimizer", "optimizer.lr"]) == ("optimizer", "lr")
+    assert key_words(["a.name", "b.name", "c.x"]) == ("a.name", "b.name", "x")
+    layers = tuple(f"{{dense: {n}}}" for n in range(30))
+    settings: list[dict[str, Value]] = [
+        {"a": layers, "b": None, "c": 0.123456789, "d": (64, 32)},
+        {"a": (*layers, "tanh"), "b": True, "c": 1e-05},
+        {"a": (), "b": "text", "c": 0.0, "d": (64,)},
+    ]
+    rows = compared([run_of(values, test_accuracy=0.5) for values in settings]).rows
+    words = {value_words(row, ["b", "c", "d"]) for row in rows}
+    expected = {("null", "0.1235", "[64, 32]"), ("true", "1e-05", "–"), ("text", "0", "[64]")}
+    assert words == expected
+    first, second = (text for row in rows if len(text := value_words(row, ["a"])[0]) > 2)
+    assert first != second
+    assert max(len(first), len(second)) <= 24
+
+
+# heat map -----------------------------------------------------------------------------------------
+
+
+def images(figure: Figure) -> list[np.ndarray]:
+    """The maps' values (Y, X), y upwards."""
+    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
+
+
+def test_heat_map(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+    runs = grid(test_accuracy=lambda lr, l2: 0.9 - l2 - lr / 10)
+    runs[-1] = run_of(runs[-1].settings, status="diverged")
+    comparison = compared(runs)
+    keys = heat_map_keys(comparison)
+    assert keys == ("optimizer.lr", "regularizer.l2")
+    plot_heat_map(comparison, keys, [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    (shown,) = images(figures[0])
+    np.testing.assert_allclose(shown, [[89.9, 89], [89.8, 88.9], [88.9, np.nan]])
+    axes = figures[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["89.9", "89.0", "89.8", "88.9", "88.9"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.001", "0.01"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1"]
+    boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    (hatched,) = [box for box in boxes if box.get_hatch()]
+    assert (hatched.get_x(), hatched.get_y()) == (0.5, 1.5)
+    (frame,) = [box for box in boxes if to_hex(box.get_edgecolor()) == style.ORANGE.lower()]
+    assert (round(frame.get_x()), round(frame.get_y())) == (0, 0)
+    assert note_of(figures[0]) == "1 seed; darker is better; frame: best; hatched: no run finished"
+
+
+def test_heat_maps_of_other_keys(tmp_path: Path, figures: Figures) -> None:
+    def runs_of(others: Sequence[Any]) -> list[Run]:
+        return [
+            run_of({**run.settings, "batch_size": other}, test_loss=run.metrics["test_loss"] + k)
+            for k, other in enumerate(others)
+            for run in grid(test_loss=lambda lr, l2: 1 + lr + l2)
+        ]
+
+    keys = ("optimizer.lr", "regularizer.l2")
+    plot_heat_map(compared(runs_of([8, 16]), "test_loss"), keys, [tmp_path / "a.png"])
+    first, second = images(figures[0])
+    np.testing.assert_allclose(second - first, np.ones((3, 2)))
+    assert "batch_size=8" in texts(figures[0])
+    plot_heat_map(compared(runs_of(range(8)), "test_loss"), keys, [tmp_path / "b.png"])
+    (mean,) = images(figures[1])
+    np.testing.assert_allclose(mean, first + 3.5)
+    assert "mean over 8 settings of batch_size; 1 seed a setting" in note_of(figures[1])
+
+
+def test_which_keys_span_a_heat_map() -> None:
+    def keys(values: Sequence[tuple[Value, Value]]) -> tuple[str, str] | None:
+        return heat_map_keys(
+            compared([run_of({"a": a, "b": b}, test_accuracy=0.5) for a, b in values])
+        )
+
+    assert keys(list(product((1, 2), (1, 2, 3)))) == ("b", "a")  # the longer side lies across
+    assert keys(list(product((1, 2), (None, 2, 3)))) == ("b", "a")
+    assert keys([(k, k) for k in range(5)]) is None  # a fifth of the cells
+    assert keys(list(product((1, 2), ("x", "y")))) is None
+    assert keys(list(product((1, 2), (True, False)))) is None
+    assert keys(list(product((1, 2), (None, 3)))) is None
+
+
+# parallel coordinates -----------------------------------------------------------------------------
+
+
+def test_parallel(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+    runs = [
+        run_of({"optimizer": name, "optimizer.lr": lr, "batch_size": size}, test_loss=lr * size)
+        for name, lr, size in product(("adam", "sgd"), (0.1, 0.2), (1, 4))
+    ]
+    runs.append(run_of({**runs[0].settings, "batch_size": 9}, status="failed"))
+    plot_parallel(compared(runs, "test_loss"), [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    lost, weak, strip = axes.collections
+    assert isinstance(lost, LineCollection)
+    assert isinstance(weak, LineCollection)
+    assert isinstance(strip, LineCollection)
+    assert len(lost.get_segments()) == 1
+    assert len(weak.get_segments()) == 8 - 3
+    strong = [line for line in axes.lines if line.get_linewidth() == 2.8]
+    assert len(strong) == 3
+    ends = [float(np.asarray(line.get_ydata())[-1]) for line in strong]
+    assert max(ends) == pytest.approx(1)  # the lowest loss is on top
+    names = [text.get_text() for text in axes.texts]
+    for text in ("optimizer", "lr", "batch_size", "test loss", "mean per sample", "adam", "0.2"):
+        assert text in names
+    assert "no result" in names
+    assert note_of(figures[0]) == "1 seed; darker is better; broad: the best 3"
+
+
+def test_numbers_drawn_at_random_are_to_scale(tmp_path: Path, figures: Figures) -> None:
+    draw = np.random.default_rng(0)
+    runs = [
+        run_of(
+            {"optimizer.lr": float(10**x), "regularizer.dropout": x / 5, "batch_size": k},
+            test_accuracy=0.5 + x / 10,
+        )
+        for k, x in enumerate(draw.uniform(0.5, 3, 12))
+    ]
+    plot_parallel(compared(runs), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    lines = axes.collections[1]
+    assert isinstance(lines, LineCollection)
+    # The logarithm of the rate and the share of dropout are the same number: level lines.
+    for line in lines.get_segments():
+        on = {int(x): y for x, y in np.asarray(line) if x in (0, 1, 2, 3)}
+        assert on[0] == pytest.approx(on[1], abs=1e-9)
+        assert on[0] == pytest.approx(on[3], abs=1e-9)
+
+
+# learning rates -----------------------------------------------------------------------------------
+
+
+def test_learning_rates(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+    runs = [
+        run_of({"optimizer": name, "optimizer.lr": lr}, seed, test_accuracy=0.9 - lr + seed / 100)
+        for name, lr, seed in product(("adam", "sgd"), (0.01, 0.1, 0.5), (0, 1, 2))
+        if not (name == "sgd" and lr == 0.5)
+    ]
+    runs += [run_of({"optimizer": "sgd", "optimizer.lr": 0.5}, status="diverged")]
+    runs += [run_of({"optimizer": "adam", "optimizer.lr": "auto"}, test_accuracy=0.9)]
+    plot_learning_rates(compared(runs), [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "learning rate (optimizer.lr)"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "0.1", "0.5"]
+    adam, sgd = lines_of(axes, style.BLUE), lines_of(axes, style.VERMILLION)
+    assert ([0.01, 0.1, 0.5], pytest.approx([90, 81, 41])) in adam
+    assert ([0.01, 0.1], pytest.approx([90, 81])) in sgd
+    half = T_2 * 1 / 3**0.5
+    assert ([0.01, 0.01], pytest.approx([90 - half, 90 + half])) in adam
+    assert ([0.5], [axes.get_ylim()[0]]) in sgd  # the cross
+    note = note_of(figures[0])
+    assert "✗ no run finished; 1 setting without such a number left out" in note
+    assert "best rate" in texts(figures[0])
+
+
+def test_learning_rates_of_a_random_search_are_dots(tmp_path: Path, figures: Figures) -> None:
+    rates = np.geomspace(1e-5, 1, 30)
+    runs = [
+        run_of({"optimizer.lr": float(lr), "batch_size": n}, test_loss=float(1 / lr))
+        for n, lr in enumerate(rates)
+    ]
+    plot_learning_rates(compared(runs, "test_loss"), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    assert axes.get_yscale() == "log"
+    dots = lines_of(axes, style.BLUE)
+    assert sorted(x[0] for x, _ in dots) == pytest.approx(rates.tolist())
+    assert lines_of(axes, style.INK) == [([pytest.approx(1)], [pytest.approx(1)])]  # the star
+    assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
+
+
+def test_a_bad_learning_rate_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+    accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
+    runs = [
+        run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)
+        for n, (lr, value) in enumerate(accuracies.items())
+    ]
+    plot_learning_rates(compared(runs), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    low, high = axes.get_ylim()
+    assert 96 < low < high < 99
+    assert ([10], [low]) in lines_of(axes, style.BLUE)  # the arrow

@@ -1,0 +1,205 @@
+"""What can only be refused once the size of the data is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt import schema
+from nnopt.errors import ConfigError
+from nnopt.recipe.prepare import prepare, prepare_published
+from nnopt.schema import Config
+
+MakeConfig = Callable[..., Config]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"steps": 10_000}, ["steps = 10000", "epochs = 60"]),
+        (
+            {"steps": 5, "schedule": schema.ConstantConfig("constant", 2.0)},
+            ["warmup = 2", "5 steps"],
+        ),
+        ({"schedule": schema.ConstantConfig("constant", 61.0)}, ["warmup = 61", "480 steps"]),
+        ({"regularizer.swa": 0.99}, ["regularizer.swa = 0.99", "60 epochs"]),
+        ({"regularizer.swa": 0.75, "steps": 20}, ["regularizer.swa = 0.75", "3 epochs"]),
+        ({"batch_size": 5000, "last_batch": "drop"}, ["batch_size = 5000", "'drop'"]),
+        ({"batch_size": 239, "regularizer.norm": "batch"}, ["batch of 1", "batch_norm1"]),
+        ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "batch_size=2"]),
+        (
+            {"backend": "torch", "optimizer": "muon", "optimizer.input_layer": "adam"},
+            ["optimizer.name = 'muon'", "dense1 and dense2", "optimizer.input_layer=muon"],
+        ),
+        (
+            {"backend": "torch", "optimizer": "muon", "architecture.hidden": ()},
+            ["optimizer.name = 'muon'", "of dense1,", "add a hidden layer"],
+        ),
+        (
+            {"batch_size": 9, "accumulation": 5, "regularizer.norm": "batch"},
+            ["accumulation = 5", "batch_size = 9", "a batch of 9", "batch_norm1"],
+        ),
+        (
+            {"batch_size": 4, "accumulation": 4, "regularizer.norm": "batch"},
+            ["accumulation = 4", "a batch of 4", "a smaller accumulation"],
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_name_both_numbers(
+    make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        prepare(make_config(**changes))
+    (problem,) = caught.value.problems
+    assert all(words in problem for words in expected), problem
+
+
+def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
+    """The same with ten rows of six numbers each, read as images of this shape or as features."""
+    lines = [f"{i % 2}," + ",".join(str(i + j) for j in range(6)) for i in range(10)]
+    (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
+    validation = schema.Validation("train", 0.2)
+    csv = schema.CsvConfig(
+        "csv",
+        None,
+        "none",
+        validation,
+        None,
+        "six.csv",
+        None,
+        0.2,
+        "label",
+        (),
+        True,
+        None,
+        "point",
+        shape,
+        "chw",
+    )
+    return replace(config, dataset=csv, data=schema.DataConfig(str(folder), str(folder), False))
+
+
+def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> None:
+    def chosen(cutout: int) -> Config:
+        changed = make_config(**with_cutout(cutout))
+        return pictures(changed, tmp_path, (1, 2, 3))
+
+    prepare(chosen(2))
+    with pytest.raises(ConfigError, match=r"cutout = 3 .* 2 pixels; set at most 2"):
+        prepare(chosen(3))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
+)
+def test_features_cannot_be_moved_or_hidden_but_mixed(
+    make_config: MakeConfig, tmp_path: Path, key: str, value: Any
+) -> None:
+    config = make_config(**{f"regularizer.augmentation.{key}": value})
+    with pytest.raises(ConfigError, match=r"needs images, .* shape \(6,\)"):
+        prepare(pictures(config, tmp_path, None))
+    config = make_config(**{"regularizer.augmentation.mixup": 0.4})
+    prepare(pictures(config, tmp_path, None))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_policy_is_for_grey_and_for_coloured_images(
+    make_config: MakeConfig, tmp_path: Path, channels: int
+) -> None:
+    chosen = {"regularizer.augmentation.policy": "trivial_augment"}
+    config = make_config(backend="torch", **chosen)
+    config = pictures(config, tmp_path, (channels, 6 // channels, 1))
+    if channels == 2:
+        with pytest.raises(ConfigError, match=r"policy = 'trivial_augment' .* 1 or 3 .* have 2"):
+            prepare(config)
+    else:
+        prepare(config)
+
+
+def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(**{"regularizer.test_flip": True})
+    with pytest.raises(ConfigError, match=r"regularizer.test_flip = True needs images, .* \(6,\)"):
+        prepare(pictures(config, tmp_path, None))
+    prepare(pictures(config, tmp_path, (1, 2, 3)))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
+    make_config: MakeConfig, tmp_path: Path, pooled: bool
+) -> None:
+    pool: list[Any] = ["global_avg_pool"] if pooled else []
+    layers = ({"conv2d": 2}, *pool, "batch_norm", *["flatten"][pooled:], {"dense": "classes"})
+    architecture = schema.LayersConfig("layers", layers)
+    config = make_config(architecture=architecture, batch_size=1, last_batch="drop")
+    config = pictures(config, tmp_path, (1, 2, 3))
+    if pooled:
+        with pytest.raises(ConfigError, match=r"batch of 1, which .* \(batch_norm1\)"):
+            prepare(config)
+    else:
+        prepare(config)
+
+
+def mnist(**changes: Any) -> schema.ImageConfig:
+    validation = schema.Validation("train", 0.1)
+    return replace(schema.ImageConfig("mnist", None, "standard", validation, None), **changes)
+
+
+def with_cutout(cutout: int) -> dict[str, Any]:
+    return {"regularizer.augmentation.cutout": cutout}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (with_cutout(29), ["cutout = 29", "mnist", "at most 28"]),
+        ({"steps": 101_281}, ["steps = 101281", "the 101280 steps"]),
+        ({"batch_size": 53_999, "regularizer.norm": "batch"}, ["batch of 1", "54000 training"]),
+        ({"dataset": mnist(subset=54_001)}, ["subset=54001", "54,000 samples"]),
+        (
+            {"dataset": mnist(subset=300, classes=(1, 2)), "batch_size": 301, "last_batch": "drop"},
+            ["batch_size = 301", "300 training"],
+        ),
+        ({"dataset": mnist(validation=schema.Validation("own", 0.1))}, ["no validation part"]),
+        (
+            {
+                "backend": schema.TorchConfig(
+                    "torch", "float32", "cuda:99", None, False, "full", "off", False
+                )
+            },
+            ["cuda:99"],
+        ),
+    ],
+)
+def test_what_does_not_hang_on_the_files_is_refused_without_them(
+    make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
+) -> None:
+    """The sizes are those of the published parts: 60,000 images, a tenth held out."""
+    config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
+    assert isinstance(config.dataset, schema.ImageConfig)
+    with pytest.raises(ConfigError) as caught:
+        prepare_published(config, config.dataset)
+    (problem,) = caught.value.problems
+    assert all(words in problem for words in expected), problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        with_cutout(28),
+        {"steps": 101_280},
+        {"batch_size": 53_998, "regularizer.norm": "batch"},
+        {"dataset": mnist(subset=54_000)},
+        {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "last_batch": "drop"},
+    ],
+)
+def test_what_may_fit_is_placed_without_files(
+    make_config: MakeConfig, changes: dict[str, Any]
+) -> None:
+    config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
+    assert isinstance(config.dataset, schema.ImageConfig)
+    assert prepare_published(config, config.dataset).input_shape == (1, 28, 28)

@@ -1,0 +1,214 @@
+"""metrics.csv: rows that are whole, numbers that come back bit by bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import math
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnopt.errors import DataError, OutputError
+from nnopt.results.metrics_file import METRICS_COLUMNS, EpochRow, MetricsFile, read_metrics
+
+ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+
+floats = st.floats(allow_nan=True, allow_infinity=True)
+rows = st.builds(
+    EpochRow,
+    epoch=st.integers(1, 10**7),
+    step=st.integers(0, 2**63),
+    lr=floats,
+    train_loss=floats,
+    train_accuracy=floats,
+    validation_loss=st.none() | floats,
+    validation_accuracy=st.none() | floats,
+    penalty=floats,
+    gradient_norm=floats,
+    seconds=floats,
+)
+
+
+def bits(row: EpochRow) -> list[bytes | int | None]:
+    """Every value as it lies in memory; any NaN counts as the same."""
+    return [
+        value
+        if value is None or isinstance(value, int)
+        else b"nan"
+        if math.isnan(value)
+        else struct.pack("d", value)
+        for value in dataclasses.astuple(row)
+    ]
+
+
+def test_the_columns_are_fixed() -> None:
+    assert ",".join(METRICS_COLUMNS) == (
+        "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,"
+        "penalty,gradient_norm,seconds"
+    )
+
+
+def test_the_header_stands_there_at_once_and_rows_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    with MetricsFile(path) as file:
+        assert path.read_text() == ",".join(METRICS_COLUMNS) + "\n"
+        file.append(ROW)
+        assert path.read_text().splitlines()[1:] == ["1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"]
+        file.append(
+            dataclasses.replace(
+                ROW, validation_loss=None, validation_accuracy=None, penalty=math.nan
+            )
+        )
+        assert path.read_text().splitlines()[2:] == ["1,20,0.1,1.0,0.5,,,nan,2.5,0.125"]
+
+
+@given(history=st.lists(rows, max_size=4))
+def test_rows_come_back_bit_by_bit(
+    history: list[EpochRow], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("history") / "metrics.csv"
+    history = [dataclasses.replace(row, epoch=i) for i, row in enumerate(history, start=1)]
+    with MetricsFile(path) as file:
+        for row in history:
+            file.append(row)
+    assert [bits(row) for row in read_metrics(path)] == [bits(row) for row in history]
+
+
+def test_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
+    import numpy as np
+
+    row = dataclasses.replace(ROW, train_loss=np.float64(0.1), lr=np.float32(0.5))
+    with MetricsFile(tmp_path / "m.csv") as file:
+        file.append(row)
+    assert read_metrics(tmp_path / "m.csv") == [dataclasses.replace(ROW, train_loss=0.1, lr=0.5)]
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("mine")
+    with pytest.raises(OutputError, match="file exists"):
+        MetricsFile(tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"missing/m\.csv"):
+        MetricsFile(tmp_path / "missing" / "m.csv")
+
+
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes seven bytes of the second row, then nothing."""
+    real_write = os.write
+
+    def partial(descriptor: int, data: bytes) -> int:
+        if len(data) < 40:  # the rest of the row
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(descriptor, data[:7])
+
+    path = tmp_path / "m.csv"
+    with MetricsFile(path) as file:
+        file.append(ROW)
+        before = path.read_bytes()
+        monkeypatch.setattr(os, "write", partial)
+        with pytest.raises(
+            OutputError, match=r"m\.csv: the disk, or its quota, is full for 4\d bytes"
+        ):
+            file.append(ROW)
+        assert path.read_bytes() == before
+        monkeypatch.undo()
+        second = dataclasses.replace(ROW, epoch=2)
+        file.append(second)
+    assert read_metrics(path) == [ROW, second]
+
+
+def test_a_row_that_is_not_synced_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with MetricsFile(tmp_path / "m.csv") as file:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OutputError):
+            file.append(ROW)
+    assert read_metrics(tmp_path / "m.csv") == []
+    with pytest.raises(OutputError):
+        MetricsFile(tmp_path / "n.csv")
+    assert not (tmp_path / "n.csv").exists()
+
+
+def test_a_row_still_being_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    with MetricsFile(path) as file:
+        file.append(ROW)
+        file.append(ROW)
+    whole = path.read_bytes()
+    start = whole.index(b"\n", whole.index(b"\n") + 1) + 1
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        assert read_metrics(path) == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no metrics file"),
+        ("epoch,loss\n1,2\n", "no metrics file"),
+        (",".join(METRICS_COLUMNS) + "\n1,2\n", "line 2: 2 cells, expected 10"),
+        (",".join(METRICS_COLUMNS) + "\n1,2,x,1,1,1,1,1,1,1\n", "line 2: lr is 'x'"),
+        (",".join(METRICS_COLUMNS) + "\n1.5,2,1,1,1,1,1,1,1,1\n", "line 2: epoch is '1.5'"),
+        (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
+    ],
+)
+def test_files_that_are_no_metrics(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_metrics(tmp_path / "m.csv")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*m\.csv: No such file"):
+        read_metrics(tmp_path / "m.csv")
+
+
+GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (GOOD.replace("1.25", "1_25"), "validation_loss is '1_25', expected a number"),
+        (GOOD.replace("1.25", "٣"), "validation_loss is '٣'"),
+        (GOOD.replace("1.25", " 1.25"), "validation_loss is ' 1.25'"),
+        (GOOD.replace("1.25", "NaN"), "validation_loss is 'NaN'"),
+        (GOOD.replace("1.25", "infinity"), "validation_loss is 'infinity'"),
+        (GOOD.replace("1.25", "1.25\0"), "validation_loss is '1.25"),
+        (GOOD.replace("1.25", "9" * 200_000), "199,952 more characters"),
+        (GOOD.replace("1,20,", "1," + "9" * 5000 + ","), "step is '9999"),
+        (GOOD.replace("1,20,", "2,20,"), "the epoch is 2, expected 1"),
+        (GOOD.replace("1,20,", "1,-20,"), "step is '-20', expected a whole number"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_read_metrics_cell_never_written_refused(tmp_path: Path, row: str, reason: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{','.join(METRICS_COLUMNS)}\n{row}\n")
+    with pytest.raises(DataError) as caught:
+        read_metrics(tmp_path / "m.csv")
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_read_metrics_changed_after_run_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(f"{','.join(METRICS_COLUMNS)}\n{GOOD}\n")
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(read_metrics(path, checksum)) == 1
+    path.write_text(path.read_text().replace("0.4", "0.9"))
+    assert read_metrics(path)[0].validation_accuracy == 0.9
+    with pytest.raises(DataError, match=r"m\.csv was changed after the run"):
+        read_metrics(path, checksum)

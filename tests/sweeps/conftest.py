@@ -1,0 +1,28 @@
+"""What tests of the launchers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt.config.compose import Point, point_id
+from nnopt.sweeps.task import Task
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture
+def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
+    """``make_task(3, epochs=5)``: a quick point of seed 3 with changes, below ``tmp_path``."""
+
+    def make(seed: int, **changes: Any) -> Task:
+        quick = {"epochs": 1, "dataset.points": 20, "plots": False, "seed": seed}
+        config = make_config(**quick | changes)
+        point = Point(point_id(config), config, asdict(config), (f"seed={seed}",))
+        return Task(point, tmp_path / point.id)
+
+    return make

@@ -1,0 +1,271 @@
+"""The launcher pool: what a worker's end costs, and what is left behind (nothing)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import descendants, is_alive, own_workers, wait_until
+from threadpoolctl import threadpool_limits
+
+from nnopt.schema import PoolConfig
+from nnopt.sweeps.launchers import pool as pool_file
+from nnopt.sweeps.launchers import remote as elsewhere
+from nnopt.sweeps.launchers.pool import in_processes
+from nnopt.sweeps.task import Outcome, Task, one_after_another
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+MakeTask = Callable[..., Task]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+# A worker whose points do as their seed says: 1 hangs, 2 hangs and hears no SIGTERM, 3 kills the
+# process, 4 crashes in C, 5 starts a process and hangs, others write down who they are.
+PROGRAM = """
+import os, signal, subprocess, sys, time
+sys.path = sys.argv[1:]
+import nnopt.sweeps.task as file
+from nnopt.sweeps.launchers.worker import main
+
+def work(task):
+    seed = task.point.config.seed
+    task.folder.mkdir()
+    if seed == 2:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 4:
+        print("what went wrong", file=sys.stderr, flush=True)
+        os.abort()
+    if seed == 5:
+        child = subprocess.Popen(["sleep", "1000"])
+        (task.folder / "child").write_text(str(child.pid))
+    (task.folder / "begun").touch()
+    if seed in (1, 2, 5):
+        time.sleep(1000)
+    print("not for the terminal")
+    names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
+    said = {name: os.environ.get(name) for name in names}
+    (task.folder / "said").write_text(repr((os.getpid(), said)))
+    return file.Outcome(task, "done")
+
+file.work = work
+main()
+"""
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_file, "PROGRAM", PROGRAM)
+    monkeypatch.setattr(pool_file, "GRACE_SECONDS", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    before = own_workers()
+    yield
+    assert own_workers() <= before
+
+
+def config(
+    workers: int | None = 1,
+    threads: int | None = 1,
+    timeout: float | None = None,
+    devices: tuple[int | str, ...] | None = None,
+) -> PoolConfig:
+    return PoolConfig("pool", workers, threads, timeout, devices)
+
+
+def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, Outcome]:
+    """Seed -> outcome."""
+    with closing(in_processes(tasks, settings)) as outcomes:
+        return {outcome.task.point.config.seed: outcome for outcome in outcomes}
+
+
+def said(task: Task) -> tuple[int, dict[str, str | None]]:
+    spoken: tuple[int, dict[str, str | None]] = eval((task.folder / "said").read_text())
+    return spoken
+
+
+def summary_of(task: Task) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((task.folder / "summary.json").read_text("utf-8"))
+    return summary
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The epochs' rows, but for how long they took."""
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_results_have_the_bits_of_the_sequential_launchers(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    """Weights and metrics, of three points on two workers, one of which ends in an error."""
+    lrs = {0: 0.1, 1: 1e20, 2: 0.05}
+    tasks = [
+        make_task(seed, epochs=3, **{"optimizer.lr": lr, "architecture.hidden": (128, 64)})
+        for seed, lr in lrs.items()
+    ]
+    outcomes = run_all(tasks, config(workers=2))
+    (tmp_path / "pool").mkdir()
+    for task in tasks:
+        task.folder.rename(tmp_path / "pool" / task.folder.name)
+    with threadpool_limits(1):
+        alone = {x.task.point.config.seed: x for x in one_after_another(tasks)}
+    assert [alone[seed].status for seed in lrs] == ["done", "diverged", "done"]
+    for seed, task in enumerate(tasks):
+        assert outcomes[seed] == alone[seed]
+        other = tmp_path / "pool" / task.folder.name
+        for name in ("model_last.npz", "model_best.npz", "config.yaml"):
+            assert (other / name).read_bytes() == (task.folder / name).read_bytes()
+        assert rows_of(other / "metrics.csv") == rows_of(task.folder / "metrics.csv")
+
+
+@pytest.mark.usefixtures("scripted")
+def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And each has a device, which its successors keep."""
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *words, **keys: started.append(1) or popen(*words, **keys)
+    )
+    tasks = [make_task(10), make_task(11)]
+    run_all(tasks, config(workers=8, threads=3, devices=(4, "GPU-5")))
+    assert len(started) == 2
+    found = [said(task)[1] for task in tasks]
+    assert [list(x.values())[:3] for x in found] == [["3"] * 3] * 2
+    assert {x["CUDA_VISIBLE_DEVICES"] for x in found} == {"4", "GPU-5"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(None, 1), (1, 7), (3, 2), (8, 1)])
+def test_cores_are_divided_among_the_workers(
+    workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (pool_file, elsewhere):
+        monkeypatch.setattr(file, "usable_cores", lambda: 7)
+    pool = pool_file._Pool(config(workers, threads=None))
+    assert (pool._count, pool._threads) == (workers or 7, threads)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_workers_take_one_point_after_another_each_asked_for_when_there_is_room(
+    make_task: MakeTask,
+) -> None:
+    tasks: list[Task] = []
+
+    def asked() -> Iterator[Task]:
+        for seed in range(10, 16):
+            tasks.append(make_task(seed))
+            yield tasks[-1]
+
+    with closing(in_processes(asked(), config(workers=2))) as outcomes:
+        for number, outcome in enumerate(outcomes, start=1):
+            assert outcome.status == "done"
+            assert any(outcome.task is task for task in tasks)  # not its copy from the worker
+            # the next ones are asked for with the outcomes known that were yielded until then
+            assert len(tasks) <= number + 1
+    assert len(tasks) == 6
+    assert len({said(task)[0] for task in tasks}) <= 2
+
+
+@pytest.mark.usefixtures("scripted")
+def test_what_ends_a_worker_costs_one_point(make_task: MakeTask) -> None:
+    """kill -9, a crash, a hang, a hang that hears no SIGTERM; each time another worker goes on."""
+    tasks = [make_task(seed) for seed in (10, 3, 11, 4, 12, 1, 13, 2, 14)]
+    outcomes = run_all(tasks, config(workers=2, timeout=1.5))
+    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
+        **dict.fromkeys((10, 11, 12, 13, 14), "done"),
+        **dict.fromkeys((3, 4), "failed"),
+        **dict.fromkeys((1, 2), "timeout"),
+    }
+    assert (outcomes[3].error or "").startswith("killed by signal 9")
+    assert (outcomes[4].error or "").startswith("killed by signal 6")
+    assert outcomes[1].error == "took longer than hydra.launcher.timeout = 1.5 s"
+    for task in tasks:
+        if (outcome := outcomes[task.point.config.seed]).status != "done":
+            summary = summary_of(task)
+            assert (summary["status"], summary["error"]) == (outcome.status, outcome.error)
+            assert summary["id"] == task.point.id
+            assert summary["config"]["seed"] == task.point.config.seed
+    crash = next(task for task in tasks if task.point.config.seed == 4)
+    log = (crash.folder / "run.log").read_text()
+    assert "what went wrong" in log
+    assert "Fatal Python error: Aborted" in log
+    assert "in work" in log  # where, by faulthandler
+
+
+@pytest.mark.usefixtures("scripted")
+def test_what_a_point_has_started_ends_with_its_worker(make_task: MakeTask) -> None:
+    task = make_task(5)
+    outcomes = in_processes([task], config(timeout=1.5))
+    assert next(outcomes).status == "timeout"
+    child = int((task.folder / "child").read_text())
+    wait_until(lambda: not is_alive(child), 5)
+    outcomes.close()
+
+
+def test_a_killed_point_leaves_its_folder_and_is_not_taken_for_a_running_one(
+    make_task: MakeTask,
+) -> None:
+    """Nor does a bug cost more than its point, with its traceback in the log."""
+    killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
+    before = own_workers()
+
+    def kill() -> None:
+        wait_until((killed.folder / "metrics.csv").exists)
+        (worker,) = own_workers() - before
+        os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcomes = run_all([killed, bug, after], config())
+    killer.join()
+    assert [outcomes[seed].status for seed in range(3)] == ["failed", "done", "failed"]
+    assert (outcomes[2].error or "").startswith("TypeError: ")
+    assert "Traceback" in (bug.folder / "run.log").read_text()
+    summary, other = summary_of(killed), summary_of(after)
+    assert summary["status"] == "failed"
+    assert summary["error"].startswith("killed by signal 9")
+    assert summary["config"] == {**other["config"], "seed": 0, "epochs": 10_000_000}
+    assert set(summary) <= set(other)
+    assert "failed: killed by signal 9" in (killed.folder / "run.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_the_sweep_is_the_end_of_its_workers(
+    start_nnopt: Start, workplace: Path, end: signal.Signals
+) -> None:
+    words = ["epochs=10000000", "plots=false", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+    launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
+    sweep = start_nnopt("run", "-m", *launcher, *words)
+    wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
+    workers = descendants(sweep.pid)
+    assert len(workers) == 2
+    sweep.send_signal(end)
+    out, err = sweep.communicate(timeout=60)
+    wait_until(lambda: not any(map(is_alive, workers)), 10)
+    assert "Traceback" not in err
+    if end == signal.SIGKILL:
+        return
+    assert sweep.returncode == 128 + end
+    summaries = [json.loads(x.read_text()) for x in workplace.glob("sweep/*/summary.json")]
+    assert [x["status"] for x in summaries] == ["interrupted"] * 2
+    assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2  # what they had is kept
+    with (workplace / "sweep" / "results.csv").open() as file:
+        states = [row["status"] for row in csv.DictReader(file)]
+    assert states == ["interrupted", "interrupted", "pending"]

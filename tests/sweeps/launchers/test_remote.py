@@ -1,0 +1,127 @@
+"""What launchers share: time limits, and outcomes of points whose process is gone."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import summary_values
+
+from nnopt.errors import ConfigError
+from nnopt.io.atomic_files import write_json
+from nnopt.io.locks import hold
+from nnopt.sweeps.launchers import remote as elsewhere
+from nnopt.sweeps.launchers.remote import lost, require, work_within
+from nnopt.sweeps.point_folder import read_state
+from nnopt.sweeps.task import Outcome, Task
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture(autouse=True)
+def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)  # then the process, pytest's own, ends
+
+
+def test_a_point_that_takes_too_long_keeps_what_it_has(make_task: MakeTask, tmp_path: Path) -> None:
+    task = make_task(0, epochs=10_000_000)
+    handler = signal.getsignal(signal.SIGALRM)
+    outcome = work_within(task, 1.5, str(tmp_path))
+    assert outcome == Outcome(task, "timeout", "took longer than hydra.launcher.timeout = 1.5 s")
+    summary = json.loads((task.folder / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == (outcome.status, outcome.error)
+    rows = (task.folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) - 1 == summary["epochs"] > 0
+    with np.load(task.folder / "model_last.npz") as weights:
+        assert all(np.isfinite(weights[name]).all() for name in weights.files)
+    assert signal.getsignal(signal.SIGALRM) is handler
+
+
+def test_a_time_limit_that_comes_while_something_is_logged_is_not_lost(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
+    class Clock(io.StringIO):
+        def write(self, text: str) -> int:
+            if "epoch 3" in text:
+                signal.raise_signal(signal.SIGALRM)
+            return len(text)
+
+    handler, logger = logging.StreamHandler(Clock()), logging.getLogger("nnopt")
+    logger.addHandler(handler)
+    try:
+        outcome = work_within(make_task(0, epochs=5), 600, str(tmp_path))
+    finally:
+        logger.removeHandler(handler)
+    assert outcome.status == "timeout"
+
+
+def test_a_point_in_time_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
+    assert work_within(make_task(0), 600, str(tmp_path)).status == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert work_within(make_task(1), None, str(tmp_path)).status == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_relative_paths_are_those_of_the_sweep(make_task: MakeTask, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    work_within(make_task(0), None, str(tmp_path / "below"))
+    assert Path(os.getcwd()) == tmp_path / "below"
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "diverged", "pruned"])
+def test_the_end_that_a_point_has_written_counts(make_task: MakeTask, status: str) -> None:
+    task = make_task(0)
+    task.folder.mkdir()
+    write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
+    assert lost(task, "interrupted", "another") == Outcome(task, status, "its own")
+
+
+def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
+    """A point that failed is tried again, and its process dies before it has begun."""
+    task = make_task(0)
+    task.folder.mkdir()
+    values = summary_values(status="failed", error="its own", epochs=3)
+    write_json(task.folder / "summary.json", values)
+    task = replace(task, replaces=read_state(task.folder).stamp)
+    assert lost(task, "failed", "another") == Outcome(task, "failed", "another")
+    assert read_state(task.folder).error == "another"
+    assert read_state(task.folder).summary["epochs"] is None
+
+
+def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask) -> None:
+    task = make_task(0)
+    task.folder.mkdir()
+    with hold(task.folder):
+        assert lost(task, "failed", "gone").status == "running"
+    assert not (task.folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
+)
+def test_the_end_of_a_point_that_has_not_is_written_for_it(
+    make_task: MakeTask, before: str | None
+) -> None:
+    task = make_task(4)
+    if before is not None:
+        task.folder.mkdir()
+        (task.folder / "summary.json").write_text(before)
+    assert lost(task, "failed", "gone") == Outcome(task, "failed", "gone")
+    summary = json.loads((task.folder / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "gone")
+    assert summary["epochs"] == (3 if before and "epochs" in before else None)
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+    with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
+        require("no_such_package", "ray", "ray")
+    require("json", "ray", "ray")

@@ -1,0 +1,400 @@
+"""A search as a source of tasks, its trainings replaced by a formula, held against Optuna alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from data_files import summary_values
+from optuna.trial import TrialState
+
+from nnopt.config.compose import Plan, Point, make_plan
+from nnopt.config.hydra import composing
+from nnopt.errors import PrunedError, ResumeError
+from nnopt.results.metrics_file import EpochRow
+from nnopt.schema import OptunaConfig
+from nnopt.sweeps import manifest
+from nnopt.sweeps.manifest import Sweep
+from nnopt.sweeps.search import study
+from nnopt.sweeps.search import summary as best
+from nnopt.sweeps.search.search import SearchRun, begin
+from nnopt.sweeps.task import Outcome, Task
+
+WORDS = [
+    "hydra/sweeper=optuna",
+    "hydra.sweeper.trials=10",
+    "hydra.sweeper.startup_trials=4",
+    "optimizer.lr=tag(log, interval(1e-4,1))",
+    "batch_size=interval(8,64)",
+    "architecture.hidden=choice([8],[16,8])",
+]
+
+Score = Callable[[Point], float]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(WORDS, multirun=True)
+
+
+def with_settings(plan: Plan, **settings: Any) -> Plan:
+    assert isinstance(plan.sweeper, OptunaConfig)
+    return replace(plan, sweeper=replace(plan.sweeper, **settings))
+
+
+def score(point: Point) -> float:
+    """Best, 1, at lr = 0.01, batch_size = 32, hidden = [16, 8]."""
+    config = point.config
+    far = math.log10(float(config.optimizer.lr)) + 2
+    layers = len(config.architecture.hidden)  # type: ignore[union-attr]
+    return 1 - 0.2 * far**2 - ((config.batch_size - 32) / 100) ** 2 - 0.1 * (2 - layers)
+
+
+def work(task: Task, score: Score = score, epochs: int = 0) -> Outcome:
+    """A training that takes no time. epochs: so many are reported, on the way to the score."""
+    task.folder.mkdir(exist_ok=True)
+    value, status, error = score(task.point), "done", None
+    try:
+        for epoch in range(1, epochs + 1):
+            so_far = value * (1 - 0.5**epoch)
+            row = EpochRow(epoch, epoch, 0.1, 1.0, so_far, 1 - so_far, so_far, 0.0, 1.0, 0.1)
+            for tell in task.after_epoch:
+                tell(row, True)
+    except PrunedError as pruned:
+        status, error = "pruned", f"{pruned}"
+    if value < -1:
+        status, error = "diverged", "the loss is not finite"
+    metrics = {"best_validation_accuracy": value, "best_validation_loss": 1 - value}
+    summary = summary_values(status=status, error=error, **(metrics if status == "done" else {}))
+    (task.folder / "summary.json").write_text(json.dumps(summary))
+    return Outcome(task, status, error)
+
+
+@contextmanager
+def another_process() -> Iterator[None]:
+    """What follows knows no more of the journal than its file says."""
+    study._open_journal.cache_clear()
+    yield
+    study._open_journal.cache_clear()
+
+
+def sweep_in(folder: Path, plan: Plan) -> Sweep:
+    if folder.exists():
+        return replace(manifest.read_sweep(folder), sweeper=plan.sweeper)
+    folder.mkdir()
+    return manifest.begin(replace(plan, points=()), folder)
+
+
+def go(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
+    """Run the search, or so many tasks of it, after the last of which the process is killed before
+    it can tell."""
+    with another_process(), begin(plan, sweep_in(folder, plan)) as run:
+        for number, task in enumerate(run.tasks(), start=1):
+            outcome = work(task, **options)
+            if number == steps:
+                break
+            run.tell(outcome)
+    return run
+
+
+def told(run: SearchRun) -> list[tuple[Any, ...]]:
+    return [(t.number, t.params, t.value, t.state) for t in run.study.trials]
+
+
+def test_a_search_repeats_and_its_seed_makes_it_another(plan: Plan, tmp_path: Path) -> None:
+    first = go(plan, tmp_path / "a")
+    assert len(first.study.trials) == 10
+    assert len({p.id for p in first.sweep.points}) == 10
+    assert told(go(plan, tmp_path / "b")) == told(first)
+    other = go(with_settings(plan, seed=1), tmp_path / "c")
+    assert not {p.id for p in other.sweep.points} & {p.id for p in first.sweep.points}
+    for trial, point in zip(first.study.trials, first.sweep.points, strict=True):
+        assert trial.params["optimizer.lr"] == point.config.optimizer.lr  # every bit of it
+        assert trial.params["batch_size"] == point.config.batch_size
+        assert trial.value == score(point)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_it_asks_what_optuna_alone_would_ask(plan: Plan, tmp_path: Path, sampler: str) -> None:
+    run = go(with_settings(plan, sampler=sampler), tmp_path / "a")
+    assert isinstance(run.settings, OptunaConfig)
+    spaces: dict[str, Callable[[optuna.Trial], Any]] = {
+        "architecture.hidden": lambda t: t.suggest_categorical(
+            "architecture.hidden", ["[8]", "[16,8]"]
+        ),
+        "batch_size": lambda t: t.suggest_int("batch_size", 8, 64),
+        "optimizer.lr": lambda t: t.suggest_float("optimizer.lr", 1e-4, 1, log=True),
+    }
+    alone = optuna.create_study(direction="maximize")
+    for trial in run.study.trials:
+        seed = study.sampler_seed(0, trial.number)
+        alone.sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=4, multivariate=True, group=True, constant_liar=True
+        )
+        asked = alone.ask()
+        for key, suggest in spaces.items():
+            if sampler == "random" or trial.number < 4:  # each key is drawn on its own
+                key_seed = study.sampler_seed(0, trial.number, key)
+                alone.sampler = optuna.samplers.RandomSampler(seed=key_seed)
+            assert suggest(asked) == trial.params[key]
+        alone.tell(asked, trial.value)
+
+
+def test_tpe_finds_better_points_than_chance(plan: Plan) -> None:
+    def best_of(sampler: str, seed: int) -> float:
+        settings = with_settings(plan, sampler=sampler, seed=seed).sweeper
+        assert isinstance(settings, OptunaConfig)
+        searched = optuna.create_study(sampler=study.RepeatableSampler(settings))
+        for _ in range(30):
+            trial = searched.ask()
+            x, y = (trial.suggest_float(key, -5, 5) for key in "xy")
+            searched.tell(trial, (x - 1) ** 2 + (y + 2) ** 2)
+        return searched.best_value
+
+    results = {s: statistics.median(best_of(s, n) for n in range(3)) for s in ("tpe", "random")}
+    assert results["tpe"] < 0.3 * results["random"]
+
+
+@pytest.mark.parametrize("pruner", ["none", "median"])
+def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
+    plan: Plan, tmp_path: Path, pruner: str
+) -> None:
+    plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
+    whole = go(plan, tmp_path / "whole", epochs=3)
+    folder = tmp_path / "killed"
+    for steps in (1, 3, 2, 1):
+        go(plan, folder, steps, epochs=3)
+        with (folder / study.JOURNAL).open("ab") as file:
+            file.write(b'{"op_code":4,"worker')  # a line that was being written
+    newest = max(folder.glob("*/summary.json"), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()  # it was training
+    resumed = go(plan, folder, epochs=3)
+    assert told(resumed) == told(whole)
+    assert resumed.sweep.points == whole.sweep.points
+    assert {p.name for p in folder.glob("spiral*")} == {p.id for p in whole.sweep.points}
+
+
+@pytest.mark.parametrize(("trials", "lines"), [(6, 3), (2, 2)])
+def test_a_draw_that_was_cut_short_goes_on(
+    plan: Plan, tmp_path: Path, trials: int, lines: int
+) -> None:
+    """Killed when its keys were drawn jointly and one was stored, or when one was drawn alone."""
+    whole = told(go(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
+    go(with_settings(plan, trials=trials), folder := tmp_path / "killed")
+    journal = folder / study.JOURNAL
+    with another_process(), begin(plan, sweep_in(folder, plan)) as run:
+        next(run.tasks())
+    events = journal.read_bytes().splitlines(keepends=True)
+    begun = max(n for n, line in enumerate(events) if json.loads(line)["op_code"] == 4)
+    journal.write_bytes(b"".join(events[: begun + lines]))
+    assert told(go(with_settings(plan, trials=trials + 1), folder)) == whole
+
+
+def test_more_trials_can_be_asked_for_later(plan: Plan, tmp_path: Path) -> None:
+    go(with_settings(plan, trials=5), folder := tmp_path / "s")
+    before = {path: path.read_bytes() for path in folder.glob("*/summary.json")}
+    more = go(plan, folder)
+    assert told(more) == told(go(plan, tmp_path / "whole"))
+    assert before.items() <= {p: p.read_bytes() for p in folder.glob("*/summary.json")}.items()
+    assert told(go(with_settings(plan, trials=3), folder)) == told(more)
+
+
+def test_another_search_cannot_go_on_there(plan: Plan, tmp_path: Path) -> None:
+    go(with_settings(plan, trials=2), folder := tmp_path / "s")
+    with pytest.raises(ResumeError, match="begun with another metric, seed"):
+        go(with_settings(plan, metric="best_validation_loss", seed=3), folder)
+
+
+def test_a_search_whose_yaml_has_changed_cannot_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = Path("conf/experiment/mine.yaml")
+    mine.parent.mkdir(parents=True)
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=0.1,0.2"]
+    words.append("experiment=mine")
+    mine.write_text("# @package _global_\nbatch_size: 16\n")
+    go(make_plan(words, multirun=True), folder := tmp_path / "s")
+    go(make_plan(words, multirun=True), folder)
+    mine.write_text("# @package _global_\nbatch_size: 32\n")
+    with pytest.raises(ResumeError, match="begun with another configuration"):
+        go(make_plan(words, multirun=True), folder)
+
+
+def test_a_configuration_is_run_once(tmp_path: Path) -> None:
+    words = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.trials=12",
+        "epochs=1,2",
+        "optimizer.lr=0.1,0.2",
+    ]
+    plan = make_plan(words, multirun=True)
+    run = go(plan, tmp_path / "s", score=lambda p: p.config.epochs / 10)
+    assert len(run.sweep.points) == 4
+    assert [t.state for t in run.study.trials] == [TrialState.COMPLETE] * 12
+    for trial in run.study.trials:
+        assert trial.value == int(trial.params["epochs"]) / 10
+    assert "repeated draws: 8" in best.count_trials(run)
+    assert len(best.best_trials(run)) == 4
+
+
+def test_several_tasks_at_once(tmp_path: Path) -> None:
+    """Three workers: a trial that repeats one under way waits for it, and outcomes come in any
+    order."""
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
+    plan = make_plan(words, multirun=True)
+    with begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+        tasks = run.tasks()
+        waiting = list(islice(tasks, 3))
+        while waiting:
+            run.tell(work(waiting.pop(), score=lambda p: p.config.epochs + p.config.seed))
+            waiting += islice(tasks, 1)
+    assert {t.value for t in run.study.trials} == {1.5, 2.5}
+    assert len(run.study.trials) == 9
+    assert len(run.sweep.points) == 4
+
+
+def test_failed_trials_are_told_as_failed_and_the_search_goes_on(
+    plan: Plan, tmp_path: Path
+) -> None:
+    def diverges(point: Point) -> float:
+        return -2.0 if float(point.config.optimizer.lr) > 0.1 else score(point)
+
+    run = go(plan, tmp_path / "s", score=diverges)
+    failed = [t for t in run.study.trials if t.state == TrialState.FAIL]
+    assert failed
+    assert {t.number for t in failed} == {
+        t.number for t in run.study.trials if t.params["optimizer.lr"] > 0.1
+    }
+    assert failed[0].user_attrs["error"] == "diverged: the loss is not finite"
+    assert len(run.study.trials) == 10
+    assert told(go(plan, tmp_path / "s", score=diverges)) == told(run)  # and are not tried again
+
+
+def test_what_a_rule_refuses_is_a_failed_trial(tmp_path: Path) -> None:
+    words = [
+        "hydra.sweeper.trials=8",
+        "optimizer.lr=interval(0.1,1)",
+        "regularizer.weight_decay=0.5,4",
+    ]
+    plan = make_plan(["hydra/sweeper=optuna", *words], multirun=True)
+    run = go(plan, tmp_path / "s")
+    refused = [t for t in run.study.trials if t.state == TrialState.FAIL]
+    assert refused
+    for trial in run.study.trials:
+        product = trial.params["optimizer.lr"] * float(trial.params["regularizer.weight_decay"])
+        assert (trial in refused) == (product >= 1)
+    assert "has to be below 1" in refused[0].user_attrs["error"]
+    told_of = [ended for ended in run.news if ended.status == "refused"]
+    assert len(told_of) == len(refused)
+    assert told_of[0].error in refused[0].user_attrs["error"]
+    assert len(run.sweep.points) == 8 - len(refused)
+    assert told(go(plan, tmp_path / "s")) == told(run)
+
+
+def test_a_value_is_the_mean_over_seeds_and_a_failed_one_spares_the_others(tmp_path: Path) -> None:
+    words = [
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.trials=6",
+        "epochs=interval(1,9)",
+        "seed=range(3)",
+    ]
+    plan = make_plan(words, multirun=True)
+
+    def by_seed(point: Point) -> float:
+        return -2.0 if point.config.epochs > 5 else point.config.epochs + point.config.seed
+
+    run = go(plan, tmp_path / "s", score=by_seed)
+    for trial in run.study.trials:
+        epochs = trial.params["epochs"]
+        assert trial.value == (None if epochs > 5 else epochs + 1)
+        ran = [p for p in run.sweep.points if p.config.epochs == epochs]
+        assert len(ran) == (1 if epochs > 5 else 3)  # what is not begun is no point of the sweep
+    assert all((tmp_path / "s" / point.id).exists() for point in run.sweep.points)
+
+
+def test_points_that_another_process_has_added_are_kept(plan: Plan, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    read_before = sweep_in(folder, plan)  # and then waits, for the data or for the lock
+    run = go(plan, folder, steps=3)
+    with another_process(), begin(plan, read_before) as later:
+        assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
+        for task in later.tasks():
+            later.tell(work(task))
+    assert len(manifest.read_sweep(folder).points) == 10
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
+    plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
+    run = go(plan, tmp_path / pruner, epochs=9)
+    trials = run.study.trials
+    pruned = [t for t in trials if t.state == TrialState.PRUNED]
+    assert len(pruned) >= 3
+    assert all(2 <= max(t.intermediate_values) < 9 for t in pruned)
+    assert all(set(t.intermediate_values) == set(range(1, (t.last_step or 0) + 1)) for t in trials)
+    assert sum(len(t.intermediate_values) for t in trials) < 0.85 * 9 * 16
+    top = max(trials, key=lambda t: max(t.intermediate_values.values()))
+    assert top.state == TrialState.COMPLETE
+    assert f"hydra.sweeper.pruner={pruner}" in pruned[0].user_attrs["error"]
+
+
+def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> None:
+    plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
+    statuses = set()
+    with another_process(), begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+        for task in run.tasks():
+            sent = pickle.dumps(task)
+            kept = study._open_journal
+            study._open_journal = study.cache(kept.__wrapped__)  # type: ignore[attr-defined]
+            try:
+                outcome = work(pickle.loads(sent), epochs=3)
+            finally:
+                study._open_journal = kept
+            outcome = pickle.loads(pickle.dumps(outcome))  # with all that the task has opened
+            statuses.add(outcome.status)
+            run.tell(replace(outcome, task=task))
+    assert statuses == {"done", "pruned"}
+    assert told(run) == told(go(plan, tmp_path / "here", epochs=3))
+
+
+def test_a_search_ends_in_time(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr("nnopt.sweeps.search.search.time.monotonic", lambda: float(next(clock)))
+    run = go(with_settings(plan, timeout=4.5), tmp_path / "s")
+    assert len(run.study.trials) == 4
+
+
+def test_the_command_for_the_best_makes_the_same_point(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = [
+        "optimizer=nesterov",
+        "name=mine",
+        "regularizer=dropout",
+        "early_stopping.patience=7",
+    ]
+    plan = make_plan([*WORDS, *extra, "hydra.sweeper.trials=5"], multirun=True)
+    run = go(plan, tmp_path / "s")
+    top = max(run.sweep.points, key=score)
+    with composing():
+        words = list(best.words_of(top.container))
+    assert make_plan(words).points[0].id == top.id
+    assert not any(word.startswith(("name=", "plots=", "seed=", "data.")) for word in words)
+    with run.space.composing():
+        best.report(run)
+    out = capsys.readouterr().out
+    assert "5 trials: 5 done; the best by best_validation_accuracy:" in out
+    assert f"{score(top):.6g}" in out
+    assert "'seed=range(5)'" in out

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnopt.sweeps.moved import Move
+
+
+@pytest.fixture
+def move(tmp_path: Path) -> Move:
+    """A project of sweeps/s, data/ and a.csv, moved from before/ to after/."""
+    (tmp_path / "after/sweeps/s").mkdir(parents=True)
+    (tmp_path / "after/data").mkdir()
+    (tmp_path / "after/a.csv").touch()
+    return Move(str(tmp_path / "before/sweeps/s"), str(tmp_path / "after/sweeps/s"))
+
+
+def test_path_of_a_moved_file_is_the_new_one(move: Move, tmp_path: Path) -> None:
+    assert move.path(str(tmp_path / "before/a.csv")) == str(tmp_path / "after/a.csv")
+
+
+def test_path_of_a_file_still_there_is_kept(move: Move, tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before/a.csv").touch()
+    assert move.path(str(tmp_path / "before/a.csv")) == str(tmp_path / "before/a.csv")
+
+
+def test_path_that_is_nowhere_is_kept(move: Move, tmp_path: Path) -> None:
+    assert move.path(str(tmp_path / "before/x/b.csv")) == str(tmp_path / "before/x/b.csv")
+
+
+def test_path_of_an_absent_cache_follows_its_folder(move: Move, tmp_path: Path) -> None:
+    assert move.path(str(tmp_path / "before/data/cache")) == str(tmp_path / "after/data/cache")
+
+
+def test_path_relative_to_data_root_is_kept(move: Move) -> None:
+    assert move.path("a.csv") == "a.csv"
+
+
+def test_config_of_other_values_is_kept(move: Move, tmp_path: Path) -> None:
+    before = str(tmp_path / "before/a.csv")
+    config = {"name": before, "dataset": {"train": before, "test": None, "label": before}}
+    found = move.config(config)
+    assert found["name"] == found["dataset"]["label"] == before
+    assert found["dataset"]["train"] == str(tmp_path / "after/a.csv")
+    assert found["dataset"]["test"] is None

@@ -1,0 +1,362 @@
+"""What a run says: on a terminal, in a pipe, to a reader that left, in poor encodings."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnopt.results.metrics_file import EpochRow
+from nnopt.terminal import console
+from nnopt.terminal.console import RunConsole
+
+ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+
+TRAINING = """
+from pathlib import Path
+from dataclasses import replace
+from nnopt.terminal import console
+from nnopt.results.metrics_file import EpochRow
+row = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+with console.RunConsole(8, 20) as run:
+    for epoch in range(1, 9):
+        for step in range(20):
+            run.step(20 * (epoch - 1) + step + 1)
+        run.epoch(replace(row, epoch=epoch, step=20 * epoch), best=epoch == 8)
+        if epoch == 2:
+            run.note("grüße")
+console.summary("spiral", {"test accuracy": "0.99", "λ": "0.1"}, {"plots": Path("a/plots")})
+console.error("learning rate η")
+Path("finished").write_text("yes")
+"""
+
+TABLE = """
+import time
+from nnopt.terminal import console
+plan = [("dense1.weight", "1,000"), ("input", "7")]
+with console.GrowingTable(("array", "size"), plan, "lr", total=4) as table:
+    for row in plan:
+        for _ in range(2):
+            table.advance()
+            time.sleep(0.11)
+        table.row(row)
+"""
+
+
+SWEEP = """
+import time
+from nnopt.terminal import console
+with console.SweepConsole(300) as sweep:
+    for step in (1, 120, 300):
+        sweep.step(step, 1e-5 * step, 1.5)
+        time.sleep(0.11)
+print("end")
+"""
+
+
+def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A training of 8 epochs in a process of its own, in ``folder``, into pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", TRAINING],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def train_on_terminal(folder: Path, columns: int, **environment: str) -> str:
+    """The same on a pseudo-terminal; everything it was sent."""
+    return on_terminal(TRAINING, folder, columns, **environment)
+
+
+def on_terminal(program: str, folder: Path, columns: int, **environment: str) -> str:
+    """All that a program sends to a pseudo-terminal."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TERM": "xterm",
+            "COLUMNS": str(columns),
+            "LINES": "24",
+            **environment,
+        },
+        stdin=secondary,
+        stdout=secondary,
+        stderr=subprocess.PIPE,
+    )
+    os.close(secondary)
+    sent = b""
+    while True:
+        try:
+            block = os.read(primary, 65536)
+        except OSError:  # Linux: the other end was closed
+            break
+        if not block:
+            break
+        sent += block
+    os.close(primary)
+    process.communicate()
+    assert process.returncode == 0
+    return sent.decode()
+
+
+def without_codes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def tell(epochs: int, last: int) -> None:
+    with RunConsole(epochs, steps_per_epoch=20) as run:
+        for epoch in range(1, last + 1):
+            run.step(20 * epoch)
+            run.epoch(replace(ROW, epoch=epoch, step=20 * epoch), best=epoch == last)
+
+
+@pytest.mark.parametrize(("epochs", "last"), [(1, 1), (20, 20), (21, 21), (500, 500), (500, 333)])
+def test_a_pipe_gets_few_lines_with_the_first_and_the_last(
+    capsys: pytest.CaptureFixture[str], epochs: int, last: int
+) -> None:
+    tell(epochs, last)
+    lines = capsys.readouterr().out.splitlines()
+    told = [int(line.split()[1].split("/")[0]) for line in lines]
+    assert told == sorted(set(told))
+    assert told[0] == 1
+    assert told[-1] == last
+    assert lines[-1].endswith("best")
+    assert len(lines) <= 25
+    assert epochs > 20 or told == list(range(1, epochs + 1))
+
+
+def test_a_line_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(1, 1)
+    with RunConsole(1, 20) as run:
+        run.epoch(replace(ROW, validation_loss=None, validation_accuracy=None), best=False)
+    first, second = capsys.readouterr().out.splitlines()
+    assert " ".join(first.split()) == "epoch 1/1 loss 1 train 0.5000 val 0.4000 lr 0.1 best"
+    assert " ".join(second.split()) == "epoch 1/1 loss 1 train 0.5000 lr 0.1"
+
+
+def test_a_resumed_training_counts_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunConsole(100, 20, done=41) as run:
+        run.epoch(replace(ROW, epoch=42), best=False)
+        run.epoch(replace(ROW, epoch=43), best=False)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "42/100",
+        "43/100",
+    ]
+
+
+def test_a_diverged_row_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunConsole(5, 20) as run:
+        run.epoch(replace(ROW, train_loss=float("nan")), best=False)
+    assert "loss nan" in capsys.readouterr().out
+
+
+def test_an_interrupted_training_tells_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        with RunConsole(100, 20) as run:
+            for epoch in range(1, 8):
+                run.epoch(replace(ROW, epoch=epoch), best=False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "1/100",
+        "5/100",
+        "7/100",
+    ]
+
+
+def test_the_summary_is_aligned_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console.summary(
+        "spiral [red]",
+        {"test accuracy": "0.99", "time": "1 s"},
+        {"plots": tmp_path / "runs" / "plots", "other": Path("/elsewhere/a\nb")},
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "spiral [red]",
+        "  test accuracy  0.99",
+        "  time           1 s",
+        "  plots          runs/plots",
+        "  other          /elsewhere/a\\nb",
+    ]
+
+
+def test_an_error_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    console.error("lr: -1\nfile 'a\x1b[2Jb'")
+    captured = capsys.readouterr()
+    assert captured.err == "nnopt: error: lr: -1\nnnopt: error: file 'a\\x1b[2Jb'\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
+def test_characters_the_encoding_lacks(tmp_path: Path, environment: dict[str, str]) -> None:
+    told = train(tmp_path, **environment)
+    assert told.stderr in (
+        "nnopt: error: learning rate η\n",
+        "nnopt: error: learning rate \\u03b7\n",
+    )
+    assert "gr" in told.stdout
+    assert (tmp_path / "finished").exists()
+
+
+def test_strict_ascii_with_no_utf8_mode(tmp_path: Path) -> None:
+    told = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
+    assert "gr\\xfc\\xdfe" in told.stdout
+    assert "\\u03bb" in told.stdout
+    assert told.stderr == "nnopt: error: learning rate \\u03b7\n"
+
+
+@pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
+def test_a_reader_that_is_gone_does_not_stop_the_training(tmp_path: Path, shell: str) -> None:
+    script = f'set -o pipefail; "$0" -c "$1" {shell}'
+    ended = subprocess.run(
+        ["bash", "-c", script, sys.executable, TRAINING],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "finished").exists()
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "BrokenPipe" not in ended.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_terminal_gets_a_bar_and_a_panel(tmp_path: Path, columns: int) -> None:
+    text = without_codes(train_on_terminal(tmp_path, columns))
+    assert "epoch 1/8 ━" in text
+    assert "left" in text
+    assert "grüße" in text
+    assert "epoch 8/8  loss 1  train 0.5000  val 0.4000  lr 0.1  best" in text
+    panel = text[text.index("╭") :].splitlines()
+    assert "spiral" in panel[0]
+    assert any("test accuracy" in line and "0.99" in line for line in panel)
+    assert any("plots" in line and "a/plots" in line for line in panel)
+    assert len({len(line) for line in panel}) == 1
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
+
+
+def test_a_growing_table_has_a_bar_below_it_on_a_terminal(tmp_path: Path) -> None:
+    text = without_codes(on_terminal(TABLE, tmp_path, 60))
+    shown = re.split(r"[\r\n]+", text)
+    lines = [line for line in shown if re.search("array|weight|input", line)]
+    assert [line.rstrip() for line in lines] == [
+        *("array           size", "dense1.weight  1,000", "input              7")
+    ]
+    first = shown.index(lines[0])
+    assert "━" in "".join(shown[first : shown.index(lines[1])])
+    assert re.search(r"━ *50%|50%", text)
+
+
+def test_a_growing_table_is_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = [("dense1.weight", "1,000"), ("input", "7")]
+    with console.GrowingTable(("array", "size"), plan, "lr", total=2) as table:
+        assert capsys.readouterr().out == "array           size\n"
+        table.advance()
+        table.row(plan[0])
+        assert capsys.readouterr().out == "dense1.weight  1,000\n"
+        table.row(plan[1])
+    assert capsys.readouterr().out == "input              7\n"
+
+
+def test_a_sweep_of_the_learning_rate_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    text = without_codes(on_terminal(SWEEP, tmp_path, 80))
+    shown = re.split(r"[\r\n]+", text)
+    (middle,) = [i for i, line in enumerate(shown) if "step 120/300" in line]
+    assert re.match("learning rate, step 120/300 ━.* 40%", shown[middle])
+    assert re.split(r"  +", shown[middle + 1].strip()) == ["loss 1.5", "lr 0.0012"]
+    assert shown[-2:] == ["end", ""]
+
+
+def test_a_sweep_of_the_learning_rate_says_nothing_in_a_pipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with console.SweepConsole(300) as sweep:
+        sweep.step(300, 0.1, 1.0)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("columns", [44, 100])
+def test_a_table_is_folded_where_the_terminal_is_narrow(tmp_path: Path, columns: int) -> None:
+    header, rows = ("name", "mean ± std", "verdict"), [["adam", "0.9533 ± 0.0094", "worse " * 4]]
+    program = "from nnopt.terminal.console import print_table\n"
+    program += f"print_table({header}, {rows}, 'lrl')"
+    lines = without_codes(on_terminal(program, tmp_path, columns)).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    for word in ("adam", "0.9533", "±", "0.0094"):
+        assert word in words  # none is cut
+    assert words.count("worse") == 4
+
+
+def test_no_color(tmp_path: Path) -> None:
+    colours = r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38;5;[0-9]+)m"
+    assert re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR=""))
+    assert not re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR="1"))
+
+
+def test_a_terminal_that_shows_only_ascii(tmp_path: Path) -> None:
+    text = train_on_terminal(tmp_path, 80, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
+    assert text.isascii()
+    assert "+--" in text
+    assert "\\u03bb" in text
+
+
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+    text = train_on_terminal(tmp_path, 80, TERM="dumb")
+    assert "\x1b" not in text
+    assert text.count("epoch") == 8
+
+
+def test_a_long_path_is_folded_not_cut(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from nnopt.terminal import console\n"
+        "console.Stream.is_terminal = lambda self: True\n"
+        "console.summary('t', {}, {'plots': Path('/' + 'abcdefghi/' * 12)})"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    shown = "".join(re.findall(r"[a-i/]+(?= *│)", without_codes(told)))
+    assert shown == "/" + "/".join(["abcdefghi"] * 12)
+
+
+def test_rich_is_not_imported_for_a_pipe(tmp_path: Path) -> None:
+    program = TRAINING + "\nimport sys; assert 'rich' not in sys.modules"
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize("columns", [20, 25, 32, 38])
+def test_summary_narrow_terminal_shows_every_value(tmp_path: Path, columns: int) -> None:
+    program = "from nnopt.terminal import console; from pathlib import Path\n"
+    program += "console.summary('spiral', {'best validation accuracy': '0.9933 (epoch 12)'}, "
+    program += "{'folder': Path('outputs/runs/one')})"
+    text = without_codes(on_terminal(program, tmp_path, columns))
+    assert "0.9933" in text
+    assert "outputs/runs/one" in text

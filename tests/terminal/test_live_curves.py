@@ -1,0 +1,309 @@
+"""view=terminal and view=none: on terminals of several sizes, in a pipe, when things go wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from test_console import ROW, on_terminal, without_codes
+
+from nnopt.cli.run import _note_missing_curves
+from nnopt.config.compose import Plan
+from nnopt.sweeps.search.progress import SearchProgress
+from nnopt.sweeps.search.search import SearchRun
+from nnopt.terminal import console, live_line
+from nnopt.terminal import safe_stream as stream
+from nnopt.terminal.console import REFRESH_SHARE, RunConsole, View
+from nnopt.terminal.live_curves import LiveCurves, why_not
+from nnopt.terminal.safe_stream import Stream
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+class Terminal(io.StringIO):
+    """A standard output that says it is one."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Standard output is a terminal of 80 columns and 24 lines; COLUMNS and LINES change it."""
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    shown = Terminal()
+    streams = SimpleNamespace(stdout=shown, stderr=sys.stderr)  # pytest puts back sys's own
+    monkeypatch.setattr(stream, "sys", streams)
+    return shown
+
+
+def train(view: View = "terminal", last: int = 8) -> None:
+    """A training of 8 epochs that ends after some, with a refresh of the display at each."""
+    with RunConsole(8, 20, view=view) as run:
+        for epoch in range(1, last + 1):
+            row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
+            run.epoch(row, best=False)
+            run._next_refresh = 0.0
+        if last < 8:
+            raise KeyboardInterrupt
+
+
+def lines_of(sent: str) -> list[str]:
+    return [line.rstrip() for line in re.split(r"[\r\n]+", without_codes(sent))]
+
+
+def test_curves_are_drawn_above_the_bar_and_stay(terminal: Terminal) -> None:
+    train()
+    lines = lines_of(terminal.getvalue())
+    legends = [i for i, line in enumerate(lines) if line.endswith("▀▀▀ validation")]
+    bars = [i for i, line in enumerate(lines) if "━" in line]
+    assert bars[0] < legends[0]  # no curves before the first epoch
+    assert [i + 1 for i in legends[:-1]] == bars[-len(legends) + 1 :]
+    assert len(legends) >= 8
+    assert lines[legends[-1] + 1 :] == [
+        "epoch 8/8  loss 0.125  train 0.5000  val 0.4000  lr 0.1",
+        "",
+    ]
+    shown = "\n".join(lines[bars[-1] + 2 : legends[-1]])
+    assert "loss" in shown
+    assert "⠢" in shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "drawn"), [(80, 24, 21), (120, 40, 30), (40, 12, 9), (300, 80, 30)]
+)
+def test_it_is_as_large_as_the_terminal_allows(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, drawn: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", str(lines))
+    train()
+    sent = terminal.getvalue()
+    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # to the first line of what is drawn over
+    assert max(climb.count("\x1b[1A") for climb in climbs) in (drawn + 1, drawn + 2)
+    assert max(map(len, lines_of(sent)[:-2])) <= columns
+
+
+def test_another_size_wipes_what_the_terminal_broke(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = LiveCurves()
+    drawn.add(ROW)
+    for columns, wiped in ((80, False), (80, False), (60, True), (30, True), (60, True)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        display = Stream(terminal).rich()
+        terminal.truncate(0)
+        drawn.make_room(display)
+        assert ("\x1b[2J" in terminal.getvalue()) == wiped
+        text = drawn.text(display)
+        assert (text is None) == (columns < 40)
+        assert text is None or max(map(len, text.plain.splitlines())) <= columns
+
+
+def test_an_interruption_gives_the_terminal_back(terminal: Terminal) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(last=5)
+    sent = terminal.getvalue()
+    assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")  # the cursor is shown again
+    assert "\x1b[?1049h" not in sent  # nor is there another screen to leave
+    assert lines_of(sent)[-2].startswith("epoch 5/8  loss 0.2 ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "encoding", "reason"),
+    [
+        ({"TERM": "dumb"}, "utf-8", "the output is no terminal that can be drawn over"),
+        ({"COLUMNS": "39"}, "utf-8", "the terminal has 39 columns and 24 lines, but curves need"),
+        ({"LINES": "11"}, "utf-8", "the terminal has 80 columns and 11 lines, but curves need"),
+        ({}, "latin-1", "the output's encoding, latin-1, has no characters to draw with"),
+    ],
+)
+def test_a_terminal_that_cannot_gets_the_usual_view(
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    encoding: str,
+    reason: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    terminal.encoding = encoding  # type: ignore[misc]
+    console.note_missing_curves()
+    assert terminal.getvalue().startswith(f"note: view=terminal: {reason}")
+    train()
+    assert "validation" not in terminal.getvalue()
+    assert "epoch 8/8  loss 0.125" in without_codes(terminal.getvalue())
+
+
+def test_nothing_is_noted_where_it_can(terminal: Terminal) -> None:
+    assert why_not(Stream(terminal)) is None
+    console.note_missing_curves()
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("view", ["terminal", "bar", "none"])
+def test_a_sweep_draws_the_point_that_runs(
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
+) -> None:
+    """Above the line that counts the points, and under its name; what stays is a line a point."""
+    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
+    small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
+    assert nnopt("run", *small, "-m", "seed=4,5") == 0
+    lines = lines_of(terminal.getvalue())
+    names = [line for line in lines if re.fullmatch(r"\[[12]\] seed=[45]", line)]
+    assert set(names) == ({"[1] seed=4", "[2] seed=5"} if view == "terminal" else set())
+    assert names == sorted(names)
+    assert sum("▀▀▀ validation" in line for line in lines) == len(names)
+    assert any("pending" in line for line in lines) == (view != "none")
+    assert [line.split()[1] for line in lines if "test accuracy" in line] == ["seed=4", "seed=5"]
+    assert not any(line.startswith("epoch 3/3") for line in lines)
+
+
+def test_a_search_draws_the_trial_that_runs(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
+    run = SimpleNamespace(
+        study=SimpleNamespace(get_trials=lambda **_: []),
+        settings=SimpleNamespace(metric="test_accuracy", trials=4),
+        news=deque(),
+        latest=(3, ("optimizer.lr=0.12345678", "seed=0")),
+    )
+    with SearchProgress(cast(SearchRun, run), "terminal") as shown:
+        for epoch in (1, 2, 3):
+            shown.epoch(replace(ROW, epoch=epoch), False)
+    lines = lines_of(terminal.getvalue())
+    legends = sum("▀▀▀ validation" in line for line in lines)
+    assert lines.count("[3] lr=0.1235 seed=0") == legends >= 3
+    assert "4 to go  epoch 3" in lines
+
+
+def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
+    """Also with another seed of the same trial, which has no name of its own."""
+    display, drawn = Stream(terminal).rich(), LiveCurves()
+
+    def first_and_last(name: str, epoch: int) -> tuple[str, int]:
+        drawn.add(replace(ROW, epoch=epoch), name)
+        text = drawn.text(display)
+        assert text is not None
+        lines = text.plain.splitlines()
+        return lines[0].rstrip(), max(map(int, re.findall(r"\d+", lines[-2])))
+
+    assert first_and_last("a", 1) == ("a", 1)
+    assert first_and_last("a", 2) == ("a", 2)
+    assert first_and_last("b", 3) == ("b", 3)
+    assert first_and_last("b", 1) == ("b", 1)
+    assert len(drawn._rows) == 1
+    assert first_and_last("long " * 40, 1)[0] == ("long " * 40)[:79].rstrip() + "…"
+
+
+def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
+    assert nnopt("run", *small, "-m", "seed=4,5") == 0
+    sent = without_codes(terminal.getvalue())
+    assert "learning rate" not in sent
+    assert sent.count("found in") == 2
+    assert sent.count("test accuracy") == 2
+
+
+def test_points_of_other_processes_cannot_be_drawn(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SimpleNamespace(
+        is_sweep=True,
+        launcher=SimpleNamespace(name="pool"),
+        points=[SimpleNamespace(config=SimpleNamespace(view="terminal"))],
+    )
+    _note_missing_curves(cast(Plan, plan))
+    assert "none of these" in capsys.readouterr().out
+
+
+def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    small = ["epochs=2", "dataset.points=20", "plots=false"]
+    assert nnopt("run", *small, "view=terminal", "-m", "seed=0,1") == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.count("note: view=terminal") == 1
+    assert told.out.startswith("note: view=terminal")
+    assert told.out.count("test accuracy") == 2
+
+
+def test_nothing_is_told_while_it_trains(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+    small = ["epochs=2", "dataset.points=20", "plots=false"]
+    assert nnopt("run", *small, "view=none") == 0
+    told = capsys.readouterr().out
+    assert "epoch 1/2" not in told
+    assert "test accuracy" in told
+
+
+def test_nothing_is_drawn_on_a_terminal_either(terminal: Terminal) -> None:
+    train("none")
+    assert terminal.getvalue() == ""
+
+
+def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the terminal is, or the drawing."""
+    now = 0.0
+    spent = 0.0
+
+    class Slow:
+        task_ids = (0,)
+
+        def update(self, *_: object, **__: object) -> None: ...
+
+        def refresh(self) -> None:
+            nonlocal now, spent
+            now, spent = now + 0.3, spent + 0.3
+
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    run = RunConsole(1000, 20)
+    run._bar = Slow()  # type: ignore[assignment]
+    for step in range(20_000):
+        now += 0.01
+        run.step(step + 1)
+    assert 0 < spent / now <= REFRESH_SHARE * 1.05
+    assert spent / now > REFRESH_SHARE * 0.8
+
+
+def test_a_fault_of_the_drawing_ends_no_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("planted")
+
+    monkeypatch.setattr("nnopt.terminal.plotext_curves.curves", fail)
+    drawn = LiveCurves()
+    drawn.add(ROW)
+    assert drawn.text(Stream(None).rich()) is None
+    assert "planted" in caplog.text
+
+
+def test_a_run_on_a_real_terminal(workplace: Path) -> None:
+    """And neither plotext nor tensorboard is imported before it is asked for."""
+    program = """
+import sys
+import nnopt.recipe.run
+from nnopt.cli.main import run_verb
+assert not {"plotext", "tensorboard"} & set(sys.modules)
+assert run_verb(["run", "epochs=2", "dataset.points=20", "plots=false", "view=terminal"]) == 0
+"""
+    text = without_codes(on_terminal(program, workplace, 80))
+    curves, last = text.split("epoch 2/2  loss")
+    assert curves.rindex("epoch ") < curves.rindex("▀▀▀ validation")
+    assert "test accuracy" in last
