@@ -25,15 +25,12 @@ import nnopt
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = ("nnopt", "conf", "pyproject.toml", "README.md", "LICENSE")
 
-PARTS_OF_THE_PAGE = (".html", ".css", ".js")
-
 WHAT_IS_INSTALLED = """
 import importlib.resources, json, nnopt
 root = importlib.resources.files("nnopt.conf")
 names = [p.relative_to(root).as_posix() for p in root.rglob("*.yaml")]
 typed = importlib.resources.files("nnopt").joinpath("py.typed").is_file()
-report = [p.name for p in importlib.resources.files("nnopt.report").iterdir()]
-report = [name for name in report if not name.endswith((".py", "__pycache__"))]
+report = [p.name for p in importlib.resources.files("nnopt.report").joinpath("web").iterdir()]
 found = {"file": nnopt.__file__, "yaml": sorted(names), "typed": typed, "report": sorted(report)}
 print(json.dumps(found))
 """
@@ -168,8 +165,8 @@ def test_installed_it_runs_in_another_folder(
         path.relative_to(conf).as_posix() for path in conf.rglob("*.yaml")
     )
     assert installed["typed"]
-    page = (REPOSITORY / "nnopt" / "report").iterdir()
-    assert installed["report"] == sorted(x.name for x in page if x.suffix in PARTS_OF_THE_PAGE)
+    page = (REPOSITORY / "nnopt" / "report" / "web").iterdir()
+    assert installed["report"] == sorted(path.name for path in page)
     assert Path(installed["file"]).is_relative_to(tmp_path)
 
     command = environment / "bin" / "nnopt"
