@@ -41,7 +41,8 @@ NAMES_SHOWN = 5  # classes that a warning spells out
 CELLS_PER_PASS = 2**20  # features of a block of rows
 ROWS_COMPARED = 4_096  # for values that rounding makes equal
 ROWS_TO_BEGIN = 64  # which rule out nearly all columns
-ENOUGH_REPEATS = 20  # samples of classes seen before: fewer may fit by chance
+ENOUGH_REPEATS = 20  # training samples above the number of classes: fewer may fit by chance
+ENOUGH_OF_A_CLASS = 5  # of a rarer one, any feature that marks it has one value
 SHORTEST = 1e-300  # a range or deviation whose inverse is finite
 
 
@@ -198,27 +199,34 @@ def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | 
 def _warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
     """Warn of features that are the label in other words: one value for each class."""
     labels = train.labels[train.rows]
-    first, classes = np.unique(labels, return_index=True, return_inverse=True)[1:]
-    if train.inputs.ndim != 2 or len(first) < 2 or len(labels) - len(first) < ENOUGH_REPEATS:
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    if train.inputs.ndim != 2 or len(present) < 2 or counts[present].min() < ENOUGH_OF_A_CLASS:
         return
+    if len(labels) - len(present) < ENOUGH_REPEATS:
+        return
+    first = np.empty(len(counts), dtype=np.int64)  # sample of each class
+    first[labels[::-1]] = np.arange(len(labels))[::-1]
     columns = np.arange(train.inputs.shape[1])
+
+    def cells(samples: NDArray[np.int64]) -> np.ndarray:
+        train.check_file()
+        found: np.ndarray = train.inputs[np.ix_(train.rows[samples], columns)]
+        return found
+
     start, step = 0, ROWS_TO_BEGIN
     while start < len(labels) and len(columns):
-        rows = slice(start, start + step)
-        train.check_file()
-        values = train.inputs[np.ix_(train.rows[rows], columns)]
-        of_class = train.inputs[np.ix_(train.rows[first[classes[rows]]], columns)]
-        columns = columns[(values == of_class).all(axis=0)]
-        start, step = rows.stop, max(1, CELLS_PER_PASS // max(1, len(columns)))
-    of_classes = train.inputs[np.ix_(train.rows[first], columns)]
-    found = columns[different_values(of_classes) == len(first)]
-    if len(found):
-        texts = [quoted(names[column]) if names else f"number {column}" for column in found]
-        more = f" ({len(found) - 1:,} more features are like this)" if len(found) > 1 else ""
+        samples = np.arange(start, min(start + step, len(labels)))
+        columns = columns[(cells(samples) == cells(first[labels[samples]])).all(axis=0)]
+        start, step = start + step, max(1, CELLS_PER_PASS // max(1, len(columns)))
+    columns = columns[different_values(cells(first[present])) == len(present)]
+    if len(columns):
+        texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
+        more = f" ({len(columns) - 1:,} more features are like this)" if len(columns) > 1 else ""
         LOG.warning(
             "feature %s has one value for each of the %s classes, in all %s training samples%s; if "
             "it is the label in other words, leave it out with dataset.drop=[%s]",
-            *(texts[0], f"{len(first):,}", f"{len(labels):,}", more),
+            *(texts[0], f"{len(present):,}", f"{len(labels):,}", more),
             ",".join(texts[:NAMES_SHOWN]),
             extra=ONCE,
         )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from data_files import (
 
 from nnopt.data import cache_entry, load
 from nnopt.data.dataset import Dataset, Part
-from nnopt.data.load import _decode, split
+from nnopt.data.load import _decode, _warn_of_label_among_features, split
 from nnopt.errors import ConfigError, DataError
 from nnopt.schema import DataConfig, Validation
 
@@ -316,11 +317,21 @@ LABELS_AMONG: dict[str, tuple[int, list[float], int]] = {  # classes, their valu
 
 
 def labels_among(
-    root: Path, caplog: pytest.LogCaptureFixture, features: dict[str, list[float]], count: int
+    root: Path,
+    caplog: pytest.LogCaptureFixture,
+    features: dict[str, list[float]],
+    count: int,
+    labels: list[int] | None = None,
 ) -> list[str]:
-    """Return the warnings about labels among the features; row k is of class k % count."""
-    rows = zip(*features.values(), strict=True)
-    lines = [f"{NAMES[k % count]},{','.join(map(str, row))}" for k, row in enumerate(rows)]
+    """Return the warnings about labels among the features.
+
+    labels: the class of each row; by default, row k is of class k % count.
+    """
+    rows = list(zip(*features.values(), strict=True))
+    labels = labels or [k % count for k in range(len(rows))]
+    lines = [
+        f"{NAMES[label]},{','.join(map(str, row))}" for label, row in zip(labels, rows, strict=True)
+    ]
     (root / "train.csv").write_text("\n".join([f"label,{','.join(features)}", *lines]) + "\n")
     (root / "test.csv").write_text(f"label,{','.join(features)}\nant{',0' * len(features)}\n")
     with caplog.at_level(logging.WARNING, "nnopt"):
@@ -366,6 +377,14 @@ NO_LABELS: dict[str, tuple[list[float], int]] = {
     "few repeats of a class": ([k % 3 for k in range(22)], 3),
     "one class": ([1.0] * 60, 1),
 }
+RARE = {  # samples of each class -> whether a feature with one value per class is reported
+    "1 of 200": ([199, 1], False),
+    "2 of 200": ([198, 2], False),
+    "4 of 200": ([196, 4], False),
+    "5 of 200": ([195, 5], True),
+    "the third class": ([100, 96, 4], False),
+    "three classes": ([100, 95, 5], True),
+}
 
 
 @pytest.mark.parametrize(("target", "classes"), NO_LABELS.values(), ids=NO_LABELS)
@@ -374,6 +393,56 @@ def test_load_feature_not_the_label_not_reported(
 ) -> None:
     features = {"x": noise(len(target)), "target": [float(value) for value in target]}
     assert labels_among(tmp_path, caplog, features, classes) == []
+
+
+@pytest.mark.parametrize(("counts", "is_reported"), RARE.values(), ids=RARE)
+def test_load_feature_marks_a_rare_class_reported_from_five_samples(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = {"x": noise(len(labels)), "target": (1 - labels).tolist()}
+    found = labels_among(tmp_path, caplog, features, len(counts), labels.tolist())
+    assert len(found) == is_reported
+
+
+class CheckedPart(Part):
+    """A part that raises DataError at the check of its file with this number."""
+
+    checks_left: ClassVar[int] = 0
+
+    def check_file(self) -> None:
+        if not CheckedPart.checks_left:
+            raise DataError("cut short")
+        CheckedPart.checks_left -= 1
+
+
+class CheckedArray(np.ndarray):
+    """Inputs that may be read as often as the file was checked before."""
+
+    reads: ClassVar[int] = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        CheckedArray.reads += 1
+        return np.asarray(self)[key]
+
+
+def test_label_among_features_every_read_of_a_mapped_file_checked(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.arange(200) % 2
+    inputs = labels[:, None].astype(np.float64).view(CheckedArray)
+    part = CheckedPart(inputs, labels, np.arange(200))
+    for left in range(100):
+        monkeypatch.setattr(CheckedPart, "checks_left", left)
+        monkeypatch.setattr(CheckedArray, "reads", 0)
+        try:
+            _warn_of_label_among_features(("x",), part)
+        except DataError:
+            assert CheckedArray.reads == left
+        else:
+            break
+    assert CheckedArray.reads == left > 2
+    assert "feature 'x' has one value for each of the 2 classes" in caplog.text
 
 
 # a mapped file that is cut short ------------------------------------------------------------------
