@@ -29,6 +29,9 @@ LONGEST = 200
 LONGEST_NAME = 16
 """Characters of the name of a data file that are shown."""
 
+NO_FURTHER_FILE = "no further file"
+"""The cell of a run that has read only files of the other run, and not all of them."""
+
 NAMED = 10
 """Arrays without a counterpart that are named."""
 
@@ -110,25 +113,49 @@ def _setting(run: Run, key: str) -> str:
 
 def _differing_circumstances(one: Run, other: Run) -> Rows:
     found = [dict(_circumstances(run.summary)) for run in (one, other)]
-    for mine, run, theirs in ((found[0], one, other), (found[1], other, one)):
-        mine["data.sources"] = _sources_text(run, theirs)
+    for mine, text in zip(found, _sources_texts(one, other), strict=True):
+        mine["data.sources"] = text
     rows = [(key, *(x.get(key, MISSING) for x in found)) for key in {**found[0], **found[1]}]
     return [row for row in rows if row[1] != row[2]]
 
 
-def _sources_text(run: Run, other: Run) -> str:
-    """Return the first of the data files whose content the other run has not read, with the
-    beginning of its SHA-256, and the number of further ones."""
-    sources = (run.summary.get("data") or {}).get("sources", {})
-    own = {name: digest for name, digest in sources.items() if digest not in other.sources}
+def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
+    """Return for each run the first of its data files that the other run has not read in the same
+    place, with the beginning of its SHA-256, and the number of further ones.
+
+    A place is the end of a path, as many parts of it as tell the files of each run apart. The
+    folders before it may differ. Files with content that the other run has not read come first.
+    """
+    files = [(run.summary.get("data") or {}).get("sources", {}) for run in (one, other)]
+    a, b = _by_place(*files)
+    return _files_text(a, b), _files_text(b, a)
+
+
+def _by_place(*runs: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the digests of the runs' files by the shortest ends of their paths that differ."""
+    longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
+    places: list[dict[str, str]] = []
+    for parts in range(1, longest + 1):
+        places = [
+            {"/".join(PurePath(path).parts[-parts:]): digest for path, digest in files.items()}
+            for files in runs
+        ]
+        if all(len(x) == len(files) for x, files in zip(places, runs, strict=True)):
+            break
+    return places
+
+
+def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
+    """Return a text of the files that are not among the others in the same place: MISSING if there
+    are no files, NO_FURTHER_FILE if there are only such as the others have."""
+    own = [place for place, digest in files.items() if others.get(place) != digest]
     if not own:
-        return MISSING
-    path, digest = next(iter(own.items()))
-    name = PurePath(path).name
-    if len(name) > LONGEST_NAME:
-        name = f"…{name[1 - LONGEST_NAME :]}"
+        return NO_FURTHER_FILE if files else MISSING
+    read = set(others.values())
+    first = min(own, key=lambda place: (files[place] in read, place))
+    name = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
     more = f" + {len(own) - 1:,}" if len(own) > 1 else ""
-    return f"{name} #{digest[:DIGEST]}{more}"
+    return f"{name} #{files[first][:DIGEST]}{more}"
 
 
 def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -94,6 +94,34 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
         ),
         ({"/x/a.csv": A}, {"/x/b.csv": B, "/x/t.csv": C}, "a.csv #aaaaaa b.csv #bbbbbb + 1"),
         ({"/x/a.csv": A}, {"/elsewhere/a.csv": A}, None),
+        ({"/x/a.csv": A, "/x/t.csv": B}, {"/y/t.csv": B, "/y/a.csv": A}, None),
+        (
+            {"/x/a.csv": A, "/x/t.csv": B},
+            {"/x/t.csv": A, "/x/a.csv": B},
+            "a.csv #aaaaaa + 1 a.csv #bbbbbb + 1",
+        ),
+        (
+            {"/x/train/a.csv": A, "/x/test/a.csv": B},
+            {"/y/train/a.csv": B, "/y/test/a.csv": A},
+            "test/a.csv #bbbbbb + 1 test/a.csv #aaaaaa + 1",
+        ),
+        (
+            {"/x/train/a.csv": A, "/x/test/a.csv": B},
+            {"/y/train/a.csv": A, "/y/test/a.csv": B},
+            None,
+        ),
+        (
+            {"/x/a.csv": A, "/x/t.csv": A},
+            {"/x/a.csv": A, "/x/t.csv": C},
+            "t.csv #aaaaaa t.csv #cccccc",
+        ),
+        ({"/x/a.csv": A}, {"/x/a.csv": A, "/x/t.csv": C}, "no further file t.csv #cccccc"),
+        ({"/x/a.csv": A}, {"/x/b.csv": A}, "a.csv #aaaaaa b.csv #aaaaaa"),
+        (
+            {"/x/a.csv": A, "/x/t.csv": C},
+            {"/x/b.csv": A, "/x/t.csv": B},
+            "t.csv #cccccc + 1 t.csv #bbbbbb + 1",
+        ),
     ],
 )
 def test_diff_files_of_other_content_shown_in_80_columns(
