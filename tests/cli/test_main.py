@@ -205,6 +205,14 @@ def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None
     assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
 
 
+def test_module_run_by_python_is_the_command(workplace: Path) -> None:
+    for words, code in ((["version"], 0), (["rnu"], 2)):
+        command = [sys.executable, "-m", "nnopt", *words]
+        result = subprocess.run(command, cwd=workplace, capture_output=True, text=True)
+        assert result.returncode == code
+    assert "rnu" in result.stderr
+
+
 def test_closed_pipe_does_not_stop_training(workplace: Path) -> None:
     command = "from nnopt.cli.main import main; main()"
     words = ["run", "epochs=30", "dataset.points=20", "plots=false"]
