@@ -38,6 +38,7 @@ ONCE = {"once": True}
 """Marks a warning that a command shows once, also if its values differ from point to point."""
 
 NAMES_SHOWN = 5  # classes that a warning spells out
+DROPS_SHOWN = 20  # features to leave out
 CELLS_PER_PASS = 2**20  # features of a block of rows
 ROWS_COMPARED = 4_096  # for values that rounding makes equal
 ROWS_TO_BEGIN = 64  # which rule out nearly all columns
@@ -222,12 +223,16 @@ def _warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
     columns = columns[different_values(cells(first[present])) == len(present)]
     if len(columns):
         texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
-        more = f" ({len(columns) - 1:,} more features are like this)" if len(columns) > 1 else ""
+        others = len(texts) - 1
+        more = f" and {others:,} other{'s' * (others > 1)} have" if others else " has"
+        cut = f" and {len(texts) - DROPS_SHOWN:,} more" if len(texts) > DROPS_SHOWN else ""
         LOG.warning(
-            "feature %s has one value for each of the %s classes, in all %s training samples%s; if "
-            "it is the label in other words, leave it out with dataset.drop=[%s]",
-            *(texts[0], f"{len(present):,}", f"{len(labels):,}", more),
-            ",".join(texts[:NAMES_SHOWN]),
+            "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
+            "the label, leave %s out with dataset.drop%s%s",
+            *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
+            *(("they repeat", "them") if others else ("it repeats", "it")),
+            f"=[{','.join(texts[:DROPS_SHOWN])}]" if names else "",
+            cut if names else "",
             extra=ONCE,
         )
 

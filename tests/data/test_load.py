@@ -19,7 +19,7 @@ from data_files import (
     write_idx,
 )
 
-from nnopt.data import cache_entry, load
+from nnopt.data import cache_entry, csv_file, load
 from nnopt.data.dataset import Dataset, Part
 from nnopt.data.load import _decode, _warn_of_label_among_features, split
 from nnopt.errors import ConfigError, DataError
@@ -336,7 +336,7 @@ def labels_among(
     (root / "test.csv").write_text(f"label,{','.join(features)}\nant{',0' * len(features)}\n")
     with caplog.at_level(logging.WARNING, "nnopt"):
         load(csv_config("train.csv", test="test.csv"), data_config(root), seed=0)
-    return [message for message in caplog.messages if "has one value for each" in message]
+    return [message for message in caplog.messages if "one value for each" in message]
 
 
 def noise(count: int) -> list[float]:
@@ -354,17 +354,44 @@ def test_load_feature_is_the_label_reported_once(
     target = [values[k % classes] for k in range(rows)]
     features = {"x": noise(rows), "target": target}
     (message,) = labels_among(tmp_path, caplog, features, classes)
-    assert f"feature 'target' has one value for each of the {classes} classes" in message
-    assert "dataset.drop=['target']" in message
+    assert message == (
+        f"feature 'target' has one value for each of the {classes} classes in all {rows} training "
+        "samples; if it repeats the label, leave it out with dataset.drop=['target']"
+    )
 
 
-def test_load_two_features_are_the_label_both_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("copies", "subject", "rest"),
+    [
+        (2, "feature 'd0' and 1 other have", ""),
+        (7, "feature 'd0' and 6 others have", ""),
+        (20, "feature 'd0' and 19 others have", ""),
+        (21, "feature 'd0' and 20 others have", " and 1 more"),
+        (1_100, "feature 'd0' and 1,099 others have", " and 1,080 more"),
+    ],
+)
+def test_load_features_repeat_the_label_all_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, copies: int, subject: str, rest: str
 ) -> None:
-    features = {"y": [k % 3 for k in range(60)], "x": noise(60), "z": [-(k % 3) for k in range(60)]}
-    (message,) = labels_among(tmp_path, caplog, features, 3)  # type: ignore[arg-type]
-    assert "(1 more features are like this)" in message
-    assert "dataset.drop=['y','z']" in message
+    features = {"x": noise(60)}
+    features |= {f"d{k}": [float(row % 3) for row in range(60)] for k in range(copies)}
+    (message,) = labels_among(tmp_path, caplog, features, 3)
+    names = ",".join(f"'d{k}'" for k in range(min(copies, 20)))
+    assert message == (
+        f"{subject} one value for each of the 3 classes in all 60 training samples; if they repeat "
+        f"the label, leave them out with dataset.drop=[{names}]{rest}"
+    )
+
+
+def test_load_features_without_stored_names_no_columns_to_drop_claimed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of a feature is not that of its column."""
+    monkeypatch.setattr(csv_file, "MOST_NAMES", 3)
+    features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
+    (message,) = labels_among(tmp_path, caplog, features, 3)
+    assert message.startswith("feature number 1 has one value for each of the 3 classes")
+    assert message.endswith("leave it out with dataset.drop")
 
 
 NO_LABELS: dict[str, tuple[list[float], int]] = {
@@ -400,7 +427,7 @@ def test_load_feature_marks_a_rare_class_reported_from_five_samples(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    features = {"x": noise(len(labels)), "target": (1 - labels).tolist()}
+    features: dict[str, list[float]] = {"x": noise(len(labels)), "target": (1 - labels).tolist()}
     found = labels_among(tmp_path, caplog, features, len(counts), labels.tolist())
     assert len(found) == is_reported
 
