@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -20,30 +20,26 @@ from numpy.typing import NDArray
 from nnopt.data import csv_file
 from nnopt.data.cache import cached
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.data.duplicates import NONE_REPEATED, different_values, groups_among, repeated_rows
+from nnopt.data.duplicates import repeated_rows
 from nnopt.data.published import PUBLISHED
 from nnopt.data.published_files import locate_published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.data.synthetic import generate
+from nnopt.data.warnings import (
+    warn_of_absent_classes,
+    warn_of_label_among_features,
+    warn_of_merged_values,
+    warn_of_repeats,
+)
 from nnopt.errors import DataError
 from nnopt.io.paths import absolute_folder
-from nnopt.io.safe_text import quoted
 from nnopt.random import generator
 from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
 
 LOG = logging.getLogger("nnopt")
 
-ONCE = {"once": True}
-"""Marks a warning that a command shows once, also if its values differ from point to point."""
-
-NAMES_SHOWN = 5  # classes that a warning spells out
-DROPS_SHOWN = 20  # features to leave out
 CELLS_PER_PASS = 2**20  # features of a block of rows
-ROWS_COMPARED = 4_096  # for values that rounding makes equal
-ROWS_TO_BEGIN = 64  # which rule out nearly all columns
-ENOUGH_REPEATS = 20  # training samples above the number of classes: fewer may fit by chance
-ENOUGH_OF_A_CLASS = 5  # of a rarer one, any feature that marks it has one value
 SHORTEST = 1e-300  # a range or deviation whose inverse is finite
 
 
@@ -128,12 +124,12 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
             "be at least as many samples as classes (see dataset.subset, dataset.classes)"
         )
     _freeze(train, validation, test)
-    _warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
-    _warn_of_repeats(decoded, train, {"test": test, "validation": validation})
+    warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
+    warn_of_repeats(decoded, train, {"test": test, "validation": validation})
     if isinstance(config, CsvConfig):
-        _warn_of_label_among_features(decoded.features, train)
+        warn_of_label_among_features(decoded.features, train)
     normalization = _normalization(decoded, train, config.normalization)
-    _warn_of_merged_values(decoded.features, train, normalization, dtype)
+    warn_of_merged_values(decoded.features, train, normalization, dtype)
     sources = dict(decoded.sources)
     return Dataset(config.name, names, train, validation, test, normalization, sources)
 
@@ -156,112 +152,6 @@ def _freeze(*parts: Part | None) -> None:
         if part is not None:
             for array in (part.inputs, part.labels, part.rows):
                 array.setflags(write=False)
-
-
-def _warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]) -> None:
-    if len(names) == 1:
-        LOG.warning(
-            f"{names[0]} is the only class of the data; a network has nothing to learn from them"
-        )
-    for name, part in parts.items():
-        if part is None:
-            continue
-        counts = np.bincount(part.labels[part.rows], minlength=len(names))
-        absent = [names[number] for number in np.flatnonzero(counts == 0)]
-        if absent:
-            more = f" and {len(absent) - NAMES_SHOWN} more" if len(absent) > NAMES_SHOWN else ""
-            LOG.warning(
-                f"no {name} sample of class {', '.join(absent[:NAMES_SHOWN])}{more}"
-                f" among {len(part):,}"
-            )
-
-
-def _warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | None]) -> None:
-    """Warn of samples whose inputs are those of a training sample."""
-
-    def groups(part: Part) -> NDArray[np.int64]:
-        names = [name for name, (inputs, _) in decoded.parts.items() if inputs is part.inputs]
-        return groups_among(decoded.repeated.get(names[0], NONE_REPEATED), part.rows)
-
-    known = groups(train)
-    found = []
-    for name, part in others.items():
-        if part is not None and (count := int(np.isin(groups(part), known).sum())):
-            found.append(f"{count:,} of {len(part):,} {name} samples")
-    if found:
-        LOG.warning(
-            "%s have the same inputs as a training sample: on these, the accuracy does not "
-            "measure generalization",
-            " and ".join(found),
-            extra=ONCE,
-        )
-
-
-def _warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
-    """Warn of features that are the label in other words: one value for each class."""
-    labels = train.labels[train.rows]
-    counts = np.bincount(labels)
-    present = np.flatnonzero(counts)
-    if train.inputs.ndim != 2 or len(present) < 2 or counts[present].min() < ENOUGH_OF_A_CLASS:
-        return
-    if len(labels) - len(present) < ENOUGH_REPEATS:
-        return
-    first = np.empty(len(counts), dtype=np.int64)  # sample of each class
-    first[labels[::-1]] = np.arange(len(labels))[::-1]
-    columns = np.arange(train.inputs.shape[1])
-
-    def cells(samples: NDArray[np.int64]) -> np.ndarray:
-        train.check_file()
-        found: np.ndarray = train.inputs[np.ix_(train.rows[samples], columns)]
-        return found
-
-    start, step = 0, ROWS_TO_BEGIN
-    while start < len(labels) and len(columns):
-        samples = np.arange(start, min(start + step, len(labels)))
-        columns = columns[(cells(samples) == cells(first[labels[samples]])).all(axis=0)]
-        start, step = start + step, max(1, CELLS_PER_PASS // max(1, len(columns)))
-    columns = columns[different_values(cells(first[present])) == len(present)]
-    if len(columns):
-        texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
-        others = len(texts) - 1
-        more = f" and {others:,} other{'s' * (others > 1)} have" if others else " has"
-        cut = f" and {len(texts) - DROPS_SHOWN:,} more" if len(texts) > DROPS_SHOWN else ""
-        LOG.warning(
-            "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
-            "the label, leave %s out with dataset.drop%s%s",
-            *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
-            *(("they repeat", "them") if others else ("it repeats", "it")),
-            f"=[{','.join(texts[:DROPS_SHOWN])}]" if names else "",
-            cut if names else "",
-            extra=ONCE,
-        )
-
-
-def _warn_of_merged_values(
-    names: tuple[str, ...], train: Part, normalization: Normalization, dtype: str
-) -> None:
-    """Warn of features with different values that are equal once they are normalized and rounded.
-
-    Some thousand rows are compared. Of n values spread evenly, about n² / 2²⁴ meet by chance.
-    """
-    if train.inputs.dtype != np.float64:
-        return
-    count = min(len(train), ROWS_COMPARED, max(2, CELLS_PER_PASS // train.inputs.shape[1]))
-    raw = train.take(train.rows[np.arange(count) * len(train) // count])
-    before = different_values(raw)
-    after = different_values(normalization.of_features(raw).astype(dtype))
-    merged = np.flatnonzero(before - after > before.astype(np.float64) ** 2 / 2**22)
-    if len(merged):
-        first = merged[0]
-        more = f" ({len(merged) - 1:,} more features are like this)" if len(merged) > 1 else ""
-        remedy = "backend.dtype=float64" if dtype == "float32" else "other units"
-        if normalization.origin is None:
-            remedy = f"dataset.normalization=standard or {remedy}"
-        name = quoted(names[first]) if names else f"number {first}"
-        LOG.warning(
-            f"feature {name}: {before[first]:,} different values become "
-            f"{after[first]:,} in {dtype}{more}; use {remedy}"
-        )
 
 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
