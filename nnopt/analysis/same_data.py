@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
-from nnopt.analysis.settings import Setting
+from nnopt.analysis.settings import Condition, Setting
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import shortened
@@ -99,30 +98,52 @@ def with_one_name_per_file(runs: Sequence[Run]) -> list[Run]:
     """Return the runs with one name for each file that ``dataset.train`` or ``dataset.test`` name.
 
     Paths that end in one name are one file if their content is equal. The shortest replaces the
-    others. A run of which the content is not known has the name of the other runs with its path.
+    others. A run of which the content is not known has the name of the other runs with its path,
+    if they have only one.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
         for key, digest in run.named_files.items():
             path = str(run.settings.get(key))
             paths.setdefault((key, digest, PurePath(path).name), set()).add(path)
-    several = [(key, same) for (key, _, _), same in paths.items() if len(same) > 1]
-    if not several:
-        return list(runs)
-    owners = Counter((key, path) for (key, _, _), same in paths.items() for path in same)
-    names = {
-        (key, path): min(same, key=lambda x: (len(x), x)) for key, same in several for path in same
-    }
+    names = {file: min(same, key=lambda x: (len(x), x)) for file, same in paths.items()}
+    of_path: dict[tuple[str, str], set[str]] = {}
+    for file, same in paths.items():
+        for path in same:
+            of_path.setdefault((file[0], path), set()).add(names[file])
 
     def named(run: Run) -> Run:
-        found = {
-            key: names[key, str(value)]
-            for key, value in run.settings.items()
-            if (key, str(value)) in names and owners[key, str(value)] == 1
-        }
+        found = {}
+        for key in PATHS & run.settings.keys():
+            path, digest = str(run.settings[key]), run.named_files.get(key)
+            others = of_path.get((key, path), set())
+            if digest is not None:
+                found[key] = names[key, digest, PurePath(path).name]
+            elif len(others) == 1:
+                (found[key],) = others
         return replace(run, settings={**run.settings, **found}) if found else run
 
     return [named(run) for run in runs]
+
+
+def with_names_of_files(
+    condition: Condition, runs: Sequence[Run], named: Sequence[Run]
+) -> Condition:
+    """Return the condition with the names that files have in ``named`` instead of their paths in
+    ``runs``. A value that is a name in ``named`` remains. named: of with_one_name_per_file."""
+    if condition.key not in PATHS:
+        return condition
+    names: dict[str, set[str]] = {}
+    for before, after in zip(runs, named, strict=True):
+        path, name = (str(run.settings.get(condition.key)) for run in (before, after))
+        names.setdefault(path, set()).add(name)
+    there = {name for several in names.values() for name in several}
+    values = [
+        name
+        for value in condition.values
+        for name in ([value] if value in there else sorted(names.get(value, {value})))
+    ]
+    return replace(condition, values=tuple(dict.fromkeys(values)))
 
 
 def _digest(run: Run) -> str:

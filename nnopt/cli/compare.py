@@ -11,7 +11,12 @@ from pathlib import Path
 
 from nnopt.analysis import render
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
-from nnopt.analysis.same_data import check_same_data, tell_files_apart, with_one_name_per_file
+from nnopt.analysis.same_data import (
+    check_same_data,
+    tell_files_apart,
+    with_names_of_files,
+    with_one_name_per_file,
+)
 from nnopt.analysis.settings import Condition, known_keys, read_condition
 from nnopt.analysis.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
 from nnopt.config.arguments import Parser
@@ -151,10 +156,15 @@ def _format(name: str | None, out: Path | None) -> str:
 
 def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, list[Run]]:
     """Filter, check, group and sort; the runs are those that were compared. Raises ConfigError."""
-    found = replace(found, runs=tell_files_apart(found.runs))
+    told = tell_files_apart(found.runs)
+    found = replace(found, runs=with_one_name_per_file(told))
     known = known_keys(found.runs)
-    conditions = [read_condition(word, known) for word in options.where]
+    where = [read_condition(word, known) for word in options.where]
     baseline = [read_condition(word, known, operators=("=",)) for word in options.baseline]
+    conditions, baseline = (
+        [with_names_of_files(condition, told, found.runs) for condition in given]
+        for given in (where, baseline)
+    )
     runs = _filtered(found, conditions)
     named = {condition.key for condition in conditions} | set(options.pivot or ())
     if not options.mixed_data:
@@ -163,7 +173,6 @@ def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, lis
     metrics = list(dict.fromkeys(name.strip() for name in names))
     if options.plots is not None and len(metrics) > 1:
         raise ConfigError(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
-    runs = with_one_name_per_file(runs)
     comparison = compare_runs(runs, metrics, baseline)
     if options.pivot:
         check_pivot(comparison, *options.pivot)

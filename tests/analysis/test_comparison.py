@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows, verdict
-from nnopt.analysis.same_data import check_same_data, tell_files_apart, with_one_name_per_file
+from nnopt.analysis.same_data import (
+    check_same_data,
+    tell_files_apart,
+    with_names_of_files,
+    with_one_name_per_file,
+)
 from nnopt.analysis.settings import read_condition
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
@@ -271,18 +276,51 @@ def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) 
 @pytest.mark.parametrize(
     ("files", "names"),
     [
-        ([("a.csv", "x"), ("/data/a.csv", "x")], ["a.csv"]),
-        ([("/data/a.csv", "x"), ("~/a.csv", "x"), ("sub/a.csv", "x")], ["~/a.csv"]),
-        ([("a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x")], ["a.csv", "a.csv"]),
+        ([("/data/a.csv", "x"), ("~/a.csv", "x"), ("sub/a.csv", "x")], ["~/a.csv"] * 3),
+        ([("a.csv", "x"), ("/data/a.csv", "y")], ["a.csv", "/data/a.csv"]),
         ([("a.csv", "x"), ("b.csv", "x")], ["a.csv", "b.csv"]),
-        ([("a.csv", "x"), ("/data/a.csv", None)], ["/data/a.csv", "a.csv"]),
-        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", None)], ["a.csv"]),
-        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", "y")], ["/data/a.csv", "a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", None)], ["a.csv", "/data/a.csv"]),
+        ([("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", None)], ["a.csv"] * 3),
+        (
+            [("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", "y")],
+            ["a.csv", "a.csv", "/data/a.csv"],
+        ),
+        (
+            [("a.csv", "x"), ("/data/a.csv", "x"), ("/data/a.csv", "y"), ("/data/a.csv", None)],
+            ["a.csv", "a.csv", "/data/a.csv", "/data/a.csv"],
+        ),
+        (
+            [("a.csv", "x"), ("/data/a.csv", "x"), ("a.csv", "y"), ("/data/a.csv", "y")],
+            ["a.csv"] * 4,
+        ),
     ],
 )
 def test_paths_of_one_file_are_one_setting(
     files: list[tuple[str, str | None]], names: list[str]
 ) -> None:
-    runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5, 0.6])]
-    found = with_one_name_per_file(runs)
-    assert sorted({str(run.settings["dataset.train"]) for run in found}) == names
+    runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
+    for order in (1, -1):
+        found = with_one_name_per_file(runs[::order])[::order]
+        assert [run.settings["dataset.train"] for run in found] == names
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("dataset.train=/data/a.csv", ("a.csv",)),
+        ("dataset.train=a.csv", ("a.csv",)),
+        ("dataset.train!=/data/a.csv,a.csv", ("a.csv",)),
+        ("dataset.train=/tmp/a.csv", ("a.csv", "o/a.csv")),
+        ("dataset.train=/o/a.csv", ("o/a.csv",)),
+        ("dataset.train=b.csv", ("b.csv",)),
+        ("dataset=/data/a.csv", ("/data/a.csv",)),
+    ],
+)
+def test_condition_on_a_path_of_one_file_names_the_file(word: str, values: tuple[str]) -> None:
+    files = [("a.csv", "x"), ("/data/a.csv", "x"), ("/tmp/a.csv", "x"), ("/tmp/a.csv", "y")]
+    files += [("o/a.csv", "y"), ("/o/a.csv", "y")]
+    runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
+    condition = read_condition(word, ["dataset", "dataset.train"])
+    found = with_names_of_files(condition, runs, with_one_name_per_file(runs))
+    assert found == replace(condition, values=values)

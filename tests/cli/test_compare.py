@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from nnopt.config.compose import make_plan
 
 LeaveRun = Callable[..., Path]
 Run = Callable[..., int]
@@ -198,6 +201,30 @@ def test_files_of_one_kind_can_be_chosen(
     assert "2 runs, 1 setting" in capsys.readouterr().out
     assert nnopt("compare", "csv", "--mixed-data", "--baseline", found[1]) == 0
     assert "baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
+def test_compare_conditions_on_any_path_of_a_file_choose_all_its_runs(
+    nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
+) -> None:
+    csv_file = (
+        make_plan(["dataset=csv", "dataset.train=x"], multirun=False).points[0].config.dataset
+    )
+    for number, train in enumerate(["/data/a.csv", "a.csv", "/data/b.csv"]):
+        name = Path(train).name
+        data = {"name": "csv", "sources": {f"/data/{name}": name[0] * 64, "/data/t.csv": "f" * 64}}
+        dataset = replace(csv_file, train=train, test="t.csv")
+        for seed in (0, 1):
+            seed += 2 * (train == "a.csv")
+            leave_run(Path(f"csv/{number}-{seed}"), seed, {"dataset": dataset}, data=data)
+    assert nnopt("compare", "csv", "--where", f"dataset.train={path}") == 0
+    assert "4 runs, 1 setting" in capsys.readouterr().out
+    assert nnopt("compare", "csv", "--where", f"dataset.train!={path}") == 0
+    assert "2 runs, 1 setting" in capsys.readouterr().out
+    assert nnopt("compare", "csv", "--baseline", f"dataset.train={path}") == 0
+    rows = lines_of(capsys)
+    assert rows[0].endswith("6 runs, 2 settings")
+    assert [row.split()[-1] for row in rows if row.split()[0] == "a.csv"] == ["baseline"]
 
 
 def test_nothing_finished(
