@@ -179,6 +179,7 @@ def test_a_search_draws_the_trial_that_runs(
         study=SimpleNamespace(get_trials=lambda **_: []),
         settings=SimpleNamespace(metric="test_accuracy", trials=4),
         news=deque(),
+        lost=[],
         latest=(3, ("optimizer.lr=0.12345678", "seed=0")),
     )
     with SearchProgress(cast(SearchRun, run), "terminal") as shown:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from optuna.trial import TrialState
 
+from nnopt.analysis.tabulate import counted
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics import better
 from nnopt.results.metrics_file import EpochRow
@@ -41,6 +42,9 @@ class SearchProgress:
 
     def __enter__(self) -> SearchProgress:
         self._line.start()
+        if lost := len(self._run.lost):
+            run = "runs" if lost == 1 else "run"
+            self._line.tell(f"{counted(lost, 'point')} whose results are lost {run} again")
         self._refresh()
         return self
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from nnopt.config.compose import Plan
 from nnopt.config.point import Point
@@ -81,7 +81,9 @@ class SearchRun:
 
     sweep: has the points of all trials so far, each once, in the order in which they were drawn.
     study: Optuna's, for reading. settings: of the search, as they are now.
-    news: trials that have ended since somebody last took them out.
+    news: trials that have ended since somebody last took them out. lost: points that run again
+    since their results are no longer there, with the trials that had them. latest: the number, from
+    1, and the words of the trial of the task that was taken last.
     """
 
     def __init__(
@@ -106,7 +108,8 @@ class SearchRun:
         self._results: dict[str, State] = {}
         for point in sweep.points:
             self._look_at(point)
-        self._lost = self._lost_points()
+        self.lost = self._lost_points()
+        self.latest: tuple[int, tuple[str, ...]] = (0, ())
         self._under_way: set[str] = set()
         self._open: list[OpenTrial] = []
         self._started = time.monotonic()
@@ -114,9 +117,10 @@ class SearchRun:
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
         """The points that are yet to be run, each drawn when it is asked for. after_epoch: for each
         of them, before the search itself looks at an epoch."""
-        for point in self._lost:
+        for point, ended in self.lost:
             self._under_way.add(point.id)
-            yield Task(self._adapt(point), self.sweep.folder / point.id)
+            self.latest = ended.number + 1, self._words(ended)
+            yield Task(self._adapt(point), self.sweep.folder / point.id, after_epoch)
         for trial in self._trials():
             opened = self._draw(trial)
             if opened is None:
@@ -129,6 +133,7 @@ class SearchRun:
                 if point.id not in self._under_way and point.id not in self._results:
                     point = self._added(point)
                     self._under_way.add(point.id)
+                    self.latest = trial.number + 1, opened.words
                     looks = (*after_epoch, *self._prunings(trial, index))
                     yield Task(self._adapt(point), self.sweep.folder / point.id, looks)
             self._settle()
@@ -142,24 +147,22 @@ class SearchRun:
             self._results[point.id] = State(outcome.status, outcome.error)
         self._settle()
 
-    @property
-    def latest(self) -> tuple[int, tuple[str, ...]]:
-        """The number, from 1, and the words of the trial that was drawn last of those under way."""
-        opened = self._open[-1]
-        return opened.trial.number + 1, opened.words
-
     def _look_at(self, point: Point) -> None:
         state = read_state(self.sweep.folder / point.id)
         if state.status in ENDED:
             self._results[point.id] = state
 
-    def _lost_points(self) -> list[Point]:
-        """Return the points of complete trials whose results are no longer there, and log which
-        summaries are damaged. Points of pruned and failed trials do not run again."""
+    def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
+        """Return the points of complete trials whose results are no longer there, each with the
+        first such trial, and log which summaries are damaged. Points of pruned and failed trials do
+        not run again."""
         states: dict[str, set[TrialState]] = {}
+        complete: dict[str, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
             for identity in trial.user_attrs.get("points", ()):
                 states.setdefault(identity, set()).add(trial.state)
+                if trial.state == TrialState.COMPLETE:
+                    complete.setdefault(identity, trial)
         stopped = {TrialState.PRUNED, TrialState.FAIL}
         lost = []
         for point in self.sweep.points:
@@ -168,8 +171,8 @@ class SearchRun:
                 continue
             if read_state(folder).status != "running":
                 note_unusable_summary(folder)
-                if TrialState.COMPLETE in found:
-                    lost.append(point)
+                if point.id in complete:
+                    lost.append((point, complete[point.id]))
         return lost
 
     def _trials(self) -> Iterator[Trial]:
@@ -185,7 +188,7 @@ class SearchRun:
 
     def _draw(self, trial: Trial) -> OpenTrial | None:
         """The trial's keys and points; None if a rule refuses them, and Optuna is told so."""
-        words = tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
+        words = self._words(trial)
         try:
             points = self.space.points(words)
         except ConfigError as error:
@@ -194,6 +197,9 @@ class SearchRun:
             return None
         trial.set_user_attr("points", [point.id for point in points])
         return OpenTrial(trial, words, points)
+
+    def _words(self, trial: BaseTrial) -> tuple[str, ...]:
+        return tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
 
     def _added(self, point: Point) -> Point:
         """The point as the sweep has it, from now on if it has not: of a trial that a bad end of

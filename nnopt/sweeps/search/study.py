@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from nnopt.config.search_parameters import Choice, Drawn, Parameter
 from nnopt.errors import ResumeError
@@ -231,7 +231,7 @@ def trial_of(study: Study, journal: Path, number: int) -> Trial:
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(identity, number))
 
 
-def suggest(trial: Trial, parameter: Parameter) -> Drawn:
+def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
     """Draw a key, or read what was drawn before."""
     key = parameter.key
     if isinstance(parameter, Choice):  # as texts: Optuna stores no lists

@@ -210,6 +210,37 @@ def test_more_trials_can_be_asked_for_later(plan: Plan, tmp_path: Path) -> None:
     assert told(go(with_settings(plan, trials=3), folder)) == told(more)
 
 
+def test_lost_points_resumed_looked_at_under_the_names_of_their_trials(
+    plan: Plan, tmp_path: Path
+) -> None:
+    def looks_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
+        seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
+        with another_process(), begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+            running = ""
+
+            def look(row: EpochRow, best: bool) -> None:
+                seen.append((running, row.epoch, run.latest))
+
+            for task in run.tasks((look,)):
+                running = task.point.id
+                run.tell(work(task, epochs=2))
+                assert len(run.latest[1]) == 3
+                assert set(run.latest[1]) <= set(task.point.overrides)
+        return seen
+
+    short = with_settings(plan, trials=4)
+    before = looks_of(short)
+    assert [(epoch, number) for _, epoch, (number, _) in before] == [
+        (epoch, number) for number in range(1, 5) for epoch in (1, 2)
+    ]
+    for identity in {identity for identity, _, (number, _) in before if number in (2, 3)}:
+        (tmp_path / "s" / identity / "summary.json").unlink()
+    more = looks_of(with_settings(plan, trials=5))
+    assert more[:4] == before[2:6]
+    assert [(epoch, number) for _, epoch, (number, _) in more[4:]] == [(1, 5), (2, 5)]
+    assert looks_of(short) == []
+
+
 def test_another_search_cannot_go_on_there(plan: Plan, tmp_path: Path) -> None:
     go(with_settings(plan, trials=2), folder := tmp_path / "s")
     with pytest.raises(ResumeError, match="begun with another metric, seed"):

@@ -181,8 +181,14 @@ def test_resume_search_lost_results_run_again(
     assert len(notes) == 1
     assert f"{first.name}/summary.json is damaged or was changed" in notes[0]
     assert "points done  3 of 3" in told.out
+    assert told.out.splitlines()[0] == "2 points whose results are lost run again"
     assert nnopt("resume", "s") == 0
-    assert "runs again" not in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "runs again" not in told.err
+    assert "lost" not in told.out
+    (third / "summary.json").unlink()
+    assert nnopt("resume", "s") == 0
+    assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
 
 
 def test_resume_search_pruned_trial_with_damaged_summary_left(
