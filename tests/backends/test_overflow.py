@@ -137,7 +137,7 @@ def test_norm_above_range_of_float64_is_nan(backend: str) -> None:
     assert math.isnan(norms(backend, np.full(4, np.finfo(np.float64).max)))
 
 
-@pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30])
+@pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30, 1e-3, 1e-6, 1e-20])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_clip_norm_above_range_of_float32_keeps_direction(
     make_network: MakeNetwork, backend: str, grad_clip: float

@@ -282,7 +282,12 @@ class NumpyNetwork:
     def _clip(self, largest: float) -> None:
         """Scale the gradient to at most this norm (Pascanu et al. 2013, algorithm 1)."""
         self._norm_before_clipping = _norm(self.flat_gradient)
-        scale = largest / (self._norm_before_clipping + 1e-6)  # the 1e-6 is PyTorch's
+        norm = self._norm_before_clipping + 1e-6  # the 1e-6 is PyTorch's
+        scale = largest / norm
+        tiny = float(np.finfo(self.flat_gradient.dtype).tiny)
+        if scale < tiny:  # it is subnormal, and so has few digits: multiply in two steps
+            self.flat_gradient *= tiny
+            scale = largest / (norm * tiny)
         if not scale >= 1:  # NaN too
             self.flat_gradient *= scale
 

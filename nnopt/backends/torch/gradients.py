@@ -27,10 +27,19 @@ class Norm:
         norm = unit * relative
         return norm if math.isfinite(norm) else math.nan
 
-    def scale_to(self, largest: float) -> Tensor:
-        """Return the factor that scales values of this norm to at most ``largest``."""
+    def factors_to(self, largest: float) -> tuple[Tensor, Tensor]:
+        """Return two factors that, one after the other, scale values of this norm to ``largest``.
+
+        Both are 1 if the norm is smaller. The first is 1 unless their product is subnormal and so
+        has few digits.
+        """
         # largest / (norm + 1e-6), with PyTorch's 1e-6; numerator and denominator divided by unit
-        return ((largest / self.unit) / (self.relative + 1e-6 / self.unit)).clamp(max=1)
+        divisor = self.relative + 1e-6 / self.unit
+        tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2
+        product = ((largest / self.unit) / divisor).clamp(max=1)
+        first = torch.where(product < tiny, tiny, torch.ones_like(product))
+        second = torch.where(product < tiny, (largest / (self.unit * tiny)) / divisor, product)
+        return first, second
 
 
 def total_norm(tensors: list[Tensor]) -> Norm:
@@ -48,5 +57,6 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> Norm:
     diverged."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
-    torch._foreach_mul_(gradients, norm.scale_to(largest))
+    for factor in norm.factors_to(largest):
+        torch._foreach_mul_(gradients, factor)
     return norm
