@@ -1,22 +1,28 @@
 """Locks: who works on a folder or a file.
 
 The system drops a lock when its holder ends, however that is. So a lock never goes stale, and
-anybody can tell a run that is under way from one that was killed. filelock takes the locks. nnopt
-opens the files itself, because a folder may be a download. It asks with a shared lock who holds a
-folder, which filelock does not have.
+anybody can tell a run that is under way from one that was killed. On Windows, which has no flock,
+filelock takes the locks. nnopt opens the files itself, because a folder may be a download.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from nnopt.io.atomic_files import output_error, shown
+from nnopt.io.atomic_files import output_error
+from nnopt.io.own_files import open_to_append
+
+try:
+    import fcntl
+
+    HAS_FLOCK = True
+except ImportError:  # Windows
+    HAS_FLOCK = False
 
 LOCK = "lock"
 TRIES, PAUSE = 20, 0.01
@@ -26,16 +32,21 @@ microseconds."""
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks: Lustre and NFS may be mounted so."""
 
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""The folder may be a download: its lock may be a link out of it, or a pipe, which would block."""
-
 
 def take(descriptor: int, wait: bool) -> bool:
-    """Lock an open file until it is closed. False if another process holds it; ``wait``: until it
-    does not. Raises OSError, also on a file system without locks."""
-    from filelock import lock_descriptor  # takes 10 ms
+    """Lock an open file until it is closed. With ``wait``, wait for it.
 
-    return lock_descriptor(descriptor, blocking=wait, poll_interval=PAUSE)
+    Return False if another process holds it. Raises OSError, also on a file system without locks.
+    """
+    if not HAS_FLOCK:
+        from filelock import lock_descriptor
+
+        return lock_descriptor(descriptor, blocking=wait, poll_interval=PAUSE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -46,44 +57,49 @@ def exclusive(path: Path) -> Iterator[None]:
     file system without locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _open(path)
-    try:
+    with _opened(path) as descriptor:
         take(descriptor, wait=True)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
-def hold(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold the folder, which exists. False if somebody else does; ``wait``: until they do not.
+def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) -> Iterator[bool]:
+    """Hold the lock file ``path``. Yield False if another process holds it.
 
-    On a file system without locks it is always True. A link, a pipe or a device in the place of the
-    lock is refused. Raises OutputError.
+    With ``wait``, wait for it. attempt: takes the lock of the open file. Raises OutputError, also
+    if ``attempt`` raises OSError.
     """
-    descriptor = -1
-    try:
-        descriptor = _open(folder / LOCK)
-        is_mine = _held(descriptor, wait)
-    except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
-        raise output_error("write", folder / LOCK, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            is_mine = attempt(stack.enter_context(_opened(path)), wait)
+        except OSError as error:
+            raise output_error("lock", path, error) from error
         yield is_mine
-    finally:
-        os.close(descriptor)
+
+
+def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
+    """Hold the folder, which exists. Yield False if another process holds it.
+
+    With ``wait``, wait for it. On a file system without locks the value is always True. A link, a
+    pipe or a device in the place of the lock is refused. Raises OutputError.
+    """
+    return locked(folder / LOCK, wait, _take_if_there_are_locks)
 
 
 def is_held(folder: Path) -> bool:
-    """Does anybody hold the folder? False where there are no such locks."""
-    try:
-        import fcntl
+    """Return whether a process holds the folder.
 
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | _NO_LINKS)
-    except (ImportError, OSError):  # there is no such file: no process ever has
+    The answer is False where the file system has no locks.
+    """
+    flags = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(folder / LOCK, flags)
+    except OSError:  # there is no such file: no process ever has
         return False
     try:
+        if not HAS_FLOCK:
+            return not take(descriptor, wait=False)
         # Shared: those who ask do not see each other. And the file may be another user's: NFS gives
         # an exclusive lock only of a file that is open for writing (flock(2)).
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -96,19 +112,23 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> int:
-    """Open a lock file, made if it is not there. Raises OSError unless it is a regular file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | _NO_LINKS, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, f"the lock {shown(path)} is not a regular file")
-    return descriptor
-
-
-def _held(descriptor: int, wait: bool) -> bool:
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a lock file, created if there is none. Raises OSError unless it is a regular file."""
+    descriptor = open_to_append(path)
     try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take_if_there_are_locks(descriptor: int, wait: bool) -> bool:
+    """Lock an open file as ``take`` does; return True on a file system without locks."""
+    try:
+        if wait:
+            return take(descriptor, wait=True)
         for _ in range(TRIES):
-            if take(descriptor, wait):
+            if take(descriptor, wait=False):
                 return True
             time.sleep(PAUSE)
     except OSError as error:

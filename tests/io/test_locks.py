@@ -8,16 +8,27 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nnopt.errors import OutputError
-from nnopt.io.locks import exclusive, hold, is_held
+from nnopt.io.locks import exclusive, hold, is_held, locked
 
 fcntl = pytest.importorskip("fcntl")
 
 
+@pytest.fixture(params=[True, False], ids=["flock", "no flock"])
+def _with_and_without_flock(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Use flock, and then what takes its place on Windows."""
+    monkeypatch.setattr("nnopt.io.locks.HAS_FLOCK", request.param)
+
+
+@pytest.mark.usefixtures("_with_and_without_flock")
 def test_a_folder_is_held_by_one_and_for_as_long_as_it_says(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
     with hold(tmp_path) as is_mine, hold(tmp_path) as is_theirs:
@@ -78,15 +89,26 @@ def test_other_troubles_are_not_taken_for_a_lock(
         pass
 
 
-def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+@contextmanager
+def holding_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that holds the folder until it is killed."""
     code = (
         "import os, sys, time; from pathlib import Path; from nnopt.io.locks import hold\n"
         "with hold(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.usefixtures("_with_and_without_flock")
+def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+    with holding_process(tmp_path) as process:
         assert is_held(tmp_path)
         with hold(tmp_path) as is_mine:
             assert not is_mine
@@ -97,22 +119,38 @@ def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
         assert is_mine
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
-def test_what_is_no_file_in_the_place_of_a_lock_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("link", "it is a link, which nnopt never makes"),
+        ("dangling link", "it is a link, which nnopt never makes"),
+        ("hard link", "it is a hard link to a file that has another name"),
+        ("pipe", "it is a named pipe"),
+        ("folder", "is a directory"),
+    ],
+)
+def test_lock_not_a_regular_file_refused(tmp_path: Path, kind: str, why: str) -> None:
     lock, outside = tmp_path / "lock", tmp_path / "outside"
     if kind == "pipe":
         os.mkfifo(lock)
     elif kind == "folder":
         lock.mkdir()
+    elif kind == "hard link":
+        outside.touch()
+        lock.hardlink_to(outside)
     else:
         lock.symlink_to(outside)
         if kind == "link":
             outside.touch()
-    with pytest.raises(OSError, match=r"lock"), exclusive(lock):
+    with pytest.raises(OSError, match=f"(?i){why}"), exclusive(lock):
         pass
-    with pytest.raises(OutputError, match=r"lock"), hold(tmp_path):
-        pass
-    assert outside.exists() == (kind == "link")
+    for context in (hold(tmp_path), locked(lock, wait=False)):
+        with pytest.raises(OutputError) as caught, context:
+            pass
+        message = str(caught.value)
+        assert message.startswith(f"cannot lock {lock}: {why}")
+        assert message.count(str(lock)) == 1
+    assert outside.exists() == (kind in {"link", "hard link"})
 
 
 def test_pipe_with_a_reader_in_the_place_of_a_lock_refused(tmp_path: Path) -> None:
@@ -121,12 +159,13 @@ def test_pipe_with_a_reader_in_the_place_of_a_lock_refused(tmp_path: Path) -> No
     try:
         with pytest.raises(OSError, match="not a regular file"), exclusive(tmp_path / "lock"):
             pass
-        with pytest.raises(OutputError), hold(tmp_path):
+        with pytest.raises(OutputError, match="not a regular file"), hold(tmp_path):
             pass
     finally:
         os.close(reader)
 
 
+@pytest.mark.usefixtures("_with_and_without_flock")
 def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
     path, order = tmp_path / "below" / "a.lock", list[str]()
 
@@ -153,3 +192,47 @@ def test_exclusive_without_locks_raises(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(OSError, match=os.strerror(number)), exclusive(tmp_path / "a.lock"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_lock_refused_by_the_system_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    why = os.strerror(number)
+    with pytest.raises(OSError, match=why), exclusive(tmp_path / "a.lock"):
+        pass
+    for wait in (False, True):
+        with pytest.raises(OutputError, match=f"cannot lock .*lock: (?i:{why})"):
+            hold(tmp_path, wait).__enter__()
+    assert not is_held(tmp_path)
+
+
+def test_waiters_get_the_lock_in_turn(tmp_path: Path) -> None:
+    """The kernel queues those that wait in flock (/proc/locks); those that poll are not there."""
+    if not Path("/proc/locks").exists():
+        pytest.skip("/proc/locks is not there: the number of waiting threads is not known")
+    path, order = tmp_path / "a.lock", list[int]()
+
+    def wait_for_it(number: int) -> None:
+        with exclusive(path):
+            order.append(number)
+
+    def waiting() -> int:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        return sum("->" in line and f":{path.stat().st_ino} " in line for line in lines)
+
+    threads = [threading.Thread(target=wait_for_it, args=(i,), daemon=True) for i in range(6)]
+    with exclusive(path):
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            end = time.monotonic() + 20
+            while waiting() < number and time.monotonic() < end:
+                time.sleep(0.001)
+            assert waiting() == number
+    for thread in threads:
+        thread.join(20)
+    assert order == list(range(6))

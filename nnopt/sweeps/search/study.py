@@ -9,7 +9,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from nnopt.config.search_parameters import Choice, Drawn, Parameter
 from nnopt.errors import ResumeError
 from nnopt.io.atomic_files import output_error, shown
-from nnopt.io.locks import take
+from nnopt.io.locks import locked, take
 from nnopt.io.own_files import open_to_append
 from nnopt.io.received_files import TABLE_BYTES
 from nnopt.io.safe_text import visible
@@ -82,15 +82,8 @@ def _cut_torn_line(descriptor: int) -> None:
 
 @contextmanager
 def alone(journal: Path) -> Iterator[None]:
-    """One process at a time asks for trials. Raises ResumeError if another does."""
-    path = journal.with_suffix(".lock")
-    with ExitStack() as stack:
-        try:
-            descriptor = open_to_append(path)
-            stack.callback(os.close, descriptor)
-            is_mine = take(descriptor, wait=False)
-        except OSError as error:
-            raise output_error("lock", path, error) from error
+    """Let one process at a time ask for trials. Raises ResumeError if another process does."""
+    with locked(journal.with_suffix(".lock"), wait=False) as is_mine:
         if not is_mine:
             raise ResumeError(f"another process continues the search in {journal.parent}")
         yield

@@ -1,0 +1,49 @@
+"""The lock of a search: one process at a time asks for trials."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optuna")
+
+from nnopt.errors import OutputError, ResumeError
+from nnopt.sweeps.search.study import JOURNAL, alone
+
+fcntl = pytest.importorskip("fcntl")
+
+
+def test_alone_search_of_another_process_refused_until_it_ends(tmp_path: Path) -> None:
+    with (
+        alone(tmp_path / JOURNAL),
+        pytest.raises(ResumeError, match="another process continues the search"),
+        alone(tmp_path / JOURNAL),
+    ):
+        pass
+    with alone(tmp_path / JOURNAL):
+        pass
+
+
+def test_alone_pipe_in_the_place_of_the_lock_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "search.lock")
+    with (
+        pytest.raises(OutputError, match=r"cannot lock .*search\.lock: it is a named pipe"),
+        alone(tmp_path / JOURNAL),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
+def test_alone_lock_refused_by_the_system_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    why = f"cannot lock .*search.lock: (?i:{os.strerror(number)})"
+    with pytest.raises(OutputError, match=why), alone(tmp_path / JOURNAL):
+        pass
