@@ -29,7 +29,7 @@ CONFIGURATIONS: dict[str, list[str]] = {
     "dense, layer norm, EMA": [*IMAGES, "regularizer.norm=layer", "regularizer.ema=0.9"],
     "dense, SWA, L1, L2": [
         *IMAGES,
-        "regularizer.swa=1",
+        "regularizer.swa=0.5",
         "regularizer.l1=1e-5",
         "regularizer.l2=1e-4",
     ],
