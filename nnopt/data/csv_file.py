@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
-from nnopt.data.csv_rows import EXACT, Merged, RowReader
+from nnopt.data.csv_merged import Merged
+from nnopt.data.csv_rows import RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.dataset_files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
@@ -171,11 +172,25 @@ def _merged(table: Table, path: Path) -> list[str]:
         return []
     name = table.columns.names[table.merged.column]
     numbers = " and ".join(shortened(text, 40) for text in (table.merged.one, table.merged.other))
-    above = " above 2^53" if abs(float(table.merged.one)) > EXACT else ""
+    above = ""
+    drop = f"dataset.drop=[{quoted(name)}]"
+    ignore = "or ignore this if the difference does not matter"
+    if table.merged.is_whole:
+        above = " above 2^53"
+        remedy = (
+            "subtract a constant from all of them in all files, or leave the column out with "
+            f"{drop}"
+        )
+    elif table.merged.is_tiny:
+        remedy = (
+            "float64 keeps fewer digits below 2.2e-308 and nothing below 5e-324; scale the column "
+            f"in all files, leave it out with {drop}, {ignore}"
+        )
+    else:
+        remedy = f"float64 keeps about 17 digits; leave the column out with {drop}, {ignore}"
     return [
         f"{shown(Path(path.name))}: column {quoted(name)} has different numbers{above} that are "
-        f"equal in float64, such as {numbers}; subtract a constant from all of them in all files, "
-        f"or leave the column out with dataset.drop=[{quoted(name)}]"
+        f"equal in float64, such as {numbers}; {remedy}"
     ]
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Context, Decimal, InvalidOperation
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
+from nnopt.data.csv_merged import Merged, equal_pair
 from nnopt.data.csv_text import LONGEST_LINE
 from nnopt.data.duplicates import different_values
 from nnopt.errors import DataError
@@ -47,44 +47,6 @@ class Block:
 
     values: NDArray[np.float64]
     labels: list[str]
-
-
-def _equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Return two texts of different numbers that are equal in float64.
-
-    Two texts of one float64 number with more or fewer of its digits, such as 0.1 and
-    0.10000000000000001, do not count.
-    """
-    first: dict[float, str] = {}
-    for text in sorted(texts):
-        other = first.setdefault(float(text), text)
-        if _exact(other) != _exact(text) and not (_is_float64(other) and _is_float64(text)):
-            return other, text
-    return None
-
-
-def _exact(text: str) -> Decimal:
-    """Return the number in a cell; where Decimal has no such exponent, that of float64."""
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return Decimal(float(text))
-
-
-def _is_float64(text: str) -> bool:
-    """Return whether the digits of a number are those of the nearest float64 number, rounded."""
-    number = _exact(text)
-    digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
-    return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number
-
-
-@dataclass(frozen=True)
-class Merged:
-    """Two different numbers of a column that are equal in float64."""
-
-    column: int
-    one: str
-    other: str
 
 
 @dataclass
@@ -137,7 +99,7 @@ class RowReader:
             place = self.columns.features[feature]
             texts = {cells[place] for cells in records}
             if len(texts) > counts[feature] and (
-                pair := _equal_pair({self._swapped(text).strip() for text in texts})
+                pair := equal_pair({self._swapped(text).strip() for text in texts})
             ):
                 return Merged(place, *pair)
         return None

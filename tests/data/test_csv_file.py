@@ -212,6 +212,24 @@ MERGED = {
     "one and a little more": ("1", "1.00000000000000000001"),
     "below the smallest": ("1e-400", "2e-400"),
     "zero and below the smallest": ("0", "-1E-0400"),
+    "zeros at the end": ("1700000000000000000", "1700000000000000001"),
+    "digits on both sides of the point": ("12345678.123456781", "12345678.123456782"),
+    "an exponent and no digits": ("1e21", "1000000000000000000001"),
+    "zeros that are digits": ("0.33333333333333330000", "0.33333333333333333333"),
+}
+REMEDIES = {
+    "subtract a constant from all of them in all files, or leave the column out with ": [
+        ("12345678901234567890", "12345678901234567891"),
+        ("9007199254740993", "9007199254740992"),
+        ("1e21", "1000000000000000000001.0"),
+    ],
+    "float64 keeps about 17 digits; leave the column out with ": [
+        ("0.12345678901234567890", "0.12345678901234567891"),
+        ("1", "1.00000000000000000001"),
+        ("1700000000000000000.1", "1700000000000000000.2"),
+    ],
+    "float64 keeps fewer digits below 2.2e-308 and nothing below 5e-324; scale the column in all "
+    "files, leave it out with ": [("0", "1e-400"), ("1e-320", "1.0000001e-320"), ("-1e-350", "0")],
 }
 
 
@@ -229,6 +247,27 @@ def test_decode_different_numbers_equal_in_float64_reported(
         assert f"such as {min(texts)} and {max(texts)};" in note
 
 
+@pytest.mark.parametrize(
+    ("remedy", "texts"), [(remedy, pair) for remedy, pairs in REMEDIES.items() for pair in pairs]
+)
+def test_decode_numbers_equal_in_float64_remedy_fits_the_numbers(
+    tmp_path: Path, remedy: str, texts: tuple[str, str]
+) -> None:
+    text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
+    (note,) = decode(tmp_path, "label,x\n" + text).notes
+    end = "" if remedy.startswith("sub") else ", or ignore this if the difference does not matter"
+    assert note.endswith(f"; {remedy}dataset.drop=['x']{end}")
+    assert ("above 2^53" in note) == remedy.startswith("sub")
+
+
+def test_decode_short_text_between_two_numbers_the_two_reported(tmp_path: Path) -> None:
+    """The short text may be either of two numbers that are equal in float64."""
+    texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
+    text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
+    (note,) = decode(tmp_path, "label,x\n" + text).notes
+    assert f"such as {texts[1]} and {texts[2]};" in note
+
+
 EQUAL = {
     "one number": ("12345678901234567890", "12345678901234567890"),
     "zeros at the end": ("0.1", "0.10000000000000000000000"),
@@ -238,6 +277,9 @@ EQUAL = {
     "more digits of it": ("0.1000000000000000055511151231257827", "0.1"),
     "different float64": ("0.12345678901234567", "0.12345678901234569"),
     "an exponent beyond Decimal's": ("0", "0e-99999999999999999999"),
+    "rounded down": ("0.3333333333333333", "0.33333333333333333333"),
+    "cut off": ("0.6666666666666666", "0.66666666666666666667"),
+    "rounded up": ("-7.3890560989306502E-9", "-7.38905609893065022723e-9"),
 }
 
 

@@ -1,0 +1,81 @@
+"""Different numbers of a CSV file that are equal in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
+
+import numpy as np
+
+ROUNDED = 15  # digits from which a text may be a longer number, rounded
+SMALLEST = float(np.finfo(np.float64).tiny)  # with all its digits
+WIDE = Context(Emin=MIN_EMIN, Emax=MAX_EMAX)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Two different numbers of a column that are equal in float64."""
+
+    column: int
+    one: str
+    other: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether both are whole numbers, so above 2^53."""
+        numbers = _exact(self.one), _exact(self.other)
+        return all(number == number.to_integral_value() for number in numbers)
+
+    @property
+    def is_tiny(self) -> bool:
+        """Return whether float64 keeps fewer digits of numbers of this size, or none."""
+        return abs(float(self.one)) < SMALLEST
+
+
+def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Return two texts of different numbers that are equal in float64."""
+    groups: dict[float, list[str]] = {}
+    for text in sorted(texts):
+        groups.setdefault(float(text), []).append(text)
+    for group in groups.values():
+        if len(group) > 1:
+            finest = min(group, key=lambda text: _last_place(_exact(text)))
+            for text in group:
+                if not _may_be_one_number(text, finest):
+                    return min(text, finest), max(text, finest)
+    return None
+
+
+def _may_be_one_number(one: str, other: str) -> bool:
+    """Return whether two texts of one float64 number may be one number with more or fewer digits.
+
+    Both may have the digits of the float64 number, such as 0.1 and 0.10000000000000001. Or they
+    agree to the digits of the shorter one, such as 0.3333333333333333 and 0.33333333333333333333.
+    """
+    a, b = _exact(one), _exact(other)
+    if a == b or (_is_float64(one) and _is_float64(other)):
+        return True
+    shorter = max(a, b, key=_last_place)
+    unit = Decimal((0, (1,), _last_place(shorter)))
+    return len(shorter.as_tuple().digits) >= ROUNDED and abs(WIDE.subtract(a, b)) < unit
+
+
+def _last_place(number: Decimal) -> int:
+    """Return the power of ten of the last digit."""
+    return number.adjusted() - len(number.as_tuple().digits) + 1
+
+
+def _exact(text: str) -> Decimal:
+    """Return the number in a cell; where Decimal has no such exponent, that of float64."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal(float(text))
+
+
+def _is_float64(text: str) -> bool:
+    """Return whether the digits of a number are those of the nearest float64 number, rounded."""
+    number = _exact(text)
+    digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
+    return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number
