@@ -33,9 +33,9 @@ BLOCK_CHARACTERS = 8 * LONGEST_LINE
 EXACT = 2.0**53  # whole numbers above it are not all float64 numbers
 LARGEST = float(np.finfo(np.float32).max)
 
-DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
-"""In a text of ``DIGITS`` without points: a number that float64 may not tell from another."""
+"""In a text of ``DIGITS``: a number that float64 may not tell from another."""
 
 SWAP = str.maketrans(",.", ".,")
 """Decimal commas become points, and points commas, which no number has. Its own inverse."""
@@ -88,14 +88,15 @@ class RowReader:
             return True
         if self._number is np.int64:
             return False
-        text = self._swapped("".join(self._lines_taken)).encode().translate(DIGITS, b".")
-        return LONG in text or TINY in text
+        text = self._swapped("".join(self._lines_taken)).encode().translate(DIGITS)
+        return LONG in text or (b"e" in text and TINY in text)
 
     def _find_merged(self, values: NDArray[np.float64]) -> Merged | None:
         """Return two different numbers of a column of this block that are equal in float64."""
         counts = different_values(values)
-        records = list(self._records())
-        for feature in np.flatnonzero(counts < len(values)).tolist():
+        repeating = np.flatnonzero(counts < len(values)).tolist()
+        records = list(self._records()) if repeating else []
+        for feature in repeating:
             place = self.columns.features[feature]
             texts = {cells[place] for cells in records}
             if len(texts) > counts[feature] and (

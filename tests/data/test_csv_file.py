@@ -9,6 +9,7 @@ import pytest
 from data_files import csv_config
 
 from nnopt.data import csv_file, csv_rows
+from nnopt.data.csv_rows import RowReader
 from nnopt.data.source import Decoded
 from nnopt.errors import ConfigError, DataError
 
@@ -266,6 +267,15 @@ def test_decode_short_text_between_two_numbers_the_two_reported(tmp_path: Path) 
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
     (note,) = decode(tmp_path, "label,x\n" + text).notes
     assert f"such as {texts[1]} and {texts[2]};" in note
+
+
+def test_decode_long_numbers_without_repeats_rows_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowReader, "_records", lambda reader: pytest.fail("read again"))
+    values = np.random.default_rng(0).standard_normal(100).tolist()
+    text = "".join(f"{k % 2},{value!r}\n" for k, value in enumerate(values))
+    assert decode(tmp_path, "label,x\n" + text).notes == ()
 
 
 EQUAL = {
