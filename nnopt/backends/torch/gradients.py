@@ -37,7 +37,8 @@ class Norm:
         divisor = self.relative + 1e-6 / self.unit
         tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2
         product = ((largest / self.unit) / divisor).clamp(max=1)
-        first = torch.where(product < tiny, tiny, torch.ones_like(product))
+        ones, tinies = torch.ones_like(product), torch.full_like(product, tiny)
+        first = torch.where(product < tiny, tinies, ones)
         second = torch.where(product < tiny, (largest / (self.unit * tiny)) / divisor, product)
         return first, second
 
