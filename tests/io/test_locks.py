@@ -198,7 +198,11 @@ def test_exclusive_without_locks_raises(
 def test_lock_refused_by_the_system_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    calls = list[int]()
+
     def refuse(file: int, operation: int) -> None:
+        calls.append(operation)
+        assert len(calls) < 10, "it tries again and again"
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
