@@ -223,8 +223,9 @@ def unreadable(word: str, error: Exception) -> str:
     if "while evaluating" in str(error):
         called = re.search(r"while evaluating '(\w+)\(", str(error))
         form = FORMS.get(called[1]) if called else None
-        hint = f"; write {form}" if form else _quotes_for(word)
-        return f"{shown(word)}: {' '.join(str(error.__cause__).split())}{hint}"
+        if form:
+            return f"{shown(word)}: cannot be evaluated; write {form}"
+        return f"{shown(word)}: {' '.join(str(error.__cause__).split())}{_quotes_for(word)}"
     value = word.partition("=")[2].strip()
     if value.count("${") > value.count("}"):
         return f"cannot read {shown(word)}: an interpolation '${{' has no '}}'"
