@@ -77,17 +77,27 @@ def parse_params(params: Any, where: str) -> list[Override]:
         name = f"{where}.{key} = {shown(value)}"
         if isinstance(value, Mapping):
             inner = next(iter(value), "KEY")
-            problems.append(f"{name}: is a map; write each key in full, such as {key}.{inner}")
+            problems.append(
+                f"{name}: needs values, not a map; write each key in full, such as {key}.{inner}"
+            )
             continue
+        word = f"{key}={_text(value)}"
         try:
-            overrides = parse_words([f"{key}={_text(value)}"])
+            overrides = parse_words([word])
             check_hydra_keys(overrides)
             parsed += overrides
         except ConfigError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
+            problems += [f"{name}: {_without_word(problem, word)}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
     return parsed
+
+
+def _without_word(problem: str, word: str) -> str:
+    """Return a problem of a word without the word, which the message has named already."""
+    for named in (repr(word), shown(word)):
+        problem = problem.removeprefix(f"{named}: ").replace(f"read {named}: ", "read it: ", 1)
+    return problem
 
 
 def _text(value: Any) -> str:

@@ -134,8 +134,20 @@ def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
         ("hydra.sweeper.grids=[{optimizer: adm}]", "optimizer = 'adm': did you mean 'adam'?"),
         (
             'hydra.sweeper.grids=[{optimizer: {lr: "1,2"}}]',
-            "hydra.sweeper.grids[0].optimizer = {'lr': '1,2'}: is a map; write each key in full, "
-            "such as optimizer.lr",
+            "hydra.sweeper.grids[0].optimizer = {'lr': '1,2'}: needs values, not a map; write each "
+            "key in full, such as optimizer.lr",
+        ),
+        (
+            "hydra.sweeper.params={seed: 'range(5,x)'}",
+            "hydra.sweeper.params.seed = 'range(5,x)': a range needs finite numbers, got 'x'",
+        ),
+        (
+            "hydra.sweeper.grids=[{seed: 'int(a)'}]",
+            "hydra.sweeper.grids[0].seed = 'int(a)': cannot be evaluated; write int(NUMBER)",
+        ),
+        (
+            "hydra.sweeper.params={seed: '1,['}",
+            "hydra.sweeper.params.seed = '1,[': cannot read it: the value needs quotes; for",
         ),
         ("optimizer.lr=interval(0.1,1)", "'optimizer.lr=interval(0.1,1)': a grid needs values one"),
         ("seed=range(0)", "'seed=range(0)' has no value; the sweep has 0 points"),

@@ -86,9 +86,11 @@ SWEPT = {
     "unknown key": ("optimizr.lr: 3", "unknown key 'optimizr.lr'"),
     "unknown file of a group": ("optimizer: adam,adem", "optimizer = 'adem': did you mean 'adam'?"),
     "text in place of a number": ("optimizer.lr: 0.1, x", "optimizer.lr = 'x': needs a number"),
-    "map": ("optimizer.lr: {a: 1}", "optimizer.lr = {'a': 1}: is a map"),
+    "map": ("optimizer.lr: {a: 1}", "optimizer.lr = {'a': 1}: needs values, not"),
     "unbalanced brackets": ("optimizer.lr: '1,['", "params.optimizer.lr = '1,[': cannot read"),
-    "setting of Hydra": ("hydra.job.name: a", "params.hydra.job.name = 'a': 'hydra.job.name=a': "),
+    "setting of Hydra": ("hydra.job.name: a", "params.hydra.job.name = 'a': nnopt follows no"),
+    "range of a text": ("epochs: 'range(5,x)'", "params.epochs = 'range(5,x)': a range needs"),
+    "types that do not compare": ("epochs: 'sort(1,a)'", "'sort(1,a)': cannot be evaluated; write"),
 }
 """Wrong entries of ``hydra.sweeper.params``."""
 
