@@ -185,16 +185,23 @@ def _with_end(problem: str, place: str) -> str:
     return problem if problem.endswith(place) else problem + place
 
 
-def with_default_place(problem: str, groups: Collection[str]) -> str:
+def with_default_place(
+    problem: str, groups: Collection[str], is_group: Callable[[str], bool]
+) -> str:
     """Return a problem of a list of defaults, after the place of the entry that it names. An entry
-    of a group that does not exist is refused with the nearest of the groups."""
+    of a group that does not exist is refused with the nearest of the groups.
+
+    is_group: whether there is a folder of a name such as ``dataset/sub``.
+    """
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):
         for group, file, line in defaults_of(path):
             entries = (group, f"{group}/{file}")
-            if not any(f"/{name}".endswith(f"/{entry}") for name in named for entry in entries):
+            meant = [n for n in named if any(f"/{n}".endswith(f"/{entry}") for entry in entries)]
+            if not meant:
                 continue
-            if group not in (*groups, *ENGINE_GROUPS) and group != file:
+            folders = (group, *(name.removesuffix(f"/{file}") for name in meant))
+            if group != file and group not in ENGINE_GROUPS and not any(map(is_group, folders)):
                 close = difflib.get_close_matches(group, groups, n=1)
                 hint = (
                     f"did you mean {close[0]!r}?"

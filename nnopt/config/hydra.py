@@ -144,6 +144,12 @@ def _hidden_file(config: str) -> str | None:
     )
 
 
+def _is_group(folder: str) -> bool:
+    """Return whether a folder of YAML files of that name exists."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return any(source.available() and source.is_group(folder) for source in sources)
+
+
 def _is_file(config: str) -> bool:
     """Is there a YAML file of that name, rather than a plug-in's own settings?"""
     sources = GlobalHydra.instance().config_loader().get_sources()
@@ -218,7 +224,7 @@ def hydra_errors() -> Iterator[None]:
         raise
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         problem = re.sub(r"^In '[^']+': ", "", one_line(error))
-        raise ConfigError(with_default_place(problem, config_groups())) from error
+        raise ConfigError(with_default_place(problem, config_groups(), _is_group)) from error
     except RecursionError as error:
         files = ", ".join(map(shown_path, files_read)) or "the command line"
         raise ConfigError(

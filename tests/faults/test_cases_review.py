@@ -136,6 +136,36 @@ def test_run_word_that_yaml_reads_as_truth_value_explained(
     attempt("run", "experiment=mine").is_refused(2, text, "(conf/experiment/mine.yaml, line 2)")
 
 
+GROUPS = {
+    "below the group of the file": ("dataset/m", "[spiral, {sub: b}]", "'dataset/sub/b'"),
+    "from the top": ("dataset/m", "[spiral, {/dataset/sub: b}]", "'dataset/sub/b'"),
+    "of an experiment": ("experiment/m", "[{/dataset/sub: b}]", "'dataset/sub/b'"),
+}
+"""Files whose list of defaults names a file that a group in a group lacks."""
+
+
+@pytest.mark.parametrize(("name", "defaults", "text"), GROUPS.values(), ids=GROUPS)
+def test_run_missing_file_of_inner_group_refused_with_file(
+    attempt: Command, workplace: Path, name: str, defaults: str, text: str
+) -> None:
+    for file, content in {"dataset/sub/a": "points: 3\n", name: f"defaults: {defaults}\n"}.items():
+        path = workplace / "conf" / f"{file}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    refused = attempt("run", name.replace("/", "="))
+    refused.is_refused(2, f"conf/{name}.yaml, line 1: ", text)
+    assert "unknown group" not in refused.err
+
+
+def test_run_inner_group_that_does_not_exist_refused_as_unknown(
+    attempt: Command, workplace: Path
+) -> None:
+    path = workplace / "conf" / "dataset" / "m.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("defaults: [spiral, {sub: a}]\n")
+    attempt("run", "dataset=m").is_refused(2, "m.yaml, line 1: unknown group 'sub' in the list")
+
+
 def test_run_setting_of_hydra_of_other_kind_named_with_reason(attempt: Command) -> None:
     attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
     attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
