@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +25,7 @@ from nnopt.config.conf_file import (
     read_conf_file,
     settings_of,
 )
+from nnopt.config.grammar import flat, functions, shown
 from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError
 
@@ -172,13 +176,67 @@ def with_place(problem: str) -> str:
     if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
         return problem
 
-    def is_named(value: Any) -> bool:
-        numbers = [float(value)] if isinstance(value, int) else []
-        texts = value.split(",") if isinstance(value, str) else []
-        named = (value, *numbers, *map(str.strip, texts))
-        return value is ... or any(f" = {x!r}: " in problem for x in named)
+    told = problem.partition(" = ")[2]
+    named = [told[: colon.start()] for colon in re.finditer(": ", told)]
 
-    return _with_end(problem, _place_of_swept(found[1], is_named))
+    def is_named(value: Any) -> bool:
+        if isinstance(value, str) and any(_is_among(text, found[1], value) for text in named):
+            return True
+        return value is ... or not {shown(value), *_forms(value)}.isdisjoint(named)
+
+    def is_truth_value(value: Any) -> bool:
+        return isinstance(value, bool) and is_named(value)
+
+    place = _place_of_swept(found[1], is_named)
+    if place and place == _place_of_swept(found[1], is_truth_value):
+        problem = _with_truth_value(problem)
+    return _with_end(problem, place)
+
+
+def _forms(value: Any) -> Iterator[str]:
+    """Yield how messages show a value: a whole number also as one in floating point."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _forms(item)
+    value = value.text if isinstance(value, QuotedString) else value
+    yield repr(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**308:
+        yield repr(float(value))
+
+
+def _is_among(text: str, key: str, swept: str) -> bool:
+    """Return whether ``text`` is how a message shows one of the values that ``swept`` lists."""
+    forms, bounds = _values_of(key, swept)
+    try:
+        return text in forms or bool(bounds and bounds[0] <= float(text) <= bounds[1])
+    except ValueError:
+        return False
+
+
+@cache
+def _values_of(key: str, swept: str) -> tuple[frozenset[str], tuple[float, float] | None]:
+    """Return how messages show the values of a text such as ``range(3)``, and the bounds of an
+    interval. A text that cannot be parsed is split at its commas."""
+    try:
+        override = OverridesParser(functions()).parse_override(f"{key}={swept}")
+        value = override._value = flat(override._value)
+    except (HydraException, ConfigError, RecursionError, ValueError):
+        return frozenset(repr(text.strip()) for text in swept.split(",")), None
+    if isinstance(value, IntervalSweep):
+        start, end = value.start, value.end
+        return frozenset(), (start, end) if start is not None and end is not None else None
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return frozenset(form for item in values for form in _forms(item)), None
+
+
+def _with_truth_value(problem: str) -> str:
+    """Return a problem of a truth value of a file with the words that YAML reads so, if the key
+    takes words."""
+    if not (found := re.search(r" = (True|False): .*(?:allowed|known|needs a text)[^;]*", problem)):
+        return problem
+    words = "yes and on" if found[1] == "True" else "no and off"
+    reading = f"; YAML reads {words} without quotes as {found[1].lower()}, a truth value"
+    return problem[: found.end()] + reading + problem[found.end() :]
 
 
 def _with_end(problem: str, place: str) -> str:

@@ -46,6 +46,10 @@ SWITCHES = {"off": False, "on": True}
 """Choices that YAML reads as truth values, unless they are quoted."""
 
 
+QUOTE = "; quote the word"
+"""The remedy for a truth value in the place of a text."""
+
+
 def read_config(container: Mapping[str, Any]) -> Config:
     """The typed configuration of one point.
 
@@ -208,8 +212,7 @@ class _Reader:
         if not isinstance(name, str) or name not in variants:
             close = difflib.get_close_matches(str(name), variants, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            known = f"{', '.join(variants)}{_truth_value_hint(name)}"
-            self.problems.append(f"{group}.name = {name!r}: {hint}known: {known}")
+            self.problems.append(f"{group}.name = {name!r}: {hint}known: {', '.join(variants)}")
             return None
         return self.read_record(variants[name], container, group)
 
@@ -270,9 +273,9 @@ class _Reader:
                 hint = f"did you mean {close[0]!r}? " if close else ""
                 self.problems.append(f"{where!r}: {hint}allowed: {', '.join(known)}")
             elif value is False or not isinstance(value, str | int) or _is_huge(value):
-                truth = _truth_value_hint(value, "quote the word")
+                quote = QUOTE if isinstance(value, bool) else ""
                 self.problems.append(
-                    f"{where} = {value!r}: needs a text, a whole number or true{truth}"
+                    f"{where} = {value!r}: needs a text, a whole number or true{quote}"
                 )
             else:
                 self._check_texts(entries.text, value, where)
@@ -286,9 +289,8 @@ class _Reader:
         names = [str(choice) for choice in choices] + (["null"] if optional else [])
         close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
-        right = "write none" if value is False and "none" in names else ""
-        allowed = f"{', '.join(names)}{_truth_value_hint(value, right)}"
-        self.problems.append(f"{key} = {value!r}: {hint}allowed: {allowed}")
+        right = "; write none" if value is False and "none" in names else ""
+        self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(names)}{right}")
         return None
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
@@ -321,7 +323,8 @@ class _Reader:
             hint = (
                 f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
             )
-            hint = hint or _truth_value_hint(value, "quote the word" if str in kinds else "")
+            if isinstance(value, bool) and str in kinds:
+                hint = QUOTE
             self.problems.append(f"{key} = {value!r}: needs {wanted}{hint}")
         elif isinstance(matched, int | float) and not isinstance(matched, bool):
             return matched if self._in_range(matched, key, bounds) else None
@@ -336,15 +339,6 @@ class _Reader:
             self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
             return False
         return True
-
-
-def _truth_value_hint(value: Any, remedy: str = "") -> str:
-    """Return the end of a message about a truth value that the user may have meant as a word."""
-    if not isinstance(value, bool):
-        return ""
-    words = "yes and on" if value else "no and off"
-    end = f"; {remedy}" if remedy else ""
-    return f"; YAML reads {words} without quotes as {str(value).lower()}, a truth value{end}"
 
 
 def _is_huge(value: str | int) -> bool:

@@ -89,6 +89,14 @@ SWEPT = {
     "map": ("optimizer.lr: {a: 1}", "optimizer.lr = {'a': 1}: needs values, not"),
     "unbalanced brackets": ("optimizer.lr: '1,['", "params.optimizer.lr = '1,[': cannot read"),
     "setting of Hydra": ("hydra.job.name: a", "params.hydra.job.name = 'a': nnopt follows no"),
+    "negative number": ("optimizer.lr: -1,0.1", "optimizer.lr = -1.0: needs to be at least 0"),
+    "number in scientific form": ("optimizer.lr: 0.1,-1e-3", "optimizer.lr = -0.001: needs to be"),
+    "whole number out of range": ("epochs: 1,0", "epochs = 0: needs to be at least 1"),
+    "range": ("optimizer.lr: range(-2,0)", "optimizer.lr = -2.0: needs to be at least 0"),
+    "choice": ("optimizer.lr: 'choice(0.1, -1)'", "optimizer.lr = -1.0: needs to be at least 0"),
+    "number in a list": ("architecture.hidden: '[4],[8,0]'", "hidden[1] = 0: needs to be at"),
+    "truth value": ("optimizer.lr: 0.1,true", "optimizer.lr = True: needs a number or auto ("),
+    "word that YAML reads": ("regularizer.norm: no", "YAML reads no and off without quotes"),
     "range of a text": ("epochs: 'range(5,x)'", "params.epochs = 'range(5,x)': a range needs"),
     "types that do not compare": ("epochs: 'sort(1,a)'", "'sort(1,a)': cannot be evaluated; write"),
 }
@@ -134,6 +142,57 @@ def test_run_word_that_yaml_reads_as_truth_value_explained(
     file.parent.mkdir(parents=True)
     file.write_text(f"regularizer:\n  norm: {word}\n")
     attempt("run", "experiment=mine").is_refused(2, text, "(conf/experiment/mine.yaml, line 2)")
+
+
+UNQUOTED = {
+    "choice that has none": ("regularizer.norm=false", "allowed: none, batch, layer, group; write"),
+    "choice": ("regularizer.norm=true", "norm = True: allowed: none, batch, layer, group"),
+    "text": ("name=true", "name = True: needs a text; quote the word"),
+    "number": ("optimizer.lr=true", "optimizer.lr = True: needs a number or auto"),
+}
+"""Truth values of the command line, of which the user wrote the word true or false."""
+
+
+@pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
+def test_run_truth_value_of_command_line_refused_without_word_on_yaml(
+    attempt: Command, word: str, text: str
+) -> None:
+    refused = attempt("run", word)
+    refused.is_refused(2, text)
+    assert "YAML" not in refused.err
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "text"),
+    [
+        ("seed: 1\noptimizer:\n  lr: yes\n", 3, "optimizer.lr = True: needs a number or auto ("),
+        ("epochs: off\n", 1, "epochs = False: needs a whole number ("),
+        (
+            "name: yes\n",
+            1,
+            "a text; YAML reads yes and on without quotes as true, a truth value; q",
+        ),
+        ("optimizer:\n  name: no\n", 2, "YAML reads no and off without quotes as false, a truth"),
+    ],
+)
+def test_run_truth_value_of_file_explained_if_key_takes_words(
+    attempt: Command, workplace: Path, content: str, line: int, text: str
+) -> None:
+    file = workplace / "conf" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    attempt("run", "experiment=mine").is_refused(2, text, f"mine.yaml, line {line})")
+
+
+@pytest.mark.parametrize(("start", "lowest"), [("-1", "-1.0"), ("-0.5", "-0.5")])
+def test_run_search_of_interval_out_of_range_refused_with_line(
+    attempt: Command, workplace: Path, start: str, lowest: str
+) -> None:
+    file = workplace / "conf" / "ablation" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"hydra:\n  sweeper:\n    params:\n      optimizer.lr: interval({start},1)\n")
+    refused = attempt("run", "-m", "hydra/sweeper=optuna", "ablation=mine")
+    refused.is_refused(2, f"optimizer.lr = {lowest}: needs to be", "mine.yaml, line 4)")
 
 
 GROUPS = {
