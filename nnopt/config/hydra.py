@@ -17,7 +17,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -120,7 +120,8 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
         if group in ENGINE_GROUPS:  # Hydra's own, which nnopt does not run, are no files
             options = [name for name in options if _is_file(f"{group}/{name}")]
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-        for value in values:
+        for given in values:
+            value = given.text if isinstance(given, QuotedString) else given
             if value is None and group in EXPERIMENTS:
                 continue
             if not isinstance(value, str) or value not in options:

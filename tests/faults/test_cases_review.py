@@ -94,6 +94,7 @@ SWEPT = {
     "whole number out of range": ("epochs: 1,0", "epochs = 0: needs to be at least 1"),
     "range": ("optimizer.lr: range(-2,0)", "optimizer.lr = -2.0: needs to be at least 0"),
     "choice": ("optimizer.lr: 'choice(0.1, -1)'", "optimizer.lr = -1.0: needs to be at least 0"),
+    "quoted text": ("optimizer: \"adam,'a b'\"", "optimizer = 'a b': known: "),
     "number in a list": ("architecture.hidden: '[4],[8,0]'", "hidden[1] = 0: needs to be at"),
     "truth value": ("optimizer.lr: 0.1,true", "optimizer.lr = True: needs a number or auto ("),
     "word that YAML reads": ("regularizer.norm: no", "YAML reads no and off without quotes"),
