@@ -35,10 +35,21 @@ MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
 LARGEST_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys that every summary has: without them, a run cannot be compared, nor a sweep be resumed."""
+"""Keys that every summary has. A point whose summary lacks one counts as damaged and runs again."""
 
 LONGEST = 60
 """Characters of a wrong value that a message repeats."""
+
+
+class UnusableSummaryError(DataError):
+    """A ``summary.json`` cannot be used.
+
+    reason: a predicate of the file, such as "was changed".
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"{shown(path)} {reason}{remedy}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -57,14 +68,14 @@ def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> Summary:
-    """Read the ``summary.json`` of a folder. Raises DataError with the reason and the remedy."""
+    """Read the ``summary.json`` of a folder. Raises UnusableSummaryError, a DataError."""
     path = folder / SUMMARY
     try:
         with open_received(path, folder, SUMMARY_BYTES) as file:
             stamp = os.fstat(file.fileno()).st_mtime_ns
             data = file.read(SUMMARY_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+        raise UnusableSummaryError(path, f"cannot be read: {error.strerror}", "") from error
     try:
         values = parse_json(data)
         check_tree(values)
@@ -75,19 +86,21 @@ def read_summary(folder: Path) -> Summary:
     if CHECKSUM in values:
         rest = {key: value for key, value in values.items() if key != CHECKSUM}
         if values[CHECKSUM] != _digest(rest):
-            raise DataError(
-                f"{shown(path)} was changed after nnopt wrote it: its checksum does not match. The "
-                f'run is left out. Run it again; or delete the line "{CHECKSUM}" from the file to '
-                "accept it as it is"
+            raise UnusableSummaryError(
+                path,
+                "was changed after nnopt wrote it: its checksum does not match",
+                f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
+                "file to accept it as it is",
             )
     return Summary(values, stamp)
 
 
-def _damaged(folder: Path, reason: str) -> DataError:
+def _damaged(folder: Path, reason: str) -> UnusableSummaryError:
     """Return the error for a summary that nnopt cannot have written."""
-    return DataError(
-        f"{shown(folder / SUMMARY)} is damaged: {reason}; the run is left out. Run it again, or "
-        "delete its folder"
+    return UnusableSummaryError(
+        folder / SUMMARY,
+        f"is damaged: {reason}",
+        "; the run is left out. Run it again, or delete its folder",
     )
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnopt.errors import DataError
 from nnopt.io.atomic_files import output_error
 from nnopt.io.locks import is_held
 from nnopt.io.own_files import SUMMARY
-from nnopt.results.summary import read_summary
+from nnopt.results.summary import UnusableSummaryError, read_summary
 
 log = logging.getLogger("nnopt")
 
@@ -60,7 +59,7 @@ def _end(folder: Path) -> State | None:
     """Return what the summary says; None if there is none, or it is not one that nnopt writes."""
     try:
         found = read_summary(folder)
-    except DataError:
+    except UnusableSummaryError:
         return None
     summary = found.values
     if summary["status"] not in (*ENDED, "interrupted"):
@@ -69,16 +68,12 @@ def _end(folder: Path) -> State | None:
 
 
 def note_unusable_summary(folder: Path) -> None:
-    """Log why a point runs again if its summary is damaged or was changed."""
+    """Log why a point runs again if its summary cannot be used."""
     try:
         read_summary(folder)
-    except DataError:
+    except UnusableSummaryError as error:
         if (folder / SUMMARY).exists():
-            log.warning(
-                "%s/summary.json is damaged or was changed after nnopt wrote it; the point runs "
-                "again",
-                folder.name,
-            )
+            log.warning("%s/%s %s; the point runs again", folder.name, SUMMARY, error.reason)
 
 
 def make(folder: Path) -> None:

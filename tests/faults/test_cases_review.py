@@ -349,16 +349,26 @@ def test_compare_swapped_train_and_test_files_refused(
     attempt("compare", "x", "y", "--where", f"dataset.files={digest}").is_done("1 run, 1 setting")
 
 
+CHANGED = {
+    "other value": ('"test_accuracy": ', '"test_accuracy": 1', "was changed after nnopt wrote it"),
+    "key that is missing": ('"overrides"', '"overrode"', "is damaged: it has no 'overrides'; the"),
+    "status": ('"status": "done"', '"status": "dona"', 'is damaged: status is "dona", expected'),
+    "no JSON": ("{", "[", "is damaged: it is no JSON that nnopt writes ("),
+}
+"""Replacements in a summary, and the reason that is given."""
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), CHANGED.values(), ids=CHANGED)
 def test_resume_changed_summary_says_why_point_runs_again(
-    attempt: Command, workplace: Path
+    attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
     words = ("dataset.points=20", "seed=0,1", "hydra.sweep.dir=s")
     attempt("run", "-m", *QUICK, *words).is_done()
     file = sorted((workplace / "s").glob("*/summary.json"))[0]
     summary = json.loads(file.read_text())
-    file.write_text(json.dumps(summary | {"test_accuracy": 0.123}))
+    file.write_text(file.read_text().replace(old, new, 1))
     ended = attempt("resume", "s")
-    ended.is_done(f"{file.parent.name}/summary.json is damaged or was changed")
+    ended.is_done(f"{file.parent.name}/summary.json {reason}", "; the point runs again\n")
     assert ended.err.count("\n") == 1
     assert json.loads(file.read_text())["test_accuracy"] == summary["test_accuracy"]
     assert attempt("resume", "s").err == ""

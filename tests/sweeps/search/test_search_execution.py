@@ -179,7 +179,7 @@ def test_resume_search_lost_results_run_again(
     told = capfd.readouterr()
     notes = [line for line in told.err.splitlines() if "runs again" in line]
     assert len(notes) == 1
-    assert f"{first.name}/summary.json is damaged or was changed" in notes[0]
+    assert f"{first.name}/summary.json is damaged: status is" in notes[0]
     assert "points done  3 of 3" in told.out
     assert told.out.splitlines()[0] == "2 points whose results are lost run again"
     assert nnopt("resume", "s") == 0
