@@ -104,9 +104,10 @@ def test_without_a_usable_rate_nothing_is_trained(
     }
 
 
-def found_rate(rate: float, advice: str | None = None) -> Callable[..., FoundRate]:
+def found_rate(
+    rate: float, advice: str | None = None, proposed: str | None = None
+) -> Callable[..., FoundRate]:
     curve = RateCurve(np.array([rate, 10 * rate]), np.ones(2), np.ones(2), diverged=False)
-    proposed = advice and advice.removeprefix("try ")
     return lambda *_: FoundRate(curve, rate, 1, advice, proposed)
 
 
@@ -126,7 +127,7 @@ def test_the_found_rate_meets_the_rules(
 def test_advice_on_a_rate_that_was_found_is_told(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = found_rate(0.03, "try lr_find.x=1")
+    found = found_rate(0.03, "try lr_find.x=1", "lr_find.x=1")
     monkeypatch.setattr("nnopt.recipe.auto_lr.find_learning_rate", found)
     words = (*SMALL, "plots=true", "optimizer.lr=auto", "hydra.run.dir=a")
     assert nnopt("run", *words) == 0
