@@ -52,7 +52,7 @@ def with_found_rate(
 
 
 def _tool(found: FoundRate) -> str:
-    """Return the verb that takes the range of the advice, if the advice proposes one."""
+    """Return " with nnopt lr-find" if the advice proposes a range, else an empty text."""
     return " with nnopt lr-find" if found.proposed_range else ""
 
 

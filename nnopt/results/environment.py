@@ -132,8 +132,10 @@ def peak_memory_mb() -> float | None:
 
 
 def threads() -> dict[str, Any]:
-    """Threads now in use, of which the bits of a result depend on the number: NumPy's matrix
-    library, its version and threads (None if threadpoolctl sees none); PyTorch's, if it took part.
+    """Return the threads in use. The bits of a result depend on their number.
+
+    NumPy's matrix library has its name, version and threads, None if threadpoolctl sees none.
+    PyTorch has its threads if it took part.
     """
     libraries = thread_pools().select(user_api="blas").info()
     libraries.sort(key=lambda library: "numpy" not in library["filepath"])  # torch may bring one

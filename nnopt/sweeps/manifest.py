@@ -128,8 +128,10 @@ def write_sweep(sweep: Sweep) -> None:
 
 
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
-    """The sweep in a folder. before: as it was read earlier; its points are not checked again.
-    Raises ResumeError, saying why there is none to continue."""
+    """Read the sweep in a folder. Raises ResumeError with the reason why it cannot be continued.
+
+    before: the sweep as it was read earlier, whose points are not checked again.
+    """
     path = folder / NAME
     found = _read_json(folder)
     version = found["nnopt"]

@@ -114,8 +114,10 @@ class TorchLoader:
         return () if drawn is None else tuple(self._placed(getattr(drawn, x)) for x in names)
 
     def _whole(self, part: Part) -> Tensor:
-        """The rows of a part; of float64 features, which not every accelerator has, as the network
-        sees them."""
+        """Return the rows of a part.
+
+        Features in float64, which not every accelerator has, are in the network's precision.
+        """
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         seen = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):

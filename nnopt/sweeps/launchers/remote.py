@@ -42,9 +42,11 @@ def threads_of(config: PoolConfig) -> int:
 
 
 def lost(task: Task, status: str, error: str) -> Outcome:
-    """The outcome of a task whose process ended without a word: what the point wrote into its
-    ``summary.json``, if it came to its end or was interrupted, or else ``status`` and ``error``,
-    which are then written there."""
+    """Return the outcome of a task whose process ended without a result.
+
+    It is the outcome in the point's ``summary.json`` if the point ended or was interrupted.
+    Otherwise it is ``status`` and ``error``, which are written there.
+    """
     with suppress(NnoptError):  # of a full disk the table says as much as it can
         make(task.folder)
         with hold(task.folder) as is_mine:

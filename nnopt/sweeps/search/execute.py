@@ -80,7 +80,10 @@ def run_search(
 
 
 def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
-    """What is needed to continue a search. words: of CHANGEABLE settings. Raises ConfigError."""
+    """Return what is needed to continue a search. Raises ConfigError.
+
+    words: of CHANGEABLE settings.
+    """
     is_there = Path(sweep.working).is_dir()
     with chdir(sweep.working) if is_there else nullcontext():
         with composing(sweep.config_dir):
