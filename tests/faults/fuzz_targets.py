@@ -173,12 +173,17 @@ def read_cifar_folder(folder: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what ``printed_config`` should. Raises ValueError."""
+    """Return what ``printed_config`` should. A key that is missing has nnopt's default: a file
+    without it is right. Raises ValueError."""
     try:
         found = yaml.safe_load(path.read_text("utf-8-sig"))
+        optimizer, architecture, regularizer = (
+            found.get(group, {}) for group in ("optimizer", "architecture", "regularizer")
+        )
         return [
-            found["name"], found["epochs"], float(found["optimizer"]["lr"]),
-            found["architecture"]["hidden"], float(found["regularizer"]["dropout"]),
+            found.get("name", "spiral_mlp"), found.get("epochs", 60),
+            float(optimizer.get("lr", 0.01)), architecture.get("hidden", [64]),
+            float(regularizer.get("dropout", 0.0)),
         ]  # fmt: skip
     except Exception as error:
         raise ValueError(str(error)) from error
