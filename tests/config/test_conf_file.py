@@ -172,8 +172,10 @@ def test_numbers_and_words_are_those_of_yaml(tmp_path: Path) -> None:
 
 def test_keys_of_a_sweep_have_dots(tmp_path: Path) -> None:
     sweep = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
-    read(tmp_path, sweep, "ablation/mine")
-    read(tmp_path, "params: {optimizer.lr: '0.1,0.2'}\n", "hydra/sweeper/mine")
+    params = {"optimizer.lr": "0.1,0.2"}
+    assert read(tmp_path, sweep, "ablation/mine")[0]["hydra"]["sweeper"]["params"] == params
+    text = "params: {optimizer.lr: '0.1,0.2'}\n"
+    assert read(tmp_path, text, "hydra/sweeper/mine") == ({"params": params}, "hydra.sweeper")
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_locate_file_beside_folder_of_its_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "MNIST/raw" / IDX_FILES[0]).unlink()
     (tmp_path / "MNIST/raw" / IDX_FILES[0]).mkdir()
     (tmp_path / "MNIST/raw/keep").rename(tmp_path / "MNIST/raw/train-images.idx3-ubyte")
-    idx.locate(MNIST, tmp_path).decode()
+    assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
 def test_locate_folder_of_another_dataset_is_passed_over(
