@@ -38,7 +38,7 @@ class DataError(NnoptError):
 
 
 class ResumeError(NnoptError):
-    """What was begun cannot be continued: its record is missing, damaged, or does not fit."""
+    """A run or sweep cannot be resumed: its record is missing, damaged or does not match."""
 
     exit_code = 4
 

@@ -101,8 +101,8 @@ class Network(Protocol):
         ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
-        """Logits (N, K) in evaluation mode; with ``regularizer.test_flip`` the mean of those of the
-        images (N, C, H, W) and of their mirror images, left and right exchanged."""
+        """Return logits (N, K) in evaluation mode. ``regularizer.test_flip`` averages the logits of
+        the images (N, C, H, W) and of the same images flipped from left to right."""
         ...
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
@@ -120,12 +120,12 @@ class Backend(Protocol):
     """What a backend's package offers."""
 
     def check_backend(self, config: Config) -> list[str]:
-        """What stands against ``config.backend`` on this machine, one line a problem."""
+        """Return the reasons why this machine cannot use ``config.backend``, one line each."""
         ...
 
     def device_errors(self) -> AbstractContextManager[None]:
-        """A context in which what is said of a device that lacks memory, or a repeatable kernel,
-        becomes MemoryError or TrainingError; for all that a run does with network and loaders."""
+        """Return a context manager that converts the errors of a device. A lack of memory becomes
+        MemoryError, and a missing deterministic kernel becomes TrainingError."""
         ...
 
     def default_threads(self) -> int:

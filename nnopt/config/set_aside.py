@@ -145,8 +145,8 @@ class Loader(ConfigLoaderImpl):
                     f"{key} {problem}{place_of(key, lambda value: value is ..., file)}"
                 )
         key = str(error.full_key or "")
-        told = in_plain_words(str(error).splitlines()[0])
-        return ConfigError(f"{key}: {told}{place_of(key, lambda value: True, file)}")
+        reason = in_plain_words(str(error).splitlines()[0])
+        return ConfigError(f"{key}: {reason}{place_of(key, lambda value: True, file)}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)

@@ -58,7 +58,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x * self._factor(x)).to(x.dtype) if self.training else x
 
-    # Compiled, it would be compiled anew at every step, since each has another number.
+    # PyTorch would compile this function again at every step, because the step number changes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
         """scale where a unit is kept, else 0, in a shape that multiplies x; in float32 at least,
