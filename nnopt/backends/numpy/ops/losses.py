@@ -6,6 +6,8 @@ the transposed logits (K, N), where a reduction over the classes runs along whol
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
@@ -20,18 +22,18 @@ def cross_entropy_forward(
     logits z: (N, K), labels y: (N,) in 0..K-1, standing for one-hot rows, or mixtures (N, K), whose
     rows sum to one. Saved: p - t, (K, N).
 
-    In the label's p - 1 and in log Σ all digits would cancel as p nears 1. So both are computed
-    from the sum r of the other exponentials: p - 1 = -r / Σ, and log Σ = log(1 + r) where z of the
-    label is the largest. Of a mixture, the class of the largest share takes the label's place.
+    As the label's p nears 1, all digits of p - 1 and of log Σ would cancel. Both are computed from
+    the sum r of the other exponentials instead: p - 1 = -r / Σ, and with d = z - max z of the label,
+    log Σ = log(1 + (r + exp(d) - 1)). For a mixture, the class with the largest share is the label.
     """
     count, classes = logits.shape
     dtype = logits.dtype
-    p, total = buffer("p", (classes, count), dtype), buffer("total", (count,), dtype)
+    p, row = buffer("p", (classes, count), dtype), buffer("row", (count,), dtype)
     is_one_hot = labels.ndim == 1 and not label_smoothing
     flat = p.reshape(-1)  # indexed several times faster than p
     right = _label_positions(labels if labels.ndim == 1 else labels.argmax(axis=1))
     np.copyto(p, logits.T)
-    np.subtract(p, np.maximum.reduce(p, axis=0, out=total), out=p)
+    np.subtract(p, np.maximum.reduce(p, axis=0, out=row), out=p)
     of_label = flat[right]
     if is_one_hot:
         loss = -np.add.reduce(of_label)  # where t is 0, log p may be -inf
@@ -39,25 +41,29 @@ def cross_entropy_forward(
         target = _targets(labels, label_smoothing, buffer("target", (classes, count), dtype))
         loss = -np.dot(target, flat)
     np.exp(p, out=p)
-    np.exp(of_label, out=of_label)
+    total = flat[right]
     flat[right] = 0
-    rest = np.add.reduce(p, axis=0, out=buffer("rest", (count,), dtype))
-    np.add(rest, of_label, out=total)
-    np.subtract(1, of_label, out=of_label)
-    loss += np.add.reduce(np.log1p(np.subtract(rest, of_label, out=of_label), out=of_label))
+    rest = np.add.reduce(p, axis=0, out=row)
+    np.add(rest, total, out=total)
+    np.add(rest, np.expm1(of_label, out=of_label), out=of_label)
+    loss += np.add.reduce(np.log1p(of_label, out=of_label))
+    flat[right] = np.negative(rest, out=rest)  # p - 1 of the label, times Σ
     np.divide(p, total, out=p)
-    np.divide(rest, total, out=rest)
-    if is_one_hot:
-        flat[right] = np.negative(rest, out=rest)
-    else:
+    if not is_one_hot:
+        target[right] -= 1
         np.subtract(flat, target, out=flat)
-        flat[right] = 1 - target[right] - rest
     return loss / count, p
 
 
 def _label_positions(labels: Array) -> Array:
     """Return where each label's entry of a (K, N) array is in memory."""
-    return labels * len(labels) + np.arange(len(labels))
+    return labels * len(labels) + _arange(len(labels))
+
+
+@cache
+def _arange(count: int) -> Array:
+    """Return np.arange(count): a batch has one of few sizes."""
+    return np.arange(count)
 
 
 def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
