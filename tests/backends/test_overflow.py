@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from nnopt.backends.clipping import clipping_factors
 from nnopt.backends.numpy.network import _norm
 from nnopt.backends.numpy.ops.normalization import (
     BATCH_NORM,
@@ -19,7 +20,7 @@ from nnopt.backends.numpy.ops.normalization import (
     batch_norm_evaluate,
 )
 from nnopt.backends.protocol import Network
-from nnopt.backends.torch.gradients import total_norm
+from nnopt.backends.torch.gradients import Norm, total_norm
 from nnopt.backends.torch.muon import orthogonalize
 from nnopt.backends.torch.network import hinge as torch_hinge
 from nnopt.training.loop import Loop
@@ -135,6 +136,24 @@ def test_norm_above_range_of_float32_right(backend: str, shares: list[float]) ->
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_norm_above_range_of_float64_is_nan(backend: str) -> None:
     assert math.isnan(norms(backend, np.full(4, np.finfo(np.float64).max)))
+
+
+@pytest.mark.parametrize("largest", [1.0, 0.25, 1e-6, 1e-20, 1e30])
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 0.5, 3.0, 1e12, 1e37, math.nan])
+def test_clipping_factors_on_device_equal_those_on_host(size: float, largest: float) -> None:
+    vector = np.array([3, 0, 0, -4], np.float32) * np.float32(size)
+    norm = Norm(torch.tensor(np.float32(size)), torch.tensor(np.float32(5)))
+    if math.isnan(size):
+        norm = total_norm([torch.tensor(vector)])
+    on_device = [factor.numpy() for factor in norm.factors_to(largest)]
+    on_host = clipping_factors(norm.read(), largest, float(np.finfo(np.float32).tiny))
+    for factor in on_host:
+        vector = vector * np.float32(factor)
+    right = np.array([3, 0, 0, -4], np.float32) * np.float32(size) * on_device[0] * on_device[1]
+    assert_allclose(vector, right, rtol=1e-6)
+    if not math.isnan(size):
+        clipped = min(5 * size, largest * (5 * size) / (5 * size + 1e-6))
+        assert_allclose(np.linalg.norm(vector.astype(np.float64)), clipped, rtol=1e-5)
 
 
 @pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30, 1e-3, 1e-6, 1e-20])

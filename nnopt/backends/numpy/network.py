@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, is_penalized
+from nnopt.backends.clipping import clipping_factors
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.memory import zeros
 from nnopt.backends.numpy.modules import Binder, Module
@@ -280,16 +281,11 @@ class NumpyNetwork:
             g += l1 * np.sign(w)
 
     def _clip(self, largest: float) -> None:
-        """Scale the gradient to at most this norm (Pascanu et al. 2013, algorithm 1)."""
+        """Scale the gradient to at most this norm."""
         self._norm_before_clipping = _norm(self.flat_gradient)
-        norm = self._norm_before_clipping + 1e-6  # the 1e-6 is PyTorch's
-        scale = largest / norm
         tiny = float(np.finfo(self.flat_gradient.dtype).tiny)
-        if scale < tiny:  # it is subnormal, and so has few digits: multiply in two steps
-            self.flat_gradient *= tiny
-            scale = largest / (norm * tiny)
-        if not scale >= 1:  # NaN too
-            self.flat_gradient *= scale
+        for factor in clipping_factors(self._norm_before_clipping, largest, tiny):
+            self.flat_gradient *= factor
 
     def _limit_norms(self, largest: float) -> None:
         """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nnopt.backends.clipping import clipping_factors
+
 
 @dataclass(frozen=True)
 class Norm:
     """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32.
 
-    unit: the largest absolute value, at least the smallest normal number. relative: the norm of all
-    values divided by ``unit``; NaN if a value is not finite.
+    unit: a normal number, by which the values were divided. relative: the norm of the divided
+    values; NaN if a value is not finite.
     """
 
     unit: Tensor
@@ -28,10 +30,9 @@ class Norm:
         return norm if math.isfinite(norm) else math.nan
 
     def factors_to(self, largest: float) -> tuple[Tensor, Tensor]:
-        """Return two factors that, one after the other, scale values of this norm to ``largest``.
+        """Return the two factors of ``clipping_factors`` without waiting for the device.
 
-        Both are 1 if the norm is smaller. The first is 1 unless their product is subnormal and so
-        has few digits.
+        A factor that is not needed is 1.
         """
         # largest / (norm + 1e-6), with PyTorch's 1e-6; numerator and denominator divided by unit
         divisor = self.relative + 1e-6 / self.unit
@@ -44,8 +45,17 @@ class Norm:
 
 
 def total_norm(tensors: list[Tensor]) -> Norm:
-    """Return the L2 norm of all tensors together as m and ‖x / m‖, where m is the largest absolute
-    value: the squares neither overflow nor become 0. Does not wait for the device."""
+    """Return the L2 norm of all tensors together. No square overflows or becomes 0.
+
+    On the CPU this is the plain norm, if its square is well within the range of the number type.
+    Else, and on other devices, where reading a value would wait for the device, it is m and
+    ‖x / m‖, where m is the largest absolute value.
+    """
+    if tensors[0].device.type == "cpu":
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        limits = torch.finfo(norm.dtype)
+        if limits.tiny / limits.eps**2 < float(norm) ** 2 < limits.max:
+            return Norm(torch.ones_like(norm), norm)
     largest = torch.stack(torch._foreach_norm(tensors, math.inf)).max()
     unit = largest.clamp(min=torch.finfo(largest.dtype).tiny)
     norms = torch._foreach_norm(torch._foreach_div(tensors, unit))
@@ -53,11 +63,15 @@ def total_norm(tensors: list[Tensor]) -> Norm:
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> Norm:
-    """Scale the gradient to at most this norm (Pascanu et al. 2013, algorithm 1), and return the
-    norm it had. A value that is not finite makes the gradient NaN, so that the training ends as
-    diverged."""
+    """Scale the gradient to at most this norm, and return the norm it had. A value that is not
+    finite makes the gradient NaN, so that the training ends as diverged."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
-    for factor in norm.factors_to(largest):
+    factors: Iterable[float | Tensor]
+    if norm.unit.device.type == "cpu":
+        factors = clipping_factors(norm.read(), largest, torch.finfo(norm.unit.dtype).tiny)
+    else:
+        factors = norm.factors_to(largest)
+    for factor in factors:
         torch._foreach_mul_(gradients, factor)
     return norm

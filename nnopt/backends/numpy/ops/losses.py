@@ -23,8 +23,8 @@ def cross_entropy_forward(
     rows sum to one. Saved: p - t, (K, N).
 
     As the label's p nears 1, all digits of p - 1 and of log Σ would cancel. Both are computed from
-    the sum r of the other exponentials instead: p - 1 = -r / Σ, and with d = z - max z of the label,
-    log Σ = log(1 + (r + exp(d) - 1)). For a mixture, the class with the largest share is the label.
+    the sum r of the other exponentials instead: p - 1 = -r / Σ, and log Σ = log(1 + (r + eᵈ - 1)),
+    where d is z - max z of the label. For a mixture, the class with the largest share is the label.
     """
     count, classes = logits.shape
     dtype = logits.dtype
