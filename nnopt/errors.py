@@ -1,6 +1,7 @@
-"""The errors a user meets: one line each, and an exit code per kind.
+"""Exceptions for errors that a user can fix, each class with its exit code.
 
-The line says what is wrong, which key or file, the value seen, what is allowed and what to do.
+A message is one line. It names the problem, the key or file, the value, the allowed values and a
+remedy.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from contextlib import contextmanager
 
 
 class NnoptError(Exception):
-    """An error the user can act on; anything else that escapes is a bug in nnopt (exit code 1)."""
+    """An error that the user can fix. Any other exception is a bug in nnopt (exit code 1)."""
 
     exit_code = 1
     status = "failed"
 
 
 class ConfigError(NnoptError):
-    """Wrong key, type, value or combination, or wrong usage. Carries every problem found."""
+    """A wrong key, type, value, combination or usage. ``problems`` lists all problems found."""
 
     exit_code = 2
 
@@ -28,29 +29,35 @@ class ConfigError(NnoptError):
 
 
 class CombinationError(ConfigError):
-    """Every value is allowed, but not beside the others: with other ones it might be."""
+    """Each value is allowed, but their combination is not."""
 
 
 class DataError(NnoptError):
-    """A dataset's file is missing, damaged, or does not hold what it should."""
+    """A dataset's file is missing, damaged, or has unexpected contents."""
 
     exit_code = 3
 
 
 class ResumeError(NnoptError):
-    """A run or sweep cannot be resumed: its record is missing, damaged or does not match."""
+    """A run or sweep cannot be resumed: its record is missing, damaged or inconsistent."""
 
     exit_code = 4
 
 
 class TrainingError(NnoptError):
-    """Training, or a check of it, failed."""
+    """Training failed, or a check of it."""
 
     exit_code = 5
 
 
 class OutOfMemoryError(TrainingError):
-    """Memory did not suffice for a step of so many samples, computed in so many parts."""
+    """A training step ran out of memory.
+
+    Args:
+        batch_size: Samples per step.
+        accumulation: Parts into which the batch was split.
+        why: The original exception.
+    """
 
     def __init__(self, batch_size: int, accumulation: int, why: Exception) -> None:
         what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
@@ -63,7 +70,7 @@ class OutOfMemoryError(TrainingError):
 
 @contextmanager
 def memory_shortage(batch_size: int, accumulation: int) -> Iterator[None]:
-    """A context in which want of memory becomes an OutOfMemoryError, which says what to do."""
+    """Convert an exception raised because memory ran out to an ``OutOfMemoryError``."""
     try:
         yield
     except Exception as error:
@@ -79,7 +86,7 @@ SHORTAGE_MESSAGES = (
     "can't start new thread",
     "error return without exception set",
 )
-"""Parts of what the loader of libraries, the threads and Python itself say when memory runs out."""
+"""Parts of the messages of the library loader, of threads and of Python when memory runs out."""
 
 
 def is_memory_shortage(error: Exception) -> bool:
@@ -92,10 +99,10 @@ def is_memory_shortage(error: Exception) -> bool:
 
 
 class TimeLimitError(BaseException):
-    """A point of a sweep took longer than it may.
+    """A point of a sweep exceeded its time limit.
 
-    Raised by a timer, wherever the program is: so, like KeyboardInterrupt, it is no Exception, or
-    what goes on after any of these, as logging does, could swallow it.
+    A timer raises this error at any place of the program. Like ``KeyboardInterrupt``, it derives
+    from ``BaseException``, so that handlers for ``Exception`` cannot swallow it.
     """
 
     status = "timeout"
@@ -111,13 +118,13 @@ class DivergedError(TrainingError):
 
 
 class PrunedError(NnoptError):
-    """A search has stopped the run, which promised too little. Nothing is wrong with it."""
+    """A search stopped an unpromising run early. This is not a failure."""
 
     exit_code = 0
     status = "pruned"
 
 
 class OutputError(NnoptError):
-    """A result cannot be written: disk, permission, or a folder already in use."""
+    """A result cannot be written: full disk, missing permission, or a folder in use."""
 
     exit_code = 6

@@ -1,9 +1,9 @@
 """Random numbers as a pure function of (seed, stream, counters).
 
-A counter-based generator, Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3"), needs no state to be carried along: the key is made of the seed and the name of the
-stream, the counter of what is being drawn (epoch, step, layer). So a resumed run continues with the
-same numbers, one stream's draws never shift another's, and both backends see the same ones.
+The generator is counter-based: Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy
+as 1, 2, 3"). The key is a hash of the seed and the name of the stream. The counter is made of
+integers such as epoch and step. No state is kept between draws. Therefore a resumed run continues
+with the same numbers, one stream never shifts another, and both backends draw the same numbers.
 """
 
 from __future__ import annotations
@@ -22,24 +22,38 @@ def _key(seed: int, stream: str) -> tuple[int, int]:
 
 
 def _counter(counters: tuple[int, ...]) -> NDArray[np.uint64]:
-    """The first word counts the draws themselves, the other three say what is drawn."""
+    """Return Philox's 256-bit counter. Its first word counts draws, the others are ``counters``."""
     if len(counters) > 3:
         raise ValueError(f"at most three counters fit into Philox, got {len(counters)}")
     return np.array([0, *counters, *[0] * (3 - len(counters))], dtype=np.uint64)
 
 
 def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
-    """A generator of its own for each (seed, stream, counters): at most three, each >= 0."""
+    """Return the random number generator of (seed, stream, counters).
+
+    Args:
+        seed: The seed of the run.
+        stream: The name of the purpose, for example ``"shuffle"``.
+        counters: At most three integers >= 0, for example epoch and step.
+
+    Raises:
+        ValueError: There are more than three counters.
+    """
     key = np.array(_key(seed, stream), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=_counter(counters)))
 
 
-class KeepMasks:
+class DropoutMasks:
     """Dropout masks of one layer, as a pure function of (seed, layer, step).
 
-    A unit is kept where 16 random bits are below ``round((1 - rate) · 65536)``: a quarter of the
-    random numbers that one float per unit would take. What is kept is scaled by the inverse of
-    that very probability, so the expectation is exact.
+    A unit is kept if a 16-bit random integer is below ``round((1 - rate) · 65536)``. This takes a
+    quarter of the random bits of one float64 per unit. ``scale`` is the inverse of the exact
+    probability of keeping a unit, so that the expected output equals the input.
+
+    Args:
+        seed: The seed of the run.
+        layer: The name of the layer.
+        rate: The probability of dropping a unit.
     """
 
     def __init__(self, seed: int, layer: str, rate: float) -> None:
@@ -49,13 +63,14 @@ class KeepMasks:
         self.scale = 65536 / float(self._threshold)
 
     def bits(self, step: int, count: int) -> NDArray[np.uint16]:
-        """16 random bits for each of ``count`` units."""
+        """Return a 16-bit random integer for each of ``count`` units, shape (count,)."""
         self._state["state"]["counter"][:] = _counter((step,))
         self._philox.state = self._state
         return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
 
     def draw(self, step: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """True where a unit is kept, in an array of ``shape``."""
-        bits = self.bits(step, int(np.prod(shape))).reshape(shape)
-        kept: NDArray[np.bool_] = np.less(bits, self._threshold)
-        return kept
+        """Return a boolean array of this shape, True where a unit is kept."""
+        keep: NDArray[np.bool_] = np.less(
+            self.bits(step, int(np.prod(shape))).reshape(shape), self._threshold
+        )
+        return keep

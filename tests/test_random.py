@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from nnopt.random import KeepMasks, generator
+from nnopt.random import DropoutMasks, generator
 
 
 def draws(seed: int, stream: str, *counters: int) -> list[int]:
@@ -70,12 +70,12 @@ def test_numbers_are_the_same_in_every_process() -> None:
 def test_stream_is_the_one_written_down() -> None:
     """Results of earlier versions can be repeated only as long as these stay."""
     assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
-    assert KeepMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
+    assert DropoutMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.77, 0.999])
 def test_masks_keep_the_right_share(rate: float) -> None:
-    masks = KeepMasks(1, "dropout1", rate)
+    masks = DropoutMasks(1, "dropout1", rate)
     count = 200_000
     kept = int(masks.draw(0, (count,)).sum())
     spread = (rate * (1 - rate) * count) ** 0.5
@@ -85,7 +85,7 @@ def test_masks_keep_the_right_share(rate: float) -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
 def test_scale_is_the_inverse_of_the_very_probability(rate: float) -> None:
     """Of the 65,536 values that decide, as many keep a unit as the scale says."""
-    masks = KeepMasks(0, "x", rate)
+    masks = DropoutMasks(0, "x", rate)
     threshold = np.uint16(masks._threshold)
     keeping = np.count_nonzero(np.arange(65536, dtype=np.uint16) < threshold)
     assert keeping * masks.scale == 65536
@@ -94,23 +94,23 @@ def test_scale_is_the_inverse_of_the_very_probability(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
 def test_extreme_rates_keep_a_finite_scale(rate: float) -> None:
-    assert 1 < KeepMasks(0, "x", rate).scale <= 65536
+    assert 1 < DropoutMasks(0, "x", rate).scale <= 65536
 
 
 def test_masks_depend_on_seed_layer_and_step_alone() -> None:
-    masks = KeepMasks(1, "dropout1", 0.5)
+    masks = DropoutMasks(1, "dropout1", 0.5)
     expected = {step: masks.draw(step, (7, 5)) for step in range(4)}
     for step in (3, 1, 0, 1, 2):  # in any order, however often, with other shapes in between
         masks.draw(9, (3,))
         assert_array_equal(masks.draw(step, (7, 5)), expected[step])
-        assert_array_equal(KeepMasks(1, "dropout1", 0.5).draw(step, (7, 5)), expected[step])
+        assert_array_equal(DropoutMasks(1, "dropout1", 0.5).draw(step, (7, 5)), expected[step])
     assert (expected[0] != expected[1]).any()
-    for other in (KeepMasks(2, "dropout1", 0.5), KeepMasks(1, "dropout2", 0.5)):
+    for other in (DropoutMasks(2, "dropout1", 0.5), DropoutMasks(1, "dropout2", 0.5)):
         assert (other.draw(0, (7, 5)) != expected[0]).any()
 
 
 @given(count=st.integers(1, 40))
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_a_longer_mask_begins_like_a_shorter_one(count: int) -> None:
-    masks = KeepMasks(1, "x", 0.4)
+    masks = DropoutMasks(1, "x", 0.4)
     assert_array_equal(masks.draw(2, (count,)), masks.draw(2, (64,))[:count])

@@ -30,7 +30,7 @@ from nnopt.config.compose import compose_config, words_parser
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.errors import ConfigError, TrainingError
-from nnopt.random import KeepMasks, generator
+from nnopt.random import DropoutMasks, generator
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.schema import Config, NumpyConfig, SgdConfig, TorchvisionConfig
 from nnopt.terminal.console import GrowingTable, note
@@ -215,7 +215,9 @@ def _step_of_masks(architecture: Architecture, seed: int, samples: int) -> int:
     """Of ``MASKS`` steps the first at which stochastic depth has the fewest residual branches
     skipped by every sample: none, if that ever happens."""
     masks = [
-        KeepMasks(seed, layer.name, layer.skipped) for layer in architecture.walk() if layer.skipped
+        DropoutMasks(seed, layer.name, layer.skipped)
+        for layer in architecture.walk()
+        if layer.skipped
     ]
     if not masks:
         return 0

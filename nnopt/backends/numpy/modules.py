@@ -23,7 +23,7 @@ from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_PO
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy.tape import Tape, Variable
 from nnopt.backends.numpy.threads import Workers
-from nnopt.random import KeepMasks
+from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
 
 Module = Callable[[Tape, Variable, int | None], Variable]
@@ -170,7 +170,7 @@ class Binder:
         (N, C, H, W), or (N, C) for whole channels, for both backends to have the same."""
         if not rate:
             return lambda tape, x, step: x
-        masks = KeepMasks(self._config.seed, layer.name, rate)
+        masks = DropoutMasks(self._config.seed, layer.name, rate)
         whole_channels = isinstance(layer.record, records.SpatialDropout)
 
         def apply(
@@ -190,7 +190,7 @@ class Binder:
     def _stochastic_depth(self, layer: PlacedLayer) -> Module:
         """Dropout of whole samples at a residual branch's end, which then counts for nothing and
         gets no gradient (Huang et al. 2016, section 3, a draw for each sample)."""
-        masks = KeepMasks(self._config.seed, layer.name, layer.skipped)
+        masks = DropoutMasks(self._config.seed, layer.name, layer.skipped)
 
         def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
             if step is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nnopt.random import KeepMasks, generator
+from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
 MOST_STEPS = 2**26
@@ -17,7 +17,7 @@ class DeviceMasks:
 
     ``torch.nn.Dropout`` draws from the process's one generator: two networks would disturb each
     other, and a resumed run would need its state. It also takes a whole random number for each
-    unit; here 16 bits decide, as in ``nnopt.random.KeepMasks``, at a third of the time.
+    unit; here 16 bits decide, as in ``nnopt.random.DropoutMasks``, at a third of the time.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Dropout(nn.Module):
     keeps or drops whole channels (N, C) of images, 1 whole samples. None is all axes.
     """
 
-    def __init__(self, masks: KeepMasks | DeviceMasks, axes: int | None = None) -> None:
+    def __init__(self, masks: DropoutMasks | DeviceMasks, axes: int | None = None) -> None:
         super().__init__()
         self._masks = masks
         self._axes = axes
@@ -76,5 +76,5 @@ def dropout(name: str, rate: float, config: Config, axes: int | None = None) -> 
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:
-        return Dropout(KeepMasks(config.seed, name, rate), axes)
+        return Dropout(DropoutMasks(config.seed, name, rate), axes)
     return Dropout(DeviceMasks(config.seed, name, rate, torch.device(config.backend.device)), axes)

@@ -18,7 +18,7 @@ from nnopt.backends.numpy import threads
 from nnopt.backends.numpy.modules import Binder
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
-from nnopt.random import KeepMasks
+from nnopt.random import DropoutMasks
 
 Array = np.ndarray
 MakeNetwork = Callable[..., NumpyNetwork]
@@ -339,7 +339,7 @@ def test_dropout_masks_depend_on_the_step_and_vanish_in_evaluation(
     dropped = make_network("numpy", [{"dropout": 0.5}, {"dense": "classes"}], seed=7)
     plain = make_network("numpy", [{"dense": "classes"}])
     assert_array_equal(dropped.predict(x), plain.predict(x))
-    masks = KeepMasks(7, "dropout1", 0.5)
+    masks = DropoutMasks(7, "dropout1", 0.5)
     seen = []
     for step in (0, 5, 0):
         logits = dropped.forward(Variable(x), y, step)[0].value.copy()

@@ -24,7 +24,7 @@ from nnopt.backends.protocol import Network
 from nnopt.backends.torch import network as torch_network
 from nnopt.backends.torch.network import TorchNetwork
 from nnopt.data.batches import batch_parts
-from nnopt.random import KeepMasks
+from nnopt.random import DropoutMasks
 from nnopt.schema import Config, ResnetConfig
 
 MakeNetwork = Callable[..., Network]
@@ -128,7 +128,7 @@ def test_skipped_branches_add_nothing_and_the_others_more(make_network: MakeNetw
     assert_array_equal(network.predict(x), plain.predict(x))
     w = plain.arrays()
     rates = {"residual1": 0.5 / 3, "residual2": 1 / 3, "residual2.residual1": 0.5}
-    masks = [KeepMasks(7, name, rate) for name, rate in rates.items()]
+    masks = [DropoutMasks(7, name, rate) for name, rate in rates.items()]
     for step in (0, 3):
         kept = [mask.draw(step, (40, 1)) for mask in masks]
         assert all(0 < np.count_nonzero(x) < 40 for x in kept)

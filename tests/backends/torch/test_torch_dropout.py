@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends.torch.dropout import DeviceMasks, Dropout
 from nnopt.backends.torch.network import TorchNetwork
-from nnopt.random import KeepMasks
+from nnopt.random import DropoutMasks
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_shared_masks_are_those_of_numpy(make_network: Callable[..., TorchNetwor
     network = make_network("torch", [{"dropout": 0.3}, {"dense": "classes"}], **changes)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((9, 6)), rng.integers(0, 4, 9)
-    masks = KeepMasks(11, "dropout1", 0.3)
+    masks = DropoutMasks(11, "dropout1", 0.3)
     for step in (0, 5, 2):
         w = network.arrays()
         dropped = x * masks.draw(step, x.shape) * masks.scale

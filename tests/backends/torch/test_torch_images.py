@@ -24,7 +24,7 @@ from nnopt.architecture.parse import parse_layers
 from nnopt.backends.torch.dropout import DeviceMasks, Dropout
 from nnopt.backends.torch.modules import sequence
 from nnopt.backends.torch.network import TorchNetwork
-from nnopt.random import KeepMasks
+from nnopt.random import DropoutMasks
 from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
@@ -243,7 +243,7 @@ def test_spatial_dropout_takes_whole_channels(make_network: MakeNetwork) -> None
     network = make_network("torch", layers, input_shape=IMAGE, **changes)
     module = network.module[0]
     assert isinstance(module, Dropout)
-    masks = KeepMasks(3, "spatial_dropout1", rate)
+    masks = DropoutMasks(3, "spatial_dropout1", rate)
     for step in (0, 7):
         module.begin(step)
         expected = x.numpy() * masks.draw(step, (50, 6))[..., None, None] * masks.scale
