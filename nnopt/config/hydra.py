@@ -38,12 +38,13 @@ from nnopt.config.conf_source import (
 )
 from nnopt.config.grammar import flat, functions, shown, unreadable
 from nnopt.config.set_aside import Composed, Loader, compose
-from nnopt.config.validate import ENGINES, read_engine
+from nnopt.config.validate import read_engine
 from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import in_plain_words
 from nnopt.schema import LauncherConfig, SweeperConfig
+from nnopt.schema.reader import ENGINES
 
 
 class UserConf(SearchPathPlugin):

@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from nnopt.config.hydra import compose_files, config_groups, one_line, parse_words, plain, word_of
 from nnopt.config.point import Point, point_id
 from nnopt.config.set_aside import Composed
-from nnopt.config.validate import known_keys, read_config, unknown_key
+from nnopt.config.validate import known_keys, read_config
 from nnopt.errors import ConfigError
+from nnopt.schema.reader import unknown_key
 
 log = logging.getLogger("nnopt")
 

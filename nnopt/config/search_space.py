@@ -20,9 +20,10 @@ from nnopt.config.hydra import composing, config_groups, group_problems
 from nnopt.config.point import Point
 from nnopt.config.resolve import Composer
 from nnopt.config.search_parameters import Drawn, Numbers, Parameter, read_parameter, word
-from nnopt.config.validate import known_keys, takes_whole_numbers, unknown_key
+from nnopt.config.validate import known_keys, takes_whole_numbers
 from nnopt.errors import CombinationError, ConfigError
 from nnopt.schema import OptunaConfig
+from nnopt.schema.reader import unknown_key
 
 log = logging.getLogger("nnopt")
 

@@ -3,7 +3,7 @@
 The YAML files under ``conf/`` hold the values and explain the keys to the user; here, in a file for
 each group, are their types and ranges. A group whose files differ in their keys (a spiral has
 points, MNIST does not) has one dataclass per file, found by its ``name``.
-``nnopt.config.validate`` reads YAML into these classes.
+``nnopt.schema.reader`` reads YAML into these classes.
 """
 
 from nnopt.schema.architecture import Activation as Activation

@@ -19,8 +19,9 @@ from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.backends.models import build_architecture, initial_arrays
 from nnopt.config.compose import Point, make_plan
-from nnopt.config.validate import ENGINES, read_config, read_engine
+from nnopt.config.validate import read_config, read_engine
 from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.schema.reader import ENGINES
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
