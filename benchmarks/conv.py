@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from nnopt.backends.numpy.memory import empty
 from nnopt.backends.numpy.ops.conv import conv2d_backward, conv2d_forward
 from nnopt.backends.numpy.tape import Buffers
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 
 THREADS = 2
 TURNS = 25
@@ -161,7 +161,7 @@ def numpy_layer(shape: Shape) -> Callable[[], None]:
     x = array(shape.side, shape.side, shape.images, shape.channels)
     weight = array(shape.outputs, shape.channels, 3, 3)
     g = array(shape.side, shape.side, shape.images, shape.outputs)
-    workers, buffer = Workers(THREADS), Buffers()
+    workers, buffer = ThreadPool(THREADS), Buffers()
 
     def work() -> None:
         _, saved = conv2d_forward(x, weight, padding=1, workers=workers, buffer=buffer)

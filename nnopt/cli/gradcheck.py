@@ -186,7 +186,7 @@ def check_gradients(
     order = epoch_order(config.seed, 1, len(dataset.train))[: _batch_size(dataset)]  # all classes
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
-    x = Variable(inputs.copy(), wanted=True)
+    x = Variable(inputs.copy(), requires_grad=True)
     # Biases start at zero and batch norm's scale at one; a general place tells more.
     shake = generator(config.seed, "gradcheck")
     for parameter in network.parameters.values():

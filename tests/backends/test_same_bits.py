@@ -15,7 +15,7 @@ from nnopt.backends.numpy import optimizers, threads
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.ops import lanes, pooling
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 
 MakeNetwork = Callable[..., NumpyNetwork]
 
@@ -63,7 +63,7 @@ def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pooling, "BLOCK", 200)
     monkeypatch.setattr(optimizers, "PIECE", 64)
     monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
-    monkeypatch.setattr(threads, "SHARED_SUM_FROM", 1)
+    monkeypatch.setattr(threads, "PARALLEL_SUM_MIN_ELEMENTS", 1)
     monkeypatch.setattr("nnopt.backends.numpy.ops.im2col.NUMBERS", 2000)
 
 
@@ -144,7 +144,7 @@ def test_partial_sums_do_not_depend_on_the_threads(count: int) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((36, 90, 90)).astype(np.float32) for _ in range(5)]
     expected = arrays[0] + arrays[1] + arrays[2] + arrays[3] + arrays[4]
-    threads.add_up(arrays, Workers(count))
+    threads.sum_into_first(arrays, ThreadPool(count))
     assert_array_equal(arrays[0], expected)
 
 
@@ -155,14 +155,14 @@ def test_partial_sums_do_not_depend_on_the_threads(count: int) -> None:
 def test_partial_sums_are_bounded_by_pieces_and_memory(
     pieces: int, numbers: int, expected: int
 ) -> None:
-    assert threads.partial_sums(pieces, numbers) == expected
+    assert threads.partial_sum_count(pieces, numbers) == expected
 
 
 def test_average_any_number_of_threads_gives_the_same_bits() -> None:
     ends = []
     for count in (1, 2, 4):
         w = np.random.default_rng(0).standard_normal(2**20 + 5).astype(np.float32)
-        average = Average([w], Workers(count))
+        average = Average([w], ThreadPool(count))
         for _ in range(3):
             average.move(0.3)
             w *= 1.5

@@ -7,7 +7,7 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.modules import layer_of
 from nnopt.backends.numpy.network import NumpyNetwork
-from nnopt.backends.numpy.threads import usable_threads
+from nnopt.backends.numpy.threads import default_threads as default_threads
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
@@ -28,11 +28,6 @@ def device_errors() -> Iterator[None]:
             raise
         what = str(error) or "more memory was needed"
         raise MemoryError(f"{what} in layer {name}") from error
-
-
-def default_threads() -> int:
-    """Return the number of threads that NumPy's matrix library uses by itself."""
-    return usable_threads()
 
 
 def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:

@@ -10,16 +10,16 @@ import numpy as np
 from nnopt.backends.numpy.memory import empty, zeros
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.optimizers import SHARED_FROM, pieces_for
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Average:
     """An average a of C-contiguous ``arrays`` w of one number type, walked in pieces as an update
     is (see ``nnopt.backends.numpy.optimizers``); it starts at zero."""
 
-    def __init__(self, arrays: Iterable[Array], workers: Workers = ALONE) -> None:
+    def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        self._workers = workers if sum(w.size for w in flat) >= SHARED_FROM else ALONE
+        self._workers = workers if sum(w.size for w in flat) >= SHARED_FROM else SERIAL
         self._pieces = [
             (a[piece], w[piece])
             for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]
@@ -30,11 +30,11 @@ class Average:
 
     def move(self, weight: float) -> None:
         """a ← a + weight · (w - a)."""
-        self._workers.share(partial(self._move, weight), len(self._pieces))
+        self._workers.map(partial(self._move, weight), len(self._pieces))
 
     def swap(self) -> None:
         """Exchange a and w, to the bit."""
-        self._workers.share(self._swap, len(self._pieces))
+        self._workers.map(self._swap, len(self._pieces))
 
     def _move(self, weight: float, worker: int, number: int) -> None:
         a, w = self._pieces[number]

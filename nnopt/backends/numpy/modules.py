@@ -22,7 +22,7 @@ from nnopt.backends.numpy.ops.normalization import (
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy.tape import Tape, Variable
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
 
@@ -48,7 +48,7 @@ class Binder:
         config: Config,
         parameters: Mapping[str, Variable],
         statistics: Mapping[str, Array],
-        workers: Workers,
+        workers: ThreadPool,
     ) -> None:
         self._config = config
         self._parameters = parameters
@@ -155,7 +155,7 @@ class Binder:
                 )
                 return Variable(y_value)
             y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu, workers=workers)
-            mean, variance = tape.last_saved()[-2:]
+            mean, variance = tape.entries[-1][4][-2:]
             count = x.value.size // x.value.shape[-1]
             rate = momentum if self.momentum is None else self.momentum
             running_mean[:] = (1 - rate) * running_mean + rate * mean

@@ -22,7 +22,7 @@ from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.tape import Tape, Variable
-from nnopt.backends.numpy.threads import OneBlasThread, Workers, usable_threads
+from nnopt.backends.numpy.threads import ThreadPool, default_threads, single_blas_thread
 from nnopt.backends.protocol import StepRecord
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.batches import batch_parts, parts_of
@@ -68,7 +68,7 @@ class NumpyNetwork:
             name: np.zeros(shape, self.dtype)
             for name, shape in architecture.statistic_shapes().items()
         }
-        self._workers = Workers(threads_for(architecture, config, usable_threads()).count)
+        self._workers = ThreadPool(threads_for(architecture, config, default_threads()).count)
         self._binder = Binder(config, self.parameters, self.statistics, self._workers)
         self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
@@ -103,7 +103,7 @@ class NumpyNetwork:
             stop = start + math.prod(shapes[name])
             value = _window(self.flat[start:stop], shapes[name])
             target = _window(self.flat_gradient[start:stop], shapes[name])
-            windows[name] = Variable(value, wanted=True, target=target)
+            windows[name] = Variable(value, requires_grad=True, grad_buffer=target)
             start = stop
         return {name: windows[name] for name in shapes}
 
@@ -134,7 +134,7 @@ class NumpyNetwork:
     def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
         """Mean loss and logits (N, K); the gradients are left in ``flat_gradient``."""
         is_small = len(x) * self._largest_flops in WORTH_ONE_THREAD
-        with OneBlasThread() if is_small else nullcontext():
+        with single_blas_thread() if is_small else nullcontext():
             logits, loss = self.forward(Variable(x), y, step)
             value, copied = float(loss.value), logits.value.copy()
             if self._not_finite is None and not math.isfinite(value):
@@ -177,7 +177,9 @@ class NumpyNetwork:
     def gradients(self, loss: Variable) -> dict[str, Array]:
         """Gradients of the loss, penalties left out, of every parameter: windows, not copies."""
         self._tape.backward(loss)
-        return {name: p.target for name, p in self.parameters.items() if p.target is not None}
+        return {
+            name: p.grad_buffer for name, p in self.parameters.items() if p.grad_buffer is not None
+        }
 
     def read_steps(self) -> StepRecord:
         losses = np.array([loss for loss, _, _ in self._seen], dtype=np.float64)
@@ -231,7 +233,7 @@ class NumpyNetwork:
         return {layer.name: outputs[layer.name] for layer in self.architecture.walk()}
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
-        targets = {name: parameter.target for name, parameter in self.parameters.items()}
+        targets = {name: parameter.grad_buffer for name, parameter in self.parameters.items()}
         return {name: target.copy() for name, target in targets.items() if target is not None}
 
     @cached_property
@@ -249,7 +251,7 @@ class NumpyNetwork:
         self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None
     ) -> Variable:
         """The layers one after another, noted on the tape."""
-        tape.restart()
+        tape.reset()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
         for module in modules:
@@ -315,7 +317,7 @@ def _norm(vector: Array) -> float:
 
 def _dot(vector: Array) -> float:
     """Return v·v. OpenBLAS's threads would add up parts of it, as many as there are threads."""
-    with OneBlasThread():
+    with single_blas_thread():
         return float(np.dot(vector, vector))
 
 

@@ -8,7 +8,7 @@ from nnopt.architecture.network import PlacedLayer
 from nnopt.backends.numpy.modules import Binder, Module
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.tape import Tape, Variable
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.schema import Config
 
 
@@ -22,7 +22,7 @@ class Observer(Binder):
         config: Config,
         parameters: Mapping[str, Variable],
         statistics: Mapping[str, Array],
-        workers: Workers,
+        workers: ThreadPool,
     ) -> None:
         super().__init__(config, parameters, statistics, workers)
         self.outputs: dict[str, Array] = {}

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnopt.backends.numpy.memory import CACHE_LINE, empty, zeros
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 from nnopt.schema import (
     AdagradConfig,
     AdamConfig,
@@ -122,7 +122,7 @@ def adam(
     np.subtract(w, a, out=w)
 
 
-def pieces_for(workers: Workers, size: int) -> list[slice]:
+def pieces_for(workers: ThreadPool, size: int) -> list[slice]:
     """0 to ``size`` in pieces of at most PIECE that begin where a cache line does; where there are
     many threads, so small that each gets one."""
     share = -(-size // workers.count)
@@ -167,7 +167,7 @@ class Optimizer:
         gradient: Array,
         decayed: slice,
         weight_decay: float,
-        workers: Workers = ALONE,
+        workers: ThreadPool = SERIAL,
     ) -> None:
         self.config = config
         self.steps = 0
@@ -177,7 +177,7 @@ class Optimizer:
         self._squares = self._memories[-1] if rule.has_squares else None
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
-        self._workers = workers if parameters.size >= SHARED_FROM else ALONE
+        self._workers = workers if parameters.size >= SHARED_FROM else SERIAL
         pieces = pieces_for(self._workers, parameters.size)
         self._pieces = [
             (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])
@@ -191,7 +191,7 @@ class Optimizer:
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
-        self._workers.share(partial(self._update, lr), len(self._pieces))
+        self._workers.map(partial(self._update, lr), len(self._pieces))
 
     def state_is_finite(self) -> bool:
         """Return whether no sum of squares has overflowed, which would stop its parameter without

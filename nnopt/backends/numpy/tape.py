@@ -1,10 +1,10 @@
 """Reverse-mode automatic differentiation: a tape of the operations of one training step.
 
-Going forward, the tape notes each operation with what its backward function needs. Going backward,
-it walks the notes in reverse and hands every variable the sum of the gradients that reach it
-(Griewank and Walther 2008, chapter 3). Networks do the same operations at every step, so the tape
-keeps the arrays of its i-th operation for the i-th operation of the next step: once every batch
-size has been seen, training allocates next to nothing.
+In the forward pass the tape records each operation and the values that its backward function
+needs. In the backward pass it visits the entries in reverse order and adds up the gradients of each
+variable (Griewank and Walther 2008, chapter 3). A network repeats the same operations at every
+step, so the i-th operation of a step reuses the arrays of the i-th operation of the previous step:
+after the first batch of each size, training allocates almost no memory.
 """
 
 from __future__ import annotations
@@ -20,21 +20,31 @@ from nnopt.backends.numpy.ops import Array, Op
 
 
 class Variable:
-    """An array in the computation. ``wanted``: is its gradient needed? ``target``: for parameters,
-    the array that receives the gradient."""
+    """An array in the computation.
 
-    __slots__ = ("gradient", "target", "value", "wanted")
+    Args:
+        value: The array.
+        requires_grad: Whether ``Tape.backward`` computes its gradient.
+        grad_buffer: The array that receives the gradient of a parameter.
+    """
 
-    def __init__(self, value: Array, wanted: bool = False, target: Array | None = None) -> None:
+    __slots__ = ("grad_buffer", "gradient", "requires_grad", "value")
+
+    def __init__(
+        self, value: Array, requires_grad: bool = False, grad_buffer: Array | None = None
+    ) -> None:
         self.value = value
-        self.wanted = wanted
-        self.target = target
+        self.requires_grad = requires_grad
+        self.grad_buffer = grad_buffer
         self.gradient: Array | None = None
 
 
 class Buffers:
-    """The arrays of one operation, found again by name and shape at every step. Those of one name
-    and several shapes, as of batches of several sizes, share the memory of the largest."""
+    """The arrays of one operation by name and shape, reused at every step.
+
+    Arrays of one name and several shapes, for batches of several sizes, share the memory of the
+    largest.
+    """
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
@@ -44,84 +54,87 @@ class Buffers:
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         array = self._arrays.get((name, shape))
-        return self._make(name, shape, dtype) if array is None else array
+        return self._allocate(name, shape, dtype) if array is None else array
 
-    def _make(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Make an array. Threads that share an operation may ask for theirs at the same time."""
+    def _allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Allocate an array. Threads that share an operation may call this at the same time."""
         size = math.prod(shape)
         with self._lock:
             memory = self._memory.get(name)
             if memory is None or memory.size < size:
                 memory = self._memory[name] = empty((size,), dtype)
                 for key in [key for key in self._arrays if key[0] == name]:
-                    del self._arrays[key]  # they keep the smaller memory
+                    del self._arrays[key]  # it holds the smaller memory
             array = self._arrays[name, shape] = memory[:size].reshape(shape)
         return array
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
-        """Hand out a parameter's target for its gradient, so that no copy is needed. Of a parameter
-        that is used twice, only the first gradient to arrive goes there; the other is added."""
+        """Use the gradient buffers of parameters as the arrays of their gradients.
+
+        This saves a copy. If a parameter is used twice, only the gradient that is computed first is
+        written to its buffer; the other one is added.
+        """
         self.bound = True
         for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):
             is_first = variable.gradient is None and variable not in inputs[:position]
-            if variable.target is not None and is_first:
-                self._arrays[f"d_{name}", variable.target.shape] = variable.target
+            if variable.grad_buffer is not None and is_first:
+                self._arrays[f"d_{name}", variable.grad_buffer.shape] = variable.grad_buffer
 
 
-Note = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
-"""An operation done: its inputs, which of their gradients are wanted, its output, what its backward
-function needs, and its arrays."""
+TapeEntry = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
+"""An operation: its inputs, whether each requires a gradient, its output, the values saved for its
+backward function, and its arrays."""
 
 
 class Tape:
-    """Notes operations on variables, then runs them backward."""
+    """Records operations on variables and computes their gradients."""
 
     def __init__(self) -> None:
-        self._notes: list[Note] = []
+        self.entries: list[TapeEntry] = []
         self._buffers: list[Buffers] = []
 
-    def restart(self) -> None:
-        """Forget the notes, keep the arrays."""
-        self._notes.clear()
+    def reset(self) -> None:
+        """Delete the entries, but keep the arrays for the next step."""
+        self.entries.clear()
 
     def apply(self, op: Op, *inputs: Variable, **options: Any) -> Variable:
-        """Compute ``op`` on the inputs and note it."""
-        position = len(self._notes)
-        if position == len(self._buffers):
+        """Compute ``op`` on the inputs, record it and return its output."""
+        index = len(self.entries)
+        if index == len(self._buffers):
             self._buffers.append(Buffers())
-        buffers = self._buffers[position]
+        buffers = self._buffers[index]
         value, saved = op.forward(*[x.value for x in inputs], buffer=buffers, **options)
-        wanted = tuple([x.wanted for x in inputs])
-        output = Variable(value, True in wanted)
-        self._notes.append((op, inputs, wanted, output, saved, buffers))
+        requires_grad = tuple([x.requires_grad for x in inputs])
+        output = Variable(value, True in requires_grad)
+        self.entries.append((op, inputs, requires_grad, output, saved, buffers))
         return output
 
-    def last_saved(self) -> Any:
-        """What the last operation saved for its backward function."""
-        return self._notes[-1][4]
-
     def backward(self, output: Variable) -> None:
-        """Set ``gradient`` of every wanted variable to d output / d variable, output a scalar."""
-        for _, inputs, *_ in self._notes:
+        """Set ``gradient`` of every variable that requires it to d output / d variable.
+
+        Args:
+            output: A scalar.
+        """
+        for _, inputs, *_ in self.entries:
             for variable in inputs:
                 variable.gradient = None
         output.gradient = output.value.dtype.type(1)
-        for op, inputs, wanted, result, saved, buffers in reversed(self._notes):
-            if not result.wanted:
+        for op, inputs, requires_grad, result, saved, buffers in reversed(self.entries):
+            if not result.requires_grad:
                 continue
             if not buffers.bound:
                 buffers.bind(op.inputs, inputs)
-            gradients = op.backward(result.gradient, saved, wanted, buffer=buffers)
+            gradients = op.backward(result.gradient, saved, requires_grad, buffer=buffers)
             for variable, gradient in zip(inputs, gradients, strict=True):
-                if variable.wanted:
-                    _accumulate(variable, gradient)
+                if variable.requires_grad:
+                    _add_gradient(variable, gradient)
 
 
-def _accumulate(variable: Variable, gradient: Array) -> None:
+def _add_gradient(variable: Variable, gradient: Array) -> None:
     if variable.gradient is None:
         variable.gradient = gradient
-        if variable.target is not None and gradient is not variable.target:
-            np.copyto(variable.target, gradient)
-            variable.gradient = variable.target
+        if variable.grad_buffer is not None and gradient is not variable.grad_buffer:
+            np.copyto(variable.grad_buffer, gradient)
+            variable.gradient = variable.grad_buffer
     else:
         np.add(variable.gradient, gradient, out=variable.gradient)

@@ -1,10 +1,9 @@
-"""A few threads for work cut into pieces.
+"""A pool of threads for work that is divided into chunks.
 
-NumPy's element-wise loops use one thread, and a large array that passes through several of them
-goes to memory and back each time. Cut into pieces that stay in a core's cache, and the pieces dealt
-out to threads, the same work takes all cores and little memory traffic: NumPy lets go of Python's
-lock while it computes. BLAS is held to one thread meanwhile, or its threads and these would fight
-for the cores.
+NumPy's element-wise loops use one thread, and an array larger than the cache is read from memory
+and written back in each of them. Chunks that fit into a core's cache, computed by several threads,
+use all cores and need little memory traffic: NumPy releases Python's global lock while it computes.
+BLAS is limited to one thread meanwhile, because its threads would compete for the same cores.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
@@ -32,40 +31,46 @@ Task = Callable[[], None]
 Result = TypeVar("Result")
 
 
-class Workers:
-    """``count`` threads, the calling one among them. The others start when first needed, wait for
-    tasks without taking time, and end with this object.
+class ThreadPool:
+    """``count`` threads, including the calling thread.
 
-    They get their tasks through a queue written in C. A training step deals out work a hundred
-    times, and the locks of an executor of ``concurrent.futures`` can take a tenth of a millisecond
-    each time.
+    The other threads start when they are first needed, sleep while there is no task, and end with
+    this object. They receive tasks through a queue that is implemented in C: a training step calls
+    ``map`` about a hundred times, and an executor of ``concurrent.futures`` can take 0.1 ms each
+    time.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._started = False
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        self._own = _OfThread()
+        self._local = _ThreadMemory()
 
-    def share(self, task: Callable[[int, int], None], pieces: int) -> None:
-        """Call ``task(worker, piece)`` for every piece from 0 to ``pieces`` - 1, in any order.
+    def map(self, task: Callable[[int, int], None], chunks: int) -> None:
+        """Call ``task(worker, chunk)`` for every chunk from 0 to ``chunks`` - 1, in any order.
 
-        ``worker``, from 0 to ``count`` - 1, says which thread it is: two pieces with the same
-        worker never overlap in time, so that each worker can have working space of its own. Who
-        does which piece is left to chance; a task whose result must not depend on it writes to a
-        place of its piece's. ``numpy.errstate`` holds in all of them.
+        Two chunks with the same ``worker`` never overlap in time, so each worker can use its own
+        scratch memory. Any worker may compute any chunk, so a result that must not depend on the
+        threads is written to a location of its chunk. The context of the calling thread, with
+        ``numpy.errstate``, applies in all threads.
 
-        On a busy machine another thread may get no core for milliseconds. So the calling thread
-        waits only for pieces that another thread has begun, and does all others itself.
+        On a busy machine another thread may wait for a core for milliseconds. The calling thread
+        therefore waits only for chunks that other threads have started.
 
-        Raises the exception of a task, after all threads have finished their pieces.
+        Args:
+            task: A function of the worker, from 0 to ``count`` - 1, and the chunk.
+            chunks: The number of chunks.
+
+        Raises:
+            BaseException: The error of a task, after every started chunk has ended. The remaining
+                chunks are skipped.
         """
-        if self.count == 1 or not pieces:
-            for piece in range(pieces):
-                task(0, piece)
+        if self.count == 1 or not chunks:
+            for chunk in range(chunks):
+                task(0, chunk)
             return
-        if pieces == 1:
-            with OneBlasThread():  # as in pieces that are shared
+        if chunks == 1:
+            with single_blas_thread():  # for the same bits as with several chunks
                 task(0, 0)
             return
         if not self._started:
@@ -73,56 +78,41 @@ class Workers:
         numbers = itertools.count()  # next() of it is atomic
         reports: SimpleQueue[tuple[int, BaseException | None]] = SimpleQueue()
 
-        def help_out(worker: int) -> None:
-            begun = 0
-            error: BaseException | None = None
+        def run_chunks(worker: int) -> tuple[int, BaseException | None]:
+            started = 0
             try:
-                while (piece := next(numbers)) < pieces:
-                    begun += 1
-                    task(worker, piece)
+                while (chunk := next(numbers)) < chunks:
+                    started += 1
+                    task(worker, chunk)
             except BaseException as caught:  # the calling thread raises it
-                error = caught
-            if begun:
-                reports.put((begun, error))
+                return started, caught
+            return started, None
 
-        with OneBlasThread():
-            for worker in range(1, min(self.count, pieces)):
-                self._tasks.put(partial(copy_context().run, help_out, worker))
-            begun = 0
+        def run_and_report(worker: int) -> None:
+            reports.put(run_chunks(worker))
+
+        with single_blas_thread():
+            for worker in range(1, min(self.count, chunks)):
+                self._tasks.put(partial(copy_context().run, run_and_report, worker))
+            started, error = run_chunks(0)
+            self._discard_tasks()
+            while next(numbers) < chunks:  # after an error
+                started += 1
+            while started < chunks:
+                count, other_error = reports.get()
+                started += count
+                error = other_error if error is None else error
+        if error is not None:
             try:
-                while (piece := next(numbers)) < pieces:
-                    begun += 1
-                    task(0, piece)
-            finally:
-                self._forget_tasks()
-                errors = self._wait(reports, numbers, pieces, begun)
-            for error in errors:
                 raise error
+            finally:
+                error = other_error = None  # their tracebacks refer to this frame
 
-    def _forget_tasks(self) -> None:
-        """Take back the tasks that no thread has begun."""
+    def _discard_tasks(self) -> None:
+        """Remove the tasks that no thread has started."""
         with suppress(Empty):
             while True:
                 self._tasks.get_nowait()
-
-    @staticmethod
-    def _wait(
-        reports: SimpleQueue[tuple[int, BaseException | None]],
-        numbers: Iterator[int],
-        pieces: int,
-        begun: int,
-    ) -> list[BaseException]:
-        """Wait until all pieces that other threads have begun are done. Return their errors. After
-        an error, pieces that no thread has begun are left out."""
-        errors = []
-        while next(numbers) < pieces:
-            begun += 1
-        while begun < pieces:
-            count, error = reports.get()
-            begun += count
-            if error is not None:
-                errors.append(error)
-        return errors
 
     def _start(self) -> None:
         self._started = True
@@ -130,35 +120,41 @@ class Workers:
             threading.Thread(target=_serve, args=(self._tasks,), daemon=True).start()
             weakref.finalize(self, self._tasks.put, None)
 
-    def space(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Working space of the calling thread: an uninitialized array that shares its memory with
-        every other of this name that the thread has asked for. Nothing in it outlasts a task."""
-        array = self._own.results.get((name, shape, dtype))
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return an uninitialized array of the calling thread, valid during a task.
+
+        All arrays of one name and type share their memory.
+        """
+        array = self._local.results.get((name, shape, dtype))
         if array is None:
-            own, key, size = self._own, (name, np.dtype(dtype)), math.prod(shape)
-            if key in own.memory and own.memory[key].size < size:
-                del own.memory[key]
-                own.results.clear()  # they keep the smaller memory
-            if key not in own.memory:
-                own.memory[key] = empty((size,), dtype)
-            array = own.results[name, shape, dtype] = own.memory[key][:size].reshape(shape)
+            local, key, size = self._local, (name, np.dtype(dtype)), math.prod(shape)
+            if key in local.memory and local.memory[key].size < size:
+                del local.memory[key]
+                local.results.clear()  # they hold the smaller memory
+            if key not in local.memory:
+                local.memory[key] = empty((size,), dtype)
+            array = local.results[name, shape, dtype] = local.memory[key][:size].reshape(shape)
         return array
 
-    def kept(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
-        """``make(self, *arguments)``, views of the calling thread's working space, made again only
-        if that has grown: ``make`` is a function of a module, and the arguments say all that the
-        views depend on. Between two calls of NumPy a thread holds Python's lock, and others may
-        have to wait for it, so the less it does there, the better."""
-        result = self._own.results.get((make, *arguments))
+    def cached(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
+        """Return ``make(self, *arguments)``, views of the calling thread's scratch memory.
+
+        The views are made again only after that memory has grown. This shortens the time between
+        two calls of NumPy, in which a thread holds Python's global lock and others may wait for it.
+
+        Args:
+            make: A function at the top level of a module.
+            arguments: Everything that the views depend on.
+        """
+        result = self._local.results.get((make, *arguments))
         if result is None:
             result = make(self, *arguments)
-            self._own.results[make, *arguments] = result
+            self._local.results[make, *arguments] = result
         return result
 
 
-class _OfThread(threading.local):
-    """What a thread has for itself: memory by name and type, and views of it, as many as there are
-    shapes of layers and batches, by what they are."""
+class _ThreadMemory(threading.local):
+    """The scratch memory of a thread by name and type, and the views of it."""
 
     def __init__(self) -> None:
         self.memory: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
@@ -166,87 +162,97 @@ class _OfThread(threading.local):
 
 
 def _serve(tasks: SimpleQueue[Task | None]) -> None:
-    """What a thread does: one task after the other, until there is None."""
+    """Run tasks until None arrives."""
     while (task := tasks.get()) is not None:
         task()
-        del task  # it holds arrays, and the Workers whose end this thread waits for
+        del task  # it refers to arrays and to the pool, whose deletion ends this thread
 
 
-MOST_SUMS = 8
-"""Partial sums at most, and so the threads that can share a sum."""
+MAX_PARTIAL_SUMS = 8
+"""The most partial sums of a sum, and so the most threads that can share it."""
 
-NUMBERS_OF_SUMS = 2**24
-"""Numbers in all partial sums together: 64 MB in float32. Two partial sums may have more."""
+MAX_PARTIAL_SUM_ELEMENTS = 2**24
+"""Elements of all partial sums together: 64 MB in float32. Two partial sums may have more."""
 
-SHARED_SUM_FROM, PARTS_OF_SUM = 2**18, 4
-"""Numbers in a sum from which threads share the addition of partial sums, and the parts."""
+PARALLEL_SUM_MIN_ELEMENTS, PARALLEL_SUM_CHUNKS = 2**18, 4
+"""Elements from which threads share the addition of partial sums, and the number of chunks."""
 
-ALONE = Workers(1)
-"""No threads but the calling one."""
+SERIAL = ThreadPool(1)
+"""A pool of the calling thread alone."""
 
 
-def usable_threads() -> int:
-    """Return the number of threads that NumPy's matrix library uses: it follows OMP_NUM_THREADS,
-    ``taskset`` and the limit that a run sets. If the library cannot be asked, one for each core."""
-    counts = [library.get_num_threads() for library in _blas()]
+def default_threads() -> int:
+    """Return the number of threads that NumPy's matrix library uses by default.
+
+    It follows OMP_NUM_THREADS, ``taskset`` and the limit that a run sets. It is one for each core
+    if the library does not report it.
+    """
+    counts = [library.get_num_threads() for library in _blas_libraries()]
     return max(counts, default=os.cpu_count() or 1)
 
 
-def pieces_of(count: int, largest: int) -> list[slice]:
-    """0 to ``count`` cut into equal pieces, as few as possible, of at most ``largest``."""
-    pieces = -(-count // largest)
-    bounds = [round(count * i / pieces) for i in range(pieces + 1)]
+def chunk_slices(count: int, largest: int) -> list[slice]:
+    """Divide the range from 0 to ``count`` into the fewest equal slices of at most ``largest``."""
+    chunks = -(-count // largest)
+    bounds = [round(count * i / chunks) for i in range(chunks + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
-def partial_sums(pieces: int, numbers: int) -> int:
-    """Return the number of partial sums for a sum of ``numbers`` numbers over ``pieces`` pieces.
+def partial_sum_count(chunks: int, elements: int) -> int:
+    """Return the number of partial sums for a sum of ``elements`` elements over ``chunks`` chunks.
 
     It does not depend on the number of threads, so the sum is the same with any. Each partial sum
     is the task of one thread, and takes memory.
     """
-    most = min(MOST_SUMS, max(NUMBERS_OF_SUMS // numbers, 2))
-    return min(pieces, most)
+    most = min(MAX_PARTIAL_SUMS, max(MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
+    return min(chunks, most)
 
 
-def add_up(sums: Sequence[NDArray[Any]], workers: Workers) -> None:
-    """Add all arrays to the first one, in their order. The first axis is shared between threads if
-    the arrays are large."""
+def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
+    """Add all arrays to the first one, in their order.
+
+    The first axis of large arrays is divided between threads.
+    """
     first = sums[0]
-    count = PARTS_OF_SUM if first.size >= SHARED_SUM_FROM else 1
-    parts = pieces_of(len(first), -(-len(first) // count))
+    count = PARALLEL_SUM_CHUNKS if first.size >= PARALLEL_SUM_MIN_ELEMENTS else 1
+    chunks = chunk_slices(len(first), -(-len(first) // count))
 
     def task(worker: int, number: int) -> None:
-        part = parts[number]
+        chunk = chunks[number]
         for other in sums[1:]:
-            np.add(first[part], other[part], out=first[part])
+            np.add(first[chunk], other[chunk], out=first[chunk])
 
-    workers.share(task, len(parts) if len(sums) > 1 else 0)
+    workers.map(task, len(chunks) if len(sums) > 1 else 0)
 
 
-class OneBlasThread:
-    """A context in which matrix products take the calling thread alone. It is entered at every step
-    of a small network, of which ``contextlib`` would take a hundredth."""
+class single_blas_thread:
+    """A context manager that limits matrix products to the calling thread.
+
+    It is a class because a small network enters it at every step, and a generator of ``contextlib``
+    would take one percent of that step.
+    """
 
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
-        self._before = [get() for get, _ in _blas_threads()]
-        for _, set_ in _blas_threads():
+        self._before = [get() for get, _ in _blas_functions()]
+        for _, set_ in _blas_functions():
             set_(1)
 
     def __exit__(self, *error: object) -> None:
-        for (_, set_), count in zip(_blas_threads(), self._before, strict=True):
+        for (_, set_), count in zip(_blas_functions(), self._before, strict=True):
             set_(count)
 
 
 @cache
-def _blas_threads() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
-    """For each library of matrix products, how to ask for its number of threads, and to change it.
-    They are OpenBLAS's own functions, where it is that and has threads of its own: threadpoolctl's
-    check more, and take 5 µs after a product has emptied the cache."""
+def _blas_functions() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
+    """Return the functions that read and set the number of threads of each matrix library.
+
+    OpenBLAS's own functions are used where it has threads of its own: those of threadpoolctl check
+    more, and take 5 µs after a product has emptied the cache.
+    """
     functions = []
-    for library in _blas():
+    for library in _blas_libraries():
         names = [f"{a}openblas_{{}}_num_threads{b}" for a in ("", "scipy_") for b in ("", "64_")]
         name = next((x for x in names if hasattr(library.dynlib, x.format("set"))), None)
         if name is None or library.threading_layer != "pthreads":
@@ -258,7 +264,7 @@ def _blas_threads() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
 
 
 @cache
-def _blas() -> list[LibController]:
-    """The libraries that compute NumPy's matrix products."""
+def _blas_libraries() -> list[LibController]:
+    """Return the libraries that compute NumPy's matrix products."""
     libraries: list[LibController] = ThreadpoolController().select(user_api="blas").lib_controllers
     return libraries

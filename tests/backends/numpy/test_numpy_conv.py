@@ -18,7 +18,7 @@ from nnopt.backends.numpy import threads
 from nnopt.backends.numpy.ops import conv, im2col, new, winograd
 from nnopt.backends.numpy.ops.conv import conv2d_backward, conv2d_forward
 from nnopt.backends.numpy.tape import Buffers
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 ALGORITHMS = ["naive", "im2col", "winograd", "auto"]
 
@@ -85,7 +85,7 @@ def inside(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 3, 0, 1))
 
 
-def compute(case: Case, algorithm: str, data, workers=ALONE, buffer=None) -> list[np.ndarray]:
+def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> list[np.ndarray]:
     """y, d_x, d_weight, d_bias, images as (N, C, H, W)."""
     x, weight, bias, g = data[:4]
     keep = {} if buffer is None else {"buffer": buffer}
@@ -107,7 +107,7 @@ def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **option
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_pytorchs(name, algorithm):
-    case, workers, buffer = CASES[name], Workers(2), Buffers()
+    case, workers, buffer = CASES[name], ThreadPool(2), Buffers()
     assert largest_error(case, algorithm) < 1e-10
     for _ in range(2):  # kept arrays, used again
         assert largest_error(case, algorithm, workers=workers, buffer=buffer) < 1e-10
@@ -173,12 +173,12 @@ def test_gradients_are_slopes(name, algorithm):
 @pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkeypatch):
-    monkeypatch.setattr(threads, "SHARED_SUM_FROM", 100)
+    monkeypatch.setattr(threads, "PARALLEL_SUM_MIN_ELEMENTS", 100)
     case = CASES["many pieces"]
     data = arrays(case, dtype)
     alone = compute(case, algorithm, data)
     for count in (1, 2, 3, 4):
-        workers = Workers(count)
+        workers = ThreadPool(count)
         with threadpool_limits(count, user_api="blas"):
             for _ in range(2):
                 together = compute(case, algorithm, data, workers=workers)
@@ -204,7 +204,7 @@ def test_the_input_gradient_takes_little_memory_beside_the_images(images):
     weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()
-    d_x = im2col.im2col_input_gradient(g, shape, weight, 1, 2, Workers(1), new)
+    d_x = im2col.im2col_input_gradient(g, shape, weight, 1, 2, ThreadPool(1), new)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3.5 * d_x.nbytes  # itself, padded, and a row of windows

@@ -29,7 +29,7 @@ from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, batch
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.tape import Buffers
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 THREADED = [name for name, case in CASES.items() if case.threaded]
 
@@ -94,9 +94,9 @@ def test_float32_stays_float32_and_near_float64(name: str) -> None:
 @pytest.mark.parametrize("name", THREADED)
 def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_finely(monkeypatch)
-    case, two = CASES[name], Workers(2)
+    case, two = CASES[name], ThreadPool(2)
     inputs = case.inputs(dtype=np.float32)
-    alone = step(case.op, inputs, None, **case.options, workers=ALONE)
+    alone = step(case.op, inputs, None, **case.options, workers=SERIAL)
     for buffer in (None, Buffers(), Buffers()):
         together = step(case.op, inputs, None, **case.options, workers=two, buffer=buffer)
         for ours, theirs in zip(together, alone, strict=True):
@@ -114,7 +114,7 @@ def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
     inputs = inputs if op is BATCH_NORM else inputs[:1]
     g = gradient_like(op.forward(*inputs, **options)[0], seed=15).astype(np.float32)
     alone = step(op, inputs, g, **options)
-    together = step(op, inputs, g, **options, workers=Workers(2), buffer=Buffers())
+    together = step(op, inputs, g, **options, workers=ThreadPool(2), buffer=Buffers())
     for ours, theirs in zip(together, alone, strict=True):
         assert_array_equal(ours, theirs)
 
@@ -214,8 +214,8 @@ def test_images_are_laid_out_by_position_and_back() -> None:
 
 
 @pytest.mark.usefixtures("cut")
-@pytest.mark.parametrize("workers", [ALONE, Workers(2)], ids=["one thread", "two"])
-def test_batch_norm_saves_the_statistics_and_evaluation_uses_them(workers: Workers) -> None:
+@pytest.mark.parametrize("workers", [SERIAL, ThreadPool(2)], ids=["one thread", "two"])
+def test_batch_norm_saves_the_statistics_and_evaluation_uses_them(workers: ThreadPool) -> None:
     rng = np.random.default_rng(12)
     x = rng.standard_normal((4, 5, N, C)) * np.arange(1, C + 1) + np.arange(C)
     weight, bias = rng.standard_normal((2, C))
@@ -280,5 +280,5 @@ def test_large_batches_of_flat_samples_go_to_threads_too(
     x = np.random.default_rng(14).standard_normal((40, 12))
     expected = step(op, [x], x)
     cut_finely(monkeypatch)
-    for ours, whole in zip(step(op, [x], x, workers=Workers(2)), expected, strict=True):
+    for ours, whole in zip(step(op, [x], x, workers=ThreadPool(2)), expected, strict=True):
         assert_array_equal(ours, whole)

@@ -72,7 +72,7 @@ def test_gradients_of_a_network_are_central_differences(
     layers = [*NETWORKS[name], {"dense": "classes"}]
     network = make_network("numpy", layers, **LOSSES[loss])
     values, y = batches[0]
-    x = Variable(values.copy(), wanted=True)
+    x = Variable(values.copy(), requires_grad=True)
     ours = network.gradients(network.forward(x, y, 3)[1])
     ours = {key: gradient.copy() for key, gradient in ours.items()}
     ours["input"] = np.array(x.gradient)
@@ -188,7 +188,7 @@ def test_the_products_of_a_small_batch_take_one_thread(
     accumulation: int,
     expected: list[int],
 ) -> None:
-    library, *_ = threads._blas()  # SciPy may have loaded another
+    library, *_ = threads._blas_libraries()  # SciPy may have loaded another
     seen: list[int] = []
     monkeypatch.setattr(network_file, "WORTH_ONE_THREAD", small)
     sizes = {"batch_size": 6, "accumulation": accumulation}
@@ -410,7 +410,7 @@ def test_layers_bound_together_give_the_bits_of_layers_one_by_one(
     def step() -> tuple[list[Array], int]:
         network = make_network("numpy", IMAGES, (3, 8, 8))
         logits, loss = network.forward(Variable(x), y, 0)
-        operations = len(network._tape._notes)
+        operations = len(network._tape.entries)
         outputs = [logits.value.copy(), *(g.copy() for g in network.gradients(loss).values())]
         for count in (4, 6):  # batches of two sizes
             network.train_step(x[:count], y[:count], 0.1, 1)

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt import schema
 from nnopt.backends.numpy import optimizers
 from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 
 SIZE, DECAYED, STEPS = 23, 14, 20
 LR = 0.05
@@ -154,7 +154,7 @@ def test_pieces_dealt_out_to_threads_give_the_same_bits(
         parameters = np.random.default_rng(1).standard_normal(SIZE)
         gradient = np.empty(SIZE)
         optimizer = Optimizer(
-            CONFIGS[name][0], parameters, gradient, slice(DECAYED), 0.1, Workers(threads)
+            CONFIGS[name][0], parameters, gradient, slice(DECAYED), 0.1, ThreadPool(threads)
         )
         for step in range(5):
             gradient[:] = noise(step)

@@ -74,7 +74,7 @@ GRAPHS: dict[str, Graph] = {
 
 
 def loss_of(graph: Graph, tape: Tape, x: Variable, w: Variable) -> Variable:
-    tape.restart()
+    tape.reset()
     return tape.apply(CROSS_ENTROPY, graph(tape, x, w), labels=LABELS)
 
 
@@ -93,13 +93,15 @@ def differences(array: Array, loss: Callable[[], float]) -> Array:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_gradients_of_a_graph_are_central_differences(name: str) -> None:
     graph, rng = GRAPHS[name], np.random.default_rng(0)
-    x = Variable(rng.standard_normal((len(LABELS), D)), wanted=True)
-    w = Variable(rng.standard_normal((D, D)), wanted=True, target=np.full((D, D), np.nan))
+    x = Variable(rng.standard_normal((len(LABELS), D)), requires_grad=True)
+    w = Variable(
+        rng.standard_normal((D, D)), requires_grad=True, grad_buffer=np.full((D, D), np.nan)
+    )
     tape = Tape()
     for _ in range(3):  # the second time, every array has been used before
         tape.backward(loss_of(graph, tape, x, w))
-        assert w.target is not None
-        for variable, ours in ((x, x.gradient), (w, w.target)):
+        assert w.grad_buffer is not None
+        for variable, ours in ((x, x.gradient), (w, w.grad_buffer)):
             numeric = differences(variable.value, lambda: float(loss_of(graph, Tape(), x, w).value))
             assert ours is not None
             assert_allclose(ours, numeric, rtol=1e-7, atol=1e-9)
@@ -125,7 +127,7 @@ def test_an_input_nobody_wants_gets_no_gradient() -> None:
 
 
 def test_a_constant_branch_is_not_walked_backward() -> None:
-    x, w = Variable(np.ones((5, D))), Variable(np.eye(D), wanted=True)
+    x, w = Variable(np.ones((5, D))), Variable(np.eye(D), requires_grad=True)
     tape = Tape()
     constant = tape.apply(RELU, x)
     loss = tape.apply(CROSS_ENTROPY, tape.apply(DENSE, constant, w), labels=LABELS)
@@ -140,11 +142,11 @@ def arrays_of(tape: Tape) -> set[int]:
 
 def test_a_step_uses_the_arrays_of_the_step_before() -> None:
     rng = np.random.default_rng(3)
-    w = Variable(rng.standard_normal((D, D)), wanted=True, target=np.empty((D, D)))
+    w = Variable(rng.standard_normal((D, D)), requires_grad=True, grad_buffer=np.empty((D, D)))
     tape = Tape()
 
     def step() -> set[int]:
-        x = Variable(rng.standard_normal((len(LABELS), D)), wanted=True)
+        x = Variable(rng.standard_normal((len(LABELS), D)), requires_grad=True)
         tape.backward(loss_of(nested_residual, tape, x, w))
         return arrays_of(tape)
 

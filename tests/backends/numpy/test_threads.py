@@ -8,23 +8,23 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from nnopt.backends.numpy import threads
-from nnopt.backends.numpy.threads import ALONE, Workers, pieces_of, usable_threads
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices, default_threads
 
 
 def blas_threads() -> set[int]:
-    return {library.get_num_threads() for library in threads._blas()}
+    return {library.get_num_threads() for library in threads._blas_libraries()}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("pieces", [0, 1, 2, 50])
 def test_every_piece_is_done_once_by_a_worker_that_exists(count, pieces):
-    done, workers = [], Workers(count)
+    done, workers = [], ThreadPool(count)
 
     def task(worker: int, piece: int) -> None:
         assert 0 <= worker < count
         done.append(piece)
 
-    workers.share(task, pieces)
+    workers.map(task, pieces)
     assert sorted(done) == list(range(pieces))
 
 
@@ -36,24 +36,24 @@ def test_pieces_of_one_worker_do_not_overlap():
         np.linalg.norm(np.ones((100, 100)) @ np.ones((100, 100)))
         busy[worker].release()
 
-    Workers(3).share(task, 200)
+    ThreadPool(3).map(task, 200)
 
 
 def test_two_threads_work_at_once():
     meet = threading.Barrier(2, timeout=30)
     places: list[int] = []
-    Workers(2).share(lambda worker, piece: places.append(meet.wait()), 2)
+    ThreadPool(2).map(lambda worker, piece: places.append(meet.wait()), 2)
     assert sorted(places) == [0, 1]
 
 
 def test_the_threads_end_with_their_workers():
     before = set(threading.enumerate())
 
-    def threads_of(workers: Workers) -> set[threading.Thread]:
-        workers.share(lambda worker, piece: workers.space("a", (2,), np.float32).fill(piece), 5)
+    def threads_of(workers: ThreadPool) -> set[threading.Thread]:
+        workers.map(lambda worker, piece: workers.scratch("a", (2,), np.float32).fill(piece), 5)
         return set(threading.enumerate()) - before
 
-    workers = Workers(3)
+    workers = ThreadPool(3)
     threads = threads_of(workers)
     assert len(threads) == 2
     assert threads_of(workers) == threads
@@ -67,22 +67,22 @@ def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
         for pieces in (1, 4):
-            Workers(2).share(lambda worker, piece: seen.update(blas_threads()), pieces)
+            ThreadPool(2).map(lambda worker, piece: seen.update(blas_threads()), pieces)
         assert seen == {1}
         assert blas_threads() == {2}
 
 
 def test_share_does_not_wait_for_a_thread_that_has_not_begun():
     """On a busy machine the other thread may get no core for long; here it has other work."""
-    workers, release = Workers(2), threading.Event()
-    workers.share(lambda worker, piece: None, 2)  # starts the other thread
+    workers, release = ThreadPool(2), threading.Event()
+    workers.map(lambda worker, piece: None, 2)  # starts the other thread
     workers._tasks.put(lambda: release.wait(30) and None)
     while not workers._tasks.empty():
         time.sleep(0.001)
     try:
         done: list[tuple[int, int]] = []
         for _ in range(3):
-            workers.share(lambda worker, piece: done.append((worker, piece)), 5)
+            workers.map(lambda worker, piece: done.append((worker, piece)), 5)
         assert done == [(0, piece) for piece in range(5)] * 3
         assert workers._tasks.empty()
     finally:
@@ -90,7 +90,7 @@ def test_share_does_not_wait_for_a_thread_that_has_not_begun():
 
 
 def test_share_waits_for_a_piece_that_another_thread_has_begun():
-    workers, begun = Workers(2), threading.Event()
+    workers, begun = ThreadPool(2), threading.Event()
     done = []
 
     def task(worker: int, piece: int) -> None:
@@ -101,7 +101,7 @@ def test_share_waits_for_a_piece_that_another_thread_has_begun():
             time.sleep(0.1)
         done.append(piece)
 
-    workers.share(task, 2)
+    workers.map(task, 2)
     assert sorted(done) == [0, 1]
 
 
@@ -113,7 +113,7 @@ def test_an_error_in_any_thread_reaches_the_caller_and_blas_is_put_right(faulty)
 
     before = blas_threads()
     with pytest.raises(ZeroDivisionError):
-        Workers(2).share(task, 4)
+        ThreadPool(2).map(task, 4)
     assert blas_threads() == before
 
 
@@ -125,41 +125,41 @@ def test_the_error_state_of_numpy_holds_in_every_thread():
         states.append(np.geterr()["over"])
 
     with np.errstate(over="ignore"):
-        Workers(2).share(task, 2)
+        ThreadPool(2).map(task, 2)
     assert states == ["ignore", "ignore"]
 
 
 def test_a_thread_has_its_own_space_and_gets_the_same_memory_again():
-    workers, meet = Workers(2), threading.Barrier(2, timeout=30)
+    workers, meet = ThreadPool(2), threading.Barrier(2, timeout=30)
     first: dict[int, np.ndarray] = {}
 
     def task(worker: int, piece: int) -> None:
         meet.wait()
-        first[worker] = workers.space("a", (4, 5), np.float32)
+        first[worker] = workers.scratch("a", (4, 5), np.float32)
 
-    workers.share(task, 2)
+    workers.map(task, 2)
     assert not np.shares_memory(first[0], first[1])
-    assert not np.shares_memory(first[0], workers.space("b", (4, 5), np.float32))
-    smaller = workers.space("a", (3,), np.float32)
+    assert not np.shares_memory(first[0], workers.scratch("b", (4, 5), np.float32))
+    smaller = workers.scratch("a", (3,), np.float32)
     assert np.shares_memory(first[0], smaller)
     assert smaller.shape == (3,)
-    assert workers.space("a", (100, 100), np.float32).shape == (100, 100)
-    assert workers.space("a", (3,), np.float64).dtype == np.float64
+    assert workers.scratch("a", (100, 100), np.float32).shape == (100, 100)
+    assert workers.scratch("a", (3,), np.float64).dtype == np.float64
 
 
 def test_views_are_made_once_and_anew_when_their_memory_has_grown() -> None:
-    workers, made = Workers(1), []
+    workers, made = ThreadPool(1), []
 
-    def halves(own: Workers, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def halves(own: ThreadPool, size: int) -> tuple[np.ndarray, np.ndarray]:
         made.append(size)
-        whole = own.space("a", (size,), np.float32)
+        whole = own.scratch("a", (size,), np.float32)
         return whole[: size // 2], whole[size // 2 :]
 
-    first = workers.kept(halves, 4)
-    assert workers.kept(halves, 4) is first
+    first = workers.cached(halves, 4)
+    assert workers.cached(halves, 4) is first
     assert made == [4]
-    larger = workers.kept(halves, 6)
-    again = workers.kept(halves, 4)
+    larger = workers.cached(halves, 6)
+    again = workers.cached(halves, 4)
     assert made == [4, 6, 4]
     assert np.shares_memory(again[0], larger[0])
     assert not np.shares_memory(again[0], first[0])
@@ -169,19 +169,19 @@ def test_views_are_made_once_and_anew_when_their_memory_has_grown() -> None:
     ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
 )
 def test_pieces_are_equal_and_no_larger_than_allowed(count, largest, sizes):
-    pieces = pieces_of(count, largest)
+    pieces = chunk_slices(count, largest)
     assert sorted(x.stop - x.start for x in pieces) == sorted(sizes)
     assert [i for x in pieces for i in range(x.start, x.stop)] == list(range(count))
 
 
 def test_alone_works_in_the_calling_thread():
     names = []
-    ALONE.share(lambda worker, piece: names.append(threading.current_thread()), 3)
+    SERIAL.map(lambda worker, piece: names.append(threading.current_thread()), 3)
     assert set(names) == {threading.current_thread()}
 
 
 def test_the_threads_in_use_are_those_of_the_matrix_library(monkeypatch):
     with threadpool_limits(1):
-        assert usable_threads() == 1
-    monkeypatch.setattr(threads, "_blas", list)
-    assert usable_threads() >= 1
+        assert default_threads() == 1
+    monkeypatch.setattr(threads, "_blas_libraries", list)
+    assert default_threads() >= 1

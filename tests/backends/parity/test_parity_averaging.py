@@ -17,7 +17,7 @@ from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
 from nnopt.backends.numpy import average, optimizers
 from nnopt.backends.numpy.average import Average
-from nnopt.backends.numpy.threads import Workers
+from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.backends.protocol import Network
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import epoch_order
@@ -310,7 +310,7 @@ def test_pieces_and_threads_do_not_change_an_average(workers: int) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in ((9,), (2, 3), (1,))]
     first = [array.copy() for array in arrays]
-    averages = Average(arrays, Workers(workers))
+    averages = Average(arrays, ThreadPool(workers))
     averages.move(1.0)
     for array in arrays:
         array += 1

@@ -149,7 +149,7 @@ def test_gradients_under_stochastic_depth_are_central_differences(
     network = make_network("numpy", layers, shape, **HALF)
     assert isinstance(network, NumpyNetwork)
     rng = np.random.default_rng(1)
-    x = Variable(rng.standard_normal((7, *shape)), wanted=True)
+    x = Variable(rng.standard_normal((7, *shape)), requires_grad=True)
     y = rng.integers(0, 4, 7)
     found = {n: g.copy() for n, g in network.gradients(network.forward(x, y, 2)[1]).items()}
     found["input"] = np.array(x.gradient)

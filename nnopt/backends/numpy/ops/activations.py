@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Wanted = tuple[bool, ...]
 
@@ -24,7 +24,7 @@ def _in_blocks(
     """An activation whose ``forward`` takes ``workers`` too, made of functions of a block."""
 
     def forward_in_blocks(
-        x: Array, *, workers: Workers = ALONE, buffer: Buffer = new, **options: Any
+        x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **options: Any
     ) -> tuple[Array, Any]:
         if _is_one_block(x):
             return forward(x, buffer=buffer, **options)
@@ -41,7 +41,7 @@ def _in_blocks(
 
             _, saved[number] = forward(rows[blocks[number]], buffer=of_this, **options)
 
-        lanes.sharing(workers, x.size).share(of_block, len(blocks))
+        lanes.sharing(workers, x.size).map(of_block, len(blocks))
         return y.reshape(x.shape), (blocks, saved, workers)
 
     def backward_in_blocks(
@@ -53,9 +53,9 @@ def _in_blocks(
         rows = _rows(g)
 
         def of_block(worker: int, number: int) -> None:
-            backward(rows[blocks[number]], saved_of[number], wanted, buffer=workers.space)
+            backward(rows[blocks[number]], saved_of[number], wanted, buffer=workers.scratch)
 
-        lanes.sharing(workers, g.size).share(of_block, len(blocks))
+        lanes.sharing(workers, g.size).map(of_block, len(blocks))
         return (rows.reshape(g.shape),)
 
     return Op(forward_in_blocks, backward_in_blocks, ("x",))

@@ -19,7 +19,7 @@ from nnopt.backends.numpy.ops.im2col import (
     padded_images,
 )
 from nnopt.backends.numpy.ops.winograd import winograd_backward, winograd_forward
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 from nnopt.schema import ConvAlgorithm
 
 WINOGRAD_FROM = 16
@@ -35,7 +35,7 @@ class Saved(NamedTuple):
     padding: int
     groups: int
     algorithm: ConvAlgorithm
-    workers: Workers
+    workers: ThreadPool
 
 
 def conv2d_naive_forward(
@@ -87,7 +87,7 @@ def conv2d_forward(
     padding: int = 0,
     groups: int = 1,
     algorithm: ConvAlgorithm = "auto",
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """The convolution by the algorithm asked for, or the fastest one; Winograd's method is for 3x3

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.activations import RELU
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Array, Array, bool, Any]
 
@@ -33,7 +33,7 @@ def dense_forward(
     bias: Array | None = None,
     *,
     relu: bool = False,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """y = x Wᵀ + b, for each row of x; with ``relu`` max(y, 0), in the same place.

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy.ops import Array, Buffer
 from nnopt.backends.numpy.ops.lanes import sharing
-from nnopt.backends.numpy.threads import Workers, partial_sums, pieces_of
+from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count
 
 NUMBERS = 2**17
 """A piece's matrix has at most so many numbers, unless one row of windows has more."""
@@ -26,7 +26,7 @@ IMAGES = 16
 input is computed; everywhere else it has all."""
 
 
-def padded_images(x: Array, padding: int, workers: Workers, buffer: Buffer) -> Array:
+def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -> Array:
     """Images (H, W, N, C) as (H + 2p, W + 2p, C, N), with zeros around."""
     height, width, images, channels = x.shape
     shape = (height + 2 * padding, width + 2 * padding, channels, images)
@@ -34,13 +34,13 @@ def padded_images(x: Array, padding: int, workers: Workers, buffer: Buffer) -> A
     inside = padded[padding : padding + height, padding : padding + width]
     padded[:padding] = padded[padding + height :] = 0
     padded[:, :padding] = padded[:, padding + width :] = 0
-    pieces = pieces_of(images, IMAGES)
+    pieces = chunk_slices(images, IMAGES)
 
     def task(worker: int, number: int) -> None:
         piece = pieces[number]
         np.copyto(inside[..., piece], x[:, :, piece].transpose(0, 1, 3, 2))
 
-    sharing(workers, x.size).share(task, len(pieces))
+    sharing(workers, x.size).map(task, len(pieces))
     return padded
 
 
@@ -49,7 +49,7 @@ def im2col_forward(
     weight: Array,
     bias: Array | None,
     stride: int,
-    workers: Workers,
+    workers: ThreadPool,
     buffer: Buffer,
 ) -> Array:
     """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
@@ -70,7 +70,7 @@ def im2col_forward(
         if bias is not None:
             np.add(part, bias, out=part)
 
-    workers.share(task, len(pieces))
+    workers.map(task, len(pieces))
     return y
 
 
@@ -80,7 +80,7 @@ def im2col_parameter_gradients(
     weight: Array,
     stride: int,
     wanted: tuple[bool, bool],
-    workers: Workers,
+    workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array | None, Array | None]:
     """With the matrix of windows X (C · kh · kw, windows) and g = dL/dy as (windows, O):
@@ -94,9 +94,9 @@ def im2col_parameter_gradients(
     outputs, kernel = len(weight), weight.shape[2:]
     weight_wanted, bias_wanted = wanted
     pieces = _rows(g.shape, weight, NUMBERS)
-    shares = partial_sums(len(pieces), weight.size)
-    sums = workers.space("sums", (shares, weight[0].size, outputs), g.dtype)
-    bias_sums = workers.space("bias_sums", (shares, outputs), g.dtype)
+    shares = partial_sum_count(len(pieces), weight.size)
+    sums = workers.scratch("sums", (shares, weight[0].size, outputs), g.dtype)
+    bias_sums = workers.scratch("bias_sums", (shares, outputs), g.dtype)
     sums.fill(0)
     bias_sums.fill(0)
 
@@ -105,12 +105,12 @@ def im2col_parameter_gradients(
             rows = g[piece].reshape(-1, outputs)
             if weight_wanted:
                 columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
-                product = workers.space("product", sums[share].shape, g.dtype)
+                product = workers.scratch("product", sums[share].shape, g.dtype)
                 np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
             if bias_wanted:
                 bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
 
-    workers.share(task, shares)
+    workers.map(task, shares)
     d_weight = d_bias = None
     if weight_wanted:
         d_weight = buffer("d_weight", weight.shape, g.dtype)
@@ -126,7 +126,7 @@ def im2col_input_gradient(
     weight: Array,
     stride: int,
     padding: int,
-    workers: Workers,
+    workers: ThreadPool,
     buffer: Buffer,
 ) -> Array:
     """dL/dx, of the shape (H, W, N, C) given: the product wᵀ gᵀ (C · kh · kw, windows) holds what
@@ -140,19 +140,19 @@ def im2col_input_gradient(
     down, across = g.shape[:2]
     outputs, kernel = len(weight), weight.shape[2:]
     d_x = buffer("d_x", shape, g.dtype)
-    pieces = pieces_of(shape[2], IMAGES)
+    pieces = chunk_slices(shape[2], IMAGES)
 
     def task(worker: int, index: int) -> None:
         piece = pieces[index]
         images = piece.stop - piece.start
         padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
-        padded = workers.space("padded_gradient", padded_shape, g.dtype)
+        padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
         for rows in reversed(_rows((down, across, images), weight, NUMBERS_ADDED_UP)):
             size = (rows.stop - rows.start, across, images)
-            part = workers.space("part", (*size, outputs), g.dtype)
+            part = workers.scratch("part", (*size, outputs), g.dtype)
             np.copyto(part, g[rows, :, piece])
-            places = workers.space("places", (channels, *kernel, *size), g.dtype)
+            places = workers.scratch("places", (channels, *kernel, *size), g.dtype)
             np.matmul(
                 weight.reshape(outputs, -1).T,
                 part.reshape(-1, outputs).T,
@@ -165,14 +165,14 @@ def im2col_input_gradient(
         inside = padded[padding : padding + height, :, padding : padding + width]
         np.copyto(d_x[:, :, piece], inside.transpose(0, 2, 3, 1))
 
-    workers.share(task, len(pieces))
+    workers.map(task, len(pieces))
     return d_x
 
 
 def _rows(size: tuple[int, ...], weight: Array, numbers: int) -> list[slice]:
     """The rows of an output (H', W', N, ...) cut into pieces."""
     rows, across, images = size[:3]
-    return pieces_of(rows, max(numbers // (weight[0].size * across * images), 1))
+    return chunk_slices(rows, max(numbers // (weight[0].size * across * images), 1))
 
 
 def _columns(
@@ -181,7 +181,7 @@ def _columns(
     rows: slice,
     across: int,
     stride: int,
-    workers: Workers,
+    workers: ThreadPool,
 ) -> Array:
     """The windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
     channels, images = padded.shape[2:]
@@ -191,6 +191,6 @@ def _columns(
         (channels, *kernel, rows.stop - rows.start, across, images),
         (channel, row, column, stride * row, stride * column, image),
     )
-    columns = workers.space("columns", windows.shape, padded.dtype)
+    columns = workers.scratch("columns", windows.shape, padded.dtype)
     np.copyto(columns, windows)
     return columns.reshape(channels * kernel[0] * kernel[1], -1)

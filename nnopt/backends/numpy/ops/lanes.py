@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer
-from nnopt.backends.numpy.threads import ALONE, Workers, pieces_of
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
 PIECE = 2**17
 """Elements: 512 kB in float32. Larger pieces leave the cache. Smaller ones cost more calls, and
@@ -35,12 +35,14 @@ def by_position(x: Array) -> Array:
     return x.reshape(height * width, samples * channels)
 
 
-def sharing(workers: Workers, size: int) -> Workers:
+def sharing(workers: ThreadPool, size: int) -> ThreadPool:
     """The threads that an array of so many elements is worth."""
-    return workers if size >= SHARED_FROM else ALONE
+    return workers if size >= SHARED_FROM else SERIAL
 
 
-def sums(a: Array, b: Array, workers: Workers, buffer: Buffer, where: Array | None = None) -> Array:
+def sums(
+    a: Array, b: Array, workers: ThreadPool, buffer: Buffer, where: Array | None = None
+) -> Array:
     """Σ a and Σ a · b of every lane over the positions: twice (P, L) to (2, L). With ``where``,
     (P, L), a becomes 0 first wherever that is not positive."""
     height, pieces = _cut(a.shape)
@@ -50,19 +52,19 @@ def sums(a: Array, b: Array, workers: Workers, buffer: Buffer, where: Array | No
         block, place = pieces[number]
         part = a[place]
         if where is not None:
-            positive = workers.space("positive", part.shape, bool)
+            positive = workers.scratch("positive", part.shape, bool)
             np.greater(where[place], 0, out=positive)
             np.multiply(part, positive, out=part)
         np.add.reduce(part, axis=0, out=of_blocks[0, block, place[1]])
         np.einsum("ij,ij->j", part, b[place], out=of_blocks[1, block, place[1]])
 
-    sharing(workers, a.size).share(of_piece, len(pieces))
+    sharing(workers, a.size).map(of_piece, len(pieces))
     total: Array = np.add.reduce(of_blocks, axis=1)
     return total
 
 
 def scale_and_shift(
-    x: Array, scale: Array, shift: Array, out: Array, workers: Workers, relu: bool = False
+    x: Array, scale: Array, shift: Array, out: Array, workers: ThreadPool, relu: bool = False
 ) -> Array:
     """out = x · scale + shift, a scale and a shift for each lane: (P, L), (L,) and (L,). Negative
     numbers are replaced by 0 with ``relu``."""
@@ -76,30 +78,30 @@ def scale_and_shift(
         if relu:
             np.maximum(part, zeros[place[1]], out=part)
 
-    sharing(workers, x.size).share(of_piece, len(pieces))
+    sharing(workers, x.size).map(of_piece, len(pieces))
     return out
 
 
-def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: Workers) -> Array:
+def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: ThreadPool) -> Array:
     """g ← a · g + b · x + c, with a, b and c for each lane: (P, L) and three (L,)."""
     _, pieces = _cut(x.shape)
 
     def of_piece(worker: int, number: int) -> None:
         _, place = pieces[number]
         part, lanes = g[place], place[1]
-        from_x = workers.space("from_x", part.shape, part.dtype)
+        from_x = workers.scratch("from_x", part.shape, part.dtype)
         np.multiply(x[place], b[lanes], out=from_x)
         np.add(from_x, c[lanes], out=from_x)
         np.multiply(part, a[lanes], out=part)
         np.add(part, from_x, out=part)
 
-    sharing(workers, x.size).share(of_piece, len(pieces))
+    sharing(workers, x.size).map(of_piece, len(pieces))
     return g
 
 
 def row_blocks(rows: int, elements_of_row: int, elements: int) -> list[slice]:
     """The rows cut into blocks of at most so many elements, or of one row."""
-    return pieces_of(rows, max(1, elements // elements_of_row))
+    return chunk_slices(rows, max(1, elements // elements_of_row))
 
 
 Pieces = list[tuple[int, tuple[slice, slice]]]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Array, Array, Array]
 
@@ -27,7 +27,7 @@ def batch_norm_forward(
     *,
     epsilon: float,
     relu: bool = False,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Any, ...]]:
     """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the batch, of images also over the
@@ -88,7 +88,7 @@ class Moments(NamedTuple):
 
 
 def _moments(
-    x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: Workers, buffer: Buffer
+    x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: ThreadPool, buffer: Buffer
 ) -> Moments:
     """μ = Σx / M and σ² = Σx² / M - μ² of images x (H, W, N, C), whose lanes N · C have the shape
     given. M are the positions and the numbers along this ``axis`` of the shape, which has length 1
@@ -174,7 +174,7 @@ def batch_norm_evaluate(
     epsilon: float,
     *,
     relu: bool = False,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
 ) -> Array:
     """y = γ (x - μ) / √(σ² + ε) + β with the running statistics: one scale and shift for each
     feature of (N, D) or channel of (H, W, N, C). Of images, ``relu`` gives max(y, 0) instead."""
@@ -258,7 +258,7 @@ def group_norm_forward(
     groups: int,
     epsilon: float,
     relu: bool = False,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Any, ...]]:
     """y = γ x̂ + β, x̂ = (x - μ) / √(σ² + ε), with μ and σ² over the positions and the channels of a

@@ -15,7 +15,7 @@ import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.lanes import by_position, row_blocks, sharing
-from nnopt.backends.numpy.threads import ALONE, Workers
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Wanted = tuple[bool, ...]
 Shape = tuple[int, ...]
@@ -146,9 +146,9 @@ def max_pool2d_forward(
     size: int,
     stride: int,
     padding: int = 0,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
-) -> tuple[Array, tuple[Array, Windows, Workers]]:
+) -> tuple[Array, tuple[Array, Windows, ThreadPool]]:
     """yᵢⱼ = the largest x of window (i, j); NaN if there is one.
 
     x: (H, W, N, C), y: (H', W', N, C). Saved: for each output the number of the position in the
@@ -181,13 +181,13 @@ def max_pool2d_forward(
             np.multiply(ones, number_type.type(number), out=marked[outputs])
             np.maximum(winner[outputs], marked[outputs], out=winner[outputs])
 
-    sharing(workers, x.size).share(of_block, len(blocks))
+    sharing(workers, x.size).map(of_block, len(blocks))
     return y, (winner, windows, workers)
 
 
 def max_pool2d_backward(
     g: Array,
-    saved: tuple[Array, Windows, Workers],
+    saved: tuple[Array, Windows, ThreadPool],
     wanted: Wanted,
     *,
     buffer: Buffer = new,
@@ -208,7 +208,7 @@ def max_pool2d_backward(
             else:
                 np.multiply(g[outputs], won[outputs], out=d_x[inputs])
 
-    sharing(workers, d_x.size).share(of_block, len(blocks))
+    sharing(workers, d_x.size).map(of_block, len(blocks))
     return (d_x,)
 
 
@@ -218,9 +218,9 @@ def avg_pool2d_forward(
     size: int,
     stride: int,
     padding: int = 0,
-    workers: Workers = ALONE,
+    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
-) -> tuple[Array, tuple[Windows, Workers]]:
+) -> tuple[Array, tuple[Windows, ThreadPool]]:
     """yᵢⱼ = Σ x over window (i, j) / size²; the padding counts as zeros.
 
     x: (H, W, N, C), y: (H', W', N, C).
@@ -236,12 +236,12 @@ def avg_pool2d_forward(
             np.add(y[outputs], x[inputs], out=y[outputs])
         np.multiply(y[rows], 1 / size**2, out=y[rows])
 
-    sharing(workers, x.size).share(of_block, len(blocks))
+    sharing(workers, x.size).map(of_block, len(blocks))
     return y, (windows, workers)
 
 
 def avg_pool2d_backward(
-    g: Array, saved: tuple[Windows, Workers], wanted: Wanted, *, buffer: Buffer = new
+    g: Array, saved: tuple[Windows, ThreadPool], wanted: Wanted, *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dx = Σ g / size² over the windows that x is in."""
     windows, workers = saved
@@ -257,7 +257,7 @@ def avg_pool2d_backward(
             else:
                 np.copyto(d_x[inputs], g[outputs])
 
-    sharing(workers, d_x.size).share(of_block, len(blocks))
+    sharing(workers, d_x.size).map(of_block, len(blocks))
     return (d_x,)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy.ops import Array, Buffer
-from nnopt.backends.numpy.threads import Workers, add_up, partial_sums, pieces_of
+from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count, sum_into_first
 
 BT = np.array(
     [
@@ -73,7 +73,7 @@ class Piece(NamedTuple):
 
 
 def winograd_forward(
-    x: Array, weight: Array, bias: Array | None, padding: int, workers: Workers, buffer: Buffer
+    x: Array, weight: Array, bias: Array | None, padding: int, workers: ThreadPool, buffer: Buffer
 ) -> Array:
     """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[h + i - p, w + j - p, n, c] w[o, c, i, j].
 
@@ -96,7 +96,7 @@ def winograd_forward(
             np.add(space.of_constant, bias, out=space.of_constant)
         tiles_of_y.transform_back(pieces[number], space)
 
-    workers.share(task, len(pieces))
+    workers.map(task, len(pieces))
     return y
 
 
@@ -106,7 +106,7 @@ def winograd_backward(
     weight: Array,
     padding: int,
     wanted: tuple[bool, ...],
-    workers: Workers,
+    workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array | None, ...]:
     """dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and, if there is a bias, dL/db (O,) of g = dL/dy
@@ -128,8 +128,8 @@ def winograd_backward(
     d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else x
     windows_of_g, tiles_of_x, tiles_of_d_x = Windows(g, 2 - padding, across), Tiles(x), Tiles(d_x)
     pieces = _pieces(images, down, across, min(channels, outputs))
-    shares = partial_sums(len(pieces), 36 * outputs * channels)
-    sums = [workers.space(f"sum{i}", (36, outputs, channels), x.dtype) for i in range(shares)]
+    shares = partial_sum_count(len(pieces), 36 * outputs * channels)
+    sums = [workers.scratch(f"sum{i}", (36, outputs, channels), x.dtype) for i in range(shares)]
     bias_sums = np.zeros((shares, outputs), x.dtype)
 
     def task(worker: int, share: int) -> None:
@@ -143,7 +143,7 @@ def winograd_backward(
                 tiles_of_x.transform(piece, space)
                 part = sums[share]
                 if number:
-                    part = workers.space("product", sums[share].shape, x.dtype)
+                    part = workers.scratch("product", sums[share].shape, x.dtype)
                 np.matmul(windows.transpose(0, 2, 1), space.transformed, out=part)
                 if number:
                     np.add(sums[share], part, out=sums[share])
@@ -151,10 +151,10 @@ def winograd_backward(
                 stop = None if piece.rows.stop == down else 4 * piece.rows.stop
                 bias_sums[share] += _total(g[4 * piece.rows.start : stop, :, piece.images])
 
-    workers.share(task, shares)
+    workers.map(task, shares)
     d_weight = d_bias = None
     if weight_wanted:
-        add_up(sums, workers)
+        sum_into_first(sums, workers)
         d_weight = buffer("d_weight", weight.shape, x.dtype)
         turned = GG[:, ::-1].astype(x.dtype)
         np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
@@ -173,14 +173,14 @@ def _pieces(images: int, down: int, across: int, channels: int) -> list[Piece]:
     rows = min(down, -(-enough // (across * together)))
     if rows == down:
         together = min(images, max(together, -(-enough // (across * down))))
-    cuts = pieces_of(images, -(-images // (images // together)))
-    return [Piece(part, cut) for cut in cuts for part in pieces_of(down, rows)]
+    cuts = chunk_slices(images, -(-images // (images // together)))
+    return [Piece(part, cut) for cut in cuts for part in chunk_slices(down, rows)]
 
 
-def _transform_kernels(matrix: Array, weight: Array, workers: Workers) -> Array:
+def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Array:
     """G w Gᵀ of every kernel: (36, O, C)."""
     outputs, channels = weight.shape[:2]
-    kernels = workers.space("kernels", (36, outputs, channels), weight.dtype)
+    kernels = workers.scratch("kernels", (36, outputs, channels), weight.dtype)
     flat = weight.reshape(-1, 9)
     np.matmul(matrix.astype(weight.dtype), flat.T, out=kernels.reshape(36, -1))
     return kernels
@@ -208,11 +208,11 @@ class Windows:
         self.lines = lines.transpose(1, 0, 2)  # (W, H, N · C)
         self.bt = BT.astype(x.dtype)
 
-    def transformed(self, piece: Piece, workers: Workers) -> Array:
+    def transformed(self, piece: Piece, workers: ThreadPool) -> Array:
         """Bᵀ d B of the piece's windows: (36, windows · n, C)."""
         rows, run = _size(piece, self.channels)
         shape = rows, self.across, run, self.padding, self.reach, self.channels
-        space = workers.kept(_window_space, shape, self.bt.dtype)
+        space = workers.cached(_window_space, shape, self.bt.dtype)
         for edge in space.edges:
             edge.fill(0)
         lines = self.lines[:, :, _lanes(piece, self.channels)]
@@ -226,11 +226,11 @@ class Windows:
         return space.transformed
 
 
-def _window_space(workers: Workers, shape: tuple[int, ...], dtype: np.dtype[Any]) -> WindowSpace:
+def _window_space(workers: ThreadPool, shape: tuple[int, ...], dtype: np.dtype[Any]) -> WindowSpace:
     down, across, run, padding, reach, channels = shape
-    half = workers.space("half", (6, 4 * across + 2, run), dtype)
+    half = workers.scratch("half", (6, 4 * across + 2, run), dtype)
     s_row, s_column, s_run = half.strides
-    transformed = workers.space("windows", (6, 6, down, across, run), dtype)
+    transformed = workers.scratch("windows", (6, 6, down, across, run), dtype)
     return WindowSpace(
         (half[:, :padding], half[:, padding + reach :]),
         half[:, padding : padding + reach].transpose(1, 0, 2),
@@ -266,10 +266,10 @@ class Tiles:
         self.at = AT.astype(y.dtype)
         self.a = np.ascontiguousarray(self.at.T)
 
-    def space(self, piece: Piece, workers: Workers) -> TileSpace:
+    def space(self, piece: Piece, workers: ThreadPool) -> TileSpace:
         """Where the piece's tiles are transformed."""
         rows, run = _size(piece, self.channels)
-        return workers.kept(_tile_space, (rows, self.across, run, self.channels), self.at.dtype)
+        return workers.cached(_tile_space, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, piece: Piece, space: TileSpace) -> None:
         """A t Aᵀ of the piece's tiles t."""
@@ -297,11 +297,11 @@ class Tiles:
                 np.copyto(inside, space.border[: len(inside), : self.width])
 
 
-def _tile_space(workers: Workers, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TileSpace:
+def _tile_space(workers: ThreadPool, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TileSpace:
     down, across, run, channels = shape
-    transformed = workers.space("tiles", (6, 6, down, across * run), dtype)
-    half = workers.space("half", (4, 6, across, run), dtype)
-    border = workers.space("border", (4, 4 * across, run), dtype)
+    transformed = workers.scratch("tiles", (6, 6, down, across * run), dtype)
+    half = workers.scratch("half", (4, 6, across, run), dtype)
+    border = workers.scratch("border", (4, 4 * across, run), dtype)
     places = transformed.reshape(36, -1, channels)
     return TileSpace(
         places,
