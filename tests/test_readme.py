@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand but for tiny limits, and the output shown below them."""
+"""Run the commands of the README and of some guides with tiny limits; compare the output shown."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from nnopt.data import cifar10
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text("utf-8")
+GUIDES = ("backends", "benchmarks", "configuration", "lr_find")
+"""The guides in docs/ whose transcripts and tables of commands are run too."""
 
 LIMITS = ("steps=3", "schedule.warmup=0", "plots=false")
 """Appended to every command that would train, but for the quick one and those that are refused."""
@@ -41,17 +43,25 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """The commands of all ``bash`` and ``console`` blocks, and those that end rows of tables."""
+    """Return the README's commands, and those of transcripts and tables of the guides.
+
+    The commands are in ``bash`` and ``console`` blocks, and in the last cells of table rows.
+    """
+    guides = "\n".join((REPOSITORY / f"docs/{name}.md").read_text("utf-8") for name in GUIDES)
+    text = README + "\n" + re.sub(r"^```bash\n.*?^```", "", guides, flags=re.M | re.S)
     found = []
-    for kind, block in re.findall(r"^```(bash|console)\n(.*?)^```", README, re.M | re.S):
+    for kind, block in re.findall(r"^```(bash|console)\n(.*?)^```", text, re.M | re.S):
         if kind == "bash":
             found += [Example(line) for line in block.splitlines()]
             continue
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, *output = part.splitlines()
             found.append(Example(command, tuple(output)))
-    in_tables = re.findall(r"\| `(nnopt [^`]+)` \|$", README, re.M)
-    return found + [Example(command) for command in in_tables]
+    in_tables = re.findall(r"\| `(nnopt [^`]+)` \|$", text, re.M)
+    known = {example.command for example in found}
+    return found + [
+        Example(command) for command in dict.fromkeys(in_tables) if command not in known
+    ]
 
 
 EXAMPLES = examples()
