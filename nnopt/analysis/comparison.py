@@ -19,7 +19,7 @@ from nnopt.analysis.settings import (
 from nnopt.analysis.statistics import Difference, Estimate, corrected, estimate, paired_difference
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, setting_text
-from nnopt.results.metrics import METRICS, better
+from nnopt.results.metrics import METRICS, better_direction
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def verdict(row: Row, outcome: Outcome, metric: str) -> str:
     if not difference.is_significant:
         return "not distinguishable"
     side = "higher" if mean > 0 else "lower"
-    wanted = better(metric)
+    wanted = better_direction(metric)
     return side if wanted is None else "better" if side == wanted else "worse"
 
 
@@ -138,7 +138,7 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
     if name not in labels:
         raise unknown_name("column to sort by", name, [*comparison.keys, *labels])
     column = labels.index(name)
-    sign = -1 if (better(comparison.metrics[column]) == "higher") != reverse else 1
+    sign = -1 if (better_direction(comparison.metrics[column]) == "higher") != reverse else 1
     means = [
         float("inf") if (found := row.outcomes[column].estimate) is None else sign * found.mean
         for row in comparison.rows
@@ -206,7 +206,7 @@ def _best(
     settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
 ) -> set[int]:
     """The indices of the best means, among the settings of each test set; none if all are equal."""
-    if (wanted := better(metric)) is None:
+    if (wanted := better_direction(metric)) is None:
         return set()
     means: dict[Hashable, dict[int, float]] = {}
     for i, (setting, found) in enumerate(zip(settings, estimates, strict=True)):

@@ -13,20 +13,20 @@ PLAIN_EXPONENTS = range(-4, 7)
 """Powers of ten of numbers that are written out; the others as multiples of theirs."""
 
 
-def mean_text(found: Estimate | None) -> str:
+def format_mean(found: Estimate | None) -> str:
     """``0.9917 ± 0.0032``: mean ± standard deviation. ``(2.3 ± 1.1)e-07`` where it has to be."""
     if found is None:
         return MISSING
     if found.std is None:
-        return value_text(found.mean)
+        return format_value(found.mean)
     if found.std <= ROUNDING * abs(found.mean):
-        return f"{value_text(found.mean)} ± 0"
+        return f"{format_value(found.mean)} ± 0"
     numbers, power = _to_digits_of(found.std, found.mean, found.std)
     text = " ± ".join(numbers)
     return f"({text}){power}" if power else text
 
 
-def interval_text(found: Estimate | None) -> str:
+def format_interval(found: Estimate | None) -> str:
     """``[0.9877, 0.9957]``: the ends of the confidence interval."""
     if found is None or found.interval is None:
         return MISSING
@@ -35,21 +35,21 @@ def interval_text(found: Estimate | None) -> str:
     return f"[{', '.join(numbers)}]{power}"
 
 
-def change_text(difference: Difference | None) -> str:
+def format_difference(difference: Difference | None) -> str:
     """``+0.012 [0.003, 0.021]``: the mean difference, and the ends of its interval."""
     if difference is None or difference.change is None:
         return MISSING
     change = difference.change
     sign = "+" if change.mean > 0 else ""
     if change.interval is None:
-        return f"{sign}{value_text(change.mean)}"
+        return f"{sign}{format_value(change.mean)}"
     low, high = change.interval
     (mean, *ends), power = _to_digits_of((high - low) / 2, change.mean, low, high)
     text = f"{sign}{mean} [{', '.join(ends)}]"
     return f"({text}){power}" if power else text
 
 
-def p_text(p: float | None) -> str:
+def format_p(p: float | None) -> str:
     """Three decimals, or that it is less; more of them where rounding would hide that it is below
     the level of significance."""
     if p is None:
@@ -60,7 +60,7 @@ def p_text(p: float | None) -> str:
     return next(text for text in texts if (float(text) < SIGNIFICANCE) == (p < SIGNIFICANCE))
 
 
-def value_text(value: float) -> str:
+def format_value(value: float) -> str:
     """A number of unknown uncertainty: a whole one as it is, others to four digits."""
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))

@@ -81,7 +81,7 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
     return notes
 
 
-def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
+def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
     """Return the runs. Where runs of one dataset read different files, a further key
     ``dataset.files`` has a digest of the files, so that the runs have different settings."""
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
@@ -94,7 +94,7 @@ def tell_files_apart(runs: Sequence[Run]) -> list[Run]:
     return [told(run) for run in runs]
 
 
-def with_one_name_per_file(runs: Sequence[Run]) -> list[Run]:
+def unify_file_names(runs: Sequence[Run]) -> list[Run]:
     """Return the runs with one name for each file that ``dataset.train`` or ``dataset.test`` name.
 
     Paths that end in one name are one file if their content is equal. The shortest replaces the
@@ -126,11 +126,11 @@ def with_one_name_per_file(runs: Sequence[Run]) -> list[Run]:
     return [named(run) for run in runs]
 
 
-def with_names_of_files(
+def with_unified_file_names(
     condition: Condition, runs: Sequence[Run], named: Sequence[Run]
 ) -> Condition:
     """Return the condition with the names that files have in ``named`` instead of their paths in
-    ``runs``. A value that is a name in ``named`` remains. named: of with_one_name_per_file."""
+    ``runs``. A value that is a name in ``named`` remains. named: of unify_file_names."""
     if condition.key not in PATHS:
         return condition
     names: dict[str, set[str]] = {}

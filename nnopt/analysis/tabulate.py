@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nnopt.analysis.comparison import Comparison, Outcome, Row, verdict
-from nnopt.analysis.number_format import MISSING, change_text, interval_text, mean_text, p_text
+from nnopt.analysis.number_format import (
+    MISSING,
+    format_difference,
+    format_interval,
+    format_mean,
+    format_p,
+)
 from nnopt.analysis.settings import Setting, sort_key, unknown_name
 from nnopt.errors import ConfigError
 from nnopt.results.collect import setting_text
@@ -52,7 +58,7 @@ def tabulate(comparison: Comparison) -> Table:
         columns += _of_metric(comparison, index, metric)
     if any(row.setting.left_out for row in comparison.rows):
         columns.append(
-            ("left out", "l", [Cell(left_out_text(row.setting)) for row in comparison.rows])
+            ("left out", "l", [Cell(format_left_out(row.setting)) for row in comparison.rows])
         )
     return Table(
         title=_title(comparison),
@@ -69,15 +75,15 @@ def _of_metric(comparison: Comparison, index: int, metric: str) -> Columns:
     prefix = f"{label} " if len(comparison.metrics) > 1 else ""
     columns: Columns = [
         (f"{prefix}n", "r", [Cell(str(x.estimate.n if x.estimate else 0)) for x in outcomes]),
-        (label, "r", [Cell(mean_text(x.estimate), x.is_best) for x in outcomes]),
-        (f"{prefix}95 % interval", "r", [Cell(interval_text(x.estimate)) for x in outcomes]),
+        (label, "r", [Cell(format_mean(x.estimate), x.is_best) for x in outcomes]),
+        (f"{prefix}95 % interval", "r", [Cell(format_interval(x.estimate)) for x in outcomes]),
     ]
     if comparison.baseline:
         found = [x.difference for x in outcomes]
         verdicts = [verdict(row, x, metric) for row, x in zip(rows, outcomes, strict=True)]
         columns += [
-            (f"{prefix}difference", "r", [Cell(change_text(x)) for x in found]),
-            (f"{prefix}p (Holm)", "r", [Cell(p_text(x.p_holm if x else None)) for x in found]),
+            (f"{prefix}difference", "r", [Cell(format_difference(x)) for x in found]),
+            (f"{prefix}p (Holm)", "r", [Cell(format_p(x.p_holm if x else None)) for x in found]),
             (f"{prefix}verdict", "l", [Cell(x) for x in verdicts]),
         ]
     return columns
@@ -111,7 +117,7 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
             yield f"{label}_p", difference.p if difference else None
             yield f"{label}_p_holm", difference.p_holm if difference else None
             yield f"{label}_verdict", verdict(row, outcome, metric) or None
-    yield "left_out", left_out_text(row.setting) or None
+    yield "left_out", format_left_out(row.setting) or None
 
 
 # pivot --------------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
     rows = []
     for label, outcomes in cells.items():
         found = [outcomes.get(value) for value in values]
-        means = [Cell(mean_text(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
+        means = [Cell(format_mean(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
         rows.append((*(Cell(short_text(value)) for value in label), *means))
     return Table(
         title=_title(comparison),
@@ -222,6 +228,6 @@ def short_text(value: str | None, longest: int = LONGEST) -> str:
     return f"{value[: longest - DIGEST - 3]}… #{digest}"
 
 
-def left_out_text(setting: Setting) -> str:
+def format_left_out(setting: Setting) -> str:
     """``1 diverged, 2 failed``; empty if every run is done."""
     return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())

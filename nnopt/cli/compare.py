@@ -13,9 +13,9 @@ from nnopt.analysis import render
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
 from nnopt.analysis.same_data import (
     check_same_data,
-    tell_files_apart,
-    with_names_of_files,
-    with_one_name_per_file,
+    split_by_data_files,
+    unify_file_names,
+    with_unified_file_names,
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
 from nnopt.analysis.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
@@ -24,7 +24,7 @@ from nnopt.errors import ConfigError, DataError
 from nnopt.io.atomic_files import shown, write_text
 from nnopt.io.locks import is_held
 from nnopt.io.paths import given_path
-from nnopt.results.collect import Found, Run, find_runs, setting_text
+from nnopt.results.collect import Run, RunIndex, find_runs, setting_text
 from nnopt.terminal import console
 from nnopt.terminal.safe_stream import standard_output
 
@@ -154,15 +154,15 @@ def _format(name: str | None, out: Path | None) -> str:
     return render.SUFFIXES[suffix]
 
 
-def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, list[Run]]:
+def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, list[Run]]:
     """Filter, check, group and sort; the runs are those that were compared. Raises ConfigError."""
-    told = tell_files_apart(found.runs)
-    found = replace(found, runs=with_one_name_per_file(told))
+    told = split_by_data_files(found.runs)
+    found = replace(found, runs=unify_file_names(told))
     known = known_keys(found.runs)
     where = [read_condition(word, known) for word in options.where]
     baseline = [read_condition(word, known, operators=("=",)) for word in options.baseline]
     conditions, baseline = (
-        [with_names_of_files(condition, told, found.runs) for condition in given]
+        [with_unified_file_names(condition, told, found.runs) for condition in given]
         for given in (where, baseline)
     )
     runs = _filtered(found, conditions)
@@ -184,7 +184,7 @@ def _compare(options: argparse.Namespace, found: Found) -> tuple[Comparison, lis
     return replace(comparison, notes=(*comparison.notes, *_notes(found))), runs
 
 
-def _notes(found: Found) -> list[str]:
+def _notes(found: RunIndex) -> list[str]:
     """On runs of which nothing is known yet."""
     notes = []
     if found.unfinished:
@@ -200,7 +200,7 @@ def _notes(found: Found) -> list[str]:
     return notes
 
 
-def _filtered(found: Found, conditions: Sequence[Condition]) -> list[Run]:
+def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
     """The runs of which all conditions are true; at least one of them is done."""
     runs = found.runs
     for condition in conditions:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from nnopt.analysis.number_format import MISSING, value_text
+from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.settings import known_keys
 from nnopt.analysis.tabulate import DIGEST, short_text
 from nnopt.config.arguments import Parser
@@ -176,12 +176,12 @@ def _metrics(one: Run, other: Run) -> Rows:
     for name in {**one.metrics, **other.metrics}:
         x, y = one.metrics.get(name), other.metrics.get(name)
         change = MISSING if x is None or y is None else _signed(y - x)
-        rows.append((name, *(MISSING if v is None else value_text(v) for v in (x, y)), change))
+        rows.append((name, *(MISSING if v is None else format_value(v) for v in (x, y)), change))
     return rows
 
 
 def _signed(change: float) -> str:
-    return f"{'+' if change > 0 else ''}{value_text(change)}"
+    return f"{'+' if change > 0 else ''}{format_value(change)}"
 
 
 def _print_weights(a: Arrays, b: Arrays, file: str) -> None:

@@ -27,7 +27,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.results.lr_curve import write_curve
 from nnopt.schema import draws_plots
 from nnopt.terminal import console
-from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
+from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 GROUP = "lr_find"
 """What stands before the dot in the verb's own keys."""
@@ -38,11 +38,11 @@ write the losses and their picture into a fresh folder, and suggest a learning r
 
 KEYS = f"""\
 keys of the sweep:
-  {GROUP}.lowest=RATE    of the first step (default: {RateSweep.lowest:g})
+  {GROUP}.lowest=RATE    of the first step (default: {LrRangeTest.lowest:g})
   {GROUP}.highest=RATE   of the last step, if the loss has not diverged before \
-(default: {RateSweep.highest:g})
+(default: {LrRangeTest.highest:g})
   {GROUP}.steps=N        optimizer steps in between, evenly spaced on a logarithmic scale \
-(default: {RateSweep.steps})
+(default: {LrRangeTest.steps})
 
 Everything else is as for nnopt run: data, batches, augmentation, regularizers, optimizer and seed=.
 The schedule is ignored during the sweep, and so are optimizer.lr, epochs and steps.
@@ -72,20 +72,20 @@ def main(arguments: list[str]) -> int:
         memory_shortage(config.batch_size, config.accumulation),
         load_backend(config.backend.name).device_errors(),
     ):
-        found = find_learning_rate(
+        found = suggest_learning_rate(
             config, prepared.dataset, prepared.architecture, sweep, progress.step
         )
     _write(found, sweep, point, folder)
     _report(found, folder)
-    if found.suggestion is None:
+    if found.lr is None:
         raise TrainingError(f"no learning rate to suggest: {found.advice}")
     if found.advice:
         console.note(f"note: {found.advice}")
-    console.note(f"continue with: {command(point, options.config_dir, found.suggestion)}")
+    console.note(f"continue with: {command(point, options.config_dir, found.lr)}")
     return 0
 
 
-def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, RateSweep]:
+def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
     """The run and the sweep that the words ask for. Raises ConfigError with every problem found."""
     own = [word for word in words if word.startswith(f"{GROUP}.") and "=" in word]
     problems: list[str] = []
@@ -103,12 +103,12 @@ def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, Rate
     return plan, sweep
 
 
-def _read_sweep(words: Sequence[str]) -> RateSweep:
+def _read_sweep(words: Sequence[str]) -> LrRangeTest:
     try:
         given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"cannot read {' '.join(words)!r}: {one_line(error)}") from error
-    sweep = read_keys(RateSweep, asdict(RateSweep()) | given.get(GROUP, {}), GROUP)
+    sweep = read_keys(LrRangeTest, asdict(LrRangeTest()) | given.get(GROUP, {}), GROUP)
     if sweep.lowest >= sweep.highest:
         raise ConfigError(
             f"{GROUP}.lowest = {sweep.lowest:g}: needs to be below "
@@ -124,12 +124,12 @@ def command(point: Point, config_dir: str | None, rate: float) -> str:
     return shlex.join(["nnopt", "run", *folder, *kept, f"optimizer.lr={rate:g}"])
 
 
-def _write(found: FoundRate, sweep: RateSweep, point: Point, folder: Path) -> None:
+def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) -> None:
     """The curve as a table and as a picture, and what was made of it. Raises OutputError."""
     curve = found.curve
     write_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     outcome = {
-        "suggestion": found.suggestion,
+        "suggestion": found.lr,
         "advice": found.advice,
         "diverged": found.curve.diverged,
         "steps": len(found.curve.rates),
@@ -143,19 +143,19 @@ def _write(found: FoundRate, sweep: RateSweep, point: Point, folder: Path) -> No
         plot_lr_find(found, folder / "lr_find.png", point.config.name)
 
 
-def _report(found: FoundRate, folder: Path) -> None:
+def _report(found: LrSuggestion, folder: Path) -> None:
     """The few points of the curve that matter, and the files."""
     curve = found.curve
     steps = {"first step": 0}
-    if found.edge is not None:
-        steps |= {"smallest loss": curve.lowest, "largest usable": found.edge}
+    if found.edge_step is not None:
+        steps |= {"smallest loss": curve.lowest, "largest usable": found.edge_step}
     steps["diverged" if curve.diverged else "last step"] = len(curve.rates) - 1
     rows = [
         (name, f"{curve.rates[step]:.2g}", f"{curve.smoothed[step]:.4g}")
         for name, step in steps.items()
     ]
-    if found.suggestion is not None:
-        rows.insert(1, ("suggestion", f"{found.suggestion:g}", f"{found.loss_there:.4g}"))
+    if found.lr is not None:
+        rows.insert(1, ("suggestion", f"{found.lr:g}", f"{found.loss_at_suggestion:.4g}"))
     console.print_table(("", "learning rate", "smoothed loss"), rows, "lrr")
     files = {"folder": folder, "curve": folder / "lr_find.csv"}
     if (folder / "lr_find.png").exists():

@@ -12,7 +12,7 @@ from nnopt.recipe.prepare import Prepared
 from nnopt.results.lr_curve import write_curve
 from nnopt.schema import Config, draws_plots
 from nnopt.terminal import console
-from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
+from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 log = logging.getLogger("nnopt")
 
@@ -30,13 +30,13 @@ def with_found_rate(
     Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
     rest of the configuration, OutputError.
     """
-    sweep = RateSweep()
+    sweep = LrRangeTest()
     with console.SweepConsole(sweep.steps, quiet or config.view == "none") as progress:
-        found = find_learning_rate(
+        found = suggest_learning_rate(
             config, prepared.dataset, prepared.architecture, sweep, progress.step
         )
     _write(found, config, folder)
-    rate = found.suggestion
+    rate = found.lr
     if rate is None:
         tool = _tool(found)
         raise TrainingError(
@@ -51,12 +51,12 @@ def with_found_rate(
     return config
 
 
-def _tool(found: FoundRate) -> str:
+def _tool(found: LrSuggestion) -> str:
     """Return " with nnopt lr-find" if the advice proposes a range, else an empty text."""
     return " with nnopt lr-find" if found.proposed_range else ""
 
 
-def _write(found: FoundRate, config: Config, folder: Path) -> None:
+def _write(found: LrSuggestion, config: Config, folder: Path) -> None:
     curve = found.curve
     write_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     if draws_plots(config):

@@ -37,11 +37,11 @@ from nnopt.schema import Config, draws_plots
 from nnopt.terminal.console import RunConsole, note
 from nnopt.terminal.interruption import message_of
 from nnopt.training.averaging import first_swa_epoch
-from nnopt.training.chance import near_chance
-from nnopt.training.divergence import refuse_divergence
+from nnopt.training.chance import chance_level_warning
+from nnopt.training.divergence import raise_if_diverged
 from nnopt.training.evaluation import Evaluation, evaluate
-from nnopt.training.layer_statistics import layer_rows, probe_of
-from nnopt.training.loop import Length, Loop, Training
+from nnopt.training.layer_statistics import layer_rows, select_probe
+from nnopt.training.loop import Length, Loop, TrainingState
 
 log = logging.getLogger("nnopt")
 
@@ -83,7 +83,7 @@ def run(
                 with np.errstate(all="ignore"), limit, backend.device_errors():
                     if config.optimizer.lr == "auto":
                         config = with_found_rate(config, prepared, directory, quiet)
-                        summary["found_lr"] = config.optimizer.lr
+                        summary["suggested_lr"] = config.optimizer.lr
                     _recipe(config, prepared, directory, summary, after_epoch, quiet)
             summary["status"] = "done"
         except PrunedError as error:
@@ -145,7 +145,7 @@ def _recipe(
     training = loop.training
     look: LayerLook | None = None
     if config.layer_statistics:
-        look = partial(layer_rows, network, architecture, batches_of(probe_of(dataset)))
+        look = partial(layer_rows, network, architecture, batches_of(select_probe(dataset)))
     try:
         view = "none" if quiet else config.view
         console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=view)
@@ -158,7 +158,7 @@ def _recipe(
     if training.diverged_at is None:
         labels = dataset.train.labels[dataset.train.rows]
         last, steps_per_epoch = training.history[-1], loop.length.steps_per_epoch
-        _warn(near_chance(config, labels, last, steps_per_epoch), quiet)
+        _warn(chance_level_warning(config, labels, last, steps_per_epoch), quiet)
         if training.best_epoch == 0:
             log.warning("the validation metric was never finite: the last weights count as best")
         if config.regularizer.swa:
@@ -176,7 +176,7 @@ def _recipe(
         plot_training(training, initial, layers, steps_per_epoch, config.name, plots)
         if result is not None:
             _plot_network(prepared, network, batches_of, result, config.name, plots)
-    refuse_divergence(config, training, result)
+    raise_if_diverged(config, training, result)
 
 
 def _plot_network(
@@ -204,7 +204,7 @@ def _plot_network(
     plot_inside(dataset, prepared.architecture, network.arrays(), outputs, plots)
 
 
-def _averaged_epochs(config: Config, training: Training, length: Length, quiet: bool) -> int:
+def _averaged_epochs(config: Config, training: TrainingState, length: Length, quiet: bool) -> int:
     """Return the number of epochs that SWA averaged in the tested weights. Warn if it is 0."""
     is_best, swa = config.test_weights == "best", config.regularizer.swa
     averaged = training.best_averaged if is_best else training.last_averaged

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnopt import __version__
 from nnopt.analysis.comparison import Comparison, Row, compare_runs
-from nnopt.analysis.same_data import tell_files_apart, with_one_name_per_file
+from nnopt.analysis.same_data import split_by_data_files, unify_file_names
 from nnopt.analysis.settings import known_metrics, unknown_name
 from nnopt.analysis.tabulate import Table, short_text, tabulate
 from nnopt.config.point import to_yaml
@@ -23,8 +23,8 @@ from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
 from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
-from nnopt.results.collect import Found, setting_text
-from nnopt.results.metrics import METRICS, better
+from nnopt.results.collect import RunIndex, setting_text
+from nnopt.results.metrics import METRICS, better_direction
 
 Record = dict[str, Any]
 """What becomes an object of JSON."""
@@ -39,7 +39,7 @@ LONGEST_TAIL, SHORTEST_TAIL = 8_000, 400
 """Characters of one log: of a run that is not done, and of others if there is no room."""
 
 
-def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) -> Record:
+def gather(directory: Path, found: RunIndex, metrics: Sequence[str], page: Path) -> Record:
     """Everything that the page shows. Raises ConfigError for a metric that no run has."""
     check_metrics(found, metrics)
     points = find_points(found)
@@ -68,7 +68,7 @@ def gather(directory: Path, found: Found, metrics: Sequence[str], page: Path) ->
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,
         "metrics": list(metrics),
-        "better": {name: better(name) for name in METRICS},
+        "better": {name: better_direction(name) for name in METRICS},
         "curves": COLUMNS,
         "scopes": [scope for _, scope in scopes],
         "points": records,
@@ -116,7 +116,7 @@ def _add_plots(
     return {"within": pictures.within, "linked": pictures.linked}
 
 
-def check_metrics(found: Found, metrics: Sequence[str]) -> None:
+def check_metrics(found: RunIndex, metrics: Sequence[str]) -> None:
     """Raise ConfigError for a metric that no finished run has; before any has finished, for one
     that there is not."""
     known = known_metrics(found.runs) or list(METRICS)
@@ -151,7 +151,7 @@ def _scope(
     points: Sequence[Point],
     indices: Sequence[int],
     sweep: Path | None,
-    found: Found,
+    found: RunIndex,
     metrics: Sequence[str],
 ) -> Record:
     members = [points[index] for index in indices]
@@ -169,7 +169,7 @@ def _scope(
 
 
 def _comparison(
-    points: Sequence[Point], found: Found, metrics: Sequence[str]
+    points: Sequence[Point], found: RunIndex, metrics: Sequence[str]
 ) -> tuple[Record | None, str]:
     """The table of ``nnopt compare``, and why there is none."""
     folders = {point.folder for point in points}
@@ -179,7 +179,7 @@ def _comparison(
         return None, "No run has finished yet: there is nothing to compare."
     if missing := [metric for metric in metrics if metric not in known]:
         return None, f"No run of these has a number for {', '.join(missing)}."
-    comparison = compare_runs(with_one_name_per_file(tell_files_apart(runs)), metrics)
+    comparison = compare_runs(unify_file_names(split_by_data_files(runs)), metrics)
     return _table(comparison, tabulate(comparison), points), ""
 
 

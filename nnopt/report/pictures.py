@@ -36,7 +36,7 @@ PROGRAM = re.compile(
 QUALITY = 82
 """Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
 
-DAMAGES = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
+DAMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
 """The errors of Pillow for a PNG with wrong bytes."""
 
 DRAWN_ANYWAY = ("schedule", "curves")
@@ -137,7 +137,7 @@ def _as_data(path: Path) -> str:
                     return ""
                 image.convert("RGB").save(file, "webp", quality=QUALITY, method=1)
             picture = file.getvalue()
-    except (*DAMAGES, Image.DecompressionBombError):  # being written, or damaged
+    except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # being written, or damaged
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 

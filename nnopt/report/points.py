@@ -20,7 +20,7 @@ from nnopt.io.received_files import (
     parse_json,
     read_received,
 )
-from nnopt.results.collect import Found, Run, Value, read_table, setting_text, settings_of
+from nnopt.results.collect import Run, RunIndex, Value, read_table, setting_text, settings_of
 from nnopt.results.summary import check_tree
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
@@ -49,7 +49,7 @@ class Point:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_points(found: Found) -> list[Point]:
+def find_points(found: RunIndex) -> list[Point]:
     """Every point below the folders that were searched: sweep by sweep, in the order of each."""
     tables = {sweep: _rows(sweep) for sweep in found.sweeps}
     plans = {sweep: _planned(sweep) for sweep in found.sweeps}

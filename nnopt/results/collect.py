@@ -62,7 +62,7 @@ class Run:
 
 
 @dataclass
-class Found:
+class RunIndex:
     """The contents of some folders.
 
     runs: those that have ended, in any way. unfinished: folders of runs that have not ended or that
@@ -81,7 +81,7 @@ class Found:
     damaged_folders: dict[Path, str] = field(default_factory=dict)
 
 
-def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> Found:
+def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
     """Read every run in and below the directories, each once. Links inside them are not followed.
 
     with_summaries: keep all values of the summaries, which need memory. Raises ConfigError, with
@@ -91,7 +91,7 @@ def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> Foun
         raise ConfigError(
             [f"{shown(path)} is no folder; name folders of runs or sweeps" for path in missing]
         )
-    found = Found()
+    found = RunIndex()
     seen: set[str] = set()
     for directory in directories:
         for folder, files in _folders(directory, found.damaged):

@@ -11,7 +11,7 @@ class LayerRow:
 
     epoch: 1 for the first; layer: its name.
     activation_mean, activation_std: over every number the layer gives for the probe, in evaluation
-    mode. dead_share: of a ReLU layer's units (channels of images), those that are 0 for every
+    mode. dead_fraction: of a ReLU layer's units (channels of images), those that are 0 for every
     sample of the probe and at every position; None for other layers.
     gradient_mean, gradient_std: over the gradient of the layer's ``weight``, of the epoch's last
     step, penalties included, after clipping; None for a layer without.
@@ -21,7 +21,7 @@ class LayerRow:
     layer: str
     activation_mean: float
     activation_std: float
-    dead_share: float | None
+    dead_fraction: float | None
     gradient_mean: float | None
     gradient_std: float | None
 

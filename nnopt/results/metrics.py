@@ -28,7 +28,7 @@ METRICS = (
     "epochs",
     "steps",
     "stopped_early",
-    "found_lr",
+    "suggested_lr",
     "parameters",
     "flops_per_sample",
     "train_seconds",
@@ -39,7 +39,7 @@ METRICS = (
 """The outcome of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
 
 
-def better(metric: str) -> Literal["higher", "lower"] | None:
+def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Which values of a metric are the better ones; None where neither is, as of ``best_epoch``."""
     if metric.endswith("accuracy"):
         return "higher"

@@ -27,6 +27,9 @@ from nnopt.results.metrics import METRICS
 CHECKSUM, FILES = "sha256", "files"
 """Keys of a summary: of its checksum, and of the checksums of the run's other files."""
 
+RENAMED = {"found_lr": "suggested_lr"}
+"""Keys of earlier versions -> present keys."""
+
 STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
 
 MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
@@ -92,7 +95,7 @@ def read_summary(folder: Path) -> Summary:
                 f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
                 "file to accept it as it is",
             )
-    return Summary(values, stamp)
+    return Summary({RENAMED.get(key, key): value for key, value in values.items()}, stamp)
 
 
 def _damaged(folder: Path, reason: str) -> UnusableSummaryError:

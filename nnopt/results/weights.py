@@ -37,7 +37,7 @@ class ArrayDifference:
     cosine: float | None
 
 
-DAMAGES = (
+DAMAGE_ERRORS = (
     OSError,
     ValueError,
     EOFError,
@@ -75,7 +75,7 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
             }
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)} does not exist: the run left no weights") from error
-    except DAMAGES as error:
+    except DAMAGE_ERRORS as error:
         why = error.strerror if isinstance(error, OSError) else error
         why = why or type(error).__name__
         raise DataError(f"{shown(path)} is damaged: {shortened(str(why), 300)}") from error
@@ -108,7 +108,7 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
 
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
-    """Read and check the header of an array. Raises one of DAMAGES."""
+    """Read and check the header of an array. Raises one of DAMAGE_ERRORS."""
     name = member.filename[:50]
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
@@ -141,7 +141,7 @@ def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
 def _array(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: _Header
 ) -> NDArray[np.floating]:
-    """Read an array, which reads it to its end and so checks its CRC. Raises one of DAMAGES."""
+    """Read an array and check its CRC. Raises one of DAMAGE_ERRORS."""
     data = archive.read(member)
     array: NDArray[np.floating] = np.frombuffer(data, header.dtype, offset=header.length)
     return array.reshape(header.shape, order="F" if header.is_fortran else "C")

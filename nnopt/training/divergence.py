@@ -1,4 +1,4 @@
-"""The error of a training whose numbers are not finite, with what to change."""
+"""The error for a diverged training, with the settings to change."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import numpy as np
 from nnopt.errors import DivergedError
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
 from nnopt.training.evaluation import Evaluation
-from nnopt.training.loop import Training
+from nnopt.training.loop import TrainingState
 
 
-def refuse_divergence(config: Config, training: Training, result: Evaluation | None) -> None:
-    """Raise DivergedError unless everything was finite to the end."""
+def raise_if_diverged(config: Config, training: TrainingState, result: Evaluation | None) -> None:
+    """Raise DivergedError if training diverged or the test loss is not finite.
+
+    Args:
+        config: Configuration of the run; determines the remedies in the message.
+        training: State at the end of training.
+        result: Evaluation of the test set, None if there was none.
+    """
     if result is not None and np.isfinite(result.loss):
         return
-    what = "the test loss is not finite"
+    problem = "the test loss is not finite"
     if training.diverged_at is not None:
         epoch = len(training.history)
         kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
         where = "the loss, a weight or the optimizer's state is not finite"
-        if training.not_finite:
-            where = f"the outputs of layer {training.not_finite} and the loss are not finite"
-        what = f"at step {training.diverged_at} {where}; {kept} are kept"
-    raise DivergedError(f"training diverged: {what}; try one of: {', '.join(_remedies(config))}")
+        if training.not_finite_layer:
+            where = f"the outputs of layer {training.not_finite_layer} and the loss are not finite"
+        problem = f"at step {training.diverged_at} {where}; {kept} are kept"
+    raise DivergedError(f"training diverged: {problem}; try one of: {', '.join(_remedies(config))}")
 
 
 def _remedies(config: Config) -> list[str]:
-    """Return the changes of this configuration that keep a training finite."""
+    """Return changes of the configuration that may prevent divergence."""
     remedies = [f"lower optimizer.lr = {learning_rate(config):g}"]
     if not config.regularizer.grad_clip:
         remedies.append("regularizer.grad_clip=1")
@@ -35,7 +41,7 @@ def _remedies(config: Config) -> list[str]:
     if isinstance(config.architecture, VggConfig | ResnetConfig) and (
         config.regularizer.norm == "none"
     ):
-        remedies.append("regularizer.norm=batch, which networks so deep are made for")
+        remedies.append("regularizer.norm=batch, which deep networks need")
     if config.initializer.hidden in ("normal", "uniform"):
         remedies.append(f"initializer=he for initializer.hidden = {config.initializer.hidden!r}")
     return remedies

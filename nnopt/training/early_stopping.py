@@ -1,4 +1,4 @@
-"""Which weights are the best so far, and whether to stop waiting for better ones."""
+"""Early stopping: the best epoch so far, and the end of training without improvement."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from nnopt.schema import EarlyStoppingConfig
 
 
 class EarlyStopping:
-    """Follows one validation metric (Prechelt 1998, "Early stopping - but when?").
+    """Monitors one validation metric (Prechelt 1998, "Early stopping - but when?").
 
-    A value counts as an improvement if it beats the best one by more than ``min_improvement``; NaN
-    and infinity never do. Training stops once ``patience`` epochs or steps have passed since the
-    best value.
+    A value is an improvement if it is better than the best one by more than ``min_improvement``;
+    NaN and infinity are never improvements. Training stops once ``patience`` epochs or steps have
+    passed since the last improvement.
+
+    Attributes:
+        best_epoch, best_step: Epoch and step of the last improvement; 0 before the first.
     """
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
@@ -21,22 +24,24 @@ class EarlyStopping:
         self.best_epoch = 0
         self.best_step = 0
 
-    def badness(self, loss: float, accuracy: float) -> float:
-        """The monitored value, turned so that smaller is better. Logits that are not finite have
-        some accuracy, but no merit: their loss tells."""
+    def monitored_value(self, loss: float, accuracy: float) -> float:
+        """Return the monitored value, where lower is better; inf if the loss is not finite.
+
+        The accuracy of logits that are not finite is meaningless.
+        """
         if not math.isfinite(loss):
             return math.inf
         return loss if self._config.monitor == "loss" else -accuracy
 
-    def look(self, badness: float, epoch: int, step: int) -> bool:
-        """Take in a value; is it the best so far?"""
-        if not badness < self._best - self._config.min_improvement:
+    def update(self, value: float, epoch: int, step: int) -> bool:
+        """Record a monitored value and return whether it is an improvement."""
+        if not value < self._best - self._config.min_improvement:
             return False
-        self._best, self.best_epoch, self.best_step = badness, epoch, step
+        self._best, self.best_epoch, self.best_step = value, epoch, step
         return True
 
     def should_stop(self, epoch: int, step: int) -> bool:
-        """Has patience run out?"""
+        """Return whether ``patience`` epochs or steps have passed since the last improvement."""
         if self._config.patience is None:
             return False
         waited = step - self.best_step

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on a part of the data, the same code for both backends."""
+"""Loss and accuracy of a network on one part of the data, computed alike for both backends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from nnopt.results import metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """logits: (N, K) in the part's order; loss: mean, without penalties or label smoothing."""
+    """The result of one evaluation.
+
+    Attributes:
+        loss: Mean loss, without penalties and label smoothing.
+        accuracy: Fraction of correct predictions.
+        logits: (N, K) in the order of the part.
+    """
 
     loss: float
     accuracy: float

@@ -1,8 +1,8 @@
-"""Derivatives of a function of many numbers, held against differences of its values.
+"""Comparison of analytic derivatives with finite differences.
 
-Where the function has a kink (ReLU, hinge) between two points their difference is wrong, not the
-derivative; so other h are tried until one agrees, then differences from one side; the best counts
-if none does. A wrong derivative is wrong for all of them.
+Where the function has a kink (ReLU, hinge) between two points, their difference is wrong although
+the derivative is right. Therefore several step sizes h and then one-sided differences are tried,
+and the closest estimate counts. A wrong derivative differs from all of them.
 """
 
 from __future__ import annotations
@@ -14,62 +14,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Move = Callable[[float], None]
-"""Puts parameters so far from where they were."""
+Displace = Callable[[float], None]
+"""Sets the parameters to their original values plus this multiple of one direction."""
 
 TOLERANCE = 1e-6
 """The largest relative error of a derivative that counts as right."""
 
-STEPS = (1e-6, 1e-7, 1e-5, 1e-4)
-"""The first is small enough for the kinks of most networks; the next, with fewer digits, for those
-of a deep one. The large ones are for a loss so large that its rounding drowns the small ones."""
+STEP_SIZES = (1e-6, 1e-7, 1e-5, 1e-4)
+"""1e-6 avoids the kinks of most networks, and 1e-7, with fewer digits, those of deep networks. The
+larger ones are for a loss whose rounding error exceeds the small differences."""
 
 
 def relative_error(
-    moves: Sequence[Move],
+    displacements: Sequence[Displace],
     derivatives: Floats,
     loss: Callable[[], float],
     advance: Callable[[], None],
 ) -> float:
-    """‖numeric - analytic‖ / (‖numeric‖ + ‖analytic‖ + rounding), over all moves; the last term is
-    what the rounding of L makes of a gradient that is zero."""
-    here = loss()
-    norm, rounding = float(np.linalg.norm(derivatives)), 1e-8 * max(1.0, abs(here))
-    # If every estimate is so close, the whole is within the tolerance.
-    close = TOLERANCE * (norm + rounding) / math.sqrt(len(moves))
-    numeric = np.empty(len(moves))
-    for i, (move, derivative) in enumerate(zip(moves, derivatives.tolist(), strict=True)):
-        numeric[i] = _closest(_estimates(move, loss, here), derivative, close)
-        move(0)
-        off = abs(numeric[i] - derivative)
-        # ‖numeric‖ is at most ‖analytic‖ + ‖difference‖, so one bad estimate may settle the matter.
-        if off > TOLERANCE * (2 * norm + off + rounding):
-            close = math.inf  # the others only say by how much: no need to look far
+    """Return ‖numeric - analytic‖ / (‖numeric‖ + ‖analytic‖ + rounding) over all directions.
+
+    The last term is the rounding error that the loss L causes in a gradient of zero.
+
+    Args:
+        displacements: A function for each direction.
+        derivatives: Analytic derivatives along the directions.
+        loss: Computes the loss of the current parameters.
+        advance: Is called after each direction, to report the progress.
+    """
+    center = loss()
+    norm, rounding = float(np.linalg.norm(derivatives)), 1e-8 * max(1.0, abs(center))
+    # If every estimate is this close, the relative error is within the tolerance.
+    close = TOLERANCE * (norm + rounding) / math.sqrt(len(displacements))
+    numeric = np.empty(len(displacements))
+    pairs = zip(displacements, derivatives.tolist(), strict=True)
+    for i, (displace, derivative) in enumerate(pairs):
+        numeric[i] = _closest(_estimates(displace, loss, center), derivative, close)
+        displace(0)
+        deviation = abs(numeric[i] - derivative)
+        # ‖numeric‖ is at most ‖analytic‖ + ‖difference‖, so one estimate can exceed the tolerance.
+        if deviation > TOLERANCE * (2 * norm + deviation + rounding):
+            close = math.inf  # the result is known to be wrong: one estimate per direction suffices
         advance()
     scale = float(np.linalg.norm(numeric)) + norm + rounding
     return float(np.linalg.norm(numeric - derivatives)) / scale
 
 
-def _estimates(move: Move, loss: Callable[[], float], here: float) -> Iterator[float]:
-    """Of the derivative along a move: central differences; then, should there be kinks nearer than
-    the smallest h, differences of second order from one side, since a kink is on one side."""
+def _estimates(displace: Displace, loss: Callable[[], float], center: float) -> Iterator[float]:
+    """Yield central differences, then one-sided differences of second order.
+
+    A one-sided difference is right if a kink is on the other side.
+    """
 
     def at(amount: float) -> float:
-        move(amount)
+        displace(amount)
         return loss()
 
-    for h in STEPS:
+    for h in STEP_SIZES:
         yield (at(h) - at(-h)) / (2 * h)
-    for h in STEPS[:2]:
+    for h in STEP_SIZES[:2]:
         for side in (h, -h):
-            yield (4 * at(side) - at(2 * side) - 3 * here) / (2 * side)
+            yield (4 * at(side) - at(2 * side) - 3 * center) / (2 * side)
 
 
 def _closest(estimates: Iterator[float], derivative: float, close: float) -> float:
-    """The first estimate that is ``close`` to the derivative, or, if none is, the nearest."""
-    seen = []
+    """Return the first estimate within ``close`` of the derivative, else the nearest."""
+    tried = []
     for estimate in estimates:
-        seen.append(estimate)
+        tried.append(estimate)
         if abs(estimate - derivative) <= close:
             return estimate
-    return min(seen, key=lambda estimate: abs(estimate - derivative))
+    return min(tried, key=lambda estimate: abs(estimate - derivative))

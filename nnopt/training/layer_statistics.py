@@ -1,4 +1,4 @@
-"""How each layer stands after an epoch: activations on a few fixed samples, the last gradient."""
+"""Statistics of each layer after an epoch: activations on fixed samples, and the last gradient."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.data.dataset import Dataset, Part
 from nnopt.results.layers_file import LayerRow
 
-PROBE = 256
-"""Samples looked at, at most."""
+MAX_PROBE_SAMPLES = 256
 
-PROBE_BATCH = 32
-"""Of them at once: what every layer gives is held, which for many images is much."""
+PROBE_BATCH_SIZE = 32
+"""Small, because the outputs of all layers for one batch are in memory at the same time."""
 
 
-def probe_of(dataset: Dataset) -> Part:
-    """At most 256 samples of the validation part, or without one of the training part, evenly
-    chosen: the same at every epoch and for every seed of the weights."""
+def select_probe(dataset: Dataset) -> Part:
+    """Return at most 256 evenly spaced samples of the validation part, else the training part.
+
+    The samples are the same at every epoch and for every seed of the weights.
+    """
     part = dataset.train if dataset.validation is None else dataset.validation
-    places = np.linspace(0, len(part) - 1, min(len(part), PROBE)).astype(np.int64)
-    return Part(part.inputs, part.labels, part.rows[places])
+    rows = np.linspace(0, len(part) - 1, min(len(part), MAX_PROBE_SAMPLES)).astype(np.int64)
+    return Part(part.inputs, part.labels, part.rows[rows])
 
 
 def layer_rows(
     network: Network, architecture: Architecture, probe: Loader, epoch: int
 ) -> list[LayerRow]:
-    """A row for each layer, in the architecture's order."""
-    seen = {layer.name: Moments() for layer in architecture.walk()}
+    """Return a row of statistics for each layer, in the order of the architecture."""
+    activations = {layer.name: RunningMoments() for layer in architecture.walk()}
     for x in _batches(probe):
         for name, y in network.layer_outputs(x).items():
-            seen[name].add(y)
+            activations[name].add(y)
     gradients = network.gradient_arrays()
     rows = []
     for layer in architecture.walk():
-        moments, gradient = seen[layer.name], gradients.get(f"{layer.name}.weight")
+        moments, gradient = activations[layer.name], gradients.get(f"{layer.name}.weight")
         rows.append(
             LayerRow(
                 epoch=epoch,
                 layer=layer.name,
                 activation_mean=moments.mean,
                 activation_std=moments.std,
-                dead_share=moments.dead_share if isinstance(layer.record, ReLU) else None,
+                dead_fraction=moments.dead_fraction if isinstance(layer.record, ReLU) else None,
                 gradient_mean=None if gradient is None else _mean(gradient),
                 gradient_std=None if gradient is None else _variance(gradient) ** 0.5,
             )
@@ -54,9 +55,11 @@ def layer_rows(
     return rows
 
 
-class Moments:
-    """Mean, standard deviation and silent units of arrays (N, D) or (N, C, H, W) that come batch by
-    batch, joined as Chan, Golub and LeVeque (1979) do: without the cancellation of E[y²] - E[y]².
+class RunningMoments:
+    """Mean, standard deviation and dead units of arrays (N, D) or (N, C, H, W), batch by batch.
+
+    Batches are combined as in Chan, Golub and LeVeque (1979), without the cancellation of
+    E[y²] - E[y]².
     """
 
     def __init__(self) -> None:
@@ -66,31 +69,31 @@ class Moments:
         self._alive: NDArray[np.bool_] | None = None
 
     def add(self, y: NDArray[np.floating]) -> None:
-        """Take in one more batch."""
+        """Add one batch."""
         mean, count = _mean(y), self._count + y.size
-        apart = mean - self.mean
-        self._squares += _variance(y) * y.size + apart**2 * self._count * y.size / count
-        self.mean += apart * y.size / count
+        difference = mean - self.mean
+        self._squares += _variance(y) * y.size + difference**2 * self._count * y.size / count
+        self.mean += difference * y.size / count
         self._count = count
         alive = (y != 0).any(axis=(0, *range(2, y.ndim)))
         self._alive = alive if self._alive is None else self._alive | alive
 
     @property
     def std(self) -> float:
-        """Of all numbers seen, divided by their count."""
+        """The standard deviation of all numbers, with their count in the denominator."""
         return float((self._squares / self._count) ** 0.5)
 
     @property
-    def dead_share(self) -> float:
-        """Of the units, or channels, those that never were anything but 0."""
+    def dead_fraction(self) -> float:
+        """The fraction of units, or channels, that are 0 in every batch."""
         assert self._alive is not None
         return 1 - float(self._alive.mean())
 
 
 def _batches(probe: Loader) -> Iterator[DeviceArray]:
     for x in probe.evaluation_batches():
-        for start in range(0, len(x), PROBE_BATCH):
-            yield x[start : start + PROBE_BATCH]
+        for start in range(0, len(x), PROBE_BATCH_SIZE):
+            yield x[start : start + PROBE_BATCH_SIZE]
 
 
 def _mean(array: NDArray[np.floating]) -> float:

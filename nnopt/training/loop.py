@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, a look at the validation data, the best weights kept."""
+"""The training loop: epochs of batches, validation, and the best weights so far."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
 
-READ_EVERY = 500
-"""Steps between two looks at the losses within an epoch: a diverged one is not run to its end."""
+READ_EVERY_STEPS = 500
+"""Steps between two checks of the losses within an epoch, so that divergence ends it early."""
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
 
 @dataclass
-class Training:
-    """What training has come to; up to date after every epoch, so that an interruption loses at
-    most the epoch in progress.
+class TrainingState:
+    """Training state, updated after every epoch: an interruption loses at most one epoch.
 
-    last, best: parameters and statistics at the end of the last epoch whose weights were finite,
-    and where the validation metric was best. While that has never been finite, best_epoch is 0 and
-    the last weights stand as the best. Where weights are averaged, both are the averages.
-    last_averaged, best_averaged: how many epochs' weights SWA has averaged in them; 0 before it
-    begins.
-    learning_rates: of every step taken.
-    diverged_at: the step, from 1, whose loss was not finite, or after which a look found that the
-    weights or the optimizer's state were not; None if all were.
-    not_finite: the first layer then whose outputs were not, if the backend knows.
+    Attributes:
+        last: Parameters and statistics after the last epoch with finite weights. With averaging,
+            ``last`` and ``best`` are the averages.
+        best: The same where the validation metric was best; equal to ``last`` while no validation
+            metric was finite.
+        last_averaged, best_averaged: Number of epochs in the SWA average; 0 before it starts.
+        best_epoch: Epoch of ``best``; 0 while no validation metric was finite.
+        history: Metrics of the completed epochs.
+        learning_rates: Learning rate of every step.
+        diverged_at: Step, counted from 1, with the first loss that is not finite, or after which
+            the weights or the optimizer state are not finite; None if training has not diverged.
+        not_finite_layer: First layer whose outputs are not finite at that step, if known.
     """
 
     last: Arrays
@@ -56,12 +58,12 @@ class Training:
     learning_rates: list[float] = field(default_factory=list)
     stopped_early: bool = False
     diverged_at: int | None = None
-    not_finite: str | None = None
+    not_finite_layer: str | None = None
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long training lasts: derived once, from the sizes of the data."""
+    """Length of the training in steps and epochs."""
 
     steps_per_epoch: int
     steps: int
@@ -69,7 +71,7 @@ class Length:
 
     @classmethod
     def of(cls, config: Config, samples: int) -> Length:
-        """samples: in the training part."""
+        """Return the length for this number of training samples."""
         size = config.batch_size
         per_epoch = samples // size if config.last_batch == "drop" else math.ceil(samples / size)
         steps = min(config.epochs * per_epoch, config.steps or math.inf)
@@ -79,9 +81,13 @@ class Length:
 def epoch_batches(
     config: Config, dataset: Dataset, loader: Loader, epoch: int
 ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-    """The batches of one epoch, in its order, augmented and mixed as configured.
+    """Return the batches of one epoch, shuffled, augmented and mixed as configured.
 
-    loader: of the training part. epoch: 1 for the first.
+    Args:
+        config: Configuration of the run.
+        dataset: The dataset with its training part.
+        loader: Loader of the training part.
+        epoch: 1 for the first.
     """
     samples = len(dataset.train)
     order = epoch_order(config.seed, epoch, samples)
@@ -92,7 +98,13 @@ def epoch_batches(
 
 
 class Loop:
-    """One training: ``run`` yields after every epoch, with ``training`` up to date."""
+    """One training.
+
+    Attributes:
+        training: State, updated after every epoch.
+        length: Length in steps and epochs.
+        report_step: Called with the number of completed steps after every step.
+    """
 
     def __init__(
         self,
@@ -102,7 +114,7 @@ class Loop:
         config: Config,
     ) -> None:
         initial = network.arrays()
-        self.training = Training(last=initial, best=initial)
+        self.training = TrainingState(last=initial, best=initial)
         self.length = Length.of(config, len(dataset.train))
         self._network = network
         self._dataset = dataset
@@ -119,12 +131,12 @@ class Loop:
         self._step = 0
 
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
-        """Train; after each epoch yield its row and whether its weights are the best so far."""
+        """Train, and yield after each epoch its metrics and whether its weights are the best."""
         for epoch in range(1, self.length.epochs + 1):
             started = time.perf_counter()
             stop = self._train_epoch(epoch)
             at_end = self._step % self.length.steps_per_epoch == 0
-            row = self._finish_epoch(epoch, started, is_whole=at_end and not stop)
+            row = self._finish_epoch(epoch, started, is_complete=at_end and not stop)
             if row is None:
                 return
             self.training.history.append(row)
@@ -134,7 +146,7 @@ class Loop:
                 return
 
     def _train_epoch(self, epoch: int) -> bool:
-        """All batches of one epoch; True if a look in between says to stop."""
+        """Train on all batches of one epoch; return whether early stopping ended it."""
         check_every = self._config.early_stopping.check_every
         self._sizes: list[int] = []
         self._records: list[StepRecord] = []
@@ -148,38 +160,40 @@ class Loop:
             self.report_step(self._step)
             if self._step == self.length.steps:
                 break
-            if len(self._sizes) % READ_EVERY == 0 and not self._read_steps():
+            if len(self._sizes) % READ_EVERY_STEPS == 0 and not self._read_steps():
                 break
             at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
             is_due = check_every and self._step % check_every == 0 and not at_end_of_epoch
-            if is_due and not self._averaging.epochs:  # SWA's stays as it is within an epoch
-                with self._averaging.shown():
-                    self._look(epoch)
+            if is_due and not self._averaging.epochs:  # the SWA average is constant within an epoch
+                with self._averaging.applied():
+                    self._validate(epoch)
                 if self._stopping.should_stop(epoch - 1, self._step):
                     return True
         return False
 
-    def _finish_epoch(self, epoch: int, started: float, is_whole: bool) -> EpochRow | None:
-        """The epoch's row of metrics, or None if training has diverged. is_whole: not cut short."""
+    def _finish_epoch(self, epoch: int, started: float, is_complete: bool) -> EpochRow | None:
+        """Evaluate an epoch and return its metrics; None if training has diverged."""
         training = self.training
         if not self._read_steps():
             return None
         losses = np.concatenate([record.losses for record in self._records])
         correct = sum(record.correct for record in self._records)
-        self._averaging.after_epoch(epoch, self._batches, is_whole)
-        with self._averaging.shown():
+        self._averaging.after_epoch(epoch, self._batches, is_complete)
+        with self._averaging.applied():
             arrays = self._network.arrays()
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 training.diverged_at = self._step
                 return None
             training.last, training.last_averaged = arrays, self._averaging.epochs
-            validation = self._look(epoch)
-        if validation is None or training.best_epoch == 0:  # none finite yet: the latest stand in
+            validation = self._validate(epoch)
+        if validation is None or training.best_epoch == 0:  # no finite metric yet: the last weights
             training.best, training.best_averaged = arrays, training.last_averaged
         if validation is None:
             training.best_epoch = epoch
         else:
-            self._plateau.look(self._stopping.badness(validation.loss, validation.accuracy))
+            self._plateau.update(
+                self._stopping.monitored_value(validation.loss, validation.accuracy)
+            )
         return EpochRow(
             epoch=epoch,
             step=self._step,
@@ -194,8 +208,10 @@ class Loop:
         )
 
     def _read_steps(self) -> bool:
-        """Read what the steps left behind; False, and where, if a loss or the optimizer's state was
-        not finite."""
+        """Read the records of the latest steps.
+
+        Return False, and store the step, if a loss or the optimizer state is not finite.
+        """
         if self.training.diverged_at is not None:
             return False
         record = self._network.read_steps()
@@ -203,19 +219,19 @@ class Loop:
         wrong = np.flatnonzero(~np.isfinite(record.losses))
         if wrong.size:
             self.training.diverged_at = self._step - len(record.losses) + int(wrong[0]) + 1
-            self.training.not_finite = record.not_finite
+            self.training.not_finite_layer = record.not_finite
         elif not record.state_is_finite:
             self.training.diverged_at = self._step
         return self.training.diverged_at is None
 
-    def _look(self, epoch: int) -> Evaluation | None:
-        """Evaluate on the validation data and keep the weights if they are the best so far."""
+    def _validate(self, epoch: int) -> Evaluation | None:
+        """Evaluate the validation part, and copy the weights if they are the best so far."""
         part, loader = self._dataset.validation, self._validation_loader
         if part is None or loader is None:
             return None
         result = evaluate(self._network, loader, part.labels[part.rows], self._config.loss)
-        badness = self._stopping.badness(result.loss, result.accuracy)
-        if self._stopping.look(badness, epoch, self._step):
+        value = self._stopping.monitored_value(result.loss, result.accuracy)
+        if self._stopping.update(value, epoch, self._step):
             self.training.best = self._network.arrays()
             self.training.best_averaged = self._averaging.epochs
             self.training.best_epoch = epoch
@@ -224,7 +240,7 @@ class Loop:
         return result
 
     def _penalty(self, arrays: Arrays) -> float:
-        """The value of the L1 and L2 penalties at the end of the epoch."""
+        """Return the value of the L1 and L2 penalties at the end of the epoch."""
         regularizer = self._config.regularizer
         if not (regularizer.l1 or regularizer.l2):
             return 0.0
@@ -233,7 +249,7 @@ class Loop:
 
     @cached_property
     def _penalized(self) -> list[str]:
-        """Asked for once: gradients, which only trained arrays have, come from the device."""
+        """Names of the penalized arrays; cached, because gradients are copied from the device."""
         decay_all = self._config.regularizer.decay_all
         gradients = self._network.gradient_arrays()
         return [name for name, g in gradients.items() if is_penalized(g.shape, decay_all)]

@@ -1,7 +1,7 @@
-"""Learning rates: one pure function of the step, shared by both backends.
+"""Learning-rate schedules: one function of the step, shared by both backends.
 
-Time is counted in epochs, t = step / steps per epoch, and starts after the warm-up; T is what then
-remains of the training. Every schedule multiplies ``optimizer.lr``.
+Time is counted in epochs, t = step / steps per epoch, and starts at the end of the warm-up; T is
+the length of the remaining training. A schedule is a factor of ``optimizer.lr``.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from nnopt.schema import (
 )
 
 Schedule = Callable[[int], float]
-"""Step, from 0 -> learning rate of that step's update."""
+"""Step, counted from 0 -> learning rate of its update."""
 
 
 def build_schedule(
     config: ScheduleVariant, lr: float, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
-    """The learning rate as a function of the step.
+    """Return the learning rate as a function of the step.
 
-    During warm-up it rises linearly, reaching ``lr`` with the warm-up's last step (Goyal et al.
-    2017, section 2.2). A plateau schedule is constant here: what it does depends on the validation
-    data, see ``Plateau``.
+    It rises linearly during warm-up and reaches ``lr`` at the last step of the warm-up (Goyal et
+    al. 2017, section 2.2). A plateau schedule is constant here, because it depends on the
+    validation metric; see ``Plateau``.
     """
     warmup = round(config.warmup * steps_per_epoch)
-    rest = max(total_steps - warmup, 1)
+    remaining = max(total_steps - warmup, 1)
 
     def schedule(step: int) -> float:
         if step < warmup:
             return lr * (step + 1) / warmup
-        return lr * _factor(config, step - warmup, rest, steps_per_epoch)
+        return lr * _factor(config, step - warmup, remaining, steps_per_epoch)
 
     return schedule
 
 
 def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The learning rate over its base; ``step`` of ``steps`` counts from the end of the warm-up."""
+    """Return the factor of the base rate; step and steps count from the end of the warm-up."""
     t = step / steps_per_epoch
     match config:
         case ConstantConfig() | PlateauConfig():
             return 1.0
         case StepConfig(every=every, factor=factor):
-            passed = math.floor(t / every + 1e-9)  # 0.3 / 0.1 is a little below 3
+            passed = math.floor(t / every + 1e-9)  # 0.3 / 0.1 is slightly below 3
             return float(factor**passed)
         case ExponentialConfig(factor=factor):
             return float(factor**t)
@@ -66,14 +66,20 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
             return _cosine(1.0, final, min((step - peak) / max(steps - 1 - peak, 1e-9), 1.0))
 
 
-def _cosine(first: float, last: float, share: float) -> float:
-    """From first to last along half a period of a cosine (Loshchilov and Hutter 2017, eq. 5)."""
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+def _cosine(first: float, last: float, fraction: float) -> float:
+    """Interpolate along half a period of a cosine (Loshchilov and Hutter 2017, eq. 5)."""
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 class Plateau:
-    """Multiplies the learning rate by ``factor`` after more than ``patience`` looks at the
-    validation data without improvement, then starts counting anew."""
+    """Reduces the learning rate when the validation metric stops improving.
+
+    After more than ``patience`` evaluations without improvement it multiplies the learning rate by
+    ``factor`` and restarts the count.
+
+    Attributes:
+        factor: Product of all reductions so far; constant 1 for other schedules.
+    """
 
     def __init__(self, config: ScheduleVariant) -> None:
         self._config = config if isinstance(config, PlateauConfig) else None
@@ -81,12 +87,12 @@ class Plateau:
         self._waited = 0
         self.factor = 1.0
 
-    def look(self, badness: float) -> None:
-        """Take in the monitored value, smaller being better; NaN is no improvement."""
+    def update(self, value: float) -> None:
+        """Record a monitored value, where lower is better; NaN is no improvement."""
         if self._config is None:
             return
-        if badness < self._best - self._config.min_improvement:
-            self._best, self._waited = badness, 0
+        if value < self._best - self._config.min_improvement:
+            self._best, self._waited = value, 0
             return
         self._waited += 1
         if self._waited > self._config.patience:

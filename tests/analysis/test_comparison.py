@@ -11,9 +11,9 @@ import pytest
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows, verdict
 from nnopt.analysis.same_data import (
     check_same_data,
-    tell_files_apart,
-    with_names_of_files,
-    with_one_name_per_file,
+    split_by_data_files,
+    unify_file_names,
+    with_unified_file_names,
 )
 from nnopt.analysis.settings import read_condition
 from nnopt.errors import ConfigError
@@ -240,10 +240,10 @@ def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None
     with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data(runs, may_differ=True)
     assert len(compared(runs).rows) == 1
-    told = compared(tell_files_apart(runs))
+    told = compared(split_by_data_files(runs))
     assert told.keys == ("dataset.files",)
     assert [row.outcomes[0].is_best for row in told.rows] == [False, False]  # other test sets
-    assert tell_files_apart(runs[:1]) == runs[:1]
+    assert split_by_data_files(runs[:1]) == runs[:1]
 
 
 def test_check_same_data_other_training_file_compared_with_a_note() -> None:
@@ -253,7 +253,7 @@ def test_check_same_data_other_training_file_compared_with_a_note() -> None:
 
     runs = trained_on("a", 0.1) + trained_on("b", 0.9)
     check_same_data(runs)
-    told = compared(tell_files_apart(runs))
+    told = compared(split_by_data_files(runs))
     assert [row.outcomes[0].is_best for row in told.rows] == [False, True]
     (note,) = told.notes
     assert "files of different content, dataset.train=a,b; the test file is the same" in note
@@ -301,7 +301,7 @@ def test_paths_of_one_file_are_one_setting(
 ) -> None:
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
     for order in (1, -1):
-        found = with_one_name_per_file(runs[::order])[::order]
+        found = unify_file_names(runs[::order])[::order]
         assert [run.settings["dataset.train"] for run in found] == names
 
 
@@ -322,5 +322,5 @@ def test_condition_on_a_path_of_one_file_names_the_file(word: str, values: tuple
     files += [("o/a.csv", "y"), ("/o/a.csv", "y")]
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
     condition = read_condition(word, ["dataset", "dataset.train"])
-    found = with_names_of_files(condition, runs, with_one_name_per_file(runs))
+    found = with_unified_file_names(condition, runs, unify_file_names(runs))
     assert found == replace(condition, values=values)

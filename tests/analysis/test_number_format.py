@@ -6,7 +6,13 @@ import math
 
 import pytest
 
-from nnopt.analysis.number_format import change_text, interval_text, mean_text, p_text, value_text
+from nnopt.analysis.number_format import (
+    format_difference,
+    format_interval,
+    format_mean,
+    format_p,
+    format_value,
+)
 from nnopt.analysis.statistics import Difference, Estimate
 
 
@@ -30,40 +36,40 @@ from nnopt.analysis.statistics import Difference, Estimate
     ],
 )
 def test_means(mean: float, std: float | None, text: str) -> None:
-    assert mean_text(Estimate(5, mean, std, None)) == text
+    assert format_mean(Estimate(5, mean, std, None)) == text
 
 
 def test_intervals_have_digits_of_their_own() -> None:
-    assert interval_text(Estimate(5, 0.99166, 0.0032, (0.98769, 0.99563))) == "[0.9877, 0.9956]"
-    assert interval_text(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
-    assert interval_text(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"
-    assert interval_text(None) == interval_text(Estimate(1, 0.9, None, None)) == "–"
+    assert format_interval(Estimate(5, 0.99166, 0.0032, (0.98769, 0.99563))) == "[0.9877, 0.9956]"
+    assert format_interval(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
+    assert format_interval(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"
+    assert format_interval(None) == format_interval(Estimate(1, 0.9, None, None)) == "–"
 
 
 def test_numbers_near_the_largest() -> None:
     huge = Estimate(2, 1e308, 5e307, (-math.inf, math.inf))
-    assert interval_text(huge) == "[-inf, inf]"
-    assert mean_text(huge) == "(1.00 ± 0.50)e+308"
-    assert interval_text(Estimate(2, 1.2e308, 1e307, (1.1e308, 1.3e308))) == "[1.10, 1.30]e+308"
-    assert change_text(Difference(2, huge, 0.5)) == "+1e+308 [-inf, inf]"
+    assert format_interval(huge) == "[-inf, inf]"
+    assert format_mean(huge) == "(1.00 ± 0.50)e+308"
+    assert format_interval(Estimate(2, 1.2e308, 1e307, (1.1e308, 1.3e308))) == "[1.10, 1.30]e+308"
+    assert format_difference(Difference(2, huge, 0.5)) == "+1e+308 [-inf, inf]"
 
 
 def test_changes_have_signs() -> None:
     def text(mean: float, interval: tuple[float, float] | None) -> str:
-        return change_text(Difference(3, Estimate(3, mean, 0.1, interval), 0.5))
+        return format_difference(Difference(3, Estimate(3, mean, 0.1, interval), 0.5))
 
     assert text(0.0123, (0.0031, 0.0215)) == "+0.0123 [0.0031, 0.0215]"
     assert text(-0.012, (-0.22, 0.196)) == "-0.01 [-0.22, 0.20]"
     assert text(1 / 120, None) == "+0.008333"
     assert text(0.0, None) == "0"
-    assert change_text(Difference(0, None, None)) == change_text(None) == "–"
+    assert format_difference(Difference(0, None, None)) == format_difference(None) == "–"
 
 
 def test_p_values() -> None:
     shown = {None: "–", 1.0: "1.000", 0.001: "0.001", 0.00099: "<0.001", 0.0494: "0.049"}
     shown |= {0.0496: "0.0496", 0.04999: "0.04999", 0.05: "0.050", 0.0502: "0.050"}
     shown |= {math.nextafter(0.05, 0): "0.049999999999999996"}
-    assert {p: p_text(p) for p in shown} == shown
+    assert {p: format_p(p) for p in shown} == shown
 
 
 @pytest.mark.parametrize(
@@ -71,4 +77,4 @@ def test_p_values() -> None:
     [(387.0, "387"), (235_530.0, "235530"), (0.0, "0"), (12.3456, "12.35"), (123456.7, "123457")],
 )
 def test_values(value: float, text: str) -> None:
-    assert value_text(value) == text
+    assert format_value(value) == text

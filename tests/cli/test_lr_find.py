@@ -14,7 +14,7 @@ import pytest
 
 from nnopt.cli.lr_find import command, read_words
 from nnopt.config.compose import plan_one
-from nnopt.training.lr_finder import BETA, RateSweep
+from nnopt.training.lr_finder import BETA, LrRangeTest
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -168,7 +168,7 @@ def test_out_of_memory_names_a_smaller_batch(
     def fail(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("nnopt.cli.lr_find.find_learning_rate", fail)
+    monkeypatch.setattr("nnopt.cli.lr_find.suggest_learning_rate", fail)
     assert nnopt("lr-find", *SMALL, "batch_size=64") == 5
     assert "out of memory" in (told := capsys.readouterr().err)
     assert "batch_size=32" in told
@@ -176,7 +176,7 @@ def test_out_of_memory_names_a_smaller_batch(
 
 def test_words_are_read() -> None:
     plan, sweep = read_words(["seed=3", "lr_find.highest=1e-1", "lr_find.steps=50"], None)
-    assert sweep == RateSweep(1e-5, 0.1, 50)
+    assert sweep == LrRangeTest(1e-5, 0.1, 50)
     assert plan.points[0].config.seed == 3
 
 

@@ -185,14 +185,14 @@ def test_order_of_points_changes_no_bit(attempt: Command, workplace: Path, backe
     assert len(found) == 1
 
 
-DAMAGES: dict[str, Callable[[Path], Any]] = {
+DAMAGE_ERRORS: dict[str, Callable[[Path], Any]] = {
     "removed": lambda path: path.unlink(),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
     "emptied": lambda path: path.write_bytes(b""),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGE_ERRORS.values(), ids=DAMAGE_ERRORS)
 def test_manifest_damaged_under_a_sweep_written_again(
     attempt: Command,
     workplace: Path,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from nnopt.schema import Config, learning_rate
-from nnopt.training.lr_finder import FoundRate, RateCurve
+from nnopt.training.lr_finder import LrCurve, LrSuggestion
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -45,14 +45,14 @@ def test_the_run_is_the_one_that_the_number_would_have_given(
 ) -> None:
     words = (*SMALL, *words, "regularizer.dropout=0.2", "regularizer.norm=batch", "seed=3")
     assert nnopt("run", *words, "optimizer.lr=auto", "hydra.run.dir=a") == 0
-    found = summary_of(workplace / "a")["found_lr"]
+    found = summary_of(workplace / "a")["suggested_lr"]
     curve = (workplace / "a" / "lr_find.csv").read_bytes()
     steps = len(curve.splitlines()) - 1
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"optimizer.lr = {found:g}, found in {steps} steps"
 
     assert nnopt("run", *words, f"optimizer.lr={found!r}", "hydra.run.dir=b") == 0
-    assert summary_of(workplace / "b")["found_lr"] is None
+    assert summary_of(workplace / "b")["suggested_lr"] is None
     assert not (workplace / "b" / "lr_find.csv").exists()
     assert rows_of(workplace / "a" / "metrics.csv") == rows_of(workplace / "b" / "metrics.csv")
     for name in ("model_last.npz", "model_best.npz"):
@@ -74,7 +74,7 @@ def test_every_point_of_a_sweep_finds_its_own(
     assert nnopt("run", "-m", *SMALL, *words) == 0
     rows = rows_of(workplace / "s" / "results.csv")
     assert [row["optimizer.lr"] for row in rows] == ["auto", "0.01", "auto", "0.01"]
-    found = [row["found_lr"] for row in rows]
+    found = [row["suggested_lr"] for row in rows]
     assert found[1] == found[3] == ""
     assert float(found[0]) > 2 * float(found[2])  # Adam's is smaller than that of plain descent
     assert capsys.readouterr().out.count("optimizer.lr = ") == 2
@@ -96,7 +96,7 @@ def test_without_a_usable_rate_nothing_is_trained(
     assert "optimizer.lr = 'auto' found no learning rate: the loss " in told.err
     assert "choose another one, such as initializer=he, or set a number" in told.err
     summary = summary_of(workplace / "a")
-    assert (summary["status"], summary["found_lr"]) == ("failed", None)
+    assert (summary["status"], summary["suggested_lr"]) == ("failed", None)
     assert told.err.endswith(f"nnopt: error: {summary['error']}\n")
     files = {path.name for path in (workplace / "a").rglob("*")}
     assert files == {
@@ -106,15 +106,15 @@ def test_without_a_usable_rate_nothing_is_trained(
 
 def found_rate(
     rate: float, advice: str | None = None, proposed: str | None = None
-) -> Callable[..., FoundRate]:
-    curve = RateCurve(np.array([rate, 10 * rate]), np.ones(2), np.ones(2), diverged=False)
-    return lambda *_: FoundRate(curve, rate, 1, advice, proposed)
+) -> Callable[..., LrSuggestion]:
+    curve = LrCurve(np.array([rate, 10 * rate]), np.ones(2), np.ones(2), diverged=False)
+    return lambda *_: LrSuggestion(curve, rate, 1, advice, proposed)
 
 
 def test_the_found_rate_meets_the_rules(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnopt.recipe.auto_lr.find_learning_rate", found_rate(0.5))
+    monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found_rate(0.5))
     words = (*SMALL, "optimizer.lr=auto", "regularizer.weight_decay=2", "hydra.run.dir=a")
     assert nnopt("run", *words) == 2
     assert (
@@ -128,7 +128,7 @@ def test_advice_on_a_rate_that_was_found_is_told(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = found_rate(0.03, "try lr_find.x=1", "lr_find.x=1")
-    monkeypatch.setattr("nnopt.recipe.auto_lr.find_learning_rate", found)
+    monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found)
     words = (*SMALL, "plots=true", "optimizer.lr=auto", "hydra.run.dir=a")
     assert nnopt("run", *words) == 0
     assert "note: try lr_find.x=1 with nnopt lr-find\n" in capsys.readouterr().out
@@ -153,9 +153,9 @@ def test_run_auto_rate_names_lr_find_where_advice_has_range(
     proposed: str | None,
     told: str,
 ) -> None:
-    curve = RateCurve(np.array([0.1, 1.0]), np.ones(2), np.ones(2), diverged=False)
-    found = FoundRate(curve, None, None, advice, proposed)
-    monkeypatch.setattr("nnopt.recipe.auto_lr.find_learning_rate", lambda *_: found)
+    curve = LrCurve(np.array([0.1, 1.0]), np.ones(2), np.ones(2), diverged=False)
+    found = LrSuggestion(curve, None, None, advice, proposed)
+    monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", lambda *_: found)
     assert nnopt("run", *SMALL, "optimizer.lr=auto", "hydra.run.dir=a") == 5
     assert told in capsys.readouterr().err
 

@@ -47,7 +47,7 @@ SUMMARY_KEYS = {
     "epochs",
     "steps",
     "stopped_early",
-    "found_lr",
+    "suggested_lr",
     "parameters",
     "flops_per_sample",
     "train_seconds",
@@ -362,7 +362,7 @@ def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(
         (epoch, name) for epoch in "12" for name in names
     ]
     assert all(float(row["activation_std"]) > 0 for row in rows)
-    assert [bool(row["dead_share"]) for row in rows] == [False, True, False, False] * 2
+    assert [bool(row["dead_fraction"]) for row in rows] == [False, True, False, False] * 2
     assert [bool(row["gradient_std"]) for row in rows] == [True, False, False, True] * 2
 
     assert without_seconds(workplace / "plain") == without_seconds(workplace / "watched")

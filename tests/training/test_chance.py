@@ -9,7 +9,7 @@ import pytest
 
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
-from nnopt.training.chance import near_chance
+from nnopt.training.chance import chance_level_warning
 
 TEN = np.arange(10_000) % 10  # the share of each class is 0.1, its standard error 0.003
 SKEWED = np.array([0] * 9_500 + [1] * 500)
@@ -36,7 +36,7 @@ def row(accuracy: float, step: int = 500) -> EpochRow:
 def test_near_chance_accuracy_is_compared_with_most_frequent_class(
     make_config: Callable[..., Config], labels: np.ndarray, accuracy: float, is_near: bool
 ) -> None:
-    told = near_chance(make_config(), labels, row(accuracy), 100)
+    told = chance_level_warning(make_config(), labels, row(accuracy), 100)
     assert (told is not None) is is_near
 
 
@@ -44,11 +44,11 @@ def test_near_chance_accuracy_is_compared_with_most_frequent_class(
 def test_near_chance_short_training_is_not_judged(
     make_config: Callable[..., Config], step: int, steps_per_epoch: int
 ) -> None:
-    assert near_chance(make_config(), TEN, row(0.1, step), steps_per_epoch) is None
+    assert chance_level_warning(make_config(), TEN, row(0.1, step), steps_per_epoch) is None
 
 
 def test_near_chance_message_has_numbers_and_advice(make_config: Callable[..., Config]) -> None:
-    told = near_chance(make_config(), TEN, row(0.1), 100)
+    told = chance_level_warning(make_config(), TEN, row(0.1), 100)
     assert told is not None
     for fragment in (
         "0.1000",

@@ -6,8 +6,8 @@ import pytest
 
 from nnopt.config.compose import make_plan
 from nnopt.errors import DivergedError
-from nnopt.training.divergence import refuse_divergence
-from nnopt.training.loop import Training
+from nnopt.training.divergence import raise_if_diverged
+from nnopt.training.loop import TrainingState
 
 REMEDIES = {
     "none but the rate": ([], []),
@@ -29,7 +29,7 @@ REMEDIES = {
 def test_divergence_advice_depends_on_configuration(words: list[str], expected: list[str]) -> None:
     config = make_plan([*words, "optimizer.lr=3"]).points[0].config
     with pytest.raises(DivergedError) as error:
-        refuse_divergence(config, Training({}, {}, diverged_at=3), None)
+        raise_if_diverged(config, TrainingState({}, {}, diverged_at=3), None)
     advice = str(error.value).partition("try one of: ")[2]
     told = [remedy for remedy in advice.split(", ") if "=" in remedy]
     assert told[0] == "lower optimizer.lr = 3"

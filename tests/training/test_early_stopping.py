@@ -21,7 +21,7 @@ def stopping(
 
 
 def looks(follower: EarlyStopping, values: list[float]) -> list[bool]:
-    return [follower.look(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
+    return [follower.update(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
 
 
 def test_better_is_smaller() -> None:
@@ -31,8 +31,8 @@ def test_better_is_smaller() -> None:
 
 
 def test_monitor_says_what_is_small() -> None:
-    assert stopping(monitor="loss").badness(0.3, 0.9) == 0.3
-    assert stopping(monitor="accuracy").badness(0.3, 0.9) == -0.9
+    assert stopping(monitor="loss").monitored_value(0.3, 0.9) == 0.3
+    assert stopping(monitor="accuracy").monitored_value(0.3, 0.9) == -0.9
 
 
 def test_least_improvement_is_measured_from_the_best() -> None:

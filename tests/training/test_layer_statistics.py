@@ -13,7 +13,12 @@ from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.schema import Config
-from nnopt.training.layer_statistics import PROBE, Moments, layer_rows, probe_of
+from nnopt.training.layer_statistics import (
+    MAX_PROBE_SAMPLES,
+    RunningMoments,
+    layer_rows,
+    select_probe,
+)
 
 MakeConfig = Callable[..., Config]
 SHAPE = (2, 5, 4)
@@ -37,7 +42,7 @@ def dataset_of(train: Part, validation: Part | None) -> Dataset:
 def test_moments_of_batches_are_those_of_all(shape: tuple[int, ...]) -> None:
     """With a mean so far from 0 that E[y²] - E[y]² would lose every digit."""
     y = 1e8 + np.random.default_rng(0).standard_normal(shape)
-    moments = Moments()
+    moments = RunningMoments()
     for batch in np.array_split(y, [1, 30, 55]):
         moments.add(batch)
     assert moments.mean == pytest.approx(y.mean(), rel=1e-15)
@@ -45,26 +50,26 @@ def test_moments_of_batches_are_those_of_all(shape: tuple[int, ...]) -> None:
 
 
 def test_a_unit_is_dead_if_it_is_zero_in_every_batch() -> None:
-    moments = Moments()
+    moments = RunningMoments()
     moments.add(np.array([[0.0, 0.0, 1.0, 0.0]]))
     moments.add(np.array([[0.0, 2.0, 0.0, 0.0]]))
-    assert moments.dead_share == 0.5
-    images = Moments()
+    assert moments.dead_fraction == 0.5
+    images = RunningMoments()
     image = np.zeros((2, 4, 3, 3))
     image[1, 2, 0, 2] = 1e-30
     images.add(image)
-    assert images.dead_share == 0.75
+    assert images.dead_fraction == 0.75
 
 
 def test_the_probe_is_some_validation_data_and_always_the_same() -> None:
     train, validation = part_of(10), part_of(1000)
-    probe = probe_of(dataset_of(train, validation))
-    assert len(probe) == PROBE
-    assert len(set(probe.rows)) == PROBE
+    probe = select_probe(dataset_of(train, validation))
+    assert len(probe) == MAX_PROBE_SAMPLES
+    assert len(set(probe.rows)) == MAX_PROBE_SAMPLES
     assert set(probe.rows) <= set(validation.rows)
     assert (probe.rows[0], probe.rows[-1]) == (validation.rows[0], validation.rows[-1])
-    assert (probe_of(dataset_of(train, validation)).rows == probe.rows).all()
-    assert (probe_of(dataset_of(train, None)).rows == train.rows).all()
+    assert (select_probe(dataset_of(train, validation)).rows == probe.rows).all()
+    assert (select_probe(dataset_of(train, None)).rows == train.rows).all()
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -95,7 +100,7 @@ def test_rows_of_a_network(make_config: MakeConfig, backend: str) -> None:
     for row in rows:
         assert row.activation_mean == pytest.approx(outputs[row.layer].mean(), rel=1e-10)
         assert row.activation_std == pytest.approx(outputs[row.layer].std(), rel=1e-10)
-        assert row.dead_share == (0.25 if row.layer == "relu1" else None)
+        assert row.dead_fraction == (0.25 if row.layer == "relu1" else None)
         gradient = gradients.get(f"{row.layer}.weight")
         if gradient is None:
             assert row.gradient_mean is row.gradient_std is None

@@ -410,7 +410,7 @@ def test_patience_that_runs_out_with_the_training_stops_nothing_early(
 def test_a_diverged_epoch_is_not_run_to_its_end(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnopt.training.loop.READ_EVERY", 2)
+    monkeypatch.setattr("nnopt.training.loop.READ_EVERY_STEPS", 2)
     network = ScriptedNetwork(accuracies=[0.5], losses={0: math.nan})
     loop, rows = run(make_config(epochs=3, batch_size=1), network)  # ten steps an epoch
     assert rows == []

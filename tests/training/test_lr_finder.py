@@ -18,13 +18,13 @@ from nnopt.schema import Config
 from nnopt.training.loop import Loop
 from nnopt.training.lr_finder import (
     BETA,
-    MOST,
-    FoundRate,
-    RateCurve,
-    RateSweep,
-    find_learning_rate,
-    read_curve,
-    sweep_rates,
+    MAX_LR,
+    LrCurve,
+    LrRangeTest,
+    LrSuggestion,
+    run_range_test,
+    suggest_from_curve,
+    suggest_learning_rate,
 )
 
 Array = np.ndarray
@@ -65,13 +65,13 @@ class Quadratic(Recorded):
         return loss
 
 
-def swept(network: Any, sweep: RateSweep | None = None) -> FoundRate:
-    sweep = sweep or RateSweep()
-    return read_curve(sweep_rates(network, itertools.repeat((None, None)), sweep), sweep)
+def swept(network: Any, sweep: LrRangeTest | None = None) -> LrSuggestion:
+    sweep = sweep or LrRangeTest()
+    return suggest_from_curve(run_range_test(network, itertools.repeat((None, None)), sweep), sweep)
 
 
-def scripted(losses: Sequence[float]) -> FoundRate:
-    sweep = RateSweep(steps=max(20, len(losses)))
+def scripted(losses: Sequence[float]) -> LrSuggestion:
+    sweep = LrRangeTest(steps=max(20, len(losses)))
     return swept(Recorded(lambda step, lr: losses[step]), sweep)
 
 
@@ -87,8 +87,8 @@ def test_quadratic(curvature: float, others: Sequence[float]) -> None:
     network = Quadratic([curvature, *(curvature * share for share in others)])
     found = swept(network)
     assert found.curve.diverged
-    assert found.suggestion is not None
-    assert 0.2 < found.suggestion * curvature < 2.0
+    assert found.lr is not None
+    assert 0.2 < found.lr * curvature < 2.0
 
 
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
@@ -96,16 +96,16 @@ def test_noise_brings_the_edge_to_where_descent_diverges(curvature: float) -> No
     """Noise keeps w from falling to nothing, from where it would take long to rise."""
     noisy = Quadratic([curvature], noise=0.1)
     found = swept(noisy)
-    assert found.edge is not None
-    assert 1.0 < found.curve.rates[found.edge] * curvature < 3.0
+    assert found.edge_step is not None
+    assert 1.0 < found.curve.rates[found.edge_step] * curvature < 3.0
 
 
 def test_another_unit_of_the_loss_changes_nothing_else() -> None:
     """Curvature times 100 and rates over 100 give the same trajectory."""
-    one = swept(Quadratic([3.0, 1.0]), RateSweep(1e-3, 10, 200))
-    other = swept(Quadratic([300.0, 100.0]), RateSweep(1e-5, 0.1, 200))
-    assert one.suggestion is not None
-    assert other.suggestion == pytest.approx(one.suggestion / 100)
+    one = swept(Quadratic([3.0, 1.0]), LrRangeTest(1e-3, 10, 200))
+    other = swept(Quadratic([300.0, 100.0]), LrRangeTest(1e-5, 0.1, 200))
+    assert one.lr is not None
+    assert other.lr == pytest.approx(one.lr / 100)
     np.testing.assert_allclose(other.curve.losses, 100 * one.curve.losses, rtol=1e-6, atol=1e-12)
 
 
@@ -118,9 +118,9 @@ def test_a_plateau_is_used_to_its_end() -> None:
         dented = losses.copy()
         dented[dip : dip + 10] -= 0.05
         found = scripted(dented.tolist())
-        assert found.edge is not None
-        assert 238 <= found.edge <= 246
-        assert found.suggestion == pytest.approx(found.curve.rates[found.edge] / 10, rel=0.05)
+        assert found.edge_step is not None
+        assert 238 <= found.edge_step <= 246
+        assert found.lr == pytest.approx(found.curve.rates[found.edge_step] / 10, rel=0.05)
 
 
 # the sweep --------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_a_plateau_is_used_to_its_end() -> None:
 
 def test_rates_rise_exponentially_and_the_average_is_corrected() -> None:
     network = Recorded(lambda step, lr: 1.0 + 0.1 * (step % 3))
-    curve = sweep_rates(network, itertools.repeat((None, None)), RateSweep(1e-4, 1.0, 41))  # type: ignore[arg-type]
+    curve = run_range_test(network, itertools.repeat((None, None)), LrRangeTest(1e-4, 1.0, 41))  # type: ignore[arg-type]
     rates, steps = zip(*network.steps, strict=True)
     np.testing.assert_allclose(rates, 10.0 ** np.linspace(-4, 0, 41))
     assert steps == tuple(range(41))
@@ -144,8 +144,8 @@ def test_a_loss_that_is_not_finite_ends_the_sweep(wrong: float) -> None:
     found = scripted([*falling, wrong, *[0.1] * 149])
     assert found.curve.diverged
     assert len(found.curve.rates) == len(found.curve.losses) == len(found.curve.smoothed) == 151
-    assert found.edge is not None
-    assert 140 <= found.edge < 150
+    assert found.edge_step is not None
+    assert 140 <= found.edge_step < 150
 
 
 def test_a_loss_several_times_the_smallest_ends_the_sweep() -> None:
@@ -168,7 +168,7 @@ def test_small_losses_may_rise_below_where_they_started() -> None:
 def test_noise_suggests_higher_rates(seed: int) -> None:
     losses = np.random.default_rng(seed).normal(1.0, 0.2, 300).tolist()
     found = scripted(losses)
-    assert found.suggestion is None
+    assert found.lr is None
     assert found.advice is not None
     assert found.proposed_range == "lr_find.lowest=1 lr_find.highest=1e+04"
     assert found.advice.endswith(f"try {found.proposed_range}")
@@ -177,8 +177,8 @@ def test_noise_suggests_higher_rates(seed: int) -> None:
 @pytest.mark.parametrize("losses", [[0.0] * 300, [2.3] * 300], ids=["zero", "constant"])
 def test_a_flat_loss_suggests_nothing(losses: list[float]) -> None:
     found = scripted(losses)
-    assert (found.suggestion, found.edge) == (None, None)
-    assert "stayed where it was" in (found.advice or "")
+    assert (found.lr, found.edge_step) == (None, None)
+    assert "did not change" in (found.advice or "")
 
 
 @pytest.mark.parametrize(
@@ -194,30 +194,32 @@ def test_a_flat_loss_suggests_nothing(losses: list[float]) -> None:
 )
 def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
-    assert found.suggestion is None
+    assert found.lr is None
     last = found.curve.rates[-1]
-    lowest = last / 1e6 if last < 9 else RateSweep().lowest / 1000  # never the range that was tried
+    lowest = (
+        last / 1e6 if last < 9 else LrRangeTest().lowest / 1000
+    )  # never the range that was tried
     assert found.proposed_range == f"lr_find.lowest={lowest:.2g} lr_find.highest={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
 def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
-    sweep = RateSweep(1.0, MOST, 20)
+    sweep = LrRangeTest(1.0, MAX_LR, 20)
     found = swept(Recorded(lambda step, lr: 2.3), sweep)
-    assert "stayed where it was up to a rate of 1e+06, the highest one" in (found.advice or "")
+    assert "did not change up to a rate of 1e+06, the largest one" in (found.advice or "")
     assert "try" not in (found.advice or "")
     assert found.proposed_range is None
 
 
 @pytest.mark.parametrize("losses", [[2.3] * 300, [2.3] * 100 + [3.1] * 200], ids=["flat", "rises"])
 def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> None:
-    sweep = RateSweep()
-    curve = sweep_rates(
+    sweep = LrRangeTest()
+    curve = run_range_test(
         Recorded(lambda step, lr: losses[step]),  # type: ignore[arg-type]
         itertools.repeat((None, None)),  # type: ignore[arg-type]
         sweep,
     )
-    found = read_curve(curve, sweep, "nothing can move")
+    found = suggest_from_curve(curve, sweep, "nothing can move")
     assert found.proposed_range is None
     assert (
         found.advice
@@ -229,15 +231,15 @@ def test_a_suggestion_below_the_range_is_not_made() -> None:
     falls_and_explodes = [2.0] * 30 + [0.5] * 15 + [50.0]
     found = scripted([*falls_and_explodes, *[1.0] * 254])
     assert found.curve.rates[44] < 1e-4  # ten times the lowest
-    assert found.suggestion is None
+    assert found.lr is None
     assert "is below the lowest one, 1e-05" in (found.advice or "")
     assert found.proposed_range == "lr_find.lowest=1e-08 lr_find.highest=10"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
 def test_a_range_that_ends_too_early_is_noted() -> None:
-    found = swept(Quadratic([1.0]), RateSweep(highest=0.1))
-    assert found.suggestion == pytest.approx(0.01)
+    found = swept(Quadratic([1.0]), LrRangeTest(highest=0.1))
+    assert found.lr == pytest.approx(0.01)
     assert "lr_find.highest=10 may suggest a larger one" in (found.advice or "")
     assert found.proposed_range == "lr_find.lowest=1e-05 lr_find.highest=10"
 
@@ -245,14 +247,14 @@ def test_a_range_that_ends_too_early_is_noted() -> None:
 # the configured run -----------------------------------------------------------------------------
 
 
-def find_rate(config: Config, sweep: RateSweep) -> FoundRate:
+def find_rate(config: Config, sweep: LrRangeTest) -> LrSuggestion:
     prepared = prepare(config)
-    return find_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
 
 
-def configured(*words: str, sweep: RateSweep | None = None) -> RateCurve:
+def configured(*words: str, sweep: LrRangeTest | None = None) -> LrCurve:
     config = compose_config([*SMALL, *words])
-    return find_rate(config, sweep or RateSweep(steps=60)).curve
+    return find_rate(config, sweep or LrRangeTest(steps=60)).curve
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -269,7 +271,7 @@ def test_at_a_constant_rate_it_is_the_run(backend: str) -> None:
         "regularizer.grad_clip=0.5",
     ]
     config = compose_config([*SMALL, *words])
-    curve = find_rate(config, RateSweep(0.02, 0.02, 6)).curve
+    curve = find_rate(config, LrRangeTest(0.02, 0.02, 6)).curve
     expected = [row.train_loss for row in trained(config)]
     sizes = [32, 32, 32]  # of 96 training samples
     for epoch in range(2):
@@ -306,5 +308,5 @@ def test_the_data_are_left_as_they_were() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)
     before = prepared.dataset.train.inputs.copy()
-    find_rate(config, RateSweep())
+    find_rate(config, LrRangeTest())
     np.testing.assert_array_equal(prepared.dataset.train.inputs, before)

@@ -154,7 +154,7 @@ def plateau(patience: int = 2, min_improvement: float = 0.0) -> Plateau:
 def factors(follower: Plateau, values: list[float]) -> list[float]:
     found = []
     for value in values:
-        follower.look(value)
+        follower.update(value)
         found.append(follower.factor)
     return found
 

@@ -106,7 +106,7 @@ def test_plateau_is_that_of_torch(patience: int, least: float) -> None:
     values = 1 / np.arange(1, 41) + 0.1 * rng.standard_normal(40)
     values[[5, 6, 20]] = np.nan
     for value in values:
-        ours.look(float(value))
+        ours.update(float(value))
         theirs.step(float(value))
         assert LR * ours.factor == pytest.approx(stepped.param_groups[0]["lr"], rel=1e-12)
     assert ours.factor < 1

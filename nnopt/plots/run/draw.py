@@ -22,7 +22,7 @@ from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.results.layers_file import LayerRow
 from nnopt.results.metrics import confusion_matrix
-from nnopt.training.loop import Training
+from nnopt.training.loop import TrainingState
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
@@ -32,7 +32,7 @@ MOST_SAMPLES = 6  # whose feature maps are drawn, each of a class of its own
 
 
 def plot_training(
-    training: Training,
+    training: TrainingState,
     initial: Arrays,
     layers: Sequence[LayerRow],
     steps_per_epoch: int,

@@ -35,11 +35,11 @@ def plot_layer_statistics(
     layers = list(dict.fromkeys(row.layer for row in history))
     first = history[: len(layers)]
     multiplying = [row.layer for row in first if row.layer in matrices]
-    rectifying = [row.layer for row in first if row.dead_share is not None]
+    rectifying = [row.layer for row in first if row.dead_fraction is not None]
     epochs = np.unique([row.epoch for row in history])
     outputs = _table(history, multiplying, lambda row: row.activation_std)
     gradients = _table(history, multiplying, lambda row: row.gradient_std)
-    dead = 100 * _table(history, rectifying, lambda row: row.dead_share)
+    dead = 100 * _table(history, rectifying, lambda row: row.dead_fraction)
 
     names = [style.readable(layer, NAME_LENGTH) for layer in multiplying]
     relus = [style.readable(layer, NAME_LENGTH) for layer in rectifying]

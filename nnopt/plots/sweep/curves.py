@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.analysis.comparison import Comparison, Row
-from nnopt.analysis.number_format import MISSING, mean_text
-from nnopt.analysis.tabulate import counted, left_out_text
+from nnopt.analysis.number_format import MISSING, format_mean
+from nnopt.analysis.tabulate import counted, format_left_out
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
     REST,
@@ -138,8 +138,8 @@ def _columns(metric: str, courses: Sequence[Courses]) -> tuple[str, str]:
 def _legend(comparison: Comparison, named: Sequence[Courses], metric: Metric) -> SettingTable:
     def words(row: Row) -> tuple[str, ...]:
         found = result_of(row, metric)
-        lost = left_out_text(row.setting) or MISSING
-        return (*value_words(row, comparison.keys), lost if found is None else mean_text(found))
+        lost = format_left_out(row.setting) or MISSING
+        return (*value_words(row, comparison.keys), lost if found is None else format_mean(found))
 
     rows = tuple(words(course.row) for course in named)
     bold = tuple(course.row.outcomes[0].is_best for course in named)

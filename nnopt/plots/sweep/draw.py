@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.analysis.number_format import MISSING
-from nnopt.analysis.same_data import tell_files_apart, with_one_name_per_file
+from nnopt.analysis.same_data import split_by_data_files, unify_file_names
 from nnopt.errors import DataError, NnoptError
 from nnopt.io.atomic_files import output_error
 from nnopt.io.own_files import open_to_append
@@ -41,7 +41,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     """
     metric = metric or METRIC
     try:
-        runs = with_one_name_per_file(tell_files_apart(find_runs([directory]).runs))
+        runs = unify_file_names(split_by_data_files(find_runs([directory]).runs))
         if not any(metric in run.metrics for run in runs if run.status == "done"):
             log.info("no pictures of the sweep: none of its runs has a %s", metric)
             return []

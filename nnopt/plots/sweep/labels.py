@@ -13,7 +13,7 @@ from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.statistics import Estimate
 from nnopt.analysis.tabulate import counted, short_text, value_of
 from nnopt.plots import style
-from nnopt.results.metrics import better
+from nnopt.results.metrics import better_direction
 
 ALL_NAMED, SOME_NAMED = 10, 7
 """Up to so many settings are all named; of more only the best few."""
@@ -36,7 +36,7 @@ WORDS = {
     "total_seconds": "total time",
     "peak_memory_mb": "peak memory",
     "peak_device_memory_mb": "peak memory of the device",
-    "found_lr": "learning rate found",
+    "suggested_lr": "learning rate found",
     "flops_per_sample": "FLOPs per sample",
     "final_train_loss": "final training loss",
     "final_train_accuracy": "final training accuracy",
@@ -61,7 +61,7 @@ def metric_of(comparison: Comparison) -> Metric:
     unit = UNITS.get(name.rpartition("_")[2], "")
     words = WORDS.get(name) or comparison.label(name).replace("_", " ")
     label = f"{words} ({unit})" if unit else words
-    return Metric(words, unit, label, 100.0 if unit == "%" else 1.0, better(name))
+    return Metric(words, unit, label, 100.0 if unit == "%" else 1.0, better_direction(name))
 
 
 def result_of(row: Row, metric: Metric) -> Estimate | None:

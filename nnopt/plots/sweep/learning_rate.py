@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnopt.analysis.comparison import Comparison, Row
-from nnopt.analysis.number_format import MISSING, value_text
+from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.tabulate import counted
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
@@ -122,7 +122,7 @@ def _legend_row(group: Group, others: Sequence[str], metric: Metric) -> tuple[st
     found = result_of(best, metric)
     if found is None or metric.wanted is None:
         return (*value_words(best, others), MISSING, MISSING)
-    return (*value_words(best, others), f"{rate_of(best):g}", value_text(found.mean))
+    return (*value_words(best, others), f"{rate_of(best):g}", format_value(found.mean))
 
 
 def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> str:

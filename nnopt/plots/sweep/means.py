@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt.analysis.comparison import Comparison, Row
-from nnopt.analysis.number_format import mean_text
-from nnopt.analysis.tabulate import left_out_text
+from nnopt.analysis.number_format import format_mean
+from nnopt.analysis.tabulate import format_left_out
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
     Metric,
@@ -79,10 +79,10 @@ def _named(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
 def _figures(row: Row, metric: Metric) -> tuple[str, str]:
     """Mean ± standard deviation, and the number of seeds; or why there is none."""
     found = result_of(row, metric)
-    lost = left_out_text(row.setting)
+    lost = format_left_out(row.setting)
     if found is None:
         return lost or "no value", "0"
-    return mean_text(found), f"{found.n}{f', {lost}' if lost else ''}"
+    return format_mean(found), f"{found.n}{f', {lost}' if lost else ''}"
 
 
 def _note(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:

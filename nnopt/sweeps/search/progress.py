@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from nnopt.analysis.tabulate import counted
 from nnopt.io.safe_text import visible
-from nnopt.results.metrics import better
+from nnopt.results.metrics import better_direction
 from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.progress import LONGEST, duration
 from nnopt.sweeps.search.search import Ended, SearchRun
@@ -75,7 +75,7 @@ class SearchProgress:
         """Is the value of this trial the best so far?"""
         if value is None:
             return False
-        sign = 1 if better(self._run.settings.metric) == "higher" else -1
+        sign = 1 if better_direction(self._run.settings.metric) == "higher" else -1
         if self._best is not None and sign * value <= sign * self._best[0]:
             return False
         self._best = value, number

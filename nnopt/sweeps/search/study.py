@@ -31,7 +31,7 @@ from nnopt.io.own_files import open_to_append
 from nnopt.io.received_files import TABLE_BYTES
 from nnopt.io.safe_text import visible
 from nnopt.random import generator
-from nnopt.results.metrics import better
+from nnopt.results.metrics import better_direction
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
@@ -207,7 +207,7 @@ def _load_or_make(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
         return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
     if names or b"\n" in journal.read_bytes():  # a killed process leaves half a line at most
         raise ValueError("it has not the study of a search of nnopt")
-    is_higher_better = better(settings.metric) == "higher"
+    is_higher_better = better_direction(settings.metric) == "higher"
     return optuna.create_study(
         study_name=NAME,
         storage=storage,

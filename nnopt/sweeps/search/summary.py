@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nnopt.config.hydra import compose_files, plain
 from nnopt.config.point import leaves
-from nnopt.results.metrics import better
+from nnopt.results.metrics import better_direction
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
 from nnopt.sweeps.search.search import SearchRun
 from nnopt.sweeps.search.study import importances
@@ -67,7 +67,7 @@ def count_trials(run: SearchRun) -> str:
 
 def best_trials(run: SearchRun) -> list[FrozenTrial]:
     """The trials that have a value, the best first, of those with one configuration the first."""
-    sign = -1.0 if better(run.settings.metric) == "higher" else 1.0
+    sign = -1.0 if better_direction(run.settings.metric) == "higher" else 1.0
     trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     first: dict[str, FrozenTrial] = {}
     for trial in trials:

@@ -26,7 +26,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.schema import Config
 from nnopt.training import averaging
 from nnopt.training.evaluation import evaluate
-from nnopt.training.loop import Loop, Training
+from nnopt.training.loop import Loop, TrainingState
 
 Arrays = dict[str, np.ndarray]
 
@@ -48,7 +48,7 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 class Recorded:
     """A training, and the raw weights and statistics before it and after each of its steps."""
 
-    training: Training
+    training: TrainingState
     weights: list[Arrays]
     gradients: list[Arrays]
 

@@ -7,7 +7,7 @@ import pytest
 
 from nnopt.config.compose import compose_config
 from nnopt.recipe.prepare import prepare
-from nnopt.training.lr_finder import FoundRate, RateSweep, find_learning_rate
+from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 WORDS = [
     "dataset.points=60",
@@ -21,11 +21,11 @@ WORDS = [
 ]
 
 
-def found_by(backend: str, *words: str) -> FoundRate:
+def found_by(backend: str, *words: str) -> LrSuggestion:
     config = compose_config([f"backend={backend}", *WORDS, *words])
     prepared = prepare(config)
-    sweep = RateSweep(1e-4, 1.0, 120)
-    return find_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+    sweep = LrRangeTest(1e-4, 1.0, 120)
+    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -35,5 +35,5 @@ def test_the_curves_are_the_same(optimizer: str) -> None:
     np.testing.assert_array_equal(by_torch.curve.rates, by_hand.curve.rates)
     np.testing.assert_allclose(by_torch.curve.losses, by_hand.curve.losses, rtol=1e-9)
     np.testing.assert_allclose(by_torch.curve.smoothed, by_hand.curve.smoothed, rtol=1e-9)
-    assert by_hand.suggestion is not None
-    assert by_torch.suggestion == by_hand.suggestion
+    assert by_hand.lr is not None
+    assert by_torch.lr == by_hand.lr

@@ -10,22 +10,24 @@ import pytest
 from matplotlib.figure import Figure
 
 from nnopt.plots.run.lr_curve import plot_lr_find
-from nnopt.training.lr_finder import BETA, FoundRate, RateCurve, RateSweep, read_curve
+from nnopt.training.lr_finder import BETA, LrCurve, LrRangeTest, LrSuggestion, suggest_from_curve
 
 CheckPng = Callable[[Path], np.ndarray]
 
 
-def found(losses: list[float], sweep: RateSweep | None = None, diverged: bool = True) -> FoundRate:
-    sweep = sweep or RateSweep()
+def found(
+    losses: list[float], sweep: LrRangeTest | None = None, diverged: bool = True
+) -> LrSuggestion:
+    sweep = sweep or LrRangeTest()
     rates = np.geomspace(sweep.lowest, sweep.highest, sweep.steps)[: len(losses)]
     smoothed = [
         float(np.average(losses[:k], weights=BETA ** np.arange(k)[::-1]))
         for k in range(1, len(losses) + 1)
     ]
-    return read_curve(RateCurve(rates, np.array(losses), np.array(smoothed), diverged), sweep)
+    return suggest_from_curve(LrCurve(rates, np.array(losses), np.array(smoothed), diverged), sweep)
 
 
-def usual() -> FoundRate:
+def usual() -> LrSuggestion:
     """From 2.3 to 0.3, then up to a million."""
     losses = [2.3] * 80 + np.linspace(2.3, 0.3, 100).tolist() + [0.3] * 60
     return found(losses + np.geomspace(0.3, 1e6, 40).tolist())
@@ -40,12 +42,12 @@ def test_curve_and_marks(tmp_path: Path, figures: list[Figure], check_png: Check
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("learning rate", "loss (mean per sample)")
     lines = {str(line.get_label()): line for line in axes.lines}
     np.testing.assert_array_equal(lines["smoothed"].get_ydata(), outcome.curve.smoothed)
-    assert outcome.suggestion is not None
-    star = lines[f"suggestion {outcome.suggestion:.2g}"]
-    assert list(star.get_xdata()) == [outcome.suggestion]
-    assert outcome.edge is not None
-    edge = lines[f"largest usable {10 * outcome.suggestion:.2g}"]
-    assert list(edge.get_xdata()) == [outcome.curve.rates[outcome.edge]]
+    assert outcome.lr is not None
+    star = lines[f"suggestion {outcome.lr:.2g}"]
+    assert list(star.get_xdata()) == [outcome.lr]
+    assert outcome.edge_step is not None
+    edge = lines[f"largest usable {10 * outcome.lr:.2g}"]
+    assert list(edge.get_xdata()) == [outcome.curve.rates[outcome.edge_step]]
     (legend,) = figures[0].legends
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == [name for name in lines if not name.startswith("_")]
@@ -67,10 +69,10 @@ def test_what_diverges_is_cut_off(tmp_path: Path, figures: list[Figure]) -> None
 @pytest.mark.parametrize(
     ("losses", "sweep"),
     [
-        ([2.3] * 300, RateSweep()),
-        ([2.3, 1e30, np.inf], RateSweep()),
-        ([2.3, 5.0, 1e9], RateSweep(10, 20)),
-        ([0.0] * 20, RateSweep(1e-3, 2e-3, 20)),
+        ([2.3] * 300, LrRangeTest()),
+        ([2.3, 1e30, np.inf], LrRangeTest()),
+        ([2.3, 5.0, 1e9], LrRangeTest(10, 20)),
+        ([0.0] * 20, LrRangeTest(1e-3, 2e-3, 20)),
     ],
     ids=["flat", "explodes", "short", "zero"],
 )
@@ -79,7 +81,7 @@ def test_without_a_suggestion(
     figures: list[Figure],
     check_png: CheckPng,
     losses: list[float],
-    sweep: RateSweep,
+    sweep: LrRangeTest,
 ) -> None:
     plot_lr_find(found(losses, sweep), tmp_path / "a.png", "a name " * 20)
     check_png(tmp_path / "a.png")
