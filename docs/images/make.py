@@ -1,4 +1,4 @@
-"""The picture of the README: the default run in both backends.
+"""Draw the picture of the README: the spiral, trained in both backends with learning rate 0.1.
 
     python docs/images/make.py
 
