@@ -1,1 +1,1 @@
-"""One point, from its configuration to its files."""
+"""The run of one point, from its configuration to its files."""

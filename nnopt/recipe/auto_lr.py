@@ -1,4 +1,4 @@
-"""``optimizer.lr=auto``: a run finds its learning rate itself, as ``nnopt lr-find`` would."""
+"""``optimizer.lr=auto``: the learning rate finder sets the rate of a run."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning
 log = logging.getLogger("nnopt")
 
 
-def with_found_rate(
+def with_suggested_rate(
     config: Config, prepared: Prepared, folder: Path, quiet: bool = False
 ) -> Config:
-    """The configuration with the rate that a sweep suggests as its ``optimizer.lr``, whatever that
-    was.
+    """Return the configuration with the suggested learning rate as its ``optimizer.lr``.
 
-    The sweep is the default one and trains a network of its own, so that the run is the one which
-    the number would have given. It leaves ``lr_find.csv`` and, with the run's other
-    pictures, ``plots/lr_find.png`` in the folder.
-    quiet: no bar is shown.
-    Raises TrainingError if the sweep suggests nothing, ConfigError if the rate does not go with the
-    rest of the configuration, OutputError.
+    The finder trains a separate network, so that the run equals a run with the same number in its
+    configuration. It writes ``lr_find.csv`` and, if plots are drawn, ``plots/lr_find.png``.
+
+    Args:
+        config: The configuration, with any ``optimizer.lr``.
+        prepared: The data and the architecture of the run.
+        folder: The folder of the run.
+        quiet: Show no progress bar.
+
+    Raises:
+        TrainingError: The finder suggests no rate.
+        ConfigError: The rate contradicts another key.
+        OutputError: A file cannot be written.
     """
     sweep = LrRangeTest()
     with console.SweepConsole(sweep.steps, quiet or config.view == "none") as progress:
@@ -42,9 +48,9 @@ def with_found_rate(
         raise TrainingError(
             f"optimizer.lr = 'auto' found no learning rate: {found.advice}{tool}, or set a number"
         )
-    _tell(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
+    _report(f"optimizer.lr = {rate:g}, found in {len(found.curve.rates)} steps")
     if found.advice:
-        _tell(f"note: {found.advice}{_tool(found)}")
+        _report(f"note: {found.advice}{_tool(found)}")
     config = replace(config, optimizer=replace(config.optimizer, lr=rate))
     if problems := cross_field_problems(config):
         raise ConfigError([f"optimizer.lr = 'auto' found {rate:g}: {x}" for x in problems])
@@ -66,7 +72,7 @@ def _write(found: LrSuggestion, config: Config, folder: Path) -> None:
         plot_lr_find(found, folder / "plots" / "lr_find.png", config.name)
 
 
-def _tell(message: str) -> None:
-    """On the console and in the run's log."""
+def _report(message: str) -> None:
+    """Print a message and write it to the run's log."""
     console.note(message)
     log.info(message)

@@ -1,5 +1,4 @@
-"""Everything that can be refused before a run has a folder: device, packages, data, architecture,
-batches."""
+"""Checks of device, packages, data, architecture and batches before a run has a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from nnopt.training.loop import Length
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run works on."""
+    """The data, the architecture and the length of a training."""
 
     dataset: Dataset
     architecture: Architecture
@@ -34,9 +33,15 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a network and its training have to fit: one sample's shape, (C, H, W) or (D,), the
-    number of classes, and of training samples, None if only the data would tell."""
+class DataShape:
+    """The properties of a dataset that a network and its training depend on.
+
+    Attributes:
+        dataset: The name of the dataset.
+        input_shape: The shape of one sample, (C, H, W) or (D,).
+        classes: The number of classes.
+        samples: The number of training samples, or None if it is known only from the files.
+    """
 
     dataset: str
     input_shape: tuple[int, ...]
@@ -45,19 +50,24 @@ class Facts:
 
 
 def prepare(config: Config, trains: bool = True) -> Prepared:
-    """Load the data and place the layers.
+    """Load the data and infer the shapes of the layers.
 
-    trains: for as long as configured; if not, epochs and steps are not looked at.
-    Raises ConfigError (device absent, layers that do not fit, impossible batches), or DataError: of
-    the data, or the published weights of a network that is to have them.
+    Args:
+        config: The configuration.
+        trains: Whether the network is trained for as long as configured. If not, the length of
+            training is not checked.
+
+    Raises:
+        ConfigError: The device is absent, the layers do not fit, or the batches are impossible.
+        DataError: A file of the data, or of published weights, is missing or damaged.
     """
     _check_backend(config)
     if trains:
         _check_tensorboard(config)
     dataset = data.load(config.dataset, config.data, config.seed, config.backend.dtype)
     samples = len(dataset.train)
-    facts = Facts(dataset.name, dataset.input_shape, len(dataset.classes), samples)
-    architecture = _fit(config, facts, trains)
+    shape = DataShape(dataset.name, dataset.input_shape, len(dataset.classes), samples)
+    architecture = _fit(config, shape, trains)
     if isinstance(architecture, ModuleArchitecture) and architecture.model.pretrained:
         from nnopt.backends.torch.vision import published_weights
 
@@ -66,26 +76,29 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
 
 
 def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
-    """Place the layers for a published dataset, which is known well enough to do without its files.
+    """Infer the shapes of the layers for a published dataset without its files.
 
-    Raises ConfigError for all that ``prepare`` would refuse and that does not hang on the files.
+    Raises ConfigError for each problem that ``prepare`` reports and that does not depend on the
+    files.
     """
     _check_backend(config)
     published = PUBLISHED[dataset.name]
     classes = chosen_classes(published.classes, dataset.classes)
     samples = training_samples(dataset, published.parts)
-    return _fit(config, Facts(dataset.name, published.shape, len(classes), samples))
+    return _fit(config, DataShape(dataset.name, published.shape, len(classes), samples))
 
 
 def _check_backend(config: Config) -> None:
-    """Raises ConfigError if the backend, or its device, is not here."""
+    """Raise ConfigError if the backend or its device is not available."""
     if problems := load_backend(config.backend.name).check_backend(config):
         raise ConfigError(problems)
 
 
 def _check_tensorboard(config: Config) -> None:
-    """Raises ConfigError if event files are asked for, and the package that writes them is not
-    here. It is looked for, not imported, which takes a while."""
+    """Raise ConfigError if event files are requested and their package is not installed.
+
+    The package is not imported, because that is slow.
+    """
     if config.tensorboard and find_spec("tensorboard") is None:
         raise ConfigError(
             "tensorboard = True needs the package tensorboard, which is not installed; run: "
@@ -93,16 +106,16 @@ def _check_tensorboard(config: Config) -> None:
         )
 
 
-def _fit(config: Config, facts: Facts, trains: bool = True) -> Architecture:
-    """Place the layers, and refuse combinations of the configuration with the data that cannot
-    work: ConfigError."""
-    shape, classes = facts.input_shape, facts.classes
-    architecture = build_architecture(config.architecture, config.regularizer, shape, classes)
-    problems = [*_image_problems(config, facts), *_muon_problems(config, architecture)]
+def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
+    """Build the architecture. Raise ConfigError if the configuration does not fit the data."""
+    architecture = build_architecture(
+        config.architecture, config.regularizer, shape.input_shape, shape.classes
+    )
+    problems = [*_image_problems(config, shape), *_muon_problems(config, architecture)]
     if config.initializer.input == "whitening":
-        problems += whitening_problems(architecture, facts.samples)
-    if facts.samples is not None:
-        problems = [*_batch_problems(config, facts.samples, architecture, trains), *problems]
+        problems += whitening_problems(architecture, shape.samples)
+    if shape.samples is not None:
+        problems = [*_batch_problems(config, shape.samples, architecture, trains), *problems]
     if problems:
         raise ConfigError(problems)
     return architecture
@@ -141,7 +154,7 @@ def _batch_problems(
             "samples; set last_batch=keep or a smaller batch_size"
         ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
-    norms = [  # those that have the batch alone to take a variance of
+    norms = [  # layers that compute each variance over the batch axis only
         x.name
         for x in architecture.walk()
         if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
@@ -163,7 +176,7 @@ def _batch_problems(
 
 
 def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
-    """The first of these sizes of batches that is computed in parts, one of them of one sample."""
+    """Return the first batch size whose parts include one of a single sample, or None."""
     for count in filter(None, counts):
         parts = batch_parts(count, config.batch_size, config.accumulation)
         if any(part.stop - part.start == 1 for part in parts):
@@ -171,29 +184,29 @@ def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
     return None
 
 
-def _image_problems(config: Config, facts: Facts) -> list[str]:
-    augmentation, shape = config.regularizer.augmentation, facts.input_shape
-    if len(shape) < 3:
+def _image_problems(config: Config, shape: DataShape) -> list[str]:
+    augmentation, axes = config.regularizer.augmentation, shape.input_shape
+    if len(axes) < 3:
         return [
-            f"{setting} needs images, but the samples of {facts.dataset} have the shape {shape}"
+            f"{setting} needs images, but the samples of {shape.dataset} have the shape {axes}"
             for setting in made_for_images(config)
         ]
     problems = []
-    if augmentation.cutout > (side := min(shape[1:])):
+    if augmentation.cutout > (side := min(axes[1:])):
         problems.append(
             f"regularizer.augmentation.cutout = {augmentation.cutout} is larger than the images of "
-            f"{facts.dataset}, whose shorter side has {side} pixels; set at most {side}"
+            f"{shape.dataset}, whose shorter side has {side} pixels; set at most {side}"
         )
-    if augmentation.policy != "none" and shape[0] not in (1, 3):
+    if augmentation.policy != "none" and axes[0] not in (1, 3):
         problems.append(
             f"regularizer.augmentation.policy = {augmentation.policy!r} needs images of 1 or 3 "
-            f"channels, grey or red, green, blue, but those of {facts.dataset} have {shape[0]}"
+            f"channels, grey or red, green, blue, but those of {shape.dataset} have {axes[0]}"
         )
     return problems
 
 
 def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
-    """Without a hidden weight it would be Adam under another name."""
+    """Refuse Muon for a network without hidden weights, all of which Adam would train."""
     if not isinstance(config.optimizer, MuonConfig):
         return []
     weights = architecture.weights

@@ -1,4 +1,4 @@
-"""The note about threads at the start of a run or sweep, where threads would wait for cores."""
+"""A note at the start of a run or sweep whose threads would wait for cores."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ def note_threads(
     launcher: LauncherConfig,
     start: ProcessorTimes | None,
 ) -> None:
-    """Print at most one line: more threads than cores, or cores that other processes use.
+    """Print a note if there are more threads than cores, or if other processes use the cores.
 
-    choices: of the points that are known before the first one runs. points: the number of all
-    points. start: the processor times at the command's start.
+    Args:
+        choices: The threads of the points that are known before the first one runs.
+        points: The number of all points.
+        launcher: The launcher of the points.
+        start: The processor times when the command started.
     """
     cores = usable_cores()
     if not choices or cores is None or launcher.name not in ("sequential", "pool"):
@@ -37,8 +40,15 @@ def thread_note(
     cores: int,
     busy: float | None,
 ) -> str | None:
-    """Return the line, None if there is nothing to say. busy: the mean number of cores that other
-    processes use, None if it is unknown."""
+    """Return the note, or None if threads do not wait for cores.
+
+    Args:
+        choices: As for ``note_threads``.
+        points: As for ``note_threads``.
+        launcher: As for ``note_threads``.
+        cores: The number of cores that this process may use.
+        busy: The mean number of cores that other processes use, or None if it is unknown.
+    """
     largest = max(choices, key=lambda choice: choice.count)
     count, setting = largest.count, f"backend.threads = {largest.count}"
     workers = 1

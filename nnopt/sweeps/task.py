@@ -11,7 +11,8 @@ from nnopt.config.point import Point
 from nnopt.errors import NnoptError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import remove_run
-from nnopt.recipe.run import AfterEpoch, run
+from nnopt.recipe.recorder import AfterEpoch
+from nnopt.recipe.run import run
 from nnopt.sweeps.point_folder import make, read_state
 
 

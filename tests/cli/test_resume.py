@@ -19,7 +19,7 @@ from data_files import summary_values
 from nnopt.config.point import Point
 from nnopt.data.load import _decode
 from nnopt.io.atomic_files import write_json
-from nnopt.recipe.run import describe
+from nnopt.recipe.recorder import initial_summary
 
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -344,7 +344,7 @@ def test_a_point_that_is_left_interrupted_is_no_success(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def cut_off(point: Point, directory: Path, *_: object, **__: object) -> None:
-        write_json(directory / "summary.json", describe(point) | {"status": "interrupted"})
+        write_json(directory / "summary.json", initial_summary(point) | {"status": "interrupted"})
 
     with monkeypatch.context() as patch:
         patch.setattr("nnopt.sweeps.task.run", cut_off)  # such as by SIGTERM to a worker

@@ -158,7 +158,7 @@ def test_run_two_ctrl_c_left_at_once(workplace: Path) -> None:
         "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
         "nnopt.recipe.run.write_arrays = slow\n"
-        "nnopt.recipe.run.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+        "nnopt.recipe.recorder.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "from nnopt.cli.main import main; main()\n"
     )
     command = [sys.executable, "-c", program, "run", *TINY, "hydra.run.dir=run"]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from nnopt.errors import ConfigError, NnoptError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import open_to_append
-from nnopt.recipe.run import describe
+from nnopt.recipe.recorder import initial_summary
 from nnopt.results.cores import usable_cores
 from nnopt.results.summary import write_summary
 from nnopt.schema import PoolConfig
@@ -59,7 +59,7 @@ def lost(task: Task, status: str, error: str) -> Outcome:
             if is_told and state.error:
                 return Outcome(task, status, state.error)
             summary = dict(state.summary) if state.status == "interrupted" else {}
-            summary = {**(summary or describe(task.point)), "status": status, "error": error}
+            summary = {**(summary or initial_summary(task.point)), "status": status, "error": error}
             write_summary(task.folder, summary)
             append_log(task, f"{status}: {error}\n")
     return Outcome(task, status, error)

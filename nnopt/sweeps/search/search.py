@@ -20,7 +20,7 @@ from nnopt.config.point import Point
 from nnopt.config.search_space import Space
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.own_files import LogFile
-from nnopt.recipe.run import AfterEpoch
+from nnopt.recipe.recorder import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
 from nnopt.sweeps.point_folder import ENDED, State, note_unusable_summary, read_state

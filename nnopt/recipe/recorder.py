@@ -1,0 +1,230 @@
+"""The files and the console output of one run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nnopt.config.point import Point
+from nnopt.errors import NnoptError, OutputError, PrunedError, TimeLimitError
+from nnopt.io.own_files import LogFile
+from nnopt.results import environment
+from nnopt.results.collect import settings_of
+from nnopt.results.event_file import EventFile
+from nnopt.results.layers_file import LayerRow
+from nnopt.results.metrics import METRICS
+from nnopt.results.metrics_file import EpochRow, MetricsFile
+from nnopt.results.summary import file_checksums, write_summary
+from nnopt.terminal.console import RunConsole, note
+from nnopt.terminal.interruption import message_of
+from nnopt.training.loop import Loop, TrainingState
+
+log = logging.getLogger("nnopt")
+
+AfterEpoch = Callable[[EpochRow, bool], None]
+"""Callback after each epoch.
+
+It receives the epoch's row and whether its weights are the best so far. An exception ends the
+training as Ctrl-C does: the files are kept, and the summary contains the reason.
+"""
+
+
+class RunRecorder:
+    """Writes the files of one run, and prints its progress.
+
+    Args:
+        point: The point that runs.
+        directory: The folder of the run.
+        after_epoch: Functions that are called, in this order, once an epoch is in the files.
+        quiet: Print nothing.
+
+    Attributes:
+        directory: The folder of the run.
+        summary: The content of ``summary.json`` so far.
+        layer_rows: The rows of ``layers.csv`` so far.
+    """
+
+    def __init__(
+        self, point: Point, directory: Path, after_epoch: Sequence[AfterEpoch], quiet: bool
+    ) -> None:
+        self.directory = directory
+        self.summary = initial_summary(point)
+        self.layer_rows: list[LayerRow] = []
+        self._point = point
+        self._after_epoch = tuple(after_epoch)
+        self._quiet = quiet
+        self._events: EventFile | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write ``run.log`` during the run, and ``summary.json`` when the run ends.
+
+        An exception is recorded as status and error, and raised again.
+        """
+        started, summary = time.perf_counter(), self.summary
+        with _logging_to(self.directory / "run.log"):
+            overrides = " ".join(self._point.overrides) or "none"
+            log.info("point %s, overrides: %s", self._point.id, overrides)
+            try:
+                yield
+                summary["status"] = "done"
+            except BaseException as error:
+                summary["status"], summary["error"] = _status_of(error), _message_of(error)
+                if not isinstance(error, PrunedError):
+                    log.error("the run ended early", exc_info=error)
+                raise
+            finally:
+                summary["finished"] = environment.now()
+                summary["total_seconds"] = time.perf_counter() - started
+                self._finish()
+
+    def start_events(self) -> None:
+        """Start the event file of TensorBoard. Raises OutputError."""
+        settings = settings_of(dict(self._point.container), self._point.overrides)
+        self._events = EventFile(self.directory, self._point.id, settings)
+        self._after_epoch = (self._events.epoch, *self._after_epoch)
+
+    @contextmanager
+    def training(self, loop: Loop, with_layers: bool) -> Iterator[None]:
+        """Keep the tables and the progress display open while a network is trained.
+
+        At the end, the results of the training are in the summary. After an interruption, the
+        row of every finished epoch is in ``metrics.csv``.
+
+        Args:
+            loop: The training.
+            with_layers: Whether ``layers.csv`` is written too.
+        """
+        view = "none" if self._quiet else self._point.config.view
+        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=view)
+        started = time.perf_counter()
+        try:
+            with ExitStack() as stack:
+                self._metrics = stack.enter_context(MetricsFile(self.directory / "metrics.csv"))
+                if with_layers:
+                    layers = MetricsFile(self.directory / "layers.csv", LayerRow)
+                    self._layers = stack.enter_context(layers)
+                self._console = stack.enter_context(console)
+                loop.report_step = console.step
+                try:
+                    yield
+                except (KeyboardInterrupt, SystemExit, TimeLimitError):
+                    self._metrics.complete(loop.training.history)
+                    raise
+        finally:
+            self.summary["train_seconds"] = time.perf_counter() - started
+            self.summary |= _training_summary(loop.training)
+
+    def write_row(self, row: EpochRow) -> None:
+        """Append an epoch to ``metrics.csv``."""
+        self._metrics.append(row)
+
+    def write_layers(self, rows: Sequence[LayerRow]) -> None:
+        """Append the layers of an epoch to ``layers.csv``."""
+        self._layers.append(*rows)
+        self.layer_rows += rows
+
+    def report_epoch(self, row: EpochRow, is_best: bool) -> None:
+        """Print and log an epoch whose rows are written, and call the callbacks."""
+        self._console.epoch(row, is_best)
+        log.info("epoch %d: %s", row.epoch, row)
+        for callback in self._after_epoch:
+            callback(row, is_best)
+
+    def warn(self, message: str) -> None:
+        """Write a warning to the log and to the console."""
+        log.warning(message)
+        if not self._quiet:
+            note(f"note: {message}")
+
+    def _finish(self) -> None:
+        """Write the summary and the end of the event file.
+
+        An OutputError is raised only if the run ended without an error.
+        """
+        summary = self.summary
+        summary["peak_memory_mb"] = environment.peak_memory_mb()
+        if summary["machine"].get("accelerator"):  # known once the network exists
+            device = self._point.config.backend.device
+            summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
+        with suppress(OSError):
+            summary["files"] = file_checksums(self.directory, ("metrics.csv",))
+        try:
+            write_summary(self.directory, summary)
+        except OutputError:
+            if summary["status"] == "done":
+                raise
+        if self._events is not None:
+            self._events.close(summary)
+        log.info("status: %s, %.2f s in all", summary["status"], summary["total_seconds"])
+
+
+def initial_summary(point: Point) -> dict[str, Any]:
+    """Return the summary of a run that has just begun.
+
+    It has the keys of every summary, so that a run that ends early has them too.
+    """
+    return {
+        "status": "running",
+        **dict.fromkeys(("error", *METRICS)),
+        "started": environment.now(),
+        "finished": None,
+        "id": point.id,
+        "name": point.config.name,
+        "seed": point.config.seed,
+        "overrides": list(point.overrides),
+        "data": None,
+        "versions": environment.versions(),
+        "git": environment.code_state(),
+        "machine": environment.machine(),
+        "threads": None,
+        "files": {},
+        "config": point.container,
+    }
+
+
+def _training_summary(training: TrainingState) -> dict[str, Any]:
+    last = training.history[-1] if training.history else None
+    return {
+        "epochs": len(training.history),
+        "steps": last.step if last else 0,
+        "stopped_early": training.stopped_early,
+        "best_epoch": training.best_epoch,
+        "best_validation_loss": training.best_validation_loss,
+        "best_validation_accuracy": training.best_validation_accuracy,
+        "final_train_loss": last.train_loss if last else None,
+        "final_train_accuracy": last.train_accuracy if last else None,
+    }
+
+
+def _status_of(error: BaseException) -> str:
+    if isinstance(error, NnoptError | TimeLimitError):
+        return error.status
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+
+
+def _message_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return message_of(error)
+    is_complete = isinstance(error, NnoptError | TimeLimitError)
+    return str(error) if is_complete else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send the log of nnopt, with tracebacks, to a file of the run."""
+    handler = LogFile(path)
+    previous = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.level, log.propagate = previous
