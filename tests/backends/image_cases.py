@@ -194,13 +194,13 @@ CASES: dict[str, Case] = {
     "dropout": Case(
         DROPOUT,
         lambda x: x * torch.tensor(KEEP) * 2,
-        options={"keep": inside(KEEP), "scale": 2.0},
+        options={"keep_mask": inside(KEEP), "scale": 2.0},
         threaded=False,
     ),
     "spatial dropout": Case(
         DROPOUT,
         lambda x: x * torch.tensor(KEEP[:, :, :1, :1]) * 1.5,
-        options={"keep": KEEP[:, :, 0, 0], "scale": 1.5},
+        options={"keep_mask": KEEP[:, :, 0, 0], "scale": 1.5},
         threaded=False,
     ),
     "relu": Case(RELU, F.relu, values=off_zero),
@@ -221,7 +221,7 @@ def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[A
     y, saved = op.forward(*inputs, **options, **keep)
     output = y.copy()
     g = np.ones_like(y) if g is None else g.copy()
-    gradients = op.backward(g, saved, (True,) * len(inputs), **keep)
+    gradients = op.gradients(g, saved, (True,) * len(inputs), **keep)
     return [output, *(d.copy() for d in gradients if d is not None)]
 
 

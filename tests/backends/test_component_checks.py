@@ -80,7 +80,7 @@ COMPONENTS = {
     "batch norm of images and relu": images(BATCH_NORM, (4,), (4,), relu=True, **NORM),
     "layer norm": Component(LAYER_NORM, (FLAT, (3,), (3,)), NORM),
     "group norm": images(GROUP_NORM, (4,), (4,), groups=2, **NORM),
-    "dropout": Component(DROPOUT, options={"keep": np.ones((1, 3), bool), "scale": 1.0}),
+    "dropout": Component(DROPOUT, options={"keep_mask": np.ones((1, 3), bool), "scale": 1.0}),
     "add": Component(ADD, (FLAT, FLAT)),
     "flatten": images(FLATTEN),
     "cross entropy": Component(CROSS_ENTROPY, options={"labels": np.zeros(4, np.int64)}),
@@ -100,7 +100,7 @@ def step(
     options = component.options if options is None else options
     y, saved = component.op.forward(*inputs, **options)
     output = np.array(y)
-    gradients = component.op.backward(np.ones_like(y), saved, (True,) * len(inputs))
+    gradients = component.op.gradients(np.ones_like(y), saved, (True,) * len(inputs))
     return [output, *(np.array(g) for g in gradients if g is not None)]
 
 

@@ -323,7 +323,7 @@ def hinge(backend: str, logits: list[float]) -> tuple[float, Array]:
 
     with np.errstate(all="ignore"):
         value, saved = HINGE.forward(z, labels=np.zeros(1, np.int64))
-        (slope,) = HINGE.backward(np.ones_like(value), saved, (True,))
+        (slope,) = HINGE.backward(np.ones_like(value), saved)
     assert slope is not None
     return float(value), slope
 

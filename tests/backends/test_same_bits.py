@@ -11,10 +11,9 @@ from numpy.testing import assert_array_equal
 from threadpoolctl import threadpool_limits
 
 from nnopt.backends.numpy import network as network_file
-from nnopt.backends.numpy import optimizers, threads
+from nnopt.backends.numpy import optimizers, threads, tuning
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.network import NumpyNetwork
-from nnopt.backends.numpy.ops import lanes, pooling
 from nnopt.backends.numpy.threads import ThreadPool
 
 MakeNetwork = Callable[..., NumpyNetwork]
@@ -57,14 +56,14 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
 @pytest.fixture
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the work of small networks into many pieces, and share all of them."""
-    monkeypatch.setattr(lanes, "PIECE", 200)
-    monkeypatch.setattr(lanes, "LONGEST_ROW", 70)
-    monkeypatch.setattr(lanes, "SHARED_FROM", 1)
-    monkeypatch.setattr(pooling, "BLOCK", 200)
-    monkeypatch.setattr(optimizers, "PIECE", 64)
-    monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
-    monkeypatch.setattr(threads, "PARALLEL_SUM_MIN_ELEMENTS", 1)
-    monkeypatch.setattr("nnopt.backends.numpy.ops.im2col.NUMBERS", 2000)
+    monkeypatch.setattr(tuning, "IMAGE_CHUNK_ELEMENTS", 200)
+    monkeypatch.setattr(tuning, "IMAGE_CHUNK_LANES", 70)
+    monkeypatch.setattr(tuning, "THREADING_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(tuning, "POOLING_CHUNK_ELEMENTS", 200)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 64)
+    monkeypatch.setattr(tuning, "UPDATE_THREADING_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(tuning, "PARALLEL_SUM_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(tuning, "IM2COL_CHUNK_ELEMENTS", 2000)
 
 
 def train(make_network: MakeNetwork, name: str, count: int, **settings: Any) -> dict[str, Any]:

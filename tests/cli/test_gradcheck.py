@@ -66,34 +66,36 @@ def test_right_gradients_pass(overrides: list[str]) -> None:
 def changed(op: Op, number: int, change: Any) -> Op:
     """The operation with one of its gradients changed."""
 
-    def backward(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+    def backward(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
         given = g.copy()
-        gradients = list(op.backward(g, saved, wanted, buffer=buffer))
+        gradients = list(op.backward(g, saved, *requires_grad, buffer=buffer))
         if (gradient := gradients[number]) is not None:
             gradient[...] = change(gradient.copy(), given, saved)
         return tuple(gradients)
 
-    return Op(op.forward, backward, op.inputs)
+    return op._replace(backward=backward)
 
 
-def dense_without_relu(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+def dense_without_relu(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
     x, weight, has_bias, _ = saved
-    return DENSE.backward(g, (x, weight, has_bias, None), wanted, buffer=buffer)
+    return DENSE.backward(g, (x, weight, has_bias, None), *requires_grad, buffer=buffer)
 
 
-def relu_with_slope_one_at_zero(g: Array, y: Array, wanted: Any, *, buffer: Any = new) -> Any:
+def relu_with_slope_one_at_zero(g: Array, y: Array, *, buffer: Any = new) -> Any:
     """y >= 0 holds everywhere, since y is max(x, 0)."""
     return (g * (y >= 0),)
 
 
-def batch_norm_without_means(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+def batch_norm_without_means(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
     """As if μ and σ² did not depend on x."""
     normalized, inverse_std, weight = saved[:3]
     d_weight, d_bias = (g * normalized).sum(axis=0), g.sum(axis=0)
     return g * weight * inverse_std, d_weight, d_bias
 
 
-def layer_norm_without_variance(g: Array, saved: Any, wanted: Any, *, buffer: Any = new) -> Any:
+def layer_norm_without_variance(
+    g: Array, saved: Any, *requires_grad: Any, buffer: Any = new
+) -> Any:
     normalized, inverse_std, weight = saved
     h = g * weight
     d_x = (h - h.mean(axis=1, keepdims=True)) * inverse_std
@@ -101,7 +103,7 @@ def layer_norm_without_variance(g: Array, saved: Any, wanted: Any, *, buffer: An
 
 
 def with_backward(op: Op, backward: Any) -> Op:
-    return Op(op.forward, backward, op.inputs)
+    return op._replace(backward=backward)
 
 
 def flipped(x: Array, *_: Any) -> Array:

@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import empty, zeros
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.optimizers import SHARED_FROM, pieces_for
+from nnopt.backends.numpy.optimizers import pieces_for
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
@@ -19,7 +20,9 @@ class Average:
 
     def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        self._workers = workers if sum(w.size for w in flat) >= SHARED_FROM else SERIAL
+        self._workers = (
+            workers if sum(w.size for w in flat) >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
+        )
         self._pieces = [
             (a[piece], w[piece])
             for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]

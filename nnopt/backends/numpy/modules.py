@@ -180,10 +180,10 @@ class Binder:
                 return x
             *positions, count, channels = x.value.shape
             if not positions or whole_channels:
-                keep = masks.draw(step, (count, channels))
+                keep_mask = masks.draw(step, (count, channels))
             else:
-                keep = masks.draw(step, (count, channels, *positions)).transpose(2, 3, 0, 1)
-            return tape.apply(DROPOUT, x, keep=keep, scale=masks.scale)
+                keep_mask = masks.draw(step, (count, channels, *positions)).transpose(2, 3, 0, 1)
+            return tape.apply(DROPOUT, x, keep_mask=keep_mask, scale=masks.scale)
 
         return apply
 
@@ -195,8 +195,8 @@ class Binder:
         def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
             if step is None:
                 return x
-            keep = masks.draw(step, (x.value.shape[-2], 1))  # of (N, D) or (H, W, N, C)
-            return tape.apply(DROPOUT, x, keep=keep, scale=masks.scale)
+            keep_mask = masks.draw(step, (x.value.shape[-2], 1))  # of (N, D) or (H, W, N, C)
+            return tape.apply(DROPOUT, x, keep_mask=keep_mask, scale=masks.scale)
 
         return apply
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends.clipping import clipping_factors
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.memory import zeros
 from nnopt.backends.numpy.modules import Binder, Module
@@ -27,15 +28,6 @@ from nnopt.backends.protocol import StepRecord
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, weight_decay
-
-EVALUATION_NUMBERS = 2**21
-"""The most numbers a layer gives in one go of an evaluation, unless a single sample is more."""
-
-WORTH_ONE_THREAD = range(2**19, 2**24)
-"""FLOPs of a batch's largest layer, forward, from which OpenBLAS shares its products between
-threads, and up to which that is no gain. Within a tenth of a millisecond's work two cores are not
-much faster than one, and the update then has to fetch from the other one what it has read or
-written: two to three times as long on a virtual machine whose cores lie far apart."""
 
 
 class NumpyNetwork:
@@ -73,7 +65,7 @@ class NumpyNetwork:
         self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._largest_flops = max(layer.flops for layer in architecture.walk())
-        self._evaluation_rows = max(EVALUATION_NUMBERS // largest, 1)
+        self._evaluation_rows = max(tuning.EVALUATION_CHUNK_ELEMENTS // largest, 1)
         self._loss_op, self._loss_options = (
             CROSS_ENTROPY,
             {"label_smoothing": config.regularizer.label_smoothing},
@@ -133,7 +125,7 @@ class NumpyNetwork:
 
     def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
         """Mean loss and logits (N, K); the gradients are left in ``flat_gradient``."""
-        is_small = len(x) * self._largest_flops in WORTH_ONE_THREAD
+        is_small = len(x) * self._largest_flops in tuning.SINGLE_BLAS_THREAD_FLOPS
         with single_blas_thread() if is_small else nullcontext():
             logits, loss = self.forward(Variable(x), y, step)
             value, copied = float(loss.value), logits.value.copy()

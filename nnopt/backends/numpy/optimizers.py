@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import CACHE_LINE, empty, zeros
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
@@ -29,14 +30,6 @@ from nnopt.schema import (
 )
 
 State = Sequence[Array]
-
-PIECE = 2**18
-"""Elements: 1 MB in float32. Smaller pieces cost more calls, and after each of them a thread may
-have to wait for Python's lock."""
-
-SHARED_FROM = 2**20
-"""Elements from which the pieces are dealt out to threads: NumPy's own loops use one, letting go
-of Python's lock meanwhile."""
 
 
 def sgd(
@@ -123,10 +116,10 @@ def adam(
 
 
 def pieces_for(workers: ThreadPool, size: int) -> list[slice]:
-    """0 to ``size`` in pieces of at most PIECE that begin where a cache line does; where there are
+    """0 to ``size`` in pieces of limited size that begin where a cache line does; where there are
     many threads, so small that each gets one."""
     share = -(-size // workers.count)
-    length = min(PIECE, share + -share % CACHE_LINE)
+    length = min(tuning.UPDATE_CHUNK_ELEMENTS, share + -share % CACHE_LINE)
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
@@ -177,7 +170,9 @@ class Optimizer:
         self._squares = self._memories[-1] if rule.has_squares else None
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
-        self._workers = workers if parameters.size >= SHARED_FROM else SERIAL
+        self._workers = (
+            workers if parameters.size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
+        )
         pieces = pieces_for(self._workers, parameters.size)
         self._pieces = [
             (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])

@@ -124,7 +124,7 @@ class Tape:
                 continue
             if not buffers.bound:
                 buffers.bind(op.inputs, inputs)
-            gradients = op.backward(result.gradient, saved, requires_grad, buffer=buffers)
+            gradients = op.gradients(result.gradient, saved, requires_grad, buffer=buffers)
             for variable, gradient in zip(inputs, gradients, strict=True):
                 if variable.requires_grad:
                     _add_gradient(variable, gradient)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import LibController, ThreadpoolController
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import empty
 
 Task = Callable[[], None]
@@ -168,15 +169,6 @@ def _serve(tasks: SimpleQueue[Task | None]) -> None:
         del task  # it refers to arrays and to the pool, whose deletion ends this thread
 
 
-MAX_PARTIAL_SUMS = 8
-"""The most partial sums of a sum, and so the most threads that can share it."""
-
-MAX_PARTIAL_SUM_ELEMENTS = 2**24
-"""Elements of all partial sums together: 64 MB in float32. Two partial sums may have more."""
-
-PARALLEL_SUM_MIN_ELEMENTS, PARALLEL_SUM_CHUNKS = 2**18, 4
-"""Elements from which threads share the addition of partial sums, and the number of chunks."""
-
 SERIAL = ThreadPool(1)
 """A pool of the calling thread alone."""
 
@@ -204,7 +196,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
     It does not depend on the number of threads, so the sum is the same with any. Each partial sum
     is the task of one thread, and takes memory.
     """
-    most = min(MAX_PARTIAL_SUMS, max(MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
+    most = min(tuning.MAX_PARTIAL_SUMS, max(tuning.MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
     return min(chunks, most)
 
 
@@ -214,7 +206,7 @@ def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
     The first axis of large arrays is divided between threads.
     """
     first = sums[0]
-    count = PARALLEL_SUM_CHUNKS if first.size >= PARALLEL_SUM_MIN_ELEMENTS else 1
+    count = tuning.PARALLEL_SUM_CHUNKS if first.size >= tuning.PARALLEL_SUM_MIN_ELEMENTS else 1
     chunks = chunk_slices(len(first), -(-len(first) // count))
 
     def task(worker: int, number: int) -> None:

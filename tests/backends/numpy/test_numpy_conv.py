@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
-from nnopt.backends.numpy import threads
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import conv, im2col, new, winograd
 from nnopt.backends.numpy.ops.conv import conv2d_backward, conv2d_forward
 from nnopt.backends.numpy.tape import Buffers
@@ -173,7 +173,7 @@ def test_gradients_are_slopes(name, algorithm):
 @pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkeypatch):
-    monkeypatch.setattr(threads, "PARALLEL_SUM_MIN_ELEMENTS", 100)
+    monkeypatch.setattr(tuning, "PARALLEL_SUM_MIN_ELEMENTS", 100)
     case = CASES["many pieces"]
     data = arrays(case, dtype)
     alone = compute(case, algorithm, data)
@@ -192,7 +192,7 @@ def test_where_the_input_gradient_is_cut_makes_no_difference(name, monkeypatch):
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
     for numbers in (1, 5000, 2**30):  # a row of windows a piece, some, all
-        monkeypatch.setattr(im2col, "NUMBERS_ADDED_UP", numbers)
+        monkeypatch.setattr(tuning, "COL2IM_CHUNK_ELEMENTS", numbers)
         found.append(compute(case, "im2col", data)[1])
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[1], found[2])
@@ -227,14 +227,14 @@ def test_gradients_nobody_wants_are_none_and_the_others_the_same(algorithm, grou
     weight, bias = rng.standard_normal((4, 4 // groups, 3, 3)), rng.standard_normal(4)
     options = {"padding": 1, "groups": groups, "algorithm": algorithm}
 
-    def gradients(wanted):
+    def gradients(requires_grad):
         _, saved = conv2d_forward(x, weight, bias, **options)
-        return conv2d_backward(g.copy(), saved, wanted)
+        return conv2d_backward(g.copy(), saved, requires_grad)
 
     whole = gradients((True, True, True))
-    for wanted in itertools.product([False, True], repeat=3):
-        part = gradients(wanted)
-        assert [d is not None for d in part] == list(wanted)
+    for requires_grad in itertools.product([False, True], repeat=3):
+        part = gradients(requires_grad)
+        assert [d is not None for d in part] == list(requires_grad)
         for one, other in zip(part, whole, strict=True):
             if one is not None:
                 assert_array_equal(one, other)

@@ -22,8 +22,8 @@ def last_of_equals() -> Op:
         y, saved = MAX_POOL2D.forward(x[::-1, ::-1], **options)
         return y[::-1, ::-1], saved
 
-    def backward(g: Array, saved: Any, wanted: tuple[bool, ...]) -> tuple[Array | None]:
-        (d_x,) = MAX_POOL2D.backward(g[::-1, ::-1], saved, wanted)
+    def backward(g: Array, saved: Any, **keep: Any) -> tuple[Array | None]:
+        (d_x,) = MAX_POOL2D.backward(g[::-1, ::-1], saved, **keep)
         assert d_x is not None
         return (d_x[::-1, ::-1],)
 
@@ -38,9 +38,9 @@ def padded_with_zeros(op: Op) -> Op:
         y, saved = op.forward(np.pad(x, (margin, margin, (0, 0), (0, 0))), **options)
         return y, (saved, padding)
 
-    def backward(g: Array, saved: Any, wanted: tuple[bool, ...]) -> tuple[Array | None]:
+    def backward(g: Array, saved: Any, **keep: Any) -> tuple[Array | None]:
         inner, padding = saved
-        (d_x,) = op.backward(g, inner, wanted)
+        (d_x,) = op.backward(g, inner, **keep)
         assert d_x is not None
         return (d_x[padding:-padding, padding:-padding],)
 

@@ -23,7 +23,8 @@ from image_cases import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nnopt.backends.numpy.ops import Op, lanes, pooling
+from nnopt.backends.numpy import tuning
+from nnopt.backends.numpy.ops import Op, pooling
 from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, batch_norm_evaluate
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, MAX_POOL2D
@@ -43,10 +44,10 @@ def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "PIECE", 48)
-    monkeypatch.setattr(lanes, "LONGEST_ROW", 7)
-    monkeypatch.setattr(lanes, "SHARED_FROM", 1)
-    monkeypatch.setattr(pooling, "BLOCK", 200)
+    monkeypatch.setattr(tuning, "IMAGE_CHUNK_ELEMENTS", 48)
+    monkeypatch.setattr(tuning, "IMAGE_CHUNK_LANES", 7)
+    monkeypatch.setattr(tuning, "THREADING_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(tuning, "POOLING_CHUNK_ELEMENTS", 200)
 
 
 @pytest.mark.usefixtures("cut")
@@ -72,7 +73,7 @@ def test_inputs_of_any_layout_stay_unchanged_and_give_the_same(name: str) -> Non
         assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     transposed = np.asfortranarray(g)  # the gradient may arrive so, too
     y, saved = case.op.forward(*inputs, **case.options)
-    gradients = case.op.backward(transposed, saved, (True,) * len(inputs))
+    gradients = case.op.gradients(transposed, saved, (True,) * len(inputs))
     for gradient, theirs in zip(gradients, expected[1:], strict=True):
         assert gradient is not None
         assert_allclose(gradient, theirs, rtol=1e-10, atol=1e-12)
@@ -107,7 +108,7 @@ def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.Mo
 def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
     rng = np.random.default_rng(6)
     shape = (33, 32, 32, 32)  # pieces of unequal size
-    assert np.prod(shape) >= lanes.SHARED_FROM
+    assert np.prod(shape) >= tuning.THREADING_MIN_ELEMENTS
     inputs = [a.astype(np.float32) for a in (rng.standard_normal(shape), *rng.random((2, 32)))]
     options: dict[str, Any] = {"epsilon": 1e-5} if op is BATCH_NORM else {}
     options |= {"size": 2, "stride": 2} if op is MAX_POOL2D else {}
@@ -207,7 +208,7 @@ def test_images_are_laid_out_by_position_and_back() -> None:
     y, saved = CHANNELS_LAST.forward(x)
     assert np.shares_memory(x, y)
     assert_array_equal(y, inside(x))
-    (d_x,) = CHANNELS_LAST.backward(y, saved, (True,))
+    (d_x,) = CHANNELS_LAST.backward(y, saved)
     assert d_x is not None
     assert d_x.flags.c_contiguous
     assert_array_equal(d_x, x)

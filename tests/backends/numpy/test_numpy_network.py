@@ -13,8 +13,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_limits
 
-from nnopt.backends.numpy import network as network_file
-from nnopt.backends.numpy import threads
+from nnopt.backends.numpy import threads, tuning
 from nnopt.backends.numpy.modules import Binder
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
@@ -190,7 +189,7 @@ def test_the_products_of_a_small_batch_take_one_thread(
 ) -> None:
     library, *_ = threads._blas_libraries()  # SciPy may have loaded another
     seen: list[int] = []
-    monkeypatch.setattr(network_file, "WORTH_ONE_THREAD", small)
+    monkeypatch.setattr(tuning, "SINGLE_BLAS_THREAD_FLOPS", small)
     sizes = {"batch_size": 6, "accumulation": accumulation}
     network = make_network("numpy", [{"dense": 5}, {"dense": "classes"}], (8,), **sizes)
     assert network._largest_flops in range(80, 160)

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Op
 from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy.ops.dense import DENSE, LARGE, weight_in
+from nnopt.backends.numpy.ops.dense import DENSE, weight_in
 from nnopt.backends.numpy.ops.dropout import DROPOUT
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM, batch_norm_evaluate
@@ -86,10 +87,10 @@ CASES = {
     "silu": Case(SILU),
     "gelu": Case(GELU),
     "dropout": Case(
-        DROPOUT, options=lambda rng, n, d: {"keep": rng.random((n, d)) < 0.7, "scale": 1 / 0.7}
+        DROPOUT, options=lambda rng, n, d: {"keep_mask": rng.random((n, d)) < 0.7, "scale": 1 / 0.7}
     ),
     "dropout of everything": Case(
-        DROPOUT, options=lambda rng, n, d: {"keep": np.zeros((n, d), bool), "scale": 2.0}
+        DROPOUT, options=lambda rng, n, d: {"keep_mask": np.zeros((n, d), bool), "scale": 2.0}
     ),
     "batch norm": Case(BATCH_NORM, lambda n, d: [(n, d), (d,), (d,)], normalizing(1e-5)),
     "batch norm, large epsilon": Case(
@@ -114,7 +115,7 @@ CASES = {
 
 def backward(op: Op, g: Array, saved: Any, inputs: int = 1) -> list[Array]:
     """The gradients of all inputs."""
-    return [x for x in op.backward(g, saved, (True,) * inputs) if x is not None]
+    return [x for x in op.gradients(g, saved, (True,) * inputs) if x is not None]
 
 
 def gradients(case: Case, inputs: list[Array], options: Mapping[str, Any], g: Array) -> list[Array]:
@@ -242,7 +243,7 @@ def test_dense_gives_no_gradient_of_an_input_nobody_wants() -> None:
 def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> None:
     rng = np.random.default_rng(6)
     x, weight = rng.standard_normal((3, 4096)), rng.standard_normal((256, 4096))
-    assert weight.size >= LARGE > weight[:8].size
+    assert weight.size >= tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS > weight[:8].size
     y = DENSE.forward(x, weight, bias)[0]
     blocks = [
         DENSE.forward(x, weight[rows], None if bias is None else bias[rows])[0]
@@ -265,8 +266,8 @@ def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
     laid, target = weight_in(np.zeros_like(vector), shape), weight_in(vector, shape)
     laid[...] = weight
 
-    def place(name: str, wanted: tuple[int, ...], dtype: type) -> np.ndarray:
-        return target if name == "d_weight" else np.zeros(wanted, dtype)
+    def place(name: str, size: tuple[int, ...], dtype: type) -> np.ndarray:
+        return target if name == "d_weight" else np.zeros(size, dtype)
 
     y, saved = DENSE.forward(x, laid, relu=relu, buffer=place)
     d_x, d_weight = DENSE.backward(g.copy(), saved, (True, True), buffer=place)
@@ -282,14 +283,14 @@ def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
 
 def test_slopes_at_the_kinks_are_those_of_pytorch() -> None:
     x, g = np.zeros((1, 1)), np.ones((1, 1))
-    assert RELU.backward(g.copy(), RELU.forward(x)[1], (True,))[0] == 0
-    assert LEAKY_RELU.backward(g, LEAKY_RELU.forward(x, slope=0.2)[1], (True,))[0] == 0.2
+    assert RELU.backward(g.copy(), RELU.forward(x)[1])[0] == 0
+    assert LEAKY_RELU.backward(g, LEAKY_RELU.forward(x, slope=0.2)[1])[0] == 0.2
 
 
 def test_dropout_scales_what_it_keeps() -> None:
     x = np.array([[1.0, 2.0, 3.0]])
     keep = np.array([[True, False, True]])
-    assert_array_equal(DROPOUT.forward(x, keep=keep, scale=1.25)[0], [[1.25, 0, 3.75]])
+    assert_array_equal(DROPOUT.forward(x, keep_mask=keep, scale=1.25)[0], [[1.25, 0, 3.75]])
 
 
 def test_batch_norm_saves_the_batch_statistics_and_evaluation_uses_the_running_ones() -> None:
@@ -352,7 +353,7 @@ def test_the_cross_entropy_of_a_class_ruled_out_is_that_of_the_others(
     z, labels = np.array([logits], np.float32), np.zeros(1, np.int64)
     with np.errstate(over="ignore"):
         loss, saved = CROSS_ENTROPY.forward(z, labels=labels)
-        (d_logits,) = CROSS_ENTROPY.backward(np.ones(()), saved, (True,))
+        (d_logits,) = CROSS_ENTROPY.backward(np.ones(()), saved)
     assert_allclose(loss, value, rtol=1e-6)
     assert_allclose(d_logits, [[-value, 0, value]], rtol=1e-6)
 

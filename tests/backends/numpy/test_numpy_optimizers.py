@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt import schema
-from nnopt.backends.numpy import optimizers
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
 from nnopt.backends.numpy.threads import ThreadPool
 
@@ -73,7 +73,7 @@ def noise(step: int) -> np.ndarray:
 def test_trajectory_is_that_of_torch(
     monkeypatch: pytest.MonkeyPatch, name: str, piece: int, weight_decay: float
 ) -> None:
-    monkeypatch.setattr(optimizers, "PIECE", piece)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
     config, build = CONFIGS[name]
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
@@ -99,7 +99,7 @@ def test_trajectory_is_that_of_torch(
 
 @pytest.mark.parametrize("piece", [7, 1000])
 def test_adamw_is_torchs_own(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(optimizers, "PIECE", piece)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
     start = torch.tensor(ours)
@@ -147,8 +147,8 @@ def test_float32_parameters_stay_float32_and_near(name: str) -> None:
 def test_pieces_dealt_out_to_threads_give_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(optimizers, "PIECE", 7)
-    monkeypatch.setattr(optimizers, "SHARED_FROM", 1)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 7)
+    monkeypatch.setattr(tuning, "UPDATE_THREADING_MIN_ELEMENTS", 1)
     ends = []
     for threads in (1, 3):
         parameters = np.random.default_rng(1).standard_normal(SIZE)

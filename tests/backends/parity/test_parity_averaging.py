@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends import load_backend
-from nnopt.backends.numpy import average, optimizers
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.backends.protocol import Network
@@ -300,8 +300,8 @@ def test_a_young_average_forgets_faster(decay: float, updates: int) -> None:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizers, "PIECE", 4)
-    monkeypatch.setattr(average, "SHARED_FROM", 8)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 4)
+    monkeypatch.setattr(tuning, "UPDATE_THREADING_MIN_ELEMENTS", 8)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -169,7 +169,7 @@ def test_gradients_under_stochastic_depth_are_central_differences(
 def test_a_gradient_that_reaches_a_skipped_branch_is_seen(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = modules.DROPOUT._replace(backward=lambda g, mask, wanted, buffer: (g.copy(),))
+    wrong = modules.DROPOUT._replace(backward=lambda g, mask, buffer: (g.copy(),))
     monkeypatch.setattr(modules, "DROPOUT", wrong)
     with pytest.raises(AssertionError, match="residual1"):
         test_gradients_under_stochastic_depth_are_central_differences(make_network, RESIDUAL, (6,))

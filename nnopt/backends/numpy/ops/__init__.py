@@ -1,13 +1,17 @@
-"""The operations: pairs of pure functions, forward and backward, each beside its formula.
+"""Operations: stateless pairs of a forward and a backward function, with their formulas.
 
     output, saved = forward(*inputs, buffer=new, **options)
-    gradients     = backward(gradient, saved, wanted, buffer=new)
+    gradients     = backward(g, saved, buffer=new)
 
-``saved`` is whatever backward needs. ``gradient`` is dL/d output; ``wanted`` says for each input
-whether its gradient is needed, and backward returns one array for each input, or None. Without a
-``buffer`` the arrays are fresh; the tape passes one that hands out the same arrays at every step.
-The arrays backward returns are valid until the next step. No function writes to its inputs, but
-backward may use up ``gradient`` and ``saved``: it runs once for each forward.
+``g`` is dL/d output and ``saved`` contains the values that backward needs. Backward returns
+dL/d input for each input. No function changes its inputs, but backward may overwrite ``g`` and
+``saved``: it runs at most once per forward pass. Without a ``buffer`` all arrays are new. The tape
+passes a buffer that returns the same arrays in every step, so gradients are valid until the next
+step.
+
+The operation ``RELU`` has a short reference version at the top of its file, ``relu_naive_forward``
+and ``relu_naive_backward``, which takes inputs and options and allocates its results. All other
+operations are named in the same way.
 """
 
 from __future__ import annotations
@@ -23,20 +27,35 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Buffer(Protocol):
-    """Hands out an uninitialized array; the same one for the same name and shape."""
+    """Returns an uninitialized array: the same one for the same name and shape."""
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array: ...
 
 
 def new(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-    """The buffer that remembers nothing: a fresh array every time."""
+    """Return a new array: a buffer without memory."""
     return empty(shape, dtype)
 
 
 class Op(NamedTuple):
-    """A forward/backward pair. ``inputs`` names forward's array arguments; the gradient of ``x`` is
-    written to the buffer "d_x"."""
+    """A forward and a backward function.
+
+    Attributes:
+        inputs: names of forward's array arguments. The gradient of ``x`` is written to the buffer
+            ``d_x``.
+        takes_requires_grad: backward takes a third argument ``requires_grad``, one bool per input,
+            and may return None for an input whose gradient is not required.
+    """
 
     forward: Callable[..., tuple[Array, Any]]
     backward: Callable[..., tuple[Array | None, ...]]
     inputs: tuple[str, ...]
+    takes_requires_grad: bool = False
+
+    def gradients(
+        self, g: Any, saved: Any, requires_grad: tuple[bool, ...], **options: Any
+    ) -> tuple[Array | None, ...]:
+        """Call backward, with ``requires_grad`` if it takes that argument."""
+        if self.takes_requires_grad:
+            return self.backward(g, saved, requires_grad, **options)
+        return self.backward(g, saved, **options)

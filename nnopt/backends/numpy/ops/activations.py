@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
-
-Wanted = tuple[bool, ...]
 
 
 def _in_blocks(
@@ -29,7 +28,7 @@ def _in_blocks(
         if _is_one_block(x):
             return forward(x, buffer=buffer, **options)
         rows = _rows(x)
-        blocks = lanes.row_blocks(len(rows), rows.shape[1], lanes.PIECE)
+        blocks = lanes.row_blocks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
         saved: list[Any] = [None] * len(blocks)
         y = buffer("y", rows.shape, x.dtype)
 
@@ -44,16 +43,14 @@ def _in_blocks(
         lanes.sharing(workers, x.size).map(of_block, len(blocks))
         return y.reshape(x.shape), (blocks, saved, workers)
 
-    def backward_in_blocks(
-        g: Array, saved: Any, wanted: Wanted, *, buffer: Buffer = new
-    ) -> tuple[Array]:
+    def backward_in_blocks(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
         if _is_one_block(g):
-            return backward(g, saved, wanted, buffer=buffer)
+            return backward(g, saved, buffer=buffer)
         blocks, saved_of, workers = saved
         rows = _rows(g)
 
         def of_block(worker: int, number: int) -> None:
-            backward(rows[blocks[number]], saved_of[number], wanted, buffer=workers.scratch)
+            backward(rows[blocks[number]], saved_of[number], buffer=workers.scratch)
 
         lanes.sharing(workers, g.size).map(of_block, len(blocks))
         return (rows.reshape(g.shape),)
@@ -62,7 +59,7 @@ def _in_blocks(
 
 
 def _is_one_block(x: Array) -> bool:
-    return x.ndim == 2 and x.size < lanes.SHARED_FROM
+    return x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS
 
 
 def _rows(x: Array) -> Array:
@@ -76,7 +73,7 @@ def relu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     return y, y
 
 
-def relu_backward(g: Array, y: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
+def relu_backward(g: Array, y: Array, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g where y > 0, else 0; in particular 0 at x = 0."""
     positive = np.greater(y, 0, out=buffer("positive", y.shape, bool))
     return (np.multiply(g, positive, out=g),)
@@ -92,7 +89,7 @@ def leaky_relu_forward(
 
 
 def leaky_relu_backward(
-    g: Array, saved: tuple[Array, float], wanted: Wanted, *, buffer: Buffer = new
+    g: Array, saved: tuple[Array, float], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dx = g where x > 0, else slope · g, which is g · (slope + (1 - slope) · [x > 0])."""
     x, slope = saved
@@ -107,7 +104,7 @@ def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     return np.tanh(x, out=buffer("y", x.shape, x.dtype)), x
 
 
-def tanh_backward(g: Array, x: Array, wanted: Wanted, *, buffer: Buffer = new) -> tuple[Array]:
+def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|). For large |x|
     1 - tanh² x would cancel."""
     tail, slope = (buffer(name, x.shape, x.dtype) for name in ("tail", "slope"))
@@ -148,9 +145,7 @@ def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     return _from_tail(x, tail, y), tail
 
 
-def sigmoid_backward(
-    g: Array, tail: Array, wanted: Wanted, *, buffer: Buffer = new
-) -> tuple[Array]:
+def sigmoid_backward(g: Array, tail: Array, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · s (1 - s), s = σ(-|x|)."""
     slope = _logistic_slope(tail, buffer("slope", tail.shape, tail.dtype))
     return (np.multiply(g, slope, out=g),)
@@ -165,7 +160,7 @@ def silu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array,
 
 
 def silu_backward(
-    g: Array, saved: tuple[Array, Array, Array], wanted: Wanted, *, buffer: Buffer = new
+    g: Array, saved: tuple[Array, Array, Array], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dx = g · (σ + x σ'), σ' = s (1 - s), s = σ(-|x|)."""
     x, sigmoid, tail = saved
@@ -208,9 +203,7 @@ def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array,
     return y, (x, cdf)
 
 
-def gelu_backward(
-    g: Array, saved: tuple[Array, Array], wanted: Wanted, *, buffer: Buffer = new
-) -> tuple[Array]:
+def gelu_backward(g: Array, saved: tuple[Array, Array], *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π)."""
     x, cdf = saved
     slope, *space = (buffer(name, x.shape, x.dtype) for name in ("slope", "rest", "sum"))

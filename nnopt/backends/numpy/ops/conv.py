@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.im2col import (
     im2col_forward,
@@ -21,9 +22,6 @@ from nnopt.backends.numpy.ops.im2col import (
 from nnopt.backends.numpy.ops.winograd import winograd_backward, winograd_forward
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 from nnopt.schema import ConvAlgorithm
-
-WINOGRAD_FROM = 16
-"""Channels, in and out, from which Winograd's method is the faster one."""
 
 
 class Saved(NamedTuple):
@@ -111,20 +109,20 @@ def conv2d_forward(
 
 
 def conv2d_backward(
-    g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: Saved, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
     """The gradients: those of ``conv2d_naive_backward``."""
     weight, groups = saved.weight, saved.groups
     g = _contiguous(g, "g", buffer)
     if groups == 1:
-        return _backward(saved, g, saved.x, weight, wanted, buffer)
+        return _backward(saved, g, saved.x, weight, requires_grad, buffer)
     parts = [
         _backward(
             saved,
             _part(g, i, groups, _within(buffer, i)),
             _part_of_x(saved, i, buffer),
             w,
-            wanted,
+            requires_grad,
             _within(buffer, i),
         )
         for i, (w, _) in enumerate(_split(weight, None, groups))
@@ -132,7 +130,7 @@ def conv2d_backward(
     of_x, of_weight, *of_bias = [
         [part for part in of_groups if part is not None] for of_groups in zip(*parts, strict=True)
     ]
-    gradients: list[Array | None] = [None] * len(wanted)
+    gradients: list[Array | None] = [None] * len(requires_grad)
     if of_x:
         shape = *of_x[0].shape[:3], weight.shape[1] * groups
         gradients[0] = np.concatenate(of_x, axis=3, out=buffer("d_x", shape, g.dtype))
@@ -152,7 +150,7 @@ def _choose(
     possible = weight.shape[2:] == (3, 3) and stride == 1 and padding <= 2
     if algorithm == "auto":
         channels = min(len(weight) // groups, weight.shape[1])
-        worth_it = possible and channels >= WINOGRAD_FROM
+        worth_it = possible and channels >= tuning.WINOGRAD_MIN_CHANNELS
         return "winograd" if worth_it else "im2col"
     return "im2col" if algorithm == "winograd" and not possible else algorithm
 
@@ -166,21 +164,21 @@ def _forward(s: Saved, x: Array, weight: Array, bias: Array | None, buffer: Buff
 
 
 def _backward(
-    s: Saved, g: Array, x: Array, weight: Array, wanted: tuple[bool, ...], buffer: Buffer
+    s: Saved, g: Array, x: Array, weight: Array, requires_grad: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
-    """The gradients, None in place of those that are not wanted."""
+    """The gradients, None in place of those that are not requires_grad."""
     if s.algorithm == "winograd":
-        return winograd_backward(g, x, weight, s.padding, wanted, s.workers, buffer)
+        return winograd_backward(g, x, weight, s.padding, requires_grad, s.workers, buffer)
     if s.algorithm == "naive":
         gradients = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
-        return tuple([d if w else None for d, w in zip(gradients, wanted, strict=False)])
+        return tuple([d if w else None for d, w in zip(gradients, requires_grad, strict=False)])
     d_x = None
-    if wanted[0]:
+    if requires_grad[0]:
         shape = _unpadded(x.shape, s.padding)
         d_x = im2col_input_gradient(g, shape, weight, s.stride, s.padding, s.workers, buffer)
-    rest = wanted[1], wanted[2:] == (True,)
+    rest = requires_grad[1], requires_grad[2:] == (True,)
     of_rest = im2col_parameter_gradients(g, x, weight, s.stride, rest, s.workers, buffer)
-    return (d_x, *of_rest)[: len(wanted)]
+    return (d_x, *of_rest)[: len(requires_grad)]
 
 
 def _unpadded(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:
@@ -226,4 +224,4 @@ def _within(buffer: Buffer, group: int) -> Buffer:
     return lambda name, shape, dtype: buffer(f"group{group}.{name}", shape, dtype)
 
 
-CONV2D = Op(conv2d_forward, conv2d_backward, ("x", "weight", "bias"))
+CONV2D = Op(conv2d_forward, conv2d_backward, ("x", "weight", "bias"), takes_requires_grad=True)

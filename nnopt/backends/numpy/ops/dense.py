@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.activations import RELU
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Array, Array, bool, Any]
-
-LARGE = 2**19
-"""Elements of a W, 2 MB in float32, that with its gradient and the rest of a step is too much for a
-core's cache."""
 
 
 def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
@@ -22,7 +19,7 @@ def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
     large. OpenBLAS computes x Wᵀ and xᵀ g, the gradient turned round, a tenth to a third faster so,
     which is more than g W loses. But a large W comes from memory at every step; then W xᵀ is the
     faster product, as it reads W in the order in which it lies, and y is turned round instead."""
-    if vector.size < LARGE:
+    if vector.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS:
         return vector.reshape(shape[::-1]).T
     return vector.reshape(shape)
 
@@ -41,7 +38,7 @@ def dense_forward(
     x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
     """
     y = product = buffer("y", (len(x), len(weight)), x.dtype)
-    if weight.size < LARGE:
+    if weight.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS:
         np.matmul(x, weight.T, out=y)
     else:
         product = np.matmul(weight, x.T, out=buffer("y_transposed", y.shape[::-1], x.dtype)).T
@@ -56,7 +53,7 @@ def dense_forward(
 
 
 def dense_backward(
-    g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: Saved, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
     """With g = dL/dy of shape (N, out), with ``relu`` 0 first where y is:
 
@@ -64,9 +61,9 @@ def dense_backward(
     """
     x, weight, has_bias, rectified = saved
     if rectified is not None:
-        RELU.backward(g, rectified, (True,), buffer=buffer)
+        RELU.backward(g, rectified, buffer=buffer)
     d_x = None
-    if wanted[0]:
+    if requires_grad[0]:
         d_x = np.matmul(g, weight, out=buffer("d_x", x.shape, x.dtype))
     d_weight = np.matmul(g.T, x, out=buffer("d_weight", weight.shape, x.dtype))
     if not has_bias:
@@ -75,4 +72,4 @@ def dense_backward(
     return d_x, d_weight, d_bias
 
 
-DENSE = Op(dense_forward, dense_backward, ("x", "weight", "bias"))
+DENSE = Op(dense_forward, dense_backward, ("x", "weight", "bias"), takes_requires_grad=True)

@@ -11,19 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer
 from nnopt.backends.numpy.ops.lanes import sharing
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count
-
-NUMBERS = 2**17
-"""A piece's matrix has at most so many numbers, unless one row of windows has more."""
-
-NUMBERS_ADDED_UP = 2**18
-"""The same of the input gradient: a call for each place of the kernel, which wants work to do."""
-
-IMAGES = 16
-"""The most images that are padded at once, or that a row of windows has when the gradient of the
-input is computed; everywhere else it has all."""
 
 
 def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -> Array:
@@ -34,7 +25,7 @@ def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -
     inside = padded[padding : padding + height, padding : padding + width]
     padded[:padding] = padded[padding + height :] = 0
     padded[:, :padding] = padded[:, padding + width :] = 0
-    pieces = chunk_slices(images, IMAGES)
+    pieces = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
 
     def task(worker: int, number: int) -> None:
         piece = pieces[number]
@@ -60,7 +51,7 @@ def im2col_forward(
     outputs, kernel = len(weight), weight.shape[2:]
     size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
     y = buffer("y", (*size, padded.shape[3], outputs), padded.dtype)
-    pieces = _rows(y.shape, weight, NUMBERS)
+    pieces = _rows(y.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
     factor = weight.reshape(outputs, -1).T
 
     def task(worker: int, index: int) -> None:
@@ -79,7 +70,7 @@ def im2col_parameter_gradients(
     padded: Array,
     weight: Array,
     stride: int,
-    wanted: tuple[bool, bool],
+    requires_grad: tuple[bool, bool],
     workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array | None, Array | None]:
@@ -87,13 +78,13 @@ def im2col_parameter_gradients(
 
         dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,)
 
-    as far as they are ``wanted``.
+    as far as they are ``requires_grad``.
 
     The pieces and partial sums are the same with any number of threads, and so is the sum.
     """
     outputs, kernel = len(weight), weight.shape[2:]
-    weight_wanted, bias_wanted = wanted
-    pieces = _rows(g.shape, weight, NUMBERS)
+    weight_wanted, bias_wanted = requires_grad
+    pieces = _rows(g.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
     shares = partial_sum_count(len(pieces), weight.size)
     sums = workers.scratch("sums", (shares, weight[0].size, outputs), g.dtype)
     bias_sums = workers.scratch("bias_sums", (shares, outputs), g.dtype)
@@ -140,7 +131,7 @@ def im2col_input_gradient(
     down, across = g.shape[:2]
     outputs, kernel = len(weight), weight.shape[2:]
     d_x = buffer("d_x", shape, g.dtype)
-    pieces = chunk_slices(shape[2], IMAGES)
+    pieces = chunk_slices(shape[2], tuning.IM2COL_CHUNK_IMAGES)
 
     def task(worker: int, index: int) -> None:
         piece = pieces[index]
@@ -148,7 +139,7 @@ def im2col_input_gradient(
         padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
         padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
-        for rows in reversed(_rows((down, across, images), weight, NUMBERS_ADDED_UP)):
+        for rows in reversed(_rows((down, across, images), weight, tuning.COL2IM_CHUNK_ELEMENTS)):
             size = (rows.stop - rows.start, across, images)
             part = workers.scratch("part", (*size, outputs), g.dtype)
             np.copyto(part, g[rows, :, piece])

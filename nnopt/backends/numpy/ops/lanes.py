@@ -11,22 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
-
-PIECE = 2**17
-"""Elements: 512 kB in float32. Larger pieces leave the cache. Smaller ones cost more calls, and
-threads that take turns at Python's lock more often."""
-
-LONGEST_ROW = 4096
-"""Lanes of a piece at most, so that a piece has rows enough to add up."""
-
-MOST_ROWS = 256
-"""Rows of a piece at most: added up one after another, each sum's error grows with their number."""
-
-SHARED_FROM = 2**20
-"""Elements from which pieces are dealt out to threads. To start them takes 50 to 300 µs, depending
-on how fast a machine wakes up a core, and what they touch then has to come into its cache."""
 
 
 def by_position(x: Array) -> Array:
@@ -37,7 +24,7 @@ def by_position(x: Array) -> Array:
 
 def sharing(workers: ThreadPool, size: int) -> ThreadPool:
     """The threads that an array of so many elements is worth."""
-    return workers if size >= SHARED_FROM else SERIAL
+    return workers if size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
 
 
 def sums(
@@ -109,8 +96,8 @@ Pieces = list[tuple[int, tuple[slice, slice]]]
 
 def _cut(shape: tuple[int, ...]) -> tuple[int, Pieces]:
     """A matrix (P, L) in pieces: rows of a block, and (number of block, (its rows, its lanes))."""
-    width = min(shape[1], LONGEST_ROW)
-    height = min(shape[0], max(1, PIECE // width), MOST_ROWS)
+    width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
+    height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)
     pieces = [
         (block, (slice(top, top + height), slice(left, left + width)))
         for block, top in enumerate(range(0, shape[0], height))

@@ -78,9 +78,7 @@ def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
     return flat
 
 
-def cross_entropy_backward(
-    g: Array, difference: Array, wanted: tuple[bool, ...], *, buffer: Buffer = new
-) -> tuple[Array]:
+def cross_entropy_backward(g: Array, difference: Array, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dz = g (p - t) / N."""
     classes, count = difference.shape
     d_logits = buffer("d_logits", (count, classes), difference.dtype)
@@ -111,7 +109,6 @@ def hinge_forward(
 def hinge_backward(
     g: Array,
     saved: tuple[Array, tuple[Array, Array]],
-    wanted: tuple[bool, ...],
     *,
     buffer: Buffer = new,
 ) -> tuple[Array]:

@@ -51,7 +51,7 @@ def batch_norm_forward(
 
 
 def batch_norm_backward(
-    g: Array, saved: tuple[Any, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: tuple[Any, ...], *, buffer: Buffer = new
 ) -> tuple[Array, Array, Array]:
     """With g = dL/dy, sums over the M = N or N · H · W rows, μ and σ² being functions of x too:
 
@@ -225,7 +225,7 @@ def layer_norm_forward(
 
 
 def layer_norm_backward(
-    g: Array, saved: Saved, wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: Saved, *, buffer: Buffer = new
 ) -> tuple[Array, Array, Array]:
     """With g = dL/dy and h = g γ, means over the features of each sample:
 
@@ -282,7 +282,7 @@ def group_norm_forward(
 
 
 def group_norm_backward(
-    g: Array, saved: tuple[Any, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, saved: tuple[Any, ...], *, buffer: Buffer = new
 ) -> tuple[Array, Array, Array]:
     """With g = dL/dy and h = g γ, means over the positions and channels of a sample's group:
 

@@ -13,16 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.lanes import by_position, row_blocks, sharing
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
-Wanted = tuple[bool, ...]
 Shape = tuple[int, ...]
-
-BLOCK = 2**19
-"""Elements of x whose windows are one piece of work: 2 MB in float32. An output is a quarter of
-that or less, and calls on less have threads wait for Python's lock."""
 
 
 class Windows(NamedTuple):
@@ -105,9 +101,7 @@ def max_pool2d_naive_forward(
     return y, (winners, windows)
 
 
-def max_pool2d_naive_backward(
-    g: Array, saved: tuple[Array, Windows], wanted: Wanted
-) -> tuple[Array]:
+def max_pool2d_naive_backward(g: Array, saved: tuple[Array, Windows]) -> tuple[Array]:
     """Every output's gradient goes to the input it was taken from."""
     winners, windows = saved
     d_x = np.zeros(windows.images, g.dtype)
@@ -130,7 +124,7 @@ def avg_pool2d_naive_forward(
     return y, windows
 
 
-def avg_pool2d_naive_backward(g: Array, windows: Windows, wanted: Wanted) -> tuple[Array]:
+def avg_pool2d_naive_backward(g: Array, windows: Windows) -> tuple[Array]:
     """Every output's gradient goes to all inputs of its window, divided by size²."""
     d_x = np.zeros(windows.images, g.dtype)
     for i, j in np.ndindex(g.shape[:2]):
@@ -188,7 +182,6 @@ def max_pool2d_forward(
 def max_pool2d_backward(
     g: Array,
     saved: tuple[Array, Windows, ThreadPool],
-    wanted: Wanted,
     *,
     buffer: Buffer = new,
 ) -> tuple[Array]:
@@ -241,7 +234,7 @@ def avg_pool2d_forward(
 
 
 def avg_pool2d_backward(
-    g: Array, saved: tuple[Windows, ThreadPool], wanted: Wanted, *, buffer: Buffer = new
+    g: Array, saved: tuple[Windows, ThreadPool], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """dL/dx = Σ g / size² over the windows that x is in."""
     windows, workers = saved
@@ -271,9 +264,7 @@ def global_avg_pool_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, S
     return np.multiply(y, 1 / (x.shape[0] * x.shape[1]), out=y), x.shape
 
 
-def global_avg_pool_backward(
-    g: Array, shape: Shape, wanted: Wanted, *, buffer: Buffer = new
-) -> tuple[Array]:
+def global_avg_pool_backward(g: Array, shape: Shape, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g / (H · W), the same at every position."""
     d_x = buffer("d_x", shape, g.dtype)
     np.copyto(d_x, np.multiply(g, 1 / (shape[0] * shape[1]), out=g))
@@ -284,7 +275,9 @@ def _blocks(windows: Windows) -> list[slice]:
     """The rows of the output, cut into pieces of work."""
     height, *_ = windows.output_shape()
     _, width, samples, channels = windows.images
-    return row_blocks(height, windows.stride * width * samples * channels, BLOCK)
+    return row_blocks(
+        height, windows.stride * width * samples * channels, tuning.POOLING_CHUNK_ELEMENTS
+    )
 
 
 def _gradient_of_images(windows: Windows, g: Array, buffer: Buffer) -> Array:

@@ -12,10 +12,8 @@ import math
 
 import numpy as np
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
-
-SAMPLES = 4
-"""Samples whose layout is changed at once."""
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
@@ -23,9 +21,7 @@ def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Non
     return x.transpose(2, 3, 0, 1), None
 
 
-def channels_last_backward(
-    g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
-) -> tuple[Array]:
+def channels_last_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx is g moved back: (H, W, N, C) to (N, C, H, W)."""
     return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
 
@@ -42,9 +38,7 @@ def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int
     return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
 
 
-def flatten_backward(
-    g: Array, shape: tuple[int, ...], wanted: tuple[bool, ...], *, buffer: Buffer = new
-) -> tuple[Array]:
+def flatten_backward(g: Array, shape: tuple[int, ...], *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx is g moved back into the shape of x."""
     if len(shape) == 2:
         return (g,)
@@ -57,8 +51,8 @@ def flatten_backward(
 def _copy_by_sample(source: Array, target: Array) -> None:
     """Both (N, C, H, W), differently in memory. Of a few samples, all that is touched stays in the
     cache until they have moved."""
-    for first in range(0, len(source), SAMPLES):
-        few = slice(first, first + SAMPLES)
+    for first in range(0, len(source), tuning.FLATTEN_CHUNK_SAMPLES):
+        few = slice(first, first + tuning.FLATTEN_CHUNK_SAMPLES)
         np.copyto(target[few], source[few])
 
 
@@ -67,9 +61,7 @@ def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array
     return np.add(x, branch, out=buffer("y", x.shape, x.dtype)), None
 
 
-def add_backward(
-    g: Array, saved: None, wanted: tuple[bool, ...], *, buffer: Buffer = new
-) -> tuple[Array, Array]:
+def add_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array, Array]:
     """dL/dx = g, dL/dbranch = g. Two arrays, since each path may add to or work in its own."""
     d_branch = buffer("d_branch", g.shape, g.dtype)
     np.copyto(d_branch, g)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count, sum_into_first
 
@@ -56,13 +57,6 @@ GG = np.kron(G, G)
 
 OF_CONSTANT = 7
 """The place (1, 1) of 36: Aᵀ has ones there, so what is added there is added to the whole tile."""
-
-RUN = 1024
-"""Numbers in a run, unless the batch has fewer: the products that transform are efficient then."""
-
-TILES = 128, 256
-"""Tiles of a piece at least, for the products over channels to be efficient, and tiles at which it
-is large enough if its channels are few."""
 
 
 class Piece(NamedTuple):
@@ -105,12 +99,12 @@ def winograd_backward(
     x: Array,
     weight: Array,
     padding: int,
-    wanted: tuple[bool, ...],
+    requires_grad: tuple[bool, ...],
     workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array | None, ...]:
     """dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and, if there is a bias, dL/db (O,) of g = dL/dy
-    (H', W', N, O), as far as they are ``wanted``.
+    (H', W', N, O), as far as they are ``requires_grad``.
 
     dL/dx is g correlated with the kernels turned by half, under the padding 2 - p: with the windows
     V = Bᵀ g B and the turned kernels U = G w Gᵀ, its tiles are
@@ -122,7 +116,7 @@ def winograd_backward(
     and so is the sum over tiles.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
-    x_wanted, weight_wanted, bias_wanted = (*wanted, False)[:3]
+    x_wanted, weight_wanted, bias_wanted = (*requires_grad, False)[:3]
     down, across = -(-height // 4), -(-width // 4)
     kernels = _transform_kernels(GG[:, ::-1], weight, workers)
     d_x = buffer("d_x", x.shape, x.dtype) if x_wanted else x
@@ -160,16 +154,16 @@ def winograd_backward(
         np.matmul(sums[0].reshape(36, -1).T, turned, out=d_weight.reshape(-1, 9))
     if bias_wanted:
         d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
-    return (d_x if x_wanted else None, d_weight, d_bias)[: len(wanted)]
+    return (d_x if x_wanted else None, d_weight, d_bias)[: len(requires_grad)]
 
 
 def _pieces(images: int, down: int, across: int, channels: int) -> list[Piece]:
-    """All tiles cut into pieces: images enough for a run of RUN numbers, then rows of tiles until
+    """All tiles cut into pieces: images enough for a run, then rows of tiles until
     it has tiles enough, then more images. "Enough" is a quarter of all at most, for threads to
     share the work, and grows with the channels, whose products have a cost of their own."""
-    enough = min(max(TILES[1], 4 * channels), images * down * across // 4)
-    enough = max(enough, TILES[0])
-    together = min(images, -(-RUN // channels))
+    enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
+    enough = max(enough, tuning.WINOGRAD_MIN_TILES)
+    together = min(images, -(-tuning.WINOGRAD_RUN_ELEMENTS // channels))
     rows = min(down, -(-enough // (across * together)))
     if rows == down:
         together = min(images, max(together, -(-enough // (across * down))))
