@@ -33,7 +33,9 @@ from nnopt.errors import ConfigError, TrainingError
 from nnopt.random import DropoutMasks, generator
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.schema import Config, NumpyConfig, SgdConfig, TorchvisionConfig
-from nnopt.terminal.console import GrowingTable, note
+from nnopt.terminal.console import note
+from nnopt.terminal.live_display import LiveDisplay
+from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
 
 SAMPLES, IMAGES = 16, 2
@@ -105,10 +107,13 @@ def main(arguments: list[str]) -> int:
     tried = sum(check.tried for check in plan)
     total = tried + DIRECTIONS * len(plan)
     checks = []
-    with GrowingTable(HEADER, [_row(check) for check in plan], "lrrrrrl", total) as table:
-        for check in check_gradients(config, prepared, most, table.advance):
+    columns = zip(HEADER, *map(_row, plan), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    with LiveDisplay(total=total) as display:
+        display.print_line(aligned(HEADER, widths, "lrrrrrl"))
+        for check in check_gradients(config, prepared, most, display.advance):
             checks.append(check)
-            table.row(_row(check))
+            display.print_line(aligned(_row(check), widths, "lrrrrrl"))
     note(
         f"checked {tried:,} of {sum(sizes.values()):,} entries one by one, "
         f"and all of them along {DIRECTIONS} random directions in each array"

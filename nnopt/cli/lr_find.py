@@ -27,6 +27,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.results.lr_curve import write_curve
 from nnopt.schema import draws_plots
 from nnopt.terminal import console
+from nnopt.terminal.training_progress import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 GROUP = "lr_find"
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     write_text(folder / "config.yaml", to_yaml(point.container))
     config = point.config
     with (
-        console.SweepConsole(sweep.steps) as progress,
+        LrSearchProgress(sweep.steps) as progress,
         memory_shortage(config.batch_size, config.accumulation),
         load_backend(config.backend.name).device_errors(),
     ):

@@ -29,6 +29,7 @@ from nnopt.sweeps.launchers.make import make_launcher
 from nnopt.sweeps.manifest import begin
 from nnopt.terminal import console
 from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_on_signals
+from nnopt.terminal.live_display import no_curves_reason
 
 OUTPUTS = Path("outputs")
 """Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
@@ -95,14 +96,14 @@ def launch(arguments: list[str]) -> int:
 
 
 def _note_missing_curves(plan: Plan) -> None:
-    """Print a note with the reason if view=terminal was asked for and draws no curves."""
+    """Print a note with the reason if view=terminal is set but no curves can be drawn."""
     if not any(point.config.view == "terminal" for point in plan.points):
         return
     launcher: str = plan.launcher.name
     if plan.is_sweep and launcher != "sequential":
         console.note("note: view=terminal draws points that run in this process, none of these")
-    else:
-        console.note_missing_curves()
+    elif reason := no_curves_reason():
+        console.note(f"note: view=terminal: {reason}; view=bar takes its place")
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:

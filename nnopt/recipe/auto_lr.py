@@ -12,6 +12,7 @@ from nnopt.recipe.prepare import Prepared
 from nnopt.results.lr_curve import write_curve
 from nnopt.schema import Config, draws_plots
 from nnopt.terminal import console
+from nnopt.terminal.training_progress import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 log = logging.getLogger("nnopt")
@@ -37,7 +38,7 @@ def with_suggested_rate(
         OutputError: A file cannot be written.
     """
     sweep = LrRangeTest()
-    with console.SweepConsole(sweep.steps, quiet or config.view == "none") as progress:
+    with LrSearchProgress(sweep.steps, "none" if quiet else config.view) as progress:
         found = suggest_learning_rate(
             config, prepared.dataset, prepared.architecture, sweep, progress.step
         )

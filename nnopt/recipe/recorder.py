@@ -19,8 +19,9 @@ from nnopt.results.layers_file import LayerRow
 from nnopt.results.metrics import METRICS
 from nnopt.results.metrics_file import EpochRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
-from nnopt.terminal.console import RunConsole, note
+from nnopt.terminal.console import note
 from nnopt.terminal.interruption import message_of
+from nnopt.terminal.training_progress import TrainingProgress
 from nnopt.training.loop import Loop, TrainingState
 
 log = logging.getLogger("nnopt")
@@ -100,7 +101,7 @@ class RunRecorder:
             with_layers: Whether ``layers.csv`` is written too.
         """
         view = "none" if self._quiet else self._point.config.view
-        console = RunConsole(loop.length.epochs, loop.length.steps_per_epoch, view=view)
+        progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, view)
         started = time.perf_counter()
         try:
             with ExitStack() as stack:
@@ -108,8 +109,8 @@ class RunRecorder:
                 if with_layers:
                     layers = MetricsFile(self.directory / "layers.csv", LayerRow)
                     self._layers = stack.enter_context(layers)
-                self._console = stack.enter_context(console)
-                loop.report_step = console.step
+                self._progress = stack.enter_context(progress)
+                loop.report_step = progress.step
                 try:
                     yield
                 except (KeyboardInterrupt, SystemExit, TimeLimitError):
@@ -130,7 +131,7 @@ class RunRecorder:
 
     def report_epoch(self, row: EpochRow, is_best: bool) -> None:
         """Print and log an epoch whose rows are written, and call the callbacks."""
-        self._console.epoch(row, is_best)
+        self._progress.epoch(row, is_best)
         log.info("epoch %d: %s", row.epoch, row)
         for callback in self._after_epoch:
             callback(row, is_best)

@@ -46,10 +46,10 @@ def run_points(
                     if fail_fast and outcome.status in FAILED:
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
-            progress.stop()
+            progress.close()
             return stopped(sweep, stop)
         finally:
-            progress.stop()
+            progress.close()
             entries = table.write()
     if is_new:
         draw(sweep)

@@ -9,19 +9,20 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Self
 
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.manifest import Sweep
 from nnopt.sweeps.point_folder import FAILED
 from nnopt.sweeps.results_table import Entry
-from nnopt.terminal.live_line import LiveLine
+from nnopt.terminal.live_display import LiveDisplay
 
 LONGEST, SHORTEST = 60, 16  # characters of what varies, in a line
 OTHER_COLUMNS = 50  # characters of the rest of it, or fewer
 
 
-class SweepProgress:
+class SweepProgress(LiveDisplay):
     """The progress of a sweep; a context manager.
 
         with SweepProgress(sweep, entries, is_open) as progress:
@@ -44,22 +45,15 @@ class SweepProgress:
         self._finished = 0
         self._started = time.monotonic()
         self._epoch = ""
-        self._line = LiveLine(sweep.points[0].config.view if sweep.points else "none")
+        super().__init__(sweep.points[0].config.view if sweep.points else "none")
 
-    def __enter__(self) -> SweepProgress:
-        self._line.start()
-        if (columns := self._line.width) is not None:
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if (columns := self.width) is not None:
             self._width = max(SHORTEST, min(self._width, columns - OTHER_COLUMNS))
             self._cut = max(SHORTEST, columns - self._width - OTHER_COLUMNS // 2)
         self._refresh()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the live line away."""
-        self._line.stop()
 
     def began(self, identity: str) -> None:
         """A point was given to the launcher."""
@@ -75,8 +69,8 @@ class SweepProgress:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
         identity = self._running[-1]
         number = self._numbers[identity]
-        self._line.curve(row, lambda: f"[{number}] {self._names[identity]}")
-        if not self._line.is_due():
+        self.add_epoch(row, f"[{number}] {self._names[identity]}")
+        if not self.is_due():
             return
         config = self._sweep.points[number - 1].config
         most = f"/{config.epochs}" if config.steps is None else ""
@@ -93,9 +87,9 @@ class SweepProgress:
         if entry.status != "running":
             self._finished += 1
             line = self._line_of(identity, entry)
-            is_live = self._line.width is not None  # and tells the time left itself
+            is_live = self.width is not None  # the live line shows the time left
             left = f"  {self._time_left()}" if self._open and not is_live else ""
-            self._line.tell(line + left)
+            self.print_line(line + left)
         self._refresh()
 
     def _line_of(self, identity: str, entry: Entry) -> str:
@@ -111,7 +105,7 @@ class SweepProgress:
         return f"{number} {name:<{self._width}}  {entry.status:<8}  {outcome}{seconds}".rstrip()
 
     def _refresh(self) -> None:
-        if self._line.width is None:
+        if self.width is None:
             return
         counts = Counter(entry.status for entry in self._entries)
         failed = sum(counts[status] for status in FAILED)
@@ -120,8 +114,9 @@ class SweepProgress:
         parts += [f"{failed} failed"] if failed else []
         parts += [f"{counts['pruned']} pruned"] if counts["pruned"] else []
         parts += [f"{running} running", f"{max(len(self._open) - running, 0)} pending"]
-        text = "  ".join(filter(None, [", ".join(parts), self._time_left(), self._epoch]))
-        self._line.draw(text)
+        parts = [", ".join(parts), self._time_left(), self._epoch]
+        self.text = "  ".join(filter(None, parts))
+        self.draw()
 
     def _time_left(self) -> str:
         """From how long it took to finish so many points, however many ran at once."""

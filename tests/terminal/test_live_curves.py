@@ -19,11 +19,11 @@ from nnopt.cli.run import _note_missing_curves
 from nnopt.config.compose import Plan
 from nnopt.sweeps.search.progress import SearchProgress
 from nnopt.sweeps.search.search import SearchRun
-from nnopt.terminal import console, live_line
+from nnopt.terminal import live_display
 from nnopt.terminal import safe_stream as stream
-from nnopt.terminal.console import REFRESH_SHARE, RunConsole, View
-from nnopt.terminal.live_curves import LiveCurves, why_not
+from nnopt.terminal.live_display import REFRESH_FRACTION, LiveDisplay, View, no_curves_reason
 from nnopt.terminal.safe_stream import Stream
+from nnopt.terminal.training_progress import TrainingProgress
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
@@ -49,9 +49,16 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return shown
 
 
+def one_run() -> Plan:
+    """A plan of one run with view=terminal."""
+    points = [SimpleNamespace(config=SimpleNamespace(view="terminal"))]
+    launcher = SimpleNamespace(name="sequential")
+    return cast(Plan, SimpleNamespace(is_sweep=False, launcher=launcher, points=points))
+
+
 def train(view: View = "terminal", last: int = 8) -> None:
     """A training of 8 epochs that ends after some, with a refresh of the display at each."""
-    with RunConsole(8, 20, view=view) as run:
+    with TrainingProgress(8, 20, view=view) as run:
         for epoch in range(1, last + 1):
             row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
             run.epoch(row, best=False)
@@ -99,15 +106,15 @@ def test_it_is_as_large_as_the_terminal_allows(
 def test_another_size_wipes_what_the_terminal_broke(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = LiveCurves()
-    drawn.add(ROW)
+    shown = LiveDisplay("terminal")
+    shown.add_epoch(ROW)
     for columns, wiped in ((80, False), (80, False), (60, True), (30, True), (60, True)):
         monkeypatch.setenv("COLUMNS", str(columns))
         display = Stream(terminal).rich()
         terminal.truncate(0)
-        drawn.make_room(display)
+        shown._clear_after_resize(display)
         assert ("\x1b[2J" in terminal.getvalue()) == wiped
-        text = drawn.text(display)
+        text = shown.curves(display)
         assert (text is None) == (columns < 40)
         assert text is None or max(map(len, text.plain.splitlines())) <= columns
 
@@ -124,10 +131,10 @@ def test_an_interruption_gives_the_terminal_back(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     ("environment", "encoding", "reason"),
     [
-        ({"TERM": "dumb"}, "utf-8", "the output is no terminal that can be drawn over"),
+        ({"TERM": "dumb"}, "utf-8", "the output is not a terminal that can be redrawn"),
         ({"COLUMNS": "39"}, "utf-8", "the terminal has 39 columns and 24 lines, but curves need"),
         ({"LINES": "11"}, "utf-8", "the terminal has 80 columns and 11 lines, but curves need"),
-        ({}, "latin-1", "the output's encoding, latin-1, has no characters to draw with"),
+        ({}, "latin-1", "the output's encoding, latin-1, lacks the characters for curves"),
     ],
 )
 def test_a_terminal_that_cannot_gets_the_usual_view(
@@ -140,7 +147,7 @@ def test_a_terminal_that_cannot_gets_the_usual_view(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     terminal.encoding = encoding  # type: ignore[misc]
-    console.note_missing_curves()
+    _note_missing_curves(one_run())
     assert terminal.getvalue().startswith(f"note: view=terminal: {reason}")
     train()
     assert "validation" not in terminal.getvalue()
@@ -148,8 +155,8 @@ def test_a_terminal_that_cannot_gets_the_usual_view(
 
 
 def test_nothing_is_noted_where_it_can(terminal: Terminal) -> None:
-    assert why_not(Stream(terminal)) is None
-    console.note_missing_curves()
+    assert no_curves_reason() is None
+    _note_missing_curves(one_run())
     assert terminal.getvalue() == ""
 
 
@@ -158,7 +165,7 @@ def test_a_sweep_draws_the_point_that_runs(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
     """Above the line that counts the points, and under its name; what stays is a line a point."""
-    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
+    monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
     small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     lines = lines_of(terminal.getvalue())
@@ -174,7 +181,7 @@ def test_a_sweep_draws_the_point_that_runs(
 def test_a_search_draws_the_trial_that_runs(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_line, "next_refresh", lambda started: 0.0)
+    monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
     run = SimpleNamespace(
         study=SimpleNamespace(get_trials=lambda **_: []),
         settings=SimpleNamespace(metric="test_accuracy", trials=4),
@@ -193,11 +200,11 @@ def test_a_search_draws_the_trial_that_runs(
 
 def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
     """Also with another seed of the same trial, which has no name of its own."""
-    display, drawn = Stream(terminal).rich(), LiveCurves()
+    display, drawn = Stream(terminal).rich(), LiveDisplay("terminal")
 
     def first_and_last(name: str, epoch: int) -> tuple[str, int]:
-        drawn.add(replace(ROW, epoch=epoch), name)
-        text = drawn.text(display)
+        drawn.add_epoch(replace(ROW, epoch=epoch), name)
+        text = drawn.curves(display)
         assert text is not None
         lines = text.plain.splitlines()
         return lines[0].rstrip(), max(map(int, re.findall(r"\d+", lines[-2])))
@@ -224,12 +231,9 @@ def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
 def test_points_of_other_processes_cannot_be_drawn(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = SimpleNamespace(
-        is_sweep=True,
-        launcher=SimpleNamespace(name="pool"),
-        points=[SimpleNamespace(config=SimpleNamespace(view="terminal"))],
-    )
-    _note_missing_curves(cast(Plan, plan))
+    plan = one_run()
+    plan.is_sweep, plan.launcher.name = True, "pool"  # type: ignore[misc]
+    _note_missing_curves(plan)
     assert "none of these" in capsys.readouterr().out
 
 
@@ -265,6 +269,7 @@ def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch
 
     class Slow:
         task_ids = (0,)
+        console = None
 
         def update(self, *_: object, **__: object) -> None: ...
 
@@ -272,26 +277,26 @@ def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch
             nonlocal now, spent
             now, spent = now + 0.3, spent + 0.3
 
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    run = RunConsole(1000, 20)
-    run._bar = Slow()  # type: ignore[assignment]
+    monkeypatch.setattr(live_display.time, "monotonic", lambda: now)
+    run = TrainingProgress(1000, 20)
+    run._progress = Slow()  # type: ignore[assignment]
     for step in range(20_000):
         now += 0.01
         run.step(step + 1)
-    assert 0 < spent / now <= REFRESH_SHARE * 1.05
-    assert spent / now > REFRESH_SHARE * 0.8
+    assert 0 < spent / now <= REFRESH_FRACTION * 1.05
+    assert spent / now > REFRESH_FRACTION * 0.8
 
 
 def test_a_fault_of_the_drawing_ends_no_training(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise IndexError("planted")
 
     monkeypatch.setattr("nnopt.terminal.plotext_curves.curves", fail)
-    drawn = LiveCurves()
-    drawn.add(ROW)
-    assert drawn.text(Stream(None).rich()) is None
+    drawn = LiveDisplay("terminal")
+    drawn.add_epoch(ROW)
+    assert drawn.curves(Stream(terminal).rich()) is None
     assert "planted" in caplog.text
 
 

@@ -63,11 +63,11 @@ def run_search(
                     if fail_fast and outcome.status in FAILED:
                         break
         except (KeyboardInterrupt, SystemExit) as stop:
-            progress.stop()
+            progress.close()
             return stopped(sweep, stop)
         finally:
             progress.update()
-            progress.stop()
+            progress.close()
             table.take(run.sweep)
             entries = table.write()
         draw(run.sweep, run.settings.metric)

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections import Counter
 from contextlib import suppress
+from typing import Self
 
 from optuna.trial import TrialState
 
@@ -18,10 +19,10 @@ from nnopt.results.metrics import better_direction
 from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.progress import LONGEST, duration
 from nnopt.sweeps.search.search import Ended, SearchRun
-from nnopt.terminal.live_line import LiveLine
+from nnopt.terminal.live_display import LiveDisplay, View
 
 
-class SearchProgress:
+class SearchProgress(LiveDisplay):
     """The progress of a search; a context manager.
 
     with SearchProgress(run) as progress:
@@ -29,7 +30,7 @@ class SearchProgress:
         progress.update()             # when a trial may have ended
     """
 
-    def __init__(self, run: SearchRun, view: str = "bar") -> None:
+    def __init__(self, run: SearchRun, view: View = "bar") -> None:
         self._run = run
         self._counts: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None
@@ -38,27 +39,20 @@ class SearchProgress:
         self._before = sum(t.state.is_finished() for t in run.study.get_trials(deepcopy=False))
         self._started = time.monotonic()
         self._epoch = ""
-        self._line = LiveLine(view)
+        super().__init__(view)
 
-    def __enter__(self) -> SearchProgress:
-        self._line.start()
+    def __enter__(self) -> Self:
+        super().__enter__()
         if lost := len(self._run.lost):
             run = "runs" if lost == 1 else "run"
-            self._line.tell(f"{counted(lost, 'point')} whose results are lost {run} again")
+            self.print_line(f"{counted(lost, 'point')} whose results are lost {run} again")
         self._refresh()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Take the live line away."""
-        self._line.stop()
-
     def epoch(self, row: EpochRow, best: bool) -> None:
         """The point that runs has finished an epoch. Most calls only look at a clock."""
-        self._line.curve(row, self._name_of_latest)
-        if self._line.is_due():
+        self.add_epoch(row, self._name_of_latest())
+        if self.is_due():
             self._epoch = f"epoch {row.epoch}"
             self._refresh()
 
@@ -67,7 +61,7 @@ class SearchProgress:
         while self._run.news:
             ended = self._run.news.popleft()
             self._counts[ended.status] += 1
-            self._line.tell(self._line_of(ended, self._take(ended.value, ended.number)))
+            self.print_line(self._line_of(ended, self._take(ended.value, ended.number)))
         self._epoch = ""
         self._refresh()
 
@@ -97,7 +91,7 @@ class SearchProgress:
         return f"[{number}] {' '.join(map(short, words))}"
 
     def _refresh(self) -> None:
-        if self._line.width is None:
+        if self.width is None:
             return
         finished = self._counts.total()
         left = self._run.settings.trials - self._before - finished
@@ -110,7 +104,8 @@ class SearchProgress:
         if self._best is not None:
             value, number = self._best
             told.append(f"best {value:.4g} in trial {number}")
-        self._line.draw("  ".join(filter(None, [*told, self._epoch])))
+        self.text = "  ".join(filter(None, [*told, self._epoch]))
+        self.draw()
 
 
 def short(word: str) -> str:

@@ -1,0 +1,244 @@
+"""Terminal output of a long computation: lines that stay, and a live part that is redrawn."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from nnopt.io.safe_text import visible
+from nnopt.results.metrics_file import EpochRow
+from nnopt.terminal.safe_stream import Stream, standard_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
+
+log = logging.getLogger("nnopt")
+
+View = Literal["bar", "terminal", "none"]
+"""Values of the configuration key ``view``."""
+
+REFRESH_SECONDS = 0.1
+"""Minimum time between two refreshes."""
+
+REFRESH_FRACTION = 1 / 40
+"""Maximum fraction of the time that is spent on refreshes."""
+
+MIN_COLUMNS, MIN_LINES = 40, 12
+"""Smallest terminal in which learning curves are drawn."""
+
+LINES_BELOW_CURVES = 3
+"""The bar and the text, or the title and the text; and the line of the cursor."""
+
+
+class LiveDisplay:
+    """Lines that stay and, on a terminal, a live part below them.
+
+    The live part consists of learning curves, a progress bar and one line of text. It is
+    redrawn when the caller asks for it; there is no thread. Where it cannot be drawn (in a pipe, a
+    file or a dumb terminal, or with view="none"), only the lines are written::
+
+        with LiveDisplay("terminal", total=1200, counter="epoch  1/60") as display:
+            display.add_epoch(row)
+            if display.is_due():
+                display.text = "loss 0.8755"
+                display.draw(completed=20)
+            display.print_line("a line that stays")
+
+    Args:
+        view: "terminal" draws learning curves if the terminal can show them; "none" draws no live
+            part at all.
+        total: units of work of the bar; None for a display without a bar.
+        counter: text to the left of the bar; empty for none.
+
+    Attributes:
+        counter: as above; may change between refreshes.
+        text: line below the bar, cut at the width of the terminal; empty for none.
+        final_line: printed when the display is closed, below the curves, which then stay.
+    """
+
+    def __init__(self, view: View = "bar", total: int | None = None, counter: str = "") -> None:
+        self.counter, self.text, self.final_line = counter, "", ""
+        self._stream = standard_output()
+        self._is_live = view != "none" and self._stream.is_terminal()
+        self._has_curves = view == "terminal" and no_curves_reason(self._stream) is None
+        self._total, self._completed = total, 0
+        self._progress: Progress | None = None
+        self._next_refresh = 0.0
+        self._rows: list[EpochRow] = []  # of the learning curves
+        self._title = ""
+        self._curves: Text | None = None
+        self._drawn: tuple[int, int, int] | None = None  # number of rows, columns, lines
+        self._size: tuple[int, int] | None = None
+        if self._has_curves:
+            import plotext  # noqa: F401  # the slow import happens before training starts
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            self._progress = _rich_progress(self, self._stream.rich())
+            self._progress.add_task("", total=self._total, counter=self.counter)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where no live part is drawn."""
+        return None if self._progress is None else self._progress.console.width
+
+    def close(self) -> None:
+        """Remove the live part and print the final line. A second call has no effect."""
+        if self._progress is not None:
+            self._progress.stop()
+            if self.final_line and (curves := self.curves(self._progress.console)):
+                self._progress.console.print(curves)
+            self._progress = None
+        if self.final_line:
+            self._stream.write_line(self.final_line)
+            self.final_line = ""
+
+    def print_line(self, line: str) -> None:
+        """Print a line that stays, above the live part."""
+        if self._progress is not None:
+            self._progress.console.print(
+                visible(line), markup=False, highlight=False, soft_wrap=True
+            )
+        else:
+            self._stream.write_line(visible(line))
+
+    def add_epoch(self, row: EpochRow, title: str = "") -> None:
+        """Add an epoch to the learning curves.
+
+        The curves start again if the title changes or the epochs do not increase.
+        """
+        if not self._has_curves:
+            return
+        if title != self._title or (self._rows and row.epoch <= self._rows[-1].epoch):
+            self._title, self._drawn = title, None
+            self._rows.clear()
+        self._rows.append(row)
+
+    def is_due(self) -> bool:
+        """Return whether the live part may be redrawn. The call is cheap: it reads a clock."""
+        return self._progress is not None and time.monotonic() >= self._next_refresh
+
+    def advance(self) -> None:
+        """Complete one unit of work, and redraw if a refresh is due."""
+        self._completed += 1
+        if self.is_due():
+            self.draw(self._completed)
+
+    def draw(self, completed: int | None = None) -> None:
+        """Redraw the live part, whether a refresh is due or not.
+
+        Args:
+            completed: units of work that are done; None if unchanged.
+        """
+        if self._progress is None:
+            return
+        started = time.monotonic()
+        self._progress.update(self._progress.task_ids[0], completed=completed, counter=self.counter)
+        if self._has_curves:
+            self._clear_after_resize(self._progress.console)
+        self._progress.refresh()
+        ended = time.monotonic()
+        pause = (ended - started) / REFRESH_FRACTION
+        self._next_refresh = max(started + REFRESH_SECONDS, ended + pause)
+
+    def _clear_after_resize(self, terminal: Console) -> None:
+        """Clear the screen after a resize: the terminal has wrapped the lines drawn before."""
+        if self._size not in (None, terminal.size):
+            terminal.clear()
+        self._size = terminal.size
+
+    def curves(self, terminal: Console) -> Text | None:
+        """Return the learning curves in the current size of the terminal.
+
+        Returns:
+            None before the first epoch, and while the terminal is too small.
+        """
+        columns, lines = terminal.size
+        current = len(self._rows), columns, lines
+        if current != self._drawn:
+            self._drawn, self._curves = current, None
+            if self._rows and columns >= MIN_COLUMNS and lines >= MIN_LINES:
+                self._curves = self._draw_curves(columns, lines - LINES_BELOW_CURVES)
+        return self._curves
+
+    def _draw_curves(self, columns: int, lines: int) -> Text | None:
+        from rich.text import Text
+
+        from nnopt.terminal import plotext_curves
+
+        try:
+            curves = plotext_curves.curves(self._rows, columns, lines)
+        except Exception:  # a failure to draw must not end the training
+            log.exception("the learning curves cannot be drawn")
+            return None
+        if not self._title:
+            return curves
+        title = Text(visible(self._title), no_wrap=True, style="bold")
+        title.truncate(columns, overflow="ellipsis")
+        return title.append("\n").append_text(curves)
+
+
+def no_curves_reason(stream: Stream | None = None) -> str | None:
+    """Return the reason why a stream cannot show learning curves; None if it can.
+
+    Args:
+        stream: the output; None for standard output.
+    """
+    stream = stream or standard_output()
+    if not stream.is_terminal():
+        return "the output is not a terminal that can be redrawn"
+    if not stream.can_show("┤⣿▟"):
+        return f"the output's encoding, {stream.encoding}, lacks the characters for curves"
+    columns, lines = shutil.get_terminal_size()
+    if columns < MIN_COLUMNS or lines < MIN_LINES:
+        return (
+            f"the terminal has {columns} columns and {lines} lines, but curves need at least "
+            f"{MIN_COLUMNS} and {MIN_LINES}"
+        )
+    return None
+
+
+def _rich_progress(display: LiveDisplay, terminal: Console) -> Progress:
+    """Return a rich display of at most three parts: curves, bar and text, in this order."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Parts(Progress):
+        def get_renderables(self) -> Any:
+            if (curves := display.curves(terminal)) is not None:
+                yield curves
+            if self.tasks and self.tasks[0].total is not None:
+                yield self.make_tasks_table(self.tasks)
+            if display.text:
+                text = Text(display.text, no_wrap=True, overflow="ellipsis", style="cyan")
+                text.highlight_words(["loss", "train", "val", "lr"], style="dim")
+                text.highlight_words(["best"], style="bold green")
+                yield text
+
+    counter = [TextColumn("{task.fields[counter]}")] if display.counter else []
+    return Parts(
+        *counter,
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=terminal,
+        auto_refresh=False,
+        transient=True,
+        expand=True,
+    )
