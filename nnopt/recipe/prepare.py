@@ -63,7 +63,7 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
     """
     _check_backend(config)
     if trains:
-        _check_tensorboard(config)
+        _check_optional_packages(config)
     dataset = data.load(config.dataset, config.data, config.seed, config.backend.dtype)
     samples = len(dataset.train)
     shape = DataShape(dataset.name, dataset.input_shape, len(dataset.classes), samples)
@@ -94,16 +94,24 @@ def _check_backend(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _check_tensorboard(config: Config) -> None:
-    """Raise ConfigError if event files are requested and their package is not installed.
+def _check_optional_packages(config: Config) -> None:
+    """Raise ConfigError if a key needs a package that is not installed.
 
-    The package is not imported, because that is slow.
+    The packages are not imported, because that is slow.
     """
+    problems = []
     if config.tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
+        problems.append(
             "tensorboard = True needs the package tensorboard, which is not installed; run: "
             "pip install 'nnopt[tensorboard]', or set tensorboard=false"
         )
+    if config.view == "terminal" and find_spec("plotext") is None:
+        problems.append(
+            "view = 'terminal' needs the package plotext, which is not installed; run: "
+            "pip install 'nnopt[curves]', or set view=bar"
+        )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:

@@ -228,6 +228,18 @@ def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
     assert sent.count("test accuracy") == 2
 
 
+def test_curves_without_plotext_are_refused_before_the_run(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)
+    assert nnopt("run", "epochs=1", "view=terminal") == 2
+    assert capsys.readouterr().err == (
+        "nnopt: error: view = 'terminal' needs the package plotext, which is not installed; "
+        "run: pip install 'nnopt[curves]', or set view=bar\n"
+    )
+    assert not Path("outputs").exists()
+
+
 def test_points_of_other_processes_cannot_be_drawn(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
