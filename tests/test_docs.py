@@ -143,7 +143,7 @@ def documented_keys() -> set[Row]:
     }
 
 
-def test_every_key_is_documented_as_the_schema_has_it() -> None:
+def test_configuration_keys_documented_match_schema() -> None:
     rows = rows_of(DOCS / "configuration.md", "Key", "Allowed", "Default", "Meaning")
     assert all(row[3] for row in rows)
     documented = [row[:3] for row in rows]
@@ -151,7 +151,7 @@ def test_every_key_is_documented_as_the_schema_has_it() -> None:
     assert set(documented) == documented_keys()
 
 
-def test_every_key_of_a_launcher_is_documented_as_the_schema_has_it() -> None:
+def test_launcher_keys_documented_match_schema() -> None:
     rows = rows_of(DOCS / "launchers.md", "Launcher", "Key", "Allowed", "Default", "Meaning")
     assert all(row[4] for row in rows)
     expected = set[Row]()
@@ -164,7 +164,7 @@ def test_every_key_of_a_launcher_is_documented_as_the_schema_has_it() -> None:
 
 
 @pytest.mark.parametrize("group", sorted({path.parent.name for path in CONF.glob("*/*.yaml")}))
-def test_every_file_of_a_group_is_documented(group: str) -> None:
+def test_group_files_documented_completely(group: str) -> None:
     text = (DOCS / "configuration.md").read_text("utf-8")
     section = re.search(rf"^## `{group}`\n.*?(?=^## |\Z)", text, re.M | re.S)
     assert section, f"configuration.md has no section on {group}"
@@ -172,7 +172,7 @@ def test_every_file_of_a_group_is_documented(group: str) -> None:
         assert f"`{path.stem}`" in section[0], f"{group}/{path.stem} is not documented"
 
 
-def test_every_layer_is_documented_with_its_arguments() -> None:
+def test_layers_documented_with_all_arguments() -> None:
     rows = rows_of(DOCS / "configuration.md", "Layer", "Arguments, the main one first", "Output")
     arguments = {name: names_in(row[1]) for row in rows for name in names_in(row[0])}
     assert set(arguments) == set(LAYERS)
@@ -199,7 +199,7 @@ def names_in(cell: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", cell))
 
 
-def test_every_file_of_a_run_is_documented(finished_run: Path) -> None:
+def test_run_files_documented_completely(finished_run: Path) -> None:
     rows = rows_of(DOCS / "results.md", "File", "What it holds")
     written = {
         path.relative_to(finished_run).as_posix()
@@ -213,17 +213,17 @@ def test_every_file_of_a_run_is_documented(finished_run: Path) -> None:
     assert documented == sorted([*written, *of_images, *on_demand])
 
 
-def test_every_column_of_metrics_is_documented() -> None:
+def test_metrics_columns_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{column}`" for column in METRICS_COLUMNS]
 
 
-def test_every_column_of_the_layers_is_documented() -> None:
+def test_layer_columns_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column of a layer", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{column}`" for column in LAYER_COLUMNS]
 
 
-def test_every_key_of_the_summary_is_documented(finished_run: Path) -> None:
+def test_summary_keys_documented_completely(finished_run: Path) -> None:
     summary = json.loads((finished_run / "summary.json").read_text("utf-8"))
     rows = {
         row[0].strip("`"): row[2]
@@ -235,7 +235,7 @@ def test_every_key_of_the_summary_is_documented(finished_run: Path) -> None:
             assert set(summary[key]) <= names_in(rows[key]), key
 
 
-def test_every_column_of_a_sweeps_table_is_documented() -> None:
+def test_results_table_columns_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column", "Definition")
     first = [row[0] for row in rows]
     assert first[:6] == [
@@ -249,7 +249,7 @@ def test_every_column_of_a_sweeps_table_is_documented() -> None:
     assert first[6] == ", ".join(f"`{name}`" for name in METRICS)
 
 
-def test_every_setting_of_a_grid_is_documented() -> None:
+def test_grid_settings_documented_completely() -> None:
     rows = rows_of(DOCS / "sweeps.md", "`hydra.sweeper.`", "Allowed", "Default", "Meaning")
     defaults = load(CONF / "hydra" / "sweeper" / "grid.yaml")
     hints = typing.get_type_hints(GridConfig)
@@ -259,7 +259,7 @@ def test_every_setting_of_a_grid_is_documented() -> None:
     assert rows[0][1] == modes
 
 
-def test_every_status_of_a_point_is_documented() -> None:
+def test_point_statuses_documented_completely() -> None:
     rows = rows_of(DOCS / "sweeps.md", "Status", "Meaning")
     known = {*ENDED, PENDING.status, RUNNING.status, INTERRUPTED.status}
     assert set().union(*(names_in(row[0]) for row in rows)) == known
@@ -268,7 +268,7 @@ def test_every_status_of_a_point_is_documented() -> None:
 # search.md ----------------------------------------------------------------------------------------
 
 
-def test_every_setting_of_a_search_is_documented() -> None:
+def test_search_settings_documented_completely() -> None:
     shown_rows = {
         r[0]: r[1:3] for r in rows_of(DOCS / "search.md", "Key", "Allowed", "Default", "Meaning")
     }
@@ -286,7 +286,7 @@ def test_every_setting_of_a_search_is_documented() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_of_documents_have_targets(document: Path) -> None:
     text = document.read_text("utf-8")
     links = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'(?:src|href)="([^"#]+)"', text)
     for link in links:
@@ -297,7 +297,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 # backends.md --------------------------------------------------------------------------------------
 
 
-def test_every_method_of_the_border_is_documented() -> None:
+def test_backend_protocol_methods_documented_completely() -> None:
     rows = rows_of(DOCS / "backends.md", "Method", "What it does")
     shown = {row[0].strip("`").partition("(")[0] for row in rows}
     methods = {
@@ -309,7 +309,7 @@ def test_every_method_of_the_border_is_documented() -> None:
     assert shown == methods
 
 
-def test_every_random_stream_is_documented() -> None:
+def test_random_streams_documented_completely() -> None:
     """By the names that stand in the code: the second argument of a generator, the key of masks."""
     (text,) = re.findall(
         r"^## Randomness.*", (DOCS / "backends.md").read_text("utf-8"), re.M | re.S

@@ -39,7 +39,9 @@ def write_point(
     (folder / "metrics.csv").write_text(f"epoch,seconds\n{rows}", "utf-8")
 
 
-def test_a_row_by_hand(script: ModuleType, tmp_path: Path) -> None:
+def test_result_row_fixed_summaries_equals_hand_computation(
+    script: ModuleType, tmp_path: Path
+) -> None:
     """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP: in 4 · 10 and in 4 · 15 warm seconds 150 and 100
     TFLOP/s, of 250 the half."""
     write_point(tmp_path / "a", 0.93, [30, 15, 15, 15], seed=1)
@@ -50,13 +52,13 @@ def test_a_row_by_hand(script: ModuleType, tmp_path: Path) -> None:
     assert script.measure("cifar10_fast", tmp_path, None)[0].endswith(" ?")
 
 
-def test_what_is_validated_costs_a_forward_pass(script: ModuleType, tmp_path: Path) -> None:
+def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
     """4 epochs of 750 more samples, 2 TFLOP each, are 6,000 TFLOP more: in 40 s 300 TFLOP/s."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 
 
-def test_a_mean_below_the_bar_is_told(script: ModuleType, tmp_path: Path) -> None:
+def test_mean_below_bound_is_reported(script: ModuleType, tmp_path: Path) -> None:
     write_point(tmp_path / "a", 0.95, [1, 1])
     write_point(tmp_path / "b", 0.9298, [1, 1], seed=1)
     row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
@@ -65,14 +67,14 @@ def test_a_mean_below_the_bar_is_told(script: ModuleType, tmp_path: Path) -> Non
     assert script.measure("cifar10_resnet18", tmp_path, 250.0)[1]
 
 
-def test_devices_are_told_apart(script: ModuleType) -> None:
+def test_devices_different_are_listed_separately(script: ModuleType) -> None:
     names = ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "NVIDIA L4", "Voodoo 2")
     assert [script.peak_of(name) for name in names] == [756.0, 989.4, 362.0, 121.0, None]
     others = ("NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA L40", "NVIDIA GB200", "NVIDIA B200")
     assert [script.peak_of(name) for name in others] == [989.4, 835.0, None, None, 2250.0]
 
 
-def test_its_recipes_compose_with_its_settings(script: ModuleType) -> None:
+def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
     assert set(script.BARS) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
@@ -82,7 +84,7 @@ def test_its_recipes_compose_with_its_settings(script: ModuleType) -> None:
         assert " ".join(script.SETTINGS) in text
 
 
-def test_without_a_gpu_it_says_so(
+def test_script_without_gpu_prints_reason(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch

@@ -49,7 +49,7 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in words}
 
 
-def test_every_package_of_the_tree_is_listed(project: dict[str, Any]) -> None:
+def test_packages_in_tree_are_listed_in_pyproject(project: dict[str, Any]) -> None:
     inits = (REPOSITORY / "nnopt").rglob("__init__.py")
     tree = {".".join(path.parent.relative_to(REPOSITORY).parts) for path in inits}
     assert set(project["tool"]["setuptools"]["packages"]) == tree | {"nnopt.conf"}
@@ -57,7 +57,7 @@ def test_every_package_of_the_tree_is_listed(project: dict[str, Any]) -> None:
         assert (folder / "__init__.py").exists(), f"{folder} has modules but no __init__.py"
 
 
-def test_every_dependency_is_pinned_within_its_range(
+def test_dependencies_pinned_within_their_ranges(
     project: dict[str, Any], pins: dict[str, str]
 ) -> None:
     extras = project["project"]["optional-dependencies"]
@@ -72,14 +72,14 @@ def test_every_dependency_is_pinned_within_its_range(
 
 
 @pytest.mark.parametrize("name", ["torch", "pytest", "hydra-core", "matplotlib", "pandas"])
-def test_what_a_pinned_package_needs_is_pinned(name: str, pins: dict[str, str]) -> None:
+def test_pinned_package_requirements_are_pinned(name: str, pins: dict[str, str]) -> None:
     needed = map(Requirement, importlib.metadata.requires(name) or [])
     for requirement in needed:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             assert canonicalize_name(requirement.name) in pins
 
 
-def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_printed_equals_package_metadata(capsys: pytest.CaptureFixture[str]) -> None:
     from nnopt.cli.main import run_verb
 
     assert run_verb(["version"]) == 0
@@ -137,7 +137,7 @@ def as_wheel_of_the_source_archive(source: Path) -> list[Path | str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [as_editable, as_wheel_of_the_source_archive])
-def test_installed_it_runs_in_another_folder(
+def test_package_installed_runs_in_another_folder(
     form: Callable[[Path], list[Path | str]], source: Path, tmp_path: Path
 ) -> None:
     """In an environment of its own, which borrows the dependencies of this one."""

@@ -18,7 +18,7 @@ def draws(seed: int, stream: str, *counters: int) -> list[int]:
     return list(map(int, generator(seed, stream, *counters).integers(0, 2**62, 8)))
 
 
-def test_the_same_arguments_give_the_same_numbers_in_any_order() -> None:
+def test_generator_equal_arguments_give_equal_numbers() -> None:
     first = draws(1, "shuffle", 3)
     draws(1, "shuffle", 4)
     draws(2, "other")
@@ -36,23 +36,25 @@ def test_the_same_arguments_give_the_same_numbers_in_any_order() -> None:
     )
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_other_arguments_give_other_numbers(keys: list[tuple[int, str, int]]) -> None:
+def test_generator_different_arguments_give_different_numbers(
+    keys: list[tuple[int, str, int]],
+) -> None:
     assert len({tuple(draws(*key)) for key in keys}) == len(keys)
 
 
-def test_counters_do_not_run_into_each_other() -> None:
+def test_generator_neighbouring_counters_do_not_overlap() -> None:
     """Step 1's numbers are not step 0's, shifted: the counter of draws is a word of its own."""
     assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
         generator(0, "x", 1).integers(0, 2**62, 1000)
     )
 
 
-def test_more_than_three_counters_are_refused() -> None:
+def test_generator_four_counters_are_refused() -> None:
     with pytest.raises(ValueError, match="at most three counters"):
         generator(0, "x", 1, 2, 3, 4)
 
 
-def test_numbers_are_the_same_in_every_process() -> None:
+def test_generator_in_another_process_gives_equal_numbers() -> None:
     code = "from nnopt.random import generator; print(generator(5, 'é', 2).integers(0, 2**62, 4))"
     outputs = {
         subprocess.run(
@@ -67,14 +69,14 @@ def test_numbers_are_the_same_in_every_process() -> None:
     assert outputs == {f"{generator(5, 'é', 2).integers(0, 2**62, 4)}\n"}
 
 
-def test_stream_is_the_one_written_down() -> None:
+def test_generator_known_arguments_give_recorded_numbers() -> None:
     """Results of earlier versions can be repeated only as long as these stay."""
     assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
     assert DropoutMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.77, 0.999])
-def test_masks_keep_the_right_share(rate: float) -> None:
+def test_dropout_masks_keep_expected_fraction(rate: float) -> None:
     masks = DropoutMasks(1, "dropout1", rate)
     count = 200_000
     kept = int(masks.draw(0, (count,)).sum())
@@ -83,7 +85,7 @@ def test_masks_keep_the_right_share(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
-def test_scale_is_the_inverse_of_the_very_probability(rate: float) -> None:
+def test_dropout_scale_equals_inverse_keep_probability(rate: float) -> None:
     """Of the 65,536 values that decide, as many keep a unit as the scale says."""
     masks = DropoutMasks(0, "x", rate)
     threshold = np.uint16(masks._threshold)
@@ -93,11 +95,11 @@ def test_scale_is_the_inverse_of_the_very_probability(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
-def test_extreme_rates_keep_a_finite_scale(rate: float) -> None:
+def test_dropout_scale_extreme_rate_is_finite(rate: float) -> None:
     assert 1 < DropoutMasks(0, "x", rate).scale <= 65536
 
 
-def test_masks_depend_on_seed_layer_and_step_alone() -> None:
+def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
     masks = DropoutMasks(1, "dropout1", 0.5)
     expected = {step: masks.draw(step, (7, 5)) for step in range(4)}
     for step in (3, 1, 0, 1, 2):  # in any order, however often, with other shapes in between
@@ -111,6 +113,6 @@ def test_masks_depend_on_seed_layer_and_step_alone() -> None:
 
 @given(count=st.integers(1, 40))
 @settings(max_examples=20, deadline=None, derandomize=True)
-def test_a_longer_mask_begins_like_a_shorter_one(count: int) -> None:
+def test_dropout_bits_longer_draw_extends_shorter_draw(count: int) -> None:
     masks = DropoutMasks(1, "x", 0.4)
     assert_array_equal(masks.draw(2, (count,)), masks.draw(2, (64,))[:count])

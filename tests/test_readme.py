@@ -125,7 +125,7 @@ def form(line: str) -> str:
 
 @pytest.mark.usefixtures("_elsewhere")
 @pytest.mark.parametrize("example", TO_RUN, ids=lambda example: example.command)
-def test_command_runs_and_prints_what_is_shown(
+def test_documented_command_prints_documented_output(
     example: Example, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Line by line, numbers aside; "..." stands for any lines."""
@@ -138,7 +138,7 @@ def test_command_runs_and_prints_what_is_shown(
 
 
 @pytest.mark.usefixtures("_elsewhere")
-def test_first_command_reaches_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_command_reaches_documented_accuracy(capsys: pytest.CaptureFixture[str]) -> None:
     (shown,) = [example for example in EXAMPLES if example.command == "nnopt run"]
     number = re.compile(r"^ +(.* accuracy|test loss|parameters) +([\d.,]+)", re.M)
     expected = dict(number.findall("\n".join(shown.output)))
@@ -148,13 +148,13 @@ def test_first_command_reaches_what_is_shown(capsys: pytest.CaptureFixture[str])
         assert float(found[name]) == pytest.approx(float(value), abs=0.02), name
 
 
-def test_every_verb_is_shown() -> None:
+def test_readme_lists_every_verb() -> None:
     verbs = set(re.findall(r"^\| `nnopt ([\w-]+)", README, re.M))
     assert verbs == {*VERBS, "version"}
 
 
 @pytest.mark.parametrize("group", sorted({x.parent.name for x in REPOSITORY.glob("conf/*/*.yaml")}))
-def test_files_of_a_group_are_shown(group: str) -> None:
+def test_readme_lists_files_of_group(group: str) -> None:
     (cell,) = re.findall(rf"^\| `{group}` \| (.*) \|$", README, re.M)
     files = {path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml")}
     shown = set(re.findall(r"\w+", cell.rpartition(":")[2]))
@@ -165,14 +165,14 @@ def test_files_of_a_group_are_shown(group: str) -> None:
         assert getattr(compose_config(), group).name == default[0]
 
 
-def test_every_exit_code_is_shown() -> None:
+def test_readme_lists_every_exit_code() -> None:
     cells = re.findall(r"^\| (\d[\d, ]*) \|", README, re.M)
     codes = {int(code) for cell in cells for code in cell.split(",")}
     classes = [x for x in vars(errors).values() if isinstance(x, type) and issubclass(x, Exception)]
     assert codes == {0, 130, 143} | {kind.exit_code for kind in classes}  # type: ignore[attr-defined]
 
 
-def test_every_file_that_is_named_exists() -> None:
+def test_readme_named_files_exist() -> None:
     names = re.findall(r"`((?:nnopt|tests|conf|docs|benchmarks|\.ci)/[\w./-]*)`", README)
     names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # of the layout
     names += re.findall(r"python (\S+\.py)", README)
@@ -182,7 +182,7 @@ def test_every_file_that_is_named_exists() -> None:
         assert is_invented or (REPOSITORY / name).exists(), name
 
 
-def test_names_in_the_how_tos_exist() -> None:
+def test_readme_extending_steps_name_existing_code() -> None:
     """``name`` after a file's name in a step: it stands in one of the step's files."""
     steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^\n|^#)", README, re.M | re.S)
     assert len(steps) == 12
@@ -195,7 +195,7 @@ def test_names_in_the_how_tos_exist() -> None:
             assert name in text, (name, files)
 
 
-def test_install_lines() -> None:
+def test_readme_install_commands_equal_ci() -> None:
     """Two lines do everything, and .ci/run does what the second one says."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands
@@ -214,7 +214,7 @@ def test_install_lines() -> None:
         assert re.findall(r"Python (\S+) or 3\.12", text) == [least], document
 
 
-def test_ci_and_pre_commit_run_the_same_commands() -> None:
+def test_pre_commit_commands_equal_ci() -> None:
     ci = re.findall(r"^step (.*)", (REPOSITORY / ".ci" / "run").read_text("utf-8"), re.M)
     hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text("utf-8")
     entries = re.findall(r"entry: (.*)", hooks)

@@ -47,11 +47,11 @@ def names_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "link"), NAMED)
-def test_a_function_that_is_linked_is_in_that_file(name: str, link: str) -> None:
+def test_theory_linked_function_exists_in_file(name: str, link: str) -> None:
     assert name in names_of((PAGE.parent / link).resolve())
 
 
-def test_every_file_of_operations_is_derived() -> None:
+def test_theory_links_every_file_of_operations() -> None:
     linked = {(PAGE.parent / link).resolve() for _, link in NAMED}
     files = {
         path
@@ -62,12 +62,12 @@ def test_every_file_of_operations_is_derived() -> None:
     assert files <= linked
 
 
-def test_every_optimizer_is_explained() -> None:
+def test_theory_explains_every_optimizer() -> None:
     rows = re.findall(r"^\| \[?`?(\w+)`?(?:\]\([^)]*\))? \| .*leftarrow|^\| (adamw) ", TEXT, re.M)
     assert {name or other for name, other in rows} == set(optimizers.OPTIMIZERS)
 
 
-def test_every_section_is_in_the_contents_and_says_how_to_check_it() -> None:
+def test_theory_sections_are_in_contents_with_a_check() -> None:
     sections = re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.M)
     anchors = re.findall(r"\]\(#([\w-]+)\)", TEXT)
     assert anchors == [
@@ -79,7 +79,7 @@ def test_every_section_is_in_the_contents_and_says_how_to_check_it() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_commands_are_valid(command: str) -> None:
+def test_theory_commands_are_valid(command: str) -> None:
     verb, *words = shlex.split(command)
     assert verb == "gradcheck"
     assert compose_config(words).backend.name == "numpy"
@@ -87,7 +87,7 @@ def test_commands_are_valid(command: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({x for x in COMMANDS if "dataset=" not in x}))
-def test_commands_on_made_data_find_no_fault(nnopt: Callable[..., int], command: str) -> None:
+def test_theory_commands_on_generated_data_succeed(nnopt: Callable[..., int], command: str) -> None:
     assert nnopt(*shlex.split(command)) == 0
 
 
@@ -116,13 +116,13 @@ def rationals(count: int) -> st.SearchStrategy[Rational]:
     return st.lists(numbers, min_size=count, max_size=count).map(lambda x: np.array(x, object))
 
 
-def test_the_matrices_of_the_page_are_those_of_the_code() -> None:
+def test_winograd_matrices_of_document_equal_code() -> None:
     for ours, theirs in ((BT, winograd.BT), (G, winograd.G), (AT, winograd.AT)):
         assert ours.shape == theirs.shape
         assert (ours.astype(float) == theirs).all()
 
 
-def test_the_matrices_follow_from_evaluating_and_interpolating() -> None:
+def test_winograd_matrices_follow_from_interpolation() -> None:
     points = [Fraction(a) for a in (0, 1, -1, 2, -2)]
     for exponents, powers in ((3, E3), (4, E4)):
         assert (powers[:5] == [[a**e for e in range(exponents)] for a in points]).all()
@@ -138,7 +138,7 @@ def test_the_matrices_follow_from_evaluating_and_interpolating() -> None:
 
 @given(w=rationals(3), u=rationals(4))
 @settings(max_examples=20)
-def test_interpolating_the_products_multiplies_polynomials(w: Rational, u: Rational) -> None:
+def test_winograd_interpolated_products_equal_polynomial_product(w: Rational, u: Rational) -> None:
     interpolate = (BT / SCALE[:, None]).T
     found = interpolate @ ((E3 @ w) * (E4 @ u))
     expected = [sum(w[j] * u[i - j] for j in range(3) if 0 <= i - j < 4) for i in range(6)]
@@ -147,7 +147,7 @@ def test_interpolating_the_products_multiplies_polynomials(w: Rational, u: Ratio
 
 @given(w=rationals(3), d=rationals(6))
 @settings(max_examples=20)
-def test_one_dimension_is_correlation(w: Rational, d: Rational) -> None:
+def test_winograd_one_dimension_equals_correlation(w: Rational, d: Rational) -> None:
     assert list(AT @ ((G @ w) * (BT @ d))) == [
         sum(d[i + j] * w[j] for j in range(3)) for i in range(4)
     ]
@@ -181,7 +181,7 @@ def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_two_dimensions_are_correlation_summed_over_channels(seed: int) -> None:
+def test_winograd_two_dimensions_equal_summed_correlation(seed: int) -> None:
     x, w = draw((3, 10, 10), seed), draw((3, 3, 3), seed + 10)
     expected = sum(correlate(image, kernel) for image, kernel in zip(x, w, strict=True))
     found = np.full((8, 8), Fraction(0))
@@ -195,7 +195,7 @@ def test_two_dimensions_are_correlation_summed_over_channels(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradients_in_the_transformed_domain_are_those_of_the_correlation(seed: int) -> None:
+def test_winograd_transformed_gradients_equal_correlation_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     d_u, d_x = np.full((6, 6), Fraction(0)), np.full((10, 10), Fraction(0))
     for tile in tiles():
@@ -211,7 +211,7 @@ def test_gradients_in_the_transformed_domain_are_those_of_the_correlation(seed: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_windows_of_the_outputs_gradient_give_both_gradients(seed: int) -> None:
+def test_winograd_gradient_windows_give_both_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     turned = w[::-1, ::-1]
     padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
@@ -227,7 +227,7 @@ def test_the_windows_of_the_outputs_gradient_give_both_gradients(seed: int) -> N
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 
-def test_a_wrong_entry_is_seen() -> None:
+def test_winograd_wrong_matrix_entry_is_detected() -> None:
     x, w = draw((6, 6), 0), draw((3, 3), 1)
     wrong = BT.copy()
     wrong[1, 2] = -wrong[1, 2]

@@ -78,7 +78,7 @@ READ_FILES: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("files", "words", "printed"), READ_FILES.values(), ids=READ_FILES)
-def test_file_whose_meaning_is_clear_works(
+def test_config_file_unusual_form_is_accepted(
     attempt: Command,
     workplace: Path,
     files: dict[str, str | bytes],
@@ -139,7 +139,7 @@ REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "told"), REFUSED_FILES.values(), ids=REFUSED_FILES)
-def test_file_that_would_be_misread_is_refused(
+def test_config_file_ambiguous_is_refused(
     attempt: Command, workplace: Path, content: str | bytes, told: str
 ) -> None:
     write(EXPERIMENT, content)
@@ -162,7 +162,7 @@ REFUSED_FILES_OF_GROUPS = {
 @pytest.mark.parametrize(
     ("name", "content"), REFUSED_FILES_OF_GROUPS.values(), ids=REFUSED_FILES_OF_GROUPS
 )
-def test_file_of_a_group_whose_keys_are_lost_is_refused(
+def test_group_file_without_effect_is_refused(
     attempt: Command,
     workplace: Path,
     request: pytest.FixtureRequest,
@@ -177,9 +177,7 @@ def test_file_of_a_group_whose_keys_are_lost_is_refused(
     assert not Path("outputs").exists()
 
 
-def test_files_of_config_dir_that_are_not_read_are_refused(
-    attempt: Command, workplace: Path
-) -> None:
+def test_config_dir_unread_files_are_refused(attempt: Command, workplace: Path) -> None:
     write("more/optimizer/adam.yaml", "name: adam\nlr: 1\n")
     words = ["run", "--cfg", "job", "--config-dir", "more"]
     attempt(*words, "optimizer=adam").is_refused(2, "more/optimizer/adam.yaml is not read")
@@ -205,7 +203,7 @@ REFUSED_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "told"), REFUSED_WORDS.values(), ids=REFUSED_WORDS)
-def test_word_is_refused_with_how_to_write_it(
+def test_argument_malformed_is_refused_with_remedy(
     attempt: Command, workplace: Path, word: str, told: str
 ) -> None:
     result = attempt("run", word)
@@ -225,7 +223,7 @@ READ_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "code", "told"), READ_WORDS.values(), ids=READ_WORDS)
-def test_cfg_reads_words_as_run_does(
+def test_cfg_job_reads_arguments_like_run(
     attempt: Command, workplace: Path, word: str, code: int, told: str
 ) -> None:
     backend = ["backend=torch"] if "backend" in word else []
@@ -245,9 +243,7 @@ def points_of(workplace: Path, key: str) -> list[float]:
     return values
 
 
-def test_sweep_has_the_values_that_its_range_says(
-    attempt: Command, workplace: Path, backend: str
-) -> None:
+def test_sweep_range_has_decimal_values(attempt: Command, workplace: Path, backend: str) -> None:
     words = ["epochs=1", "steps=1", "plots=false", "dataset.points=20", f"backend={backend}"]
     attempt("run", "-m", *words, "optimizer.lr=sort(range(0.1,0.5,0.1),reverse=true)").is_done()
     assert points_of(workplace, "optimizer.lr") == [0.4, 0.3, 0.2, 0.1]
@@ -264,14 +260,14 @@ LONG_SWEEPS = {
 
 
 @pytest.mark.parametrize("words", LONG_SWEEPS.values(), ids=LONG_SWEEPS)
-def test_sweep_of_too_many_points_is_refused_at_once(
+def test_sweep_too_many_points_is_refused(
     attempt: Command, workplace: Path, words: list[str]
 ) -> None:
     attempt("run", "-m", *words).is_refused(2, "at most 100,000 points")
     assert files_of(workplace) == set()
 
 
-def test_search_draws_the_values_of_a_range(attempt: Command, workplace: Path) -> None:
+def test_search_range_draws_its_values(attempt: Command, workplace: Path) -> None:
     words = ["epochs=1", "steps=1", "plots=false", "dataset.points=20", "hydra/sweeper=optuna"]
     draws = ["hydra.sweeper.trials=12", "hydra.sweeper.sampler=random"]
     result = attempt("run", "-m", *words, *draws, "optimizer.lr=range(0.1,0.5,0.1)")

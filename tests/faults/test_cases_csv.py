@@ -43,7 +43,7 @@ def two_labels(workplace: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_labels")
-def test_cache_other_label_column_is_learned(
+def test_cache_other_label_column_gives_other_labels(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     words = *TRAIN, f"backend={backend}", "dataset.train=two.csv"
@@ -58,7 +58,7 @@ def test_cache_other_label_column_is_learned(
 
 
 @pytest.mark.usefixtures("two_labels")
-def test_cache_labels_of_one_sweep_are_kept_apart(
+def test_cache_sweep_over_labels_gives_separate_entries(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     words = *TRAIN, f"backend={backend}", "dataset.train=two.csv", "hydra.sweep.dir=out"
@@ -72,7 +72,9 @@ def test_cache_labels_of_one_sweep_are_kept_apart(
     assert accuracies["chance"] < 0.8
 
 
-def test_cache_folds_swapped_are_swapped(attempt: Command, workplace: Path, backend: str) -> None:
+def test_cache_swapped_folds_give_swapped_parts(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     """The network can only predict the larger class, so the accuracy is its share of the test."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
@@ -174,7 +176,7 @@ def losses(attempt: Command, workplace: Path, *words: str, folder: str = "out") 
 
 
 @pytest.mark.parametrize(("content", "words"), SAME.values(), ids=SAME)
-def test_table_other_form_is_read_equal(
+def test_csv_other_dialect_gives_equal_data(
     attempt: Command, workplace: Path, backend: str, content: str | bytes, words: list[str]
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -259,7 +261,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
 
 
 @pytest.mark.parametrize(("content", "words", "code", "fragment"), REFUSED.values(), ids=REFUSED)
-def test_table_that_is_wrong_refused(
+def test_csv_malformed_is_refused(
     attempt: Command,
     workplace: Path,
     content: str | bytes,
@@ -277,7 +279,7 @@ def test_table_that_is_wrong_refused(
 # Two files ---------------------------------------------------------------------------------------
 
 
-def test_test_file_columns_in_another_order_are_joined_by_name(
+def test_csv_test_columns_reordered_are_matched_by_name(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -303,7 +305,7 @@ OTHER_COLUMNS = {
 
 
 @pytest.mark.parametrize(("header", "fragment"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
-def test_test_file_other_columns_refused(
+def test_csv_test_columns_different_are_refused(
     attempt: Command, workplace: Path, header: str, fragment: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -311,7 +313,7 @@ def test_test_file_other_columns_refused(
     attempt("run", "dataset=csv", *LEARN, "dataset.test=b.csv").is_refused(3, "b.csv", fragment)
 
 
-def test_test_file_equal_to_training_file_is_reported(
+def test_csv_test_file_equal_to_training_file_is_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -320,7 +322,7 @@ def test_test_file_equal_to_training_file_is_reported(
     result.is_done("60 of 60 test samples have the same inputs as a training sample")
 
 
-def test_rows_that_repeat_are_reported(attempt: Command, workplace: Path, backend: str) -> None:
+def test_csv_repeated_rows_are_reported(attempt: Command, workplace: Path, backend: str) -> None:
     rows = "".join(f"{k % 3},{k % 3},{k % 2}\n" for k in range(60))
     (workplace / "a.csv").write_text("x,y,label\n" + rows)
     attempt("run", "dataset=csv", *LEARN, f"backend={backend}").is_done("12 of 12 test samples")
@@ -361,7 +363,7 @@ AS_IMAGES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("text", "words"), AS_IMAGES.values(), ids=AS_IMAGES)
-def test_pixels_any_order_are_the_same_images(
+def test_csv_pixels_reordered_give_equal_images(
     attempt: Command, workplace: Path, backend: str, text: str, words: list[str]
 ) -> None:
     words = [*LEARN, *CONVOLVE, f"backend={backend}", *words]
@@ -372,7 +374,7 @@ def test_pixels_any_order_are_the_same_images(
     assert losses(attempt, workplace, *words) == expected
 
 
-def test_pixels_channels_last_are_the_same_images(
+def test_csv_pixels_channels_last_give_equal_images(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     words = *LEARN, *CONVOLVE, f"backend={backend}", "dataset.shape=[3,2,2]"
@@ -389,7 +391,7 @@ def test_pixels_channels_last_are_the_same_images(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rule", ["standard", "unit"])
-def test_times_within_a_minute_are_told_apart(
+def test_csv_times_within_a_minute_stay_distinct(
     attempt: Command, workplace: Path, backend: str, dtype: str, rule: str
 ) -> None:
     seconds = np.random.default_rng(0).permutation(np.arange(300) % 60)
@@ -401,7 +403,7 @@ def test_times_within_a_minute_are_told_apart(
 
 
 @pytest.mark.parametrize(("dtype", "warns"), [("float32", True), ("float64", False)])
-def test_values_that_merge_are_reported(
+def test_csv_values_merged_by_float32_are_reported(
     attempt: Command, workplace: Path, backend: str, dtype: str, warns: bool
 ) -> None:
     lines = [f"{1_700_000_000 + k},{k % 2}" for k in np.random.default_rng(0).permutation(60)]
@@ -433,7 +435,7 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("words", [(), ("seed=2",)], ids=["what is missing", "more points"])
-def test_resume_sweep_moved_with_its_file_runs(
+def test_resume_sweep_moved_with_its_csv_runs(
     attempt: Command, workplace: Path, moved_sweep: Path, words: tuple[str, ...]
 ) -> None:
     attempt("resume", "after/sweeps/s", *words).is_done()
@@ -443,6 +445,6 @@ def test_resume_sweep_moved_with_its_file_runs(
     assert not (workplace / "before").exists()
 
 
-def test_resume_sweep_moved_with_another_file_refused(attempt: Command, moved_sweep: Path) -> None:
+def test_resume_sweep_moved_with_another_csv_refused(attempt: Command, moved_sweep: Path) -> None:
     (moved_sweep / "a.csv").write_text(table().replace("0.1", "0.2"))
     attempt("resume", "after/sweeps/s").is_refused(4, "a.csv", "changed since")

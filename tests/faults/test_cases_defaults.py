@@ -55,7 +55,7 @@ def rates_of(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("words", "rates"), RATES.values(), ids=RATES)
-def test_optimizer_trains_at_rate_made_for_it(
+def test_optimizer_on_command_line_uses_its_own_rate(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -78,15 +78,17 @@ NOTED = {
 
 
 @pytest.mark.parametrize("words", NOTED.values(), ids=NOTED)
-def test_rate_of_another_optimizer_is_named(attempt: Command, tuned: str, words: list[str]) -> None:
+def test_experiment_rate_of_other_optimizer_is_noted(
+    attempt: Command, tuned: str, words: list[str]
+) -> None:
     attempt(*words, tuned).is_done(BOTH_RATES)
 
 
-def test_cfg_prints_rate_that_run_trains_with(attempt: Command, tuned: str) -> None:
+def test_cfg_job_prints_rate_used_by_run(attempt: Command, tuned: str) -> None:
     attempt("run", "--cfg", "job", tuned, "optimizer=adam").is_done("name: adam\n  lr: 0.001\n")
 
 
-def test_resume_adds_optimizer_with_its_own_rate(
+def test_resume_added_optimizer_uses_its_own_rate(
     attempt: Command, workplace: Path, tuned: str
 ) -> None:
     attempt("run", "-m", tuned, "optimizer=momentum,sgd", *SHORT).is_done()
@@ -102,7 +104,7 @@ STILL = {
 
 
 @pytest.mark.parametrize("words", STILL.values(), ids=STILL)
-def test_loss_that_cannot_fall_is_explained(
+def test_lr_find_constant_loss_is_explained(
     attempt: Command, backend: str, words: list[str]
 ) -> None:
     data = ["dataset.points=20", f"backend={backend}", "plots=false"]

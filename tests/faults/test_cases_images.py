@@ -93,7 +93,9 @@ def test_home_folder_is_expanded(
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "absent"])
-def test_data_root_is_no_folder(attempt: Command, workplace: Path, backend: str, kind: str) -> None:
+def test_data_root_not_a_folder_refused(
+    attempt: Command, workplace: Path, backend: str, kind: str
+) -> None:
     if kind == "file":
         (workplace / "data").write_text("")
     if kind == "dangling link":
@@ -105,7 +107,7 @@ def test_data_root_is_no_folder(attempt: Command, workplace: Path, backend: str,
     assert not (workplace / "nowhere").exists()
 
 
-def test_cache_folder_is_a_file(attempt: Command, workplace: Path, backend: str) -> None:
+def test_cache_folder_is_file_reported(attempt: Command, workplace: Path, backend: str) -> None:
     write_idx(workplace / "data")
     (workplace / "data/cache").write_text("mine")
     attempt("run", "dataset=mnist", f"backend={backend}", *QUICK).is_done()
@@ -113,7 +115,7 @@ def test_cache_folder_is_a_file(attempt: Command, workplace: Path, backend: str)
 
 
 @pytest.mark.parametrize("files", [0, 3])
-def test_incomplete_binary_folder_hides_no_python_folder(
+def test_cifar10_incomplete_binary_folder_python_version_used(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -165,7 +167,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize(("dataset", "write"), LAYOUTS.values(), ids=LAYOUTS)
-def test_other_layout_is_found(
+def test_image_dataset_other_layout_is_found(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -180,14 +182,14 @@ def test_other_layout_is_found(
     assert " yes " in row
 
 
-def test_missing_file_message_names_the_folders(attempt: Command, workplace: Path) -> None:
+def test_missing_file_message_names_searched_folders(attempt: Command, workplace: Path) -> None:
     write_idx(workplace / "data", "mnist")
     (workplace / "data/mnist/t10k-labels-idx1-ubyte").unlink()
     looked = f"not found in {workplace / 'data'} (looked in the folder itself, mnist)"
     attempt("run", "dataset=mnist").is_refused(3, "mnist/t10k-labels-idx1-ubyte", looked)
 
 
-def test_known_keys_are_listed_in_one_order(
+def test_known_keys_listed_in_stable_order(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
     said = set()
@@ -201,7 +203,7 @@ def test_known_keys_are_listed_in_one_order(
 
 @pytest.mark.parametrize("damage", ["cut short", "replaced", "deleted"])
 @pytest.mark.parametrize("is_mapped", [True, False])
-def test_cache_file_changes_under_a_run(
+def test_cache_file_changed_during_run_results_unchanged(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -257,7 +259,7 @@ def test_data_list_escapes_names(attempt: Command, workplace: Path) -> None:
     ("dataset", "archive"),
     [("cifar10", "cifar-10-python.tar.gz"), ("fashion_mnist", "fashion-mnist.zip")],
 )
-def test_packed_archive_is_pointed_out(
+def test_packed_archive_message_advises_unpacking(
     attempt: Command, workplace: Path, dataset: str, archive: str
 ) -> None:
     (workplace / "data").mkdir()

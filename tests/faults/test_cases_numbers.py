@@ -52,7 +52,7 @@ TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
 
 
 @pytest.mark.parametrize("activation", TAILS)
-def test_activation_tail_backends_move_the_same_weights(
+def test_activation_tail_backends_update_equally(
     attempt: Command, workplace: Path, activation: str
 ) -> None:
     """Adam makes a whole step of a gradient however small, and none of a gradient of zero."""
@@ -117,7 +117,7 @@ def test_run_clip_large_gradient_trains(
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-36])
-def test_run_small_gradient_has_its_norm(
+def test_run_small_gradient_norm_is_recorded(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)

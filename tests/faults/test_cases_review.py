@@ -56,7 +56,7 @@ LIBRARY_TEXTS = {
 
 
 @pytest.mark.parametrize(("content", "text"), LIBRARY_TEXTS.values(), ids=LIBRARY_TEXTS)
-def test_run_library_message_in_words_of_nnopt(
+def test_run_hydra_error_message_is_rewritten(
     attempt: Command, workplace: Path, content: str, text: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -106,7 +106,7 @@ SWEPT = {
 
 @pytest.mark.parametrize("group", ["ablation", "experiment"])
 @pytest.mark.parametrize(("content", "text"), UNMERGED.values(), ids=UNMERGED)
-def test_run_file_of_other_kind_of_value_refused_with_line(
+def test_run_file_with_wrong_value_type_refused_with_line(
     attempt: Command, workplace: Path, group: str, content: str, text: str
 ) -> None:
     file = workplace / "conf" / group / "mine.yaml"
@@ -136,7 +136,7 @@ def test_run_wrong_entry_of_params_refused_with_line(
         ("'off'", "norm = 'off': allowed: none, batch, layer, group (conf"),
     ],
 )
-def test_run_word_that_yaml_reads_as_truth_value_explained(
+def test_run_yaml_boolean_for_text_key_explained(
     attempt: Command, workplace: Path, word: str, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -155,7 +155,7 @@ UNQUOTED = {
 
 
 @pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
-def test_run_truth_value_of_command_line_refused_without_word_on_yaml(
+def test_run_command_line_boolean_refused_without_yaml_hint(
     attempt: Command, word: str, text: str
 ) -> None:
     refused = attempt("run", word)
@@ -176,7 +176,7 @@ def test_run_truth_value_of_command_line_refused_without_word_on_yaml(
         ("optimizer:\n  name: no\n", 2, "YAML reads no and off without quotes as false, a truth"),
     ],
 )
-def test_run_truth_value_of_file_explained_if_key_takes_words(
+def test_run_file_boolean_for_text_key_explained(
     attempt: Command, workplace: Path, content: str, line: int, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -226,7 +226,7 @@ def test_run_inner_group_that_does_not_exist_refused_as_unknown(
     attempt("run", "dataset=m").is_refused(2, "m.yaml, line 1: unknown group 'sub' in the list")
 
 
-def test_run_setting_of_hydra_of_other_kind_named_with_reason(attempt: Command) -> None:
+def test_run_hydra_setting_of_wrong_type_refused_with_reason(attempt: Command) -> None:
     attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
     attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
 
@@ -242,7 +242,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize(("words", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
-def test_run_common_mistake_says_remedy(
+def test_run_common_mistake_message_has_remedy(
     attempt: Command, workplace: Path, words: list[str], fragment: str
 ) -> None:
     write_rows(workplace / "a.csv")
@@ -261,7 +261,7 @@ ROUNDED = {
 
 
 @pytest.mark.parametrize(("first", "columns", "is_rounded"), ROUNDED.values(), ids=ROUNDED)
-def test_csv_whole_numbers_above_2_53_that_merge_are_reported(
+def test_csv_integers_merged_by_float64_are_reported(
     attempt: Command,
     workplace: Path,
     request: pytest.FixtureRequest,
@@ -279,7 +279,7 @@ def test_csv_whole_numbers_above_2_53_that_merge_are_reported(
     assert ("column 't' has different numbers above 2^53" in ended.err) == is_rounded
 
 
-def test_csv_large_numbers_that_differ_give_no_warning(attempt: Command, workplace: Path) -> None:
+def test_csv_large_distinct_numbers_give_no_warning(attempt: Command, workplace: Path) -> None:
     rows = "".join(f"{k * 1.37}e30,{k % 2}\n" for k in range(40))
     (workplace / "a.csv").write_text("a,label\n" + rows)
     ended = attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
@@ -359,7 +359,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), CHANGED.values(), ids=CHANGED)
-def test_resume_changed_summary_says_why_point_runs_again(
+def test_resume_changed_summary_reason_printed(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
     words = ("dataset.points=20", "seed=0,1", "hydra.sweep.dir=s")
@@ -381,7 +381,7 @@ def test_resume_changed_summary_says_why_point_runs_again(
         (nnopt.__version__, "run the sweep again, in a new folder"),
     ],
 )
-def test_resume_configuration_out_of_range_says_remedy(
+def test_resume_configuration_out_of_range_message_has_remedy(
     attempt: Command, workplace: Path, version: str, remedy: str
 ) -> None:
     assert attempt("run", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=s").code == 0

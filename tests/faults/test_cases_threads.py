@@ -37,7 +37,7 @@ def busy_machine(two_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_run_small_work_takes_one_thread_and_says_nothing(
+def test_run_small_network_uses_one_thread_silently(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "hydra.run.dir=a")
@@ -50,7 +50,7 @@ def test_run_small_work_takes_one_thread_and_says_nothing(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_run_threads_on_a_busy_machine_noted_in_one_line(
+def test_run_busy_machine_thread_choice_noted_once(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=2", "hydra.run.dir=a")
@@ -60,7 +60,7 @@ def test_run_threads_on_a_busy_machine_noted_in_one_line(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_sweep_threads_on_a_busy_machine_noted_once(attempt: Command, backend: str) -> None:
+def test_sweep_busy_machine_thread_choice_noted_once(attempt: Command, backend: str) -> None:
     words = ("seed=0,1", "backend.threads=1,2", f"backend={backend}", *QUICK)
     result = attempt("run", "-m", *words)
     result.is_done()
@@ -89,7 +89,7 @@ def test_pool_more_workers_than_cores_noted_once(attempt: Command, workplace: Pa
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_bits_are_those_of_any_number_of_threads(
+def test_run_any_number_of_threads_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     weights = []

@@ -131,7 +131,7 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("words", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
-def test_run_wrong_word_refused(
+def test_run_wrong_argument_refused(
     attempt: Command, workplace: Path, backend: str, words: list[str], fragments: list[str]
 ) -> None:
     own = [] if any(word.startswith("backend=") for word in words) else [f"backend={backend}"]
@@ -139,14 +139,14 @@ def test_run_wrong_word_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_repeated_key_is_warned_of(attempt: Command, workplace: Path) -> None:
+def test_run_repeated_key_gives_warning(attempt: Command, workplace: Path) -> None:
     """C6"""
     attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
         "epochs=2, which is used", "epochs: 2\n"
     )
 
 
-def test_option_of_the_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
+def test_run_option_of_other_backend_refused(attempt: Command, workplace: Path) -> None:
     """C8"""
     attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
     attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
@@ -173,7 +173,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "told"), WRONG_FILES.values(), ids=WRONG_FILES)
-def test_wrong_file_is_refused_with_its_line(
+def test_run_wrong_file_refused_with_line(
     attempt: Command, workplace: Path, content: str | bytes, told: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -183,7 +183,7 @@ def test_wrong_file_is_refused_with_its_line(
     assert [path.name for path in workplace.iterdir()] == ["conf"]
 
 
-def test_sweep_is_checked_before_its_first_point(
+def test_sweep_wrong_point_refused_before_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """C12"""
@@ -236,7 +236,7 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 
 @pytest.mark.slow
-def test_odd_words_are_read_or_refused(attempt: Command, workplace: Path) -> None:
+def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: Path) -> None:
     """C13: ``attempt`` checks that each command is done or says why not."""
     draw = random.Random(0)
     for _ in range(60):
@@ -249,7 +249,7 @@ def test_odd_words_are_read_or_refused(attempt: Command, workplace: Path) -> Non
 
 
 @pytest.mark.slow
-def test_wrong_configuration_is_found_in_seconds(attempt: Command, workplace: Path) -> None:
+def test_run_wrong_configuration_refused_within_seconds(attempt: Command, workplace: Path) -> None:
     """C13. The file is at the bounds of what is read."""
     nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
     file = workplace / "conf" / "experiment" / "mine.yaml"

@@ -84,7 +84,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "words", "told"), WARNED.values(), ids=WARNED)
-def test_run_absent_class_is_told(
+def test_run_absent_class_reported(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -121,7 +121,7 @@ def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) 
     )
 
 
-def test_run_labels_in_other_order_are_told(
+def test_run_labels_in_other_order_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """E5: not to be seen in the files, but in the training accuracy."""
@@ -136,7 +136,7 @@ def test_run_labels_in_other_order_are_told(
     assert "is not above chance" in (workplace / "out/run.log").read_text()
 
 
-def test_run_learned_data_are_not_warned_of(attempt: Command, backend: str) -> None:
+def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
     """E5: the default run learns, and a run of one step is not judged."""
     for words in (["epochs=20"], ["epochs=1", "steps=1"]):
         result = attempt("run", f"backend={backend}", *words, "plots=false")
@@ -144,7 +144,7 @@ def test_run_learned_data_are_not_warned_of(attempt: Command, backend: str) -> N
 
 
 @pytest.mark.parametrize("folder", ["MNIST/raw", "mnist", "."])
-def test_run_other_dataset_is_recognised(
+def test_run_files_of_other_dataset_recognized(
     attempt: Command,
     workplace: Path,
     backend: str,

@@ -193,7 +193,7 @@ ACCEPTED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
-def test_run_other_png_accepted(
+def test_run_unusual_png_accepted(
     attempt: Command, workplace: Path, backend: str, change: Callable[[Path], Any]
 ) -> None:
     write_cinic(workplace / "data")
@@ -281,7 +281,7 @@ def test_fetch_hostile_archive_refused(
     assert [x.name for x in (workplace / "data").iterdir()] == ["downloads"]
 
 
-def test_run_missing_and_no_network_refused(
+def test_run_missing_data_without_network_refused(
     attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """B7: address, target and checksum; nothing that was half fetched is read."""

@@ -113,7 +113,7 @@ def test_sweep_killed_resumed_to_equal_bits(
     ],
     ids=["A3 in an epoch", "A3 in the test", "A3 at weights", "A3 in a write", "A3 in a plot"],
 )
-def test_run_sigterm_ended_with_its_files(
+def test_run_sigterm_files_complete(
     attempt: Command, workplace: Path, backend: str, trap: Trap, name: str, count: int
 ) -> None:
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
@@ -152,7 +152,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
     assert weights(workplace / "cut") == weights(workplace / "whole")
 
 
-def test_run_two_ctrl_c_left_at_once(workplace: Path) -> None:
+def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
     """A4: the second one does not wait for what the first one lets the run finish."""
     program = (
         "import signal, time, nnopt.recipe.run\n"
@@ -169,7 +169,7 @@ def test_run_two_ctrl_c_left_at_once(workplace: Path) -> None:
     )
 
 
-def test_run_hangup_ignored_from_the_start_trained_on(
+def test_run_started_with_nohup_ignores_hangup(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
     """A5: nohup."""
@@ -197,7 +197,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
-def test_output_closed_trained_to_the_end(
+def test_run_closed_output_trains_to_the_end(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -216,7 +216,7 @@ def test_output_closed_trained_to_the_end(
     assert [row["status"] for row in table(workplace / "sweep")] == ["done", "done"]
 
 
-def test_run_stopped_and_continued_to_equal_bits(
+def test_run_sigstop_and_sigcont_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """A6, for half a second in place of a minute."""
@@ -235,7 +235,7 @@ def test_run_stopped_and_continued_to_equal_bits(
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_run_disk_full_refused_and_no_part_left(
+def test_run_full_disk_no_partial_file_left(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
     """A7: config.yaml, metrics.csv, four rows, two files of weights."""
@@ -250,7 +250,7 @@ def test_run_disk_full_refused_and_no_part_left(
     assert not rows.exists() or rows.read_bytes().endswith(b"\n")
 
 
-def test_run_log_disk_full_trained_on(
+def test_run_full_disk_for_log_trains_on(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A7: lines of run.log that the disk does not take are dropped."""
@@ -327,7 +327,7 @@ def test_output_folder_unwritable_refused_before_data(
     assert sorted(path.name for path in workplace.iterdir()) == ["mine"]
 
 
-def test_folder_of_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
+def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
     """A9: the first one holds the folder."""
     folder = workplace / "run"
     folder.mkdir()
@@ -375,7 +375,7 @@ LOSSES: dict[str, tuple[str, int, str]] = {
 
 
 @pytest.mark.parametrize(("pattern", "code", "fragment"), LOSSES.values(), ids=LOSSES)
-def test_sweep_files_deleted_said_and_made_again(
+def test_sweep_deleted_files_reported_and_recreated(
     attempt: Command, workplace: Path, pattern: str, code: int, fragment: str
 ) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -390,7 +390,7 @@ def test_sweep_files_deleted_said_and_made_again(
     assert (workplace / "sweep" / "junk.txt").exists()
 
 
-def test_clock_set_back_no_negative_duration(
+def test_run_clock_set_back_durations_not_negative(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A16."""
@@ -408,7 +408,7 @@ def test_clock_set_back_no_negative_duration(
     assert all(float(row.rpartition(",")[2]) >= 0 for row in rows)
 
 
-def test_runs_of_one_second_have_a_folder_each(
+def test_runs_started_in_one_second_get_separate_folders(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A16."""
@@ -418,7 +418,7 @@ def test_runs_of_one_second_have_a_folder_each(
     assert len(list((workplace / "outputs" / "runs").iterdir())) == 2
 
 
-def test_environment_bare_runs(workplace: Path) -> None:
+def test_run_bare_environment_succeeds(workplace: Path) -> None:
     """A17: no HOME, no folder for temporary files, nobody else may read what is written."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
@@ -434,7 +434,7 @@ def test_environment_bare_runs(workplace: Path) -> None:
     assert (workplace / "run" / "summary.json").stat().st_mode & 0o077 == 0
 
 
-def test_many_points_leave_no_file_open(attempt: Command, workplace: Path) -> None:
+def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
     """A18, with 30 points; benchmarks/sweep.py has many more."""
     attempt("run", "-m", "epochs=1", "dataset.points=10", "plots=false", "seed=0,1").is_done()
     before = len(os.listdir("/proc/self/fd"))
@@ -443,7 +443,7 @@ def test_many_points_leave_no_file_open(attempt: Command, workplace: Path) -> No
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_temporary_files_of_dead_processes_removed_on_resume(
+def test_resume_temporary_files_of_dead_processes_removed(
     attempt: Command, workplace: Path
 ) -> None:
     """A2: what a process that was killed inside a write left; nothing else of a similar name."""
@@ -461,7 +461,7 @@ def test_temporary_files_of_dead_processes_removed_on_resume(
         path.unlink()
 
 
-def test_run_folder_removed_noticed_at_the_next_epoch(
+def test_run_folder_removed_noticed_after_epoch(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     trap("MetricsFile.append", 2, lambda: shutil.rmtree(workplace / "run"))
@@ -470,7 +470,7 @@ def test_run_folder_removed_noticed_at_the_next_epoch(
     assert not (workplace / "run").exists()
 
 
-def test_names_of_temporary_files_are_those_that_are_removed(workplace: Path) -> None:
+def test_temporary_file_names_match_removal_pattern(workplace: Path) -> None:
     """The test of the test: the pattern is that of the writer."""
     from nnopt.io.own_files import is_temporary
 

@@ -95,7 +95,7 @@ def test_d1_divergence_in_a_sweep_leaves_other_points(
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
-def test_d1_search_of_a_rate_that_diverges_is_refused(
+def test_d1_search_diverging_rate_refused(
     attempt: Command, workplace: Path, backend: str, verb: str, word: str, told: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
@@ -280,7 +280,7 @@ SHORTAGES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", SHORTAGES)
-def test_d11_out_of_memory_outside_a_step_is_told(
+def test_d11_out_of_memory_outside_a_step_reported(
     attempt: Command, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> None:
@@ -304,7 +304,7 @@ sys.exit(run_verb(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
-def test_d11_limit_of_memory_is_told(workplace: Path, backend: str) -> None:
+def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
     words = "run", f"backend={backend}", "architecture.hidden=[20000,20000]", "view=none", *QUICK
     process = subprocess.run(
         [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False

@@ -54,7 +54,7 @@ RATES = {
 
 
 @pytest.mark.parametrize(("rates", "failing"), RATES.values(), ids=RATES)
-def test_points_fail_others_finish(
+def test_sweep_failed_points_others_finish(
     attempt: Command, workplace: Path, backend: str, rates: str, failing: list[int]
 ) -> None:
     words = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr={rates}"]
@@ -79,7 +79,7 @@ def test_points_fail_others_finish(
     ],
     ids=["S2 SIGTERM", "S2 SIGHUP", "S2 Ctrl-C", "S2 SIGKILL"],
 )
-def test_worker_signal_costs_one_point(
+def test_pool_worker_killed_costs_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
 ) -> None:
     words = ["dataset.points=10", "plots=false", "epochs=1000000,1", "hydra.sweep.dir=sweep"]
@@ -109,7 +109,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
             continue
 
 
-def test_interrupted_worker_point_run_again_by_plain_resume(
+def test_resume_point_of_interrupted_worker_runs_again(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S2: unlike a failed one."""
@@ -123,7 +123,7 @@ def test_interrupted_worker_point_run_again_by_plain_resume(
     attempt("resume", "sweep", "--retry-failed").is_done("[2/2]")
 
 
-def test_finished_points_untouched_failed_ones_on_request(
+def test_resume_failed_points_run_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """S3."""
@@ -140,7 +140,7 @@ def test_finished_points_untouched_failed_ones_on_request(
     assert contents(folders[0]) == before[0]
 
 
-def test_one_more_value_runs_one_point(attempt: Command, workplace: Path) -> None:
+def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
     """S4."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = [row["id"] for row in table(workplace / "sweep")]
@@ -150,14 +150,14 @@ def test_one_more_value_runs_one_point(attempt: Command, workplace: Path) -> Non
     assert [row["id"] for row in table(workplace / "sweep")][:2] == before
 
 
-def test_repeated_point_run_once_and_none_refused(attempt: Command, workplace: Path) -> None:
+def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> None:
     """S5."""
     attempt("run", "-m", *TINY, "seed=1,1", "hydra.sweep.dir=sweep").is_done("1 of 1")
     assert statuses(workplace / "sweep") == ["done"]
     attempt("run", "-m", *TINY, "seed=range(0)").is_refused(2, "0 points")
 
 
-def test_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
+def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
     """S6."""
     words = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=range(12)"]
     words += ["hydra/launcher=pool", "hydra.launcher.workers=4", "hydra.sweep.dir=sweep"]
@@ -165,14 +165,18 @@ def test_parallel_workers_write_every_row_once(attempt: Command, workplace: Path
     assert [row["seed"] for row in table(workplace / "sweep")] == [str(n) for n in range(12)]
 
 
-def test_fail_fast_stops_at_the_first(attempt: Command, workplace: Path, backend: str) -> None:
+def test_sweep_fail_fast_stops_after_first_failure(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     """S7."""
     words = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
     assert attempt("run", "-m", *words, "--fail-fast", "hydra.sweep.dir=sweep").code == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
 
 
-def test_order_of_points_changes_no_bit(attempt: Command, workplace: Path, backend: str) -> None:
+def test_sweep_order_of_points_gives_equal_bits(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     """S8."""
     words = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
     attempt("run", "-m", *words, "seed=0,1", "hydra.sweep.dir=up").is_done()
@@ -193,7 +197,7 @@ DAMAGE_ERRORS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE_ERRORS.values(), ids=DAMAGE_ERRORS)
-def test_manifest_damaged_under_a_sweep_written_again(
+def test_sweep_manifest_damaged_while_running_rewritten(
     attempt: Command,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +225,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("group", "key", "value", "fragment"), OTHERS.values(), ids=OTHERS)
-def test_finished_points_of_other_versions_said_on_resume(
+def test_resume_points_of_other_versions_noted(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
     words = [*TINY, "batch_size=1000000"]  # work for more threads than there are cores
@@ -274,7 +278,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", JOURNALS.values(), ids=JOURNALS)
-def test_foreign_journal_refused(
+def test_search_foreign_journal_refused(
     attempt: Command, workplace: Path, search: Path, text: str
 ) -> None:
     sweep = _copy(search, workplace)
@@ -299,7 +303,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), CHANGES.values(), ids=CHANGES)
-def test_journal_wrong_types_refused(
+def test_search_journal_with_wrong_types_refused(
     attempt: Command, workplace: Path, search: Path, key: str, value: Any
 ) -> None:
     sweep = _copy(search, workplace)
@@ -310,7 +314,9 @@ def test_journal_wrong_types_refused(
     attempt("resume", "sweep").is_refused(4, "search.journal is not a journal of nnopt")
 
 
-def test_journal_last_line_damaged_refused(attempt: Command, workplace: Path, search: Path) -> None:
+def test_search_journal_with_damaged_last_line_refused(
+    attempt: Command, workplace: Path, search: Path
+) -> None:
     sweep = _copy(search, workplace)
     path = sweep / "search.journal"
     path.write_bytes(path.read_bytes()[:-20] + b"\0\0\n")

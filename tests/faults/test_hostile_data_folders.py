@@ -267,7 +267,7 @@ def contents_of(folder: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 @pytest.mark.parametrize("build", HOSTILE, ids=lambda build: str(build.__name__))
-def test_hostile_data_folder_is_not_left(
+def test_hostile_data_folder_nothing_outside_touched(
     attempt: Command, workplace: Path, received: Received, build: Callable[[Received], None]
 ) -> None:
     build(received)
@@ -285,7 +285,7 @@ def test_hostile_data_folder_is_not_left(
 @pytest.mark.parametrize(
     "build", [cache_link, entry_link, temporary_link, array_fifo, index_leads_out]
 )
-def test_hostile_cache_does_not_stop_a_run(
+def test_hostile_cache_run_succeeds(
     attempt: Command, received: Received, backend: str, build: Callable[[Received], None]
 ) -> None:
     build(received)
@@ -293,7 +293,7 @@ def test_hostile_cache_does_not_stop_a_run(
     attempt("run", *words).is_done()
 
 
-def test_user_cache_behind_a_link_is_used(
+def test_cache_folder_linked_by_user_is_used(
     attempt: Command, workplace: Path, received: Received
 ) -> None:
     """A link that the user names on the command line is the user's own choice."""

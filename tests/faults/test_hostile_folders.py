@@ -55,7 +55,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_folder_nothing_outside_touched_or_told(
+def test_hostile_folder_nothing_outside_touched_or_printed(
     attempt: Command, received: Received, workplace: Path, hostile: Hostile
 ) -> None:
     hostile.build(received)

@@ -338,7 +338,7 @@ def test_diff_hostile_weights_refused_within_memory(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
 
 
-def test_compare_losses_near_the_largest_number_shown_as_they_are(
+def test_compare_losses_near_float_maximum_shown_exactly(
     attempt: Command, leave_run: Callable[..., Path], workplace: Path
 ) -> None:
     for name, lr, losses in (("a", 0.1, (1.7e308, -1.7e308)), ("b", 0.2, (1e308, 1e308))):
@@ -353,7 +353,7 @@ def test_compare_losses_near_the_largest_number_shown_as_they_are(
     attempt("compare", "runs", "--metric", "test_loss", "--plots", "p").is_done()
 
 
-def test_diff_other_architecture_names_a_few_arrays(attempt: Command, workplace: Path) -> None:
+def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: Path) -> None:
     words = ["run", "epochs=1", "steps=1", "dataset.points=9", "plots=false"]
     attempt(*words, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
@@ -362,7 +362,7 @@ def test_diff_other_architecture_names_a_few_arrays(attempt: Command, workplace:
     told.is_done("not in both, or of different shapes: dense1.weight", "more")
 
 
-def test_weights_read_back_bit_by_bit(sent: Path) -> None:
+def test_weights_read_back_equal_bits(sent: Path) -> None:
     from nnopt.results.weights import read_weights
 
     found = read_weights(sent / "a" / "model_best.npz")

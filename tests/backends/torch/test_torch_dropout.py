@@ -32,7 +32,7 @@ def test_mask_has_the_shape_asked_for(shape: tuple[int, ...]) -> None:
     assert keep.dtype == torch.bool
 
 
-def test_masks_depend_on_seed_layer_and_step_alone() -> None:
+def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
     shape = torch.Size((64, 64))
 
     def draw(seed: int, layer: str, step: int) -> torch.Tensor:
