@@ -7,8 +7,32 @@ remedy.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+
+MAX_LISTED_NAMES = 20
+"""Allowed names that a hint lists after the nearest name. Longer lists are left out."""
+
+
+def suggest(name: object, allowed: Iterable[str]) -> str:
+    """Return a hint for a name that is not allowed: the nearest allowed name, and the list."""
+    names = list(allowed)
+    close = nearest(str(name), names)
+    listed = f"allowed: {', '.join(names) or 'none'}"
+    if close is None:
+        return listed
+    hint = f"did you mean {close!r}?"
+    return hint if len(names) > MAX_LISTED_NAMES else f"{hint} {listed}"
+
+
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the allowed name whose spelling is nearest, or None if none is near.
+
+    ``cutoff`` is the least similarity, from 0 to 1, of ``difflib.get_close_matches``.
+    """
+    from difflib import get_close_matches  # imported here because nnopt version must be fast
+
+    return next(iter(get_close_matches(name, list(allowed), n=1, cutoff=cutoff)), None)
 
 
 class NnoptError(Exception):

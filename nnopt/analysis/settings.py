@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, nearest, suggest
 from nnopt.results.collect import Run, Value, setting_text
 
 Values = Mapping[str, Value]
@@ -182,14 +181,13 @@ def _alternatives(text: str) -> list[str]:
 
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
-    """The error for a key or metric that no run has, with the nearest that there are."""
-    close = difflib.get_close_matches(name, known, n=3)
-    if not close:  # its last part may be right: "lr" of "optimizer.lr"
-        close = [other for other in known if other.rpartition(".")[2] == name]
-    there = f"did you mean {' or '.join(map(repr, close))}?"
-    if not close:
-        there = f"there are: {', '.join(known)}" if known else "there are none"
-    return ConfigError(f"unknown {kind} {name!r}; {there}")
+    """Return the error for a key or metric that no run has, with the nearest known name."""
+    same_end = [other for other in known if other.rpartition(".")[2] == name]
+    if same_end and nearest(name, known) is None:  # such as "lr" of "optimizer.lr"
+        hint = f"did you mean {' or '.join(map(repr, same_end))}?"
+    else:
+        hint = suggest(name, known)
+    return ConfigError(f"unknown {kind} {name!r}; {hint}")
 
 
 def _check_number(word: str, text: str) -> None:

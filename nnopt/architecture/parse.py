@@ -6,14 +6,13 @@ In YAML a layer is its name, its name with its one main argument, or its name wi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from nnopt.architecture.layers import LAYERS, Layer, Residual
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, suggest
 
 NUMBERS: dict[str, tuple[str, Any]] = {
     "slope": ("in [0, 1)", lambda v: 0 <= v < 1),
@@ -58,9 +57,7 @@ def _parse_layer(item: Any, where: str) -> Layer:
     if not isinstance(name, str):
         raise ConfigError(f"{where}: {item!r} is no layer; write a name or {{name: arguments}}")
     if name not in LAYERS:
-        close = difflib.get_close_matches(name, LAYERS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known layers: {', '.join(LAYERS)}"
-        raise ConfigError(f"{where}: unknown layer {name!r}; {hint}")
+        raise ConfigError(f"{where}: unknown layer {name!r}; {suggest(name, LAYERS)}")
     return _make_layer(LAYERS[name], arguments, f"{where}.{name}")
 
 

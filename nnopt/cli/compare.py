@@ -1,4 +1,4 @@
-"""The verb ``compare``: one table of any number of runs and sweeps."""
+"""The verb ``compare``: one table of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from nnopt.analysis.same_data import (
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
 from nnopt.analysis.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
-from nnopt.config.arguments import Parser
-from nnopt.errors import ConfigError, DataError
+from nnopt.cli.parsers import compare_parser, metric_names
+from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import shown, write_text
 from nnopt.io.locks import is_held
 from nnopt.io.paths import given_path
@@ -30,24 +30,18 @@ from nnopt.terminal.safe_stream import standard_output
 
 log = logging.getLogger("nnopt")
 
-FORMATS = tuple(render.SUFFIXES.values())
-
-EXAMPLES = """\
-examples:
-  nnopt compare outputs/latest
-  nnopt compare outputs/sweeps --where dataset=mnist --where 'optimizer.lr<=0.1'
-  nnopt compare outputs/latest --baseline optimizer=sgd --metric test_loss --sort test_loss
-  nnopt compare outputs/latest --pivot optimizer optimizer.lr --out table.tex
-  nnopt compare outputs/sweeps --metric test_loss --plots pictures
-
-docs/compare.md tells what the columns mean and how differences are tested.
-"""
-
 
 def main(arguments: list[str]) -> int:
-    """Compare; returns the exit code, that of damaged data if a run could not be read. Raises
-    ConfigError or OutputError."""
-    options = parser().parse_intermixed_args(arguments)
+    """Print or write the table.
+
+    Returns:
+        The exit code: 0, or that of damaged data if a run could not be read.
+
+    Raises:
+        ConfigError: An argument is wrong, or the runs cannot be compared.
+        OutputError: A file cannot be written.
+    """
+    options = compare_parser().parse_intermixed_args(arguments)
     out = None if options.out is None else given_path(options.out, "--out")
     form = _format(options.format, out)
     found = find_runs([given_path(name, "DIR") for name in options.directories])
@@ -82,65 +76,21 @@ def main(arguments: list[str]) -> int:
 
 
 def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
-    """Draw the pictures; says which. Raises OutputError."""
+    """Draw the figures. Return a message that names them."""
     from nnopt.plots.sweep.draw import plot_comparison
 
     paths = plot_comparison(comparison, runs, folder)
     if not paths:
-        return "no picture to draw: these are neither several settings nor several epochs"
+        return "no figure was drawn: there is only one setting and one epoch"
     names = ", ".join(dict.fromkeys(path.stem for path in paths))
     return f"wrote to {shown(folder)}, as PNG and SVG: {names}"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of ``nnopt compare``."""
-    parser = Parser(
-        prog="nnopt compare",
-        description="One table of any number of runs and sweeps: a row for each setting, its mean "
-        "over the seeds, and what the differences are worth.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("directories", nargs="+", metavar="DIR", help="a run, a sweep, or a folder of many")
-    add(
-        "--metric",
-        action="append",
-        metavar="NAME[,NAME]",
-        help="a number of summary.json (default: test_accuracy)",
-    )
-    add(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="test the differences to this setting; give it again to name several keys",
-    )
-    add(
-        "--where",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="only runs with KEY=VALUE, KEY=ONE,OTHER, KEY!=VALUE, KEY<NUMBER, <=, > or >=",
-    )
-    add("--sort", metavar="NAME", help="by a key, or by a metric, the best first")
-    add("--reverse", action="store_true", help="the other way round")
-    add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
-    add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
-    add("--format", choices=FORMATS, help="default: by the suffix of --out, or a table")
-    add(
-        "--keep-formulas",
-        action="store_true",
-        help="in CSV, put no apostrophe before a text that a spreadsheet takes for a formula",
-    )
-    add("--plots", metavar="FOLDER", help="draw pictures of the settings, as PNG and SVG")
-    add("--out", metavar="FILE", help=f"write to a file: {', '.join(render.SUFFIXES)}")
-    return parser
-
-
 def _format(name: str | None, out: Path | None) -> str:
-    """The format asked for, or that of the file's suffix. Raises ConfigError for an unknown one,
-    and if there is no folder for the file."""
+    """Return the given format, or that of the suffix of the file.
+
+    Raises ConfigError for an unknown suffix, or if the folder of the file does not exist.
+    """
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
     if name is not None or out is None:
@@ -148,29 +98,28 @@ def _format(name: str | None, out: Path | None) -> str:
     suffix = out.suffix.lower()
     if suffix not in render.SUFFIXES:
         raise ConfigError(
-            f"--out {out}: no format has the suffix {suffix!r}; choose one of "
-            f"{', '.join(render.SUFFIXES)}, or name a --format"
+            f"--out {out}: no format has the suffix {suffix!r}; "
+            f"{suggest(suffix, render.SUFFIXES)}, or name a --format"
         )
     return render.SUFFIXES[suffix]
 
 
 def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, list[Run]]:
-    """Filter, check, group and sort; the runs are those that were compared. Raises ConfigError."""
-    told = split_by_data_files(found.runs)
-    found = replace(found, runs=unify_file_names(told))
+    """Filter, check, group and sort the runs. Return the comparison and the compared runs."""
+    by_file = split_by_data_files(found.runs)
+    found = replace(found, runs=unify_file_names(by_file))
     known = known_keys(found.runs)
-    where = [read_condition(word, known) for word in options.where]
-    baseline = [read_condition(word, known, operators=("=",)) for word in options.baseline]
+    where = [read_condition(text, known) for text in options.where]
+    baseline = [read_condition(text, known, operators=("=",)) for text in options.baseline]
     conditions, baseline = (
-        [with_unified_file_names(condition, told, found.runs) for condition in given]
+        [with_unified_file_names(condition, by_file, found.runs) for condition in given]
         for given in (where, baseline)
     )
     runs = _filtered(found, conditions)
     named = {condition.key for condition in conditions} | set(options.pivot or ())
     if not options.mixed_data:
         check_same_data(runs, may_differ="dataset" in named)
-    names = ",".join(options.metric or ["test_accuracy"]).split(",")
-    metrics = list(dict.fromkeys(name.strip() for name in names))
+    metrics = metric_names(options)
     if options.plots is not None and len(metrics) > 1:
         raise ConfigError(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
     comparison = compare_runs(runs, metrics, baseline)
@@ -185,23 +134,19 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
 
 
 def _notes(found: RunIndex) -> list[str]:
-    """On runs of which nothing is known yet."""
-    notes = []
-    if found.unfinished:
-        running = sum(map(is_held, found.unfinished))
-        killed = len(found.unfinished) - running
-        counts = {"still running": running, "interrupted": killed}
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        notes.append(f"left out: {told}")
-    if found.absent:
-        notes.append(f"left out: {found.absent} of a sweep's points, whose folders are not there")
-    if found.pending:
-        notes.append(f"to come: {found.pending} of a sweep's points have not begun")
-    return notes
+    """Return notes on points without results."""
+    running = sum(map(is_held, found.unfinished))
+    notes = {
+        "left out: {} still running": running,
+        "left out: {} interrupted": len(found.unfinished) - running,
+        "left out: {} points of sweeps without a folder": found.absent,
+        "left out: {} points of sweeps that have not started": found.pending,
+    }
+    return [note.format(count) for note, count in notes.items() if count]
 
 
 def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
-    """The runs of which all conditions are true; at least one of them is done."""
+    """Return the runs that meet all conditions. Raises ConfigError if none of them is finished."""
     runs = found.runs
     for condition in conditions:
         before, runs = runs, [run for run in runs if condition.holds(run.settings)]
@@ -216,8 +161,8 @@ def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
         counts["running"] += (running := sum(map(is_held, found.unfinished)))
         counts["interrupted"] += len(found.unfinished) - running
         counts["damaged"] += len(found.damaged)
-        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        raise ConfigError(f"no run has finished: {told}")
+        states = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        raise ConfigError(f"no run has finished: {states}")
     return runs
 
 

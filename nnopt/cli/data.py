@@ -1,50 +1,33 @@
-"""The published datasets on this disk: nnopt data list | fetch NAME... | verify [NAME...]."""
+"""The verb ``data``: list, download or verify the published datasets."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from nnopt.config.arguments import Parser
+from nnopt.cli.parsers import data_parser
 from nnopt.data.published import PUBLISHED, Published
-from nnopt.errors import ConfigError, DataError
+from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import shown
-from nnopt.io.paths import DATA_FOLDER, absolute_folder, environment
+from nnopt.io.paths import absolute_folder
 from nnopt.terminal import console
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the three verbs; returns the exit code. Raises NnoptError."""
-    options = _parser().parse_args(arguments)
+    """Run ``list``, ``fetch`` or ``verify``.
+
+    Raises:
+        ConfigError: A dataset is unknown.
+        DataError: A dataset is missing or damaged, or cannot be downloaded.
+    """
+    options = data_parser().parse_args(arguments)
     root = Path(absolute_folder(options.root, "--root"))
     if options.verb == "list":
         return _list(root)
     names = list(dict.fromkeys(options.names))
     if unknown := [name for name in names if name not in PUBLISHED]:
-        raise ConfigError(
-            f"no dataset {unknown[0]!r} to {options.verb}; known: {', '.join(PUBLISHED)}"
-        )
-    if options.verb == "fetch":
-        return _fetch(names, root)
-    return _verify(names, root)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="nnopt data", description=__doc__)
-    shared = Parser(add_help=False)
-    shared.add_argument(
-        "--root",
-        default=environment("NNOPT_DATA_DIR", DATA_FOLDER),
-        help="the folder of the datasets (default: $NNOPT_DATA_DIR, else ./data)",
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | verify")
-    verbs.add_parser("list", parents=[shared], help="which datasets there are, and which are here")
-    known = ", ".join(PUBLISHED)
-    fetch = verbs.add_parser("fetch", parents=[shared], help="download datasets")
-    fetch.add_argument("names", nargs="+", metavar="NAME", help=known)
-    verify = verbs.add_parser("verify", parents=[shared], help="read every byte, compare SHA-256")
-    verify.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {known} here")
-    return parser
+        hint = suggest(unknown[0], PUBLISHED)
+        raise ConfigError(f"no dataset {unknown[0]!r} to {options.verb}; {hint}")
+    return _fetch(names, root) if options.verb == "fetch" else _verify(names, root)
 
 
 def _list(root: Path) -> int:
@@ -55,12 +38,11 @@ def _list(root: Path) -> int:
     for published in PUBLISHED.values():
         found = presence(published, root)
         sizes = [published.parts.get(part) for part in ("train", "valid", "test")]
-        shape = "x".join(map(str, published.shape))
         rows.append(
             (
                 published.name,
                 *(f"{size:,}" if size else "" for size in sizes),
-                shape,
+                "x".join(map(str, published.shape)),
                 str(len(published.classes)),
                 "yes" if found.is_here else "no",
                 found.note,
@@ -79,7 +61,7 @@ def _fetch(names: list[str], root: Path) -> int:
 
 
 def _verify(names: list[str], root: Path) -> int:
-    """Check every dataset before saying that one is damaged."""
+    """Verify every dataset, and then raise DataError if one is damaged."""
     from nnopt.data.verify import presence, verify
 
     chosen: list[Published] = [PUBLISHED[name] for name in names]
@@ -94,14 +76,14 @@ def _verify(names: list[str], root: Path) -> int:
         except DataError as error:
             problems = [str(error)]
         if not problems:
-            console.note(f"{published.name}: {_good(published)}")
+            console.note(f"{published.name}: {_success(published)}")
         all_problems += [f"{published.name}: {problem}" for problem in problems]
     if all_problems:
         raise DataError("\n".join(all_problems))
     return 0
 
 
-def _good(published: Published) -> str:
+def _success(published: Published) -> str:
     if published.sha256:
         return "all files have the published SHA-256"
-    return "all images are there and whole (no SHA-256 of them was ever published)"
+    return "all images are present and complete (there is no published SHA-256)"

@@ -1,10 +1,11 @@
-"""The verb ``describe``: the network a configuration builds, layer by layer."""
+"""The verb ``describe``: the configured network, layer by layer."""
 
 from __future__ import annotations
 
 import math
 
-from nnopt.config.compose import compose_words
+from nnopt.cli.parsers import overrides_parser
+from nnopt.config.compose import compose_config
 from nnopt.recipe.prepare import prepare, prepare_published
 from nnopt.schema import ImageConfig
 from nnopt.terminal.console import print_table
@@ -13,10 +14,18 @@ HEADER = ("layer", "output shape", "parameters", "FLOPs")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table of layers. FLOPs are those of one sample's forward pass, a multiplication and
-    an addition counted as two; ``skipped`` is the rate of stochastic depth. Raises ConfigError or
-    DataError, as a run would; published datasets need no files."""
-    config = compose_words("describe", "Print the network a configuration builds.", arguments)
+    """Print the table of layers.
+
+    FLOPs are those of the forward pass of one sample, with a multiplication and an addition
+    counted as two. ``skipped`` is the rate of stochastic depth. Published datasets need no files.
+
+    Raises:
+        ConfigError: The configuration is refused.
+        DataError: The files of a dataset that is not published are missing or damaged.
+    """
+    parser = overrides_parser("describe", "Print the layers of the configured network.")
+    options = parser.parse_intermixed_args(arguments)
+    config = compose_config(options.overrides, options.config_dir)
     if isinstance(config.dataset, ImageConfig):
         architecture = prepare_published(config, config.dataset)
     else:
@@ -25,20 +34,16 @@ def main(arguments: list[str]) -> int:
     for layer in architecture.walk():
         count = sum(math.prod(shape) for shape in layer.parameters.values())
         shape = "x".join(map(str, layer.output_shape))
-        # A shortcut stands beside its branch, so the word in its layers' names is no level.
+        # A shortcut is at the level of its branch, so its part of the name is not counted.
         depth = layer.name.count(".") - layer.name.count(".shortcut.")
         skipped = f", skipped {layer.skipped:.3g}" if layer.skipped else ""
-        name = "  " * depth + layer.name + skipped
-        rows.append((name, shape, f"{count:,}", f"{layer.flops:,}"))
+        rows.append(("  " * depth + layer.name + skipped, shape, f"{count:,}", f"{layer.flops:,}"))
     inside = {f"{x.name}.{key}" for x in architecture.walk() for key in x.parameters}
-    for name, size in architecture.parameter_shapes().items():
-        if name not in inside:  # a torchvision model's own
-            rows.append((name, "", f"{math.prod(size):,}", ""))
-    total = (
-        "total",
-        "",
-        f"{architecture.parameter_count:,}",
-        f"{architecture.flops_per_sample:,}",
-    )
-    print_table(HEADER, [*rows, total], "lrrr")
+    rows += [  # of torchvision's models, which have no layer records
+        (name, "", f"{math.prod(shape):,}", "")
+        for name, shape in architecture.parameter_shapes().items()
+        if name not in inside
+    ]
+    parameters, flops = architecture.parameter_count, architecture.flops_per_sample
+    print_table(HEADER, [*rows, ("total", "", f"{parameters:,}", f"{flops:,}")], "lrrr")
     return 0

@@ -1,8 +1,7 @@
-"""The verb ``diff``: two runs side by side, their configurations, metrics and weights."""
+"""The verb ``diff``: compares the configurations, metrics and weights of two runs."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -11,7 +10,7 @@ from typing import Any
 from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.settings import known_keys
 from nnopt.analysis.tabulate import DIGEST, short_text
-from nnopt.config.arguments import Parser
+from nnopt.cli.parsers import diff_parser
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import output_error, shown
 from nnopt.io.paths import given_path
@@ -20,35 +19,39 @@ from nnopt.results.collect import Run, read_run, setting_text
 from nnopt.results.weights import Arrays, array_differences, read_weights
 from nnopt.terminal import console
 
-CIRCUMSTANCES = ("data", "versions", "git", "machine", "threads")
-"""Keys of ``summary.json`` other than the configuration, on which a result depends."""
+ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
+"""Keys of ``summary.json``, other than the configuration, on which a result depends."""
 
-LONGEST = 200
-"""Characters of a value that are shown."""
-
-LONGEST_NAME = 16
-"""Characters of the name of a data file that are shown."""
+MAX_VALUE_CHARACTERS = 200
+MAX_FILE_NAME_CHARACTERS = 16
+MAX_NAMED_ARRAYS = 10
+"""Limits of the printed text. Arrays without a counterpart are named."""
 
 NO_FURTHER_FILE = "no further file"
-"""The cell of a run that has read only files of the other run, and not all of them."""
-
-NAMED = 10
-"""Arrays without a counterpart that are named."""
+"""The cell of a run that has read some of the files of the other run, and no other file."""
 
 Rows = list[tuple[str, ...]]
 
 
 def main(arguments: list[str]) -> int:
-    """Print what differs; returns the exit code. Raises ConfigError, DataError or OutputError."""
-    options = parser().parse_args(arguments)
+    """Print the differences between two runs, and draw those of their weights.
+
+    Raises:
+        ConfigError: An argument is wrong, or a folder is not that of a finished run.
+        DataError: A file of a run is damaged.
+        OutputError: The figure cannot be written.
+    """
+    options = diff_parser().parse_args(arguments)
     a, b = given_path(options.a, "A"), given_path(options.b, "B")
     for folder in (a, b):
         if not (folder / "summary.json").is_file():
-            raise ConfigError(f"{shown(folder)} is no run that has ended: it has no summary.json")
+            raise ConfigError(
+                f"{shown(folder)} is not the folder of a finished run: it has no summary.json"
+            )
     one, other = (read_run(folder, with_summary=True) for folder in (a, b))
     console.note(f"A: {shown(a)} ({one.status})")
     console.note(f"B: {shown(b)} ({other.status})")
-    keys = [*_differing_keys(one, other), *_differing_circumstances(one, other)]
+    keys = [*_differing_keys(one, other), *_environment_differences(one, other)]
     _section("key", keys, "ll", "the configurations are the same")
     _section("metric", _metrics(one, other), "rrr", "neither run has a metric")
 
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if not ((a / file).exists() and (b / file).exists()):
         if options.out:
             raise ConfigError(f"--out {options.out}: {file} is not in both folders")
-        console.note(f"no comparison of weights: {file} is not in both folders")
+        console.note(f"weights are not compared: {file} is not in both folders")
         return 0
     weights = (
         read_weights(a / file, one.metrics.get("parameters")),
@@ -68,26 +71,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options of ``nnopt diff``."""
-    parser = Parser(
-        prog="nnopt diff",
-        description="Two runs side by side: the keys of the configuration that differ, what else "
-        "the results depend on, the metrics, and the weights of each layer.",
-    )
-    parser.add_argument("a", metavar="A", help="the folder of a run")
-    parser.add_argument("b", metavar="B", help="of another one")
-    parser.add_argument(
-        "--weights", choices=("best", "last"), default="best", help="which to compare"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="draw the weights: DIR/weights.png and DIR/weights.svg"
-    )
-    return parser
-
-
 def _section(title: str, rows: Rows, align: str, nothing: str) -> None:
-    """A table of what the two runs have, or that there is nothing to tell."""
+    """Print a table, or the text ``nothing`` if it has no rows."""
     console.note("")
     if not rows:
         console.note(nothing)
@@ -97,7 +82,7 @@ def _section(title: str, rows: Rows, align: str, nothing: str) -> None:
 
 
 def _differing_keys(one: Run, other: Run) -> Rows:
-    """Keys of the configuration, the seed among them, with different values."""
+    """Return the keys of the configuration, including the seed, with different values."""
     return [
         (key, _setting(one, key), _setting(other, key))
         for key in known_keys([one, other])
@@ -108,59 +93,62 @@ def _differing_keys(one: Run, other: Run) -> Rows:
 def _setting(run: Run, key: str) -> str:
     if key not in run.settings:
         return MISSING
-    return short_text(setting_text(run.settings[key]), LONGEST)
+    return short_text(setting_text(run.settings[key]), MAX_VALUE_CHARACTERS)
 
 
-def _differing_circumstances(one: Run, other: Run) -> Rows:
-    found = [dict(_circumstances(run.summary)) for run in (one, other)]
-    for mine, text in zip(found, _sources_texts(one, other), strict=True):
-        mine["data.sources"] = text
-    rows = [(key, *(x.get(key, MISSING) for x in found)) for key in {**found[0], **found[1]}]
+def _environment_differences(one: Run, other: Run) -> Rows:
+    values = [dict(_environment(run.summary)) for run in (one, other)]
+    for texts, sources in zip(values, _sources_texts(one, other), strict=True):
+        texts["data.sources"] = sources
+    rows = [(key, *(x.get(key, MISSING) for x in values)) for key in {**values[0], **values[1]}]
     return [row for row in rows if row[1] != row[2]]
 
 
 def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
-    """Return for each run the first of its data files that the other run has not read in the same
-    place, with the beginning of its SHA-256, and the number of further ones.
+    """Return for each run one data file that the other run has not read, and the number of others.
 
-    A place is the end of a path, as many parts of it as tell the files of each run apart. The
-    folders before it may differ. Files with content that the other run has not read come first.
+    Files are matched by the end of their paths, with as many parts as distinguish the files of
+    each run, because the folders may differ. Files with new content come first. The text contains
+    the first digits of the SHA-256.
     """
     files = [(run.summary.get("data") or {}).get("sources", {}) for run in (one, other)]
-    a, b = _by_place(*files)
+    a, b = _by_path_end(*files)
     return _files_text(a, b), _files_text(b, a)
 
 
-def _by_place(*runs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the digests of the runs' files by the shortest ends of their paths that differ."""
+def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the digests of the files of each run, by the shortest distinct ends of their paths."""
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
-    places: list[dict[str, str]] = []
+    by_end: list[dict[str, str]] = []
     for parts in range(1, longest + 1):
-        places = [
+        by_end = [
             {"/".join(PurePath(path).parts[-parts:]): digest for path, digest in files.items()}
             for files in runs
         ]
-        if all(len(x) == len(files) for x, files in zip(places, runs, strict=True)):
+        if all(len(x) == len(files) for x, files in zip(by_end, runs, strict=True)):
             break
-    return places
+    return by_end
 
 
 def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Return a text of the files that are not among the others in the same place: MISSING if there
-    are no files, NO_FURTHER_FILE if there are only such as the others have."""
-    own = [place for place, digest in files.items() if others.get(place) != digest]
+    """Return a text for the files that are not among ``others``.
+
+    It is MISSING if there are no files, and NO_FURTHER_FILE if all are among the others.
+    """
+    own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:
         return NO_FURTHER_FILE if files else MISSING
     read = set(others.values())
-    first = min(own, key=lambda place: (files[place] in read, place))
-    name = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
+    first = min(own, key=lambda path: (files[path] in read, path))
+    most = MAX_FILE_NAME_CHARACTERS
+    name = first if len(first) <= most else f"…{first[1 - most :]}"
     more = f" + {len(own) - 1:,}" if len(own) > 1 else ""
     return f"{name} #{files[first][:DIGEST]}{more}"
 
 
-def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield dotted keys of the summary, and their values as text."""
-    for key in CIRCUMSTANCES:
+def _environment(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys of ENVIRONMENT_KEYS in a summary, and their values as text."""
+    for key in ENVIRONMENT_KEYS:
         part = summary.get(key)
         if not isinstance(part, dict):
             continue
@@ -168,7 +156,7 @@ def _circumstances(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if (key, name) == ("data", "sources"):
                 continue
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield f"{key}.{name}", shortened(text, LONGEST)
+            yield f"{key}.{name}", shortened(text, MAX_VALUE_CHARACTERS)
 
 
 def _metrics(one: Run, other: Run) -> Rows:
@@ -185,7 +173,7 @@ def _signed(change: float) -> str:
 
 
 def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
-    """Norms and angles of the arrays that both have, and which have no counterpart."""
+    """Print norms and angles of the arrays of both runs, and the names of unmatched arrays."""
     rows: Rows = [
         (
             row.name,
@@ -201,8 +189,10 @@ def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
         console.print_table(header, rows, "llrrrr")
     matched = {row[0] for row in rows}
     if alone := [name for name in {**a, **b} if name not in matched]:
-        more = f" and {len(alone) - NAMED} more" if len(alone) > NAMED else ""
-        console.note(f"not in both, or of different shapes: {', '.join(alone[:NAMED])}{more}")
+        named = ", ".join(alone[:MAX_NAMED_ARRAYS])
+        rest = len(alone) - MAX_NAMED_ARRAYS
+        more = f" and {rest} more" if rest > 0 else ""
+        console.note(f"not in both, or of different shapes: {named}{more}")
 
 
 def _plot(a: Arrays, b: Arrays, names: tuple[str, str], folder: Path) -> None:

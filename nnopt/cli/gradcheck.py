@@ -1,14 +1,14 @@
-"""The verb ``gradcheck``: the NumPy backend's gradients against central differences.
+"""The verb ``gradcheck``: compares the NumPy backend's gradients with central differences.
 
-For each parameter array and for the input, in float64:
+Each parameter array and the input are checked in float64:
 
-- entries: (L(w + h eᵢ) - L(w - h eᵢ)) / 2h for single entries i: for each of a small array, for
-  random ones of a large array, so many that the whole network stays within a budget;
-- directions: (L(w + h v) - L(w - h v)) / 2h against v·∇L for random unit vectors v. All entries of
-  the array take part, so with probability one no wrong entry escapes.
+- entries: (L(w + h eᵢ) - L(w - h eᵢ)) / 2h for single entries i. All entries of a small array are
+  checked, and random entries of a large one, within a budget for the whole network;
+- directions: (L(w + h v) - L(w - h v)) / 2h compared with v·∇L, for random unit vectors v. They
+  involve all entries of the array, so a wrong entry is detected with probability one.
 
-Where stochastic depth, dropout or ReLU lets nothing of an array through, gradient and differences
-are zero whatever the backward pass does, and the array is said to be not reached.
+If stochastic depth, dropout or ReLU blocks an array, its gradient and the differences are both
+zero, which proves nothing. The array is then reported as not reached.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
-from nnopt.config.compose import compose_config, words_parser
+from nnopt.cli.parsers import overrides_parser
+from nnopt.config.compose import compose_config
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
 from nnopt.errors import ConfigError, TrainingError
@@ -38,23 +39,30 @@ from nnopt.terminal.live_display import LiveDisplay
 from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
 
-SAMPLES, IMAGES = 16, 2
-"""Images have positions besides; and the more ReLUs and pooling windows, the more kinks nearby."""
+BATCH_SAMPLES, BATCH_IMAGES = 16, 2
+"""Batch sizes. More images would have more ReLUs and pooling windows, and so more kinks nearby."""
 
-LARGEST_COMPLETE = 200
-DIRECTIONS = 5
-COMPARISONS = 1400
-"""About so many in a whole network, entries and directions together: two forward passes each if
-the first h agrees."""
+MAX_ENTRIES_PER_ARRAY = 200
+DIRECTIONS_PER_ARRAY = 5
+MAX_COMPARISONS = 1400
+"""Entries and directions in the whole network. Each takes two forward passes or more."""
 
-MASKS = 1000
-"""So many steps' masks of stochastic depth are drawn, to check with the ones that skip least."""
+MASK_STEPS = 1000
+"""Steps whose masks of stochastic depth are drawn, to find the masks that skip fewest layers."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome for one array: its size, how many entries were tried one by one, the norm of its
-    gradient, and the two relative errors."""
+    """The result for one array.
+
+    Attributes:
+        name: The name of the parameter, or ``input``.
+        size: The number of entries.
+        tried: The number of entries that were checked one by one.
+        norm: The Euclidean norm of the gradient.
+        entry_error: The relative error of the checked entries.
+        direction_error: The relative error along the random directions.
+    """
 
     name: str
     size: int
@@ -65,17 +73,17 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Are both errors within the tolerance? One that is not a number is not."""
+        """Return whether both errors are within the tolerance. NaN is not."""
         return self.entry_error <= TOLERANCE and self.direction_error <= TOLERANCE
 
     @property
     def reached(self) -> bool:
-        """Does anything depend on the array? Zeros that agree with zeros are no evidence."""
+        """Return whether the loss depends on the array."""
         return any((self.norm, self.entry_error, self.direction_error))
 
     @property
     def verdict(self) -> str:
-        """One word or two, for the table."""
+        """Return the last cell of the table."""
         if not self.passed:
             return "WRONG"
         return "ok" if self.reached else "not reached"
@@ -85,27 +93,34 @@ HEADER = ("array", "entries", "tried", "|gradient|", "error", "along directions"
 
 
 def main(arguments: list[str]) -> int:
-    """Check the configured network and print a table, each row as soon as it is known.
+    """Check the configured network, and print a table, each row when its array is checked.
 
-    Raises ConfigError or DataError; TrainingError (exit code 5) if a gradient is wrong.
+    Raises:
+        ConfigError: The configuration is refused.
+        DataError: The dataset is missing or damaged.
+        TrainingError: A gradient is wrong.
     """
-    parser = words_parser("gradcheck", "Compare gradients with central differences.")
-    meaning = f"try N entries of each array one by one (default: {LARGEST_COMPLETE}, fewer in a"
-    meaning += " large network); all entries take part in the random directions"
-    parser.add_argument("--entries", type=_positive, metavar="N", help=meaning)
+    parser = overrides_parser("gradcheck", "Compare gradients with central finite differences.")
+    parser.add_argument(
+        "--entries",
+        type=_positive,
+        metavar="N",
+        help=f"check N entries of each array one by one (default: {MAX_ENTRIES_PER_ARRAY}, fewer "
+        "in a large network); the random directions involve all entries",
+    )
     options = parser.parse_intermixed_args(arguments)
     config = compose_config(options.overrides, options.config_dir)
     if isinstance(config.architecture, TorchvisionConfig):
         raise ConfigError(
-            "gradcheck checks the NumPy backend's gradients, which architecture.name = "
-            "'torchvision' has none of; choose another architecture"
+            "gradcheck checks the gradients of the NumPy backend, which does not support "
+            "architecture.name = 'torchvision'; choose another architecture"
         )
     prepared = prepare(config, trains=False)
     sizes = array_sizes(prepared)
     most = options.entries or entries_each(list(sizes.values()))
     plan = [Check(name, size, min(size, most), 0.0, 0.0, 0.0) for name, size in sizes.items()]
     tried = sum(check.tried for check in plan)
-    total = tried + DIRECTIONS * len(plan)
+    total = tried + DIRECTIONS_PER_ARRAY * len(plan)
     checks = []
     columns = zip(HEADER, *map(_row, plan), strict=True)
     widths = [max(map(len, column)) for column in columns]
@@ -116,7 +131,7 @@ def main(arguments: list[str]) -> int:
             display.print_line(aligned(_row(check), widths, "lrrrrrl"))
     note(
         f"checked {tried:,} of {sum(sizes.values()):,} entries one by one, "
-        f"and all of them along {DIRECTIONS} random directions in each array"
+        f"and all of them along {DIRECTIONS_PER_ARRAY} random directions in each array"
     )
     wrong = [check.name for check in checks if not check.passed]
     if wrong:
@@ -124,18 +139,19 @@ def main(arguments: list[str]) -> int:
             f"gradients differ from central differences by more than {TOLERANCE:g} "
             f"(relative, float64) for: {', '.join(wrong)}"
         )
-    missed = [check.name for check in checks if not check.reached]
-    agree = f"{len(checks) - len(missed)} of {len(checks)}" if missed else f"all {len(checks)}"
+    unreached = [check.name for check in checks if not check.reached]
+    reached = len(checks) - len(unreached)
+    agree = f"{reached} of {len(checks)}" if unreached else f"all {len(checks)}"
     note(f"{agree} gradients agree with central differences to {TOLERANCE:g}")
-    if missed:
-        note(f"the loss does not depend on these here, which tells nothing: {', '.join(missed)}")
+    if unreached:
+        note(f"not checked, because the loss does not depend on them: {', '.join(unreached)}")
     return 0
 
 
-def _positive(word: str) -> int:
-    if not word.isdecimal() or not int(word):
-        raise ArgumentTypeError(f"{word!r}: needs a whole number, at least 1")
-    return int(word)
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r}: needs a whole number, at least 1")
+    return int(text)
 
 
 def _row(check: Check) -> Sequence[str]:
@@ -151,8 +167,7 @@ def _row(check: Check) -> Sequence[str]:
 
 
 def array_sizes(prepared: Prepared) -> dict[str, int]:
-    """The number of entries of everything that is checked: the parameters, and the input, of all
-    samples of the batch."""
+    """Return the number of entries of each parameter, and of the input batch."""
     architecture = prepared.architecture
     shapes = architecture.parameter_shapes()
     shapes["input"] = (_batch_size(prepared.dataset), *architecture.input_shape)
@@ -160,10 +175,15 @@ def array_sizes(prepared: Prepared) -> dict[str, int]:
 
 
 def entries_each(sizes: Sequence[int]) -> int:
-    """How many entries to try in each array, of those that have more: as many as leave the network
-    within ``COMPARISONS``, at least one and at most ``LARGEST_COMPLETE``."""
-    most = LARGEST_COMPLETE
-    while most > 1 and sum(min(size, most) + DIRECTIONS for size in sizes) > COMPARISONS:
+    """Return the number of entries to check in each array.
+
+    It is the largest number for which the network stays within ``MAX_COMPARISONS``, at least 1 and
+    at most ``MAX_ENTRIES_PER_ARRAY``.
+    """
+    most = MAX_ENTRIES_PER_ARRAY
+    while (
+        most > 1 and sum(min(size, most) + DIRECTIONS_PER_ARRAY for size in sizes) > MAX_COMPARISONS
+    ):
         most -= 1
     return most
 
@@ -174,16 +194,23 @@ def check_gradients(
     entries: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Check]:
-    """Compare the gradients of every parameter and of the input, on a small batch of the training
-    data, with dropout masks held fixed.
+    """Compare the gradients of every parameter and of the input with central differences.
 
-    entries: so many of each array are tried one by one; None is ``entries_each``. advance: called
-    after each comparison.
+    The batch is a small one of the training data, and the dropout masks are fixed.
+
+    Args:
+        config: The configuration. The backend is replaced by NumPy in float64.
+        prepared: Its dataset and architecture.
+        entries: The entries to check one by one in each array; None: ``entries_each``.
+        advance: Called after each comparison.
+
+    Yields:
+        The result for each array.
     """
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv if isinstance(config.backend, NumpyConfig) else "auto"
     backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, False, conv)
-    # No step is taken, so an optimizer of PyTorch alone has none to stand in the way.
+    # No step is taken, so the optimizer may be one that only PyTorch has.
     config = replace(config, backend=backend, optimizer=SgdConfig("sgd", lr=0.0))
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
@@ -192,33 +219,32 @@ def check_gradients(
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
     x = Variable(inputs.copy(), requires_grad=True)
-    # Biases start at zero and batch norm's scale at one; a general place tells more.
-    shake = generator(config.seed, "gradcheck")
+    # Move biases away from 0 and the scales of batch norm away from 1, which hide errors.
+    noise = generator(config.seed, "gradcheck")
     for parameter in network.parameters.values():
-        parameter.value += 0.05 * shake.standard_normal(parameter.value.shape)
-    if dataset.is_image:  # whose even background ties in all pooling windows: a kink for every h
-        x.value += 0.05 * shake.standard_normal(x.value.shape)
-    step = _step_of_masks(prepared.architecture, config.seed, len(labels))
+        parameter.value += 0.05 * noise.standard_normal(parameter.value.shape)
+    if dataset.is_image:  # a constant background has ties in all pooling windows, which are kinks
+        x.value += 0.05 * noise.standard_normal(x.value.shape)
+    step = _step_with_fewest_skips(prepared.architecture, config.seed, len(labels))
     gradients = network.gradients(network.forward(x, labels, step)[1])
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     gradients["input"] = np.array(x.gradient)
     values = {name: p.value for name, p in network.parameters.items()} | {"input": x.value}
-    taken = network.layer_inputs(x.value, step)
-    places = {layer.name: i for i, layer in enumerate(prepared.architecture.layers)}
+    inputs_of = network.layer_inputs(x.value, step)
+    layer_index = {layer.name: i for i, layer in enumerate(prepared.architecture.layers)}
 
     def loss(first: int) -> float:
-        """Nothing moves in front of the layer whose array is checked, so the pass begins there."""
-        given = Variable(taken[first])
+        """Return the loss, computed from the layer on that owns the array."""
+        given = Variable(inputs_of[first])
         return float(network.forward(given, labels, step, first)[1].value)
 
     for name, gradient in gradients.items():
-        first = 0 if name == "input" else places[name.partition(".")[0]]
-        yield _check(name, values[name], gradient, most, partial(loss, first), shake, advance)
+        first = 0 if name == "input" else layer_index[name.partition(".")[0]]
+        yield _check(name, values[name], gradient, most, partial(loss, first), noise, advance)
 
 
-def _step_of_masks(architecture: Architecture, seed: int, samples: int) -> int:
-    """Of ``MASKS`` steps the first at which stochastic depth has the fewest residual branches
-    skipped by every sample: none, if that ever happens."""
+def _step_with_fewest_skips(architecture: Architecture, seed: int, samples: int) -> int:
+    """Return the first step at which all samples together skip the fewest residual branches."""
     masks = [
         DropoutMasks(seed, layer.name, layer.skipped)
         for layer in architecture.walk()
@@ -226,11 +252,13 @@ def _step_of_masks(architecture: Architecture, seed: int, samples: int) -> int:
     ]
     if not masks:
         return 0
-    return max(range(MASKS), key=lambda step: sum(x.draw(step, (samples,)).any() for x in masks))
+    return max(
+        range(MASK_STEPS), key=lambda step: sum(x.draw(step, (samples,)).any() for x in masks)
+    )
 
 
 def _batch_size(dataset: Dataset) -> int:
-    return min(IMAGES if dataset.is_image else SAMPLES, len(dataset.train))
+    return min(BATCH_IMAGES if dataset.is_image else BATCH_SAMPLES, len(dataset.train))
 
 
 def _check(
@@ -245,7 +273,7 @@ def _check(
     tried = np.arange(value.size)
     if value.size > most:
         tried = np.sort(rng.choice(value.size, most, replace=False))
-    directions = [rng.standard_normal(value.shape) for _ in range(DIRECTIONS)]
+    directions = [rng.standard_normal(value.shape) for _ in range(DIRECTIONS_PER_ARRAY)]
     for direction in directions:
         direction /= np.linalg.norm(direction)
     before = value.copy()

@@ -1,12 +1,11 @@
-"""The verb ``lr-find``: sweep the learning rate over one training, and suggest one.
+"""The verb ``lr-find``: sweeps the learning rate over one training, and suggests one.
 
-Nothing of a run is read or changed: the network is a new one, the folder one of its own.
+It trains a new network and writes into a new folder. It neither reads nor changes other runs.
 """
 
 from __future__ import annotations
 
 import shlex
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from nnopt.backends import load_backend
+from nnopt.cli.parsers import overrides_parser
 from nnopt.cli.run import make_directory
-from nnopt.config.compose import Plan, Point, plan_one, to_yaml, words_parser
+from nnopt.config.compose import Plan, Point, plan_one, to_yaml
 from nnopt.config.hydra import one_line
 from nnopt.config.validate import read_keys
 from nnopt.errors import ConfigError, TrainingError, memory_shortage
@@ -31,38 +31,38 @@ from nnopt.terminal.training_progress import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 GROUP = "lr_find"
-"""What stands before the dot in the verb's own keys."""
+"""The group of the keys of this verb."""
 
 PURPOSE = """\
-Train the configured network once while the learning rate rises exponentially from step to step,
-write the losses and their picture into a fresh folder, and suggest a learning rate."""
+Train the configured network once with an exponentially increasing learning rate, write the losses
+and their plot into a new folder, and suggest a learning rate."""
 
 KEYS = f"""\
 keys of the sweep:
   {GROUP}.lowest=RATE    of the first step (default: {LrRangeTest.lowest:g})
-  {GROUP}.highest=RATE   of the last step, if the loss has not diverged before \
+  {GROUP}.highest=RATE   of the last step, unless the loss diverges before \
 (default: {LrRangeTest.highest:g})
-  {GROUP}.steps=N        optimizer steps in between, evenly spaced on a logarithmic scale \
+  {GROUP}.steps=N        optimizer steps, evenly spaced on a logarithmic scale \
 (default: {LrRangeTest.steps})
 
-Everything else is as for nnopt run: data, batches, augmentation, regularizers, optimizer and seed=.
-The schedule is ignored during the sweep, and so are optimizer.lr, epochs and steps.
-hydra.run.dir=DIR names the folder, plots=false leaves the picture out.
+All other keys are as for nnopt run. The schedule, optimizer.lr, epochs and steps are ignored.
+hydra.run.dir=DIR names the folder, plots=false omits the plot.
 
   nnopt lr-find dataset=mnist optimizer=adam {GROUP}.highest=1
 """
 
 
 def main(arguments: list[str]) -> int:
-    """Sweep, write the files, print the suggestion.
+    """Sweep the learning rate, write the files, and print the suggestion.
 
-    Raises ConfigError, DataError or OutputError; TrainingError (exit code 5) if the curve suggests
-    nothing.
+    Raises:
+        ConfigError: The configuration is refused.
+        DataError: The dataset is missing or damaged.
+        OutputError: The files cannot be written.
+        TrainingError: The curve of the losses suggests no learning rate.
     """
-    parser = words_parser("lr-find", PURPOSE)
-    parser.epilog, parser.formatter_class = KEYS, RawDescriptionHelpFormatter
-    options = parser.parse_intermixed_args(arguments)
-    plan, sweep = read_words(options.overrides, options.config_dir)
+    options = overrides_parser("lr-find", PURPOSE, KEYS).parse_intermixed_args(arguments)
+    plan, sweep = read_overrides(options.overrides, options.config_dir)
     point = plan.points[0]
     prepared = prepare(point.config, trains=False)
     folder = make_directory(plan, "lr-find")
@@ -86,9 +86,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
-    """The run and the sweep that the words ask for. Raises ConfigError with every problem found."""
-    own = [word for word in words if word.startswith(f"{GROUP}.") and "=" in word]
+def read_overrides(overrides: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
+    """Read the configuration of the run and the sweep of the learning rate.
+
+    Raises:
+        ConfigError: Lists the problems of both.
+    """
+    own = [x for x in overrides if x.startswith(f"{GROUP}.") and "=" in x]
     problems: list[str] = []
     sweep = plan = None
     try:
@@ -96,7 +100,7 @@ def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRa
     except ConfigError as error:
         problems += error.problems
     try:
-        plan = plan_one([word for word in words if word not in own], config_dir)
+        plan = plan_one([x for x in overrides if x not in own], config_dir)
     except ConfigError as error:
         problems += error.problems
     if plan is None or sweep is None:
@@ -104,11 +108,11 @@ def read_words(words: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRa
     return plan, sweep
 
 
-def _read_sweep(words: Sequence[str]) -> LrRangeTest:
+def _read_sweep(overrides: Sequence[str]) -> LrRangeTest:
     try:
-        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"cannot read {' '.join(words)!r}: {one_line(error)}") from error
+        raise ConfigError(f"cannot read {' '.join(overrides)!r}: {one_line(error)}") from error
     sweep = read_keys(LrRangeTest, asdict(LrRangeTest()) | given.get(GROUP, {}), GROUP)
     if sweep.lowest >= sweep.highest:
         raise ConfigError(
@@ -119,14 +123,14 @@ def _read_sweep(words: Sequence[str]) -> LrRangeTest:
 
 
 def command(point: Point, config_dir: str | None, rate: float) -> str:
-    """The line that trains the same configuration with this learning rate, quoted for a shell."""
-    kept = [word for word in point.overrides if word.partition("=")[0] != "optimizer.lr"]
+    """Return the shell command that trains the configuration with a learning rate."""
+    others = [x for x in point.overrides if x.partition("=")[0] != "optimizer.lr"]
     folder = [] if config_dir is None else ["--config-dir", config_dir]
-    return shlex.join(["nnopt", "run", *folder, *kept, f"optimizer.lr={rate:g}"])
+    return shlex.join(["nnopt", "run", *folder, *others, f"optimizer.lr={rate:g}"])
 
 
 def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) -> None:
-    """The curve as a table and as a picture, and what was made of it. Raises OutputError."""
+    """Write the curve as a table and as a plot, and the suggestion. Raises OutputError."""
     curve = found.curve
     write_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     outcome = {
@@ -145,7 +149,7 @@ def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) 
 
 
 def _report(found: LrSuggestion, folder: Path) -> None:
-    """The few points of the curve that matter, and the files."""
+    """Print the marked points of the curve, and the files."""
     curve = found.curve
     steps = {"first step": 0}
     if found.edge_step is not None:

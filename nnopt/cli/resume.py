@@ -1,15 +1,15 @@
-"""The verb ``resume``: continue a sweep, and add points to it."""
+"""The verb ``resume``: run the missing points of a sweep, and add points to it."""
 
 from __future__ import annotations
 
 import json
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from nnopt.cli.parsers import resume_parser
 from nnopt.cli.run import note_missing_plots, prepare_all
-from nnopt.config.arguments import Parser
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.paths import given_path
@@ -34,29 +34,26 @@ from nnopt.sweeps.resume_changes import changed
 from nnopt.terminal import console
 from nnopt.terminal.interruption import stop_on_signals
 
-EXAMPLES = """\
-examples:
-  nnopt resume outputs/latest                    what is missing, or was interrupted
-  nnopt resume outputs/latest --retry-failed     failed, diverged and timed out points too
-  nnopt resume outputs/latest 'seed=range(10)'   more values: the points that are new
-  nnopt resume outputs/latest hydra.sweeper.trials=60   more trials of a search
-"""
 
+def main(arguments: list[str]) -> int:
+    """Resume a sweep or a search.
 
-def main(words: list[str]) -> int:
-    """Run the verb; returns the exit code of the sweep.
+    Returns:
+        The exit code of the sweep.
 
-    Raises ResumeError if there is no sweep to continue, ConfigError for words that would change
-    its points, DataError if its data are not there; ResumeError, too, if these are others.
+    Raises:
+        ResumeError: There is no sweep to resume, or its data has changed.
+        ConfigError: An override would change existing points.
+        DataError: The data is missing or damaged.
     """
     start = processor_times()
-    options = parser().parse_intermixed_args(words)
+    options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
-    folder = given_path(options.sweep, "SWEEP").resolve()  # outputs/latest may soon be another
+    folder = given_path(options.sweep, "SWEEP").resolve()  # outputs/latest may change
     sweep = read_sweep(folder)
     check_folder(sweep)
     remove_leftovers(sweep)
-    given = frozenset(word.partition("=")[0] for word in options.overrides)
+    given = frozenset(override.partition("=")[0] for override in options.overrides)
     if isinstance(sweep.sweeper, OptunaConfig):
         return _resume_search(sweep, options, given, start)
     if options.overrides:
@@ -67,12 +64,8 @@ def main(words: list[str]) -> int:
     sweep = replace(sweep, points=points)
     launcher = make_launcher(sweep.launcher)
     states = {point.id: read_state(folder / point.id) for point in sweep.points}
-    wanted = FAILED if options.retry_failed else ()
-    to_run = [
-        point
-        for point in sweep.points
-        if (status := states[point.id].status) not in ENDED or status in wanted
-    ]
+    finished = set(ENDED) - set(FAILED if options.retry_failed else ())
+    to_run = [point for point in sweep.points if states[point.id].status not in finished]
     threads = prepare_all(to_run)
     check_same_files(states, to_run, sweep.move)
     note_differences(states.values(), threads, sweep.launcher)
@@ -87,9 +80,12 @@ def main(words: list[str]) -> int:
 
 
 def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move: Move) -> None:
-    """Raises ResumeError if a point that is to run would read other data than those that are done
-    have read under the same name: one table would hold both."""
-    read: dict[str, str] = {}  # file -> its hash
+    """Check that the points to run read the same data as the finished points.
+
+    Raises:
+        ResumeError: A data file has changed, so the points could not be compared.
+    """
+    read: dict[str, str] = {}  # file -> its SHA-256
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):
             read |= move.sources(data.get("sources", {}))
@@ -98,18 +94,17 @@ def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move:
         sources = prepare(point.config).dataset.sources
         if others := [file for file, x in sources.items() if read.get(file, x) != x]:
             raise ResumeError(
-                f"{', '.join(others)}: changed since the points that are done read it, so the "
-                "others would not compare with them; put back what it was, or begin a new sweep"
+                f"{', '.join(others)}: changed since the finished points read it, so their results "
+                "could not be compared with new ones; restore the file, or start a new sweep"
             )
 
 
 def _resume_search(
     sweep: Sweep, options: Namespace, given: frozenset[str], start: ProcessorTimes | None
 ) -> int:
-    """Continue the trials of a search."""
     if options.retry_failed:
         raise ConfigError(
-            "--retry-failed: a search has learnt from the trials that failed; ask for more of them "
+            "--retry-failed: the sampler of a search has used the failed trials; run more trials "
             "with hydra.sweeper.trials=N"
         )
     from nnopt.sweeps.search.execute import resumed, run_search  # imports Optuna
@@ -132,25 +127,3 @@ def _resume_search(
     note_missing_plots(plan.points, planned)
     note_threads(threads, planned, plan.launcher, start)
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
-
-
-def parser() -> Parser:
-    """The options of ``nnopt resume``."""
-    parser = Parser(
-        prog="nnopt resume",
-        description="Continue a sweep: run the points that are missing or were interrupted. What "
-        "is done stays as it is.",
-        epilog=EXAMPLES,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("sweep", metavar="SWEEP", help="the folder of a sweep")
-    add(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="more values of keys that the sweep varies; hydra/launcher and its keys; data.root",
-    )
-    add("--retry-failed", action="store_true", help="run failed, diverged, timed out points again")
-    add("--fail-fast", action="store_true", help="begin no further point after one fails")
-    return parser

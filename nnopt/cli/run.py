@@ -1,10 +1,9 @@
-"""The verb ``run``: check every point, make a fresh folder, run the points one after another."""
+"""The verb ``run``: train one configuration, or every point of a sweep."""
 
 from __future__ import annotations
 
-import os
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any, cast
 
 from nnopt.backends import load_backend
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
+from nnopt.cli.parsers import run_parser
 from nnopt.config.compose import Plan, Point, make_plan
-from nnopt.config.hydra_internals import get_args_parser
-from nnopt.config.point import FEW
+from nnopt.config.point import MAX_POINTS_WITH_PLOTS
 from nnopt.errors import ConfigError, OutputError
 from nnopt.io.atomic_files import fresh_folder, link_latest, output_error, shown
 from nnopt.io.locks import hold
@@ -32,27 +31,30 @@ from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_
 from nnopt.terminal.live_display import no_curves_reason
 
 OUTPUTS = Path("outputs")
-"""Where results go unless hydra.run.dir or hydra.sweep.dir says otherwise."""
+"""The folder of results, unless hydra.run.dir or hydra.sweep.dir names another one."""
 
 
-def launch(arguments: list[str]) -> int:
-    """Run what the command line asks for; returns the exit code.
+def main(arguments: list[str]) -> int:
+    """Run the configuration or the sweep of a command line.
 
-    Raises ConfigError or DataError before any folder is made, OutputError if one cannot be, and
-    what ended a single run early. A sweep goes on after a failed point.
+    All points are checked before a folder is made. A sweep continues after a failed point.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: The configuration of a point is refused.
+        DataError: A dataset is missing or damaged.
+        OutputError: The folder cannot be made or written.
+        TrainingError: The training of a single run failed.
     """
     start = processor_times()
     stop_on_signals()
-    parser = _parser()
-    options = _parse(parser, arguments)
-    options.config_dir = options.config_dir and os.path.expanduser(options.config_dir)
-    if options.help or options.hydra_help or options.info:
+    options = _parse(arguments)
+    if options.help or options.info:
         from nnopt.config.show import print_help, print_info
 
-        if options.info:
-            print_info(options)
-        else:
-            print_help(options, parser)
+        print_info(options) if options.info else print_help(options, run_parser())
         return 0
     plan = make_plan(options.overrides, options.multirun, options.config_dir)
     if options.cfg:
@@ -61,7 +63,7 @@ def launch(arguments: list[str]) -> int:
         print_config(plan, options)
         return 0
     if options.fail_fast and not plan.is_sweep:
-        raise ConfigError("--fail-fast concerns a sweep; `nnopt run -m` runs one")
+        raise ConfigError("--fail-fast applies to a sweep; `nnopt run -m` runs one")
     kind = "sweeps" if plan.is_sweep else "runs"
     check_directory(plan, kind)
     launcher = make_launcher(plan.launcher)
@@ -72,23 +74,36 @@ def launch(arguments: list[str]) -> int:
     if plan.space is not None:
         points = plan.space.points_of(cast(OptunaConfig, plan.sweeper))
     note_threads(threads, points, plan.launcher, start)
+    if not plan.is_sweep:
+        return _run_single(plan.points[0], directory)
+    note_missing_plots(plan.points, points)
     if plan.space is not None:
         from nnopt.sweeps.search.execute import run_search  # imports Optuna
 
-        note_missing_plots(plan.points, points)
         sweep = begin(replace(plan, points=()), directory)
         return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
-    if plan.is_sweep:
-        from nnopt.sweeps.execute import run_points  # imports much that a single run never needs
+    from nnopt.sweeps.execute import run_points  # imports modules that a single run does not need
 
-        note_missing_plots(plan.points, points)
-        return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
+    return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
+
+
+def _parse(arguments: Sequence[str]) -> Namespace:
+    """Return the options. Raises ConfigError for an option that has no effect."""
+    options = run_parser().parse_intermixed_args(arguments)
+    if options.cfg and options.multirun:
+        raise ConfigError("--cfg prints one configuration; leave -m out")
+    if options.package is not None and not options.cfg:
+        raise ConfigError("--package belongs to --cfg; write --cfg job --package")
+    return options
+
+
+def _run_single(point: Point, directory: Path) -> int:
     try:
         with hold(directory) as is_ours:
-            if not is_ours:  # started at the same moment, and found it empty too
+            if not is_ours:  # started at the same moment, when the folder was empty
                 raise OutputError(f"another process writes into {directory}; name another folder")
-            summary = run(plan.points[0], directory)
-        _report_run(summary, directory)
+            summary = run(point, directory)
+        _print_summary(summary, directory)
     except (KeyboardInterrupt, Interruption) as stop:
         console.error(f"{message_of(stop)}; the results until then are kept in {directory}")
         return code_of(stop)
@@ -96,29 +111,39 @@ def launch(arguments: list[str]) -> int:
 
 
 def _note_missing_curves(plan: Plan) -> None:
-    """Print a note with the reason if view=terminal is set but no curves can be drawn."""
+    """Print the reason if view=terminal is set, but no curves are drawn."""
     if not any(point.config.view == "terminal" for point in plan.points):
         return
     launcher: str = plan.launcher.name
     if plan.is_sweep and launcher != "sequential":
-        console.note("note: view=terminal draws points that run in this process, none of these")
+        console.note(
+            "note: view=terminal has no effect: no point runs in this process with "
+            f"hydra/launcher={launcher}"
+        )
     elif reason := no_curves_reason():
         console.note(f"note: view=terminal: {reason}; view=bar takes its place")
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:
-    """Print a note if ``plots=auto`` draws no pictures of points in a sweep of this size."""
-    if count > FEW and any(point.config.plots == "auto" for point in points):
+    """Print a note if ``plots=auto`` draws no plots of points in a sweep of ``count`` points."""
+    if count > MAX_POINTS_WITH_PLOTS and any(point.config.plots == "auto" for point in points):
         console.note(
-            "note: only the sweep's own pictures are drawn; plots=true adds those of points"
+            "note: only the plots of the sweep are drawn; plots=true adds those of each point"
         )
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
-    """Refuse points that cannot run before the first one starts. Return the threads of each point.
+    """Load the data and build the network of every point, before the first one starts.
 
-    Loading is remembered, so points share their data. Raises ConfigError with all problems, or
-    DataError."""
+    Points share loaded data.
+
+    Returns:
+        The numbers of threads, by point.
+
+    Raises:
+        ConfigError: Points cannot run; lists the problems of all points.
+        DataError: A dataset is missing or damaged.
+    """
     problems: dict[str, None] = {}
     threads = []
     for point in points:
@@ -133,39 +158,16 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
     return threads
 
 
-def _parser() -> ArgumentParser:
-    """Return a parser of Hydra's flags and the overrides. Its errors are ConfigErrors."""
-    parser = get_args_parser()
-    parser.add_argument("--fail-fast", action="store_true", help="of a sweep: stop at a failure")
-
-    def refuse(message: str) -> None:
-        is_key = message.startswith("unrecognized arguments: -") and "=" in message
-        hint = "; keys have no dash before them, as in epochs=3" if is_key else ""
-        raise ConfigError(f"{message}{hint}; `nnopt run --help` lists the flags")
-
-    parser.error = refuse  # type: ignore[assignment]  # argparse would print its usage and exit
-    return parser
-
-
-def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Return the flags and the overrides. Raises ConfigError for a flag that does not exist or has
-    no effect."""
-    options: Namespace = parser.parse_intermixed_args(arguments)
-    for flag in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(options, flag) is not None:
-            name = flag.replace("_", "-")
-            raise ConfigError(f"--{name}: nnopt does not follow it; --config-dir adds a folder")
-    if options.cfg and options.multirun:
-        raise ConfigError("--cfg prints one configuration; leave -m out")
-    if not options.cfg and (options.resolve or options.package is not None):
-        flag = "--resolve" if options.resolve else "--package"
-        raise ConfigError(f"{flag} belongs to --cfg; write --cfg job {flag}")
-    return options
-
-
 def check_directory(plan: Plan, kind: str) -> None:
-    """Raise OutputError if the results cannot be written to their folder. No folder is made, since
-    later checks may refuse the command."""
+    """Check that results can be written. Make no folder, because later checks may fail.
+
+    Args:
+        plan: The plan of the run or sweep.
+        kind: The folder below ``outputs``: ``runs`` or ``sweeps``.
+
+    Raises:
+        OutputError: The folder is not empty, or not writable.
+    """
     named = _named_directory(plan)
     directory = OUTPUTS / kind if named is None else named
     try:
@@ -204,9 +206,18 @@ def _check_empty(directory: Path) -> None:
 
 
 def make_directory(plan: Plan, kind: str) -> Path:
-    """A fresh folder below outputs/KIND; one that the user named has to be new or empty.
+    """Make the folder of the results.
 
-    Raises ConfigError or OutputError.
+    Args:
+        plan: The plan of the run or sweep. A folder that it names must be absent or empty.
+        kind: The folder below ``outputs`` for a new folder with the time and ``name``.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        ConfigError: The named path is invalid.
+        OutputError: The folder cannot be made, or is not empty.
     """
     directory = _named_directory(plan)
     if directory is None:
@@ -218,14 +229,14 @@ def make_directory(plan: Plan, kind: str) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error("make the folder", directory, error) from error
-    _check_empty(directory)  # another process may have begun there
+    _check_empty(directory)  # another process may have started to write there
     if OUTPUTS.is_dir():
         link_latest(OUTPUTS, directory)
     return directory.absolute()
 
 
-def _report_run(summary: Mapping[str, Any], folder: Path) -> None:
-    """The panel at the end of a run: what came out, and where it lies."""
+def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print the results of a run and the paths of its files."""
     results = {
         "test accuracy": f"{summary['test_accuracy']:z.4f}",
         "test loss": f"{summary['test_loss']:z.4f}",

@@ -7,7 +7,6 @@ time is checked here, for every point, before the first one starts.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from nnopt.config.arguments import Parser
 from nnopt.config.conf_file import ENGINE_GROUPS, EXPERIMENTS
 from nnopt.config.conf_source import place_of
 from nnopt.config.grid import expand, words_of
@@ -79,22 +77,6 @@ def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
     if len(plan.points) > 1:
         raise ConfigError(f"one configuration is needed, but {len(plan.points)} are asked for")
     return plan
-
-
-def compose_words(verb: str, purpose: str, words: Sequence[str]) -> Config:
-    """The configuration that the words after a verb ask for; answers --help itself."""
-    options = words_parser(verb, purpose).parse_intermixed_args(words)
-    return compose_config(options.overrides, options.config_dir)
-
-
-def words_parser(verb: str, purpose: str) -> Parser:
-    """A parser of ``overrides`` and ``config_dir``, for a verb to add options of its own."""
-    parser = Parser(f"nnopt {verb}", description=purpose)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
-    parser.add_argument(
-        "--config-dir", metavar="DIR", type=os.path.expanduser, help="a folder with more YAML files"
-    )
-    return parser
 
 
 def make_plan(

@@ -7,5 +7,4 @@ from hydra._internal.config_repository import IConfigRepository as IConfigReposi
 from hydra._internal.grammar import grammar_functions as grammar_functions
 from hydra._internal.grammar.functions import Functions as Functions
 from hydra._internal.hydra import Hydra as Hydra
-from hydra._internal.utils import get_args_parser as get_args_parser
 from omegaconf._utils import get_yaml_loader as get_yaml_loader

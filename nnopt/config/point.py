@@ -33,15 +33,15 @@ def leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + key, value
 
 
-FEW = 25
-"""Sweeps of up to so many points have pictures of each with plots=auto: half a second a point."""
+MAX_POINTS_WITH_PLOTS = 25
+"""The largest sweep for which plots=auto draws plots of each point, at half a second a point."""
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
     """The same point, whose ``plots`` is no longer auto. points: how many the sweep has."""
     if point.config.plots != "auto":
         return point
-    plots: Any = True if points <= FEW else "sweep"
+    plots: Any = True if points <= MAX_POINTS_WITH_PLOTS else "sweep"
     container = {**point.container, "plots": plots}
     return replace(point, config=replace(point.config, plots=plots), container=container)
 

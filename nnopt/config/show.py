@@ -34,17 +34,12 @@ from nnopt.terminal import console
 
 
 def print_help(options: Namespace, parser: ArgumentParser) -> None:
-    """Print the groups, keys and flags of nnopt, or with --hydra-help those of Hydra. Raises
-    ConfigError."""
+    """Print the groups, keys and options of ``nnopt run``. Raises ConfigError."""
     with _printing(options) as (hydra, words):
-        own = options.help
-        name = PRIMARY if own else None
-        composed = hydra.compose_config(name, words, RunMode.RUN)
+        composed = hydra.compose_config(PRIMARY, words, RunMode.RUN)
         HydraConfig.instance().set_config(composed)
-        template = composed.hydra.help if own else composed.hydra.hydra_help
-        kind = "job" if own else "hydra"
-        shown = hydra.get_sanitized_cfg(copy.deepcopy(composed), kind)
-        print(hydra.get_help(template, shown, parser, resolve=False))
+        shown = hydra.get_sanitized_cfg(copy.deepcopy(composed), "job")
+        print(hydra.get_help(composed.hydra.help, shown, parser, resolve=False))
 
 
 def print_info(options: Namespace) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.errors import ConfigError, DataError
+from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.schema import ImageConfig
 
 Rows = NDArray[np.int64]
@@ -112,10 +111,9 @@ def chosen_classes(names: tuple[str, ...], wanted: Sequence[int | str] | None) -
         elif isinstance(item, int) and 0 <= item < len(names):
             numbers.append(item)
         else:
-            near = difflib.get_close_matches(str(item), names, n=3, cutoff=0.5) or names[:20]
             raise ConfigError(
-                f"{key}: there is no class {item!r}; nearest: {', '.join(near)}; allowed are names "
-                f"and numbers 0 to {len(names) - 1}"
+                f"{key}: there is no class {item!r}; {suggest(item, names)}; or a number from 0 to "
+                f"{len(names) - 1}"
             )
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"{key}: a class is named twice; name each once")

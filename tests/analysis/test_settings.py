@@ -162,4 +162,4 @@ def test_a_baseline_takes_no_other_operator() -> None:
 
 
 def test_all_names_are_told_where_none_is_near() -> None:
-    assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; there are: a, b"
+    assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; allowed: a, b"

@@ -88,7 +88,7 @@ def test_every_layer_is_tried() -> None:
 
 MISTAKES: list[tuple[Any, str]] = [
     ("rellu", "architecture.layers[0]: unknown layer 'rellu'; did you mean 'relu'?"),
-    ("xyz", "architecture.layers[0]: unknown layer 'xyz'; known layers: dense, conv2d,"),
+    ("xyz", "architecture.layers[0]: unknown layer 'xyz'; allowed: dense, conv2d,"),
     ({"dens": 3}, "architecture.layers[0]: unknown layer 'dens'; did you mean 'dense'?"),
     (5, "architecture.layers[0]: 5 is no layer; write a name or {name: arguments}"),
     (None, "architecture.layers[0]: None is no layer"),

@@ -122,7 +122,7 @@ def test_damaged_and_unfinished_runs_are_told(
     assert len(captured.err.splitlines()) == 1
     assert "1 diverged" in captured.out
     assert "left out: 1 interrupted" in captured.out
-    assert "to come: 1 of a sweep's points have not begun" in captured.out
+    assert "left out: 1 points of sweeps that have not started" in captured.out
     assert "7 runs, 3 settings" in captured.out
 
 
@@ -137,8 +137,8 @@ def test_point_without_folder_is_told(
     (sweep / "results.csv").write_text("\n".join(["id,status", *rows, "later,pending", ""]))
     assert nnopt("compare", "sweep") == 0
     out = capsys.readouterr().out
-    assert "left out: 1 of a sweep's points, whose folders are not there" in out
-    assert "to come: 1 of a sweep's points have not begun" in out
+    assert "left out: 1 points of sweeps without a folder" in out
+    assert "left out: 1 points of sweeps that have not started" in out
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_verify_names_every_problem_at_once(root: Path) -> None:
 
 
 def test_data_command_wrong_usage_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no dataset 'mnits' to fetch; known: mnist, "):
+    with pytest.raises(ConfigError, match="no dataset 'mnits' to fetch; did you mean 'mnist'"):
         main(["fetch", "mnits"])
     with pytest.raises(DataError, match="no dataset in "):
         main(["verify", "--root", str(tmp_path)])

@@ -65,7 +65,7 @@ def test_a_run_and_itself(nnopt: Run, capsys: Captured) -> None:
 @pytest.mark.usefixtures("pair")
 def test_what_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "nowhere") == 2
-    assert "nowhere is no run that has ended" in capsys.readouterr().err
+    assert "nowhere is not the folder of a finished run" in capsys.readouterr().err
     assert nnopt("diff", "a", "b", "--weights", "last") == 0
     assert "model_last.npz is not in both folders" in capsys.readouterr().out
     assert nnopt("diff", "a", "b", "--weights", "last", "--out", "x") == 2

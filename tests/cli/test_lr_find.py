@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnopt.cli.lr_find import command, read_words
+from nnopt.cli.lr_find import command, read_overrides
 from nnopt.config.compose import plan_one
 from nnopt.training.lr_finder import BETA, LrRangeTest
 
@@ -175,7 +175,7 @@ def test_out_of_memory_names_a_smaller_batch(
 
 
 def test_words_are_read() -> None:
-    plan, sweep = read_words(["seed=3", "lr_find.highest=1e-1", "lr_find.steps=50"], None)
+    plan, sweep = read_overrides(["seed=3", "lr_find.highest=1e-1", "lr_find.steps=50"], None)
     assert sweep == LrRangeTest(1e-5, 0.1, 50)
     assert plan.points[0].config.seed == 3
 

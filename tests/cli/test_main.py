@@ -92,7 +92,7 @@ def test_every_error_has_its_exit_code(
         assert arguments == ["x=1"]
         raise error
 
-    monkeypatch.setitem(cli.VERBS, "run", fail)
+    monkeypatch.setattr("nnopt.cli.run.main", fail)
     assert nnopt("run", "x=1", *(["--debug"] if debug else [])) == code
     told = capsys.readouterr().err
     shows_traceback = debug and isinstance(error, Exception)

@@ -232,7 +232,7 @@ def test_fail_fast_stops_at_the_first_failure(nnopt: Run, workplace: Path) -> No
 
 def test_fail_fast_of_a_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "--fail-fast") == 2
-    assert "--fail-fast concerns a sweep" in capsys.readouterr().err
+    assert "--fail-fast applies to a sweep" in capsys.readouterr().err
 
 
 def test_the_order_of_points_changes_nothing_in_them(nnopt: Run, workplace: Path) -> None:

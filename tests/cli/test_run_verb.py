@@ -52,7 +52,7 @@ def test_single_points_of_a_large_sweep_have_no_pictures(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("config.point", "cli.run"):
-        monkeypatch.setattr(f"nnopt.{module}.FEW", 2)
+        monkeypatch.setattr(f"nnopt.{module}.MAX_POINTS_WITH_PLOTS", 2)
     small = ["epochs=2", "dataset.points=20"]
 
     def pictures(number: int, *words: str) -> tuple[int, bool, bool]:

@@ -5,7 +5,6 @@ This file imports torchvision, and is imported only once a configuration asks fo
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import math
@@ -25,7 +24,7 @@ from nnopt.architecture.inference import Shape, show
 from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends.torch.dropout import dropout
 from nnopt.backends.torch.inspection import inspect
-from nnopt.errors import ConfigError, DataError
+from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.random import generator
 from nnopt.schema import Config, TorchvisionConfig
 
@@ -56,8 +55,7 @@ def model_problems(config: TorchvisionConfig) -> list[str]:
     """What stands against the name of the model, one line a problem."""
     known = models.list_models(module=models)  # those of classification
     if config.model not in known:
-        close = difflib.get_close_matches(config.model, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        hint = suggest(config.model, known)
         return [f"architecture.model = {config.model!r}: torchvision has no such model; {hint}"]
     if config.small_images and _stem(config.model) is None:
         return [

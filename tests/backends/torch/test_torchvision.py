@@ -243,7 +243,7 @@ def test_numpy_cannot_build_it(nnopt: Run, capsys: Captured) -> None:
     [
         (["architecture.model=resnet81"], "no such model; did you mean 'resnet18'?"),
         (["architecture.model=fcn_resnet50"], "architecture.model = 'fcn_resnet50': torchvision"),
-        (["architecture.model=xyz"], "no such model; known: alexnet, convnext_base"),
+        (["architecture.model=xyz"], "no such model; allowed: alexnet, convnext_base"),
         (
             ["architecture.model=vgg11", "architecture.small_images=true"],
             "architecture.small_images = true adapts models named resnet..., resnext...,",

@@ -1,0 +1,238 @@
+"""The parsers of the verbs' command lines."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import textwrap
+from collections.abc import Callable
+from typing import NoReturn
+
+from nnopt.analysis.render import SUFFIXES
+from nnopt.data.published import PUBLISHED
+from nnopt.errors import ConfigError
+from nnopt.io.paths import DATA_FOLDER, environment
+
+FORMATS = tuple(SUFFIXES.values())
+
+COMPARE_EXAMPLES = """\
+examples:
+  nnopt compare outputs/latest
+  nnopt compare outputs/sweeps --where dataset=mnist --where 'optimizer.lr<=0.1'
+  nnopt compare outputs/latest --baseline optimizer=sgd --metric test_loss --sort test_loss
+  nnopt compare outputs/latest --pivot optimizer optimizer.lr --out table.tex
+  nnopt compare outputs/sweeps --metric test_loss --plots pictures
+
+docs/compare.md describes the columns and the statistical tests.
+"""
+
+REPORT_EXAMPLES = """\
+examples:
+  nnopt report outputs/latest
+  nnopt report outputs/sweeps --out sweeps.html --metric test_accuracy,test_loss
+
+docs/report.md describes the page.
+"""
+
+RESUME_EXAMPLES = """\
+examples:
+  nnopt resume outputs/latest                    run missing and interrupted points
+  nnopt resume outputs/latest --retry-failed     run failed, diverged and timed out points too
+  nnopt resume outputs/latest 'seed=range(10)'   add values: run the new points
+  nnopt resume outputs/latest hydra.sweeper.trials=60   run more trials of a search
+"""
+
+INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises ConfigError instead of printing its usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with the message of argparse."""
+        is_key = message.startswith("unrecognized arguments: -") and "=" in message
+        hint = "; keys have no dash before them, as in epochs=3" if is_key else ""
+        raise ConfigError(f"{message}{hint}; `{self.prog} --help` lists the options")
+
+
+def make_parser(verb: str, description: str, epilog: str | None = None) -> Parser:
+    """Return a parser of a verb without arguments."""
+    return Parser(
+        f"nnopt {verb}",
+        description=textwrap.fill(description, 90),
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def overrides_parser(verb: str, description: str, epilog: str | None = None) -> Parser:
+    """Return a parser of ``overrides`` and ``config_dir``, to which a verb adds its options."""
+    parser = make_parser(verb, description, epilog)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
+    parser.add_argument(
+        "--config-dir",
+        "-cd",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help="a folder with more YAML files",
+    )
+    return parser
+
+
+def run_parser() -> Parser:
+    """Return the parser of ``nnopt run``. It leaves ``--help`` to the verb."""
+    parser = Parser("nnopt run", add_help=False)
+    add = parser.add_argument
+    add("overrides", nargs="*", help="key=value: set a key, or choose a file of a group")
+    add("--help", "-h", action="store_true", help="print the groups, keys and options")
+    add("--multirun", "-m", action="store_true", help="run every point of a sweep")
+    add("--fail-fast", action="store_true", help="stop a sweep at the first failed point")
+    add(
+        "--config-dir",
+        "-cd",
+        type=os.path.expanduser,
+        help="a folder with more YAML files",
+    )
+    add(
+        "--cfg",
+        "-c",
+        choices=("job", "hydra", "all"),
+        help="print the resolved configuration instead of running it: job, hydra or all",
+    )
+    add("--package", "-p", help="with --cfg: print only the values of this key")
+    add(
+        "--info",
+        "-i",
+        nargs="?",
+        const="all",
+        choices=INFO_TOPICS,
+        help=f"print information of Hydra: {', '.join(INFO_TOPICS)}",
+    )
+    return parser
+
+
+def resume_parser() -> Parser:
+    """Return the parser of ``nnopt resume``."""
+    description = "Resume a sweep: run missing and interrupted points. Finished points are kept."
+    parser = make_parser("resume", description, RESUME_EXAMPLES)
+    add = parser.add_argument
+    add("sweep", metavar="SWEEP", help="the folder of a sweep")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="more values of varied keys; hydra/launcher and its keys; data.root",
+    )
+    add("--retry-failed", action="store_true", help="run failed, diverged, timed out points again")
+    add("--fail-fast", action="store_true", help="start no further point after a failure")
+    return parser
+
+
+def compare_parser() -> Parser:
+    """Return the parser of ``nnopt compare``."""
+    description = (
+        "Print one table of runs and sweeps: a row for each setting, its mean over the seeds, and "
+        "tests of the differences."
+    )
+    parser = make_parser("compare", description, COMPARE_EXAMPLES)
+    add = parser.add_argument
+    add("directories", nargs="+", metavar="DIR", help="a run, a sweep, or a folder of several")
+    _add_metric(parser)
+    add(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="test the differences to this setting; repeat the option for several keys",
+    )
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only runs with KEY=VALUE, KEY=ONE,OTHER, KEY!=VALUE, KEY<NUMBER, <=, > or >=",
+    )
+    add("--sort", metavar="NAME", help="sort by a key, or by a metric with the best value first")
+    add("--reverse", action="store_true", help="reverse the order")
+    add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
+    add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
+    add("--format", choices=FORMATS, help="default: by the suffix of --out, or table")
+    add(
+        "--keep-formulas",
+        action="store_true",
+        help="in CSV, do not put an apostrophe before texts that spreadsheets read as formulas",
+    )
+    add("--plots", metavar="FOLDER", help="draw figures of the settings, as PNG and SVG")
+    add("--out", metavar="FILE", help=f"write to a file: {', '.join(SUFFIXES)}")
+    return parser
+
+
+def report_parser() -> Parser:
+    """Return the parser of ``nnopt report``."""
+    description = (
+        "Write one self-contained HTML page: an overview, means over seeds, curves, and each point "
+        "with its configuration, plots and log."
+    )
+    parser = make_parser("report", description, REPORT_EXAMPLES)
+    parser.add_argument("directory", metavar="DIR", help="a run, a sweep, or a folder of several")
+    _add_metric(parser)
+    parser.add_argument("--out", metavar="FILE", help="the page (default: DIR/report.html)")
+    return parser
+
+
+def diff_parser() -> Parser:
+    """Return the parser of ``nnopt diff``."""
+    description = (
+        "Compare two runs: different keys of the configuration, data, versions and machine, the "
+        "metrics, and the weights of each layer."
+    )
+    parser = make_parser("diff", description)
+    add = parser.add_argument
+    add("a", metavar="A", help="the folder of a run")
+    add("b", metavar="B", help="the folder of another run")
+    add("--weights", choices=("best", "last"), default="best", help="the weights to compare")
+    add("--out", metavar="DIR", help="draw the weights: DIR/weights.png and DIR/weights.svg")
+    return parser
+
+
+def data_parser() -> Parser:
+    """Return the parser of ``nnopt data``, with the parsers of its verbs."""
+    parser = make_parser("data", "List, download or verify the published datasets.")
+    root = Parser(add_help=False)
+    root.add_argument(
+        "--root",
+        default=environment("NNOPT_DATA_DIR", DATA_FOLDER),
+        help="the folder of the datasets (default: $NNOPT_DATA_DIR, else ./data)",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | verify")
+    verbs.add_parser("list", parents=[root], help="list the datasets and their locations")
+    known = ", ".join(PUBLISHED)
+    fetch = verbs.add_parser("fetch", parents=[root], help="download datasets")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help=known)
+    verify = verbs.add_parser("verify", parents=[root], help="compare all files with their SHA-256")
+    verify.add_argument("names", nargs="*", metavar="NAME", help=f"default: all present of {known}")
+    return parser
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "resume": resume_parser,
+    "compare": compare_parser,
+    "report": report_parser,
+    "diff": diff_parser,
+}
+"""Verb -> the function that makes its parser, for the verbs whose arguments are folders."""
+
+
+def _add_metric(parser: Parser) -> None:
+    parser.add_argument(
+        "--metric",
+        action="append",
+        metavar="NAME[,NAME]",
+        help="a number of summary.json (default: test_accuracy)",
+    )
+
+
+def metric_names(options: argparse.Namespace) -> list[str]:
+    """Return the names that ``--metric`` was given, without repetitions."""
+    names = ",".join(options.metric or ["test_accuracy"]).split(",")
+    return list(dict.fromkeys(name.strip() for name in names))
