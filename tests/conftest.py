@@ -20,7 +20,7 @@ from nnopt import schema
 from nnopt.config.set_aside import Composed
 from nnopt.schema import Config
 
-# How long an example takes says more of the machine than of the code; and a suite that is run as a
+# The time of an example depends on the machine more than on the code. A suite that is run as a
 # gate tries the same examples every time.
 settings.register_profile(
     "nnopt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -136,9 +136,11 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def compose_once() -> Iterator[None]:
-    """What nnopt's own YAML files compose to is kept: Hydra takes a third of a second for it, and
-    the suite asks hundreds of times. Where a folder of the user's is searched too, and for words
-    with interpolations, which may name the working folder, everything is read anew."""
+    """Cache the configurations composed from nnopt's own YAML files.
+
+    Hydra needs a third of a second for each, and the suite composes hundreds. Nothing is cached if a
+    user's folder is searched, or for interpolations, which may depend on the working directory.
+    """
     from nnopt.config import hydra as hydra_adapter
 
     compose, kept = hydra_adapter.compose, {}

@@ -97,7 +97,7 @@ def number(value: float) -> str:
 
 
 def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
-    """(dotted key, what it may be, its value in the YAML) of a schema's record."""
+    """Yield (dotted key, type as text, value in the YAML) for every key of a dataclass."""
     hints = typing.get_type_hints(record, include_extras=True)
     for field in fields(record):
         key, value = f"{prefix}{field.name}", container[field.name]

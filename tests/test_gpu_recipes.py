@@ -1,5 +1,4 @@
-"""benchmarks/gpu_recipes.py, which runs where there is a GPU: what it makes of results, and that it
-says so where there is none."""
+"""benchmarks/gpu_recipes.py: its evaluation of results, and its message on a machine without a GPU."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def run(*words: object, cwd: Path) -> str:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of what is packaged, so that building leaves nothing in the repository."""
+    """Return a copy of the packaged files, so that builds do not change the repository."""
     folder = tmp_path / "source"
     for name in SOURCES:
         original = REPOSITORY / name

@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of what they are for."""
+"""Random numbers as pure functions of seed, stream and counters."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_dropout_masks_keep_expected_fraction(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.3, 0.5, 0.9])
 def test_dropout_scale_equals_inverse_keep_probability(rate: float) -> None:
-    """Of the 65,536 values that decide, as many keep a unit as the scale says."""
+    """The scale equals 65,536 divided by the number of 16-bit values that keep a unit."""
     masks = DropoutMasks(0, "x", rate)
     threshold = np.uint16(masks._threshold)
     keeping = np.count_nonzero(np.arange(65536, dtype=np.uint16) < threshold)

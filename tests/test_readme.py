@@ -29,7 +29,7 @@ AS_THEY_STAND = {"nnopt run": 0, "nnopt run optimzer=adam epochs=-1 regularizer.
 """Commands without limits, and their exit codes."""
 
 SWEEP = "nnopt run ablation=optimizer_spiral"
-"""What lies in ``outputs/latest`` for the commands that read it."""
+"""The sweep in ``outputs/latest`` for the commands that read it."""
 
 CIFAR_IMAGES = 100  # in each file, instead of 10,000
 
@@ -105,7 +105,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         run(SWEEP, capsys)
     if words[0] == "run" and "--cfg" not in words and command not in AS_THEY_STAND:
         words += LIMITS
-        if command == SWEEP:  # whose output tells of its pictures; of its points', none
+        if command == SWEEP:  # its output lists the plots of the sweep
             words[-1] = "plots=sweep"
     if any(word.startswith("experiment=") for word in words):  # networks of some size: one seed
         words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in words]
@@ -116,8 +116,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def form(line: str) -> str:
-    """What stays of a line without its numbers, what is said of their size, and dates, and the
-    spaces that align them."""
+    """Return a line without numbers, dates, verdicts and aligning spaces."""
     line = re.sub(r" best$| \*|(better|worse|not distinguishable)$", "", line)
     line = re.sub(r"[<+-]?\d[\d,.]*(e[+-]\d+)?", "0", line)
     return re.sub(r"[\s-]+", " ", line).strip()
@@ -128,7 +127,7 @@ def form(line: str) -> str:
 def test_documented_command_prints_documented_output(
     example: Example, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Line by line, numbers aside; "..." stands for any lines."""
+    """Compare line by line without numbers; "..." matches any lines."""
     printed = run(example.command, capsys)
     if example.output:
         lines = map(form, example.output)
@@ -183,7 +182,7 @@ def test_readme_named_files_exist() -> None:
 
 
 def test_readme_extending_steps_name_existing_code() -> None:
-    """``name`` after a file's name in a step: it stands in one of the step's files."""
+    """Every ``name`` in a step occurs in one of the files of the step."""
     steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^\n|^#)", README, re.M | re.S)
     assert len(steps) == 12
     for step in steps:
@@ -196,7 +195,7 @@ def test_readme_extending_steps_name_existing_code() -> None:
 
 
 def test_readme_install_commands_equal_ci() -> None:
-    """Two lines do everything, and .ci/run does what the second one says."""
+    """Two commands install and test nnopt, and .ci/run executes the second."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands
     (line,) = [command for command in commands if command.endswith("pytest")]

@@ -169,7 +169,7 @@ def draw(shape: tuple[int, ...], seed: int) -> Rational:
 
 
 def tiles(across: int = 2) -> list[tuple[slice, slice]]:
-    """Where the tiles are of a square of so many by so many."""
+    """Return the offsets of the tiles of a square image."""
     places = product(range(across), repeat=2)
     return [(slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)) for i, j in places]
 

@@ -15,7 +15,7 @@ EXIT_CODES = (0, 2, 3, 4, 5, 6, 130, 143)
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of one command: its exit code and what it printed."""
+    """The exit code and the output of one command."""
 
     code: int
     out: str

@@ -167,7 +167,7 @@ def retype_sweep(data: bytes, rng: Random) -> bytes:
 
 
 def retype_lines(data: bytes, rng: Random) -> bytes:
-    """Return JSON lines, one of which has an entry of a wrong type."""
+    """Return JSON lines, with an entry of a wrong type in one line."""
     lines = data.splitlines()
     index = rng.randrange(len(lines))
     lines[index] = json.dumps(wrong_type(json.loads(lines[index]), rng)).encode()
@@ -175,7 +175,7 @@ def retype_lines(data: bytes, rng: Random) -> bytes:
 
 
 def retype_cell(data: bytes, rng: Random) -> bytes:
-    """Return a CSV file, one cell of which holds a wrong value."""
+    """Return a CSV file, with a wrong value in one cell."""
     rows = data.splitlines()
     index = rng.randrange(len(rows))
     cells = rows[index].split(b",")
@@ -391,7 +391,7 @@ class Fuzzer:
 
 
 def _import_early() -> None:
-    """Import once what every child process needs."""
+    """Import the modules that every child process needs."""
     import pandas  # noqa: F401
 
 

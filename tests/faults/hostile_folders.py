@@ -27,7 +27,7 @@ SECRET = "the-password-of-another-person"
 
 @dataclass(frozen=True)
 class Received:
-    """A received sweep, and what is outside of it.
+    """A received sweep and its surroundings.
 
     outside: a folder with private files, among them ``secret.json`` and the folder ``run``, which
     looks like an interrupted point. marker: a file that only an injected command would make.
@@ -149,8 +149,8 @@ def linked(where: str, target: str) -> Build:
 
 
 def hard_linked(where: str) -> Build:
-    """Give a file outside a second name in the sweep. Its content may be told: an archive cannot
-    hold such a link, and copies that share their files are common."""
+    """Add a hard link to a file outside. Its content may be printed: an archive cannot contain such
+    a link, and copies that share files are common."""
 
     def build(received: Received) -> None:
         path = _place(received, where)

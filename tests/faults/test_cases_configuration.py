@@ -138,13 +138,13 @@ REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("content", "told"), REFUSED_FILES.values(), ids=REFUSED_FILES)
+@pytest.mark.parametrize(("content", "message"), REFUSED_FILES.values(), ids=REFUSED_FILES)
 def test_config_file_ambiguous_is_refused(
-    attempt: Command, workplace: Path, content: str | bytes, told: str
+    attempt: Command, workplace: Path, content: str | bytes, message: str
 ) -> None:
     write(EXPERIMENT, content)
     result = attempt("run", "experiment=mine")
-    result.is_refused(2, "conf/experiment/mine.yaml", told)
+    result.is_refused(2, "conf/experiment/mine.yaml", message)
     assert result.err.count("\n") == 1
     assert not Path("outputs").exists()
 
@@ -202,12 +202,12 @@ REFUSED_WORDS = {
 }
 
 
-@pytest.mark.parametrize(("word", "told"), REFUSED_WORDS.values(), ids=REFUSED_WORDS)
+@pytest.mark.parametrize(("word", "message"), REFUSED_WORDS.values(), ids=REFUSED_WORDS)
 def test_argument_malformed_is_refused_with_remedy(
-    attempt: Command, workplace: Path, word: str, told: str
+    attempt: Command, workplace: Path, word: str, message: str
 ) -> None:
     result = attempt("run", word)
-    result.is_refused(2, told)
+    result.is_refused(2, message)
     assert len(result.err) < 600
     assert files_of(workplace) == set()
 
@@ -222,14 +222,14 @@ READ_WORDS = {
 }
 
 
-@pytest.mark.parametrize(("word", "code", "told"), READ_WORDS.values(), ids=READ_WORDS)
+@pytest.mark.parametrize(("word", "code", "message"), READ_WORDS.values(), ids=READ_WORDS)
 def test_cfg_job_reads_arguments_like_run(
-    attempt: Command, workplace: Path, word: str, code: int, told: str
+    attempt: Command, workplace: Path, word: str, code: int, message: str
 ) -> None:
     backend = ["backend=torch"] if "backend" in word else []
     result = attempt("run", "--cfg", "job", *backend, word)
     assert result.code == code
-    assert told in result.out + result.err
+    assert message in result.out + result.err
 
 
 def points_of(workplace: Path, key: str) -> list[float]:

@@ -332,7 +332,7 @@ def test_csv_repeated_rows_are_reported(attempt: Command, workplace: Path, backe
 
 
 def images(order: list[int], names: list[str]) -> str:
-    """Return a table of images whose class is told by pixel 2; order: of the columns."""
+    """Return a table of images in which pixel 2 determines the class; order: of the columns."""
     random = np.random.default_rng(0)
     values = random.integers(0, 256, (80, 12))
     labels = np.arange(80) % 2

@@ -1,4 +1,4 @@
-"""Cases of defaults and learning rates: whose rate an optimizer gets, what the defaults train."""
+"""Entries of cases.md about defaults and learning rates."""
 
 from __future__ import annotations
 

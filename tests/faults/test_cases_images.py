@@ -44,7 +44,7 @@ WRONG_FOLDERS: dict[str, tuple[tuple[str, ...], str]] = {
     "root empty": (("run", "data.root="), "data.root = ''"),
     "root blank": (("run", "data.root=' '"), "data.root = ' '"),
     "cache empty": (("run", "data.cache=''"), "data.cache = ''"),
-    "root of nobody": (("run", "data.root='~no-such-user/x'"), "no user 'no-such-user'"),
+    "root of unknown user": (("run", "data.root='~no-such-user/x'"), "no user 'no-such-user'"),
     "root with null byte": (("run", "--config-dir=more", "experiment=null_byte"), "null byte"),
     "describe": (("describe", "dataset=mnist", "data.root="), "data.root = ''"),
     "lr-find": (("lr-find", "data.root="), "data.root = ''"),
@@ -192,12 +192,12 @@ def test_missing_file_message_names_searched_folders(attempt: Command, workplace
 def test_known_keys_listed_in_stable_order(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
-    said = set()
+    messages = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         process = start_nnopt("run", "zzz=1", "optimizer.qqq=1", "dataset=what", env=environment)
-        said.add(process.communicate(timeout=60)[1])
-    (message,) = said
+        messages.add(process.communicate(timeout=60)[1])
+    (message,) = messages
     assert "unknown" in message or "known:" in message
 
 

@@ -1,4 +1,4 @@
-"""Lost output, hostile results, and what is printed of them: lines of cases.md and faults.md."""
+"""Lost output and hostile results: entries of cases.md and faults.md."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ def test_run_one_class_loss_is_zero_without_sign(
 ) -> None:
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
     words = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
-    told = attempt("run", "epochs=1", "steps=1", "hydra.run.dir=a", "plots=false", *words)
-    assert "-0" not in told.out
-    assert "test loss" in told.out
+    result = attempt("run", "epochs=1", "steps=1", "hydra.run.dir=a", "plots=false", *words)
+    assert "-0" not in result.out
+    assert "test loss" in result.out
 
 
 # control characters ------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_log_warning_with_escapes_is_one_visible_line(
         return 0
 
     monkeypatch.setitem(cli.VERBS, "describe", warn)
-    told = attempt("describe")
+    result = attempt("describe")
     visible = r"\x1b]0;owned\x07\x1b[31m\u202e"
-    assert told.err == f"nnopt: class {visible}\\nnnopt: error: forged\n"
-    assert told.out == f"out {visible}\n"
+    assert result.err == f"nnopt: class {visible}\\nnnopt: error: forged\n"
+    assert result.out == f"out {visible}\n"

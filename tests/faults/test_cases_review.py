@@ -151,7 +151,7 @@ UNQUOTED = {
     "text": ("name=true", "name = True: needs a text; quote the word"),
     "number": ("optimizer.lr=true", "optimizer.lr = True: needs a number or auto"),
 }
-"""Truth values of the command line, of which the user wrote the word true or false."""
+"""Booleans of the command line, written as true or false."""
 
 
 @pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
@@ -254,7 +254,7 @@ def test_run_common_mistake_message_has_remedy(
 ROUNDED = {
     "nanoseconds": (1_700_000_000_000_000_000, "t,label", True),
     "20 digits": (10**19, "t,label", True),
-    "beside decimals": (1_700_000_000_000_000_000, "t,label", True),
+    "next to decimals": (1_700_000_000_000_000_000, "t,label", True),
     "seconds": (1_700_000_000, "t,label", False),
     "largest exact": (2**53 - 100, "t,label", False),
 }
@@ -304,7 +304,7 @@ def test_csv_features_named_after_pixels_are_features(attempt: Command, workplac
     attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK).is_done()
 
 
-# Messages said once ------------------------------------------------------------------------------
+# Messages printed once ------------------------------------------------------------------------------
 
 ONCE = {
     "seeds": ["seed=range(4)"],

@@ -1,4 +1,4 @@
-"""Item 18 of the cases, and fault D12: threads on busy machines, and what depends on them."""
+"""Entry 18 of cases.md and fault D12: threads on busy machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def threads_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores may be used, whatever this machine has."""
+    """Let nnopt use two cores, independent of this machine."""
     for module in (
         "results.cores",
         "backends.thread_choice",

@@ -172,14 +172,14 @@ WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("content", "told"), WRONG_FILES.values(), ids=WRONG_FILES)
+@pytest.mark.parametrize(("content", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
 def test_run_wrong_file_refused_with_line(
-    attempt: Command, workplace: Path, content: str | bytes, told: str
+    attempt: Command, workplace: Path, content: str | bytes, message: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    attempt("run", "experiment=mine").is_refused(2, "conf/experiment/mine.yaml", told)
+    attempt("run", "experiment=mine").is_refused(2, "conf/experiment/mine.yaml", message)
     assert [path.name for path in workplace.iterdir()] == ["conf"]
 
 
@@ -237,7 +237,7 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 @pytest.mark.slow
 def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: Path) -> None:
-    """C13: ``attempt`` checks that each command is done or says why not."""
+    """C13: ``attempt`` checks that each command succeeds or prints the reason."""
     draw = random.Random(0)
     for _ in range(60):
         words = [
@@ -250,7 +250,7 @@ def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: P
 
 @pytest.mark.slow
 def test_run_wrong_configuration_refused_within_seconds(attempt: Command, workplace: Path) -> None:
-    """C13. The file is at the bounds of what is read."""
+    """C13: the file has the largest size that is read."""
     nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
     file = workplace / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)

@@ -83,7 +83,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("train", "test", "words", "told"), WARNED.values(), ids=WARNED)
+@pytest.mark.parametrize(("train", "test", "words", "message"), WARNED.values(), ids=WARNED)
 def test_run_absent_class_reported(
     attempt: Command,
     workplace: Path,
@@ -92,13 +92,13 @@ def test_run_absent_class_reported(
     train: list[int],
     test: list[int],
     words: list[str],
-    told: str,
+    message: str,
 ) -> None:
     write_part(workplace / "data", "train", train)
     write_part(workplace / "data", "test", test)
     with caplog.at_level(logging.WARNING, "nnopt"):
         attempt("run", f"backend={backend}", *QUICK[:-2], *QUICK[-1:], *words).is_done()
-    assert told in caplog.text
+    assert message in caplog.text
     summary = json.loads((workplace / "out/summary.json").read_text())
     assert summary["test_loss"] is not None
 
@@ -151,7 +151,7 @@ def test_run_files_of_other_dataset_recognized(
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
 ) -> None:
-    """E7: same names and shapes, so only checksums tell."""
+    """E7: same names and shapes, different checksums."""
     write_idx(workplace / "data", folder)
     content = (workplace / "data" / folder / FILES["train"][1]).read_bytes()
     known = {**FASHION_MNIST.sha256, FILES["train"][1]: idx.sha256(content)}

@@ -202,7 +202,7 @@ def test_run_unusual_png_accepted(
 
 
 def test_verify_other_checksum_refused(attempt: Command, workplace: Path) -> None:
-    """B2: both checksums, and what to do."""
+    """B2: the message has both checksums and a remedy."""
     write_idx(workplace / "data")
     found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
     known = MNIST.sha256[Path(IMAGES).name]
@@ -334,7 +334,7 @@ def test_run_folder_with_umlaut_in_c_locale_works(
 
 
 def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
-    """B10: one pixel differs from what the finished points have read."""
+    """B10: one pixel differs from the data of the finished points."""
     write_idx(workplace / "data")
     words = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "steps=1"
     attempt("run", *words, "plots=false", "hydra.sweep.dir=s").is_done()

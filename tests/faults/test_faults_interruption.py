@@ -153,7 +153,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
 
 
 def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
-    """A4: the second one does not wait for what the first one lets the run finish."""
+    """A4: the first Ctrl-C waits until the files are written, the second does not."""
     program = (
         "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
@@ -193,7 +193,7 @@ STREAMS = {
     "A5 full": (_full_device, 6),
     "A5 reader gone": (_broken_pipe, 0),
 }
-"""How to open the standard output, and the exit code: lost output is said, but costs no result."""
+"""How the standard output is opened, and the exit code: lost output is reported, results are kept."""
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
@@ -419,7 +419,7 @@ def test_runs_started_in_one_second_get_separate_folders(
 
 
 def test_run_bare_environment_succeeds(workplace: Path) -> None:
-    """A17: no HOME, no folder for temporary files, nobody else may read what is written."""
+    """A17: no HOME, no folder for temporary files, no read permission for others."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
     program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
@@ -446,7 +446,7 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
 def test_resume_temporary_files_of_dead_processes_removed(
     attempt: Command, workplace: Path
 ) -> None:
-    """A2: what a process that was killed inside a write left; nothing else of a similar name."""
+    """A2: the files of a process that was killed during a write are removed, similar names are not."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     sweep = workplace / "sweep"
     dead, alive = "999999999", str(os.getppid())

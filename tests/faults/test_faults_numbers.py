@@ -89,19 +89,19 @@ def test_d1_divergence_in_a_sweep_leaves_other_points(
 
 
 @pytest.mark.parametrize(
-    ("verb", "word", "told"),
+    ("verb", "word", "message"),
     [
         ("lr-find", "seed=0", "no learning rate to suggest"),
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
 def test_d1_search_diverging_rate_refused(
-    attempt: Command, workplace: Path, backend: str, verb: str, word: str, told: str
+    attempt: Command, workplace: Path, backend: str, verb: str, word: str, message: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
     files = "dataset=csv", "dataset.train=train.csv", "dataset.normalization=none"
     network = "architecture=layers", "architecture.layers=[{dense: 64}, {dense: classes}]"
-    attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, told)
+    attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, message)
 
 
 def test_d2_validation_not_finite_never_best(
@@ -176,8 +176,8 @@ def test_d4_batch_of_one_with_batch_norm_refused(
     attempt: Command, workplace: Path, backend: str, words: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *words)
-    told = "one of them of 1 sample" if "accumulation=2" in words else "leaves a batch of 1"
-    result.is_refused(2, words[0].replace("=", " = "), told)
+    message = "one of them of 1 sample" if "accumulation=2" in words else "leaves a batch of 1"
+    result.is_refused(2, words[0].replace("=", " = "), message)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])

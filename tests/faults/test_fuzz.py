@@ -49,8 +49,8 @@ def test_problem_wrong_outcome_reported(report: Report) -> None:
 
 
 def test_problem_right_outcome_none() -> None:
-    told = replace(BEFORE, err="nnopt: summary.json is left out", result={})
-    for report in (BEFORE, REFUSED, told):
+    noted = replace(BEFORE, err="nnopt: summary.json is left out", result={})
+    for report in (BEFORE, REFUSED, noted):
         assert problem(TARGET, BEFORE, report, BEFORE.result) is None
 
 

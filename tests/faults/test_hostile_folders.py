@@ -61,7 +61,7 @@ def test_hostile_folder_nothing_outside_touched_or_printed(
     hostile.build(received)
     before = fingerprint(received.outside)
     around = sorted(path.name for path in workplace.iterdir())
-    told = ""
+    printed = ""
     for words in (
         ("compare", str(received.sweep)),
         ("report", str(received.sweep), "--out", str(workplace / "page.html")),
@@ -69,13 +69,13 @@ def test_hostile_folder_nothing_outside_touched_or_printed(
         ("resume", str(received.sweep)),
     ):
         result = attempt(*words)
-        told += result.out + result.err
+        printed += result.out + result.err
         if words[0] == "resume":
             assert result.code in hostile.resume, result.err
             assert len(result.err.splitlines()) <= 1 + (result.code == 0)
     page = workplace / "page.html"
-    told += page.read_text() if page.exists() else ""
+    printed += page.read_text() if page.exists() else ""
     assert fingerprint(received.outside) == before
     assert sorted(path.name for path in workplace.iterdir() if path != page) == around
     assert not received.marker.exists()
-    assert hostile.shown or SECRET not in told
+    assert hostile.shown or SECRET not in printed

@@ -297,11 +297,11 @@ def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
     page = Path("page.html").read_text() if Path("page.html").exists() else ""
     for result in results:
         assert result.code in expected, result.err
-        told = result.out + result.err + page
-        assert SECRET not in told
-        assert "\x1b" not in told
-        assert "\u202e" not in told
-        assert len(told) < 2_000_000
+        printed = result.out + result.err + page
+        assert SECRET not in printed
+        assert "\x1b" not in printed
+        assert "\u202e" not in printed
+        assert len(printed) < 2_000_000
     assert page.count("</script>") in (0, 2)
     return results
 
@@ -346,9 +346,9 @@ def test_compare_losses_near_float_maximum_shown_exactly(
             changes = {"optimizer.lr": lr}
             leave_run(workplace / "runs" / f"{name}{seed}", seed, changes, test_loss=loss)
     words = ("compare", "runs", "--metric", "test_loss", "--baseline", "optimizer.lr=0.1")
-    told = attempt(*words)
-    told.is_done("inf", "1e+308")
-    assert "nan" not in told.out
+    printed = attempt(*words)
+    printed.is_done("inf", "1e+308")
+    assert "nan" not in printed.out
     attempt("report", "runs", "--metric", "test_loss").is_done()
     attempt("compare", "runs", "--metric", "test_loss", "--plots", "p").is_done()
 
@@ -358,8 +358,8 @@ def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: P
     attempt(*words, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
     attempt(*words, "hydra.run.dir=b", deep).is_done()
-    told = attempt("diff", "a", "b")
-    told.is_done("not in both, or of different shapes: dense1.weight", "more")
+    printed = attempt("diff", "a", "b")
+    printed.is_done("not in both, or of different shapes: dense1.weight", "more")
 
 
 def test_weights_read_back_equal_bits(sent: Path) -> None:
