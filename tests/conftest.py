@@ -138,8 +138,8 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
 def compose_once() -> Iterator[None]:
     """Cache the configurations composed from nnopt's own YAML files.
 
-    Hydra needs a third of a second for each, and the suite composes hundreds. Nothing is cached if a
-    user's folder is searched, or for interpolations, which may depend on the working directory.
+    Hydra needs a third of a second for each, and the suite composes hundreds. Nothing is cached if
+    a user's folder is searched, or for interpolations, which may depend on the working directory.
     """
     from nnopt.config import hydra as hydra_adapter
 

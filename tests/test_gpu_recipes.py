@@ -1,4 +1,4 @@
-"""benchmarks/gpu_recipes.py: its evaluation of results, and its message on a machine without a GPU."""
+"""benchmarks/gpu_recipes.py: evaluation of results, message on a machine without a GPU."""
 
 from __future__ import annotations
 

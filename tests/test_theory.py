@@ -1,5 +1,8 @@
-"""docs/theory.md against the code: what it links to exists, its commands run, and the transforms of
-Winograd's method, as they stand on the page, are right in rational arithmetic."""
+"""docs/theory.md against the code.
+
+Links have targets, commands run, and the transforms of Winograd's method on the page are right in
+rational arithmetic.
+"""
 
 from __future__ import annotations
 

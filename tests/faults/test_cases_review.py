@@ -304,7 +304,7 @@ def test_csv_features_named_after_pixels_are_features(attempt: Command, workplac
     attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK).is_done()
 
 
-# Messages printed once ------------------------------------------------------------------------------
+# Messages printed once ----------------------------------------------------------------------------
 
 ONCE = {
     "seeds": ["seed=range(4)"],

@@ -193,7 +193,7 @@ STREAMS = {
     "A5 full": (_full_device, 6),
     "A5 reader gone": (_broken_pipe, 0),
 }
-"""How the standard output is opened, and the exit code: lost output is reported, results are kept."""
+"""How the standard output is opened, and the exit code. Results are kept in every case."""
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
@@ -446,7 +446,7 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
 def test_resume_temporary_files_of_dead_processes_removed(
     attempt: Command, workplace: Path
 ) -> None:
-    """A2: the files of a process that was killed during a write are removed, similar names are not."""
+    """A2: files of a process killed during a write are removed, similar names are kept."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     sweep = workplace / "sweep"
     dead, alive = "999999999", str(os.getppid())
