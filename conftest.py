@@ -1,10 +1,10 @@
-"""Settings that have to be made before NumPy and PyTorch are imported and processes are started."""
+"""Process settings that must precede the import of NumPy and PyTorch and the start of processes."""
 
 import os
 import signal
 
-# Shells start what they put in the background with Ctrl-C ignored, which programs inherit.
+# A shell starts background processes with SIGINT ignored, and their children inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of two processes, on two cores maybe
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of two processes, possibly on two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
