@@ -1,0 +1,1 @@
+"""Architectures as data: layer records, shape inference, builders and initial weights."""

@@ -1,11 +1,11 @@
-"""Named architectures: from a few arguments to a list of layer records."""
+"""Named architectures: functions that return the layer records of a configuration."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from nnopt.architecture.inference import Shape
+from nnopt.architecture.inference import Layer, Shape
 from nnopt.architecture.layers import (
     GELU,
     BatchNorm,
@@ -15,7 +15,6 @@ from nnopt.architecture.layers import (
     Flatten,
     GlobalAvgPool,
     GroupNorm,
-    Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool2d,
@@ -25,7 +24,7 @@ from nnopt.architecture.layers import (
     SiLU,
     Tanh,
 )
-from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.schema import (
     ArchitectureVariant,
@@ -55,12 +54,12 @@ NORMS: dict[str, Callable[[int], Layers]] = {
     "layer": lambda channels: (LayerNorm(),),
     "group": lambda channels: (GroupNorm(math.gcd(GroupNorm().groups, channels)),),
 }
-"""For so many channels. Group norm takes as many of its groups as the channels can be divided
-into."""
+"""Name -> function from the number of channels to layers. The number of groups of group norm is
+the largest divisor of its default that also divides the channels."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
-    """[dense, norm, activation, dropout] for each hidden size, then dense to the classes."""
+    """Return [dense, norm, activation, dropout] for each hidden size, then the output layer."""
     layers: list[Layer] = [Flatten()]
     for units in config.hidden:
         layers += _hidden_dense(units, ACTIVATIONS[config.activation], regularizer)
@@ -68,7 +67,7 @@ def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfig) -> Layers:
-    """conv, norm, activation, 2x2 max pool, dropout; then one hidden dense layer."""
+    """Return conv, norm, activation, max pool, dropout, one hidden dense layer, output layer."""
     activation = ACTIVATIONS[config.activation]
     return (
         *_conv(config.channels, regularizer, kernel=config.kernel),
@@ -82,8 +81,11 @@ def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfi
 
 
 def vgg(config: VggConfig, regularizer: RegularizerConfig) -> Layers:
-    """For each width a block: [conv 3x3, norm, activation] some times, 2x2 max pool, dropout. Then
-    one hidden dense layer. After Simonyan and Zisserman 2015 (arXiv:1409.1556), section 2."""
+    """Return a block for each width, one hidden dense layer and the output layer.
+
+    A block is ``convs`` times [conv 3x3, norm, activation], then 2x2 max pool and dropout.
+    Source: Simonyan and Zisserman 2015 (arXiv:1409.1556), section 2.
+    """
     activation = ACTIVATIONS[config.activation]
     layers: list[Layer] = []
     for width in config.widths:
@@ -96,12 +98,12 @@ def vgg(config: VggConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
-    """Residual networks for images of about 32x32, with dropout before the dense layer.
+    """Return a residual network for images of about 32x32, with dropout before the output layer.
 
-    9: Page's winner of DAWNBench, "How to train your ResNet", its last max pool made global
-    average pooling. 20: He et al. 2016 (arXiv:1512.03385), section 4.2. 18: the same paper's table
-    1, its stem made one 3x3 convolution without a pool, since the images are small. Where a basic
-    block changes the shape its shortcut is a 1x1 convolution (option B of section 4.1).
+    Depth 9 is Page's winner of DAWNBench, "How to train your ResNet", with global average pooling
+    in place of the last max pool. Depth 20 is He et al. 2016 (arXiv:1512.03385), section 4.2. Depth
+    18 is table 1 of that paper, with one 3x3 convolution and no pool as the stem. The shortcut of a
+    basic block that changes the shape is a 1x1 convolution (option B of section 4.1).
     """
     if config.depth == 9:
         layers = _resnet9(config.width or 64, regularizer)
@@ -113,8 +115,7 @@ def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def _resnet9(width: int, regularizer: RegularizerConfig) -> list[Layer]:
-    """A convolution, then three that are pooled, the first and the third followed by a branch of
-    two more."""
+    """Return a convolution, then three with pooling; a residual block follows two of these."""
 
     def conv(channels: int) -> Layers:
         return (*_conv(channels, regularizer), ReLU())
@@ -130,8 +131,10 @@ def _resnet9(width: int, regularizer: RegularizerConfig) -> list[Layer]:
 def _basic_blocks(
     width: int, stages: int, blocks: int, regularizer: RegularizerConfig
 ) -> list[Layer]:
-    """A 3x3 convolution, then stages of blocks of two; each stage but the first doubles the
-    channels and halves the image."""
+    """Return a 3x3 convolution and stages of basic blocks, which have two convolutions each.
+
+    Each stage except the first doubles the channels and halves the sides of the image.
+    """
     layers: list[Layer] = [*_conv(width, regularizer), ReLU()]
     for stage in range(stages):
         channels = width * 2**stage
@@ -150,18 +153,17 @@ def _basic_blocks(
 def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
-    """A convolution and its norm; without a bias before batch norm, which would subtract it."""
+    """Return a convolution and its norm. Batch norm would subtract a bias, so there is none."""
     conv = Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 
 
 def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig) -> Layers:
-    """[dense, norm, activation, dropout].
+    """Return [dense, norm, activation, dropout].
 
-    A dense layer that batch norm follows has no bias, which the norm would subtract again. Layer
-    norm would not: it subtracts one mean over all units, and without a bias the first one would
-    see only the direction of a sample, not its length. Group norm is for images; what comes
-    nearest to it on flat samples, one group of all units, is layer norm.
+    Before batch norm, which would subtract it, the dense layer has no bias. Before layer norm it
+    has one: layer norm subtracts the mean over the units, and without a bias it would remove the
+    length of a sample. Group norm is for images; on flat samples, layer norm replaces it.
     """
     norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)
     dense = Dense(units, bias=regularizer.norm != "batch")
@@ -175,9 +177,16 @@ def _dropout(regularizer: RegularizerConfig) -> Layers:
 def build(
     config: ArchitectureVariant, regularizer: RegularizerConfig, input_shape: Shape, classes: int
 ) -> Architecture:
-    """The configured network for samples of ``input_shape`` ((C, H, W) or (D,)).
+    """Build the configured architecture.
 
-    Raises ConfigError naming the layer at fault.
+    Args:
+        config: The architecture; torchvision's are built in ``nnopt.backends.models``.
+        regularizer: Norm, dropout and stochastic depth of the network.
+        input_shape: Shape of one sample, (C, H, W) or (D,).
+        classes: Number of classes.
+
+    Raises:
+        ConfigError: A layer is invalid or does not accept its input.
     """
     match config:
         case LayersConfig():
@@ -194,4 +203,4 @@ def build(
             raise TypeError("nnopt.backends.models.build_architecture builds torchvision's models")
     if len(input_shape) == 1:  # flat samples need no flattening
         layers = tuple(layer for layer in layers if not isinstance(layer, Flatten))
-    return place(layers, input_shape, classes, regularizer.stochastic_depth)
+    return infer_shapes(layers, input_shape, classes, regularizer.stochastic_depth)

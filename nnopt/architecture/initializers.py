@@ -1,4 +1,4 @@
-"""The first weights: drawn once, in NumPy, and loaded by either backend."""
+"""Initial weights: drawn once, in NumPy, and loaded by both backends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.network import Architecture, PlacedLayer
+from nnopt.architecture.inference import InferredLayer
+from nnopt.architecture.network import Architecture
 from nnopt.architecture.whitening import whitening_arrays
 from nnopt.data.dataset import Dataset
 from nnopt.random import generator
@@ -18,7 +19,7 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight (out, in) or (out, in, kh, kw)."""
+    """Return (fan_in, fan_out) of a weight (out, in) or (out, in, kh, kw)."""
     receptive = math.prod(shape[2:])
     return shape[1] * receptive, shape[0] * receptive
 
@@ -28,7 +29,7 @@ def _normal(variance: Callable[[int, int], float]) -> Draw:
 
 
 def _uniform(variance: Callable[[int, int], float]) -> Draw:
-    """U(-a, a) has variance a²/3."""
+    """Return a draw from U(-a, a), which has the variance a²/3."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         bound = math.sqrt(3 * variance(*_fans(shape)))
@@ -60,8 +61,8 @@ INITIALIZERS: dict[str, Draw] = {
     "uniform": lambda rng, shape: rng.uniform(0, 1, shape),
     "zeros": lambda rng, shape: np.zeros(shape),
 }
-"""Name -> draw(generator, shape). He et al. 2015 (arXiv:1502.01852), eq. 10; Glorot and Bengio
-2010, eq. 12 and 16; LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+"""Name -> draw(generator, shape). Sources: He et al. 2015 (arXiv:1502.01852), eq. 10; Glorot and
+Bengio 2010, eq. 12 and 16; LeCun et al. 1998, "Efficient BackProp", section 4.6."""
 
 
 def initial_arrays(
@@ -70,13 +71,17 @@ def initial_arrays(
     seed: int,
     dataset: Dataset | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Full name -> first value of every parameter and running statistic, in float64.
+    """Return the initial value of every parameter and running statistic by full name, in float64.
 
-    Weights come from the configured distributions; biases and running means are 0, norm weights and
-    running variances 1. Each layer draws from its own stream, so a layer added or taken away
-    elsewhere leaves its weights as they were.
+    Weights are drawn from the configured distributions. Biases and running means are 0, norm
+    weights and running variances 1. Each layer draws from its own random stream, so adding or
+    removing another layer does not change its weights.
 
-    dataset: where a first layer that whitens finds its weights; nothing else looks at it.
+    Args:
+        architecture: The network.
+        config: The distributions.
+        seed: The seed of the run.
+        dataset: Its images determine the weights of a whitening layer. Otherwise unused.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}
@@ -86,15 +91,15 @@ def initial_arrays(
             arrays[f"{layer.name}.{key}"] = _initial_array(layer, key, shape, draw, seed)
     if config.input == "whitening":
         if dataset is None:
-            raise TypeError("whitening needs the dataset whose images it whitens")
+            raise TypeError("whitening needs a dataset")
         first = architecture.layers[0]
-        found = whitening_arrays(first, dataset)
-        arrays |= {f"{first.name}.{key}": array for key, array in found.items()}
+        whitening = whitening_arrays(first, dataset)
+        arrays |= {f"{first.name}.{key}": array for key, array in whitening.items()}
     return arrays
 
 
 def _initial_array(
-    layer: PlacedLayer, key: str, shape: tuple[int, ...], draw: Draw, seed: int
+    layer: InferredLayer, key: str, shape: tuple[int, ...], draw: Draw, seed: int
 ) -> NDArray[np.float64]:
     if key == "weight" and len(shape) > 1:
         return draw(generator(seed, f"initial/{layer.name}"), shape)

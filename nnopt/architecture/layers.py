@@ -1,216 +1,349 @@
-"""Layer records: what a network is made of, as data.
+"""Layer records: an architecture is a list of these small frozen dataclasses.
 
-An architecture is a list of these small frozen records. They hold no arrays and know no backend:
-``nnopt.architecture.network`` infers their shapes, and each backend has its own rendering of them.
-``nnopt.architecture.parse`` reads them from YAML.
-
-Shapes are those of PyTorch: samples (N, D) or images (N, C, H, W).
+A record holds the arguments of a layer, with their ranges, and its shape rule. Each backend builds
+its own layer from it. Arguments and shapes are those of PyTorch: (N, D) or (N, C, H, W).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
+
+from nnopt.architecture.inference import (
+    InferredLayer,
+    Layer,
+    Shape,
+    count_windows,
+    format_shape,
+    infer_layers,
+    require_divisible,
+)
+from nnopt.errors import ConfigError
+from nnopt.schema.range import Range
+
+Epsilon = Annotated[float, Range(above=0)]
+Rate = Annotated[float, Range(minimum=0, below=1)]
+Size = Annotated[int, Range(minimum=1)]
+
+EXPONENTIAL_FLOPS = 8  # of an activation with an exponential, approximately
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Layer):
     """y = x Wᵀ + b with W of shape (units, inputs)."""
 
-    units: int | Literal["classes"]
+    kind = "dense"
+    units: Annotated[int | Literal["classes"], Range(minimum=1)]
     bias: bool = True
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        if len(shape) != 1:
+            raise ConfigError(
+                f"layer {name}: needs flat samples (D,), but its input is {format_shape(shape)}; "
+                "put 'flatten' before it"
+            )
+        units = classes if self.units == "classes" else self.units
+        bias: dict[str, Shape] = {"bias": (units,)} if self.bias else {}
+        parameters = {"weight": (units, *shape), **bias}
+        flops = units * (2 * shape[0] + self.bias)
+        return InferredLayer(name, self, shape, (units,), flops, parameters)
 
 
 @dataclass(frozen=True)
-class Conv2d:
-    """Correlate images with a kernel x kernel window for each output channel.
+class Conv2d(Layer):
+    """Cross-correlation of images with a kernel x kernel window for each output channel.
 
-    Weight (channels, C / groups, kernel, kernel): with several groups, each group of output
-    channels sees its own group of input channels alone. Padding adds zeros on every side; "same"
-    adds kernel // 2 of them, which at stride 1 keeps the size and needs an odd kernel. A frozen
-    weight stays as it began, while the bias is trained.
+    The weight has the shape (channels, C / groups, kernel, kernel). Padding adds zeros on every
+    side; "same" adds kernel // 2. A frozen weight is not trained; the bias still is.
     """
 
-    channels: int | Literal["classes"]
-    kernel: int = 3
-    stride: int = 1
-    padding: int | Literal["same"] = "same"
-    groups: int = 1
+    kind = "conv2d"
+    needs_images = True
+    channels: Annotated[int | Literal["classes"], Range(minimum=1)]
+    kernel: Size = 3
+    stride: Size = 1
+    padding: Annotated[int | Literal["same"], Range(minimum=0)] = "same"
+    groups: Size = 1
     bias: bool = True
     frozen: bool = False
 
     @property
-    def pad(self) -> int:
-        """The zeros added on every side, "same" worked out."""
+    def padding_size(self) -> int:
+        """Number of zeros added on every side."""
         return self.kernel // 2 if self.padding == "same" else self.padding
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        inputs, *image = shape
+        outputs = classes if self.channels == "classes" else self.channels
+        kernel, padding = self.kernel, self.padding_size
+        if self.padding == "same" and kernel % 2 == 0:
+            raise ConfigError(
+                f"layer {name}: padding 'same' needs an odd kernel, got {kernel}; set its padding "
+                "to a number"
+            )
+        for channels, side in ((inputs, "input"), (outputs, "output")):
+            require_divisible(name, channels, f"{side} channels", self.groups)
+        if kernel > min(image) + 2 * padding:
+            padded = format_shape([n + 2 * padding for n in image])
+            raise ConfigError(
+                f"layer {name}: its kernel of {kernel}x{kernel} is larger than its input of "
+                f"{format_shape(image)} with a padding of {padding}, {padded}"
+            )
+        output = (outputs, *count_windows(image, kernel, self.stride, padding))
+        weight = {"weight": (outputs, inputs // self.groups, kernel, kernel)}
+        flops = math.prod(output) * (2 * math.prod(weight["weight"][1:]) + self.bias)
+        bias: dict[str, Shape] = {"bias": (outputs,)} if self.bias else {}
+        if self.frozen:
+            return InferredLayer(name, self, shape, output, flops, bias, {**weight})
+        return InferredLayer(name, self, shape, output, flops, {**weight, **bias})
 
 
 @dataclass(frozen=True)
-class _Pool2d:
-    """One number for each size x size window. No stride is the size."""
+class _Pool2d(Layer):
+    """One output number for each size x size window. The default stride is ``size``."""
 
-    size: int = 2
-    stride: int | None = None
-    padding: int = 0
+    needs_images = True
+    size: Size = 2
+    stride: Annotated[int | None, Range(minimum=1)] = None
+    padding: Annotated[int, Range(minimum=0)] = 0
 
     @property
-    def step(self) -> int:
-        """From one window to the next."""
+    def stride_size(self) -> int:
+        """Distance between windows, in pixels."""
         return self.size if self.stride is None else self.stride
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        size, padding = self.size, self.padding
+        if 2 * padding > size:
+            raise ConfigError(
+                f"layer {name}: its padding of {padding} is more than half of its window of "
+                f"{size}x{size}; at most {size // 2} is allowed"
+            )
+        output = (shape[0], *count_windows(shape[1:], size, self.stride_size, padding))
+        if 0 in output:
+            image = format_shape(shape[1:]) + (f" with a padding of {padding}" if padding else "")
+            raise ConfigError(
+                f"layer {name}: its window of {size}x{size} is larger than its input of {image}, "
+                f"which leaves {format_shape(output[1:])}; remove a pool, or use larger images"
+            )
+        return InferredLayer(name, self, shape, output, math.prod(output) * size**2)
 
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
-    """The largest number of each window; padding never wins."""
+    """Maximum of each window. Padding never is the maximum."""
+
+    kind = "max_pool2d"
 
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool2d):
-    """The mean of each window, in which padding counts as zeros."""
+    """Mean of each window. Padding counts as zeros."""
+
+    kind = "avg_pool2d"
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool:
-    """The mean of each channel: (N, C, H, W) to (N, C) (Lin et al. 2014, section 3.2)."""
+class GlobalAvgPool(Layer):
+    """Mean of each channel: (N, C, H, W) to (N, C) (Lin et al. 2014, section 3.2)."""
+
+    kind = "global_avg_pool"
+    needs_images = True
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        return InferredLayer(name, self, shape, shape[:1], math.prod(shape))
 
 
 @dataclass(frozen=True)
-class ReLU:
-    """max(x, 0)."""
+class _Elementwise(Layer):
+    """A function of each number. The shape stays."""
+
+    flops_per_number: ClassVar[int] = 1
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        return InferredLayer(name, self, shape, shape, self.flops_per_number * math.prod(shape))
 
 
 @dataclass(frozen=True)
-class LeakyReLU:
-    """x where x > 0, else slope · x (Maas et al. 2013)."""
+class ReLU(_Elementwise):
+    """The activation max(x, 0)."""
 
-    slope: float = 0.01
-
-
-@dataclass(frozen=True)
-class GELU:
-    """x Φ(x), Φ the normal distribution function, exact (Hendrycks and Gimpel 2016)."""
+    kind = "relu"
 
 
 @dataclass(frozen=True)
-class Tanh:
-    """tanh x."""
+class LeakyReLU(_Elementwise):
+    """The activation x where x > 0, else slope · x (Maas et al. 2013)."""
+
+    kind = "leaky_relu"
+    slope: Rate = 0.01
 
 
 @dataclass(frozen=True)
-class Sigmoid:
-    """1 / (1 + exp(-x))."""
+class GELU(_Elementwise):
+    """The activation x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016)."""
+
+    kind = "gelu"
+    flops_per_number = EXPONENTIAL_FLOPS
 
 
 @dataclass(frozen=True)
-class SiLU:
-    """x · sigmoid(x), also known as swish (Elfwing et al. 2018)."""
+class Tanh(_Elementwise):
+    """The activation tanh x."""
+
+    kind = "tanh"
+    flops_per_number = EXPONENTIAL_FLOPS
 
 
 @dataclass(frozen=True)
-class Dropout:
-    """Zero with probability ``rate`` in training, the others scaled by 1 / (1 - rate)."""
+class Sigmoid(_Elementwise):
+    """The activation 1 / (1 + exp(-x))."""
 
-    rate: float
-
-
-@dataclass(frozen=True)
-class SpatialDropout:
-    """Dropout of whole channels of an image, since neighbouring pixels know of each other (Tompson
-    et al. 2015, section 3.2)."""
-
-    rate: float
+    kind = "sigmoid"
+    flops_per_number = EXPONENTIAL_FLOPS
 
 
 @dataclass(frozen=True)
-class BatchNorm:
-    """Normalize each feature over the batch, or each channel over the batch and its positions
-    (Ioffe and Szegedy 2015); momentum as in PyTorch:
-    running ← (1 - momentum) · running + momentum · batch."""
+class SiLU(_Elementwise):
+    """The activation x · sigmoid(x), also known as swish (Elfwing et al. 2018)."""
 
-    momentum: float = 0.1
-    epsilon: float = 1e-5
+    kind = "silu"
+    flops_per_number = EXPONENTIAL_FLOPS
 
 
 @dataclass(frozen=True)
-class LayerNorm:
-    """Normalize each sample over its features (Ba et al. 2016); an image over all its channels and
-    positions, with one scale and shift for each channel: group norm with one group."""
+class Dropout(_Elementwise):
+    """In training, zero with probability ``rate``; other numbers are scaled by 1 / (1 - rate)."""
 
-    epsilon: float = 1e-5
-
-
-@dataclass(frozen=True)
-class GroupNorm:
-    """Normalize each image over each group of channels and all positions (Wu and He 2018)."""
-
-    groups: int = 8
-    epsilon: float = 1e-5
+    kind = "dropout"
+    rate: Rate
 
 
 @dataclass(frozen=True)
-class InstanceNorm:
-    """Normalize each channel of each image over its positions (Ulyanov et al. 2016), with a scale
-    and shift for each channel: group norm with a group for each channel."""
+class SpatialDropout(_Elementwise):
+    """Dropout of whole channels of images (Tompson et al. 2015, section 3.2)."""
 
-    epsilon: float = 1e-5
+    kind = "spatial_dropout"
+    needs_images = True
+    rate: Rate
 
 
 @dataclass(frozen=True)
-class Flatten:
+class BatchNorm(Layer):
+    """Normalization of each feature, or channel, over the batch (Ioffe and Szegedy 2015).
+
+    The momentum is that of PyTorch: running ← (1 - momentum) · running + momentum · batch.
+    """
+
+    kind = "batch_norm"
+    momentum: Annotated[float, Range(above=0, maximum=1)] = 0.1
+    epsilon: Epsilon = 1e-5
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        channels = shape[:1]
+        arrays = {"weight": channels, "bias": channels}
+        moments = {"running_mean": channels, "running_var": channels}
+        return InferredLayer(name, self, shape, shape, 4 * math.prod(shape), arrays, moments)
+
+
+@dataclass(frozen=True)
+class _SampleNorm(Layer):
+    """Normalization of each sample by itself, with one scale and shift for each channel."""
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        groups, size = self._count_groups(name, shape), math.prod(shape)
+        if size == groups:
+            in_groups = "" if groups == 1 else f" in {groups} groups"
+            each = "" if groups == 1 else " per group"
+            raise ConfigError(
+                f"layer {name}: its input of {format_shape(shape)}{in_groups} has one number{each},"
+                " and normalization would return 0; put it where the input is larger"
+            )
+        parameters = {"weight": shape[:1], "bias": shape[:1]}
+        return InferredLayer(name, self, shape, shape, 8 * size, parameters)
+
+    def _count_groups(self, name: str, shape: Shape) -> int:
+        """Return the number of groups that are normalized separately."""
+        return 1
+
+
+@dataclass(frozen=True)
+class LayerNorm(_SampleNorm):
+    """Normalization of each sample, or image, over all its numbers (Ba et al. 2016)."""
+
+    kind = "layer_norm"
+    epsilon: Epsilon = 1e-5
+
+
+@dataclass(frozen=True)
+class GroupNorm(_SampleNorm):
+    """Normalization of each image over each group of channels (Wu and He 2018)."""
+
+    kind = "group_norm"
+    needs_images = True
+    groups: Size = 8
+    epsilon: Epsilon = 1e-5
+
+    def _count_groups(self, name: str, shape: Shape) -> int:
+        require_divisible(name, shape[0], "channels", self.groups)
+        return self.groups
+
+
+@dataclass(frozen=True)
+class InstanceNorm(_SampleNorm):
+    """Normalization of each channel of each image over its positions (Ulyanov et al. 2016)."""
+
+    kind = "instance_norm"
+    needs_images = True
+    epsilon: Epsilon = 1e-5
+
+    def _count_groups(self, name: str, shape: Shape) -> int:
+        return shape[0]
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
     """(N, C, H, W) to (N, C·H·W)."""
 
+    kind = "flatten"
+
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        return InferredLayer(name, self, shape, (math.prod(shape),))
+
 
 @dataclass(frozen=True)
-class Residual:
-    """layers(x) + shortcut(x) (He et al. 2016); an empty shortcut is x itself."""
+class Residual(Layer):
+    """layers(x) + shortcut(x) (He et al. 2016). An empty shortcut is the identity."""
 
+    kind = "residual"
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()
 
+    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
+        branch = infer_layers(self.layers, shape, classes, f"{name}.")
+        shortcut = infer_layers(self.shortcut, shape, classes, f"{name}.shortcut.")
+        output, other = branch[-1].output_shape, shortcut[-1].output_shape if shortcut else shape
+        if output != other:
+            with_shortcut = f" and its shortcut into {format_shape(other)}" if shortcut else ""
+            if len(output) == len(shape) == 1:
+                remedy = f"end the branch with {{dense: {other[0]}}}"
+            else:
+                remedy = "keep the shape, or give the shortcut the same channels and strides"
+            raise ConfigError(
+                f"layer {name}: its branch turns {format_shape(shape)} into {format_shape(output)}"
+                f"{with_shortcut}, so the two cannot be added; {remedy}"
+            )
+        flops = sum(layer.flops for layer in (*branch, *shortcut)) + math.prod(output)
+        return InferredLayer(name, self, shape, output, flops, inner=branch, shortcut=shortcut)
 
-Layer = (
-    Dense
-    | Conv2d
-    | MaxPool2d
-    | AvgPool2d
-    | GlobalAvgPool
-    | ReLU
-    | LeakyReLU
-    | GELU
-    | Tanh
-    | Sigmoid
-    | SiLU
-    | Dropout
-    | SpatialDropout
-    | BatchNorm
-    | LayerNorm
-    | GroupNorm
-    | InstanceNorm
-    | Flatten
-    | Residual
-)
 
 LAYERS: dict[str, type[Layer]] = {
-    "dense": Dense,
-    "conv2d": Conv2d,
-    "max_pool2d": MaxPool2d,
-    "avg_pool2d": AvgPool2d,
-    "global_avg_pool": GlobalAvgPool,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "gelu": GELU,
-    "tanh": Tanh,
-    "sigmoid": Sigmoid,
-    "silu": SiLU,
-    "dropout": Dropout,
-    "spatial_dropout": SpatialDropout,
-    "batch_norm": BatchNorm,
-    "layer_norm": LayerNorm,
-    "group_norm": GroupNorm,
-    "instance_norm": InstanceNorm,
-    "flatten": Flatten,
-    "residual": Residual,
+    record.kind: record
+    for record in (
+        *(Dense, Conv2d, MaxPool2d, AvgPool2d, GlobalAvgPool),
+        *(ReLU, LeakyReLU, GELU, Tanh, Sigmoid, SiLU, Dropout, SpatialDropout),
+        *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Flatten, Residual),
+    )
 }
 """The name of a layer in YAML -> its record."""
-
-LAYER_NAMES = {record: name for name, record in LAYERS.items()}

@@ -1,4 +1,4 @@
-"""First weights that whiten: filters of the first convolution, found in the training images."""
+"""Whitening: initial filters of the first convolution, computed from the training images."""
 
 from __future__ import annotations
 
@@ -8,73 +8,81 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from nnopt.architecture.inference import InferredLayer, format_shape
 from nnopt.architecture.layers import Conv2d
-from nnopt.architecture.network import Architecture, PlacedLayer
+from nnopt.architecture.network import Architecture
 from nnopt.data.dataset import Dataset
 from nnopt.errors import DataError
 
 Floats = NDArray[np.float64]
 
-PATCHES = 5_000_000
-"""Looked at, at most, give or take an image's: those of some 5,000 images of 32x32."""
+MAX_PATCHES = 5_000_000
+"""Approximate number of patches in the statistics: those of 5,000 images of 32x32 pixels."""
 
 EPSILON = 5e-4
-"""Of the mean variance, added to each: what lies far below it is noise, and not blown up to 1."""
+"""Fraction of the mean variance that is added to each variance, so that noise is not amplified."""
 
-CHUNK = 2**21
-"""Entries of patches that are copied at a time."""
+CHUNK_ELEMENTS = 2**21
+"""Numbers of patches that are copied at a time."""
 
 
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:
-    """What stands against ``initializer.input = 'whitening'``, one line a problem.
+    """Return the reasons against ``initializer.input = 'whitening'``, one line each.
 
-    samples: in the training part, None if only the data would tell.
+    Args:
+        architecture: The network.
+        samples: Number of training samples; None if it is unknown until the data are loaded.
     """
     first = architecture.layers[0]
     if not isinstance(first.record, Conv2d) or first.record.groups > 1:
-        what = "a conv2d layer in groups" if isinstance(first.record, Conv2d) else first.name
+        found = "conv2d with groups" if isinstance(first.record, Conv2d) else first.name
         return [
-            "initializer.input = 'whitening' needs a network that begins with a conv2d layer of "
-            f"one group, but this one begins with {what}; set initializer.input=null"
+            "initializer.input = 'whitening' needs a conv2d layer without groups as the first layer"
+            f", got {found}; set initializer.input=null"
         ]
     problems = []
     channels, window = first.output_shape[0], _window(first)
     entries = math.prod(window)
     if channels > 2 * entries:
         problems.append(
-            f"initializer.input = 'whitening' makes at most {2 * entries} filters of "
-            f"{'x'.join(map(str, window))} pixels, one of either sign for each, but {first.name} "
-            f"has {channels} channels; set at most {2 * entries}, or initializer.input=null"
+            f"initializer.input = 'whitening' gives at most {2 * entries} filters of "
+            f"{format_shape(window)} pixels, two for each pixel, but {first.name} has {channels} "
+            f"channels; set at most {2 * entries}, or initializer.input=null"
         )
     height, width = (max(side - window[-1] + 1, 0) for side in first.input_shape[1:])
     patches = height * width * (entries + 1 if samples is None else samples)
     if patches <= entries:
         problems.append(
             f"initializer.input = 'whitening' needs more than {entries} patches of "
-            f"{'x'.join(map(str, window))} pixels to tell their directions apart, but the training "
-            f"images have {patches} for {first.name}; set initializer.input=null"
+            f"{format_shape(window)} pixels, but the training images have {patches} for "
+            f"{first.name}; set initializer.input=null"
         )
     return problems
 
 
-def _window(layer: PlacedLayer) -> tuple[int, int, int]:
-    """What one filter sees: (C, k, k)."""
+def _window(layer: InferredLayer) -> tuple[int, int, int]:
+    """Return the shape of one filter, (C, k, k)."""
     assert isinstance(layer.record, Conv2d)
     return layer.input_shape[0], layer.record.kernel, layer.record.kernel
 
 
-def whitening_arrays(layer: PlacedLayer, dataset: Dataset) -> dict[str, Floats]:
-    """Weight (O, C, k, k), and bias (O,) if the layer has one, by which the patches x of training
-    images become uncorrelated numbers of variance 1 and, with a bias, of mean 0:
+def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats]:
+    """Return the weight (O, C, k, k) and the bias (O,), if the layer has one, that whiten patches.
+
+    The layer turns patches x of the training images into uncorrelated numbers of variance 1 and,
+    with a bias, of mean 0:
 
         y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x
 
-    (Page 2019, "How to train your ResNet 8: bag of tricks", "Input patch whitening"; Jordan 2024,
-    arXiv:2404.00498, section 3.2.) Raises DataError if the images are all one colour.
+    Sources: Page 2019, "How to train your ResNet 8: bag of tricks", "Input patch whitening"; Jordan
+    2024, arXiv:2404.00498, section 3.2.
+
+    Raises:
+        DataError: All pixels of each channel have the same value.
     """
     channels, window = layer.output_shape[0], _window(layer)
     mean, covariance = patch_statistics(dataset, window[-1])
-    if not np.trace(covariance) > 1e-9 * (mean @ mean):  # which is what rounding makes of 0
+    if not np.trace(covariance) > 1e-9 * (mean @ mean):  # zero up to rounding errors
         raise DataError(
             f"{dataset.name}: every pixel of a channel has the same value in all training images, "
             "so there is nothing to whiten; set initializer.input=null"
@@ -87,17 +95,19 @@ def whitening_arrays(layer: PlacedLayer, dataset: Dataset) -> dict[str, Floats]:
 
 
 def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
-    """Mean (D,) and covariance (D, D), D = C·k·k, of all patches of k x k pixels of the training
-    images, normalized as the network sees them; zeros that padding adds are in none. Of many images
-    so many, evenly spaced, as have about ``PATCHES`` patches: nothing is drawn."""
+    """Return mean (D,) and covariance (D, D), D = C·k·k, of the patches of k x k pixels.
+
+    The patches are those of the normalized training images, without padding. If there are more than
+    about ``MAX_PATCHES``, evenly spaced images are used.
+    """
     part, normalization = dataset.train, dataset.normalization
     channels, height, width = dataset.input_shape
     entries, positions = channels * kernel**2, (height - kernel + 1) * (width - kernel + 1)
-    count = min(len(part), max(1, PATCHES // positions))
+    count = min(len(part), max(1, MAX_PATCHES // positions))
     rows = part.rows[np.arange(count) * len(part) // count]
     scale, shift = (x[:, None, None] for x in (normalization.scale, normalization.shift))
     total, products = np.zeros(entries), np.zeros((entries, entries))
-    step = max(1, CHUNK // (entries * positions))
+    step = max(1, CHUNK_ELEMENTS // (entries * positions))
     for start in range(0, count, step):
         images = part.take(rows[start : start + step]) * scale + shift
         windows = sliding_window_view(images, (kernel, kernel), axis=(2, 3))
@@ -109,11 +119,11 @@ def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
 
 
 def whitening_filters(covariance: Floats, channels: int) -> Floats:
-    """Rows (O, D) of W for a covariance (D, D): eigenvectors over the roots of their eigenvalues,
-    the largest variance first; then, since a ReLU would lose half of what each has to say, the same
-    with the other sign; of these 2 D the first O.
+    """Return the first O of the 2 D rows of W (O, D) for a covariance (D, D).
 
-    An eigenvector is one with either sign; here its entry furthest from zero is positive.
+    The first D rows are the eigenvectors divided by the square roots of their eigenvalues, in
+    descending order. The others are the same with the opposite sign, because a ReLU removes half of
+    each output. The sign of an eigenvector makes its largest entry positive.
     """
     variances, directions = (x[..., ::-1] for x in np.linalg.eigh(covariance))
     peaks = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> int:
         shape = "x".join(map(str, layer.output_shape))
         # A shortcut is at the level of its branch, so its part of the name is not counted.
         depth = layer.name.count(".") - layer.name.count(".shortcut.")
-        skipped = f", skipped {layer.skipped:.3g}" if layer.skipped else ""
-        rows.append(("  " * depth + layer.name + skipped, shape, f"{count:,}", f"{layer.flops:,}"))
+        skipped = f", skipped {layer.skip_probability:.3g}" if layer.skip_probability else ""
+        name = "  " * depth + layer.name + skipped
+        rows.append((name, shape, f"{count:,}", f"{layer.flops:,}"))
     inside = {f"{x.name}.{key}" for x in architecture.walk() for key in x.parameters}
     rows += [  # of torchvision's models, which have no layer records
         (name, "", f"{math.prod(shape):,}", "")

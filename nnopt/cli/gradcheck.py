@@ -246,9 +246,9 @@ def check_gradients(
 def _step_with_fewest_skips(architecture: Architecture, seed: int, samples: int) -> int:
     """Return the first step at which all samples together skip the fewest residual branches."""
     masks = [
-        DropoutMasks(seed, layer.name, layer.skipped)
+        DropoutMasks(seed, layer.name, layer.skip_probability)
         for layer in architecture.walk()
-        if layer.skipped
+        if layer.skip_probability
     ]
     if not masks:
         return 0

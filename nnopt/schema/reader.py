@@ -78,7 +78,7 @@ def is_map(value: Any) -> bool:
 
 
 @cache
-def types_of(record: type) -> dict[str, Any]:
+def types_of(record: type[Any]) -> dict[str, Any]:
     """Field -> its type, ranges included."""
     hints = typing.get_type_hints(record, include_extras=True)
     return {f.name: hints[f.name] for f in fields(record)}

@@ -57,7 +57,7 @@ def records(network: Architecture) -> list[Any]:
     return [layer.record for layer in network.layers]
 
 
-def test_three_layer_conv(make_config: MakeConfig) -> None:
+def test_three_layer_conv_has_the_expected_layers(make_config: MakeConfig) -> None:
     network = built(make_config, THREE)
     head = [Flatten(), Dense(128), ReLU(), Dense("classes")]
     assert records(network) == [Conv2d(32, 5), ReLU(), MaxPool2d(), *head]
@@ -81,7 +81,7 @@ def test_three_layer_conv_with_norm_and_dropout(make_config: MakeConfig) -> None
     ]
 
 
-def test_vgg(make_config: MakeConfig) -> None:
+def test_vgg_has_a_block_for_each_width(make_config: MakeConfig) -> None:
     variant = schema.VggConfig("vgg", (8, 16), 2, 32, "relu")
     assert records(built(make_config, variant, norm="group", dropout=0.1)) == [
         *[Conv2d(8), GroupNorm(8), ReLU(), Conv2d(8), GroupNorm(8), ReLU()],
@@ -92,13 +92,13 @@ def test_vgg(make_config: MakeConfig) -> None:
     ]
 
 
-def test_vgg_without_a_hidden_layer(make_config: MakeConfig) -> None:
+def test_vgg_without_hidden_layer_has_one_dense_layer(make_config: MakeConfig) -> None:
     variant = schema.VggConfig("vgg", (8,), 1, 0, "relu")
     head = [Flatten(), Dense("classes")]
     assert records(built(make_config, variant)) == [Conv2d(8), ReLU(), MaxPool2d(), *head]
 
 
-def test_resnet_of_nine_layers(make_config: MakeConfig) -> None:
+def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None:
     def conv(channels: int) -> list[Any]:
         return [Conv2d(channels, bias=False), BatchNorm(), ReLU()]
 
@@ -112,7 +112,7 @@ def test_resnet_of_nine_layers(make_config: MakeConfig) -> None:
     ]
 
 
-def test_basic_blocks(make_config: MakeConfig) -> None:
+def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
     """Nine blocks of two convolutions; the first of a stage halves the image, on both sides."""
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
     found = records(network)
@@ -134,7 +134,9 @@ def test_basic_blocks(make_config: MakeConfig) -> None:
 @pytest.mark.parametrize(
     ("depth", "weights"), [(9, 6_568_640), (18, 11_164_352), (20, 270_896)], ids=str
 )
-def test_sizes_of_the_published_networks(make_config: MakeConfig, depth: Any, weights: int) -> None:
+def test_published_networks_have_the_published_sizes(
+    make_config: MakeConfig, depth: Any, weights: int
+) -> None:
     """9: 6.57 million parameters; 18: 11.17; 20: 0.27 (He et al. 2016, table 6). ``weights`` are
     those of convolutions and the dense layer alone. Shortcuts do not count as layers."""
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
@@ -153,7 +155,7 @@ def weighted(network: Architecture) -> list[Any]:
 @pytest.mark.parametrize("shape", [CIFAR, MNIST], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_network_takes_every_norm_dropout_and_initializer(
+def test_build_every_norm_dropout_and_initializer_is_accepted(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     network = built(make_config, VARIANTS[name], shape, norm=norm, dropout=0.25)
@@ -173,7 +175,7 @@ def test_every_network_takes_every_norm_dropout_and_initializer(
         assert arrays[f"{layer.name}.weight"].any() is not is_output
 
 
-def test_pools_of_vgg_end_where_the_image_does(make_config: MakeConfig) -> None:
+def test_vgg_too_many_pools_are_refused(make_config: MakeConfig) -> None:
     network = built(make_config, VGG, MNIST)
     pools = [x.output_shape for x in network.layers if isinstance(x.record, MaxPool2d)]
     assert pools == [(32, 14, 14), (64, 7, 7), (128, 3, 3)]
@@ -183,13 +185,13 @@ def test_pools_of_vgg_end_where_the_image_does(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_flat_samples_are_refused_by_the_first_layer(make_config: MakeConfig, name: str) -> None:
-    with pytest.raises(ConfigError, match="layer conv2d1: takes images"):
+def test_conv_networks_flat_samples_are_refused(make_config: MakeConfig, name: str) -> None:
+    with pytest.raises(ConfigError, match="layer conv2d1: needs images"):
         built(make_config, VARIANTS[name], (2,))
 
 
 @pytest.mark.parametrize(("width", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
-def test_group_norm_takes_as_many_groups_as_suit_the_channels(
+def test_group_norm_number_of_groups_divides_the_channels(
     make_config: MakeConfig, width: int, groups: int
 ) -> None:
     network = built(make_config, schema.ResnetConfig("resnet", 20, width), norm="group")

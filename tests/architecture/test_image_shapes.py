@@ -13,17 +13,17 @@ from torch import nn
 from nnopt import schema
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.architecture.layers import Conv2d, MaxPool2d
-from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 
 
-def placed(layers: list[Any], shape: tuple[int, ...] = (6, 8, 9), classes: int = 4) -> Architecture:
-    return place(parse_layers(layers), shape, classes)
+def infer(layers: list[Any], shape: tuple[int, ...] = (6, 8, 9), classes: int = 4) -> Architecture:
+    return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_a_convolutional_network_counted_by_hand() -> None:
-    network = placed(
+def test_infer_shapes_conv_network_equals_hand_count() -> None:
+    network = infer(
         [
             {"conv2d": {"channels": 4, "groups": 2}},
             "batch_norm",
@@ -109,16 +109,16 @@ def test_a_convolutional_network_counted_by_hand() -> None:
     assert network.output_layer.name == "conv2d2"
 
 
-def test_a_convolution_may_give_the_logits() -> None:
+def test_output_layer_conv_has_its_own_initializer() -> None:
     """The output layer's initializer is its, and no dense layer is missed."""
-    network = placed(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
+    network = infer(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
     arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros", None), seed=0)
     assert arrays["conv2d1.weight"].any()
     assert not arrays["conv2d2.weight"].any()
 
 
-def test_fan_in_is_the_window_of_one_group() -> None:
-    network = placed([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
+def test_fan_in_grouped_conv_is_the_window_of_one_group() -> None:
+    network = infer([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
     variances = {"he_normal": 2 / 27, "lecun_uniform": 1 / 27, "glorot_normal": 2 / (27 + 5400)}
     for name, variance in variances.items():
         config = schema.InitializerConfig(name, "zeros", None)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ SIDES = st.integers(1, 12)
 
 
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.booleans())
-def test_windows_are_counted_as_pytorch_does(
+def test_infer_windows_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
     """Where PyTorch computes, the shape is its; where it refuses, so does the inference."""
@@ -148,9 +148,9 @@ def test_windows_are_counted_as_pytorch_does(
         expected = tuple(module(image).shape[1:])
     except RuntimeError:
         with pytest.raises(ConfigError, match=r"2d1: its .* is larger than its input"):
-            place((record, *head), (2, height, width), 4)
+            infer_shapes((record, *head), (2, height, width), 4)
     else:
-        network = place((record, *head), (2, height, width), 4)
+        network = infer_shapes((record, *head), (2, height, width), 4)
         assert network.layers[0].output_shape == expected
 
 
@@ -164,7 +164,7 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         [{"conv2d": {"channels": 4, "kernel": 4}}],
         (3, 8, 8),
-        "layer conv2d1: padding 'same' adds as much on every side and needs an odd kernel, got 4",
+        "layer conv2d1: padding 'same' needs an odd kernel, got 4",
     ),
     (
         [{"conv2d": {"channels": 4, "groups": 2}}],
@@ -200,33 +200,33 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         ["global_avg_pool", "instance_norm"],
         (3, 8, 8),
-        "layer instance_norm1: takes images (C, H, W), but its input is flat, 3",
+        "layer instance_norm1: needs images (C, H, W), but its input is flat, 3",
     ),
     (
         [{"avg_pool2d": 8}, "instance_norm"],
         (3, 8, 8),
-        "layer instance_norm1: its input of 3x1x1 in 3 groups is one number in each",
+        "layer instance_norm1: its input of 3x1x1 in 3 groups has one number per group",
     ),
     (
         [{"avg_pool2d": 8}, {"conv2d": {"channels": 1, "kernel": 1}}, "layer_norm"],
         (3, 8, 8),
-        "layer layer_norm1: its input of 1x1x1 is one number, which normalization turns into 0",
+        "layer layer_norm1: its input of 1x1x1 has one number, and normalization would return 0",
     ),
     (
         ["flatten", {"residual": {"layers": [{"dense": 1}, "layer_norm"], "shortcut": ["relu"]}}],
         (3, 8, 8),
-        "layer residual1.layer_norm1: its input of 1 is one number",
+        "layer residual1.layer_norm1: its input of 1 has one number",
     ),
     (
         [{"dense": "classes"}],
         (3, 8, 8),
-        "layer dense1: takes flat samples (D,), but its input is 3x8x8; put 'flatten' before it",
+        "layer dense1: needs flat samples (D,), but its input is 3x8x8; put 'flatten' before it",
     ),
     (
         [{"residual": {"layers": [{"conv2d": 4}], "shortcut": [{"conv2d": 5}]}}],
         (3, 8, 8),
         "layer residual1: its branch turns 3x8x8 into 4x8x8 and its shortcut into 5x8x8, so the "
-        "two cannot be added; keep the shape, or give it a shortcut",
+        "two cannot be added; keep the shape, or give the shortcut the same",
     ),
     (
         [{"residual": [{"conv2d": {"channels": 3, "stride": 2}}]}],
@@ -236,13 +236,13 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         [{"conv2d": "classes"}],
         (3, 8, 8),
-        "architecture: the last layer, conv2d1, gives 4x8x8 for each sample, but the dataset has 4 "
+        "architecture: the last layer, conv2d1, returns 4x8x8 per sample, but the dataset has 4 "
         "classes",
     ),
     (
         ["global_avg_pool"],
         (4, 8, 8),
-        "architecture.layers: needs at least one dense or conv2d layer, has none",
+        "architecture.layers: needs at least one dense or conv2d layer",
     ),
 ]
 IMAGES_ONLY = [
@@ -257,13 +257,13 @@ IMAGES_ONLY = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:60])
-def test_what_does_not_fit_is_named(layers: list[Any], shape: Any, message: str) -> None:
+def test_infer_shapes_misfit_is_named(layers: list[Any], shape: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        placed(layers, shape)
+        infer(layers, shape)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("layer", IMAGES_ONLY, ids=str)
-def test_flat_samples_are_no_images(layer: Any) -> None:
-    with pytest.raises(ConfigError, match=r"layer \w+1: takes images \(C, H, W\), .* flat, 16;"):
-        placed([layer], (16,))
+def test_image_layer_flat_input_is_refused(layer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"layer \w+1: needs images \(C, H, W\), .* flat, 16;"):
+        infer([layer], (16,))

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from nnopt import schema
 from nnopt.architecture.initializers import INITIALIZERS, initial_arrays
-from nnopt.architecture.network import place
+from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.random import generator
 
@@ -28,12 +28,12 @@ VARIANCES = {
 }
 
 
-def test_every_initializer_of_the_schema_is_here() -> None:
+def test_initializers_equal_the_schema() -> None:
     assert set(INITIALIZERS) == set(get_args(schema.Initializer)) == {*VARIANCES, "zeros"}
 
 
 @pytest.mark.parametrize("name", VARIANCES)
-def test_mean_and_variance(name: str) -> None:
+def test_initializers_have_mean_and_variance_of_the_formula(name: str) -> None:
     weights = INITIALIZERS[name](generator(0, "test"), SHAPE)
     variance, middle = VARIANCES[name], 0.5 if name == "uniform" else 0.0
     count = math.prod(SHAPE)
@@ -42,7 +42,7 @@ def test_mean_and_variance(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANCES)
-def test_shape_of_the_distribution(name: str) -> None:
+def test_initializers_have_the_distribution_of_their_name(name: str) -> None:
     """A normal distribution has fourth moment 3 σ⁴, a uniform one 1.8 σ⁴ and an end."""
     weights = INITIALIZERS[name](generator(0, "test"), SHAPE)
     z = (weights - weights.mean()) / weights.std()
@@ -54,12 +54,12 @@ def test_shape_of_the_distribution(name: str) -> None:
         assert abs(z).max() > 4
 
 
-def test_plain_uniform_is_between_zero_and_one() -> None:
+def test_initializer_uniform_is_between_zero_and_one() -> None:
     weights = INITIALIZERS["uniform"](generator(0, "test"), SHAPE)
     assert 0 <= weights.min() < weights.max() < 1
 
 
-def test_kernels_count_their_window_as_inputs() -> None:
+def test_fan_in_conv_includes_the_window() -> None:
     weights = INITIALIZERS["he_normal"](generator(0, "test"), (64, 20, 3, 5))
     assert weights.var() == pytest.approx(2 / (20 * 15), rel=0.05)
     weights = INITIALIZERS["glorot_uniform"](generator(0, "test"), (64, 20, 3, 5))
@@ -69,11 +69,11 @@ def test_kernels_count_their_window_as_inputs() -> None:
 def arrays(
     layers: list[Any], hidden: Any = "he_normal", output: Any = "lecun_normal", seed: int = 0
 ) -> dict[str, np.ndarray]:
-    network = place(parse_layers(layers), (6,), 4)
+    network = infer_shapes(parse_layers(layers), (6,), 4)
     return initial_arrays(network, schema.InitializerConfig(hidden, output, None), seed)
 
 
-def test_biases_norms_and_statistics_start_where_they_do_nothing() -> None:
+def test_initial_biases_norms_and_statistics_are_neutral() -> None:
     found = arrays([{"dense": 5}, "batch_norm", "layer_norm", {"dense": "classes"}])
     for name, array in found.items():
         assert array.dtype == np.float64
@@ -84,7 +84,7 @@ def test_biases_norms_and_statistics_start_where_they_do_nothing() -> None:
             assert_array_equal(array, np.full(array.shape, value))
 
 
-def test_output_layer_has_an_initializer_of_its_own() -> None:
+def test_output_layer_uses_its_own_initializer() -> None:
     layers = [{"dense": 5}, "relu", {"dense": 5}, "relu", {"dense": "classes"}]
     found = arrays(layers, hidden="normal", output="zeros")
     assert_array_equal(found["dense3.weight"], 0)
@@ -93,7 +93,7 @@ def test_output_layer_has_an_initializer_of_its_own() -> None:
     assert_array_equal(arrays(layers, "zeros", "normal")["dense1.weight"], 0)
 
 
-def test_a_layer_added_elsewhere_leaves_the_weights_as_they_were() -> None:
+def test_initial_weights_do_not_depend_on_other_layers() -> None:
     short = arrays([{"dense": 6}, "relu", {"dense": "classes"}])
     longer = arrays(
         ["layer_norm", {"dense": 6}, "tanh", {"residual": [{"dense": 6}]}, {"dense": "classes"}]
@@ -103,7 +103,7 @@ def test_a_layer_added_elsewhere_leaves_the_weights_as_they_were() -> None:
     assert (longer["residual1.dense1.weight"] != longer["dense1.weight"]).any()
 
 
-def test_seeds_and_layers_have_weights_of_their_own() -> None:
+def test_initial_weights_depend_on_seed_and_layer() -> None:
     layers = [{"dense": 6}, {"dense": 6}, {"dense": "classes"}]
     found, other = arrays(layers), arrays(layers, seed=1)
     assert (found["dense1.weight"] != found["dense2.weight"]).any()

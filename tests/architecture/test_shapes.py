@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnopt.architecture.network import Architecture, is_penalized, place
+from nnopt.architecture.network import Architecture, infer_shapes, is_penalized
 from nnopt.architecture.parse import parse_layers
 from nnopt.errors import ConfigError
 
 
-def placed(layers: list[Any], shape: tuple[int, ...] = (6,), classes: int = 4) -> Architecture:
-    return place(parse_layers(layers), shape, classes)
+def infer(layers: list[Any], shape: tuple[int, ...] = (6,), classes: int = 4) -> Architecture:
+    return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_a_network_for_images_counted_by_hand() -> None:
-    network = placed(
+def test_infer_shapes_dense_network_equals_hand_count() -> None:
+    network = infer(
         [
             "flatten",
             {"dense": 5},
@@ -80,8 +80,8 @@ def test_a_network_for_images_counted_by_hand() -> None:
     assert network.output_layer.name == "dense2"
 
 
-def test_output_layer_may_lie_in_a_residual_branch() -> None:
-    network = placed([{"dense": 4}, {"residual": [{"dense": 4}]}])
+def test_output_layer_can_be_in_a_residual_branch() -> None:
+    network = infer([{"dense": 4}, {"residual": [{"dense": 4}]}])
     assert network.output_layer.name == "residual1.dense1"
 
 
@@ -92,11 +92,11 @@ def test_output_layer_may_lie_in_a_residual_branch() -> None:
     bias=st.booleans(),
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_dense_layers_of_any_size(
+def test_infer_shapes_dense_layers_of_any_size_equal_formula(
     sizes: list[int], features: int, classes: int, bias: bool
 ) -> None:
     layers = [{"dense": {"units": size, "bias": bias}} for size in [*sizes, "classes"]]
-    network = placed(layers, (features,), classes)
+    network = infer(layers, (features,), classes)
     widths = [features, *sizes, classes]
     pairs = list(itertools.pairwise(widths))
     assert network.parameter_count == sum(a * b + (b if bias else 0) for a, b in pairs)
@@ -108,14 +108,14 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         [{"dense": 3}, "relu"],
         (6,),
-        "architecture: the last layer, relu1, gives 3 for each sample, but the dataset has 4 "
+        "architecture: the last layer, relu1, returns 3 per sample, but the dataset has 4 "
         "classes; end with {dense: classes}",
     ),
-    (["flatten"], (4,), "architecture.layers: needs at least one dense or conv2d layer, has none"),
+    (["flatten"], (4,), "architecture.layers: needs at least one dense or conv2d layer"),
     (
         [{"dense": "classes"}],
         (1, 28, 28),
-        "layer dense1: takes flat samples (D,), but its input is 1x28x28; put 'flatten' before it",
+        "layer dense1: needs flat samples (D,), but its input is 1x28x28; put 'flatten' before it",
     ),
     (
         ["relu", {"residual": ["relu"]}, {"residual": [{"dense": 5}]}],
@@ -137,13 +137,13 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:40])
-def test_what_does_not_fit_is_named(layers: list[Any], shape: Any, message: str) -> None:
+def test_infer_shapes_misfit_is_named(layers: list[Any], shape: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        placed(layers, shape)
+        infer(layers, shape)
     assert str(caught.value).startswith(message)
 
 
-def test_penalties_spare_biases_and_norms_unless_told() -> None:
+def test_is_penalized_excludes_biases_and_norms_by_default() -> None:
     layers = [
         {"conv2d": 4},
         "batch_norm",
@@ -154,7 +154,7 @@ def test_penalties_spare_biases_and_norms_unless_told() -> None:
         "flatten",
         {"dense": "classes"},
     ]
-    shapes = placed(layers, (3, 4, 4)).parameter_shapes()
+    shapes = infer(layers, (3, 4, 4)).parameter_shapes()
     weights = {"conv2d1.weight", "residual1.shortcut.conv2d1.weight", "dense1.weight"}
     assert weights < set(shapes)
     for name, shape in shapes.items():

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt import schema
 from nnopt.architecture import whitening
 from nnopt.architecture.initializers import initial_arrays
-from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.architecture.whitening import patch_statistics, whitening_filters, whitening_problems
 from nnopt.backends.numpy.network import NumpyNetwork
@@ -40,7 +40,7 @@ def photographs(count: int = 40) -> Dataset:
 
 
 def network(conv: dict[str, Any], *rest: Any) -> Architecture:
-    return place(parse_layers([{"conv2d": conv}, *rest, "flatten", {"dense": 2}]), SHAPE, 2)
+    return infer_shapes(parse_layers([{"conv2d": conv}, *rest, "flatten", {"dense": 2}]), SHAPE, 2)
 
 
 def scaling_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndar
 
 
 @pytest.mark.parametrize("kernel", [2, 3])
-def test_outputs_have_unit_covariance_up_to_epsilon_and_mean_zero(
+def test_whitening_outputs_have_unit_covariance_and_mean_zero(
     make_config: Callable[..., Config], kernel: int
 ) -> None:
     entries = 3 * kernel**2
@@ -84,7 +84,7 @@ def normalized(dataset: Dataset) -> np.ndarray:
     return images
 
 
-def test_more_channels_are_the_same_with_the_other_sign(
+def test_whitening_more_channels_have_the_opposite_sign(
     make_config: Callable[..., Config],
 ) -> None:
     conv = {"kernel": 2, "padding": 0}
@@ -94,14 +94,16 @@ def test_more_channels_are_the_same_with_the_other_sign(
     assert_allclose(few5, all24[:5], atol=1e-12)
 
 
-def test_a_layer_without_bias_leaves_the_mean(make_config: Callable[..., Config]) -> None:
+def test_whitening_without_bias_keeps_the_mean(make_config: Callable[..., Config]) -> None:
     conv = {"channels": 12, "kernel": 2, "padding": 0}
     with_bias, without = (outputs(make_config, {**conv, "bias": b}) for b in (True, False))
     assert abs(without.mean(axis=1)).max() > 0.1
     assert_allclose(without - without.mean(axis=1)[:, None], with_bias, atol=1e-9)
 
 
-def test_two_pixels_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whitening_filters_two_pixels_equal_hand_calculation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Pixels a + b and a - b, of variances α² = 9 and β² = 4, give a / α and b / β."""
     monkeypatch.setattr(whitening, "EPSILON", 0)
     filters = whitening_filters(np.array([[13.0, 5.0], [5.0, 13.0]]), 2)
@@ -111,7 +113,7 @@ def test_two_pixels_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert abs(y[1]) == pytest.approx(1.9 / 2)
 
 
-def test_filters_follow_the_scale_of_the_inputs() -> None:
+def test_whitening_filters_scale_inversely_with_the_inputs() -> None:
     rng = np.random.default_rng(1)
     root = rng.standard_normal((6, 6))
     covariance = root @ root.T
@@ -121,30 +123,32 @@ def test_filters_follow_the_scale_of_the_inputs() -> None:
     assert (peaks > 0).all()
 
 
-def test_a_direction_in_which_nothing_varies_is_not_divided_by_zero() -> None:
+def test_whitening_filters_zero_variance_stays_finite() -> None:
     filters = whitening_filters(np.diag([2.0, 0.0]), 2)
     assert_allclose(filters, np.diag([1 / np.sqrt(2 + 5e-4), 1 / np.sqrt(5e-4)]))
 
 
-def test_statistics_do_not_depend_on_how_patches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patch_statistics_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = photographs()
     mean, covariance = patch_statistics(dataset, 3)
-    monkeypatch.setattr(whitening, "CHUNK", 1)
+    monkeypatch.setattr(whitening, "CHUNK_ELEMENTS", 1)
     again = patch_statistics(dataset, 3)
     assert_allclose(again[0], mean, rtol=1e-12)
     assert_allclose(again[1], covariance, rtol=1e-9)
 
 
-def test_of_many_images_evenly_spaced_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patch_statistics_many_images_uses_evenly_spaced_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dataset = photographs()
-    monkeypatch.setattr(whitening, "PATCHES", 10 * 7 * 6)
+    monkeypatch.setattr(whitening, "MAX_PATCHES", 10 * 7 * 6)
     found = patch_statistics(dataset, 3)
     tenth = replace(dataset, train=replace(dataset.train, rows=dataset.train.rows[::4]))
     for one, other in zip(found, patch_statistics(tenth, 3), strict=True):
         assert_array_equal(one, other)
 
 
-def test_the_other_layers_are_drawn_as_without() -> None:
+def test_whitening_leaves_other_layers_unchanged() -> None:
     architecture = network({"channels": 8}, {"conv2d": 4})
     plain = schema.InitializerConfig("he_normal", "lecun_normal", None)
     before = initial_arrays(architecture, plain, 0)
@@ -158,35 +162,37 @@ def test_the_other_layers_are_drawn_as_without() -> None:
 @pytest.mark.parametrize(
     ("layers", "samples", "words"),
     [
-        (["batch_norm", {"conv2d": 4}], 40, ["batch_norm1", "begins with"]),
-        ([{"conv2d": {"channels": 3, "groups": 3}}], 40, ["in groups"]),
+        (["batch_norm", {"conv2d": 4}], 40, ["batch_norm1", "first layer"]),
+        ([{"conv2d": {"channels": 3, "groups": 3}}], 40, ["with groups"]),
         ([{"conv2d": {"channels": 25, "kernel": 2, "padding": 1}}], 40, ["24", "25 channels"]),
         ([{"conv2d": {"channels": 4, "kernel": 7}}], 24, ["more than 147", "have 144"]),
         ([{"conv2d": {"channels": 4, "kernel": 9}}], None, ["more than 243", "have 0"]),
     ],
 )
-def test_what_cannot_be_whitened_is_refused(
+def test_whitening_problems_unsuitable_network_is_refused(
     layers: list[Any], samples: int | None, words: list[str]
 ) -> None:
-    architecture = place(parse_layers([*layers, "flatten", {"dense": 2}]), SHAPE, 2)
+    architecture = infer_shapes(parse_layers([*layers, "flatten", {"dense": 2}]), SHAPE, 2)
     (problem,) = whitening_problems(architecture, samples)
     assert all(word in problem for word in ("initializer.input", *words)), problem
 
 
-def test_what_can_be_whitened_is_not_refused() -> None:
+def test_whitening_problems_suitable_network_has_none() -> None:
     assert not whitening_problems(network({"channels": 54}), 1)
     assert not whitening_problems(network({"channels": 24, "kernel": 2, "padding": 0}), None)
 
 
 @pytest.mark.parametrize("colour", [0, 7, 255])
-def test_images_of_one_colour_are_refused(colour: int) -> None:
+def test_whitening_images_of_one_colour_are_refused(colour: int) -> None:
     dataset = photographs()
     dataset.train.inputs[::2] = colour
     with pytest.raises(DataError, match="nothing to whiten"):
         initial_arrays(network({"channels": 4}), WHITENING, 0, dataset)
 
 
-def test_every_verb_that_trains_begins_with_it(workplace: Path, nnopt: Callable[..., int]) -> None:
+def test_whitening_is_used_by_every_training_command(
+    workplace: Path, nnopt: Callable[..., int]
+) -> None:
     """With a learning rate of 0, what is saved is what the training began with."""
     rng = np.random.default_rng(0)
     header = ",".join(["label", *(f"pixel{i}" for i in range(25))])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.backends.protocol import Network
@@ -45,7 +45,7 @@ def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
     ) -> Network:
         config = make_config(backend=backend, **{"backend.dtype": "float64"} | overrides)
         depth = config.regularizer.stochastic_depth
-        architecture = place(parse_layers(layers), input_shape, classes, depth)
+        architecture = infer_shapes(parse_layers(layers), input_shape, classes, depth)
         network = load_backend(backend).build_network(architecture, config)
         network.load(random_arrays(architecture))
         return network

@@ -41,7 +41,7 @@ def test_flat_samples_are_refused_by_the_first_layer(
 ) -> None:
     assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
     message = capsys.readouterr().err
-    assert "layer conv2d1: takes images (C, H, W), but its input is flat, 2; choose a" in message
+    assert "layer conv2d1: needs images (C, H, W), but its input is flat, 2; use an" in message
 
 
 def test_only_numpy_can_choose_how_it_convolves(nnopt: Run, capsys: Captured) -> None:

@@ -147,7 +147,7 @@ def test_run_norm_over_one_number_refused(
 
 def test_run_builder_norm_over_one_unit_refused(attempt: Command, backend: str) -> None:
     words = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
-    attempt("run", *words).is_refused(2, "layer layer_norm1: its input of 1 is one number")
+    attempt("run", *words).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 
 
 def test_run_hinge_finite_trains(attempt: Command, workplace: Path, backend: str) -> None:

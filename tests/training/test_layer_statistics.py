@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnopt.architecture.network import place
+from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.data.dataset import Dataset, Normalization, Part
@@ -75,7 +75,7 @@ def test_the_probe_is_some_validation_data_and_always_the_same() -> None:
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_rows_of_a_network(make_config: MakeConfig, backend: str) -> None:
     config = make_config(backend=backend, **{"backend.dtype": "float64"})
-    architecture = place(parse_layers(LAYERS), SHAPE, 3)
+    architecture = infer_shapes(parse_layers(LAYERS), SHAPE, 3)
     rng = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {
         name: rng.standard_normal(shape) for name, shape in architecture.parameter_shapes().items()

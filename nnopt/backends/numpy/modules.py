@@ -7,7 +7,7 @@ from itertools import pairwise
 from types import TracebackType
 
 from nnopt.architecture import layers as records
-from nnopt.architecture.network import PlacedLayer
+from nnopt.architecture.inference import InferredLayer
 from nnopt.backends.numpy.ops import Array, Op
 from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy.ops.conv import CONV2D
@@ -57,7 +57,7 @@ class Binder:
         self.momentum: float | None = None
         """While set, stands in for the momentum of every batch norm."""
 
-    def modules(self, layers: Sequence[PlacedLayer]) -> list[Module]:
+    def modules(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Layers that follow one another, to the same effect and with less traffic of memory.
 
         A ReLU and the max pooling after it change places: the largest of max(x, 0) is max(·, 0) of
@@ -76,7 +76,7 @@ class Binder:
             modules.append(self.module(layer, relu))
         return modules
 
-    def module(self, layer: PlacedLayer, relu: bool = False) -> Module:
+    def module(self, layer: InferredLayer, relu: bool = False) -> Module:
         """The layer with what it needs, and a ReLU after it if it takes one along."""
         match layer.record:
             case records.BatchNorm():
@@ -91,13 +91,13 @@ class Binder:
         parameters = self._parameters_of(layer)
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
         ) -> Variable:
             return tape.apply(op, x, *parameters, **options)
 
         return apply
 
-    def _operation(self, layer: PlacedLayer) -> tuple[Op, dict[str, object]]:
+    def _operation(self, layer: InferredLayer) -> tuple[Op, dict[str, object]]:
         """The operation and options of a layer that is one."""
         workers: dict[str, object] = {"workers": self._workers}
         match layer.record:
@@ -106,11 +106,11 @@ class Binder:
             case records.Conv2d() as conv:
                 backend = self._config.backend
                 algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"
-                window: dict[str, object] = {"stride": conv.stride, "padding": conv.pad}
+                window: dict[str, object] = {"stride": conv.stride, "padding": conv.padding_size}
                 return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm} | workers
             case records.MaxPool2d() | records.AvgPool2d() as pool:
                 op = MAX_POOL2D if isinstance(pool, records.MaxPool2d) else AVG_POOL2D
-                window = {"size": pool.size, "stride": pool.step, "padding": pool.padding}
+                window = {"size": pool.size, "stride": pool.stride_size, "padding": pool.padding}
                 return op, window | workers
             case records.GlobalAvgPool():
                 return GLOBAL_AVG_POOL, {}
@@ -129,14 +129,14 @@ class Binder:
                 return FLATTEN, {}
         return ACTIVATIONS[type(layer.record)], workers
 
-    def _parameters_of(self, layer: PlacedLayer) -> list[Variable]:
+    def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
         """In the order of its operation's inputs. A frozen weight wants no gradient."""
         trained = [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
         if "weight" in layer.statistics:
             return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
         return trained
 
-    def _batch_norm(self, layer: PlacedLayer, relu: bool) -> Module:
+    def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
         """Batch statistics in training, running ones in evaluation."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
@@ -145,7 +145,7 @@ class Binder:
         running_var = self._statistics[f"{layer.name}.running_var"]
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
         ) -> Variable:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
@@ -165,7 +165,7 @@ class Binder:
 
         return apply
 
-    def _dropout(self, layer: PlacedLayer, rate: float) -> Module:
+    def _dropout(self, layer: InferredLayer, rate: float) -> Module:
         """Masks in training, nothing in evaluation. They are drawn in PyTorch's layout, (N, D),
         (N, C, H, W), or (N, C) for whole channels, for both backends to have the same."""
         if not rate:
@@ -174,7 +174,7 @@ class Binder:
         whole_channels = isinstance(layer.record, records.SpatialDropout)
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
         ) -> Variable:
             if step is None:
                 return x
@@ -187,10 +187,10 @@ class Binder:
 
         return apply
 
-    def _stochastic_depth(self, layer: PlacedLayer) -> Module:
+    def _stochastic_depth(self, layer: InferredLayer) -> Module:
         """Dropout of whole samples at a residual branch's end, which then counts for nothing and
         gets no gradient (Huang et al. 2016, section 3, a draw for each sample)."""
-        masks = DropoutMasks(self._config.seed, layer.name, layer.skipped)
+        masks = DropoutMasks(self._config.seed, layer.name, layer.skip_probability)
 
         def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
             if step is None:
@@ -200,15 +200,15 @@ class Binder:
 
         return apply
 
-    def _residual(self, layer: PlacedLayer) -> Module:
+    def _residual(self, layer: InferredLayer) -> Module:
         """What the inner layers make of the input, unless a sample skips them, plus the input or
         what the shortcut makes of it."""
         inner, shortcut = self.modules(layer.inner), self.modules(layer.shortcut)
-        if layer.skipped:
+        if layer.skip_probability:
             inner.append(self._stochastic_depth(layer))
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: PlacedLayer = layer
+            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
         ) -> Variable:
             branch, short = x, x
             for module in inner:
@@ -225,16 +225,16 @@ def layer_of(traceback: TracebackType | None) -> str | None:
     name = None
     while traceback is not None:
         placed = traceback.tb_frame.f_locals.get("placed")
-        name = placed.name if isinstance(placed, PlacedLayer) else name
+        name = placed.name if isinstance(placed, InferredLayer) else name
         traceback = traceback.tb_next
     return name
 
 
-def _takes_relu(layer: PlacedLayer) -> bool:
+def _takes_relu(layer: InferredLayer) -> bool:
     norms = records.BatchNorm, records.LayerNorm, records.GroupNorm, records.InstanceNorm
     normalizes_images = isinstance(layer.record, norms) and len(layer.input_shape) == 3
     return normalizes_images or isinstance(layer.record, records.Dense)
 
 
-def _is_relu(layer: PlacedLayer) -> bool:
+def _is_relu(layer: InferredLayer) -> bool:
     return isinstance(layer.record, records.ReLU)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nnopt.architecture.network import PlacedLayer
+from nnopt.architecture.inference import InferredLayer
 from nnopt.backends.numpy.modules import Binder, Module
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.tape import Tape, Variable
@@ -27,11 +27,11 @@ class Observer(Binder):
         super().__init__(config, parameters, statistics, workers)
         self.outputs: dict[str, Array] = {}
 
-    def modules(self, layers: Sequence[PlacedLayer]) -> list[Module]:
+    def modules(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Every layer for itself, as each has an output to note."""
         return [self.module(layer) for layer in layers]
 
-    def module(self, layer: PlacedLayer, relu: bool = False) -> Module:
+    def module(self, layer: InferredLayer, relu: bool = False) -> Module:
         """The layer with what it needs."""
         bound = super().module(layer, relu)
 

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnopt.architecture import layers as records
-from nnopt.architecture.inference import Shape
-from nnopt.architecture.layers import Layer
-from nnopt.architecture.network import ForeignLayer, PlacedLayer
+from nnopt.architecture.inference import ForeignLayer, InferredLayer, Layer, Shape
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Inspected:
     """layers: of the whole, in the order of their first call; loose: its own trained arrays, which
     lie in no layer; flops: of one sample's forward pass."""
 
-    layers: tuple[PlacedLayer, ...]
+    layers: tuple[InferredLayer, ...]
     loose: dict[str, Shape]
     flops: int
 
@@ -71,14 +69,14 @@ def _place(
     shapes: Mapping[str, tuple[Shape, Shape]],
     order: Mapping[str, int],
     flops: Mapping[str, int],
-) -> tuple[tuple[PlacedLayer, ...], dict[str, Shape]]:
+) -> tuple[tuple[InferredLayer, ...], dict[str, Shape]]:
     """The layers inside a module, and the shapes of the arrays that are its own.
 
     What is never called, does nothing, or gives something else than one tensor, is no layer: its
     arrays count as the own ones of the module around it.
     """
     own = {key: tuple(p.shape) for key, p in module.named_parameters(recurse=False)}
-    placed: list[PlacedLayer] = []
+    placed: list[InferredLayer] = []
     for key, child in module.named_children():
         path = f"{name}.{key}" if name else key
         inner, arrays = _place(child, path, shapes, order, flops)
@@ -89,7 +87,7 @@ def _place(
         statistics = {k: tuple(b.shape) for k, b in child.named_buffers(recurse=False)}
         statistics = {k: shape for k, shape in statistics.items() if k.startswith("running_")}
         record, count = _record(child), flops.get(path, 0)
-        placed.append(PlacedLayer(path, record, *shapes[path], arrays, statistics, count, inner))
+        placed.append(InferredLayer(path, record, *shapes[path], count, arrays, statistics, inner))
     return tuple(sorted(placed, key=lambda layer: order[layer.name])), own
 
 

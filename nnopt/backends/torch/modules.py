@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from nnopt.architecture import layers as records
-from nnopt.architecture.network import Architecture, ModuleArchitecture, PlacedLayer
+from nnopt.architecture.inference import InferredLayer
+from nnopt.architecture.network import Architecture, ModuleArchitecture
 from nnopt.backends.torch.activations import Sigmoid, Tanh
 from nnopt.backends.torch.dropout import dropout
 from nnopt.backends.torch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
@@ -61,17 +62,17 @@ def build_module(architecture: Architecture, config: Config) -> nn.Module:
     return sequence(architecture.layers, config).to_empty(device=config.backend.device)
 
 
-def sequence(layers: Iterable[PlacedLayer], config: Config) -> nn.Sequential:
+def sequence(layers: Iterable[InferredLayer], config: Config) -> nn.Sequential:
     """The layers one after another. Their parameters hold arbitrary numbers until they are loaded;
     PyTorch's own initialization, and its global generator, are not touched."""
     return nn.Sequential(_children(layers, config))
 
 
-def _children(layers: Iterable[PlacedLayer], config: Config) -> OrderedDict[str, nn.Module]:
+def _children(layers: Iterable[InferredLayer], config: Config) -> OrderedDict[str, nn.Module]:
     return OrderedDict((x.name.rpartition(".")[2], _module(x, config)) for x in layers)
 
 
-def _module(layer: PlacedLayer, config: Config) -> nn.Module:
+def _module(layer: InferredLayer, config: Config) -> nn.Module:
     size = layer.input_shape[0]
     match layer.record:
         case records.Dense(_, bias):
@@ -79,9 +80,9 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
         case records.Conv2d():
             return _conv2d(layer, layer.record)
         case records.MaxPool2d() as pool:
-            return nn.MaxPool2d(pool.size, pool.step, pool.padding)
+            return nn.MaxPool2d(pool.size, pool.stride_size, pool.padding)
         case records.AvgPool2d() as pool:
-            return nn.AvgPool2d(pool.size, pool.step, pool.padding)
+            return nn.AvgPool2d(pool.size, pool.stride_size, pool.padding)
         case (
             records.BatchNorm() | records.LayerNorm() | records.GroupNorm() | records.InstanceNorm()
         ):
@@ -94,22 +95,24 @@ def _module(layer: PlacedLayer, config: Config) -> nn.Module:
             return dropout(layer.name, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
-            if layer.skipped:  # whole samples, at the branch's end
-                children["stochastic_depth"] = dropout(layer.name, layer.skipped, config, axes=1)
+            if layer.skip_probability:  # whole samples, at the branch's end
+                children["stochastic_depth"] = dropout(
+                    layer.name, layer.skip_probability, config, axes=1
+                )
             if layer.shortcut:
                 children["shortcut"] = sequence(layer.shortcut, config)
             return Residual(children)
     return WITHOUT_OPTIONS[type(layer.record)]()
 
 
-def _conv2d(layer: PlacedLayer, record: records.Conv2d) -> nn.Module:
+def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:
     """A frozen weight is a buffer: no optimizer, penalty or norm of the gradient sees it."""
     conv = nn.Conv2d(
         layer.input_shape[0],
         layer.output_shape[0],
         record.kernel,
         record.stride,
-        record.pad,
+        record.padding_size,
         groups=record.groups,
         bias=record.bias,
         device="meta",
@@ -121,7 +124,7 @@ def _conv2d(layer: PlacedLayer, record: records.Conv2d) -> nn.Module:
     return conv
 
 
-def _norm(layer: PlacedLayer) -> nn.Module:
+def _norm(layer: InferredLayer) -> nn.Module:
     """PyTorch's own layer norm has a scale for each number of an image, its own instance norm none
     at all unless told: both are here group norm, with one group or a group for each channel."""
     is_image, size = len(layer.input_shape) == 3, layer.input_shape[0]

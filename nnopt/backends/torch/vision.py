@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.ops import StochasticDepth
 
-from nnopt.architecture.inference import Shape, show
+from nnopt.architecture.inference import Shape, format_shape
 from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends.torch.dropout import dropout
 from nnopt.backends.torch.inspection import inspect
@@ -89,8 +89,8 @@ def describe_model(
     except (RuntimeError, ValueError, AssertionError) as error:
         (reason, *_) = str(error).splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"architecture.model = {config.model!r} cannot take images of {show(input_shape)}: "
-            f"{reason}; choose another model, or a dataset of larger images"
+            f"architecture.model = {config.model!r} cannot take images of "
+            f"{format_shape(input_shape)}: {reason}; choose another model or larger images"
         ) from error
     return ModuleArchitecture(
         input_shape, classes, inspected.layers, config, inspected.loose, inspected.flops

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.architecture.inference import ForeignLayer, InferredLayer
 from nnopt.architecture.layers import AvgPool2d, Dropout, GlobalAvgPool, MaxPool2d, SpatialDropout
-from nnopt.architecture.network import Architecture, ForeignLayer, PlacedLayer
+from nnopt.architecture.network import Architecture
 from nnopt.plots import style
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
     return tuple(names[index] for index in shown)
 
 
-def _chain(layers: Iterable[PlacedLayer]) -> Iterator[PlacedLayer]:
+def _chain(layers: Iterable[InferredLayer]) -> Iterator[InferredLayer]:
     """The layers one after another, those in a torchvision model's sequences too."""
     for layer in layers:
         is_sequence = layer.record == ForeignLayer("Sequential")

@@ -113,7 +113,7 @@ def test_the_deeper_a_branch_the_more_often_it_is_skipped(
         architecture=ResnetConfig("resnet", depth, 4), **{"regularizer.stochastic_depth": 0.4}
     )
     layers = build(config.architecture, config.regularizer, (3, 16, 16), 10).walk()
-    rates = {x.name: x.skipped for x in layers if isinstance(x.record, Residual)}
+    rates = {x.name: x.skip_probability for x in layers if isinstance(x.record, Residual)}
     expected = [0.4 * (i + 1) / blocks for i in range(blocks)]
     assert list(rates.values()) == pytest.approx(expected, rel=1e-15)
     assert list(rates) == [f"residual{i + 1}" for i in range(blocks)]

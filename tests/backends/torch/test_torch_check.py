@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nnopt.architecture.layers import Dense
-from nnopt.architecture.network import place
+from nnopt.architecture.network import infer_shapes
 from nnopt.backends import torch as pytorch
 from nnopt.backends.torch import build_loader, build_network, check_backend
 from nnopt.config.rules import cross_field_problems
@@ -39,7 +39,7 @@ def test_absent_device_is_refused_never_replaced(
     assert problem.startswith(f"backend.device = {device!r}: ")
     assert "available: cpu; set backend.device" in problem
     with pytest.raises(ConfigError, match=r"backend\.device"):
-        build_network(place([Dense("classes")], (2,), 2), config)
+        build_network(infer_shapes([Dense("classes")], (2,), 2), config)
     part = Part(np.zeros((1, 2), np.float32), np.zeros(1, np.int64), np.arange(1))
     with pytest.raises(ConfigError, match=r"backend\.device"):
         build_loader(part, Normalization(np.ones(2), np.zeros(2)), config)
@@ -92,7 +92,7 @@ def test_missing_or_broken_torch(
     assert str(error) in problem
     assert f"; run: pip install {mend}, or" in problem
     with pytest.raises(ConfigError, match="pip install"):
-        build_network(place([Dense("classes")], (2,), 2), make_config(backend="torch"))
+        build_network(infer_shapes([Dense("classes")], (2,), 2), make_config(backend="torch"))
 
 
 @pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])

@@ -19,7 +19,7 @@ from nnopt import schema
 from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.architecture.layers import LAYERS, Conv2d, Dense, Residual
-from nnopt.architecture.network import Architecture, place
+from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends.torch.dropout import DeviceMasks, Dropout
 from nnopt.backends.torch.modules import sequence
@@ -100,7 +100,7 @@ def test_every_layer_is_tried_on_images() -> None:
 def test_shape_of_a_layer_is_the_inferred_one(
     make_config: MakeConfig, layer: Any, training: bool
 ) -> None:
-    architecture = place(parse_layers([layer, *head_of(layer)]), IMAGE, CLASSES)
+    architecture = infer_shapes(parse_layers([layer, *head_of(layer)]), IMAGE, CLASSES)
     module = sequence(architecture.layers, make_config(backend="torch")).to_empty(device="cpu")
     assert_shapes(module.train(training), architecture)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nnopt.architecture.network import place
+from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of, telling_channels
 from nnopt.plots.run.filters import colour_map, plot_filters
@@ -162,7 +162,7 @@ def test_stages_are_the_last_layers_before_the_shape_changes(
     layers: list[Any], expected: tuple[str, ...]
 ) -> None:
     records = parse_layers([*layers, "flatten", {"dense": 9}, "relu", {"dense": "classes"}])
-    assert stages_of(place(records, (3, 16, 16), 10)) == expected
+    assert stages_of(infer_shapes(records, (3, 16, 16), 10)) == expected
 
 
 def test_feature_maps(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
