@@ -21,7 +21,7 @@ from nnopt.sweeps.execute import run_points
 from nnopt.sweeps.launchers.make import make_launcher
 from nnopt.sweeps.manifest import Sweep, read_sweep
 from nnopt.sweeps.moved import Move
-from nnopt.sweeps.point_folder import ENDED, FAILED, State, note_unusable_summary, read_state
+from nnopt.sweeps.point_folder import ENDED, FAILED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.provenance import note_differences
 from nnopt.sweeps.received import (
     check_folder,
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     )
 
 
-def check_same_files(states: Mapping[str, State], to_run: Sequence[Point], move: Move) -> None:
+def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], move: Move) -> None:
     """Check that the points to run read the same data as the finished points.
 
     Raises:

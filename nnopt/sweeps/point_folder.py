@@ -1,4 +1,4 @@
-"""The folder of one point: in what state it is, and who works on it."""
+"""The state of a point, read from its folder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from nnopt.results.summary import UnusableSummaryError, read_summary
 log = logging.getLogger("nnopt")
 
 FAILED = ("failed", "diverged", "timeout")
-"""Statuses of points that came to a bad end of their own; what they do again, they do if asked."""
+"""Failure statuses. Such points run again only with --retry-failed."""
 
 ENDED = ("done", "pruned", *FAILED)
-"""Statuses that need nothing more; the others are pending, running and interrupted."""
+"""Statuses of finished points. The other statuses are pending, running and interrupted."""
 
 
 @dataclass(frozen=True)
-class State:
-    """What a point's folder tells.
+class PointState:
+    """The state of a point.
 
-    status: pending (not begun), running (somebody holds the folder), interrupted (begun, not at its
-    end, and held by nobody), or what ``summary.json`` says. stamp: by which two ends are told
-    apart, None before the first. metrics: the whole summary, empty before.
+    Attributes:
+        status: "pending" (no folder), "running" (a process holds the folder), "interrupted"
+            (neither finished nor held), or the status in ``summary.json``.
+        error: The error in one line, or None.
+        stamp: Identifies the version of ``summary.json``, or None if there is none.
+        summary: The content of ``summary.json``, empty if there is none.
     """
 
     status: str
@@ -38,15 +41,24 @@ class State:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-PENDING, RUNNING, INTERRUPTED = State("pending"), State("running"), State("interrupted")
+PENDING, RUNNING, INTERRUPTED = (
+    PointState("pending"),
+    PointState("running"),
+    PointState("interrupted"),
+)
 
 
-def read_state(folder: Path, held: bool | None = None) -> State:
-    """The state of a folder, which need not exist. held: by the caller, who then need not ask."""
+def read_state(folder: Path, held: bool | None = None) -> PointState:
+    """Return the state of a folder, which need not exist.
+
+    Args:
+        folder: The folder of a point.
+        held: Whether a process holds the folder, or None to check it.
+    """
     end = _end(folder)
     if end is None and held is None:
         held = is_held(folder)
-        if not held:  # whoever held it may have come to the end between the two looks
+        if not held:  # the point may have ended since its summary was read
             end = _end(folder)
     if end is not None:
         return end
@@ -55,8 +67,8 @@ def read_state(folder: Path, held: bool | None = None) -> State:
     return INTERRUPTED if folder.is_dir() else PENDING
 
 
-def _end(folder: Path) -> State | None:
-    """Return what the summary says; None if there is none, or it is not one that nnopt writes."""
+def _end(folder: Path) -> PointState | None:
+    """Return the state in the summary, or None if there is no valid summary."""
     try:
         found = read_summary(folder)
     except UnusableSummaryError:
@@ -64,11 +76,11 @@ def _end(folder: Path) -> State | None:
     summary = found.values
     if summary["status"] not in (*ENDED, "interrupted"):
         return None
-    return State(summary["status"], summary.get("error"), found.stamp, summary)
+    return PointState(summary["status"], summary.get("error"), found.stamp, summary)
 
 
 def note_unusable_summary(folder: Path) -> None:
-    """Log why a point runs again if its summary cannot be used."""
+    """Log the reason why a point runs again if its summary cannot be used."""
     try:
         read_summary(folder)
     except UnusableSummaryError as error:
@@ -76,8 +88,8 @@ def note_unusable_summary(folder: Path) -> None:
             log.warning("%s/%s %s; the point runs again", folder.name, SUMMARY, error.reason)
 
 
-def make(folder: Path) -> None:
-    """Make the folder, unless it is there. Raises OutputError, also for a link in its place."""
+def make_folder(folder: Path) -> None:
+    """Make the folder unless it exists. Raises OutputError, also for a link in its place."""
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():

@@ -10,7 +10,7 @@ from nnopt.backends.thread_choice import ThreadChoice
 from nnopt.results import environment
 from nnopt.schema import LauncherConfig, PoolConfig
 from nnopt.sweeps.launchers.remote import threads_of
-from nnopt.sweeps.point_folder import State
+from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
 
 LIMITS = ("cores", "library")
@@ -18,7 +18,7 @@ LIMITS = ("cores", "library")
 
 
 def note_differences(
-    states: Iterable[State], threads: Sequence[ThreadChoice], launcher: LauncherConfig
+    states: Iterable[PointState], threads: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> None:
     """Print a note if the points to run would be made with other software, machine or threads than
     the finished ones. Their numbers may then differ in the last digits.

@@ -18,7 +18,7 @@ from nnopt.io.locks import hold
 from nnopt.results.collect import setting_text
 from nnopt.results.metrics import METRICS
 from nnopt.sweeps.manifest import NAME, Sweep, read_sweep, write_sweep
-from nnopt.sweeps.point_folder import ENDED, FAILED, PENDING, State, read_state
+from nnopt.sweeps.point_folder import ENDED, FAILED, PENDING, PointState, read_state
 
 FILE = "results.csv"
 
@@ -52,7 +52,7 @@ class Table:
     def __init__(self, sweep: Sweep) -> None:
         self._entries: list[Entry | None] = []
         self._varied: list[str] = []
-        self._told: dict[str, State] = {}
+        self._told: dict[str, PointState] = {}
         self.take(sweep)
 
     def take(self, sweep: Sweep) -> None:
@@ -73,7 +73,7 @@ class Table:
         """How a point came to a bad end, by the word of whoever worked on it. It counts where the
         point's folder does not say: if that could not be made, or no summary be written to it."""
         if status in FAILED:
-            self._told[identity] = State(status, error)
+            self._told[identity] = PointState(status, error)
 
     def write(self) -> list[Entry]:
         """Look at the folders and write the table; the entries of all points, in their order.
@@ -124,7 +124,7 @@ class Table:
                     self._entries[index] = self._entry(index, state, size)
         return [entry for entry in self._entries if entry is not None]
 
-    def _entry(self, index: int, state: State, size: int) -> Entry:
+    def _entry(self, index: int, state: PointState, size: int) -> Entry:
         point, summary = self._sweep.points[index], state.summary
         cells = [index + 1, point.id, state.status, state.error, *self._settings[index]]
         cells += [summary.get(key) for key in METRICS]

@@ -1,4 +1,4 @@
-"""One point of a sweep as a piece of work, and who works on it."""
+"""A point of a sweep as a task, and the interface of the launchers that run tasks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from nnopt.io.locks import hold
 from nnopt.io.own_files import remove_run
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.recipe.run import run
-from nnopt.sweeps.point_folder import make, read_state
+from nnopt.sweeps.point_folder import make_folder, read_state
 
 
 @dataclass(frozen=True)
 class Task:
-    """A point and the folder of its results, which whoever takes the task makes. Can be sent to
-    another process.
+    """A point to run. It can be sent to another process.
 
-    after_epoch: as for ``nnopt.recipe.run.run``. replaces: the stamp of the state in which the
-    folder was when it was decided to run the point; if somebody else has brought it to an end
-    since, that end counts.
+    Attributes:
+        point: The point.
+        folder: The folder of its results, which ``run_task`` creates.
+        after_epoch: Callbacks, as for ``nnopt.recipe.run.run``.
+        replaces: The stamp of the point's state when the task was created. If another process has
+            finished the point since then, its result counts.
     """
 
     point: Point
@@ -33,9 +35,14 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a task ended: a status as in ``summary.json``, and the error in one line, if any. The
-    status is "running" if another process works on the point."""
+class TaskResult:
+    """The result of a task.
+
+    Attributes:
+        task: The task.
+        status: A status as in ``summary.json``, or "running" if another process runs the point.
+        error: The error in one line, or None.
+    """
 
     task: Task
     status: str
@@ -43,40 +50,41 @@ class Outcome:
 
 
 class Launcher(Protocol):
-    """Who works on the tasks: this process, others beside it, or other machines."""
+    """Runs tasks in this process, in other processes, or on other machines."""
 
-    def __call__(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
-        """Take a task whenever there is room for one more, and yield each one's outcome as soon as
-        it has ended, in whatever order that is.
+    def __call__(self, tasks: Iterable[Task]) -> Generator[TaskResult, None, None]:
+        """Run the tasks, and yield each result as soon as its task has ended.
 
-        Tasks are asked for one at a time and as late as possible: a search decides on the next
-        point when it is asked, knowing the outcomes yielded until then. Closing the generator, or
-        an exception while it waits, stops all that is running and leaves no process behind.
+        The next task is requested only when it can start, because a search chooses each point from
+        the results yielded so far. The results come in any order. Closing the generator, or an
+        exception while it waits, stops all running tasks and their processes.
         """
         ...
 
 
-def work(task: Task) -> Outcome:
-    """Run the point in this process, holding its folder. Only what has to end the whole process is
-    raised: KeyboardInterrupt, SystemExit."""
+def run_task(task: Task) -> TaskResult:
+    """Run a task in this process, and hold the lock of its folder meanwhile.
+
+    Only KeyboardInterrupt and SystemExit are raised; other errors are part of the result.
+    """
     try:
-        make(task.folder)
-        with hold(task.folder) as is_mine:
-            if not is_mine:
-                return Outcome(task, "running")
+        make_folder(task.folder)
+        with hold(task.folder) as is_held_here:
+            if not is_held_here:
+                return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.stamp != task.replaces:  # another process has been here meanwhile
-                return Outcome(task, state.status, state.error)
+            if state.stamp != task.replaces:  # another process has finished it
+                return TaskResult(task, state.status, state.error)
             remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)
     except (NnoptError, TimeLimitError) as error:
-        return Outcome(task, error.status, str(error))
+        return TaskResult(task, error.status, str(error))
     except Exception as error:
-        return Outcome(task, "failed", f"{type(error).__name__}: {error}")
-    return Outcome(task, "done")
+        return TaskResult(task, "failed", f"{type(error).__name__}: {error}")
+    return TaskResult(task, "done")
 
 
-def one_after_another(tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
-    """The launcher that needs nothing: every point in this process."""
+def run_sequentially(tasks: Iterable[Task]) -> Generator[TaskResult, None, None]:
+    """Run the tasks in this process, one after another. Implements ``Launcher``."""
     for task in tasks:
-        yield work(task)
+        yield run_task(task)

@@ -1,4 +1,4 @@
-"""Which launcher goes with ``hydra/launcher=...``."""
+"""The launcher that ``hydra/launcher`` selects."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from functools import partial
 
 from nnopt.errors import ConfigError
 from nnopt.schema import LauncherConfig, PoolConfig, RayConfig, SubmititConfig
-from nnopt.sweeps.task import Launcher, one_after_another
+from nnopt.sweeps.task import Launcher, run_sequentially
 
 
 def make_launcher(config: LauncherConfig) -> Launcher:
-    """Who works on the points. No point starts yet.
+    """Return the launcher, without starting a point.
 
-    Raises ConfigError if a package, a cluster or a program is missing that it needs.
+    Raises ConfigError if a required package, cluster or program is missing.
     """
     if isinstance(config, PoolConfig):
         if not hasattr(os, "killpg"):
             raise ConfigError("hydra/launcher=pool needs process groups, which Windows lacks")
-        from nnopt.sweeps.launchers.pool import in_processes
+        from nnopt.sweeps.launchers.pool import run_in_pool
 
-        return partial(in_processes, config=config)
+        return partial(run_in_pool, config=config)
     if isinstance(config, RayConfig):
-        from nnopt.sweeps.launchers.ray_cluster import connect, on_ray
+        from nnopt.sweeps.launchers.ray_cluster import connect, run_on_ray
 
         connect(config)
-        return partial(on_ray, config=config)
+        return partial(run_on_ray, config=config)
     if isinstance(config, SubmititConfig):
-        from nnopt.sweeps.launchers.slurm import as_jobs, require_submitit
+        from nnopt.sweeps.launchers.slurm import require_submitit, run_as_jobs
 
         require_submitit(config)
-        return partial(as_jobs, config=config)
-    return one_after_another
+        return partial(run_as_jobs, config=config)
+    return run_sequentially

@@ -1,9 +1,8 @@
 """The launcher ``pool``: worker processes on this machine.
 
-Each worker is a process of its own (``worker.py``) that takes one point after another, so that
-PyTorch is imported and data are loaded once in each. Cached data above 256 MiB are mapped into
-memory, so all workers share one copy. A worker that ends costs the point that it was training, and
-another worker takes its place.
+Each worker is a separate process (``worker.py``) that runs one point after another, so it imports
+PyTorch and loads the data once. Cached data above 256 MiB are mapped into memory, so all workers
+share one copy. If a worker dies, only its current point fails, and the worker is replaced.
 """
 
 from __future__ import annotations
@@ -26,30 +25,36 @@ from typing import IO, Any
 from nnopt.errors import TimeLimitError
 from nnopt.results.cores import usable_cores
 from nnopt.schema import PoolConfig
-from nnopt.sweeps.launchers.remote import GRACE_SECONDS, append_log, lost, thread_limits, threads_of
+from nnopt.sweeps.launchers.remote import (
+    GRACE_SECONDS,
+    append_log,
+    record_lost_task,
+    thread_limits,
+    threads_of,
+)
 from nnopt.sweeps.launchers.worker import READY
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.task import Task, TaskResult
 from nnopt.terminal.interruption import SIGTERM_CODE
 
 START_SECONDS = 120.0
-"""What a worker may take to start, on a busy machine or from a slow disk."""
+"""Maximum time in which a worker starts, on a busy machine or from a slow disk."""
 
-LONGEST_COMPLAINT = 64 * 1024
-"""Bytes of what a worker wrote to stderr that go to the log of the point it was at."""
+MAX_STDERR_BYTES = 64 * 1024
+"""Size of the stderr of a worker that is copied to the log of its point."""
 
-# The path of this process, since a worker imports what it does, wherever it was started.
+# A worker imports the same modules as this process, because it gets its import path.
 PROGRAM = (
     "import sys; sys.path = sys.argv[1:]; from nnopt.sweeps.launchers.worker import main; main()"
 )
 
 
-def in_processes(tasks: Iterable[Task], config: PoolConfig) -> Generator[Outcome, None, None]:
-    """The launcher: at most so many workers at once, started when there is a point for them."""
+def run_in_pool(tasks: Iterable[Task], config: PoolConfig) -> Generator[TaskResult, None, None]:
+    """Run tasks in worker processes, each started when a task needs it. Implements ``Launcher``."""
     pool, waiting = _Pool(config), iter(tasks)
     try:
         while True:
             while pool.has_room and (task := next(waiting, None)) is not None:
-                pool.give(task)
+                pool.submit(task)
             if not pool.busy:
                 return
             yield from pool.wait()
@@ -59,26 +64,35 @@ def in_processes(tasks: Iterable[Task], config: PoolConfig) -> Generator[Outcome
 
 @dataclass(eq=False)
 class Worker:
-    """A process, the task it is at, and when that has to be finished (``time.monotonic``)."""
+    """A worker process and its current task.
+
+    Attributes:
+        stderr: The file that receives the stderr of the process.
+        device: The only CUDA device that the process sees, or None for all devices.
+        started: Whether the process has imported its modules.
+        task: The current task, or None.
+        deadline: The time on the clock of ``time.monotonic`` at which the task is stopped.
+        stderr_read: The number of bytes of stderr that were read.
+    """
 
     process: subprocess.Popen[bytes]
-    complaints: IO[bytes]  # what it writes to stderr
+    stderr: IO[bytes]
     device: int | str | None
     started: bool = False
     task: Task | None = None
     deadline: float = math.inf
-    seen: int = 0
+    stderr_read: int = 0
 
-    def new_complaints(self) -> str:
-        """What came to stderr since the last call, the end of it if it is long."""
-        descriptor = self.complaints.fileno()
+    def new_stderr(self) -> str:
+        """Return the end of the text that was written to stderr since the last call."""
+        descriptor = self.stderr.fileno()
         size = os.fstat(descriptor).st_size
-        start, self.seen = max(self.seen, size - LONGEST_COMPLAINT), size
+        start, self.stderr_read = max(self.stderr_read, size - MAX_STDERR_BYTES), size
         return os.pread(descriptor, size - start, start).decode("utf-8", "replace")
 
 
 class _Pool:
-    """The workers of one sweep. A thread for each listens to it; all else happens in the caller."""
+    """The workers of one sweep. A thread per worker receives its messages."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
@@ -90,72 +104,72 @@ class _Pool:
 
     @property
     def busy(self) -> list[Worker]:
-        """Those that are at a task."""
+        """The workers that have a task."""
         return [worker for worker in self._workers if worker.task is not None]
 
     @property
     def has_room(self) -> bool:
-        """Is there, or may there be, a worker for one more task?"""
+        """Whether another task may be submitted."""
         return len(self.busy) < self._count
 
-    def give(self, task: Task) -> None:
-        """Let a worker that is free, or a new one, begin with the task."""
+    def submit(self, task: Task) -> None:
+        """Give the task to an idle worker, or to a new one."""
         free = [worker for worker in self._workers if worker.task is None]
         worker = free[0] if free else self._start()
         allowance = 0 if worker.started else START_SECONDS
         worker.task, worker.deadline = task, time.monotonic() + allowance + self._timeout
         stdin = worker.process.stdin
         assert stdin is not None
-        with suppress(BrokenPipeError):  # of one that has died, as its other pipe is about to tell
+        with suppress(BrokenPipeError):  # the worker has died: its other pipe will report it
             pickle.dump(task, stdin)
             stdin.flush()
 
-    def wait(self) -> list[Outcome]:
-        """The outcomes that are there, as soon as there is one."""
-        outcomes: list[Outcome] = []
-        while not outcomes:
+    def wait(self) -> list[TaskResult]:
+        """Wait for at least one result, and return all available results."""
+        results: list[TaskResult] = []
+        while not results:
             for worker, message in self._new_messages():
                 if worker not in self._workers:
-                    continue  # stopped meanwhile
+                    continue  # the worker was stopped
                 if message is None:
-                    outcomes += self._bury(worker)
-                elif message == READY:  # only now the point's time begins to count
+                    results += self._handle_exit(worker)
+                elif message == READY:  # the time limit of the task starts now
                     worker.started, worker.deadline = True, time.monotonic() + self._timeout
                 elif worker.task is not None:
-                    outcomes.append(replace(message, task=worker.task))
+                    results.append(replace(message, task=worker.task))
                     self._release(worker)
             late = [w for w in self.busy if w.deadline <= time.monotonic()]
             if late:
-                outcomes += self._stop(late, "timeout", str(TimeLimitError(self._timeout)))
-        return outcomes
+                results += self._stop(late, "timeout", str(TimeLimitError(self._timeout)))
+        return results
 
     def stop(self) -> None:
-        """End every process, those that are at a task included."""
+        """Stop all workers. Their tasks are interrupted."""
         self._stop(self._workers, "interrupted", "the sweep was stopped")
 
     def _start(self) -> Worker:
         environment = {**os.environ, **thread_limits(self._threads)}
         device = None
-        if self._config.devices:  # the one that the fewest workers have
+        if self._config.devices:  # the device that the fewest workers use
             used = [worker.device for worker in self._workers]
             device = min(self._config.devices, key=used.count)
             environment["CUDA_VISIBLE_DEVICES"] = str(device)
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the worker has ended
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed in _end
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=stderr,
             env=environment,
-            start_new_session=True,  # a group to kill as a whole; the terminal's Ctrl-C is ours
+            start_new_session=True,  # a process group, which Ctrl-C on the terminal does not reach
         )
-        worker = Worker(process, complaints, device)
+        worker = Worker(process, stderr, device)
         self._workers.append(worker)
         threading.Thread(target=_listen, args=(worker, self._messages), daemon=True).start()
         return worker
 
     def _new_messages(self) -> Iterator[tuple[Worker, Any]]:
-        """Wait for a message, or until a task has taken too long; then all that are there."""
+        """Wait for a message or for a deadline, and yield all available messages."""
         deadline = min(worker.deadline for worker in self.busy)
         pause = None if deadline == math.inf else max(deadline - time.monotonic(), 0)
         with suppress(Empty):
@@ -164,37 +178,38 @@ class _Pool:
                 yield self._messages.get_nowait()
 
     def _release(self, worker: Worker) -> tuple[Task | None, str]:
-        """Take the task from the worker; what it wrote to stderr meanwhile goes to the point's
-        log."""
+        """Free the worker, and copy its stderr to the log of the point."""
         task, worker.task, worker.deadline = worker.task, None, math.inf
-        complaints = worker.new_complaints()
-        if task is not None and complaints:
-            append_log(task, complaints)
-        return task, complaints
+        stderr = worker.new_stderr()
+        if task is not None and stderr:
+            append_log(task, stderr)
+        return task, stderr
 
-    def _bury(self, worker: Worker) -> list[Outcome]:
-        """Return the outcome of the task of a worker that has ended by itself."""
-        with suppress(subprocess.TimeoutExpired):  # its pipe is closed before it has ended
+    def _handle_exit(self, worker: Worker) -> list[TaskResult]:
+        """Return the result of the task of a worker that died."""
+        with suppress(subprocess.TimeoutExpired):  # the pipe is closed before the process has ended
             worker.process.wait(GRACE_SECONDS)
-        [(task, complaints)] = self._end([worker])
+        [(task, stderr)] = self._end([worker])
         code = worker.process.returncode
         if task is None:
             return []
         if code == SIGTERM_CODE or -code in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             name = "SIGTERM" if code == SIGTERM_CODE else signal.Signals(-code).name
-            return [lost(task, "interrupted", f"interrupted by {name}")]
+            return [record_lost_task(task, "interrupted", f"interrupted by {name}")]
         error = f"the worker process ended with exit code {code}"
         if code < 0:
             error = f"killed by signal {-code}"
             if -code == signal.SIGKILL:
                 error += ", which the system sends when memory runs out"
-        elif complaints.strip():
-            error += f": {complaints.strip().splitlines()[-1]}"
-        return [lost(task, "failed", error)]
+        elif stderr.strip():
+            error += f": {stderr.strip().splitlines()[-1]}"
+        return [record_lost_task(task, "failed", error)]
 
-    def _stop(self, workers: Sequence[Worker], status: str, error: str) -> list[Outcome]:
-        """Let points write what they have, then end their workers: at the latest after
-        GRACE_SECONDS, or when Ctrl-C is pressed again."""
+    def _stop(self, workers: Sequence[Worker], status: str, error: str) -> list[TaskResult]:
+        """Let points write their results, and kill their workers.
+
+        The workers are killed after GRACE_SECONDS at the latest, or after a second Ctrl-C.
+        """
         deadline = time.monotonic() + GRACE_SECONDS
         try:
             for worker in workers:
@@ -204,11 +219,10 @@ class _Pool:
                     worker.process.wait(max(deadline - time.monotonic(), 0))
         finally:
             ended = self._end(workers)
-        return [lost(task, status, error) for task, _ in ended if task is not None]
+        return [record_lost_task(task, status, error) for task, _ in ended if task is not None]
 
     def _end(self, workers: Sequence[Worker]) -> list[tuple[Task | None, str]]:
-        """Kill what is left of these workers and of what they have started. Returns the task each
-        was at, and what it wrote to stderr meanwhile."""
+        """Kill the process groups of workers. Return the task and the stderr of each worker."""
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
@@ -217,7 +231,7 @@ class _Pool:
             worker.process.wait()
             self._workers.remove(worker)
             ended.append(self._release(worker))
-            worker.complaints.close()
+            worker.stderr.close()
             assert worker.process.stdin is not None
             with suppress(BrokenPipeError):
                 worker.process.stdin.close()
@@ -225,11 +239,11 @@ class _Pool:
 
 
 def _listen(worker: Worker, messages: SimpleQueue[tuple[Worker, Any]]) -> None:
-    """Pass on what a worker says, and that it says no more: None."""
+    """Put the messages of a worker into the queue, and None when its pipe is closed."""
     assert worker.process.stdout is not None
     try:
         with worker.process.stdout as pipe, suppress(EOFError, pickle.UnpicklingError):
             while True:
                 messages.put((worker, pickle.load(pipe)))
-    finally:  # whatever came out of the pipe: somebody waits for this
+    finally:  # also after an error: the pool waits for this message
         messages.put((worker, None))

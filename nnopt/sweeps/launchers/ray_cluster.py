@@ -1,6 +1,6 @@
-"""The launcher ``ray``: each point a task on a Ray cluster.
+"""The launcher ``ray``, which runs each point as a task on a Ray cluster.
 
-The cluster's nodes share the file system of the sweep's folder, and have this nnopt installed.
+The nodes share the file system of the sweep's folder and have the same installation of nnopt.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any
 from nnopt.errors import ConfigError, TimeLimitError
 from nnopt.results.cores import usable_cores
 from nnopt.schema import RayConfig
-from nnopt.sweeps.launchers.remote import GRACE_SECONDS, lost, require, thread_limits, work_within
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.launchers.remote import (
+    GRACE_SECONDS,
+    record_lost_task,
+    require_package,
+    run_task_within,
+    thread_limits,
+)
+from nnopt.sweeps.task import Task, TaskResult
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -24,17 +30,18 @@ POLL_SECONDS = 0.1
 
 
 def connect(config: RayConfig) -> None:
-    """Connect this process to the cluster, or start one of this machine.
+    """Connect this process to the cluster, or start a cluster on this machine.
 
-    Raises ConfigError if Ray or the cluster is not there, or if no node is large enough for a
-    point.
+    Raises ConfigError if Ray or the cluster is missing, or if no node is large enough for a point.
     """
-    require("ray", "ray", "ray")
+    require_package("ray", "ray", "ray")
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if config.address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would go to Ray's makers
+        os.environ.setdefault(
+            "RAY_USAGE_STATS_ENABLED", "0"
+        )  # else Ray reports usage to its developers
         ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     else:
         try:
@@ -54,18 +61,18 @@ def connect(config: RayConfig) -> None:
         )
 
 
-def on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[Outcome, None, None]:
-    """The launcher: as many points at once as the cluster has room for, once connected."""
+def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult, None, None]:
+    """Run tasks on the connected cluster. Implements ``Launcher``."""
     import ray
 
-    remote = ray.remote(work_within).options(
+    remote = ray.remote(run_task_within).options(
         num_cpus=config.threads,
         num_gpus=config.gpus,
         max_retries=0,
         runtime_env={"env_vars": thread_limits(config.threads)},
     )
     waiting = iter(tasks)
-    running: dict[ObjectRef[Outcome], tuple[Task, float]] = {}
+    running: dict[ObjectRef[TaskResult], tuple[Task, float]] = {}
     try:
         while True:
             while len(running) < _room(config) and (task := next(waiting, None)) is not None:
@@ -73,21 +80,21 @@ def on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[Outcome, None,
                 running[reference] = task, time.monotonic()
             if not running:
                 return
-            # Waiting inside Ray would turn the SystemExit of a signal's handler into Ray's own.
+            # Waiting inside Ray would turn the SystemExit of a signal handler into an error of Ray.
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             if not ended:
                 time.sleep(POLL_SECONDS)
             for reference in ended:
-                yield _outcome(reference, *running.pop(reference), config)
+                yield _result(reference, *running.pop(reference), config)
     finally:
         _cancel(list(running))
         for task, _ in running.values():
-            lost(task, "interrupted", "the sweep was stopped")
+            record_lost_task(task, "interrupted", "the sweep was stopped")
         ray.shutdown()
 
 
 def _room(config: RayConfig) -> int:
-    """How many points may run at once, of which a cluster that grows may have more every time."""
+    """Return how many points may run at once. The number grows with the cluster."""
     import ray
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -95,32 +102,34 @@ def _room(config: RayConfig) -> int:
 
 
 def _points_on(resources: dict[str, float], config: RayConfig) -> int:
-    """How many points fit on a node, or a cluster, with these resources."""
+    """Return how many points fit on a node or a cluster with these resources."""
     fitting = resources.get("CPU", 0) // config.threads
     if config.gpus:
         fitting = min(fitting, resources.get("GPU", 0) // config.gpus)
     return int(fitting)
 
 
-def _outcome(
-    reference: ObjectRef[Outcome], task: Task, started: float, config: RayConfig
-) -> Outcome:
-    """How the task ended, whatever may have happened to its process or its node."""
+def _result(
+    reference: ObjectRef[TaskResult], task: Task, started: float, config: RayConfig
+) -> TaskResult:
+    """Return the result of a task, also if its process or its node was killed."""
     import ray
     from ray.exceptions import RayError
 
     try:
-        outcome: Outcome = ray.get(reference)
+        result: TaskResult = ray.get(reference)
     except RayError as error:
         if config.timeout is not None and time.monotonic() - started > config.timeout:
-            return lost(task, "timeout", str(TimeLimitError(config.timeout)))
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return lost(task, "failed", f"{type(error).__name__}: {said[0] if said else ''}")
-    return Outcome(task, outcome.status, outcome.error)
+            return record_lost_task(task, "timeout", str(TimeLimitError(config.timeout)))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return record_lost_task(
+            task, "failed", f"{type(error).__name__}: {lines[0] if lines else ''}"
+        )
+    return TaskResult(task, result.status, result.error)
 
 
-def _cancel(references: list[ObjectRef[Outcome]]) -> None:
-    """Let points write what they have, as after Ctrl-C, then end their processes."""
+def _cancel(references: list[ObjectRef[TaskResult]]) -> None:
+    """Interrupt the points, which then write their results, and kill those that do not end."""
     import ray
 
     if not references:

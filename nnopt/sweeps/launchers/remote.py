@@ -1,4 +1,4 @@
-"""What launchers share whose points run in other processes than the sweep's."""
+"""Helpers shared by launchers that run points in other processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nnopt.recipe.recorder import initial_summary
 from nnopt.results.cores import usable_cores
 from nnopt.results.summary import write_summary
 from nnopt.schema import PoolConfig
-from nnopt.sweeps.point_folder import ENDED, make, read_state
-from nnopt.sweeps.task import Outcome, Task, work
+from nnopt.sweeps.point_folder import ENDED, make_folder, read_state
+from nnopt.sweeps.task import Task, TaskResult, run_task
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -26,12 +26,14 @@ THREAD_VARIABLES = (
 )
 
 GRACE_SECONDS = 10.0
-"""What a point that is told to stop has to write what it has; then its process is killed."""
+"""Time for a stopped point to write its results, before its process is killed."""
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Environment variables that hold NumPy's and PyTorch's libraries to so many threads. They are
-    read when the libraries load, so they have to be there when the process starts."""
+    """Return environment variables that limit the threads of NumPy's and PyTorch's libraries.
+
+    The libraries read them when they are loaded, so a process has to start with them.
+    """
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
@@ -41,66 +43,70 @@ def threads_of(config: PoolConfig) -> int:
     return config.threads or max(cores // (config.workers or cores), 1)
 
 
-def lost(task: Task, status: str, error: str) -> Outcome:
-    """Return the outcome of a task whose process ended without a result.
+def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
+    """Return the result of a task whose process ended without a result.
 
-    It is the outcome in the point's ``summary.json`` if the point ended or was interrupted.
-    Otherwise it is ``status`` and ``error``, which are written there.
+    If the point ended or was interrupted, its ``summary.json`` contains the result. Otherwise
+    ``status`` and ``error`` are the result, and are written to that file if possible.
     """
-    with suppress(NnoptError):  # of a full disk the table says as much as it can
-        make(task.folder)
-        with hold(task.folder) as is_mine:
-            if not is_mine:  # somebody has resumed the sweep meanwhile
-                return Outcome(task, "running")
+    with suppress(NnoptError):
+        make_folder(task.folder)
+        with hold(task.folder) as is_held_here:
+            if not is_held_here:  # another process has resumed the sweep
+                return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
             if state.status in ENDED and state.stamp != task.replaces:
-                return Outcome(task, state.status, state.error)
-            is_told = state.status == status == "interrupted" and state.stamp != task.replaces
-            if is_told and state.error:
-                return Outcome(task, status, state.error)
+                return TaskResult(task, state.status, state.error)
+            is_recorded = state.status == status == "interrupted" and state.stamp != task.replaces
+            if is_recorded and state.error:
+                return TaskResult(task, status, state.error)
             summary = dict(state.summary) if state.status == "interrupted" else {}
             summary = {**(summary or initial_summary(task.point)), "status": status, "error": error}
             write_summary(task.folder, summary)
             append_log(task, f"{status}: {error}\n")
-    return Outcome(task, status, error)
+    return TaskResult(task, status, error)
 
 
 def append_log(task: Task, text: str) -> None:
-    """Add text to the log of the point. Never fails."""
+    """Append text to the log of the point. An OSError is ignored."""
     with suppress(OSError):
         descriptor = open_to_append(task.folder / "run.log")
         with open(descriptor, "a", encoding="utf-8") as file:
             file.write(text)
 
 
-def work_within(task: Task, seconds: float | None, directory: str) -> Outcome:
-    """``work`` in a process that others than the launcher have started, from ``directory``, so that
-    relative paths mean what they mean there.
+def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskResult:
+    """Run a task in a process of a cluster, within a time limit.
 
-    After ``seconds`` the point writes what it has, its status being "timeout"; if it cannot, the
-    process ends.
+    After the time limit the point writes its results with the status "timeout". If it does not
+    end within GRACE_SECONDS, the process is killed.
+
+    Args:
+        task: The task.
+        seconds: The time limit, or None.
+        directory: The working directory of the sweep, to which relative paths refer.
     """
 
-    def end(number: int, frame: object) -> None:
+    def stop(number: int, frame: object) -> None:
         assert seconds is not None
         raise TimeLimitError(seconds)
 
     os.chdir(directory)
     if seconds is None:
-        return work(task)
-    before = signal.signal(signal.SIGALRM, end)
+        return run_task(task)
+    before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True)
     try:
-        return work(task)
+        return run_task(task)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
 
 
-def require(package: str, extra: str, launcher: str) -> None:
-    """Raises ConfigError if a package is not installed; imports nothing."""
+def require_package(package: str, extra: str, launcher: str) -> None:
+    """Raise ConfigError if a package is not installed. The package is not imported."""
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"hydra/launcher={launcher} needs {package}, which is not installed; "

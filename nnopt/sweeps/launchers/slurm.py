@@ -1,6 +1,6 @@
-"""The launcher ``submitit``: each point a job of SLURM, or of submitit's stand-in for it.
+"""The launcher ``submitit``, which runs each point as a job of SLURM or as a local process.
 
-The nodes share the file system of the sweep's folder, and find this nnopt under the same Python.
+The nodes share the file system of the sweep's folder and have the same installation of nnopt.
 """
 
 from __future__ import annotations
@@ -19,25 +19,30 @@ from nnopt.io.atomic_files import fresh_folder, shown
 from nnopt.io.own_files import SUBMITIT
 from nnopt.io.paths import absolute_folder
 from nnopt.schema import SubmititConfig
-from nnopt.sweeps.launchers.remote import GRACE_SECONDS, lost, require, thread_limits, work_within
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.launchers.remote import (
+    GRACE_SECONDS,
+    record_lost_task,
+    require_package,
+    run_task_within,
+    thread_limits,
+)
+from nnopt.sweeps.task import Task, TaskResult
 from nnopt.terminal.interruption import stop_on_signals
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor, Job
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
-"""Between two looks at the jobs: at processes, or for a file of each job's. SLURM itself is asked
-by submitit, less and less often."""
+"""Pause between two checks of the jobs. For SLURM, submitit checks a file of each job, and queries
+SLURM itself less and less often."""
 
 MARGIN_SECONDS = 60.0
-"""More that SLURM gives a job than the point may take, for Python and its packages to load."""
+"""Extra time limit of a SLURM job, in which Python and its packages are loaded."""
 
 
 def require_submitit(config: SubmititConfig) -> None:
-    """Raises ConfigError if submitit is not installed, if SLURM is not there, or if something is
-    asked for that only SLURM has."""
-    require("submitit", "slurm", "submitit")
+    """Raise ConfigError if submitit or SLURM is missing, or if a local job gets a SLURM option."""
+    require_package("submitit", "slurm", "submitit")
     problems = []
     if config.cluster == "local":
         problems += [
@@ -55,9 +60,9 @@ def require_submitit(config: SubmititConfig) -> None:
         raise ConfigError(problems)
 
 
-def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome, None, None]:
-    """The launcher: so many jobs at once, each submitted when another has ended."""
-    waiting, running = iter(tasks), list[tuple["Job[Outcome]", Task]]()
+def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[TaskResult, None, None]:
+    """Run tasks as jobs, at most ``config.workers`` at once. Implements ``Launcher``."""
+    waiting, running = iter(tasks), list[tuple["Job[TaskResult]", Task]]()
     executor: AutoExecutor | None = None
     limits = thread_limits(config.threads)
     try:
@@ -65,7 +70,7 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
             while len(running) < config.workers and (task := next(waiting, None)) is not None:
                 if executor is None:
                     executor = _executor(config, _job_folder(config, task), limits)
-                with _environment(limits):  # which local jobs inherit
+                with _environment(limits):  # inherited by local jobs
                     job = executor.submit(_work, task, config.timeout, os.getcwd())
                 running.append((job, task))
             if not running:
@@ -73,20 +78,21 @@ def as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Outcome,
             ended = [pair for pair in running if pair[0].done()]
             for pair in ended:
                 running.remove(pair)
-                yield _outcome(*pair, config)
+                yield _result(*pair, config)
             if not ended:
                 time.sleep(POLL_SECONDS[config.cluster])
     finally:
         _cancel([job for job, _ in running], config)
         for _, task in running:
-            lost(task, "interrupted", "the sweep was stopped")
+            record_lost_task(task, "interrupted", "the sweep was stopped")
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
     """Make a new folder for the scripts, logs and results of this process's jobs.
 
-    submitit unpickles the results, so no file may be there before its jobs. Raises ConfigError for
-    a path that would break a line of a script, OutputError if the folder cannot be made.
+    submitit unpickles the results, so the folder must not contain files of another process. Raises
+    ConfigError for a path that would break a line of a script, OutputError if the folder cannot be
+    made.
     """
     if config.folder is None:
         path = Path(os.path.abspath(task.folder.parent / SUBMITIT))
@@ -103,7 +109,7 @@ def _job_folder(config: SubmititConfig, task: Task) -> Path:
 
 
 def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -> AutoExecutor:
-    """What submits jobs with the configured resources."""
+    """Return the submitit executor with the configured resources."""
     import submitit
 
     executor = submitit.AutoExecutor(
@@ -124,30 +130,30 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
     return executor
 
 
-def _work(task: Task, seconds: float, directory: str) -> Outcome:
-    """What a job does. ``scancel`` sends SIGTERM before it kills: the point writes what it has."""
+def _work(task: Task, seconds: float, directory: str) -> TaskResult:
+    """Run the task in a job. After SIGTERM, as from ``scancel``, the point writes its results."""
     stop_on_signals()
-    return work_within(task, seconds, directory)
+    return run_task_within(task, seconds, directory)
 
 
-def _outcome(job: Job[Outcome], task: Task, config: SubmititConfig) -> Outcome:
-    """How the job ended, whatever may have happened to it or its node."""
+def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskResult:
+    """Return the result of a job, also if the job or its node was killed."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     where = f"job {job.job_id}, whose output is in {job.paths.stderr}"
     if config.cluster == "local" and not job.paths.result_pickle.exists():
-        return lost(task, "failed", f"the process ended without a result: {where}")
+        return record_lost_task(task, "failed", f"the process ended without a result: {where}")
     try:
-        outcome = job.result()
+        result = job.result()
     except (FailedJobError, UncompletedJobError):
         if "TIMEOUT" in job.state:
-            return lost(task, "timeout", str(TimeLimitError(config.timeout)))
-        return lost(task, "failed", f"ended in the state {job.state}: {where}")
-    return Outcome(task, outcome.status, outcome.error)
+            return record_lost_task(task, "timeout", str(TimeLimitError(config.timeout)))
+        return record_lost_task(task, "failed", f"ended in the state {job.state}: {where}")
+    return TaskResult(task, result.status, result.error)
 
 
-def _cancel(jobs: list[Job[Outcome]], config: SubmititConfig) -> None:
-    """End the jobs; local ones have ended when this returns, unless they refuse to."""
+def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
+    """Cancel the jobs, and wait at most GRACE_SECONDS for local ones to end."""
     for job in jobs:
         job.cancel(check=False)
     deadline = time.monotonic() + GRACE_SECONDS
@@ -159,7 +165,7 @@ def _cancel(jobs: list[Job[Outcome]], config: SubmititConfig) -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for processes that start within."""
+    """Set environment variables for the processes that start in the context."""
     before: dict[str, Any] = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,9 +1,9 @@
-"""The program of a worker process: takes tasks from a pipe and sends their outcomes into another.
+"""The program of a worker process: reads tasks from a pipe and writes their results to another.
 
-It belongs to the process that started it, and ends with it, however that ends: a thread waits for
-the end of the pipe, which the kernel brings about even after ``kill -9``, and then kills the whole
-process group, and so whatever the worker itself may have started. (Linux could kill the worker by
-itself, PR_SET_PDEATHSIG, but then nobody would be left to kill the others of its group.)
+A worker ends with the process that started it. A thread waits until the pipe is closed, which the
+kernel does even after ``kill -9``, and then kills the whole process group, including processes
+that the worker has started. (On Linux, PR_SET_PDEATHSIG would kill the worker only, and leave the
+others of its group.)
 """
 
 from __future__ import annotations
@@ -23,41 +23,43 @@ if TYPE_CHECKING:
     from nnopt.sweeps.task import Task
 
 READY = "ready"
-"""What a worker says when it has imported what it needs."""
+"""Message of a worker that has imported its modules."""
 
 
 def main() -> None:
-    """Work until SIGTERM, which lets the point write what it has, or the end of the pipe."""
+    """Run tasks until SIGTERM, after which the point writes its results, or the pipe is closed."""
     faulthandler.enable()
     stop_on_signals()
-    tasks_pipe, outcomes_pipe = _take_pipe(0, "rb"), _take_pipe(1, "wb")
+    tasks_pipe, results_pipe = _take_pipe(0, "rb"), _take_pipe(1, "wb")
     tasks: SimpleQueue[Task] = SimpleQueue()
     threading.Thread(target=_receive, args=(tasks_pipe, tasks), daemon=True).start()
 
-    from nnopt.sweeps.task import work
+    from nnopt.sweeps.task import run_task
 
-    _send(READY, outcomes_pipe)
+    _send(READY, results_pipe)
     while True:
-        _send(work(tasks.get()), outcomes_pipe)
+        _send(run_task(tasks.get()), results_pipe)
 
 
 def _take_pipe(number: int, mode: str) -> BinaryIO:
-    """Standard input or output for ourselves alone: not for what a point prints, which its log has
-    too, and not for processes that it starts."""
-    pipe = cast(BinaryIO, os.fdopen(os.dup(number), mode))  # which no other program inherits
-    with open(os.devnull, "r+b") as nothing:
-        os.dup2(nothing.fileno(), number)
+    """Return standard input or output, and replace it by the null device.
+
+    The output of points and of the processes that they start does not reach the pipe.
+    """
+    pipe = cast(BinaryIO, os.fdopen(os.dup(number), mode))  # not inherited by other programs
+    with open(os.devnull, "r+b") as null:
+        os.dup2(null.fileno(), number)
     return pipe
 
 
 def _receive(pipe: BinaryIO, tasks: SimpleQueue[Task]) -> None:
-    """Hand the tasks over; at the pipe's end, end at once whatever is being worked on."""
+    """Put the received tasks into the queue. When the pipe is closed, kill the process group."""
     try:
-        while True:  # what a parent process wrote in memory; no file's word is trusted like this
+        while True:  # safe to unpickle: the pipe comes from the parent process, not from a file
             tasks.put(pickle.load(pipe))
     except EOFError:
         pass
-    except Exception:  # half a task, or one that does not fit the nnopt imported here
+    except Exception:  # an incomplete task, or one of another version of nnopt
         traceback.print_exc()
     os.killpg(0, signal.SIGKILL)
 

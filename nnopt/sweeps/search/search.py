@@ -23,11 +23,11 @@ from nnopt.io.own_files import LogFile
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
-from nnopt.sweeps.point_folder import ENDED, State, note_unusable_summary, read_state
+from nnopt.sweeps.point_folder import ENDED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.search.journal_check import check_parameters, check_points
 from nnopt.sweeps.search.pruner import Pruning
 from nnopt.sweeps.search.study import JOURNAL, alone, damaged_journal, open_study, suggest, trial_of
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.task import Task, TaskResult
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class SearchRun:
             check_points(self.study, {point.id for point in sweep.points})
         except (ValueError, TypeError) as error:
             raise damaged_journal(self._journal, error) from error
-        self._results: dict[str, State] = {}
+        self._results: dict[str, PointState] = {}
         for point in sweep.points:
             self._look_at(point)
         self.lost = self._lost_points()
@@ -138,13 +138,13 @@ class SearchRun:
                     yield Task(self._adapt(point), self.sweep.folder / point.id, looks)
             self._settle()
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: TaskResult) -> None:
         """A task has ended. One that was interrupted is run again when the search is resumed."""
         point = outcome.task.point
         self._under_way.remove(point.id)
         self._look_at(point)
         if outcome.status in ENDED and point.id not in self._results:  # a folder it could not make
-            self._results[point.id] = State(outcome.status, outcome.error)
+            self._results[point.id] = PointState(outcome.status, outcome.error)
         self._settle()
 
     def _look_at(self, point: Point) -> None:

@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 from nnopt.schema import PoolConfig
 from nnopt.sweeps.launchers import pool as pool_file
 from nnopt.sweeps.launchers import remote as elsewhere
-from nnopt.sweeps.launchers.pool import in_processes
-from nnopt.sweeps.task import Outcome, Task, one_after_another
+from nnopt.sweeps.launchers.pool import run_in_pool
+from nnopt.sweeps.task import Task, TaskResult, run_sequentially
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -37,7 +37,7 @@ sys.path = sys.argv[1:]
 import nnopt.sweeps.task as file
 from nnopt.sweeps.launchers.worker import main
 
-def work(task):
+def run_task(task):
     seed = task.point.config.seed
     task.folder.mkdir()
     if seed == 2:
@@ -57,9 +57,9 @@ def work(task):
     names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
     said = {name: os.environ.get(name) for name in names}
     (task.folder / "said").write_text(repr((os.getpid(), said)))
-    return file.Outcome(task, "done")
+    return file.TaskResult(task, "done")
 
-file.work = work
+file.run_task = run_task
 main()
 """
 
@@ -86,9 +86,9 @@ def config(
     return PoolConfig("pool", workers, threads, timeout, devices)
 
 
-def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, Outcome]:
+def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, TaskResult]:
     """Seed -> outcome."""
-    with closing(in_processes(tasks, settings)) as outcomes:
+    with closing(run_in_pool(tasks, settings)) as outcomes:
         return {outcome.task.point.config.seed: outcome for outcome in outcomes}
 
 
@@ -122,7 +122,7 @@ def test_results_have_the_bits_of_the_sequential_launchers(
     for task in tasks:
         task.folder.rename(tmp_path / "pool" / task.folder.name)
     with threadpool_limits(1):
-        alone = {x.task.point.config.seed: x for x in one_after_another(tasks)}
+        alone = {x.task.point.config.seed: x for x in run_sequentially(tasks)}
     assert [alone[seed].status for seed in lrs] == ["done", "diverged", "done"]
     for seed, task in enumerate(tasks):
         assert outcomes[seed] == alone[seed]
@@ -172,7 +172,7 @@ def test_workers_take_one_point_after_another_each_asked_for_when_there_is_room(
             tasks.append(make_task(seed))
             yield tasks[-1]
 
-    with closing(in_processes(asked(), config(workers=2))) as outcomes:
+    with closing(run_in_pool(asked(), config(workers=2))) as outcomes:
         for number, outcome in enumerate(outcomes, start=1):
             assert outcome.status == "done"
             assert any(outcome.task is task for task in tasks)  # not its copy from the worker
@@ -205,13 +205,13 @@ def test_what_ends_a_worker_costs_one_point(make_task: MakeTask) -> None:
     log = (crash.folder / "run.log").read_text()
     assert "what went wrong" in log
     assert "Fatal Python error: Aborted" in log
-    assert "in work" in log  # where, by faulthandler
+    assert "in run_task" in log  # where, by faulthandler
 
 
 @pytest.mark.usefixtures("scripted")
 def test_what_a_point_has_started_ends_with_its_worker(make_task: MakeTask) -> None:
     task = make_task(5)
-    outcomes = in_processes([task], config(timeout=1.5))
+    outcomes = run_in_pool([task], config(timeout=1.5))
     assert next(outcomes).status == "timeout"
     child = int((task.folder / "child").read_text())
     wait_until(lambda: not is_alive(child), 5)

@@ -19,9 +19,9 @@ from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import write_json
 from nnopt.io.locks import hold
 from nnopt.sweeps.launchers import remote as elsewhere
-from nnopt.sweeps.launchers.remote import lost, require, work_within
+from nnopt.sweeps.launchers.remote import record_lost_task, require_package, run_task_within
 from nnopt.sweeps.point_folder import read_state
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.task import Task, TaskResult
 
 MakeTask = Callable[..., Task]
 
@@ -35,8 +35,8 @@ def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_a_point_that_takes_too_long_keeps_what_it_has(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(0, epochs=10_000_000)
     handler = signal.getsignal(signal.SIGALRM)
-    outcome = work_within(task, 1.5, str(tmp_path))
-    assert outcome == Outcome(task, "timeout", "took longer than hydra.launcher.timeout = 1.5 s")
+    outcome = run_task_within(task, 1.5, str(tmp_path))
+    assert outcome == TaskResult(task, "timeout", "took longer than hydra.launcher.timeout = 1.5 s")
     summary = json.loads((task.folder / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == (outcome.status, outcome.error)
     rows = (task.folder / "metrics.csv").read_text().splitlines()
@@ -58,22 +58,22 @@ def test_a_time_limit_that_comes_while_something_is_logged_is_not_lost(
     handler, logger = logging.StreamHandler(Clock()), logging.getLogger("nnopt")
     logger.addHandler(handler)
     try:
-        outcome = work_within(make_task(0, epochs=5), 600, str(tmp_path))
+        outcome = run_task_within(make_task(0, epochs=5), 600, str(tmp_path))
     finally:
         logger.removeHandler(handler)
     assert outcome.status == "timeout"
 
 
 def test_a_point_in_time_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
-    assert work_within(make_task(0), 600, str(tmp_path)).status == "done"
+    assert run_task_within(make_task(0), 600, str(tmp_path)).status == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-    assert work_within(make_task(1), None, str(tmp_path)).status == "done"
+    assert run_task_within(make_task(1), None, str(tmp_path)).status == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_relative_paths_are_those_of_the_sweep(make_task: MakeTask, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    work_within(make_task(0), None, str(tmp_path / "below"))
+    run_task_within(make_task(0), None, str(tmp_path / "below"))
     assert Path(os.getcwd()) == tmp_path / "below"
 
 
@@ -82,7 +82,7 @@ def test_the_end_that_a_point_has_written_counts(make_task: MakeTask, status: st
     task = make_task(0)
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
-    assert lost(task, "interrupted", "another") == Outcome(task, status, "its own")
+    assert record_lost_task(task, "interrupted", "another") == TaskResult(task, status, "its own")
 
 
 def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
@@ -92,7 +92,7 @@ def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
     values = summary_values(status="failed", error="its own", epochs=3)
     write_json(task.folder / "summary.json", values)
     task = replace(task, replaces=read_state(task.folder).stamp)
-    assert lost(task, "failed", "another") == Outcome(task, "failed", "another")
+    assert record_lost_task(task, "failed", "another") == TaskResult(task, "failed", "another")
     assert read_state(task.folder).error == "another"
     assert read_state(task.folder).summary["epochs"] is None
 
@@ -101,7 +101,7 @@ def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask
     task = make_task(0)
     task.folder.mkdir()
     with hold(task.folder):
-        assert lost(task, "failed", "gone").status == "running"
+        assert record_lost_task(task, "failed", "gone").status == "running"
     assert not (task.folder / "summary.json").exists()
 
 
@@ -115,7 +115,7 @@ def test_the_end_of_a_point_that_has_not_is_written_for_it(
     if before is not None:
         task.folder.mkdir()
         (task.folder / "summary.json").write_text(before)
-    assert lost(task, "failed", "gone") == Outcome(task, "failed", "gone")
+    assert record_lost_task(task, "failed", "gone") == TaskResult(task, "failed", "gone")
     summary = json.loads((task.folder / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "gone")
     assert summary["epochs"] == (3 if before and "epochs" in before else None)
@@ -123,5 +123,5 @@ def test_the_end_of_a_point_that_has_not_is_written_for_it(
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
     with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
-        require("no_such_package", "ray", "ray")
-    require("json", "ray", "ray")
+        require_package("no_such_package", "ray", "ray")
+    require_package("json", "ray", "ray")

@@ -28,7 +28,7 @@ from nnopt.sweeps.manifest import Sweep
 from nnopt.sweeps.search import study
 from nnopt.sweeps.search import summary as best
 from nnopt.sweeps.search.search import SearchRun, begin
-from nnopt.sweeps.task import Outcome, Task
+from nnopt.sweeps.task import Task, TaskResult
 
 WORDS = [
     "hydra/sweeper=optuna",
@@ -60,7 +60,7 @@ def score(point: Point) -> float:
     return 1 - 0.2 * far**2 - ((config.batch_size - 32) / 100) ** 2 - 0.1 * (2 - layers)
 
 
-def work(task: Task, score: Score = score, epochs: int = 0) -> Outcome:
+def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
     """A training that takes no time. epochs: so many are reported, on the way to the score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
@@ -77,7 +77,7 @@ def work(task: Task, score: Score = score, epochs: int = 0) -> Outcome:
     metrics = {"best_validation_accuracy": value, "best_validation_loss": 1 - value}
     summary = summary_values(status=status, error=error, **(metrics if status == "done" else {}))
     (task.folder / "summary.json").write_text(json.dumps(summary))
-    return Outcome(task, status, error)
+    return TaskResult(task, status, error)
 
 
 @contextmanager
