@@ -1,4 +1,4 @@
-"""The two backends, and the one place that chooses between them."""
+"""The two backends and the function that selects one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from nnopt.backends.protocol import Backend
 
 
 def load_backend(name: str) -> Backend:
-    """Return the package of a backend. Its functions import PyTorch when they are called."""
+    """Return the package of a backend.
+
+    The functions of the package ``torch`` import PyTorch only when they are called.
+    """
     if name == "torch":
         from nnopt.backends import torch
 

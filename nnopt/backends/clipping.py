@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 
-def clipping_factors(norm: float, largest: float, tiny: float) -> list[float]:
-    """Return factors that, one after the other, scale a gradient to a norm of at most ``largest``.
+def clipping_factors(norm: float, max_norm: float, tiny: float) -> list[float]:
+    """Return factors by which a gradient is multiplied to have a norm of at most ``max_norm``.
 
-    There is no factor if the gradient is small enough, and one in most other cases. There are two
-    if the whole factor is below ``tiny``, the smallest normal number: it would have few digits.
+    The list is empty if the gradient is small enough, and otherwise usually has one factor. It has
+    two if their product is below ``tiny``, because such a number has few digits. The formula is
+    algorithm 1 of Pascanu et al. 2013, with PyTorch's 1e-6 in the denominator.
 
     Args:
         norm: The norm of the gradient. NaN gives the factor NaN.
-        largest: The norm to which the gradient is scaled.
+        max_norm: The limit of the norm.
         tiny: The smallest normal number of the gradient's number type.
-
-    Source: Pascanu et al. 2013, algorithm 1, with PyTorch's 1e-6 in the denominator.
     """
     divisor = norm + 1e-6
-    factor = largest / divisor
+    factor = max_norm / divisor
     if factor >= 1:
         return []
     if factor < tiny:
-        return [tiny, largest / (divisor * tiny)]
+        return [tiny, max_norm / (divisor * tiny)]
     return [factor]

@@ -1,7 +1,7 @@
-"""Architectures and initial weights of all configurations, also of models that torchvision defines.
+"""Architectures and initial weights of all configurations, including torchvision's models.
 
-``nnopt.architecture`` computes those of nnopt's own layers, without a backend. Only PyTorch can
-describe a model of torchvision.
+``nnopt.architecture`` computes those of nnopt's own layers without a backend. The models of
+torchvision need PyTorch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def build_architecture(
 ) -> Architecture:
     """Return the network for samples of ``input_shape``, (C, H, W) or (D,).
 
-    Raises ConfigError with the name of the layer that is wrong.
+    Raises:
+        ConfigError: A layer cannot take its input. The message contains the name of the layer.
     """
     if isinstance(config, TorchvisionConfig):
         from nnopt.backends.torch.vision import describe_model  # imports PyTorch
@@ -42,11 +43,18 @@ def initial_arrays(
     seed: int,
     dataset: Dataset | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the initial value of every parameter and running statistic by its full name.
+    """Return the initial value of every parameter and running statistic by full name.
 
-    Torchvision's rules draw the weights of its models, or they are read from a published file.
-    dataset: required by ``initializer.input=whitening``. Raises DataError if the published file is
-    missing and cannot be downloaded.
+    Models of torchvision are initialized by torchvision or with its pretrained weights.
+
+    Args:
+        architecture: The network.
+        config: The initializers of nnopt's own layers.
+        seed: The seed of the run.
+        dataset: Required by ``initializer.input=whitening``.
+
+    Raises:
+        DataError: The file of the pretrained weights is missing or damaged.
     """
     if isinstance(architecture, ModuleArchitecture):
         from nnopt.backends.torch import vision

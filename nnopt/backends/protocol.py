@@ -1,8 +1,8 @@
-"""The border between the training loop and a backend: a network, and a loader of its batches.
+"""The interface between the training loop and a backend: a network, and a loader of its batches.
 
-The loop knows these methods and nothing else of a backend. Arrays cross it in PyTorch's layouts:
-weights (out, in), inputs (N, D) or (N, C, H, W), logits (N, K), labels (N,), or (N, K) where they
-are mixed: the share of each class, in the backend's number type.
+The training loop uses only these methods. Arrays have PyTorch's layouts: weights (out, in), inputs
+(N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed labels are (N, K), the fraction of each
+class in the backend's number type.
 """
 
 from __future__ import annotations
@@ -21,23 +21,28 @@ from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
 DeviceArray = Any
-"""An array where the backend computes: np.ndarray or torch.Tensor."""
+"""An array on the backend's device: np.ndarray or torch.Tensor."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What training steps left behind, read seldom (once an epoch, within a long one every few
-    hundred steps), so that Python need not wait for a device at every step.
+    """The results of several training steps.
 
-    losses: (steps,) mean loss of each batch, without penalties.
-    correct: samples classified rightly, in training mode, the largest share of a mixed label being
-    the right class; count: samples seen.
-    gradient_norm: L2 norm of the whole gradient, penalties included, before clipping, of the last
-    of these steps.
-    not_finite: the first layer whose outputs were not finite, at the first step whose loss was not;
-    None if all were, or if the backend does not look (PyTorch would have to wait for the device).
-    state_is_finite: whether all that the optimizer remembers is finite. The average of the squares
-    of a gradient may overflow, and then its parameter stops.
+    It is read once an epoch, or every few hundred steps of a long epoch, so that Python does not
+    wait for the device at every step.
+
+    Attributes:
+        losses: Mean loss of each batch without penalties, (steps,).
+        correct: Number of samples classified correctly in training mode. The class of a mixed label
+            is the one with the largest fraction.
+        count: Number of samples.
+        gradient_norm: L2 norm of the whole gradient of the last step, with penalties and before
+            clipping.
+        not_finite: The first layer with an output that is not finite, at the first step with a loss
+            that is not finite. None if there is no such step. Always None in PyTorch, which would
+            have to wait for the device.
+        state_is_finite: Whether the state of the optimizer is finite. The average of squared
+            gradients may overflow, and its parameter then never changes again.
     """
 
     losses: NDArray[np.float64]
@@ -54,12 +59,21 @@ class Loader(Protocol):
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        """Inputs (N, ...) and labels (N,), or (N, K) if ``augmentation`` mixes, in the order given:
-        positions 0..len(part)-1. The inputs are valid until the next batch is asked for."""
+        """Yield the batches of an epoch.
+
+        Args:
+            order: Indices of samples, from 0 to len(part) - 1.
+            batch_size: The size of all batches except the last one, which may be smaller.
+            augmentation: The random draws of the epoch.
+
+        Yields:
+            Inputs (N, ...), valid until the next batch is requested, and labels: (N,), or (N, K) if
+            ``augmentation`` mixes samples.
+        """
         ...
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
-        """Inputs in the part's own order, in batches of the backend's choice."""
+        """Yield inputs (N, ...) in the order of the part, in batches of the backend's choice."""
         ...
 
 
@@ -71,67 +85,97 @@ class Network(Protocol):
         ...
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
-        """Copies of every parameter and running statistic."""
+        """Return copies of every parameter and running statistic, by full name."""
         ...
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
-        """One optimizer update, the gradients of the batch's parts added up; ``step`` counts from 0
-        over the whole training and, with the part's number, decides the dropout masks. ``y`` has
-        to stay as it is until ``read_steps``."""
+        """Perform one optimizer update.
+
+        With ``accumulation`` the gradients of the parts of the batch are added up.
+
+        Args:
+            x: Inputs (N, ...).
+            y: Labels (N,) or (N, K), which must not change before ``read_steps``.
+            lr: The learning rate.
+            step: The index of the step in the training, from 0. It determines the dropout masks,
+                together with the index of the part.
+        """
         ...
 
     def read_steps(self) -> StepRecord:
-        """The record of the steps since the last call, which is then forgotten."""
+        """Return the record of the steps since the last call."""
         ...
 
     def average(self, weight: float) -> None:
-        """Move the average a of all parameters and running statistics w towards them:
-        a ← a + weight · (w - a), from zero at the first call. Does not wait for the device."""
+        """Compute a ← a + weight · (w - a) without waiting for the device.
+
+        w are all parameters and running statistics. Their average a is zero before the first call.
+        """
         ...
 
     def swap_average(self) -> None:
-        """Exchange the parameters and running statistics with their average: every other method
-        then acts on the average, and a second call puts all back, to the bit."""
+        """Exchange the parameters and running statistics with their average.
+
+        Every other method then uses the average. A second call restores all bits.
+        """
         ...
 
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
-        """Set batch norm's running statistics to the averages, over the parts of these batches of
-        inputs, of each one's mean and unbiased variance in training mode, with the dropout masks
-        of steps 0, 1, ... Asks for no batch if there is no batch norm."""
+        """Set the running statistics of batch norm to averages over these batches of inputs.
+
+        The averages are those of the mean and the unbiased variance of each part of a batch in
+        training mode, with the dropout masks of steps 0, 1, ... No batch is requested if the
+        network has no batch norm.
+        """
         ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
-        """Return logits (N, K) in evaluation mode. ``regularizer.test_flip`` averages the logits of
-        the images (N, C, H, W) and of the same images flipped from left to right."""
+        """Return logits (N, K) in evaluation mode.
+
+        With ``regularizer.test_flip`` they are averaged over the images (N, C, H, W) and the images
+        flipped horizontally.
+        """
         ...
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
-        """What every placed layer, by its name, those inside residual ones too, gives for a batch
-        in evaluation mode: copies, (N, D) or (N, C, H, W), in the architecture's order."""
+        """Return copies of the output of every layer in evaluation mode.
+
+        Returns:
+            Layer name -> (N, D) or (N, C, H, W), in the order of the architecture, including the
+            layers inside residual layers.
+        """
         ...
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
-        """Copies of the last training step's gradient of every parameter, by full name, as the
-        optimizer took it: penalties included, after clipping; zeros before the first step."""
+        """Return copies of the last step's gradient of every parameter, by full name.
+
+        The gradients include penalties and are clipped. They are zero before the first step.
+        """
         ...
 
 
 class Backend(Protocol):
-    """What a backend's package offers."""
+    """The functions in the package of a backend."""
 
     def check_backend(self, config: Config) -> list[str]:
-        """Return the reasons why this machine cannot use ``config.backend``, one line each."""
+        """Return all reasons why this machine cannot use ``config.backend``, one line each."""
         ...
 
     def device_errors(self) -> AbstractContextManager[None]:
-        """Return a context manager that converts the errors of a device. A lack of memory becomes
-        MemoryError, and a missing deterministic kernel becomes TrainingError."""
+        """Return a context manager that converts the errors of a device.
+
+        A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError.
+        """
         ...
 
     def default_threads(self) -> int:
-        """Return the number of threads that the backend's matrix library uses by itself."""
+        """Return the number of threads that the backend's matrix library uses by default."""
         ...
 
-    def build_network(self, architecture: Architecture, config: Config) -> Network: ...
+    def build_network(self, architecture: Architecture, config: Config) -> Network:
+        """Return a network without weights; ``Network.load`` sets them."""
+        ...
 
-    def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader: ...
+    def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader:
+        """Return the loader of the batches of one part of a dataset."""
+        ...

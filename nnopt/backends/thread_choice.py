@@ -2,8 +2,8 @@
 
 A training uses one thread for each FLOPS_PER_THREAD floating-point operations that its largest
 layer performs in the forward pass of a batch, but at most one thread for each core. Threads that
-share a layer wait for each other: a small layer gains little from a second thread on a quiet
-machine, and becomes 2 to 40 times slower on a busy one, where each thread has to wait for a core.
+share a layer wait for each other. A second thread speeds up a small layer only slightly on a quiet
+machine, and makes it 2 to 40 times slower on a busy one, where each thread has to wait for a core.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from nnopt.results.cores import usable_cores
 from nnopt.schema import Config
 
 FLOPS_PER_THREAD = 2**26
-"""About a millisecond of a core's time. ``docs/backends.md`` has the measurements."""
+"""About a millisecond's work of a core. ``docs/backends.md`` has the measurements."""
 
 Reason = Literal["backend.threads", "work", "cores", "library"]
 
 
 @dataclass(frozen=True)
 class ThreadChoice:
-    """The number of threads, and what decided it: the key ``backend.threads``, the work of a step,
-    the cores that may be used, or a limit of the matrix library, such as ``OMP_NUM_THREADS``."""
+    """The number of threads and the reason for it.
+
+    Attributes:
+        count: The number of threads.
+        reason: The key ``backend.threads``, the work of a step, the number of usable cores, or a
+            limit of the matrix library such as ``OMP_NUM_THREADS``.
+    """
 
     count: int
     reason: Reason
@@ -37,33 +42,35 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Return the number of threads for a largest layer of ``flops``.
+    """Return the number of threads of a training.
 
-    requested: ``backend.threads``, which is used as it is. library_threads: the threads that the
-    matrix library would use by itself.
+    Args:
+        requested: ``backend.threads``, which has priority.
+        flops: Operations of the largest layer for a batch.
+        cores: Number of usable cores.
+        library_threads: Number of threads that the matrix library uses by default.
     """
     if requested is not None:
         return ThreadChoice(requested, "backend.threads")
-    wanted = max(-(-flops // FLOPS_PER_THREAD), 1)
-    if wanted <= min(cores, library_threads):
-        return ThreadChoice(wanted, "work")
+    count = max(-(-flops // FLOPS_PER_THREAD), 1)
+    if count <= min(cores, library_threads):
+        return ThreadChoice(count, "work")
     if cores <= library_threads:
         return ThreadChoice(cores, "cores")
     return ThreadChoice(library_threads, "library")
 
 
 def threads_for(architecture: Architecture, config: Config, library_threads: int) -> ThreadChoice:
-    """Return the threads of a training of this network.
-
-    library_threads: the threads that the backend's matrix library would use by itself.
-    """
+    """Return the number of threads of a training of this network; see ``choose_threads``."""
     flops = flops_on_processor(architecture, config)
     return choose_threads(config.backend.threads, flops, usable_cores() or 1, library_threads)
 
 
 def flops_on_processor(architecture: Architecture, config: Config) -> int:
-    """Return the operations of the largest layer for one batch, or for the largest part of a batch
-    with ``accumulation``. A network on an accelerator leaves none to the processor."""
+    """Return the FLOPs of the largest layer for a batch, or for its largest part.
+
+    They are 0 for a network on an accelerator.
+    """
     if config.backend.device != "cpu":
         return 0
     samples = -(-config.batch_size // config.accumulation)

@@ -231,7 +231,7 @@ def test_cache_file_changed_during_run_results_unchanged(
         real(part)
 
     monkeypatch.setattr(Part, "check_file", check_file)
-    monkeypatch.setattr(numpy_loader, "EVALUATION_BATCH", 8)
+    monkeypatch.setattr(numpy_loader, "EVALUATION_BATCH_SIZE", 8)
     words = "dataset=mnist", "epochs=4", "batch_size=4", "plots=false", "hydra.run.dir=out"
     result = attempt("run", *words, f"backend={backend}")
     if is_mapped and damage == "cut short":

@@ -1,4 +1,4 @@
-"""The NumPy backend: every gradient derived and written out."""
+"""The NumPy backend: every gradient is derived and written out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,28 +13,28 @@ from nnopt.schema import Config
 
 
 def check_backend(config: Config) -> list[str]:
-    """Nothing stands against NumPy: what it needs, nnopt needs anyway."""
+    """Return no problems: NumPy is always available."""
     return []
 
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """A context in which a MemoryError names the layer in whose forward pass it is raised."""
+    """Add the layer in whose forward pass a MemoryError is raised to its message."""
     try:
         yield
     except MemoryError as error:
         name = layer_of(error.__traceback__)
         if name is None:
             raise
-        what = str(error) or "more memory was needed"
-        raise MemoryError(f"{what} in layer {name}") from error
+        message = str(error) or "more memory was needed"
+        raise MemoryError(f"{message} in layer {name}") from error
 
 
 def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:
-    """A network without weights yet: ``load`` them."""
+    """Return a network without weights; ``NumpyNetwork.load`` sets them."""
     return NumpyNetwork(architecture, config)
 
 
 def build_loader(part: Part, normalization: Normalization, config: Config) -> NumpyLoader:
-    """Batches of one part of a dataset."""
+    """Return the loader of the batches of one part of a dataset."""
     return NumpyLoader(part, normalization, config)

@@ -1,4 +1,4 @@
-"""A running average of arrays, beside them."""
+"""A running average of arrays."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Average:
-    """An average a of C-contiguous ``arrays`` w of one number type, walked in pieces as an update
-    is (see ``nnopt.backends.numpy.optimizers``); it starts at zero."""
+    """An average a of C-contiguous ``arrays`` w of one number type, zero at first.
+
+    Both are processed in chunks, as in ``nnopt.backends.numpy.optimizers``.
+    """
 
     def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        self._workers = (
-            workers if sum(w.size for w in flat) >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
-        )
-        self._pieces = [
-            (a[piece], w[piece])
+        size = sum(w.size for w in flat)
+        self._workers = workers if size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
+        self._chunks = [
+            (a[chunk], w[chunk])
             for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]
-            for piece in pieces_for(self._workers, w.size)
+            for chunk in pieces_for(self._workers, w.size)
         ]
-        largest = max(w.size for _, w in self._pieces)
-        self._spaces = [empty((largest,), flat[0].dtype) for _ in range(self._workers.count)]
+        largest = max(w.size for _, w in self._chunks)
+        self._scratch = [empty((largest,), flat[0].dtype) for _ in range(self._workers.count)]
 
     def move(self, weight: float) -> None:
-        """a ← a + weight · (w - a)."""
-        self._workers.map(partial(self._move, weight), len(self._pieces))
+        """Compute a ← a + weight · (w - a)."""
+        self._workers.map(partial(self._move, weight), len(self._chunks))
 
     def swap(self) -> None:
-        """Exchange a and w, to the bit."""
-        self._workers.map(self._swap, len(self._pieces))
+        """Exchange a and w without rounding."""
+        self._workers.map(self._swap, len(self._chunks))
 
-    def _move(self, weight: float, worker: int, number: int) -> None:
-        a, w = self._pieces[number]
-        space = self._spaces[worker][: w.size]
-        np.subtract(w, a, out=space)
-        np.multiply(space, weight, out=space)
-        np.add(a, space, out=a)
+    def _move(self, weight: float, worker: int, chunk: int) -> None:
+        a, w = self._chunks[chunk]
+        scratch = self._scratch[worker][: w.size]
+        np.subtract(w, a, out=scratch)
+        np.multiply(scratch, weight, out=scratch)
+        np.add(a, scratch, out=a)
 
-    def _swap(self, worker: int, number: int) -> None:
-        a, w = self._pieces[number]
-        space = self._spaces[worker][: w.size]
-        np.copyto(space, w)
+    def _swap(self, worker: int, chunk: int) -> None:
+        a, w = self._chunks[chunk]
+        scratch = self._scratch[worker][: w.size]
+        np.copyto(scratch, w)
         np.copyto(w, a)
-        np.copyto(a, space)
+        np.copyto(a, scratch)

@@ -1,8 +1,9 @@
-"""Batches in NumPy: gathered from the memory map, augmented and normalized into kept arrays."""
+"""Batches in NumPy: gathered from the memory map, augmented and normalized."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,18 @@ from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indice
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
-EVALUATION_BATCH = 1024
+EVALUATION_BATCH_SIZE = 1024
 
 
 class NumpyLoader:
-    """See ``nnopt.backends.Loader``. The inputs of a batch are overwritten by the next one."""
+    """A loader in NumPy; ``nnopt.backends.protocol.Loader`` documents its methods.
+
+    Batches of one size share their memory: the next batch overwrites the inputs.
+    """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
         self._part = part
-        self._crop = config.regularizer.augmentation.crop
+        self._padding = config.regularizer.augmentation.crop
         self._dtype = np.dtype(config.backend.dtype)
         self._normalization = normalization
         axes = (1,) * (part.inputs.ndim - 2)  # (C,) -> (C, 1, 1) for images
@@ -34,31 +38,33 @@ class NumpyLoader:
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Array, Array]]:
+        """Yield inputs (N, ...) and labels (N,) or (N, K), in the given order."""
         crops, squares, mixing = augmentation.crops, augmentation.squares, augmentation.mixing
         for batch, start in enumerate(range(0, len(order), batch_size)):
-            window = slice(start, start + batch_size)
-            chosen = order[window]
+            batch_slice = slice(start, start + batch_size)
+            chosen = order[batch_slice]
             raw = self._part.take(self._part.rows[chosen])
             if crops is not None:
-                raw = self._cut_out(raw, crops, window)
+                raw = self._crop(raw, crops, batch_slice)
             x, y = self._normalize(raw), self._labels[chosen]
             if squares is not None:
-                _hide(x, squares, window)
+                _hide(x, squares, batch_slice)
             if mixing is not None:
-                y = self._mix(x, y, mixing, batch, window)
+                y = self._mix(x, y, mixing, batch, batch_slice)
             yield x, y
 
     def evaluation_batches(self) -> Iterator[Array]:
-        for start in range(0, len(self._part), EVALUATION_BATCH):
-            yield self._normalize(self._part.take(self._part.rows[start:][:EVALUATION_BATCH]))
+        """Yield inputs (N, ...) in the order of the part."""
+        for start in range(0, len(self._part), EVALUATION_BATCH_SIZE):
+            rows = self._part.rows[start : start + EVALUATION_BATCH_SIZE]
+            yield self._normalize(self._part.take(rows))
 
     def _normalize(self, raw: Array) -> Array:
-        """x · scale + shift, in the backend's number type; of float64 features in theirs, and then
-        rounded. raw is overwritten."""
-        count = len(raw)
-        if count not in self._batches:
-            self._batches[count] = empty(raw.shape, self._dtype)
-        x = self._batches[count]
+        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten.
+
+        Features in float64 are normalized in float64 and then rounded.
+        """
+        x = _array_like(raw, self._batches, self._dtype)
         if raw.dtype == np.float64:
             np.copyto(x, self._normalization.of_features(raw), casting="same_kind")
             return x
@@ -66,43 +72,51 @@ class NumpyLoader:
         np.multiply(x, self._scale, out=x)
         return np.add(x, self._shift, out=x)
 
-    def _cut_out(self, raw: Array, crops: Crops, window: slice) -> Array:
-        """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
+    def _crop(self, raw: Array, crops: Crops, batch_slice: slice) -> Array:
+        """Pad images (N, C, H, W) with zeros, crop each at its own offset and flip some."""
         _, channels, height, width = raw.shape
-        pad = self._crop
+        pad = self._padding
         padded = np.pad(raw, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
         rows, columns = crop_indices(
-            crops.top[window],
-            crops.left[window],
-            crops.flip[window],
+            crops.top[batch_slice],
+            crops.left[batch_slice],
+            crops.flip[batch_slice],
             np.arange(height),
             np.arange(width),
         )
         image = np.arange(len(raw))[:, None, None, None]
         channel = np.arange(channels)[None, :, None, None]
-        cut: Array = padded[image, channel, rows[:, None], columns[:, None]]
-        return cut
+        cropped: Array = padded[image, channel, rows[:, None], columns[:, None]]
+        return cropped
 
-    def _mix(self, x: Array, labels: Array, mixing: Mixing, batch: int, window: slice) -> Array:
-        """Mix x (N, ...) in place; returns the labels (N,) mixed likewise, targets (N, K)."""
-        count, weight, partner = len(x), float(mixing.weight[batch]), mixing.partner[window]
+    def _mix(
+        self, x: Array, labels: Array, mixing: Mixing, batch: int, batch_slice: slice
+    ) -> Array:
+        """Mix the inputs x (N, ...) in place and return the mixed labels (N, K)."""
+        weight, partner = float(mixing.weight[batch]), mixing.partner[batch_slice]
         if (box := mixing.boxes[batch]) is not None:
             patch = x[..., *box]
             patch[:] = patch[partner]
         else:
-            if count not in self._partners:
-                self._partners[count] = empty(x.shape, self._dtype)
-            others = np.take(x, partner, axis=0, out=self._partners[count], mode="clip")
+            others = _array_like(x, self._partners, self._dtype)
+            np.take(x, partner, axis=0, out=others, mode="clip")
             np.multiply(x, weight, out=x)
             np.add(x, np.multiply(others, 1 - weight, out=others), out=x)
-        targets = np.zeros((count, mixing.classes), self._dtype)
-        targets[np.arange(count), labels] = weight
-        targets[np.arange(count), labels[partner]] += 1 - weight
+        rows, targets = np.arange(len(x)), np.zeros((len(x), mixing.classes), self._dtype)
+        targets[rows, labels] = weight
+        targets[rows, labels[partner]] += 1 - weight
         return targets
 
 
-def _hide(x: Array, squares: Squares, window: slice) -> None:
+def _array_like(x: Array, arrays: dict[int, Array], dtype: np.dtype[Any]) -> Array:
+    """Return an array of x's shape, the same one for every batch of this size."""
+    if len(x) not in arrays:
+        arrays[len(x)] = empty(x.shape, dtype)
+    return arrays[len(x)]
+
+
+def _hide(x: Array, squares: Squares, batch_slice: slice) -> None:
     """Set a square of each normalized image (N, C, H, W) to 0."""
-    row, column = squares.row[window], squares.column[window]
+    row, column = squares.row[batch_slice], squares.column[batch_slice]
     hidden = hidden_pixels(row, column, squares.side, *map(np.arange, x.shape[2:]))
     np.copyto(x, 0, where=hidden)

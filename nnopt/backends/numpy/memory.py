@@ -1,7 +1,7 @@
-"""Arrays that begin on a cache line.
+"""Arrays that start at a cache line.
 
-NumPy aligns to 16 bytes; a 64-byte vector register then straddles two cache lines at every load,
-which doubles the time of an element-wise operation on data in the cache.
+NumPy aligns arrays to 16 bytes. A 64-byte vector load then touches two cache lines, which doubles
+the time of an element-wise operation on data in the cache.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CACHE_LINE = 64
-"""Bytes, on x86 and most ARM processors."""
+CACHE_LINE_BYTES = 64
+"""The size of a cache line on x86 and most ARM processors."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """An uninitialized array, C-contiguous, its first element at a multiple of CACHE_LINE."""
+    """Return an uninitialized C-contiguous array, aligned to CACHE_LINE_BYTES."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + CACHE_LINE, np.uint8)
-    start = -raw.ctypes.data % CACHE_LINE
+    raw = np.empty(size + CACHE_LINE_BYTES, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE_BYTES
     array: NDArray[Any] = raw[start : start + size].view(dtype).reshape(shape)
     return array
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Such an array, of zeros."""
+    """Return an array of zeros, aligned likewise."""
     array = empty(shape, dtype)
     array.fill(0)
     return array

@@ -1,4 +1,4 @@
-"""Layer records as functions on the tape, bound to their parameters and statistics."""
+"""Layers as functions on the tape, with their parameters and running statistics."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
 
 Module = Callable[[Tape, Variable, int | None], Variable]
-"""A layer bound to its parameters: (tape, input, step) -> output; step None means evaluation. Its
-function has the layer as its local variable ``placed``, by which ``layer_of`` finds it."""
+"""A layer with its parameters: (tape, input, step) -> output. A step of None means evaluation mode.
+``layer_of`` finds the layer in the local variable ``layer`` of the function."""
 
 ACTIVATIONS: dict[type, Op] = {
     records.ReLU: RELU,
@@ -40,8 +40,17 @@ ACTIVATIONS: dict[type, Op] = {
 """Activations without options."""
 
 
-class Binder:
-    """Makes modules of placed layers."""
+class LayerBuilder:
+    """Builds modules from layers.
+
+    Args:
+        config: The configuration of the run.
+        parameters: The parameters by full name.
+        statistics: The running statistics and frozen weights by full name.
+        workers: The threads of all operations.
+        outputs: If given, no layers are fused, and each module stores a copy of its layer's output
+            here by name, (N, D) or (N, C, H, W).
+    """
 
     def __init__(
         self,
@@ -49,56 +58,64 @@ class Binder:
         parameters: Mapping[str, Variable],
         statistics: Mapping[str, Array],
         workers: ThreadPool,
+        outputs: dict[str, Array] | None = None,
     ) -> None:
         self._config = config
         self._parameters = parameters
         self._statistics = statistics
         self._workers = workers
+        self._outputs = outputs
         self.momentum: float | None = None
-        """While set, stands in for the momentum of every batch norm."""
+        """While set, replaces the momentum of every batch norm."""
 
-    def modules(self, layers: Sequence[InferredLayer]) -> list[Module]:
-        """Layers that follow one another, to the same effect and with less traffic of memory.
+    def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
+        """Return the modules of consecutive layers, fused where this saves memory traffic.
 
-        A ReLU and the max pooling after it change places: the largest of max(x, 0) is max(·, 0) of
-        the largest x, and where that is not positive neither gives a gradient. A dense layer or a
-        norm of images and the ReLU after it are one operation.
+        A ReLU is computed after the max pooling that follows it: max(x, 0) is monotonic, so the
+        outputs are equal, and where they are not positive neither order gives a gradient. A dense
+        layer or a norm of images and the ReLU after it become one operation.
         """
-        rest, modules = list(layers), []
-        for i, pair in enumerate(pairwise(layers)):
-            if _is_relu(pair[0]) and isinstance(pair[1].record, records.MaxPool2d):
-                rest[i : i + 2] = reversed(pair)
-        while rest:
-            layer = rest.pop(0)
-            relu = _takes_relu(layer) and bool(rest) and _is_relu(rest[0])
-            if relu:
-                rest.pop(0)
-            modules.append(self.module(layer, relu))
+        if self._outputs is not None:
+            return [self.build(layer) for layer in layers]
+        ordered, modules, i = list(layers), [], 0
+        for first, (layer, following) in enumerate(pairwise(layers)):
+            if _is_relu(layer) and isinstance(following.record, records.MaxPool2d):
+                ordered[first : first + 2] = [following, layer]
+        while i < len(ordered):
+            fuse_relu = _can_fuse_relu(ordered[i]) and any(map(_is_relu, ordered[i + 1 : i + 2]))
+            modules.append(self.build(ordered[i], fuse_relu))
+            i += 1 + fuse_relu
         return modules
 
-    def module(self, layer: InferredLayer, relu: bool = False) -> Module:
-        """The layer with what it needs, and a ReLU after it if it takes one along."""
+    def build(self, layer: InferredLayer, fuse_relu: bool = False) -> Module:
+        """Return the module of a layer, and of the ReLU after it if ``fuse_relu`` is set."""
+        module = self._build(layer, fuse_relu)
+        return module if self._outputs is None else _recording(module, layer.name, self._outputs)
+
+    def _build(self, layer: InferredLayer, fuse_relu: bool) -> Module:
         match layer.record:
             case records.BatchNorm():
-                return self._batch_norm(layer, relu)
-            case records.Dropout(rate) | records.SpatialDropout(rate):
+                return self._batch_norm(layer, fuse_relu)
+            case records.Dropout(rate):
                 return self._dropout(layer, rate)
+            case records.SpatialDropout(rate):
+                return self._dropout(layer, rate, axes=2)
             case records.Residual():
                 return self._residual(layer)
         op, options = self._operation(layer)
-        if relu:
+        if fuse_relu:
             options["relu"] = True
         parameters = self._parameters_of(layer)
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
+            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
         ) -> Variable:
             return tape.apply(op, x, *parameters, **options)
 
         return apply
 
     def _operation(self, layer: InferredLayer) -> tuple[Op, dict[str, object]]:
-        """The operation and options of a layer that is one."""
+        """Return the operation that computes a layer, and its options."""
         workers: dict[str, object] = {"workers": self._workers}
         match layer.record:
             case records.Dense():
@@ -130,14 +147,14 @@ class Binder:
         return ACTIVATIONS[type(layer.record)], workers
 
     def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
-        """In the order of its operation's inputs. A frozen weight wants no gradient."""
+        """Return the inputs of its operation after x. A frozen weight requires no gradient."""
         trained = [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
         if "weight" in layer.statistics:
             return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
         return trained
 
     def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
-        """Batch statistics in training, running ones in evaluation."""
+        """Use the batch's statistics in training mode, the running ones in evaluation mode."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
         parameters, workers = self._parameters_of(layer), self._workers
@@ -145,7 +162,7 @@ class Binder:
         running_var = self._statistics[f"{layer.name}.running_var"]
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
+            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
         ) -> Variable:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
@@ -165,72 +182,80 @@ class Binder:
 
         return apply
 
-    def _dropout(self, layer: InferredLayer, rate: float) -> Module:
-        """Masks in training, nothing in evaluation. They are drawn in PyTorch's layout, (N, D),
-        (N, C, H, W), or (N, C) for whole channels, for both backends to have the same."""
+    def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
+        """Apply a mask in training mode, and nothing in evaluation mode.
+
+        The mask is drawn for the first ``axes`` axes of PyTorch's layout, (N, D) or (N, C, H, W),
+        so that both backends can use the same masks. The entries share it along the other axes.
+        """
         if not rate:
             return lambda tape, x, step: x
         masks = DropoutMasks(self._config.seed, layer.name, rate)
-        whole_channels = isinstance(layer.record, records.SpatialDropout)
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
+            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
         ) -> Variable:
             if step is None:
                 return x
-            *positions, count, channels = x.value.shape
-            if not positions or whole_channels:
-                keep_mask = masks.draw(step, (count, channels))
-            else:
-                keep_mask = masks.draw(step, (count, channels, *positions)).transpose(2, 3, 0, 1)
-            return tape.apply(DROPOUT, x, keep_mask=keep_mask, scale=masks.scale)
-
-        return apply
-
-    def _stochastic_depth(self, layer: InferredLayer) -> Module:
-        """Dropout of whole samples at a residual branch's end, which then counts for nothing and
-        gets no gradient (Huang et al. 2016, section 3, a draw for each sample)."""
-        masks = DropoutMasks(self._config.seed, layer.name, layer.skip_probability)
-
-        def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
-            if step is None:
-                return x
-            keep_mask = masks.draw(step, (x.value.shape[-2], 1))  # of (N, D) or (H, W, N, C)
+            *positions, count, channels = x.value.shape  # (N, D) or (H, W, N, C)
+            keep_mask = masks.draw(step, (count, channels, *positions)[:axes])
+            if axes == 1:
+                keep_mask = keep_mask[:, None]
+            elif keep_mask.ndim == 4:
+                keep_mask = keep_mask.transpose(2, 3, 0, 1)
             return tape.apply(DROPOUT, x, keep_mask=keep_mask, scale=masks.scale)
 
         return apply
 
     def _residual(self, layer: InferredLayer) -> Module:
-        """What the inner layers make of the input, unless a sample skips them, plus the input or
-        what the shortcut makes of it."""
-        inner, shortcut = self.modules(layer.inner), self.modules(layer.shortcut)
+        """Add the branch, which stochastic depth may skip for a sample, and the shortcut.
+
+        Stochastic depth is dropout of whole samples at the end of the branch (Huang et al. 2016,
+        section 3, with one draw for each sample).
+        """
+        inner, shortcut = self.build_all(layer.inner), self.build_all(layer.shortcut)
         if layer.skip_probability:
-            inner.append(self._stochastic_depth(layer))
+            inner.append(self._dropout(layer, layer.skip_probability, axes=1))
 
         def apply(
-            tape: Tape, x: Variable, step: int | None, placed: InferredLayer = layer
+            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
         ) -> Variable:
-            branch, short = x, x
+            branch_output, shortcut_output = x, x
             for module in inner:
-                branch = module(tape, branch, step)
+                branch_output = module(tape, branch_output, step)
             for module in shortcut:
-                short = module(tape, short, step)
-            return tape.apply(ADD, short, branch)
+                shortcut_output = module(tape, shortcut_output, step)
+            return tape.apply(ADD, shortcut_output, branch_output)
 
         return apply
+
+
+def _recording(module: Module, name: str, outputs: dict[str, Array]) -> Module:
+    """Return the module with a copy of each output stored in ``outputs``.
+
+    The output is copied because some layers return their input or a view of it.
+    """
+
+    def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+        y = module(tape, x, step)
+        is_image = y.value.ndim == 4  # (H, W, N, C)
+        outputs[name] = (y.value.transpose(2, 3, 0, 1) if is_image else y.value).copy()
+        return y
+
+    return apply
 
 
 def layer_of(traceback: TracebackType | None) -> str | None:
     """Return the name of the innermost layer in whose forward pass an exception was raised."""
     name = None
     while traceback is not None:
-        placed = traceback.tb_frame.f_locals.get("placed")
-        name = placed.name if isinstance(placed, InferredLayer) else name
+        layer = traceback.tb_frame.f_locals.get("layer")
+        name = layer.name if isinstance(layer, InferredLayer) else name
         traceback = traceback.tb_next
     return name
 
 
-def _takes_relu(layer: InferredLayer) -> bool:
+def _can_fuse_relu(layer: InferredLayer) -> bool:
     norms = records.BatchNorm, records.LayerNorm, records.GroupNorm, records.InstanceNorm
     normalizes_images = isinstance(layer.record, norms) and len(layer.input_shape) == 3
     return normalizes_images or isinstance(layer.record, records.Dense)

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.memory import CACHE_LINE, empty, zeros
+from nnopt.backends.numpy.memory import CACHE_LINE_BYTES, empty, zeros
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 from nnopt.schema import (
@@ -119,7 +119,7 @@ def pieces_for(workers: ThreadPool, size: int) -> list[slice]:
     """0 to ``size`` in pieces of limited size that begin where a cache line does; where there are
     many threads, so small that each gets one."""
     share = -(-size // workers.count)
-    length = min(tuning.UPDATE_CHUNK_ELEMENTS, share + -share % CACHE_LINE)
+    length = min(tuning.UPDATE_CHUNK_ELEMENTS, share + -share % CACHE_LINE_BYTES)
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 

@@ -53,6 +53,7 @@ class Buffers:
         self.bound = False
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return the array of this name and shape, uninitialized at first."""
         array = self._arrays.get((name, shape))
         return self._allocate(name, shape, dtype) if array is None else array
 
@@ -124,7 +125,8 @@ class Tape:
                 continue
             if not buffers.bound:
                 buffers.bind(op.inputs, inputs)
-            gradients = op.gradients(result.gradient, saved, requires_grad, buffer=buffers)
+            options = (requires_grad,) if op.takes_requires_grad else ()
+            gradients = op.backward(result.gradient, saved, *options, buffer=buffers)
             for variable, gradient in zip(inputs, gradients, strict=True):
                 if variable.requires_grad:
                     _add_gradient(variable, gradient)

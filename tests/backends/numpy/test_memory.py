@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnopt.backends.numpy.memory import CACHE_LINE, empty, zeros
+from nnopt.backends.numpy.memory import CACHE_LINE_BYTES, empty, zeros
 from nnopt.backends.numpy.tape import Buffers
 
 
@@ -13,7 +13,7 @@ def test_arrays_are_aligned_contiguous_and_of_the_shape_asked_for(shape, dtype):
     for array in (empty(shape, dtype), zeros(shape, dtype), Buffers()("y", shape, dtype)):
         assert array.shape == shape
         assert array.dtype == dtype
-        assert array.ctypes.data % CACHE_LINE == 0 or array.size == 0
+        assert array.ctypes.data % CACHE_LINE_BYTES == 0 or array.size == 0
         assert array.flags.c_contiguous
         assert array.flags.writeable
 

@@ -54,7 +54,7 @@ def test_evaluation_batches_keep_the_order_whatever_their_size(
     part, norm = image_part(), scaling(2)
     loader = NumpyLoader(part, norm, make_config(**{"backend.dtype": "float64"}))
     whole = np.concatenate([x.copy() for x in loader.evaluation_batches()])
-    monkeypatch.setattr(loader_file, "EVALUATION_BATCH", 3)
+    monkeypatch.setattr(loader_file, "EVALUATION_BATCH_SIZE", 3)
     pieces = [x.copy() for x in loader.evaluation_batches()]
     assert [len(x) for x in pieces] == [3, 3, 1]
     assert_array_equal(np.concatenate(pieces), whole)

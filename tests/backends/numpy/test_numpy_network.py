@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import threadpool_limits
 
 from nnopt.backends.numpy import threads, tuning
-from nnopt.backends.numpy.modules import Binder
+from nnopt.backends.numpy.modules import LayerBuilder
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
 from nnopt.random import DropoutMasks
@@ -416,7 +416,9 @@ def test_layers_bound_together_give_the_bits_of_layers_one_by_one(
         return [*outputs, network.predict(x), *network.arrays().values()], operations
 
     together, fewer = step()
-    monkeypatch.setattr(Binder, "modules", lambda self, layers: [self.module(x) for x in layers])
+    monkeypatch.setattr(
+        LayerBuilder, "build_all", lambda self, layers: [self.build(x) for x in layers]
+    )
     one_by_one, operations = step()
     # The ReLUs that follow a norm of images and precede no pool, or follow a dense layer.
     assert fewer == operations - 4
