@@ -1,7 +1,7 @@
-"""The PyTorch backend: the same records, losses and update rules, on any device.
+"""The PyTorch backend: the same layers, losses and update rules, on any device.
 
-This file imports PyTorch only when one of its functions is called, so that an absent PyTorch or
-device can be reported like any other mistake in the configuration.
+This file imports PyTorch only when one of its functions is called, so that a missing PyTorch or
+device is reported like any other error in the configuration.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """While PyTorch is imported, Python does not look for garbage in cycles: it would at every
-    700th of the hundreds of thousands of objects that come in to stay, for a tenth of the time."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable the search for reference cycles.
+
+    During the import of PyTorch it would take a tenth of the time and find nothing.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -39,72 +41,88 @@ def _no_collection() -> Iterator[None]:
 
 
 def check_backend(config: Config) -> list[str]:
-    """What stands against ``config.backend`` on this machine, one line a problem; empty if nothing.
+    """Return all reasons why this machine cannot use ``config.backend``, one line each.
 
-    An absent device is a problem and never a reason to compute somewhere else.
+    A missing device is a reason; the network is never moved to another device.
     """
     assert isinstance(config.backend, TorchConfig)
     try:
-        with _no_collection():
-            import torch
-    except (ImportError, OSError) as error:  # OSError: one of its shared libraries does not load
-        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "torch"
-        mend = "'nnopt[torch]'" if is_absent else "--force-reinstall torch"
+        with _no_garbage_collection():
+            import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a shared library of PyTorch does not load
+        remedy = _pip_install(error, "torch")
         return [
             f"backend.name = 'torch': PyTorch does not load ({error}); "
-            f"run: pip install {mend}, or set backend=numpy"
+            f"run: {remedy}, or set backend=numpy"
         ]
-    if isinstance(config.optimizer, ScheduleFreeConfig):
-        try:
-            import schedulefree  # noqa: F401
-        except ImportError as error:
-            return [
-                f"optimizer.name = {config.optimizer.name!r}: the library schedulefree does not "
-                f"load ({error}); run: pip install schedulefree"
-            ]
-    default_threads()  # asked for before a run limits them
-    device, dtype = config.backend.device, config.backend.dtype
-    available = ["cpu"]
+    default_threads()  # cached before a run limits the threads
+    return [
+        *_schedulefree_problems(config),
+        *_device_problems(config.backend),
+        *_torchvision_problems(config),
+    ]
+
+
+def _pip_install(error: Exception, *packages: str) -> str:
+    """Return the command that installs the last of the packages, or repairs all of them."""
+    is_absent = isinstance(error, ModuleNotFoundError) and error.name == packages[-1]
+    target = "'nnopt[torch]'" if is_absent else f"--force-reinstall {' '.join(packages)}"
+    return f"pip install {target}"
+
+
+def _schedulefree_problems(config: Config) -> list[str]:
+    if not isinstance(config.optimizer, ScheduleFreeConfig):
+        return []
+    try:
+        import schedulefree  # noqa: F401
+    except ImportError as error:
+        return [
+            f"optimizer.name = {config.optimizer.name!r}: the library schedulefree does not "
+            f"load ({error}); run: pip install schedulefree"
+        ]
+    return []
+
+
+def _device_problems(backend: TorchConfig) -> list[str]:
+    import torch
+
+    device, problems, available = backend.device, [], ["cpu"]
     if torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator()
         count = torch.accelerator.device_count()
         available += [str(kind), *(f"{kind}:{index}" for index in range(count))]
     if device not in available:
-        return [
+        problems.append(
             f"backend.device = {device!r}: PyTorch {torch.__version__} has no such device here; "
             f"available: {', '.join(available)}; set backend.device to one of them, or install the "
             "PyTorch that is made for the device"
-        ]
-    if device.startswith("mps") and dtype == "float64":
-        return [
+        )
+    elif backend.compile != "off" and (missing := _missing_for_compilation(device)):
+        problems.append(
+            f"backend.compile = {backend.compile!r} on {device} needs {missing}; "
+            "set backend.compile=off"
+        )
+    if device.startswith("mps") and backend.dtype == "float64":
+        problems.append(
             "backend.dtype = 'float64': backend.device = 'mps' computes in float32 only; "
             "set backend.dtype=float32 or backend.device=cpu"
-        ]
-    if config.backend.compile != "off" and (lacking := _lacking_to_compile(device)):
-        return [
-            f"backend.compile = {config.backend.compile!r} on {device} needs {lacking}; "
-            "set backend.compile=off"
-        ]
-    return _torchvision_problems(config)
+        )
+    return problems
 
 
 def _torchvision_problems(config: Config) -> list[str]:
-    """Is torchvision here, if it is wanted, and has it the model?"""
     architecture, policy = config.architecture, config.regularizer.augmentation.policy
-    wants_model = isinstance(architecture, TorchvisionConfig)
-    wanted = ["architecture.name = 'torchvision'"] if wants_model else []
+    needs_model = isinstance(architecture, TorchvisionConfig)
+    needed_by = ["architecture.name = 'torchvision'"] if needs_model else []
     if policy != "none":
-        wanted.append(f"regularizer.augmentation.policy = {policy!r}")
-    if not wanted:
+        needed_by.append(f"regularizer.augmentation.policy = {policy!r}")
+    if not needed_by:
         return []
     try:
         import torchvision  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: made for another PyTorch
-        is_absent = isinstance(error, ModuleNotFoundError) and error.name == "torchvision"
-        mend = "'nnopt[torch]'" if is_absent else "--force-reinstall torch torchvision"
-        return [
-            f"{' and '.join(wanted)}: torchvision does not load ({error}); run: pip install {mend}"
-        ]
+        remedy = _pip_install(error, "torch", "torchvision")
+        return [f"{' and '.join(needed_by)}: torchvision does not load ({error}); run: {remedy}"]
     if not isinstance(architecture, TorchvisionConfig):
         return []
     from nnopt.backends.torch.vision import model_problems
@@ -112,9 +130,11 @@ def _torchvision_problems(config: Config) -> list[str]:
     return model_problems(architecture)
 
 
-def _lacking_to_compile(device: str) -> str | None:
-    """What torch.compile needs here and does not find: on a CPU it writes C++, on CUDA Triton's
-    kernels, whose launchers are C."""
+def _missing_for_compilation(device: str) -> str | None:
+    """Return the tool that torch.compile needs and that is not installed.
+
+    It generates C++ on a CPU. On CUDA it generates Triton kernels, which are launched from C.
+    """
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             return "Triton, found none: pip install triton"
@@ -128,7 +148,7 @@ def _lacking_to_compile(device: str) -> str | None:
 
 
 def device_errors() -> AbstractContextManager[None]:
-    """See ``nnopt.backends.Backend``; PyTorch has to load."""
+    """Return ``DeviceErrors`` without layer names. PyTorch must be installed."""
     from nnopt.backends.torch.device import DeviceErrors
 
     return DeviceErrors()
@@ -136,24 +156,31 @@ def device_errors() -> AbstractContextManager[None]:
 
 @cache
 def default_threads() -> int:
-    """Return the number of threads that PyTorch uses by itself: one for each physical core, or
-    OMP_NUM_THREADS."""
+    """Return PyTorch's default number of threads: OMP_NUM_THREADS, or one per physical core."""
     import torch
 
     return torch.get_num_threads()
 
 
 def build_network(architecture: Architecture, config: Config) -> TorchNetwork:
-    """A network without weights yet: ``load`` them. Raises ConfigError as ``check_backend``."""
+    """Return a network without weights; ``TorchNetwork.load`` sets them.
+
+    Raises:
+        ConfigError: ``check_backend`` returns a problem.
+    """
     _require(config)
-    with _no_collection():
+    with _no_garbage_collection():
         from nnopt.backends.torch.network import TorchNetwork
 
     return TorchNetwork(architecture, config)
 
 
 def build_loader(part: Part, normalization: Normalization, config: Config) -> TorchLoader:
-    """Batches of one part of a dataset. Raises ConfigError as ``check_backend``."""
+    """Return the loader of the batches of one part of a dataset.
+
+    Raises:
+        ConfigError: ``check_backend`` returns a problem.
+    """
     _require(config)
     from nnopt.backends.torch.loader import TorchLoader
 

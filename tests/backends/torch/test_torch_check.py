@@ -1,4 +1,4 @@
-"""What is said when PyTorch or the device is not there, and when PyTorch is imported."""
+"""Problems of the PyTorch backend on a machine, and the time at which PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from nnopt.schema import Config
 MakeConfig = Callable[..., Config]
 
 
-def test_cpu_is_fine(make_config: MakeConfig) -> None:
+def test_check_backend_cpu_has_no_problems(make_config: MakeConfig) -> None:
     assert check_backend(make_config(backend="torch")) == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cdua", "gpu", ""])
-def test_absent_device_is_refused_never_replaced(
+def test_check_backend_absent_device_is_refused(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -46,7 +46,7 @@ def test_absent_device_is_refused_never_replaced(
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_present_accelerator_is_listed(
+def test_check_backend_present_accelerator_is_listed(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -59,7 +59,9 @@ def test_present_accelerator_is_listed(
     assert f"available: cpu, {kind}, {kind}:0, {kind}:1; " in problem
 
 
-def test_mps_has_no_float64(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_backend_float64_on_mps_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
@@ -77,7 +79,7 @@ def test_mps_has_no_float64(make_config: MakeConfig, monkeypatch: pytest.MonkeyP
         (ModuleNotFoundError("No module named 'sympy'", name="sympy"), "--force-reinstall torch"),
     ],
 )
-def test_missing_or_broken_torch(
+def test_check_backend_missing_or_broken_torch_is_reported(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
     real_import = builtins.__import__
@@ -96,7 +98,7 @@ def test_missing_or_broken_torch(
 
 
 @pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
-def test_missing_schedulefree(
+def test_check_backend_missing_schedulefree_is_reported(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = make_config(backend="torch", optimizer=name)
@@ -108,7 +110,32 @@ def test_missing_schedulefree(
     assert check_backend(make_config(backend="torch")) == []
 
 
-def test_neither_backend_is_paid_for_before_it_is_used() -> None:
+def test_check_backend_two_missing_libraries_and_device_are_all_reported(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "schedulefree", None)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    config = make_config(
+        backend="torch",
+        optimizer="schedule_free_sgd",
+        **{
+            "backend.device": "mps",
+            "backend.dtype": "float64",
+            "regularizer.augmentation.policy": "rand_augment",
+        },
+    )
+    optimizer, device, dtype, policy = check_backend(config)
+    assert optimizer.startswith("optimizer.name = 'schedule_free_sgd': ")
+    assert device.startswith("backend.device = 'mps': ")
+    assert dtype.startswith("backend.dtype = 'float64': ")
+    assert policy.startswith("regularizer.augmentation.policy = 'rand_augment': torchvision")
+    with pytest.raises(ConfigError) as raised:
+        build_network(infer_shapes([Dense("classes")], (2,), 2), config)
+    assert [str(raised.value).count(problem) for problem in (optimizer, dtype)] == [1, 1]
+
+
+def test_load_backend_does_not_import_torch() -> None:
     code = (
         "import sys; from nnopt.backends import load_backend; load_backend('torch');"
         "load_backend('numpy'); sys.exit('torch' in sys.modules)"
@@ -116,11 +143,11 @@ def test_neither_backend_is_paid_for_before_it_is_used() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_python_collects_again_once_pytorch_is_there() -> None:
+def test_import_of_torch_restores_garbage_collection() -> None:
     for was_enabled in (True, False):
         (gc.enable if was_enabled else gc.disable)()
         try:
-            with pytest.raises(ImportError, match=r"^False$"), pytorch._no_collection():
+            with pytest.raises(ImportError, match=r"^False$"), pytorch._no_garbage_collection():
                 raise ImportError(str(gc.isenabled()))
             assert gc.isenabled() is was_enabled
         finally:
@@ -128,7 +155,7 @@ def test_python_collects_again_once_pytorch_is_there() -> None:
 
 
 @pytest.mark.parametrize("precision", ["full", "bf16"])
-def test_kernels_picked_by_their_time_are_not_repeatable(
+def test_max_autotune_with_deterministic_is_refused(
     make_config: MakeConfig, precision: str
 ) -> None:
     words = {"backend.precision": precision, "backend.compile": "max-autotune"}

@@ -244,7 +244,7 @@ def test_compiled_code_is_forgotten_when_there_are_many_kinds_of_networks(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_module, "_compiled_for", [])
-    monkeypatch.setattr(pytorch, "_lacking_to_compile", lambda device: None)
+    monkeypatch.setattr(pytorch, "_missing_for_compilation", lambda device: None)
     forgotten: list[bool] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(True))
     counts = []
