@@ -31,7 +31,7 @@ from nnopt.config.yaml_file import (
     text_of,
 )
 from nnopt.errors import ConfigError
-from nnopt.io.safe_text import in_plain_words
+from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
 """The file that chooses one file of each group. The user's own adds to nnopt's."""
@@ -87,7 +87,7 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
     except OmegaConfBaseException as error:
         setting = next(settings_of(path, str(error.full_key or "").split(".")), None)
         place = f", line {setting[0]}" if setting else ""
-        told = in_plain_words(str(error).splitlines()[0])
+        told = simplify_message(str(error).splitlines()[0])
         raise ConfigError(f"{shown_path(path)}{place}: {error.full_key or ''}: {told}") from None
     assert isinstance(config, DictConfig)
     return ConfFile(config, package)

@@ -42,7 +42,7 @@ from nnopt.config.validate import read_engine
 from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError
 from nnopt.io.paths import absolute_folder, environment
-from nnopt.io.safe_text import in_plain_words
+from nnopt.io.safe_text import simplify_message
 from nnopt.schema import LauncherConfig, SweeperConfig
 from nnopt.schema.reader import ENGINES
 
@@ -325,7 +325,7 @@ def one_line(error: BaseException) -> str:
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))
     text = re.split(" Config search path:| To append to your config use", text)[0]
-    text = in_plain_words(text)
+    text = simplify_message(text)
     if error.__cause__ is not None:
         if not text:
             return one_line(error.__cause__)

@@ -25,7 +25,7 @@ from nnopt.config.conf_source import place_of
 from nnopt.config.hydra_internals import ConfigLoaderImpl, IConfigRepository
 from nnopt.config.point import leaves
 from nnopt.errors import ConfigError
-from nnopt.io.safe_text import in_plain_words
+from nnopt.io.safe_text import simplify_message
 
 OWN_VALUES = ("optimizer", "schedule", "architecture")
 """Groups whose values are made for one choice, even where another choice has the same key."""
@@ -145,7 +145,7 @@ class Loader(ConfigLoaderImpl):
                     f"{key} {problem}{place_of(key, lambda value: value is ..., file)}"
                 )
         key = str(error.full_key or "")
-        reason = in_plain_words(str(error).splitlines()[0])
+        reason = simplify_message(str(error).splitlines()[0])
         return ConfigError(f"{key}: {reason}{place_of(key, lambda value: True, file)}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:

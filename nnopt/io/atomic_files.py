@@ -1,8 +1,8 @@
-"""Files that are either whole or absent, and folders that belong to one run alone.
+"""Files that are either complete or absent, and folders that belong to one run.
 
-Every file is written under a temporary name beside its target, flushed, synced to the disk and only
-then renamed over it. Renaming within a folder is atomic (POSIX ``rename``), so a reader, a crash or
-a full disk meets the old content or the new one, never half of it.
+A file is written under a temporary name in the folder of its target, flushed, synced to the disk
+and then renamed. A rename within a folder is atomic (POSIX ``rename``), so after a crash or a full
+disk a reader sees the old content or the new content, never a part of it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import numpy as np
 
 from nnopt.errors import OutputError
 
-# The disk, the user's quota on it, or the process's limit on a file's size is used up.
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a full disk, of a used-up quota, and of the limit on the size of a file."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` as a whole or not at all. Raises OutputError."""
+    """Write ``data`` completely or not at all. Raises OutputError."""
     with _replacing(path, len(data)) as file:
         file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8. Bytes of file names that are no UTF-8 stay as they were."""
+    """Write ``text`` as UTF-8. Bytes of file names that are not UTF-8 are kept."""
     write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 
@@ -45,35 +45,35 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_strict_json(path: Path, value: Any) -> None:
     """Write a value that ``strict`` has returned. Raises OutputError."""
-    # A lone surrogate (from a file name that is no UTF-8) becomes \udcXX: just JSON's own escape.
+    # A lone surrogate, from a file name that is not UTF-8, becomes \udcXX, a valid JSON escape.
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as ``.npz``; read them by ``np.load(path)``, which unpickles nothing.
+    """Write named arrays as ``.npz``. ``np.load(path)`` reads them without pickle.
 
-    This is ``np.savez`` but for three things: arrays of Python objects are refused, a name may be
-    any string (``np.savez`` takes names as keyword arguments), and equal arrays give equal bytes.
+    In contrast to ``np.savez``, arrays of Python objects are refused, a name may be any string, and
+    equal arrays give equal files.
     """
     size = sum(array.nbytes for array in arrays.values())
     with _replacing(path, size) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whatever the clock says
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that files are equal
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def fresh_folder(parent: Path, stem: str) -> Path:
-    """Make and return a folder nobody else has: ``stem``, or ``stem-2``, ``stem-3``, ...
+    """Create and return a new folder: ``stem``, or ``stem-2``, ``stem-3``, ...
 
-    ``mkdir`` fails where the folder exists, so each of many processes gets its own. Raises
+    ``mkdir`` fails if the folder exists, so concurrent processes get different folders. Raises
     OutputError.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise output_error("make folder", parent, error) from error
+        raise output_error("create folder", parent, error) from error
     for number in itertools.count(1):
         folder = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
@@ -81,15 +81,15 @@ def fresh_folder(parent: Path, stem: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise output_error("make folder", folder, error) from error
+            raise output_error("create folder", folder, error) from error
         return folder
     raise AssertionError("itertools.count ended")
 
 
 def link_latest(outputs: Path, target: Path) -> None:
-    """Point the relative symlink ``outputs/latest`` to ``target``, replacing the old one at once.
+    """Point the relative symlink ``outputs/latest`` to ``target``, replacing the old link.
 
-    A convenience only: where links are refused, or ``latest`` is a real folder, nothing happens.
+    If the link cannot be created, or ``latest`` is a folder, nothing changes.
     """
     temporary = _temporary(outputs)
     try:
@@ -101,8 +101,8 @@ def link_latest(outputs: Path, target: Path) -> None:
 
 
 def output_error(action: str, path: Path, error: OSError, size: int | None = None) -> OutputError:
-    """One line for ``error``, met by trying to ``action`` (a verb) ``path`` of ``size`` bytes."""
-    if error.errno in DISK_FULL:
+    """Return the OutputError for an OSError. ``action``: the verb, as in "cannot write PATH"."""
+    if error.errno in DISK_FULL_ERRORS:
         needed = "" if size is None else f" for {size:,} bytes"
         reason = f"the disk, or its quota, is full{needed}{_space_left(path)}; make room"
     else:
@@ -121,10 +121,10 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
-    """A temporary file beside ``path`` that takes its place once written and synced."""
+    """Open a temporary file that replaces ``path`` after it is written and synced."""
     temporary = _temporary(path.parent)
     try:
-        # 0o666 less the umask, like any other file; tempfile.mkstemp would make it private.
+        # The umask applies as to other files; tempfile.mkstemp would make the file private.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with open(descriptor, "wb") as file:
             yield file
@@ -140,7 +140,7 @@ def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
 
 
 def _temporary(folder: Path) -> Path:
-    """A name no other process uses, short, so that it fits wherever the final name does."""
+    """Return a name that no other process uses, and that is short enough for the file system."""
     return folder / f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
 
 

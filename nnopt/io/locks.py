@@ -1,8 +1,8 @@
-"""Locks: who works on a folder or a file.
+"""Locks on folders and files.
 
-The system drops a lock when its holder ends, however that is. So a lock never goes stale, and
-anybody can tell a run that is under way from one that was killed. On Windows, which has no flock,
-filelock takes the locks. nnopt opens the files itself, because a folder may be a download.
+The system releases a lock when the process that holds it ends for any reason. So there are no stale
+locks, and a running process can be distinguished from a killed one. On Windows, which has no flock,
+filelock acquires the locks. nnopt opens the files itself, because a folder may be a download.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ except ImportError:  # Windows
     HAS_FLOCK = False
 
 LOCK = "lock"
-TRIES, PAUSE = 20, 0.01
-"""Attempts at a lock, and seconds between them: whoever only asks if it is held, holds it for some
-microseconds."""
+LOCK_ATTEMPTS = 20
+RETRY_SECONDS = 0.01
+"""``is_held`` holds a lock for some microseconds, so one failed attempt proves nothing."""
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""The errors of a file system without locks: Lustre and NFS may be mounted so."""
+NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""The errors of a file system without locks, such as Lustre and NFS with some mount options."""
 
 
 def take(descriptor: int, wait: bool) -> bool:
@@ -41,7 +41,7 @@ def take(descriptor: int, wait: bool) -> bool:
     if not HAS_FLOCK:
         from filelock import lock_descriptor
 
-        return lock_descriptor(descriptor, blocking=wait, poll_interval=PAUSE)
+        return lock_descriptor(descriptor, blocking=wait, poll_interval=RETRY_SECONDS)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -95,13 +95,13 @@ def is_held(folder: Path) -> bool:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(folder / LOCK, flags)
-    except OSError:  # there is no such file: no process ever has
+    except OSError:  # no lock file, so no process has held the folder
         return False
     try:
         if not HAS_FLOCK:
             return not take(descriptor, wait=False)
-        # Shared: those who ask do not see each other. And the file may be another user's: NFS gives
-        # an exclusive lock only of a file that is open for writing (flock(2)).
+        # A shared lock does not conflict with other calls. It also works for another user's file:
+        # NFS gives an exclusive lock only for a file that is open for writing (flock(2)).
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -114,7 +114,7 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """Open a lock file, created if there is none. Raises OSError unless it is a regular file."""
+    """Open or create a lock file. Raises OSError unless it is a regular file."""
     descriptor = open_to_append(path)
     try:
         yield descriptor
@@ -127,12 +127,12 @@ def _take_if_there_are_locks(descriptor: int, wait: bool) -> bool:
     try:
         if wait:
             return take(descriptor, wait=True)
-        for _ in range(TRIES):
+        for _ in range(LOCK_ATTEMPTS):
             if take(descriptor, wait=False):
                 return True
-            time.sleep(PAUSE)
+            time.sleep(RETRY_SECONDS)
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno not in NO_LOCK_ERRORS:
             raise
         return True
     return False

@@ -1,7 +1,7 @@
-"""The files that nnopt writes into a folder of results: their names, and safe ways to use them.
+"""The files that nnopt writes into a folder of results: their names, and safe access to them.
 
-A folder of results may be a download. A link in the place of a file, or of a folder, would lead a
-write or a deletion out of it. So files are opened without following links, and only files with
+A folder of results may be a download. A link in place of a file or folder could redirect a write or
+a deletion to another folder. So files are opened without following links, and only files with
 nnopt's own names are deleted.
 """
 
@@ -43,17 +43,16 @@ SWEEP_FILES = frozenset(
 )
 """The files of a sweep, apart from its lock, its pictures and its points."""
 
-PLOTS, SUBMITIT = "plots", "submitit"
+PLOTS, SUBMITIT = "plots", "submitit"  # folders
 
-PICTURES = (".png", ".svg")
+PICTURES = (".png", ".svg")  # ends of file names
 
 TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
-"""The name of a file that ``nnopt.io.atomic_files`` has not renamed yet: the process and a random
-number."""
+"""Temporary file of ``nnopt.io.atomic_files``; its name contains the process id."""
 
 
 def open_to_append(path: Path) -> int:
-    """Open, or create, a regular file at its end; return the descriptor, which can read too.
+    """Open or create a regular file for reading and appending, and return its descriptor.
 
     The call never blocks and never follows a link. Raises OSError.
     """
@@ -65,23 +64,23 @@ def open_to_append(path: Path) -> int:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", path) from error
         raise
-    found = os.fstat(descriptor)
+    status = os.fstat(descriptor)
     why = None
-    if not stat.S_ISREG(found.st_mode):
-        why = f"it is {kind_of(found.st_mode)}, not a regular file"
-    elif found.st_nlink > 1:
-        why = "it is a hard link to a file that has another name; replace it by a copy"
+    if not stat.S_ISREG(status.st_mode):
+        why = f"it is {kind_of(status.st_mode)}, not a regular file"
+    elif status.st_nlink > 1:
+        why = "it is a hard link; replace it by a copy"
     if why is not None:
         os.close(descriptor)
         raise OSError(errno.EPERM, why, str(path))
     return descriptor
 
 
-class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic for type checkers alone
+class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
     """A log in a folder of results. A line that cannot be written is dropped.
 
-    The log must not end a run, or print a traceback, because the disk is full. Raises OutputError
-    if the file cannot be opened.
+    A full disk must neither end a run nor print a traceback. Raises OutputError if the file cannot
+    be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,10 +103,12 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic for t
         super().close()
 
 
-def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> Iterator[str]:
+def irregular_entries(
+    folder: Path, files: frozenset[str], folders: frozenset[str]
+) -> Iterator[str]:
     """Yield a line for each of these names that is a link, a pipe, a device or a socket.
 
-    A link without a target counts too. Other names are not looked at: nnopt does not use them.
+    Dangling links are included. Other names are ignored, because nnopt does not use them.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -122,25 +123,25 @@ def intruders(folder: Path, files: frozenset[str], folders: frozenset[str]) -> I
 def check_writable(folder: Path) -> None:
     """Raise OSError if a folder probably cannot be created or written.
 
-    Nothing is created: the function checks the permissions and the free space of the nearest folder
-    that exists.
+    The function creates nothing. It checks the permissions and the free space of the nearest
+    existing folder.
     """
-    place = Path(os.path.abspath(folder))
-    while not _is_there(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise OSError(errno.ENOTDIR, f"{shown(place)} is not a folder", str(place))
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+    existing = Path(os.path.abspath(folder))
+    while not _exists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OSError(errno.ENOTDIR, f"{shown(existing)} is not a folder", str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
     if hasattr(os, "statvfs"):
-        found = os.statvfs(place)
-        free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-        if found.f_blocks and not free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+        disk = os.statvfs(existing)
+        free_blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+        if disk.f_blocks and not free_blocks:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(existing))
 
 
-def _is_there(path: Path) -> bool:
-    """Return whether there is a file, folder or link. Raises OSError, as for too long a name."""
+def _exists(path: Path) -> bool:
+    """Return whether there is a file, folder or link. Raises OSError for too long a name."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -149,14 +150,15 @@ def _is_there(path: Path) -> bool:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove the files of a run, the summary first. Other files stay, and so does the lock.
+    """Remove the files of a run, except its lock. Other files stay.
 
-    A folder without its summary is never taken for a finished run. Raises OutputError.
+    The summary is removed first, because a folder without it never counts as a finished run.
+    Raises OutputError.
     """
     plots = folder / PLOTS
     try:
         if folder.is_symlink() or plots.is_symlink():
-            raise OSError(errno.ELOOP, "a link is in the place of a folder")
+            raise OSError(errno.ELOOP, "it is a link, not a folder")
         _remove_files(folder, [SUMMARY])
         _remove_files(folder, [n for n in os.listdir(folder) if n in RUN_FILES or is_temporary(n)])
         if plots.is_dir():
@@ -171,12 +173,12 @@ def remove_run(folder: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether ``nnopt.io.atomic_files`` gives such a name to a file while it writes it."""
+    """Return whether a name is that of a temporary file of ``nnopt.io.atomic_files``."""
     return TEMPORARY.fullmatch(name) is not None
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files that processes which no longer run have left in a folder.
+    """Remove the temporary files of ended processes from a folder.
 
     A file that cannot be removed stays. Links are not followed.
     """
@@ -184,22 +186,22 @@ def remove_temporary_files(folder: Path) -> None:
         return
     try:
         with os.scandir(folder) as entries:
-            left = [
+            paths = [
                 entry.path
                 for entry in entries
-                if (found := TEMPORARY.fullmatch(entry.name))
+                if (match := TEMPORARY.fullmatch(entry.name))
                 and entry.is_file(follow_symlinks=False)
-                and not _is_running(int(found[1]))
+                and not _is_running(int(match[1]))
             ]
-        for path in left:
+        for path in paths:
             os.unlink(path)
     except OSError:
         return
 
 
 def _is_running(process: int) -> bool:
-    """Return whether another process with this number runs on this machine."""
-    if process == os.getpid():  # it writes nothing at this moment
+    """Return whether another process with this id runs on this machine."""
+    if process == os.getpid():  # this process writes no file at the moment
         return False
     try:
         os.kill(process, 0)
@@ -211,7 +213,7 @@ def _is_running(process: int) -> bool:
 
 
 def _remove_files(folder: Path, names: list[str]) -> None:
-    """Remove files or links, never what a link leads to. Raises OSError for a folder."""
+    """Remove files or links, but not the targets of links. Raises OSError for a folder."""
     for name in names:
         try:
             os.unlink(folder / name)

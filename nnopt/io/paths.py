@@ -1,4 +1,4 @@
-"""Paths that a setting, an argument or an environment variable names."""
+"""Paths given by a setting, an argument or an environment variable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def environment(name: str, default: str) -> str:
 def absolute_folder(text: str, key: str) -> str:
     """Return the absolute path of the folder that ``text`` names; ``~`` is the home folder.
 
-    key: the setting that ``text`` is the value of, for the message. Raises ConfigError.
+    key: the setting with this value, for the message. Raises ConfigError.
     """
     if problem := path_problem(text):
         raise ConfigError(f"{key} = {text!r}: {problem}")

@@ -1,7 +1,7 @@
-"""Files that another person may have made: opened and decoded within limits.
+"""Files from other people: opened and decoded within limits.
 
 A folder of results may be a download. Its files can be links to private files, named pipes that
-block a reader, devices without an end, or JSON that is nested without an end.
+block a reader, endless devices, or deeply nested JSON.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     ``folder`` itself may be a link. A link inside ``folder`` may only lead to a file inside it.
     The call never blocks. Raises OSError; its ``strerror`` gives the reason as a clause.
     """
-    found, real = os.lstat(path), str(path)
-    if stat.S_ISLNK(found.st_mode) or path.parent != folder:  # or a folder between may be a link
+    status, real = os.lstat(path), str(path)
+    if stat.S_ISLNK(status.st_mode) or path.parent != folder:  # a folder between can be a link
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(os.path.realpath(folder)):
             why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
             raise OSError(errno.EPERM, why, str(path))
-        found = os.stat(real)
-    _check(path, found, limit)
+        status = os.stat(real)
+    _check(path, status, limit)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(real, flags | getattr(os, "O_BINARY", 0))
     try:
-        _check(path, os.fstat(descriptor), limit)  # it may have been replaced since
+        _check(path, os.fstat(descriptor), limit)  # the file may have been replaced
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -72,7 +72,7 @@ def read_received(path: Path, folder: Path, limit: int) -> bytes:
     """Return the bytes of a file that ``open_received`` accepts. Raises OSError."""
     with open_received(path, folder, limit) as file:
         data = file.read(limit + 1)
-    if len(data) > limit:  # it grew, or the system does not know its size
+    if len(data) > limit:  # the file grew, or its size is unknown
         raise _too_large(path, len(data), limit)
     return data
 
@@ -92,23 +92,23 @@ def parse_json(data: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {visible(name[:50])!r} is there twice")
-    return found
+        raise ValueError(f"it has the key {visible(name[:50])!r} twice")
+    return unique
 
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not allowed in JSON")
 
 
-def _check(path: Path, found: os.stat_result, limit: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        why = f"it is {kind_of(found.st_mode)}, not a regular file"
+def _check(path: Path, status: os.stat_result, limit: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        why = f"it is {kind_of(status.st_mode)}, not a regular file"
         raise OSError(errno.EINVAL, why, str(path))
-    if found.st_size > limit:
-        raise _too_large(path, found.st_size, limit)
+    if status.st_size > limit:
+        raise _too_large(path, status.st_size, limit)
 
 
 def _too_large(path: Path, size: int, limit: int) -> OSError:

@@ -1,31 +1,31 @@
-"""Text from elsewhere, made safe to print."""
+"""Text from files and libraries, made safe to print."""
 
 from __future__ import annotations
 
 import re
 
-PLAIN_WORDS = {
+MESSAGE_REPLACEMENTS = {
     r"\w+ raised while (composing config|resolving interpolation): ": "",
     r"no viable alternative at input ('\$\{[^']*')": r"the interpolation \1 cannot be read",
     "Cannot merge DictConfig with ListConfig": "a file has a list where a map is needed",
     "Cannot merge ListConfig with DictConfig": "a file has a map where a list is needed",
 }
-"""Pattern in a message of Hydra or OmegaConf -> the words that take its place."""
+"""Pattern in a message of Hydra or OmegaConf -> its replacement."""
 
 
-def in_plain_words(message: str) -> str:
+def simplify_message(message: str) -> str:
     """Return a message of Hydra or OmegaConf on one line, without the names of their classes."""
     message = " ".join(message.split())
-    for pattern, words in PLAIN_WORDS.items():
-        message = re.sub(pattern, words, message)
+    for pattern, replacement in MESSAGE_REPLACEMENTS.items():
+        message = re.sub(pattern, replacement, message)
     return message
 
 
 def visible(text: str) -> str:
-    """Return the text with line breaks, control and format characters, and lone surrogates as
-    escapes.
+    """Return the text with all unprintable characters as escapes.
 
-    A terminal obeys control characters, and format characters such as U+202E reorder what is read.
+    These include line breaks, control characters, which a terminal executes, and format characters
+    such as U+202E, which reorder the text.
     """
     if text.isprintable():
         return text
@@ -39,14 +39,16 @@ def visible_lines(text: str) -> str:
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
 
 
-def quoted(text: str, most: int = 60) -> str:
+def quoted(text: str, max_length: int = 60) -> str:
     """Return the text for a message: on one line, in quotation marks, cut if it is long."""
-    end = f"… ({len(text) - most:,} more characters)" if len(text) > most else ""
-    return f"'{visible(text[:most])}'{end}"
+    return f"'{visible(text[:max_length])}'{_omission(text, max_length)}"
 
 
-def shortened(text: str, most: int) -> str:
-    """Return the text, cut after ``most`` characters with the number of those left out."""
-    if len(text) <= most:
-        return text
-    return f"{text[:most]}… ({len(text) - most:,} more characters)"
+def shortened(text: str, max_length: int) -> str:
+    """Return the text, cut if it is long, with the number of omitted characters."""
+    return text[:max_length] + _omission(text, max_length)
+
+
+def _omission(text: str, max_length: int) -> str:
+    omitted = len(text) - max_length
+    return f"… ({omitted:,} more characters)" if omitted > 0 else ""

@@ -95,4 +95,4 @@ def make_folder(folder: Path) -> None:
         if folder.is_symlink():
             raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", str(folder))
     except OSError as error:
-        raise output_error("make folder", folder, error) from error
+        raise output_error("create folder", folder, error) from error

@@ -21,7 +21,7 @@ from nnopt.io.own_files import (
     RUN_FILES,
     SUBMITIT,
     SWEEP_FILES,
-    intruders,
+    irregular_entries,
     remove_temporary_files,
 )
 from nnopt.schema import LauncherConfig, RayConfig, SpiralConfig, SubmititConfig, TwoClassConfig
@@ -46,10 +46,10 @@ def check_folder(sweep: Sweep) -> None:
 
 def _intruders(sweep: Sweep) -> Iterator[str]:
     ids = frozenset(point.id for point in sweep.points)
-    yield from intruders(sweep.folder, SWEEP_FILES | {LOCK}, ids | {PLOTS, SUBMITIT})
+    yield from irregular_entries(sweep.folder, SWEEP_FILES | {LOCK}, ids | {PLOTS, SUBMITIT})
     for folder in (sweep.folder / point.id for point in sweep.points):
         if folder.is_dir():
-            yield from intruders(folder, RUN_FILES | {LOCK}, frozenset({PLOTS}))
+            yield from irregular_entries(folder, RUN_FILES | {LOCK}, frozenset({PLOTS}))
 
 
 def remove_leftovers(sweep: Sweep) -> None:

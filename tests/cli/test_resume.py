@@ -330,10 +330,10 @@ def test_a_point_whose_folder_cannot_be_made_has_failed(
     assert nnopt("resume", "sweep") == 5
     (_, row) = table_of(folder)
     assert row["status"] == "failed"
-    assert "cannot make folder" in row["error"]
+    assert "cannot create folder" in row["error"]
     told = capsys.readouterr()
     assert "failed" in told.out
-    assert f"[2] {row['id']}: cannot make folder" in told.err
+    assert f"[2] {row['id']}: cannot create folder" in told.err
 
     (folder / row["id"]).unlink()
     assert nnopt("resume", "sweep") == 0

@@ -36,13 +36,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+def test_write_text_keeps_the_text(tmp_path: Path) -> None:
     write_text(tmp_path / "a.yaml", "größe: 1\r\n")
     assert (tmp_path / "a.yaml").read_bytes() == "größe: 1\r\n".encode()
     assert names(tmp_path) == ["a.yaml"]
 
 
-def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+def test_write_text_uses_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a", "x")
@@ -51,7 +51,7 @@ def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+def test_write_text_longest_name_is_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("a" * 255), "x")
     with pytest.raises(OutputError, match="too long"):
         write_text(tmp_path / ("a" * 256), "x")
@@ -59,7 +59,7 @@ def test_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/a", "missing/a", "folder"])
-def test_places_that_cannot_be_written(tmp_path: Path, where: str) -> None:
+def test_write_text_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError) as caught:
@@ -72,7 +72,7 @@ def test_places_that_cannot_be_written(tmp_path: Path, where: str) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_keeps_the_old_file(
+def test_write_text_full_disk_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def full(descriptor: int) -> None:
@@ -87,7 +87,7 @@ def test_a_full_disk_keeps_the_old_file(
     assert names(tmp_path) == ["a"]
 
 
-def test_an_interrupt_while_writing_leaves_nothing(
+def test_write_text_interrupted_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(descriptor: int) -> None:
@@ -99,7 +99,7 @@ def test_an_interrupt_while_writing_leaves_nothing(
     assert names(tmp_path) == []
 
 
-def test_arrays_larger_than_a_file_may_be(tmp_path: Path) -> None:
+def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
     """A real limit of the operating system, not a patched function."""
     program = (
         "import numpy as np, sys; from pathlib import Path\n"
@@ -135,7 +135,7 @@ def test_arrays_larger_than_a_file_may_be(tmp_path: Path) -> None:
         max_size=4,
     )
 )
-def test_arrays_come_back_bit_by_bit(
+def test_write_arrays_are_read_back_bit_by_bit(
     arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("arrays") / "a.npz"
@@ -148,7 +148,7 @@ def test_arrays_come_back_bit_by_bit(
             assert back[name].tobytes() == array.tobytes()
 
 
-def test_arrays_may_bear_any_name_and_layout(tmp_path: Path) -> None:
+def test_write_arrays_any_name_and_layout_is_kept(tmp_path: Path) -> None:
     across = np.arange(12.0).reshape(3, 4)
     write_arrays(tmp_path / "a.npz", {"file": across.T, "self": across[:, ::2]})
     back = np.load(tmp_path / "a.npz")
@@ -156,19 +156,19 @@ def test_arrays_may_bear_any_name_and_layout(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back["self"], across[:, ::2])
 
 
-def test_equal_arrays_give_equal_bytes(tmp_path: Path) -> None:
+def test_write_arrays_equal_arrays_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_arrays(tmp_path / name, {"w": np.arange(5)})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_objects_are_not_pickled(tmp_path: Path) -> None:
+def test_write_arrays_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         write_arrays(tmp_path / "a.npz", {"w": np.array([{}], dtype=object)})
     assert names(tmp_path) == []
 
 
-def test_json_has_no_nan(tmp_path: Path) -> None:
+def test_write_json_nan_becomes_null(tmp_path: Path) -> None:
     value: dict[str, Any] = {
         "loss": math.nan,
         "list": [math.inf, -math.inf, 1.5],
@@ -196,32 +196,32 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 
 
 @given(text=st.text())
-def test_json_and_any_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_write_json_any_text_is_kept(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"
     write_json(path, {"text": text})
     assert json.loads(path.read_text(encoding="utf-8")) == {"text": text}
 
 
-def test_json_and_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+def test_write_json_name_not_utf8_is_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     write_json(tmp_path / "a.json", name)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == name
 
 
-def test_folders_are_numbered(tmp_path: Path) -> None:
+def test_fresh_folder_repeated_name_is_numbered(tmp_path: Path) -> None:
     parent = tmp_path / "outputs" / "runs"
     made = [fresh_folder(parent, "spiral") for _ in range(3)]
     assert [folder.name for folder in made] == ["spiral", "spiral-2", "spiral-3"]
     assert all(folder.is_dir() for folder in made)
 
 
-def test_many_at_once_get_a_folder_each(tmp_path: Path) -> None:
+def test_fresh_folder_threads_get_different_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(lambda _: fresh_folder(tmp_path, "run"), range(64)))
     assert len(set(made)) == 64
 
 
-def test_many_processes_at_once_get_a_folder_each(tmp_path: Path) -> None:
+def test_fresh_folder_processes_get_different_folders(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from nnopt.io.atomic_files import fresh_folder\n"
         "for _ in range(25): print(fresh_folder(Path(sys.argv[1]), 'run').name)"
@@ -234,13 +234,13 @@ def test_many_processes_at_once_get_a_folder_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("parent", "stem"), [("file", "run"), ("file/a", "run"), (".", "a" * 300)])
-def test_folders_that_cannot_be_made(tmp_path: Path, parent: str, stem: str) -> None:
+def test_fresh_folder_unwritable_parent_is_refused(tmp_path: Path, parent: str, stem: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot make folder"):
+    with pytest.raises(OutputError, match="cannot create folder"):
         fresh_folder(tmp_path / parent, stem)
 
 
-def test_latest_is_relative_and_moves_on(tmp_path: Path) -> None:
+def test_link_latest_is_relative_and_replaced(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     for _ in range(2):
         target = fresh_folder(outputs / "runs", "spiral")
@@ -252,7 +252,7 @@ def test_latest_is_relative_and_moves_on(tmp_path: Path) -> None:
     assert names(tmp_path / "moved") == ["latest", "runs"]
 
 
-def test_latest_through_a_linked_outputs_folder(tmp_path: Path) -> None:
+def test_link_latest_outputs_folder_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk" / "deep").mkdir(parents=True)
     (tmp_path / "outputs").symlink_to(tmp_path / "disk" / "deep")
     target = fresh_folder(tmp_path / "elsewhere", "run")
@@ -260,7 +260,7 @@ def test_latest_through_a_linked_outputs_folder(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "latest").resolve() == target.resolve()
 
 
-def test_latest_is_left_alone_where_it_cannot_be(
+def test_link_latest_impossible_link_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "latest").mkdir()
@@ -278,7 +278,7 @@ def test_latest_is_left_alone_where_it_cannot_be(
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", os.fsdecode(b"\xff")])
-def test_a_path_is_shown_in_one_line(name: str) -> None:
+def test_shown_path_is_on_one_line(name: str) -> None:
     assert shown(Path("runs/größe, a b=c")) == "runs/größe, a b=c"
     assert shown(Path(name)).isprintable()
     assert len(shown(Path(name)).splitlines()) == 1

@@ -29,7 +29,7 @@ def _with_and_without_flock(
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_a_folder_is_held_by_one_and_for_as_long_as_it_says(tmp_path: Path) -> None:
+def test_hold_excludes_others_until_released(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
     with hold(tmp_path) as is_mine, hold(tmp_path) as is_theirs:
         assert (is_mine, is_theirs) == (True, False)
@@ -39,7 +39,7 @@ def test_a_folder_is_held_by_one_and_for_as_long_as_it_says(tmp_path: Path) -> N
         assert is_mine
 
 
-def test_who_asks_does_not_keep_others_from_asking(tmp_path: Path) -> None:
+def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
     with hold(tmp_path):
         pass
     with (tmp_path / "lock").open("rb") as file:
@@ -47,9 +47,7 @@ def test_who_asks_does_not_keep_others_from_asking(tmp_path: Path) -> None:
         assert not is_held(tmp_path)
 
 
-def test_on_nfs_a_file_open_for_reading_gets_no_exclusive_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_is_held_on_nfs_uses_a_shared_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = fcntl.flock
 
     def as_nfs(file: int, operation: int) -> None:  # flock(2), "NFS details"
@@ -66,7 +64,7 @@ def test_on_nfs_a_file_open_for_reading_gets_no_exclusive_lock(
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("wait", [False, True])
-def test_a_file_system_without_locks_is_one_process_s(
+def test_hold_file_system_without_locks_always_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, wait: bool
 ) -> None:
     def refuse(file: int, operation: int) -> None:
@@ -78,9 +76,7 @@ def test_a_file_system_without_locks_is_one_process_s(
     assert not is_held(tmp_path)
 
 
-def test_other_troubles_are_not_taken_for_a_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hold_other_errors_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(file: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -124,7 +120,7 @@ def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
     [
         ("link", "it is a link, which nnopt never makes"),
         ("dangling link", "it is a link, which nnopt never makes"),
-        ("hard link", "it is a hard link to a file that has another name"),
+        ("hard link", "it is a hard link; replace it by a copy"),
         ("pipe", "it is a named pipe"),
         ("folder", "is a directory"),
     ],
@@ -153,7 +149,7 @@ def test_lock_not_a_regular_file_refused(tmp_path: Path, kind: str, why: str) ->
     assert outside.exists() == (kind in {"link", "hard link"})
 
 
-def test_pipe_with_a_reader_in_the_place_of_a_lock_refused(tmp_path: Path) -> None:
+def test_lock_named_pipe_with_a_reader_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
     reader = os.open(tmp_path / "lock", os.O_RDONLY | os.O_NONBLOCK)
     try:

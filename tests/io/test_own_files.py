@@ -13,7 +13,7 @@ from nnopt.io.own_files import (
     RUN_FILES,
     LogFile,
     check_writable,
-    intruders,
+    irregular_entries,
     open_to_append,
     remove_run,
 )
@@ -80,17 +80,17 @@ def test_log_file_full_disk_drops_the_line(
     assert capsys.readouterr().err == ""
 
 
-def test_intruders_named_and_other_names_ignored(tmp_path: Path) -> None:
+def test_irregular_entries_named_and_other_names_ignored(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to("nowhere")
     (tmp_path / "mine").symlink_to("nowhere")
     os.mkfifo(tmp_path / "metrics.csv")
-    found = "\n".join(sorted(intruders(tmp_path, RUN_FILES, frozenset())))
+    found = "\n".join(sorted(irregular_entries(tmp_path, RUN_FILES, frozenset())))
     assert "run.log is a link" in found
     assert "metrics.csv is a named pipe" in found
     assert "mine" not in found
 
 
-def test_check_writable_makes_nothing(tmp_path: Path) -> None:
+def test_check_writable_creates_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
