@@ -1,5 +1,7 @@
-"""Colours for a metric: cividis, which grows lighter evenly, in grey and for colour-blind readers
-too. The better a value, the darker; where none is better, the higher."""
+"""Colours of a metric: cividis, whose lightness increases evenly, also in greyscale.
+
+Better values are darker; if no direction is better, higher values are.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt.plots import style
-from nnopt.plots.sweep.labels import Metric, is_logarithmic, window
+from nnopt.plots.sweep.labels import Metric, axis_limits, is_logarithmic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
-    from matplotlib.figure import Figure
 
-LIGHTEST = 0.93  # of cividis
+MAX_LIGHTNESS = 0.93  # the fraction of cividis in use
 
 
 def colours(metric: Metric) -> Colormap:
-    """From the lowest value to the highest."""
-    return _map(metric.wanted == "lower")
+    """Return the colour map from the lowest value to the highest."""
+    return _map(metric.direction == "lower")
 
 
 @cache
@@ -30,53 +32,52 @@ def _map(dark_is_low: bool) -> Colormap:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    shades = colormaps["cividis"](np.linspace(0, LIGHTEST, 256))
+    shades = colormaps["cividis"](np.linspace(0, MAX_LIGHTNESS, 256))
     return ListedColormap(shades if dark_is_low else shades[::-1])
 
 
-def is_dark(place: float, metric: Metric) -> bool:
-    """Is the colour at this place, from 0 to 1, one on which white is read?"""
-    red, green, blue, _ = colours(metric)(float(np.clip(place, 0, 1)))
+def is_dark(fraction: float, metric: Metric) -> bool:
+    """Return whether text on the colour of a fraction in [0, 1] of the scale has to be white."""
+    red, green, blue, _ = colours(metric)(float(np.clip(fraction, 0, 1)))
     return bool(0.299 * red + 0.587 * green + 0.114 * blue < 0.5)
 
 
 def colour_scale(values: Sequence[float], metric: Metric) -> tuple[Normalize, str]:
-    """From values to 0..1, logarithmic if they are costs that span decades; and at which ends
-    values lie beyond it: neither, min, max, as ``colorbar`` calls them."""
+    """Return the scale of values, and the ends at which values exceed it.
+
+    Returns:
+        The mapping to [0, 1], logarithmic as in ``is_logarithmic``; and "neither", "min" or "max",
+        the ``extend`` of matplotlib's ``colorbar``.
+    """
     from matplotlib.colors import LogNorm, Normalize
 
     finite = [value for value in values if np.isfinite(value)]
     if is_logarithmic(finite, metric):
         return LogNorm(min(x for x in finite if x > 0), max(finite), clip=True), "neither"
-    low, high = window(finite, metric.wanted)
+    low, high = axis_limits(finite, metric.direction)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    beyond = "min" if min(finite, default=low) < low else "neither"
-    beyond = "max" if max(finite, default=high) > high else beyond
-    return Normalize(low, high, clip=True), beyond
+    extend = "min" if min(finite, default=low) < low else "neither"
+    extend = "max" if max(finite, default=high) > high else extend
+    return Normalize(low, high, clip=True), extend
 
 
-def colour_bar(
-    figure: Figure,
-    box: tuple[float, float, float, float],
-    norm: Normalize,
-    beyond: str,
-    metric: Metric,
-) -> None:
-    """The scale with its unit. box: left, bottom, width, height in inches."""
+def colour_bar(axes: Axes, norm: Normalize, extend: str, metric: Metric) -> None:
+    """Draw a colour scale with its unit into the axes. ``extend`` as in ``colour_scale``."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import NullLocator
 
-    bar = style.panel(figure, *box)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     shades = ScalarMappable(norm, colours(metric))
-    figure.colorbar(shades, cax=bar, extend=beyond).outline.set_linewidth(0.5)
-    bar.grid(visible=False)
+    figure.colorbar(shades, cax=axes, extend=extend).outline.set_linewidth(0.5)
+    axes.grid(visible=False)
     if isinstance(norm, LogNorm):
-        locator, formatter = style.log_ticks(*bar.get_ylim())
-        bar.yaxis.set_major_locator(locator)
-        bar.yaxis.set_minor_locator(NullLocator())
-        bar.yaxis.set_major_formatter(formatter)
+        locator, formatter = style.log_ticks(*axes.get_ylim())
+        axes.yaxis.set_major_locator(locator)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(formatter)
     else:
-        style.few_ticks(bar.yaxis)
-    bar.set_ylabel(metric.label)
+        style.few_ticks(axes.yaxis)
+    axes.set_ylabel(metric.label)

@@ -1,11 +1,11 @@
-"""Learning curves of settings over each other: means over seeds, with a band."""
+"""Learning curves of the settings of a sweep: means over seeds, with a band."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +15,28 @@ from nnopt.analysis.number_format import MISSING, format_mean
 from nnopt.analysis.tabulate import counted, format_left_out
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
-    REST,
     Metric,
-    draw_footnote,
-    footnote_height,
-    key_words,
-    look,
+    count_label,
+    key_labels,
+    line_style,
     metric_of,
-    named_words,
     result_of,
-    seeds_words,
+    seeds_label,
     split_named,
-    value_words,
+    value_labels,
+    with_margin,
 )
-from nnopt.plots.sweep.setting_table import SAMPLE, SettingTable, draw_legend, legend_height
+from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, SettingTable, sweep_figure
 from nnopt.results.metrics_file import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEW_EPOCHS = 30  # so many are drawn with a marker each
-DECADES = 1.3  # of the loss: more are drawn on a logarithmic axis
-MOST_POINTS = 300  # of a grey line: an SVG would hold every one
-MARKERS = 8  # about so many on a line of more
-WIDTH, HEIGHT = 3.95, 2.9  # inches of a panel
-PANELS = 9.95  # inches of the figure that the panels take
-BESIDE = 3.2  # inches: a legend that is wider stands below the panels
+MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE
+MARKERS_PER_LINE = 8
+MAX_UNNAMED_POINTS = 300  # of a grey line, because an SVG contains every point
+LOG_SCALE_DECADES = 1.3  # minimum span of a loss
+PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
 Floats = NDArray[np.float64]
 History = Sequence[EpochRow]
@@ -54,8 +50,14 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Courses:
-    """The epochs of a setting's runs, a seed each; diverged: did all of them?"""
+class LearningCurves:
+    """The metrics of a setting.
+
+    Args:
+        row: the setting.
+        histories: the epochs of each of its runs.
+        diverged: whether all runs diverged.
+    """
 
     row: Row
     histories: tuple[History, ...]
@@ -64,145 +66,159 @@ class Courses:
 
 @dataclass(frozen=True)
 class Line:
-    """Mean and band over seeds, all of them (E,): NaN where there is nothing; ``whole``: do all
-    seeds still train? Where not, the mean is of the others, and there is no band."""
+    """Mean and band over seeds at each epoch.
+
+    Args:
+        epochs: numbers of the epochs, shape (E,).
+        centre: mean, shape (E,); NaN where no seed has a value.
+        low: lower end of the band, shape (E,); NaN where there is none.
+        high: upper end of the band, shape (E,).
+        complete: whether all seeds have a value, shape (E,); else there is no band.
+    """
 
     epochs: Floats
     centre: Floats
     low: Floats
     high: Floats
-    whole: NDArray[np.bool_]
+    complete: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A column of ``metrics.csv``: the lines of the settings that are named, and of the others.
-    kept: does the axis have to hold the named line?"""
+    """One column of ``metrics.csv``: a line for each named and each other setting."""
 
     column: str
     logarithmic: bool
     named: list[Line]
-    kept: list[bool]
     others: list[Line]
+    limits: tuple[float, float]
 
 
 def plot_sweep_curves(
-    comparison: Comparison, courses: Sequence[Courses], paths: Sequence[Path]
+    comparison: Comparison, curves: Sequence[LearningCurves], paths: Sequence[Path]
 ) -> None:
-    """Training loss (left) and validation accuracy, or loss if the metric is one (right), of every
-    setting: the mean over seeds, and ± 1 standard deviation as a band.
+    """Draw the training loss (left) and the validation accuracy or loss (right) of every setting.
 
-    On a logarithmic axis both are those of the logarithm, so that the band is never below 0. After
-    the first of a setting's seeds has stopped, the mean of those that still train is a thin line.
-    Of many settings the best few have colours, and the others are grey. Raises OutputError.
+    A line is the mean over seeds, its band ± 1 standard deviation; on a logarithmic axis, those of
+    the logarithms. Where some seeds have stopped, the line is thin and the mean of the others. Of
+    many settings, only the best are coloured.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
-    by_row = {id(course.row): course for course in courses}
-    rows, rest = split_named([course.row for course in courses], metric)
-    named, others = [by_row[id(row)] for row in rows], [by_row[id(row)] for row in rest]
-    panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], courses)]
-    legend = _legend(comparison, named, metric)
-    looks = [look(place) for place in range(len(named))]
-    remaining = counted(len(others), "other setting") if others else ""
-    note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
-
-    taken = legend.width() + SAMPLE if comparison.keys else 0.0
-    beside = taken <= BESIDE
-    below = 0.0 if beside else legend_height(len(named), bool(others)) + 0.1
-    width = PANELS + (taken + 0.2 if taken and beside else max(0.0, taken + 0.6 - PANELS))
-    bottom = 0.6 + footnote_height(note, width) + below
-    title = "Learning curves"
+    by_row = {id(setting.row): setting for setting in curves}
+    rows = split_named([setting.row for setting in curves], metric)
+    named, others = ([by_row[id(row)] for row in part] for part in rows)
+    panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], curves)]
+    title, legend = "Learning curves", None
     if comparison.keys:
-        title += f": {named_words(len(named), len(others), metric)}"
-    with style.drawing(paths, width, bottom + HEIGHT + 0.6, title) as figure:
-        for left, panel in zip((0.85, 5.75), panels, strict=True):
-            axes = style.panel(figure, left, bottom, WIDTH, HEIGHT)
-            _draw(axes, panel, named, looks)
+        title += f": {count_label(len(named), len(others), metric)}"
+        styles = [line_style(index) for index in range(len(named))]
+        text = counted(len(others), "other setting") if others else ""
+        legend = Legend(_legend_table(comparison, named, metric), styles, text)
+    note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
+    width, height = PANEL_SIZE
+    size = (2 * width + PANEL_GAP, height)
+    with sweep_figure(paths, title, note, size, legend=legend) as content:
+        for panel, x in zip(panels, (0, width + PANEL_GAP), strict=True):
+            axes = content.axes(x, 0, width, height)
+            _draw(axes, panel, named)
             style.label(axes, "epoch", LABELS[panel.column], left=0.62)
-        if comparison.keys:
-            place = (PANELS + 0.05, bottom + HEIGHT - 0.1) if beside else (0.35, bottom - 0.7)
-            draw_legend(figure, legend, looks, *place, remaining, REST)
-        draw_footnote(figure, note)
 
 
-def _columns(metric: str, courses: Sequence[Courses]) -> tuple[str, str]:
-    """The training loss, and of the metric's kind what comes nearest to the test."""
+def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
+    """Return the training loss and the column that is closest to the metric of the test set."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
-    rows = (row for x in courses for history in x.histories for row in history)
+    rows = (row for setting in curves for history in setting.histories for row in history)
     if any(getattr(row, column) is not None for row in rows):
         return "train_loss", column
     return "train_loss", "train_accuracy"
 
 
-def _legend(comparison: Comparison, named: Sequence[Courses], metric: Metric) -> SettingTable:
-    def words(row: Row) -> tuple[str, ...]:
-        found = result_of(row, metric)
-        lost = format_left_out(row.setting) or MISSING
-        return (*value_words(row, comparison.keys), lost if found is None else format_mean(found))
+def _legend_table(
+    comparison: Comparison, named: Sequence[LearningCurves], metric: Metric
+) -> SettingTable:
+    def cells(row: Row) -> tuple[str, ...]:
+        result = result_of(row, metric)
+        missing = format_left_out(row.setting) or MISSING
+        mean = missing if result is None else format_mean(result)
+        return (*value_labels(row, comparison.keys), mean)
 
-    rows = tuple(words(course.row) for course in named)
-    bold = tuple(course.row.outcomes[0].is_best for course in named)
-    return SettingTable((*key_words(comparison.keys), metric.label), rows, bold)
+    rows = tuple(cells(setting.row) for setting in named)
+    bold = tuple(setting.row.outcomes[0].is_best for setting in named)
+    return SettingTable((*key_labels(comparison.keys), metric.label), rows, bold)
 
 
 def _note(
     comparison: Comparison,
-    named: Sequence[Courses],
-    others: Sequence[Courses],
+    named: Sequence[LearningCurves],
+    others: Sequence[LearningCurves],
     logarithmic: bool,
 ) -> str:
-    counts = [len(course.histories) for course in (*named, *others)]
-    text = f"{seeds_words(counts)} a setting"
+    counts = [len(setting.histories) for setting in (*named, *others)]
+    text = f"{seeds_label(counts)} a setting"
     if max(counts) > 1:
         text = f"mean ± 1 standard deviation (band) over {text}"
         if logarithmic:
             text += ", of logarithms where the axis is logarithmic"
-        lengths = ({len(history) for history in course.histories} for course in named)
-        if any(len(found) > 1 for found in lengths):
+        if any(len({len(history) for history in setting.histories}) > 1 for setting in named):
             text += "; thin: the mean of the seeds that have not stopped"
-    if any(course.diverged for course in named):
+    if any(setting.diverged for setting in named):
         text += "; ✗ diverged"
     if missing := len(comparison.rows) - len(counts):
         text += f"; {counted(missing, 'setting')} without epochs left out"
     return text
 
 
-def _panel(column: str, named: Sequence[Courses], others: Sequence[Courses]) -> Panel:
-    values = [values_of(course.histories, column) for course in named]
-    # Losses on their way to infinity would press all others together.
-    kept = [not course.diverged for course in named]
-    kept = kept if any(kept) else [True] * len(named)
-    shown = np.concatenate(
-        [np.ravel(x) for x, is_kept in zip(values, kept, strict=True) if is_kept]
-    )
-    logarithmic = column.endswith("loss") and style.spans_decades(shown, DECADES)
-    return Panel(
-        column=column,
-        logarithmic=logarithmic,
-        named=[line_of(x, logarithmic) for x in values],
-        kept=kept,
-        others=[line_of(values_of(course.histories, column), logarithmic) for course in others],
-    )
+def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[LearningCurves]) -> Panel:
+    values = [values_of(setting.histories, column) for setting in named]
+    # The axis does not have to contain the losses of diverged runs, unless all diverged.
+    indices = [k for k, setting in enumerate(named) if not setting.diverged] or range(len(named))
+    shown = np.concatenate([np.ravel(values[k]) for k in indices])
+    logarithmic = column.endswith("loss") and style.spans_decades(shown, LOG_SCALE_DECADES)
+    lines = [line_of(x, logarithmic) for x in values]
+    grey = [line_of(values_of(setting.histories, column), logarithmic) for setting in others]
+    limits = _limits([lines[k] for k in indices], grey, logarithmic)
+    return Panel(column, logarithmic, lines, grey, limits)
 
 
-def _draw(
-    axes: Axes, panel: Panel, named: Sequence[Courses], looks: Sequence[dict[str, Any]]
-) -> None:
+def _limits(
+    named: Sequence[Line], others: Sequence[Line], logarithmic: bool
+) -> tuple[float, float]:
+    """Return limits that contain the named lines and the central 80 % of the other values."""
+
+    def finite(*values: Floats) -> Floats:
+        x: Floats = np.concatenate([np.empty(0), *values])
+        x = x[np.isfinite(x)]
+        return x[x > 0] if logarithmic else x
+
+    shown = finite(*(x for line in named for x in (line.centre, line.low, line.high)))
+    if len(rest := finite(*(line.centre for line in others))):
+        ends = np.quantile(np.log(rest) if logarithmic else rest, [0.1, 0.9])
+        shown = np.concatenate([shown, np.exp(ends) if logarithmic else ends])
+    low, high = (shown.min(), shown.max()) if len(shown) else (logarithmic, logarithmic + 1)
+    return with_margin(float(low), float(high), 0.05, logarithmic and bool(low < high))
+
+
+def _draw(axes: Axes, panel: Panel, named: Sequence[LearningCurves]) -> None:
     from matplotlib.collections import LineCollection
 
     longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
-    every = slice(None, None, max(1, longest // MOST_POINTS))
+    every = slice(None, None, max(1, longest // MAX_UNNAMED_POINTS))
     grey = [np.column_stack([x.epochs, x.centre])[every] for x in panel.others]
-    axes.add_collection(LineCollection(grey, colors=REST, linewidths=0.7, alpha=0.7, zorder=1.5))
-    for place, (line, form) in enumerate(zip(panel.named, looks, strict=True)):
-        _draw_line(axes, line, form, place, longest)
+    axes.add_collection(
+        LineCollection(grey, colors=UNNAMED_COLOUR, linewidths=0.7, alpha=0.7, zorder=1.5)
+    )
+    for index, line in enumerate(panel.named):
+        _draw_line(axes, line, index, longest)
     if panel.logarithmic:
         axes.set_yscale("log")
-    axes.set_ylim(*_limits(panel))
-    for course, line, form in zip(named, panel.named, looks, strict=True):
-        if course.diverged:
-            _mark_end(axes, line, form["color"])
+    axes.set_ylim(*panel.limits)
+    for index, (setting, line) in enumerate(zip(named, panel.named, strict=True)):
+        if setting.diverged:
+            _mark_end(axes, line, line_style(index)["color"])
     if panel.logarithmic:
         style.log_scale(axes)
     else:
@@ -212,20 +228,22 @@ def _draw(
     style.few_ticks(axes.xaxis, 6, integer=True)
 
 
-def _draw_line(axes: Axes, line: Line, form: dict[str, Any], place: int, longest: int) -> None:
-    colour = form["color"]
-    axes.fill_between(line.epochs, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-    every: tuple[int, int] = (0, 1)
-    if longest > FEW_EPOCHS:  # staggered, so that no marker hides another
-        step = max(1, longest // MARKERS)
-        every = (int(step * (place % 4) / 4), step)
-    whole = np.where(line.whole, line.centre, np.nan)
+def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
+    form = line_style(index)
+    axes.fill_between(
+        line.epochs, line.low, line.high, color=form["color"], alpha=0.16, linewidth=0
+    )
+    markers: tuple[int, int] = (0, 1)
+    if longest > MAX_EPOCHS_WITH_MARKERS:  # staggered, so that markers do not overlap
+        step = max(1, longest // MARKERS_PER_LINE)
+        markers = (int(step * (index % 4) / 4), step)
+    complete = np.where(line.complete, line.centre, np.nan)
     axes.plot(line.epochs, line.centre, **{**form, "marker": ""}, linewidth=0.9)
-    axes.plot(line.epochs, whole, **form, markersize=4.5, markevery=every, markeredgewidth=0)
+    axes.plot(line.epochs, complete, **form, markersize=4.5, markevery=markers, markeredgewidth=0)
 
 
 def _mark_end(axes: Axes, line: Line, colour: str) -> None:
-    """A cross on the last epoch before the values were lost, or above it where the axis ends."""
+    """Mark the last finite value with a cross, or the end of the axis if it is beyond."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]
@@ -235,19 +253,27 @@ def _mark_end(axes: Axes, line: Line, colour: str) -> None:
 
 
 def values_of(histories: Sequence[History], column: str) -> Floats:
-    """(S, E): a row a seed, NaN after it has stopped and where a value is missing or not finite;
-    accuracies in percent."""
+    """Return a column of each history, accuracies in percent.
+
+    Returns:
+        Shape (S, E) for S seeds. NaN after the end of a history, and for missing and infinite
+        values.
+    """
     values = np.full((len(histories), max(map(len, histories))), np.nan)
     for seed, history in enumerate(histories):
-        found = np.array([getattr(row, column) for row in history], dtype=np.float64)
-        found[~(np.abs(found) < style.LARGEST)] = np.nan
-        values[seed, : len(history)] = found
+        column_values = np.array([getattr(row, column) for row in history], dtype=np.float64)
+        column_values[~(np.abs(column_values) < style.LARGEST)] = np.nan
+        values[seed, : len(history)] = column_values
     return 100 * values if column.endswith("accuracy") else values
 
 
 def line_of(values: Floats, logarithmic: bool) -> Line:
-    """Mean and standard deviation (divided by S - 1) of each epoch over the seeds; of the
-    logarithms, and back, if ``logarithmic``. values: (S, E)."""
+    """Return mean ± standard deviation (divided by S - 1) over the seeds.
+
+    Args:
+        values: shape (S, E), NaN for missing values.
+        logarithmic: compute them of the logarithms, and return their exponentials.
+    """
     seeds, epochs = values.shape
     if logarithmic:
         values = np.log(np.where(values > 0, values, np.nan))
@@ -255,30 +281,12 @@ def line_of(values: Floats, logarithmic: bool) -> Line:
     count = present.sum(axis=0)
     sums = np.where(present, values, 0).sum(axis=0)
     centre = np.where(count > 0, sums / np.maximum(count, 1), np.nan)
-    whole = count == seeds
+    complete = count == seeds
     deviation = np.full(epochs, np.nan)
     if seeds > 1:
         squares = np.where(present, values - centre, 0) ** 2
-        deviation[whole] = np.sqrt(squares.sum(axis=0) / (seeds - 1))[whole]
+        deviation[complete] = np.sqrt(squares.sum(axis=0) / (seeds - 1))[complete]
     low, high = centre - deviation, centre + deviation
     if logarithmic:
         centre, low, high = np.exp(centre), np.exp(low), np.exp(high)
-    return Line(np.arange(1.0, epochs + 1), centre, low, high, whole)
-
-
-def _limits(panel: Panel) -> tuple[float, float]:
-    """Room for the named lines, and for most of the others."""
-    kept = [line for line, is_kept in zip(panel.named, panel.kept, strict=True) if is_kept]
-    values = np.concatenate([x for line in kept for x in (line.centre, line.low, line.high)])
-    rest = np.concatenate([np.empty(0), *(line.centre for line in panel.others)])
-    if panel.logarithmic:
-        values, rest = values[values > 0], rest[rest > 0]
-        values, rest = np.log(values), np.log(rest)
-    values, rest = values[np.isfinite(values)], rest[np.isfinite(rest)]
-    if len(rest):
-        values = np.concatenate([values, np.quantile(rest, [0.1, 0.9])])
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    ends = np.array([low - margin, high + margin])
-    low, high = np.exp(ends) if panel.logarithmic else ends
-    return float(low), float(high)
+    return Line(np.arange(1.0, epochs + 1), centre, low, high, complete)

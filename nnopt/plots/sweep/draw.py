@@ -16,12 +16,12 @@ from nnopt.errors import DataError, NnoptError
 from nnopt.io.atomic_files import output_error
 from nnopt.io.own_files import open_to_append
 from nnopt.plots import style
-from nnopt.plots.sweep.curves import Courses, plot_sweep_curves
+from nnopt.plots.sweep.curves import LearningCurves, plot_sweep_curves
 from nnopt.plots.sweep.facets import heat_map_keys
 from nnopt.plots.sweep.heat_map import plot_heat_map
 from nnopt.plots.sweep.learning_rate import groups_by_rate, plot_learning_rates, rate_of
 from nnopt.plots.sweep.means import plot_means
-from nnopt.plots.sweep.parallel import FEWEST_KEYS, FEWEST_SETTINGS, plot_parallel
+from nnopt.plots.sweep.parallel import MIN_KEYS, MIN_SETTINGS, plot_parallel
 from nnopt.results.collect import Run, find_runs
 from nnopt.results.metrics_file import EpochRow, read_metrics
 
@@ -78,7 +78,7 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
         yield "means", lambda paths: plot_means(comparison, paths)
     if (keys := heat_map_keys(comparison)) is not None:
         yield "heat_map", lambda paths: plot_heat_map(comparison, keys, paths)
-    if len(comparison.keys) >= FEWEST_KEYS and len(comparison.rows) >= FEWEST_SETTINGS:
+    if len(comparison.keys) >= MIN_KEYS and len(comparison.rows) >= MIN_SETTINGS:
         yield "parallel", lambda paths: plot_parallel(comparison, paths)
     if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
         yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
@@ -103,7 +103,7 @@ def _drawable(comparison: Comparison) -> Comparison:
     return replace(comparison, rows=tuple(rows))
 
 
-def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
+def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[LearningCurves]:
     """The epochs of every setting: of the runs that are done or, where there are none, of those
     that ended otherwise, such as pruned ones. A run without a readable ``metrics.csv`` is left out.
     """
@@ -127,7 +127,7 @@ def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[Courses]:
         histories: list[list[EpochRow]] = [history for history in found if history]
         if histories:
             diverged = all(run.status == "diverged" for run in members)
-            courses.append(Courses(row, tuple(histories), diverged))
+            courses.append(LearningCurves(row, tuple(histories), diverged))
     if problems:
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         log.warning("left out of the curves: %s%s", problems[0], more)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.settings import sort_key
-from nnopt.plots.sweep.labels import Metric, key_words, result_of, value_words
+from nnopt.plots.sweep.labels import Metric, key_labels, result_of, value_labels
 from nnopt.results.collect import Value
 
 FILLED = 0.6  # of the cells: with fewer, as in a random search, there is no map
@@ -72,12 +72,12 @@ def facets_of(
 ) -> list[Facet]:
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(value_words(row, others), []).append(row)
+        groups.setdefault(value_labels(row, others), []).append(row)
     if len(groups) > MOST_FACETS:
         groups = {(): list(rows)}
     values = [numeric_values(rows, key) for key in keys]
     places = [{value: place for place, value in enumerate(found)} for found in values]
-    names = key_words(others)
+    names = key_labels(others)
     facets = []
     for words, members in groups.items():
         title = ", ".join(f"{key}={value}" for key, value in zip(names, words, strict=bool(words)))
@@ -104,6 +104,6 @@ def _facet(
             is_best[cell] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
     if settings.max() > 1:  # the best of the means is not the mean of the best
-        record = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.wanted or "")
+        record = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.direction or "")
         is_best = means == record(means) if record and done.any() else np.zeros(shape, np.bool_)
     return Facet(title, means, settings, done, is_best)

@@ -17,120 +17,130 @@ from nnopt.plots.sweep.colours import colour_bar, colour_scale, is_dark
 from nnopt.plots.sweep.facets import Facet, facets_of, numeric_values, rows_with
 from nnopt.plots.sweep.labels import (
     Metric,
-    capital,
-    draw_footnote,
-    footnote_height,
-    key_words,
+    capitalized,
+    key_labels,
     metric_of,
-    seeds_words,
-    value_word,
+    seed_counts,
+    seeds_label,
+    value_label,
 )
+from nnopt.plots.sweep.layout import Margins, sweep_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
 
-CELL = (0.62, 0.4)  # inches, of several maps side by side
-SMALLEST, LARGEST = (0.2, 0.28), (0.95, 0.7)
+CELL_SIZE = (0.62, 0.4)
+"""Width of a cell, in inches, that decides how many maps fit side by side; and its height."""
+
+MIN_CELL_SIZE, MAX_CELL_SIZE = (0.2, 0.28), (0.95, 0.7)
+MIN_WIDTH_WITH_NUMBER = 0.45
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the maps lie, in inches. columns, lines: of maps; side: of one; step: from one to the
-    next; left, under: room for the names of the values."""
+class Grid:
+    """Positions of the maps in inches.
+
+    Args:
+        columns: number of maps side by side.
+        cell: width and height of a cell.
+        map_size: width and height of a map.
+        step: distance from a map to the next, in both directions.
+        size: width and height of all maps.
+        left: width of the labels at the left.
+        below: height of the labels below.
+        is_rotated: whether the labels below are vertical.
+    """
 
     columns: int
-    lines: int
     cell: tuple[float, float]
-    side: tuple[float, float]
+    map_size: tuple[float, float]
     step: tuple[float, float]
+    size: tuple[float, float]
     left: float
-    under: float
-    is_turned: bool
+    below: float
+    is_rotated: bool
 
-    @property
-    def panels(self) -> tuple[float, float]:
-        """Width and height of all maps."""
-        return self.step[0] * self.columns - 0.3, self.step[1] * self.lines
-
-    def corner(self, number: int) -> tuple[float, float]:
-        """The lower left corner of a map, from that of them all."""
-        line, column = divmod(number, self.columns)
-        return column * self.step[0], (self.lines - 1 - line) * self.step[1]
+    def corner(self, index: int) -> tuple[float, float]:
+        """Return the lower left corner of a map, relative to that of the lowest row."""
+        row, column = divmod(index, self.columns)
+        rows = round(self.size[1] / self.step[1])
+        return column * self.step[0], (rows - 1 - row) * self.step[1]
 
 
-def _layout(facets: int, across: Sequence[str], down: Sequence[str]) -> Layout:
-    columns = min(facets, max(1, int(9 / (CELL[0] * len(across)))), 3)
-    lines = -(-facets // columns)
-    room = (8.0 if columns > 1 else 5.0, 2.4 if lines == 1 else 4.0)  # inches for all maps
-    wide = float(np.clip(room[0] / (columns * len(across)), SMALLEST[0], LARGEST[0]))
-    high = float(np.clip(room[1] / (lines * len(down)), SMALLEST[1], LARGEST[1]))
-    side = (wide * len(across), high * len(down))
-    is_turned = style.text_width(across) > 0.9 * wide
-    return Layout(
+def _grid(facets: int, across: Sequence[str], down: Sequence[str]) -> Grid:
+    columns = min(facets, max(1, int(9 / (CELL_SIZE[0] * len(across)))), 3)
+    rows = -(-facets // columns)
+    total = (8.0 if columns > 1 else 5.0, 2.4 if rows == 1 else 4.0)  # inches for all cells
+    width = float(np.clip(total[0] / (columns * len(across)), MIN_CELL_SIZE[0], MAX_CELL_SIZE[0]))
+    height = float(np.clip(total[1] / (rows * len(down)), MIN_CELL_SIZE[1], MAX_CELL_SIZE[1]))
+    map_size = (width * len(across), height * len(down))
+    step = (map_size[0] + 0.3, map_size[1] + (0.4 if facets > 1 else 0.1))
+    is_rotated = style.text_width(across) > 0.9 * width
+    return Grid(
         columns=columns,
-        lines=lines,
-        cell=(wide, high),
-        side=side,
-        step=(side[0] + 0.3, side[1] + (0.4 if facets > 1 else 0.1)),
+        cell=(width, height),
+        map_size=map_size,
+        step=step,
+        size=(step[0] * columns - 0.3, step[1] * rows),
         left=0.65 + style.text_width(down),
-        under=0.25 + (style.text_width(across) if is_turned else 0.15),
-        is_turned=is_turned,
+        below=0.25 + (style.text_width(across) if is_rotated else 0.15),
+        is_rotated=is_rotated,
     )
 
 
 def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence[Path]) -> None:
-    """The mean of every pair of values, over seeds; a map for each setting of the other keys, or,
-    where there are more than six of these, the mean over them. A frame marks the best cell, hatches
-    those of which no run finished; what was not tried is blank.
+    """Draw the mean over seeds for every pair of values of two keys.
 
-    keys: across and down, as of ``heat_map_keys``. The colours' ends leave out values far worse
-    than the others. Raises OutputError.
+    Each setting of the other keys has its own map; if there are more than six, one map shows their
+    mean. A frame marks the best cell. Cells without a finished run are hatched, cells without runs
+    are blank. The colours do not span outliers.
+
+    Args:
+        comparison: the settings.
+        keys: across and down, as returned by ``heat_map_keys``.
+        paths: the files.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows = rows_with(comparison, keys)
     others = [key for key in comparison.keys if key not in keys]
     facets = facets_of(rows, keys, others, metric)
-    names = [_names(rows, key) for key in keys]
-    layout = _layout(len(facets), *names)
-    wide, high = layout.panels
+    values = [_value_labels(rows, key) for key in keys]
+    grid = _grid(len(facets), *values)
+    width, height = grid.size
     note = _note(facets, rows, comparison, others, metric)
-    title = f"{capital(metric.words)} by {keys[0]} and {keys[1]}"
-    width = max(layout.left + wide + 1.2, style.title_width(title))
-    left, bottom = layout.left, 0.2 + layout.under + footnote_height(note, width)
-    with style.drawing(paths, width, bottom + high + 0.55, title) as figure:
-        norm, clipped = colour_scale([x for facet in facets for x in facet.means.ravel()], metric)
-        for number, facet in enumerate(facets):
-            x, y = layout.corner(number)
-            axes = style.panel(figure, left + x, bottom + y, *layout.side)
-            _draw(axes, facet, norm, metric, show_numbers=layout.cell[0] >= 0.45)
-            is_lowest = number + layout.columns >= len(facets)
-            rotation = 90 if layout.is_turned else 0
-            axes.set_xticks(range(len(names[0])), names[0] if is_lowest else [""] * len(names[0]))
-            axes.set_yticks(range(len(names[1])), names[1] if x == 0 else [""] * len(names[1]))
-            axes.tick_params("x", rotation=rotation)
+    title = f"{capitalized(metric.name)} by {keys[0]} and {keys[1]}"
+    margins = Margins(grid.left, right=1.2, top=0.55, bottom=0.2 + grid.below)
+    with sweep_figure(paths, title, note, grid.size, margins) as content:
+        norm, extend = colour_scale([x for facet in facets for x in facet.means.ravel()], metric)
+        for index, facet in enumerate(facets):
+            x, y = grid.corner(index)
+            axes = content.axes(x, y, *grid.map_size)
+            _draw(axes, facet, norm, metric, grid.cell[0] >= MIN_WIDTH_WITH_NUMBER)
+            is_lowest = index + grid.columns >= len(facets)
+            across = values[0] if is_lowest else [""] * len(values[0])
+            axes.set_xticks(range(len(across)), across, rotation=90 if grid.is_rotated else 0)
+            down = values[1] if x == 0 else [""] * len(values[1])
+            axes.set_yticks(range(len(down)), down)
             axes.tick_params(length=0)
-            caption = style.readable(facet.title, int(layout.step[0] / style.text_width("x", 8)))
-            style.caption(figure, left + x, bottom + y + layout.side[1] - 0.02, caption)
-        _label(figure, keys[0], (left + wide / 2, bottom - layout.under), rotation=0)
-        _label(figure, keys[1], (0.2, bottom + high / 2), rotation=90)
-        bar = (left + wide + 0.25, bottom, 0.16, min(3.2, high - 0.1))
-        colour_bar(figure, bar, norm, clipped, metric)
-        draw_footnote(figure, note)
+            text = style.readable(facet.title, int(grid.step[0] / style.text_width("x", 8)))
+            left, bottom = content.left + x, content.bottom + y
+            style.caption(content.figure, left, bottom + grid.map_size[1] - 0.02, text)
+        content.text(width / 2, -grid.below, keys[0])
+        content.text(0.2 - grid.left, height / 2, keys[1], rotation=90)
+        bar = content.axes(width + 0.25, 0, 0.16, min(3.2, height - 0.1))
+        colour_bar(bar, norm, extend, metric)
 
 
-def _names(rows: Sequence[Row], key: str) -> list[str]:
-    """The words of the values of a key, in their order."""
-    words = {row.setting.values[key]: value_word(row, key) for row in rows}
-    return [words[value] for value in numeric_values(rows, key)]
-
-
-def _label(figure: Figure, text: str, place: tuple[float, float], rotation: int) -> None:
-    across, up = figure.get_size_inches()
-    figure.text(place[0] / across, place[1] / up, text, ha="center", va="center", rotation=rotation)
+def _value_labels(rows: Sequence[Row], key: str) -> list[str]:
+    """Return the labels of the values of a key, in their order."""
+    labels = {row.setting.values[key]: value_label(row, key) for row in rows}
+    return [labels[value] for value in numeric_values(rows, key)]
 
 
 def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_numbers: bool) -> None:
@@ -192,18 +202,18 @@ def _note(
     others: Sequence[str],
     metric: Metric,
 ) -> str:
-    counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
+    counts = seed_counts(rows)
     tried = [int(n) for facet in facets for n in facet.settings.ravel() if n]
     most = max(tried)
-    text = seeds_words(counts)
+    text = seeds_label(counts)
     if most > 1:
         up_to = "up to " if min(tried) < most else ""
         text = (
-            f"mean over {up_to}{most} settings of {', '.join(key_words(others))}; {text} a setting"
+            f"mean over {up_to}{most} settings of {', '.join(key_labels(others))}; {text} a setting"
         )
     elif max(counts, default=0) > 1:
         text = f"mean over {text}"
-    if metric.wanted is not None:
+    if metric.direction is not None:
         text += "; darker is better"
     if any(facet.is_best.any() for facet in facets):
         text += "; frame: best"

@@ -1,4 +1,4 @@
-"""The learning rate against the result, a line for each setting of the other keys."""
+"""The result against the learning rate, with a line for each setting of the other keys."""
 
 from __future__ import annotations
 
@@ -14,40 +14,39 @@ from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.tabulate import counted
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
-    ALL_NAMED,
-    REST,
-    SOME_NAMED,
+    MAX_ALL_NAMED,
+    MAX_NAMED,
     Metric,
+    axis_limits,
     best_first,
-    capital,
-    draw_footnote,
-    footnote_height,
+    capitalized,
+    count_label,
     is_logarithmic,
-    key_words,
-    look,
+    key_labels,
+    line_style,
+    means_of,
     metric_of,
-    named_words,
     result_of,
-    seeds_words,
-    value_words,
-    window,
+    seed_counts,
+    seeds_label,
+    value_labels,
+    with_margin,
 )
-from nnopt.plots.sweep.setting_table import SAMPLE, SettingTable, draw_legend, legend_height
+from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, SettingTable, sweep_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KEY = "optimizer.lr"
-WIDTH, HEIGHT = 5.6, 3.2  # inches of the panel
-MOST_TICKS = 9  # of learning rates
-BESIDE = 3.6  # inches: a legend that is wider stands below the panel
+PANEL_SIZE = (5.6, 3.2)  # inches
+MAX_RATE_TICKS = 9
 
 Group = Sequence[Row]
-"""Settings that differ in nothing but the learning rate, by that."""
+"""Settings that differ only in the learning rate, sorted by it."""
 
 
 def rate_of(row: Row) -> float | None:
-    """The learning rate of a setting; None if it is no positive number."""
+    """Return the learning rate of a setting; None if it is not a positive number."""
     value = row.setting.values.get(KEY)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         return None
@@ -55,7 +54,7 @@ def rate_of(row: Row) -> float | None:
 
 
 def groups_by_rate(comparison: Comparison) -> list[Group]:
-    """Settings of several learning rates each, by the values of the other keys."""
+    """Return the settings with a learning rate, grouped by the values of the other keys."""
     others = [key for key in comparison.keys if key != KEY]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in comparison.rows:
@@ -66,69 +65,61 @@ def groups_by_rate(comparison: Comparison) -> list[Group]:
 
 
 def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """The metric against the learning rate: means over seeds with 95 % intervals, a line for each
-    setting of the other keys, a cross where no run finished. Of many lines those with the best
-    results have colours, the others are grey; where hardly any two settings differ in the learning
-    rate alone, as in a random search, all are dots.
+    """Draw the mean over seeds and its 95 % interval against the learning rate.
 
-    A value far worse than the others does not stretch the axis. Raises OutputError.
+    Each setting of the other keys is a line. Of many lines, only the best are coloured. If few
+    settings differ only in the learning rate, as in a random search, every setting is a dot. A
+    cross marks a setting without a finished run. Outliers do not stretch the axis.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     groups = groups_by_rate(comparison)
     are_dots = sum(len(group) > 1 for group in groups) * 2 < len(groups)
     others = [key for key in comparison.keys if key != KEY]
-    named, rest = ([], groups) if are_dots else _split(groups, metric)
-    looks = [look(place) for place in range(len(named))]
-    table = SettingTable(
-        (*key_words(others), "best rate", metric.label),
-        tuple(_legend_row(group, others, metric) for group in named),
-        tuple(any(row.outcomes[0].is_best for row in group) for group in named),
-    )
-    has_legend = len(named) > 1
-    taken = table.width() + SAMPLE if has_legend else 0.0
-    beside = taken <= BESIDE
-    below = 0.0 if beside else legend_height(len(named), bool(rest)) + 0.1
-    width = 0.9 + WIDTH + 0.3 + (taken + 0.15 if has_legend and beside else 0.0)
-    title = f"{capital(metric.words)} by learning rate"
-    if rest and not are_dots:
-        title += f": {named_words(len(named), len(rest), metric, 'line')}"
-    width = max(width, taken + 0.8 if not beside else 0.0, style.title_width(title))
+    named, unnamed = ([], groups) if are_dots else _split_named(groups, metric)
+    legend = None
+    if len(named) > 1:
+        table = SettingTable(
+            (*key_labels(others), "best rate", metric.label),
+            tuple(_legend_row(group, others, metric) for group in named),
+            tuple(any(row.outcomes[0].is_best for row in group) for group in named),
+        )
+        text = counted(len(unnamed), "other line") if unnamed else ""
+        legend = Legend(table, [line_style(index) for index in range(len(named))], text)
+    title = f"{capitalized(metric.name)} by learning rate"
+    if unnamed and not are_dots:
+        title += f": {count_label(len(named), len(unnamed), metric, 'line')}"
     note = _note(comparison, groups, are_dots)
-    bottom = 0.6 + footnote_height(note, width) + below
-    height = bottom + HEIGHT + 0.6
-    with style.drawing(paths, width, height, title) as figure:
-        axes = style.panel(figure, 0.9, bottom, WIDTH, HEIGHT)
-        _draw(axes, named, rest, looks, metric, are_dots)
+    with sweep_figure(paths, title, note, PANEL_SIZE, legend=legend) as content:
+        axes = content.axes(0, 0, *PANEL_SIZE)
+        _draw(axes, named, unnamed, metric, are_dots)
         style.label(axes, f"learning rate ({KEY})", metric.label, left=0.6)
-        if has_legend:
-            place = (0.9 + WIDTH + 0.2, bottom + HEIGHT - 0.1) if beside else (0.4, bottom - 0.7)
-            remaining = counted(len(rest), "other line") if rest else ""
-            draw_legend(figure, table, looks, *place, remaining, REST)
-        draw_footnote(figure, note)
 
 
-def _split(groups: Sequence[Group], metric: Metric) -> tuple[list[Group], list[Group]]:
-    """The lines to be named, and the rest: of many those with the best settings."""
-    if len(groups) <= ALL_NAMED:
+def _split_named(groups: Sequence[Group], metric: Metric) -> tuple[list[Group], list[Group]]:
+    """Return the lines named in the legend, which contain the best settings, and the others."""
+    if len(groups) <= MAX_ALL_NAMED:
         return list(groups), []
-    best = best_first([best_first(group, metric)[0] for group in groups], metric)
-    place = {id(row): number for number, row in enumerate(best)}
-    ordered = sorted(groups, key=lambda group: min(place.get(id(row), len(best)) for row in group))
-    return ordered[:SOME_NAMED], ordered[SOME_NAMED:]
+    best_rows = {id(best_first(group, metric)[0]): group for group in groups}
+    rows = best_first([best_first(group, metric)[0] for group in groups], metric)
+    ordered = [best_rows[id(row)] for row in rows]
+    return ordered[:MAX_NAMED], ordered[MAX_NAMED:]
 
 
 def _legend_row(group: Group, others: Sequence[str], metric: Metric) -> tuple[str, ...]:
     best = best_first(group, metric)[0]
-    found = result_of(best, metric)
-    if found is None or metric.wanted is None:
-        return (*value_words(best, others), MISSING, MISSING)
-    return (*value_words(best, others), f"{rate_of(best):g}", format_value(found.mean))
+    result = result_of(best, metric)
+    if result is None or metric.direction is None:
+        return (*value_labels(best, others), MISSING, MISSING)
+    return (*value_labels(best, others), f"{rate_of(best):g}", format_value(result.mean))
 
 
 def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> str:
     rows = [row for group in groups for row in group]
-    counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
-    text = f"{seeds_words(counts)} a setting"
+    counts = seed_counts(rows)
+    text = f"{seeds_label(counts)} a setting"
     if max(counts, default=0) > 1:
         text = f"mean over {text}" if are_dots else f"mean and its 95 % interval over {text}"
     if are_dots:
@@ -143,63 +134,52 @@ def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> st
 
 
 def _draw(
-    axes: Axes,
-    named: Sequence[Group],
-    rest: Sequence[Group],
-    looks: Sequence[dict[str, Any]],
-    metric: Metric,
-    are_dots: bool,
+    axes: Axes, named: Sequence[Group], unnamed: Sequence[Group], metric: Metric, are_dots: bool
 ) -> None:
-    rows = [row for group in (*named, *rest) for row in group]
-    means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
-    logarithmic = is_logarithmic(means, metric)
-    low, high = (min(means), max(means)) if logarithmic else window(means, metric.wanted)
-    if logarithmic:
+    rows = [row for group in (*named, *unnamed) for row in group]
+    means = means_of(rows, metric)
+    if logarithmic := is_logarithmic(means, metric):
         axes.set_yscale("log")
-        margin = (high / low) ** 0.07
-        axes.set_ylim(low / margin, high * margin)
+        low, high = min(means), max(means)
     else:
-        margin = 0.07 * (high - low) or 0.02 * abs(high) or 0.02
-        axes.set_ylim(low - margin, high + margin)
-    rates = [rate_of(row) or 1.0 for row in rows]
-    reach = (max(rates) / min(rates)) ** 0.04
-    axes.set_xlim(min(rates) / reach, max(rates) * reach)
-    for group in rest:
-        form = (
-            {"color": style.BLUE, "marker": "o", "linestyle": ""} if are_dots else {"color": REST}
-        )
+        low, high = axis_limits(means, metric.direction)
+    axes.set_ylim(*with_margin(low, high, 0.07, logarithmic))
+    rates = sorted({rate_of(row) or 1.0 for row in rows})
+    axes.set_xlim(*with_margin(rates[0], rates[-1], 0.04, logarithmic=True))
+    dot = {"color": style.BLUE, "marker": "o", "linestyle": ""}
+    for group in unnamed:
+        form = dot if are_dots else {"color": UNNAMED_COLOUR}
         _draw_line(axes, group, form, metric, is_named=False)
-    for group, form in zip(named, looks, strict=True):
-        _draw_line(axes, group, form, metric, is_named=True)
-    _name_rates(axes, sorted(set(rates)))
+    for index, group in enumerate(named):
+        _draw_line(axes, group, line_style(index), metric, is_named=True)
+    _set_rate_ticks(axes, rates)
     if logarithmic:
         style.log_scale(axes)
     else:
         style.few_ticks(axes.yaxis)
 
 
-def _name_rates(axes: Axes, rates: Sequence[float]) -> None:
-    """Ticks at the learning rates themselves, where they are few and far enough apart."""
+def _set_rate_ticks(axes: Axes, rates: Sequence[float]) -> None:
+    """Put ticks at the learning rates themselves if they are few and not close to each other."""
     style.log_scale(axes, "x")
-    far = (rates[-1] / rates[0]) ** 0.07
-    if len(rates) <= MOST_TICKS and all(b / a > far for a, b in pairwise(rates)):
+    min_ratio = (rates[-1] / rates[0]) ** 0.07
+    if len(rates) <= MAX_RATE_TICKS and all(b / a > min_ratio for a, b in pairwise(rates)):
         axes.set_xticks(rates, [f"{rate:.4g}".replace("e+0", "e") for rate in rates])
 
 
 def _draw_line(
     axes: Axes, group: Group, form: dict[str, Any], metric: Metric, is_named: bool
 ) -> None:
-    """Results by learning rate; those beyond the axis, and those of no finished run, at its edge on
-    the worse side."""
+    """Draw the results of a group. Missing and too large values are drawn at the edge."""
     low, high = axes.get_ylim()
-    found = [(rate_of(row) or 1.0, result_of(row, metric)) for row in group]
-    points = [(rate, x) for rate, x in found if x is not None]
+    results = [(rate_of(row) or 1.0, result_of(row, metric)) for row in group]
+    points = [(rate, x) for rate, x in results if x is not None]
     x, y = [rate for rate, _ in points], [result.mean for _, result in points]
-    worst = high if metric.wanted == "lower" else low
-    lost = [rate for rate, result in found if result is None]
-    colour, size = (form["color"], 8) if is_named else (REST, 5)
-    axes.plot(lost, [worst] * len(lost), "X", color=colour, markersize=size, clip_on=False)
-    for row, (rate, result) in zip(group, found, strict=True):
+    worst = high if metric.direction == "lower" else low
+    missing = [rate for rate, result in results if result is None]
+    colour, size = (form["color"], 8) if is_named else (UNNAMED_COLOUR, 5)
+    axes.plot(missing, [worst] * len(missing), "X", color=colour, markersize=size, clip_on=False)
+    for row, (rate, result) in zip(group, results, strict=True):
         if row.outcomes[0].is_best and result is not None:
             axes.plot([rate], [result.mean], "*", color=style.INK, markersize=13, zorder=4)
     for rate, result in points:
@@ -212,7 +192,7 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame.
+            # A logarithmic axis cannot show an end below 0: the line ends at the frame.
             ends = np.maximum(result.interval, low)
             axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
             axes.plot([rate, rate], result.interval, "_", color=form["color"])

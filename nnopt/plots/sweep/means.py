@@ -1,4 +1,4 @@
-"""What each setting came to: its mean over seeds, the interval of the mean, and every seed."""
+"""The mean of every setting over seeds, with its confidence interval and the single seeds."""
 
 from __future__ import annotations
 
@@ -14,147 +14,152 @@ from nnopt.analysis.tabulate import format_left_out
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
     Metric,
+    axis_limits,
     best_first,
-    capital,
-    draw_footnote,
-    footnote_height,
+    capitalized,
+    count_label,
     is_logarithmic,
-    key_words,
+    key_labels,
+    means_of,
     metric_of,
-    named_words,
     result_of,
-    seeds_words,
-    value_words,
-    window,
+    seed_counts,
+    seeds_label,
+    value_labels,
+    with_margin,
 )
-from nnopt.plots.sweep.setting_table import SettingTable, draw_table
+from nnopt.plots.sweep.layout import Margins, SettingTable, sweep_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ALL_ROWS, MOST_ROWS = 40, 30  # of more than 40 settings the best 30
-WIDTH, STEP = 4.2, 0.27  # inches of the panel, of a row
+MAX_ALL_ROWS, MAX_ROWS = 40, 30
+"""Up to 40 settings are all drawn; of more, the best 30 are."""
+
+PANEL_WIDTH, ROW_HEIGHT = 4.2, 0.27  # inches
+TABLE_MARGIN = 0.25
 
 
 def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """A row for each setting: its values, the mean with its 95 % interval, a faint dot for each
-    seed, and mean ± standard deviation in figures. A star is the best mean; a dotted line the
-    baseline where the comparison has one.
+    """Draw a row for each setting: its values, mean, 95 % interval, single seeds and figures.
 
-    A value far worse than the others does not stretch the axis: an arrow at its edge points to it.
-    Raises OutputError.
+    A star marks the best mean, a dotted line the mean of the baseline. Outliers do not stretch the
+    axis: an arrow at its end points to them.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows: Sequence[Row] = comparison.rows
-    if len(rows) > ALL_ROWS:
-        rows = best_first(rows, metric)[:MOST_ROWS]
+    if len(rows) > MAX_ALL_ROWS:
+        rows = best_first(rows, metric)[:MAX_ROWS]
     bold = tuple(row.outcomes[0].is_best for row in rows)
-    names = SettingTable(
-        key_words(comparison.keys), tuple(value_words(row, comparison.keys) for row in rows), bold
+    values = tuple(value_labels(row, comparison.keys) for row in rows)
+    settings = SettingTable(key_labels(comparison.keys), values, bold)
+    mean = "mean ± std" if max(seed_counts(rows), default=0) > 1 else "value"
+    results = SettingTable((mean, "n"), tuple(_result_cells(row, metric) for row in rows), bold)
+    count = count_label(len(rows), len(comparison.rows) - len(rows), metric)
+    margins = Margins(
+        left=settings.width() + 2 * TABLE_MARGIN,
+        right=results.width() + 2 * TABLE_MARGIN,
+        top=0.75,
+        bottom=0.65,
     )
-    seeds = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
-    header = ("mean ± std" if max(seeds, default=0) > 1 else "value", "n")
-    figures = SettingTable(header, tuple(_figures(row, metric) for row in rows), bold)
-    left = 0.25 + names.width() + 0.25
-    right = left + WIDTH + 0.25
-    title = f"{capital(metric.words)} of {_named(rows, comparison, metric)}"
-    width = max(right + figures.width() + 0.2, 6.5, style.title_width(title))
-    panel = STEP * (len(rows) + 0.4)
-    note = _note(rows, comparison, metric)
-    bottom = 0.65 + footnote_height(note, width)
-    top = bottom + panel
-    with style.drawing(paths, width, top + 0.75, title) as figure:
-        axes = style.panel(figure, left, bottom, WIDTH, panel)
+    size = (PANEL_WIDTH, ROW_HEIGHT * (len(rows) + 0.4))
+    title = f"{capitalized(metric.name)} of {count}"
+    with sweep_figure(paths, title, _note(rows, comparison, metric), size, margins) as content:
+        axes = content.axes(0, 0, *size)
         _draw(axes, comparison, rows, metric)
         style.label(axes, metric.label, "")
-        draw_table(figure, names, 0.25, top + 0.3 * STEP, STEP)
-        draw_table(figure, figures, right, top + 0.3 * STEP, STEP)
-        draw_footnote(figure, note)
+        header = content.bottom + size[1] + 0.3 * ROW_HEIGHT
+        settings.draw(content.figure, TABLE_MARGIN, header, ROW_HEIGHT)
+        right = content.left + PANEL_WIDTH + TABLE_MARGIN
+        results.draw(content.figure, right, header, ROW_HEIGHT)
 
 
-def _named(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
-    return named_words(len(rows), len(comparison.rows) - len(rows), metric)
-
-
-def _figures(row: Row, metric: Metric) -> tuple[str, str]:
-    """Mean ± standard deviation, and the number of seeds; or why there is none."""
-    found = result_of(row, metric)
-    lost = format_left_out(row.setting)
-    if found is None:
-        return lost or "no value", "0"
-    return format_mean(found), f"{found.n}{f', {lost}' if lost else ''}"
+def _result_cells(row: Row, metric: Metric) -> tuple[str, str]:
+    """Return mean ± standard deviation and the number of seeds, or the reason for no mean."""
+    result, left_out = result_of(row, metric), format_left_out(row.setting)
+    if result is None:
+        return left_out or "no value", "0"
+    return format_mean(result), f"{result.n}{f', {left_out}' if left_out else ''}"
 
 
 def _note(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
-    counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
-    text = f"{seeds_words(counts)} a setting"
+    counts = seed_counts(rows)
+    text = f"{seeds_label(counts)} a setting"
     if max(counts, default=0) > 1:
         text = f"mean and its 95 % interval over {text}; faint: single seeds"
     if any(row.outcomes[0].is_best for row in rows):
         text += "; ★ best mean"
     shown = {id(row) for row in rows}
-    rest = [
-        x.mean for row in comparison.rows if id(row) not in shown and (x := result_of(row, metric))
-    ]
-    if rest:
-        span = " to ".join(f"{x:.4g}" for x in sorted({min(rest), max(rest)}))
-        text += f"; the other {len(rest)}: {span}"
-    if lost := len(comparison.rows) - len(rows) - len(rest):
-        text += f"; {lost} more have no value"
+    others = means_of((row for row in comparison.rows if id(row) not in shown), metric)
+    if others:
+        limits = " to ".join(f"{x:.4g}" for x in sorted({min(others), max(others)}))
+        text += f"; the other {len(others)}: {limits}"
+    if missing := len(comparison.rows) - len(rows) - len(others):
+        text += f"; {missing} more have no value"
     return text
 
 
 def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metric) -> None:
-    name, factor = comparison.metrics[0], metric.factor
-    seeds = [factor * np.array(list(row.setting.metric(name).values())) for row in rows]
-    means = [x.mean for row in rows if (x := result_of(row, metric)) is not None]
+    name = comparison.metrics[0]
+    seeds = [metric.factor * np.array(list(row.setting.metric(name).values())) for row in rows]
+    means = means_of(rows, metric)
     logarithmic = is_logarithmic(means, metric)
-    values = np.concatenate([*seeds, means]) if means else np.empty(0)
-    low, high = (
-        (values.min(), values.max()) if logarithmic else window(values.tolist(), metric.wanted)
-    )
-    baseline = [row for row in rows if row.is_baseline]
-    if len(baseline) == 1 and (found := result_of(baseline[0], metric)) is not None:
-        axes.axvline(found.mean, color=style.FAINT, linewidth=1, linestyle=":")
+    values = np.concatenate([*seeds, means]).tolist() if means else []
     if logarithmic:
         axes.set_xscale("log")
-        axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+        axes.set_xlim(*with_margin(min(values), max(values), 0.05, logarithmic=True))
     else:
-        reach = [x for row in rows if (y := result_of(row, metric)) for x in y.interval or ()]
-        spread = high - low or 0.01 * abs(high) or 0.01
-        # Of two seeds an interval is so wide that it would hide all the rest: it is cut.
-        least, most = (0.0 if low >= 0 else -np.inf), (100.0 if factor == 100 else np.inf)
-        low = max(min([low, *reach]), low - spread, least)
-        high = min(max([high, *reach]), high + spread, most)
-        margin = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
-        axes.set_xlim(low - margin, high + margin)
-    for place, (row, found_seeds) in enumerate(zip(rows, seeds, strict=True)):
-        _draw_row(axes, -place, row, found_seeds, metric)
+        axes.set_xlim(*_linear_limits(rows, values, metric))
+    baselines = [row for row in rows if row.is_baseline]
+    for mean in means_of(baselines if len(baselines) == 1 else [], metric):
+        axes.axvline(mean, color=style.FAINT, linewidth=1, linestyle=":")
+    for index, row in enumerate(rows):
+        _draw_row(axes, -index, row, seeds[index], metric)
     if logarithmic:
         style.log_scale(axes, "x")
     else:
         style.few_ticks(axes.xaxis, 5)
     axes.set_ylim(-len(rows) + 0.3, 0.7)
-    axes.set_yticks([-place for place in range(len(rows))], [])
+    axes.set_yticks([-index for index in range(len(rows))], [])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 
+def _linear_limits(
+    rows: Sequence[Row], values: Sequence[float], metric: Metric
+) -> tuple[float, float]:
+    """Return limits that contain the intervals, except for the ends of very wide ones.
+
+    The interval of two seeds can be far wider than all values together.
+    """
+    low, high = axis_limits(values, metric.direction)
+    results = [x for row in rows if (x := result_of(row, metric)) is not None]
+    ends = [end for result in results for end in result.interval or ()]
+    spread = high - low or 0.01 * abs(high) or 0.01
+    lowest, highest = (0.0 if low >= 0 else -np.inf), (100.0 if metric.unit == "%" else np.inf)
+    low = max(min([low, *ends]), low - spread, lowest)
+    high = min(max([high, *ends]), high + spread, highest)
+    return with_margin(low, high, 0.04)
+
+
 def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -> None:
-    found = result_of(row, metric)
-    if found is None:
+    result = result_of(row, metric)
+    if result is None:
         return
     low, high = axes.get_xlim()
-    if found.mean < low or found.mean > high:
-        edge, marker = (low, "<") if found.mean < low else (high, ">")
+    if result.mean < low or result.mean > high:
+        edge, marker = (low, "<") if result.mean < low else (high, ">")
         axes.plot([edge], [y], marker, color=style.VERMILLION, markersize=8, clip_on=False)
         return
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
-    if found.interval is not None:
-        # On a logarithmic axis an end below 0 lies nowhere: the line is cut at the frame, uncapped.
-        axes.plot(np.maximum(found.interval, low), [y, y], color=style.INK, linewidth=1.4)
-        axes.plot(found.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
+    if result.interval is not None:
+        # A logarithmic axis cannot show an end below 0: the line ends at the frame, without a cap.
+        axes.plot(np.maximum(result.interval, low), [y, y], color=style.INK, linewidth=1.4)
+        axes.plot(result.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best
-    form, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
-    axes.plot([found.mean], [y], form, color=colour, markersize=size, markeredgecolor="white")
+    marker, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
+    axes.plot([result.mean], [y], marker, color=colour, markersize=size, markeredgecolor="white")

@@ -18,26 +18,26 @@ from nnopt.plots.sweep.colours import colour_scale, colours
 from nnopt.plots.sweep.labels import (
     Metric,
     best_first,
-    capital,
-    draw_footnote,
-    footnote_height,
+    capitalized,
     metric_of,
     result_of,
-    seeds_words,
+    seed_counts,
+    seeds_label,
 )
+from nnopt.plots.sweep.layout import Margins, sweep_figure
 from nnopt.results.collect import Value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST_KEYS, FEWEST_SETTINGS = 3, 5  # for fewer the other pictures tell all
-MOST_KEYS = 12
-MOST_STEPS = 8  # values that have a place each; more numbers share a scale
-LONGEST = 14  # characters of a value
-STRONG = 3  # of the best settings are drawn strongly
-HEIGHT = 3.3  # inches
-STEP = 1.35  # inches from axis to axis
-LOST = -0.16  # where the lines of settings without a result end
+MIN_KEYS, MIN_SETTINGS = 3, 5  # fewer are clear from the other plots
+MAX_KEYS = 12
+MAX_EVEN_VALUES = 8  # that are evenly spaced; more numbers are drawn to scale
+MAX_TICKS = 20  # of evenly spaced values
+MAX_TICK_CHARACTERS = 14
+BROAD_LINES = 3  # number of the best settings
+HEIGHT, AXIS_DISTANCE = 3.3, 1.35  # inches
+MISSING_HEIGHT = -0.16  # end of the lines of settings without a result
 
 Floats = NDArray[np.float64]
 
@@ -63,16 +63,16 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     """
     metric = metric_of(comparison)
     rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
-    keys = comparison.keys[:MOST_KEYS]
+    keys = comparison.keys[:MAX_KEYS]
     scales = [key_scale(rows, key) for key in keys]
     results = [result_of(row, metric) for row in rows]
     means = np.array([np.nan if found is None else found.mean for found in results])
-    width = 0.9 + STEP * len(keys) + 1.0
     note = _note(comparison, rows, keys, metric)
-    bottom = (0.7 if np.isnan(means).any() else 0.2) + footnote_height(note, width)
-    title = f"{capital(metric.words)} of {len(rows)} settings"
-    with style.drawing(paths, width, bottom + HEIGHT + 0.95, title) as figure:
-        axes = style.panel(figure, 0.9, bottom, STEP * len(keys), HEIGHT)
+    title = f"{capitalized(metric.name)} of {len(rows)} settings"
+    size = (AXIS_DISTANCE * len(keys), HEIGHT)
+    margins = Margins(0.9, right=1.0, top=0.95, bottom=0.7 if np.isnan(means).any() else 0.2)
+    with sweep_figure(paths, title, note, size, margins) as content:
+        axes = content.axes(0, 0, *size)
         axes.set_xlim(0, len(keys))
         axes.set_ylim(0, 1)
         axes.axis("off")
@@ -80,11 +80,10 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
         _draw_lines(axes, scales, last, means, metric)
         for place, scale in enumerate(scales):
             _draw_axis(axes, place, scale)
-        upwards = np.linspace(0, 1, 64) if metric.wanted != "lower" else np.linspace(1, 0, 64)
+        upwards = np.linspace(0, 1, 64) if metric.direction != "lower" else np.linspace(1, 0, 64)
         _draw_axis(axes, len(scales), last, colours(metric)(upwards))
         if np.isnan(means).any():
-            axes.text(len(keys) + 0.06, LOST, "no result", va="center", fontsize=8.5)
-        draw_footnote(figure, note)
+            axes.text(len(keys) + 0.06, MISSING_HEIGHT, "no result", va="center", fontsize=8.5)
 
 
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
@@ -94,17 +93,19 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
     values: list[Value] = [row.setting.values.get(key) for row in rows]
     numbers = [x for x in values if isinstance(x, int | float) and not isinstance(x, bool)]
-    if len(texts) > MOST_STEPS and len(numbers) == len(rows):
+    if len(texts) > MAX_EVEN_VALUES and len(numbers) == len(rows):
         x = np.array(numbers, dtype=np.float64)
         ends = (float(x.min()), float(x.max()))
         return _number_scale((group, name), x, ends, _is_even_on_logarithms(x))
     place = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
-    every = -(-len(texts) // 20)  # of very many only some are named
+    every = -(-len(texts) // MAX_TICKS)
     return Scale(
         over=group,
         name=name,
         heights=np.array([place[value_of(row.setting, key)] for row in rows]),
-        ticks=tuple((place[text], short_text(text, LONGEST)) for text in texts[::every]),
+        ticks=tuple(
+            (place[text], short_text(text, MAX_TICK_CHARACTERS)) for text in texts[::every]
+        ),
         steps=True,
     )
 
@@ -153,9 +154,9 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
     norm, _ = colour_scale(means.tolist(), metric)
     ends = (float(norm.vmin or 0), float(norm.vmax or 0))
-    names = (metric.unit, metric.words)
+    names = (metric.unit, metric.name)
     scale = _number_scale(names, means, ends, isinstance(norm, LogNorm))
-    if metric.wanted != "lower":
+    if metric.direction != "lower":
         return scale
     ticks = tuple((1 - y, text) for y, text in scale.ticks)
     return replace(scale, heights=1 - scale.heights, ticks=ticks)
@@ -181,7 +182,7 @@ def _draw_lines(
 
     norm, _ = colour_scale(means.tolist(), metric)
     heights = np.column_stack(
-        [*map(_fanned, scales), np.where(np.isnan(means), LOST, last.heights)]
+        [*map(_fanned, scales), np.where(np.isnan(means), MISSING_HEIGHT, last.heights)]
     )
     # From axis to axis a smooth step, so that the eye can follow a line through a crowded place.
     part = np.linspace(0, 1, 16)
@@ -198,7 +199,7 @@ def _draw_lines(
     )
     shades = colours(metric)(norm(np.where(done, means, 0)))
     ranked = [k for k in range(len(paths)) if done[k]]  # from the worst to the best
-    strong = ranked[-STRONG:] if metric.wanted else []
+    strong = ranked[-BROAD_LINES:] if metric.direction else []
     weak = [k for k in ranked if k not in strong]
     thin = 1.3 if len(weak) <= 60 else 0.9
     axes.add_collection(
@@ -244,10 +245,10 @@ def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = Non
 
 
 def _note(comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric) -> str:
-    counts = [x.n for row in rows if (x := row.outcomes[0].estimate) is not None]
-    text = f"mean over {seeds_words(counts)}" if max(counts, default=0) > 1 else seeds_words(counts)
-    if metric.wanted:
-        text += f"; darker is better; broad: the best {STRONG}"
+    counts = seed_counts(rows)
+    text = f"mean over {seeds_label(counts)}" if max(counts, default=0) > 1 else seeds_label(counts)
+    if metric.direction:
+        text += f"; darker is better; broad: the best {BROAD_LINES}"
     if left_out := [key for key in comparison.keys if key not in keys]:
         text += f"; left out: {', '.join(left_out)}"
     return text

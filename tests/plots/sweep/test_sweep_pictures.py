@@ -17,10 +17,10 @@ from matplotlib.patches import Rectangle
 
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.plots import style
-from nnopt.plots.sweep.curves import Courses, line_of, plot_sweep_curves, values_of
+from nnopt.plots.sweep.curves import LearningCurves, line_of, plot_sweep_curves, values_of
 from nnopt.plots.sweep.facets import heat_map_keys
 from nnopt.plots.sweep.heat_map import plot_heat_map
-from nnopt.plots.sweep.labels import key_words, value_words, window
+from nnopt.plots.sweep.labels import axis_limits, key_labels, value_labels
 from nnopt.plots.sweep.learning_rate import plot_learning_rates
 from nnopt.plots.sweep.means import plot_means
 from nnopt.plots.sweep.parallel import plot_parallel
@@ -100,7 +100,7 @@ def test_mean_and_spread_over_seeds() -> None:
     np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
     np.testing.assert_allclose(line.high - line.centre, [1, 1, np.nan, np.nan])  # / (3 - 1)
     np.testing.assert_allclose(line.centre - line.low, [1, 1, np.nan, np.nan])
-    np.testing.assert_array_equal(line.whole, [True, True, False, False])
+    np.testing.assert_array_equal(line.complete, [True, True, False, False])
     geometric = line_of(np.array([[0.1, 1.0], [10.0, 1.0]]), logarithmic=True)
     np.testing.assert_allclose(geometric.centre, [1, 1])
     deviation = np.std(np.log([0.1, 10]), ddof=1)
@@ -116,10 +116,10 @@ def test_values_of_seeds_of_different_lengths() -> None:
     np.testing.assert_allclose(values_of(seeds[:1], "validation_accuracy"), [[90, 95]])
 
 
-def courses_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[Courses]:
+def curves_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[LearningCurves]:
     """For each row its seeds' losses."""
     return [
-        Courses(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
+        LearningCurves(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
         for row, seeds in zip(comparison.rows, losses, strict=True)
     ]
 
@@ -130,7 +130,7 @@ def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPn
     runs.append(run_of({"optimizer": "zero"}, status="diverged"))
     seeds = ([[1.0, 0.8, 0.6], [0.8, 0.6]], [[0.9, 0.9, 0.9]], [[1.0, 1.5, float("nan")]])
     comparison = compared(runs)
-    plot_sweep_curves(comparison, courses_of(comparison, *seeds), [tmp_path / "a.png"])
+    plot_sweep_curves(comparison, curves_of(comparison, *seeds), [tmp_path / "a.png"])
     check_png(tmp_path / "a.png")
     loss, accuracy = figures[0].axes
     assert loss.get_ylabel() == "training loss (mean per sample)"
@@ -159,7 +159,7 @@ def test_of_many_settings_the_best_are_named(tmp_path: Path, figures: Figures) -
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(1, 13)]
     comparison = compared(runs, "test_loss")
     losses = [[[1.0, n / 1000]] for n in range(1, 13)]
-    plot_sweep_curves(comparison, courses_of(comparison, *losses), [tmp_path / "a.png"])
+    plot_sweep_curves(comparison, curves_of(comparison, *losses), [tmp_path / "a.png"])
     loss, validation = figures[0].axes
     assert validation.get_ylabel() == "validation loss (mean per sample)"
     assert loss.get_yscale() == "log"
@@ -182,7 +182,9 @@ def test_of_many_settings_the_best_are_named(tmp_path: Path, figures: Figures) -
 
 def test_curves_without_validation(tmp_path: Path, figures: Figures) -> None:
     comparison = compared([run_of({}, test_accuracy=0.5)])
-    course = Courses(comparison.rows[0], (history([1.0, 0.5], validation=False),), diverged=False)
+    course = LearningCurves(
+        comparison.rows[0], (history([1.0, 0.5], validation=False),), diverged=False
+    )
     plot_sweep_curves(comparison, [course], [tmp_path / "a.png"])
     assert figures[0].axes[1].get_ylabel() == "training accuracy (%)"
     assert texts(figures[0])[0] == "Learning curves"
@@ -246,7 +248,7 @@ def test_a_bad_mean_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) 
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted", "expected"),
+    ("values", "direction", "expected"),
     [
         ([1, 2, 3, 4], "higher", (1, 4)),
         ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # 2 - 3 (5 - 2)
@@ -258,16 +260,18 @@ def test_a_bad_mean_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) 
         ([], "higher", (0, 1)),
     ],
 )
-def test_window(values: list[float], wanted: str | None, expected: tuple[float, float]) -> None:
-    assert window(values, wanted) == expected
+def test_axis_limits_ignore_outliers(
+    values: list[float], direction: str | None, expected: tuple[float, float]
+) -> None:
+    assert axis_limits(values, direction) == expected
 
 
 # words --------------------------------------------------------------------------------------------
 
 
 def test_words_of_keys_and_values() -> None:
-    assert key_words(["optimizer", "optimizer.lr"]) == ("optimizer", "lr")
-    assert key_words(["a.name", "b.name", "c.x"]) == ("a.name", "b.name", "x")
+    assert key_labels(["optimizer", "optimizer.lr"]) == ("optimizer", "lr")
+    assert key_labels(["a.name", "b.name", "c.x"]) == ("a.name", "b.name", "x")
     layers = tuple(f"{{dense: {n}}}" for n in range(30))
     settings: list[dict[str, Value]] = [
         {"a": layers, "b": None, "c": 0.123456789, "d": (64, 32)},
@@ -275,10 +279,10 @@ def test_words_of_keys_and_values() -> None:
         {"a": (), "b": "text", "c": 0.0, "d": (64,)},
     ]
     rows = compared([run_of(values, test_accuracy=0.5) for values in settings]).rows
-    words = {value_words(row, ["b", "c", "d"]) for row in rows}
+    words = {value_labels(row, ["b", "c", "d"]) for row in rows}
     expected = {("null", "0.1235", "[64, 32]"), ("true", "1e-05", "–"), ("text", "0", "[64]")}
     assert words == expected
-    first, second = (text for row in rows if len(text := value_words(row, ["a"])[0]) > 2)
+    first, second = (text for row in rows if len(text := value_labels(row, ["a"])[0]) > 2)
     assert first != second
     assert max(len(first), len(second)) <= 24
 

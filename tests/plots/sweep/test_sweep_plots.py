@@ -14,7 +14,7 @@ import pytest
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.errors import OutputError
 from nnopt.plots.sweep import draw as sweep_plots
-from nnopt.plots.sweep.curves import Courses
+from nnopt.plots.sweep.curves import LearningCurves
 from nnopt.plots.sweep.draw import plot_comparison, plot_sweep
 from nnopt.results.collect import find_runs
 from nnopt.results.metrics_file import EpochRow, MetricsFile
@@ -98,7 +98,9 @@ def test_whose_epochs_are_drawn(
     (tmp_path / "4" / "metrics.csv").unlink()
     drawn: list[tuple[object, list[int], bool]] = []
 
-    def look(comparison: Comparison, courses: Sequence[Courses], paths: Sequence[Path]) -> None:
+    def look(
+        comparison: Comparison, courses: Sequence[LearningCurves], paths: Sequence[Path]
+    ) -> None:
         for course in courses:
             lengths = [len(history) for history in course.histories]
             drawn.append((course.row.setting.values["optimizer.lr"], lengths, course.diverged))
