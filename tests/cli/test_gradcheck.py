@@ -96,7 +96,7 @@ def batch_norm_without_means(g: Array, saved: Any, *requires_grad: Any, buffer: 
 def layer_norm_without_variance(
     g: Array, saved: Any, *requires_grad: Any, buffer: Any = new
 ) -> Any:
-    normalized, inverse_std, weight = saved
+    normalized, inverse_std, weight = saved[:3]
     h = g * weight
     d_x = (h - h.mean(axis=1, keepdims=True)) * inverse_std
     return d_x, (g * normalized).sum(axis=0), g.sum(axis=0)

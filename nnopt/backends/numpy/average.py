@@ -7,10 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import empty, zeros
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.optimizers import pieces_for
+from nnopt.backends.numpy.optimizers import update_chunks, update_workers
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
@@ -22,12 +21,11 @@ class Average:
 
     def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        size = sum(w.size for w in flat)
-        self._workers = workers if size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
+        self._workers = update_workers(sum(w.size for w in flat), workers)
         self._chunks = [
             (a[chunk], w[chunk])
             for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]
-            for chunk in pieces_for(self._workers, w.size)
+            for chunk in update_chunks(w.size, self._workers)
         ]
         largest = max(w.size for _, w in self._chunks)
         self._scratch = [empty((largest,), flat[0].dtype) for _ in range(self._workers.count)]

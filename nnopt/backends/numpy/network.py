@@ -17,7 +17,7 @@ from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.memory import zeros
 from nnopt.backends.numpy.modules import LayerBuilder, Module
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.ops.dense import weight_in
+from nnopt.backends.numpy.ops.dense import weight_view
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.optimizers import Optimizer
@@ -345,4 +345,4 @@ def _dot(vector: Array) -> float:
 
 def _view(vector: Array, shape: tuple[int, ...]) -> Array:
     """Return a part of a flat vector as a parameter of this shape."""
-    return weight_in(vector, shape) if len(shape) == 2 else vector.reshape(shape)
+    return weight_view(vector, shape) if len(shape) == 2 else vector.reshape(shape)

@@ -1,18 +1,15 @@
-"""Update rules, in order of complexity. Each is written for flat slices of all parameters at once:
+"""Optimizers: update rules for a flat vector of all parameters.
 
-    w: parameters, g: their gradient (only read), state: the rule's own slices, lr: learning rate,
-    t: the number of this update, from 1, a and b: working space, two slices.
-
-What an update costs is memory traffic, not arithmetic. So the whole vector is walked in pieces:
-what one call has left in the processor's cache, the next one finds there.
+The time of an update is the time of memory traffic, not of arithmetic. The vector is therefore
+updated in chunks that stay in the processor's cache from one operation to the next.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,117 +17,142 @@ from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import CACHE_LINE_BYTES, empty, zeros
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
-from nnopt.schema import (
-    AdagradConfig,
-    AdamConfig,
-    MomentumConfig,
-    OptimizerVariant,
-    RmspropConfig,
-    SgdConfig,
-)
+from nnopt.schema import OptimizerVariant
 
-State = Sequence[Array]
+State = list[Array]
 
 
-def sgd(
-    config: SgdConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """w ← w - lr·g (Robbins and Monro 1951)."""
-    np.multiply(g, lr, out=a)
-    np.subtract(w, a, out=w)
+def sgd_naive(w: Array, g: Array, lr: float) -> Array:
+    """Compute w ← w - lr·g."""
+    return w - lr * g
 
 
-def momentum(
-    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """v ← μ·v + g;  w ← w - lr·v (Polyak 1964; as in PyTorch, lr is outside v)."""
-    (v,) = state
-    np.multiply(v, config.momentum, out=v)
-    np.add(v, g, out=v)
-    np.multiply(v, lr, out=a)
-    np.subtract(w, a, out=w)
+def momentum_naive(w: Array, g: Array, state: State, lr: float, momentum: float) -> Array:
+    """Compute v ← μ·v + g;  w ← w - lr·v."""
+    v = state[0] = momentum * state[0] + g
+    return w - lr * v
 
 
-def nesterov(
-    config: MomentumConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """v ← μ·v + g;  w ← w - lr·(g + μ·v) (Sutskever et al. 2013; in the form of PyTorch)."""
-    (v,) = state
-    np.multiply(v, config.momentum, out=v)
-    np.add(v, g, out=v)
-    np.multiply(v, config.momentum, out=a)
-    np.add(a, g, out=a)
-    np.multiply(a, lr, out=a)
-    np.subtract(w, a, out=w)
+def nesterov_naive(w: Array, g: Array, state: State, lr: float, momentum: float) -> Array:
+    """Compute v ← μ·v + g;  w ← w - lr·(g + μ·v)."""
+    v = state[0] = momentum * state[0] + g
+    return w - lr * (g + momentum * v)
 
 
-def adagrad(
-    config: AdagradConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """s ← s + g²;  w ← w - lr·g / (√s + ε) (Duchi et al. 2011)."""
-    (s,) = state
-    np.multiply(g, g, out=a)
-    np.add(s, a, out=s)
-    np.sqrt(s, out=a)
-    np.add(a, config.epsilon, out=a)
-    np.multiply(g, lr, out=b)
-    np.divide(b, a, out=a)
-    np.subtract(w, a, out=w)
+def adagrad_naive(w: Array, g: Array, state: State, lr: float, epsilon: float) -> Array:
+    """Compute s ← s + g²;  w ← w - lr·g / (√s + ε)."""
+    s = state[0] = state[0] + g * g
+    return np.asarray(w - lr * g / (np.sqrt(s) + epsilon))
 
 
-def rmsprop(
-    config: RmspropConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε) (Tieleman and Hinton 2012, lecture 6.5)."""
-    (s,) = state
-    np.multiply(s, config.rho, out=s)
-    np.multiply(g, 1 - config.rho, out=a)
-    np.multiply(a, g, out=a)
-    np.add(s, a, out=s)
-    np.sqrt(s, out=a)
-    np.add(a, config.epsilon, out=a)
-    np.multiply(g, lr, out=b)
-    np.divide(b, a, out=a)
-    np.subtract(w, a, out=w)
+def rmsprop_naive(w: Array, g: Array, state: State, lr: float, rho: float, epsilon: float) -> Array:
+    """Compute s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε)."""
+    s = state[0] = rho * state[0] + (1 - rho) * g * g
+    return w - lr * g / (np.sqrt(s) + epsilon)
 
 
-def adam(
-    config: AdamConfig, w: Array, g: Array, state: State, lr: float, t: int, a: Array, b: Array
-) -> None:
-    """m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  m̂ = m/(1-β₁ᵗ);  ŝ = s/(1-β₂ᵗ);
-    w ← w - lr·m̂ / (√ŝ + ε) (Kingma and Ba 2015, algorithm 1)."""
-    m, s = state
-    np.multiply(m, config.beta1, out=m)
-    np.multiply(g, 1 - config.beta1, out=a)
-    np.add(m, a, out=m)
-    np.multiply(s, config.beta2, out=s)
-    np.multiply(g, 1 - config.beta2, out=a)
-    np.multiply(a, g, out=a)
-    np.add(s, a, out=s)
-    np.sqrt(s, out=a)
-    np.multiply(a, 1 / math.sqrt(1 - config.beta2**t), out=a)
-    np.add(a, config.epsilon, out=a)
-    np.multiply(m, lr / (1 - config.beta1**t), out=b)
-    np.divide(b, a, out=a)
-    np.subtract(w, a, out=w)
+def adam_naive(
+    w: Array, g: Array, state: State, lr: float, t: int, beta1: float, beta2: float, epsilon: float
+) -> Array:
+    """Compute m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  w ← w - lr·m̂ / (√ŝ + ε).
+
+    m̂ = m / (1-β₁ᵗ) and ŝ = s / (1-β₂ᵗ) correct the bias of update number t, counted from 1.
+    """
+    m = state[0] = beta1 * state[0] + (1 - beta1) * g
+    s = state[1] = beta2 * state[1] + (1 - beta2) * g * g
+    m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+    return w - lr * m_hat / (np.sqrt(s_hat) + epsilon)
 
 
-def pieces_for(workers: ThreadPool, size: int) -> list[slice]:
-    """0 to ``size`` in pieces of limited size that begin where a cache line does; where there are
-    many threads, so small that each gets one."""
-    share = -(-size // workers.count)
-    length = min(tuning.UPDATE_CHUNK_ELEMENTS, share + -share % CACHE_LINE_BYTES)
-    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
+class Update(NamedTuple):
+    """The arguments of an update rule, for one chunk of the parameters.
+
+    The rule updates ``state`` and writes to ``change`` the amount to subtract from the parameters.
+    """
+
+    config: Any
+    g: Array  # the gradient, which is only read
+    state: Sequence[Array]
+    lr: float
+    t: int  # the number of the update, from 1
+    change: Array
+    scratch: Array
 
 
-@dataclass(frozen=True)
-class Rule:
-    """An update rule and the number of vectors it remembers between steps; has_squares: the last
-    of them sums squares of the gradient."""
+def sgd(u: Update) -> None:
+    """Robbins and Monro 1951."""
+    np.multiply(u.g, u.lr, out=u.change)
 
-    update: Callable[..., None]
-    memories: int
-    has_squares: bool = False
+
+def momentum(u: Update) -> None:
+    """Polyak 1964; the learning rate is outside v, as in PyTorch."""
+    (v,) = u.state
+    np.multiply(v, u.config.momentum, out=v)
+    np.add(v, u.g, out=v)
+    np.multiply(v, u.lr, out=u.change)
+
+
+def nesterov(u: Update) -> None:
+    """Sutskever et al. 2013, in the form of PyTorch."""
+    (v,) = u.state
+    np.multiply(v, u.config.momentum, out=v)
+    np.add(v, u.g, out=v)
+    np.multiply(v, u.config.momentum, out=u.change)
+    np.add(u.change, u.g, out=u.change)
+    np.multiply(u.change, u.lr, out=u.change)
+
+
+def adagrad(u: Update) -> None:
+    """Duchi et al. 2011."""
+    (s,) = u.state
+    np.multiply(u.g, u.g, out=u.change)
+    np.add(s, u.change, out=s)
+    _divide_gradient(s, u)
+
+
+def rmsprop(u: Update) -> None:
+    """Tieleman and Hinton 2012, lecture 6.5."""
+    (s,) = u.state
+    _average_squares(s, u.config.rho, u)
+    _divide_gradient(s, u)
+
+
+def adam(u: Update) -> None:
+    """Kingma and Ba 2015, algorithm 1."""
+    m, s = u.state
+    np.multiply(m, u.config.beta1, out=m)
+    np.multiply(u.g, 1 - u.config.beta1, out=u.change)
+    np.add(m, u.change, out=m)
+    _average_squares(s, u.config.beta2, u)
+    np.sqrt(s, out=u.change)
+    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**u.t), out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
+    np.multiply(m, u.lr / (1 - u.config.beta1**u.t), out=u.scratch)
+    np.divide(u.scratch, u.change, out=u.change)
+
+
+def _average_squares(s: Array, decay: float, u: Update) -> None:
+    """Compute s ← ρ·s + (1-ρ)·g²."""
+    np.multiply(s, decay, out=s)
+    np.multiply(u.g, 1 - decay, out=u.change)
+    np.multiply(u.change, u.g, out=u.change)
+    np.add(s, u.change, out=s)
+
+
+def _divide_gradient(s: Array, u: Update) -> None:
+    """Compute change ← lr·g / (√s + ε)."""
+    np.sqrt(s, out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
+    np.multiply(u.g, u.lr, out=u.scratch)
+    np.divide(u.scratch, u.change, out=u.change)
+
+
+class Rule(NamedTuple):
+    """An update rule, and the number of state vectors that it needs."""
+
+    update: Callable[[Update], None]
+    state_vectors: int
+    has_squares: bool = False  # the last state vector sums squares of the gradient
 
 
 OPTIMIZERS: dict[str, Rule] = {
@@ -140,18 +162,25 @@ OPTIMIZERS: dict[str, Rule] = {
     "adagrad": Rule(adagrad, 1, has_squares=True),
     "rmsprop": Rule(rmsprop, 1, has_squares=True),
     "adam": Rule(adam, 2, has_squares=True),
-    "adamw": Rule(adam, 2, has_squares=True),  # the weight decay of all is decoupled
+    "adamw": Rule(adam, 2, has_squares=True),  # weight decay is decoupled for every optimizer
 }
 
 
 class Optimizer:
-    """One rule over ``parameters``, the flat vector of all of them, by ``gradient``, that of their
-    gradients; both are kept, and read and written where they lie. The slice ``decayed`` shrinks by
-    decoupled weight decay: w ← (1 - lr·λ) w (Loshchilov and Hutter 2019, algorithms 1 and 2).
+    """Applies one update rule to all parameters.
 
-    Threads take turns at holding Python's lock, and waking the next one takes longer than a short
-    piece of work: so the slices of every piece are made once, and between two of NumPy's calls
-    there is next to no Python."""
+    Threads take turns at Python's lock, and waking a thread takes longer than a short task. The
+    views of all chunks are therefore made once, and little Python runs between two calls of NumPy.
+
+    Args:
+        config: the optimizer's configuration.
+        parameters: the flat vector of all parameters, updated in place.
+        gradient: the flat vector of their gradients, read in every step.
+        decayed: the slice of the parameters with decoupled weight decay, w ← (1 - lr·λ) w
+            (Loshchilov and Hutter 2019, algorithms 1 and 2).
+        weight_decay: λ.
+        workers: the threads.
+    """
 
     def __init__(
         self,
@@ -166,35 +195,48 @@ class Optimizer:
         self.steps = 0
         rule = OPTIMIZERS[config.name]
         self._rule = rule.update
-        self._memories = [zeros(parameters.shape, parameters.dtype) for _ in range(rule.memories)]
-        self._squares = self._memories[-1] if rule.has_squares else None
+        self._state = [zeros(parameters.shape, parameters.dtype) for _ in range(rule.state_vectors)]
+        self._squares = self._state[-1] if rule.has_squares else None
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
-        self._workers = (
-            workers if parameters.size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
-        )
-        pieces = pieces_for(self._workers, parameters.size)
-        self._pieces = [
-            (parameters[piece], gradient[piece], [memory[piece] for memory in self._memories])
-            for piece in pieces
+        self._workers = update_workers(parameters.size, workers)
+        chunks = update_chunks(parameters.size, self._workers)
+        self._chunks = [
+            (parameters[chunk], gradient[chunk], [vector[chunk] for vector in self._state])
+            for chunk in chunks
         ]
-        space = (pieces[0].stop,), parameters.dtype
-        self._spaces = [(empty(*space), empty(*space)) for _ in range(self._workers.count)]
+        largest = (chunks[0].stop,), parameters.dtype
+        self._scratch = [(empty(*largest), empty(*largest)) for _ in range(self._workers.count)]
 
     def step(self, lr: float) -> None:
-        """Update the parameters. How the pieces are dealt out does not change a bit."""
+        """Update the parameters. The number of threads does not change a bit of the result."""
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
-        self._workers.map(partial(self._update, lr), len(self._pieces))
+        self._workers.map(partial(self._update, lr), len(self._chunks))
 
     def state_is_finite(self) -> bool:
-        """Return whether no sum of squares has overflowed, which would stop its parameter without
-        any other sign. Other memories are not finite only if the parameters are not."""
+        """Return whether no sum of squares has overflowed, which would silently stop its parameter.
+
+        Other state vectors are not finite only if the parameters are not.
+        """
         return self._squares is None or math.isfinite(float(np.max(self._squares)))
 
-    def _update(self, lr: float, worker: int, number: int) -> None:
-        """One piece."""
-        w, g, state = self._pieces[number]
-        a, b = self._spaces[worker]
-        self._rule(self.config, w, g, state, lr, self.steps, a[: w.size], b[: w.size])
+    def _update(self, lr: float, worker: int, index: int) -> None:
+        w, g, state = self._chunks[index]
+        change, scratch = self._scratch[worker]
+        change, scratch = change[: w.size], scratch[: w.size]
+        self._rule(Update(self.config, g, state, lr, self.steps, change, scratch))
+        np.subtract(w, change, out=w)
+
+
+def update_workers(size: int, workers: ThreadPool) -> ThreadPool:
+    """Return the threads for an update of ``size`` elements: only the calling thread if small."""
+    return workers if size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
+
+
+def update_chunks(size: int, workers: ThreadPool) -> list[slice]:
+    """Divide ``size`` elements into chunks that begin on a cache line, at least one per thread."""
+    per_worker = -(-size // workers.count)
+    length = min(tuning.UPDATE_CHUNK_ELEMENTS, per_worker + -per_worker % CACHE_LINE_BYTES)
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]

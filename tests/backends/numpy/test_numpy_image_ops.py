@@ -10,7 +10,6 @@ import pytest
 import torch
 from image_cases import (
     CASES,
-    POOLS,
     C,
     N,
     check_against_differences,
@@ -27,7 +26,7 @@ from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Op, pooling
 from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, batch_norm_evaluate
-from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, MAX_POOL2D
+from nnopt.backends.numpy.ops.pooling import MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.tape import Buffers
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
@@ -145,31 +144,6 @@ def test_equal_values_give_the_gradient_to_the_first_as_in_torch(name: str) -> N
     check_against_torch(case, case.op, [np.full(case.shape, -np.inf)])
 
 
-@pytest.mark.parametrize("name", POOLS)
-@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
-def test_pooling_is_what_the_loops_compute(name: str, ties: bool) -> None:
-    for kind, op, naive in [
-        (
-            "max pool",
-            MAX_POOL2D,
-            Op(pooling.max_pool2d_naive_forward, pooling.max_pool2d_naive_backward, ("x",)),
-        ),
-        (
-            "average pool",
-            AVG_POOL2D,
-            Op(pooling.avg_pool2d_naive_forward, pooling.avg_pool2d_naive_backward, ("x",)),
-        ),
-    ]:
-        case = CASES[f"{kind}, {name}"]
-        (x,) = case.inputs(seed=8)
-        x = np.round(x / 4) if ties else x
-        g = gradient_like(op.forward(x, **case.options)[0], seed=9)
-        for fast, slow in zip(
-            step(op, [x], g, **case.options), step(naive, [x], g, **case.options), strict=True
-        ):
-            assert_allclose(fast, slow, rtol=1e-12, atol=1e-13)
-
-
 @pytest.mark.parametrize("name", [name for name in CASES if "pool" in name])
 def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
     case = CASES[name]
@@ -188,15 +162,16 @@ def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
 def test_where_the_gradient_of_a_maximum_that_is_not_a_number_goes(
     window: list[float], fast: int, naive: int, padding: int
 ) -> None:
-    """In the one window that lies inside. The naive version does as PyTorch."""
+    """In the one window that is inside. The naive version agrees with PyTorch."""
     size = 2 + 2 * padding
     x = np.array(window).reshape(2, 2, 1, 1)
     options = {"size": size, "stride": size, "padding": padding}
-    looped = Op(pooling.max_pool2d_naive_forward, pooling.max_pool2d_naive_backward, ("x",))
-    for op, place in ((MAX_POOL2D, fast), (looped, naive)):
-        y, d_x = step(op, [x], None, **options)
-        assert np.isnan(y).all()
-        assert_array_equal(d_x.ravel(), np.eye(4)[place])
+    y, d_x = step(MAX_POOL2D, [x], None, **options)
+    (naive_d_x,) = pooling.max_pool2d_naive_backward(np.ones((1, 1, 1, 1)), x, **options)
+    assert np.isnan(y).all()
+    assert np.isnan(pooling.max_pool2d_naive_forward(x, **options)).all()
+    assert_array_equal(d_x.ravel(), np.eye(4)[fast])
+    assert_array_equal(naive_d_x.ravel(), np.eye(4)[naive])
     tensor = torch.tensor(outside(x), requires_grad=True)
     torch.nn.functional.max_pool2d(tensor, size, size, padding).sum().backward()
     assert_array_equal(tensor.grad.numpy().ravel(), np.eye(4)[naive])

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Op
 from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from nnopt.backends.numpy.ops.dense import DENSE, weight_in
+from nnopt.backends.numpy.ops.dense import DENSE, weight_view
 from nnopt.backends.numpy.ops.dropout import DROPOUT
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM, batch_norm_evaluate
@@ -263,7 +263,7 @@ def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
     x, g = rng.standard_normal((4, inputs)), rng.standard_normal((4, units))
     weight = rng.standard_normal(shape)
     vector = np.zeros(weight.size)
-    laid, target = weight_in(np.zeros_like(vector), shape), weight_in(vector, shape)
+    laid, target = weight_view(np.zeros_like(vector), shape), weight_view(vector, shape)
     laid[...] = weight
 
     def place(name: str, size: tuple[int, ...], dtype: type) -> np.ndarray:

@@ -139,7 +139,7 @@ def test_float32_parameters_stay_float32_and_near(name: str) -> None:
         narrow_gradient[:] = matrix @ narrow.astype(np.float64) + noise(step)
         rounded.step(LR)
     assert narrow.dtype == np.float32
-    assert all(memory.dtype == np.float32 for memory in rounded._memories)
+    assert all(vector.dtype == np.float32 for vector in rounded._state)
     assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
 
 

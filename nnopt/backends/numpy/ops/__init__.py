@@ -17,7 +17,7 @@ operations are named in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,9 @@ from nnopt.backends.numpy.memory import empty
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Buffer(Protocol):
-    """Returns an uninitialized array: the same one for the same name and shape."""
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array: ...
+Buffer = Callable[[str, tuple[int, ...], Any], Array]
+"""Returns an uninitialized array for a name, shape and type: the same array for the same name and
+shape."""
 
 
 def new(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -53,9 +52,9 @@ class Op(NamedTuple):
     takes_requires_grad: bool = False
 
     def gradients(
-        self, g: Any, saved: Any, requires_grad: tuple[bool, ...], **options: Any
+        self, g: Any, saved: Any, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
     ) -> tuple[Array | None, ...]:
         """Call backward, with ``requires_grad`` if it takes that argument."""
         if self.takes_requires_grad:
-            return self.backward(g, saved, requires_grad, **options)
-        return self.backward(g, saved, **options)
+            return self.backward(g, saved, requires_grad, buffer=buffer)
+        return self.backward(g, saved, buffer=buffer)

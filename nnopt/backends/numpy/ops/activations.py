@@ -1,13 +1,14 @@
-"""Activations: functions of each element on its own; x, y and their gradients share a shape.
+"""Activations: element-wise functions. x, y and their gradients have the same shape.
 
-The gradient of x takes the place of the gradient of y. Images, and large batches of flat samples,
-are cut into blocks of rows that stay in a core's cache, and the blocks dealt out to threads.
+Backward writes dL/dx over dL/dy. Images and large flat batches are divided into chunks of rows that
+stay in a core's cache, and threads share the chunks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,64 +18,82 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
-def _in_blocks(
-    forward: Callable[..., tuple[Array, Any]], backward: Callable[..., tuple[Array]]
-) -> Op:
-    """An activation whose ``forward`` takes ``workers`` too, made of functions of a block."""
-
-    def forward_in_blocks(
-        x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **options: Any
-    ) -> tuple[Array, Any]:
-        if _is_one_block(x):
-            return forward(x, buffer=buffer, **options)
-        rows = _rows(x)
-        blocks = lanes.row_blocks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
-        saved: list[Any] = [None] * len(blocks)
-        y = buffer("y", rows.shape, x.dtype)
-
-        def of_block(worker: int, number: int) -> None:
-            def of_this(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-                if name == "y":
-                    return y[blocks[number]]
-                return buffer(f"{name} of block {number}", shape, dtype)
-
-            _, saved[number] = forward(rows[blocks[number]], buffer=of_this, **options)
-
-        lanes.sharing(workers, x.size).map(of_block, len(blocks))
-        return y.reshape(x.shape), (blocks, saved, workers)
-
-    def backward_in_blocks(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
-        if _is_one_block(g):
-            return backward(g, saved, buffer=buffer)
-        blocks, saved_of, workers = saved
-        rows = _rows(g)
-
-        def of_block(worker: int, number: int) -> None:
-            backward(rows[blocks[number]], saved_of[number], buffer=workers.scratch)
-
-        lanes.sharing(workers, g.size).map(of_block, len(blocks))
-        return (rows.reshape(g.shape),)
-
-    return Op(forward_in_blocks, backward_in_blocks, ("x",))
+def relu_naive_forward(x: Array) -> Array:
+    """Compute y = max(x, 0)."""
+    return np.maximum(x, 0)
 
 
-def _is_one_block(x: Array) -> bool:
-    return x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS
+def relu_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g · [x > 0]."""
+    return (g * (x > 0),)
 
 
-def _rows(x: Array) -> Array:
-    return x if x.ndim == 2 else lanes.by_position(x)
+def leaky_relu_naive_forward(x: Array, *, slope: float) -> Array:
+    """Compute y = x for x > 0, else slope · x."""
+    return np.where(x > 0, x, slope * x)
+
+
+def leaky_relu_naive_backward(g: Array, x: Array, *, slope: float) -> tuple[Array]:
+    """dL/dx = g for x > 0, else slope · g."""
+    return (np.where(x > 0, g, slope * g),)
+
+
+def tanh_naive_forward(x: Array) -> Array:
+    """Compute y = tanh x."""
+    return np.tanh(x)
+
+
+def tanh_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g / cosh² x."""
+    return (g / np.cosh(x) ** 2,)
+
+
+def sigmoid_naive_forward(x: Array) -> Array:
+    """Compute y = σ(x) = 1 / (1 + exp(-x))."""
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def sigmoid_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g σ(x) (1 - σ(x))."""
+    y = sigmoid_naive_forward(x)
+    return (g * y * (1 - y),)
+
+
+def silu_naive_forward(x: Array) -> Array:
+    """Compute y = x σ(x)."""
+    return x * sigmoid_naive_forward(x)
+
+
+def silu_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g (σ + x σ (1 - σ)), σ = σ(x)."""
+    sigmoid = sigmoid_naive_forward(x)
+    return (g * (sigmoid + x * sigmoid * (1 - sigmoid)),)
+
+
+def gelu_naive_forward(x: Array) -> Array:
+    """Compute y = x Φ(x), where Φ(x) = erfc(-x/√2) / 2 is the normal distribution function."""
+    from scipy.special import erfc
+
+    return np.asarray(x * erfc(-x / math.sqrt(2)) / 2)
+
+
+def gelu_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g (Φ(x) + x φ(x)), where φ(x) = exp(-x²/2) / √(2π)."""
+    from scipy.special import erfc
+
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return (g * (erfc(-x / math.sqrt(2)) / 2 + x * density),)
 
 
 def relu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """y = max(x, 0) (Nair and Hinton 2010)."""
-    zeros = np.zeros(x.shape[-1:], x.dtype)  # a row: NumPy has no vector code for a scalar maximum
+    """Compute y = max(x, 0) (Nair and Hinton 2010)."""
+    zeros = np.zeros(x.shape[-1:], x.dtype)  # NumPy's maximum with a scalar is not vectorized
     y = np.maximum(x, zeros, out=buffer("y", x.shape, x.dtype))
     return y, y
 
 
 def relu_backward(g: Array, y: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g where y > 0, else 0; in particular 0 at x = 0."""
+    """dL/dx = g where y > 0, else 0. It is 0 at x = 0."""
     positive = np.greater(y, 0, out=buffer("positive", y.shape, bool))
     return (np.multiply(g, positive, out=g),)
 
@@ -82,7 +101,7 @@ def relu_backward(g: Array, y: Array, *, buffer: Buffer = new) -> tuple[Array]:
 def leaky_relu_forward(
     x: Array, *, slope: float, buffer: Buffer = new
 ) -> tuple[Array, tuple[Array, float]]:
-    """y = max(x, slope · x), for 0 <= slope < 1 (Maas et al. 2013)."""
+    """Compute y = max(x, slope · x), for 0 <= slope < 1 (Maas et al. 2013)."""
     y = np.multiply(x, slope, out=buffer("y", x.shape, x.dtype))
     np.maximum(x, y, out=y)
     return y, (x, slope)
@@ -91,7 +110,7 @@ def leaky_relu_forward(
 def leaky_relu_backward(
     g: Array, saved: tuple[Array, float], *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dx = g where x > 0, else slope · g, which is g · (slope + (1 - slope) · [x > 0])."""
+    """dL/dx = g · (slope + (1 - slope) · [x > 0])."""
     x, slope = saved
     positive = np.greater(x, 0, out=buffer("positive", x.shape, bool))
     slopes = np.multiply(positive, x.dtype.type(1 - slope), out=buffer("slopes", x.shape, x.dtype))
@@ -100,13 +119,12 @@ def leaky_relu_backward(
 
 
 def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """y = tanh x."""
+    """Compute y = tanh x."""
     return np.tanh(x, out=buffer("y", x.shape, x.dtype)), x
 
 
 def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|). For large |x|
-    1 - tanh² x would cancel."""
+    """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|). For large |x|, 1 - tanh² x cancels."""
     tail, slope = (buffer(name, x.shape, x.dtype) for name in ("tail", "slope"))
     _logistic_tail(x, 2, tail, slope)
     _logistic_slope(tail, slope)
@@ -114,32 +132,32 @@ def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
     return (np.multiply(g, slope, out=g),)
 
 
-def _logistic_tail(x: Array, steepness: float, out: Array, space: Array) -> Array:
-    """Compute σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k. It is at most 1/2: nothing
-    overflows, and nothing cancels."""
+def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Array:
+    """Compute σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k.
+
+    It is at most 1/2, and no step overflows or cancels.
+    """
     np.abs(x, out=out)
     np.multiply(out, -steepness, out=out)
     np.exp(out, out=out)
-    return np.divide(out, np.add(out, 1, out=space), out=out)
+    return np.divide(out, np.add(out, 1, out=scratch), out=out)
 
 
 def _logistic_slope(tail: Array, out: Array) -> Array:
-    """Compute σ' = s (1 - s), which is the same for s = σ(x) and s = σ(-x): the smaller one, the
-    tail, loses no digits in 1 - s."""
+    """Compute σ' = s (1 - s) from the tail s = σ(-|x|), which loses no digits in 1 - s."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 
 
 def _from_tail(x: Array, tail: Array, out: Array) -> Array:
-    """Compute F(x) from F(-|x|) where F(-x) = 1 - F(x): 1 - F(-|x|) for x > 0, else F(-|x|), which
-    is |[x > 0] - F(-|x|)|."""
+    """Compute F(x) = |[x > 0] - F(-|x|)| from F(-|x|), for a function with F(-x) = 1 - F(x)."""
     np.greater(x, 0, out=out)
     np.subtract(out, tail, out=out)
     return np.abs(out, out=out)
 
 
 def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """y = σ(x) = 1 / (1 + exp(-x)), by σ(-|x|). Saved: σ(-|x|)."""
+    """Compute y = σ(x) = 1 / (1 + exp(-x)), computed from σ(-|x|), which is saved."""
     y, tail = (buffer(name, x.shape, x.dtype) for name in ("y", "tail"))
     _logistic_tail(x, 1, tail, y)
     return _from_tail(x, tail, y), tail
@@ -152,7 +170,7 @@ def sigmoid_backward(g: Array, tail: Array, *, buffer: Buffer = new) -> tuple[Ar
 
 
 def silu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array, Array]]:
-    """y = x σ(x) (Elfwing et al. 2018; "swish" in Ramachandran et al. 2017)."""
+    """Compute y = x σ(x) (Elfwing et al. 2018; called swish by Ramachandran et al. 2017)."""
     y = buffer("y", x.shape, x.dtype)
     tail = _logistic_tail(x, 1, buffer("tail", x.shape, x.dtype), y)
     sigmoid = _from_tail(x, tail, buffer("sigmoid", x.shape, x.dtype))
@@ -170,31 +188,36 @@ def silu_backward(
     return (np.multiply(g, slope, out=g),)
 
 
-def _bell(x: Array, out: Array, space: Array, more: Array) -> Array:
-    """Compute exp(-x²/2) as exp(-h²/2) · exp(-(x - h)(x + h)/2), where h is the leading half of the
-    digits of x, so that h² is exact. The rounding u x² of x² would become a relative error of
-    u x²/2, u being the rounding of a number."""
+def _bell(x: Array, out: Array, rest: Array, scratch: Array) -> Array:
+    """Compute exp(-x²/2) as exp(-h²/2) · exp(-(x - h)(x + h)/2).
+
+    h has the leading half of the digits of x, so h² is exact. Rounding x² directly, with the unit
+    roundoff u, would cause a relative error of u x²/2.
+    """
     integer, mask = LEADING_HALF[x.dtype]
     np.bitwise_and(x.view(integer), mask, out=out.view(integer))
-    np.subtract(x, out, out=space)
-    np.multiply(space, np.add(x, out, out=more), out=space)
+    np.subtract(x, out, out=rest)
+    np.multiply(rest, np.add(x, out, out=scratch), out=rest)
     np.multiply(out, out, out=out)
-    for exponent in (out, space):
+    for exponent in (out, rest):
         np.multiply(exponent, -0.5, out=exponent)
         np.exp(exponent, out=exponent)
-    return np.multiply(out, space, out=out)
+    return np.multiply(out, rest, out=out)
 
 
 LEADING_HALF: dict[np.dtype[Any], tuple[Any, Any]] = {
     np.dtype(np.float32): (np.int32, np.int32(-1 << 12)),
     np.dtype(np.float64): (np.int64, np.int64(-1 << 27)),
 }
-"""The integers of a number type's size, and a mask that keeps at most half of the digits."""
+"""For each float type, the integer type of the same size, and a mask that keeps at most half of the
+digits."""
 
 
 def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
-    """y = x Φ(x), exact (Hendrycks and Gimpel 2016). Φ(x) is erfc(-x/√2) / 2 for x < 0, where
-    (1 + erf(x/√2)) / 2 would cancel; ``ndtr`` sees to that."""
+    """Compute y = x Φ(x), exact (Hendrycks and Gimpel 2016).
+
+    SciPy's ``ndtr`` computes Φ(x) as erfc(-x/√2) / 2 for x < 0, where (1 + erf(x/√2)) / 2 cancels.
+    """
     from scipy.special import ndtr
 
     cdf = buffer("cdf", x.shape, x.dtype)
@@ -206,17 +229,70 @@ def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array,
 def gelu_backward(g: Array, saved: tuple[Array, Array], *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π)."""
     x, cdf = saved
-    slope, *space = (buffer(name, x.shape, x.dtype) for name in ("slope", "rest", "sum"))
-    _bell(x, slope, *space)
+    slope, *scratch = (buffer(name, x.shape, x.dtype) for name in ("slope", "rest", "sum"))
+    _bell(x, slope, *scratch)
     np.multiply(slope, 1 / math.sqrt(2 * math.pi), out=slope)
     np.multiply(slope, x, out=slope)
     np.add(slope, cdf, out=slope)
     return (np.multiply(g, slope, out=g),)
 
 
-RELU = _in_blocks(relu_forward, relu_backward)
-LEAKY_RELU = _in_blocks(leaky_relu_forward, leaky_relu_backward)
-TANH = _in_blocks(tanh_forward, tanh_backward)
-SIGMOID = _in_blocks(sigmoid_forward, sigmoid_backward)
-SILU = _in_blocks(silu_forward, silu_backward)
-GELU = _in_blocks(gelu_forward, gelu_backward)
+def _chunked(
+    forward: Callable[..., tuple[Array, Any]], backward: Callable[..., tuple[Array]]
+) -> Op:
+    """Return an operation that applies these functions to chunks of a large input."""
+
+    def chunked_forward(
+        x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **options: Any
+    ) -> tuple[Array, Any]:
+        if _is_small(x):
+            return forward(x, buffer=buffer, **options)
+        rows = _rows(x)
+        chunks = lanes.row_chunks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
+        saved: list[Any] = [None] * len(chunks)
+        y = buffer("y", rows.shape, x.dtype)
+
+        def task(worker: int, index: int) -> None:
+            chunk = chunks[index]
+            chunk_buffer = partial(_chunk_buffer, buffer, index, y[chunk])
+            _, saved[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
+
+        lanes.workers_for(x, workers).map(task, len(chunks))
+        return y.reshape(x.shape), (chunks, saved, workers)
+
+    def chunked_backward(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
+        if _is_small(g):
+            return backward(g, saved, buffer=buffer)
+        chunks, saved_by_chunk, workers = saved
+        rows = _rows(g)
+
+        def task(worker: int, index: int) -> None:
+            backward(rows[chunks[index]], saved_by_chunk[index], buffer=workers.scratch)
+
+        lanes.workers_for(g, workers).map(task, len(chunks))
+        return (rows.reshape(g.shape),)
+
+    return Op(chunked_forward, chunked_backward, ("x",))
+
+
+def _chunk_buffer(
+    buffer: Buffer, index: int, y: Array, name: str, shape: tuple[int, ...], dtype: Any
+) -> Array:
+    """Return the chunk's view of the output for the name "y", else an array of its own."""
+    return y if name == "y" else buffer(f"{name} of chunk {index}", shape, dtype)
+
+
+def _is_small(x: Array) -> bool:
+    return x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS
+
+
+def _rows(x: Array) -> Array:
+    return x if x.ndim == 2 else lanes.by_position(x)
+
+
+RELU = _chunked(relu_forward, relu_backward)
+LEAKY_RELU = _chunked(leaky_relu_forward, leaky_relu_backward)
+TANH = _chunked(tanh_forward, tanh_backward)
+SIGMOID = _chunked(sigmoid_forward, sigmoid_backward)
+SILU = _chunked(silu_forward, silu_backward)
+GELU = _chunked(gelu_forward, gelu_backward)

@@ -1,4 +1,4 @@
-"""The dense (fully connected) layer, and a ReLU after it."""
+"""The dense (fully connected) layer, optionally followed by a ReLU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 Saved = tuple[Array, Array, bool, Any]
 
 
-def weight_in(vector: Array, shape: tuple[int, int]) -> Array:
-    """A part of a flat vector as a weight (out, in), which lies there as (in, out) unless it is
-    large. OpenBLAS computes x Wᵀ and xᵀ g, the gradient turned round, a tenth to a third faster so,
-    which is more than g W loses. But a large W comes from memory at every step; then W xᵀ is the
-    faster product, as it reads W in the order in which it lies, and y is turned round instead."""
-    if vector.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS:
-        return vector.reshape(shape[::-1]).T
-    return vector.reshape(shape)
+def dense_naive_forward(x: Array, weight: Array, bias: Array) -> Array:
+    """Compute y = x Wᵀ + b.
+
+    x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
+    """
+    return np.asarray(x @ weight.T + bias)
+
+
+def dense_naive_backward(g: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """With g = dL/dy of shape (N, out): dL/dx = g W, dL/dW = gᵀ x, dL/db = Σₙ gₙ."""
+    return g @ weight, g.T @ x, g.sum(axis=0)
 
 
 def dense_forward(
@@ -33,12 +36,9 @@ def dense_forward(
     workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
-    """y = x Wᵀ + b, for each row of x; with ``relu`` max(y, 0), in the same place.
-
-    x: (N, in), weight W: (out, in), bias b: (out,), y: (N, out).
-    """
+    """Compute ``dense_naive_forward``, then max(y, 0) in place if ``relu``."""
     y = product = buffer("y", (len(x), len(weight)), x.dtype)
-    if weight.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS:
+    if _is_transposed(weight):
         np.matmul(x, weight.T, out=y)
     else:
         product = np.matmul(weight, x.T, out=buffer("y_transposed", y.shape[::-1], x.dtype)).T
@@ -55,10 +55,7 @@ def dense_forward(
 def dense_backward(
     g: Array, saved: Saved, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
-    """With g = dL/dy of shape (N, out), with ``relu`` 0 first where y is:
-
-    dL/dx = g W  (N, in)      dL/dW = gᵀ x  (out, in)      dL/db = Σₙ gₙ  (out,)
-    """
+    """Compute ``dense_naive_backward``; with ``relu``, g is first set to 0 where y is 0."""
     x, weight, has_bias, rectified = saved
     if rectified is not None:
         RELU.backward(g, rectified, buffer=buffer)
@@ -70,6 +67,15 @@ def dense_backward(
         return d_x, d_weight
     d_bias = np.add.reduce(g, axis=0, out=buffer("d_bias", g.shape[1:], x.dtype))
     return d_x, d_weight, d_bias
+
+
+def weight_view(vector: Array, shape: tuple[int, int]) -> Array:
+    """Return a flat vector as a weight (out, in), stored as (in, out) unless it is large."""
+    return vector.reshape(shape[::-1]).T if _is_transposed(vector) else vector.reshape(shape)
+
+
+def _is_transposed(weight: Array) -> bool:
+    return weight.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS
 
 
 DENSE = Op(dense_forward, dense_backward, ("x", "weight", "bias"), takes_requires_grad=True)

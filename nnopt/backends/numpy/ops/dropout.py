@@ -7,22 +7,35 @@ import numpy as np
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 
 
+def dropout_naive_forward(x: Array, *, keep_mask: Array, scale: float) -> Array:
+    """Compute y = x · m, where m = scale for units that are kept and 0 for the others."""
+    return np.asarray(x * (keep_mask * scale))
+
+
+def dropout_naive_backward(g: Array, *, keep_mask: Array, scale: float) -> tuple[Array]:
+    """dL/dx = g · m."""
+    return (g * (keep_mask * scale),)
+
+
 def dropout_forward(
     x: Array, *, keep_mask: Array, scale: float, buffer: Buffer = new
 ) -> tuple[Array, Array]:
-    """y = x · m, where m = scale for the units kept and 0 for the others (Srivastava et al. 2014,
-    in the inverted form: scale = 1 / P(keep), so evaluation needs no change).
+    """Compute ``dropout_naive_forward`` (Srivastava et al. 2014).
 
-    x, y: (N, D) or (H, W, N, C). keep: bool, in the shape of x or broadcast to it: (N, C) drops
-    whole channels of a sample's image (Tompson et al. 2015, section 3.2), (N, 1) whole samples, as
-    stochastic depth does at the end of a residual branch (Huang et al. 2016, section 3).
+    Args:
+        x: (N, D) or (H, W, N, C).
+        keep_mask: bool, broadcast to the shape of x. (N, C) drops channels (Tompson et al. 2015,
+            section 3.2). (N, 1) drops samples, for stochastic depth at the end of a residual
+            branch (Huang et al. 2016, section 3).
+        scale: 1 / P(keep), so evaluation needs no change.
+        buffer: see ``nnopt.backends.numpy.ops``.
     """
     mask = np.multiply(keep_mask, x.dtype.type(scale), out=buffer("mask", keep_mask.shape, x.dtype))
     return np.multiply(x, mask, out=buffer("y", x.shape, x.dtype)), mask
 
 
 def dropout_backward(g: Array, mask: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g · m."""
+    """Compute ``dropout_naive_backward``."""
     return (np.multiply(g, mask, out=buffer("d_x", g.shape, g.dtype)),)
 
 

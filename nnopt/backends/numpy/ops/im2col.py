@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer
-from nnopt.backends.numpy.ops.lanes import sharing
+from nnopt.backends.numpy.ops.lanes import workers_for
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count
 
 
@@ -31,7 +31,7 @@ def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -
         piece = pieces[number]
         np.copyto(inside[..., piece], x[:, :, piece].transpose(0, 1, 3, 2))
 
-    sharing(workers, x.size).map(task, len(pieces))
+    workers_for(x, workers).map(task, len(pieces))
     return padded
 
 

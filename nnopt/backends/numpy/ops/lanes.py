@@ -1,13 +1,15 @@
-"""Passes over a batch of images, in pieces that stay in a core's cache, dealt out to threads.
+"""Passes over a batch of images, divided into chunks that stay in a core's cache.
 
-Images (H, W, N, C) are a matrix (H·W, N·C) here: a row for every position, and in it a lane for
-every channel of every sample. Sums over positions are sums of long rows, and a number for each
-channel or sample, repeated to a vector of lanes, meets all of a row at once. What is summed is
-summed by piece first and over the pieces afterwards: the error stays that of a few hundred
-additions at most, and it makes no difference which thread did which piece.
+Images (H, W, N, C) are used as a matrix (P, L) = (H·W, N·C): one row per position, and one
+column, called a lane, per sample and channel. Sums over positions add long rows, and a number for
+each channel or sample, repeated to a vector of L lanes, applies to a whole row at once. Sums are
+computed per chunk, then over the chunks: their rounding error is that of a few hundred additions,
+and the result does not depend on the threads.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,92 +17,149 @@ from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
+MAX_MEAN_IN_STDS = 4
+"""Channels of images with |μ| > 4 √(σ² + ε) are shifted by their mean before σ² is computed."""
+
 
 def by_position(x: Array) -> Array:
-    """(H, W, N, C) as (H·W, N·C), without a copy where x is C-contiguous."""
+    """Return (H, W, N, C) as (H·W, N·C), without a copy if x is C-contiguous."""
     height, width, samples, channels = x.shape
     return x.reshape(height * width, samples * channels)
 
 
-def sharing(workers: ThreadPool, size: int) -> ThreadPool:
-    """The threads that an array of so many elements is worth."""
-    return workers if size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
+def workers_for(x: Array, workers: ThreadPool) -> ThreadPool:
+    """Return the threads for an operation on x: only the calling thread if x is small."""
+    return workers if x.size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
 
 
 def sums(
     a: Array, b: Array, workers: ThreadPool, buffer: Buffer, where: Array | None = None
 ) -> Array:
-    """Σ a and Σ a · b of every lane over the positions: twice (P, L) to (2, L). With ``where``,
-    (P, L), a becomes 0 first wherever that is not positive."""
-    height, pieces = _cut(a.shape)
-    of_blocks = buffer("sums", (2, -(-len(a) // height), a.shape[1]), a.dtype)
+    """Return Σ a and Σ a · b over the positions, (2, L), of two matrices (P, L).
 
-    def of_piece(worker: int, number: int) -> None:
-        block, place = pieces[number]
-        part = a[place]
+    With ``where``, (P, L), a is first set to 0 in place where ``where`` is not positive.
+    """
+    height, chunks = _chunks(a.shape)
+    chunk_sums = buffer("sums", (2, -(-len(a) // height), a.shape[1]), a.dtype)
+
+    def task(worker: int, number: int) -> None:
+        row, index = chunks[number]
+        part = a[index]
         if where is not None:
             positive = workers.scratch("positive", part.shape, bool)
-            np.greater(where[place], 0, out=positive)
+            np.greater(where[index], 0, out=positive)
             np.multiply(part, positive, out=part)
-        np.add.reduce(part, axis=0, out=of_blocks[0, block, place[1]])
-        np.einsum("ij,ij->j", part, b[place], out=of_blocks[1, block, place[1]])
+        np.add.reduce(part, axis=0, out=chunk_sums[0, row, index[1]])
+        np.einsum("ij,ij->j", part, b[index], out=chunk_sums[1, row, index[1]])
 
-    sharing(workers, a.size).map(of_piece, len(pieces))
-    total: Array = np.add.reduce(of_blocks, axis=1)
+    workers_for(a, workers).map(task, len(chunks))
+    total: Array = np.add.reduce(chunk_sums, axis=1)
     return total
 
 
 def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, workers: ThreadPool, relu: bool = False
 ) -> Array:
-    """out = x · scale + shift, a scale and a shift for each lane: (P, L), (L,) and (L,). Negative
-    numbers are replaced by 0 with ``relu``."""
-    _, pieces = _cut(x.shape)
+    """Compute out = x · scale + shift, (P, L), with scale and shift (L,); then ReLU if ``relu``."""
+    _, chunks = _chunks(x.shape)
     zeros = np.zeros_like(shift)
 
-    def of_piece(worker: int, number: int) -> None:
-        _, place = pieces[number]
-        part = np.multiply(x[place], scale[place[1]], out=out[place])
-        np.add(part, shift[place[1]], out=part)
+    def task(worker: int, number: int) -> None:
+        _, index = chunks[number]
+        part = np.multiply(x[index], scale[index[1]], out=out[index])
+        np.add(part, shift[index[1]], out=part)
         if relu:
-            np.maximum(part, zeros[place[1]], out=part)
+            np.maximum(part, zeros[index[1]], out=part)
 
-    sharing(workers, x.size).map(of_piece, len(pieces))
+    workers_for(x, workers).map(task, len(chunks))
     return out
 
 
 def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: ThreadPool) -> Array:
-    """g ← a · g + b · x + c, with a, b and c for each lane: (P, L) and three (L,)."""
-    _, pieces = _cut(x.shape)
+    """Compute g ← a · g + b · x + c, with g and x (P, L) and a, b and c (L,)."""
+    _, chunks = _chunks(x.shape)
 
-    def of_piece(worker: int, number: int) -> None:
-        _, place = pieces[number]
-        part, lanes = g[place], place[1]
+    def task(worker: int, number: int) -> None:
+        _, index = chunks[number]
+        part, lanes = g[index], index[1]
         from_x = workers.scratch("from_x", part.shape, part.dtype)
-        np.multiply(x[place], b[lanes], out=from_x)
+        np.multiply(x[index], b[lanes], out=from_x)
         np.add(from_x, c[lanes], out=from_x)
         np.multiply(part, a[lanes], out=part)
         np.add(part, from_x, out=part)
 
-    sharing(workers, x.size).map(of_piece, len(pieces))
+    workers_for(x, workers).map(task, len(chunks))
     return g
 
 
-def row_blocks(rows: int, elements_of_row: int, elements: int) -> list[slice]:
-    """The rows cut into blocks of at most so many elements, or of one row."""
-    return chunk_slices(rows, max(1, elements // elements_of_row))
+class Moments(NamedTuple):
+    """Moments of images per channel, or per sample and group."""
+
+    values: Array  # the images, (H·W, N·C), minus the shift
+    shift: Array  # 0 unless the mean is large
+    mean: Array  # of the values
+    variance: Array  # biased
 
 
-Pieces = list[tuple[int, tuple[slice, slice]]]
+def moments(
+    x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: ThreadPool, buffer: Buffer
+) -> Moments:
+    """Compute μ = Σx / M and σ² = Σx² / M - μ² over positions and an axis of the lanes.
+
+    If μ is large, cancellation makes σ² wrong by about u μ², with the unit roundoff u. Values with
+    a large μ are therefore shifted by it, in a copy of x, and the sums are computed again.
+
+    Args:
+        x: images, (H, W, N, C).
+        shape: the shape of the N · C lanes, for example (N, groups, C / groups).
+        axis: the axis of ``shape`` to average over. It has length 1 in the moments, or is absent
+            if it is the first one.
+        epsilon: ε, which decides with σ² whether μ is large.
+        workers: the threads.
+        buffer: see ``nnopt.backends.numpy.ops``.
+    """
+
+    def mean_and_variance(values: Array) -> tuple[Array, Array]:
+        lane_sums = sums(values, values, workers, buffer).reshape(2, *shape)
+        count = len(values) * shape[axis]
+        mean, square = np.sum(lane_sums, axis=axis + 1, keepdims=axis > 0) / count
+        variance = np.maximum(square - mean * mean, 0)
+        variance[variance == np.inf] = np.nan  # otherwise x / σ would be a plausible 0
+        return mean, variance
+
+    values = by_position(x)
+    mean, variance = mean_and_variance(values)
+    is_far = mean * mean > MAX_MEAN_IN_STDS**2 * (variance + epsilon)
+    if not is_far.any():
+        return Moments(values, np.zeros_like(mean), mean, variance)
+    shift = np.where(is_far, mean, 0)
+    shifted = buffer("shifted", values.shape, x.dtype)
+    np.subtract(values, np.broadcast_to(shift, shape).reshape(-1), out=shifted)
+    return Moments(shifted, shift, *mean_and_variance(shifted))
 
 
-def _cut(shape: tuple[int, ...]) -> tuple[int, Pieces]:
-    """A matrix (P, L) in pieces: rows of a block, and (number of block, (its rows, its lanes))."""
+def to_lanes(shape: tuple[int, ...], *values: Array) -> list[Array]:
+    """Broadcast values to ``shape``, that of the lanes, and return vectors (N·C,)."""
+    return [np.broadcast_to(value, shape).reshape(-1) for value in values]
+
+
+def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
+    """Divide rows into chunks of at most ``max_elements``, or of one row."""
+    return chunk_slices(rows, max(1, max_elements // row_elements))
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, list[tuple[int, tuple[slice, slice]]]]:
+    """Divide a matrix (P, L) into chunks.
+
+    Returns:
+        The largest number of rows of a chunk, and for each chunk its row in the grid of chunks and
+        its index: a slice of positions and a slice of lanes.
+    """
     width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
     height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)
-    pieces = [
-        (block, (slice(top, top + height), slice(left, left + width)))
-        for block, top in enumerate(range(0, shape[0], height))
+    chunks = [
+        (row, (slice(top, top + height), slice(left, left + width)))
+        for row, top in enumerate(range(0, shape[0], height))
         for left in range(0, shape[1], width)
     ]
-    return height, pieces
+    return height, chunks

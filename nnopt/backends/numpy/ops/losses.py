@@ -1,7 +1,7 @@
-"""Losses: logits (N, K) and labels (N,) to the mean loss of the batch, a 0-d array.
+"""Losses: from logits (N, K) and labels (N,) to the mean loss of the batch, a 0-d array.
 
-The number of classes K is small, and NumPy reduces a short last axis slowly; so both losses work on
-the transposed logits (K, N), where a reduction over the classes runs along whole rows.
+NumPy reduces a short last axis slowly, and the number of classes K is small. The fast versions
+therefore use transposed logits (K, N), where a reduction over the classes adds whole rows.
 """
 
 from __future__ import annotations
@@ -13,68 +13,122 @@ import numpy as np
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 
 
+def cross_entropy_naive_forward(
+    logits: Array, *, labels: Array, label_smoothing: float = 0.0
+) -> Array:
+    """Compute L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, with p = softmax(z) and t = (1 - ε) y + ε/K."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    return np.asarray(-np.sum(target * _naive_log_softmax(logits)) / len(logits))
+
+
+def cross_entropy_naive_backward(
+    g: Array, logits: Array, *, labels: Array, label_smoothing: float = 0.0
+) -> tuple[Array]:
+    """dL/dz = g (p - t) / N."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    return (g * (np.exp(_naive_log_softmax(logits)) - target) / len(logits),)
+
+
+def _naive_log_softmax(logits: Array) -> Array:
+    """Compute log p = z - max z - log Σ exp(z - max z), which cannot overflow."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _naive_targets(labels: Array, classes: int, label_smoothing: float) -> Array:
+    one_hot = np.eye(classes)[labels] if labels.ndim == 1 else labels
+    return (1 - label_smoothing) * one_hot + label_smoothing / classes
+
+
+def hinge_naive_forward(logits: Array, *, labels: Array) -> Array:
+    """Compute L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1)."""
+    return np.asarray(np.maximum(0, _naive_margins(logits, labels)).sum() / len(logits))
+
+
+def hinge_naive_backward(g: Array, logits: Array, *, labels: Array) -> tuple[Array]:
+    """dL/dsₙₖ = g/N · [margin > 0] for k ≠ yₙ; dL/dsₙ,yₙ = -g/N · (number of margins > 0)."""
+    is_positive = 1.0 * (_naive_margins(logits, labels) > 0)
+    is_positive[np.arange(len(labels)), labels] = -is_positive.sum(axis=1)
+    return (g * is_positive / len(logits),)
+
+
+def _naive_margins(logits: Array, labels: Array) -> Array:
+    """Return sₙₖ - sₙ,yₙ + 1 for k ≠ yₙ, and 0 for k = yₙ."""
+    rows = np.arange(len(labels))
+    margins = logits - logits[rows, labels][:, None] + 1
+    margins[rows, labels] = 0
+    return np.asarray(margins)
+
+
 def cross_entropy_forward(
     logits: Array, *, labels: Array, label_smoothing: float = 0.0, buffer: Buffer = new
 ) -> tuple[Array, Array]:
-    """L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, p = softmax(z), t = (1 - ε) y + ε/K (Szegedy et al. 2016,
-    section 7), through log p = z - max z - log Σ exp(z - max z), which cannot overflow.
+    """Compute the softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
-    logits z: (N, K), labels y: (N,) in 0..K-1, standing for one-hot rows, or mixtures (N, K), whose
-    rows sum to one. Saved: p - t, (K, N).
+    As the probability p of the label approaches 1, p - 1 and log Σ would lose all digits to
+    cancellation. Both are computed from the sum r of the other exponentials instead:
+    p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is z - max z of the label. For a
+    mixture, the class with the largest fraction is the label.
 
-    As the label's p nears 1, all digits of p - 1 and of log Σ would cancel. Both are computed from
-    the sum r of the other exponentials instead: p - 1 = -r / Σ, and log Σ = log(1 + (r + eᵈ - 1)),
-    where d is z - max z of the label. For a mixture, the class with the largest share is the label.
+    Args:
+        logits: z, (N, K).
+        labels: classes y, (N,) in 0..K-1, which stand for one-hot rows; or mixtures y, (N, K),
+            whose rows sum to one.
+        label_smoothing: ε.
+        buffer: see ``nnopt.backends.numpy.ops``.
+
+    Returns:
+        The loss and, for backward, p - t as (K, N).
     """
     count, classes = logits.shape
     dtype = logits.dtype
     p, row = buffer("p", (classes, count), dtype), buffer("row", (count,), dtype)
     is_one_hot = labels.ndim == 1 and not label_smoothing
     flat = p.reshape(-1)  # indexed several times faster than p
-    right = _label_positions(labels if labels.ndim == 1 else labels.argmax(axis=1))
+    label_index = _flat_label_index(labels if labels.ndim == 1 else labels.argmax(axis=1))
     np.copyto(p, logits.T)
     np.subtract(p, np.maximum.reduce(p, axis=0, out=row), out=p)
-    of_label = flat[right]
+    at_label = flat[label_index]
     if is_one_hot:
-        loss = -np.add.reduce(of_label)  # where t is 0, log p may be -inf
+        loss = -np.add.reduce(at_label)  # 0 · log p would be NaN for p = 0
     else:
         target = _targets(labels, label_smoothing, buffer("target", (classes, count), dtype))
         loss = -np.dot(target, flat)
     np.exp(p, out=p)
-    total = flat[right]
-    flat[right] = 0
+    total = flat[label_index]
+    flat[label_index] = 0
     rest = np.add.reduce(p, axis=0, out=row)
     np.add(rest, total, out=total)
-    np.add(rest, np.expm1(of_label, out=of_label), out=of_label)
-    loss += np.add.reduce(np.log1p(of_label, out=of_label))
-    flat[right] = np.negative(rest, out=rest)  # p - 1 of the label, times Σ
+    np.add(rest, np.expm1(at_label, out=at_label), out=at_label)
+    loss += np.add.reduce(np.log1p(at_label, out=at_label))
+    flat[label_index] = np.negative(rest, out=rest)  # p - 1 of the label, times Σ
     np.divide(p, total, out=p)
     if not is_one_hot:
-        target[right] -= 1
+        target[label_index] -= 1
         np.subtract(flat, target, out=flat)
     return loss / count, p
 
 
-def _label_positions(labels: Array) -> Array:
-    """Return where each label's entry of a (K, N) array is in memory."""
+def _flat_label_index(labels: Array) -> Array:
+    """Return the flat index of each label's entry in a (K, N) array."""
     return labels * len(labels) + _arange(len(labels))
 
 
 @cache
 def _arange(count: int) -> Array:
-    """Return np.arange(count): a batch has one of few sizes."""
+    """Return np.arange(count), cached because batches have few different sizes."""
     return np.arange(count)
 
 
 def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
     """Return t = (1 - ε) y + ε/K, (K, N), as a flat array."""
-    share, flat = label_smoothing / len(out), out.reshape(-1)
+    uniform, flat = label_smoothing / len(out), out.reshape(-1)
     if labels.ndim == 1:
-        flat.fill(share)
-        flat[_label_positions(labels)] = 1 - label_smoothing + share
+        flat.fill(uniform)
+        flat[_flat_label_index(labels)] = 1 - label_smoothing + uniform
     else:
         np.multiply(labels.T, out.dtype.type(1 - label_smoothing), out=out)
-        np.add(flat, share, out=flat)
+        np.add(flat, uniform, out=flat)
     return flat
 
 
@@ -88,22 +142,25 @@ def cross_entropy_backward(g: Array, difference: Array, *, buffer: Buffer = new)
 def hinge_forward(
     logits: Array, *, labels: Array, buffer: Buffer = new
 ) -> tuple[Array, tuple[Array, tuple[Array, Array]]]:
-    """The multiclass support vector machine's loss (Weston and Watkins 1999):
-    L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1).
+    """Compute the multiclass support vector machine's loss (Weston and Watkins 1999).
 
-    logits s: (N, K), labels y: (N,) in 0..K-1. If a logit is not finite, the loss is NaN, since a
-    margin of -∞ would count as none.
+    The loss is NaN if a logit is not finite, because a margin of -∞ would not contribute.
+
+    Args:
+        logits: s, (N, K).
+        labels: y, (N,) in 0..K-1.
+        buffer: see ``nnopt.backends.numpy.ops``.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)
     np.copyto(margins, logits.T)
-    right = labels, np.arange(count)
-    np.subtract(margins, margins[right], out=margins)
+    label_index = labels, np.arange(count)
+    np.subtract(margins, margins[label_index], out=margins)
     np.add(margins, 1, out=margins)
     zero_or_nan = 0 * np.add.reduce(margins, axis=None)
     np.maximum(margins, zero_or_nan, out=margins)
-    margins[right] -= 1  # 0 now
-    return np.add.reduce(margins, axis=None) / count, (margins, right)
+    margins[label_index] -= 1  # becomes 0
+    return np.add.reduce(margins, axis=None) / count, (margins, label_index)
 
 
 def hinge_backward(
@@ -112,11 +169,11 @@ def hinge_backward(
     *,
     buffer: Buffer = new,
 ) -> tuple[Array]:
-    """dL/dsₙₖ = g/N · [margin > 0] for k ≠ yₙ; dL/dsₙ,yₙ = -g/N · (number of margins > 0)."""
-    margins, right = saved
+    """Compute ``hinge_naive_backward``."""
+    margins, label_index = saved
     classes, count = margins.shape
     np.sign(margins, out=margins)
-    margins[right] = -np.add.reduce(margins, axis=0)
+    margins[label_index] = -np.add.reduce(margins, axis=0)
     d_logits = buffer("d_logits", (count, classes), margins.dtype)
     return (np.multiply(margins.T, g / margins.dtype.type(count), out=d_logits),)
 

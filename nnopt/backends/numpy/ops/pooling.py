@@ -1,28 +1,93 @@
-"""Pooling of images (H, W, N, C): the largest value or the mean of each window.
+"""Pooling of images (H, W, N, C): the maximum or the mean of each window.
 
-Windows of ``size`` x ``size`` pixels start every ``stride`` pixels, on images with ``padding``
-pixels more on each side; rows and columns that no whole window reaches are left out. The loops of
-the naive versions say what is computed. The fast ones turn the loops inside out: for each of the
-size² positions in a window, the inputs at that position of all windows are a strided view of x.
+Windows of ``size`` x ``size`` pixels start every ``stride`` pixels, on images that are padded with
+``padding`` pixels on each side. Rows and columns that no complete window reaches are ignored. The
+naive versions loop over the windows. The fast versions loop over the size² positions in a window:
+the inputs at one position of all windows are a strided view of x.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
-from nnopt.backends.numpy.ops.lanes import by_position, row_blocks, sharing
+from nnopt.backends.numpy.ops.lanes import by_position, row_chunks, workers_for
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Shape = tuple[int, ...]
 
 
+def max_pool2d_naive_forward(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
+    """Compute yᵢⱼ = the maximum of x over window (i, j); NaN if the window contains one."""
+    windows = Windows(size, stride, padding, x.shape)
+    y = np.empty(windows.output_shape(), x.dtype)
+    for output in np.ndindex(y.shape):
+        y[output] = x[_naive_winner(x, windows, output)]
+    return y
+
+
+def max_pool2d_naive_backward(
+    g: Array, x: Array, *, size: int, stride: int, padding: int = 0
+) -> tuple[Array]:
+    """Add the gradient of each output to the input that is its maximum."""
+    windows = Windows(size, stride, padding, x.shape)
+    d_x = np.zeros_like(x)
+    for output in np.ndindex(g.shape):
+        d_x[_naive_winner(x, windows, output)] += g[output]
+    return (d_x,)
+
+
+def _naive_winner(x: Array, windows: Windows, output: Shape) -> Shape:
+    """Return the index of the first maximum, row by row, or of the last NaN, as in PyTorch."""
+    i, j, n, c = output
+    best: Shape | None = None
+    for row, column in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
+        pixel = row, column, n, c
+        if best is None or x[pixel] > x[best] or np.isnan(x[pixel]):
+            best = pixel
+    assert best is not None, "padding is at most half of a window"
+    return best
+
+
+def avg_pool2d_naive_forward(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
+    """Compute yᵢⱼ = Σ x over window (i, j) / size²; the padding counts as zeros."""
+    windows = Windows(size, stride, padding, x.shape)
+    y = np.zeros(windows.output_shape(), x.dtype)
+    for i, j in np.ndindex(y.shape[:2]):
+        for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
+            y[i, j] += x[pixel] / size**2
+    return y
+
+
+def avg_pool2d_naive_backward(
+    g: Array, x: Array, *, size: int, stride: int, padding: int = 0
+) -> tuple[Array]:
+    """Add the gradient of each output, divided by size², to all inputs of its window."""
+    windows = Windows(size, stride, padding, x.shape)
+    d_x = np.zeros_like(x)
+    for i, j in np.ndindex(g.shape[:2]):
+        for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
+            d_x[pixel] += g[i, j] / size**2
+    return (d_x,)
+
+
+def global_avg_pool_naive_forward(x: Array) -> Array:
+    """Compute y = the mean of x over all positions: (H, W, N, C) to (N, C)."""
+    return np.asarray(x.mean(axis=(0, 1)))
+
+
+def global_avg_pool_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g / (H · W) at every position."""
+    return (np.broadcast_to(g, x.shape) / (x.shape[0] * x.shape[1]),)
+
+
 class Windows(NamedTuple):
-    """How the windows lie on images (H, W, N, C)."""
+    """The positions of the windows on images (H, W, N, C)."""
 
     size: int
     stride: int
@@ -30,108 +95,61 @@ class Windows(NamedTuple):
     images: Shape
 
     def output_shape(self) -> Shape:
-        """(H', W', N, C), where H' = ⌊(H + 2 padding - size) / stride⌋ + 1, and W' likewise."""
+        """Return (H', W', N, C), with H' = ⌊(H + 2 padding - size) / stride⌋ + 1."""
         height, width = [
             (pixels + 2 * self.padding - self.size) // self.stride + 1 for pixels in self.images[:2]
         ]
         return height, width, *self.images[2:]
 
     def overlap(self) -> bool:
-        """Do neighbouring windows share pixels?"""
+        """Return whether neighbouring windows share pixels."""
         return self.size > self.stride
 
     def tile(self) -> bool:
-        """Is every pixel in exactly one window?"""
+        """Return whether every pixel is in exactly one window."""
         fits = all(pixels % self.size == 0 for pixels in self.images[:2])
         return self.size == self.stride and self.padding == 0 and fits
 
     def pixels(self, window: int, axis: int) -> range:
-        """The rows (axis 0) or columns (axis 1) of the image in a window."""
+        """Return the rows (axis 0) or columns (axis 1) of the image in a window."""
         start = window * self.stride - self.padding
         return range(max(start, 0), min(start + self.size, self.images[axis]))
 
     def positions(self, rows: slice) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-        """For each position in a window, row by row: its number, and which outputs (of these rows)
-        take which inputs there. Inputs in the padding, and the outputs they go to, are left out."""
+        """Yield the positions in a window, row by row, for some rows of the output.
+
+        Yields:
+            The number of the position, the slices of the outputs and the slices of the inputs at
+            this position of their windows. Inputs in the padding are excluded.
+        """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
             below, right = divmod(number, self.size)
-            vertical = self._meet(below - self.padding, rows, self.images[0])
-            horizontal = self._meet(right - self.padding, columns, self.images[1])
+            vertical = self._match(below - self.padding, rows, self.images[0])
+            horizontal = self._match(right - self.padding, columns, self.images[1])
             if vertical and horizontal:
                 outputs, inputs = zip(vertical, horizontal, strict=True)
                 yield number, outputs, inputs
 
     def first_positions(self, rows: slice) -> Array:
-        """For each output of these rows, (rows, W', 1, 1): the number of the first position in its
-        window that is not in the padding."""
+        """Return the first position outside the padding in each window, (rows, W', 1, 1)."""
         below, right = (
             np.maximum(self.padding - self.stride * np.arange(windows), 0)
             for windows in self.output_shape()[:2]
         )
         return (below[rows, None] * self.size + right)[:, :, None, None]
 
-    def _meet(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
-        """Along one axis, the windows that have a pixel ``offset`` after their start, and these
-        pixels: 0 <= window · stride + offset < pixels."""
+    def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
+        """Return the windows, along one axis, for which 0 <= window · stride + offset < pixels.
+
+        The second slice contains these pixels: one per window, ``offset`` after its start.
+        """
         first = max(windows.start, -(offset // self.stride))
         last = min(windows.stop - 1, (pixels - 1 - offset) // self.stride)
         if last < first:
             return None
         start, stop = first * self.stride + offset, last * self.stride + offset + 1
         return slice(first, last + 1), slice(start, stop, self.stride)
-
-
-def max_pool2d_naive_forward(
-    x: Array, *, size: int, stride: int, padding: int = 0
-) -> tuple[Array, tuple[Array, Windows]]:
-    """yᵢⱼ = the largest x of window (i, j); of equals the first, row by row. NaN is the largest, of
-    several the last, as in PyTorch."""
-    windows = Windows(size, stride, padding, x.shape)
-    y = np.empty(windows.output_shape(), x.dtype)
-    winners = np.empty((*y.shape, 2), np.intp)  # the row and column in x
-    for i, j, n, c in np.ndindex(y.shape):
-        best = None
-        for row in windows.pixels(i, axis=0):
-            for column in windows.pixels(j, axis=1):
-                value = x[row, column, n, c]
-                if best is None or value > best or np.isnan(value):
-                    best, winners[i, j, n, c] = value, (row, column)
-        y[i, j, n, c] = best
-    return y, (winners, windows)
-
-
-def max_pool2d_naive_backward(g: Array, saved: tuple[Array, Windows]) -> tuple[Array]:
-    """Every output's gradient goes to the input it was taken from."""
-    winners, windows = saved
-    d_x = np.zeros(windows.images, g.dtype)
-    for i, j, n, c in np.ndindex(g.shape):
-        row, column = winners[i, j, n, c]
-        d_x[row, column, n, c] += g[i, j, n, c]
-    return (d_x,)
-
-
-def avg_pool2d_naive_forward(
-    x: Array, *, size: int, stride: int, padding: int = 0
-) -> tuple[Array, Windows]:
-    """yᵢⱼ = Σ x over window (i, j) / size²; the padding counts as zeros."""
-    windows = Windows(size, stride, padding, x.shape)
-    y = np.zeros(windows.output_shape(), x.dtype)
-    for i, j in np.ndindex(y.shape[:2]):
-        for row in windows.pixels(i, axis=0):
-            for column in windows.pixels(j, axis=1):
-                y[i, j] += x[row, column] / size**2
-    return y, windows
-
-
-def avg_pool2d_naive_backward(g: Array, windows: Windows) -> tuple[Array]:
-    """Every output's gradient goes to all inputs of its window, divided by size²."""
-    d_x = np.zeros(windows.images, g.dtype)
-    for i, j in np.ndindex(g.shape[:2]):
-        for row in windows.pixels(i, axis=0):
-            for column in windows.pixels(j, axis=1):
-                d_x[row, column] += g[i, j] / windows.size**2
-    return (d_x,)
 
 
 def max_pool2d_forward(
@@ -143,12 +161,12 @@ def max_pool2d_forward(
     workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Array, Windows, ThreadPool]]:
-    """yᵢⱼ = the largest x of window (i, j); NaN if there is one.
+    """Compute ``max_pool2d_naive_forward``.
 
-    x: (H, W, N, C), y: (H', W', N, C). Saved: for each output the number of the position in the
-    window that won, the first of equals as in PyTorch: after a ReLU, zeros tie all the time. Where
-    y is NaN it is, unlike in the naive version, that of the largest before the first NaN, if any:
-    a loss that is not a number ends the training, so its gradients are not worth a pass over x.
+    Saved for backward is the number of the position that is the maximum in each window: the first
+    of equal values, as in PyTorch, because zeros after a ReLU are often equal. If y is NaN, it is
+    the position of the maximum before the first NaN, unlike in the naive version: a NaN loss ends
+    the training, so its gradients do not justify another pass over x.
     """
     windows = Windows(size, stride, padding, x.shape)
     y = buffer("y", windows.output_shape(), x.dtype)
@@ -156,10 +174,8 @@ def max_pool2d_forward(
     winner = buffer("winner", y.shape, number_type)
     larger = buffer("larger", y.shape, bool)
     marked = buffer("marked", y.shape, number_type)
-    blocks = _blocks(windows)
 
-    def of_block(worker: int, block: int) -> None:
-        rows = blocks[block]
+    def task(rows: slice) -> None:
         winner[rows] = windows.first_positions(rows) if padding else 0  # the winner if all are -∞
         if padding:
             y[rows] = -np.inf
@@ -170,29 +186,25 @@ def max_pool2d_forward(
                 continue
             np.greater(candidate, best, out=larger[outputs])
             np.maximum(best, candidate, out=best)
-            # Numbers rise, so the last position to be larger has the largest number.
+            # Numbers increase, so the last position with a larger value has the largest number.
             ones = larger[outputs].view(np.uint8)
             np.multiply(ones, number_type.type(number), out=marked[outputs])
             np.maximum(winner[outputs], marked[outputs], out=winner[outputs])
 
-    sharing(workers, x.size).map(of_block, len(blocks))
+    _map_rows(task, windows, workers_for(x, workers))
     return y, (winner, windows, workers)
 
 
 def max_pool2d_backward(
-    g: Array,
-    saved: tuple[Array, Windows, ThreadPool],
-    *,
-    buffer: Buffer = new,
+    g: Array, saved: tuple[Array, Windows, ThreadPool], *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dx is the sum of the gradients of the outputs that x was taken for."""
+    """Compute ``max_pool2d_naive_backward``."""
     winner, windows, workers = saved
-    d_x = _gradient_of_images(windows, g, buffer)
+    d_x = _gradient_buffer(windows, g, buffer)
     won = buffer("won", g.shape, bool)
-    blocks = _blocks(windows) if not windows.overlap() else [slice(0, len(g))]
 
-    def of_block(worker: int, block: int) -> None:
-        for number, outputs, inputs in windows.positions(blocks[block]):
+    def task(rows: slice) -> None:
+        for number, outputs, inputs in windows.positions(rows):
             np.equal(winner[outputs], number, out=won[outputs])
             if windows.overlap():
                 part = buffer("part", g.shape, g.dtype)[outputs]
@@ -201,7 +213,7 @@ def max_pool2d_backward(
             else:
                 np.multiply(g[outputs], won[outputs], out=d_x[inputs])
 
-    sharing(workers, d_x.size).map(of_block, len(blocks))
+    _map_rows(task, windows, workers_for(d_x, workers), is_serial=windows.overlap())
     return (d_x,)
 
 
@@ -214,35 +226,28 @@ def avg_pool2d_forward(
     workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, tuple[Windows, ThreadPool]]:
-    """yᵢⱼ = Σ x over window (i, j) / size²; the padding counts as zeros.
-
-    x: (H, W, N, C), y: (H', W', N, C).
-    """
+    """Compute ``avg_pool2d_naive_forward``."""
     windows = Windows(size, stride, padding, x.shape)
     y = buffer("y", windows.output_shape(), x.dtype)
-    blocks = _blocks(windows)
 
-    def of_block(worker: int, block: int) -> None:
-        rows = blocks[block]
+    def task(rows: slice) -> None:
         y[rows] = 0
         for _, outputs, inputs in windows.positions(rows):
             np.add(y[outputs], x[inputs], out=y[outputs])
         np.multiply(y[rows], 1 / size**2, out=y[rows])
 
-    sharing(workers, x.size).map(of_block, len(blocks))
+    _map_rows(task, windows, workers_for(x, workers))
     return y, (windows, workers)
 
 
 def avg_pool2d_backward(
     g: Array, saved: tuple[Windows, ThreadPool], *, buffer: Buffer = new
 ) -> tuple[Array]:
-    """dL/dx = Σ g / size² over the windows that x is in."""
+    """Compute ``avg_pool2d_naive_backward``."""
     windows, workers = saved
-    d_x = _gradient_of_images(windows, g, buffer)
-    blocks = _blocks(windows) if not windows.overlap() else [slice(0, len(g))]
+    d_x = _gradient_buffer(windows, g, buffer)
 
-    def of_block(worker: int, block: int) -> None:
-        rows = blocks[block]
+    def task(rows: slice) -> None:
         np.multiply(g[rows], 1 / windows.size**2, out=g[rows])
         for _, outputs, inputs in windows.positions(rows):
             if windows.overlap():
@@ -250,38 +255,38 @@ def avg_pool2d_backward(
             else:
                 np.copyto(d_x[inputs], g[outputs])
 
-    sharing(workers, d_x.size).map(of_block, len(blocks))
+    _map_rows(task, windows, workers_for(d_x, workers), is_serial=windows.overlap())
     return (d_x,)
 
 
 def global_avg_pool_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Shape]:
-    """y = the mean of x over all positions (Lin et al. 2014, section 3.2).
-
-    x: (H, W, N, C), y: (N, C).
-    """
+    """Compute ``global_avg_pool_naive_forward`` (Lin et al. 2014, section 3.2)."""
     y = buffer("y", x.shape[2:], x.dtype)
     np.add.reduce(by_position(x), axis=0, out=y.reshape(-1))
     return np.multiply(y, 1 / (x.shape[0] * x.shape[1]), out=y), x.shape
 
 
 def global_avg_pool_backward(g: Array, shape: Shape, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g / (H · W), the same at every position."""
+    """Compute ``global_avg_pool_naive_backward``."""
     d_x = buffer("d_x", shape, g.dtype)
     np.copyto(d_x, np.multiply(g, 1 / (shape[0] * shape[1]), out=g))
     return (d_x,)
 
 
-def _blocks(windows: Windows) -> list[slice]:
-    """The rows of the output, cut into pieces of work."""
-    height, *_ = windows.output_shape()
+def _map_rows(
+    task: Callable[[slice], None], windows: Windows, workers: ThreadPool, is_serial: bool = False
+) -> None:
+    """Call task for chunks of rows of the output, or for all rows at once if ``is_serial``."""
+    rows, *_ = windows.output_shape()
     _, width, samples, channels = windows.images
-    return row_blocks(
-        height, windows.stride * width * samples * channels, tuning.POOLING_CHUNK_ELEMENTS
-    )
+    row_elements = windows.stride * width * samples * channels
+    chunks = row_chunks(rows, row_elements, tuning.POOLING_CHUNK_ELEMENTS)
+    chunks = [slice(0, rows)] if is_serial else chunks
+    workers.map(lambda worker, index: task(chunks[index]), len(chunks))
 
 
-def _gradient_of_images(windows: Windows, g: Array, buffer: Buffer) -> Array:
-    """The array for dL/dx; zeros, unless every pixel will be written to."""
+def _gradient_buffer(windows: Windows, g: Array, buffer: Buffer) -> Array:
+    """Return the array for dL/dx: zeros, unless every element will be overwritten."""
     d_x = buffer("d_x", windows.images, g.dtype)
     if not windows.tile():
         d_x.fill(0)

@@ -1,9 +1,8 @@
-"""Operations that only move or join arrays: changes of layout, and the sum of a residual
-connection.
+"""Operations that only move or add arrays: layout changes and the sum of a residual connection.
 
-Outside, images are (N, C, H, W). Inside, they are (H, W, N, C): the values of all samples and
-channels at a position lie together, so that padding, windows and strides are arithmetic on whole
-slabs of N·C values.
+Images have the layout (N, C, H, W) outside this backend and (H, W, N, C) inside. There, the values
+of all samples and channels at one position are contiguous, so padding, windows and strides are
+arithmetic on large slabs of memory.
 """
 
 from __future__ import annotations
@@ -17,18 +16,17 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """(N, C, H, W) to (H, W, N, C): a view, since the first layer copies it anyway, or flattens."""
+    """(N, C, H, W) to (H, W, N, C), as a view: the first layer copies or flattens it anyway."""
     return x.transpose(2, 3, 0, 1), None
 
 
 def channels_last_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx is g moved back: (H, W, N, C) to (N, C, H, W)."""
+    """dL/dx is g with its axes permuted back: (H, W, N, C) to (N, C, H, W)."""
     return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
 
 
 def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
-    """(H, W, N, C) to (N, C·H·W), a sample's values in PyTorch's order: channel by channel, each
-    row by row. Flat samples (N, D) stay as they are."""
+    """(H, W, N, C) to (N, C·H·W), in PyTorch's order; flat samples (N, D) stay unchanged."""
     if x.ndim == 2:
         return x, x.shape
     y = moved = x.transpose(2, 3, 0, 1)
@@ -39,7 +37,7 @@ def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int
 
 
 def flatten_backward(g: Array, shape: tuple[int, ...], *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx is g moved back into the shape of x."""
+    """dL/dx is g in the layout of x."""
     if len(shape) == 2:
         return (g,)
     height, width, samples, channels = shape
@@ -49,20 +47,19 @@ def flatten_backward(g: Array, shape: tuple[int, ...], *, buffer: Buffer = new) 
 
 
 def _copy_by_sample(source: Array, target: Array) -> None:
-    """Both (N, C, H, W), differently in memory. Of a few samples, all that is touched stays in the
-    cache until they have moved."""
+    """Copy images (N, C, H, W) to another memory layout, a few samples at a time."""
     for first in range(0, len(source), tuning.FLATTEN_CHUNK_SAMPLES):
-        few = slice(first, first + tuning.FLATTEN_CHUNK_SAMPLES)
-        np.copyto(target[few], source[few])
+        chunk = slice(first, first + tuning.FLATTEN_CHUNK_SAMPLES)
+        np.copyto(target[chunk], source[chunk])
 
 
 def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """y = x + branch, elementwise (He et al. 2016, eq. 1)."""
+    """Compute y = x + branch (He et al. 2016, eq. 1)."""
     return np.add(x, branch, out=buffer("y", x.shape, x.dtype)), None
 
 
 def add_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """dL/dx = g, dL/dbranch = g. Two arrays, since each path may add to or work in its own."""
+    """dL/dx = g and dL/dbranch = g, in two arrays because each path may overwrite its own."""
     d_branch = buffer("d_branch", g.shape, g.dtype)
     np.copyto(d_branch, g)
     return g, d_branch
