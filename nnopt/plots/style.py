@@ -1,11 +1,11 @@
-"""The look all plots share, and how a figure becomes a file, fast.
+"""The style of all plots, and functions that write figures to files quickly.
 
-Figures are drawn straight on the Agg canvas, without pyplot and its global state. What makes
-matplotlib slow is measuring text to find room for it, so margins are given in inches, titles and
-axis labels have fixed places, and formulas are not typeset ("$" is an ordinary character).
+Figures are drawn on the Agg canvas, without pyplot and its global state. matplotlib is slow when it
+measures text. Therefore margins are given in inches, titles and axis labels have fixed positions,
+and formulas are not typeset ("$" is an ordinary character).
 
-Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; line styles and
-markers tell the same in grey.
+Colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; line styles
+and markers are distinct in greyscale.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 DPI = 110
 CHARACTERS_PER_INCH = 9  # of a title, on average
-LARGEST = 1e100  # what exceeds it is as good as infinite, and would overflow a log scale
+LARGEST = 1e100  # larger values count as infinite; they would overflow a log scale
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
-MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11, prime to the 8 colours
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11 and 8 colours are coprime
 
 INK, FAINT, GRID, PALE = "#222222", "#6B6B6B", "#DDDDDD", "#F3F3F3"
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-# Tried in this order for each character; those that are not installed are left out.
+# In the order of preference for each character. Fonts that are not installed are ignored.
 FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK SC",
@@ -59,7 +59,7 @@ STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.titley": 1.03,  # a fixed place: else every text of the axes is measured first
+    "axes.titley": 1.03,  # a fixed position; else every text of the axes is measured
     "axes.titlepad": 0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -90,17 +90,23 @@ STYLE: dict[str, Any] = {
 def drawing(
     path: Path | Sequence[Path], width: float, height: float, title: str = ""
 ) -> Iterator[Figure]:
-    """A figure of so many inches, to be filled, then written to ``path``, or to each of several: as
-    SVG where the suffix says so, else as PNG.
+    """Create a figure, let the caller draw into it, and write it to files.
 
-    The title takes the uppermost 0.45 inches, from the left. Raises OutputError.
+    Args:
+        path: one file or several; SVG if the suffix is ``.svg``, else PNG.
+        width: in inches.
+        height: in inches.
+        title: drawn in the uppermost 0.45 inches, from the left; cut at the width of the figure.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     matplotlib = load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says, the plots look the same
+        matplotlib.rcdefaults()  # ignores the user's matplotlibrc
         matplotlib.rcParams.update(cast(dict[Any, Any], STYLE))
         matplotlib.rcParams["font.family"] = _installed_fonts()
         figure = Figure((width, height), dpi=DPI)
@@ -112,13 +118,13 @@ def drawing(
                 0.15 / width, y, readable(title, most), va="top", fontsize=12, weight="bold"
             )
         yield figure
-        pictures = {x: _encoded(figure, x) for x in ([path] if isinstance(path, Path) else path)}
-    for place, picture in pictures.items():
-        write_bytes(place, picture)
+        encoded = {x: _encode(figure, x) for x in ([path] if isinstance(path, Path) else path)}
+    for file, data in encoded.items():
+        write_bytes(file, data)
 
 
-def _encoded(figure: Figure, path: Path) -> bytes:
-    """The figure as the file of this suffix holds it."""
+def _encode(figure: Figure, path: Path) -> bytes:
+    """Return the figure in the format of the suffix."""
     picture = io.BytesIO()
     if path.suffix == ".svg":
         figure.savefig(picture, format="svg", metadata={"Date": None})
@@ -128,29 +134,29 @@ def _encoded(figure: Figure, path: Path) -> bytes:
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes whose frame lies so many inches from the figure's lower left corner."""
+    """Return axes whose frame has this position and size in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def caption(figure: Figure, left: float, top: float, text: str) -> None:
-    """A panel's title, above the upper edge of its frame, so many inches from the lower left."""
+    """Draw a title above the upper left corner of a panel. The position is in inches."""
     across, up = figure.get_size_inches()
     figure.text(left / across, (top + 0.08) / up, text, fontsize=9.5, va="bottom")
 
 
 def text_width(texts: Sequence[str], points: float = 9) -> float:
-    """Inches that the longest of these takes, on average over its characters."""
+    """Return the approximate width in inches of the longest text."""
     return 0.0086 * points * max(map(len, texts), default=0)
 
 
 def title_width(title: str) -> float:
-    """Inches of a figure whose title is not cut."""
+    """Return the width in inches of a figure in which the title is not cut."""
     return (len(title) + 1) / CHARACTERS_PER_INCH
 
 
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
-    """Axis labels, so many inches left of and below the frame."""
+    """Label both axes, at these distances in inches from the frame."""
     frame = axes.get_position()
     across, up = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
     axes.set_xlabel(x)
@@ -160,7 +166,13 @@ def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -
 
 
 def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
-    """Round ticks, at most so many intervals, with plain numbers: no offset, no common factor."""
+    """Set round ticks with plain numbers, without an offset or a common factor.
+
+    Args:
+        axis: of the ticks.
+        most: maximum number of intervals.
+        integer: whether ticks are integers.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     fewest = 1 if integer else 2
@@ -170,13 +182,13 @@ def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
 
 
 def spans_decades(values: NDArray[np.float64], decades: float = 2) -> bool:
-    """Does the largest positive value exceed the smallest by more than so many powers of ten?"""
+    """Return whether the positive values span more than this number of powers of ten."""
     positive = values[np.isfinite(values) & (values > 0)]
     return bool(len(positive) and positive.max() / 10**decades > positive.min())
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """A logarithmic axis over what has been drawn, with the ticks of ``log_ticks``."""
+    """Make an axis logarithmic, with the ticks of ``log_ticks``. Call it after drawing."""
     from matplotlib.ticker import NullLocator
 
     axis: Axis
@@ -193,10 +205,10 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:
-    """About 3 to ``most`` ticks for a logarithmic axis, however few or many decades it spans.
+    """Return 3 to ``most`` ticks of a logarithmic axis, for any number of decades.
 
-    Numbers are plain from 0.0001 to 10,000, such as 0.01; beyond that all are powers, 10⁻⁶, in
-    characters rather than typeset, which would be slow.
+    Numbers from 0.0001 to 10,000 are plain, such as 0.01. If there are others, all are powers such
+    as 10⁻⁶, in Unicode characters, because typesetting is slow.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -217,7 +229,7 @@ def _plain(value: float, position: int) -> str:
 
 
 def _power(value: float, position: int) -> str:
-    """10⁶, 3·10⁻⁴; 1 and 10 as they are."""
+    """Return 10⁶ or 3·10⁻⁴, but 1 and 10 unchanged."""
     factor, exponent = f"{value:.3e}".split("e")
     factor, power = f"{float(factor):g}", int(exponent)
     if power in (0, 1):
@@ -227,9 +239,9 @@ def _power(value: float, position: int) -> str:
 
 
 def readable(text: str, most: int | None = None) -> str:
-    """``text`` as the fonts at hand can show it, in at most so many characters.
+    r"""Return the text in at most ``most`` characters.
 
-    Characters without a glyph become their code, like \\u732b.
+    A character without a glyph in the installed fonts becomes its code, like \u732b.
     """
     if not text.isascii() or not text.isprintable():
         text = "".join(c if _has_glyph(c) else ascii(c)[1:-1] for c in text)
@@ -237,15 +249,15 @@ def readable(text: str, most: int | None = None) -> str:
 
 
 def rgb(colour: str) -> NDArray[np.float64]:
-    """Red, green and blue in 0..1 of a colour like "#0072B2"."""
+    """Return red, green and blue in [0, 1] of a colour like "#0072B2"."""
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 @cache
 def load_matplotlib() -> ModuleType:
-    """Import matplotlib without the backend that the environment names.
+    """Import matplotlib, and ignore the backend in the environment variable MPLBACKEND.
 
-    No figure is shown, and a name that matplotlib does not know would make its import fail.
+    No figure is shown, and an unknown backend would make the import fail.
     """
     named = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
@@ -270,7 +282,7 @@ def _installed_fonts() -> list[str]:
 
 @cache
 def _charmaps() -> list[Collection[int]]:
-    """For each font, the codes of the characters it has."""
+    """Return the codes of the characters of each font."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     names = _installed_fonts()

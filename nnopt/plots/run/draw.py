@@ -40,7 +40,8 @@ def plot_training(
     folder: Path,
 ) -> None:
     """What training did: curves, learning rates, weights before and after, and the statistics of
-    the layers where they were taken. Raises OutputError."""
+    the layers where they were taken. Raises OutputError.
+    """
     if training.history:
         plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
     if training.learning_rates:

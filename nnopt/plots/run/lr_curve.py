@@ -78,7 +78,8 @@ def _mark(axes: Axes, rate: float, loss: float, name: str, marker: Literal["o", 
 
 def _limits(found: LrSuggestion) -> tuple[float, float]:
     """The loss axis: from below the smallest loss to above the start, the fall filling most of it.
-    Without a suggestion, to where the loss rose, or three times its start."""
+    Without a suggestion, to where the loss rose, or three times its start.
+    """
     smoothed = found.curve.smoothed[np.isfinite(found.curve.smoothed)]
     if not len(smoothed):
         return 0.0, 1.0

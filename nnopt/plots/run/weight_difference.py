@@ -76,7 +76,7 @@ def _draw_histograms(axes: Axes, x: Floats, y: Floats, names: tuple[str, str]) -
 
 
 def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
-    """b - a, its colours symmetric about 0."""
+    """B - a, its colours symmetric about 0."""
     shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MOST_CELLS)
     limit = float(np.abs(shown).max(initial=0)) or 1.0
     axes = style.panel(figure, MAP_LEFT, bottom, MAP, HEIGHT)

@@ -1,4 +1,4 @@
-"""All pictures of a sweep, or of any runs: which of them its varying keys call for."""
+"""All plots of a sweep, or of any runs, chosen by the keys that vary."""
 
 from __future__ import annotations
 
@@ -27,53 +27,68 @@ from nnopt.results.metrics_file import EpochRow, read_metrics
 
 log = logging.getLogger("nnopt")
 
-METRIC = "test_accuracy"
+DEFAULT_METRIC = "test_accuracy"
 SUFFIXES = (".png", ".svg")
 
-Picture = Callable[[Sequence[Path]], None]
+Plot = Callable[[Sequence[Path]], None]
 
 
 def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
-    """Draw the pictures of a sweep into its folder ``plots``, as they stand now; returns the files.
-    metric: what they show; METRIC unless told.
+    """Draw the plots of the finished runs of a sweep into its folder ``plots``.
 
-    Never raises: a picture that cannot be drawn is a warning, and the others are drawn.
+    This never raises: a plot that cannot be drawn is a warning in the log.
+
+    Args:
+        directory: of the sweep.
+        metric: what the plots show; None for the test accuracy.
+
+    Returns:
+        The files.
     """
-    metric = metric or METRIC
+    metric = metric or DEFAULT_METRIC
     try:
         runs = unify_file_names(split_by_data_files(find_runs([directory]).runs))
         if not any(metric in run.metrics for run in runs if run.status == "done"):
-            log.info("no pictures of the sweep: none of its runs has a %s", metric)
+            log.info("no plots of the sweep: none of its runs has a %s", metric)
             return []
-        pictures = dict(_pictures(compare_runs(runs, [metric]), runs))
+        plots = dict(_plots(compare_runs(runs, [metric]), runs))
     except Exception as error:
-        _warn(directory, "the pictures of the sweep", error)
+        _warn(directory, "the plots of the sweep", error)
         return []
     written: list[Path] = []
-    for name, draw in pictures.items():
+    for name, draw in plots.items():
         try:
             written += _draw(directory / "plots", name, draw)
         except Exception as error:
-            _warn(directory, f"the picture {name} of the sweep", error)
+            _warn(directory, f"the plot {name} of the sweep", error)
     return written
 
 
 def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw the pictures of settings compared by their first metric into a folder, which is made if
-    need be; returns the files. runs: those that were compared. Raises OutputError."""
-    return [
-        path for name, draw in _pictures(comparison, runs) for path in _draw(folder, name, draw)
-    ]
+    """Draw the plots of settings, compared by their first metric.
+
+    Args:
+        comparison: the settings.
+        runs: the compared runs.
+        folder: of the files; created if it does not exist.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    return [path for name, draw in _plots(comparison, runs) for path in _draw(folder, name, draw)]
 
 
-def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Picture]]:
-    """The name and the picture, of those that show something."""
+def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Plot]]:
+    """Yield the name and the function of each plot that the comparison has data for."""
     comparison = _drawable(comparison)
     if not comparison.rows:
         return
-    courses = _courses(comparison, runs)
-    if any(len(history) > 1 for course in courses for history in course.histories):
-        yield "curves", lambda paths: plot_sweep_curves(comparison, courses, paths)
+    curves = _learning_curves(comparison, runs)
+    if any(len(history) > 1 for setting in curves for history in setting.histories):
+        yield "curves", lambda paths: plot_sweep_curves(comparison, curves, paths)
     if len(comparison.rows) > 1:
         yield "means", lambda paths: plot_means(comparison, paths)
     if (keys := heat_map_keys(comparison)) is not None:
@@ -85,7 +100,7 @@ def _pictures(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str
 
 
 def _drawable(comparison: Comparison) -> Comparison:
-    """Return the comparison without settings whose numbers no axis can show; log a warning."""
+    """Return the comparison without settings whose values exceed any axis; log a warning."""
     metric = comparison.metrics[0]
     rows = [
         row
@@ -97,44 +112,44 @@ def _drawable(comparison: Comparison) -> Comparison:
     ]
     if left_out := len(comparison.rows) - len(rows):
         log.warning(
-            "left out of the pictures: settings with a %s beyond %g or within %g of 0 (%d)",
+            "left out of the plots: settings with a %s beyond %g or within %g of 0 (%d)",
             *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
         )
     return replace(comparison, rows=tuple(rows))
 
 
-def _courses(comparison: Comparison, runs: Sequence[Run]) -> list[LearningCurves]:
-    """The epochs of every setting: of the runs that are done or, where there are none, of those
-    that ended otherwise, such as pruned ones. A run without a readable ``metrics.csv`` is left out.
+def _learning_curves(comparison: Comparison, runs: Sequence[Run]) -> list[LearningCurves]:
+    """Return the epochs of every setting, of its runs that are done or, without any, of the others.
+
+    A run without a readable ``metrics.csv`` is left out.
     """
     others: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         if run.status != "done":
             values = tuple(run.settings.get(key, MISSING) for key in comparison.keys)
             others.setdefault(values, []).append(run)
-    courses, problems = [], []
+    curves, problems = [], []
     for row in comparison.rows:
         values = tuple(row.setting.values.get(key, MISSING) for key in comparison.keys)
         members = list(row.setting.runs.values()) or others.get(values, [])
-        found = []
+        histories: list[list[EpochRow]] = []
         for run in members:
             try:
                 checksum = run.checksums.get("metrics.csv")
-                found.append(read_metrics(run.folder / "metrics.csv", checksum))
+                histories.append(read_metrics(run.folder / "metrics.csv", checksum))
             except DataError as error:
                 if (run.folder / "metrics.csv").exists():
                     problems.append(str(error))
-        histories: list[list[EpochRow]] = [history for history in found if history]
-        if histories:
+        if histories := [history for history in histories if history]:
             diverged = all(run.status == "diverged" for run in members)
-            courses.append(LearningCurves(row, tuple(histories), diverged))
+            curves.append(LearningCurves(row, tuple(histories), diverged))
     if problems:
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         log.warning("left out of the curves: %s%s", problems[0], more)
-    return courses
+    return curves
 
 
-def _draw(folder: Path, name: str, draw: Picture) -> list[Path]:
+def _draw(folder: Path, name: str, draw: Plot) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -145,7 +160,7 @@ def _draw(folder: Path, name: str, draw: Picture) -> list[Path]:
 
 
 def _warn(directory: Path, what: str, error: Exception) -> None:
-    """One line; of what is no mistake of the user's, the traceback in ``plots.log`` too."""
+    """Log a warning; write the traceback of an unexpected error to ``plots.log``."""
     if isinstance(error, NnoptError):
         log.warning("cannot draw %s: %s", what, error)
         return

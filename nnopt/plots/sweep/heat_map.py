@@ -1,4 +1,4 @@
-"""Two numeric keys against the result: a cell for each pair of values."""
+"""Heat maps of the result against two numeric keys: a cell for each pair of values."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_number
 
 
 def _three_digits(value: float) -> str:
-    """0.190, 12.3, 45678."""
+    """Return a number like 0.190, 12.3 or 45678."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:#.3g}"
 
 
@@ -218,7 +218,7 @@ def _note(
     if any(facet.is_best.any() for facet in facets):
         text += "; frame: best"
     if any(((facet.done > 0) & (facet.done < facet.settings)).any() for facet in facets):
-        text += "; 1 of 2: of so many settings those with a result"
+        text += "; 1 of 2: settings with a result, of all"
     if any(((facet.settings > 0) & (facet.done == 0)).any() for facet in facets):
         text += "; hatched: no run finished"
     if any((facet.settings == 0).any() for facet in facets):

@@ -1,4 +1,4 @@
-"""Many keys at once: an axis for each, a line for each setting, coloured by its result."""
+"""Parallel coordinates: an axis for each key, a line for each setting, coloured by its result."""
 
 from __future__ import annotations
 
@@ -44,29 +44,39 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: the height of every row from 0 to 1, and what stands beside some heights. over:
-    what stands above the name; steps: does every value have a place of its own?"""
+    """An axis.
 
-    over: str
+    Args:
+        group: small text above the name.
+        name: title of the axis.
+        heights: position of every row, shape (R,), between 0 and 1.
+        ticks: positions and texts.
+        is_even: whether the values are evenly spaced rather than to scale.
+    """
+
+    group: str
     name: str
     heights: Floats
     ticks: tuple[tuple[float, str], ...]
-    steps: bool
+    is_even: bool
 
 
 def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """An axis for each key and one for the result at the right; each setting is a line through its
-    values, the darker the better, the best three of them broad. Lines that share a value fan out a
-    little, the better ones above. Settings without a result are dotted and end below the last axis.
+    """Draw an axis for each of the first 12 keys, an axis for the result, and a line per setting.
 
-    Of more than twelve keys the first are drawn. Raises OutputError.
+    Better settings are darker, and the best three are broad. Lines through the same value are
+    spread a little, the better ones above. Settings without a result are dotted and end below the
+    last axis.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
     keys = comparison.keys[:MAX_KEYS]
     scales = [key_scale(rows, key) for key in keys]
     results = [result_of(row, metric) for row in rows]
-    means = np.array([np.nan if found is None else found.mean for found in results])
+    means = np.array([np.nan if result is None else result.mean for result in results])
     note = _note(comparison, rows, keys, metric)
     title = f"{capitalized(metric.name)} of {len(rows)} settings"
     size = (AXIS_DISTANCE * len(keys), HEIGHT)
@@ -78,8 +88,8 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
         axes.axis("off")
         last = _metric_scale(means, metric)
         _draw_lines(axes, scales, last, means, metric)
-        for place, scale in enumerate(scales):
-            _draw_axis(axes, place, scale)
+        for index, scale in enumerate(scales):
+            _draw_axis(axes, index, scale)
         upwards = np.linspace(0, 1, 64) if metric.direction != "lower" else np.linspace(1, 0, 64)
         _draw_axis(axes, len(scales), last, colours(metric)(upwards))
         if np.isnan(means).any():
@@ -87,7 +97,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
-    """The places of a key's values: evenly spaced in their order; of many numbers, to scale."""
+    """Return the axis of a key: evenly spaced values, or many numbers to scale."""
     group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
@@ -97,28 +107,33 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
         x = np.array(numbers, dtype=np.float64)
         ends = (float(x.min()), float(x.max()))
         return _number_scale((group, name), x, ends, _is_even_on_logarithms(x))
-    place = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
+    height = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
     every = -(-len(texts) // MAX_TICKS)
     return Scale(
-        over=group,
+        group=group,
         name=name,
-        heights=np.array([place[value_of(row.setting, key)] for row in rows]),
+        heights=np.array([height[value_of(row.setting, key)] for row in rows]),
         ticks=tuple(
-            (place[text], short_text(text, MAX_TICK_CHARACTERS)) for text in texts[::every]
+            (height[text], short_text(text, MAX_TICK_CHARACTERS)) for text in texts[::every]
         ),
-        steps=True,
+        is_even=True,
     )
 
 
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """An axis to scale, between these ends; numbers beyond them stand there.
+    """Return an axis to scale. Numbers beyond its ends are moved to the ends.
 
-    names: what stands over the axis' name, and that."""
+    Args:
+        names: group and name of the axis.
+        numbers: values of the rows.
+        ends: lowest and highest value.
+        logarithmic: scale of the axis.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    def place(x: Floats) -> Floats:
+    def height(x: Floats) -> Floats:
         if logarithmic:
             return np.asarray(np.log(x / low) / np.log(high / low))
         return (x - low) / (high - low)
@@ -126,19 +141,21 @@ def _number_scale(
     low, high = ends
     if logarithmic:
         locator, formatter = style.log_ticks(low, high)
-        found = np.asarray(locator.tick_values(low, high))
-        texts = [formatter(x) for x in found]
+        values = np.asarray(locator.tick_values(low, high))
+        texts = [formatter(x) for x in values]
     else:
-        found = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-        texts = [f"{x:.10g}".replace("-", "−") for x in found]
-    ticks = zip(place(found).tolist(), texts, strict=True)
+        values = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        texts = [f"{x:.10g}".replace("-", "−") for x in values]
+    ticks = zip(height(values).tolist(), texts, strict=True)
     inside = tuple((y, text) for y, text in ticks if -0.001 <= y <= 1.001)
-    return Scale(*names, np.clip(place(numbers), 0, 1), inside, steps=False)
+    return Scale(*names, np.clip(height(numbers), 0, 1), inside, is_even=False)
 
 
 def _is_even_on_logarithms(numbers: Floats) -> bool:
-    """Do the numbers, all positive and over a decade, lie more evenly on a logarithmic scale, as
-    those of a search over magnitudes do? Their median says so: it is nearer to the middle there."""
+    """Return whether numbers are more evenly spaced on a logarithmic scale.
+
+    They are if all are positive, span a decade, and their median is closer to the middle there.
+    """
     if numbers.min() <= 0 or not style.spans_decades(numbers, 1):
         return False
 
@@ -149,7 +166,7 @@ def _is_even_on_logarithms(numbers: Floats) -> bool:
 
 
 def _metric_scale(means: Floats, metric: Metric) -> Scale:
-    """As ``colour_scale``; the better end is above."""
+    """Return the axis of the metric, with the limits of ``colour_scale`` and the best on top."""
     from matplotlib.colors import LogNorm
 
     norm, _ = colour_scale(means.tolist(), metric)
@@ -162,16 +179,16 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
     return replace(scale, heights=1 - scale.heights, ticks=ticks)
 
 
-def _fanned(scale: Scale) -> Floats:
-    """The heights, those of one value spread a little in the order of the rows."""
-    if not scale.steps:
+def _spread_out(scale: Scale) -> Floats:
+    """Return the heights, with equal ones spread a little in the order of the rows."""
+    if not scale.is_even:
         return scale.heights
     heights = scale.heights.copy()
-    room = 0.55 / max(1, len(set(scale.heights.tolist())))
+    max_spread = 0.55 / max(1, len(set(scale.heights.tolist())))
     for value in np.unique(heights):
         same = np.flatnonzero(scale.heights == value)
         if len(same) > 1:
-            heights[same] += min(room, 0.012 * len(same)) * np.linspace(-0.5, 0.5, len(same))
+            heights[same] += min(max_spread, 0.012 * len(same)) * np.linspace(-0.5, 0.5, len(same))
     return heights
 
 
@@ -182,66 +199,73 @@ def _draw_lines(
 
     norm, _ = colour_scale(means.tolist(), metric)
     heights = np.column_stack(
-        [*map(_fanned, scales), np.where(np.isnan(means), MISSING_HEIGHT, last.heights)]
+        [*map(_spread_out, scales), np.where(np.isnan(means), MISSING_HEIGHT, last.heights)]
     )
-    # From axis to axis a smooth step, so that the eye can follow a line through a crowded place.
-    part = np.linspace(0, 1, 16)
-    ease = part**2 * (3 - 2 * part)
+    # Smooth steps between axes: lines can be followed through crowded regions.
+    fraction = np.linspace(0, 1, 16)
+    ease = fraction**2 * (3 - 2 * fraction)
     steps = [
         a[:, None] + (b - a)[:, None] * ease for a, b in zip(heights.T, heights.T[1:], strict=False)
     ]
-    x = np.concatenate([k + part for k in range(len(steps))])
+    x = np.concatenate([k + fraction for k in range(len(steps))])
     paths = [np.column_stack([x, y]) for y in np.concatenate(steps, axis=1)]
     done = ~np.isnan(means)
-    lost = [path for path, is_done in zip(paths, done, strict=True) if not is_done]
+    missing = [path for path, is_done in zip(paths, done, strict=True) if not is_done]
     axes.add_collection(
-        LineCollection(lost, colors=style.FAINT, linewidths=0.9, linestyles=":", clip_on=False)
+        LineCollection(missing, colors=style.FAINT, linewidths=0.9, linestyles=":", clip_on=False)
     )
     shades = colours(metric)(norm(np.where(done, means, 0)))
     ranked = [k for k in range(len(paths)) if done[k]]  # from the worst to the best
-    strong = ranked[-BROAD_LINES:] if metric.direction else []
-    weak = [k for k in ranked if k not in strong]
-    thin = 1.3 if len(weak) <= 60 else 0.9
+    broad = ranked[-BROAD_LINES:] if metric.direction else []
+    thin = [k for k in ranked if k not in broad]
+    width = 1.3 if len(thin) <= 60 else 0.9
     axes.add_collection(
-        LineCollection([paths[k] for k in weak], colors=shades[weak], linewidths=thin, alpha=0.85)
+        LineCollection([paths[k] for k in thin], colors=shades[thin], linewidths=width, alpha=0.85)
     )
-    for k in strong:
+    for k in broad:
         axes.plot(*paths[k].T, color="white", linewidth=5.0, solid_capstyle="butt", zorder=3)
         axes.plot(*paths[k].T, color=shades[k], linewidth=2.8, zorder=3, clip_on=False)
 
 
-def _draw_axis(axes: Axes, place: int, scale: Scale, shades: Floats | None = None) -> None:
-    """A vertical line, and its values on a white ground left of it. shades: of the axis of the
-    metric, its colours (64, 4) from below, whose values stand right of it."""
+def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
+    """Draw a vertical line with its ticks to the left.
+
+    Args:
+        axes: of the figure.
+        x: position of the line.
+        scale: heights and texts.
+        shades: colours of the axis of the metric from below, shape (64, 4); its ticks are on the
+            right.
+    """
     if shades is not None:
         from matplotlib.collections import LineCollection
 
         starts = np.linspace(0, 1, len(shades), endpoint=False)
-        ends = np.minimum(starts + 2 / len(shades), 1)  # overlapping, so that no seam is seen
-        parts = [((place, a), (place, b)) for a, b in zip(starts, ends, strict=True)]
+        ends = np.minimum(starts + 2 / len(shades), 1)  # overlapping: no visible seams
+        parts = [((x, a), (x, b)) for a, b in zip(starts, ends, strict=True)]
         strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
         axes.add_collection(strip)
         strip.set_clip_on(False)
     else:
-        axes.plot([place, place], [0, 1], color=style.INK, linewidth=1.2, zorder=4, clip_on=False)
+        axes.plot([x, x], [0, 1], color=style.INK, linewidth=1.2, zorder=4, clip_on=False)
     side, gap = ("right", -0.06) if shades is None else ("left", 0.07)
-    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in scale.ticks:
-        tick = [place, place + 0.6 * gap]
+        tick = [x, x + 0.6 * gap]
         axes.plot(tick, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
         axes.text(
-            place + gap,
+            x + gap,
             height,
             style.readable(text),
             ha=side,
             va="center",
             fontsize=8.5,
             zorder=5,
-            bbox=ground,
+            bbox=background,
         )
     heading: dict[str, Any] = {"ha": "center", "va": "bottom"}
-    axes.text(place, 1.05, style.readable(scale.name), fontsize=9.5, weight="bold", **heading)
-    axes.text(place, 1.115, style.readable(scale.over), fontsize=8, color=style.FAINT, **heading)
+    axes.text(x, 1.05, style.readable(scale.name), fontsize=9.5, weight="bold", **heading)
+    axes.text(x, 1.115, style.readable(scale.group), fontsize=8, color=style.FAINT, **heading)
 
 
 def _note(comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric) -> str:

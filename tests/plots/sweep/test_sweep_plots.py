@@ -98,14 +98,14 @@ def test_whose_epochs_are_drawn(
     (tmp_path / "4" / "metrics.csv").unlink()
     drawn: list[tuple[object, list[int], bool]] = []
 
-    def look(
-        comparison: Comparison, courses: Sequence[LearningCurves], paths: Sequence[Path]
+    def record(
+        comparison: Comparison, curves: Sequence[LearningCurves], paths: Sequence[Path]
     ) -> None:
-        for course in courses:
-            lengths = [len(history) for history in course.histories]
-            drawn.append((course.row.setting.values["optimizer.lr"], lengths, course.diverged))
+        for setting in curves:
+            lengths = [len(history) for history in setting.histories]
+            drawn.append((setting.row.setting.values["optimizer.lr"], lengths, setting.diverged))
 
-    monkeypatch.setattr(sweep_plots, "plot_sweep_curves", look)
+    monkeypatch.setattr(sweep_plots, "plot_sweep_curves", record)
     plot_sweep(tmp_path)
     assert drawn == [(1, [2], False), (2, [4], False), (3, [5], True)]
 
@@ -127,7 +127,7 @@ def test_a_picture_that_fails_costs_nothing_else(
     written = plot_sweep(tmp_path)
     assert [path.name for path in written[::2]] == ["curves.png", "learning_rate.png"]
     (record,) = caplog.records
-    assert "cannot draw the picture means of the sweep: ValueError('planted')" in record.message
+    assert "cannot draw the plot means of the sweep: ValueError('planted')" in record.message
     assert "in fail" in (tmp_path / "plots.log").read_text()
     runs = find_runs([tmp_path]).runs
     with pytest.raises(ValueError, match="planted"):  # who asks for pictures is told
@@ -189,6 +189,6 @@ def test_plots_of_a_comparison(
     assert nnopt("compare", "sweep", "--format", "csv", "--plots", "p") == 0
     assert "wrote" not in capsys.readouterr().out  # a table for other programs
     assert nnopt("compare", "sweep", "--where", "optimizer.lr=0.1", "--plots", "p") == 0
-    assert "no picture to draw" in capsys.readouterr().out
+    assert "no figure was drawn" in capsys.readouterr().out
     assert nnopt("compare", "sweep", "--metric", "test_loss,epochs", "--plots", "p") == 2
     assert "--plots draws one metric, not 2" in capsys.readouterr().err
