@@ -16,7 +16,7 @@ from nnopt.plots import style
 from nnopt.plots.run.schedule import plot_schedule
 
 
-def test_importing_the_plots_does_not_import_matplotlib() -> None:
+def test_plots_import_does_not_import_matplotlib() -> None:
     program = (
         "import sys\n"
         "from nnopt.plots.run import curves, schedule, confusion, samples, decision_boundary\n"
@@ -27,7 +27,7 @@ def test_importing_the_plots_does_not_import_matplotlib() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_pyplot_is_never_imported(tmp_path: Path) -> None:
+def test_drawing_does_not_import_pyplot(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
         "from nnopt.plots.run.schedule import plot_schedule\n"
@@ -37,7 +37,7 @@ def test_pyplot_is_never_imported(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=True)
 
 
-def test_the_users_settings_neither_matter_nor_change(tmp_path: Path) -> None:
+def test_drawing_ignores_and_keeps_user_settings(tmp_path: Path) -> None:
     plot_schedule(np.ones(9), 3, tmp_path / "a.png", "t")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "text.usetex": True}):
         before = dict(matplotlib.rcParams)
@@ -46,12 +46,12 @@ def test_the_users_settings_neither_matter_nor_change(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+def test_drawing_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*missing/a\.png"):
         plot_schedule(np.ones(9), 3, tmp_path / "missing" / "a.png", "t")
 
 
-def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+def test_matplotlib_unwritable_home_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
@@ -79,11 +79,11 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
         ("\U000f0000", "\\U000f0000"),  # private use: no font has it
     ],
 )
-def test_readable(text: str, expected: str) -> None:
+def test_readable_missing_glyphs_become_codes(text: str, expected: str) -> None:
     assert style.readable(text) == expected
 
 
-def test_readable_text_is_cut() -> None:
+def test_readable_long_text_is_cut() -> None:
     assert style.readable("abcdef", 6) == "abcdef"
     assert style.readable("abcdefg", 6) == "abcde…"
 
@@ -100,7 +100,7 @@ def test_readable_text_is_cut() -> None:
         (1e-40, 1e20, ["10⁻⁴⁰", "10⁻²⁸", "10⁻¹⁶", "10⁻⁴", "10⁸", "10²⁰"]),
     ],
 )
-def test_ticks_of_a_log_scale(low: float, high: float, expected: list[str]) -> None:
+def test_log_ticks_number_and_texts(low: float, high: float, expected: list[str]) -> None:
     figure = matplotlib.figure.Figure()
     axes = figure.add_subplot()
     axes.set_ylim(low, high)
@@ -110,7 +110,7 @@ def test_ticks_of_a_log_scale(low: float, high: float, expected: list[str]) -> N
     assert [text.get_text() for value, text in ticks if low <= value <= high] == expected
 
 
-def test_colours_differ_in_grey_or_by_marker() -> None:
+def test_palette_differs_in_grey_or_by_marker() -> None:
     """Any two of the first 88 classes differ in colour or marker."""
     looks = {
         (style.PALETTE[k % len(style.PALETTE)], style.MARKERS[k % len(style.MARKERS)])

@@ -112,7 +112,7 @@ def ticks(browser: WebDriver, axis: str) -> list[float]:
     return [float(word.replace("−", "-").replace(",", "")) for word in words]
 
 
-def test_it_opens_without_errors_or_requests(
+def test_page_opens_without_errors_or_requests(
     browser: WebDriver, open_page: Open, page: Path
 ) -> None:
     browser.get_log("performance")  # type: ignore[no-untyped-call]
@@ -139,7 +139,7 @@ def test_it_opens_without_errors_or_requests(
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
-def test_a_screenshot_is_not_blank(
+def test_page_screenshot_is_not_blank(
     browser: WebDriver, open_page: Open, width: int, scheme: str
 ) -> None:
     """The lines of both settings are there in their colours, on light or on dark ground."""
@@ -156,7 +156,7 @@ def test_a_screenshot_is_not_blank(
     assert all(colours.get(line, 0) > 30 for line in lines[scheme])
 
 
-def test_sorting(browser: WebDriver, open_page: Open) -> None:
+def test_table_sorts_by_column(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert column(browser, "#") == [str(number) for number in range(1, 12)]
     head = "#points th:has(button[title='sort by test_accuracy'])"
@@ -177,7 +177,7 @@ def sorted_heads(browser: WebDriver) -> list[Any]:
     return browser.find_elements("css selector", "#points th:not([aria-sort='none'])")
 
 
-def test_filtering(browser: WebDriver, open_page: Open) -> None:
+def test_points_filter_by_text_and_condition(browser: WebDriver, open_page: Open) -> None:
     open_page()
     search = browser.find_element("css selector", "#points input[type=search]")
     search.send_keys("ADAM seed=1")
@@ -198,7 +198,7 @@ def test_filtering(browser: WebDriver, open_page: Open) -> None:
     assert texts(browser, "#curves path.line") == [""]
 
 
-def test_legend_toggles_lines(browser: WebDriver, open_page: Open) -> None:
+def test_chart_legend_toggles_lines(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert texts(browser, ".entries button") == ["adam", "sgd"]
     assert len(texts(browser, "#curves path.line")) == 2
@@ -220,7 +220,7 @@ def test_legend_toggles_lines(browser: WebDriver, open_page: Open) -> None:
     assert texts(browser, "#curves path.band") == []
 
 
-def test_zoom_pan_and_reset(browser: WebDriver, open_page: Open) -> None:
+def test_chart_zooms_pans_and_resets(browser: WebDriver, open_page: Open) -> None:
     from selenium.webdriver.common.keys import Keys
 
     open_page()
@@ -247,7 +247,7 @@ def test_zoom_pan_and_reset(browser: WebDriver, open_page: Open) -> None:
     assert ticks(browser, "x")[-1] > near[-1]
 
 
-def test_metric_and_scales(browser: WebDriver, open_page: Open) -> None:
+def test_chart_changes_metric_and_scales(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert texts(browser, "#curves .label") == ["epochs", "validation accuracy"]
     choose(browser, "Metric", "validation loss")
@@ -262,7 +262,7 @@ def test_metric_and_scales(browser: WebDriver, open_page: Open) -> None:
     assert len(texts(browser, "#curves path.line")) == 4
 
 
-def test_values_under_the_cursor(browser: WebDriver, open_page: Open) -> None:
+def test_chart_shows_values_under_the_cursor(browser: WebDriver, open_page: Open) -> None:
     """Mean and standard deviation of the runs that have the epoch, here the first."""
     from selenium.webdriver.common.keys import Keys
 
@@ -285,7 +285,7 @@ def test_values_under_the_cursor(browser: WebDriver, open_page: Open) -> None:
     assert texts(browser, ".tip strong") == ["epochs: 2"]
 
 
-def test_points_open(browser: WebDriver, open_page: Open) -> None:
+def test_points_open_to_details(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert texts(browser, ".details") == []
     opener = browser.find_element("css selector", "[aria-label='details of sgd-3']")
@@ -314,7 +314,7 @@ def test_points_open(browser: WebDriver, open_page: Open) -> None:
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_linked_plots_are_shown_from_their_files(
+def test_plots_linked_are_shown_from_files(
     browser: WebDriver,
     open_page: Open,
     sweep: Path,
@@ -334,7 +334,7 @@ def test_linked_plots_are_shown_from_their_files(
     assert gone.text.startswith("confusion.png is not where it was")
 
 
-def test_each_sweep_of_many_on_its_own(
+def test_scope_selects_one_sweep_of_many(
     browser: WebDriver, open_page: Open, sweep: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):

@@ -41,7 +41,7 @@ def points_of(page: Page) -> dict[str, dict[str, Any]]:
     return {point["name"]: point for point in page.records["points"]}
 
 
-def test_page_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_page_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("report", str(sweep)) == 3
     captured = capsys.readouterr()
     assert "adam-4/summary.json is damaged" in captured.err
@@ -76,7 +76,7 @@ def test_page_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert about["Time"][1] == "6 min 00 s in all, 60.0 s on average"
 
 
-def test_table_is_that_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_page_table_equals_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("compare", str(sweep)) == 3
     lines = capsys.readouterr().out.splitlines()
     assert nnopt("report", str(sweep), "--out", "page.html") == 3
@@ -92,7 +92,7 @@ def test_table_is_that_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> 
     assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending, 1 timeout"
 
 
-def test_nothing_a_user_typed_is_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_page_user_text_is_not_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     nnopt("report", str(sweep), "--out", "page.html")
     page = Page(Path("page.html"))
     scripts = [attributes for tag, attributes in page.tags if tag == "script"]
@@ -105,7 +105,7 @@ def test_nothing_a_user_typed_is_markup(nnopt: Run, sweep: Path, capsys: Capture
     assert points_of(page)["sgd-3"]["error"].startswith("ValueError: </script><script>")
 
 
-def test_page_asks_for_nothing(nnopt: Run, sweep: Path) -> None:
+def test_page_makes_no_requests(nnopt: Run, sweep: Path) -> None:
     nnopt("report", str(sweep), "--out", "page.html")
     page = Page(Path("page.html"))
     asked = [a for _, attributes in page.tags for a in attributes if a in ("src", "href", "action")]
@@ -118,7 +118,7 @@ def test_page_asks_for_nothing(nnopt: Run, sweep: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data: 'self' file:; style-src 'sha256-")
 
 
-def test_sweep_json_tells_the_command_and_what_is_to_come(
+def test_page_sweep_shows_command_and_pending_points(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
     """A point that has not begun has its whole configuration there: keys beside the swept ones."""
@@ -140,7 +140,7 @@ def test_sweep_json_tells_the_command_and_what_is_to_come(
     assert nnopt("report", "planned") == 3
 
 
-def test_damaged_curves_are_told(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_damaged_curves_are_named(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     (folder / "metrics.csv").write_text("epoch,loss\n1,2\n")
     assert nnopt("report", "run") == 0
@@ -149,7 +149,7 @@ def test_damaged_curves_are_told(nnopt: Run, sweep: Path, workplace: Path) -> No
     assert "grid" not in point
 
 
-def test_single_run(nnopt: Run, sweep: Path) -> None:
+def test_page_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
     assert nnopt("report", str(sweep / "sgd-0")) == 0
     page = Page(sweep / "sgd-0" / "report.html")
     (sweep / "sgd-0" / "report.html").unlink()
@@ -169,7 +169,7 @@ def test_single_run(nnopt: Run, sweep: Path) -> None:
     assert point["log"].endswith("last line\n")
 
 
-def test_report_config_file_edited_summary_counts(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_edited_config_file_shows_summary(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     before = "  name: sgd\n"
     (folder / "config.yaml").write_text(f"optimizer:\n{before.replace('sgd', 'adam')}")
@@ -181,7 +181,7 @@ def test_report_config_file_edited_summary_counts(nnopt: Run, sweep: Path, workp
     assert "  name: adam" not in lines
 
 
-def test_report_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     (folder / "summary.json").unlink()
     (folder / "config.yaml").write_text("seed: 7\n")
@@ -191,7 +191,9 @@ def test_report_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workpl
     assert [page.records["lines"][place] for place in point["config"]] == ["seed: 7"]
 
 
-def test_folder_of_many(nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path) -> None:
+def test_page_folder_of_many_sweeps_has_scopes(
+    nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path
+) -> None:
     for name in ("one", "two"):
         shutil.copytree(sweep, workplace / "all" / name)
     leave_run(workplace / "all" / "alone", 0, {"epochs": 7})
@@ -220,7 +222,7 @@ def test_folder_of_many(nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace:
         (["runs", "--out", "none/page.html"], "its folder does not exist"),
     ],
 )
-def test_what_is_refused(
+def test_report_wrong_arguments_are_refused(
     nnopt: Run, leave_run: LeaveRun, capsys: Captured, words: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
@@ -230,7 +232,7 @@ def test_what_is_refused(
     assert not list(Path().rglob("*.html"))
 
 
-def test_before_anything_has_finished(nnopt: Run, leave_run: LeaveRun) -> None:
+def test_page_without_finished_runs_is_written(nnopt: Run, leave_run: LeaveRun) -> None:
     leave_run(Path("runs/failed"), status="failed", error="x", test_accuracy=None)
     leave_run(Path("runs/running"), 1)
     Path("runs/running/summary.json").unlink()

@@ -27,12 +27,12 @@ Write = Callable[..., None]
     ("value", "expected"),
     [(0.123456, 0.12346), (15.0, 15), (1e-7, 1e-7), (math.nan, None), (math.inf, None), (0, 0)],
 )
-def test_numbers_are_short(value: float, expected: float | None) -> None:
+def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
     found = short(value, 5)
     assert (found, type(found)) == (expected, type(expected))
 
 
-def test_curves_keep_the_same_epochs_for_runs_of_like_length(
+def test_curves_runs_of_like_length_keep_the_same_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
 ) -> None:
     monkeypatch.setattr("nnopt.report.curves.NUMBERS", 0)  # no room: the least
@@ -57,7 +57,7 @@ def test_curves_keep_the_same_epochs_for_runs_of_like_length(
     assert many.columns["validation_loss"] == [short(1 / epoch, 5) for epoch in many.epochs]
 
 
-def test_plots_are_within_kind_by_kind_or_linked(tmp_path: Path, write_plot: Write) -> None:
+def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write) -> None:
     """The large ones of all points are linked, though those of one would have had room."""
     for point in ("a #1", "b"):
         write_plot(tmp_path / point / "plots" / "confusion.png", 16)
@@ -84,18 +84,18 @@ def test_plots_are_within_kind_by_kind_or_linked(tmp_path: Path, write_plot: Wri
             assert Image.open(io.BytesIO(picture)).size == (16, 16)
 
 
-def test_damaged_plots_are_left_out(tmp_path: Path, write_plot: Write) -> None:
+def test_plots_damaged_are_left_out(tmp_path: Path, write_plot: Write) -> None:
     write_plot(tmp_path / "plots" / "good.png")
     (tmp_path / "plots" / "bad.png").write_bytes(b"\x89PNG half of it")
     found = place_pictures([], plots_of(tmp_path), tmp_path / "page.html", 10**6)
     assert [path.stem for path in found.sources] == ["good"]
 
 
-def test_json_cannot_end_its_script() -> None:
+def test_json_does_not_close_the_script_element() -> None:
     assert as_json({"a": "</script><!--&"}) == ('{"a":"\\u003c/script\\u003e\\u003c!--\\u0026"}')
 
 
-def test_the_machine_is_told_with_its_accelerator() -> None:
+def test_about_machine_includes_accelerator() -> None:
     machine = {"cpu": "Xeon", "usable_cores": 2, "logical_cores": 4, "platform": "Linux"}
     plain = "Xeon, 2 of 4 cores, Linux"
     cases: list[tuple[dict[str, str] | None, str]] = [

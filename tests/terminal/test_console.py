@@ -129,7 +129,7 @@ def tell(epochs: int, last: int) -> None:
 
 
 @pytest.mark.parametrize(("epochs", "last"), [(1, 1), (20, 20), (21, 21), (500, 500), (500, 333)])
-def test_a_pipe_gets_few_lines_with_the_first_and_the_last(
+def test_training_pipe_gets_few_lines_with_first_and_last(
     capsys: pytest.CaptureFixture[str], epochs: int, last: int
 ) -> None:
     tell(epochs, last)
@@ -143,7 +143,7 @@ def test_a_pipe_gets_few_lines_with_the_first_and_the_last(
     assert epochs > 20 or told == list(range(1, epochs + 1))
 
 
-def test_a_line_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_line_contains_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     tell(1, 1)
     with TrainingProgress(1, 20) as run:
         run.epoch(replace(ROW, validation_loss=None, validation_accuracy=None), best=False)
@@ -152,13 +152,13 @@ def test_a_line_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
     assert " ".join(second.split()) == "epoch 1/1 loss 1 train 0.5000 lr 0.1"
 
 
-def test_a_diverged_row_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_diverged_epoch_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(5, 20) as run:
         run.epoch(replace(ROW, train_loss=float("nan")), best=False)
     assert "loss nan" in capsys.readouterr().out
 
 
-def test_an_interrupted_training_tells_its_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_interrupted_prints_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         with TrainingProgress(100, 20) as run:
             for epoch in range(1, 8):
@@ -174,7 +174,7 @@ def test_an_interrupted_training_tells_its_last_epoch(capsys: pytest.CaptureFixt
     ]
 
 
-def test_the_summary_is_aligned_in_a_pipe(
+def test_summary_pipe_is_aligned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,7 +192,7 @@ def test_the_summary_is_aligned_in_a_pipe(
     ]
 
 
-def test_an_error_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_prints_a_line_per_problem(capsys: pytest.CaptureFixture[str]) -> None:
     console.error("lr: -1\nfile 'a\x1b[2Jb'")
     captured = capsys.readouterr()
     assert captured.err == "nnopt: error: lr: -1\nnnopt: error: file 'a\\x1b[2Jb'\n"
@@ -200,7 +200,7 @@ def test_an_error_is_a_line_for_each_problem(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
-def test_characters_the_encoding_lacks(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_output_missing_characters_are_escaped(tmp_path: Path, environment: dict[str, str]) -> None:
     told = train(tmp_path, **environment)
     assert told.stderr in (
         "nnopt: error: learning rate η\n",
@@ -210,7 +210,7 @@ def test_characters_the_encoding_lacks(tmp_path: Path, environment: dict[str, st
     assert (tmp_path / "finished").exists()
 
 
-def test_strict_ascii_with_no_utf8_mode(tmp_path: Path) -> None:
+def test_output_strict_ascii_is_escaped(tmp_path: Path) -> None:
     told = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
     assert "gr\\xfc\\xdfe" in told.stdout
     assert "\\u03bb" in told.stdout
@@ -218,7 +218,7 @@ def test_strict_ascii_with_no_utf8_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
-def test_a_reader_that_is_gone_does_not_stop_the_training(tmp_path: Path, shell: str) -> None:
+def test_output_closed_pipe_does_not_stop_training(tmp_path: Path, shell: str) -> None:
     script = f'set -o pipefail; "$0" -c "$1" {shell}'
     ended = subprocess.run(
         ["bash", "-c", script, sys.executable, TRAINING],
@@ -234,7 +234,7 @@ def test_a_reader_that_is_gone_does_not_stop_the_training(tmp_path: Path, shell:
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_a_terminal_gets_a_bar_and_a_panel(tmp_path: Path, columns: int) -> None:
+def test_training_terminal_gets_bar_and_panel(tmp_path: Path, columns: int) -> None:
     text = without_codes(train_on_terminal(tmp_path, columns))
     assert "epoch 1/8 ━" in text
     assert "left" in text
@@ -248,7 +248,7 @@ def test_a_terminal_gets_a_bar_and_a_panel(tmp_path: Path, columns: int) -> None
     assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
 
 
-def test_a_growing_table_has_a_bar_below_it_on_a_terminal(tmp_path: Path) -> None:
+def test_display_terminal_has_bar_below_lines(tmp_path: Path) -> None:
     text = without_codes(on_terminal(TABLE, tmp_path, 60))
     shown = re.split(r"[\r\n]+", text)
     lines = [line for line in shown if re.search("array|weight|input", line)]
@@ -260,7 +260,7 @@ def test_a_growing_table_has_a_bar_below_it_on_a_terminal(tmp_path: Path) -> Non
     assert re.search(r"━ *50%|50%", text)
 
 
-def test_a_growing_table_is_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_pipe_gets_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveDisplay(total=2) as display:
         display.advance()
         display.print_line(aligned(("dense1.weight", "1,000"), (13, 5), "lr"))
@@ -269,7 +269,7 @@ def test_a_growing_table_is_aligned_in_a_pipe(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "input              7\n"
 
 
-def test_a_sweep_of_the_learning_rate_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
+def test_lr_search_terminal_has_a_bar(tmp_path: Path) -> None:
     text = without_codes(on_terminal(SWEEP, tmp_path, 80))
     shown = re.split(r"[\r\n]+", text)
     (middle,) = [i for i, line in enumerate(shown) if "step 120/300" in line]
@@ -278,7 +278,7 @@ def test_a_sweep_of_the_learning_rate_has_a_bar_on_a_terminal(tmp_path: Path) ->
     assert shown[-2:] == ["end", ""]
 
 
-def test_a_sweep_of_the_learning_rate_says_nothing_in_a_pipe(
+def test_lr_search_pipe_gets_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with LrSearchProgress(300) as sweep:
@@ -287,7 +287,7 @@ def test_a_sweep_of_the_learning_rate_says_nothing_in_a_pipe(
 
 
 @pytest.mark.parametrize("columns", [44, 100])
-def test_a_table_is_folded_where_the_terminal_is_narrow(tmp_path: Path, columns: int) -> None:
+def test_table_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None:
     header, rows = ("name", "mean ± std", "verdict"), [["adam", "0.9533 ± 0.0094", "worse " * 4]]
     program = "from nnopt.terminal.console import print_table\n"
     program += f"print_table({header}, {rows}, 'lrl')"
@@ -299,26 +299,26 @@ def test_a_table_is_folded_where_the_terminal_is_narrow(tmp_path: Path, columns:
     assert words.count("worse") == 4
 
 
-def test_no_color(tmp_path: Path) -> None:
+def test_no_color_disables_colours(tmp_path: Path) -> None:
     colours = r"\x1b\[(?:[0-9]+;)*(?:3[0-7]|38;5;[0-9]+)m"
     assert re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR=""))
     assert not re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR="1"))
 
 
-def test_a_terminal_that_shows_only_ascii(tmp_path: Path) -> None:
+def test_training_ascii_terminal_gets_ascii(tmp_path: Path) -> None:
     text = train_on_terminal(tmp_path, 80, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
     assert text.isascii()
     assert "+--" in text
     assert "\\u03bb" in text
 
 
-def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+def test_training_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
     text = train_on_terminal(tmp_path, 80, TERM="dumb")
     assert "\x1b" not in text
     assert text.count("epoch") == 8
 
 
-def test_a_long_path_is_folded_not_cut(tmp_path: Path) -> None:
+def test_summary_long_path_is_wrapped_not_cut(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from nnopt.terminal import console, safe_stream\n"
         "safe_stream.Stream.is_terminal = lambda self: True\n"
@@ -335,7 +335,7 @@ def test_a_long_path_is_folded_not_cut(tmp_path: Path) -> None:
     assert shown == "/" + "/".join(["abcdefghi"] * 12)
 
 
-def test_rich_is_not_imported_for_a_pipe(tmp_path: Path) -> None:
+def test_training_pipe_does_not_import_rich(tmp_path: Path) -> None:
     program = TRAINING + "\nimport sys; assert 'rich' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", program],

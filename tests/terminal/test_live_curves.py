@@ -71,7 +71,7 @@ def lines_of(sent: str) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]+", without_codes(sent))]
 
 
-def test_curves_are_drawn_above_the_bar_and_stay(terminal: Terminal) -> None:
+def test_live_curves_are_above_the_bar_and_stay(terminal: Terminal) -> None:
     train()
     lines = lines_of(terminal.getvalue())
     legends = [i for i, line in enumerate(lines) if line.endswith("▀▀▀ validation")]
@@ -91,7 +91,7 @@ def test_curves_are_drawn_above_the_bar_and_stay(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     ("columns", "lines", "drawn"), [(80, 24, 21), (120, 40, 30), (40, 12, 9), (300, 80, 30)]
 )
-def test_it_is_as_large_as_the_terminal_allows(
+def test_live_curves_fill_the_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, drawn: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -103,7 +103,7 @@ def test_it_is_as_large_as_the_terminal_allows(
     assert max(map(len, lines_of(sent)[:-2])) <= columns
 
 
-def test_another_size_wipes_what_the_terminal_broke(
+def test_live_curves_resize_clears_the_screen(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = LiveDisplay("terminal")
@@ -119,7 +119,7 @@ def test_another_size_wipes_what_the_terminal_broke(
         assert text is None or max(map(len, text.plain.splitlines())) <= columns
 
 
-def test_an_interruption_gives_the_terminal_back(terminal: Terminal) -> None:
+def test_live_curves_interruption_restores_the_terminal(terminal: Terminal) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(last=5)
     sent = terminal.getvalue()
@@ -137,7 +137,7 @@ def test_an_interruption_gives_the_terminal_back(terminal: Terminal) -> None:
         ({}, "latin-1", "the output's encoding, latin-1, lacks the characters for curves"),
     ],
 )
-def test_a_terminal_that_cannot_gets_the_usual_view(
+def test_live_curves_unsuitable_terminal_gets_the_bar(
     terminal: Terminal,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
@@ -154,14 +154,14 @@ def test_a_terminal_that_cannot_gets_the_usual_view(
     assert "epoch 8/8  loss 0.125" in without_codes(terminal.getvalue())
 
 
-def test_nothing_is_noted_where_it_can(terminal: Terminal) -> None:
+def test_live_curves_suitable_terminal_gets_no_note(terminal: Terminal) -> None:
     assert no_curves_reason() is None
     _note_missing_curves(one_run())
     assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("view", ["terminal", "bar", "none"])
-def test_a_sweep_draws_the_point_that_runs(
+def test_live_curves_sweep_shows_the_running_point(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
     """Above the line that counts the points, and under its name; what stays is a line a point."""
@@ -178,7 +178,7 @@ def test_a_sweep_draws_the_point_that_runs(
     assert not any(line.startswith("epoch 3/3") for line in lines)
 
 
-def test_a_search_draws_the_trial_that_runs(
+def test_live_curves_search_shows_the_running_trial(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
@@ -198,7 +198,7 @@ def test_a_search_draws_the_trial_that_runs(
     assert "4 to go  epoch 3" in lines
 
 
-def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
+def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
     """Also with another seed of the same trial, which has no name of its own."""
     display, drawn = Stream(terminal).rich(), LiveDisplay("terminal")
 
@@ -217,7 +217,7 @@ def test_curves_begin_anew_with_another_point(terminal: Terminal) -> None:
     assert first_and_last("long " * 40, 1)[0] == ("long " * 40)[:79].rstrip() + "…"
 
 
-def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
+def test_lr_search_in_a_sweep_draws_nothing(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
@@ -228,7 +228,7 @@ def test_the_search_for_a_learning_rate_does_not_draw_over_a_sweep(
     assert sent.count("test accuracy") == 2
 
 
-def test_curves_without_plotext_are_refused_before_the_run(
+def test_live_curves_without_plotext_are_refused_before_the_run(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)
@@ -240,7 +240,7 @@ def test_curves_without_plotext_are_refused_before_the_run(
     assert not Path("outputs").exists()
 
 
-def test_points_of_other_processes_cannot_be_drawn(
+def test_live_curves_points_of_other_processes_get_a_note(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = one_run()
@@ -249,7 +249,7 @@ def test_points_of_other_processes_cannot_be_drawn(
     assert "no point runs in this process" in capsys.readouterr().out
 
 
-def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
+def test_live_curves_pipe_gets_one_note_per_sweep(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     small = ["epochs=2", "dataset.points=20", "plots=false"]
@@ -261,7 +261,9 @@ def test_a_pipe_gets_lines_and_one_note_for_a_whole_sweep(
     assert told.out.count("test accuracy") == 2
 
 
-def test_nothing_is_told_while_it_trains(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_progress_none_prints_only_the_summary(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     small = ["epochs=2", "dataset.points=20", "plots=false"]
     assert nnopt("run", *small, "view=none") == 0
     told = capsys.readouterr().out
@@ -269,12 +271,12 @@ def test_nothing_is_told_while_it_trains(nnopt: Run, workplace: Path, capsys: Ca
     assert "test accuracy" in told
 
 
-def test_nothing_is_drawn_on_a_terminal_either(terminal: Terminal) -> None:
+def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:
     train("none")
     assert terminal.getvalue() == ""
 
 
-def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_display_drawing_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the terminal is, or the drawing."""
     now = 0.0
     spent = 0.0
@@ -299,7 +301,7 @@ def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch
     assert spent / now > REFRESH_FRACTION * 0.8
 
 
-def test_a_fault_of_the_drawing_ends_no_training(
+def test_live_curves_failure_does_not_stop_training(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
@@ -312,7 +314,7 @@ def test_a_fault_of_the_drawing_ends_no_training(
     assert "planted" in caplog.text
 
 
-def test_a_run_on_a_real_terminal(workplace: Path) -> None:
+def test_live_curves_run_on_a_pseudo_terminal(workplace: Path) -> None:
     """And neither plotext nor tensorboard is imported before it is asked for."""
     program = """
 import sys

@@ -70,7 +70,7 @@ def loss_panel(rows: list[EpochRow], columns: int = 80, lines: int = 21) -> Pane
     return Panel(curves(rows, columns, lines), slice(0, columns // 2), slice(0, lines - 1))
 
 
-def test_dots_are_where_the_values_are() -> None:
+def test_curves_dots_are_at_the_values() -> None:
     values = [0.3 + math.exp(-i / 9) + 0.3 * math.sin(i) ** 2 for i in range(40)]
     panel = loss_panel(history(values, accuracies=values), 100, 26)
     low, high = min(values), max(values)
@@ -85,7 +85,7 @@ def test_dots_are_where_the_values_are() -> None:
         assert min(bounds) - 1 <= b <= max(bounds) + 1
 
 
-def test_a_loss_that_spans_a_decade_has_a_log_scale() -> None:
+def test_curves_loss_over_a_decade_has_a_log_scale() -> None:
     straight = [10 ** (-3 * i / 29) for i in range(30)]
     panel = loss_panel(history(straight))
     assert panel.title == "loss, log scale"
@@ -100,7 +100,7 @@ def test_a_loss_that_spans_a_decade_has_a_log_scale() -> None:
     assert loss_panel(history([1.0, 0.0])).title == "loss"
 
 
-def test_ticks_are_round_numbers_at_their_place() -> None:
+def test_curves_ticks_are_round_numbers_at_their_values() -> None:
     panel = loss_panel(history([0.2, 1.31]))
     ticks, lines = panel.ticks(), panel.height // 4 - 1
     assert set(ticks) == {"0.2", "0.4", "0.6", "0.8", "1.0", "1.2"}
@@ -109,7 +109,7 @@ def test_ticks_are_round_numbers_at_their_place() -> None:
     assert loss_panel(history([0.5] * 130)).lines[-1].split() == ["1", "50", "100"]
 
 
-def test_no_peak_is_lost() -> None:
+def test_curves_thinned_keep_peaks() -> None:
     values = [1.0] * 5000
     values[3210] = 2.0
     panel = loss_panel(history(values))
@@ -118,7 +118,7 @@ def test_no_peak_is_lost() -> None:
     assert all(abs(x - panel.place(3210 / 4999, 0)[0]) <= 1 for x in peak)
 
 
-def test_training_and_validation_differ_without_colours() -> None:
+def test_curves_parts_differ_without_colours() -> None:
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     assert text.plain.splitlines()[-1].split() == ["⠒⠒⠒", "training", "▀▀▀", "validation"]
     loss = "".join(line[:40] for line in text.plain.splitlines()[:-1])
@@ -130,7 +130,7 @@ def test_training_and_validation_differ_without_colours() -> None:
     assert not set("▖▗▘▝▀▄▌▐▚▞▛▜▙▟█") & set(alone.plain)
 
 
-def test_nothing_but_the_curves_is_coloured() -> None:
+def test_curves_only_lines_are_coloured() -> None:
     """So that it is legible on dark and on light."""
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     for i, character in enumerate(text.plain):
@@ -143,7 +143,7 @@ def test_nothing_but_the_curves_is_coloured() -> None:
 @pytest.mark.parametrize(
     ("columns", "lines", "stacked"), [(59, 19, True), (59, 18, False), (60, 40, False)]
 )
-def test_panels_are_stacked_where_it_is_narrow(columns: int, lines: int, stacked: bool) -> None:
+def test_curves_narrow_panels_are_stacked(columns: int, lines: int, stacked: bool) -> None:
     first = curves(history([1.0, 0.9]), columns, lines).plain.splitlines()[0]
     assert ("accuracy" in first) != stacked
 
@@ -157,7 +157,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 3)
     st.integers(40, 200),
     st.integers(9, 50),
 )
-def test_whatever_comes_is_drawn_and_fits(
+def test_curves_arbitrary_values_fit(
     values: list[tuple[float, float | None, float]], columns: int, lines: int
 ) -> None:
     rows = [

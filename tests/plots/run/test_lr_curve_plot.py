@@ -33,7 +33,9 @@ def usual() -> LrSuggestion:
     return found(losses + np.geomspace(0.3, 1e6, 40).tolist())
 
 
-def test_curve_and_marks(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_lr_curve_contains_losses_and_marks(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     outcome = usual()
     plot_lr_find(outcome, tmp_path / "a.png", "mnist_mlp")
     check_png(tmp_path / "a.png")
@@ -53,7 +55,7 @@ def test_curve_and_marks(tmp_path: Path, figures: list[Figure], check_png: Check
     assert shown == [name for name in lines if not name.startswith("_")]
 
 
-def test_what_diverges_is_cut_off(tmp_path: Path, figures: list[Figure]) -> None:
+def test_lr_curve_diverging_losses_are_cut_off(tmp_path: Path, figures: list[Figure]) -> None:
     outcome = usual()
     plot_lr_find(outcome, tmp_path / "a.png", "mnist_mlp")
     (axes,) = figures[0].axes
@@ -76,7 +78,7 @@ def test_what_diverges_is_cut_off(tmp_path: Path, figures: list[Figure]) -> None
     ],
     ids=["flat", "explodes", "short", "zero"],
 )
-def test_without_a_suggestion(
+def test_lr_curve_without_suggestion_has_no_marks(
     tmp_path: Path,
     figures: list[Figure],
     check_png: CheckPng,
@@ -88,6 +90,6 @@ def test_without_a_suggestion(
     assert figures[0].texts[0].get_text().endswith(": no suggestion")
 
 
-def test_no_finite_loss_at_all(tmp_path: Path) -> None:
+def test_lr_curve_without_finite_loss_is_drawn(tmp_path: Path) -> None:
     plot_lr_find(found([np.nan]), tmp_path / "a.png", "x")
     assert (tmp_path / "a.png").stat().st_size > 0

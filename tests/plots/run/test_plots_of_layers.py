@@ -41,7 +41,7 @@ def words_of(axes: Axes) -> list[str]:
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (8, 3), (70, 3), (5, 2)])
-def test_filters(
+def test_filters_are_drawn_as_a_grid(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, count: int, channels: int
 ) -> None:
     weight = np.random.default_rng(0).standard_normal((count, channels, 3, 3))
@@ -56,7 +56,7 @@ def test_filters(
     assert f"{channels}×3×3" in title
 
 
-def test_a_filter_is_scaled_about_grey_and_keeps_its_colours(
+def test_filters_are_scaled_about_grey_with_their_colours(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     """Of two filters that differ by a factor the pictures are the same; 0 is mid-grey."""
@@ -72,7 +72,7 @@ def test_a_filter_is_scaled_about_grey_and_keeps_its_colours(
     assert_allclose(nothing, 0.5)
 
 
-def test_filters_of_many_channels_are_their_mean(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_many_channels_show_the_mean(tmp_path: Path, figures: list[Figure]) -> None:
     weight = np.array([1.0, 3.0])[None, :, None, None] * [[1.0, -2.0], [0.0, np.nan]]
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     assert_allclose(drawn(figures[0].axes[0])[0], [[0.75, 0], [0.5, 0.5]])
@@ -85,7 +85,7 @@ def crossed_out(axes: Axes) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_dead_filters_are_marked(tmp_path: Path, figures: list[Figure], channels: int) -> None:
+def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels: int) -> None:
     """Norms under 1 % of the largest, 0 among them, and no other; not by the mean over channels."""
     weight = np.ones((12, channels, 3, 3))
     weight[:, :, 1, 1] = -1
@@ -102,19 +102,19 @@ def test_dead_filters_are_marked(tmp_path: Path, figures: list[Figure], channels
     assert any("2 of 12 dead" in words for words in words_of(axes))
 
 
-def test_filters_without_a_dead_one(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_without_dead_have_no_mark(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.eye(9).reshape(9, 1, 3, 3), "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert not crossed_out(axes)
     assert not any("dead" in words for words in words_of(axes))
 
 
-def test_filters_that_are_all_zero_are_all_dead(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_all_zero_are_dead(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.zeros((3, 1, 3, 3)), "conv2d1", tmp_path / "a.png")
     assert len(crossed_out(figures[0].axes[0])) == 3
 
 
-def test_norms_are_bars(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_bars_show_norms(tmp_path: Path, figures: list[Figure]) -> None:
     weight = np.array([1.0, 4.0, 2.0])[:, None, None, None] * np.ones((3, 1, 2, 2))
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     full, bars = (
@@ -125,7 +125,7 @@ def test_norms_are_bars(tmp_path: Path, figures: list[Figure]) -> None:
 
 
 @pytest.mark.parametrize(("channels", "bars"), [(1, 1), (3, 0), (4, 1)])
-def test_filters_in_one_number_a_pixel_have_a_colour_bar(
+def test_filters_single_channel_have_a_colour_bar(
     tmp_path: Path, figures: list[Figure], channels: int, bars: int
 ) -> None:
     plot_filters(np.ones((2, channels, 3, 3)), "conv2d1", tmp_path / "a.png")
@@ -134,7 +134,7 @@ def test_filters_in_one_number_a_pixel_have_a_colour_bar(
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["−1", "0", "1"]
 
 
-def test_signs_of_weights_are_told_apart_in_grey() -> None:
+def test_colour_map_signs_differ_in_grey() -> None:
     """The colours get ever brighter; that of 0 is neutral."""
     colours = colour_map()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
@@ -158,14 +158,14 @@ BLOCK: list[Any] = [{"conv2d": 4}, "batch_norm", "relu", "max_pool2d", {"dropout
         ([{"conv2d": k} for k in range(4, 15)], tuple(f"conv2d{k}" for k in (1, 4, 7, 11))),
     ],
 )
-def test_stages_are_the_last_layers_before_the_shape_changes(
-    layers: list[Any], expected: tuple[str, ...]
-) -> None:
+def test_stages_are_last_layers_of_each_shape(layers: list[Any], expected: tuple[str, ...]) -> None:
     records = parse_layers([*layers, "flatten", {"dense": 9}, "relu", {"dense": "classes"}])
     assert stages_of(infer_shapes(records, (3, 16, 16), 10)) == expected
 
 
-def test_feature_maps(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_feature_maps_are_drawn_for_each_image(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 3, 8, 6), dtype=np.uint8)
     strength = np.array([0.1, 5.0, 0.0, 3.0, 4.0])
@@ -191,7 +191,7 @@ def test_feature_maps(tmp_path: Path, figures: list[Figure], check_png: CheckPng
 
 
 @pytest.mark.parametrize(("stages", "each"), [(1, 8), (2, 8), (3, 6), (4, 4)])
-def test_the_more_stages_the_fewer_channels_of_each(
+def test_feature_maps_many_stages_have_fewer_channels_each(
     tmp_path: Path, figures: list[Figure], stages: int, each: int
 ) -> None:
     maps = np.random.default_rng(0).standard_normal((2, 32, 4, 4))
@@ -201,7 +201,7 @@ def test_the_more_stages_the_fewer_channels_of_each(
     assert len(drawn(figures[0].axes[0])) == 2 * (1 + stages * each)
 
 
-def test_channels_that_show_the_same_are_shown_once() -> None:
+def test_channels_duplicates_are_chosen_once() -> None:
     """The strongest four are copies, scaled, shifted, negated and slightly noisy: one is taken."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
@@ -219,7 +219,7 @@ def test_channels_that_show_the_same_are_shown_once() -> None:
     assert set(np.argsort(-variances)[:3]) == {1, 3, 6}, "the largest variances alone fail"
 
 
-def test_channels_are_those_of_pivoted_qr() -> None:
+def test_channels_equal_pivoted_qr() -> None:
     """SciPy's QR decomposition with pivoting, of the centred maps as columns, picks the same."""
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)
@@ -233,7 +233,7 @@ def test_channels_are_those_of_pivoted_qr() -> None:
     assert_allclose(explained, (factor[:6] ** 2).sum() / (columns**2).sum())
 
 
-def test_feature_maps_that_are_dead_or_not_finite(tmp_path: Path, figures: list[Figure]) -> None:
+def test_feature_maps_dead_or_not_finite_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     maps = np.zeros((1, 3, 4, 4))
     maps[:, 1] = np.nan
     plot_feature_maps(np.zeros((1, 1, 4, 4), np.uint8), ["a"], {"relu1": maps}, tmp_path / "a.png")
@@ -283,7 +283,9 @@ def ticks_of(axes: Axes) -> list[str]:
     return [text.get_text() for value, text in ticks if low <= value <= high]
 
 
-def test_layer_statistics(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_layer_statistics_few_layers_are_lines(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     outputs, gradients, dead, bar = plot(statistics(4, 2), tmp_path, figures)
     check_png(tmp_path / "a.png")
     for axes in (outputs, gradients):
@@ -301,7 +303,7 @@ def test_layer_statistics(tmp_path: Path, figures: list[Figure], check_png: Chec
     assert figures[0].texts[0].get_text() == "spiral_mlp: layers over training"
 
 
-def test_statistics_over_a_decade_are_drawn_on_a_log_scale(
+def test_layer_statistics_over_a_decade_have_a_log_scale(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     outputs, gradients, *_ = plot(statistics(1, 2, spread=8.0), tmp_path, figures)
@@ -313,7 +315,7 @@ def test_statistics_over_a_decade_are_drawn_on_a_log_scale(
 
 
 @pytest.mark.parametrize("layers", [2, 12])
-def test_a_zero_gradient_is_drawn(
+def test_layer_statistics_zero_gradient_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
     """Of few layers on a rail marked 0, each at its own height; of many as circles on the map."""
@@ -340,7 +342,7 @@ def test_a_zero_gradient_is_drawn(
 
 
 @pytest.mark.parametrize("layers", [2, 12])
-def test_gradients_that_are_all_zero_are_drawn(
+def test_layer_statistics_all_zero_gradients_are_drawn(
     tmp_path: Path, figures: list[Figure], layers: int
 ) -> None:
     rows = [
@@ -356,7 +358,7 @@ def test_gradients_that_are_all_zero_are_drawn(
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf])
-def test_outputs_that_are_not_finite_are_drawn(
+def test_layer_statistics_not_finite_outputs_are_drawn(
     tmp_path: Path, figures: list[Figure], lost: float
 ) -> None:
     rows = statistics(4, 2)
@@ -370,7 +372,7 @@ def test_outputs_that_are_not_finite_are_drawn(
     assert rail.get_position().y0 > outputs.get_position().y1
 
 
-def test_many_layers_are_rows_of_maps(
+def test_layer_statistics_many_layers_are_maps(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     outputs, _, gradients, bar, dead, _ = plot(statistics(3, 20, spread=1e4), tmp_path, figures)
@@ -383,13 +385,17 @@ def test_many_layers_are_rows_of_maps(
     assert len(ticks_of(dead)) == 20
 
 
-def test_of_very_many_layers_every_second_is_named(tmp_path: Path, figures: list[Figure]) -> None:
+def test_layer_maps_very_many_layers_name_every_second(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     outputs, *_ = plot(statistics(1, 60), tmp_path, figures)
     assert ticks_of(outputs)[:3] == ["conv2d1", "conv2d3", "conv2d5"]
     assert drawn(outputs)[0].shape == (61, 1)
 
 
-def test_layers_without_relu_or_with_nothing_finite(tmp_path: Path, figures: list[Figure]) -> None:
+def test_layer_statistics_without_relu_or_finite_values_are_drawn(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     rows = [LayerRow(k, "dense1", np.nan, np.inf, None, np.nan, np.nan) for k in (1, 2)]
     outputs, rail, gradients, _ = plot(rows, tmp_path, figures)
     assert words_of(outputs) == words_of(gradients) == ["no finite values"]
@@ -398,7 +404,7 @@ def test_layers_without_relu_or_with_nothing_finite(tmp_path: Path, figures: lis
 
 @pytest.mark.parametrize("layers", [2, 12])
 @pytest.mark.parametrize("size", [1e-300, 1e-320, 1e300])
-def test_statistics_that_are_tiny_or_huge(
+def test_layer_statistics_tiny_or_huge_values_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int, size: float
 ) -> None:
     rows = statistics(4, layers)

@@ -60,7 +60,9 @@ def texts(axes_or_figure: Axes | Figure) -> list[str]:
 # curves -------------------------------------------------------------------------------------------
 
 
-def test_curves(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_curves_contain_losses_and_accuracies(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     rows = history(60)
     plot_curves(rows, tmp_path / "a.png", "spiral_mlp", best_epoch=41)
     check_png(tmp_path / "a.png")
@@ -79,14 +81,14 @@ def test_curves(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> N
 
 
 @pytest.mark.parametrize(("final", "scale"), [(0.013, "linear"), (0.009, "log")])
-def test_losses_over_two_decades_are_drawn_on_a_log_scale(
+def test_curves_losses_over_two_decades_have_a_log_scale(
     tmp_path: Path, figures: list[Figure], final: float, scale: str
 ) -> None:
     plot_curves(history(30, final), tmp_path / "a.png", "t")
     assert figures[0].axes[0].get_yscale() == scale
 
 
-def test_curves_of_one_epoch_without_validation(
+def test_curves_one_epoch_without_validation_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     row = replace(history(2)[0], validation_loss=None, validation_accuracy=None)
@@ -99,7 +101,7 @@ def test_curves_of_one_epoch_without_validation(
     assert [tick for tick in loss.get_xticks() if 0.5 <= tick <= 1.5] == [1]
 
 
-def test_curves_of_a_diverged_run(
+def test_curves_diverged_run_has_a_gap(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     rows = history(8)
@@ -117,7 +119,9 @@ def test_curves_of_a_diverged_run(
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_curves_with_nothing_finite(tmp_path: Path, figures: list[Figure], rows: int) -> None:
+def test_curves_without_finite_values_are_drawn(
+    tmp_path: Path, figures: list[Figure], rows: int
+) -> None:
     nan = float("nan")
     row = replace(
         history(2)[0],
@@ -148,7 +152,7 @@ TIME = np.linspace(0, 1, 1200)
     ],
     ids=["constant", "zero", "cosine", "warm-up", "exponential", "from-zero", "one-step"],
 )
-def test_schedule(
+def test_schedule_contains_learning_rates(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, rates: np.ndarray, scale: str
 ) -> None:
     plot_schedule(rates, 20, tmp_path / "a.png", "spiral_mlp")
@@ -159,7 +163,7 @@ def test_schedule(
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), rates)
 
 
-def test_a_long_schedule_is_thinned_but_whole(tmp_path: Path, figures: list[Figure]) -> None:
+def test_schedule_long_is_thinned_with_both_ends(tmp_path: Path, figures: list[Figure]) -> None:
     plot_schedule(np.linspace(1, 0.5, 1_000_000), 1000, tmp_path / "a.png", "t")
     line = figures[0].axes[0].lines[0]
     assert len(np.asarray(line.get_xdata())) <= 2000
@@ -192,7 +196,9 @@ def bar_lengths(axes: Axes) -> np.ndarray:
     return np.asarray(bars / full)
 
 
-def test_confusion(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_confusion_contains_counts_and_accuracies(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     counts = np.array([[198, 2, 0], [11, 1189, 0], [0, 0, 0]])
     plot_confusion(counts, ["a", "b", "c"], tmp_path / "a.png", "spiral_mlp")
     check_png(tmp_path / "a.png")
@@ -206,14 +212,14 @@ def test_confusion(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -
     np.testing.assert_allclose(image[0] ** 2, [0.99, 0.01, 0])
 
 
-def test_large_counts_are_percentages(tmp_path: Path, figures: list[Figure]) -> None:
+def test_confusion_large_counts_are_percentages(tmp_path: Path, figures: list[Figure]) -> None:
     plot_confusion(np.array([[9400, 600], [0, 10_000]]), ["a", "b"], tmp_path / "a.png", "t")
     assert numbers_shown(figures[0].axes[0], 2) == [["94", "6"], ["", "100"]]
     assert "predicted class (numbers: % of the true class)" in texts(figures[0])
 
 
 @pytest.mark.parametrize("size", [2, 6, 20, 21, 100])
-def test_confusion_of_few_and_many_classes(
+def test_confusion_few_and_many_classes_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, size: int
 ) -> None:
     draw = generator(0, "test")
@@ -228,7 +234,7 @@ def test_confusion_of_few_and_many_classes(
     assert len(named) <= 50
 
 
-def test_dark_cells_have_white_numbers(tmp_path: Path, figures: list[Figure]) -> None:
+def test_confusion_dark_cells_have_white_numbers(tmp_path: Path, figures: list[Figure]) -> None:
     plot_confusion(np.array([[1, 9], [5, 0]]), ["a", "b"], tmp_path / "a.png", "t")
     colours = {
         str(collection.get_label()): np.asarray(collection.get_facecolor())[0, :3].mean()
@@ -245,7 +251,7 @@ def test_dark_cells_have_white_numbers(tmp_path: Path, figures: list[Figure]) ->
 @pytest.mark.parametrize(
     "shape", [(16, 1, 28, 28), (14, 3, 32, 32), (1, 1, 8, 20), (3, 3, 300, 200), (20, 1, 4, 4)]
 )
-def test_samples(
+def test_samples_show_true_and_predicted_classes(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, shape: tuple[int, ...]
 ) -> None:
     draw = generator(0, "test")
@@ -266,7 +272,7 @@ def test_samples(
     assert texts(figures[0]) == [f"{count - len(wrong)} of {count} test samples are right"]
 
 
-def test_samples_are_upright_and_in_true_colours(tmp_path: Path, check_png: CheckPng) -> None:
+def test_samples_are_upright_with_original_colours(tmp_path: Path, check_png: CheckPng) -> None:
     """The upper left quarter is red, the rest blue; black and white keep their range."""
     image = np.zeros((16, 3, 8, 8), dtype=np.uint8)
     image[:, 2] = 255
@@ -280,7 +286,7 @@ def test_samples_are_upright_and_in_true_colours(tmp_path: Path, check_png: Chec
     assert (red.min(axis=0) <= blue.min(axis=0)).all()
 
 
-def test_a_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng) -> None:
+def test_samples_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng) -> None:
     labels = np.zeros(16, dtype=np.int64)
     images = np.full((16, 1, 4, 4), 51, dtype=np.uint8)
     plot_samples(images, labels, labels, ["a"], tmp_path / "a.png")
@@ -299,7 +305,9 @@ def right_of_zero(points: np.ndarray) -> np.ndarray:
     return np.column_stack([np.zeros(len(points)), 20 * points[:, 0]])
 
 
-def test_decision_boundary(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_decision_boundary_contains_regions_and_samples(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     points = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [0.5, 0]], dtype=np.float32)
     labels = np.array([0, 0, 1, 1, 0])
     plot_decision_boundary(right_of_zero, points, labels, ["a", "ключ"], tmp_path / "a.png", "t")
@@ -322,7 +330,7 @@ def test_decision_boundary(tmp_path: Path, figures: list[Figure], check_png: Che
     assert axes.get_xlim()[0] < -1 < 1 < axes.get_xlim()[1]
 
 
-def test_the_boundary_is_drawn_the_right_way_up(tmp_path: Path, figures: list[Figure]) -> None:
+def test_decision_boundary_is_upright(tmp_path: Path, figures: list[Figure]) -> None:
     def above_zero(points: np.ndarray) -> np.ndarray:
         return np.column_stack([np.zeros(len(points)), 20 * points[:, 1]])
 
@@ -337,7 +345,7 @@ def test_the_boundary_is_drawn_the_right_way_up(tmp_path: Path, figures: list[Fi
     assert pixels[-1, 0, 0] > pixels[-1, 0, 2]
 
 
-def test_a_boundary_of_many_classes_many_points_and_no_confidence(
+def test_decision_boundary_many_classes_and_points_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     draw = generator(0, "test")
@@ -358,7 +366,7 @@ def test_a_boundary_of_many_classes_many_points_and_no_confidence(
     assert len(looks) == 88
 
 
-def test_a_boundary_around_one_point(tmp_path: Path, check_png: CheckPng) -> None:
+def test_decision_boundary_one_point_is_drawn(tmp_path: Path, check_png: CheckPng) -> None:
     path = tmp_path / "a.png"
     plot_decision_boundary(
         right_of_zero, np.ones((1, 2), np.float32), np.array([1]), ["a", "b"], path, "t"
@@ -379,7 +387,9 @@ def weights(layers: int, scale: float) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_weights(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> None:
+def test_weights_contain_initial_and_trained_histograms(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
     initial, final = weights(3, 1.0), weights(3, 2.0)
     plot_weight_histograms(initial, final, tmp_path / "a.png")
     check_png(tmp_path / "a.png")
@@ -394,7 +404,7 @@ def test_weights(tmp_path: Path, figures: list[Figure], check_png: CheckPng) -> 
     assert widths[0] > 1.5 * widths[1]
 
 
-def test_more_than_twelve_tensors_are_thinned_evenly(
+def test_weights_more_than_12_tensors_are_thinned_evenly(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     plot_weight_histograms(weights(23, 1.0), weights(23, 2.0), tmp_path / "a.png")
@@ -406,7 +416,7 @@ def test_more_than_twelve_tensors_are_thinned_evenly(
     assert all(not a.overlaps(b) for a, b in pairwise(boxes))
 
 
-def test_weights_that_are_constant_new_or_not_finite(
+def test_weights_constant_new_or_not_finite_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     final = {
@@ -425,6 +435,6 @@ def test_weights_that_are_constant_new_or_not_finite(
     assert "2×3×3×3" in titles[3]
 
 
-def test_no_weights_at_all(tmp_path: Path) -> None:
+def test_weights_empty_are_drawn(tmp_path: Path) -> None:
     plot_weight_histograms({}, {"dense.bias": np.zeros(3)}, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

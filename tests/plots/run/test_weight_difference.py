@@ -23,7 +23,9 @@ def two_runs(layers: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
     return a, {name: array + 0.5 for name, array in a.items()}
 
 
-def test_picture(tmp_path: Path, check_png: CheckPng, figures: Figures) -> None:
+def test_weight_difference_contains_histograms_and_map(
+    tmp_path: Path, check_png: CheckPng, figures: Figures
+) -> None:
     a, b = two_runs(2)
     b["dense2.weight"] = a["dense2.weight"].copy()
     b["dense2.weight"][3, 1] -= 2
@@ -38,7 +40,7 @@ def test_picture(tmp_path: Path, check_png: CheckPng, figures: Figures) -> None:
     assert words == ["A: one", "B: other"]
 
 
-def test_svg_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
+def test_weight_difference_svg_is_deterministic(tmp_path: Path) -> None:
     a, b = two_runs(1)
     for name in ("one", "two"):
         plot_weight_difference(a, b, ("a", "b"), tmp_path / f"{name}.svg")
@@ -48,7 +50,9 @@ def test_svg_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
-def test_many_layers_and_none(tmp_path: Path, check_png: CheckPng, figures: Figures) -> None:
+def test_weight_difference_many_layers_and_none_are_drawn(
+    tmp_path: Path, check_png: CheckPng, figures: Figures
+) -> None:
     plot_weight_difference(*two_runs(9), ("a", "b"), tmp_path / "w.png")
     titles = [text.get_text() for text in figures[-1].texts]
     assert "Weights of two runs, 3 of 9 layers left out" in titles
@@ -56,13 +60,13 @@ def test_many_layers_and_none(tmp_path: Path, check_png: CheckPng, figures: Figu
     plot_weight_difference({}, {}, ("a", "b"), tmp_path / "none.png")
 
 
-def test_weights_that_are_equal_constant_or_not_finite(tmp_path: Path) -> None:
+def test_weight_difference_equal_constant_or_not_finite_is_drawn(tmp_path: Path) -> None:
     a = {"x.weight": np.zeros((2, 2)), "y.weight": np.full((2, 2), np.nan)}
     plot_weight_difference(a, a, ("a", "b"), tmp_path / "w.png")
     assert (tmp_path / "w.png").stat().st_size > 1000
 
 
-def test_a_single_changed_weight_of_a_large_matrix_is_seen() -> None:
+def test_weight_difference_single_changed_weight_is_visible() -> None:
     matrix = np.zeros((1000, 301))
     matrix[777, 300] = -0.5
     matrix[778, 299] = 0.25

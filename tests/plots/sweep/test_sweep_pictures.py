@@ -94,7 +94,7 @@ def lines_of(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
 # curves -------------------------------------------------------------------------------------------
 
 
-def test_mean_and_spread_over_seeds() -> None:
+def test_line_of_mean_and_band_over_seeds() -> None:
     values = np.array([[4.0, 3, 2, np.nan], [2, 2, np.nan, np.nan], [3, 1, 6, 5]])
     line = line_of(values, logarithmic=False)
     np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
@@ -109,7 +109,7 @@ def test_mean_and_spread_over_seeds() -> None:
     assert np.isnan([*alone.low, *alone.high]).all()
 
 
-def test_values_of_seeds_of_different_lengths() -> None:
+def test_values_of_different_lengths_are_padded() -> None:
     seeds = [history([1.0, 0.5]), history([1.0]), history([1e200, 0.5])]
     found = values_of(seeds, "train_loss")
     np.testing.assert_array_equal(found, [[1, 0.5], [1, np.nan], [np.nan, 0.5]])
@@ -124,7 +124,9 @@ def curves_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> lis
     ]
 
 
-def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+def test_sweep_curves_contain_mean_and_band(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
     runs = [run_of({"optimizer": "adam"}, seed, test_accuracy=0.9 + seed / 100) for seed in (0, 1)]
     runs.append(run_of({"optimizer": "sgd"}, test_accuracy=0.5))
     runs.append(run_of({"optimizer": "zero"}, status="diverged"))
@@ -155,7 +157,7 @@ def test_curves_of_settings(tmp_path: Path, figures: Figures, check_png: CheckPn
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
 
 
-def test_of_many_settings_the_best_are_named(tmp_path: Path, figures: Figures) -> None:
+def test_sweep_curves_many_settings_name_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(1, 13)]
     comparison = compared(runs, "test_loss")
     losses = [[[1.0, n / 1000]] for n in range(1, 13)]
@@ -180,7 +182,7 @@ def test_of_many_settings_the_best_are_named(tmp_path: Path, figures: Figures) -
     assert len({marker for _, _, marker in looks} - {"", "None"}) == 7
 
 
-def test_curves_without_validation(tmp_path: Path, figures: Figures) -> None:
+def test_sweep_curves_without_validation_show_training(tmp_path: Path, figures: Figures) -> None:
     comparison = compared([run_of({}, test_accuracy=0.5)])
     course = LearningCurves(
         comparison.rows[0], (history([1.0, 0.5], validation=False),), diverged=False
@@ -193,7 +195,9 @@ def test_curves_without_validation(tmp_path: Path, figures: Figures) -> None:
 # means --------------------------------------------------------------------------------------------
 
 
-def test_means(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+def test_means_contain_mean_interval_and_seeds(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
     values = {"adam": (0.90, 0.92, 0.94), "rmsprop": (0.80, 0.81, 0.85), "sgd": (0.88,)}
     runs = [
         run_of({"optimizer": name}, seed, test_accuracy=value)
@@ -222,7 +226,7 @@ def test_means(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
     )
 
 
-def test_the_best_of_many_means(tmp_path: Path, figures: Figures) -> None:
+def test_means_many_settings_show_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
     runs.append(run_of({"batch_size": 1}, status="failed"))
     plot_means(compared(runs, "test_loss"), [tmp_path / "a.png"])
@@ -235,7 +239,7 @@ def test_the_best_of_many_means(tmp_path: Path, figures: Figures) -> None:
     )
 
 
-def test_a_bad_mean_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+def test_means_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
     accuracies = {"a": 0.1, "b": 0.981, "c": 0.982, "d": 0.983, "e": 0.984}
     runs = [run_of({"name": name}, test_accuracy=x) for name, x in accuracies.items()]
     plot_means(compared(runs), [tmp_path / "a.png"])
@@ -269,7 +273,7 @@ def test_axis_limits_ignore_outliers(
 # words --------------------------------------------------------------------------------------------
 
 
-def test_words_of_keys_and_values() -> None:
+def test_labels_of_keys_and_values() -> None:
     assert key_labels(["optimizer", "optimizer.lr"]) == ("optimizer", "lr")
     assert key_labels(["a.name", "b.name", "c.x"]) == ("a.name", "b.name", "x")
     layers = tuple(f"{{dense: {n}}}" for n in range(30))
@@ -295,7 +299,7 @@ def images(figure: Figure) -> list[np.ndarray]:
     return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
-def test_heat_map(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+def test_heat_map_contains_means(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
     runs = grid(test_accuracy=lambda lr, l2: 0.9 - l2 - lr / 10)
     runs[-1] = run_of(runs[-1].settings, status="diverged")
     comparison = compared(runs)
@@ -317,7 +321,7 @@ def test_heat_map(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None
     assert note_of(figures[0]) == "1 seed; darker is better; frame: best; hatched: no run finished"
 
 
-def test_heat_maps_of_other_keys(tmp_path: Path, figures: Figures) -> None:
+def test_heat_map_other_keys_are_facets(tmp_path: Path, figures: Figures) -> None:
     def runs_of(others: Sequence[Any]) -> list[Run]:
         return [
             run_of({**run.settings, "batch_size": other}, test_loss=run.metrics["test_loss"] + k)
@@ -336,7 +340,7 @@ def test_heat_maps_of_other_keys(tmp_path: Path, figures: Figures) -> None:
     assert "mean over 8 settings of batch_size; 1 seed a setting" in note_of(figures[1])
 
 
-def test_which_keys_span_a_heat_map() -> None:
+def test_heat_map_keys_are_the_best_filled_pair() -> None:
     def keys(values: Sequence[tuple[Value, Value]]) -> tuple[str, str] | None:
         return heat_map_keys(
             compared([run_of({"a": a, "b": b}, test_accuracy=0.5) for a, b in values])
@@ -353,7 +357,9 @@ def test_which_keys_span_a_heat_map() -> None:
 # parallel coordinates -----------------------------------------------------------------------------
 
 
-def test_parallel(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+def test_parallel_contains_an_axis_per_key(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
     runs = [
         run_of({"optimizer": name, "optimizer.lr": lr, "batch_size": size}, test_loss=lr * size)
         for name, lr, size in product(("adam", "sgd"), (0.1, 0.2), (1, 4))
@@ -379,7 +385,7 @@ def test_parallel(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None
     assert note_of(figures[0]) == "1 seed; darker is better; broad: the best 3"
 
 
-def test_numbers_drawn_at_random_are_to_scale(tmp_path: Path, figures: Figures) -> None:
+def test_parallel_random_numbers_are_to_scale(tmp_path: Path, figures: Figures) -> None:
     draw = np.random.default_rng(0)
     runs = [
         run_of(
@@ -402,7 +408,9 @@ def test_numbers_drawn_at_random_are_to_scale(tmp_path: Path, figures: Figures) 
 # learning rates -----------------------------------------------------------------------------------
 
 
-def test_learning_rates(tmp_path: Path, figures: Figures, check_png: CheckPng) -> None:
+def test_learning_rates_contain_a_line_per_setting(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
     runs = [
         run_of({"optimizer": name, "optimizer.lr": lr}, seed, test_accuracy=0.9 - lr + seed / 100)
         for name, lr, seed in product(("adam", "sgd"), (0.01, 0.1, 0.5), (0, 1, 2))
@@ -427,7 +435,7 @@ def test_learning_rates(tmp_path: Path, figures: Figures, check_png: CheckPng) -
     assert "best rate" in texts(figures[0])
 
 
-def test_learning_rates_of_a_random_search_are_dots(tmp_path: Path, figures: Figures) -> None:
+def test_learning_rates_random_search_is_dots(tmp_path: Path, figures: Figures) -> None:
     rates = np.geomspace(1e-5, 1, 30)
     runs = [
         run_of({"optimizer.lr": float(lr), "batch_size": n}, test_loss=float(1 / lr))
@@ -442,7 +450,7 @@ def test_learning_rates_of_a_random_search_are_dots(tmp_path: Path, figures: Fig
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
 
 
-def test_a_bad_learning_rate_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+def test_learning_rates_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
     accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
     runs = [
         run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)

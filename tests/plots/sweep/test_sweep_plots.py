@@ -52,7 +52,9 @@ def names_of(sweep: Path) -> list[str]:
     return list(dict.fromkeys(path.stem for path in paths))
 
 
-def test_which_pictures(tmp_path: Path, leave_run: LeaveRun, quick: list[str]) -> None:
+def test_plots_depend_on_varying_keys(
+    tmp_path: Path, leave_run: LeaveRun, quick: list[str]
+) -> None:
     one = tmp_path / "one"
     leave_run(one / "a")
     assert names_of(one) == []  # one setting, no epochs
@@ -71,7 +73,7 @@ def test_which_pictures(tmp_path: Path, leave_run: LeaveRun, quick: list[str]) -
     assert names_of(grid) == ["means", "heat_map", "parallel", "learning_rate"]
 
 
-def test_pictures_of_a_sweep(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_plot_sweep_writes_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> None:
     for optimizer, seed in product(("sgd", "adam"), (0, 1)):
         folder = tmp_path / f"{optimizer}-{seed}"
         leave_run(folder, seed, {"optimizer": optimizer}, test_accuracy=0.5 + seed / 10)
@@ -86,7 +88,7 @@ def test_pictures_of_a_sweep(tmp_path: Path, leave_run: LeaveRun) -> None:
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_whose_epochs_are_drawn(
+def test_sweep_curves_prefer_finished_runs(
     tmp_path: Path, leave_run: LeaveRun, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the runs that are done; of a setting without any, of those that are not."""
@@ -110,7 +112,7 @@ def test_whose_epochs_are_drawn(
     assert drawn == [(1, [2], False), (2, [4], False), (3, [5], True)]
 
 
-def test_a_picture_that_fails_costs_nothing_else(
+def test_plot_sweep_failed_plot_is_a_warning(
     tmp_path: Path,
     leave_run: LeaveRun,
     quick: list[str],
@@ -141,7 +143,7 @@ def test_a_picture_that_fails_costs_nothing_else(
         plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, tmp_path / "plots")
 
 
-def test_a_sweep_without_results(
+def test_plot_sweep_without_results_draws_nothing(
     tmp_path: Path, leave_run: LeaveRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "nnopt")
@@ -155,7 +157,7 @@ def test_a_sweep_without_results(
     assert not (tmp_path / "plots").exists()
 
 
-def test_the_end_of_a_sweep(
+def test_sweep_end_draws_plots(
     workplace: Path,
     nnopt: Nnopt,
     quick: list[str],
@@ -173,7 +175,7 @@ def test_the_end_of_a_sweep(
     assert "drawn/plots" in capsys.readouterr().out
 
 
-def test_plots_of_a_comparison(
+def test_compare_plots_are_written(
     workplace: Path,
     nnopt: Nnopt,
     leave_run: LeaveRun,
