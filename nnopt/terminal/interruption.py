@@ -1,7 +1,7 @@
-"""The end of a process by Ctrl-C or by a signal, after its results so far are written.
+"""The end of a process by Ctrl-C or by a signal, after its results are written.
 
-SIGTERM comes from schedulers and from ``kill``, SIGHUP from a closed terminal or a lost
-connection. Both end a process alike, with exit code 143; Ctrl-C ends it with 130.
+Schedulers and ``kill`` send SIGTERM; a closed terminal or connection sends SIGHUP. The exit code
+is 143 for both, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Interruption(SystemExit):
-    """A signal asks the process to end. Like KeyboardInterrupt, it may be raised at any line."""
+    """A signal requests the end of the process. It can be raised at any line."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGTERM_CODE)
@@ -31,14 +31,14 @@ class Interruption(SystemExit):
 def stop_on_signals() -> None:
     """Let SIGTERM and SIGHUP raise Interruption, and Ctrl-C KeyboardInterrupt.
 
-    After the first of them another SIGTERM or SIGHUP has no effect, and another Ctrl-C ends the
-    process at once. A signal that was ignored when the process began, as by nohup, stays ignored.
+    After the first of them, another SIGTERM or SIGHUP has no effect, and another Ctrl-C ends the
+    process immediately. A signal that is already ignored, as by nohup, remains ignored.
     """
     _handle(_stop)
 
 
 def message_of(error: KeyboardInterrupt | SystemExit) -> str:
-    """Return the reason of an interruption, in plain words."""
+    """Return the reason of an interruption for a message."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
     return str(error) if isinstance(error, Interruption) else f"ended with exit code {error.code}"
@@ -57,13 +57,13 @@ def _handle(handler: object) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    _handle(_leave)
+    _handle(_exit_on_second_signal)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Interruption(number)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_on_second_signal(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         with suppress(OSError, ValueError, AttributeError):
             os.write(sys.stderr.fileno(), b"nnopt: error: interrupted twice; left at once\n")

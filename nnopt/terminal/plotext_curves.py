@@ -1,4 +1,4 @@
-"""Learning curves drawn in characters, by plotext; ``nnopt.terminal.live_curves`` says when."""
+"""Learning curves drawn with characters by plotext."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-MOST_COLUMNS, MOST_LINES = 160, 30  # larger curves say no more
-STACKED_BELOW = 60  # columns: with fewer the panels stand one above the other if there is room
+MAX_COLUMNS, MAX_LINES = 160, 30  # of the curves
+MIN_COLUMNS_SIDE_BY_SIDE = 60  # in narrower terminals the panels are stacked if there is space
+MIN_PANEL_LINES = 9
 
-# A blue and a vermillion that the colour-blind tell apart, after Okabe and Ito: both stand out from
-# black and from white. Without colours thin dots and thick blocks still differ.
+# Blue and vermillion after Okabe and Ito: distinct for colour-blind readers, visible on black and
+# on white. Without colours, thin dots differ from thick blocks. Name, marker, RGB, sample:
 TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What is drawn in one rectangle: values against epochs (N,), in the units of the ruler (the
-    logarithm to base 10 of a loss that spans a decade or more), and the ruler's ticks."""
+    """Values against epochs, and the ticks of the vertical axis.
+
+    All values are those of the axis: logarithms to base 10 if the loss spans a decade.
+    """
 
     title: str
     epochs: Floats
@@ -41,18 +44,21 @@ class _Panel:
 
 
 def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
-    """Loss and accuracy of training and validation against the epoch, and which line is which.
+    """Return loss and accuracy of training and validation against the epoch, with a legend.
 
-    rows: at least one. columns, lines: the room, at least 30 by 9; not all of a large one is used.
+    Args:
+        rows: epochs; at least one.
+        columns: available width in characters; at least 30. At most MAX_COLUMNS are used.
+        lines: available height; at least 9. At most MAX_LINES are used.
     """
     import plotext
     from rich.text import Text
 
-    columns, lines = min(columns, MOST_COLUMNS), min(lines, MOST_LINES) - 1
-    is_stacked = columns < STACKED_BELOW and lines >= 2 * 9
+    columns, lines = min(columns, MAX_COLUMNS), min(lines, MAX_LINES) - 1
+    is_stacked = columns < MIN_COLUMNS_SIDE_BY_SIDE and lines >= 2 * MIN_PANEL_LINES
     height = lines // 2 if is_stacked else lines
     width = columns if is_stacked else columns // 2
-    figure = plotext.figure  # plotext has this one
+    figure = plotext.figure  # a global of plotext
     plotext.terminal.limit(False, False)
     figure.clear.all()
     figure.clear.subplots()
@@ -60,47 +66,46 @@ def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     figure.subplots(*((2, 1) if is_stacked else (1, 2)))
     panels = _panel(rows, "loss", height, width), _panel(rows, "accuracy", height, width)
     for number, panel in enumerate(panels, start=1):
-        place = (number, 1) if is_stacked else (1, number)
-        _draw(plotext, figure.subplot(*place), panel, width)
+        position = (number, 1) if is_stacked else (1, number)
+        _draw(plotext, figure.subplot(*position), panel, width)
     text = Text.from_ansi(figure.build().string(), no_wrap=True, end="\n")
     return text.append_text(_legend(rows, columns))
 
 
-def _panel(rows: Sequence[EpochRow], what: str, height: int, width: int) -> _Panel:
+def _panel(rows: Sequence[EpochRow], metric: str, height: int, width: int) -> _Panel:
     epochs = np.array([row.epoch for row in rows], dtype=np.float64)
-    training, validation = (_column(rows, f"{part}_{what}") for part in ("train", "validation"))
+    training, validation = (_column(rows, f"{part}_{metric}") for part in ("train", "validation"))
     values = np.concatenate([training, validation])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    most = max(2, height // 3)
-    is_log = what == "loss" and 0 < low <= high / 10
+    max_ticks = max(2, height // 3)
+    is_log = metric == "loss" and 0 < low <= high / 10
     if is_log:
         training, validation = _log10(training), _log10(validation)
         low, high = math.log10(low), math.log10(high)
-        ticks, labels = _log_ticks(low, high, most)
+        ticks, labels = _log_ticks(low, high, max_ticks)
     else:
         margin = max(0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low))
-        low, high = low - margin, high + margin  # else a constant would be a limit of width 0
-        ticks, labels = _linear_ticks(low, high, most)
-    title = f"{what}, log scale" if is_log else what
+        low, high = low - margin, high + margin  # a constant also needs an axis of positive length
+        ticks, labels = _linear_ticks(low, high, max_ticks)
+    title = f"{metric}, log scale" if is_log else metric
     return _Panel(title, epochs, training, validation, (low, high), ticks, labels)
 
 
 def _column(rows: Sequence[EpochRow], name: str) -> Floats:
-    """A column as floats; what is missing is NaN, and so is what is too large to be scaled."""
+    """Return a column as floats, with NaN for missing and for too large values."""
     values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
     values[~(np.abs(values) < 1e100)] = np.nan
     return values
 
 
 def _log10(values: Floats) -> Floats:
-    """What is not above 0 is NaN."""
+    """Return logarithms, with NaN for values that are not positive."""
     return np.log10(np.where(values > 0, values, np.nan))
 
 
 def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
-    """Into a subplot of plotext's. Nothing is coloured but the curves: the rest has the colours of
-    the terminal, dark or light."""
+    """Draw into a subplot. Only the curves are coloured; the rest has the terminal's colours."""
     plot.theme("colorless")
     plot.canvas("default")
     plot.title(panel.title)
@@ -122,31 +127,32 @@ def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
 
 
 def _thinned(x: Floats, y: Floats, most: int) -> tuple[Floats, Floats]:
-    """The finite points; of more than a terminal can show, the lowest and the highest in each of
-    equal stretches, so that no peak is lost."""
-    keep = np.flatnonzero(np.isfinite(y))
-    if len(keep) > most:
-        stretches = np.array_split(keep, most // 2)
-        ends = [(part[y[part].argmin()], part[y[part].argmax()]) for part in stretches]
-        keep = np.unique(np.array(ends))
-    return x[keep], y[keep]
+    """Return the finite points, thinned to the minimum and maximum of equal intervals.
+
+    Thus a peak is visible in a terminal with few columns.
+    """
+    indices = np.flatnonzero(np.isfinite(y))
+    if len(indices) > most:
+        intervals = np.array_split(indices, most // 2)
+        ends = [(part[y[part].argmin()], part[y[part].argmax()]) for part in intervals]
+        indices = np.unique(np.array(ends))
+    return x[indices], y[indices]
 
 
-def _nice_step(least: float) -> tuple[float, int]:
-    """The first of 1, 2, 5 times a power of ten that is not below ``least``, above 0; and the
-    decimals that its multiples have."""
-    exponent = math.floor(math.log10(least))
+def _round_step(minimum: float) -> tuple[float, int]:
+    """Return the smallest 1, 2 or 5 times a power of ten from ``minimum`` on, and its decimals."""
+    exponent = math.floor(math.log10(minimum))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1)):
         step = factor * 10.0 ** (exponent + shift)
-        if step >= least * (1 - 1e-9):
+        if step >= minimum * (1 - 1e-9):
             break
     return step, max(0, -(exponent + shift))
 
 
 def _linear_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """Round numbers within the limits: as many as fit, but two of them."""
-    for share in (most, 2 * most, 4 * most):
-        step, decimals = _nice_step((high - low) / share)
+    """Return round numbers within the limits: at most ``most``, but at least two."""
+    for count in (most, 2 * most, 4 * most):
+        step, decimals = _round_step((high - low) / count)
         numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
         ticks = [number * step for number in numbers]
         if len(ticks) >= 2:
@@ -157,8 +163,11 @@ def _linear_ticks(low: float, high: float, most: int) -> tuple[list[float], list
 
 
 def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """Positions log10(v) of 1, 2 and 5 times powers of ten within the limits, as many as fit; else
-    of powers of ten, or of every so many."""
+    """Return ticks at 1, 2 and 5 times powers of ten, or fewer, at most ``most``.
+
+    The limits and positions are logarithms to base 10. If there is too little space, the ticks are
+    powers of ten, or every second, third, ... of them.
+    """
     decades = range(math.floor(low), math.ceil(high) + 1)
     for factors, every in [
         ((1, 2, 5), 1),
@@ -172,8 +181,8 @@ def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[st
 
 
 def _epoch_ticks(first: int, last: int, most: int) -> Iterator[int]:
-    """The first epoch, and round numbers that are not too near to it."""
-    step = max(1, int(_nice_step(max(1, (last - first) / most))[0]))
+    """Yield the first epoch, and round numbers that are not close to it."""
+    step = max(1, int(_round_step(max(1, (last - first) / most))[0]))
     yield first
     yield from (i for i in range(step, last + 1, step) if i - first > step / 2)
 

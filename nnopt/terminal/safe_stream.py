@@ -1,9 +1,9 @@
 """The standard streams of a process, made safe to write to.
 
-A write never fails, so output never stops a training. If the reader of a pipe is gone, or the
-stream was closed, the rest is dropped in silence. Any other failure is dropped too, but
-remembered, and the command then ends with exit code 6. Characters that a terminal
-obeys, and those that the output's encoding lacks, are written as escapes.
+A write never fails, so output never stops a training. After the reader of a pipe has ended, or the
+stream was closed, output is discarded. After any other error it is discarded too, and the command
+ends with exit code 6. Control characters, and characters that the encoding of the output lacks, are
+written as escapes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 class Stream:
     """A text stream that accepts every character and never fails.
 
-    failure: the error of the first write that was lost; None also if its reader had gone.
+    Args:
+        stream: a standard stream; None if the process was started with it closed.
+
+    Attributes:
+        failure: the error of the first write that failed; None after a broken pipe.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream  # None: the process was started with it closed
+        self._stream = stream
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self.errors = "backslashreplace"
         self.failure: OSError | None = None
@@ -52,7 +56,7 @@ class Stream:
         return len(text)
 
     def write_codes(self, text: str) -> int:
-        """Write text as it is, with the terminal's control sequences, which rich makes."""
+        """Write text that may contain control sequences, as from rich."""
         self._write(text)
         return len(text)
 
@@ -69,7 +73,7 @@ class Stream:
                 self._stream.flush()
 
     def is_terminal(self) -> bool:
-        """Return whether lines can be drawn over: not in a pipe, a file or a dumb terminal."""
+        """Return whether output can be redrawn: not in a pipe, a file or a dumb terminal."""
         return self.isatty() and os.environ.get("TERM") != "dumb"
 
     def can_show(self, text: str) -> bool:
@@ -85,21 +89,24 @@ class Stream:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor. Raises OSError if the stream is closed."""
+        """Return the descriptor.
+
+        Raises:
+            OSError: The stream is closed.
+        """
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
 
     def rich(self) -> Console:
-        """Return rich's console on this stream. It honours NO_COLOR, and draws in ASCII if it
-        must."""
+        """Return rich's console on this stream. It respects NO_COLOR and the encoding."""
         from rich.console import Console
 
         return Console(file=_Codes(self), force_terminal=True)  # type: ignore[arg-type]
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
-        """Drop a write that fails, and all later ones, and keep the first error."""
+        """Discard a write that fails and all later ones, and store the first error."""
         try:
             yield
         except ValueError:  # written to after close()
@@ -107,16 +114,16 @@ class Stream:
         except OSError as error:
             if error.errno != errno.EPIPE and self.failure is None:
                 self.failure = error
-            # The descriptor itself is turned to /dev/null: else the interpreter's own flush at exit
-            # would fail again, complain, and end with exit code 120.
+            # The descriptor is redirected to /dev/null. Otherwise the interpreter's flush at exit
+            # fails, prints a message and returns exit code 120.
             with suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self.fileno())
-                os.close(nowhere)
+                null_device = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null_device, self.fileno())
+                os.close(null_device)
 
 
 class _Codes:
-    """A stream for rich, which writes control sequences on purpose."""
+    """A stream for rich, whose control sequences are intended."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -160,7 +167,13 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
-    """Return a line of cells two spaces apart. align: "l" or "r" for each."""
+    """Return a line of cells two spaces apart.
+
+    Args:
+        row: the cells.
+        widths: of the columns.
+        align: "l" or "r" for each column.
+    """
     cells = [
         cell.rjust(width) if side == "r" else cell.ljust(width)
         for cell, width, side in zip(row, widths, align, strict=True)
@@ -171,7 +184,7 @@ def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
 def aligned_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 ) -> Iterator[str]:
-    """Return the lines of a table; a column is as wide as its longest cell."""
+    """Return the lines of a table. A column is as wide as its longest cell."""
     lines = [[visible(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return (aligned(line, widths, align) for line in lines)

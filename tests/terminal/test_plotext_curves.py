@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from nnopt.results.metrics_file import EpochRow
-from nnopt.terminal.plotext_curves import MOST_COLUMNS, MOST_LINES, curves
+from nnopt.terminal.plotext_curves import MAX_COLUMNS, MAX_LINES, curves
 
 ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 BRAILLE = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
@@ -165,6 +165,6 @@ def test_curves_arbitrary_values_fit(
         for i, (a, b, c) in enumerate(values, start=1)
     ]
     shown = curves(rows, columns, lines).plain.splitlines()
-    assert min(lines, MOST_LINES) - 1 <= len(shown) <= min(lines, MOST_LINES)
-    assert max(map(len, shown)) <= min(columns, MOST_COLUMNS)
+    assert min(lines, MAX_LINES) - 1 <= len(shown) <= min(lines, MAX_LINES)
+    assert max(map(len, shown)) <= min(columns, MAX_COLUMNS)
     assert sum(character in line for line in shown for character in "│┤") >= 3
