@@ -1,12 +1,13 @@
-"""Two-dimensional convolution, which in neural networks is correlation: the kernel is not turned.
+"""Two-dimensional convolution, which in neural networks is correlation: the kernel is not flipped.
 
-Images are (H, W, N, C) inside this backend, weights (O, C / groups, kh, kw) as in PyTorch. Three
-ways to compute it: by loops over the positions of the output, to be read; as a product of matrices
-(``im2col``); by minimal filtering (``winograd``).
+Images are (H, W, N, C) and weights (O, C / groups, kh, kw), as in PyTorch. There are three
+algorithms: loops over the positions of the output (the reference), matrix products (``im2col``) and
+minimal filtering (``winograd``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +26,12 @@ from nnopt.schema import ConvAlgorithm
 
 
 class Saved(NamedTuple):
-    """What backward needs."""
+    """The values that backward needs."""
 
     x: Array  # (H, W, N, C); by im2col padded, (H + 2p, W + 2p, C, N)
     weight: Array
     stride: int
     padding: int
-    groups: int
     algorithm: ConvAlgorithm
     workers: ThreadPool
 
@@ -39,10 +39,10 @@ class Saved(NamedTuple):
 def conv2d_naive_forward(
     x: Array, weight: Array, bias: Array | None, stride: int, padding: int
 ) -> Array:
-    """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i - p, s w + j - p, n, c] w[o, c, i, j].
+    """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i - p, s w + j - p, n, c] w[o, c, i, j].
 
-    x: (H, W, N, C), weight: (O, C, kh, kw), bias: (O,), stride s, padding p, y: (H', W', N, O) with
-    H' = ⌊(H + 2p - kh) / s⌋ + 1.
+    x: (H, W, N, C), weight: (O, C, kh, kw), bias: (O,), stride s, padding p, y: (H', W', N, O),
+    with H' = ⌊(H + 2p - kh) / s⌋ + 1.
     """
     kh, kw = weight.shape[2:]
     padded = np.pad(x, ((padding, padding), (padding, padding), (0, 0), (0, 0)))
@@ -58,7 +58,7 @@ def conv2d_naive_forward(
 def conv2d_naive_backward(
     g: Array, x: Array, weight: Array, stride: int, padding: int
 ) -> tuple[Array, Array, Array]:
-    """With g = dL/dy of shape (H', W', N, O):
+    """Compute dL/dx, dL/dw and dL/db from g = dL/dy of shape (H', W', N, O).
 
     dL/dx[s h + i - p, s w + j - p, n, c] += Σ_o g[h, w, n, o] w[o, c, i, j]  for all h, w, i, j
     dL/dw[o, c, i, j] = Σ_{h,w,n} g[h, w, n, o] x[s h + i - p, s w + j - p, n, c]
@@ -69,9 +69,9 @@ def conv2d_naive_backward(
     d_padded, d_weight = np.zeros_like(padded), np.zeros_like(weight)
     for h in range(g.shape[0]):
         for w in range(g.shape[1]):
-            place = slice(stride * h, stride * h + kh), slice(stride * w, stride * w + kw)
-            d_padded[place] += np.einsum("no,ocij->ijnc", g[h, w], weight)
-            d_weight += np.einsum("no,ijnc->ocij", g[h, w], padded[place])
+            window = slice(stride * h, stride * h + kh), slice(stride * w, stride * w + kw)
+            d_padded[window] += np.einsum("no,ocij->ijnc", g[h, w], weight)
+            d_weight += np.einsum("no,ijnc->ocij", g[h, w], padded[window])
     inside = slice(padding, padding + x.shape[0]), slice(padding, padding + x.shape[1])
     return d_padded[inside], d_weight, g.sum(axis=(0, 1, 2))
 
@@ -87,115 +87,97 @@ def conv2d_forward(
     algorithm: ConvAlgorithm = "auto",
     workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
-) -> tuple[Array, Saved]:
-    """The convolution by the algorithm asked for, or the fastest one; Winograd's method is for 3x3
-    kernels of stride 1, the others fall back to im2col. Of several groups, each takes its share of
-    the inputs to its share of the outputs, one after another (Krizhevsky et al. 2012, section 3.2).
+) -> tuple[Array, list[Saved]]:
+    """Compute the convolution with the given algorithm, or the fastest one for ``auto``.
+
+    ``winograd`` is for 3x3 kernels of stride 1; other convolutions then use im2col. Each of several
+    groups maps its part of the input channels to its part of the outputs (Krizhevsky et al. 2012,
+    section 3.2). The other arguments are those of ``conv2d_naive_forward``.
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
     if algorithm == "im2col":
         x = padded_images(x, padding, workers, buffer)
     else:
         x = _contiguous(x, "x", buffer)
-    saved = Saved(x, weight, stride, padding, groups, algorithm, workers)
+    saved = Saved(x, weight, stride, padding, algorithm, workers)
     if groups == 1:
-        return _forward(saved, x, weight, bias, buffer), saved
-    parts = [
-        _forward(saved, _part_of_x(saved, i, buffer), w, b, _within(buffer, i))
-        for i, (w, b) in enumerate(_split(weight, bias, groups))
-    ]
-    shape = (*parts[0].shape[:3], len(weight))
-    return np.concatenate(parts, axis=3, out=buffer("all_y", shape, x.dtype)), saved
+        return _forward(saved, bias, buffer), [saved]
+    parts, outputs, size = [], [], len(weight) // groups
+    for i in range(groups):
+        kernels = slice(i * size, (i + 1) * size)
+        part_x = _group_of_x(saved, i, groups, buffer)
+        parts.append(saved._replace(x=part_x, weight=weight[kernels]))
+        part_bias = None if bias is None else bias[kernels]
+        outputs.append(_forward(parts[i], part_bias, _group_buffer(buffer, i)))
+    return _concatenate("all_y", outputs, 3, buffer), parts
 
 
 def conv2d_backward(
-    g: Array, saved: Saved, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
+    g: Array, parts: list[Saved], requires_grad: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
-    """The gradients: those of ``conv2d_naive_backward``."""
-    weight, groups = saved.weight, saved.groups
+    """Compute the gradients of ``conv2d_naive_backward`` that are required."""
     g = _contiguous(g, "g", buffer)
-    if groups == 1:
-        return _backward(saved, g, saved.x, weight, requires_grad, buffer)
-    parts = [
-        _backward(
-            saved,
-            _part(g, i, groups, _within(buffer, i)),
-            _part_of_x(saved, i, buffer),
-            w,
+    if len(parts) == 1:
+        return _backward(parts[0], g, requires_grad, buffer)
+    gradients = []
+    for i, part in enumerate(parts):
+        group_buffer = _group_buffer(buffer, i)
+        part_g = _channels(g, i, len(parts), group_buffer)
+        gradients.append(_backward(part, part_g, requires_grad, group_buffer))
+    return tuple(
+        _concatenate(name, arrays, axis, buffer) if is_required else None
+        for name, axis, is_required, arrays in zip(
+            ("d_x", "d_weight", "d_bias"),
+            (3, 0, 0),
             requires_grad,
-            _within(buffer, i),
+            zip(*gradients, strict=True),
+            strict=False,
         )
-        for i, (w, _) in enumerate(_split(weight, None, groups))
-    ]
-    of_x, of_weight, *of_bias = [
-        [part for part in of_groups if part is not None] for of_groups in zip(*parts, strict=True)
-    ]
-    gradients: list[Array | None] = [None] * len(requires_grad)
-    if of_x:
-        shape = *of_x[0].shape[:3], weight.shape[1] * groups
-        gradients[0] = np.concatenate(of_x, axis=3, out=buffer("d_x", shape, g.dtype))
-    if of_weight:
-        d_weight = buffer("d_weight", weight.shape, weight.dtype)
-        gradients[1] = np.concatenate(of_weight, out=d_weight)
-    if of_bias and of_bias[0]:
-        d_bias = buffer("d_bias", (len(weight),), weight.dtype)
-        gradients[2] = np.concatenate(of_bias[0], out=d_bias)
-    return tuple(gradients)
+    )
 
 
 def _choose(
     algorithm: ConvAlgorithm, weight: Array, stride: int, padding: int, groups: int
 ) -> ConvAlgorithm:
-    """The algorithm to use."""
-    possible = weight.shape[2:] == (3, 3) and stride == 1 and padding <= 2
+    is_possible = weight.shape[2:] == (3, 3) and stride == 1 and padding <= 2
     if algorithm == "auto":
         channels = min(len(weight) // groups, weight.shape[1])
-        worth_it = possible and channels >= tuning.WINOGRAD_MIN_CHANNELS
-        return "winograd" if worth_it else "im2col"
-    return "im2col" if algorithm == "winograd" and not possible else algorithm
+        is_faster = is_possible and channels >= tuning.WINOGRAD_MIN_CHANNELS
+        return "winograd" if is_faster else "im2col"
+    return "im2col" if algorithm == "winograd" and not is_possible else algorithm
 
 
-def _forward(s: Saved, x: Array, weight: Array, bias: Array | None, buffer: Buffer) -> Array:
+def _forward(s: Saved, bias: Array | None, buffer: Buffer) -> Array:
     if s.algorithm == "winograd":
-        return winograd_forward(x, weight, bias, s.padding, s.workers, buffer)
+        return winograd_forward(s.x, s.weight, bias, s.padding, s.workers, buffer)
     if s.algorithm == "im2col":
-        return im2col_forward(x, weight, bias, s.stride, s.workers, buffer)
-    return conv2d_naive_forward(x, weight, bias, s.stride, s.padding)
+        return im2col_forward(s.x, s.weight, bias, s.stride, s.workers, buffer)
+    return conv2d_naive_forward(s.x, s.weight, bias, s.stride, s.padding)
 
 
 def _backward(
-    s: Saved, g: Array, x: Array, weight: Array, requires_grad: tuple[bool, ...], buffer: Buffer
+    s: Saved, g: Array, requires_grad: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
-    """The gradients, None in place of those that are not requires_grad."""
+    """Return the required gradients, and None in place of the others."""
     if s.algorithm == "winograd":
-        return winograd_backward(g, x, weight, s.padding, requires_grad, s.workers, buffer)
+        return winograd_backward(g, s.x, s.weight, s.padding, requires_grad, s.workers, buffer)
     if s.algorithm == "naive":
-        gradients = conv2d_naive_backward(g, x, weight, s.stride, s.padding)
-        return tuple([d if w else None for d, w in zip(gradients, requires_grad, strict=False)])
+        gradients = conv2d_naive_backward(g, s.x, s.weight, s.stride, s.padding)
+        return tuple([d if r else None for d, r in zip(gradients, requires_grad, strict=False)])
     d_x = None
     if requires_grad[0]:
-        shape = _unpadded(x.shape, s.padding)
-        d_x = im2col_input_gradient(g, shape, weight, s.stride, s.padding, s.workers, buffer)
-    rest = requires_grad[1], requires_grad[2:] == (True,)
-    of_rest = im2col_parameter_gradients(g, x, weight, s.stride, rest, s.workers, buffer)
-    return (d_x, *of_rest)[: len(requires_grad)]
-
-
-def _unpadded(shape: tuple[int, ...], padding: int) -> tuple[int, ...]:
-    """(H + 2p, W + 2p, C, N) to (H, W, N, C)."""
-    height, width, channels, images = shape
-    return height - 2 * padding, width - 2 * padding, images, channels
-
-
-def _split(weight: Array, bias: Array | None, groups: int) -> list[tuple[Array, Array | None]]:
-    """Weight and bias of each group."""
-    size = len(weight) // groups
-    rows = [slice(i * size, (i + 1) * size) for i in range(groups)]
-    return [(weight[r], None if bias is None else bias[r]) for r in rows]
+        height, width, channels, images = s.x.shape
+        shape = height - 2 * s.padding, width - 2 * s.padding, images, channels
+        d_x = im2col_input_gradient(g, shape, s.weight, s.stride, s.padding, s.workers, buffer)
+    required = requires_grad[1], requires_grad[2:] == (True,)
+    of_parameters = im2col_parameter_gradients(
+        g, s.x, s.weight, s.stride, required, s.workers, buffer
+    )
+    return (d_x, *of_parameters)[: len(requires_grad)]
 
 
 def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
-    """x, copied if its elements do not lie in order: what follows merges axes, or strides along."""
+    """Return x, copied unless it is C-contiguous, which the algorithms need to merge axes."""
     if x.flags.c_contiguous:
         return x
     copy = buffer(name, x.shape, x.dtype)
@@ -203,25 +185,29 @@ def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
     return copy
 
 
-def _part(x: Array, group: int, groups: int, buffer: Buffer) -> Array:
-    """A group's channels of x, copied: what follows needs them side by side."""
-    channels = x.shape[3] // groups
-    part = buffer(f"part{group}", (*x.shape[:3], channels), x.dtype)
-    np.copyto(part, x[..., group * channels : (group + 1) * channels])
-    return part
+def _channels(x: Array, group: int, groups: int, buffer: Buffer) -> Array:
+    """Return a contiguous copy of a group's channels."""
+    size = x.shape[3] // groups
+    return _contiguous(x[..., group * size : (group + 1) * size], f"part{group}", buffer)
 
 
-def _part_of_x(s: Saved, group: int, buffer: Buffer) -> Array:
-    """The same of x; a view if it is padded, where channels are an axis of slabs."""
+def _group_of_x(s: Saved, group: int, groups: int, buffer: Buffer) -> Array:
+    """Return a group's channels of the saved x."""
     if s.algorithm != "im2col":
-        return _part(s.x, group, s.groups, buffer)
-    channels = s.x.shape[2] // s.groups
-    return s.x[:, :, group * channels : (group + 1) * channels]
+        return _channels(s.x, group, groups, buffer)
+    size = s.x.shape[2] // groups
+    return s.x[:, :, group * size : (group + 1) * size]
 
 
-def _within(buffer: Buffer, group: int) -> Buffer:
-    """The buffer for one group, names apart from those of the others."""
+def _group_buffer(buffer: Buffer, group: int) -> Buffer:
+    """Return a buffer whose names differ from those of other groups."""
     return lambda name, shape, dtype: buffer(f"group{group}.{name}", shape, dtype)
+
+
+def _concatenate(name: str, arrays: Sequence[Array], axis: int, buffer: Buffer) -> Array:
+    shape = list(arrays[0].shape)
+    shape[axis] *= len(arrays)
+    return np.concatenate(arrays, axis=axis, out=buffer(name, tuple(shape), arrays[0].dtype))
 
 
 CONV2D = Op(conv2d_forward, conv2d_backward, ("x", "weight", "bias"), takes_requires_grad=True)

@@ -1,9 +1,9 @@
-"""Convolution as a product of matrices, for kernels, strides and paddings of any size.
+"""Convolution as a matrix product, for kernels, strides and paddings of any size.
 
-The windows of the input become the columns of a matrix ("image to column", Chellapilla et al.
-2006), its rows being the C · kh · kw places of a kernel. It is made and used in pieces, rows of
-windows, that stay in a core's cache if they are not too long. Images lie as (H, W, C, N) here,
-padded: the numbers at one place of the windows of all images are then neighbours in memory.
+The windows of the input become the columns of a matrix (image to column, Chellapilla et al. 2006),
+whose rows are the C · kh · kw positions in a kernel. The matrix is computed in chunks of rows of
+windows that stay in a core's cache. Images are padded and have the layout (H, W, C, N): the values
+at one position in the windows of all images are contiguous.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_c
 
 
 def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -> Array:
-    """Images (H, W, N, C) as (H + 2p, W + 2p, C, N), with zeros around."""
+    """Return images (H, W, N, C) as (H + 2p, W + 2p, C, N), padded with zeros."""
     height, width, images, channels = x.shape
     shape = (height + 2 * padding, width + 2 * padding, channels, images)
     padded = buffer("padded", shape, x.dtype)
     inside = padded[padding : padding + height, padding : padding + width]
     padded[:padding] = padded[padding + height :] = 0
     padded[:, :padding] = padded[:, padding + width :] = 0
-    pieces = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
+    chunks = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
 
-    def task(worker: int, number: int) -> None:
-        piece = pieces[number]
-        np.copyto(inside[..., piece], x[:, :, piece].transpose(0, 1, 3, 2))
+    def task(worker: int, index: int) -> None:
+        chunk = chunks[index]
+        np.copyto(inside[..., chunk], x[:, :, chunk].transpose(0, 1, 3, 2))
 
-    workers_for(x, workers).map(task, len(pieces))
+    workers_for(x, workers).map(task, len(chunks))
     return padded
 
 
@@ -43,25 +43,25 @@ def im2col_forward(
     workers: ThreadPool,
     buffer: Buffer,
 ) -> Array:
-    """y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
+    """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
 
-    Padded x: (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O) with
+    padded x: (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O), with
     H' = ⌊(H - kh) / s⌋ + 1.
     """
     outputs, kernel = len(weight), weight.shape[2:]
     size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
     y = buffer("y", (*size, padded.shape[3], outputs), padded.dtype)
-    pieces = _rows(y.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
+    chunks = _row_chunks(y.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
     factor = weight.reshape(outputs, -1).T
 
     def task(worker: int, index: int) -> None:
-        columns = _columns(padded, kernel, pieces[index], y.shape[1], stride, workers)
-        part = y[pieces[index]].reshape(-1, outputs)
-        np.matmul(columns.T, factor, out=part)
+        columns = _columns(padded, kernel, chunks[index], y.shape[1], stride, workers)
+        rows_of_y = y[chunks[index]].reshape(-1, outputs)
+        np.matmul(columns.T, factor, out=rows_of_y)
         if bias is not None:
-            np.add(part, bias, out=part)
+            np.add(rows_of_y, bias, out=rows_of_y)
 
-    workers.map(task, len(pieces))
+    workers.map(task, len(chunks))
     return y
 
 
@@ -74,39 +74,36 @@ def im2col_parameter_gradients(
     workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array | None, Array | None]:
-    """With the matrix of windows X (C · kh · kw, windows) and g = dL/dy as (windows, O):
+    """Compute dL/dw = (X g)ᵀ, (O, C, kh, kw), and dL/db = Σ g, (O,), if they are required.
 
-        dL/dw = (X g)ᵀ  (O, C, kh, kw)      dL/db = Σ g  (O,)
-
-    as far as they are ``requires_grad``.
-
-    The pieces and partial sums are the same with any number of threads, and so is the sum.
+    X: the matrix of windows, (C · kh · kw, windows), g = dL/dy as a matrix (windows, O). Chunks and
+    partial sums do not depend on the number of threads, so neither do the sums.
     """
     outputs, kernel = len(weight), weight.shape[2:]
-    weight_wanted, bias_wanted = requires_grad
-    pieces = _rows(g.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
-    shares = partial_sum_count(len(pieces), weight.size)
-    sums = workers.scratch("sums", (shares, weight[0].size, outputs), g.dtype)
-    bias_sums = workers.scratch("bias_sums", (shares, outputs), g.dtype)
+    weight_requires_grad, bias_requires_grad = requires_grad
+    chunks = _row_chunks(g.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
+    count = partial_sum_count(len(chunks), weight.size)
+    sums = workers.scratch("sums", (count, weight[0].size, outputs), g.dtype)
+    bias_sums = workers.scratch("bias_sums", (count, outputs), g.dtype)
     sums.fill(0)
     bias_sums.fill(0)
 
-    def task(worker: int, share: int) -> None:
-        for piece in pieces[share::shares]:
-            rows = g[piece].reshape(-1, outputs)
-            if weight_wanted:
-                columns = _columns(padded, kernel, piece, g.shape[1], stride, workers)
-                product = workers.scratch("product", sums[share].shape, g.dtype)
-                np.add(sums[share], np.matmul(columns, rows, out=product), out=sums[share])
-            if bias_wanted:
-                bias_sums[share] += np.ones(len(rows), rows.dtype) @ rows
+    def task(worker: int, index: int) -> None:
+        for chunk in chunks[index::count]:
+            rows = g[chunk].reshape(-1, outputs)
+            if weight_requires_grad:
+                columns = _columns(padded, kernel, chunk, g.shape[1], stride, workers)
+                product = workers.scratch("product", sums[index].shape, g.dtype)
+                np.add(sums[index], np.matmul(columns, rows, out=product), out=sums[index])
+            if bias_requires_grad:
+                bias_sums[index] += np.ones(len(rows), rows.dtype) @ rows
 
-    workers.map(task, shares)
+    workers.map(task, count)
     d_weight = d_bias = None
-    if weight_wanted:
+    if weight_requires_grad:
         d_weight = buffer("d_weight", weight.shape, g.dtype)
         np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
-    if bias_wanted:
+    if bias_requires_grad:
         d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), g.dtype))
     return d_weight, d_bias
 
@@ -120,50 +117,52 @@ def im2col_input_gradient(
     workers: ThreadPool,
     buffer: Buffer,
 ) -> Array:
-    """dL/dx, of the shape (H, W, N, C) given: the product wᵀ gᵀ (C · kh · kw, windows) holds what
-    each place of each window receives; it is added up where the windows came from.
+    """Compute dL/dx of the given shape (H, W, N, C).
 
-    Windows overlap, so of one image a single task adds them all up, in pieces of a few rows. From
-    the last row to the first they reach a pixel through the kernel's rows in their order, wherever
-    the cuts are, so these do not change the sum.
+    The product wᵀ gᵀ, (C · kh · kw, windows), contains the gradient of each position of each
+    window. It is added to the pixels of the windows. Windows overlap, so one task adds all windows
+    of an image, a few rows at a time, from the last row to the first. A pixel receives its terms in
+    the order of the kernel's rows, so the sum does not depend on the chunks.
     """
     height, width, _, channels = shape
     down, across = g.shape[:2]
     outputs, kernel = len(weight), weight.shape[2:]
     d_x = buffer("d_x", shape, g.dtype)
-    pieces = chunk_slices(shape[2], tuning.IM2COL_CHUNK_IMAGES)
+    chunks = chunk_slices(shape[2], tuning.IM2COL_CHUNK_IMAGES)
 
     def task(worker: int, index: int) -> None:
-        piece = pieces[index]
-        images = piece.stop - piece.start
+        chunk = chunks[index]
+        images = chunk.stop - chunk.start
         padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
         padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
-        for rows in reversed(_rows((down, across, images), weight, tuning.COL2IM_CHUNK_ELEMENTS)):
+        for rows in reversed(
+            _row_chunks((down, across, images), weight, tuning.COL2IM_CHUNK_ELEMENTS)
+        ):
             size = (rows.stop - rows.start, across, images)
-            part = workers.scratch("part", (*size, outputs), g.dtype)
-            np.copyto(part, g[rows, :, piece])
-            places = workers.scratch("places", (channels, *kernel, *size), g.dtype)
+            rows_of_g = workers.scratch("rows_of_g", (*size, outputs), g.dtype)
+            np.copyto(rows_of_g, g[rows, :, chunk])
+            terms = workers.scratch("terms", (channels, *kernel, *size), g.dtype)
             np.matmul(
                 weight.reshape(outputs, -1).T,
-                part.reshape(-1, outputs).T,
-                out=places.reshape(weight[0].size, -1),
+                rows_of_g.reshape(-1, outputs).T,
+                out=terms.reshape(weight[0].size, -1),
             )
             for i, j in np.ndindex(kernel):
                 window = padded[stride * rows.start + i :: stride, :, j::stride]
                 window = window[: size[0], :, :across]
-                np.add(window, places[:, i, j].transpose(1, 0, 2, 3), out=window)
+                np.add(window, terms[:, i, j].transpose(1, 0, 2, 3), out=window)
         inside = padded[padding : padding + height, :, padding : padding + width]
-        np.copyto(d_x[:, :, piece], inside.transpose(0, 2, 3, 1))
+        np.copyto(d_x[:, :, chunk], inside.transpose(0, 2, 3, 1))
 
-    workers.map(task, len(pieces))
+    workers.map(task, len(chunks))
     return d_x
 
 
-def _rows(size: tuple[int, ...], weight: Array, numbers: int) -> list[slice]:
-    """The rows of an output (H', W', N, ...) cut into pieces."""
+def _row_chunks(size: tuple[int, ...], weight: Array, max_elements: int) -> list[slice]:
+    """Divide the rows of an output (H', W', N, ...) into chunks."""
     rows, across, images = size[:3]
-    return chunk_slices(rows, max(numbers // (weight[0].size * across * images), 1))
+    return chunk_slices(rows, max(max_elements // (weight[0].size * across * images), 1))
 
 
 def _columns(
@@ -174,7 +173,7 @@ def _columns(
     stride: int,
     workers: ThreadPool,
 ) -> Array:
-    """The windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
+    """Copy the windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
     channels, images = padded.shape[2:]
     row, column, channel, image = padded.strides
     windows = as_strided(
