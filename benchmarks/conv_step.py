@@ -31,7 +31,7 @@ from nnopt.architecture.builders import build
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends.numpy.memory import empty
 from nnopt.backends.numpy.network import NumpyNetwork
-from nnopt.backends.torch.modules import sequence
+from nnopt.backends.torch.modules import build_sequential
 from nnopt.config.compose import compose_config
 
 THREADS = 2
@@ -139,7 +139,7 @@ def numpy_step(case: Case) -> Step:
 def torch_step(case: Case, memory_format: torch.memory_format) -> Step:
     """A step as one writes it by hand in PyTorch."""
     config, architecture = configure(case, "torch")
-    model = sequence(architecture.layers, config).to_empty(device="cpu")
+    model = build_sequential(architecture.layers, config).to_empty(device="cpu")
     initial = initial_arrays(architecture, config.initializer, config.seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -145,7 +145,7 @@ def test_clipping_factors_on_device_equal_those_on_host(size: float, largest: fl
     norm = Norm(torch.tensor(np.float32(size)), torch.tensor(np.float32(5)))
     if math.isnan(size):
         norm = total_norm([torch.tensor(vector)])
-    on_device = [factor.numpy() for factor in norm.factors_to(largest)]
+    on_device = [factor.numpy() for factor in norm.clipping_factors(largest)]
     on_host = clipping_factors(norm.read(), largest, float(np.finfo(np.float32).tiny))
     for factor in on_host:
         vector = vector * np.float32(factor)

@@ -1,8 +1,8 @@
-"""Sigmoid and tanh whose slopes keep their relative precision in the tails.
+"""Sigmoid and tanh with derivatives that keep their relative precision in the tails.
 
-PyTorch computes the slopes as y (1 - y) and 1 - y². All digits of these differences cancel from
-about x = 17 and x = 9 on in float32. The gradient of such a unit is then zero, or noise, and Adam
-scales noise up to a whole step. The formulas here are those of
+PyTorch computes the derivatives as y (1 - y) and 1 - y². All digits of these differences cancel
+from about x = 17 and x = 9 on in float32. The gradient of such a unit is then zero or noise, and
+Adam scales noise up to a whole step. The formulas here are those of
 ``nnopt.backends.numpy.ops.activations``. ReLU, leaky ReLU, SiLU and GELU are PyTorch's own;
 docs/backends.md gives the error of its GELU.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class _Sigmoid(torch.autograd.Function):
-    """y = σ(x);  dL/dx = g · s (1 - s), s = σ(-|x|)."""
+    """y = σ(x) and dL/dx = g · s (1 - s) with s = σ(-|x|)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -26,11 +26,11 @@ class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return _times_logistic_slope(g, x)
+        return _times_sigmoid_derivative(g, x)
 
 
 class _Tanh(torch.autograd.Function):
-    """y = tanh x;  dL/dx = g · 4 s (1 - s), s = σ(-2|x|)."""
+    """y = tanh x and dL/dx = g · 4 s (1 - s) with s = σ(-2|x|)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -40,28 +40,32 @@ class _Tanh(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return _times_logistic_slope(g, x, steepness=2).mul_(4)
+        return _times_sigmoid_derivative(g, x, steepness=2).mul_(4)
 
 
-def _times_logistic_slope(g: Tensor, x: Tensor, steepness: float = 1) -> Tensor:
-    """Return g · s (1 - s), s = σ(-k|x|) for a steepness k. s is at most 1/2: 1 - s loses no
-    digits."""
+def _times_sigmoid_derivative(g: Tensor, x: Tensor, steepness: float = 1) -> Tensor:
+    """Return g · s (1 - s) with s = σ(-k|x|) for a steepness k.
+
+    s is at most 1/2, so 1 - s loses no digits.
+    """
     tail = x.abs().mul_(-steepness).sigmoid_()
     product: Tensor = torch.ops.aten.sigmoid_backward(g, tail)
     return product
 
 
 class Sigmoid(nn.Module):
-    """1 / (1 + exp(-x))."""
+    """The sigmoid 1 / (1 + exp(-x)) of every element."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activations, in x's shape."""
         y: Tensor = _Sigmoid.apply(x)
         return y
 
 
 class Tanh(nn.Module):
-    """tanh x."""
+    """The hyperbolic tangent of every element."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activations, in x's shape."""
         y: Tensor = _Tanh.apply(x)
         return y

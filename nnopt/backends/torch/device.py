@@ -1,5 +1,4 @@
-"""How a network uses its device: the process's settings, the layout of images, compilation, and
-what is said when its memory does not suffice or it has no kernel."""
+"""The use of a device: settings of the process, memory format, compilation and errors."""
 
 from __future__ import annotations
 
@@ -20,81 +19,88 @@ from nnopt.errors import TrainingError
 from nnopt.schema import Config, TorchConfig
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x (N, ...), labels) -> logits (N, K), mean loss of the batch."""
+"""(x (N, ...), labels) -> logits (N, K) and the mean loss of the batch."""
 
 
-def set_process_up(backend: TorchConfig, threads: int) -> None:
-    """PyTorch keeps these settings for the whole process: each is set also to what it is without
-    being asked for, since an earlier point may have changed it."""
+def configure_process(backend: TorchConfig, threads: int) -> None:
+    """Set PyTorch's settings of the process.
+
+    Default values are set too, because an earlier run in the process may have changed them.
+    """
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(backend.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read
     torch.backends.cudnn.benchmark = not backend.deterministic
-    # TF32, which keeps 10 of float32's 23 bits, is cuDNN's default but not that of other products.
+    # TF32 keeps 10 of float32's 23 bits. It is the default of cuDNN, but not of other products.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def layout_of(architecture: Architecture, backend: TorchConfig) -> torch.memory_format | None:
-    """The layout in which images are fastest, None being the one they come in.
+def image_memory_format(
+    architecture: Architecture, backend: TorchConfig
+) -> torch.memory_format | None:
+    """Return the fastest memory format of images, or None for the format of the input.
 
-    Convolutions want the channels of a pixel side by side, as (N, H, W, C): products of matrices
-    then need no rearranging. In float64 PyTorch has no such kernels.
+    Convolutions are fastest with the channels of a pixel next to each other, (N, H, W, C), because
+    their matrix products then need no copies. PyTorch has no such kernels for float64.
     """
     has_conv = any(isinstance(layer.record, records.Conv2d) for layer in architecture.walk())
     return torch.channels_last if has_conv and backend.dtype == "float32" else None
 
 
-_compiled_for: list[tuple[Any, ...]] = []
-"""What the compiled code that PyTorch holds depends on."""
+_compiled_keys: list[tuple[Any, ...]] = []
+"""Everything that determines the code of each compiled network in PyTorch's cache."""
 
-MOST_KINDS = 3
-"""Of compiled networks at a time, each with its last batch: PyTorch keeps eight compiled forms of
-one function, and runs further ones uncompiled."""
+MAX_COMPILED_NETWORKS = 3
+"""Compiled networks at a time, each for two batch sizes: PyTorch keeps eight compiled versions of a
+function, and runs further ones uncompiled."""
 
 
 def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
-    """``forward`` and its gradient through torch.compile, if configured: compiled at the first
-    batch of each size.
+    """Return ``forward`` compiled by torch.compile, or unchanged if compilation is off.
 
-    A network like an earlier one, but for numbers such as seed and learning rate, takes over what
-    was compiled for that one, unless more than MOST_KINDS have come since.
+    It and its gradient are compiled at the first batch of each size. A network that differs from an
+    earlier one only in numbers such as the seed or the learning rate reuses the compiled code,
+    unless more than MAX_COMPILED_NETWORKS other networks were compiled since.
     """
     backend = config.backend
     assert isinstance(backend, TorchConfig)
     if backend.compile == "off":
         return forward
     sizes = config.batch_size, config.accumulation, config.last_batch, config.dataset
-    kind = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
-    if kind not in _compiled_for:
-        if len(_compiled_for) == MOST_KINDS:
+    key = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
+    if key not in _compiled_keys:
+        if len(_compiled_keys) == MAX_COMPILED_NETWORKS:
             torch.compiler.reset()
-            _compiled_for.clear()
-        _compiled_for.append(kind)
-    # The compiler looks at .grad of what dropout, which it leaves to PyTorch, takes.
+            _compiled_keys.clear()
+        _compiled_keys.append(key)
+    # The compiler reads .grad of the inputs of dropout, which is not compiled.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-    fast = torch.compile(forward, mode=backend.compile, dynamic=False)
+    compiled_forward = torch.compile(forward, mode=backend.compile, dynamic=False)
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        logits, loss = fast(x, y)
-        return logits.clone(), loss.clone()  # a CUDA graph writes over its results at the next step
+        logits, loss = compiled_forward(x, y)
+        return logits.clone(), loss.clone()  # a CUDA graph overwrites its results at the next step
 
     return step
 
 
-WANT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Parts of what is said by CUDA and MPS, by the CPU's allocator, and by CUDA's libraries."""
+OOM_MESSAGES = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")
+"""Parts of the messages of CUDA and MPS, of the CPU's allocator, and of CUDA's libraries."""
 
-AMOUNT = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za-z]+)")
+REQUESTED_MEMORY = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za-z]+)")
 
 
 class DeviceErrors:
-    """A context in which what PyTorch says of its device becomes an error of nnopt's: want of
-    memory a MemoryError, that of a repeatable kernel a TrainingError. Both name the layer in whose
-    forward pass it happens; a backward pass runs in no module, and compiled code neither.
+    """A context manager that converts PyTorch's errors of a device.
 
-    layers: id of a module -> its name.
+    A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. Both
+    name the layer in whose forward pass they occur. The backward pass and compiled code run outside
+    of the modules, so their errors name no layer.
+
+    Args:
+        layers: id of a module -> name of its layer.
     """
 
     def __init__(self, layers: Mapping[int, str] | None = None) -> None:
@@ -112,22 +118,22 @@ class DeviceErrors:
         if not isinstance(error, RuntimeError):
             return
         message = str(error)
-        name = _innermost(traceback, self._layers)
+        name = _innermost_layer(traceback, self._layers)
         where = f" in layer {name}" if name else ""
-        if any(sign in message for sign in WANT_OF_MEMORY):
-            amount = AMOUNT.search(message)
+        if any(part in message for part in OOM_MESSAGES):
+            amount = REQUESTED_MEMORY.search(message)
             needed = f"{amount[1]} more" if amount else "more"
             raise MemoryError(f"{needed} were needed{where}") from error
-        operation, sign, _ = message.partition(" does not have a deterministic implementation")
-        if sign:
+        operation, separator, _ = message.partition(" does not have a deterministic implementation")
+        if separator:
             raise TrainingError(
-                f"backend.deterministic = true: PyTorch has no repeatable {operation}{where} on "
-                "this device; set backend.deterministic=false, or choose another layer"
+                f"backend.deterministic = true: PyTorch has no deterministic {operation}{where} "
+                "on this device; set backend.deterministic=false, or choose another layer"
             ) from error
 
 
-def _innermost(traceback: TracebackType | None, layers: Mapping[int, str]) -> str | None:
-    """The name of the last module whose method was running."""
+def _innermost_layer(traceback: TracebackType | None, layers: Mapping[int, str]) -> str | None:
+    """Return the name of the innermost layer with a method in the traceback."""
     name = None
     while traceback is not None:
         name = layers.get(id(traceback.tb_frame.f_locals.get("self")), name)

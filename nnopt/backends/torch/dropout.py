@@ -1,4 +1,4 @@
-"""Dropout whose masks are a function of seed, layer and step."""
+"""Dropout with masks that are a function of seed, layer and step."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from torch import Tensor, nn
 from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
-MOST_STEPS = 2**26
-"""Few trainings take more, and of a seed PyTorch's generator on a CPU heeds 32 bits."""
+MAX_STEPS = 2**26
+"""The distance of the seeds of two uses of a module in a step. Few trainings have more steps, and
+PyTorch's generator on a CPU uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
     """Dropout masks drawn on the device, as a pure function of (seed, layer, step).
 
-    ``torch.nn.Dropout`` draws from the process's one generator: two networks would disturb each
-    other, and a resumed run would need its state. It also takes a whole random number for each
-    unit; here 16 bits decide, as in ``nnopt.random.DropoutMasks``, at a third of the time.
+    ``torch.nn.Dropout`` draws from the generator of the process: the masks of a network would
+    depend on other networks, and a resumed run would need the generator's state. It also draws a
+    float for each unit. Here each unit takes 16 bits, as in ``nnopt.random.DropoutMasks``, which is
+    three times as fast.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:
@@ -28,51 +30,58 @@ class DeviceMasks:
         self.scale = 65536 / kept
 
     def draw(self, step: int, shape: torch.Size) -> Tensor:
-        """True where a unit is kept, in a tensor of ``shape``."""
+        """Return a boolean tensor of ``shape``, True where a unit is kept."""
         self._generator.manual_seed(self._first + step)
         count = shape.numel()
-        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._generator.device)
-        words.random_(-(2**63), None, generator=self._generator)
-        return words.view(torch.int16)[:count].view(shape) < self._threshold
+        bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._generator.device)
+        bits.random_(-(2**63), None, generator=self._generator)
+        return bits.view(torch.int16)[:count].view(shape) < self._threshold
 
 
 class Dropout(nn.Module):
-    """x · keep · scale in training, x in evaluation. Whoever trains calls ``begin`` before.
+    """Multiply by a mask and its scale in training mode, and return x in evaluation mode.
 
-    A module that is used several times in a step draws for each use.
+    ``set_step`` is called before every training step. A module that is used several times in a step
+    draws a mask for each use.
 
-    axes: so many of the first axes are drawn for, and what lies behind them shares the outcome: 2
-    keeps or drops whole channels (N, C) of images, 1 whole samples. None is all axes.
+    Args:
+        masks: Draws the masks.
+        axes: The number of leading axes for which a mask is drawn. The entries along the other axes
+            share it: 2 drops whole channels of images (N, C, H, W), 1 whole samples. None means all
+            axes.
     """
 
     def __init__(self, masks: DropoutMasks | DeviceMasks, axes: int | None = None) -> None:
         super().__init__()
         self._masks = masks
         self._axes = axes
-        self.begin(0)
+        self.set_step(0)
 
-    def begin(self, step: int) -> None:
-        """From here on it is this step."""
+    def set_step(self, step: int) -> None:
+        """Set the step that determines the masks."""
         self._step, self._uses = step, 0
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of x's shape and type."""
         return (x * self._factor(x)).to(x.dtype) if self.training else x
 
     # PyTorch would compile this function again at every step, because the step number changes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
-        """scale where a unit is kept, else 0, in a shape that multiplies x; in float32 at least,
-        for 16 bits would round the scale, and so shift the mean of what follows."""
+        """Return the scale where a unit is kept and 0 elsewhere, in a shape that multiplies x.
+
+        It is in float32 at least: in 16 bits the scale would be rounded, which shifts the mean.
+        """
         shape = x.shape[: self._axes]
-        draw = self._step + self._uses * MOST_STEPS
+        draw = self._step + self._uses * MAX_STEPS
         self._uses += 1
         keep = torch.as_tensor(self._masks.draw(draw, shape), device=x.device)
         factor = keep.to(torch.promote_types(x.dtype, torch.float32)).mul_(self._masks.scale)
         return factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 
-def dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
-    """Dropout of the layer so named, with the configured kind of masks. axes: see ``Dropout``."""
+def build_dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
+    """Return the dropout of the layer ``name`` with the configured masks; see ``Dropout``."""
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:

@@ -1,4 +1,4 @@
-"""The norm of a gradient, and clipping by it."""
+"""The norm of a gradient, and clipping by norm."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ from nnopt.backends.clipping import clipping_factors
 class Norm:
     """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32.
 
-    unit: a normal number, by which the values were divided. relative: the norm of the divided
-    values; NaN if a value is not finite.
+    Attributes:
+        unit: The normal number by which the values were divided.
+        relative: The norm of the divided values, NaN if a value is not finite.
     """
 
     unit: Tensor
     relative: Tensor
 
     def read(self) -> float:
-        """Return the norm, NaN if it is not finite. Waits for the device."""
+        """Return the norm, or NaN if it is not finite. Waits for the device."""
         unit, relative = torch.stack([self.unit, self.relative]).tolist()
         norm = unit * relative
         return norm if math.isfinite(norm) else math.nan
 
-    def factors_to(self, largest: float) -> tuple[Tensor, Tensor]:
-        """Return the two factors of ``clipping_factors`` without waiting for the device.
+    def clipping_factors(self, max_norm: float) -> tuple[Tensor, Tensor]:
+        """Return the factors of ``nnopt.backends.clipping`` without waiting for the device.
 
         A factor that is not needed is 1.
         """
-        # largest / (norm + 1e-6), with PyTorch's 1e-6; numerator and denominator divided by unit
+        # max_norm / (norm + 1e-6); numerator and denominator are divided by unit
         divisor = self.relative + 1e-6 / self.unit
         tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2
-        product = ((largest / self.unit) / divisor).clamp(max=1)
+        product = ((max_norm / self.unit) / divisor).clamp(max=1)
         ones, tinies = torch.ones_like(product), torch.full_like(product, tiny)
         first = torch.where(product < tiny, tinies, ones)
-        second = torch.where(product < tiny, (largest / (self.unit * tiny)) / divisor, product)
+        second = torch.where(product < tiny, (max_norm / (self.unit * tiny)) / divisor, product)
         return first, second
 
 
 def total_norm(tensors: list[Tensor]) -> Norm:
     """Return the L2 norm of all tensors together. No square overflows or becomes 0.
 
-    On the CPU this is the plain norm, if its square is well within the range of the number type.
-    Else, and on other devices, where reading a value would wait for the device, it is m and
-    ‖x / m‖, where m is the largest absolute value.
+    On the CPU this is the plain norm if its square is well within the range of the number type.
+    Otherwise it is m and ‖x / m‖, where m is the largest absolute value. Other devices always use
+    the second form, because reading a value would wait for the device.
     """
     if tensors[0].device.type == "cpu":
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
@@ -62,16 +63,18 @@ def total_norm(tensors: list[Tensor]) -> Norm:
     return Norm(unit, torch.linalg.vector_norm(torch.stack(norms)))
 
 
-def clip(parameters: Iterable[nn.Parameter], largest: float) -> Norm:
-    """Scale the gradient to at most this norm, and return the norm it had. A value that is not
-    finite makes the gradient NaN, so that the training ends as diverged."""
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Norm:
+    """Scale the gradient to a norm of at most ``max_norm`` and return its norm before.
+
+    A value that is not finite makes the gradient NaN, so that the training ends as diverged.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = total_norm(gradients)
     factors: Iterable[float | Tensor]
     if norm.unit.device.type == "cpu":
-        factors = clipping_factors(norm.read(), largest, torch.finfo(norm.unit.dtype).tiny)
+        factors = clipping_factors(norm.read(), max_norm, torch.finfo(norm.unit.dtype).tiny)
     else:
-        factors = norm.factors_to(largest)
+        factors = norm.clipping_factors(max_norm)
     for factor in factors:
         torch._foreach_mul_(gradients, factor)
     return norm

@@ -1,6 +1,6 @@
-"""What is in a module that nnopt did not build: layers, shapes, parameters, FLOPs.
+"""Layers, shapes, parameters and FLOPs of a module that nnopt did not build.
 
-A forward pass on PyTorch's meta device tells, where tensors have shapes and no numbers.
+They are recorded in a forward pass on PyTorch's meta device, where tensors have only shapes.
 """
 
 from __future__ import annotations
@@ -20,20 +20,25 @@ from nnopt.architecture.inference import ForeignLayer, InferredLayer, Layer, Sha
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """layers: of the whole, in the order of their first call; loose: its own trained arrays, which
-    lie in no layer; flops: of one sample's forward pass."""
+class Inspection:
+    """The contents of a module.
+
+    Attributes:
+        layers: Its layers in the order of their first call.
+        own_parameters: Shapes of the parameters that belong to no layer.
+        flops: FLOPs of one sample's forward pass.
+    """
 
     layers: tuple[InferredLayer, ...]
-    loose: dict[str, Shape]
+    own_parameters: dict[str, Shape]
     flops: int
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, input_shape: Shape) -> Inspected:
-    """The layers of a model on the meta device, for samples of ``input_shape``."""
+def inspect(model: nn.Module, input_shape: Shape) -> Inspection:
+    """Return the contents of a model on the meta device, for samples of ``input_shape``."""
     model.eval()
-    seen: dict[str, list[Shape]] = {}  # from the first call on: [input, output] of the last one
+    seen: dict[str, list[Shape]] = {}  # in the order of the first call: [input, output] of the last
 
     def before(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.setdefault(name, [])
@@ -57,41 +62,43 @@ def inspect(model: nn.Module, input_shape: Shape) -> Inspected:
         key.removeprefix(f"{whole}."): sum(by_operation.values())
         for key, by_operation in counter.get_flop_counts().items()
     }
-    order = {name: place for place, name in enumerate(seen)}
-    shapes = {name: (found[0], found[1]) for name, found in seen.items() if found}
-    layers, arrays = _place(model, "", shapes, order, flops)
-    return Inspected(layers, arrays, flops[whole])
+    order = {name: index for index, name in enumerate(seen)}
+    shapes = {name: (pair[0], pair[1]) for name, pair in seen.items() if pair}
+    layers, parameters = _infer_layers(model, "", shapes, order, flops)
+    return Inspection(layers, parameters, flops[whole])
 
 
-def _place(
+def _infer_layers(
     module: nn.Module,
     name: str,
     shapes: Mapping[str, tuple[Shape, Shape]],
     order: Mapping[str, int],
     flops: Mapping[str, int],
 ) -> tuple[tuple[InferredLayer, ...], dict[str, Shape]]:
-    """The layers inside a module, and the shapes of the arrays that are its own.
+    """Return the layers inside a module and the shapes of its own parameters.
 
-    What is never called, does nothing, or gives something else than one tensor, is no layer: its
-    arrays count as the own ones of the module around it.
+    A module is no layer if it is never called, does nothing or returns anything but one tensor. Its
+    parameters then belong to the enclosing module.
     """
     own = {key: tuple(p.shape) for key, p in module.named_parameters(recurse=False)}
-    placed: list[InferredLayer] = []
+    layers: list[InferredLayer] = []
     for key, child in module.named_children():
         path = f"{name}.{key}" if name else key
-        inner, arrays = _place(child, path, shapes, order, flops)
+        inner, parameters = _infer_layers(child, path, shapes, order, flops)
         if path not in shapes or isinstance(child, nn.Identity):
-            placed += inner
-            own |= {f"{key}.{array}": shape for array, shape in arrays.items()}
+            layers += inner
+            own |= {f"{key}.{name}": shape for name, shape in parameters.items()}
             continue
         statistics = {k: tuple(b.shape) for k, b in child.named_buffers(recurse=False)}
         statistics = {k: shape for k, shape in statistics.items() if k.startswith("running_")}
         record, count = _record(child), flops.get(path, 0)
-        placed.append(InferredLayer(path, record, *shapes[path], count, arrays, statistics, inner))
-    return tuple(sorted(placed, key=lambda layer: order[layer.name])), own
+        layers.append(
+            InferredLayer(path, record, *shapes[path], count, parameters, statistics, inner)
+        )
+    return tuple(sorted(layers, key=lambda layer: order[layer.name])), own
 
 
-SAME: dict[type[nn.Module], Layer] = {
+RECORDS: dict[type[nn.Module], Layer] = {
     nn.ReLU: records.ReLU(),
     nn.GELU: records.GELU(),
     nn.SiLU: records.SiLU(),
@@ -101,8 +108,7 @@ SAME: dict[type[nn.Module], Layer] = {
 
 
 def _record(module: nn.Module) -> Layer | ForeignLayer:
-    """The record of a layer that nnopt has too, for whoever looks for ReLUs, pools or convolutions;
-    of others its class."""
+    """Return nnopt's record of the layer, or its class if nnopt has no such layer."""
     match module:
         case nn.Conv2d(kernel_size=(k, kw), stride=(s, sw), padding=(p, pw)) if (k, s, p) == (
             kw,
@@ -123,21 +129,21 @@ def _record(module: nn.Module) -> Layer | ForeignLayer:
             return records.GlobalAvgPool()
         case nn.Dropout(p=rate):
             return records.Dropout(rate)
-    return SAME.get(type(module)) or ForeignLayer(type(module).__name__)
+    return RECORDS.get(type(module)) or ForeignLayer(type(module).__name__)
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Operation -> its FLOPs, counted as ``nnopt.architecture.inference`` counts a layer's.
+    """Return the FLOPs of each operation as a function of shapes, which replace the tensors.
 
-    They get shapes for tensors; what is not here is a product of matrices that PyTorch knows to
-    count, or moves numbers and computes none.
+    They are counted as in ``nnopt.architecture.inference``. PyTorch counts matrix products itself.
+    Operations that only move data have no FLOPs.
     """
     aten = torch.ops.aten
 
-    def size(*_: Any, out_shape: Shape, **__: Any) -> int:
+    def output_elements(*_: Any, out_shape: Shape, **__: Any) -> int:
         return math.prod(out_shape)
 
-    def taken(x: Shape, *_: Any, **__: Any) -> int:
+    def input_elements(x: Shape, *_: Any, **__: Any) -> int:
         return math.prod(x)
 
     def convolution(x: Shape, weight: Shape, bias: Shape | None, *_: Any, out_shape: Shape) -> int:
@@ -147,10 +153,12 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         return x[0] * weight[1] * (2 * x[1] + 1)
 
     def pool(x: Shape, window: list[int], *_: Any, out_shape: Any, **__: Any) -> int:
-        output: Shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]  # and indices
+        output: Shape = (
+            out_shape if isinstance(out_shape[0], int) else out_shape[0]
+        )  # or a pair with the indices
         return math.prod(output) * math.prod(window if len(window) == 2 else 2 * window)
 
-    def times(factor: int) -> Callable[..., int]:
+    def per_input_element(factor: int) -> Callable[..., int]:
         return lambda x, *_, **__: factor * math.prod(x)
 
     simple = "add add_ mul mul_ sub div div_ relu relu_ hardtanh hardtanh_"
@@ -160,10 +168,10 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         "native_layer_norm"
     )
     formulas: dict[str, Callable[..., int]] = {
-        simple: size,
-        norms: times(4),
-        costly: times(8),
-        "mean _adaptive_avg_pool2d": taken,
+        simple: output_elements,
+        norms: per_input_element(4),
+        costly: per_input_element(8),
+        "mean _adaptive_avg_pool2d": input_elements,
         "max_pool2d_with_indices avg_pool2d": pool,
         "convolution": convolution,
         "addmm": dense,

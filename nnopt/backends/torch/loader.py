@@ -1,4 +1,4 @@
-"""Batches in PyTorch: the data lie on the device once, and each batch is gathered there."""
+"""Batches in PyTorch: the data are on the device, and each batch is gathered there."""
 
 from __future__ import annotations
 
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
     from nnopt.backends.torch.policies import PolicyOperations
 
 CPU_CHUNK_BYTES = 2**20
-"""Small batches are gathered and normalized several at a time, up to so many bytes: on 64 rows an
-operation costs more to start than to do. More would leave a CPU's level-2 cache, and the memory
-that it gets without asking the operating system."""
+"""Size of a chunk of small batches that are gathered and normalized together: on 64 rows the
+overhead of an operation exceeds its work. Larger chunks leave the level-2 cache, and their memory
+is requested from the operating system."""
 
 CPU_POLICY_CHUNK_BYTES = 2**23
-"""A policy's operations have more to start than to keep in the cache."""
+"""The same with an augmentation policy: its operations have more overhead, which outweighs the
+cache."""
 
 ACCELERATOR_CHUNK_BYTES = 2**26
-"""An accelerator has neither worry."""
+"""The same on an accelerator."""
 
 EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
-"""Of a batch, at most; there is no backward pass to keep anything for."""
+"""The largest size of an evaluation batch."""
 
 
 class TorchLoader:
-    """See ``nnopt.backends.Loader`` for what the methods promise.
+    """A loader in PyTorch; ``nnopt.backends.protocol.Loader`` documents its methods.
 
-    Images stay uint8 until they are gathered: a quarter of the memory to read.
+    Images stay uint8 until they are gathered, which needs a quarter of the memory traffic.
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
         self._part = part
         self._device = torch.device(config.backend.device)
         self._dtype = getattr(torch, config.backend.dtype)
-        self._crop = config.regularizer.augmentation.crop
+        self._padding = config.regularizer.augmentation.crop
         self._policy = config.regularizer.augmentation.policy
         on_cpu = self._device.type == "cpu"
         self._features = normalization if part.inputs.dtype == np.float64 else None
-        if on_cpu:  # the (memory-mapped) array as it is
+        if on_cpu:  # use the (memory-mapped) array itself
             self._inputs, rows = _wrap(part.inputs), part.rows
-        else:  # this part's rows alone
-            self._inputs = self._whole(part).to(self._device)
+        else:  # copy this part's rows only
+            self._inputs = self._rows_of(part).to(self._device)
             rows = np.arange(len(part))
         self._rows = torch.tensor(rows, device=self._device)
         self._labels = torch.tensor(part.labels[part.rows], device=self._device)
@@ -72,63 +73,69 @@ class TorchLoader:
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs (N, ...) and labels (N,) or (N, K), in the given order."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
-        # All of an epoch at once: a copy of pageable memory waits until the device is idle.
-        chosen = self._placed(order)
+        # Copied once an epoch, because a copy from pageable memory waits until the device is idle.
+        chosen = self._to_device(order)
         rows, labels = self._rows[chosen], self._labels[chosen]
-        crops = self._entries(augmentation.crops, "top", "left", "flip")
-        centres = self._entries(squares, "row", "column")
-        partners = self._entries(mixing, "partner")
-        chunk = batch_size * max(1, self._chunk_rows // batch_size)
-        for start in range(0, len(order), chunk):
-            window = slice(start, start + chunk)
+        crops = self._draws(augmentation.crops, "top", "left", "flip")
+        centres = self._draws(squares, "row", "column")
+        partners = self._draws(mixing, "partner")
+        chunk_size = batch_size * max(1, self._chunk_rows // batch_size)
+        for start in range(0, len(order), chunk_size):
+            chunk = slice(start, start + chunk_size)
             self._part.check_file()
-            raw = self._inputs.index_select(0, rows[window])
+            raw = self._inputs.index_select(0, rows[chunk])
             if crops:
-                raw = self._cut_out(raw, *(drawn[window] for drawn in crops))
+                raw = self._crop(raw, *(drawn[chunk] for drawn in crops))
             if policy is not None:
-                self._operations.apply(raw, policy, window)
+                self._operations.apply(raw, policy, chunk)
             x = self._normalize(raw)
             if squares is not None:
-                row, column = (at[window] for at in centres)
+                row, column = (drawn[chunk] for drawn in centres)
                 x.masked_fill_(hidden_pixels(row, column, squares.side, *self._axes), 0)
-            batches = zip(_split(x, batch_size), _split(labels[window], batch_size), strict=True)
+            batches = zip(_split(x, batch_size), _split(labels[chunk], batch_size), strict=True)
             if mixing is None:
                 yield from batches
             else:
-                parts = _split(partners[0][window], batch_size)
+                partners_of_batches = _split(partners[0][chunk], batch_size)
                 first = start // batch_size
-                for number, (x, y), partner in zip(count(first), batches, parts, strict=False):
+                for number, (x, y), partner in zip(
+                    count(first), batches, partners_of_batches, strict=False
+                ):
                     yield x, self._mix(x, y, partner, mixing, number)
 
     def evaluation_batches(self) -> Iterator[Tensor]:
+        """Yield inputs (N, ...) in the order of the part."""
         for rows in _split(self._rows, self._evaluation_rows):
             self._part.check_file()
             yield self._normalize(self._inputs.index_select(0, rows))
 
-    def _placed(self, array: NDArray[Any]) -> Tensor:
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
-    def _entries(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
-        """These arrays of an epoch's draws, on the device; none of none."""
-        return () if drawn is None else tuple(self._placed(getattr(drawn, x)) for x in names)
+    def _draws(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
+        """Return these arrays of an epoch's random draws, on the device."""
+        return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
-    def _whole(self, part: Part) -> Tensor:
+    def _rows_of(self, part: Part) -> Tensor:
         """Return the rows of a part.
 
-        Features in float64, which not every accelerator has, are in the network's precision.
+        Features in float64, which some accelerators lack, are converted to the network's precision.
         """
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
-        seen = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
+        copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):
             raw = part.take(part.rows[start : start + EVALUATION_ROWS])
-            seen_rows = raw if self._features is None else self._features.of_features(raw)
-            seen[start : start + len(raw)] = torch.from_numpy(seen_rows)
-        return seen
+            rows = raw if self._features is None else self._features.of_features(raw)
+            copied[start : start + len(raw)] = torch.from_numpy(rows)
+        return copied
 
     def _normalize(self, raw: Tensor) -> Tensor:
-        """x · scale + shift, in the backend's number type; of float64 features in theirs, and then
-        rounded. raw is overwritten."""
+        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten.
+
+        Features in float64 are normalized in float64 and then rounded.
+        """
         if self._features is not None:
             if raw.device.type == "cpu":
                 self._features.of_features(raw.numpy())
@@ -137,7 +144,7 @@ class TorchLoader:
 
     @cached_property
     def _operations(self) -> PolicyOperations:
-        """Torchvision is imported for those alone who want a policy."""
+        """The operations of the policy. Torchvision is imported only if there is one."""
         from nnopt.backends.torch.policies import PolicyOperations
 
         height, width = self._inputs.shape[2:]
@@ -145,23 +152,30 @@ class TorchLoader:
 
     @cached_property
     def _axes(self) -> tuple[Tensor, Tensor]:
-        """0..H-1 and 0..W-1 of an image."""
+        """The row indices 0..H-1 and the column indices 0..W-1 of an image."""
         height, width = self._inputs.shape[2:]
         return torch.arange(height, device=self._device), torch.arange(width, device=self._device)
 
-    def _cut_out(self, raw: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-        """Pad the images (N, C, H, W) with zeros, cut each out at its own place, maybe mirrored."""
+    def _crop(self, raw: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+        """Pad images (N, C, H, W) with zeros, crop each at its own offset and flip some."""
         rows, columns = crop_indices(top, left, flip, *self._axes)
-        padded = F.pad(raw, (self._crop,) * 4)
+        padded = F.pad(raw, (self._padding,) * 4)
         channels, pixels = raw.shape[1], (rows * padded.shape[-1] + columns).flatten(1)[:, None]
-        cut = padded.flatten(2).gather(2, pixels.expand(-1, channels, -1))
-        return cut.view(raw.shape)
+        cropped = padded.flatten(2).gather(2, pixels.expand(-1, channels, -1))
+        return cropped.view(raw.shape)
 
     def _mix(
         self, x: Tensor, labels: Tensor, partner: Tensor, mixing: Mixing, batch: int
     ) -> Tensor:
-        """Mix the inputs x (N, ...) of a batch in place; returns the labels (N,) mixed likewise,
-        targets (N, K). partner: (N,), positions within the batch."""
+        """Mix the inputs x (N, ...) of a batch in place and return the mixed labels (N, K).
+
+        Args:
+            x: The inputs.
+            labels: The labels (N,).
+            partner: The index in the batch of each sample's partner, (N,).
+            mixing: The weights or boxes of all batches.
+            batch: The index of the batch.
+        """
         weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
         if box is None:
             others = x[partner].mul_(1 - weight)
@@ -174,12 +188,12 @@ class TorchLoader:
 
 
 def _wrap(array: np.ndarray) -> Tensor:
-    """A tensor on the array's own memory, which nothing here ever writes to."""
+    """Return a tensor that shares the array's memory. It is never written to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def _split(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Views of so many rows each, the last maybe of fewer."""
+    """Return views of ``size`` rows each, the last one possibly of fewer."""
     return x.split(size)  # type: ignore[no-untyped-call, no-any-return]

@@ -1,7 +1,7 @@
-"""Layer records as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
+"""Layers as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
 
-A child is called what its record is called in the architecture, so that a module's ``state_dict``
-has the architecture's names: "dense1.weight", "residual1.batch_norm1.running_mean",
+Each child has the name of its layer in the architecture, so a module's ``state_dict`` has the
+architecture's names: "dense1.weight", "residual1.batch_norm1.running_mean",
 "residual1.shortcut.conv2d1.weight".
 """
 
@@ -16,29 +16,34 @@ from nnopt.architecture import layers as records
 from nnopt.architecture.inference import InferredLayer
 from nnopt.architecture.network import Architecture, ModuleArchitecture
 from nnopt.backends.torch.activations import Sigmoid, Tanh
-from nnopt.backends.torch.dropout import dropout
+from nnopt.backends.torch.dropout import build_dropout
 from nnopt.backends.torch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from nnopt.schema import Config
 
 
 class Residual(nn.Sequential):
-    """branch(x) + shortcut(x): the branch is the children one after another, but for the one named
-    "shortcut", without which the shortcut is x itself."""
+    """branch(x) + shortcut(x).
+
+    The child named "shortcut" is the shortcut, which is the identity if there is no such child. The
+    other children, one after another, are the branch.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        branch, beside = x, x
+        """Return the sum of both outputs."""
+        branch, shortcut = x, x
         for name, child in self.named_children():
             if name == "shortcut":
-                beside = child(x)
+                shortcut = child(x)
             else:
                 branch = child(branch)
-        return branch + beside
+        return branch + shortcut
 
 
 class GlobalAvgPool(nn.Module):
-    """(N, C, H, W) to (N, C)."""
+    """The mean of each channel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the means (N, C) of images (N, C, H, W)."""
         return x.mean((2, 3))
 
 
@@ -54,17 +59,19 @@ WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
 
 
 def build_module(architecture: Architecture, config: Config) -> nn.Module:
-    """The whole network on its device, without weights yet."""
+    """Return the whole network on its device, without weights."""
     if isinstance(architecture, ModuleArchitecture):
         from nnopt.backends.torch.vision import build_model  # imports torchvision
 
         return build_model(architecture, config)
-    return sequence(architecture.layers, config).to_empty(device=config.backend.device)
+    return build_sequential(architecture.layers, config).to_empty(device=config.backend.device)
 
 
-def sequence(layers: Iterable[InferredLayer], config: Config) -> nn.Sequential:
-    """The layers one after another. Their parameters hold arbitrary numbers until they are loaded;
-    PyTorch's own initialization, and its global generator, are not touched."""
+def build_sequential(layers: Iterable[InferredLayer], config: Config) -> nn.Sequential:
+    """Return the layers one after another, with parameters on the meta device.
+
+    PyTorch's own initialization and its global generator are not used.
+    """
     return nn.Sequential(_children(layers, config))
 
 
@@ -90,23 +97,23 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
         case records.Dropout(rate):
-            return dropout(layer.name, rate, config)
+            return build_dropout(layer.name, rate, config)
         case records.SpatialDropout(rate):
-            return dropout(layer.name, rate, config, axes=2)
+            return build_dropout(layer.name, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
-            if layer.skip_probability:  # whole samples, at the branch's end
-                children["stochastic_depth"] = dropout(
+            if layer.skip_probability:  # drops whole samples at the end of the branch
+                children["stochastic_depth"] = build_dropout(
                     layer.name, layer.skip_probability, config, axes=1
                 )
             if layer.shortcut:
-                children["shortcut"] = sequence(layer.shortcut, config)
+                children["shortcut"] = build_sequential(layer.shortcut, config)
             return Residual(children)
     return WITHOUT_OPTIONS[type(layer.record)]()
 
 
 def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:
-    """A frozen weight is a buffer: no optimizer, penalty or norm of the gradient sees it."""
+    """Return a convolution. A frozen weight is a buffer, so it has no gradient and no penalty."""
     conv = nn.Conv2d(
         layer.input_shape[0],
         layer.output_shape[0],
@@ -125,14 +132,17 @@ def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:
 
 
 def _norm(layer: InferredLayer) -> nn.Module:
-    """PyTorch's own layer norm has a scale for each number of an image, its own instance norm none
-    at all unless told: both are here group norm, with one group or a group for each channel."""
+    """Return a norm with one scale and one shift for each channel or feature.
+
+    Layer norm and instance norm of images are group norms with one group or one group per channel:
+    PyTorch's LayerNorm has a scale for each element of an image, its InstanceNorm none by default.
+    """
     is_image, size = len(layer.input_shape) == 3, layer.input_shape[0]
     match layer.record:
         case records.BatchNorm(momentum, epsilon):
             kind = BatchNorm2d if is_image else BatchNorm1d
             norm = kind(size, epsilon, momentum, device="meta")
-            norm.num_batches_tracked = None  # counts steps, which nothing here reads
+            norm.num_batches_tracked = None  # the number of steps is not used
             return norm
         case records.LayerNorm(epsilon) if not is_image:
             return LayerNorm(size, epsilon, device="meta")

@@ -1,4 +1,4 @@
-"""A network in PyTorch: loss, penalties, clipping, update; no step waits for the device."""
+"""A network in PyTorch: loss, penalties, clipping and update, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends.protocol import StepRecord
 from nnopt.backends.thread_choice import threads_for
 from nnopt.backends.torch.average import Average
-from nnopt.backends.torch.device import DeviceErrors, Forward, compiled, layout_of, set_process_up
+from nnopt.backends.torch.device import (
+    DeviceErrors,
+    Forward,
+    compiled,
+    configure_process,
+    image_memory_format,
+)
 from nnopt.backends.torch.dropout import Dropout
 from nnopt.backends.torch.gradients import Norm, clip, total_norm
 from nnopt.backends.torch.modules import build_module
@@ -27,38 +33,48 @@ from nnopt.backends.torch.step_sums import StepSums
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
-CPU_NUMBERS, ACCELERATOR_NUMBERS = 2**26, 2**28
-"""Of a layer in evaluation: 256 MB and 1 GB in float32."""
+CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
+"""Elements of a layer's input and output in evaluation: 256 MB and 1 GB in float32."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (N, K), labels (N,) or shares of each class (N, K)) -> mean loss of the batch."""
+"""(logits (N, K), labels (N,) or class fractions (N, K)) -> mean loss of the batch."""
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """-Σₖ tₖ log softmax(z)ₖ with t the label or a mixture, a share of it spread evenly over the
-    classes."""
+    """Return the loss -Σₖ tₖ log softmax(z)ₖ for labels or class fractions t.
+
+    Label smoothing spreads a fraction of t evenly over the classes.
+    """
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:
-    """Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), which PyTorch divides by K. If a
-    logit is not finite, the loss and its gradient are NaN: PyTorch's would count NaN as 0."""
+    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999).
+
+    PyTorch divides this loss by K and treats NaN as 0. Here the loss and its gradient are NaN if a
+    logit is not finite.
+    """
     loss = F.multi_margin_loss(logits, y) * logits.shape[1]
     return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
-    """How many samples are evaluated at once, at most: what the largest layer takes and gives of
-    them has to fit into so many numbers. Residual branches keep their input besides."""
+    """Return the largest number of samples that are evaluated at once.
+
+    It limits the elements of the largest layer's input and output.
+    """
     layers = architecture.walk()
     largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
-    numbers = CPU_NUMBERS if backend.device == "cpu" else ACCELERATOR_NUMBERS
-    return max(1, numbers // largest)
+    is_cpu = backend.device == "cpu"
+    elements = CPU_EVALUATION_ELEMENTS if is_cpu else ACCELERATOR_EVALUATION_ELEMENTS
+    return max(1, elements // largest)
 
 
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
-    """The forward pass of a training step: (x, y) -> logits (N, K), mean loss. No method: a network
-    that holds itself would keep its memory until Python looks for cycles."""
+    """Return the forward pass of a training step.
+
+    It is not a method because a reference cycle would keep the network's memory allocated.
+    """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         with precision.autocast():
@@ -69,17 +85,17 @@ def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forw
 
 
 class TorchNetwork:
-    """See ``nnopt.backends.Network`` for what the methods promise."""
+    """A network in PyTorch; ``nnopt.backends.protocol.Network`` documents its methods."""
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
         backend, regularizer = config.backend, config.regularizer
         assert isinstance(backend, TorchConfig)
         threads = threads_for(architecture, config, torch.get_num_threads())
-        set_process_up(backend, threads.count)
+        configure_process(backend, threads.count)
         self.module = build_module(architecture, config).to(getattr(torch, backend.dtype))
-        self._layout = layout_of(architecture, backend)
-        if self._layout is not None:
-            self.module.to(memory_format=self._layout)
+        self._memory_format = image_memory_format(architecture, backend)
+        if self._memory_format is not None:
+            self.module.to(memory_format=self._memory_format)
         self._precision = Precision(backend)
         self._layers = [layer.name for layer in architecture.walk()]
         self._evaluation_rows = evaluation_rows(architecture, backend)
@@ -115,58 +131,66 @@ class TorchNetwork:
         self._gradient_norm: Norm | None = None
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Set every parameter and running statistic."""
         with torch.no_grad():
             for name, tensor in self.module.state_dict().items():
                 tensor.copy_(torch.tensor(arrays[name]))
         if self._schedule_free:
-            self._schedule_free.restart()
+            self._schedule_free.reset()
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
+        """Return copies of every parameter and running statistic."""
         self._set_mode(training=False)
         state = self.module.state_dict()
         return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
+        """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation == 1
-        for parameter in self._parameters:  # sums lie in memory that no CUDA graph writes over
+        for parameter in self._parameters:  # no CUDA graph overwrites the memory of the sums
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
             self._steps.add(loss, logits, y)
             self._update(lr)
 
-    def _backward(self, x: Tensor, y: Tensor, step: int, share: float = 1) -> tuple[Tensor, Tensor]:
-        """Mean loss and logits (N, K); ``share`` of its gradients is added to the parameters'."""
+    def _backward(
+        self, x: Tensor, y: Tensor, step: int, fraction: float = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and the logits (N, K), and add ``fraction`` of its gradients."""
         for dropout in self._dropouts:
-            dropout.begin(step)
-        logits, loss = self._forward(self._laid_out(x), y)
-        self._precision.backward(loss if share == 1 else loss * share)
+            dropout.set_step(step)
+        logits, loss = self._forward(self._to_memory_format(x), y)
+        self._precision.backward(loss if fraction == 1 else loss * fraction)
         return loss.detach(), logits.detach()
 
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """The same part by part. The mean over the batch is that of the parts' means, each counted
-        by its share of the samples, and so is its gradient."""
+        """Compute the same in parts of the batch.
+
+        The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
+        """
         losses, logits = [], []
         for number, rows in enumerate(batch_parts(len(y), self._batch_size, self._accumulation)):
-            share = (rows.stop - rows.start) / len(y)
-            # In place of the step, a number of each part's own: the masks differ.
-            part = step * self._accumulation + number
-            loss, z = self._backward(x[rows], y[rows], part, share)
-            losses.append(loss * share)
+            fraction = (rows.stop - rows.start) / len(y)
+            # Each part has its own step number, so the dropout masks of the parts differ.
+            part_step = step * self._accumulation + number
+            loss, z = self._backward(x[rows], y[rows], part_step, fraction)
+            losses.append(loss * fraction)
             logits.append(z)
         return torch.stack(losses).sum(), torch.cat(logits)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """(N, K), without a loss, in the module's present mode."""
+        """Return logits (N, K) in the module's current mode."""
         with self._errors, self._precision.autocast():
-            logits = self.module(self._laid_out(x))
+            logits = self.module(self._to_memory_format(x))
         return self._precision.restore(logits)
 
-    def _laid_out(self, x: Tensor) -> Tensor:
-        return x if self._layout is None else x.contiguous(memory_format=self._layout)
+    def _to_memory_format(self, x: Tensor) -> Tensor:
+        return x if self._memory_format is None else x.contiguous(memory_format=self._memory_format)
 
     def read_steps(self) -> StepRecord:
+        """Return the record of the steps since the last call."""
         norm = self._gradient_norm
         if norm is None:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -175,24 +199,27 @@ class TorchNetwork:
         return steps.record(norm.read(), state_is_finite(self._optimizer))
 
     def average(self, weight: float) -> None:
+        """Move the average towards the parameters and running statistics."""
         self._average.move(weight)
 
     def swap_average(self) -> None:
+        """Exchange the parameters and running statistics with their average."""
         self._average.swap()
 
     @torch.no_grad()
     def recompute_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Set the running statistics of batch norm to averages over the batches."""
         norms = [x for x in self.module.modules() if isinstance(x, nn.BatchNorm1d | nn.BatchNorm2d)]
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        self._set_mode(training=False)  # the weights that are evaluated; then the layers alone
+        self._set_mode(training=False)  # Schedule-Free uses the weights for evaluation
         self.module.train()
         parts = parts_of(batches, self._batch_size, self._accumulation)
         try:
             for number, x in enumerate(parts):
                 for dropout in self._dropouts:
-                    dropout.begin(number)
+                    dropout.set_step(number)
                 for norm in norms:
                     norm.momentum = 1 / (number + 1)
                 self._logits(x)
@@ -203,25 +230,27 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
+        """Return logits (N, K) in evaluation mode."""
         self._set_mode(training=False)
-        parts = x.split(self._evaluation_rows)  # type: ignore[no-untyped-call]
-        logits = torch.cat([self._logits(part) for part in parts])
+        chunks = x.split(self._evaluation_rows)  # type: ignore[no-untyped-call]
+        logits = torch.cat([self._logits(chunk) for chunk in chunks])
         if self._regularizer.test_flip:
-            mirrored = torch.cat([self._logits(part.flip(-1)) for part in parts])
-            logits = (logits + mirrored) / 2
-        numbers: NDArray[np.floating] = logits.cpu().numpy()
-        return numbers
+            flipped = torch.cat([self._logits(chunk.flip(-1)) for chunk in chunks])
+            logits = (logits + flipped) / 2
+        array: NDArray[np.floating] = logits.cpu().numpy()
+        return array
 
     @torch.inference_mode()
     def layer_outputs(self, x: Tensor) -> dict[str, NDArray[np.floating]]:
+        """Return copies of the output of every layer in evaluation mode."""
         self._set_mode(training=False)
         outputs: dict[str, NDArray[np.floating]] = {}
 
-        def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def store(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             outputs[name] = self._precision.restore(output).cpu().numpy().copy()
 
         hooks = [
-            self.module.get_submodule(name).register_forward_hook(partial(note, name))
+            self.module.get_submodule(name).register_forward_hook(partial(store, name))
             for name in self._layers
         ]
         try:
@@ -232,13 +261,14 @@ class TorchNetwork:
         return {name: outputs[name] for name in self._layers}
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
+        """Return copies of the last step's gradients, with penalties and after clipping."""
         return {
             name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().cpu().numpy().copy()
             for name, p in self.module.named_parameters()
         }
 
     def _set_mode(self, training: bool) -> None:
-        """Of the layers, and of Schedule-Free's weights: it evaluates others than it trains on."""
+        """Set the mode of the layers and of Schedule-Free, which evaluates other weights."""
         if self.module.training is not training:
             self.module.train(training)
             if self._schedule_free:
@@ -246,27 +276,29 @@ class TorchNetwork:
 
     @cached_property
     def _average(self) -> Average:
-        """Of all parameters and statistics; takes memory once there is something to average."""
+        """The average of all parameters and statistics, allocated when it is first used."""
         return Average(self.module.state_dict().values())
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
-        """Penalties, clipping, decoupled weight decay, the optimizer, max-norm, in this order. The
-        last three are left out if a gradient overflowed, which the host need not know."""
+        """Apply penalties, clipping, decoupled weight decay, the optimizer and max-norm, in order.
+
+        The last three are skipped on the device if a gradient overflowed.
+        """
         self._precision.unscale(self._optimizer)
         overflowed = self._precision.overflowed(self._optimizer)
         self._add_penalty_gradients()
-        if largest := self._regularizer.grad_clip:
-            self._gradient_norm = clip(self._parameters, largest)
+        if max_norm := self._regularizer.grad_clip:
+            self._gradient_norm = clip(self._parameters, max_norm)
         set_learning_rate(self._optimizer, lr)
         if self._weight_decay:
             self._decay(overflowed)
         self._precision.step(self._optimizer)
-        if largest := self._regularizer.max_norm:
-            self._limit_norms(largest, overflowed)
+        if max_norm := self._regularizer.max_norm:
+            self._limit_norms(max_norm, overflowed)
 
     def _add_penalty_gradients(self) -> None:
-        """d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
+        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
         l1, l2 = self._regularizer.l1, self._regularizer.l2
         if not (l1 or l2):
             return
@@ -277,19 +309,21 @@ class TorchNetwork:
             torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
 
     def _decay(self, overflowed: Tensor | None) -> None:
-        """w ← (1 - η λ) w, each by the learning rate η of its own group."""
+        """Compute w ← (1 - η λ) w with the learning rate η of each group."""
         for group, parameters in self._decayed:
-            kept = 1 - group["lr"] * self._weight_decay
-            factor = kept if overflowed is None else torch.where(overflowed, 1.0, kept)
+            decay = 1 - group["lr"] * self._weight_decay
+            factor = decay if overflowed is None else torch.where(overflowed, 1.0, decay)
             torch._foreach_mul_(parameters, factor)
 
-    def _limit_norms(self, largest: float, overflowed: Tensor | None) -> None:
-        """w ← w / max(‖w‖ / c, 1) for the weights w that come into each unit, a row of a dense
-        weight or all of an output channel's kernel (Srivastava et al. 2014, section 5.1); w ← w if
-        the step was left out."""
+    def _limit_norms(self, max_norm: float, overflowed: Tensor | None) -> None:
+        """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
+
+        These are a row of a dense weight or the kernel of an output channel (Srivastava et al.
+        2014, section 5.1). Nothing changes if the step was skipped.
+        """
         for weight in self._weights:
             inputs = tuple(range(1, weight.ndim))
             norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
-            norms.masked_fill_(norms.isinf(), math.nan)  # or the weight would become 0
-            excess = norms.div_(largest).clamp_(min=1)
+            norms.masked_fill_(norms.isinf(), math.nan)  # otherwise the weight would become 0
+            excess = norms.div_(max_norm).clamp_(min=1)
             weight.div_(excess if overflowed is None else excess.masked_fill_(overflowed, 1))

@@ -1,8 +1,8 @@
-"""PyTorch's norms, which turn into NaN where a variance overflows.
+"""PyTorch's norms, with an output of NaN where a variance overflows.
 
-PyTorch's 1 / √(σ² + ε) is 0 there. The output would be the bias, a plausible number. In training,
-batch norm needs no check of its own: its running variance overflows too, and the training loop
-finds that.
+PyTorch's 1 / √(σ² + ε) is 0 there, so the output would be the bias, a plausible number. Batch norm
+needs no check in training mode: its running variance overflows too, and the training loop checks
+that.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """Batch norm of samples (N, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized samples (N, D)."""
         return super().forward(x) if self.training else _evaluate(self, x)
 
 
@@ -33,6 +34,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm of images (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized images (N, C, H, W)."""
         return super().forward(x) if self.training else _evaluate(self, x)
 
 
@@ -40,6 +42,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm of samples (N, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized samples (N, D)."""
         x = _as_autocast(x, self.weight)
         y, _, inverse_std = torch.native_layer_norm(
             x, self.normalized_shape, self.weight, self.bias, self.eps
@@ -51,6 +54,7 @@ class GroupNorm(nn.GroupNorm):
     """Group norm of images (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized images (N, C, H, W)."""
         x = _as_autocast(x, self.weight)
         samples, channels, height, width = x.shape
         if not x.is_cpu or not x.is_contiguous(memory_format=torch.channels_last):
@@ -70,11 +74,13 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x in the number type in which autocast computes norms: the weight's on an accelerator,
-    its own on a CPU."""
+    """Return x in the number type in which autocast computes norms.
+
+    This is the weight's type on an accelerator and x's own type on a CPU.
+    """
     return x if x.is_cpu else x.to(weight.dtype)
 
 
 def _zero_or_nan(inverse_std: Tensor) -> Tensor:
-    """Return NaN where 1 / σ is 0, else 0."""
+    """Return NaN where 1 / σ is 0, and 0 elsewhere."""
     return torch.zeros_like(inverse_std).masked_fill_(inverse_std == 0, math.nan)

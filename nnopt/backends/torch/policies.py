@@ -1,12 +1,12 @@
-"""Policies of augmentation in PyTorch: torchvision's operations, each image with its own.
+"""Augmentation policies in PyTorch: torchvision's operations, with one per image.
 
-Torchvision's classes draw once for all images they are given, which for a batch means to call them
-image by image. Here a batch takes few calls: where an operation only moves pixels, or maps each
-pixel's value to another, torchvision is asked once what goes where, and all images are looked up
-together; the others are computed by torchvision for all images at once that share operation and
-strength. What comes out is torchvision's, to the bit.
+Torchvision's classes draw one operation for all images of a call, so a batch needs one call per
+image. Here a batch needs few calls. For an operation that only moves pixels, or maps each pixel
+value to another one, torchvision computes a lookup table once, and one gather applies the tables of
+all images. Torchvision computes every other operation once for all images with the same operation
+and level. The results are bit-equal to torchvision's.
 
-This file imports torchvision, and is imported only once a configuration asks for a policy.
+This file imports torchvision. It is imported only if the configuration has a policy.
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from torchvision.transforms.v2 import functional as F
 
 from nnopt.data.policies import LEVELS, OPERATIONS, Policy
 
-MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
-"""Every pixel of the result is one of the image, or black where it comes from outside."""
+GEOMETRIC_OPERATIONS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+"""Operations that only move pixels. Pixels from outside of the image are black."""
 
-TONES = ("Brightness", "Posterize", "Solarize")
-"""Every pixel's value is a function of that pixel's value alone."""
+VALUE_OPERATIONS = ("Brightness", "Posterize", "Solarize")
+"""Operations that map each pixel value to another one."""
 
-_MOVES, _TONES, _IDENTITY = (
-    np.array([OPERATIONS.index(name) for name in names]) for names in (MOVES, TONES, ("Identity",))
+_GEOMETRIC, _VALUE, _IDENTITY = (
+    np.array([OPERATIONS.index(name) for name in names])
+    for names in (GEOMETRIC_OPERATIONS, VALUE_OPERATIONS, ("Identity",))
 )
 
 Setting = tuple[int, int]
-"""An operation, as index into ``OPERATIONS``, and a level, -30..30."""
+"""The index of an operation in ``OPERATIONS``, and a level from -30 to 30."""
 
 Change = Callable[[Tensor, list[Setting], list[int]], Tensor]
-"""Of images (n, C, H, W), the first ``counts[0]`` of which have the first setting, and so on."""
+"""(images (n, C, H, W), settings, counts) -> changed images. The first ``counts[0]`` images have
+the first setting, the next ``counts[1]`` the second, and so on."""
 
 
 def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
-    """Operation -> its magnitudes (31,) for images of so many pixels, weakest first.
+    """Return the magnitudes (31,) of each operation, weakest first.
 
-    Shear: tangent of the angle; translate: pixels; rotate: degrees; brightness, color, contrast,
-    sharpness: what the factor differs from 1 by; posterize: bits that are kept; solarize: the share
-    of 255 from which on values are inverted.
+    Units: tangent of the angle (shear), pixels (translate), degrees (rotate), difference of the
+    factor from 1 (brightness, color, contrast, sharpness), remaining bits (posterize), fraction of
+    255 from which values are inverted (solarize).
     """
     wide = policy == "trivial_augment"
-    # In float32, as torchvision computes them: a whole number is hit or missed by a rounding.
+    # In float32 as in torchvision, because a rounding error can change the integer part.
     rising = {
         "ShearX": 0.99 if wide else 0.3,
         "ShearY": 0.99 if wide else 0.3,
@@ -65,9 +67,11 @@ def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     }
 
 
-def operate(images: Tensor, name: str, magnitude: float) -> Tensor:
-    """One operation on images (..., C, H, W) with C 1 or 3, by torchvision; all but moves need
-    uint8. Where an image is moved away it is black, 0."""
+def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
+    """Return the result of torchvision's operation on images (..., C, H, W) with 1 or 3 channels.
+
+    Images are uint8, or of any type for geometric operations.
+    """
     changed: Tensor
     match name:
         case "ShearX" | "ShearY":
@@ -109,25 +113,25 @@ class PolicyOperations:
         positions = torch.arange(1, height * width + 1, dtype=torch.float32, device=device)
         self._positions = positions.view(1, height, width)
         self._values = torch.arange(256, dtype=torch.uint8, device=device).view(1, 1, 256)
-        self._known: dict[Setting, Tensor] = {}
+        self._tables: dict[Setting, Tensor] = {}
 
-    def apply(self, images: Tensor, policy: Policy, window: slice) -> None:
-        """Change images (n, C, H, W) uint8 in place; window: their columns of ``policy``."""
+    def apply(self, images: Tensor, policy: Policy, columns: slice) -> None:
+        """Change uint8 images (n, C, H, W) in place by these columns of ``policy``."""
         for operation, level in zip(policy.operation, policy.level, strict=True):
-            self._apply(images, operation[window], level[window])
+            self._apply(images, operation[columns], level[columns])
 
     def _apply(
         self, images: Tensor, operation: NDArray[np.int64], level: NDArray[np.int64]
     ) -> None:
-        """One operation on each image: operation, level (n,)."""
-        is_move, is_tone = np.isin(operation, _MOVES), np.isin(operation, _TONES)
-        is_other = ~(is_move | is_tone | (operation == _IDENTITY))
-        kinds: tuple[tuple[NDArray[np.bool_], Change], ...] = (
-            (is_move, self._moved),
-            (is_tone, self._toned),
-            (is_other, self._computed),
+        """Apply one operation to each image; operation and level are (n,)."""
+        is_geometric, is_value = np.isin(operation, _GEOMETRIC), np.isin(operation, _VALUE)
+        is_other = ~(is_geometric | is_value | (operation == _IDENTITY))
+        changes: tuple[tuple[NDArray[np.bool_], Change], ...] = (
+            (is_geometric, self._move_pixels),
+            (is_value, self._map_values),
+            (is_other, self._compute),
         )
-        for chosen, change in kinds:
+        for chosen, change in changes:
             if chosen.any():
                 indices = np.flatnonzero(chosen)
                 code = operation[indices] * 2 * LEVELS + level[indices] + LEVELS
@@ -139,36 +143,36 @@ class PolicyOperations:
                 rows = torch.from_numpy(indices[np.argsort(code)]).to(images.device)
                 images[rows] = change(images[rows], settings, counts.tolist())
 
-    def _moved(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Each pixel fetched from where torchvision fetches it from."""
-        sources = self._looked_up(self._positions, settings, counts).to(torch.int64)
+    def _move_pixels(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        sources = self._lookup_tables(self._positions, settings, counts).to(torch.int64)
         pixels = pad(images.flatten(2), (1, 0))  # position 0 is outside
         return pixels.gather(2, sources[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
-    def _toned(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Each pixel's value replaced by what torchvision makes of that value."""
-        tables = self._looked_up(self._values, settings, counts)
+    def _map_values(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        tables = self._lookup_tables(self._values, settings, counts)
         return tables.gather(1, images.flatten(1).to(torch.int64)).view_as(images)
 
-    def _computed(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+    def _compute(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
         groups = images.split(counts)  # type: ignore[no-untyped-call]
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
-    def _looked_up(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """What each image's setting makes of a probe (1, H, W), which shows what goes where:
-        (n, H·W). Asked of torchvision once for each setting."""
+    def _lookup_tables(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+        """Return the result of each image's setting on the image ``probe`` (1, H, W), (n, H·W).
+
+        Torchvision computes the result once for each setting.
+        """
         for setting in settings:
-            if setting not in self._known:
+            if setting not in self._tables:
                 result = self._operate(probe, setting).flatten()
-                if result.is_floating_point():  # positions: whole numbers, exact below 2²⁴
+                if result.is_floating_point():  # positions: integers, exact below 2²⁴
                     result = result.to(torch.int32)
-                self._known[setting] = result
-        known = torch.stack([self._known[setting] for setting in settings])
-        which = torch.from_numpy(np.repeat(np.arange(len(settings)), counts))
-        return known[which.to(known.device)]
+                self._tables[setting] = result
+        tables = torch.stack([self._tables[setting] for setting in settings])
+        index = torch.from_numpy(np.repeat(np.arange(len(settings)), counts))
+        return tables[index.to(tables.device)]
 
     def _operate(self, images: Tensor, setting: Setting) -> Tensor:
         operation, level = setting
         name = OPERATIONS[operation]
         magnitude = self._magnitudes[name][abs(level)] if name in self._magnitudes else 0.0
-        return operate(images, name, -magnitude if level < 0 else magnitude)
+        return apply_operation(images, name, -magnitude if level < 0 else magnitude)

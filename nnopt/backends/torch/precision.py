@@ -1,4 +1,4 @@
-"""Number formats of a step: everything in the backend's own, or products in 16 bits."""
+"""Number formats of a training step: one format throughout, or mixed precision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ FULL: AbstractContextManager[None] = nullcontext()
 
 
 class Precision:
-    """Mixed precision (Micikevicius et al. 2018): weights, their gradients and the update stay in
-    float32, products and convolutions are computed in 16 bits, the loss in float32 again.
+    """Mixed precision (Micikevicius et al. 2018).
 
-    fp16 has five bits of exponent, so that small gradients would become zero: the loss is scaled
-    up before the backward pass and the gradients down after it (section 3.2); a step whose
-    gradients overflow is left out, and the next ones are scaled less. bf16 has float32's exponent.
+    Weights, their gradients, the update and the loss are in float32. Matrix products and
+    convolutions are computed in 16 bits. fp16 has five exponent bits, so small gradients would
+    become zero: the loss is multiplied by a scale before the backward pass, and the gradients are
+    divided by it afterwards (section 3.2). A step with gradients that overflow is skipped, and the
+    scale is reduced. bf16 has float32's exponent and needs no scale.
     """
 
     def __init__(self, backend: TorchConfig) -> None:
@@ -31,36 +32,42 @@ class Precision:
         self._scaler = torch.amp.GradScaler(self._device) if backend.precision == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Within it, PyTorch picks the format of each operation."""
+        """Return the context in which PyTorch selects the format of each operation."""
         if self._format is None:
             return FULL
         return torch.autocast(self._device, self._format)
 
     def restore(self, x: Tensor) -> Tensor:
-        """x in the backend's own number type."""
+        """Return x in the backend's number type."""
         return x.to(self._dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss, scaled until ``unscale``."""
+        """Compute the gradients of the loss, scaled until ``unscale`` is called."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """The gradients as they are, for penalties and clipping."""
+        """Divide the gradients by the scale, before penalties and clipping."""
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
 
     def overflowed(self, optimizer: Optimizer) -> Tensor | None:
-        """After ``unscale``: did a gradient overflow, so that ``step`` will do nothing? A truth
-        value () on the device, by which to leave out what comes with the update; None without
-        scaling. Penalties added since then change nothing about it: they are finite."""
+        """Return whether ``step`` will skip the update because a gradient overflowed.
+
+        Call it after ``unscale``.
+
+        Returns:
+            A boolean tensor () on the device, or None without scaling.
+        """
         if self._scaler is None:
             return None
-        (found,) = self._scaler._found_inf_per_device(optimizer).values()
-        return found > 0  # type: ignore[no-any-return]
+        (overflows,) = self._scaler._found_inf_per_device(optimizer).values()
+        return overflows > 0  # type: ignore[no-any-return]
 
     def step(self, optimizer: Optimizer) -> None:
-        """The update; left out if a gradient overflowed. Fused optimizers see to that on the
-        device; for the others the scaler waits for it at every step."""
+        """Perform the update, or skip it if a gradient overflowed.
+
+        Fused optimizers decide this on the device. For the others the scaler waits for the device.
+        """
         if self._scaler is None:
             optimizer.step()
         else:

@@ -1,4 +1,4 @@
-"""Schedule-Free SGD and AdamW, by the authors' library: an average instead of a schedule."""
+"""Schedule-Free SGD and AdamW by the authors' library: averaging replaces the schedule."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from nnopt.schema import ScheduleFreeConfig, ScheduleFreeSgdConfig
 
 
 class ScheduleFree(optim.Optimizer):
-    """z ← z - lr·g(y);  x ← (1-c)·x + c·z;  y = (1-β)·z + β·x;  c = lrₘ² / Σ lrₘ²
+    """The Schedule-Free update rule with decoupled weight decay.
 
-    with lrₘ the largest learning rate so far, so that a warm-up's steps count for less (Defazio et
-    al. 2024, "The road less scheduled", equations 1 to 3 and algorithm 1). AdamW divides g by
-    √ŝ + ε. In both, z decays by y: z ← z - lr·λ·y. So the decoupled weight decay, which the network
-    applies for all other optimizers, is this one's own: the parameters hold y, and from there it
-    would never reach z.
+        z ← z - lr·g(y);  x ← (1-c)·x + c·z;  y = (1-β)·z + β·x;  c = lrₘ² / Σ lrₘ²
 
-    The parameters are y between ``train`` and ``eval``, and x otherwise. The library goes from one
-    to the other and back by two interpolations, which round; here y is kept meanwhile, so that
-    looking at the validation data does not change a bit of the training.
+    lrₘ is the largest learning rate so far, so the steps of a warm-up have less weight. AdamW
+    divides g by √ŝ + ε. Weight decay is z ← z - lr·λ·y. The network cannot apply it, because the
+    parameters hold y, and a change of y does not reach z. Source: Defazio et al. 2024, "The road
+    less scheduled", equations 1 to 3 and algorithm 1.
 
-    parameters: of any shapes. weight_decay: λ, of weights, or with ``decay_all`` of all parameters.
+    The parameters are y in training mode and x in evaluation mode. The library converts one into
+    the other, which rounds. Here y is saved during the evaluation, so that an evaluation does not
+    change the training.
+
+    Args:
+        parameters: All parameters.
+        config: The configuration of the optimizer.
+        weight_decay: λ.
+        decay_all: Whether λ applies to all parameters instead of the weights.
     """
 
     def __init__(
@@ -50,12 +55,14 @@ class ScheduleFree(optim.Optimizer):
             self._inner = schedulefree.AdamWScheduleFree(groups, betas=betas, eps=config.epsilon)
         super().__init__(parameters, {})
         self.param_groups, self.state = self._inner.param_groups, self._inner.state
-        self._y: list[Tensor] | None = None  # to go on with, while the parameters are x
+        self._y: list[Tensor] | None = None  # saved while the parameters are x
         self.train()
 
     def step(self) -> None:  # type: ignore[override]
-        """One update, in training mode; the gradients stay as they are, which the library, to save
-        memory, would overwrite."""
+        """Perform one update in training mode, without overwriting the gradients.
+
+        The library alone would overwrite them to save memory.
+        """
         gradients = [p.grad for p in self._parameters]
         for p in self._parameters:
             p.grad = None if p.grad is None else p.grad.clone()
@@ -65,7 +72,7 @@ class ScheduleFree(optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """The parameters become y, exactly the one that the last step left."""
+        """Set the parameters to y as it was after the last step."""
         self._inner.train()
         if self._y is not None:
             torch._foreach_copy_(self._parameters, self._y)
@@ -74,13 +81,13 @@ class ScheduleFree(optim.Optimizer):
     @torch.inference_mode(False)
     @torch.no_grad()
     def eval(self) -> None:
-        """The parameters become x."""
+        """Set the parameters to x."""
         if self._y is None:
             self._y = [p.detach().clone() for p in self._parameters]
             self._inner.eval()
 
-    def restart(self) -> None:
-        """Forget all steps: the parameters, as they are now, are x, y and z."""
+    def reset(self) -> None:
+        """Reset the state, so that x, y and z are the current parameters."""
         self.state.clear()
         for group in self.param_groups:
             group.update(k=0, weight_sum=0.0, lr_max=-1.0)

@@ -1,4 +1,4 @@
-"""What the steps of an epoch leave behind, on the device until it is read."""
+"""Losses and correct predictions of several steps, accumulated on the device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from torch import Tensor
 
 from nnopt.backends.protocol import StepRecord
 
-FOLD = 256
-"""Steps whose logits are kept before their right answers are counted, all in one operation."""
+MAX_PENDING_STEPS = 256
+"""Steps with stored logits before their correct predictions are counted in one operation."""
 
 
 class StepSums:
-    """Losses and right answers of many steps, counted on the device and brought over only when
-    they are read: reading every step would make Python wait for the device every step."""
+    """Losses and correct predictions of several steps.
+
+    They stay on the device until they are read, because Python waits for the device at each read.
+    """
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
@@ -24,14 +26,14 @@ class StepSums:
         self._count = 0
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Remember a step; y must not be overwritten afterwards."""
+        """Add a step. y must not be overwritten before ``record``."""
         self._losses.append(loss)
         self._logits.append(logits)
         self._labels.append(y)
-        if len(self._logits) == FOLD:
-            self._fold()
+        if len(self._logits) == MAX_PENDING_STEPS:
+            self._count_correct()
 
-    def _fold(self) -> None:
+    def _count_correct(self) -> None:
         logits, labels = torch.cat(self._logits), torch.cat(self._labels)
         labels = labels if labels.ndim == 1 else labels.argmax(dim=1)
         self._correct = self._correct + (logits.argmax(dim=1) == labels).sum()
@@ -40,9 +42,9 @@ class StepSums:
         self._labels.clear()
 
     def record(self, gradient_norm: float, state_is_finite: bool) -> StepRecord:
-        """Waits for the device."""
+        """Return the record of all steps. Waits for the device."""
         if self._logits:
-            self._fold()
+            self._count_correct()
         losses = torch.stack(self._losses).cpu().numpy() if self._losses else np.zeros(0)
         return StepRecord(
             losses.astype(np.float64),

@@ -1,6 +1,6 @@
-"""Torchvision's classification models as networks: built whole, described layer by layer.
+"""Torchvision's classification models as networks.
 
-This file imports torchvision, and is imported only once a configuration asks for a model of it.
+This file imports torchvision. It is imported only if the configuration has a torchvision model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torchvision.ops import StochasticDepth
 
 from nnopt.architecture.inference import Shape, format_shape
 from nnopt.architecture.network import ModuleArchitecture
-from nnopt.backends.torch.dropout import dropout
+from nnopt.backends.torch.dropout import build_dropout
 from nnopt.backends.torch.inspection import inspect
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.random import generator
@@ -41,19 +41,19 @@ STEMS: dict[str, tuple[str, str | None]] = {
     "mnasnet": ("layers.0", None),
     "regnet": ("stem.0", None),
 }
-"""What the names of models begin with that ``small_images`` adapts -> their first convolution, and
-the max pool behind it, if any: together they make an image of 32x32 one of 8x8 or 16x16."""
+"""Prefix of the names of models that ``small_images`` adapts -> the first convolution and the max
+pooling after it, if any. Together they reduce an image of 32x32 to 8x8 or 16x16."""
 
-OPTIONS: dict[str, dict[str, Any]] = {
+MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""One output, as every other model has, and the initialization that is the default."""
+"""Options that give one output, as in all other models, and the default initialization."""
 
 
 def model_problems(config: TorchvisionConfig) -> list[str]:
-    """What stands against the name of the model, one line a problem."""
-    known = models.list_models(module=models)  # those of classification
+    """Return the problems of the model's name, one line each."""
+    known = models.list_models(module=models)  # for classification
     if config.model not in known:
         hint = suggest(config.model, known)
         return [f"architecture.model = {config.model!r}: torchvision has no such model; {hint}"]
@@ -69,8 +69,13 @@ def model_problems(config: TorchvisionConfig) -> list[str]:
 def describe_model(
     config: TorchvisionConfig, input_shape: Shape, classes: int
 ) -> ModuleArchitecture:
-    """The model for images ``input_shape`` (C, H, W) and so many classes, layer by layer, found out
-    without a number being computed. Raises ConfigError if it cannot take such images."""
+    """Return the layers of the model for images ``input_shape`` (C, H, W).
+
+    They are determined on the meta device, without computing any values.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot take such images.
+    """
     if problems := model_problems(config):
         raise ConfigError(problems)
     if len(input_shape) != 3:
@@ -93,17 +98,20 @@ def describe_model(
             f"{format_shape(input_shape)}: {reason}; choose another model or larger images"
         ) from error
     return ModuleArchitecture(
-        input_shape, classes, inspected.layers, config, inspected.loose, inspected.flops
+        input_shape, classes, inspected.layers, config, inspected.own_parameters, inspected.flops
     )
 
 
 def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Full name -> first value of every parameter and running statistic, as torchvision draws them,
-    from the seed; where ``pretrained``, the published ones whose shape fits instead.
+    """Return the initial value of every parameter and running statistic by full name.
 
-    Raises DataError if the published ones are neither here nor can be fetched.
+    Torchvision's rules draw them from the seed. With ``pretrained``, the published arrays replace
+    those of the same name and shape.
+
+    Raises:
+        DataError: The file of published weights is missing or damaged.
     """
-    state = dict(_drawn(architecture, seed).state_dict())
+    state = dict(_initialized_model(architecture, seed).state_dict())
     if architecture.model.pretrained:
         published = published_weights(architecture.model.model)
         taken = {
@@ -118,23 +126,30 @@ def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDA
 
 
 def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
-    """The model on its device. What it drops at random is decided as everywhere in nnopt, by seed,
-    layer and step, and not by PyTorch's global generator."""
-    model = _drawn(architecture, config.seed)
+    """Return the model on its device.
+
+    Its dropout and stochastic depth are replaced by nnopt's, with masks that depend on seed, layer
+    and step instead of PyTorch's global generator.
+    """
+    model = _initialized_model(architecture, config.seed)
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Dropout):
-            _replace(model, name, dropout(name, module.p, config))
+            _replace(model, name, build_dropout(name, module.p, config))
         elif isinstance(module, StochasticDepth):  # drops whole samples, or the whole batch
             axes = 1 if module.mode == "row" else 0
-            _replace(model, name, dropout(name, module.p, config, axes))
+            _replace(model, name, build_dropout(name, module.p, config, axes))
     return model.to(config.backend.device)
 
 
 def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
-    """Torchvision's newest weights of a model, by full name; if they are not here yet, fetched on
-    wish alone.
+    """Return torchvision's newest weights of a model by full name.
 
-    Raises DataError if they are not here in the end, or if the file is not what its name says.
+    Args:
+        name: The name of the model.
+        download: Whether a missing file is downloaded.
+
+    Raises:
+        DataError: The file is missing or cannot be downloaded, or its hash differs from its name.
     """
     url = models.get_model_weights(name).DEFAULT.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -144,31 +159,31 @@ def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]
         if not download:
             raise DataError(
                 f"architecture.pretrained = true: {path} is missing; set data.download=true to "
-                f"have it fetched from {url}, or put it there"
+                f"download it from {url}, or put the file there"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digest)
-        except (OSError, RuntimeError) as error:  # no network is an OSError, a wrong sum the other
+        except (OSError, RuntimeError) as error:  # RuntimeError: wrong hash
             raise DataError(
-                f"architecture.pretrained = true: {path} is missing, and {url} cannot be fetched "
-                f"({error}); put the file there, or set architecture.pretrained=false"
+                f"architecture.pretrained = true: {path} is missing, and {url} cannot be "
+                f"downloaded ({error}); put the file there, or set architecture.pretrained=false"
             ) from error
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(digest):
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if not actual.startswith(digest):
         raise DataError(
-            f"architecture.pretrained = true: {path} is damaged, its SHA-256 is {found} and should "
-            f"begin with {digest}; delete it to have it fetched again"
+            f"architecture.pretrained = true: {path} is damaged: its SHA-256 is {actual} but "
+            f"should begin with {digest}; delete it to download it again"
         )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    # DenseNet's are older than the rule that a module's name holds no dot.
+    # The files of DenseNet are older than the rule that the name of a module contains no dot.
     dotted = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.")
     return {dotted.sub(r"\1\2.", key): tensor for key, tensor in state.items()}
 
 
-def _drawn(architecture: ModuleArchitecture, seed: int) -> nn.Module:
-    """The model on the CPU, its arrays drawn from the seed; the global generator stays as it is."""
+def _initialized_model(architecture: ModuleArchitecture, seed: int) -> nn.Module:
+    """Return the model on the CPU, initialized from the seed without the global generator."""
     first = int(generator(seed, "initial/torchvision").integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(first)
@@ -176,10 +191,12 @@ def _drawn(architecture: ModuleArchitecture, seed: int) -> nn.Module:
 
 
 def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.Module:
-    """Torchvision's model, its first convolution made for the images, every buffer a constant but
-    the running statistics."""
-    options = dict(OPTIONS.get(config.model, {}))
-    if options:  # their weights were trained on images normalized in another way
+    """Return the model with a first convolution for the images.
+
+    Only running statistics remain in the ``state_dict`` as buffers.
+    """
+    options = dict(MODEL_OPTIONS.get(config.model, {}))
+    if options:  # their weights were trained on images with another normalization
         options["transform_input"] = config.pretrained and input_shape[0] == 3
     if config.model.startswith("vit"):
         options["image_size"] = input_shape[1]
@@ -187,11 +204,11 @@ def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.M
         options["input_size"] = input_shape[1:]
     model: nn.Module = models.get_model(config.model, weights=None, num_classes=classes, **options)
     if config.small_images or input_shape[0] != 3:
-        _adapt(model, config, input_shape[0])
+        _replace_first_conv(model, config, input_shape[0])
     for module in model.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             if name == "num_batches_tracked":
-                module.num_batches_tracked = None  # type: ignore[assignment] # nothing reads it
+                module.num_batches_tracked = None  # type: ignore[assignment] # unused
             elif not name.startswith("running_"):
                 module.register_buffer(name, buffer, persistent=False)
     return model
@@ -202,10 +219,13 @@ def _stem(model: str) -> tuple[str, str | None] | None:
 
 
 @torch.no_grad()
-def _adapt(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
-    """Another first convolution, for so many channels, and for small images 3x3 of stride 1 without
-    the pool behind it. Its weights are drawn anew where their shape is new: normally, with the
-    variance that leaves the variance of its outputs as the model's own initialization has it."""
+def _replace_first_conv(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
+    """Replace the first convolution by one for images with ``channels`` channels.
+
+    For small images it is 3x3 with stride 1, and the max pooling after it is removed. If the shape
+    of the weight changes, it is drawn from a normal distribution, with a variance that preserves
+    the variance of the outputs.
+    """
     if config.small_images and (stem := _stem(config.model)):
         path, pool = stem
         if pool:

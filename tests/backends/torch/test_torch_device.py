@@ -77,12 +77,12 @@ def test_convolutions_have_the_channels_of_a_pixel_side_by_side(make_network: Ma
 
 
 def test_the_layout_changes_no_result(make_network: MakeNetwork) -> None:
-    laid_out = make_network("torch", CONV, IMAGE, **SINGLE)
+    in_memory_format = make_network("torch", CONV, IMAGE, **SINGLE)
     plain = make_network("torch", CONV, IMAGE, **SINGLE)
     plain.module.to(memory_format=torch.contiguous_format)
-    plain._layout = None
+    plain._memory_format = None
     expected = trained(plain)
-    for name, array in trained(laid_out).items():
+    for name, array in trained(in_memory_format).items():
         assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
 
 
@@ -243,7 +243,7 @@ def test_compiled_in_16_bits_by_parts_with_mixed_labels(make_network: MakeNetwor
 def test_compiled_code_is_forgotten_when_there_are_many_kinds_of_networks(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_module, "_compiled_for", [])
+    monkeypatch.setattr(device_module, "_compiled_keys", [])
     monkeypatch.setattr(pytorch, "_missing_for_compilation", lambda device: None)
     forgotten: list[bool] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(True))
@@ -390,7 +390,7 @@ def test_the_want_of_a_repeatable_kernel_is_told_with_the_key() -> None:
     with pytest.raises(TrainingError) as caught, pytorch.device_errors():
         raise RuntimeError(said)
     assert str(caught.value).startswith("backend.deterministic = true: ")
-    assert "no repeatable adaptive_avg_pool2d_backward_cuda on this device" in str(caught.value)
+    assert "no deterministic adaptive_avg_pool2d_backward_cuda on this device" in str(caught.value)
 
 
 def test_an_evaluation_takes_no_more_samples_than_memory_is_meant_for(
@@ -398,7 +398,7 @@ def test_an_evaluation_takes_no_more_samples_than_memory_is_meant_for(
 ) -> None:
     """The largest layers, of 8 channels and 6x6 pixels, take and give 576 numbers of a sample."""
     plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
-    monkeypatch.setattr(network_module, "CPU_NUMBERS", 5 * 2 * 8 * 36)
+    monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
     network = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
     seen: list[int] = []
     layer = network.module.get_submodule("conv2d1")

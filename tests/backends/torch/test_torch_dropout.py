@@ -102,10 +102,10 @@ def test_a_module_used_twice_in_a_step_draws_twice() -> None:
     """As the stochastic depth of torchvision's Swin transformers is, for both branches."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.5, CPU))
     x = torch.ones(64, 64)
-    module.begin(3)
+    module.set_step(3)
     first, second = module(x), module(x)
     assert 0.45 < (first == second).float().mean().item() < 0.55
-    module.begin(3)
+    module.set_step(3)
     assert torch.equal(module(x), first)
     assert torch.equal(module(x), second)
 

@@ -22,7 +22,7 @@ from nnopt.architecture.layers import LAYERS, Conv2d, Dense, Residual
 from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends.torch.dropout import DeviceMasks, Dropout
-from nnopt.backends.torch.modules import sequence
+from nnopt.backends.torch.modules import build_sequential
 from nnopt.backends.torch.network import TorchNetwork
 from nnopt.random import DropoutMasks
 from nnopt.schema import Config
@@ -101,7 +101,9 @@ def test_shape_of_a_layer_is_the_inferred_one(
     make_config: MakeConfig, layer: Any, training: bool
 ) -> None:
     architecture = infer_shapes(parse_layers([layer, *head_of(layer)]), IMAGE, CLASSES)
-    module = sequence(architecture.layers, make_config(backend="torch")).to_empty(device="cpu")
+    module = build_sequential(architecture.layers, make_config(backend="torch")).to_empty(
+        device="cpu"
+    )
     assert_shapes(module.train(training), architecture)
 
 
@@ -123,7 +125,7 @@ def test_shapes_of_a_network_are_the_inferred_ones(
     changes = {"regularizer.norm": norm, "regularizer.dropout": 0.1}
     config = make_config(backend="torch", **changes)
     architecture = build(NETWORKS[name], config.regularizer, shape, 10)
-    module = sequence(architecture.layers, config).to_empty(device="cpu")
+    module = build_sequential(architecture.layers, config).to_empty(device="cpu")
     assert_shapes(module, architecture)
 
 
@@ -143,7 +145,7 @@ def test_parameters_and_flops_are_those_that_pytorch_counts(
     """PyTorch counts two for a multiplication and an addition, of products and convolutions."""
     config = make_config(backend="torch", **{"regularizer.norm": "batch"})
     architecture = build(variant, config.regularizer, (3, 32, 32), 10)
-    module = sequence(architecture.layers, config)
+    module = build_sequential(architecture.layers, config)
     assert architecture.parameter_count == parameters
     assert sum(p.numel() for p in module.parameters()) == parameters
     with FlopCounterMode(display=False) as counter:
@@ -245,7 +247,7 @@ def test_spatial_dropout_takes_whole_channels(make_network: MakeNetwork) -> None
     assert isinstance(module, Dropout)
     masks = DropoutMasks(3, "spatial_dropout1", rate)
     for step in (0, 7):
-        module.begin(step)
+        module.set_step(step)
         expected = x.numpy() * masks.draw(step, (50, 6))[..., None, None] * masks.scale
         assert_array_equal(module(x), expected)
     assert torch.equal(module.eval()(x), x)

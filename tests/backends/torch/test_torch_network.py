@@ -253,7 +253,7 @@ def test_record_of_steps(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same steps in plain PyTorch; the logits are folded after every three steps."""
-    monkeypatch.setattr(step_sums, "FOLD", 3)
+    monkeypatch.setattr(step_sums, "MAX_PENDING_STEPS", 3)
     network = make_network("torch", MLP, optimizer="sgd", **{"regularizer.l2": 0.1})
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
     module.load_state_dict(

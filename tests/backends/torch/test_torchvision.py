@@ -220,7 +220,7 @@ def test_randomness_in_training_is_nnopts(vision: Callable[..., Config]) -> None
     assert not [x for x in module.modules() if type(x).__name__ in ("StochasticDepth", "Dropout")
                 and not isinstance(x, DropoutModule)]  # fmt: skip
     branch = module.get_submodule("features.7.0.stochastic_depth")
-    branch.begin(3)
+    branch.set_step(3)
     kept = branch(torch.ones(400, 2, 3, 3)).flatten(1)
     assert (kept == kept[:, :1]).all()
     assert 0 < (kept == 0).float().mean() < 0.4
@@ -350,14 +350,14 @@ def test_published_weights_that_cannot_be_had(
     path, _ = published
     config = vision(SMALL_MODEL, pretrained=True)
     content = path.read_bytes()
-    with pytest.raises(DataError, match=r"is missing; set data\.download=true to have it fetched"):
+    with pytest.raises(DataError, match=r"is missing; set data\.download=true to download it"):
         initial_arrays(described(config), config.initializer, 0)
     path.unlink()
     with pytest.raises(DataError, match=r"architecture\.pretrained = true: .* is missing, and"):
         published_weights(SMALL_MODEL, download=True)
     kept = tmp_path / "home" / "hub" / "checkpoints" / path.name
     kept.write_bytes(content[:-1])
-    with pytest.raises(DataError, match="is damaged, its SHA-256 is"):
+    with pytest.raises(DataError, match="is damaged: its SHA-256 is"):
         initial_arrays(described(config), config.initializer, 0)
 
 
