@@ -1,4 +1,4 @@
-"""What was run, on what, and when: the head of a report."""
+"""The head of a report: command, settings, data, time and machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ from nnopt.io.received_files import LOG_BYTES, open_received
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
 
-SHOWN = 12
-"""Values of a key, or differing machines and the like, that are named; of more, the number."""
+MAX_VALUES = 12
+"""Number of values of a key, or of differing machines, that are listed."""
 
 Fact = tuple[str, list[str]]
-"""A label, and one line of text or several."""
+"""A label and its lines of text."""
 
 
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
-    """The facts that are known, in the order in which they are shown. sweep: the folder of the one
-    whose points they are, if they are of one."""
-    words = _words(sweep) if sweep else []
-    flag = [] if any(word.startswith("ablation=") for word in words) else ["-m"]
-    command = [shlex.join(["nnopt", "run", *flag, *words])] if words else []
+    """Return the known facts in the order of the page.
+
+    Args:
+        points: of the report.
+        keys: configuration keys that vary.
+        sweep: folder of the sweep, if all points belong to one.
+    """
+    arguments = _arguments(sweep) if sweep else []
+    flag = [] if any(argument.startswith("ablation=") for argument in arguments) else ["-m"]
+    command = [shlex.join(["nnopt", "run", *flag, *arguments])] if arguments else []
     if len(points) == 1 and not sweep and "overrides" in points[0].summary:
         command = [shlex.join(["nnopt", "run", *_shared(points)])]
     facts = [
@@ -45,17 +50,17 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
     return [(label, lines) for label, lines in facts if any(lines)]
 
 
-def _words(sweep: Path) -> list[str]:
-    words = read_plan(sweep).get("words")
-    if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-        return []
-    return words
+def _arguments(sweep: Path) -> list[str]:
+    arguments = read_plan(sweep).get("words")
+    if isinstance(arguments, list) and all(isinstance(text, str) for text in arguments):
+        return arguments
+    return []
 
 
 def _shared(points: Sequence[Point]) -> list[str]:
-    """The words of the command line that all points share."""
-    words = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
-    return [word for word in words[0] if all(word in more for more in words)] if words else []
+    """Return the overrides that all points share."""
+    lists = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
+    return [text for text in lists[0] if all(text in other for other in lists)] if lists else []
 
 
 def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
@@ -70,24 +75,24 @@ def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
-    """Numbers by size before words, which stay as they come."""
+    """Return sorted numbers, followed by the other values in their order."""
 
-    def place(text: str) -> tuple[bool, float]:
+    def rank(text: str) -> tuple[bool, float]:
         with suppress(ValueError):
             return False, float(text)
         return True, 0.0
 
-    return sorted(values, key=place)
+    return sorted(values, key=rank)
 
 
 def _listed(values: Sequence[str]) -> str:
-    if len(values) <= SHOWN:
+    if len(values) <= MAX_VALUES:
         return ", ".join(values)
-    return f"{', '.join(values[: SHOWN - 2])}, … {values[-1]} ({len(values)} values)"
+    return f"{', '.join(values[: MAX_VALUES - 2])}, … {values[-1]} ({len(values)} values)"
 
 
 def _fixed(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
-    """The choices that all share: files of groups, and the keys that stand outside of them."""
+    """Return the group choices and top-level keys that all points share."""
     known = [point for point in points if point.folder and point.settings]
     if not known:
         return []
@@ -139,26 +144,28 @@ def _code(point: Point) -> str:
 
 
 def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
-    """What is said of the points, each once; of how many, if it is not of all."""
+    """Return the distinct descriptions of the points, with counts if they differ."""
     counts: Counter[str] = Counter()
     for point in points:
-        with suppress(KeyError, TypeError, AttributeError, ValueError):  # another nnopt's summary
+        with suppress(
+            KeyError, TypeError, AttributeError, ValueError
+        ):  # the summary of another version
             if text := describe(point):
                 counts[text] += 1
     if len(counts) == 1:
         return list(counts)
-    lines = [f"{text} ({count} points)" for text, count in counts.most_common(SHOWN)]
-    return [*lines, f"… and {len(counts) - SHOWN} more"] if len(counts) > SHOWN else lines
+    lines = [f"{text} ({count} points)" for text, count in counts.most_common(MAX_VALUES)]
+    return [*lines, f"… and {len(counts) - MAX_VALUES} more"] if len(counts) > MAX_VALUES else lines
 
 
 def _times(points: Sequence[Point]) -> list[str]:
-    """When the first began and the last ended, and how long they took together."""
-    begun = [time for time in map(_begun, points) if time]
-    ended = [time for time in map(_ended, points) if time]
+    """Return the start of the first and the end of the last point, and the total duration."""
+    starts = [time for time in map(_start, points) if time]
+    ends = [time for time in map(_end, points) if time]
     lines = []
-    if begun:
-        until = f" to {max(ended):%Y-%m-%d %H:%M}" if ended else ""
-        lines.append(f"{min(begun):%Y-%m-%d %H:%M}{until}")
+    if starts:
+        until = f" to {max(ends):%Y-%m-%d %H:%M}" if ends else ""
+        lines.append(f"{min(starts):%Y-%m-%d %H:%M}{until}")
     seconds = [p.metrics["total_seconds"] for p in points if "total_seconds" in p.metrics]
     if seconds:
         each = f", {duration(sum(seconds) / len(seconds))} on average" if len(seconds) > 1 else ""
@@ -166,8 +173,8 @@ def _times(points: Sequence[Point]) -> list[str]:
     return lines
 
 
-def _begun(point: Point) -> datetime | None:
-    """By the summary, or by the first line of the log."""
+def _start(point: Point) -> datetime | None:
+    """Return the time in the summary, or in the first line of the log."""
     with suppress(KeyError, TypeError, ValueError):
         return _local(point.summary["started"])
     if point.folder:
@@ -180,18 +187,18 @@ def _begun(point: Point) -> datetime | None:
     return None
 
 
-def _ended(point: Point) -> datetime | None:
+def _end(point: Point) -> datetime | None:
     with suppress(KeyError, TypeError, ValueError):
         return _local(point.summary["finished"])
     if point.folder:
-        # The file may be from an archive, with a time that no date has.
+        # A file from an archive can have an invalid time.
         with suppress(OSError, ValueError, OverflowError):
             return datetime.fromtimestamp((point.folder / SUMMARY).stat().st_mtime)
     return None
 
 
 def _local(time: str) -> datetime:
-    """Return a time in the local time zone, without the zone. Raises ValueError."""
+    """Return a time in the local time zone, without the zone; raise ValueError."""
     try:
         return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
     except OverflowError as error:  # in the local time zone its year is 0 or 10,000
@@ -199,7 +206,7 @@ def _local(time: str) -> datetime:
 
 
 def duration(seconds: float) -> str:
-    """``4.2 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    """Return a duration like ``4.2 s``, ``3 min 05 s`` or ``2 h 07 min``."""
     if not math.isfinite(seconds):
         return "an unknown time"
     if seconds < 99.5:

@@ -1,4 +1,4 @@
-"""The curves of a report: the rows of ``metrics.csv``, thinned until all of them are small."""
+"""The curves of a report: the rows of ``metrics.csv``, thinned to a maximum size."""
 
 from __future__ import annotations
 
@@ -20,24 +20,31 @@ COLUMNS = (
     "penalty",
     "gradient_norm",
 )
-"""What can be drawn against epochs, steps or seconds."""
+"""Columns that can be drawn against epochs, steps or seconds."""
 
-NUMBERS = 300_000
-"""Of all curves of a page together: at seven characters each, 2.1 MB at most."""
+MAX_PAGE_VALUES = 300_000
+"""Number of values of all curves of a page; with seven characters each they take 2.1 MB."""
 
-MOST, LEAST = 500, 20
-"""Epochs of one run that are kept: more cannot be told apart, of fewer there is no curve."""
+MAX_EPOCHS, MIN_EPOCHS = 500, 20
+"""Number of epochs that are kept of one run."""
 
 DIGITS = 5
 
 Column = list[float | None] | float | None
-"""Numbers, None where there is none; one number stands for a column of equal ones."""
+"""Numbers, None for a missing one; a single number represents a column of equal numbers."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's: the epochs that are kept, the optimizer steps and the seconds until their ends,
-    and the columns by name. every: of how many epochs one is kept."""
+    """The curves of one run.
+
+    Args:
+        epochs: numbers of the epochs that are kept.
+        steps: optimizer steps until the end of each.
+        seconds: seconds until the end of each.
+        columns: name of a column -> its values.
+        every: distance between the epochs that are kept.
+    """
 
     epochs: list[int]
     steps: list[int]
@@ -46,18 +53,24 @@ class Curve:
     every: int
 
 
-Place = tuple[Path, str | None]
+MetricsLocation = tuple[Path, str | None]
 """The folder of a run, and the SHA-256 of its ``metrics.csv`` if its summary has it."""
 
 
-def read_curves(places: Sequence[Place | None]) -> list[Curve | str | None]:
-    """The curve of each run; None where there is none, and why it cannot be read where it
-    cannot. Runs of like length keep the same epochs, so that they can be averaged."""
-    histories = [_history(*place) if place else [] for place in places]
+def read_curves(locations: Sequence[MetricsLocation | None]) -> list[Curve | str | None]:
+    """Return the curve of each run.
+
+    Runs of similar length keep the same epochs, so that they can be averaged.
+
+    Returns:
+        None for a run without epochs, and the reason for a run whose file cannot be read.
+    """
+    histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
-    most = min(MOST, max(LEAST, NUMBERS // (runs * (len(COLUMNS) + 1)))) if runs else MOST
+    max_epochs = MAX_PAGE_VALUES // (max(runs, 1) * (len(COLUMNS) + 1))
+    max_epochs = min(MAX_EPOCHS, max(MIN_EPOCHS, max_epochs))
     return [
-        rows if isinstance(rows, str) else _thinned(rows, most) if rows else None
+        rows if isinstance(rows, str) else _thin(rows, max_epochs) if rows else None
         for rows in histories
     ]
 
@@ -66,15 +79,14 @@ def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
     try:
         return read_metrics(folder / "metrics.csv", checksum)
     except DataError as error:
-        is_there = (folder / "metrics.csv").exists()  # not if it failed before the first epoch
-        return str(error) if is_there else []
+        exists = (folder / "metrics.csv").exists()  # not if the run failed before the first epoch
+        return str(error) if exists else []
 
 
-def _thinned(rows: Sequence[EpochRow], most: int) -> Curve:
-    """The first row, the last, and those between at distances of a power of two, at most
-    ``most`` + 1 of them."""
+def _thin(rows: Sequence[EpochRow], max_epochs: int) -> Curve:
+    """Return at most ``max_epochs`` + 1 rows: every 2^k-th from the first one on, and the last."""
     every = 1
-    while len(rows) > every * most:
+    while len(rows) > every * max_epochs:
         every *= 2
     kept = [row for row in rows if (row.epoch - 1) % every == 0 or row is rows[-1]]
     elapsed, seconds = 0.0, {}
@@ -97,10 +109,14 @@ def _column(values: Sequence[float | None]) -> Column:
 
 
 def short(value: Any, digits: int) -> float | None:
-    """A number rounded to so many digits, a whole one as an int; None where it is not finite."""
+    """Return a number with this many significant digits, an integer as int.
+
+    Returns:
+        None if the value is None or not finite.
+    """
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{digits}g}")
-    if not math.isfinite(rounded):  # the largest numbers are rounded up to infinity
+    if not math.isfinite(rounded):  # rounding can exceed the largest number
         return float(value)
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

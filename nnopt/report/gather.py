@@ -1,4 +1,4 @@
-"""The records of a report's page: what was run, tables, curves, and all that belongs to a point."""
+"""The data of a report's page: facts, tables, curves and points."""
 
 from __future__ import annotations
 
@@ -21,43 +21,52 @@ from nnopt.io.safe_text import shortened
 from nnopt.report.about import about
 from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
-from nnopt.report.pictures import PAGE_BYTES, place_pictures, plots_of
+from nnopt.report.pictures import MAX_PAGE_BYTES, embed_or_link, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import RunIndex, setting_text
 from nnopt.results.metrics import METRICS, better_direction
 
 Record = dict[str, Any]
-"""What becomes an object of JSON."""
+"""An object of the JSON data."""
 
-LOG_CHARACTERS = 600_000
-"""Of the tails of all logs together."""
+MAX_LOG_CHARACTERS = 600_000
+"""Of all logs of a page."""
 
-MOST_LINES, LONGEST_CELL = 5_000, 300
-"""Limits: lines of one configuration, and characters of a value."""
+MAX_TAIL_CHARACTERS, MIN_TAIL_CHARACTERS = 8_000, 400
+"""Of the end of one log. Runs that are not done always have the maximum."""
 
-LONGEST_TAIL, SHORTEST_TAIL = 8_000, 400
-"""Characters of one log: of a run that is not done, and of others if there is no room."""
+MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 
-def gather(directory: Path, found: RunIndex, metrics: Sequence[str], page: Path) -> Record:
-    """Everything that the page shows. Raises ConfigError for a metric that no run has."""
-    check_metrics(found, metrics)
-    points = find_points(found)
-    curves = read_curves([_place_of_curve(point) for point in points])
+def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path) -> Record:
+    """Return the data of the page.
+
+    Args:
+        directory: the folder that the report is about.
+        index: its runs.
+        metrics: columns of the comparison.
+        page: the file of the page, which links are relative to.
+
+    Raises:
+        ConfigError: No run has one of the metrics.
+    """
+    check_metrics(index, metrics)
+    points = find_points(index)
+    curves = read_curves([_metrics_location(point) for point in points])
     scopes = [
-        (sweep, _scope(name, points, indices, sweep, found, metrics))
-        for name, indices, sweep in _scopes(directory, points, found.sweeps)
+        (sweep, _scope(name, points, indices, sweep, index, metrics))
+        for name, indices, sweep in _scopes(directory, points, index.sweeps)
     ]
     keys = list(dict.fromkeys(key for _, scope in scopes for key in scope["keys"]))
     grids: list[Record] = []
     lines: dict[str, int] = {}
-    tail = max(SHORTEST_TAIL, LOG_CHARACTERS // max(len(points), 1))
+    tail = max(MIN_TAIL_CHARACTERS, MAX_LOG_CHARACTERS // max(len(points), 1))
     records = [
         {
-            **_about_point(point, keys, directory),
+            **_point_facts(point, keys, directory),
             **_curve(curve, grids),
             "config": _config(point, lines),
-            "log": _tail(point, min(tail, LONGEST_TAIL)),
+            "log": _tail(point, min(tail, MAX_TAIL_CHARACTERS)),
             "plots": [],
         }
         for point, curve in zip(points, curves, strict=True)
@@ -79,7 +88,7 @@ def gather(directory: Path, found: RunIndex, metrics: Sequence[str], page: Path)
     return page_records | {"pictures": _add_plots(page_records, scopes, points, page)}
 
 
-def _place_of_curve(point: Point) -> tuple[Path, str | None] | None:
+def _metrics_location(point: Point) -> tuple[Path, str | None] | None:
     if point.folder is None:
         return None
     return point.folder, (point.summary.get("files") or {}).get("metrics.csv")
@@ -91,8 +100,7 @@ def _add_plots(
     points: Sequence[Point],
     page: Path,
 ) -> dict[str, int]:
-    """Give every scope and point its plots, with what room the rest of the page leaves; returns how
-    many are within the page, and how many linked."""
+    """Add the plots to every scope and point. Return the numbers of embedded and linked plots."""
     owners = [(sweep, scope) for sweep, scope in scopes if sweep]
     owners += [
         (point.folder, record)
@@ -101,11 +109,11 @@ def _add_plots(
     ]
     plots = [plots_of(folder) for folder, _ in owners]
     sweeps = sum(sweep is not None for sweep, _ in scopes)
-    pictures = place_pictures(
+    pictures = embed_or_link(
         [path for paths in plots[:sweeps] for path in paths],
         [path for paths in plots[sweeps:] for path in paths],
         page,
-        PAGE_BYTES - len(fill_page(page_records)),
+        MAX_PAGE_BYTES - len(fill_page(page_records)),
     )
     for (_, record), paths in zip(owners, plots, strict=True):
         record["plots"] = [
@@ -113,26 +121,27 @@ def _add_plots(
             for path in paths
             if path in pictures.sources
         ]
-    return {"within": pictures.within, "linked": pictures.linked}
+    return {"embedded": pictures.embedded, "linked": pictures.linked}
 
 
-def check_metrics(found: RunIndex, metrics: Sequence[str]) -> None:
-    """Raise ConfigError for a metric that no finished run has; before any has finished, for one
-    that there is not."""
-    known = known_metrics(found.runs) or list(METRICS)
+def check_metrics(index: RunIndex, metrics: Sequence[str]) -> None:
+    """Raise ConfigError for a metric that no finished run has, or that does not exist."""
+    known = known_metrics(index.runs) or list(METRICS)
     for metric in metrics:
         if metric not in known:
             raise unknown_name("metric", metric, known)
 
 
-# scopes: all that was found, and each sweep -------------------------------------------------------
+# scopes: all points, and those of each sweep ------------------------------------------------------
 
 
 def _scopes(
     directory: Path, points: Sequence[Point], sweeps: Sequence[Path]
 ) -> Iterable[tuple[str, list[int], Path | None]]:
-    """(name, indices of its points, folder of the sweep). Of one sweep, or of runs alone, there is
-    one scope; of several, one for all and one for each."""
+    """Yield the name, the indices of the points, and the folder of the sweep, of each scope.
+
+    One sweep has one scope. Several sweeps have one scope for all points and one for each sweep.
+    """
     members: dict[Path | None, list[int]] = {sweep: [] for sweep in sweeps}
     for index, point in enumerate(points):
         members.setdefault(point.sweep, []).append(index)
@@ -143,7 +152,7 @@ def _scopes(
         return
     yield "everything", list(range(len(points))), None
     for sweep, indices in members.items():
-        yield (_place(sweep, directory) if sweep else "single runs"), indices, sweep
+        yield (_relative(sweep, directory) if sweep else "single runs"), indices, sweep
 
 
 def _scope(
@@ -151,12 +160,12 @@ def _scope(
     points: Sequence[Point],
     indices: Sequence[int],
     sweep: Path | None,
-    found: RunIndex,
+    index: RunIndex,
     metrics: Sequence[str],
 ) -> Record:
-    members = [points[index] for index in indices]
+    members = [points[number] for number in indices]
     keys = keys_that_vary(members)
-    comparison, reason = _comparison(members, found, metrics)
+    comparison, reason = _comparison(members, index, metrics)
     return {
         "name": name,
         "points": list(indices),
@@ -169,11 +178,11 @@ def _scope(
 
 
 def _comparison(
-    points: Sequence[Point], found: RunIndex, metrics: Sequence[str]
+    points: Sequence[Point], index: RunIndex, metrics: Sequence[str]
 ) -> tuple[Record | None, str]:
-    """The table of ``nnopt compare``, and why there is none."""
+    """Return the table of ``nnopt compare``, or None and the reason why there is none."""
     folders = {point.folder for point in points}
-    runs = [run for run in found.runs if run.folder in folders]
+    runs = [run for run in index.runs if run.folder in folders]
     known = known_metrics(runs)
     if not any(run.status == "done" for run in runs):
         return None, "No run has finished yet: there is nothing to compare."
@@ -184,46 +193,44 @@ def _comparison(
 
 
 def _table(comparison: Comparison, table: Table, points: Sequence[Point]) -> Record:
-    """Text of the cells, the numbers they are sorted by, and the values of each seed."""
+    """Return the texts of the cells, their sort keys, and the values of each seed."""
     statuses = Counter(point.status for point in points)
     for row in comparison.rows:
         statuses.subtract(row.setting.left_out)
-    names = [name for name in statuses if name != "done" and statuses[name] > 0]
-    unknown = {name: statuses[name] for name in names}
     notes = [note for note in table.notes if not note.startswith("*")]
-    if unknown:
-        told = ", ".join(f"{count} {status}" for status, count in unknown.items())
-        notes.append(f"not in the table: {told}")
+    missing = [f"{n} {name}" for name, n in statuses.items() if name != "done" and n > 0]
+    if missing:
+        notes.append(f"not in the table: {', '.join(missing)}")
     return {
         "title": table.title,
         "header": list(table.header),
         "align": table.align,
         "rows": [[cell.text for cell in row] for row in table.rows],
         "best": [[i for i, cell in enumerate(row) if cell.is_best] for row in table.rows],
-        "values": [_sortable(comparison, row) for row in comparison.rows],
+        "values": [_sort_keys(comparison, row) for row in comparison.rows],
         "seeds": [_by_seed(row, comparison.metrics) for row in comparison.rows],
         "notes": notes,
     }
 
 
-def _sortable(comparison: Comparison, row: Row) -> list[Any]:
-    """One number or text for each of the table's columns, which are as ``tabulate`` has them."""
+def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
+    """Return a number or text for each column of ``tabulate``."""
     values = row.setting.values
     cells: list[Any] = [setting_text(values[k]) if k in values else None for k in comparison.keys]
-    for found in (outcome.estimate for outcome in row.outcomes):
-        low = found.interval[0] if found and found.interval else None
-        cells += [found.n, short(found.mean, 9), short(low, 9)] if found else [0, None, None]
+    for result in (outcome.estimate for outcome in row.outcomes):
+        low = result.interval[0] if result and result.interval else None
+        cells += [result.n, short(result.mean, 9), short(low, 9)] if result else [0, None, None]
     return cells
 
 
 def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
-    """For each metric the mean, the interval's ends, and (seed, value)."""
+    """Return the mean, the ends of the interval, and the value of each seed, for each metric."""
     records = []
     for metric, outcome in zip(metrics, row.outcomes, strict=True):
-        found = outcome.estimate
-        ends = [short(end, 6) for end in found.interval] if found and found.interval else None
+        result = outcome.estimate
+        ends = [short(end, 6) for end in result.interval] if result and result.interval else None
         values = [[seed, short(value, 6)] for seed, value in row.setting.metric(metric).items()]
-        mean = short(found.mean, 6) if found else None
+        mean = short(result.mean, 6) if result else None
         records.append({"mean": mean, "interval": ends, "values": values})
     return records
 
@@ -231,14 +238,14 @@ def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
 # points -------------------------------------------------------------------------------------------
 
 
-def _about_point(point: Point, keys: Sequence[str], directory: Path) -> Record:
+def _point_facts(point: Point, keys: Sequence[str], directory: Path) -> Record:
     return {
         "name": point.name,
-        "folder": _place(point.folder, directory) if point.folder else None,
-        "sweep": _place(point.sweep, directory) if point.sweep else None,
+        "folder": _relative(point.folder, directory) if point.folder else None,
+        "sweep": _relative(point.sweep, directory) if point.sweep else None,
         "number": point.number,
         "status": point.status,
-        "error": point.error and shortened(point.error, LONGEST_TAIL),
+        "error": point.error and shortened(point.error, MAX_TAIL_CHARACTERS),
         "seed": point.seed,
         "keys": [_cell(point, key) for key in keys],
         "metrics": {
@@ -250,11 +257,11 @@ def _about_point(point: Point, keys: Sequence[str], directory: Path) -> Record:
 
 def _cell(point: Point, key: str) -> str:
     value = setting_text(point.settings[key]) if key in point.settings else None
-    return short_text(value, LONGEST_CELL)
+    return short_text(value, MAX_CELL_CHARACTERS)
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Return the record of a curve; ``grids`` has epochs and steps, which most points share."""
+    """Return the record of a curve. ``grids`` contains epochs and steps, which points share."""
     if curve is None:
         return {}
     if isinstance(curve, str):
@@ -270,9 +277,9 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 
 
 def _config(point: Point, lines: dict[str, int]) -> list[int]:
-    """Return the lines of the configuration as YAML, as places in the list of all lines.
+    """Return the lines of the configuration as YAML, as indices of the list of all lines.
 
-    The summary has a checksum, so it counts where there is one. An unfinished run has only its
+    The summary takes precedence, because it has a checksum. An unfinished run has only its
     ``config.yaml``.
     """
     text = ""
@@ -282,14 +289,14 @@ def _config(point: Point, lines: dict[str, int]) -> list[int]:
         with suppress(OSError):
             data = read_received(point.folder / "config.yaml", point.folder, CONFIG_BYTES)
             text = data.decode("utf-8", errors="replace")
-    return [lines.setdefault(line, len(lines)) for line in text.splitlines()[:MOST_LINES]]
+    return [lines.setdefault(line, len(lines)) for line in text.splitlines()[:MAX_CONFIG_LINES]]
 
 
 def _tail(point: Point, most: int) -> str:
     """Return the last lines of the log; more lines of a run that is not done."""
     if point.folder is None:
         return ""
-    most = most if point.status == "done" else LONGEST_TAIL
+    most = most if point.status == "done" else MAX_TAIL_CHARACTERS
     try:
         with open_received(point.folder / "run.log", point.folder, LOG_BYTES) as log:
             size = os.fstat(log.fileno()).st_size
@@ -303,8 +310,8 @@ def _tail(point: Point, most: int) -> str:
     return "…\n" + (tail.partition("\n")[2] or tail)
 
 
-def _place(folder: Path, directory: Path) -> str:
-    """Return the folder relative to the one that is reported on."""
+def _relative(folder: Path, directory: Path) -> str:
+    """Return the folder relative to that of the report."""
     try:
         relative = folder.relative_to(directory)
     except ValueError:

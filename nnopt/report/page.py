@@ -1,4 +1,4 @@
-"""The page itself: ``page.html`` filled with the style, the scripts and the records."""
+"""The HTML page: ``page.html`` filled with the style, the scripts and the data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from importlib.resources import files
 from typing import Any
 
 SCRIPTS = ("dom.js", "series.js", "plot.js", "chart.js", "table.js", "details.js", "page.js")
-"""In this order they make one script."""
+"""Files that are concatenated to one script, in this order."""
 
 
 def fill_page(records: dict[str, Any]) -> str:
-    """The whole page as text. It loads nothing and runs nothing but its own script: its security
-    policy, which the browser enforces, names these by their digests."""
+    """Return the page as text.
+
+    It loads no other file. Its content security policy allows only its own script and style, which
+    it identifies by their digests.
+    """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
     parts = {
@@ -31,8 +34,11 @@ def fill_page(records: dict[str, Any]) -> str:
 
 
 def as_json(records: Any) -> str:
-    """JSON that is safe within a script element: no ``<`` that could end it or begin a comment.
-    All else that HTML or JavaScript could misread is escaped too, and what is no ASCII."""
+    """Return JSON that is safe inside a script element.
+
+    It contains no ``<``, which could end the element or start a comment, no other character with
+    a meaning in HTML, and only ASCII.
+    """
     text = json.dumps(records, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -42,5 +48,5 @@ def _asset(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """As a security policy names a script or a style (CSP level 2, section 4.2.5)."""
+    """Return the hash source of a script or a style (CSP level 2, section 4.2.5)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The plots of a report: within the page as far as its size allows, else shown from their files."""
+"""The plots of a report: embedded in the page as far as its size allows, else linked."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from urllib.parse import quote
 from nnopt.io.own_files import PICTURES
 from nnopt.io.received_files import open_received, read_received
 
-PAGE_BYTES = 4_800_000
-"""The largest size of a page with all its parts."""
+MAX_PAGE_BYTES = 4_800_000
+"""Maximum size of a page with its plots."""
 
-LARGEST_SVG = 600_000
-"""Bytes; of more, the PNG of the same name is taken if there is one."""
+MAX_SVG_BYTES = 600_000
+"""Instead of a larger SVG, the PNG of the same name is used if it exists."""
 
-PICTURE_BYTES, PICTURE_PIXELS = 64_000_000, 40_000_000
-"""The largest picture that is read, and decoded."""
+MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000
+"""Of a plot that is read, and decoded."""
 
-PROGRAM = re.compile(
+ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"
     r"|<\?xml-stylesheet|[\s\"'/]on\w+\s*=|javascript:|@import",
     re.IGNORECASE,
 )
 """Parts of an SVG that run a program or load another file; matplotlib writes none of them."""
 
-QUALITY = 82
-"""Of WebP, 0 to 100: plots look the same as in their PNG, at a quarter of its size."""
+WEBP_QUALITY = 82
+"""From 0 to 100. Plots look the same as in PNG at a quarter of the size."""
 
 DAMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
 """The errors of Pillow for a PNG with wrong bytes."""
 
-DRAWN_ANYWAY = ("schedule", "curves")
-"""Plots whose curves the page draws itself: the last ones to be included."""
+DRAWN_BY_PAGE = ("schedule", "curves")
+"""Plots of curves that the page draws itself. They are embedded last."""
 
 
 @dataclass
 class Pictures:
-    """The ``src`` of each plot's image, and how many of them are within the page, or linked."""
+    """The ``src`` attribute of each plot, and the numbers of embedded and of linked plots."""
 
     sources: dict[Path, str] = field(default_factory=dict)
-    within: int = 0
+    embedded: int = 0
     linked: int = 0
 
 
 def plots_of(folder: Path) -> list[Path]:
-    """Return the plots in the ``plots/`` of a run or a sweep; of SVG and PNG the SVG.
+    """Return the plots of a run or a sweep. SVG takes precedence over PNG.
 
-    A link out of the folder, and an SVG with a program in it, is left out.
+    A link to another folder, or an SVG with active content, is left out.
     """
     try:
         paths = [folder / "plots" / name for name in sorted(os.listdir(folder / "plots"))]
@@ -63,87 +63,102 @@ def plots_of(folder: Path) -> list[Path]:
         return []
     plots: dict[str, Path] = {}
     for path in paths:  # .png comes before .svg
-        if path.suffix not in PICTURES or not _is_drawing(path):
+        if path.suffix not in PICTURES or not _is_safe(path):
             continue
-        is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > LARGEST_SVG
+        is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > MAX_SVG_BYTES
         if not is_too_large:
             plots[path.stem] = path
     return sorted(plots.values(), key=_rank)
 
 
-def _is_drawing(path: Path) -> bool:
-    """Return whether a picture belongs to its folder and holds no program. A browser that opens an
-    SVG by itself would run its scripts."""
+def _is_safe(path: Path) -> bool:
+    """Return whether a plot is inside its folder and has no active content.
+
+    A browser that opens an SVG runs its scripts.
+    """
     try:
         if path.suffix != ".svg":
-            open_received(path, path.parent.parent, PICTURE_BYTES).close()
+            open_received(path, path.parent.parent, MAX_PLOT_BYTES).close()
             return True
-        data = read_received(path, path.parent.parent, PICTURE_BYTES)
-        return b"\0" not in data and not PROGRAM.search(data.decode("utf-8"))
+        data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
+        return b"\0" not in data and not ACTIVE_CONTENT.search(data.decode("utf-8"))
     except (OSError, ValueError):
         return False
 
 
 def _rank(path: Path) -> tuple[bool, str]:
-    return path.stem in DRAWN_ANYWAY, path.stem
+    return path.stem in DRAWN_BY_PAGE, path.stem
 
 
-def place_pictures(sweeps: Sequence[Path], runs: Sequence[Path], page: Path, room: int) -> Pictures:
-    """Decide for every plot. Those of sweeps come first, then those of runs kind by kind: all plots
-    of one name are within the page, if ``room`` bytes allow, or else all are linked."""
+def embed_or_link(
+    sweeps: Sequence[Path], runs: Sequence[Path], page: Path, available_bytes: int
+) -> Pictures:
+    """Embed or link every plot: first those of sweeps, then those of runs by their name.
+
+    All plots with the same name are embedded if there is enough space for them, else all are
+    linked.
+
+    Args:
+        sweeps: plots of sweeps.
+        runs: plots of runs.
+        page: the file that links are relative to.
+        available_bytes: space for the plots in the page.
+    """
     pictures = Pictures()
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
     for path in sorted(runs, key=_rank):
         kinds.setdefault(path.stem, []).append(path)
     for paths in kinds.values():
-        found = _all_within(paths, room)
-        if found is None:
+        data = _embed(paths, available_bytes)
+        if data is None:
             pictures.sources |= {path: _link(path, page) for path in paths}
             pictures.linked += len(paths)
         else:
-            room -= sum(map(len, found.values()))
-            pictures.sources |= found
-            pictures.within += len(found)
+            available_bytes -= sum(map(len, data.values()))
+            pictures.sources |= data
+            pictures.embedded += len(data)
     return pictures
 
 
-def _all_within(paths: Sequence[Path], room: int) -> dict[Path, str] | None:
-    """The plots as data, less those that cannot be read; None if there is no room for them, which
-    a few tell before all are made smaller."""
+def _embed(paths: Sequence[Path], available_bytes: int) -> dict[Path, str] | None:
+    """Return the readable plots as ``data:`` URLs; None if they are too large.
+
+    The total size is first estimated from a sample, because encoding is slow.
+    """
     sample = paths[:: max(1, len(paths) // 8)]
     with ThreadPoolExecutor() as pool:
-        few = dict(zip(sample, pool.map(_as_data, sample), strict=True))
-        if sum(map(len, few.values())) * len(paths) > 1.1 * room * len(sample):
+        data = dict(zip(sample, pool.map(_data_url, sample), strict=True))
+        if sum(map(len, data.values())) * len(paths) > 1.1 * available_bytes * len(sample):
             return None
-        rest = [path for path in paths if path not in few]
-        found = few | dict(zip(rest, pool.map(_as_data, rest), strict=True))
-    found = {path: found[path] for path in paths if found[path]}
-    return found if sum(map(len, found.values())) <= room else None
+        rest = [path for path in paths if path not in data]
+        data |= zip(rest, pool.map(_data_url, rest), strict=True)
+    data = {path: data[path] for path in paths if data[path]}
+    return data if sum(map(len, data.values())) <= available_bytes else None
 
 
-def _as_data(path: Path) -> str:
-    """The picture as a ``data:`` address, a PNG as WebP; nothing if it cannot be read."""
+def _data_url(path: Path) -> str:
+    """Return a plot as a ``data:`` URL, a PNG as WebP; empty if it cannot be read."""
     from PIL import Image
 
     kind = "svg+xml"
     try:
         if path.suffix == ".svg":
-            picture = read_received(path, path.parent.parent, PICTURE_BYTES)
+            picture = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
         else:
             kind, file = "webp", io.BytesIO()
-            data = read_received(path, path.parent.parent, PICTURE_BYTES)
+            data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-                if image.width * image.height > PICTURE_PIXELS:
+                if image.width * image.height > MAX_PLOT_PIXELS:
                     return ""
-                image.convert("RGB").save(file, "webp", quality=QUALITY, method=1)
+                image.convert("RGB").save(file, "webp", quality=WEBP_QUALITY, method=1)
             picture = file.getvalue()
-    except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # being written, or damaged
+    except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # incomplete or damaged
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _link(path: Path, page: Path) -> str:
-    """Relative to the page, so that both can be moved together."""
+    """Return a URL relative to the page, so that both can be moved together."""
     relative = os.path.relpath(path.resolve(), page.resolve().parent)
     return quote(relative.replace(os.sep, "/"), errors="surrogateescape")
 

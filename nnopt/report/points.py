@@ -1,4 +1,4 @@
-"""The points of a report: what runs and sweeps left, finished, failed, damaged or not begun."""
+"""The points of a report: finished, failed, damaged, running or pending."""
 
 from __future__ import annotations
 
@@ -24,17 +24,25 @@ from nnopt.results.collect import Run, RunIndex, Value, read_table, setting_text
 from nnopt.results.summary import check_tree
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
-"""Of ``results.csv``, before the keys that are swept over; ``seed`` ends these."""
+"""First columns of ``results.csv``; those of the varied keys and ``seed`` follow."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point, as far as it is known.
+    """One point with the available information.
 
-    folder: None of a point that has not begun. sweep: the folder whose ``results.csv`` names it.
-    number: its place in there. status: of the summary, or without one ``running`` (somebody holds
-    the folder), ``interrupted`` (nobody does), ``pending``, ``damaged``. summary: what
-    ``summary.json`` holds, nothing if it cannot be read.
+    Args:
+        name: its id.
+        folder: None for a point that has not started.
+        sweep: folder of the sweep that contains it.
+        number: its number in ``results.csv`` of the sweep.
+        status: that of the summary; without a summary "running" if a process has locked the folder,
+            else "interrupted", "pending" or "damaged".
+        error: message of a failure.
+        seed: of the run.
+        settings: values of the configuration keys.
+        metrics: results of a finished run.
+        summary: content of ``summary.json``; empty if it cannot be read.
     """
 
     name: str
@@ -49,25 +57,25 @@ class Point:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find_points(found: RunIndex) -> list[Point]:
-    """Every point below the folders that were searched: sweep by sweep, in the order of each."""
-    tables = {sweep: _rows(sweep) for sweep in found.sweeps}
-    plans = {sweep: _planned(sweep) for sweep in found.sweeps}
-    points = [_ended(run, tables) for run in found.runs]
-    points += [_unfinished(folder, tables) for folder in found.unfinished]
+def find_points(index: RunIndex) -> list[Point]:
+    """Return all points of an index, ordered by sweep and number."""
+    tables = {sweep: _rows(sweep) for sweep in index.sweeps}
+    plans = {sweep: _planned(sweep) for sweep in index.sweeps}
+    points = [_finished(run, tables) for run in index.runs]
+    points += [_unfinished(folder, tables) for folder in index.unfinished]
     points += [
-        _unfinished(folder, tables, damage) for folder, damage in found.damaged_folders.items()
+        _unfinished(folder, tables, damage) for folder, damage in index.damaged_folders.items()
     ]
     known = {(point.sweep, point.name) for point in points}
     for sweep, rows in tables.items():
-        to_come = [row for row in rows.values() if (sweep, row["id"]) not in known]
-        points += [_pending(sweep, row, plans[sweep].get(row["id"], {})) for row in to_come]
+        pending = [row for row in rows.values() if (sweep, row["id"]) not in known]
+        points += [_pending(sweep, row, plans[sweep].get(row["id"], {})) for row in pending]
     return sorted(points, key=_order)
 
 
 def _order(point: Point) -> tuple[str, int, str]:
-    place = point.sweep or (point.folder.parent if point.folder else Path())
-    return str(place), point.number or 0, point.name
+    parent = point.sweep or (point.folder.parent if point.folder else Path())
+    return str(parent), point.number or 0, point.name
 
 
 Rows = dict[str, dict[str, str]]
@@ -80,20 +88,20 @@ def _rows(sweep: Path) -> Rows:
 
 
 def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dict[str, str]]:
-    """The sweep a point's folder belongs to, and its row there."""
+    """Return the sweep that contains a point's folder, and the row of the point in its table."""
     for sweep in folder.parents:
         if sweep in tables:
             return sweep, tables[sweep].get(folder.name, {})
     return None, {}
 
 
-def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
+def _finished(run: Run, tables: Mapping[Path, Rows]) -> Point:
     sweep, row = _row_of(run.folder, tables)
     return Point(
         name=run.folder.resolve().name,
         folder=run.folder,
         sweep=sweep,
-        number=_whole(row.get("number")),
+        number=_integer(row.get("number")),
         status=run.status,
         error=run.error,
         seed=run.seed,
@@ -104,37 +112,40 @@ def _ended(run: Run, tables: Mapping[Path, Rows]) -> Point:
 
 
 def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = None) -> Point:
-    """What is known without a summary: ``config.yaml``, and what the sweep's table says."""
+    """Return a point without a summary, from its ``config.yaml`` and the table of its sweep."""
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
     status, error = ("running" if is_held(folder) else "interrupted"), None
-    # The table is older than the lock: of a point that runs again, it has the end before.
+    # The lock is newer than the table, which has the previous status of a point that runs again.
     if status != "running" and row.get("status") not in (None, "", "pending", "running", "done"):
         status, error = row["status"], row.get("error") or None
     if damage is not None:
         status, error = "damaged", damage
-    settings = _settings(config, _overrides(folder)) or _swept(row)
-    seed = config.get("seed") if isinstance(config.get("seed"), int) else _whole(row.get("seed"))
-    number = _whole(row.get("number"))
+    settings = _settings(config, _overrides(folder)) or _varied_settings(row)
+    seed = config.get("seed") if isinstance(config.get("seed"), int) else _integer(row.get("seed"))
+    number = _integer(row.get("number"))
     return Point(folder.resolve().name, folder, sweep, number, status, error, seed, settings)
 
 
 def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Point:
-    """A point without a folder: what the sweep's plan, or its table, says of it."""
+    """Return a point without a folder, from the plan or the table of its sweep."""
     status = row.get("status") or "pending"
-    error, number = row.get("error") or None, _whole(row.get("number"))
-    seed = _whole(row.get("seed"))
-    settings = _settings(plan.get("config"), plan.get("overrides")) or _swept(row)
+    error, number = row.get("error") or None, _integer(row.get("number"))
+    seed = _integer(row.get("seed"))
+    settings = _settings(plan.get("config"), plan.get("overrides")) or _varied_settings(row)
     return Point(row["id"], None, sweep, number, status, error, seed, settings)
 
 
 def read_plan(sweep: Path) -> dict[str, Any]:
-    """``sweep.json``: the words of the command line, and every point's configuration; empty if it
-    is not there, or is no JSON. The results do not hang on it."""
+    """Return the content of ``sweep.json``: the arguments and the configuration of every point.
+
+    Returns:
+        An empty dictionary if the file is missing or damaged.
+    """
     with suppress(OSError, ValueError):
-        found = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))
-        if isinstance(found, dict):
-            return found
+        plan = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))
+        if isinstance(plan, dict):
+            return plan
     return {}
 
 
@@ -155,7 +166,7 @@ def _settings(config: Any, overrides: Any) -> dict[str, Value]:
         return {}
     with suppress(ValueError):
         check_tree(config)
-        return settings_of(config, [word for word in overrides if isinstance(word, str)])
+        return settings_of(config, [text for text in overrides if isinstance(text, str)])
     return {}
 
 
@@ -181,7 +192,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _overrides(folder: Path) -> Sequence[str]:
-    """Return the words of the command line, which the first line of the log has."""
+    """Return the overrides in the first line of the log."""
     with (
         suppress(OSError, ValueError),
         open_received(folder / "run.log", folder, LOG_BYTES) as log,
@@ -192,8 +203,8 @@ def _overrides(folder: Path) -> Sequence[str]:
     return ()
 
 
-def _swept(row: Mapping[str, str]) -> dict[str, Value]:
-    """The values of the keys that a sweep goes over, by its table."""
+def _varied_settings(row: Mapping[str, str]) -> dict[str, Value]:
+    """Return the values of the varied keys in a row of the table."""
     names = list(row)
     if "seed" not in names or tuple(names[: len(FIXED_COLUMNS)]) != FIXED_COLUMNS:
         return {}
@@ -205,7 +216,7 @@ def _swept(row: Mapping[str, str]) -> dict[str, Value]:
 
 
 def _number(text: str) -> Value:
-    """As the configuration has it: 0.001 of ``1e-3``."""
+    """Return a text as a value of the configuration, such as 0.001 for ``1e-3``."""
     if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
     if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?", text):
@@ -214,13 +225,15 @@ def _number(text: str) -> Value:
     return text
 
 
-def _whole(text: str | None) -> int | None:
+def _integer(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def keys_that_vary(points: Sequence[Point]) -> list[str]:
-    """The keys that tell the points apart, the seed aside: of those whose whole configuration is
-    known, as ``nnopt compare`` finds them, and of the others the ones that their sweep goes over.
+    """Return the keys that differ between points, except the seed.
+
+    For points with a complete configuration, they are those of ``nnopt compare``; for the others,
+    the varied keys of their sweep.
     """
     known = [point for point in points if "seed" in point.settings]
     keys = varying_keys(known)

@@ -321,7 +321,7 @@ def test_plots_linked_are_shown_from_files(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nnopt.report.gather.PAGE_BYTES", 0)
+    monkeypatch.setattr("nnopt.report.gather.MAX_PAGE_BYTES", 0)
     folder = shutil.copytree(sweep, tmp_path / "moved #1")
     run_verb(["report", str(folder)])
     open_page(folder / "report.html")

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from nnopt.report.about import _machine
-from nnopt.report.curves import LEAST, read_curves, short
+from nnopt.report.curves import MIN_EPOCHS, read_curves, short
 from nnopt.report.page import as_json
-from nnopt.report.pictures import place_pictures, plots_of
+from nnopt.report.pictures import embed_or_link, plots_of
 from nnopt.report.points import Point
 
 Write = Callable[..., None]
@@ -35,8 +35,8 @@ def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
 def test_curves_runs_of_like_length_keep_the_same_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
 ) -> None:
-    monkeypatch.setattr("nnopt.report.curves.NUMBERS", 0)  # no room: the least
-    lengths = {"short": LEAST, "long": 10 * LEAST, "longer": 10 * LEAST + 3}
+    monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # the minimum remains
+    lengths = {"short": MIN_EPOCHS, "long": 10 * MIN_EPOCHS, "longer": 10 * MIN_EPOCHS + 3}
     for name, epochs in lengths.items():
         (tmp_path / name).mkdir()
         write_metrics(tmp_path / name, 1.0, epochs)
@@ -46,7 +46,7 @@ def test_curves_runs_of_like_length_keep_the_same_epochs(
     assert few
     assert many
     assert more
-    assert few.epochs == list(range(1, LEAST + 1))
+    assert few.epochs == list(range(1, MIN_EPOCHS + 1))
     assert few.every == 1
     assert many.every == more.every == 16
     assert many.epochs == [*range(1, 200, 16), 200]
@@ -72,8 +72,8 @@ def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write)
     runs = [path for point in ("a #1", "b") for path in plots_of(tmp_path / point)]
     assert [path.stem for path in runs[:3]] == ["confusion", "weights", "curves"]
     page = tmp_path / "pages" / "page.html"
-    found = place_pictures(sweep, runs, page, 40_000)
-    assert (found.within, found.linked) == (5, 2)
+    found = embed_or_link(sweep, runs, page, 40_000)
+    assert (found.embedded, found.linked) == (5, 2)
     assert found.sources[sweep[0]] == "data:image/svg+xml;base64,PHN2Zy8+"
     for path in runs:
         source = found.sources[path]
@@ -87,7 +87,7 @@ def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write)
 def test_plots_damaged_are_left_out(tmp_path: Path, write_plot: Write) -> None:
     write_plot(tmp_path / "plots" / "good.png")
     (tmp_path / "plots" / "bad.png").write_bytes(b"\x89PNG half of it")
-    found = place_pictures([], plots_of(tmp_path), tmp_path / "page.html", 10**6)
+    found = embed_or_link([], plots_of(tmp_path), tmp_path / "page.html", 10**6)
     assert [path.stem for path in found.sources] == ["good"]
 
 

@@ -67,9 +67,9 @@ function badge(status) {
 }
 
 function makeFoot() {
-  const { within, linked } = data.pictures;
+  const { embedded, linked } = data.pictures;
   const parts = [`Made ${data.made} by nnopt ${data.version}.`];
-  if (within) parts.push(`${plural(within, "plot")} of runs and sweeps ${within === 1 ? "is" : "are"} within this page.`);
+  if (embedded) parts.push(`${plural(embedded, "plot")} of runs and sweeps ${embedded === 1 ? "is" : "are"} embedded in this page.`);
   if (linked) {
     parts.push(`${plural(linked, "plot")} would have made it too large: they are shown from their ` +
       "files, which have to stay where they are as seen from this page.");
