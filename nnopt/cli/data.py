@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(root: Path) -> int:
-    from nnopt.data.verify import presence
+    from nnopt.data.published_files import presence
 
     header = ("name", "training", "validation", "test", "shape", "classes", "here", "where")
     rows = []
@@ -44,7 +44,7 @@ def _list(root: Path) -> int:
                 *(f"{size:,}" if size else "" for size in sizes),
                 "x".join(map(str, published.shape)),
                 str(len(published.classes)),
-                "yes" if found.is_here else "no",
+                "yes" if found.is_present else "no",
                 found.note,
             )
         )
@@ -62,11 +62,11 @@ def _fetch(names: list[str], root: Path) -> int:
 
 def _verify(names: list[str], root: Path) -> int:
     """Verify every dataset, and then raise DataError if one is damaged."""
-    from nnopt.data.verify import presence, verify
+    from nnopt.data.published_files import presence, verify
 
     chosen: list[Published] = [PUBLISHED[name] for name in names]
     if not names:
-        chosen = [one for one in PUBLISHED.values() if presence(one, root).is_here]
+        chosen = [one for one in PUBLISHED.values() if presence(one, root).is_present]
         if not chosen:
             raise DataError(f"no dataset in {shown(root)}; fetch one: nnopt data fetch mnist")
     all_problems = []

@@ -1,7 +1,6 @@
-"""Which samples make a batch, how its images are moved and hidden, and how samples are mixed: index
-arithmetic, the same for both backends, so that each sees the same batches to the bit.
+"""Order and augmentation of the training samples, drawn identically for both backends.
 
-Every draw is a function of (seed, epoch) alone: a resumed run repeats no draw and skips none.
+All draws of an epoch are functions of the seed and the epoch.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Crops:
-    """Where each training image of an epoch is cut out of its padded self, and whether mirrored.
+    """Random crops of the padded training images of an epoch, and horizontal flips.
 
-    top, left: (N,) int64, from 0 to twice the padding; flip: (N,) bool, left and right exchanged.
-    Entry i belongs to the i-th sample in the epoch's order.
+    top, left: (N,) int64, offsets from 0 to twice the padding. flip: (N,) bool. Entry i belongs to
+    the i-th sample in the order of the epoch.
     """
 
     top: Indices
@@ -36,9 +35,9 @@ class Crops:
 
 @dataclass(frozen=True)
 class Squares:
-    """The square of each training image that is hidden (cutout; DeVries and Taylor 2017).
+    """The hidden square of each training image (cutout; DeVries and Taylor 2017).
 
-    row, column: (N,) int64, the centre, anywhere in the image; side: in pixels.
+    row, column: (N,) int64, the centre, any pixel of the image. side: in pixels.
     """
 
     row: Indices
@@ -52,16 +51,18 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Mixing:
-    """How the samples of each batch are mixed with each other, t being labels as one-hot rows:
+    """Mixup or cutmix of the samples of each batch. t are the labels as one-hot rows.
 
         x ← λ x + (1 - λ) x[partner]           mixup (Zhang et al. 2018), or
         x[box] ← x[partner][box]               cutmix (Yun et al. 2019, equation 1), then
         t ← λ t + (1 - λ) t[partner]
 
-    weight λ: (batches,) float64 in 0..1, a multiple of 2⁻²⁴, so that λ and 1 - λ are exact in
-    float32 too; of cutmix, the area outside of the box over that of the image. boxes: of each
-    batch, one for all its samples; None is mixup. partner: (N,) int64, positions within the batch;
-    classes: K, the length of t.
+    Attributes:
+        weight: λ of each batch, (batches,) float64 in 0..1, a multiple of 2⁻²⁴, so that λ and 1 - λ
+            are exact in float32. For cutmix, the fraction of the image outside of the box.
+        boxes: The box of each batch, the same for all its samples; None for mixup.
+        partner: (N,) int64, positions within the batch.
+        classes: The length K of t.
     """
 
     weight: NDArray[np.float64]
@@ -72,8 +73,10 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to the training samples of one epoch, in this order, with normalization after
-    the policy; None is nothing. Entry i of each belongs to the i-th sample in the epoch's order."""
+    """The augmentation of the training samples of one epoch, in this order; None is off.
+
+    Normalization follows the policy. Entry i belongs to the i-th sample in the order of the epoch.
+    """
 
     crops: Crops | None = None
     policy: Policy | None = None
@@ -82,58 +85,60 @@ class Augmentation:
 
 
 PLAIN = Augmentation()
-"""Samples and labels as they are."""
+"""No augmentation."""
 
 
 def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:
-    """Draw what the configuration asks for, for ``count`` samples in the order of this epoch."""
+    """Draw the configured augmentation for ``count`` samples in the order of this epoch."""
     seed, chosen = config.seed, config.regularizer.augmentation
     squares = None
     if chosen.cutout:
         height, width = dataset.input_shape[1:]
         squares = draw_squares(seed, epoch, count, chosen.cutout, height, width)
-    kinds = []
+    mixings = []
     sizes = count, config.batch_size
     if chosen.mixup:
-        kinds.append(draw_mixup(seed, epoch, *sizes, chosen.mixup, len(dataset.classes)))
+        mixings.append(draw_mixup(seed, epoch, *sizes, chosen.mixup, len(dataset.classes)))
     if chosen.cutmix:
         shape = len(dataset.classes), *dataset.input_shape[1:]
-        kinds.append(draw_cutmix(seed, epoch, *sizes, chosen.cutmix, *shape))
-    if len(kinds) == 2:
-        kinds = [draw_either(seed, epoch, *sizes, *kinds)]
+        mixings.append(draw_cutmix(seed, epoch, *sizes, chosen.cutmix, *shape))
+    if len(mixings) == 2:
+        mixings = [draw_either(seed, epoch, *sizes, *mixings)]
     return Augmentation(
         draw_crops(seed, epoch, count, chosen.crop, chosen.flip),
         draw_policy(seed, epoch, count, chosen),
         squares,
-        kinds[0] if kinds else None,
+        mixings[0] if mixings else None,
     )
 
 
 def batch_parts(count: int, batch_size: int, accumulation: int) -> list[slice]:
-    """The rows of a batch of ``count`` samples that are computed at a time, their gradients added
-    up: at most ⌈batch_size / accumulation⌉, in as few parts as will do, whose sizes differ by at
-    most one. A smaller last batch has fewer parts."""
+    """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
+
+    A micro-batch has at most ⌈batch_size / accumulation⌉ rows. Their number is minimal, and their
+    sizes differ by at most one. A smaller last batch has fewer micro-batches.
+    """
     parts = -(-count // -(-batch_size // accumulation))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
 def parts_of(batches: Iterable[Any], batch_size: int, accumulation: int) -> Iterator[Any]:
-    """The inputs (N, ...) of all ``batch_parts`` of these batches, one after another."""
+    """Iterate over the inputs (N, ...) of the micro-batches of all batches."""
     for x in batches:
         for rows in batch_parts(len(x), batch_size, accumulation):
             yield x[rows]
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Indices:
-    """The order (N,) in which an epoch sees ``count`` training samples: a permutation of 0..N-1."""
+    """Draw the order of the training samples in an epoch, a permutation (N,) of 0..N-1."""
     return generator(seed, "shuffle", epoch).permutation(count)
 
 
 def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crops | None:
     """Draw an epoch's crops and flips; None if both are off.
 
-    crop: padding in pixels on each side, 0 is off; flip: mirror half of the images. Switching one
-    on or off does not change the other's draws.
+    crop: padding in pixels on each side, 0 is off. flip: mirror half of the images. The draws of
+    one do not depend on the other.
     """
     if not crop and not flip:
         return None
@@ -144,34 +149,33 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
 
 
 def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
-    """Rows (n, H, 1) and columns (n, 1, W) of padded images that make up the cut-out ones.
+    """Return the rows (n, H, 1) and columns (n, 1, W) of padded images that form the crops.
 
     With ``padded`` (n, C, H + 2 crop, W + 2 crop), zeros around raw pixel values,
 
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
 
-    top, left, flip: (n,), entries of ``Crops``; down, across: 0..H-1 and 0..W-1 of an image without
-    padding. All are arrays of NumPy's, or all of another library's on one device.
+    top, left, flip: (n,), entries of ``Crops``. down, across: 0..H-1 and 0..W-1. All are arrays of
+    NumPy, or all are tensors of PyTorch on one device.
     """
-    turned = flip[:, None] * (len(across) - 1 - 2 * across)  # W-1-c in place of c
-    columns = left[:, None] + across + turned
+    mirrored = flip[:, None] * (len(across) - 1 - 2 * across)  # W-1-c in place of c
+    columns = left[:, None] + across + mirrored
     rows = top[:, None] + down
     return rows[:, :, None], columns[:, None, :]
 
 
 def draw_squares(seed: int, epoch: int, count: int, side: int, height: int, width: int) -> Squares:
-    """Draw an epoch's hidden squares: the centre is any pixel of the image, each as likely."""
+    """Draw an epoch's hidden squares. All pixels are equally likely to be the centre."""
     random = generator(seed, "cutout", epoch)
     return Squares(random.integers(0, height, count), random.integers(0, width, count), side)
 
 
 def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> Any:
-    """True (n, 1, H, W) inside of the squares: side x side pixels, less what sticks out.
+    """Return a mask (n, 1, H, W) that is True inside of the squares.
 
-    row, column: (n,), entries of ``Squares``; down, across: 0..H-1 and 0..W-1, of the same library
-    as these. Of an even side, one pixel more lies above and left of the centre than below and right
-    of it.
+    row, column: (n,), entries of ``Squares``. down, across: 0..H-1 and 0..W-1, arrays of the same
+    library. A square with an even side has its centre below and right of its middle.
     """
     below = down - (row - side // 2)[:, None]
     right = across - (column - side // 2)[:, None]
@@ -182,13 +186,13 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
 def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
-    """Draw an epoch's partners, a permutation of each batch, and one λ from Beta(α, α) a batch.
+    """Draw an epoch's partners, a permutation of each batch, and one λ of Beta(α, α) per batch.
 
-    Another α does not change the partners.
+    The partners do not depend on α.
     """
     random = generator(seed, "mixup", epoch)
-    partner, share = _draw_partners(random, count, batch_size, alpha)
-    return Mixing(_in_24_bits(share), (None,) * len(share), partner, classes)
+    partner, weight = _draw_partners(random, count, batch_size, alpha)
+    return Mixing(_in_24_bits(weight), (None,) * len(weight), partner, classes)
 
 
 def draw_cutmix(
@@ -201,18 +205,17 @@ def draw_cutmix(
     height: int,
     width: int,
 ) -> Mixing:
-    """Draw an epoch's partners and boxes, a box a batch (Yun et al. 2019, equation 2): λ from
-    Beta(α, α), a box of height H √(1 - λ) and width W √(1 - λ), to the nearest pixel, its centre
-    any pixel, each as likely.
+    """Draw an epoch's partners, and one box per batch (Yun et al. 2019, equation 2).
 
-    What sticks out of the image is cut off, so λ becomes what the box leaves of the area. Another α
-    changes neither partners nor centres.
+    λ is drawn from Beta(α, α). The box has the height H √(1 - λ) and the width W √(1 - λ), rounded,
+    and a uniformly drawn centre. It is clipped to the image, and λ becomes the fraction of the
+    image outside of it. Partners and centres do not depend on α.
     """
     random = generator(seed, "cutmix", epoch)
     batches = -(-count // batch_size)
     centres = random.integers(0, (height, width), (batches, 2))
-    partner, share = _draw_partners(random, count, batch_size, alpha)
-    sides = np.rint(np.sqrt(1 - share)[:, None] * (height, width)).astype(np.int64)
+    partner, fraction = _draw_partners(random, count, batch_size, alpha)
+    sides = np.rint(np.sqrt(1 - fraction)[:, None] * (height, width)).astype(np.int64)
     starts = centres - sides // 2
     (top, left), (bottom, right) = (
         np.clip(edges, 0, (height, width)).T for edges in (starts, starts + sides)
@@ -225,7 +228,7 @@ def draw_cutmix(
 def draw_either(
     seed: int, epoch: int, count: int, batch_size: int, first: Mixing, second: Mixing
 ) -> Mixing:
-    """One of two kinds for each batch, with probability ½: what that kind alone would do to it."""
+    """Choose mixup or cutmix for each batch, with probability ½ each."""
     chosen = generator(seed, "mixup or cutmix", epoch).random(len(first.weight)) < 0.5
     boxes = zip(chosen, first.boxes, second.boxes, strict=True)
     return Mixing(
@@ -239,13 +242,13 @@ def draw_either(
 def _draw_partners(
     random: np.random.Generator, count: int, batch_size: int, alpha: float
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Partners (count,), a permutation of each batch, then shares (batches,) from Beta(α, α)."""
+    """Draw partners (count,), a permutation of each batch, and λ (batches,) of Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
     return partner, random.beta(alpha, alpha, len(starts))
 
 
-def _in_24_bits(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """To the nearest multiple of 2⁻²⁴."""
-    rounded: NDArray[np.float64] = np.round(share * 2**24) / 2**24
+def _in_24_bits(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to the nearest multiple of 2⁻²⁴."""
+    rounded: NDArray[np.float64] = np.round(weight * 2**24) / 2**24
     return rounded

@@ -1,14 +1,13 @@
-"""Decoded datasets on disk, so that a second start decodes nothing.
+"""The cache of decoded datasets on disk.
 
     <data.cache>/<dataset>-<16 hex digits>/   train_inputs.npy, train_labels.npy, ..., contents.json
-    <data.cache>/index/<dataset>-....json     which of these folders belongs to which source files
+    <data.cache>/index/<dataset>-....json     the folder of a source, and its fingerprint
 
-The digits are a hash of everything that decoding depends on: the way of decoding (``FORMAT``), the
-source's settings, and the SHA-256 of its files. So changed files and other settings never get old
-arrays. An index entry has the fingerprint (sizes, times) that the files had when they were read:
-while it holds, they are not read again. A folder is filled under a temporary name and then renamed.
-A lock lets one process decode while others wait. The next process removes the temporary folder of
-a killed one.
+The digits are a hash of everything that decoding depends on: ``FORMAT``, the settings of the source
+and the SHA-256 of its files. The fingerprint contains the sizes and times of the files when they
+were read. If it is unchanged, the files are not read again. A folder is filled under a temporary
+name and then renamed. With a lock, one process decodes while others wait. The next process removes
+the temporary folder of a killed process.
 """
 
 from __future__ import annotations
@@ -31,17 +30,20 @@ from nnopt.io.received_files import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
 
-FORMAT = 5  # part of every key: a new way of decoding takes the next number
-LARGEST_INDEX = 2**20  # bytes of an index entry; a usual one has 100
+FORMAT = 5  # part of every key; incremented when decoding changes
+MAX_INDEX_BYTES = 2**20  # a usual index entry has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 
 def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decoded:
-    """Return the source's arrays from ``cache``, decoding them first if they are not there yet.
+    """Return the arrays of a source from ``cache``; decode and store them if they are absent.
 
-    Nothing is written through a link below ``cache``, or between ``root``, the folder of the
-    datasets, and ``cache``. If the folder cannot be written, the arrays stay in memory and a
-    warning says so.
+    If the cache cannot be written, the arrays stay in memory, with a warning.
+
+    Args:
+        source: The source.
+        cache: The folder of the cache. Links below it are not followed.
+        root: The folder of the datasets. Links between it and ``cache`` are not followed.
     """
     paths = {role: str(path) for role, path in source.files.items()}
     identity = f"{source.name}-{_hash_of(source.name, paths, source.settings)}"
@@ -52,9 +54,9 @@ def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decode
         refuse_links(cache, root or cache)
         refuse_links(index.parent, cache)
         with exclusive(index.with_suffix(".lock")):
-            # While this process waited, another one may have done the work.
+            # Another process may have decoded the source while this one waited.
             return _lookup(source, index, cache) or _decode_into(source, index, cache)
-    except OSError as error:  # only the lock and the links raise it
+    except OSError as error:  # from the lock or refuse_links
         return _in_memory(source.decode(), cache, error)
 
 
@@ -68,10 +70,10 @@ def is_cache(folder: Path) -> bool:
 
 
 def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
-    fingerprint = source.fingerprint()  # before reading: a change while reading is noticed later
+    fingerprint = source.fingerprint()  # before reading, so that a change during the read is found
     decoded = source.decode()
     entry = f"{source.name}-{_key(source, decoded)}"
-    temporary = cache / f".{index.stem}.tmp"  # no other process uses it: the lock is ours
+    temporary = cache / f".{index.stem}.tmp"  # this process holds the lock
     try:
         remove(temporary)
         temporary.mkdir()
@@ -82,36 +84,36 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
         return _in_memory(decoded, cache, error)
     finally:
         remove(temporary)
-    del decoded  # before the arrays are read: never twice in memory
+    del decoded  # so that the arrays are in memory only once
     opened = open_entry(cache / entry, FORMAT)
     if opened is None:
-        raise OutputError(f"{shown(cache / entry)} was changed while it was written; run again")
+        raise OutputError(f"{shown(cache / entry)} was changed during the write; run again")
     return opened
 
 
 def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None:
-    """Rename ``temporary`` to ``folder``, unless that is there and equal. Raises OSError.
+    """Rename ``temporary`` to ``folder`` unless an equal entry exists. Raises OSError.
 
-    An entry that is there may be damaged, or made by another person. Other processes may have
-    mapped its files into memory. So these are deleted, which leaves mappings intact, and are never
-    written to. If the entry is a link, the link is deleted and its target is not.
+    An existing entry may be damaged, and other processes may have mapped its files into memory. So
+    its files are deleted, which keeps mappings intact, and never overwritten. If the entry is a
+    link, only the link is deleted.
     """
     try:
         temporary.rename(folder)
         return
     except OSError:
-        if is_equal(folder, contents):  # another source with the same contents was faster
+        if is_equal(folder, contents):  # of another source with the same contents
             return
     if os.path.lexists(folder):
-        LOG.warning(f"the cache {shown(folder)} is damaged; it is written again")
+        LOG.warning(f"the cache {shown(folder)} is damaged and is written again")
         remove(folder)
     temporary.rename(folder)
 
 
 def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
     LOG.warning(
-        f"cannot write the cache {shown(cache)} ({error}): the data stay in memory and are decoded "
-        "again at each start; choose another folder with data.cache=DIR"
+        f"cannot write the cache {shown(cache)} ({error}): the data are decoded into memory at "
+        "each start; set another folder with data.cache=DIR"
     )
     return decoded
 
@@ -119,7 +121,7 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
 def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
     """Return the cached arrays of a source if its files have the same fingerprint."""
     try:
-        known = parse_json(read_received(index, cache, LARGEST_INDEX))
+        known = parse_json(read_received(index, cache, MAX_INDEX_BYTES))
         entry = known["entry"]
         if os.path.basename(entry) != entry or not entry.startswith(f"{source.name}-"):
             return None
@@ -131,10 +133,10 @@ def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
 
 
 def _key(source: Source[Any], decoded: Decoded) -> str:
-    """Return the hash of all that decoding depends on.
+    """Return the hash of everything that decoding depends on.
 
-    The settings name the files by their roles where these can be exchanged; ``sources`` has the
-    hash of each name.
+    The settings of a CSV file contain the names of the files by their roles, ``sources`` contains
+    the hash of each file.
     """
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
     sources = sorted(decoded.sources.items())
@@ -150,6 +152,6 @@ def _short_hash(content: bytes) -> str:
 
 
 def damaged(cache: Path, name: str) -> list[str]:
-    """Return the cache files of a dataset whose contents are not those that were written."""
+    """Return the files in the cache of a dataset that changed after they were written."""
     folders = sorted(cache.glob(f"{name}-*"))
     return [shown(path) for folder in folders for path in changed_files(folder)]

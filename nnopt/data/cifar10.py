@@ -1,8 +1,8 @@
-"""CIFAR-10 (Krizhevsky 2009), from its official binary version or its Python version.
+"""Reads CIFAR-10 (Krizhevsky 2009), in its official binary version or its Python version.
 
-A binary file is 10,000 records of one label byte and 3x32x32 pixel bytes: the red plane, the green,
-the blue. The Python version holds the same as a pickled dictionary, read by ``plain_pickle``, which
-runs nothing.
+A binary file contains 10,000 records of one label byte and 3x32x32 pixel bytes: the red, green and
+blue plane. The Python version contains the same as a pickled dictionary. ``plain_pickle`` reads it
+without running code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.dataset_files import read, sha256
-from nnopt.data.locations import Place, complete_places, place_in, similar_folders
+from nnopt.data.locations import Location, complete_locations, location_in, similar_folders
 from nnopt.data.plain_pickle import Bytes, read_plain_pickle
 from nnopt.data.published import CIFAR10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics, check_labels, check_official
@@ -23,41 +23,38 @@ from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import visible
 
-LONGEST = 200  # characters of an error in a pickle, or of a shape
+MAX_REASON_LENGTH = 200  # characters
 IMAGES_PER_FILE = 10_000
 PIXELS = 3 * 32 * 32
-LARGEST = 2**26  # bytes of a file: more than twice what either version has
+MAX_FILE_BYTES = 2**26  # twice the size of a file of either version
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
 SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")
-"""Folders that the archives are unpacked into, but for case and separators."""
+"""Usual names of unpacked archives, ignoring case and separators."""
 
 
-def locate(root: Path) -> Source[Published]:
+def locate(published: Published, root: Path) -> Source[Published]:
     """Find the first complete folder under ``root``, of either version. Raises DataError."""
-    place = complete_places(CIFAR10, root, places(root))[0]
+    location = complete_locations(published, root, candidates(published, root))[0]
     names = [name for files in FILES.values() for name in files]
     return Source(
-        name=CIFAR10.name,
-        place=str(place.folder),
-        files=dict(zip(names, place.paths.values(), strict=True)),
-        settings=CIFAR10,
+        name=published.name,
+        location=str(location.folder),
+        files=dict(zip(names, location.paths.values(), strict=True)),
+        settings=published,
         decoder=_decode,
     )
 
 
-def places(root: Path) -> list[Place]:
-    """Return the folders that may hold either version, and which files they hold."""
+def candidates(published: Published, root: Path) -> list[Location]:
+    """Return the folders that can contain either version, and the paths of the files in them."""
     binary = {name: [name] for files in FILES.values() for name in files}
     python = {name.removesuffix(".bin"): [name.removesuffix(".bin")] for name in binary}
     tops = [root, *similar_folders(root, *SIMILAR)]
-    made_by_archives = [
-        place
-        for top in tops
-        for place in (place_in(top / CIFAR10.folder, binary), place_in(top / PYTHON_FOLDER, python))
-    ]
-    flat = [place_in(top, names) for top in tops for names in (binary, python)]
-    return made_by_archives + flat
+    versions = ((published.folder, binary), (PYTHON_FOLDER, python))
+    unpacked = [location_in(top / name, files) for top in tops for name, files in versions]
+    flat = [location_in(top, files) for top in tops for _, files in versions]
+    return unpacked + flat
 
 
 def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
@@ -70,13 +67,13 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         labels = np.empty(count, dtype=np.int64)
         for index, name in enumerate(files):
             path = paths[name]
-            content = read(path, LARGEST)
+            content = read(path, MAX_FILE_BYTES)
             is_binary = path.suffix == ".bin"
             folder = CIFAR10.folder if is_binary else PYTHON_FOLDER
             sources[f"{folder}/{path.name}"] = sha256(content)
             parse = parse_binary if is_binary else parse_python
             records = parse(content, path)
-            # Both versions hold the same records, so one list of checksums serves both.
+            # The checksums are those of the records, which are equal in both versions.
             notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))
             rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
@@ -88,7 +85,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
 
 
 def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """The records of a binary file: (N, 1 + 3072), label first. Raises DataError."""
+    """Return the records of a binary file: (N, 1 + 3072), label first. Raises DataError."""
     expected = IMAGES_PER_FILE * (1 + PIXELS)
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "too long"
@@ -100,22 +97,26 @@ def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """The records of a pickled file, laid out like a binary one. Raises DataError."""
+    """Return the records of a pickled file, as those of a binary file. Raises DataError."""
     try:
         batch = read_plain_pickle(content)
-    except Exception as error:  # a damaged pickle ends in errors of many kinds
-        reason = visible(str(error)[:LONGEST] or type(error).__name__)
-        raise DataError(f"{shown(path)} is damaged or no CIFAR-10 batch: {reason}") from error
+    except Exception as error:  # a damaged pickle raises many kinds of errors
+        reason = visible(str(error)[:MAX_REASON_LENGTH] or type(error).__name__)
+        raise DataError(f"{shown(path)} is damaged or not a CIFAR-10 batch: {reason}") from error
     if not isinstance(batch, dict):
-        raise DataError(f"{shown(path)} holds a {type(batch).__name__}, expected a dictionary")
+        raise DataError(f"{shown(path)} contains a {type(batch).__name__}, expected a dictionary")
     pixels, labels = (_value(batch, key, path) for key in ("data", "labels"))
     shape = (IMAGES_PER_FILE, PIXELS)
     array = pixels.array if isinstance(pixels, Bytes) else None
     if array is None or array.shape != shape:
-        found = type(pixels).__name__ if array is None else f"an array {array.shape}"[:LONGEST]
+        found = (
+            type(pixels).__name__
+            if array is None
+            else f"an array {array.shape}"[:MAX_REASON_LENGTH]
+        )
         raise DataError(f"{shown(path)}: data is {found}, expected an array {shape} of bytes")
     if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
-        raise DataError(f"{shown(path)}: labels is no list of {IMAGES_PER_FILE:,} numbers")
+        raise DataError(f"{shown(path)}: labels is not a list of {IMAGES_PER_FILE:,} numbers")
     for index, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < len(CIFAR10.classes):
             raise DataError(
@@ -126,7 +127,7 @@ def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
-    """Python 2 wrote byte strings as keys, Python 3 writes strings."""
+    """Return the value of a key, a string or, in files of Python 2, bytes."""
     for spelling in (key.encode(), key):
         if spelling in batch:
             return batch[spelling]
@@ -135,7 +136,7 @@ def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
 
 
 def _short(value: object) -> str:
-    """Return a text or a number as a message shows it: a hostile one may be of any length."""
+    """Return a text or a number for a message. A hostile file can contain values of any length."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "of more than 18 digits"
     if isinstance(value, str | bytes):

@@ -1,9 +1,8 @@
-"""CINIC-10 (Darlow et al. 2018, arXiv:1810.03505): a tree part/class/*.png of 32x32 images.
+"""Reads CINIC-10 (Darlow et al. 2018, arXiv:1810.03505): a tree part/class/*.png of 32x32 images.
 
-Gray and palette images become RGB and transparency is dropped (Pillow's ``convert("RGB")``). Images
-of up to 8 bits a channel are read, interlaced or not; animated ones are refused. Every chunk of a
-PNG carries a CRC, and all are checked, so no truncated file and no flipped bit goes unnoticed.
-Hidden files are skipped and counted.
+Gray and palette images become RGB, and transparency is dropped (Pillow's ``convert("RGB")``).
+Images with more than 8 bits per channel and animated images are refused. The CRC of every chunk of
+a PNG is checked, so truncated files and flipped bits are found. Hidden files are skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.dataset_files import read, unreadable
-from nnopt.data.locations import Place, complete_places, similar_folders
+from nnopt.data.locations import Location, complete_locations, similar_folders
 from nnopt.data.published import CINIC10, Published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import DataError
@@ -31,54 +30,55 @@ from nnopt.io.safe_text import visible
 
 LOG = logging.getLogger("nnopt")
 
-HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and everything that begins with a dot
+HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and all names that begin with a dot
 SIDE = 32
-CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-PALETTE = 3  # the colour type of a PNG whose pixels are places in a palette
-LARGEST = 2**20  # bytes of a file: 3 KB of pixels, and whatever a PNG may say of itself
-STATS_PER_CLASS = 100  # files of a class folder whose times and sizes the fingerprint looks at
+CRITICAL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PALETTE = 3  # colour type of a PNG
+MAX_FILE_BYTES = 2**20  # 3 KB of pixels, and metadata
+STATS_PER_CLASS = 100  # files of a class folder whose times and sizes are in the fingerprint
 IMAGES_PER_TASK = 500
-POOL_FROM = 20_000  # images; starting two processes costs more than it saves below
-TELL_EVERY = 5.0  # seconds between two lines of progress
+MIN_POOL_IMAGES = 20_000  # for fewer, starting two processes takes longer than it saves
+PROGRESS_SECONDS = 5.0  # between two lines of progress
 
 Folders = dict[str, dict[str, list[str]]]
 """part -> class -> names of its images, sorted."""
 
 
-def locate(root: Path) -> Source[Published]:
+def locate(published: Published, root: Path) -> Source[Published]:
     """Find the tree under ``root``. Raises DataError if a part is missing."""
-    folder = complete_places(CINIC10, root, places(root))[0].folder
+    folder = complete_locations(published, root, candidates(published, root))[0].folder
     return Source(
-        name=CINIC10.name,
-        place=str(folder),
+        name=published.name,
+        location=str(folder),
         files={"tree": folder},
-        settings=CINIC10,
+        settings=published,
         decoder=_decode,
-        look=_fingerprint,
+        fingerprinter=_fingerprint,
     )
 
 
-def places(root: Path) -> list[Place]:
-    """Return the folders that may hold the tree, and which parts they hold.
+def candidates(published: Published, root: Path) -> list[Location]:
+    """Return the folders that can contain the tree, and the paths of the parts in them.
 
-    A part in ``root`` itself has to have a class folder, since its name says little.
+    A part in ``root`` itself needs a class folder, because the name of a part is a common one.
     """
-    folders = dict.fromkeys([root / CINIC10.folder, *similar_folders(root, CINIC10.folder)])
-    named = [
-        Place(folder, {x: folder / x if (folder / x).is_dir() else None for x in CINIC10.parts})
-        for folder in folders
+    folders = [root / published.folder, *similar_folders(root, published.folder)]
+    checks = {**dict.fromkeys(folders, "."), root: published.classes[0]}
+    return [
+        Location(
+            folder,
+            {x: folder / x if (folder / x / inner).is_dir() else None for x in published.parts},
+        )
+        for folder, inner in checks.items()
     ]
-    some_class = CINIC10.classes[0]
-    parts = {x: root / x if (root / x / some_class).is_dir() else None for x in CINIC10.parts}
-    return [*named, Place(root, parts)]
 
 
 def _fingerprint(folders: Iterable[Path]) -> str:
     """Return a hash of all names, and of sizes and times of some files of each class folder.
 
-    Looking at all 270,000 files takes 2 s, at their names 0.1 s. So a file added, removed or
-    renamed is noticed, and so is a program that rewrites all images; a single image changed in
-    place among more than ``STATS_PER_CLASS`` may not be: ``nnopt data verify`` reads them all.
+    Reading the status of all 270,000 files takes 2 s, their names 0.1 s. The hash detects added,
+    removed and renamed files, but not every image that is changed in place; ``nnopt data verify``
+    reads all images.
     """
     (folder,) = folders
     digest = hashlib.sha256()
@@ -94,7 +94,7 @@ def _fingerprint(folders: Iterable[Path]) -> str:
                     times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
                     digest.update(os.fsencode(file) + times.encode())
             except FileNotFoundError:
-                digest.update(f"{name} is missing".encode())  # decoding says so better
+                digest.update(f"{name} is missing".encode())  # decoding reports it
             except OSError as error:
                 raise unreadable(path, error) from error
     return digest.hexdigest()
@@ -123,14 +123,13 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
         parts[part] = images, np.repeat(np.arange(len(counts)), counts)
     mean, std = channel_statistics(parts["train"][0])
     notes = [
-        f"{published.folder}/{part} holds {len(images):,} images, "
-        f"published {published.parts[part]:,}"
+        f"{published.folder}/{part} has {len(images):,} images, published {published.parts[part]:,}"
         for part, (images, _) in parts.items()
         if len(images) != published.parts[part]
     ]
     if hidden:
         notes.append(
-            f"{published.folder}: {hidden:,} hidden file(s), .DS_Store and the like, skipped"
+            f"{published.folder}: {hidden:,} hidden file(s), such as .DS_Store, are skipped"
         )
     sources = {published.folder: tree_hash.hexdigest()}
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
@@ -139,7 +138,7 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
 def list_tree(folder: Path) -> tuple[Folders, int]:
     """Return the images of each part and class, and the number of hidden files.
 
-    Raises DataError for a class folder too few or too many, and for what is no PNG by its name.
+    Raises DataError for missing and unknown class folders, and for names that are not .png.
     """
     tree: Folders = {}
     hidden = 0
@@ -148,8 +147,8 @@ def list_tree(folder: Path) -> tuple[Folders, int]:
         hidden += skipped
         if surplus := [name for name in names if name not in CINIC10.classes]:
             raise DataError(
-                f"{shown(folder / part / surplus[0])} is no class of CINIC-10 ({len(surplus)} such "
-                f"entries); allowed are {', '.join(CINIC10.classes)}; move it away"
+                f"{shown(folder / part / surplus[0])} is not a class of CINIC-10 ({len(surplus)} "
+                f"such entries); allowed are {', '.join(CINIC10.classes)}; move it away"
             )
         if absent := [name for name in CINIC10.classes if name not in names]:
             raise DataError(
@@ -166,12 +165,12 @@ def list_tree(folder: Path) -> tuple[Folders, int]:
                         f"{shown(folder / part / name / file)} is no .png; move it away"
                     )
         if not any(tree[part].values()):
-            raise DataError(f"{shown(folder / part)} holds no image; expected some")
+            raise DataError(f"{shown(folder / part)} has no images")
     return tree, hidden
 
 
 def _entries(folder: Path) -> tuple[list[str], int]:
-    """Return the names in a folder, sorted, without hidden ones; and the number of those."""
+    """Return the sorted names in a folder without hidden files, and the number of hidden files."""
     try:
         names = os.listdir(folder)
     except OSError as error:
@@ -187,24 +186,24 @@ Images = tuple[NDArray[np.uint8], list[bytes]]
 def _tasks(paths: list[Path]) -> Iterator[Images]:
     """Yield the images in order, at most ``IMAGES_PER_TASK`` of one class folder at a time.
 
-    Large trees are decoded by two processes: Pillow holds Python's lock while it decodes.
+    Two processes decode large trees, because Pillow holds the global interpreter lock.
     """
     folders: dict[Path, list[Path]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path)
     tasks = [
-        files[start : start + IMAGES_PER_TASK]
+        files[first : first + IMAGES_PER_TASK]
         for files in folders.values()
-        for start in range(0, len(files), IMAGES_PER_TASK)
+        for first in range(0, len(files), IMAGES_PER_TASK)
     ]
     done = 0
-    began = told = time.monotonic()
-    for images in _run(tasks, parallel=len(paths) >= POOL_FROM):
+    start = last_report = time.monotonic()
+    for images in _run(tasks, parallel=len(paths) >= MIN_POOL_IMAGES):
         yield images
         done += len(images[0])
-        if time.monotonic() - told > TELL_EVERY:
-            told = time.monotonic()
-            left = (told - began) * (len(paths) - done) / done
+        if time.monotonic() - last_report > PROGRESS_SECONDS:
+            last_report = time.monotonic()
+            left = (last_report - start) * (len(paths) - done) / done
             LOG.info(
                 f"decoding CINIC-10, once: {done:,} of {len(paths):,} images, {left:.0f} s left"
             )
@@ -217,22 +216,22 @@ def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:
         from multiprocessing import get_context
 
         try:
-            # "spawn" starts afresh: forking a process that runs threads (BLAS) is not safe.
+            # "spawn", because forking a process that runs threads (BLAS) is not safe.
             with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
                 for images in pool.map(decode_images, tasks):
                     yield images
                     finished += 1
         except BrokenProcessPool:  # a script without the "if __name__" that spawning needs
-            LOG.info("decoding CINIC-10 with one process, since no others could be started")
+            LOG.info("decoding CINIC-10 with one process, because no others could be started")
     yield from map(decode_images, tasks[finished:])
 
 
 def decode_images(paths: list[Path]) -> Images:
-    """Read and decode PNG files. Raises DataError naming the first bad one."""
+    """Read and decode PNG files. Raises DataError for the first invalid one."""
     pixels = np.empty((len(paths), *CINIC10.shape), dtype=np.uint8)
     digests = []
     for image, path in zip(pixels, paths, strict=True):
-        content = read(path, LARGEST)
+        content = read(path, MAX_FILE_BYTES)
         digests.append(hashlib.sha256(content).digest())
         image[:] = decode_png(content, path).transpose(2, 0, 1)
     return pixels, digests
@@ -251,21 +250,21 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
                 raise ValueError("a pixel outside of its palette")
-            if "transparency" in image.info:  # Pillow wants this detour for palettes
+            if "transparency" in image.info:  # Pillow requires this step for palettes
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises many kinds for what a hostile file holds
+    except Exception as error:  # Pillow raises many kinds of errors for hostile files
         reason = " ".join(str(error).partition(" <")[0].split()) or type(error).__name__
         raise DataError(f"{shown(path)} is a damaged PNG: {visible(reason)}") from error
 
 
 def png_problem(content: bytes) -> str | None:
-    """Return the first fault in the chunks of a PNG, None if there is none.
+    """Return the first fault in the chunks of a PNG, or None.
 
-    A chunk is a length, a type, data and a CRC.
+    A chunk consists of length, type, data and CRC.
     """
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return f"is no PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
+        return f"is not a PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
     position, kind, colour_type, has_palette = 8, b"", 0, False
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content.ljust(position + 8, b"\0"), position)
@@ -279,8 +278,8 @@ def png_problem(content: bytes) -> str | None:
             return f"is a damaged PNG: a second header at byte {position:,}"
         if kind == b"acTL":
             return "is an animated PNG, expected one image"
-        if not kind[0] & 0x20 and kind not in CRITICAL:
-            return f"has a chunk '{visible(kind.decode('latin-1'))}', which is no part of PNG"
+        if not kind[0] & 0x20 and kind not in CRITICAL_CHUNKS:
+            return f"has a chunk '{visible(kind.decode('latin-1'))}', which is not part of PNG"
         if kind == b"PLTE":
             has_palette = True
         if kind == b"IDAT" and colour_type == PALETTE and not has_palette:
@@ -292,6 +291,6 @@ def png_problem(content: bytes) -> str | None:
             if (width, height) != (SIDE, SIDE):
                 return f"is {width}x{height} pixels, expected {SIDE}x{SIDE}"
             if depth > 8:
-                return f"has {depth} bits a channel, expected 8 at most"
+                return f"has {depth} bits per channel, expected at most 8"
         position = end
     return None if position == len(content) else "is a PNG with bytes after its end"

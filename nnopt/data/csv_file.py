@@ -53,7 +53,7 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
     }
     return Source(
         name=config.name,
-        place=" and ".join(map(str, paths.values())),
+        location=" and ".join(map(str, paths.values())),
         files=paths,
         settings=replace(without_selection(config), train=names["train"], test=names.get("test")),
         decoder=_decode,

@@ -1,4 +1,4 @@
-"""The arrays that training sees: three parts of one dataset, and how their inputs are scaled."""
+"""A dataset for training: three parts of shared arrays, and their normalization."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Part:
-    """Training, validation or test samples: rows of shared, possibly memory-mapped, arrays.
+    """Training, validation or test samples: rows of shared, possibly memory-mapped arrays.
 
-    inputs: (M, C, H, W) uint8 images, (M, D) float64 features, or (M, 2) float32 points that are
-        generated; never written to.
-    labels: (M,) int64 in 0..K-1; -1 marks a row whose class was not asked for.
-    rows:   (N,) int64, ascending: the samples that belong to this part. Two parts may share inputs.
+    Attributes:
+        inputs: (M, C, H, W) uint8 images, (M, D) float64 features, or (M, 2) float32 generated
+            points. Read-only.
+        labels: (M,) int64 in 0..K-1; -1 marks rows of classes that are not selected.
+        rows: (N,) int64, ascending: the samples of this part.
     """
 
     inputs: np.ndarray
@@ -30,32 +31,34 @@ class Part:
         return len(self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> np.ndarray:
-        """Return a copy of these rows of the inputs. Raises DataError, see ``check_file``."""
+        """Return a copy of these rows of the inputs. Raises DataError; see ``check_file``."""
         self.check_file()
         taken: np.ndarray = self.inputs[rows]
         return taken
 
     def check_file(self) -> None:
-        """Raise DataError if the file that the inputs are mapped from was cut short since.
+        """Raise DataError if the memory-mapped file of the inputs was truncated.
 
-        Without this check, reading on would end the process with SIGBUS. The mapping keeps its
-        file, so a file that was deleted or replaced does no harm.
+        Without this check, reading would end the process with SIGBUS. A mapping keeps a deleted or
+        replaced file.
         """
         mapping = getattr(self.inputs, "_mmap", None)
         if mapping is not None and mapping.size() < len(mapping):
             raise DataError(
-                f"a file of the data cache was cut short to {mapping.size():,} bytes while it was "
+                f"a file of the data cache was truncated to {mapping.size():,} bytes while it was "
                 f"in use, expected {len(mapping):,}; delete the cache folder and run again"
             )
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """A network sees ``(x - origin) * scale + shift`` of an input x.
+    """The normalization ``(x - origin) * scale + shift`` of an input x.
 
-    scale, shift: float64, one number per channel (C,) for images or per feature (D,).
-    origin: (D,) float64, for float64 features, whose values may differ in their last digits alone,
-        as times do; None is 0.
+    Attributes:
+        scale: float64, one number per channel (C,) of images or per feature (D,).
+        shift: As ``scale``.
+        origin: (D,) float64 for float64 features, whose values can differ only in their last
+            digits, such as times; None is 0.
     """
 
     scale: NDArray[np.float64]
@@ -63,7 +66,7 @@ class Normalization:
     origin: NDArray[np.float64] | None = None
 
     def of_features(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what a network sees of float64 features (N, D); x is overwritten."""
+        """Normalize float64 features (N, D) in place and return them."""
         if self.origin is not None:
             np.subtract(x, self.origin, out=x)
         np.multiply(x, self.scale, out=x)
@@ -72,10 +75,10 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset, split once for all: validation never shares a row with training or test.
+    """A dataset, split into disjoint parts.
 
     sources: file (relative to data.root) -> SHA-256 of its bytes; empty for generated data. A tree
-    of images is one entry, its hash that of all names and contents in order.
+    of images is one entry with the hash of all names and contents.
     """
 
     name: str
@@ -88,10 +91,10 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Return the shape of one sample: (C, H, W) or (D,)."""
+        """Shape of one sample, (C, H, W) or (D,)."""
         return tuple(self.train.inputs.shape[1:])
 
     @property
     def is_image(self) -> bool:
-        """Return whether the samples are images, (C, H, W)."""
+        """Whether the samples are images, (C, H, W)."""
         return len(self.input_shape) == 3

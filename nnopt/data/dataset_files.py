@@ -1,4 +1,4 @@
-"""Reading the files of a dataset without trusting them: regular files only, bounded in size."""
+"""Safe reading of untrusted dataset files: only regular files of limited size."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import kind_of
 
-# A gzip file may not unpack to more than this, or 100 times its size: images never shrink so much.
+# A gzip file may unpack to the larger of these: bytes, and multiple of its size.
 GZIP_FLOOR = 256 * 2**20
 GZIP_RATIO = 100
 
-START = 64  # bytes of a file that a function sees, to find out how many there should be
+HEADER_BYTES = 64  # passed to a ``SizeOf`` function
 
 SizeOf = Callable[[bytes], int]
-"""From the first bytes of a file to its size."""
+"""Function from the first bytes of a file to its size."""
 
 
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
     """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
-    Neither the file nor what it unpacks to may have more than ``limit`` bytes. With ``size_of``,
-    which gets the first ``START`` bytes, a .gz file is unpacked to at most one byte more than its
-    own header announces. Raises DataError.
+    Args:
+        path: The file.
+        limit: Largest allowed size in bytes, packed and unpacked.
+        size_of: Function from the first ``HEADER_BYTES`` to the size of the unpacked file. A .gz
+            file is unpacked to at most one byte more.
+
+    Raises:
+        DataError: The file is absent, damaged, too large or not a regular file.
     """
     check_regular(path)
     try:
@@ -52,7 +57,7 @@ def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes
 
 
 def check_regular(path: Path) -> None:
-    """Raise DataError unless ``path`` is a regular file, before opening it: a FIFO would hang."""
+    """Raise DataError unless ``path`` is a regular file. Opening a FIFO would block."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -73,12 +78,12 @@ def unreadable(path: Path, error: OSError) -> DataError:
 def _read_gzip(path: Path, limit: int, size_of: SizeOf | None) -> bytes:
     limit = min(limit, max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size))
     with gzip.open(path) as file:
-        start = file.read(START)
-        wanted = limit if size_of is None else min(limit, max(len(start), size_of(start)))
-        content = start + file.read(wanted + 1 - len(start))
+        start = file.read(HEADER_BYTES)
+        size = limit if size_of is None else min(limit, max(len(start), size_of(start)))
+        content = start + file.read(size + 1 - len(start))
     if len(content) > limit:
         raise DataError(
-            f"{shown(path)} unpacks to more than {limit:,} bytes, expected less; if that is right, "
+            f"{shown(path)} unpacks to more than {limit:,} bytes; if this is correct, "
             "unpack it yourself"
         )
     return content
@@ -102,8 +107,8 @@ def sha256(data: bytes | memoryview) -> str:
 def refuse_links(folder: Path, root: Path) -> None:
     """Raise OSError if ``folder``, or a folder between it and ``root``, is a link.
 
-    Writing through a link would change files outside of ``root``. ``root`` itself may be a link. A
-    ``folder`` that is not below ``root`` may be one too: the user named it.
+    A write through a link would change files outside of ``root``. ``root`` itself may be a link,
+    and so may a ``folder`` outside of ``root``, because the user named it.
     """
     if folder.is_relative_to(root):
         for part in (folder, *folder.parents):
@@ -114,7 +119,7 @@ def refuse_links(folder: Path, root: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder and all that is in it, or a file, or a link but not its target."""
+    """Delete a folder with its contents, a file, or a link but not its target."""
     try:
         is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:

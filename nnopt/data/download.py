@@ -1,4 +1,4 @@
-"""Downloads of the published datasets: checked by checksums, unpacked without trusting them."""
+"""Downloads the published datasets, verifies checksums and unpacks archives safely."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from pathlib import Path
 
 from nnopt.data.dataset_files import read, refuse_links, remove, sha256
 from nnopt.data.published import Download, Published
-from nnopt.data.published_files import locate_published, published_places
+from nnopt.data.published_files import candidate_locations, locate_published
 from nnopt.errors import DataError, OutputError
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import exclusive
 from nnopt.io.safe_text import visible
 
 TIMEOUT = 30.0  # seconds without an answer
-MOST_BYTES = 3 * 2**30  # an archive may unpack to this much, and to so many files
-MOST_FILES = 300_000
+MAX_BYTES = 3 * 2**30  # of an unpacked archive
+MAX_FILES = 300_000  # of an archive
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def fetch(published: Published, root: Path, tell: Tell) -> None:
-    """Bring the files of a dataset that are not there yet under ``root``.
+def fetch(published: Published, root: Path, report: Report) -> None:
+    """Download the missing files of a dataset to ``root``.
 
-    Files that are there are never overwritten. Two processes may fetch at once: one works, the
-    other waits. Raises DataError if an address does not answer or sends something else, OutputError
-    if the files cannot be written.
+    Existing files are never overwritten. If two processes call this at once, one waits.
+
+    Raises:
+        DataError: No address answers with the published file.
+        OutputError: The files cannot be written.
     """
     try:
         refuse_links(root / "downloads", root)
         with exclusive(root / "downloads" / f"{published.name}.lock"):
             if published.is_archive:
-                _fetch_archive(published, root, tell)
+                _fetch_archive(published, root, report)
             else:
-                _fetch_files(published, root, tell)
+                _fetch_files(published, root, report)
     except OSError as error:
         raise OutputError(
             f"cannot write below {shown(root)}: {(error.strerror or str(error)).lower()}; make "
@@ -45,26 +47,26 @@ def fetch(published: Published, root: Path, tell: Tell) -> None:
         ) from error
 
 
-def _fetch_files(published: Published, root: Path, tell: Tell) -> None:
-    """Fetch each file by itself; it stays packed."""
-    places = published_places(published.name, root)
-    place = next((place for place in places if not place.absent), places[0])
+def _fetch_files(published: Published, root: Path, report: Report) -> None:
+    """Download and verify the missing files. They stay packed."""
+    locations = candidate_locations(published.name, root)
+    location = next((one for one in locations if not one.absent), locations[0])
     for download in published.downloads:
         file = Path(download.file).name.removesuffix(".gz")
-        there = place.files[file] or _download(download, root, tell)
-        digest = sha256(read(there))
+        path = location.files[file] or _download(download, root, report)
+        digest = sha256(read(path))
         if digest != published.sha256[file]:
             raise DataError(
-                f"{shown(there)} is not the published file (SHA-256 {digest}, "
+                f"{shown(path)} is not the published file (SHA-256 {digest}, "
                 f"published {published.sha256[file]}); delete it and fetch again"
             )
-        tell(f"{shown(there)}: verified")
+        report(f"{shown(path)}: verified")
 
 
-def _fetch_archive(published: Published, root: Path, tell: Tell) -> None:
+def _fetch_archive(published: Published, root: Path, report: Report) -> None:
     folder = root / published.folder
     try:
-        there = locate_published(published.name, root).place
+        location = locate_published(published.name, root).location
     except DataError as error:
         if folder.is_symlink() or (folder.exists() and list(folder.iterdir())):
             reason = str(error).partition(";")[0]
@@ -72,36 +74,35 @@ def _fetch_archive(published: Published, root: Path, tell: Tell) -> None:
                 f"{shown(folder)} is incomplete ({reason}); move it away and fetch again"
             ) from error
     else:
-        tell(
-            f"{shown(Path(there))}: already there; check it with: nnopt data verify "
+        report(
+            f"{shown(Path(location))}: already present; verify it with: nnopt data verify "
             f"{published.name}"
         )
         return
-    archive = _download(published.downloads[0], root, tell)
-    tell(f"unpacking {shown(archive)}")
-    temporary = root / f".{published.folder}.tmp"  # ours alone: the caller holds the lock
+    archive = _download(published.downloads[0], root, report)
+    report(f"unpacking {shown(archive)}")
+    temporary = root / f".{published.folder}.tmp"  # the caller holds the lock
     try:
         remove(temporary)
         temporary.mkdir(parents=True)
         unpack(archive, temporary)
-        # Some archives begin with the dataset's folder, some with what it holds.
-        inner = temporary / folder.name
-        found = inner if inner.is_dir() else temporary
-        _check_unpacked(published, found, archive)
-        found.rename(folder)
+        inner = temporary / folder.name  # some archives have no top folder
+        unpacked = inner if inner.is_dir() else temporary
+        _check_unpacked(published, unpacked, archive)
+        unpacked.rename(folder)
     finally:
         remove(temporary)
     archive.unlink()
-    tell(f"{shown(folder)}: ready")
+    report(f"{shown(folder)}: ready")
 
 
 def _check_unpacked(published: Published, folder: Path, archive: Path) -> None:
     for part in published.parts if not published.sha256 else ():
         if not (folder / part).is_dir():
-            raise DataError(f"{shown(archive)} holds no folder {part}; expected one")
+            raise DataError(f"{shown(archive)} has no folder {part}")
     for file, known in published.sha256.items():
         if not (folder / file).is_file():
-            raise DataError(f"{shown(archive)} holds no file {file}; expected one")
+            raise DataError(f"{shown(archive)} has no file {file}")
         if (found := sha256(read(folder / file))) != known:
             raise DataError(
                 f"{file} in {shown(archive)} has SHA-256 {found}, published {known}; delete the "
@@ -109,17 +110,17 @@ def _check_unpacked(published: Published, folder: Path, archive: Path) -> None:
             )
 
 
-def _download(download: Download, root: Path, tell: Tell) -> Path:
-    """Fetch one file from the first address that has it. Raises DataError if none has."""
+def _download(download: Download, root: Path, report: Report) -> Path:
+    """Download one file from the first address that has it. Raises DataError if none has."""
     import pooch
     from requests.exceptions import RequestException
 
     target = root / download.file
     refuse_links(target.parent, root)
-    pooch.get_logger().setLevel("WARNING")  # it would say what ``tell`` says
+    pooch.get_logger().setLevel("WARNING")  # ``report`` reports the same
     problems = []
     for address in download.addresses:
-        tell(f"fetching {address}")
+        report(f"fetching {address}")
         try:
             pooch.retrieve(
                 url=address,
@@ -127,13 +128,13 @@ def _download(download: Download, root: Path, tell: Tell) -> Path:
                 fname=target.name,
                 path=target.parent,
                 downloader=pooch.HTTPDownloader(
-                    timeout=TIMEOUT, progressbar=_Progress(target.name, tell)
+                    timeout=TIMEOUT, progressbar=_Progress(target.name, report)
                 ),
             )
             return target
         except RequestException as error:
             problems.append(f"{address}: {_reason(error)}")
-        except ValueError as error:  # pooch's way to say that the checksum is wrong
+        except ValueError as error:  # pooch raises it for a wrong checksum
             problems.append(f"{address}: {' '.join(str(error).split())}")
     raise DataError(
         f"cannot fetch {target.name} to {shown(target.parent)} (checksum {download.checksum}): "
@@ -142,7 +143,7 @@ def _download(download: Download, root: Path, tell: Tell) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause in one line: requests wraps a refusal in three layers of its own."""
+    """Return the innermost cause in one line; requests wraps it in three other exceptions."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     cause = getattr(error, "reason", None)
@@ -150,19 +151,19 @@ def _reason(error: Exception) -> str:
 
 
 class _Progress:
-    """What pooch expects of a progress bar, told as one line per tenth."""
+    """The progress bar interface of pooch; reports one line per 10 %."""
 
-    def __init__(self, name: str, tell: Tell) -> None:
-        self.name, self.tell = name, tell
+    def __init__(self, name: str, report: Report) -> None:
+        self.name, self.report = name, report
         self.total = 0  # set by pooch
-        self.done = self.told = 0
+        self.done = self.reported_tenths = 0
 
     def update(self, size: int) -> None:
         self.done += size
         tenth = min(10 * self.done // self.total, 10) if self.total else 0
-        if tenth > self.told and self.total > 10**7:
-            self.told = tenth
-            self.tell(f"{self.name}: {10 * tenth} % of {self.total / 1e6:.0f} MB")
+        if tenth > self.reported_tenths and self.total > 10**7:
+            self.reported_tenths = tenth
+            self.report(f"{self.name}: {10 * tenth} % of {self.total / 1e6:.0f} MB")
 
     def reset(self) -> None:
         self.done = 0
@@ -172,20 +173,19 @@ class _Progress:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tar.gz into ``folder``, and nothing outside of it. Raises DataError.
+    """Unpack a .tar.gz into ``folder``. Raises DataError.
 
-    Python's "data" filter refuses names that lead outwards. Only files and folders are unpacked:
-    no published archive holds a link or a device. Their number and size are limited before each is
-    written.
+    Python's "data" filter refuses names outside of ``folder``. Links and devices are refused, and
+    the number and total size of the files are limited.
     """
     size = count = 0
     with _explained(archive), tarfile.open(archive, "r:gz") as tar:
         for member in tar:
             size, count = size + member.size, count + 1
-            if size > MOST_BYTES or count > MOST_FILES:
+            if size > MAX_BYTES or count > MAX_FILES:
                 raise DataError(
-                    f"{shown(archive)} unpacks to more than {MOST_BYTES:,} bytes or "
-                    f"{MOST_FILES:,} files; it is not the published archive, delete it"
+                    f"{shown(archive)} unpacks to more than {MAX_BYTES:,} bytes or "
+                    f"{MAX_FILES:,} files; it is not the published archive, delete it"
                 )
             if not (member.isreg() or member.isdir()):
                 raise DataError(

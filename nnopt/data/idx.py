@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: IDX files (http://yann.lecun.com/exdb/mnist/, LeCun et al. 1998).
+"""Reads MNIST and Fashion-MNIST: IDX files (http://yann.lecun.com/exdb/mnist/, LeCun et al. 1998).
 
 An IDX file is a magic number (two zero bytes, the type 0x08 for unsigned bytes, the number of
 dimensions), each dimension as a big-endian 32-bit integer, then the values, last dimension fastest.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.dataset_files import read, sha256
-from nnopt.data.locations import Place, complete_places, place_in, similar_folders
+from nnopt.data.locations import Location, complete_locations, location_in, similar_folders
 from nnopt.data.published import Published, owner
 from nnopt.data.source import (
     Decoded,
@@ -33,53 +33,54 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 INNER = ("raw", "", "data/fashion")
-"""Where the files are in a dataset's folder: torchvision's layout, flat, Fashion-MNIST's own."""
-LARGEST_LABELS = 2**20  # bytes; the published files have 60,008
+"""Subfolders of a dataset's folder: torchvision's layout, flat, the Fashion-MNIST repository."""
+
+MAX_LABELS_BYTES = 2**20  # the published files have 60,008
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the four files under ``root``. Raises DataError if one is missing.
 
-    A folder with the labels of another published dataset is passed over: all datasets in this
-    format have the same file names.
+    All datasets in this format have the same file names, so a folder with the labels of another
+    published dataset is skipped.
     """
-    complete = complete_places(published, root, places(published, root))
-    place = next((one for one in complete if not _other_dataset(published, one)), complete[0])
-    if found := _other_dataset(published, place):
-        raise wrong_dataset(*found)
+    complete = complete_locations(published, root, candidates(published, root))
+    location = next((one for one in complete if not _other_dataset(published, one)), complete[0])
+    if other := _other_dataset(published, location):
+        raise wrong_dataset(*other)
     return Source(
         name=published.name,
-        place=str(place.folder),
-        files=place.paths,
+        location=str(location.folder),
+        files=location.paths,
         settings=published,
         decoder=_decode,
     )
 
 
-def places(published: Published, root: Path) -> list[Place]:
-    """Return the folders that may hold the files, and which files they hold."""
+def candidates(published: Published, root: Path) -> list[Location]:
+    """Return the folders that can contain the files, and the paths of the files in them."""
     usual = root / published.folder
     similar = similar_folders(root, usual.parent.name)
     folders = [usual, *(top / inner for top in similar for inner in INNER), root / "raw", root]
     files = [file for pair in FILES.values() for file in pair]
-    return [place_in(one, {x: spellings(x) for x in files}) for one in dict.fromkeys(folders)]
+    return [location_in(one, {x: spellings(x) for x in files}) for one in dict.fromkeys(folders)]
 
 
 def spellings(file: str) -> list[str]:
-    """Return the names that a file is found under: with a dot, packed, in a folder of its name."""
+    """Return the accepted names of a file: with a dot, packed, in a folder with its name."""
     dotted = file.replace("-idx", ".idx")
     names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
     return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]
 
 
-def _other_dataset(published: Published, place: Place) -> tuple[Path, Published, str] | None:
-    """Return the label file, the dataset and the file name, if the labels are another dataset's."""
-    path = place.paths[FILES["train"][1]]
+def _other_dataset(published: Published, location: Location) -> tuple[Path, Published, str] | None:
+    """Return label file, dataset and file name if the labels belong to another dataset."""
+    path = location.paths[FILES["train"][1]]
     try:
-        found = owner(sha256(read(path, LARGEST_LABELS, size_in_header)))
+        other = owner(sha256(read(path, MAX_LABELS_BYTES, size_in_header)))
     except DataError:  # decoding reports it
         return None
-    return None if found is None or found[0] is published else (path, *found)
+    return None if other is None or other[0] is published else (path, *other)
 
 
 def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
@@ -98,8 +99,8 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         )
         if len(images) != len(labels):
             raise DataError(
-                f"{shown(paths[files[0]])} holds {len(images):,} images but "
-                f"{shown(paths[files[1]])} {len(labels):,} labels; they must be as many"
+                f"{shown(paths[files[0]])} has {len(images):,} images, but "
+                f"{shown(paths[files[1]])} has {len(labels):,} labels; the numbers must be equal"
             )
         check_labels(labels, len(published.classes), shown(paths[files[1]]))
         parts[part] = images[:, None], labels.astype(np.int64)
@@ -110,7 +111,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
             f"{sizes['test']} (channels, height, width); they must be the same"
         )
     if 0 in parts["train"][0].shape:
-        raise DataError(f"{shown(paths[FILES['train'][0]])} holds no image; expected some")
+        raise DataError(f"{shown(paths[FILES['train'][0]])} has no images")
     mean, std = channel_statistics(parts["train"][0])
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
@@ -135,13 +136,13 @@ def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise DataError(
-            f"{name} is truncated: {len(content)} bytes, but its header alone takes {start}; "
+            f"{name} is truncated: {len(content)} bytes, but its header has {start}; "
             "delete it and fetch it again"
         )
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
         raise DataError(
-            f"{name} is no IDX file of {dimensions} dimension(s): it begins with "
+            f"{name} is not an IDX file with {dimensions} dimension(s): it begins with "
             f"{content[:4].hex(' ')}, expected {magic.hex(' ')}; delete it and fetch it again"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:start])
@@ -149,7 +150,7 @@ def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
     if len(content) != expected:
         kind = "truncated" if len(content) < expected else "too long"
         raise DataError(
-            f"{name} is {kind}: {len(content):,} bytes, but its header {shape} says "
+            f"{name} is {kind}: {len(content):,} bytes, but its header {shape} means "
             f"{expected:,}; delete it and fetch it again"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

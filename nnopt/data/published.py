@@ -1,7 +1,7 @@
-"""Facts about the published datasets: where their files lie, their addresses and checksums.
+"""The published datasets: their files, addresses and checksums.
 
-Every SHA-256 of a file in use was computed from the file; those of the Fashion-MNIST and CIFAR-10
-archives are the ones TensorFlow Datasets pins. Only an MD5 is known of the CINIC-10 archive.
+The SHA-256 of each unpacked file was computed from the file. Those of the Fashion-MNIST and
+CIFAR-10 archives are those of TensorFlow Datasets. Of the CINIC-10 archive only an MD5 is known.
 """
 
 from __future__ import annotations
@@ -12,16 +12,8 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 OBJECTS = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
 """The classes of CIFAR-10 and CINIC-10."""
 
@@ -30,9 +22,9 @@ OBJECTS = (
 class Download:
     """One file to fetch.
 
-    file: where it goes, relative to data.root. An archive is unpacked beside and then removed.
+    file: target relative to data.root. An archive is removed after unpacking.
     addresses: tried in this order.
-    checksum: ``sha256:...`` or ``md5:...``, as pooch reads it.
+    checksum: ``sha256:...`` or ``md5:...``, in the format of pooch.
     """
 
     file: str
@@ -44,9 +36,9 @@ class Download:
 class Published:
     """A published image dataset.
 
-    folder: where its files lie, relative to data.root.
-    parts: training, validation and test part -> number of images.
-    sha256: file within the folder (unpacked, if it may lie there as .gz) -> SHA-256 of its bytes.
+    folder: folder of the files, relative to data.root.
+    parts: name of a part -> number of images.
+    sha256: file within the folder -> SHA-256 of its unpacked bytes.
     """
 
     name: str
@@ -58,17 +50,17 @@ class Published:
     sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def relative(self, file: str) -> str:
-        """A file's name relative to data.root, as messages and results show it."""
+        """Return the name of a file relative to data.root, for messages and results."""
         return str(PurePosixPath(self.folder) / file)
 
     @property
     def is_archive(self) -> bool:
-        """Does the dataset come as one archive, or as single files?"""
+        """Whether the download is one archive rather than single files."""
         return self.downloads[0].file.endswith(".tar.gz")
 
 
 def _sums(lines: str) -> Mapping[str, str]:
-    """File -> SHA-256, from lines as ``sha256sum`` prints them."""
+    """Parse the output of ``sha256sum``: file -> SHA-256."""
     pairs = (line.split() for line in lines.strip().splitlines())
     return MappingProxyType({file: checksum for checksum, file in pairs})
 
@@ -126,16 +118,8 @@ FASHION_MNIST = Published(
     folder="FashionMNIST/raw",
     shape=(1, 28, 28),
     classes=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     parts={"train": 60_000, "test": 10_000},
     sha256=_sums(
@@ -199,7 +183,7 @@ PUBLISHED: dict[str, Published] = {
 
 
 def owner(sha256: str) -> tuple[Published, str] | None:
-    """The dataset and the file that have this SHA-256, if it is a published one."""
+    """Return the published dataset and file with this SHA-256, or None."""
     for published in PUBLISHED.values():
         for file, known in published.sha256.items():
             if known == sha256:

@@ -18,23 +18,26 @@ from nnopt.data.published import Published, owner
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 
-CHUNK = 1_000  # images per step of a pass over all pixels
+CHUNK_IMAGES = 1_000
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A source's whole arrays, before any of its rows are chosen.
+    """The complete arrays of a source, before rows are selected.
 
-    parts: "train"; "test" but for a lone CSV file; CINIC-10's "valid". Each has inputs
-        (M, C, H, W) uint8, or (M, D) float64, of generated points float32, and labels (M,) int64
-        in 0..K-1.
-    sources: see ``Dataset.sources``.
-    mean, std: per channel (C,) of all training images, in pixel values 0..255; empty for features.
-    notes: what the user should be told each time the data are used.
-    features: names of the D features; empty if they have none, or very long ones.
-    repeated: see ``repeats.repeated_rows``.
+    Attributes:
+        classes: Names of the K classes.
+        parts: "train", "test" except for a single CSV file, and "valid" of CINIC-10. Each part has
+            inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels (M,)
+            int64 in 0..K-1.
+        sources: See ``Dataset.sources``.
+        mean: Per channel (C,) of all training images, in pixel values 0..255; empty for features.
+        std: As ``mean``.
+        notes: Warnings that are shown each time the data are used.
+        features: Names of the D features; empty if they have none, or very long ones.
+        repeated: See ``duplicates.repeated_rows``.
     """
 
     classes: tuple[str, ...]
@@ -48,9 +51,9 @@ class Decoded:
 
 
 def stat_lines(paths: Iterable[Path]) -> str:
-    """Return one line per file: name, size, and times of the last change, in nanoseconds.
+    """Return one line per file: name, size, modification time and change time.
 
-    The second time (ctime) also moves when a program sets the first one back.
+    The change time (ctime) is updated even if a program resets the modification time.
     """
     lines = []
     for path in paths:
@@ -64,22 +67,24 @@ def stat_lines(paths: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class Source(Generic[S]):
-    """The files of a dataset, and how to read them.
+    """The files of a dataset and the function that decodes them.
 
-    place: the files as a message names them.
-    files: the role of a file or folder -> its path.
-    settings: everything else that decoding depends on; its ``repr`` is part of the cache's keys.
-    decoder: receives only the settings and the files, so an option that the cache does not know
-        cannot change the decoded arrays. Raises DataError.
-    look: see ``fingerprint``.
+    Attributes:
+        name: Name of the dataset.
+        location: The files, for messages.
+        files: The role of a file or folder -> its path.
+        settings: Everything else that decoding depends on. Its ``repr`` is in the key of the cache.
+        decoder: Function of ``settings`` and ``files`` alone, so that options outside of the key
+            cannot change the decoded arrays. Raises DataError.
+        fingerprinter: See ``fingerprint``.
     """
 
     name: str
-    place: str
+    location: str
     files: Mapping[str, Path]
     settings: S
     decoder: Callable[[S, Mapping[str, Path]], Decoded] = field(repr=False)
-    look: Callable[[Iterable[Path]], str] = field(default=stat_lines, repr=False)
+    fingerprinter: Callable[[Iterable[Path]], str] = field(default=stat_lines, repr=False)
 
     def decode(self) -> Decoded:
         """Read and decode all files, which may take minutes. Raises DataError."""
@@ -87,13 +92,15 @@ class Source(Generic[S]):
         return replace(decoded, repeated=repeated_rows(decoded.parts))
 
     def fingerprint(self) -> str:
-        """Return a text that changes when the files do, as far as that is visible without reading
-        them. Raises DataError."""
-        return self.look(self.files.values())
+        """Return a text that changes with the names, sizes or times of the files.
+
+        The files are not read. Raises DataError if their status cannot be read.
+        """
+        return self.fingerprinter(self.files.values())
 
 
 def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
-    """Raise DataError, naming the first bad index and value, unless all lie in 0..classes-1."""
+    """Raise DataError with the first invalid label unless all are in 0..classes-1."""
     bad = np.flatnonzero(labels >= classes)
     if len(bad):
         raise DataError(
@@ -103,26 +110,26 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 
 
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
-    """Return a warning if a file is not the published one. Raises DataError for another dataset's.
+    """Return a warning if a file is not the published one.
 
-    MNIST and Fashion-MNIST have the same file names and shapes: only the contents tell them apart.
+    Raises DataError for a file of another dataset. MNIST and Fashion-MNIST have the same file names
+    and shapes, so only the contents distinguish them.
     """
     known = published.sha256.get(file)
     if sha256 == known:
         return []
-    found = owner(sha256)
-    if found is not None:
-        raise wrong_dataset(path, *found)
+    if other := owner(sha256):
+        raise wrong_dataset(path, *other)
     return [
         f"{published.relative(file)} is not the published file: SHA-256 {sha256}, "
-        f"published {known}; results are not comparable with others'"
+        f"published {known}; results are not comparable with published ones"
     ]
 
 
 def wrong_dataset(path: Path, other: Published, other_file: str) -> DataError:
     """Return the error for a file that belongs to another published dataset."""
     return DataError(
-        f"{shown(path)} holds {other.name}'s {other_file}; put the right file there, or choose "
+        f"{shown(path)} is {other_file} of {other.name}; replace it by the right file, or set "
         f"dataset={other.name}"
     )
 
@@ -130,16 +137,16 @@ def wrong_dataset(path: Path, other: Published, other_file: str) -> DataError:
 def channel_statistics(
     images: NDArray[np.uint8], rows: NDArray[np.int64] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel, exact, by sums over a histogram.
+    """Return the exact mean and standard deviation of each channel.
 
-    images: (M, C, H, W) uint8; rows: those to look at, None for all. With n pixels x of a channel,
-    S their sum and Q that of their squares: mean = S / n and variance = (n Q - S²) / n², all but
-    the division in Python's integers.
+    images: (M, C, H, W) uint8. rows: the selected rows, None for all. With n pixels x of a channel,
+    S = Σ x and Q = Σ x²: mean = S / n and variance = (n Q - S²) / n². S and Q are integers, from a
+    histogram.
     """
     channels = images.shape[1]
     histogram = np.zeros((channels, 256), dtype=np.int64)
-    for start in range(0, len(images) if rows is None else len(rows), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    for start in range(0, len(images) if rows is None else len(rows), CHUNK_IMAGES):
+        chunk = slice(start, start + CHUNK_IMAGES)
         block = images[chunk if rows is None else rows[chunk]]
         for channel in range(channels):
             pixels = block[:, channel].ravel()

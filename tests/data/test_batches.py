@@ -27,20 +27,20 @@ from nnopt.schema import Config
 
 
 @given(count=st.integers(1, 200), seed=st.integers(0, 5), epoch=st.integers(0, 5))
-def test_an_epoch_sees_each_sample_once(count: int, seed: int, epoch: int) -> None:
+def test_epoch_order_contains_each_sample_once(count: int, seed: int, epoch: int) -> None:
     order = epoch_order(seed, epoch, count)
     assert order.dtype == np.int64
     assert sorted(order) == list(range(count))
     assert np.array_equal(order, epoch_order(seed, epoch, count))
 
 
-def test_orders_differ_by_epoch_and_by_seed() -> None:
+def test_epoch_order_depends_on_epoch_and_seed() -> None:
     orders = [epoch_order(seed, epoch, 100) for seed in range(3) for epoch in range(3)]
     assert len({order.tobytes() for order in orders}) == 9
 
 
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 60), accumulation=st.integers(1, 60))
-def test_parts_of_a_batch(count: int, batch_size: int, accumulation: int) -> None:
+def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation: int) -> None:
     parts = batch_parts(count, batch_size, accumulation)
     assert np.concatenate([np.arange(60)[part] for part in parts]).tolist() == list(range(count))
     sizes = [part.stop - part.start for part in parts]
@@ -81,7 +81,7 @@ def cut_out_by_loops(
     flip=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_crops_agree_with_loops(
+def test_crop_indices_equal_loops(
     n: int, channels: int, height: int, width: int, crop: int, flip: bool, seed: int
 ) -> None:
     images = np.random.default_rng(seed).integers(1, 256, (n, channels, height, width), np.uint8)
@@ -101,7 +101,7 @@ def test_crops_agree_with_loops(
     assert np.array_equal(found, cut_out_by_loops(images, crop, crops.top, crops.left, crops.flip))
 
 
-def test_crops_use_the_whole_range_and_flip_half() -> None:
+def test_draw_crops_uses_the_whole_range_and_flips_half() -> None:
     crops = draw_crops(0, 0, 10_000, crop=2, flip=True)
     assert crops is not None
     assert set(crops.top) == set(crops.left) == {0, 1, 2, 3, 4}
@@ -110,7 +110,7 @@ def test_crops_use_the_whole_range_and_flip_half() -> None:
     assert abs(np.corrcoef(crops.top, crops.left)[0, 1]) < 0.05
 
 
-def test_crop_and_flip_do_not_change_each_others_draws() -> None:
+def test_draw_crops_crop_and_flip_are_independent() -> None:
     both, crop, flip = (
         draw_crops(1, 2, 50, *options) for options in ((2, True), (2, False), (0, True))
     )
@@ -126,12 +126,12 @@ def test_crop_and_flip_do_not_change_each_others_draws() -> None:
     assert not np.array_equal(both.top, other.top)
 
 
-def test_nothing_to_draw_when_off() -> None:
+def test_draw_crops_off_returns_none() -> None:
     assert draw_crops(0, 0, 10, crop=0, flip=False) is None
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_without_padding_crops_change_nothing(count: int) -> None:
+def test_draw_crops_without_padding_changes_nothing(count: int) -> None:
     crops = draw_crops(0, 0, count, crop=0, flip=True)
     assert crops is not None
     assert not crops.top.any()
@@ -144,7 +144,7 @@ def test_without_padding_crops_change_nothing(count: int) -> None:
     side=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_hidden_pixels_agree_with_loops(height: int, width: int, side: int, seed: int) -> None:
+def test_hidden_pixels_equal_loops(height: int, width: int, side: int, seed: int) -> None:
     squares = draw_squares(seed, 0, 5, side, height, width)
     hidden = hidden_pixels(squares.row, squares.column, side, np.arange(height), np.arange(width))
     assert hidden.shape == (5, 1, height, width)
@@ -157,7 +157,7 @@ def test_hidden_pixels_agree_with_loops(height: int, width: int, side: int, seed
         assert hidden[n, 0, squares.row[n], squares.column[n]]
 
 
-def test_squares_are_centred_anywhere() -> None:
+def test_draw_squares_centre_is_any_pixel() -> None:
     squares = draw_squares(0, 0, 10_000, 2, 3, 4)
     where, times = np.unique(squares.row * 4 + squares.column, return_counts=True)
     assert list(where) == list(range(12))
@@ -172,7 +172,7 @@ def test_squares_are_centred_anywhere() -> None:
     alpha=st.sampled_from([1e-300, 1e-3, 0.2, 1.0, 8.0, 1000.0]),
     seed=st.integers(0, 1000),
 )
-def test_mixing_permutes_each_batch_and_its_weights_sum_to_one(
+def test_draw_mixup_permutes_batches_and_weights_sum_to_one(
     count: int, batch_size: int, alpha: float, seed: int
 ) -> None:
     mixing = draw_mixup(seed, 3, count, batch_size, alpha, classes=4)
@@ -191,14 +191,14 @@ def test_mixing_permutes_each_batch_and_its_weights_sum_to_one(
     assert np.array_equal(mixing.partner, again.partner)
 
 
-def test_mixing_weights_have_the_beta_distribution() -> None:
+def test_draw_mixup_weights_have_the_beta_distribution() -> None:
     for alpha in (0.2, 1.0, 5.0):
         weight = draw_mixup(0, 0, 20_000, 1, alpha, classes=2).weight
         assert abs(weight.mean() - 0.5) < 0.01
         assert weight.var() == pytest.approx(1 / (8 * alpha + 4), rel=0.03)
 
 
-def test_another_alpha_leaves_the_partners() -> None:
+def test_draw_mixup_partners_do_not_depend_on_alpha() -> None:
     first, second = (draw_mixup(0, 0, 50, 8, alpha, classes=2) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
@@ -213,7 +213,7 @@ def test_another_alpha_leaves_the_partners() -> None:
     width=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_labels_of_cutmix_have_the_area_that_the_box_leaves(
+def test_draw_cutmix_weight_is_the_area_outside_of_the_box(
     count: int, batch_size: int, alpha: float, height: int, width: int, seed: int
 ) -> None:
     mixing = draw_cutmix(seed, 3, count, batch_size, alpha, 4, height, width)
@@ -232,7 +232,7 @@ def test_labels_of_cutmix_have_the_area_that_the_box_leaves(
 
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
-def test_boxes_of_cutmix_have_the_sizes_and_places_of_the_paper(alpha: float, side: float) -> None:
+def test_draw_cutmix_boxes_equal_the_paper(alpha: float, side: float) -> None:
     """side: the mean of √(1 - λ). A box of side s, its centre c uniform in 0..1, touches an edge
     with probability P(c < s / 2), whose mean is half of the mean side, and begins on average at
     E[max(c - s / 2, 0)] = E[(1 - s / 2)²] / 2."""
@@ -249,7 +249,7 @@ def test_boxes_of_cutmix_have_the_sizes_and_places_of_the_paper(alpha: float, si
     assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 0.03
 
 
-def test_another_alpha_leaves_partners_and_centres_of_cutmix() -> None:
+def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
     first, second = (draw_cutmix(0, 0, 50, 8, alpha, 2, 99, 99) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
@@ -257,7 +257,7 @@ def test_another_alpha_leaves_partners_and_centres_of_cutmix() -> None:
     assert not np.array_equal(first.partner, partners)
 
 
-def test_of_two_kinds_each_batch_has_one_whole() -> None:
+def test_draw_either_each_batch_has_one_kind() -> None:
     """Either with probability ½: 10,000 draws lie within four standard deviations of it."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
@@ -278,13 +278,13 @@ def images() -> Dataset:
     return Dataset("test", ("a", "b", "c"), part, None, part, Normalization(*np.ones((2, 1))), {})
 
 
-def test_nothing_is_drawn_unless_asked_for(make_config: Callable[..., Config]) -> None:
+def test_draw_augmentation_off_is_plain(make_config: Callable[..., Config]) -> None:
     assert draw_augmentation(make_config(), images(), 1, 30) == Augmentation()
 
 
 @given(seed=st.integers(0, 99), epoch=st.integers(1, 99))
 @settings(max_examples=20)
-def test_same_seed_and_epoch_give_the_same_augmentation_and_each_kind_leaves_the_others(
+def test_draw_augmentation_is_deterministic_and_kinds_are_independent(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
     def draw(**chosen: Any) -> Augmentation:

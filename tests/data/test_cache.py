@@ -54,7 +54,7 @@ def test_cached_second_time_decodes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
 ) -> None:
     if not is_copied:
-        monkeypatch.setattr(cache_entry, "COPIED", 0)
+        monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     counted = Counted(tmp_path)
     expected = counted.source.decode()
     first, second = (cached(counted.source, tmp_path / "cache") for _ in range(2))
@@ -69,7 +69,7 @@ def test_cached_second_time_decodes_nothing(
     assert not list((tmp_path / "cache").glob(".*"))
 
 
-def test_the_key_is_made_of_the_contents(tmp_path: Path) -> None:
+def test_cached_key_depends_on_the_contents(tmp_path: Path) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     first = entry(tmp_path / "cache")
@@ -92,7 +92,9 @@ def test_the_key_is_made_of_the_contents(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["contents.json", "train_inputs.npy", "test_labels.npy"])
 @pytest.mark.parametrize("size", [None, 0, 10, "half", "last"])
-def test_a_damaged_entry_is_made_anew(tmp_path: Path, file: str, size: int | str | None) -> None:
+def test_cached_damaged_entry_is_rewritten(
+    tmp_path: Path, file: str, size: int | str | None
+) -> None:
     counted = Counted(tmp_path)
     expected = np.array(cached(counted.source, tmp_path / "cache").parts["train"][0])
     path = entry(tmp_path / "cache") / file
@@ -108,7 +110,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, file: str, size: int | str
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"entry": "../../x"}', "null"])
-def test_a_damaged_index_is_made_anew(tmp_path: Path, content: str) -> None:
+def test_cached_damaged_index_is_rewritten(tmp_path: Path, content: str) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     (index,) = (tmp_path / "cache/index").glob("*.json")
@@ -119,7 +121,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, content: str) -> None:
     assert json.loads(index.read_text())["entry"] == entry(tmp_path / "cache").name
 
 
-def test_other_formats_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_other_format_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
@@ -127,7 +129,7 @@ def test_other_formats_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert counted.times == 2
 
 
-def test_without_a_writable_folder_the_data_stay_in_memory(
+def test_cached_unwritable_folder_decodes_into_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = Counted(tmp_path)
@@ -140,7 +142,7 @@ def test_without_a_writable_folder_the_data_stay_in_memory(
     assert "data.cache=DIR" in record.message
 
 
-def test_a_full_disk_leaves_nothing_behind(
+def test_cached_full_disk_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
@@ -154,7 +156,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["index"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_cached_temporary_folder_of_killed_process_is_removed(tmp_path: Path) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     (index,) = (tmp_path / "cache/index").glob("*.json")
@@ -171,7 +173,7 @@ def _in_another_process(root: str) -> int:
     return int(decoded.parts["train"][0].sum())
 
 
-def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+def test_cached_concurrent_processes_agree(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         sums = pool.map(_in_another_process, [str(tmp_path)] * 6, chunksize=1)
@@ -180,7 +182,7 @@ def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob(".*"))
 
 
-def test_two_sources_of_equal_content_share_an_entry(
+def test_cached_sources_with_equal_content_share_an_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
@@ -205,7 +207,7 @@ def test_cached_entry_with_other_labels_is_replaced(
     (folder / "contents.json").write_text(json.dumps(contents))
     found = cached(other.source, tmp_path / "cache")
     assert np.array_equal(found.parts["train"][1], expected)
-    assert "is damaged; it is written again" in caplog.text
+    assert "is damaged and is written again" in caplog.text
 
 
 def _with_array(contents: dict[str, Any], shape: list[int], dtype: str) -> dict[str, Any]:
@@ -261,23 +263,23 @@ def test_cached_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> Non
 def test_part_mapped_file_cut_short_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., Config]
 ) -> None:
-    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     inputs, labels = cached(Counted(tmp_path).source, tmp_path / "cache").parts["train"]
     part = Part(inputs, labels, np.arange(40))
     config = make_config(dataset=image_config("mnist"))
     batches = NumpyLoader(part, Normalization(np.ones(1), np.zeros(1)), config)
     next(batches.evaluation_batches())
     os.truncate(entry(tmp_path / "cache") / "train_inputs.npy", 0)
-    with pytest.raises(DataError, match="cut short to 0 bytes while it was in use"):
+    with pytest.raises(DataError, match="truncated to 0 bytes while it was in use"):
         next(batches.evaluation_batches())
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="truncated"):
         next(batches.train_batches(np.arange(40), 8, PLAIN))
 
 
 def test_part_mapped_file_deleted_is_still_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     inputs, labels = cached(Counted(tmp_path).source, tmp_path / "cache").parts["train"]
     before = inputs.copy()
     shutil.rmtree(tmp_path / "cache")
@@ -285,7 +287,7 @@ def test_part_mapped_file_deleted_is_still_read(
     assert np.array_equal(inputs, before)
 
 
-def test_flipped_bits_in_the_cache_are_found(tmp_path: Path) -> None:
+def test_damaged_flipped_bit_is_found(tmp_path: Path) -> None:
     cached(Counted(tmp_path).source, tmp_path / "cache")
     assert damaged(tmp_path / "cache", "mnist") == []
     path = entry(tmp_path / "cache") / "train_inputs.npy"
@@ -347,7 +349,7 @@ def test_csv_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
         assert found.parts["train"][0][:, 0].tolist() == [int(first[10]), int(first[14])]
 
 
-def test_settings_are_part_of_the_key(tmp_path: Path) -> None:
+def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
     """As a later option of a decoder would be: nothing but the settings differs."""
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
@@ -361,7 +363,7 @@ def test_cached_damaged_entry_is_replaced_under_a_mapping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files that another process has mapped are deleted, not written to."""
-    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     counted = Counted(tmp_path)
     inputs, _ = cached(counted.source, tmp_path / "cache").parts["train"]
     before = inputs.copy()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnopt.data import cifar10
+from nnopt.data.published import CIFAR10
 from nnopt.errors import DataError
 
 COUNT = 20  # images per file, instead of 10,000
@@ -54,9 +55,9 @@ def write_python(root: Path, protocol: int = 2, **changes: Any) -> Path:
     return folder / NAMES[0]
 
 
-def test_reads_the_binary_version(tmp_path: Path) -> None:
+def test_decode_binary_version_is_read(tmp_path: Path) -> None:
     write_binary(tmp_path)
-    decoded = cifar10.locate(tmp_path).decode()
+    decoded = cifar10.locate(CIFAR10, tmp_path).decode()
     images, labels = decoded.parts["train"]
     assert images.shape == (5 * COUNT, 3, 32, 32)
     second = records(1)[3]
@@ -70,12 +71,12 @@ def test_reads_the_binary_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_the_python_version_gives_the_same(tmp_path: Path, protocol: int) -> None:
+def test_decode_python_version_equals_binary(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "binary").mkdir()
     write_binary(tmp_path / "binary")
     write_python(tmp_path, protocol)
-    one = cifar10.locate(tmp_path / "binary").decode()
-    other = cifar10.locate(tmp_path).decode()
+    one = cifar10.locate(CIFAR10, tmp_path / "binary").decode()
+    other = cifar10.locate(CIFAR10, tmp_path).decode()
     for part in ("train", "test"):
         for array, same in zip(one.parts[part], other.parts[part], strict=True):
             assert np.array_equal(array, same)
@@ -83,23 +84,23 @@ def test_the_python_version_gives_the_same(tmp_path: Path, protocol: int) -> Non
 
 @pytest.mark.parametrize("size", [0, 10, "half", "last"])
 @pytest.mark.parametrize("version", ["binary", "python"])
-def test_truncated_files_are_refused(tmp_path: Path, version: str, size: int | str) -> None:
+def test_decode_truncated_file_is_refused(tmp_path: Path, version: str, size: int | str) -> None:
     write_binary(tmp_path) if version == "binary" else write_python(tmp_path)
     path = next(path for path in tmp_path.rglob("data_batch_3*"))
     content = path.read_bytes()
     path.write_bytes(content[: {"half": len(content) // 2, "last": -1}.get(size, size)])  # type: ignore[call-overload]
     with pytest.raises(DataError, match=path.name):
-        cifar10.locate(tmp_path).decode()
+        cifar10.locate(CIFAR10, tmp_path).decode()
 
 
-def test_a_label_out_of_range_is_named(tmp_path: Path) -> None:
+def test_decode_label_out_of_range_is_located(tmp_path: Path) -> None:
     write_binary(tmp_path)
     path = tmp_path / "cifar-10-batches-bin/test_batch.bin"
     values = records(5)
     values[4, 0] = 10
     path.write_bytes(values.tobytes())
     with pytest.raises(DataError, match=r"test_batch\.bin: label 10 at index 4"):
-        cifar10.locate(tmp_path).decode()
+        cifar10.locate(CIFAR10, tmp_path).decode()
 
 
 class Hostile:
@@ -113,11 +114,11 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
+def test_decode_hostile_pickle_runs_no_code(tmp_path: Path, protocol: int) -> None:
     marker = tmp_path / "marker"
     write_python(tmp_path, protocol, extra=Hostile(marker))
     with pytest.raises(DataError, match=r"open, which is not allowed"):
-        cifar10.locate(tmp_path).decode()
+        cifar10.locate(CIFAR10, tmp_path).decode()
     assert not marker.exists()
 
 
@@ -131,7 +132,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
         "builtins.getattr",
     ],
 )
-def test_other_globals_are_not_allowed(tmp_path: Path, name: str) -> None:
+def test_decode_unknown_global_is_refused(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")
     content = f"c{module}\n{attribute}\n(S'echo'\ntR.".encode()
     with pytest.raises(DataError, match=f"{name}, which is not allowed"):
@@ -149,25 +150,25 @@ def test_other_globals_are_not_allowed(tmp_path: Path, name: str) -> None:
         ),
         ({"data": np.zeros((COUNT, 3072), np.float32)}, "numbers of type 'f4'"),
         ({"data": [1, 2]}, "data is list"),
-        ({"labels": [0] * (COUNT - 1)}, "no list of 20"),
+        ({"labels": [0] * (COUNT - 1)}, "not a list of 20"),
         ({"labels": [0] * (COUNT - 1) + [-1]}, "label -1 at index 19"),
         ({"labels": [0.5] * COUNT}, "label 0.5 at index 0"),
         ({"labels": [True] * COUNT}, "label True at index 0"),
     ],
 )
-def test_wrong_batches_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_decode_wrong_batch_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     write_python(tmp_path, **changes)
     with pytest.raises(DataError, match=said):
-        cifar10.locate(tmp_path).decode()
+        cifar10.locate(CIFAR10, tmp_path).decode()
 
 
-def test_a_pickle_that_is_no_dictionary(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds a list"):
+def test_decode_pickle_without_dictionary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contains a list"):
         cifar10.parse_python(pickle.dumps([1]), tmp_path)
 
 
-def test_a_missing_batch_is_named(tmp_path: Path) -> None:
+def test_locate_missing_batch_is_named(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin/data_batch_4.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_4\.bin not found.*nnopt data fetch cifar10"):
-        cifar10.locate(tmp_path)
+        cifar10.locate(CIFAR10, tmp_path)

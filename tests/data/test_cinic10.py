@@ -21,10 +21,10 @@ HERE = Path("image.png")
 
 
 def decode(root: Path) -> Decoded:
-    return cinic10.locate(root).decode()
+    return cinic10.locate(CINIC10, root).decode()
 
 
-def test_reads_the_tree_class_by_class(tmp_path: Path) -> None:
+def test_decode_tree_is_read_by_class(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     decoded = decode(tmp_path)
     assert decoded.classes == CINIC10.classes
@@ -33,23 +33,23 @@ def test_reads_the_tree_class_by_class(tmp_path: Path) -> None:
         assert images.shape == (20, 3, 32, 32)
         assert np.array_equal(images, expected.transpose(0, 3, 1, 2))
         assert labels.tolist() == np.repeat(np.arange(10), 2).tolist()
-    assert decoded.notes[0] == "CINIC-10/train holds 20 images, published 90,000"
+    assert decoded.notes[0] == "CINIC-10/train has 20 images, published 90,000"
     pixels = arrays["train"].reshape(-1, 3)
     assert decoded.mean == pytest.approx(pixels.mean(axis=0), rel=1e-14)
     assert decoded.std == pytest.approx(pixels.std(axis=0), rel=1e-12)
 
 
-def test_two_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cinic(tmp_path)
     one = decode(tmp_path)
-    monkeypatch.setattr(cinic10, "POOL_FROM", 1)
+    monkeypatch.setattr(cinic10, "MIN_POOL_IMAGES", 1)
     monkeypatch.setattr(cinic10, "IMAGES_PER_TASK", 1)
     two = decode(tmp_path)
     assert one.sources == two.sources
     assert all(np.array_equal(one.parts[p][0], two.parts[p][0]) for p in CINIC10.parts)
 
 
-def test_the_hash_sees_names_and_contents(tmp_path: Path) -> None:
+def test_decode_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     first = decode(tmp_path).sources
     folder = tmp_path / "CINIC-10/valid/cat"
@@ -60,7 +60,7 @@ def test_the_hash_sees_names_and_contents(tmp_path: Path) -> None:
     assert len({str(sources) for sources in (first, second, decode(tmp_path).sources)}) == 3
 
 
-def test_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
+def test_decode_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     for name in ("train/.DS_Store", "train/cat/Thumbs.db", "test/dog/._x.png"):
         (tmp_path / "CINIC-10" / name).write_bytes(b"?")
@@ -70,11 +70,11 @@ def test_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
-def test_a_class_folder_too_few_or_too_many(tmp_path: Path, part: str) -> None:
+def test_decode_wrong_class_folders_are_refused(tmp_path: Path, part: str) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10" / part
     (folder / "zebra").mkdir()
-    with pytest.raises(DataError, match=f"{part}/zebra is no class"):
+    with pytest.raises(DataError, match=f"{part}/zebra is not a class"):
         decode(tmp_path)
     (folder / "zebra").rmdir()
     for file in (folder / "ship").iterdir():
@@ -84,13 +84,13 @@ def test_a_class_folder_too_few_or_too_many(tmp_path: Path, part: str) -> None:
         decode(tmp_path)
 
 
-def test_missing_parts_and_empty_parts(tmp_path: Path) -> None:
+def test_decode_missing_or_empty_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CINIC-10/train not found.*datashare.*fetch cinic10"):
-        cinic10.locate(tmp_path)
+        cinic10.locate(CINIC10, tmp_path)
     for part in CINIC10.parts:
         for name in CINIC10.classes:
             (tmp_path / "CINIC-10" / part / name).mkdir(parents=True)
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="has no images"):
         decode(tmp_path)
 
 
@@ -118,16 +118,16 @@ def claiming(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no PNG: it begins with nothing"),
-        (jpeg(), "is no PNG: it begins with ff d8"),
+        (b"", "is not a PNG: it begins with nothing"),
+        (jpeg(), "is not a PNG: it begins with ff d8"),
         (png_bytes(PIXELS[:31]), "is 32x31 pixels, expected 32x32"),
         (claiming(100_000, 200_000), "is 100000x200000 pixels"),
         (png_bytes(PIXELS)[:-1], "truncated"),
         (png_bytes(PIXELS) + b"\n", "bytes after its end"),
-        (deep(), "16 bits a channel"),
+        (deep(), "16 bits per channel"),
     ],
 )
-def test_bad_images_are_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     write_cinic(tmp_path, each=1)
     path = tmp_path / "CINIC-10/test/frog/image-006.png"
     path.write_bytes(content)
@@ -135,7 +135,7 @@ def test_bad_images_are_named(tmp_path: Path, content: bytes, said: str) -> None
         decode(tmp_path)
 
 
-def test_every_truncation_and_every_flipped_byte_is_found() -> None:
+def test_png_problem_every_truncation_and_flipped_byte_is_found() -> None:
     content = png_bytes(PIXELS)
     for end in range(len(content)):
         assert cinic10.png_problem(content[:end]), end
@@ -146,7 +146,7 @@ def test_every_truncation_and_every_flipped_byte_is_found() -> None:
     assert cinic10.png_problem(content) is None
 
 
-def test_gray_palette_and_transparent_images_become_rgb() -> None:
+def test_decode_png_gray_palette_and_transparent_become_rgb() -> None:
     gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(cinic10.decode_png(png_bytes(gray), HERE), np.stack([gray] * 3, axis=2))
     opaque = np.concatenate([PIXELS, np.full((32, 32, 1), 7, np.uint8)], axis=2)
@@ -157,7 +157,7 @@ def test_gray_palette_and_transparent_images_become_rgb() -> None:
     assert np.array_equal(cinic10.decode_png(palette, HERE), expected)
 
 
-def test_what_is_no_image_file_is_named(tmp_path: Path) -> None:
+def test_decode_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10/train/deer"
     (folder / "notes.txt").write_text("?")
@@ -169,9 +169,9 @@ def test_what_is_no_image_file_is_named(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-def test_the_fingerprint_sees_changes(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_files(tmp_path: Path) -> None:
     write_cinic(tmp_path)
-    source = cinic10.locate(tmp_path)
+    source = cinic10.locate(CINIC10, tmp_path)
     seen = [source.fingerprint(), source.fingerprint()]
     path = next((tmp_path / "CINIC-10/train/cat").iterdir())
     path.write_bytes(path.read_bytes() + b"x")
@@ -204,8 +204,8 @@ HOSTILE = {
     "animated": (png(chunk(b"acTL", bytes(8)), ZEROS), "an animated PNG"),
     "palette absent": (png(INDICES, kind=3), "without a palette"),
     "palette too short": (png(chunk(b"PLTE", bytes(3)), INDICES, kind=3), "outside of its palette"),
-    "unknown critical chunk": (png(chunk(b"AB\x1bD", b""), ZEROS), "'AB.x1bD', which is no part"),
-    "16 bit gray": (png(ZEROS, kind=0, depth=16), "has 16 bits a channel"),
+    "unknown critical chunk": (png(chunk(b"AB\x1bD", b""), ZEROS), "'AB.x1bD', which is not part"),
+    "16 bit gray": (png(ZEROS, kind=0, depth=16), "has 16 bits per channel"),
     "pixels cut short": (png(chunk(b"IDAT", zlib.compress(ROWS[:500]))), "truncated"),
     "no pixels": (png(), "damaged PNG"),
     "text bomb": (png(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))), ZEROS), "too large"),

@@ -30,7 +30,7 @@ def decode(path: Path, **changes: object) -> Decoded:
 
 
 @given(data=st.data())
-def test_table_of_pandas_is_read_equal(
+def test_decode_table_of_pandas_equals_pandas(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows, width = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 4)))
@@ -67,7 +67,7 @@ def test_table_of_pandas_is_read_equal(
 
 
 @given(data=st.data())
-def test_columns_of_the_test_file_are_found_in_any_order(
+def test_decode_test_columns_in_any_order_are_found(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = [*data.draw(st.lists(NAMES, min_size=1, max_size=5, unique=True)), "label"]
@@ -83,7 +83,7 @@ def test_columns_of_the_test_file_are_found_in_any_order(
 
 
 @given(data=st.data())
-def test_pixels_in_any_order_are_sorted_by_number(
+def test_decode_pixels_in_any_order_are_sorted(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     start = data.draw(st.integers(0, 3))

@@ -19,7 +19,7 @@ def decode(root: Path, text: str, **changes: object) -> Decoded:
     return csv_file.locate(csv_config("train.csv", **changes), root, root).decode()
 
 
-def test_reads_features_and_whole_number_labels(tmp_path: Path) -> None:
+def test_decode_features_and_whole_number_labels(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "x,label,y\n1,5,2.5\n-3e2,1,0\n7,9,.5\n8,10,1\n")
     inputs, labels = decoded.parts["train"]
     assert inputs.dtype == np.float64
@@ -29,13 +29,13 @@ def test_reads_features_and_whole_number_labels(tmp_path: Path) -> None:
     assert list(decoded.sources) == ["train.csv"]
 
 
-def test_names_as_labels_are_sorted(tmp_path: Path) -> None:
+def test_decode_label_names_are_sorted(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "kind,x\nNA,1\nbird,2\ncat dog,3\nNA,4\n", label="kind")
     assert decoded.classes == ("NA", "bird", "cat dog")
     assert decoded.parts["train"][1].tolist() == [0, 1, 2, 0]
 
 
-def test_kaggles_fashion_mnist_loads_as_it_is(tmp_path: Path) -> None:
+def test_decode_fashion_mnist_of_kaggle_is_read(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     pixels, labels = random.integers(0, 256, (30, 784)), np.arange(30) % 10
     header = ",".join(["label", *(f"pixel{k}" for k in range(1, 785))])
@@ -50,7 +50,9 @@ def test_kaggles_fashion_mnist_loads_as_it_is(tmp_path: Path) -> None:
     assert decoded.mean[0] == pytest.approx(pixels.mean(), rel=1e-14)
 
 
-def test_a_file_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_file_longer_than_a_chunk_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(csv_rows, "ROWS_PER_BLOCK", 4)
     text = "label,x\n" + "".join(f"{k % 3},{k}\n" for k in range(11))
     inputs, labels = decode(tmp_path, text).parts["train"]
@@ -60,7 +62,7 @@ def test_a_file_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         decode(tmp_path, text.replace("0,9\n", "0,oops\n"))
 
 
-def test_the_shape_of_images_can_be_given(tmp_path: Path) -> None:
+def test_decode_given_image_shape_is_used(tmp_path: Path) -> None:
     text = "label,a,b,c,d,e,f\n0,1,2,3,4,5,6\n1,0,0,0,0,0,255\n"
     inputs, _ = decode(tmp_path, text, shape=(3, 1, 2)).parts["train"]
     assert inputs.shape == (2, 3, 1, 2)
@@ -86,13 +88,13 @@ def test_the_shape_of_images_can_be_given(tmp_path: Path) -> None:
         ("1,2", r"row 2 .*has 4 cells, but there are 3 columns; it begins with '1,3,1,2'"),
     ],
 )
-def test_a_bad_cell_is_named_by_row_and_column(tmp_path: Path, cell: str, said: str) -> None:
+def test_decode_bad_cell_is_located(tmp_path: Path, cell: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         decode(tmp_path, f"label,x,y\n0,1,2\n1,3,{cell}\n0,5,6\n")
 
 
 @pytest.mark.parametrize("cell", ["256", "-1", "0.5"])
-def test_a_bad_pixel_is_named(tmp_path: Path, cell: str) -> None:
+def test_decode_bad_pixel_is_located(tmp_path: Path, cell: str) -> None:
     with pytest.raises(DataError, match=rf"row 2 .*'pixel1' holds {cell}; pixels are whole"):
         decode(tmp_path, f"label,pixel1\n0,1\n1,{cell}\n")
 
@@ -111,7 +113,7 @@ def test_a_bad_pixel_is_named(tmp_path: Path, cell: str) -> None:
         (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
     ],
 )
-def test_a_bad_label_is_named(tmp_path: Path, labels: list[str], said: str) -> None:
+def test_decode_bad_label_is_located(tmp_path: Path, labels: list[str], said: str) -> None:
     text = "label,x\n" + "".join(f"{label},1\n" for label in labels)
     with pytest.raises(DataError, match=said):
         decode(tmp_path, text)
@@ -126,7 +128,7 @@ def test_a_bad_label_is_named(tmp_path: Path, labels: list[str], said: str) -> N
         ("id,label\n" + "".join(f"{k},{k % 2}\n" for k in range(3, 20)), {}, "counts the rows"),
     ],
 )
-def test_a_doubtful_reading_is_noted(
+def test_decode_ambiguous_table_is_reported(
     tmp_path: Path, text: str, changes: dict[str, object], note: str
 ) -> None:
     (found,) = decode(tmp_path, text, **changes).notes
@@ -134,7 +136,7 @@ def test_a_doubtful_reading_is_noted(
     assert str(tmp_path) not in found
 
 
-def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
+def test_decode_missing_label_column_suggests_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'label'.* include 'Label', "):
         decode(tmp_path, "Label,x,y,z,w\n0,1,2,3,4\n")
 
@@ -153,19 +155,21 @@ def test_a_missing_label_column_gets_the_nearest_names(tmp_path: Path) -> None:
         (b'label,x\n0,"1\n', "no CSV file"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_decode_file_that_is_not_a_table_is_refused(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
     (tmp_path / "train.csv").write_bytes(content)
     with pytest.raises(DataError, match=said):
         csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
 
 
-def test_a_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
+def test_decode_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes("\ufefflabel,x\r\n0,1\r\n1,2\r\n".encode())
     decoded = csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
     assert decoded.parts["train"][0].tolist() == [[1], [2]]
 
 
-def test_the_test_file_must_agree(tmp_path: Path) -> None:
+def test_decode_different_columns_in_test_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
     with pytest.raises(DataError, match=r"test\.csv: label '2' at index 1 .*no class"):
         decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
@@ -176,28 +180,28 @@ def test_the_test_file_must_agree(tmp_path: Path) -> None:
         decode(tmp_path, "label,x,y\n0,1,1\n1,2,2\n2,2,2\n", test="test.csv")
 
 
-def test_files_are_found_below_the_root_then_the_working_folder(tmp_path: Path) -> None:
+def test_locate_searches_root_then_working_folder(tmp_path: Path) -> None:
     root, working = tmp_path / "root", tmp_path / "working"
     root.mkdir()
     working.mkdir()
     with pytest.raises(DataError, match=r"dataset\.train=a\.csv not found.*root/a\.csv or .*worki"):
         csv_file.locate(csv_config("a.csv"), root, working)
     (working / "a.csv").write_text("label,x\n0,1\n")
-    assert "working" in csv_file.locate(csv_config("a.csv"), root, working).place
+    assert "working" in csv_file.locate(csv_config("a.csv"), root, working).location
     (root / "a.csv").write_text("label,x\n0,1\n")
-    assert "root/a.csv" in csv_file.locate(csv_config("a.csv"), root, working).place
+    assert "root/a.csv" in csv_file.locate(csv_config("a.csv"), root, working).location
     (root / "a.csv").unlink()
     os.mkfifo(root / "a.csv")
     with pytest.raises(DataError, match="FIFO"):
         csv_file.locate(csv_config("a.csv"), root, working)
 
 
-def test_a_second_column_of_one_name_is_refused(tmp_path: Path) -> None:
+def test_decode_repeated_column_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than one column 'label'"):
         decode(tmp_path, "label,x,label\n0,1,0\n1,2,1\n")
 
 
-def test_a_name_too_long_for_the_file_system_is_not_found(tmp_path: Path) -> None:
+def test_locate_too_long_name_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         csv_file.locate(csv_config("x" * 300), tmp_path, tmp_path)
 

@@ -82,7 +82,7 @@ def archive(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def test_files_are_fetched_verified_and_kept(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_files_are_verified_and_kept(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     said: list[str] = []
     fetch_dataset(mnist, tmp_path / "root", said.append)
@@ -96,7 +96,7 @@ def test_files_are_fetched_verified_and_kept(tmp_path: Path, served: tuple[Path,
     assert all("verified" in line for line in again)
 
 
-def test_load_downloads_only_when_allowed(
+def test_load_downloads_only_if_allowed(
     tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(published.PUBLISHED, "mnist", small_mnist(*served, tmp_path))
@@ -108,7 +108,7 @@ def test_load_downloads_only_when_allowed(
     assert len(dataset.train) == 32
 
 
-def test_the_next_address_is_tried(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_failed_address_tries_the_next(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     first = replace(
         mnist.downloads[0], addresses=(served[1] + "nothing.gz", *mnist.downloads[0].addresses)
@@ -128,7 +128,7 @@ def test_the_next_address_is_tried(tmp_path: Path, served: tuple[Path, str]) -> 
         ("stall.gz", "(?i)timed out"),
     ],
 )
-def test_a_failed_download_leaves_nothing(
+def test_fetch_failed_download_leaves_no_file(
     tmp_path: Path,
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -148,15 +148,13 @@ def test_a_failed_download_leaves_nothing(
     assert not list((tmp_path / "root/MNIST").rglob("*.*"))
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_fetch_no_answer_is_refused(tmp_path: Path) -> None:
     nobody = Download(f"MNIST/raw/{FILE}.gz", ("http://127.0.0.1:9/x.gz",), f"sha256:{'0' * 64}")
     with pytest.raises(DataError, match=r"cannot fetch train-images.*127\.0\.0\.1:9.*refused"):
         fetch_dataset(replace(MNIST, downloads=(nobody,)), tmp_path, lambda _: None)
 
 
-def test_a_file_that_is_there_is_never_overwritten(
-    tmp_path: Path, served: tuple[Path, str]
-) -> None:
+def test_fetch_existing_file_is_not_overwritten(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     path = tmp_path / "root/MNIST/raw" / FILE
     path.parent.mkdir(parents=True)
@@ -166,13 +164,13 @@ def test_a_file_that_is_there_is_never_overwritten(
     assert path.read_bytes() == b"mine"
 
 
-def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+def test_fetch_unwritable_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write below"):
         fetch_dataset(MNIST, tmp_path / "file/root", lambda _: None)
 
 
-def test_two_at_once(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_two_processes_download_once(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     said: list[str] = []
     threads = [
@@ -201,7 +199,7 @@ def small_cifar10(
     return replace(CIFAR10, sha256=known, downloads=(download,))
 
 
-def test_an_archive_is_unpacked_verified_and_removed(
+def test_fetch_archive_is_unpacked_verified_and_removed(
     tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = small_cifar10(*served, monkeypatch)
@@ -209,13 +207,15 @@ def test_an_archive_is_unpacked_verified_and_removed(
     fetch_dataset(dataset, root, lambda _: None)
     assert sorted(path.name for path in root.iterdir()) == ["cifar-10-batches-bin", "downloads"]
     assert [path.suffix for path in (root / "downloads").iterdir()] == [".lock"]
-    assert cifar10.locate(root).decode().parts["test"][1].tolist() == [5, 5]
+    assert cifar10.locate(CIFAR10, root).decode().parts["test"][1].tolist() == [5, 5]
     said: list[str] = []
     fetch_dataset(dataset, root, said.append)
-    assert "already there" in said[0]
+    assert "already present" in said[0]
 
 
-def test_cinics_archive_has_no_top_folder(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_archive_without_top_folder_is_unpacked(
+    tmp_path: Path, served: tuple[Path, str]
+) -> None:
     import numpy as np
 
     image = png_bytes(np.zeros((32, 32, 3), np.uint8))
@@ -235,14 +235,14 @@ def test_cinics_archive_has_no_top_folder(tmp_path: Path, served: tuple[Path, st
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        (archive({"cifar-10-batches-bin/readme": b"?"}), "holds no file data_batch_1.bin"),
+        (archive({"cifar-10-batches-bin/readme": b"?"}), "has no file data_batch_1.bin"),
         (archive({f"cifar-10-batches-bin/{n}": b"?" for n in CIFAR10.sha256}), "has SHA-256"),
         (archive({"a": b"?"})[:60], "damaged or hostile"),
         (b"<html></html>", "damaged or hostile"),
     ],
     ids=["incomplete", "changed", "truncated", "no archive"],
 )
-def test_a_wrong_archive_leaves_nothing(
+def test_fetch_wrong_archive_leaves_no_file(
     tmp_path: Path,
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -285,7 +285,7 @@ def plain(name: str) -> Callable[[tarfile.TarFile], None]:
         linking("pipe", "", tarfile.FIFOTYPE),
     ],
 )
-def test_nothing_is_unpacked_outside(
+def test_unpack_outside_name_is_refused(
     tmp_path: Path, add: Callable[[tarfile.TarFile], None]
 ) -> None:
     path = tmp_path / "evil.tar.gz"
@@ -297,7 +297,7 @@ def test_nothing_is_unpacked_outside(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["evil.tar.gz", "inside"]
 
 
-def test_an_absolute_name_stays_inside(tmp_path: Path) -> None:
+def test_unpack_absolute_name_stays_inside(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         plain("/tmp/nnopt-absolute-name")(tar)
@@ -306,14 +306,14 @@ def test_an_absolute_name_stays_inside(tmp_path: Path) -> None:
     assert not Path("/tmp/nnopt-absolute-name").exists()
 
 
-def test_size_and_number_of_files_are_limited(
+def test_unpack_size_and_number_of_files_are_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(archive({"zeros": bytes(2**20), **{f"f{k}": b"" for k in range(50)}}))
-    for limit, value in (("MOST_BYTES", 2**19), ("MOST_FILES", 10)):
+    for limit, value in (("MAX_BYTES", 2**19), ("MAX_FILES", 10)):
         with monkeypatch.context() as patched:
             patched.setattr(fetch, limit, value)
             with pytest.raises(DataError, match="unpacks to more than"):
                 unpack(path, tmp_path / limit)
-    assert not (tmp_path / "MOST_BYTES/zeros").exists()
+    assert not (tmp_path / "MAX_BYTES/zeros").exists()

@@ -25,7 +25,7 @@ def decode(root: Path) -> Decoded:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_reads_images_and_labels(tmp_path: Path, packed: bool) -> None:
+def test_decode_images_and_labels(tmp_path: Path, packed: bool) -> None:
     arrays = write_idx(tmp_path, packed=packed)
     decoded = decode(tmp_path)
     images, labels = decoded.parts["train"]
@@ -46,7 +46,9 @@ def test_reads_images_and_labels(tmp_path: Path, packed: bool) -> None:
 @pytest.mark.parametrize("file", [IMAGES, LABELS, "t10k-images-idx3-ubyte"])
 @pytest.mark.parametrize("size", [0, 3, 10, "half", "last", "one more"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_wrong_size_is_refused(tmp_path: Path, file: str, size: int | str, packed: bool) -> None:
+def test_decode_wrong_size_is_refused(
+    tmp_path: Path, file: str, size: int | str, packed: bool
+) -> None:
     write_idx(tmp_path, packed=packed)
     path = tmp_path / "MNIST/raw" / (f"{file}.gz" if packed else file)
     content = path.read_bytes()
@@ -58,21 +60,21 @@ def test_a_wrong_size_is_refused(tmp_path: Path, file: str, size: int | str, pac
         decode(tmp_path)
 
 
-def test_the_message_has_both_sizes(tmp_path: Path) -> None:
+def test_decode_wrong_size_reports_both_sizes(tmp_path: Path) -> None:
     write_idx(tmp_path)
     path = tmp_path / "MNIST/raw" / IMAGES
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"truncated: 655 bytes.*says 656"):
+    with pytest.raises(DataError, match=r"truncated: 655 bytes.*means 656"):
         decode(tmp_path)
 
 
-def test_wrong_contents_are_refused(tmp_path: Path) -> None:
+def test_decode_wrong_contents_are_refused(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     folder = tmp_path / "MNIST/raw"
     cases = [
-        (IMAGES, b"<html>not found</html>", "no IDX file.*3c 68 74 6d"),
-        (IMAGES, idx_bytes(arrays[LABELS]), "no IDX file of 3"),
-        (IMAGES, idx_bytes(arrays[IMAGES][:39]), "39 images but .* 40 labels"),
+        (IMAGES, b"<html>not found</html>", "not an IDX file.*3c 68 74 6d"),
+        (IMAGES, idx_bytes(arrays[LABELS]), "not an IDX file with 3"),
+        (IMAGES, idx_bytes(arrays[IMAGES][:39]), "39 images, but .* 40 labels"),
         (IMAGES, idx_bytes(arrays[IMAGES][:, :3]), r"\(1, 3, 4\), test images \(1, 4, 4\)"),
         (LABELS, idx_bytes(np.full(40, 7) + 3 * (np.arange(40) == 5)), "label 10 at index 5 "),
         (IMAGES, bytes([0, 0, 8, 3]) + b"\xff" * 12 + b"\0" * 99, "truncated: 115 bytes"),
@@ -86,23 +88,23 @@ def test_wrong_contents_are_refused(tmp_path: Path) -> None:
     decode(tmp_path)
 
 
-def test_a_giant_file_is_not_read(tmp_path: Path) -> None:
+def test_read_giant_file_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     os.truncate(tmp_path / "MNIST/raw" / IMAGES, 20 * 2**30)  # a hole: takes no space
     with pytest.raises(DataError, match=r"has 21,474,836,480 bytes, expected 1,073,741,824 at"):
         decode(tmp_path)
 
 
-def test_no_images_at_all(tmp_path: Path) -> None:
+def test_decode_no_images_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for file, shape in ((IMAGES, (0, 4, 4)), (LABELS, (0,))):
         (tmp_path / "MNIST/raw" / file).write_bytes(idx_bytes(np.zeros(shape)))
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="has no images"):
         decode(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["crc", "html", "bomb"])
-def test_a_damaged_gzip_is_refused(
+def test_decode_damaged_gzip_is_refused(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_idx(tmp_path, packed=True)
@@ -120,7 +122,7 @@ def test_a_damaged_gzip_is_refused(
         decode(tmp_path)
 
 
-def test_a_missing_file_is_named_with_address_and_command(tmp_path: Path) -> None:
+def test_locate_missing_file_reports_address_and_command(tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "MNIST/raw" / LABELS).unlink()
     with pytest.raises(DataError) as caught:
@@ -133,7 +135,7 @@ def test_a_missing_file_is_named_with_address_and_command(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "dangling link"])
-def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path: Path, kind: str) -> None:
+def test_decode_special_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     write_idx(tmp_path)
     path = tmp_path / "MNIST/raw" / IMAGES
     path.unlink()
@@ -148,18 +150,18 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path: Path, kind: str)
     assert kind.upper() in str(caught.value).upper()
 
 
-def test_another_datasets_file_is_recognised(
+def test_decode_file_of_another_dataset_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = write_idx(tmp_path)
     known = sha256(idx_bytes(arrays[IMAGES]))
     fashion = replace(FASHION_MNIST, sha256={IMAGES: known})
     monkeypatch.setitem(published.PUBLISHED, "fashion_mnist", fashion)
-    with pytest.raises(DataError, match=f"holds fashion_mnist's {IMAGES}.*dataset=fashion_mnist"):
+    with pytest.raises(DataError, match=f"is {IMAGES} of fashion_mnist.*dataset=fashion_mnist"):
         decode(tmp_path)
 
 
-def test_packed_file_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
+def test_read_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
     """A header of 40 images of 4x4, and 100 MB of zeros: one byte more shows it."""
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"

@@ -48,7 +48,7 @@ def write_csv(root: Path, count: int = 40, classes: int = 4) -> None:
     (root / "train.csv").write_text("\n".join(["label,a,b,constant", *lines]) + "\n")
 
 
-def test_importing_and_generating_needs_nothing_heavy() -> None:
+def test_load_generated_data_imports_no_heavy_package() -> None:
     code = (
         "import sys, nnopt.data\n"
         "from nnopt.schema import *\n"
@@ -61,7 +61,7 @@ def test_importing_and_generating_needs_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_validation_comes_out_of_the_training_part() -> None:
+def test_load_validation_is_split_off_training() -> None:
     dataset = load(spiral_config(), NO_DATA, seed=0)
     assert (len(dataset.train), len(dataset.test)) == (120, 150)
     assert rows(dataset.train) | rows(dataset.validation) == set(range(150))
@@ -74,7 +74,7 @@ def test_validation_comes_out_of_the_training_part() -> None:
     assert dataset.sources == {}
 
 
-def test_validation_comes_out_of_the_test_part() -> None:
+def test_load_validation_is_split_off_test() -> None:
     dataset = load(spiral_config(validation=Validation("test", 0.4)), NO_DATA, seed=0)
     assert len(dataset.train) == 150
     assert rows(dataset.test) | rows(dataset.validation) == set(range(150))
@@ -84,13 +84,13 @@ def test_validation_comes_out_of_the_test_part() -> None:
     assert dataset.validation.inputs is dataset.test.inputs
 
 
-def test_no_validation() -> None:
+def test_load_validation_none_has_no_part() -> None:
     dataset = load(spiral_config(validation=Validation("none", 0.4)), NO_DATA, seed=0)
     assert dataset.validation is None
     assert (len(dataset.train), len(dataset.test)) == (150, 150)
 
 
-def test_seeds_of_the_run_and_of_the_points() -> None:
+def test_load_run_seed_and_dataset_seed_are_independent() -> None:
     one, again, other, points = (
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))
@@ -101,7 +101,7 @@ def test_seeds_of_the_run_and_of_the_points() -> None:
     assert not np.array_equal(one.train.inputs, points.train.inputs)
 
 
-def test_arrays_are_read_only(tmp_path: Path) -> None:
+def test_load_arrays_are_read_only(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for dataset in (
         load(spiral_config(), NO_DATA, 0),
@@ -113,7 +113,7 @@ def test_arrays_are_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_images_stay_bytes(tmp_path: Path, name: str) -> None:
+def test_load_images_are_uint8(tmp_path: Path, name: str) -> None:
     write_idx(tmp_path, "MNIST/raw" if name == "mnist" else "FashionMNIST/raw")
     dataset = load(image_config(name), data_config(tmp_path), seed=0)
     assert dataset.train.inputs.dtype == np.uint8
@@ -135,7 +135,7 @@ def test_load_next_start_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert np.array_equal(second.train.inputs, first.train.inputs)
 
 
-def test_classes_are_chosen_and_numbered_anew(tmp_path: Path) -> None:
+def test_load_chosen_classes_are_renumbered(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     config = image_config("mnist", classes=(7, "3"), validation=Validation("none", 0.1))
     dataset = load(config, data_config(tmp_path), seed=0)
@@ -148,7 +148,7 @@ def test_classes_are_chosen_and_numbered_anew(tmp_path: Path) -> None:
     assert len(dataset.train.inputs) == 40  # no copy
 
 
-def test_a_subset_is_of_training_rows_only(tmp_path: Path) -> None:
+def test_load_subset_changes_training_rows_only(tmp_path: Path) -> None:
     write_idx(tmp_path)
     whole = load(image_config("mnist"), data_config(tmp_path), seed=3)
     part = load(image_config("mnist", subset=20), data_config(tmp_path), seed=3)
@@ -160,7 +160,7 @@ def test_a_subset_is_of_training_rows_only(tmp_path: Path) -> None:
         load(image_config("mnist", subset=33), data_config(tmp_path), seed=3)
 
 
-def test_cinics_own_validation_part(tmp_path: Path) -> None:
+def test_load_cinic10_own_validation_part(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     own = Validation("own", 0.1)
     dataset = load(image_config("cinic10", validation=own), data_config(tmp_path), seed=0)
@@ -172,7 +172,7 @@ def test_cinics_own_validation_part(tmp_path: Path) -> None:
         load(image_config("mnist", validation=own), data_config(tmp_path), seed=0)
 
 
-def test_standard_normalization_of_images(tmp_path: Path) -> None:
+def test_load_standard_normalization_of_images(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     config = image_config(
         "cinic10", normalization="standard", validation=Validation("none", 0.1), subset=None
@@ -186,7 +186,7 @@ def test_standard_normalization_of_images(tmp_path: Path) -> None:
     assert np.array_equal(small.normalization.scale, dataset.normalization.scale)
 
 
-def test_normalization_of_features_is_that_of_the_training_rows(tmp_path: Path) -> None:
+def test_load_normalization_of_features_uses_training_rows(tmp_path: Path) -> None:
     write_csv(tmp_path)
     config = csv_config("train.csv", normalization="standard")
     dataset = load(config, data_config(tmp_path), seed=0)
@@ -205,7 +205,7 @@ def test_normalization_of_features_is_that_of_the_training_rows(tmp_path: Path) 
     assert np.array_equal(values, dataset.train.inputs[dataset.train.rows])
 
 
-def test_a_lone_csv_file_is_cut_into_parts(tmp_path: Path) -> None:
+def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
     write_csv(tmp_path)
     config = csv_config("train.csv", validation=Validation("train", 0.2))
     one, other = (load(config, data_config(tmp_path), seed) for seed in (0, 1))
@@ -215,7 +215,7 @@ def test_a_lone_csv_file_is_cut_into_parts(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # whatever the seed
 
 
-def test_pixel_columns_are_normalized_without_test_rows(tmp_path: Path) -> None:
+def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, 40)
     lines = [f"{k % 2},{value}" for k, value in enumerate(values)]
     (tmp_path / "train.csv").write_text("\n".join(["label,pixel1", *lines]))
@@ -225,7 +225,7 @@ def test_pixel_columns_are_normalized_without_test_rows(tmp_path: Path) -> None:
     assert np.abs(seen(dataset, dataset.train).mean()) < 1e-12
 
 
-def test_relative_paths_follow_the_working_folder(
+def test_load_relative_path_starts_at_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = csv_config("train.csv")
@@ -255,7 +255,7 @@ def test_relative_paths_follow_the_working_folder(
         ({"classes": ("x",)}, ConfigError, "no class 'x'"),
     ],
 )
-def test_too_few_samples_are_refused_with_counts(
+def test_load_too_few_samples_are_refused(
     tmp_path: Path, changes: dict[str, object], error: type[Exception], said: str
 ) -> None:
     write_csv(tmp_path)
@@ -263,7 +263,7 @@ def test_too_few_samples_are_refused_with_counts(
         load(csv_config("train.csv", **changes), data_config(tmp_path), seed=0)
 
 
-def test_a_part_without_the_chosen_class_is_refused(tmp_path: Path) -> None:
+def test_load_part_without_chosen_class_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     (tmp_path / "test.csv").write_text("label,a,b,constant\n0,1,2,3\n")
     config = csv_config("train.csv", test="test.csv", classes=("1", "2"))
@@ -272,7 +272,7 @@ def test_a_part_without_the_chosen_class_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "a=b,c", "new\nline", "x" * 200])
-def test_paths_of_any_kind(tmp_path: Path, name: str) -> None:
+def test_load_unusual_paths_are_read(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     with pytest.raises(DataError) as caught:
         load(image_config("mnist"), data_config(root), seed=0)
@@ -281,7 +281,7 @@ def test_paths_of_any_kind(tmp_path: Path, name: str) -> None:
     assert len(load(image_config("mnist"), data_config(root), seed=0).train) == 32
 
 
-def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+def test_load_path_not_utf8_is_read(tmp_path: Path) -> None:
     root = tmp_path / "\udcff"
     root.mkdir()
     write_csv(root)
@@ -297,7 +297,7 @@ def test_a_path_that_is_no_utf8(tmp_path: Path) -> None:
 def test_split_mapped_file_cut_short_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, normalization: str
 ) -> None:
-    monkeypatch.setattr(cache_entry, "COPIED", 0)
+    monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     lines = [f"{k % 2},{k % 200}" for k in range(5_000)]
     (tmp_path / "train.csv").write_text("\n".join([f"label,{name}", *lines]) + "\n")
     config = csv_config("train.csv", normalization=normalization)
@@ -307,5 +307,5 @@ def test_split_mapped_file_cut_short_refused(
     if name == "pixel1" and normalization != "standard":
         split(decoded, config, seed=0)  # reads no image
     else:
-        with pytest.raises(DataError, match="cut short to 300 bytes"):
+        with pytest.raises(DataError, match="truncated to 300 bytes"):
             split(decoded, config, seed=0)

@@ -11,7 +11,7 @@ import pytest
 from data_files import write_cinic, write_idx
 
 from nnopt.data import cifar10, cinic10, idx
-from nnopt.data.published import FASHION_MNIST, MNIST
+from nnopt.data.published import CIFAR10, CINIC10, FASHION_MNIST, MNIST
 from nnopt.data.source import owner
 from nnopt.errors import DataError
 
@@ -71,11 +71,11 @@ def test_locate_folder_of_another_dataset_is_passed_over(
     (tmp_path / IDX_FILES[1]).write_bytes(changed)
     fake = lambda digest: (FASHION_MNIST, IDX_FILES[1]) if digest == idx.sha256(changed) else None  # noqa: E731
     monkeypatch.setattr(idx, "owner", fake)
-    assert Path(idx.locate(MNIST, tmp_path).place) == tmp_path / "mnist"
-    assert Path(idx.locate(FASHION_MNIST, tmp_path).place) == tmp_path
+    assert Path(idx.locate(MNIST, tmp_path).location) == tmp_path / "mnist"
+    assert Path(idx.locate(FASHION_MNIST, tmp_path).location) == tmp_path
     shutil.rmtree(tmp_path / "mnist")
     with pytest.raises(
-        DataError, match=r"holds fashion_mnist's train-labels.*dataset=fashion_mnist"
+        DataError, match=r"is train-labels.* of fashion_mnist.*dataset=fashion_mnist"
     ):
         idx.locate(MNIST, tmp_path)
     assert owner("0" * 64) is None
@@ -103,11 +103,11 @@ PYTHON_FILES = [name.removesuffix(".bin") for name in CIFAR_FILES]
 def test_locate_cifar10_complete_folder_is_chosen(tmp_path: Path, binary: list[str]) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", binary)
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES)
-    source = cifar10.locate(tmp_path)
-    assert Path(source.place).name == "cifar-10-batches-py"
+    source = cifar10.locate(CIFAR10, tmp_path)
+    assert Path(source.location).name == "cifar-10-batches-py"
     assert list(source.files) == CIFAR_FILES
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR_FILES)
-    assert Path(cifar10.locate(tmp_path).place).name == "cifar-10-batches-bin"
+    assert Path(cifar10.locate(CIFAR10, tmp_path).location).name == "cifar-10-batches-bin"
 
 
 @pytest.mark.parametrize(
@@ -116,29 +116,33 @@ def test_locate_cifar10_complete_folder_is_chosen(tmp_path: Path, binary: list[s
 )
 def test_locate_cifar10_folder_is_found(tmp_path: Path, folder: str) -> None:
     write_cifar(tmp_path / folder, CIFAR_FILES)
-    assert Path(cifar10.locate(tmp_path).place) == tmp_path / folder
+    assert Path(cifar10.locate(CIFAR10, tmp_path).location) == tmp_path / folder
 
 
 def test_locate_cifar10_incomplete_folder_lists_what_is_missing(tmp_path: Path) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR_FILES[:1])
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES[:4])
     with pytest.raises(DataError, match="cifar-10-batches-py/data_batch_5 and 1 more not found"):
-        cifar10.locate(tmp_path)
+        cifar10.locate(CIFAR10, tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["CINIC-10", "cinic10", "CINIC_10", "."])
 def test_locate_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
     write_cinic(tmp_path / "made")
     shutil.copytree(tmp_path / "made/CINIC-10", tmp_path / "root" / folder, dirs_exist_ok=True)
-    assert len(cinic10.locate(tmp_path / "root").decode().parts["valid"][0]) == 20
+    assert len(cinic10.locate(CINIC10, tmp_path / "root").decode().parts["valid"][0]) == 20
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("file", "it is no folder"), ("dangling link", "a dangling link")]
+    ("kind", "said"), [("file", "it is not a folder"), ("dangling link", "a dangling link")]
 )
 def test_locate_root_is_no_folder_refused(tmp_path: Path, kind: str, said: str) -> None:
     root = tmp_path / "root"
     root.write_text("") if kind == "file" else root.symlink_to("nowhere")
-    for locate in (cifar10.locate, cinic10.locate, lambda root: idx.locate(MNIST, root)):
+    for locate, published in (
+        (cifar10.locate, CIFAR10),
+        (cinic10.locate, CINIC10),
+        (idx.locate, MNIST),
+    ):
         with pytest.raises(DataError, match=said):
-            locate(root)
+            locate(published, root)

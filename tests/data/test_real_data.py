@@ -40,7 +40,9 @@ def load_real(name: str, cache: Path, source: str) -> Dataset:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_published_datasets(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_published_datasets_have_the_published_contents(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     dataset = load_real(name, tmp_path, "train")
     parts = PUBLISHED[name].parts
     assert dataset.input_shape == PUBLISHED[name].shape
@@ -58,14 +60,14 @@ def test_published_datasets(name: str, tmp_path: Path, caplog: pytest.LogCapture
         assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-def test_first_images_have_their_labels(tmp_path: Path) -> None:
+def test_published_first_images_have_their_labels(tmp_path: Path) -> None:
     dataset = load_real("cifar10", tmp_path, "none")
     names = [dataset.classes[label] for label in dataset.train.labels[:3]]
     assert names == ["frog", "truck", "truck"]
     assert dataset.train.inputs[0, :, 0, 0].tolist() == [59, 62, 63]
 
 
-def test_cinic10(tmp_path: Path) -> None:
+def test_cinic10_has_the_published_contents(tmp_path: Path) -> None:
     dataset = load_real("cinic10", tmp_path, "own")
     assert dataset.input_shape == (3, 32, 32)
     assert dataset.validation is not None

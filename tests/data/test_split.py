@@ -27,9 +27,7 @@ from nnopt.schema import ImageConfig, Validation
     share=st.floats(0, 1),
     seed=st.integers(0, 3),
 )
-def test_stratified_draws_each_class_in_proportion(
-    labels: list[int], share: float, seed: int
-) -> None:
+def test_stratified_keeps_class_proportions(labels: list[int], share: float, seed: int) -> None:
     every = np.array(labels)
     rows = np.flatnonzero(np.arange(len(every)) % 3 != 1)
     if not len(rows):
@@ -45,7 +43,7 @@ def test_stratified_draws_each_class_in_proportion(
         assert abs(np.sum(every[chosen] == label) - exact) < 1
 
 
-def test_stratified_draws_at_random() -> None:
+def test_stratified_depends_on_the_generator() -> None:
     labels, rows = np.zeros(1000, dtype=np.int64), np.arange(1000)
     first, second = (stratified(labels, rows, 500, np.random.default_rng(s)) for s in (0, 1))
     assert 200 < len(np.intersect1d(first, second)) < 300
@@ -61,13 +59,13 @@ def test_hold_out_splits_without_loss_or_overlap() -> None:
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(3, 0.1), (3, 0.9), (1, 0.5), (0, 0.5)])
-def test_hold_out_refuses_an_empty_side(count: int, fraction: float) -> None:
+def test_hold_out_empty_part_is_refused(count: int, fraction: float) -> None:
     rows = np.arange(count)
     with pytest.raises(DataError, match=rf"the\.key={fraction} of {count} samples"):
         hold_out(np.zeros(count, int), rows, fraction, "the.key", np.random.default_rng(0))
 
 
-def test_a_subset_is_drawn_by_class_and_never_too_large() -> None:
+def test_subset_is_stratified_and_limited() -> None:
     labels, rows = np.repeat([0, 1], [60, 20]), np.arange(80)
     chosen = subset(labels, rows, 20, np.random.default_rng(0))
     assert np.bincount(labels[chosen]).tolist() == [15, 5]
@@ -76,7 +74,7 @@ def test_a_subset_is_drawn_by_class_and_never_too_large() -> None:
         subset(labels, rows, 81, np.random.default_rng(0))
 
 
-def test_classes_are_found_by_name_then_by_number() -> None:
+def test_chosen_classes_name_precedes_number() -> None:
     names = ("airplane", "bird", "cat", "dog")
     assert chosen_classes(names, None) == [0, 1, 2, 3]
     assert chosen_classes(names, ["dog", 0]) == [3, 0]
@@ -88,14 +86,14 @@ def test_classes_are_found_by_name_then_by_number() -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (["dgo"], "no class 'dgo'; nearest: dog"),
+        (["dgo"], "no class 'dgo'; did you mean 'dog'"),
         ([4], "no class 4"),
         ([-1], "no class -1"),
         ([], "at least one"),
         (["dog", 3], "named twice"),
     ],
 )
-def test_wrong_classes_are_refused(wanted: list[int | str], said: str) -> None:
+def test_chosen_classes_wrong_entry_is_refused(wanted: list[int | str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         chosen_classes(("airplane", "bird", "cat", "dog"), wanted)
 
@@ -103,7 +101,7 @@ def test_wrong_classes_are_refused(wanted: list[int | str], said: str) -> None:
 @pytest.mark.parametrize("source", ["train", "test", "own", "none"])
 @pytest.mark.parametrize("count", [None, 7])
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
-def test_training_samples_counts_what_the_split_leaves(
+def test_training_samples_equals_the_size_after_the_split(
     source: Literal["train", "test", "own", "none"], count: int | None, fraction: float
 ) -> None:
     sizes = {"train": 30, "valid": 12, "test": 20}

@@ -13,7 +13,7 @@ def two_class(name: str, noise: float = 0.0, seed: int = 0) -> TwoClassConfig:
     return TwoClassConfig(name, None, "none", rule, points=100, noise=noise, seed=seed)  # type: ignore[arg-type]
 
 
-def test_spiral_arms_turn_about_the_origin() -> None:
+def test_generate_spiral_arms_are_rotations() -> None:
     points, labels = generate(spiral_config(noise=0.0, classes=4)).parts["train"]
     assert points.shape == (200, 2)
     assert points.dtype == np.float32
@@ -25,7 +25,7 @@ def test_spiral_arms_turn_about_the_origin() -> None:
     assert np.allclose(points[50:100], np.stack([y, -x], axis=1), atol=1e-6)
 
 
-def test_moons_and_circles_without_noise() -> None:
+def test_generate_moons_and_circles_equal_formula() -> None:
     points, labels = generate(two_class("moons")).parts["train"]
     upper, lower = points[labels == 0], points[labels == 1]
     assert np.allclose(np.hypot(*upper.T), 1, atol=1e-6)
@@ -37,7 +37,7 @@ def test_moons_and_circles_without_noise() -> None:
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_noise_has_the_deviation_asked_for(name: str) -> None:
+def test_generate_noise_has_the_configured_deviation(name: str) -> None:
     noise = (
         generate(two_class(name, noise=0.1)).parts["train"][0]
         - generate(two_class(name)).parts["train"][0]
@@ -45,7 +45,7 @@ def test_noise_has_the_deviation_asked_for(name: str) -> None:
     assert 0.08 < noise.std() < 0.12
 
 
-def test_points_depend_on_seed_and_part_alone() -> None:
+def test_generate_depends_on_seed_and_part_only() -> None:
     one, again, other = (generate(spiral_config(seed=seed)) for seed in (0, 0, 1))
     assert np.array_equal(one.parts["train"][0], again.parts["train"][0])
     assert not np.array_equal(one.parts["train"][0], one.parts["test"][0])

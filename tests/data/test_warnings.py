@@ -16,7 +16,7 @@ from nnopt.errors import DataError
 from nnopt.schema import Validation
 
 
-def test_absent_classes_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_absent_classes_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "train.csv").write_text("label,x\n" + "a,1\n" * 10 + "b,2\n" * 10 + "c,3\n")
     (tmp_path / "test.csv").write_text("label,x\na,1\n")
     config = csv_config("train.csv", test="test.csv", validation=Validation("train", 0.2))

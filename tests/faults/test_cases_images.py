@@ -185,7 +185,7 @@ def test_image_dataset_other_layout_is_found(
 def test_missing_file_message_names_searched_folders(attempt: Command, workplace: Path) -> None:
     write_idx(workplace / "data", "mnist")
     (workplace / "data/mnist/t10k-labels-idx1-ubyte").unlink()
-    looked = f"not found in {workplace / 'data'} (looked in the folder itself, mnist)"
+    looked = f"not found in {workplace / 'data'} (searched: the folder itself, mnist)"
     attempt("run", "dataset=mnist").is_refused(3, "mnist/t10k-labels-idx1-ubyte", looked)
 
 
@@ -214,7 +214,7 @@ def test_cache_file_changed_during_run_results_unchanged(
     """Only a mapped file that is cut short matters; it ends the run with an error, no SIGBUS."""
     write_idx(workplace / "data")
     if is_mapped:
-        monkeypatch.setattr(cache_entry, "COPIED", 0)
+        monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     _decode.cache_clear()
     real, calls = Part.check_file, iter(range(1000))
 
@@ -235,7 +235,7 @@ def test_cache_file_changed_during_run_results_unchanged(
     words = "dataset=mnist", "epochs=4", "batch_size=4", "plots=false", "hydra.run.dir=out"
     result = attempt("run", *words, f"backend={backend}")
     if is_mapped and damage == "cut short":
-        result.is_refused(3, "cut short to 0 bytes while it was in use")
+        result.is_refused(3, "truncated to 0 bytes while it was in use")
         summary = json.loads((workplace / "out/summary.json").read_text())
         assert summary["status"] == "failed"
         assert (workplace / "out/model_last.npz").exists()

@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
     "E1 label 10": ([*TEN, 10], TEN, [], ["label 10 at index 10", "allowed are 0 to 9"]),
     "E1 labels from 1": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
     "E1 label 255 is -1": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
-    "E3 no sample": ([], TEN, [], ["holds no image"]),
+    "E3 no sample": ([], TEN, [], ["has no images"]),
     "E3 no test sample": (TEN, [], [], ["0 samples in the test part"]),
     "E3 one sample": (
         [3],
@@ -116,9 +116,7 @@ def test_run_parts_of_different_shapes_refused(
 def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) -> None:
     """E4: a network for images of three channels, of at least 32 pixels."""
     write_idx(workplace / "data")
-    attempt("run", *QUICK, "architecture=vgg").is_refused(
-        2, "max_pool2d3", "a dataset of larger images"
-    )
+    attempt("run", *QUICK, "architecture=vgg").is_refused(2, "max_pool2d3", "use larger images")
 
 
 def test_run_labels_in_other_order_reported(
@@ -158,5 +156,5 @@ def test_run_files_of_other_dataset_recognized(
     changed = replace(FASHION_MNIST, sha256=known)
     monkeypatch.setitem(published.PUBLISHED, "fashion_mnist", changed)
     attempt("run", f"backend={backend}", *QUICK).is_refused(
-        3, "holds fashion_mnist's train-labels-idx1-ubyte", "choose dataset=fashion_mnist"
+        3, "is train-labels-idx1-ubyte of fashion_mnist", "set dataset=fashion_mnist"
     )

@@ -117,7 +117,7 @@ DAMAGED: dict[str, Damage] = {
     "B2 page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
     "B2 page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
     "B2 wrong CRC of gz": ("mnist", IMAGES, packed(with_wrong_crc), ["CRC check failed"]),
-    "B2 page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is no PNG"]),
+    "B2 page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is not a PNG"]),
     "B3 labels as images": ("mnist", IMAGES, put(idx_bytes(ZEROS[:, 0, 0])), ["00 00 08 01"]),
     "B3 other count": ("mnist", LABELS, put(idx_bytes(ZEROS[:39, 0, 0])), ["40 images", "39"]),
     "B3 more than the header": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
@@ -142,7 +142,7 @@ DAMAGED: dict[str, Damage] = {
     ),
     "B8 FIFO as batch": ("cifar10", BATCH, replaced(os.mkfifo), [BATCH, "FIFO"]),
     "B8 FIFO as png": ("cinic10", PNG, replaced(os.mkfifo), [PNG, "FIFO"]),
-    "B11 jpeg named png": ("cinic10", PNG, put(b"\xff\xd8\xff\xe0" + bytes(99)), ["is no PNG"]),
+    "B11 jpeg named png": ("cinic10", PNG, put(b"\xff\xd8\xff\xe0" + bytes(99)), ["is not a PNG"]),
     "B11 another file": (
         "cinic10",
         PNG,
@@ -159,10 +159,10 @@ DAMAGED: dict[str, Damage] = {
         "cinic10",
         PNG,
         lambda path: (path.parents[1] / "zebra").mkdir(),
-        ["CINIC-10/test/zebra is no class"],
+        ["CINIC-10/test/zebra is not a class"],
     ),
     "B12 31x32": ("cinic10", PNG, put(png_bytes(BLACK[:31])), [PNG, "32x31", "32x32"]),
-    "B12 16 bit": ("cinic10", PNG, put(png(32, 32, 16)), [PNG, "16 bits a channel"]),
+    "B12 16 bit": ("cinic10", PNG, put(png(32, 32, 16)), [PNG, "16 bits per channel"]),
 }
 
 
@@ -271,7 +271,7 @@ def test_fetch_hostile_archive_refused(
     download = Download("downloads/a.tar.gz", ("http://127.0.0.1:9/a",), checksum)
     cifar = replace(CIFAR10, downloads=(download,))
     monkeypatch.setitem(published.PUBLISHED, "cifar10", cifar)
-    monkeypatch.setattr("nnopt.data.download.MOST_BYTES", 2**20)
+    monkeypatch.setattr("nnopt.data.download.MAX_BYTES", 2**20)
     (workplace / "data/downloads").mkdir(parents=True)
     (workplace / "data/downloads/a.tar.gz").write_bytes(content)
     (workplace / "outside").write_text("mine")

@@ -98,7 +98,7 @@ UNUSUAL = {
 }
 
 
-def test_every_optimizer_of_the_schema_is_here() -> None:
+def test_every_optimizer_of_the_schema_is_present() -> None:
     elsewhere = {"muon", "schedule_free_sgd", "schedule_free_adamw"}  # in files of their own
     assert set(VARIANTS["optimizer"]) == set(RULES) | elsewhere
     assert set(OPTIMIZERS) == set(RULES)
