@@ -40,11 +40,11 @@ from nnopt.sweeps import execute as running
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-work, found = running.Table.write, []
+work, found = running.ResultsTable.write, []
 def write(table):
     found.append((len(os.listdir("/proc/self/fd")), rss()))
     return work(table)
-running.Table.write = write
+running.ResultsTable.write = write
 code = run_verb(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     json.dump(found, file)

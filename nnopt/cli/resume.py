@@ -17,7 +17,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.recipe.thread_notes import note_threads
 from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
-from nnopt.sweeps.execute import run_points
+from nnopt.sweeps.execute import run_sweep
 from nnopt.sweeps.launchers.make import make_launcher
 from nnopt.sweeps.manifest import Sweep, read_sweep
 from nnopt.sweeps.moved import Move
@@ -30,7 +30,7 @@ from nnopt.sweeps.received import (
     remove_leftovers,
     with_safe_data,
 )
-from nnopt.sweeps.resume_changes import changed
+from nnopt.sweeps.resume_changes import apply_overrides
 from nnopt.terminal import console
 from nnopt.terminal.interruption import stop_on_signals
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if isinstance(sweep.sweeper, OptunaConfig):
         return _resume_search(sweep, options, given, start)
     if options.overrides:
-        sweep = changed(sweep, options.overrides)
+        sweep = apply_overrides(sweep, options.overrides)
     check_launcher(sweep.launcher, given, folder)
     points = tuple(with_safe_data(point, given, folder) for point in sweep.points)
     note_missing_cache(sweep.points, points)
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
     note_threads(threads, len(to_run), sweep.launcher, start)
-    return run_points(
+    return run_sweep(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
     )
 
@@ -107,9 +107,9 @@ def _resume_search(
             "--retry-failed: the sampler of a search has used the failed trials; run more trials "
             "with hydra.sweeper.trials=N"
         )
-    from nnopt.sweeps.search.execute import resumed, run_search  # imports Optuna
+    from nnopt.sweeps.search.execute import plan_resumed_search, run_search  # imports Optuna
 
-    plan, sweep = resumed(sweep, options.overrides)
+    plan, sweep = plan_resumed_search(sweep, options.overrides)
     check_launcher(plan.launcher, given, sweep.folder)
     safe = partial(with_safe_data, given=given, sweep_folder=sweep.folder)
     points = tuple(map(safe, plan.points))

@@ -25,7 +25,7 @@ from nnopt.recipe.thread_notes import note_threads
 from nnopt.results.cores import processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.launchers.make import make_launcher
-from nnopt.sweeps.manifest import begin
+from nnopt.sweeps.manifest import create_sweep
 from nnopt.terminal import console
 from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.terminal.live_display import no_curves_reason
@@ -80,11 +80,11 @@ def main(arguments: list[str]) -> int:
     if plan.space is not None:
         from nnopt.sweeps.search.execute import run_search  # imports Optuna
 
-        sweep = begin(replace(plan, points=()), directory)
+        sweep = create_sweep(replace(plan, points=()), directory)
         return run_search(plan, sweep, launcher, fail_fast=options.fail_fast)
-    from nnopt.sweeps.execute import run_points  # imports modules that a single run does not need
+    from nnopt.sweeps.execute import run_sweep  # imports modules that a single run does not need
 
-    return run_points(begin(plan, directory), launcher, fail_fast=options.fail_fast)
+    return run_sweep(create_sweep(plan, directory), launcher, fail_fast=options.fail_fast)
 
 
 def _parse(arguments: Sequence[str]) -> Namespace:

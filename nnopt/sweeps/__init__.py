@@ -1,1 +1,1 @@
-"""Sweeps: points, their folders and their table."""
+"""Sweeps: many points, their folders and their table."""

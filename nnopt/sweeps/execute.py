@@ -1,10 +1,10 @@
-"""A sweep under way: its points given to a launcher, the table and the terminal kept up to date."""
+"""Run a sweep: give its points to a launcher, and update the table and the terminal."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,107 +13,134 @@ from nnopt.errors import TrainingError
 from nnopt.plots.sweep.draw import plot_sweep
 from nnopt.sweeps.manifest import Sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, read_state
-from nnopt.sweeps.progress import SweepProgress
-from nnopt.sweeps.results_table import FILE, Entry, Table
-from nnopt.sweeps.task import Launcher, Task
+from nnopt.sweeps.progress import PointsProgress, SweepProgress
+from nnopt.sweeps.results_table import TABLE, ResultsTable, TableRow
+from nnopt.sweeps.task import Launcher, Task, TaskResult
 from nnopt.terminal import console
 from nnopt.terminal.interruption import code_of, message_of
 from nnopt.terminal.safe_stream import standard_output
 
 
-def run_points(
+def run_sweep(
     sweep: Sweep, launcher: Launcher, *, retry_failed: bool = False, fail_fast: bool = False
 ) -> int:
-    """Run every point that has not come to its end and that nobody else works on; returns the exit
-    code: 5 if any point of the sweep failed or was left unfinished, 130 after Ctrl-C.
+    """Run every point that is not finished and that no other process runs.
 
-    retry_failed: those that failed too. fail_fast: no further point is begun after one fails.
+    Args:
+        sweep: The sweep.
+        launcher: Runs the points.
+        retry_failed: Whether failed points run again.
+        fail_fast: Whether no further point starts after a failure.
+
+    Returns:
+        The exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
     """
     started = time.monotonic()
-    table = Table(sweep)
-    redo = FAILED if retry_failed else ()
-    entries = table.write()
-    open_points = [x.status not in ENDED or x.status in redo for x in entries]
-    is_new = not (sweep.folder / "plots").is_dir()
-    with SweepProgress(sweep, entries, open_points) as progress:
-        try:
-            with closing(launcher(_tasks(sweep, redo, progress))) as outcomes:
-                for outcome in outcomes:
-                    is_new, point = True, outcome.task.point
-                    table.tell(point.id, outcome.status, outcome.error)
-                    entries = table.write()
-                    progress.ended(point.id, entries)
-                    if fail_fast and outcome.status in FAILED:
-                        break
-        except (KeyboardInterrupt, SystemExit) as stop:
-            progress.close()
-            return stopped(sweep, stop)
-        finally:
-            progress.close()
-            entries = table.write()
-    if is_new:
-        draw(sweep)
-    return report(sweep, entries, time.monotonic() - started)
+    table = ResultsTable(sweep)
+    finished = set(ENDED) - set(FAILED if retry_failed else ())
+    rows = table.write()
+    points = zip(sweep.points, rows, strict=False)
+    to_run = {point.id for point, row in points if row.status not in finished}
+    results: list[TaskResult] = []
+    with SweepProgress(sweep, rows, to_run) as progress:
+        tasks = _tasks(sweep, finished, progress)
+        stopped = run_tasks(tasks, launcher, table, progress, results.append, fail_fast)
+    if stopped is not None:
+        return stopped
+    if results or not (sweep.folder / "plots").is_dir():
+        plot(sweep)
+    return print_summary(sweep, table.rows, time.monotonic() - started)
 
 
-def stopped(sweep: Sweep, stop: KeyboardInterrupt | SystemExit) -> int:
-    """Print the command that continues a stopped sweep; return the exit code."""
-    console.error(f"{message_of(stop)}; `{resume_command(sweep.folder)}` runs the rest")
-    return code_of(stop)
+def run_tasks(
+    tasks: Iterator[Task],
+    launcher: Launcher,
+    table: ResultsTable,
+    progress: PointsProgress,
+    on_result: Callable[[TaskResult], None],
+    fail_fast: bool,
+) -> int | None:
+    """Run tasks, and update the table and the progress after each result.
+
+    Args:
+        tasks: The tasks, each created when it can start.
+        launcher: Runs the tasks.
+        table: The table of the sweep.
+        progress: The progress of the sweep, which is closed at the end.
+        on_result: Called with each result before the table is written.
+        fail_fast: Whether no further task starts after a failure.
+
+    Returns:
+        The exit code after Ctrl-C or a signal, else None.
+    """
+    try:
+        with closing(launcher(tasks)) as results:
+            for result in results:
+                on_result(result)
+                table.report(result)
+                progress.finish(result.task.point.id, table.write())
+                if fail_fast and result.status in FAILED:
+                    break
+    except (KeyboardInterrupt, SystemExit) as stop:
+        progress.close()
+        console.error(f"{message_of(stop)}; `{resume_command(table.folder)}` runs the rest")
+        return code_of(stop)
+    finally:
+        progress.close()
+        table.write()
+    return None
 
 
-def draw(sweep: Sweep, metric: str | None = None) -> None:
-    """Draw the sweep's own pictures, unless every point has plots=false."""
+def plot(sweep: Sweep, metric: str | None = None) -> None:
+    """Draw the plots of the sweep, unless every point has plots=false."""
     if any(point.config.plots is not False for point in sweep.points):
         plot_sweep(sweep.folder, metric)
 
 
 def resume_command(folder: Path) -> str:
-    """Return the command that continues a sweep."""
+    """Return the command that resumes a sweep."""
     return f"nnopt resume {shlex.quote(console.short(folder))}"
 
 
-def _tasks(sweep: Sweep, redo: Sequence[str], progress: SweepProgress) -> Iterator[Task]:
-    """The points that are to be run, in their order, each looked at when it is asked for."""
+def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterator[Task]:
+    """Yield a task for each point to run. Its state is read when the task is requested."""
     for point in sweep.points:
         folder = sweep.folder / point.id
         state = read_state(folder)
-        if state.status == "running" or (state.status in ENDED and state.status not in redo):
-            progress.skipped(point.id)
+        if state.status == "running" or state.status in finished:
+            progress.skip(point.id)
             continue
         task = Task(point, folder, replaces=state.stamp)
         if sweep.launcher.name == "sequential":
             task = replace(task, after_epoch=(progress.epoch,))
-        progress.began(point.id)
+        progress.start(point.id)
         yield task
 
 
-def report(sweep: Sweep, entries: Sequence[Entry], seconds: float) -> int:
-    """Say what the sweep came to, and again what failed; returns the exit code."""
-    statuses = ("done", "running", "pruned")
-    counts = {status: sum(x.status == status for x in entries) for status in statuses}
-    pruned = f", {counts['pruned']} pruned" if counts["pruned"] else ""
+def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int:
+    """Print the numbers of points by status, and the failures; return the exit code."""
+    statuses = [row.status for row in rows]
+    pruned, running = statuses.count("pruned"), statuses.count("running")
+    more = f", {pruned} pruned" if pruned else ""
     results = {
-        "points done": f"{counts['done']} of {len(entries)}{pruned}",
+        "points done": f"{statuses.count('done')} of {len(rows)}{more}",
         "time": f"{seconds:.1f} s",
     }
     standard_output().flush()
-    paths = {"folder": sweep.folder, "table": sweep.folder / FILE}
+    paths = {"folder": sweep.folder, "table": sweep.folder / TABLE}
     if (sweep.folder / "plots").is_dir():
         paths["plots"] = sweep.folder / "plots"
     console.summary("sweep", results, paths)
-    failures = [
-        (f"[{number}] {point.id}", entry)
-        for number, (point, entry) in enumerate(zip(sweep.points, entries, strict=False), start=1)
-        if entry.status in FAILED
-    ]
-    for name, entry in failures:
-        console.error(f"{name}: {entry.error or entry.status}")
-    if counts["running"]:
-        console.note(f"another process works on {counts['running']} of the points")
-    if failures and sweep.sweeper.name != "optuna":
-        console.note(f"`{resume_command(sweep.folder)} --retry-failed` runs what failed again")
-    if left := sum(x.status in ("pending", "interrupted") for x in entries):
-        console.note(f"`{resume_command(sweep.folder)}` runs what is left, {left} points")
-    interrupted = any(entry.status == "interrupted" for entry in entries)
-    return TrainingError.exit_code if failures or interrupted else 0
+    failed = False
+    for number, (point, row) in enumerate(zip(sweep.points, rows, strict=False), start=1):
+        if row.status in FAILED:
+            failed = True
+            console.error(f"[{number}] {point.id}: {row.error or row.status}")
+    if running:
+        console.note(f"another process works on {running} of the points")
+    command = resume_command(sweep.folder)
+    if failed and sweep.sweeper.name != "optuna":
+        console.note(f"`{command} --retry-failed` runs what failed again")
+    if left := statuses.count("pending") + statuses.count("interrupted"):
+        console.note(f"`{command}` runs what is left, {left} points")
+    return TrainingError.exit_code if failed or "interrupted" in statuses else 0

@@ -1,7 +1,8 @@
-"""``sweep.json``: what a sweep is, so that whoever has its folder can continue it.
+"""``sweep.json``: the description of a sweep, from which any process can resume it.
 
-It is written before the first point starts and when points are added. Nothing in it hangs on the
-folder it is read from: paths of data are absolute, and those of the points relative to the file.
+The file is written before the first point starts and when points are added. It does not depend on
+the folder that it is read from: paths of data are absolute, and those of points are relative to
+the file.
 """
 
 from __future__ import annotations
@@ -28,40 +29,51 @@ from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
 from nnopt.sweeps.manifest_check import check_entries, check_head, check_point
 from nnopt.sweeps.moved import Move
 
-NAME = "sweep.json"
-FORMAT = 1
-"""Of the file; a higher one is a newer nnopt's."""
+MANIFEST = "sweep.json"
 
-STILL = Move("", "")
-"""Of a folder that was not moved."""
+FORMAT = 1
+"""Version of the file format. A newer nnopt may write a higher version."""
+
+UNMOVED = Move("", "")
+"""The move of a folder that was not moved."""
 
 NEW_SWEEP = "run the sweep again, in a new folder"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep and its points, which are numbered from 1 and keep their numbers.
+    """A sweep.
 
-    words, config_dir, working: the command line that began it, and from which folder. varied: the
-    keys that vary, in their order. move: where the folder was when its file was written.
+    Attributes:
+        folder: The folder of the sweep.
+        working_dir: The working directory in which the sweep was created.
+        overrides: The overrides of the command line that created it.
+        config_dir: The ``--config-dir`` of that command line, or None.
+        varied: The keys that vary, in their order.
+        sweeper: The settings that determine the points.
+        launcher: The settings of the launcher.
+        points: The points, which are numbered from 1 and keep their numbers.
+        move: The folders of the sweep when its file was written, and now.
     """
 
     folder: Path
-    working: str
-    words: tuple[str, ...]
+    working_dir: str
+    overrides: tuple[str, ...]
     config_dir: str | None
     varied: tuple[str, ...]
     sweeper: SweeperConfig
     launcher: LauncherConfig
     points: tuple[Point, ...]
-    move: Move = STILL
+    move: Move = UNMOVED
 
 
-def begin(plan: Plan, folder: Path) -> Sweep:
-    """Write what the command line asks for into the sweep's folder. Raises OutputError, also if
-    another process, which found the folder empty at the same moment, has begun a sweep there."""
+def create_sweep(plan: Plan, folder: Path) -> Sweep:
+    """Write ``sweep.json`` of a new sweep into its folder.
+
+    Raises OutputError, also if another process has created a sweep in the folder at the same time.
+    """
     count = len(plan.points)
-    points = tuple(with_plots_decided(settled(point), count) for point in plan.points)
+    points = tuple(with_plots_decided(with_absolute_paths(point), count) for point in plan.points)
     config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")
     sweep = Sweep(
         folder,
@@ -74,15 +86,17 @@ def begin(plan: Plan, folder: Path) -> Sweep:
         points,
     )
     with hold(folder, wait=True):
-        if (folder / NAME).exists():
+        if (folder / MANIFEST).exists():
             raise OutputError(f"another process began a sweep in {shown(folder)}; name another")
         write_sweep(sweep)
     return sweep
 
 
-def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
-    """The sweep as its file now says, with the points added, one process at a time. Raises
-    ResumeError or OutputError."""
+def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
+    """Add points to the current sweep of the folder, while this process holds its lock.
+
+    Raises ResumeError or OutputError.
+    """
     with hold(sweep.folder, wait=True):
         return add_points(read_sweep(sweep.folder, sweep), points, varied)
 
@@ -90,10 +104,19 @@ def extend(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) ->
 def add_points(
     sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
 ) -> Sweep:
-    """The sweep with those of the points that it does not have yet added at its end, and with the
-    keys that vary now too; written. planned: how many it may come to have. Raises OutputError."""
+    """Add points to a sweep, write it, and return it.
+
+    Args:
+        sweep: The sweep.
+        points: The points. A point that the sweep already has is not added.
+        varied: The keys that vary in the points.
+        planned: The number of points that the sweep will have, if it is known.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     known = {point.id for point in sweep.points}
-    new = [settled(point) for point in points if point.id not in known]
+    new = [with_absolute_paths(point) for point in points if point.id not in known]
     if new:
         count = max(planned, len(sweep.points) + len(new))
         added = [with_plots_decided(point, count) for point in new]
@@ -104,13 +127,13 @@ def add_points(
 
 
 def write_sweep(sweep: Sweep) -> None:
-    """Write ``sweep.json``, a line for each point. Raises OutputError."""
+    """Write ``sweep.json``, one line for each point. Raises OutputError."""
     head = {
         "format": FORMAT,
         "nnopt": nnopt.__version__,
         "folder": os.path.abspath(sweep.folder),
-        "working": sweep.working,
-        "words": sweep.words,
+        "working": sweep.working_dir,
+        "words": sweep.overrides,
         "config_dir": sweep.config_dir,
         "varied": sweep.varied,
         "sweeper": asdict(sweep.sweeper),
@@ -124,15 +147,17 @@ def write_sweep(sweep: Sweep) -> None:
     lines.append('"points": [\n{}\n]'.format(",\n".join(points)))
     body = ",\n".join(lines)
     digest = hashlib.sha256(_bytes(body)).hexdigest()
-    write_bytes(sweep.folder / NAME, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
+    write_bytes(sweep.folder / MANIFEST, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
 
 
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
-    """Read the sweep in a folder. Raises ResumeError with the reason why it cannot be continued.
+    """Read the sweep in a folder. Raises ResumeError with the reason why it cannot be resumed.
 
-    before: the sweep as it was read earlier, whose points are not checked again.
+    Args:
+        folder: The folder of the sweep.
+        before: The sweep as it was read earlier, whose points are not checked again.
     """
-    path = folder / NAME
+    path = folder / MANIFEST
     found = _read_json(folder)
     version = found["nnopt"]
     known = {point.id: point for point in before.points} if before else {}
@@ -164,9 +189,8 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    """Return the content of ``sweep.json``, whose format and checksum are right. Raises
-    ResumeError."""
-    path = folder / NAME
+    """Return the content of ``sweep.json``, after a check of its format and checksum."""
+    path = folder / MANIFEST
     try:
         data = read_received(path, folder, TABLE_BYTES)
     except FileNotFoundError:
@@ -177,7 +201,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
     digest = hashlib.sha256(body[: -len(b"}\n")]).hexdigest()
     try:
         found = parse_json(data)
-        is_whole = head == f'{{"sha256": "{digest}"'.encode()
+        is_undamaged = head == f'{{"sha256": "{digest}"'.encode()
         number, version = found["format"], found["nnopt"]
         if not (type(number) is int and isinstance(version, str)):
             raise TypeError
@@ -188,7 +212,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
             f"{shown(path)} was made by nnopt {visible(version[:50])}, which is newer than this "
             f"one, {nnopt.__version__}; resume the sweep with that"
         )
-    if not is_whole:
+    if not is_undamaged:
         raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}")
     return {**found, "nnopt": visible(version[:50])}
 
@@ -200,8 +224,8 @@ def _point(entry: Mapping[str, Any], move: Move) -> Point:
     return point
 
 
-def settled(point: Point) -> Point:
-    """The same point, its paths independent of the folder that this process works in."""
+def with_absolute_paths(point: Point) -> Point:
+    """Return the point with paths that do not depend on the working directory."""
     data = point.config.data
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
@@ -218,7 +242,7 @@ def settled(point: Point) -> Point:
 
 
 def _csv_path(root: str, name: str) -> str:
-    """As ``nnopt.data.csv_file`` looks for it: below the root, or else in the working folder."""
+    """Return a path under which ``nnopt.data.csv_file`` finds the file in any working directory."""
     name = os.path.expanduser(name)
     if os.path.exists(os.path.join(root, name)) or not os.path.exists(name):
         return name
@@ -229,10 +253,10 @@ def _no_sweep(folder: Path) -> str:
     if not folder.is_dir():
         return f"{shown(folder)} is no folder; name the folder of a sweep"
     if (folder / "summary.json").exists() or (folder / "run.log").exists():
-        if (folder.parent / NAME).exists():
+        if (folder.parent / MANIFEST).exists():
             return f"{shown(folder)} is one point; resume its sweep, {shown(folder.parent)}"
         return f"{shown(folder)} is a single run, no sweep; only sweeps can be resumed"
-    return f"{shown(folder)} is no sweep: it has no {NAME}"
+    return f"{shown(folder)} is no sweep: it has no {MANIFEST}"
 
 
 def _json(value: Any) -> str:
@@ -240,5 +264,5 @@ def _json(value: Any) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """A lone surrogate (of a file name that is no UTF-8) becomes JSON's own escape of it."""
+    """Encode JSON. A lone surrogate, from a file name that is not UTF-8, is escaped."""
     return text.encode("utf-8", errors="backslashreplace")

@@ -1,5 +1,6 @@
-"""The values that ``sweep.json`` may have. The checksum does not make a received file trustworthy,
-since anybody can compute it: it only reveals damage.
+"""Checks of the values in ``sweep.json``.
+
+The file may be a download. Its checksum reveals damage only, because anyone can compute it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from nnopt.schema import CsvConfig
 ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
 """The name of a point, which is the name of its folder: see ``nnopt.config.point.point_id``."""
 
-DEEPEST = 30
-"""Levels of lists and maps inside one another; usual files have fewer than 10."""
+MAX_DEPTH = 30
+"""Maximum depth of nested lists and maps. Usual files have fewer than 10 levels."""
 
 
 def check_head(found: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value of a wrong type, with its key, in all but the points."""
+    """Raise ValueError for a value of a wrong type outside of the points."""
     _check_path(found, "working")
-    if found.get("folder") is not None:  # files written before it was recorded lack it
+    if found.get("folder") is not None:  # older files lack the key
         _check_path(found, "folder")
     if found.get("config_dir") is not None:
         _check_path(found, "config_dir")
     for key in ("words", "varied"):
-        _check_texts(found.get(key), key)
+        _check_strings(found.get(key), key)
     for key in ("sweeper", "launcher"):
         if not isinstance(found.get(key), dict):
             raise ValueError(f"{key} is not a map")
@@ -40,7 +41,7 @@ def check_head(found: Mapping[str, Any]) -> None:
 
 
 def check_entries(entries: list[Any]) -> None:
-    """Raise ValueError unless the points are numbered from 1, and each has another valid id."""
+    """Raise ValueError unless the points are numbered from 1 and have valid, distinct ids."""
     ids = set()
     for number, entry in enumerate(entries, start=1):
         where = f"point {number}"
@@ -54,17 +55,17 @@ def check_entries(entries: list[Any]) -> None:
         if identity in ids:
             raise ValueError(f"{where} has the id of another point, {identity}")
         ids.add(identity)
-        _check_texts(entry.get("overrides"), f"{where}: overrides")
+        _check_strings(entry.get("overrides"), f"{where}: overrides")
         if not isinstance(entry.get("config"), dict):
             raise ValueError(f"{where}: config is not a map")
         _check_depth(entry["config"], f"{where}: config")
 
 
 def check_point(point: Point) -> None:
-    """Raise ValueError unless the id is that of the configuration, and its paths are absolute.
+    """Raise ValueError unless the id matches the configuration and the paths are absolute.
 
-    The hash of a CSV file's point depends on the folder in which its sweep began, so only the rest
-    of such an id is compared.
+    For data from a CSV file, the hash in the id depends on the folder in which the sweep was
+    created, so only the rest of the id is compared.
     """
     config = point.config
     own, given = point_id(config), point.id
@@ -87,15 +88,15 @@ def _check_path(found: Mapping[str, Any], key: str) -> None:
         raise ValueError(f"{key} = {_short(path)} is not an absolute path")
 
 
-def _check_texts(values: Any, where: str) -> None:
+def _check_strings(values: Any, where: str) -> None:
     if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
         raise ValueError(f"{where} is not a list of texts")
 
 
 def _check_depth(value: Any, where: str) -> None:
-    """Raise ValueError for lists and maps that are nested too deeply for recursive functions."""
+    """Raise ValueError for lists and maps nested too deeply for recursive functions."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [
             item
             for outer in level
@@ -105,7 +106,7 @@ def _check_depth(value: Any, where: str) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"{where} is nested more than {DEEPEST} levels deep")
+    raise ValueError(f"{where} is nested more than {MAX_DEPTH} levels deep")
 
 
 def _short(value: Any) -> str:

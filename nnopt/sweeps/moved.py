@@ -1,4 +1,4 @@
-"""Paths of a sweep whose folder was moved, together with the folders that it reads."""
+"""Paths of a sweep whose folder was moved together with its data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FILES = {"data": ("root", "cache"), "dataset": ("train", "test")}
-"""Keys of a configuration whose values are paths."""
+PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test")}
+"""Group -> its keys whose values are paths."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """The absolute paths of a sweep's folder, when it was written and now."""
+    """The absolute path of a sweep's folder when ``sweep.json`` was written, and now."""
 
     before: str
     after: str
@@ -21,8 +21,8 @@ class Move:
     def path(self, path: str) -> str:
         """Return the present path of a file or folder.
 
-        It is the path itself if that exists, or else the same place relative to the sweep's folder.
-        A folder that does not exist yet, such as a cache, follows its parent folder.
+        An existing path does not change. Otherwise the path relative to the sweep's folder stays
+        the same. A folder that does not exist yet, such as a cache, follows its parent folder.
         """
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path
@@ -34,9 +34,9 @@ class Move:
         return now if has_moved else path
 
     def config(self, container: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a configuration with the paths of its data as they are now."""
+        """Return a configuration with the present paths of its data."""
         moved = dict(container)
-        for group, keys in FILES.items():
+        for group, keys in PATH_KEYS.items():
             values = moved.get(group)
             if isinstance(values, dict):
                 moved[group] = {
@@ -46,5 +46,5 @@ class Move:
         return moved
 
     def sources(self, sources: Mapping[str, str]) -> dict[str, str]:
-        """Return the hashes of files by their paths as they are now."""
+        """Return the hashes of files by their present paths."""
         return {self.path(file): digest for file, digest in sources.items()}

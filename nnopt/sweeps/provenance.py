@@ -14,16 +14,20 @@ from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
 
 LIMITS = ("cores", "library")
-"""Reasons for a number of threads that are not in the configuration."""
+"""Reasons for a number of threads that the configuration does not contain."""
 
 
 def note_differences(
     states: Iterable[PointState], threads: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> None:
-    """Print a note if the points to run would be made with other software, machine or threads than
-    the finished ones. Their numbers may then differ in the last digits.
+    """Print a note if finished points used other software, another machine or other threads.
 
-    threads: those of the points to run.
+    The numbers of the remaining points may then differ in the last digits.
+
+    Args:
+        states: The states of all points.
+        threads: The threads of the points to run.
+        launcher: The launcher of the points to run.
     """
     done = [state.summary for state in states if state.status == "done"]
     if not (done and threads):
@@ -49,10 +53,10 @@ def _machine(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _threads(
     done: Sequence[Mapping[str, Any]], choices: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> Iterator[str]:
-    """Yield a text if a limit of the machine, or of a launcher, gave other numbers of threads.
+    """Yield a text if a limit of the machine or of a launcher caused other numbers of threads.
 
-    Points that differ in their work have different numbers of threads everywhere. So a number
-    counts only where it is above a limit that others met.
+    The number also depends on the work of each point. So a difference is reported only if one side
+    exceeds a limit of the other side.
     """
     most = threads_of(launcher) if isinstance(launcher, PoolConfig) else None
     here = [min(choice.count, most or choice.count) for choice in choices]
@@ -71,7 +75,7 @@ def _threads(
 
 
 def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
-    """Return an entry of a group of a summary; None if it is not there."""
+    """Return an entry of a group of a summary, or None."""
     values = summary.get(group)
     return values.get(key) if isinstance(values, dict) else None
 

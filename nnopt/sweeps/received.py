@@ -1,7 +1,7 @@
-"""Limits on a stored sweep that is resumed. Its folder may be a download.
+"""Safety checks of a sweep that is resumed. Its folder may be a download.
 
-Nothing outside the folder is written, no program is started, and no other machine is contacted,
-unless the command line of the resume asks for it. A cache that nnopt made is the one exception.
+Unless the command line allows it, nothing outside the folder is written, no program is started,
+and no other machine is contacted. The only exception is an existing cache of nnopt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nnopt.sweeps.manifest import Sweep
 from nnopt.terminal import console
 
 OWN_CLUSTERS = (None, "auto", "local")
-"""Addresses of Ray clusters that are this user's: one to start, or one that the user has chosen."""
+"""Addresses of Ray clusters that belong to this user: started here or chosen by RAY_ADDRESS."""
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -57,7 +57,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
     A folder that a process holds, perhaps on another machine, is left alone. Raises OutputError.
     """
-    with hold(sweep.folder, wait=True):  # every process that writes there holds it
+    with hold(sweep.folder, wait=True):  # held by every process that writes to the folder
         remove_temporary_files(sweep.folder)
     remove_temporary_files(sweep.folder / PLOTS)
     for folder in (sweep.folder / point.id for point in sweep.points):
@@ -69,7 +69,10 @@ def remove_leftovers(sweep: Sweep) -> None:
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
     """Raise ResumeError for a stored setting that would leave the folder or contact a machine.
 
-    given: the keys on the command line, whose values are the user's own.
+    Args:
+        launcher: The launcher.
+        given: The keys on the command line, whose values are trusted.
+        sweep_folder: The folder of the sweep.
     """
     value: str | None
     if isinstance(launcher, RayConfig) and launcher.address not in OWN_CLUSTERS:
@@ -90,9 +93,9 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
     """Return the point with a cache that may be written to, and without downloads.
 
-    The place of the data is only read. The cache is written to if it is on the command line, if it
-    belongs to a data.root on the command line, or if it is a cache of nnopt already. Without a
-    cache decoded data stay in memory. Nothing is downloaded unless the command line says so.
+    The data are only read. The cache is written if data.cache or data.root is on the command line,
+    or if the folder already is a cache of nnopt. Without a cache, decoded data stay in memory.
+    Nothing is downloaded without data.download on the command line.
     """
     data = point.config.data
     cache: str | None = data.cache
@@ -126,7 +129,7 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
 
 
 def _is_inside(path: str | None, folder: Path) -> bool:
-    """Return whether a path leads into a folder; None is a path inside it."""
+    """Return whether a path is inside a folder. None stands for a path inside it."""
     if path is None:
         return True
     return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())

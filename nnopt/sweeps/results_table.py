@@ -1,4 +1,4 @@
-"""``results.csv``: one row for every point of a sweep."""
+"""``results.csv``: one row for each point of a sweep."""
 
 from __future__ import annotations
 
@@ -9,89 +9,105 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nnopt.config.point import Point
 from nnopt.errors import ResumeError
 from nnopt.io.atomic_files import output_error, write_text
 from nnopt.io.locks import hold
+from nnopt.io.own_files import SUMMARY
 from nnopt.results.collect import setting_text
 from nnopt.results.metrics import METRICS
-from nnopt.sweeps.manifest import NAME, Sweep, read_sweep, write_sweep
+from nnopt.sweeps.manifest import MANIFEST, Sweep, read_sweep, write_sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, PENDING, PointState, read_state
+from nnopt.sweeps.task import TaskResult
 
-FILE = "results.csv"
+TABLE = "results.csv"
 
 log = logging.getLogger("nnopt")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a point's folder said when it was last read. seconds: in all; None before the end."""
+class TableRow:
+    """The row of a point.
+
+    Attributes:
+        status: The status of the point.
+        error: Its error in one line, or None.
+        accuracy: The test accuracy, or None.
+        seconds: The total time of the run, or None before its end.
+        text: The line of ``results.csv``.
+    """
 
     status: str
     error: str | None
-    stamp: int | None
-    size: int
     accuracy: float | None
     seconds: float | None
     text: str
 
 
-class Table:
-    """The table of a sweep, written over and over as its points' folders stand.
+class ResultsTable:
+    """The table of a sweep, which is written again after each result.
 
-    What was read stays in memory, so that only the summaries that have changed since are read
-    again. Several processes may write the table of one sweep: each takes the sweep's lock, and what
-    it writes are all rows as they are then, those of points that others have added included.
+    Only summaries that have changed are read again. Several processes may write the table of one
+    sweep: each process holds the sweep's lock and writes the rows of all points, including points
+    that other processes have added.
 
-    Columns: number, id, status, error, every key swept over under its full name, seed, metrics.
-    Numbers have full precision; what is not there is an empty cell.
+    The columns are number, id, status, error, each varied key under its full name, seed, and the
+    metrics. Numbers have full precision. A missing value is an empty cell.
+
+    Attributes:
+        rows: The rows of all points, in their order, as they were last read.
     """
 
     def __init__(self, sweep: Sweep) -> None:
-        self._entries: list[Entry | None] = []
+        self.rows: list[TableRow] = []
         self._varied: list[str] = []
-        self._told: dict[str, PointState] = {}
-        self.take(sweep)
+        self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # by id: mtime, size, row
+        self._reported: dict[str, PointState] = {}
+        self.use(sweep)
 
-    def take(self, sweep: Sweep) -> None:
-        """From now on it is the table of this sweep: the same, perhaps with more points."""
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return self._sweep.folder
+
+    def use(self, sweep: Sweep) -> None:
+        """Replace the sweep by a later state of the same sweep, which may have more points."""
         self._sweep = sweep
         varied = [key for key in sweep.varied if key != "seed"]
-        if varied != self._varied:  # the rows have other columns
-            self._varied, self._entries = varied, []
-        self._summaries = [str(sweep.folder / point.id / "summary.json") for point in sweep.points]
-        self._settings = [
-            [*(_setting(point, key) for key in self._varied), str(point.config.seed)]
-            for point in sweep.points
-        ]
-        self._entries += [None] * (len(sweep.points) - len(self._entries))
-        self._written = self._stamp_of_sweep()
+        if varied != self._varied:
+            self._varied, self._cache = varied, {}
+        self._manifest_stamp = self._read_manifest_stamp()
 
-    def tell(self, identity: str, status: str, error: str | None) -> None:
-        """How a point came to a bad end, by the word of whoever worked on it. It counts where the
-        point's folder does not say: if that could not be made, or no summary be written to it."""
-        if status in FAILED:
-            self._told[identity] = PointState(status, error)
+    def report(self, result: TaskResult) -> None:
+        """Record a failure that a launcher reports.
 
-    def write(self) -> list[Entry]:
-        """Look at the folders and write the table; the entries of all points, in their order.
-        Raises OutputError."""
+        It is used if the point's own summary is missing, for example on a full disk.
+        """
+        if result.status in FAILED:
+            self._reported[result.task.point.id] = PointState(result.status, result.error)
+
+    def write(self) -> list[TableRow]:
+        """Read the folders of the points, write the table, and return its rows.
+
+        Raises OutputError.
+        """
         folder = self._sweep.folder
         with hold(folder, wait=True):
-            if self._stamp_of_sweep() != self._written:
-                self.take(self._read_sweep())
+            if self._read_manifest_stamp() != self._manifest_stamp:
+                self.use(self._read_sweep())
             try:
-                entries = self.read()
+                self.rows = self._read_rows()
             except OSError as error:
                 raise output_error("read the folder", folder, error) from error
-            write_text(folder / FILE, self._header() + "".join(x.text for x in entries))
-        return entries
+            text = self._header() + "".join(row.text for row in self.rows)
+            write_text(folder / TABLE, text)
+        return self.rows
 
     def _read_sweep(self) -> Sweep:
-        """Return what ``sweep.json`` says now. One that was removed or damaged is written again:
-        the sweep is in memory. Raises OutputError."""
+        """Read the sweep. A removed or damaged ``sweep.json`` is written again from memory."""
         try:
             return read_sweep(self._sweep.folder, self._sweep)
         except ResumeError as error:
@@ -99,69 +115,61 @@ class Table:
             write_sweep(self._sweep)
             return self._sweep
 
-    def read(self) -> list[Entry]:
-        """The entries of all points as their folders stand now."""
-        there = {entry.name for entry in os.scandir(self._sweep.folder)}
-        for index, point in enumerate(self._sweep.points):
-            before = self._entries[index]
-            told = self._told.get(point.id)
-            if point.id not in there:
-                state = told or PENDING
-                if before is None or before.status != state.status:
-                    self._entries[index] = self._entry(index, state, 0)
+    def _read_rows(self) -> list[TableRow]:
+        folder = self._sweep.folder
+        present = {entry.name for entry in os.scandir(folder)}
+        for number, point in enumerate(self._sweep.points, start=1):
+            stamp, size = None, 0
+            if point.id in present:
+                with suppress(OSError):
+                    found = os.stat(f"{folder}/{point.id}/{SUMMARY}")
+                    stamp, size = found.st_mtime_ns, found.st_size
+            cached = self._cache.get(point.id)
+            if cached is not None and stamp is not None and cached[:2] == (stamp, size):
                 continue
-            try:
-                found = os.stat(self._summaries[index])
-                size, stamp = found.st_size, found.st_mtime_ns
-            except OSError:
-                size, stamp = 0, None
-            if before is None or stamp is None or (stamp, size) != (before.stamp, before.size):
-                state = read_state(self._sweep.folder / point.id)
-                if told and state.status not in (*ENDED, "running"):
-                    state = told
-                now = (state.status, state.stamp, size)
-                if before is None or (before.status, before.stamp, before.size) != now:
-                    self._entries[index] = self._entry(index, state, size)
-        return [entry for entry in self._entries if entry is not None]
+            state = read_state(folder / point.id) if point.id in present else PENDING
+            if state.status not in (*ENDED, "running"):
+                state = self._reported.get(point.id, state)
+            version = state.stamp, size
+            if cached is None or cached[:2] != version or cached[2].status != state.status:
+                self._cache[point.id] = *version, self._row(number, point, state)
+        return [self._cache[point.id][2] for point in self._sweep.points]
 
-    def _entry(self, index: int, state: PointState, size: int) -> Entry:
-        point, summary = self._sweep.points[index], state.summary
-        cells = [index + 1, point.id, state.status, state.error, *self._settings[index]]
-        cells += [summary.get(key) for key in METRICS]
-        return Entry(
+    def _row(self, number: int, point: Point, state: PointState) -> TableRow:
+        summary = state.summary
+        cells = [number, point.id, state.status, state.error]
+        cells += [_setting(point, key) for key in self._varied]
+        cells += [point.config.seed, *map(summary.get, METRICS)]
+        return TableRow(
             state.status,
             state.error,
-            state.stamp,
-            size,
             summary.get("test_accuracy"),
             summary.get("total_seconds"),
-            _line(["" if cell is None else cell for cell in cells]),
+            _csv_line(cells),
         )
 
     def _header(self) -> str:
-        # "epochs" may be both: asked for, and done when patience ran out
-        varied = set(self._varied)
-        metrics = [f"{key}_done" if key in varied else key for key in METRICS]
-        return _line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
+        # A varied key may have the name of a metric, such as "epochs".
+        metrics = [f"{key}_done" if key in self._varied else key for key in METRICS]
+        return _csv_line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
 
-    def _stamp_of_sweep(self) -> int | None:
+    def _read_manifest_stamp(self) -> int | None:
         with suppress(OSError):
-            return (self._sweep.folder / NAME).stat().st_mtime_ns
+            return (self._sweep.folder / MANIFEST).stat().st_mtime_ns
         return None
 
 
-def _line(cells: Sequence[Any]) -> str:
-    text = io.StringIO()
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()  # csv writes None as an empty cell
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
 def _setting(point: Point, key: str) -> str:
-    """The value that a key which varies has at a point: as it was given, of a group the name of the
-    file; else as it is by default. Empty if the point does not have the key."""
-    chosen = dict(word.lstrip("+").partition("=")[::2] for word in point.overrides)
-    if key in chosen:
-        return chosen[key]
+    """Return the value of a varied key, of a group the file name; empty if the key is absent."""
+    overrides = dict(override.lstrip("+").partition("=")[::2] for override in point.overrides)
+    if key in overrides:
+        return overrides[key]
     value: Any = point.container
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -1,5 +1,6 @@
-"""What may change when a sweep is continued: who runs it, where its data lie, and that it has more
-points. Never a point that is there.
+"""Changes to a sweep on resume: its launcher, the location of its data, and additional points.
+
+Existing points never change.
 """
 
 from __future__ import annotations
@@ -28,27 +29,30 @@ from nnopt.config.point import leaves
 from nnopt.config.validate import read_config, read_engine
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig
-from nnopt.sweeps.manifest import Sweep, extend
+from nnopt.sweeps.manifest import Sweep, extend_sweep
 
 
-def changed(sweep: Sweep, words: Sequence[str]) -> Sweep:
-    """The sweep as these words of the command line want it; added points are written to it.
+def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
+    """Return the sweep with the overrides of ``nnopt resume``. Additional points are written.
 
-    The launcher and the place of the data are changed for this time only. Raises ConfigError for
-    what would change the points that are there, ResumeError if new ones would not fit them.
+    The launcher and the location of the data change for this resume only.
+
+    Raises:
+        ConfigError: An override would change existing points.
+        ResumeError: The new points would not be comparable with the existing ones.
     """
-    # Whatever is composed has to find the same files of the user's as it did at the beginning.
-    is_there = Path(sweep.working).is_dir()
-    with chdir(sweep.working) if is_there else nullcontext():
+    # YAML files are found relative to the working directory in which the sweep was created.
+    is_present = Path(sweep.working_dir).is_dir()
+    with chdir(sweep.working_dir) if is_present else nullcontext():
         with composing(sweep.config_dir):
-            parsed = parse_words(words)
+            parsed = parse_words(overrides)
             check_hydra_keys(parsed)
             if problems := [*group_problems(parsed), *_refusals(sweep, parsed)]:
                 raise ConfigError(problems)
             launcher = _launcher(sweep, [o for o in parsed if is_hydras(o)])
         if added := [o for o in parsed if o.key_or_group in _addable(sweep)]:
             plan = _plan_with(sweep, added)
-            sweep = extend(sweep, plan.points, plan.varied)
+            sweep = extend_sweep(sweep, plan.points, plan.varied)
     data = {
         o.key_or_group.removeprefix("data."): o.value()
         for o in parsed
@@ -59,18 +63,18 @@ def changed(sweep: Sweep, words: Sequence[str]) -> Sweep:
 
 
 def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
-    """What the words want that cannot be had."""
+    """Yield an error for each override that is not allowed on resume."""
     in_grids = set()
     if isinstance(sweep.sweeper, GridConfig):
         in_grids = {str(key).lstrip("+") for grid in sweep.sweeper.grids for key in grid}
     for override in parsed:
-        key, word = override.key_or_group, word_of(override)
+        key, text = override.key_or_group, word_of(override)
         if is_hydras(override):
             if not key.startswith(("hydra/launcher", "hydra.launcher.")):
-                yield f"{word!r}: of Hydra's settings only those of the launcher can change now"
+                yield f"{text!r}: of Hydra's settings only those of the launcher can change now"
         elif key in in_grids:
             yield (
-                f"{word!r}: the values of {key} stand in hydra.sweeper.grids, to which none can be "
+                f"{text!r}: the values of {key} are in hydra.sweeper.grids, to which none can be "
                 "added; begin a new sweep"
             )
         elif key.startswith("data.") and not override.is_sweep_override():
@@ -78,18 +82,18 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
         elif key not in _addable(sweep):
             varied = ", ".join(_addable(sweep))
             yield (
-                f"{word!r} would change the points that are there; only values of what the sweep "
+                f"{text!r} would change the points that are there; only values of what the sweep "
                 f"varies can be added ({varied}); begin a new sweep with nnopt run -m"
             )
 
 
 def _addable(sweep: Sweep) -> tuple[str, ...]:
-    """The keys that can be given more values. Every sweep can have more seeds."""
+    """Return the keys that can get more values. Every sweep can get more seeds."""
     return tuple(dict.fromkeys((*sweep.varied, "seed")))
 
 
 def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
-    """Who runs the points from now on."""
+    """Return the settings of the launcher with the overrides."""
     if choice := [word_of(o) for o in parsed if o.key_or_group == "hydra/launcher"]:
         return read_engines(compose_files(choice, with_hydra=True).config, parsed)[1]
     container = with_entries("hydra.launcher", asdict(sweep.launcher), parsed)
@@ -97,11 +101,13 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
-    """What the sweep's command line asks for with these values. Raises ConfigError, and ResumeError
-    if the command line alone no longer makes the points that it made."""
-    before = make_plan(sweep.words, multirun=True, config_dir=sweep.config_dir)
-    there = {point.id for point in sweep.points}
-    if changed := [point for point in before.points if point.id not in there]:
+    """Return the plan of the sweep's command line with additional values.
+
+    Raises ConfigError, or ResumeError if the original command line now gives other points.
+    """
+    before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
+    known = {point.id for point in sweep.points}
+    if changed := [point for point in before.points if point.id not in known]:
         keys = _differing(changed[0], sweep.points)
         raise ResumeError(
             "the YAML files, or nnopt, have changed since the sweep began, so added points would "
@@ -109,20 +115,20 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
         )
     new = {override.key_or_group for override in added}
     with composing(sweep.config_dir):
-        parsed = parse_words(sweep.words)
+        parsed = parse_words(sweep.overrides)
         kept = [word_of(o) for o in parsed if o.key_or_group not in new]
-    words = [*kept, *map(word_of, added)]
-    plan = make_plan(words, multirun=True, config_dir=sweep.config_dir)
+    overrides = [*kept, *map(word_of, added)]
+    plan = make_plan(overrides, multirun=True, config_dir=sweep.config_dir)
     if isinstance(sweep.sweeper, GridConfig) and sweep.sweeper.mode == "one_at_a_time":
         _check_base(before, plan, new - {"seed"})
     return plan
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Of one change at a time the first values are the base. Raises ConfigError if they differ."""
+    """Raise ConfigError if a key has another first value, which is its value in the base."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
-        (old,) = (word for word in base if word.lstrip("+").startswith(f"{key}="))
+        (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))
         if old not in first:
             raise ConfigError(
                 f"hydra.sweeper.mode = 'one_at_a_time' changes the first value of each key, which "
@@ -131,7 +137,7 @@ def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
 
 
 def _differing(point: Point, others: Sequence[Point]) -> str:
-    """The keys in which a point differs from the one that the same overrides made."""
+    """Return the keys in which a point differs from the point of the same overrides."""
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"

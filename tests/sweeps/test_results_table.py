@@ -15,9 +15,9 @@ from nnopt.config.compose import Plan, make_plan
 from nnopt.io.locks import hold
 from nnopt.results.metrics import METRICS
 from nnopt.sweeps import results_table as table_file
-from nnopt.sweeps.manifest import begin, extend
+from nnopt.sweeps.manifest import create_sweep, extend_sweep
 from nnopt.sweeps.point_folder import read_state
-from nnopt.sweeps.results_table import Table
+from nnopt.sweeps.results_table import ResultsTable
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def plan(workplace: Path) -> Plan:
     return make_plan([*words, "seed=3"], multirun=True)
 
 
-def write_table(plan: Plan, folder: Path) -> Table:
-    table = Table(begin(plan, folder))
+def write_table(plan: Plan, folder: Path) -> ResultsTable:
+    table = ResultsTable(create_sweep(plan, folder))
     table.write()
     return table
 
@@ -117,7 +117,7 @@ def test_only_summaries_that_changed_are_read_again(
 ) -> None:
     first, second, *_ = (workplace / point.id for point in plan.points)
     write(first, status="done", error=None)
-    table = Table(begin(plan, workplace))
+    table = ResultsTable(create_sweep(plan, workplace))
     table.write()
     read: list[Path] = []
     real = read_state
@@ -135,11 +135,11 @@ def test_only_summaries_that_changed_are_read_again(
 
 
 def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
-    sweep = begin(make_plan(["seed=0,1"], multirun=True), workplace)
-    mine = Table(sweep)
+    sweep = create_sweep(make_plan(["seed=0,1"], multirun=True), workplace)
+    mine = ResultsTable(sweep)
     mine.write()
     more = make_plan(["seed=0,1,2", "optimizer=sgd,adam"], multirun=True)
-    extend(sweep, more.points, more.varied)
+    extend_sweep(sweep, more.points, more.varied)
     mine.write()
     header, *found = rows(workplace)
     assert header[4:6] == ["optimizer", "seed"]
@@ -152,13 +152,13 @@ def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
 
 
 def test_many_that_add_and_write_at_once_lose_no_row(workplace: Path) -> None:
-    sweep = begin(make_plan(["seed=0"], multirun=True), workplace)
+    sweep = create_sweep(make_plan(["seed=0"], multirun=True), workplace)
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 
     def add(start: int) -> None:
-        table = Table(sweep)  # flock excludes threads, too: each opens the file
+        table = ResultsTable(sweep)  # flock excludes threads, too: each opens the file
         for point in points[start::8]:
-            extend(sweep, [point])
+            extend_sweep(sweep, [point])
             table.write()
 
     with ThreadPoolExecutor(8) as pool:

@@ -185,7 +185,7 @@ def test_live_curves_search_shows_the_running_trial(
     run = SimpleNamespace(
         study=SimpleNamespace(get_trials=lambda **_: []),
         settings=SimpleNamespace(metric="test_accuracy", trials=4),
-        news=deque(),
+        finished=deque(),
         lost=[],
         latest=(3, ("optimizer.lr=0.12345678", "seed=0")),
     )

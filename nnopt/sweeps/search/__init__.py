@@ -1,1 +1,1 @@
-"""Searches with Optuna."""
+"""Searches of hyperparameters with Optuna."""

@@ -1,10 +1,10 @@
-"""A search run from its first trial to its last, or continued."""
+"""Run a search, or resume it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import chdir, closing, nullcontext
+from contextlib import chdir, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -13,15 +13,13 @@ from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.hydra import composing, parse_words, word_of
 from nnopt.errors import ConfigError
 from nnopt.schema import OptunaConfig
-from nnopt.sweeps.execute import draw, resume_command, stopped
-from nnopt.sweeps.execute import report as report_points
-from nnopt.sweeps.manifest import Sweep, settled
-from nnopt.sweeps.point_folder import FAILED
-from nnopt.sweeps.results_table import Table
+from nnopt.sweeps.execute import plot, print_summary, resume_command, run_tasks
+from nnopt.sweeps.manifest import Sweep, with_absolute_paths
+from nnopt.sweeps.results_table import ResultsTable
 from nnopt.sweeps.search.progress import SearchProgress
-from nnopt.sweeps.search.search import begin
-from nnopt.sweeps.search.summary import report
-from nnopt.sweeps.task import Launcher
+from nnopt.sweeps.search.search import open_search
+from nnopt.sweeps.search.summary import print_best_trials
+from nnopt.sweeps.task import Launcher, TaskResult
 from nnopt.terminal import console
 
 CHANGEABLE = (
@@ -30,7 +28,7 @@ CHANGEABLE = (
     "hydra/launcher",
     "hydra.launcher.",
 )
-"""Settings that may be others when a search is continued: what their names begin with."""
+"""Prefixes of the keys that may change when a search is resumed."""
 
 
 def run_search(
@@ -41,65 +39,62 @@ def run_search(
     fail_fast: bool = False,
     adapt: Callable[[Point], Point] = lambda point: point,
 ) -> int:
-    """Run the trials that a search has yet to run; returns the exit code: 5 if any point failed,
-    130 after Ctrl-C.
+    """Run the remaining trials of a search.
 
-    sweep: with the points of the trials there are. fail_fast: no further trial after one fails.
-    adapt: changes each point before it runs, but not in ``sweep.json``.
+    Args:
+        plan: The search space, and sample points.
+        sweep: The sweep with the points of the trials so far.
+        launcher: Runs the points.
+        fail_fast: Whether no further trial starts after a failure.
+        adapt: Changes each point before it runs, but not in ``sweep.json``.
+
+    Returns:
+        The exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
     """
     started = time.monotonic()
     view = plan.points[0].config.view
-    with begin(plan, sweep, adapt) as run, SearchProgress(run, view) as progress:
-        table = Table(run.sweep)
-        looks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
-        try:
-            with closing(launcher(run.tasks(looks))) as outcomes:
-                for outcome in outcomes:
-                    run.tell(outcome)
-                    table.take(run.sweep)
-                    table.tell(outcome.task.point.id, outcome.status, outcome.error)
-                    table.write()
-                    progress.update()
-                    if fail_fast and outcome.status in FAILED:
-                        break
-        except (KeyboardInterrupt, SystemExit) as stop:
-            progress.close()
-            return stopped(sweep, stop)
-        finally:
-            progress.update()
-            progress.close()
-            table.take(run.sweep)
-            entries = table.write()
-        draw(run.sweep, run.settings.metric)
-        report(run)
-        code = report_points(run.sweep, entries, time.monotonic() - started)
+    with open_search(plan, sweep, adapt) as run, SearchProgress(run, view) as progress:
+        table = ResultsTable(run.sweep)
+
+        def on_result(result: TaskResult) -> None:
+            run.report(result)
+            table.use(run.sweep)
+
+        callbacks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
+        tasks = run.tasks(callbacks)
+        stopped = run_tasks(tasks, launcher, table, progress, on_result, fail_fast)
+        if stopped is not None:
+            return stopped
+        plot(run.sweep, run.settings.metric)
+        print_best_trials(run)
+        code = print_summary(run.sweep, table.rows, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
-        if left > 0:  # its time was over, or one has failed
+        if left > 0:  # after the timeout of the search, or with fail_fast
             console.note(f"`{resume_command(sweep.folder)}` runs the {left} trials that are left")
         return code
 
 
-def resumed(sweep: Sweep, words: Sequence[str]) -> tuple[Plan, Sweep]:
-    """Return what is needed to continue a search. Raises ConfigError.
+def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, Sweep]:
+    """Return the plan and the sweep with which a search is resumed.
 
-    words: of CHANGEABLE settings.
+    Raises ConfigError for an override whose key is not CHANGEABLE.
     """
-    is_there = Path(sweep.working).is_dir()
-    with chdir(sweep.working) if is_there else nullcontext():
+    is_present = Path(sweep.working_dir).is_dir()
+    with chdir(sweep.working_dir) if is_present else nullcontext():
         with composing(sweep.config_dir):
-            new, before = parse_words(words), parse_words(sweep.words)
+            new, before = parse_words(overrides), parse_words(sweep.overrides)
         if refused := [word_of(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
             names = ", ".join(CHANGEABLE)
             raise ConfigError(
                 f"{refused[0]!r}: when a search is continued, only {names} can change"
             )
         changed = tuple(override.key_or_group for override in new)
-        if "hydra/launcher" in changed:  # and the keys of the one before with it
+        if "hydra/launcher" in changed:  # the keys of the previous launcher do not apply
             changed += ("hydra.launcher.",)
         kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
-        plan = make_plan([*kept, *words], multirun=True, config_dir=sweep.config_dir)
-        plan = replace(plan, points=tuple(map(settled, plan.points)))
+        plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)
+        plan = replace(plan, points=tuple(map(with_absolute_paths, plan.points)))
     sweeper = cast(OptunaConfig, plan.sweeper)
-    if "hydra.sweeper.trials" not in changed:  # perhaps more than the sweep was begun with
+    if "hydra.sweeper.trials" not in changed:  # an earlier resume may have raised it
         sweeper = replace(sweeper, trials=cast(OptunaConfig, sweep.sweeper).trials)
     return plan, replace(sweep, sweeper=sweeper, launcher=plan.launcher)

@@ -1,4 +1,4 @@
-"""Checks that a journal of Optuna has the values that nnopt writes. It may be a download."""
+"""Checks that a journal of Optuna contains values of nnopt only. It may be a download."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from optuna.trial import FrozenTrial, TrialState
 from nnopt.config.search_parameters import Choice, Parameter
 
 VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
-"""The numbers of values that a trial may have; Optuna gives a pruned one its last report."""
+"""State -> the minimum and maximum number of values. A pruned trial may have its last report."""
 
 
 def check_last_line(data: bytes) -> None:
-    """Raise ValueError for a last line that is complete, but no JSON.
+    """Raise ValueError if the last line is complete but is not JSON.
 
-    Optuna ignores such a line until another one follows. A line without its end is what a killed
-    process leaves, and is cut off.
+    Optuna ignores such a line until another line follows. An incomplete line comes from a killed
+    process and is removed later.
     """
     if data.endswith(b"\n"):
         json.loads(data[:-1].rpartition(b"\n")[2])
 
 
 def check_study(study: Study) -> None:
-    """Raise ValueError for values of other types than nnopt gives to Optuna."""
+    """Raise ValueError for a value of a type that nnopt does not store."""
     if len(study.directions) != 1:
         raise ValueError("its study has several objectives")
     asked = study.user_attrs.get("asked")
@@ -47,7 +47,7 @@ def check_study(study: Study) -> None:
 
 
 def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
-    """Raise ValueError if a trial has drawn a key in another way than the search draws it."""
+    """Raise ValueError if a trial has drawn a key from another distribution than the search."""
     known = {parameter.key: parameter for parameter in parameters}
     for trial in study.get_trials(deepcopy=False):
         for key, distribution in trial.distributions.items():
@@ -56,7 +56,7 @@ def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
 
 
 def check_points(study: Study, ids: Collection[str]) -> None:
-    """Raise ValueError unless every complete trial has points, all of them among the ids."""
+    """Raise ValueError unless every complete trial has points with known ids."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         points = trial.user_attrs.get("points")
         if not points or not all(point in ids for point in points):

@@ -1,13 +1,10 @@
-"""What a search says while it runs: a line for each trial that has ended and, on a terminal, one
-live line below them that counts the trials and tells the best and the time left; with
-view=terminal the learning curves of the trial that runs stand between them.
-"""
+"""The progress of a search: a line for each finished trial and a live line below them."""
 
 from __future__ import annotations
 
 import textwrap
-import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -16,57 +13,58 @@ from optuna.trial import TrialState
 from nnopt.analysis.tabulate import counted
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics import better_direction
-from nnopt.results.metrics_file import EpochRow
-from nnopt.sweeps.progress import LONGEST, duration
-from nnopt.sweeps.search.search import Ended, SearchRun
-from nnopt.terminal.live_display import LiveDisplay, View
+from nnopt.sweeps.progress import MAX_NAME, PointsProgress
+from nnopt.sweeps.results_table import TableRow
+from nnopt.sweeps.search.search import FinishedTrial, SearchRun
+from nnopt.terminal.live_display import View
 
 
-class SearchProgress(LiveDisplay):
-    """The progress of a search; a context manager.
+class SearchProgress(PointsProgress):
+    """The progress of a search::
 
     with SearchProgress(run) as progress:
-        progress.epoch(row, is_best)  # of the point that runs, if it is in this process
-        progress.update()             # when a trial may have ended
+        progress.epoch(row, is_best)
+        progress.finish(point_id, rows)
     """
 
     def __init__(self, run: SearchRun, view: View = "bar") -> None:
+        super().__init__(view)
         self._run = run
         self._counts: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None
-        for trial in run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            self._take(trial.value, trial.number + 1)
-        self._before = sum(t.state.is_finished() for t in run.study.get_trials(deepcopy=False))
-        self._started = time.monotonic()
-        self._epoch = ""
-        super().__init__(view)
+        trials = run.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE:
+                self._is_best(trial.value, trial.number + 1)
+        self._finished_before = sum(trial.state.is_finished() for trial in trials)
 
     def __enter__(self) -> Self:
         super().__enter__()
         if lost := len(self._run.lost):
-            run = "runs" if lost == 1 else "run"
-            self.print_line(f"{counted(lost, 'point')} whose results are lost {run} again")
+            verb = "runs" if lost == 1 else "run"
+            self.print_line(f"{counted(lost, 'point')} whose results are lost {verb} again")
         self._refresh()
         return self
 
-    def epoch(self, row: EpochRow, best: bool) -> None:
-        """The point that runs has finished an epoch. Most calls only look at a clock."""
-        self.add_epoch(row, self._name_of_latest())
-        if self.is_due():
-            self._epoch = f"epoch {row.epoch}"
-            self._refresh()
+    def close(self) -> None:
+        """Print the results of the last trials, and remove the live part."""
+        self._print_finished()
+        super().close()
 
-    def update(self) -> None:
-        """Tell of the trials that have ended."""
-        while self._run.news:
-            ended = self._run.news.popleft()
-            self._counts[ended.status] += 1
-            self.print_line(self._line_of(ended, self._take(ended.value, ended.number)))
+    def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
+        """Print the results of the trials that the point completes."""
+        self._print_finished()
         self._epoch = ""
         self._refresh()
 
-    def _take(self, value: float | None, number: int) -> bool:
-        """Is the value of this trial the best so far?"""
+    def _print_finished(self) -> None:
+        while self._run.finished:
+            trial = self._run.finished.popleft()
+            self._counts[trial.status] += 1
+            self.print_line(self._line(trial, self._is_best(trial.value, trial.number)))
+
+    def _is_best(self, value: float | None, number: int) -> bool:
+        """Return whether the value of a trial is the best so far, and store it."""
         if value is None:
             return False
         sign = 1 if better_direction(self._run.settings.metric) == "higher" else -1
@@ -75,42 +73,36 @@ class SearchProgress(LiveDisplay):
         self._best = value, number
         return True
 
-    def _line_of(self, ended: Ended, is_best: bool) -> str:
+    def _line(self, trial: FinishedTrial, is_best: bool) -> str:
         total = self._run.settings.trials
-        number = f"[{ended.number:>{len(str(total))}}/{total}]"
-        words = " ".join(map(short, ended.words))[:LONGEST]
-        outcome = textwrap.shorten(visible(ended.error or ""), 2 * LONGEST, placeholder=" ...")
-        if ended.value is not None:
-            outcome = f"{self._run.settings.metric} {ended.value:.4g}"
-        seconds = "" if ended.seconds is None else f"{ended.seconds:7.1f} s"
-        parts = [number, visible(words), f"{ended.status:<8}", outcome + seconds]
+        number = f"[{trial.number:>{len(str(total))}}/{total}]"
+        overrides = " ".join(map(short_override, trial.overrides))[:MAX_NAME]
+        result = textwrap.shorten(visible(trial.error or ""), 2 * MAX_NAME, placeholder=" ...")
+        if trial.value is not None:
+            result = f"{self._run.settings.metric} {trial.value:.4g}"
+        seconds = "" if trial.seconds is None else f"{trial.seconds:7.1f} s"
+        parts = [number, visible(overrides), f"{trial.status:<8}", result + seconds]
         return "  ".join([*parts, "best"] if is_best else parts).rstrip()
 
-    def _name_of_latest(self) -> str:
-        number, words = self._run.latest
-        return f"[{number}] {' '.join(map(short, words))}"
+    def _running_point(self) -> tuple[str, str]:
+        number, overrides = self._run.latest
+        return f"[{number}] {' '.join(map(short_override, overrides))}", ""
 
-    def _refresh(self) -> None:
-        if self.width is None:
-            return
+    def _parts(self) -> Iterator[str]:
         finished = self._counts.total()
-        left = self._run.settings.trials - self._before - finished
-        parts = [f"{count} {status}" for status, count in self._counts.items()]
-        parts.append(f"{max(left, 0)} to go")
-        told = [", ".join(parts)]
-        if finished and left > 0:
-            seconds = (time.monotonic() - self._started) / finished * left
-            told.append(f"about {duration(seconds)} left")
+        left = self._run.settings.trials - self._finished_before - finished
+        counts = [f"{count} {status}" for status, count in self._counts.items()]
+        yield ", ".join([*counts, f"{max(left, 0)} to go"])
+        if left > 0:
+            yield self._time_left(finished, left)
         if self._best is not None:
             value, number = self._best
-            told.append(f"best {value:.4g} in trial {number}")
-        self.text = "  ".join(filter(None, [*told, self._epoch]))
-        self.draw()
+            yield f"best {value:.4g} in trial {number}"
 
 
-def short(word: str) -> str:
-    """A word of the command line without the key's group, and its number to four digits."""
-    key, _, text = word.partition("=")
+def short_override(override: str) -> str:
+    """Return an override without the group of its key, and with its number to four digits."""
+    key, _, text = override.partition("=")
     with suppress(ValueError):
         text = text if len(text) < 7 else f"{float(text):.4g}"
     return f"{key.rpartition('.')[2]}={text}"

@@ -1,4 +1,4 @@
-"""Stopping a run that promises little: what it reports to its search after each epoch."""
+"""The callback that reports the epochs of a trial to Optuna, and prunes the trial."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from nnopt.schema import OptunaConfig
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """A function to be called after each epoch of a trial: raises PrunedError if the search wants
-    no more of it. It can be sent to another process, where it opens the journal by its path.
+class PrunerCallback:
+    """Callback after each epoch of a trial, which raises PrunedError for an unpromising trial.
 
-    trial: its number. epochs: as for ``study.new_pruner``.
+    It can be sent to another process, which opens the journal by its path.
+
+    Attributes:
+        journal: The path of the journal.
+        trial: The number of the trial, from 0.
+        settings: The settings of the search.
+        epochs: The number of epochs of a complete training.
     """
 
     journal: Path
@@ -28,10 +33,10 @@ class Pruning:
 
     def __call__(self, row: EpochRow, is_best: bool) -> None:
         value = getattr(row, COLUMNS[self.settings.metric])
-        if value is None:  # an epoch without a look at the validation data
+        if value is None:  # the epoch was not validated
             return
         if row.epoch <= self._reported:
-            return  # the run was killed there, and goes through it once more
+            return  # the epoch was reported before the run was killed
         self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(
@@ -40,18 +45,18 @@ class Pruning:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process: not what this one has opened."""
+        """Return the fields, without the opened journal."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _trial(self) -> Any:
-        from nnopt.sweeps.search.study import open_study, trial_of  # imports Optuna
+        from nnopt.sweeps.search.study import load_trial, open_study  # imports Optuna
 
         study = open_study(self.journal, self.settings, self.epochs)
-        return trial_of(study, self.journal, self.trial)
+        return load_trial(study, self.journal, self.trial)
 
     @cached_property
     def _reported(self) -> int:
-        """The last epoch that the trial had reported before this run of it."""
+        """The last epoch that an earlier process reported."""
         trials = self._trial.study.get_trials(deepcopy=False)
         return trials[self.trial].last_step or 0

@@ -1,5 +1,6 @@
-"""A search as a source of tasks: asks Optuna for a trial when a launcher has room for one more, and
-tells Optuna how trials have ended. Imported only by searches, as Optuna is.
+"""A search as a source of tasks, which asks Optuna for trials and reports their results to it.
+
+The module imports Optuna, so only searches import it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
@@ -25,65 +26,118 @@ from nnopt.schema import OptunaConfig
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
 from nnopt.sweeps.point_folder import ENDED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.search.journal_check import check_parameters, check_points
-from nnopt.sweeps.search.pruner import Pruning
-from nnopt.sweeps.search.study import JOURNAL, alone, damaged_journal, open_study, suggest, trial_of
+from nnopt.sweeps.search.pruner import PrunerCallback
+from nnopt.sweeps.search.study import (
+    JOURNAL,
+    damaged_journal,
+    load_trial,
+    lock_search,
+    open_study,
+    suggest,
+)
 from nnopt.sweeps.task import Task, TaskResult
+
+STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+"""Status of a trial -> its state in Optuna. The other statuses are failures."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a trial has ended. number: from 1. words: what was drawn. status: done, pruned, refused
-    (by a rule), or that of a point that failed. error: in one line. seconds: of its points."""
+class FinishedTrial:
+    """The result of a trial.
+
+    Attributes:
+        number: The number of the trial, from 1.
+        overrides: The values that were drawn.
+        status: "done", "pruned", "refused" (by a rule of the configuration), or the status of the
+            point that failed.
+        value: The mean of the metric over the seeds, or None unless the status is "done".
+        error: The error in one line, or None.
+        seconds: The total time of the points, or None if no point ran.
+    """
 
     number: int
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     status: str
-    value: float | None
-    error: str | None
-    seconds: float | None
+    value: float | None = None
+    error: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(eq=False)
 class OpenTrial:
-    """A trial that Optuna waits to hear of, and its points, one for each seed."""
+    """A trial that is not finished. It has one point for each seed."""
 
     trial: Trial
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     points: list[Point]
+
+    def finish(self, results: Mapping[str, PointState], metric: str) -> FinishedTrial | None:
+        """Return the result of the trial, or None while it waits for a point.
+
+        The trial is finished if a point failed or was pruned, or if all points are done.
+
+        Args:
+            results: The states of the finished points, by id.
+            metric: The metric of the search.
+        """
+        states = [results[point.id] for point in self.points if point.id in results]
+        seconds = [s.summary["total_seconds"] for s in states if s.summary.get("total_seconds")]
+        total = math.fsum(seconds) if seconds else None
+        result = FinishedTrial(self.trial.number + 1, self.overrides, "done", seconds=total)
+        for state in states:
+            if state.status != "done":
+                return replace(result, status=state.status, error=state.error)
+        if len(states) < len(self.points):
+            return None
+        values = [state.summary.get(metric) for state in states]
+        finite = [value for value in values if isinstance(value, int | float)]
+        if len(finite) < len(values):
+            return replace(result, status="failed", error=f"{metric} was never finite")
+        return replace(result, value=math.fsum(value / len(finite) for value in finite))
 
 
 @contextmanager
-def begin(
+def open_search(
     plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
 ) -> Iterator[SearchRun]:
-    """Begin a search in its folder, or continue the one that was begun there.
+    """Start a search in its folder, or continue the search of the folder.
 
-    adapt: changes each point before it runs. The messages of Optuna go to ``search.log``. Raises
-    ResumeError if another search was begun there, or if another process continues it.
+    The messages of Optuna go to ``search.log``.
+
+    Args:
+        plan: The search space, and sample points.
+        sweep: The sweep, with the current settings.
+        adapt: Changes each point before it runs.
+
+    Raises:
+        ResumeError: The folder has another search, or another process runs it.
     """
     handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
     logger.addHandler(handler)
     assert plan.space is not None
     try:
-        with alone(sweep.folder / JOURNAL), plan.space.composing():
-            # Until the lock was ours, the process before may have added points.
-            there = read_sweep(sweep.folder, sweep)
-            asked = replace(there, sweeper=sweep.sweeper, launcher=sweep.launcher)
-            yield SearchRun(plan, asked, adapt)
+        with lock_search(sweep.folder / JOURNAL), plan.space.composing():
+            # Another process may have added points before this process held the lock.
+            stored = read_sweep(sweep.folder, sweep)
+            current = replace(stored, sweeper=sweep.sweeper, launcher=sweep.launcher)
+            yield SearchRun(plan, current, adapt)
     finally:
         logger.removeHandler(handler)
         handler.close()
 
 
 class SearchRun:
-    """A search under way.
+    """A running search.
 
-    sweep: has the points of all trials so far, each once, in the order in which they were drawn.
-    study: Optuna's, for reading. settings: of the search, as they are now.
-    news: trials that have ended since somebody last took them out. lost: points that run again
-    since their results are no longer there, with the trials that had them. latest: the number, from
-    1, and the words of the trial of the task that was taken last.
+    Attributes:
+        sweep: The sweep with the points of all trials, each once, in the order of the draws.
+        study: The study of Optuna.
+        settings: The current settings of the search.
+        space: The search space.
+        finished: The trials that have finished and that the caller has not yet removed.
+        lost: The points that run again because their results are missing, each with its trial.
+        latest: The number, from 1, and the overrides of the trial of the latest task.
     """
 
     def __init__(
@@ -92,14 +146,15 @@ class SearchRun:
         assert isinstance(sweep.sweeper, OptunaConfig)
         assert plan.space is not None
         self.sweep = sweep
-        self._adapt = adapt
         self.settings: OptunaConfig = sweep.sweeper
         self.space: Space = plan.space
-        self.news: deque[Ended] = deque()
+        self.finished: deque[FinishedTrial] = deque()
+        self.latest: tuple[int, tuple[str, ...]] = (0, ())
+        self._adapt = adapt
         self._epochs = max(point.config.epochs for point in plan.points)
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
-        self._check_same(plan.points)
+        self._check_same_search(plan.points)
         try:
             check_parameters(self.study, self.space.parameters)
             check_points(self.study, {point.id for point in sweep.points})
@@ -107,55 +162,66 @@ class SearchRun:
             raise damaged_journal(self._journal, error) from error
         self._results: dict[str, PointState] = {}
         for point in sweep.points:
-            self._look_at(point)
+            self._read_result(point)
         self.lost = self._lost_points()
-        self.latest: tuple[int, tuple[str, ...]] = (0, ())
-        self._under_way: set[str] = set()
+        self._running: set[str] = set()
         self._open: list[OpenTrial] = []
         self._started = time.monotonic()
 
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
-        """The points that are yet to be run, each drawn when it is asked for. after_epoch: for each
-        of them, before the search itself looks at an epoch."""
-        for point, ended in self.lost:
-            self._under_way.add(point.id)
-            self.latest = ended.number + 1, self._words(ended)
-            yield Task(self._adapt(point), self.sweep.folder / point.id, after_epoch)
+        """Yield a task for each point to run. A trial is drawn when its task is requested.
+
+        Args:
+            after_epoch: Callbacks of each task, called before the pruner.
+        """
+        for point, frozen in self.lost:
+            yield self._task(point, frozen.number, self._draw_overrides(frozen), after_epoch)
         for trial in self._trials():
             opened = self._draw(trial)
             if opened is None:
                 continue
             self._open.append(opened)
             for index, point in enumerate(opened.points):
-                self._settle()
+                self._report_finished()
                 if opened not in self._open:
-                    break  # with an earlier seed it has failed, or was stopped
-                if point.id not in self._under_way and point.id not in self._results:
-                    point = self._added(point)
-                    self._under_way.add(point.id)
-                    self.latest = trial.number + 1, opened.words
-                    looks = (*after_epoch, *self._prunings(trial, index))
-                    yield Task(self._adapt(point), self.sweep.folder / point.id, looks)
-            self._settle()
+                    break  # an earlier seed failed or was pruned
+                if point.id not in self._running and point.id not in self._results:
+                    point = self._add_point(point)
+                    callbacks = (*after_epoch, *self._pruner_callbacks(trial, index))
+                    yield self._task(point, trial.number, opened.overrides, callbacks)
+            self._report_finished()
 
-    def tell(self, outcome: TaskResult) -> None:
-        """A task has ended. One that was interrupted is run again when the search is resumed."""
-        point = outcome.task.point
-        self._under_way.remove(point.id)
-        self._look_at(point)
-        if outcome.status in ENDED and point.id not in self._results:  # a folder it could not make
-            self._results[point.id] = PointState(outcome.status, outcome.error)
-        self._settle()
+    def report(self, result: TaskResult) -> None:
+        """Record the result of a task. An interrupted point runs again on resume."""
+        point = result.task.point
+        self._running.remove(point.id)
+        self._read_result(point)
+        if result.status in ENDED and point.id not in self._results:  # no folder could be made
+            self._results[point.id] = PointState(result.status, result.error)
+        self._report_finished()
 
-    def _look_at(self, point: Point) -> None:
+    def _task(
+        self,
+        point: Point,
+        number: int,
+        overrides: tuple[str, ...],
+        callbacks: tuple[AfterEpoch, ...],
+    ) -> Task:
+        self._running.add(point.id)
+        self.latest = number + 1, overrides
+        return Task(self._adapt(point), self.sweep.folder / point.id, callbacks)
+
+    def _read_result(self, point: Point) -> None:
         state = read_state(self.sweep.folder / point.id)
         if state.status in ENDED:
             self._results[point.id] = state
 
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
-        """Return the points of complete trials whose results are no longer there, each with the
-        first such trial, and log which summaries are damaged. Points of pruned and failed trials do
-        not run again."""
+        """Return the points of complete trials whose results are missing.
+
+        Each point has the first of its trials. Damaged summaries are logged. Points of pruned and
+        failed trials do not run again.
+        """
         states: dict[str, set[TrialState]] = {}
         complete: dict[str, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
@@ -176,105 +242,91 @@ class SearchRun:
         return lost
 
     def _trials(self) -> Iterator[Trial]:
-        """Those that were begun before and have not ended, then new ones."""
+        """Yield the trials that an earlier process left unfinished, then new trials."""
         study, limit = self.study, self.settings.timeout
         for frozen in study.get_trials(deepcopy=False):
             if not frozen.state.is_finished():
-                yield trial_of(study, self._journal, frozen.number)
+                yield load_trial(study, self._journal, frozen.number)
         while len(study.get_trials(deepcopy=False)) < self.settings.trials:
             if limit is not None and time.monotonic() - self._started > limit:
                 return
             yield study.ask()
 
     def _draw(self, trial: Trial) -> OpenTrial | None:
-        """The trial's keys and points; None if a rule refuses them, and Optuna is told so."""
-        words = self._words(trial)
+        """Draw the keys of a trial. Report a draw that a rule refuses, and return None."""
+        overrides = self._draw_overrides(trial)
         try:
-            points = self.space.points(words)
+            points = self.space.points(overrides)
         except ConfigError as error:
-            empty = OpenTrial(trial, words, [])
-            self._tell(empty, TrialState.FAIL, "refused", error="; ".join(error.problems))
+            reason = "; ".join(error.problems)
+            self._report(trial, FinishedTrial(trial.number + 1, overrides, "refused", error=reason))
             return None
         trial.set_user_attr("points", [point.id for point in points])
-        return OpenTrial(trial, words, points)
+        return OpenTrial(trial, overrides, points)
 
-    def _words(self, trial: BaseTrial) -> tuple[str, ...]:
+    def _draw_overrides(self, trial: BaseTrial) -> tuple[str, ...]:
         return tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
 
-    def _added(self, point: Point) -> Point:
-        """The point as the sweep has it, from now on if it has not: of a trial that a bad end of
-        an earlier seed ends, the other seeds never become points that nobody will run."""
-        planned = self.space.points_of(self.settings)
-        with self.space.there():  # where relative paths of data are to be found
-            self.sweep = add_points(self.sweep, [point], planned=planned)
-        return next(there for there in self.sweep.points if there.id == point.id)
+    def _add_point(self, point: Point) -> Point:
+        """Add the point to the sweep unless the sweep has it; return the point of the sweep.
 
-    def _settle(self) -> None:
-        """Tell Optuna of the trials that are now known how they ended."""
+        The points of later seeds are added only when they run, so a trial whose first seed fails
+        leaves no pending points.
+        """
+        planned = self.space.points_of(self.settings)
+        with self.space.there():  # relative paths of the data refer to this folder
+            self.sweep = add_points(self.sweep, [point], planned=planned)
+        return next(known for known in self.sweep.points if known.id == point.id)
+
+    def _report_finished(self) -> None:
+        """Report the trials that have finished to Optuna."""
         for opened in list(self._open):
-            known = [self._results[p.id] for p in opened.points if p.id in self._results]
-            bad = next((state for state in known if state.status != "done"), None)
-            if bad is None and len(known) < len(opened.points):
-                continue
-            self._open.remove(opened)
-            told = [state.summary.get(self.settings.metric) for state in known]
-            values = [value for value in told if isinstance(value, int | float)]
-            if bad is not None:
-                is_pruned = bad.status == "pruned"
-                if is_pruned:
+            finished = opened.finish(self._results, self.settings.metric)
+            if finished is not None:
+                self._open.remove(opened)
+                if finished.status == "pruned":
                     self._copy_reports(opened)
-                state = TrialState.PRUNED if is_pruned else TrialState.FAIL
-                self._tell(opened, state, bad.status, error=bad.error)
-            elif len(values) < len(known):
-                error = f"{self.settings.metric} was never finite"
-                self._tell(opened, TrialState.FAIL, "failed", error=error)
-            else:
-                value = math.fsum(value / len(values) for value in values)
-                self._tell(opened, TrialState.COMPLETE, "done", value)
+                self._report(opened.trial, finished)
+
+    def _report(self, trial: Trial, finished: FinishedTrial) -> None:
+        if finished.error is not None:
+            trial.set_user_attr("error", f"{finished.status}: {finished.error}")
+        state = STATES.get(finished.status, TrialState.FAIL)
+        self.study.tell(trial, finished.value, state=state)
+        self.finished.append(finished)
 
     def _copy_reports(self, opened: OpenTrial) -> None:
-        """A trial that repeats one that was pruned has reported nothing itself."""
+        """Copy the reports of the first trial of a pruned point to a trial that repeats it."""
         trials = self.study.get_trials(deepcopy=False)
-        first = opened.points[0].id
-        other = next(t for t in trials if first in t.user_attrs.get("points", ()))
-        if other.number != opened.trial.number:
-            for epoch, value in other.intermediate_values.items():
+        identity = opened.points[0].id
+        first = next(t for t in trials if identity in t.user_attrs.get("points", ()))
+        if first.number != opened.trial.number:
+            for epoch, value in first.intermediate_values.items():
                 opened.trial.report(value, epoch)
 
-    def _tell(
-        self,
-        opened: OpenTrial,
-        state: TrialState,
-        status: str,
-        value: float | None = None,
-        error: str | None = None,
-    ) -> None:
-        trial = opened.trial
-        if error is not None:
-            trial.set_user_attr("error", f"{status}: {error}")
-        self.study.tell(trial, value, state=state)
-        states = [self._results[p.id] for p in opened.points if p.id in self._results]
-        seconds = [s.summary["total_seconds"] for s in states if s.summary.get("total_seconds")]
-        took = math.fsum(seconds) if seconds else None
-        self.news.append(Ended(trial.number + 1, opened.words, status, value, error, took))
-
-    def _prunings(self, trial: Trial, index: int) -> Sequence[AfterEpoch]:
-        """Of a trial's seeds the first one decides whether it goes on."""
+    def _pruner_callbacks(self, trial: Trial, index: int) -> Sequence[AfterEpoch]:
+        """Return the callback of the pruner, which only the first seed of a trial has."""
         if self.settings.pruner == "none" or index > 0:
             return ()
-        return (Pruning(self._journal, trial.number, self.settings, self._epochs),)
+        return (PrunerCallback(self._journal, trial.number, self.settings, self._epochs),)
 
-    def _check_same(self, samples: Sequence[Point]) -> None:
-        """Raises ResumeError if the folder has another search, whose trials would mislead this.
-        samples: whose ids tell what the YAML files say now."""
+    def _check_same_search(self, samples: Sequence[Point]) -> None:
+        """Raise ResumeError if the folder has another search.
+
+        Args:
+            samples: Sample points, whose ids change with the YAML files.
+        """
         asked = asdict(self.settings)
         for key in ("params", "trials", "timeout"):
             del asked[key]
-        asked |= {"parameters": [str(parameter) for parameter in self.space.parameters]}
-        asked |= {"fixed": list(self.space.fixed), "epochs": self._epochs}
-        asked |= {"seeds": [" ".join(words) for words in self.space.seeds]}
         ids = "\n".join(point.id for point in samples)
-        asked |= {"configuration": hashlib.sha256(ids.encode()).hexdigest()}
+        asked |= {
+            "parameters": [str(parameter) for parameter in self.space.parameters],
+            "fixed": list(self.space.fixed),
+            "epochs": self._epochs,
+            "seeds": [" ".join(overrides) for overrides in self.space.seeds],
+            "configuration": hashlib.sha256(ids.encode()).hexdigest(),
+        }
         before = self.study.user_attrs.get("asked")
         if before is None:
             self.study.set_user_attr("asked", asked)

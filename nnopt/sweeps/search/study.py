@@ -1,5 +1,7 @@
-"""What nnopt asks of Optuna: a study in a file that survives being killed, a sampler whose draws
-are a function of the seed and the trial, a pruner. Imported only by searches, as Optuna is.
+"""The study, the sampler and the pruner of Optuna.
+
+The study is stored in a journal, which a killed process does not damage. The draws are a function
+of the seed and the results. The module imports Optuna, so only searches import it.
 """
 
 from __future__ import annotations
@@ -36,19 +38,21 @@ from nnopt.schema import OptunaConfig
 from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
 JOURNAL = "search.journal"
-"""In a sweep's folder: everything Optuna knows, one line of JSON for each event."""
+"""The file of the study in a sweep's folder: a line of JSON for each event."""
 
-NAME = "search"
-"""Of the study in the journal; Hyperband assigns trials to its brackets by it."""
+STUDY = "search"
+"""The name of the study. Hyperband assigns trials to its brackets by this name."""
 
-optuna.logging.disable_default_handler()  # which writes to the terminal
+optuna.logging.disable_default_handler()  # it writes to the terminal
 logging.getLogger("optuna").propagate = False
 
 
 class FileLock(JournalFileOpenLock):
-    """One writer at a time. The kernel lets go of the lock when its process dies, however it does;
-    Optuna's own locks are files, which a killed process leaves behind for 30 s. A line that a
-    killed process has not written to its end is cut off, or the next would be added to it."""
+    """A lock of the journal, which the kernel releases when its process ends.
+
+    Optuna's own locks are files, which remain for 30 s after a process is killed. ``acquire`` also
+    removes an incomplete last line of a killed process.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -56,10 +60,11 @@ class FileLock(JournalFileOpenLock):
         self._descriptor = -1
 
     def acquire(self) -> bool:
+        """Wait for the lock, and hold it."""
         descriptor = open_to_append(self._path)
         try:
             take(descriptor, wait=True)
-            _cut_torn_line(descriptor)
+            _remove_incomplete_line(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -67,10 +72,11 @@ class FileLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
+        """Release the lock."""
         os.close(self._descriptor)
 
 
-def _cut_torn_line(descriptor: int) -> None:
+def _remove_incomplete_line(descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         end, chunk = size, b""
@@ -81,17 +87,19 @@ def _cut_torn_line(descriptor: int) -> None:
 
 
 @contextmanager
-def alone(journal: Path) -> Iterator[None]:
-    """Let one process at a time ask for trials. Raises ResumeError if another process does."""
-    with locked(journal.with_suffix(".lock"), wait=False) as is_mine:
-        if not is_mine:
+def lock_search(journal: Path) -> Iterator[None]:
+    """Hold the lock of the search. Raises ResumeError if another process holds it."""
+    with locked(journal.with_suffix(".lock"), wait=False) as is_held_here:
+        if not is_held_here:
             raise ResumeError(f"another process continues the search in {journal.parent}")
         yield
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage at ``path``, made if it is not there. In one process it is always the same one,
-    which then reads only what others have added since."""
+    """Return the storage in a journal, which is created if it is missing.
+
+    A process has one storage per journal, which reads only new lines.
+    """
     return _open_journal(path, os.getpid())
 
 
@@ -101,10 +109,10 @@ def _open_journal(path: Path, process: int) -> JournalStorage:
 
 
 class RepeatableSampler(BaseSampler):
-    """Optuna's sampler, seeded anew for every trial, and for every key that is drawn on its own.
+    """Optuna's sampler with a new seed for each trial and for each key that is drawn separately.
 
-    So a draw depends on the seed, the trial's number and the results so far, and on nothing that is
-    lost with the process: a search that was killed and resumed goes on as it would have.
+    A draw depends only on the seed, the number of the trial and the results so far. So a search
+    that was killed and resumed draws the same trials.
     """
 
     def __init__(self, settings: OptunaConfig) -> None:
@@ -114,12 +122,14 @@ class RepeatableSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
+        """Return the keys that are drawn jointly. Optuna calls it once per trial."""
         self._joint = (trial.number, self._new(trial.number, ""))
         return self._joint[1].infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Draw these keys jointly."""
         return self._joint[1].sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -129,6 +139,7 @@ class RepeatableSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
+        """Draw a single key."""
         sampler = self._new(trial.number, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -137,20 +148,20 @@ class RepeatableSampler(BaseSampler):
 
 
 def sampler_seed(seed: int, trial: int, key: str = "") -> int:
-    """The seed of Optuna's sampler for a trial's joint draw, or for that of one key."""
+    """Return the seed of the sampler for the joint draw of a trial, or for one key."""
     return int(generator(seed, "search", trial, zlib.crc32(key.encode())).integers(2**32))
 
 
 def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
-    """Optuna's own sampler.
+    """Return Optuna's sampler.
 
-    TPE (Bergstra et al. 2011) is the multivariate one (Falkner et al. 2018), in groups of keys that
-    occur together. It takes running trials for bad ones, so that workers beside each other do not
-    all try the same place ("constant liar"); of one worker there are none.
+    TPE (Bergstra et al. 2011) is multivariate (Falkner et al. 2018) within groups of keys that
+    occur together. It counts running trials as bad ones ("constant liar"), so that parallel workers
+    do not draw similar values. With one worker, no other trial is running.
     """
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
-    with warnings.catch_warnings():  # "group" was new in 2021, and is called an experiment still
+    with warnings.catch_warnings():  # Optuna calls "group" experimental since 2021
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return TPESampler(
             seed=seed,
@@ -162,7 +173,12 @@ def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
 
 
 def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
-    """epochs: of a whole training. Steps are epochs, from 1."""
+    """Return Optuna's pruner, whose steps are epochs from 1.
+
+    Args:
+        settings: The settings of the search.
+        epochs: The number of epochs of a complete training.
+    """
     if settings.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=settings.warmup_epochs)
     if settings.pruner == "hyperband":
@@ -172,7 +188,7 @@ def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
 
 
 def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
-    """Return the study in the journal, made if it is not there.
+    """Return the study in the journal, which is created if it is missing.
 
     Raises ResumeError for a journal that nnopt did not write, OutputError if it cannot be written.
     """
@@ -181,35 +197,35 @@ def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
             if journal.stat().st_size > TABLE_BYTES:
                 raise ValueError(f"it has more than {TABLE_BYTES:,} bytes")
             check_last_line(journal.read_bytes())
-        study = _load_or_make(journal, settings, epochs)
+        study = _load_or_create(journal, settings, epochs)
         check_study(study)
     except OSError as error:
         raise output_error("use", journal, error) from error
-    except Exception as error:  # Optuna replays any JSON, and fails in many ways
+    except Exception as error:  # a replay of wrong JSON fails in many ways
         raise damaged_journal(journal, error) from error
     return study
 
 
 def damaged_journal(journal: Path, error: Exception) -> ResumeError:
-    """Return the error for a journal that is no journal of nnopt."""
-    said = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    """Return the error for a journal that nnopt did not write."""
+    reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
     return ResumeError(
-        f"{shown(journal)} is not a journal of nnopt, or is damaged ({visible(said)[:200]}); begin "
-        "a new search with nnopt run -m"
+        f"{shown(journal)} is not a journal of nnopt, or is damaged ({visible(reason)[:200]}); "
+        "begin a new search with nnopt run -m"
     )
 
 
-def _load_or_make(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
+def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     storage = open_journal(journal)
     sampler, pruner = RepeatableSampler(settings), new_pruner(settings, epochs)
     names = [study.study_name for study in storage.get_all_studies()]
-    if NAME in names:  # each attempt to make one is written to the journal
-        return optuna.load_study(study_name=NAME, storage=storage, sampler=sampler, pruner=pruner)
-    if names or b"\n" in journal.read_bytes():  # a killed process leaves half a line at most
-        raise ValueError("it has not the study of a search of nnopt")
+    if STUDY in names:  # a failed attempt to create it would be logged
+        return optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner)
+    if names or b"\n" in journal.read_bytes():  # more than an incomplete line
+        raise ValueError("it does not contain the study of a search of nnopt")
     is_higher_better = better_direction(settings.metric) == "higher"
     return optuna.create_study(
-        study_name=NAME,
+        study_name=STUDY,
         storage=storage,
         sampler=sampler,
         pruner=pruner,
@@ -217,17 +233,17 @@ def _load_or_make(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     )
 
 
-def trial_of(study: Study, journal: Path, number: int) -> Trial:
-    """A trial that has begun, perhaps in another process."""
+def load_trial(study: Study, journal: Path, number: int) -> Trial:
+    """Return an unfinished trial, which another process may have started."""
     storage = open_journal(journal)
-    identity = storage.get_study_id_from_name(NAME)
+    identity = storage.get_study_id_from_name(STUDY)
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(identity, number))
 
 
 def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
-    """Draw a key, or read what was drawn before."""
+    """Draw a key, or return the value that was drawn before."""
     key = parameter.key
-    if isinstance(parameter, Choice):  # as texts: Optuna stores no lists
+    if isinstance(parameter, Choice):  # as strings: Optuna stores no lists
         return trial.suggest_categorical(key, parameter.texts)
     low, high, step, log = parameter.low, parameter.high, parameter.step, parameter.log
     if parameter.is_whole:
@@ -236,8 +252,10 @@ def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
 
 
 def importances(study: Study) -> Mapping[str, float]:
-    """How much it takes of each key to be among the better trials, in sum 1, by PED-ANOVA
-    (Watanabe et al. 2023); empty if there are too few trials to tell."""
+    """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023), normalized to sum 1.
+
+    The result is empty for fewer than 20 complete trials, or if all have the same value.
+    """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 20 or len({trial.value for trial in done}) == 1:
         return {}

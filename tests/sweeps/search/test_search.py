@@ -27,7 +27,7 @@ from nnopt.sweeps import manifest
 from nnopt.sweeps.manifest import Sweep
 from nnopt.sweeps.search import study
 from nnopt.sweeps.search import summary as best
-from nnopt.sweeps.search.search import SearchRun, begin
+from nnopt.sweeps.search.search import SearchRun, open_search
 from nnopt.sweeps.task import Task, TaskResult
 
 WORDS = [
@@ -92,18 +92,18 @@ def sweep_in(folder: Path, plan: Plan) -> Sweep:
     if folder.exists():
         return replace(manifest.read_sweep(folder), sweeper=plan.sweeper)
     folder.mkdir()
-    return manifest.begin(replace(plan, points=()), folder)
+    return manifest.create_sweep(replace(plan, points=()), folder)
 
 
 def go(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
     """Run the search, or so many tasks of it, after the last of which the process is killed before
     it can tell."""
-    with another_process(), begin(plan, sweep_in(folder, plan)) as run:
+    with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         for number, task in enumerate(run.tasks(), start=1):
             outcome = work(task, **options)
             if number == steps:
                 break
-            run.tell(outcome)
+            run.report(outcome)
     return run
 
 
@@ -193,7 +193,7 @@ def test_a_draw_that_was_cut_short_goes_on(
     whole = told(go(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
     go(with_settings(plan, trials=trials), folder := tmp_path / "killed")
     journal = folder / study.JOURNAL
-    with another_process(), begin(plan, sweep_in(folder, plan)) as run:
+    with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         next(run.tasks())
     events = journal.read_bytes().splitlines(keepends=True)
     begun = max(n for n, line in enumerate(events) if json.loads(line)["op_code"] == 4)
@@ -215,7 +215,7 @@ def test_lost_points_resumed_looked_at_under_the_names_of_their_trials(
 ) -> None:
     def looks_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
         seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
-        with another_process(), begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+        with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
             running = ""
 
             def look(row: EpochRow, best: bool) -> None:
@@ -223,7 +223,7 @@ def test_lost_points_resumed_looked_at_under_the_names_of_their_trials(
 
             for task in run.tasks((look,)):
                 running = task.point.id
-                run.tell(work(task, epochs=2))
+                run.report(work(task, epochs=2))
                 assert len(run.latest[1]) == 3
                 assert set(run.latest[1]) <= set(task.point.overrides)
         return seen
@@ -285,11 +285,11 @@ def test_several_tasks_at_once(tmp_path: Path) -> None:
     order."""
     words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
     plan = make_plan(words, multirun=True)
-    with begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+    with open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
         tasks = run.tasks()
         waiting = list(islice(tasks, 3))
         while waiting:
-            run.tell(work(waiting.pop(), score=lambda p: p.config.epochs + p.config.seed))
+            run.report(work(waiting.pop(), score=lambda p: p.config.epochs + p.config.seed))
             waiting += islice(tasks, 1)
     assert {t.value for t in run.study.trials} == {1.5, 2.5}
     assert len(run.study.trials) == 9
@@ -327,7 +327,7 @@ def test_what_a_rule_refuses_is_a_failed_trial(tmp_path: Path) -> None:
         product = trial.params["optimizer.lr"] * float(trial.params["regularizer.weight_decay"])
         assert (trial in refused) == (product >= 1)
     assert "has to be below 1" in refused[0].user_attrs["error"]
-    told_of = [ended for ended in run.news if ended.status == "refused"]
+    told_of = [ended for ended in run.finished if ended.status == "refused"]
     assert len(told_of) == len(refused)
     assert told_of[0].error in refused[0].user_attrs["error"]
     assert len(run.sweep.points) == 8 - len(refused)
@@ -359,10 +359,10 @@ def test_points_that_another_process_has_added_are_kept(plan: Plan, tmp_path: Pa
     folder = tmp_path / "s"
     read_before = sweep_in(folder, plan)  # and then waits, for the data or for the lock
     run = go(plan, folder, steps=3)
-    with another_process(), begin(plan, read_before) as later:
+    with another_process(), open_search(plan, read_before) as later:
         assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
         for task in later.tasks():
-            later.tell(work(task))
+            later.report(work(task))
     assert len(manifest.read_sweep(folder).points) == 10
 
 
@@ -384,7 +384,7 @@ def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, prune
 def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> None:
     plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
     statuses = set()
-    with another_process(), begin(plan, sweep_in(tmp_path / "s", plan)) as run:
+    with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
         for task in run.tasks():
             sent = pickle.dumps(task)
             kept = study._open_journal
@@ -395,7 +395,7 @@ def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> Non
                 study._open_journal = kept
             outcome = pickle.loads(pickle.dumps(outcome))  # with all that the task has opened
             statuses.add(outcome.status)
-            run.tell(replace(outcome, task=task))
+            run.report(replace(outcome, task=task))
     assert statuses == {"done", "pruned"}
     assert told(run) == told(go(plan, tmp_path / "here", epochs=3))
 
@@ -420,11 +420,11 @@ def test_the_command_for_the_best_makes_the_same_point(
     run = go(plan, tmp_path / "s")
     top = max(run.sweep.points, key=score)
     with composing():
-        words = list(best.words_of(top.container))
+        words = list(best.overrides_of(top.container))
     assert make_plan(words).points[0].id == top.id
     assert not any(word.startswith(("name=", "plots=", "seed=", "data.")) for word in words)
     with run.space.composing():
-        best.report(run)
+        best.print_best_trials(run)
     out = capsys.readouterr().out
     assert "5 trials: 5 done; the best by best_validation_accuracy:" in out
     assert f"{score(top):.6g}" in out

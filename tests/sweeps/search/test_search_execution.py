@@ -16,7 +16,7 @@ import pytest
 
 from nnopt.data.load import _decode
 from nnopt.sweeps.manifest import read_sweep
-from nnopt.sweeps.search.execute import resumed
+from nnopt.sweeps.search.execute import plan_resumed_search
 from nnopt.sweeps.search.study import JOURNAL
 
 Run = Callable[..., int]
@@ -77,7 +77,7 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
     assert f"{best:.6g}" in out
     assert (workplace / "s" / JOURNAL).exists()
     assert "optuna" not in out.lower()
-    assert resumed(read_sweep(workplace / "s"), [])[1].sweeper.trials == 9  # type: ignore[union-attr]
+    assert plan_resumed_search(read_sweep(workplace / "s"), [])[1].sweeper.trials == 9  # type: ignore[union-attr]
     for word in ("epochs=5", "seed=0,1"):
         assert nnopt("resume", "s", word) == 2
     assert nnopt("resume", "s", "--retry-failed") == 2

@@ -11,19 +11,19 @@ import pytest
 pytest.importorskip("optuna")
 
 from nnopt.errors import OutputError, ResumeError
-from nnopt.sweeps.search.study import JOURNAL, alone
+from nnopt.sweeps.search.study import JOURNAL, lock_search
 
 fcntl = pytest.importorskip("fcntl")
 
 
 def test_alone_search_of_another_process_refused_until_it_ends(tmp_path: Path) -> None:
     with (
-        alone(tmp_path / JOURNAL),
+        lock_search(tmp_path / JOURNAL),
         pytest.raises(ResumeError, match="another process continues the search"),
-        alone(tmp_path / JOURNAL),
+        lock_search(tmp_path / JOURNAL),
     ):
         pass
-    with alone(tmp_path / JOURNAL):
+    with lock_search(tmp_path / JOURNAL):
         pass
 
 
@@ -31,7 +31,7 @@ def test_alone_pipe_in_the_place_of_the_lock_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "search.lock")
     with (
         pytest.raises(OutputError, match=r"cannot lock .*search\.lock: it is a named pipe"),
-        alone(tmp_path / JOURNAL),
+        lock_search(tmp_path / JOURNAL),
     ):
         pass
 
@@ -45,5 +45,5 @@ def test_alone_lock_refused_by_the_system_raises(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     why = f"cannot lock .*search.lock: (?i:{os.strerror(number)})"
-    with pytest.raises(OutputError, match=why), alone(tmp_path / JOURNAL):
+    with pytest.raises(OutputError, match=why), lock_search(tmp_path / JOURNAL):
         pass
