@@ -309,7 +309,7 @@ def test_points_open_to_details(browser: WebDriver, open_page: Open) -> None:
     click(browser, "dialog button")
     assert texts(browser, "dialog") == []
     click(browser, "[aria-label='details of lion-0']")
-    assert "It has not begun" in texts(browser, ".details")[-1]
+    assert "This point has not started" in texts(browser, ".details")[-1]
     assert browser.title == "a <b> & sweep – nnopt report"
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
@@ -325,13 +325,13 @@ def test_plots_linked_are_shown_from_files(
     folder = shutil.copytree(sweep, tmp_path / "moved #1")
     run_verb(["report", str(folder)])
     open_page(folder / "report.html")
-    assert "6 plots would have made it too large" in texts(browser, "footer")[0]
+    assert "6 plots would make it too large" in texts(browser, "footer")[0]
     click(browser, "[aria-label='details of adam-1']")
     assert ask(browser, "return document.querySelector('.details img')?.naturalWidth") == 64
     (folder / "adam-2" / "plots" / "confusion.png").unlink()
     click(browser, "[aria-label='details of adam-2']")
     (gone,) = ask(browser, "return [...document.querySelectorAll('.gone')]")
-    assert gone.text.startswith("confusion.png is not where it was")
+    assert gone.text.startswith("confusion.png is missing")
 
 
 def test_scope_selects_one_sweep_of_many(

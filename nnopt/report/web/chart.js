@@ -1,9 +1,9 @@
-// The chart of curves: what is drawn, its legend, zoom, pan, and the values under the cursor.
+// The chart of curves: controls, legend, zoom, pan, and the values under the cursor.
 
-const NEAREST = 10; // lines whose values are shown under the cursor
-const LEAST_DRAG = 8; // pixels; less is a click
+const MAX_TIP_LINES = 10; // number of lines whose values are shown under the cursor
+const MIN_DRAG = 8; // pixels; a shorter drag is a click
 
-/** A chart of the scope's points; chart.show(scope, points) draws others. */
+/** Return a chart. chart.show(scope, points) draws the curves of these points. */
 function makeChart(root) {
   const state = {
     scope: null, points: [], metric: "", axis: "epoch", lines: "mean", colour: "setting",
@@ -22,13 +22,13 @@ function makeChart(root) {
   const spoken = element("p", { class: "unseen", "aria-live": "polite" });
   const help = element(
     "p", { class: "help", id: "chart-help" },
-    "Drag to zoom, Shift and drag to move, double-click to see all again. With the keyboard: arrows " +
-    "move the cursor, + and − zoom, Shift and an arrow moves, 0 shows all.",
+    "Drag to zoom, Shift and drag to move, double-click to reset. With the keyboard: arrows " +
+    "move the cursor, + and − zoom, Shift and an arrow moves, 0 resets.",
   );
   root.replaceChildren(
     controls, element("div", { class: "beside" }, frame, legend), caption, help, spoken,
   );
-  let [series, entries, scales, place] = [[], [], null, null];
+  let [series, entries, scales, cursorX] = [[], [], null, null];
 
   function show(scope, points) {
     const fresh = scope !== state.scope;
@@ -37,15 +37,15 @@ function makeChart(root) {
     rebuild();
   }
 
-  /** What is shown at first: few colours, and the number that settings are told apart by. */
+  /** Choose the first metric, and a key for the colours if there are many settings. */
   function choose() {
     const metrics = metricsOf(state.points).map(([value]) => value);
-    const wanted = state.scope.points.length === 1
+    const preferred = state.scope.points.length === 1
       ? ["validation_loss+train_loss", "train_loss"]
       : ["validation_accuracy", "train_loss"];
     state.metric = metrics.includes(state.metric)
       ? state.metric
-      : wanted.find((value) => metrics.includes(value)) || metrics[0] || "";
+      : preferred.find((value) => metrics.includes(value)) || metrics[0] || "";
     const { entries: settings } = legendOf(state.points, state.scope, "setting");
     const few = state.scope.keys.find((key) => {
       const values = new Set(state.points.map((point) => valueOf(point, key)));
@@ -65,7 +65,7 @@ function makeChart(root) {
     frame.hidden = legend.hidden = help.hidden = !points.length;
     if (!points.length) {
       controls.replaceChildren();
-      caption.textContent = "No point here has finished an epoch: there is nothing to draw.";
+      caption.textContent = "No point has finished an epoch.";
       return;
     }
     ({ series, entries } = seriesOf(points, state));
@@ -131,7 +131,7 @@ function makeChart(root) {
         };
         return button([key, element("span", {}, entry.values.map(brief).join(" · ") || entry.label)], toggle, {
           "aria-pressed": String(!state.hidden.has(entry.label)), "data-label": entry.label,
-          title: "show or hide; with Shift: this one alone",
+          title: "show or hide; with Shift: show only this one",
           onpointerenter: () => mark(entry), onpointerleave: () => mark(null),
         });
       })),
@@ -140,7 +140,7 @@ function makeChart(root) {
       .find((node) => focused !== undefined && node.dataset.label === focused)?.focus();
   }
 
-  /** All lines but the entry's step back. */
+  /** Fade all lines except those of the entry. */
   function mark(entry) {
     for (const line of series) line.faint = entry !== null && line.entry !== entry;
     draw();
@@ -177,16 +177,16 @@ function makeChart(root) {
     if (lines.some((line) => line.low)) {
       parts.push("lines: means over seeds; bands: ± one standard deviation");
     }
-    if (data.thinned > 1) parts.push(`long runs: of up to ${data.thinned} epochs one is drawn`);
-    const lost = state.yLog && lines.some((line) => line.y.some((value) => value !== null && value <= 0));
-    if (lost) parts.push("what is not above 0 has no place on a logarithmic scale");
+    if (data.thinned > 1) parts.push(`long runs: at least one of ${data.thinned} epochs is drawn`);
+    const hasNonPositive = state.yLog && lines.some((line) => line.y.some((value) => value !== null && value <= 0));
+    if (hasNonPositive) parts.push("a logarithmic scale cannot show values of 0 or below");
     if (above) parts.push(`${plural(above, "value")} above the frame: zoom out, or take log y`);
     return parts.length ? `${parts.join(" · ")}.` : "";
   }
 
   // zoom and pan ------------------------------------------------------------------------------
 
-  /** The window [low, high] with the pixels a and b at its ends. */
+  /** Return the values [low, high] at the pixels a and b. */
   const between = (to, a, b) => [to.from(a), to.from(b)].sort((one, other) => one - other);
 
   function zoom(factor) {
@@ -242,11 +242,11 @@ function makeChart(root) {
     const { start, moves, box } = drag;
     box?.remove();
     const [wide, high] = [Math.abs(at[0] - start[0]), Math.abs(at[1] - start[1])];
-    if (!moves && Math.max(wide, high) >= LEAST_DRAG) {
+    if (!moves && Math.max(wide, high) >= MIN_DRAG) {
       const [x0, x1, y0, y1] = selected(at);
       const change = {};
-      if (wide >= LEAST_DRAG) change.xRange = between(scales.x, x0, x1);
-      if (high >= 3 * LEAST_DRAG) change.yRange = between(scales.y, y0, y1);
+      if (wide >= MIN_DRAG) change.xRange = between(scales.x, x0, x1);
+      if (high >= 3 * MIN_DRAG) change.yRange = between(scales.y, y0, y1);
       set(change);
     }
     drag = null;
@@ -258,16 +258,16 @@ function makeChart(root) {
   svg.addEventListener("dblclick", () => set({ xRange: null, yRange: null }));
   svg.addEventListener("pointerleave", () => drag || leave());
 
-  /** The rectangle dragged so far; a flat or a narrow one goes through the whole frame. */
+  /** Return the dragged rectangle. A flat or narrow one is extended to the whole frame. */
   function selected([x, y]) {
     const { box } = scales;
-    const within = (value, low, length) => Math.min(Math.max(value, low), low + length);
-    const ends = (a, b, low, length, least) =>
-      Math.abs(a - b) < least
+    const clamp = (value, low, length) => Math.min(Math.max(value, low), low + length);
+    const ends = (a, b, low, length, minimum) =>
+      Math.abs(a - b) < minimum
         ? [low, low + length]
-        : [within(Math.min(a, b), low, length), within(Math.max(a, b), low, length)];
-    const [x0, x1] = ends(drag.start[0], x, box.x, box.width, LEAST_DRAG);
-    const [y0, y1] = ends(drag.start[1], y, box.y, box.height, 3 * LEAST_DRAG);
+        : [clamp(Math.min(a, b), low, length), clamp(Math.max(a, b), low, length)];
+    const [x0, x1] = ends(drag.start[0], x, box.x, box.width, MIN_DRAG);
+    const [y0, y1] = ends(drag.start[1], y, box.y, box.height, 3 * MIN_DRAG);
     return [x0, x1, y0, y1];
   }
 
@@ -275,10 +275,10 @@ function makeChart(root) {
 
   function leave() {
     tip.hidden = cursor.hidden = true;
-    place = null;
+    cursorX = null;
   }
 
-  /** Show the values nearest to a place in pixels; y null: those of the first lines. */
+  /** Show the values nearest to a position in pixels. If py is null, only px counts. */
   function point([px, py]) {
     const { x, y, box } = scales;
     const found = [];
@@ -298,8 +298,8 @@ function makeChart(root) {
     found.sort((one, other) => one.away - other.away);
     const nearest = found[0];
     const at = nearest.line.x[nearest.i];
-    place = at;
-    const shown = found.slice(0, NEAREST)
+    cursorX = at;
+    const shown = found.slice(0, MAX_TIP_LINES)
       .sort((one, other) => other.line.y[other.i] - one.line.y[one.i]);
     const title = `${AXES.find(([name]) => name === state.axis)[1]}: ${text(at)}`;
     const more = found.length - shown.length;
@@ -347,7 +347,7 @@ function makeChart(root) {
     event.preventDefault();
   });
 
-  /** The next place to the left or right that any line has a value at. */
+  /** Move the cursor to the next x value of any line. */
   function step(direction) {
     const [low, high] = scales.x.domain;
     const places = [...new Set(visible().flatMap((line) => line.x))]
@@ -355,9 +355,9 @@ function makeChart(root) {
       .sort((a, b) => a - b);
     if (!places.length) return;
     const next = direction > 0
-      ? places.find((value) => place !== null && value > place)
-      : places.findLast((value) => place !== null && value < place);
-    const at = next ?? (direction > 0 ? places[place === null ? 0 : places.length - 1] : places[0]);
+      ? places.find((value) => cursorX !== null && value > cursorX)
+      : places.findLast((value) => cursorX !== null && value < cursorX);
+    const at = next ?? (direction > 0 ? places[cursorX === null ? 0 : places.length - 1] : places[0]);
     spoken.textContent = point([scales.x(at), null]) || "";
   }
 

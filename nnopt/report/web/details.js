@@ -1,6 +1,6 @@
-// One point, opened: its error, curves, plots, configuration and log.
+// The details of a point: error, curves, plots, configuration and log.
 
-/** How many points have each line of configuration: those that not all have tell it apart. */
+/** Number of points with each line of configuration. Lines that not all points have are marked. */
 const lineCounts = new Map();
 for (const point of data.points) {
   for (const line of new Set(point.config)) lineCounts.set(line, (lineCounts.get(line) || 0) + 1);
@@ -9,7 +9,7 @@ const configured = data.points.filter((point) => point.config.length).length;
 
 function makeDetails(point, single = false) {
   return element("div", { class: "details" },
-    !point.folder && !point.error && element("p", {}, "It has not begun: there is nothing to show yet."),
+    !point.folder && !point.error && element("p", {}, "This point has not started."),
     !single && point.error && element("p", { class: "error" }, point.error),
     point.unread && element("p", { class: "error" }, point.unread),
     point.folder && element("p", { class: "path" }, element("code", {}, point.folder),
@@ -19,7 +19,7 @@ function makeDetails(point, single = false) {
     element("div", { class: "texts" }, configOf(point), logOf(point)));
 }
 
-/** Loss and accuracy of this run alone. */
+/** Return the charts of loss and accuracy of one run. */
 function ownCurves(point) {
   if (point.grid === undefined) return null;
   const charts = ["loss", "accuracy"].map((name) => {
@@ -40,7 +40,7 @@ function ownCurves(point) {
   return element("div", { class: "own" }, charts);
 }
 
-/** Pictures in a row; each opens large. One that is a file of its own may be gone by now. */
+/** Return a row of plots, each of which opens in full size. The file of a linked plot may be missing. */
 function plotsOf(plots) {
   if (!plots.length) return null;
   return element("div", { class: "gallery" }, plots.map(({ name, src, file }) => {
@@ -50,8 +50,8 @@ function plotsOf(plots) {
       element("button", { type: "button", class: "picture", "aria-label": `enlarge ${words}`, onclick: () => enlarge(src, words) }, image),
       element("figcaption", {}, words));
     image.addEventListener("error", () => {
-      figure.replaceChildren(element("p", { class: "gone" }, `${file} is not where it was; this page ` +
-        "links to it, so keep them in the same place to each other."));
+      figure.replaceChildren(element("p", { class: "gone" }, `${file} is missing. This page links to it: keep ` +
+        "both in the same folders relative to each other."));
     });
     return figure;
   }));
@@ -66,7 +66,7 @@ function enlarge(src, words) {
   dialog.showModal();
 }
 
-/** The lines of config.yaml; those that some other point does not have stand out. */
+/** Return the lines of config.yaml; lines that differ between points are marked. */
 function configOf(point) {
   if (!point.config.length) return null;
   const lines = point.config.map((line) => {

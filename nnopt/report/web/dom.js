@@ -1,5 +1,5 @@
-// Elements, numbers as text, and how values are ordered. All text goes into text nodes: nothing
-// that a user typed is ever read as HTML.
+// Elements, number formats and the order of values. All text is inserted as text nodes, so that
+// no text of a run is interpreted as HTML.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
@@ -20,12 +20,12 @@ function fill(node, attributes, children) {
       node.setAttribute(name, value);
     }
   }
-  const there = (child) => child !== null && child !== undefined && child !== false;
-  node.append(...children.flat(Infinity).filter(there));
+  const exists = (child) => child !== null && child !== undefined && child !== false;
+  node.append(...children.flat(Infinity).filter(exists));
   return node;
 }
 
-/** Four digits; very large and very small numbers as multiples of powers of ten. */
+/** Format a number with four digits, in scientific notation if it is very large or small. */
 function text(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
@@ -35,13 +35,13 @@ function text(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** A value of a key, a long number with five digits. */
+/** Format a value of a key; a long number with five digits. */
 function brief(value) {
   const number = numberOf(value);
   return number !== null && String(value).length > 9 ? text(number, 5) : String(value);
 }
 
-/** A metric's value: accuracies and seconds with the same decimals, so that columns align. */
+/** Format a metric; accuracies and seconds with fixed decimals, so that columns are aligned. */
 function metricText(name, value) {
   if (typeof value !== "number") return text(value);
   if (name.endsWith("accuracy")) return value.toFixed(4);
@@ -51,7 +51,7 @@ function metricText(name, value) {
   return name.endsWith("seconds") ? value.toFixed(value < 10 ? 2 : 1) : text(value);
 }
 
-/** The number a text is, or null. */
+/** Return the number in a text, or null. */
 function numberOf(value) {
   if (typeof value === "number") return value;
   if (typeof value !== "string" || value.trim() === "") return null;
@@ -59,7 +59,7 @@ function numberOf(value) {
   return Number.isFinite(number) ? number : null;
 }
 
-/** Numbers by size, then words; what is missing comes last, whichever way is up. */
+/** Compare values: numbers before texts, and missing values last in both directions. */
 function compareValues(one, other, direction = 1) {
   const missing = (value) => value === null || value === undefined || value === "–";
   if (missing(one) || missing(other)) return missing(one) - missing(other);
@@ -73,7 +73,7 @@ function plural(count, noun) {
   return `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** A labelled choice: choices is a list of [value, text]. */
+/** Return a labelled selection; choices is a list of [value, text]. */
 function choice(label, choices, value, change) {
   const select = element(
     "select",

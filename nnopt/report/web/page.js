@@ -1,4 +1,4 @@
-// The page: head, comparison, plots of the sweep, curves, points; and what ties them together.
+// The page: head, comparison, plots of the sweep, curves and points.
 
 const FIRST_METRICS = [
   ...data.metrics, "test_accuracy", "test_loss", "best_validation_accuracy", "best_epoch", "epochs",
@@ -9,7 +9,7 @@ const STATUSES = ["done", "running", "pending", "failed", "diverged", "timeout",
 data.points.forEach((point, i) => { point.index = i; });
 
 const main = element("main");
-const view = { scope: null, table: null, filters: [], typed: "", shown: [], extra: null };
+const view = { scope: null, table: null, filters: [], query: "", shown: [], extra: null };
 const chartRoot = element("div", { class: "chart" });
 const chart = makeChart(chartRoot);
 
@@ -19,7 +19,7 @@ function section(id, title, ...children) {
 
 function openScope(scope) {
   const points = scope.points.map((i) => data.points[i]);
-  Object.assign(view, { scope, points, typed: "", extra: null });
+  Object.assign(view, { scope, points, query: "", extra: null });
   const single = points.length === 1;
   main.replaceChildren(
     makeHead(scope, points),
@@ -52,7 +52,7 @@ function makeHead(scope, points) {
     element("p", { class: "chips" }, statuses.map(([status, count]) => (points.length === 1
       ? badge(status)
       : button([badge(status), ` ${count}`], () => onlyStatus(status), {
-        title: `only the points that are ${status}`,
+        title: `show only the points with status ${status}`,
       })))),
     points.filter((point) => point.error && points.length === 1)
       .map((point) => element("p", { class: "error" }, point.error)),
@@ -71,12 +71,12 @@ function makeFoot() {
   const parts = [`Made ${data.made} by nnopt ${data.version}.`];
   if (embedded) parts.push(`${plural(embedded, "plot")} of runs and sweeps ${embedded === 1 ? "is" : "are"} embedded in this page.`);
   if (linked) {
-    parts.push(`${plural(linked, "plot")} would have made it too large: they are shown from their ` +
-      "files, which have to stay where they are as seen from this page.");
+    parts.push(`${plural(linked, "plot")} would make it too large and are linked: keep their files in the same ` +
+      "folders relative to this page.");
   }
   if (data.thinned > 1) {
-    parts.push(`Curves of long runs are thinned to the first epoch, the last, and one of every ` +
-      `${data.thinned} or fewer between; metrics.csv has all.`);
+    parts.push(`Curves of long runs contain the first epoch, the last, and at least one of every ` +
+      `${data.thinned} between; metrics.csv contains all.`);
   }
   return element("footer", {}, parts.join(" "));
 }
@@ -86,7 +86,7 @@ function makeFoot() {
 function makeOutcome(point) {
   const names = [...new Set([...FIRST_METRICS, ...Object.keys(data.better)])]
     .filter((name) => name in point.metrics);
-  if (!names.length) return section("outcome", "Results", element("p", {}, "There are none yet."));
+  if (!names.length) return section("outcome", "Results", element("p", {}, "No results yet."));
   return section("outcome", "Results", element("dl", { class: "tiles" }, names.map((name) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, metricText(name, point.metrics[name]))))));
 }
@@ -116,24 +116,24 @@ function makeComparison(scope) {
     table.notes.map((note) => element("p", { class: "caption" }, note)));
 }
 
-/** The seeds as dots, their mean, and its interval, all rows on one axis. */
-function stripColumn(table, place, metric) {
-  const numbers = table.seeds.flatMap((row) => row[place].values.map(([, value]) => value));
+/** Return a column of the seeds as dots, their mean and its interval, on one axis for all rows. */
+function stripColumn(table, metricIndex, metric) {
+  const numbers = table.seeds.flatMap((row) => row[metricIndex].values.map(([, value]) => value));
   const finite = numbers.filter((value) => value !== null);
   const [low, high] = [Math.min(...finite), Math.max(...finite)];
   const to = scale(low < high ? [low, high] : [low - 1, high + 1], [10, 330], false);
-  const within = (value) => Math.min(338, Math.max(2, to(value)));
+  const clamp = (value) => Math.min(338, Math.max(2, to(value)));
   return {
     title: data.metrics.length > 1 ? `seeds, ${metric}` : `seeds, ${text(low)} to ${text(high)}`,
     value: null,
     shown: true,
     cell: ({ at }) => {
-      const { mean, interval, values } = table.seeds[at][place];
+      const { mean, interval, values } = table.seeds[at][metricIndex];
       const dots = values.filter(([, value]) => value !== null);
       const words = dots.map(([seed, value]) => `seed ${seed}: ${text(value)}`).join(", ");
       return shape("svg", { class: "strip", viewBox: "0 0 340 22", role: "img", "aria-label": words },
         shape("title", {}, words),
-        interval && shape("line", { class: "interval", x1: within(interval[0]), x2: within(interval[1]), y1: 11, y2: 11 }),
+        interval && shape("line", { class: "interval", x1: clamp(interval[0]), x2: clamp(interval[1]), y1: 11, y2: 11 }),
         dots.map(([, value]) => shape("circle", { cx: to(value), cy: 11, r: 3.2 })),
         mean === null ? null : shape("line", { class: "mean", x1: to(mean), x2: to(mean), y1: 3, y2: 19 }));
     },
@@ -153,7 +153,7 @@ function makePoints(scope, points) {
   });
   const search = element("input", {
     type: "search", placeholder: "any words: adam 0.01 failed", "aria-label": "filter points by text",
-    value: view.typed, oninput: refilter,
+    value: view.query, oninput: refilter,
   });
   const count = element("span", { class: "count", role: "status" });
   const clear = button("show all", () => {
@@ -167,7 +167,7 @@ function makePoints(scope, points) {
       metricChooser(scope, points), count, clear),
     element("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "points" }, table.node));
   table.draw(points);
-  tellCount(points, points);
+  showCount(points, points);
   return node;
 }
 
@@ -221,7 +221,7 @@ function opener(point) {
   return node;
 }
 
-/** Which metrics are columns. */
+/** Return the check boxes that select the metrics with a column. */
 function metricChooser(scope, points) {
   const names = Object.keys(data.better).filter((name) => points.some((p) => name in p.metrics));
   const chosen = new Set(view.extra || FIRST_METRICS);
@@ -231,14 +231,14 @@ function metricChooser(scope, points) {
       if (on) chosen.add(name);
       else chosen.delete(name);
       view.extra = [...chosen];
-      view.typed = view.search.value;
+      view.query = view.search.value;
       main.querySelector("#points").replaceWith(makePoints(scope, points));
       main.querySelector("#points .chooser").open = true;
       refilter();
     }))));
 }
 
-/** Everything a point is found by, in small letters. */
+/** Return the lower-case text that the filter searches. */
 function wordsOf(point, scope) {
   if (!point.words) {
     const keys = scope.keys.map((key) => `${key}=${valueOf(point, key)}`);
@@ -254,11 +254,11 @@ function refilter() {
     words.every((word) => wordsOf(point, view.scope).includes(word))
     && view.filters.every((filter) => filter.holds(point)));
   view.table.draw(shown);
-  tellCount(shown, view.points);
+  showCount(shown, view.points);
   chart.show(view.scope, shown);
 }
 
-function tellCount(shown, points) {
+function showCount(shown, points) {
   view.count.textContent = shown.length === points.length
     ? plural(points.length, "point")
     : `${shown.length} of ${plural(points.length, "point")}, in the curves too`;
@@ -273,7 +273,7 @@ function onlyStatus(status) {
 
 document.body.append(main);
 openScope(data.scopes[0]);
-// Two frames later the tables and the chart are on the screen: what the benchmark waits for.
+// Two frames later the page is painted. benchmarks/report.py waits for this mark.
 requestAnimationFrame(() => requestAnimationFrame(() => {
   performance.mark("painted");
   document.documentElement.dataset.painted = performance.now().toFixed(0);

@@ -1,8 +1,8 @@
-// A picture of lines: scales, ticks, and the SVG. It knows nothing of what is drawn.
+// Line plots in SVG: scales, ticks, bands and lines.
 
 const MARGIN = { left: 58, right: 14, top: 10, bottom: 40 };
 
-/** From numbers to pixels and back, on a linear or a logarithmic axis. */
+/** Return the function from values to pixels of a linear or logarithmic axis; `from` is its inverse. */
 function scale([low, high], [start, end], log) {
   const forward = log ? Math.log10 : (value) => value;
   const back = log ? (value) => 10 ** value : (value) => value;
@@ -14,19 +14,19 @@ function scale([low, high], [start, end], log) {
   return to;
 }
 
-/** Round numbers within the domain, about so many; whole: no fractions. */
-function ticks([low, high], log, about, whole = false) {
+/** Return about `count` round numbers within the domain; only integers if `whole`. */
+function ticks([low, high], log, count, whole = false) {
   if (log && high / low >= 8) {
     const decades = Math.log10(high / low);
-    const step = Math.max(1, Math.ceil(decades / about));
-    const within = decades < about / 2 ? [1, 2, 5] : [1];
+    const step = Math.max(1, Math.ceil(decades / count));
+    const factors = decades < count / 2 ? [1, 2, 5] : [1];
     const found = [];
     for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += step) {
-      found.push(...within.map((factor) => Number(`${factor}e${power}`)));
+      found.push(...factors.map((factor) => Number(`${factor}e${power}`)));
     }
     return found.filter((value) => value >= low && value <= high);
   }
-  const rough = Math.max((high - low) / about, whole ? 1 : 0);
+  const rough = Math.max((high - low) / count, whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= rough);
   const found = [];
@@ -38,13 +38,13 @@ function ticks([low, high], log, about, whole = false) {
 
 const drawable = (value, log) => value !== null && (!log || value > 0);
 
-/** The ends of all that is drawn along an axis, of y only where x lies within the window. */
-function extent(series, axis, log, window = null) {
+/** Return the range of the drawn values along an axis; of y, only where x is within xRange. */
+function extent(series, axis, log, xRange = null) {
   const values = [];
   for (const line of series) {
     for (const key of axis === "x" ? ["x"] : ["y", "low", "high"]) {
       (line[key] || []).forEach((value, i) => {
-        const inside = !window || (line.x[i] >= window[0] && line.x[i] <= window[1]);
+        const inside = !xRange || (line.x[i] >= xRange[0] && line.x[i] <= xRange[1]);
         if (inside && line.y[i] !== null && drawable(value, log)) values.push(value);
       });
     }
@@ -54,8 +54,8 @@ function extent(series, axis, log, window = null) {
   let [low, high] = [values[0], values.at(-1)];
   let above = 0;
   if (axis === "y" && !log) {
-    // One run that blows up would flatten all others.
-    const [q1, q9] = [0.05, 0.9].map((share) => values[Math.floor(share * (values.length - 1))]);
+    // A diverging run would flatten all others.
+    const [q1, q9] = [0.05, 0.9].map((level) => values[Math.floor(level * (values.length - 1))]);
     const limit = q9 + 20 * (q9 - q1);
     if (high > limit && q9 > q1) {
       high = q9 + (q9 - q1);
@@ -70,25 +70,25 @@ function padded(low, high, axis, log) {
     const factor = low === high ? 2 : axis === "y" ? (high / low) ** 0.04 : 1;
     return [low / factor, high * factor];
   }
-  const room = low === high ? Math.abs(low) * 0.1 || 0.5 : axis === "y" ? (high - low) * 0.04 : 0;
-  return [low - room, high + room];
+  const margin = low === high ? Math.abs(low) * 0.1 || 0.5 : axis === "y" ? (high - low) * 0.04 : 0;
+  return [low - margin, high + margin];
 }
 
 function paint(node, entry) {
   node.classList.add(`c${entry.colour}`, `d${entry.dash}`);
   if (entry.ramp !== null) {
-    const place = entry.ramp * 4;
-    const stop = Math.min(3, Math.floor(place));
-    const share = Math.round((place - stop) * 100);
-    const mixed = `color-mix(in oklab, var(--r${stop + 1}) ${share}%, var(--r${stop}))`;
+    const position = entry.ramp * 4;
+    const stop = Math.min(3, Math.floor(position));
+    const percent = Math.round((position - stop) * 100);
+    const mixed = `color-mix(in oklab, var(--r${stop + 1}) ${percent}%, var(--r${stop}))`;
     node.style.setProperty("--line", mixed);
   }
   return node;
 }
 
 /**
- * Fill the svg; returns the scales. frame: width, height, xRange, yRange, xLog, yLog, xLabel, yLabel,
- * xWhole (x counts something).
+ * Draw the series into the SVG and return the scales. frame: width, height, xRange, yRange, xLog, yLog,
+ * xLabel, yLabel, xWhole (integer ticks).
  */
 function drawPlot(svg, series, frame) {
   const right = frame.width - MARGIN.right;
@@ -144,7 +144,7 @@ function tickText(value) {
   return value.toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
 }
 
-/** A band, if there is one, and the line over it; it breaks where there is no number. */
+/** Return the elements of a band and a line, which is interrupted at missing values. */
 function drawLine(line, x, y) {
   const parts = [];
   const shown = line.x.map((value, i) => drawable(value, x.log) && drawable(line.y[i], y.log));
@@ -160,7 +160,7 @@ function drawLine(line, x, y) {
   });
   const kind = `${line.second ? " second" : ""}${line.faint ? " faint" : ""}`;
   if (line.low && !line.second) {
-    // On a log scale a band that reaches below 0 ends at the frame.
+    // On a logarithmic axis, a band with values below 0 ends at the frame.
     const floor = (value) => (y.log ? Math.max(value, y.domain[0]) : value);
     const there = across.map((_, i) => i).filter((i) => shown[i]);
     const top = there.map((i) => `${across[i]} ${at(line.high[i])}`);

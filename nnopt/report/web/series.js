@@ -1,11 +1,11 @@
-// From points to the lines of a chart: each run's own, or the means of settings over their seeds.
+// Lines of the chart: of single runs, or means of settings over their seeds.
 
-const COLOURS = 7; // those of the pictures, in their order
-const DASHES = 4; // d0 to d3 of the style: 7 and 4 have no common factor, so 28 lines differ, in grey too
+const COLOURS = 7; // of the plots, in the same order
+const DASHES = 4; // d0 to d3 in page.css; 7 and 4 are coprime, so 28 lines are distinct
 
 const AXES = [["epoch", "epochs"], ["step", "optimizer steps"], ["seconds", "seconds of training"]];
 
-/** The numbers of a column for every epoch that was kept; null if the run has none. */
+/** Return the values of a column at every epoch that is kept; null if the run has none. */
 function columnOf(point, name) {
   if (point.grid === undefined || point.columns[name] === undefined) return null;
   const column = point.columns[name];
@@ -16,7 +16,7 @@ function axisOf(point, axis) {
   return axis === "seconds" ? point.seconds : data.grids[point.grid][axis];
 }
 
-/** What can be drawn of these points: [value, text], value being columns joined by "+". */
+/** Return the metrics of these points as [value, text]; value contains columns joined by "+". */
 function metricsOf(points) {
   const has = (name) => points.some((point) => point.columns && point.columns[name] !== undefined);
   const single = data.curves.filter(has).map((name) => [name, words(name)]);
@@ -31,7 +31,7 @@ function words(name) {
   return known[name] || name.replaceAll("_", " ");
 }
 
-/** The values of the keys that vary in the scope. */
+/** Return the values of the keys that vary in the scope. */
 function settingOf(point, scope) {
   return scope.keys.map((key) => point.keys[scopeKeys.indexOf(key)]);
 }
@@ -42,7 +42,7 @@ function valueOf(point, key) {
 
 const scopeKeys = [...new Set(data.scopes.flatMap((scope) => scope.keys))];
 
-/** The entries of the legend, one for each value of what the colour stands for. */
+/** Return the entries of the legend, one for each value of the key of the colours. */
 function legendOf(points, scope, colour) {
   const valuesOf = (point) => (colour === "setting" ? settingOf(point, scope) : [valueOf(point, colour)]);
   const entries = new Map();
@@ -69,12 +69,12 @@ function legendOf(points, scope, colour) {
   return { entries: new Map(sorted.map((entry) => [entry.label, entry])), valuesOf };
 }
 
-/** Lines to be drawn. options: metric, axis, lines ("mean" or "runs"), colour, scope. */
+/** Return the lines to draw. options: metric, axis, lines ("mean" or "runs"), colour, scope. */
 function seriesOf(points, options) {
   const { entries, valuesOf } = legendOf(points, options.scope, options.colour);
   const entryOf = (point) => entries.get(valuesOf(point).join(" · ") || "all runs");
   const series = [];
-  options.metric.split("+").forEach((column, place) => {
+  options.metric.split("+").forEach((column, index) => {
     const having = points.filter((point) => columnOf(point, column));
     const groups = new Map();
     having.forEach((point, i) => {
@@ -89,7 +89,7 @@ function seriesOf(points, options) {
       const name = settingOf(members[0], options.scope).map(brief).join(" · ");
       const seed = options.lines === "runs" && members[0].seed !== null ? `seed ${members[0].seed}` : "";
       const label = [name, seed].filter(Boolean).join(" · ") || members[0].name;
-      series.push({ ...line, column, second: place > 0, label, entry: entryOf(members[0]) });
+      series.push({ ...line, column, second: index > 0, label, entry: entryOf(members[0]) });
     }
   });
   return { series, entries: [...entries.values()] };
@@ -101,8 +101,8 @@ function lineOf(point, column, axis) {
 }
 
 /**
- * Mean ± standard deviation (n - 1) at every epoch that all runs have which got so far: a mean over
- * other runs than its neighbours' would be a jump that none of them made.
+ * Return mean ± standard deviation (n - 1) at every epoch that all runs of at least this length have.
+ * Otherwise the mean would jump where it is over different runs.
  */
 function meanOf(points, column, axis) {
   const runs = points.map((point) => {

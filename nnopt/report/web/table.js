@@ -1,10 +1,10 @@
-// Tables whose columns sort, and rows that can be filtered.
+// Tables with sortable columns and filters.
 
-const CHOICES = 14; // a column of at most so many different values is filtered by choosing one
+const MAX_CHOICES = 14; // a column with more distinct values is filtered by a condition
 
 /**
- * columns: [{title, value(row), cell(row), numeric, descends, hint}]; descends: the larger values
- * are the better ones, and come first. Returns {node, draw}: draw(rows) shows these.
+ * Return {node, draw} of a table; draw(rows) shows these rows.
+ * columns: [{title, value(row), cell(row), numeric, descends, hint}]; descends: larger values come first.
  */
 function makeTable(columns, { caption, filters, changed, key }) {
   const order = { column: null, direction: 1 };
@@ -24,9 +24,9 @@ function makeTable(columns, { caption, filters, changed, key }) {
     const again = order.column === i;
     order.direction = again ? -order.direction : columns[i].descends ? -1 : 1;
     order.column = i;
-    heads.forEach((th, place) => {
+    heads.forEach((th, index) => {
       const way = order.direction > 0 ? "ascending" : "descending";
-      th.setAttribute("aria-sort", place === i ? way : "none");
+      th.setAttribute("aria-sort", index === i ? way : "none");
     });
     draw(rows);
     if (changed) changed();
@@ -41,7 +41,7 @@ function makeTable(columns, { caption, filters, changed, key }) {
     body.replaceChildren(...sorted.flatMap((row) => rowsOf(row)));
   }
 
-  /** A row, and the one below it that shows what was opened; both are kept from draw to draw. */
+  /** Return the row and the row of its details, if open. Both are created once. */
   function rowsOf(row) {
     if (!row.nodes) row.nodes = new Map();
     if (!row.nodes.has(key)) {
@@ -54,16 +54,16 @@ function makeTable(columns, { caption, filters, changed, key }) {
   return { node, draw };
 }
 
-/** A name that may be broken after each underscore and dot. */
+/** Return a name that may be wrapped after each underscore and dot. */
 function breakable(name) {
   return name.split(/(?<=[_.])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 }
 
-/** Does a value pass what was typed: ">0.9", "<=1e-3", "!=adam", or a part of its text? */
+/** Return whether a value matches a condition such as ">0.9", "<=1e-3", "!=adam" or part of its text. */
 function passes(value, typed) {
-  const wanted = typed.trim();
-  if (!wanted) return true;
-  const [, sign, rest] = wanted.match(/^(<=|>=|!=|<|>|=)?\s*(.*)$/s);
+  const condition = typed.trim();
+  if (!condition) return true;
+  const [, sign, rest] = condition.match(/^(<=|>=|!=|<|>|=)?\s*(.*)$/s);
   const [number, limit] = [numberOf(value), numberOf(rest)];
   if (sign && limit !== null) {
     if (number === null) return sign === "!=";
@@ -76,13 +76,13 @@ function passes(value, typed) {
   const words = String(value ?? "").toLowerCase();
   if (sign === "=") return words === rest.toLowerCase();
   if (sign === "!=") return words !== rest.toLowerCase();
-  return words.includes(wanted.toLowerCase());
+  return words.includes(condition.toLowerCase());
 }
 
-/** A field above a column: a choice of its values where they are few, else a condition. */
+/** Return the filter of a column: a choice of few values, or a field for a condition. */
 function makeFilter(column, rows, change) {
   const values = [...new Set(rows.map((row) => String(column.value(row) ?? "–")))];
-  if (!column.measured && values.length <= CHOICES) {
+  if (!column.measured && values.length <= MAX_CHOICES) {
     if (values.length < 2) return { node: null, holds: () => true, clear: () => {} };
     values.sort((a, b) => compareValues(a, b));
     const select = element("select", { "aria-label": `only ${column.title}`, onchange: change },
