@@ -67,7 +67,7 @@ def x() -> np.ndarray:
     return image_batches()[0][0]
 
 
-def test_every_layer_gives_the_same_in_both(make_network: MakeNetwork, x: np.ndarray) -> None:
+def test_layer_outputs_agree_between_backends(make_network: MakeNetwork, x: np.ndarray) -> None:
     ours, theirs = (
         trained(make_network, backend).layer_outputs(*on_device(backend, x))
         for backend in ("numpy", "torch")
@@ -78,7 +78,9 @@ def test_every_layer_gives_the_same_in_both(make_network: MakeNetwork, x: np.nda
         assert_allclose(ours[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-def test_the_outputs_fit_together(make_network: MakeNetwork, x: np.ndarray) -> None:
+def test_layer_outputs_are_consistent_with_each_other(
+    make_network: MakeNetwork, x: np.ndarray
+) -> None:
     """Each layer's output is its own, not what later layers made of the same memory."""
     network = trained(make_network, "numpy")
     y = network.layer_outputs(x)
@@ -90,7 +92,9 @@ def test_the_outputs_fit_together(make_network: MakeNetwork, x: np.ndarray) -> N
 
 
 @pytest.mark.parametrize("options", [{}, {"regularizer.l2": 0.1, "regularizer.grad_clip": 0.01}])
-def test_the_last_gradient_is_the_same(make_network: MakeNetwork, options: dict[str, Any]) -> None:
+def test_gradient_arrays_agree_between_backends(
+    make_network: MakeNetwork, options: dict[str, Any]
+) -> None:
     ours, theirs = (
         trained(make_network, backend, **options).gradient_arrays()
         for backend in ("numpy", "torch")
@@ -104,7 +108,9 @@ def test_the_last_gradient_is_the_same(make_network: MakeNetwork, options: dict[
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_looking_changes_nothing(make_network: MakeNetwork, backend: str, x: np.ndarray) -> None:
+def test_layer_outputs_and_gradients_are_copies(
+    make_network: MakeNetwork, backend: str, x: np.ndarray
+) -> None:
     """Copies are handed out, and training goes on as if nobody had looked."""
     plain, watched = (trained(make_network, backend) for _ in range(2))
     (there,) = on_device(backend, x)

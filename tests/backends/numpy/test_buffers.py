@@ -25,7 +25,7 @@ def frequent_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("frequent_switches")
-def test_buffers_asked_by_several_threads_give_each_its_own() -> None:
+def test_buffers_requested_by_several_threads_are_distinct() -> None:
     buffers, start = Buffers(), Barrier(THREADS)
 
     def fill(thread: int) -> bool:

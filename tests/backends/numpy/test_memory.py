@@ -9,7 +9,7 @@ from nnopt.backends.numpy.tape import Buffers
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_, np.int32])
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (0, 4), (128, 1024)])
-def test_arrays_are_aligned_contiguous_and_of_the_shape_asked_for(shape, dtype):
+def test_arrays_are_aligned_contiguous_and_of_the_requested_shape(shape, dtype):
     for array in (empty(shape, dtype), zeros(shape, dtype), Buffers()("y", shape, dtype)):
         assert array.shape == shape
         assert array.dtype == dtype
@@ -18,11 +18,11 @@ def test_arrays_are_aligned_contiguous_and_of_the_shape_asked_for(shape, dtype):
         assert array.flags.writeable
 
 
-def test_zeros_are_zeros():
+def test_zeros_contain_only_zeros():
     assert not zeros((1000,), np.float32).any()
 
 
-def test_batches_of_several_sizes_share_the_memory_of_the_largest():
+def test_buffers_of_several_batch_sizes_share_memory():
     buffers = Buffers()
     small = buffers("y", (3, 5), np.float32)
     large = buffers("y", (8, 5), np.float32)

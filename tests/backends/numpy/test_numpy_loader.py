@@ -32,7 +32,7 @@ def scaling(width: int) -> Normalization:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_batches_are_the_rows_in_order_normalized(make_config: MakeConfig, dtype: Any) -> None:
+def test_train_batches_are_normalized_rows_in_order(make_config: MakeConfig, dtype: Any) -> None:
     part, norm = image_part(), scaling(2)
     loader = NumpyLoader(part, norm, make_config(**{"backend.dtype": dtype}))
     order = np.array([6, 0, 3, 2, 5, 1, 4])
@@ -48,7 +48,7 @@ def test_batches_are_the_rows_in_order_normalized(make_config: MakeConfig, dtype
     assert_array_equal(np.concatenate(labels), part.labels[ROWS[order]])
 
 
-def test_evaluation_batches_keep_the_order_whatever_their_size(
+def test_evaluation_batches_of_any_size_keep_the_order(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part, norm = image_part(), scaling(2)
@@ -60,7 +60,7 @@ def test_evaluation_batches_keep_the_order_whatever_their_size(
     assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_features_of_single_and_double_precision_are_taken(make_config: MakeConfig) -> None:
+def test_features_in_float32_and_float64_are_accepted(make_config: MakeConfig) -> None:
     rng = np.random.default_rng(1)
     values = rng.standard_normal((12, 3)).astype(np.float32)
     part = Part(values, np.zeros(12, np.int64), ROWS)
@@ -69,7 +69,7 @@ def test_features_of_single_and_double_precision_are_taken(make_config: MakeConf
     assert_allclose(x, values[ROWS] * scaling(3).scale + scaling(3).shift, rtol=1e-6)
 
 
-def test_crops_and_flips_are_those_asked_for(make_config: MakeConfig) -> None:
+def test_crops_and_flips_equal_padding_and_slicing(make_config: MakeConfig) -> None:
     part, crop = image_part(), 2
     config = make_config(
         **{
@@ -93,7 +93,7 @@ def test_crops_and_flips_are_those_asked_for(make_config: MakeConfig) -> None:
         assert_array_equal(image, expected)
 
 
-def test_arrays_are_reused(make_config: MakeConfig) -> None:
+def test_loader_reuses_its_arrays(make_config: MakeConfig) -> None:
     loader = NumpyLoader(image_part(), scaling(2), make_config())
     order = np.arange(len(ROWS))
     first = [id(x) for x, _ in loader.train_batches(order, 3, PLAIN)]

@@ -65,7 +65,7 @@ def differences(array: Array, loss: Callable[[], float]) -> Array:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_gradients_of_a_network_are_central_differences(
+def test_network_gradients_equal_central_differences(
     make_network: MakeNetwork, batches: Batches, name: str, loss: str
 ) -> None:
     layers = [*NETWORKS[name], {"dense": "classes"}]
@@ -102,7 +102,7 @@ def is_weight(name: str) -> bool:
         ("weight_decay", lambda w: 0.1 * w),
     ],
 )
-def test_penalties_act_on_weights_and_spare_biases_and_norms(
+def test_penalties_act_only_on_weights(
     make_network: MakeNetwork,
     batches: Batches,
     key: str,
@@ -125,7 +125,7 @@ def test_penalties_act_on_weights_and_spare_biases_and_norms(
     assert len(touched) == (8 if decay_all else 2)
 
 
-def test_penalties_are_the_slopes_of_their_terms_in_the_loss(
+def test_penalty_gradients_equal_central_differences(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     options = {"regularizer.l1": 0.03, "regularizer.l2": 0.2}
@@ -147,7 +147,7 @@ def test_penalties_are_the_slopes_of_their_terms_in_the_loss(
 
 
 @pytest.mark.parametrize("largest", [0.05, 0.5, 50.0])
-def test_clipping_is_that_of_torch(
+def test_clipping_equals_torchs(
     make_network: MakeNetwork, batches: Batches, largest: float
 ) -> None:
     gradients = step_of(make_network("numpy", MLP, optimizer="sgd"), batches[0])
@@ -164,7 +164,7 @@ def test_clipping_is_that_of_torch(
     assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)  # before clipping
 
 
-def test_gradient_norm_counts_penalties(make_network: MakeNetwork, batches: Batches) -> None:
+def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", MLP, optimizer="sgd", **{"regularizer.l2": 0.3})
     step = step_of(network, batches[0])
     norm = np.sqrt(sum(np.square(g).sum() for g in step.values()))
@@ -180,7 +180,7 @@ def test_gradient_norm_counts_penalties(make_network: MakeNetwork, batches: Batc
         (range(6 * 80), 2, [1, 1]),  # each half of them is not
     ],
 )
-def test_the_products_of_a_small_batch_take_one_thread(
+def test_products_of_a_small_batch_use_one_thread(
     make_network: MakeNetwork,
     monkeypatch: pytest.MonkeyPatch,
     small: range,
@@ -209,7 +209,7 @@ def test_the_products_of_a_small_batch_take_one_thread(
     assert seen == expected
 
 
-def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Batches) -> None:
+def test_read_steps_returns_all_steps_once(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", MLP)
     losses, correct = [], 0
     for step, (x, y) in enumerate(batches):
@@ -224,7 +224,7 @@ def test_record_of_the_steps_is_read_once(make_network: MakeNetwork, batches: Ba
 
 
 @pytest.mark.parametrize("broken", ["dense1", "residual1.dense1", "dense2"])
-def test_the_first_layer_that_is_not_finite_is_named(
+def test_first_layer_not_finite_is_named(
     make_network: MakeNetwork, batches: Batches, broken: str
 ) -> None:
     layers = [{"dense": 8}, {"residual": [{"dense": 8}, "batch_norm"]}, {"dense": "classes"}]
@@ -240,7 +240,7 @@ def test_the_first_layer_that_is_not_finite_is_named(
 
 
 @pytest.mark.parametrize("name", ["batch norm", "everything"])
-def test_a_smaller_last_batch_leaves_nothing_behind(
+def test_smaller_last_batch_does_not_affect_later_batches(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
     """Arrays kept from one batch size must not reach into the results of another."""
@@ -259,7 +259,7 @@ def test_a_smaller_last_batch_leaves_nothing_behind(
         used.train_step(x, y, 0.1, step)
 
 
-def test_training_allocates_nothing_that_stays(make_network: MakeNetwork) -> None:
+def test_training_allocates_no_lasting_memory(make_network: MakeNetwork) -> None:
     layers = [*NETWORKS["everything"], {"dense": "classes"}]
     network = make_network("numpy", layers, optimizer="adam", **{"regularizer.l2": 0.1})
     rng = np.random.default_rng(0)
@@ -307,7 +307,7 @@ def test_arrays_are_copies_and_load_restores_them(
     assert_array_equal(network.predict(batches[0][0]), logits)
 
 
-def test_inputs_and_labels_stay_as_they_were(make_network: MakeNetwork, batches: Batches) -> None:
+def test_train_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", [*NETWORKS["everything"], {"dense": "classes"}])
     x, y = batches[0]
     kept = x.copy(), y.copy()
@@ -350,7 +350,7 @@ def test_dropout_masks_depend_on_the_step_and_vanish_in_evaluation(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam"])
-def test_learning_rate_zero_leaves_every_bit(
+def test_learning_rate_zero_changes_no_bit(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
     network = make_network("numpy", MLP, optimizer=optimizer, **{"regularizer.weight_decay": 0.1})
@@ -400,7 +400,7 @@ IMAGES: list[Any] = [
 ]
 
 
-def test_layers_bound_together_give_the_bits_of_layers_one_by_one(
+def test_fused_layers_give_the_bits_of_single_layers(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = np.random.default_rng(3).standard_normal((6, 3, 8, 8))

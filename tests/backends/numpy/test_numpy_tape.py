@@ -91,7 +91,7 @@ def differences(array: Array, loss: Callable[[], float]) -> Array:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_gradients_of_a_graph_are_central_differences(name: str) -> None:
+def test_graph_gradients_equal_central_differences(name: str) -> None:
     graph, rng = GRAPHS[name], np.random.default_rng(0)
     x = Variable(rng.standard_normal((len(LABELS), D)), requires_grad=True)
     w = Variable(
@@ -107,7 +107,7 @@ def test_gradients_of_a_graph_are_central_differences(name: str) -> None:
             assert_allclose(ours, numeric, rtol=1e-7, atol=1e-9)
 
 
-def test_values_of_the_inputs_stay_as_they_were() -> None:
+def test_backward_keeps_the_values_of_inputs() -> None:
     rng = np.random.default_rng(1)
     x, w = rng.standard_normal((len(LABELS), D)), rng.standard_normal((D, D))
     kept = x.copy(), w.copy()
@@ -117,7 +117,7 @@ def test_values_of_the_inputs_stay_as_they_were() -> None:
     assert_array_equal(w, kept[1])
 
 
-def test_an_input_nobody_wants_gets_no_gradient() -> None:
+def test_input_without_requires_grad_gets_no_gradient() -> None:
     rng = np.random.default_rng(2)
     x, w = Variable(rng.standard_normal((5, D))), Variable(rng.standard_normal((D, D)), True)
     tape = Tape()
@@ -126,7 +126,7 @@ def test_an_input_nobody_wants_gets_no_gradient() -> None:
     assert w.gradient is not None
 
 
-def test_a_constant_branch_is_not_walked_backward() -> None:
+def test_constant_branch_is_skipped_in_backward() -> None:
     x, w = Variable(np.ones((5, D))), Variable(np.eye(D), requires_grad=True)
     tape = Tape()
     constant = tape.apply(RELU, x)
@@ -140,7 +140,7 @@ def arrays_of(tape: Tape) -> set[int]:
     return {id(a) for buffers in tape._buffers for a in buffers._arrays.values()}
 
 
-def test_a_step_uses_the_arrays_of_the_step_before() -> None:
+def test_step_reuses_the_arrays_of_the_previous_step() -> None:
     rng = np.random.default_rng(3)
     w = Variable(rng.standard_normal((D, D)), requires_grad=True, grad_buffer=np.empty((D, D)))
     tape = Tape()

@@ -17,7 +17,7 @@ def blas_threads() -> set[int]:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("pieces", [0, 1, 2, 50])
-def test_every_piece_is_done_once_by_a_worker_that_exists(count, pieces):
+def test_map_computes_every_chunk_once(count, pieces):
     done, workers = [], ThreadPool(count)
 
     def task(worker: int, piece: int) -> None:
@@ -28,7 +28,7 @@ def test_every_piece_is_done_once_by_a_worker_that_exists(count, pieces):
     assert sorted(done) == list(range(pieces))
 
 
-def test_pieces_of_one_worker_do_not_overlap():
+def test_chunks_of_one_worker_do_not_overlap():
     busy = [threading.Lock() for _ in range(3)]
 
     def task(worker: int, piece: int) -> None:
@@ -39,14 +39,14 @@ def test_pieces_of_one_worker_do_not_overlap():
     ThreadPool(3).map(task, 200)
 
 
-def test_two_threads_work_at_once():
+def test_map_runs_two_threads_at_once():
     meet = threading.Barrier(2, timeout=30)
     places: list[int] = []
     ThreadPool(2).map(lambda worker, piece: places.append(meet.wait()), 2)
     assert sorted(places) == [0, 1]
 
 
-def test_the_threads_end_with_their_workers():
+def test_threads_end_with_their_pool():
     before = set(threading.enumerate())
 
     def threads_of(workers: ThreadPool) -> set[threading.Thread]:
@@ -63,7 +63,7 @@ def test_the_threads_end_with_their_workers():
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
+def test_map_limits_blas_to_one_thread_and_restores_it():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
         for pieces in (1, 4):
@@ -72,7 +72,7 @@ def test_blas_has_one_thread_meanwhile_and_its_own_number_again_afterwards():
         assert blas_threads() == {2}
 
 
-def test_share_does_not_wait_for_a_thread_that_has_not_begun():
+def test_map_does_not_wait_for_a_thread_that_has_not_started():
     """On a busy machine the other thread may get no core for long; here it has other work."""
     workers, release = ThreadPool(2), threading.Event()
     workers.map(lambda worker, piece: None, 2)  # starts the other thread
@@ -89,7 +89,7 @@ def test_share_does_not_wait_for_a_thread_that_has_not_begun():
         release.set()
 
 
-def test_share_waits_for_a_piece_that_another_thread_has_begun():
+def test_map_waits_for_a_chunk_that_another_thread_has_started():
     workers, begun = ThreadPool(2), threading.Event()
     done = []
 
@@ -106,7 +106,7 @@ def test_share_waits_for_a_piece_that_another_thread_has_begun():
 
 
 @pytest.mark.parametrize("faulty", [0, 1, 2, 3])
-def test_an_error_in_any_thread_reaches_the_caller_and_blas_is_put_right(faulty):
+def test_map_error_in_any_thread_is_raised_and_blas_restored(faulty):
     def task(worker: int, piece: int) -> None:
         if piece == faulty:
             raise ZeroDivisionError(piece)
@@ -117,7 +117,7 @@ def test_an_error_in_any_thread_reaches_the_caller_and_blas_is_put_right(faulty)
     assert blas_threads() == before
 
 
-def test_the_error_state_of_numpy_holds_in_every_thread():
+def test_errstate_applies_in_every_thread():
     states, meet = [], threading.Barrier(2, timeout=30)
 
     def task(worker: int, piece: int) -> None:
@@ -129,7 +129,7 @@ def test_the_error_state_of_numpy_holds_in_every_thread():
     assert states == ["ignore", "ignore"]
 
 
-def test_a_thread_has_its_own_space_and_gets_the_same_memory_again():
+def test_scratch_is_separate_per_thread_and_reused():
     workers, meet = ThreadPool(2), threading.Barrier(2, timeout=30)
     first: dict[int, np.ndarray] = {}
 
@@ -147,7 +147,7 @@ def test_a_thread_has_its_own_space_and_gets_the_same_memory_again():
     assert workers.scratch("a", (3,), np.float64).dtype == np.float64
 
 
-def test_views_are_made_once_and_anew_when_their_memory_has_grown() -> None:
+def test_cached_views_are_remade_after_memory_has_grown() -> None:
     workers, made = ThreadPool(1), []
 
     def halves(own: ThreadPool, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,19 +168,19 @@ def test_views_are_made_once_and_anew_when_their_memory_has_grown() -> None:
 @pytest.mark.parametrize(
     ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
 )
-def test_pieces_are_equal_and_no_larger_than_allowed(count, largest, sizes):
+def test_chunk_slices_are_equal_and_within_the_limit(count, largest, sizes):
     pieces = chunk_slices(count, largest)
     assert sorted(x.stop - x.start for x in pieces) == sorted(sizes)
     assert [i for x in pieces for i in range(x.start, x.stop)] == list(range(count))
 
 
-def test_alone_works_in_the_calling_thread():
+def test_serial_pool_uses_the_calling_thread():
     names = []
     SERIAL.map(lambda worker, piece: names.append(threading.current_thread()), 3)
     assert set(names) == {threading.current_thread()}
 
 
-def test_the_threads_in_use_are_those_of_the_matrix_library(monkeypatch):
+def test_default_threads_equal_those_of_the_matrix_library(monkeypatch):
     with threadpool_limits(1):
         assert default_threads() == 1
     monkeypatch.setattr(threads, "_blas_libraries", list)

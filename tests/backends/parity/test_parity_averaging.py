@@ -102,7 +102,7 @@ def gap(first: Arrays, second: Arrays) -> float:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("decay", [0.3, 0.9, 0.999])
-def test_ema_is_the_recurrence_over_every_step(backend: str, decay: float) -> None:
+def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> None:
     run = train(f"backend={backend}", f"regularizer.ema={decay}")
     averages = exponential(run.weights, decay)
     assert len(averages) == 6 * STEPS_PER_EPOCH + 1
@@ -113,7 +113,7 @@ def test_ema_is_the_recurrence_over_every_step(backend: str, decay: float) -> No
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_another_decay_is_noticed(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ema_with_another_decay_differs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decay_of = averaging.ema_decay
     monkeypatch.setattr(averaging, "ema_decay", lambda decay, t: decay_of(decay, t + 1))
     run = train.__wrapped__(f"backend={backend}", "regularizer.ema=0.9")
@@ -121,7 +121,7 @@ def test_another_decay_is_noticed(backend: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
-def test_both_backends_give_the_same_averages(key: str) -> None:
+def test_averages_agree_between_backends(key: str) -> None:
     numpy, torch = (
         train(
             f"backend={backend}",
@@ -137,7 +137,7 @@ def test_both_backends_give_the_same_averages(key: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
-def test_training_goes_on_as_if_nothing_were_averaged(backend: str, key: str) -> None:
+def test_averaging_does_not_change_training(backend: str, key: str) -> None:
     """To the bit, though the average is evaluated every other step."""
     looks = "early_stopping.check_every=2"
     plain = train(f"backend={backend}")
@@ -150,7 +150,7 @@ def test_training_goes_on_as_if_nothing_were_averaged(backend: str, key: str) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_look_between_epochs_keeps_the_average(backend: str) -> None:
+def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
     run = train(
         f"backend={backend}",
         "regularizer.ema=0.9",
@@ -187,7 +187,7 @@ def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: i
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("share", "first"), [(0.5, 3), (0.67, 5), (0.01, 1)])
-def test_swa_is_the_mean_of_the_weights_that_end_an_epoch(
+def test_swa_equals_mean_of_weights_after_each_epoch(
     backend: str, share: float, first: int
 ) -> None:
     words = (f"backend={backend}", f"regularizer.swa={share}", "test_weights=last")
@@ -204,7 +204,7 @@ def test_swa_is_the_mean_of_the_weights_that_end_an_epoch(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_statistics_are_of_the_parts_that_training_normalizes(backend: str) -> None:
+def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
     words = (f"backend={backend}", "regularizer.swa=0.5", "test_weights=last", "accumulation=2")
     run = train(*words)
     mean = {name: np.mean([w[name] for w in run.weights[12::4]], axis=0) for name in run.weights[0]}
@@ -216,7 +216,7 @@ def test_statistics_are_of_the_parts_that_training_normalizes(backend: str) -> N
     assert gap(mean | whole, mean | statistics) > 1e-3
 
 
-def test_statistics_of_a_batch_in_parts_take_the_memory_of_a_part(
+def test_recomputed_statistics_need_the_memory_of_one_part(
     make_network: Callable[..., Network],
 ) -> None:
     """Of NumPy's backend, whose arrays tracemalloc sees."""
@@ -232,7 +232,7 @@ def test_statistics_of_a_batch_in_parts_take_the_memory_of_a_part(
     assert peaks[1] < peaks[0] / 4
 
 
-def test_statistics_of_images_are_those_of_pytorchs_own_update(
+def test_recomputed_image_statistics_equal_pytorchs(
     make_network: Callable[..., Network],
 ) -> None:
     import torch
@@ -271,7 +271,9 @@ def test_statistics_of_images_are_those_of_pytorchs_own_update(
                 assert_allclose(found[backend][key], state[name].numpy(), rtol=1e-10, atol=1e-12)
 
 
-def test_without_batch_norm_no_batch_is_asked_for(make_network: Callable[..., Network]) -> None:
+def test_recompute_without_batch_norm_requests_no_batch(
+    make_network: Callable[..., Network],
+) -> None:
     def batches() -> Iterator[Any]:
         raise AssertionError("asked for")
         yield
@@ -286,14 +288,14 @@ def test_without_batch_norm_no_batch_is_asked_for(make_network: Callable[..., Ne
     ("share", "epochs", "first"),
     [(0.75, 20, 15), (0.55, 100, 55), (0.07, 100, 7), (0.5, 5, 3), (0.99, 10, 10), (0.01, 10, 1)],
 )
-def test_swa_begins_with_the_epoch_that_completes_its_share(
+def test_swa_starts_with_the_epoch_that_completes_its_fraction(
     share: float, epochs: int, first: int
 ) -> None:
     assert averaging.first_swa_epoch(share, epochs) == first
 
 
 @pytest.mark.parametrize(("decay", "updates"), [(0.999, 1), (0.999, 90), (0.5, 8), (0.9, 10_000)])
-def test_a_young_average_forgets_faster(decay: float, updates: int) -> None:
+def test_ema_decay_is_smaller_in_first_steps(decay: float, updates: int) -> None:
     expected = {(0.999, 1): 2 / 11, (0.999, 90): 0.91, (0.5, 8): 0.5, (0.9, 10_000): 0.9}
     assert averaging.ema_decay(decay, updates) == pytest.approx(expected[decay, updates])
 
@@ -306,7 +308,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_pieces_and_threads_do_not_change_an_average(workers: int) -> None:
+def test_chunks_and_threads_do_not_change_an_average(workers: int) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in ((9,), (2, 3), (1,))]
     first = [array.copy() for array in arrays]
@@ -322,7 +324,7 @@ def test_pieces_and_threads_do_not_change_an_average(workers: int) -> None:
     assert all((x == y + 1).all() for x, y in zip(arrays, first, strict=True))
 
 
-def test_averaging_allocates_nothing_once_it_runs() -> None:
+def test_averaging_allocates_no_lasting_memory() -> None:
     arrays = [np.ones(200_000)]
     averages = Average(arrays)
     averages.move(1.0)
@@ -335,7 +337,7 @@ def test_averaging_allocates_nothing_once_it_runs() -> None:
     assert peak < 20_000  # a thousandth of the arrays
 
 
-def test_the_torch_average_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_average_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a number or copying to the host is what would wait."""
     import torch
 

@@ -52,7 +52,7 @@ def image_batches(count: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_image_layer(make_network: MakeNetwork, name: str) -> None:
+def test_image_layer_agrees_between_backends(make_network: MakeNetwork, name: str) -> None:
     head = [] if name == "global average pool" else ["flatten"]
     layers = [{"conv2d": 6}, *LAYERS[name], *head, {"dense": "classes"}]
     assert_equal_after(make_network, image_batches(), layers, 1, 2.0, CLOSE, optimizer="sgd")
@@ -60,9 +60,7 @@ def test_image_layer(make_network: MakeNetwork, name: str) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_frozen_weight_stays_to_the_bit(
-    make_network: MakeNetwork, backend: str, bias: bool
-) -> None:
+def test_frozen_weight_does_not_change(make_network: MakeNetwork, backend: str, bias: bool) -> None:
     """Whatever else there is that moves weights."""
     conv = {"conv2d": {"channels": 5, "bias": bias, "frozen": True}}
     keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema")
@@ -79,7 +77,9 @@ def test_a_frozen_weight_stays_to_the_bit(
 
 
 @pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", {"group_norm": 3}])
-def test_whole_network_trains_alike(make_network: MakeNetwork, norm: Any) -> None:
+def test_image_network_training_agrees_between_backends(
+    make_network: MakeNetwork, norm: Any
+) -> None:
     block = [{"conv2d": 6}, norm, "relu"]
     layers = [
         *block,

@@ -69,7 +69,7 @@ def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray,
     ],
     ids=str,
 )
-def test_same_batches(
+def test_batches_agree_between_backends(
     make_config: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
     dtype: str,
@@ -103,9 +103,7 @@ def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentat
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
-def test_cutout_hides_a_square_and_nothing_else(
-    make_config: MakeConfig, backend: str, side: int
-) -> None:
+def test_cutout_hides_only_a_square(make_config: MakeConfig, backend: str, side: int) -> None:
     dataset = make_dataset((3, 6, 5))
     loader = make_loader(make_config, backend, dataset)
     plain, _ = whole_epoch(loader, Augmentation())
@@ -124,7 +122,7 @@ def test_cutout_hides_a_square_and_nothing_else(
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("shape", [(3, 6, 5), (3,)])
-def test_mixup_is_its_formula(
+def test_mixup_equals_formula(
     make_config: MakeConfig, backend: str, shape: tuple[int, ...]
 ) -> None:
     dataset = make_dataset(shape)
@@ -146,7 +144,7 @@ def test_mixup_is_its_formula(
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("mixup", [0.0, 1.0], ids=["alone", "with mixup"])
-def test_cutmix_is_its_formula(make_config: MakeConfig, backend: str, mixup: float) -> None:
+def test_cutmix_equals_formula(make_config: MakeConfig, backend: str, mixup: float) -> None:
     """Pixel by pixel; batches of mixup among them, blended as without cutmix."""
     dataset = make_dataset((3, 6, 5))
     loader = make_loader(make_config, backend, dataset)
@@ -174,7 +172,7 @@ def test_cutmix_is_its_formula(make_config: MakeConfig, backend: str, mixup: flo
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_augmentation_leaves_the_data_as_they_were(make_config: MakeConfig, backend: str) -> None:
+def test_augmentation_keeps_the_data(make_config: MakeConfig, backend: str) -> None:
     for shape in ((3, 6, 5), (3,)):
         dataset = make_dataset(shape)
         before = dataset.train.inputs.copy()
@@ -188,7 +186,7 @@ def test_augmentation_leaves_the_data_as_they_were(make_config: MakeConfig, back
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_features_in_float64_are_centred_before_they_are_rounded(
+def test_float64_features_are_centred_before_rounding(
     make_config: Callable[..., Config], dtype: str
 ) -> None:
     """Times within a minute: in float32 they are one or two numbers, less their mean sixty."""

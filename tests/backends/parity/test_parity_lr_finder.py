@@ -29,7 +29,7 @@ def found_by(backend: str, *words: str) -> LrSuggestion:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_the_curves_are_the_same(optimizer: str) -> None:
+def test_lr_finder_curves_agree_between_backends(optimizer: str) -> None:
     by_hand = found_by("numpy", f"optimizer={optimizer}")
     by_torch = found_by("torch", f"optimizer={optimizer}")
     np.testing.assert_array_equal(by_torch.curve.rates, by_hand.curve.rates)

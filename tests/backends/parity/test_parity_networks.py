@@ -101,12 +101,14 @@ def assert_equal_after(
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+def test_layer_agrees_between_backends(
+    make_network: MakeNetwork, batches: Batches, name: str
+) -> None:
     layers = [{"dense": 8}, *LAYERS[name], {"dense": "classes"}]
     assert_equal_after(make_network, batches, layers, 1, 2.0, TIGHT, optimizer="sgd")
 
 
-def test_image(make_network: MakeNetwork) -> None:
+def test_image_agrees_between_backends(make_network: MakeNetwork) -> None:
     rng = np.random.default_rng(0)
     batches = [(rng.standard_normal((7, 3, 2, 4)), rng.integers(0, 4, 7))]
     layers = ["tanh", {"dropout": 0.2}, "flatten", {"dense": "classes"}]
@@ -114,7 +116,9 @@ def test_image(make_network: MakeNetwork) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_loss_penalty_and_clipping(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+def test_loss_penalty_and_clipping_agree_between_backends(
+    make_network: MakeNetwork, batches: Batches, name: str
+) -> None:
     layers = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
     for steps, optimizer in ((1, "sgd"), (20, "momentum")):
         options = {"optimizer": optimizer} | OPTIONS[name]
@@ -122,7 +126,9 @@ def test_loss_penalty_and_clipping(make_network: MakeNetwork, batches: Batches, 
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_mixed_labels(make_network: MakeNetwork, batches: Batches, smoothing: float) -> None:
+def test_mixed_labels_agree_between_backends(
+    make_network: MakeNetwork, batches: Batches, smoothing: float
+) -> None:
     """As mixup makes them; the accuracy counts the larger share."""
     rng = np.random.default_rng(0)
     mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
@@ -133,7 +139,7 @@ def test_mixed_labels(make_network: MakeNetwork, batches: Batches, smoothing: fl
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("decay", [None, 0.02])
-def test_optimizer(
+def test_optimizer_agrees_between_backends(
     make_network: MakeNetwork, batches: Batches, optimizer: str, decay: float | None
 ) -> None:
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -149,7 +155,9 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_hundred_steps(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+def test_hundred_steps_agree_between_backends(
+    make_network: MakeNetwork, batches: Batches, name: str
+) -> None:
     """With momentum and L2, over batches of which every seventh is smaller."""
     hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
     layers = [*hidden, *hidden, {"dense": "classes"}]
@@ -158,7 +166,9 @@ def test_hundred_steps(make_network: MakeNetwork, batches: Batches, name: str) -
     assert_equal_after(make_network, batches, layers, 100, 0.1, tolerance, **options)
 
 
-def test_what_is_compared_can_differ(make_network: MakeNetwork, batches: Batches) -> None:
+def test_comparison_of_different_networks_fails(
+    make_network: MakeNetwork, batches: Batches
+) -> None:
     """Masks that are not shared, or another seed, are seen by the comparisons above."""
     layers = [{"dense": 8}, {"dropout": 0.3}, {"dense": "classes"}]
     with pytest.raises(AssertionError, match="dense"):

@@ -72,12 +72,12 @@ def test_max_norm_scales_down_the_units_that_exceed_it(
     assert kept
 
 
-def test_max_norm_is_the_same_in_both(make_network: MakeNetwork) -> None:
+def test_max_norm_agrees_between_backends(make_network: MakeNetwork) -> None:
     options = {"optimizer": "momentum", "regularizer.max_norm": 0.7, "regularizer.l2": 0.01}
     assert_equal_after(make_network, image_batches(), CONV, 20, 0.1, CLOSE, **options)
 
 
-def test_max_norm_of_whole_arrays_is_seen(
+def test_max_norm_of_whole_arrays_is_detected(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def limit_norms(self: TorchNetwork, largest: float, overflowed: None) -> None:
@@ -86,7 +86,7 @@ def test_max_norm_of_whole_arrays_is_seen(
 
     monkeypatch.setattr(TorchNetwork, "_limit_norms", limit_norms)
     with pytest.raises(AssertionError, match="weight"):
-        test_max_norm_is_the_same_in_both(make_network)
+        test_max_norm_agrees_between_backends(make_network)
 
 
 # stochastic depth ---------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ HALF = {"regularizer.stochastic_depth": 0.5, "backend.shared_masks": True}
 
 
 @pytest.mark.parametrize(("depth", "blocks"), [(9, 2), (18, 8), (20, 9)])
-def test_the_deeper_a_branch_the_more_often_it_is_skipped(
+def test_stochastic_depth_skips_deeper_branches_more_often(
     make_config: Callable[..., Config], depth: Any, blocks: int
 ) -> None:
     config = make_config(
@@ -119,7 +119,7 @@ def test_the_deeper_a_branch_the_more_often_it_is_skipped(
     assert list(rates) == [f"residual{i + 1}" for i in range(blocks)]
 
 
-def test_skipped_branches_add_nothing_and_the_others_more(make_network: MakeNetwork) -> None:
+def test_skipped_branch_adds_zero_and_others_are_scaled(make_network: MakeNetwork) -> None:
     """Sample by sample, of a branch within another's too; evaluation skips none."""
     layers = [*RESIDUAL[:1], {"residual": ["tanh", {"residual": ["sigmoid"]}]}, RESIDUAL[-1]]
     network, plain = (make_network("numpy", layers, seed=7, **options) for options in (HALF, {}))
@@ -143,7 +143,7 @@ def test_skipped_branches_add_nothing_and_the_others_more(make_network: MakeNetw
 
 
 @pytest.mark.parametrize(("layers", "shape"), [(RESIDUAL, (6,)), (RESIDUAL_CONV, (2, 3, 3))])
-def test_gradients_under_stochastic_depth_are_central_differences(
+def test_stochastic_depth_gradients_equal_central_differences(
     make_network: MakeNetwork, layers: list[Any], shape: tuple[int, ...]
 ) -> None:
     network = make_network("numpy", layers, shape, **HALF)
@@ -166,17 +166,17 @@ def test_gradients_under_stochastic_depth_are_central_differences(
         assert_allclose(found[name], numeric, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-def test_a_gradient_that_reaches_a_skipped_branch_is_seen(
+def test_gradient_of_a_skipped_branch_is_detected(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = modules.DROPOUT._replace(backward=lambda g, mask, buffer: (g.copy(),))
     monkeypatch.setattr(modules, "DROPOUT", wrong)
     with pytest.raises(AssertionError, match="residual1"):
-        test_gradients_under_stochastic_depth_are_central_differences(make_network, RESIDUAL, (6,))
+        test_stochastic_depth_gradients_equal_central_differences(make_network, RESIDUAL, (6,))
 
 
 @pytest.mark.parametrize("name", ["flat", "images"])
-def test_stochastic_depth_is_the_same_in_both(
+def test_stochastic_depth_agrees_between_backends(
     make_network: MakeNetwork, batches: Any, name: str
 ) -> None:
     layers, data = (RESIDUAL, batches) if name == "flat" else (RESIDUAL_CONV, image_batches())
@@ -188,7 +188,7 @@ def test_stochastic_depth_is_the_same_in_both(
         assert_equal_after(make_network, data, layers, 1, 0.1, CLOSE, **unlike)
 
 
-def test_masks_of_the_device_skip_whole_samples(make_network: MakeNetwork) -> None:
+def test_device_masks_skip_whole_samples(make_network: MakeNetwork) -> None:
     """With the last layer's weight as the unit matrix the logits are x, or x and twice the
     branch."""
     layers = [{"residual": [{"dense": 4}, "tanh"]}, {"dense": {"units": "classes", "bias": False}}]
@@ -248,7 +248,7 @@ def assert_same_training(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("accumulation", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
 @pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
-def test_parts_add_up_to_the_batch(
+def test_accumulated_parts_equal_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str, accumulation: int, mixed: bool
 ) -> None:
     """Every seventh batch has three samples only."""
@@ -263,7 +263,7 @@ def test_parts_add_up_to_the_batch(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_sample_that_is_computed_twice_and_another_never_are_seen(
+def test_accumulation_with_a_repeated_sample_is_detected(
     make_network: MakeNetwork, batches: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shifted(count: int, batch_size: int, accumulation: int) -> list[slice]:
@@ -278,7 +278,7 @@ def test_a_sample_that_is_computed_twice_and_another_never_are_seen(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_loss_of_a_step_is_the_mean_over_its_batch(
+def test_accumulated_loss_is_the_mean_over_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
     """Not the mean of the parts' means, which would count samples of small parts more."""
@@ -297,7 +297,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_batch(
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
-def test_parts_are_the_same_in_both(
+def test_accumulation_agrees_between_backends(
     make_network: MakeNetwork, batches: Any, accumulation: int
 ) -> None:
     """With dropout, whose masks differ from part to part, and batch norm, which sees a part."""
@@ -308,7 +308,7 @@ def test_parts_are_the_same_in_both(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_parts_have_masks_of_their_own(make_network: MakeNetwork, backend: str) -> None:
+def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backend: str) -> None:
     """Ten times the same sample: where the two halves had one mask, the gradient would be that of
     one half. Every mask of a training has a number of its own."""
     place = torch.tensor if backend == "torch" else np.copy
@@ -327,7 +327,7 @@ def test_parts_have_masks_of_their_own(make_network: MakeNetwork, backend: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_batch_norm_moves_its_statistics_after_each_part(
+def test_batch_norm_updates_statistics_after_each_part(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
     layers = ["batch_norm", {"dense": "classes"}]
@@ -340,7 +340,7 @@ def test_batch_norm_moves_its_statistics_after_each_part(
     assert_allclose(arrays["batch_norm1.running_mean"], mean, rtol=1e-12)
 
 
-def test_a_batch_in_parts_takes_the_memory_of_a_part(make_network: MakeNetwork) -> None:
+def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) -> None:
     """Of NumPy's backend, whose arrays tracemalloc sees; weights and gradients are small here."""
     x, y = np.random.default_rng(0).standard_normal((1024, 6)), np.zeros(1024, np.int64)
     layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]

@@ -36,7 +36,7 @@ def logits(make_network: MakeNetwork, backend: str, name: str, x: np.ndarray, fl
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_logits_are_the_mean_over_an_image_and_its_mirror_image(
+def test_flip_logits_are_the_mean_over_image_and_flipped_image(
     make_network: MakeNetwork, backend: str, name: str
 ) -> None:
     mirrored = IMAGES[..., ::-1].copy()
@@ -51,7 +51,7 @@ def test_logits_are_the_mean_over_an_image_and_its_mirror_image(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_backends_give_the_same_mean(make_network: MakeNetwork, name: str) -> None:
+def test_flip_agrees_between_backends(make_network: MakeNetwork, name: str) -> None:
     first, second = (
         logits(make_network, backend, name, IMAGES, True) for backend in ("numpy", "torch")
     )
@@ -59,7 +59,7 @@ def test_both_backends_give_the_same_mean(make_network: MakeNetwork, name: str) 
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_training_sees_no_mirror_image(make_network: MakeNetwork, backend: str) -> None:
+def test_flip_does_not_affect_training(make_network: MakeNetwork, backend: str) -> None:
     labels = np.arange(7) % 3
     found = []
     for flip in (False, True):

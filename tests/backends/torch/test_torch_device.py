@@ -58,7 +58,7 @@ def trained(network: TorchNetwork, steps: int = 5) -> dict[str, np.ndarray]:
     return network.arrays()
 
 
-def test_convolutions_have_the_channels_of_a_pixel_side_by_side(make_network: MakeNetwork) -> None:
+def test_convolution_images_are_channels_last(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
     seen: list[bool] = []
 
@@ -76,7 +76,7 @@ def test_convolutions_have_the_channels_of_a_pixel_side_by_side(make_network: Ma
         assert all(array.flags.c_contiguous for array in arrays.values())
 
 
-def test_the_layout_changes_no_result(make_network: MakeNetwork) -> None:
+def test_memory_format_changes_no_result(make_network: MakeNetwork) -> None:
     in_memory_format = make_network("torch", CONV, IMAGE, **SINGLE)
     plain = make_network("torch", CONV, IMAGE, **SINGLE)
     plain.module.to(memory_format=torch.contiguous_format)
@@ -86,7 +86,7 @@ def test_the_layout_changes_no_result(make_network: MakeNetwork) -> None:
         assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_bf16_computes_products_in_16_bits_and_keeps_the_rest(make_network: MakeNetwork) -> None:
+def test_bf16_computes_only_products_in_16_bits(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
     x, _ = images()
     seen = formats_seen(network, x)
@@ -97,19 +97,19 @@ def test_bf16_computes_products_in_16_bits_and_keeps_the_rest(make_network: Make
     assert network.read_steps().losses.dtype == np.float64
 
 
-def test_full_precision_stays_full(make_network: MakeNetwork) -> None:
+def test_full_precision_computes_in_float32(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
     assert set(formats_seen(network, images()[0]).values()) == {torch.float32}
 
 
-def test_the_layers_are_looked_at_as_they_predict(make_network: MakeNetwork) -> None:
+def test_layer_outputs_have_the_precision_of_predictions(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
     x = images()[0]
     *_, logits = network.layer_outputs(x).values()
     assert_array_equal(logits, network.predict(x))
 
 
-def test_bf16_ends_near_float32(make_network: MakeNetwork) -> None:
+def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
     full = trained(make_network("torch", CONV, IMAGE, **SINGLE))
     narrow = trained(make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"}))
     assert any(not np.array_equal(full[name], narrow[name]) for name in full)
@@ -136,7 +136,7 @@ def test_fp16_scales_the_loss_and_the_gradients_back(make_config: MakeConfig) ->
     assert w.item() == 2
 
 
-def test_fp16_leaves_out_a_step_that_overflows_and_scales_less(make_config: MakeConfig) -> None:
+def test_fp16_overflow_skips_step_and_reduces_scale(make_config: MakeConfig) -> None:
     precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
     optimizer = torch.optim.SGD([w], 0.5)
     precision.backward((w * 1e38).sum())
@@ -150,7 +150,7 @@ def test_fp16_leaves_out_a_step_that_overflows_and_scales_less(make_config: Make
 
 
 @pytest.mark.parametrize("optimizer", ["nesterov", "adam", "rmsprop", "muon", "schedule_free_sgd"])
-def test_a_step_that_overflows_leaves_no_trace(
+def test_fp16_overflow_changes_no_state(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """Weights, the optimizer's memory, weight decay and max-norm: afterwards all goes on as if the
@@ -187,7 +187,7 @@ def test_a_step_that_overflows_leaves_no_trace(
 
 
 @pytest.mark.parametrize("precision", ["full", "fp16"])
-def test_scaling_changes_neither_weight_decay_nor_max_norm(
+def test_fp16_scaling_keeps_weight_decay_and_max_norm(
     make_network: MakeNetwork, precision: str
 ) -> None:
     """The hinge loss of samples far on the right side is flat, so that these two alone move."""
@@ -208,7 +208,7 @@ def test_scaling_changes_neither_weight_decay_nor_max_norm(
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_the_same_step_and_compiled_once(make_network: MakeNetwork) -> None:
+def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: MakeNetwork) -> None:
     """Also by the next network, which differs by the seed alone."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     torch.compiler.reset()
@@ -222,7 +222,9 @@ def test_a_compiled_step_is_the_same_step_and_compiled_once(make_network: MakeNe
 
 
 @pytest.mark.slow
-def test_compiled_in_16_bits_by_parts_with_mixed_labels(make_network: MakeNetwork) -> None:
+def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
+    make_network: MakeNetwork,
+) -> None:
     """What recipes for a GPU combine: dropout, parts of a batch, shares of classes, bf16."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     words = {"backend.precision": "bf16", "batch_size": 16, "accumulation": 2}
@@ -240,7 +242,7 @@ def test_compiled_in_16_bits_by_parts_with_mixed_labels(make_network: MakeNetwor
         assert_allclose(ends[1][name], array, rtol=0.05, atol=0.01, err_msg=name)
 
 
-def test_compiled_code_is_forgotten_when_there_are_many_kinds_of_networks(
+def test_compiled_code_of_too_many_networks_is_deleted(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_module, "_compiled_keys", [])
@@ -257,7 +259,7 @@ def test_compiled_code_is_forgotten_when_there_are_many_kinds_of_networks(
     assert counts == [0, 0, 0, 0, 0, 1, 1]
 
 
-def test_a_network_that_nobody_holds_gives_its_memory_back_at_once(
+def test_network_without_references_frees_its_memory(
     make_network: MakeNetwork,
 ) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
@@ -272,7 +274,7 @@ def test_a_network_that_nobody_holds_gives_its_memory_back_at_once(
         gc.enable()
 
 
-def test_compilation_is_asked_for_with_the_mode_and_results_are_copies(
+def test_compilation_uses_the_mode_and_copies_results(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -306,7 +308,7 @@ def test_compilation_is_asked_for_with_the_mode_and_results_are_copies(
         ("cuda", False, "Triton"),
     ],
 )
-def test_compiling_without_what_it_needs_is_refused(
+def test_compilation_without_compiler_is_refused(
     make_config: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
     device: str,
@@ -326,7 +328,7 @@ def test_compiling_without_what_it_needs_is_refused(
     assert pytorch.check_backend(make_config(backend="torch", **words)) == []
 
 
-def test_deterministic_holds_for_its_own_network_alone(make_network: MakeNetwork) -> None:
+def test_deterministic_applies_only_to_its_network(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.deterministic": True})
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
@@ -344,7 +346,7 @@ class Greedy(nn.Module):
 
 
 @pytest.mark.parametrize("verb", ["train_step", "predict"])
-def test_want_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
+def test_out_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
     network = make_network("torch", MLP)
     greedy = network.module.get_submodule("relu1")
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
@@ -376,13 +378,13 @@ def test_want_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) ->
         ),
     ],
 )
-def test_want_of_memory_however_it_is_said(said: str, told: str) -> None:
+def test_out_of_memory_every_message_is_recognized(said: str, told: str) -> None:
     with pytest.raises(MemoryError) as caught, pytorch.device_errors():
         raise RuntimeError(said)
     assert str(caught.value) == told
 
 
-def test_the_want_of_a_repeatable_kernel_is_told_with_the_key() -> None:
+def test_missing_deterministic_kernel_names_the_key() -> None:
     said = (
         "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you "
         "set 'torch.use_deterministic_algorithms(True)'."
@@ -393,7 +395,7 @@ def test_the_want_of_a_repeatable_kernel_is_told_with_the_key() -> None:
     assert "no deterministic adaptive_avg_pool2d_backward_cuda on this device" in str(caught.value)
 
 
-def test_an_evaluation_takes_no_more_samples_than_memory_is_meant_for(
+def test_evaluation_chunk_is_limited_by_memory(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest layers, of 8 channels and 6x6 pixels, take and give 576 numbers of a sample."""
@@ -408,14 +410,14 @@ def test_an_evaluation_takes_no_more_samples_than_memory_is_meant_for(
     assert seen == [5, 5, 3] * 2
 
 
-def test_another_error_stays_itself(make_network: MakeNetwork) -> None:
+def test_device_errors_other_error_is_unchanged(make_network: MakeNetwork) -> None:
     network = make_network("torch", MLP)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         network.predict(torch.zeros(4, 5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("place", [(TorchNetwork, "_backward"), (TorchLoader, "_normalize")])
-def test_a_run_out_of_memory_ends_with_5_and_keeps_what_was_trained(
+def test_run_out_of_memory_ends_with_5_and_saves_weights(
     place: tuple[type, str],
     nnopt: Callable[..., int],
     workplace: Path,
@@ -446,7 +448,7 @@ CURVED = [{"dense": 16}, "gelu", "layer_norm", {"dense": 16}, "sigmoid", {"dense
 
 
 @pytest.mark.parametrize("compile_", ["off", pytest.param("default", marks=pytest.mark.slow)])
-def test_curved_activations_compiled_and_in_16_bits_end_near_float32(
+def test_smooth_activations_compiled_in_16_bits_end_near_float32(
     make_network: MakeNetwork, compile_: str
 ) -> None:
     layers = [*CURVED, {"dense": 4}]

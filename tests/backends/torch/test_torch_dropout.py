@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 0.5, 0.999])
-def test_kept_share_and_expectation(rate: float) -> None:
+def test_dropout_masks_have_kept_fraction_and_expectation(rate: float) -> None:
     masks = DeviceMasks(0, "dropout1", rate, CPU)
     count = 400_000
     kept = masks.draw(0, torch.Size((400, 1000))).float().mean().item()
@@ -26,7 +26,7 @@ def test_kept_share_and_expectation(rate: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 4), (2, 3, 3)])
-def test_mask_has_the_shape_asked_for(shape: tuple[int, ...]) -> None:
+def test_dropout_mask_has_the_requested_shape(shape: tuple[int, ...]) -> None:
     keep = DeviceMasks(0, "dropout1", 0.5, CPU).draw(0, torch.Size(shape))
     assert keep.shape == shape
     assert keep.dtype == torch.bool
@@ -60,7 +60,7 @@ def test_units_of_one_mask_are_independent() -> None:
     assert np.abs(correlation - np.eye(4)).max() < 0.02
 
 
-def test_shared_masks_are_those_of_numpy(make_network: Callable[..., TorchNetwork]) -> None:
+def test_shared_masks_equal_those_of_numpy(make_network: Callable[..., TorchNetwork]) -> None:
     """Logits in training, seen through the gradient of the last layer: d_z ᵀ (x · keep · scale)."""
     changes = {"backend.shared_masks": True, "optimizer": "sgd", "seed": 11}
     network = make_network("torch", [{"dropout": 0.3}, {"dense": "classes"}], **changes)
@@ -77,7 +77,7 @@ def test_shared_masks_are_those_of_numpy(make_network: Callable[..., TorchNetwor
         assert_allclose(network.arrays()["dense1.weight"], expected, rtol=1e-12, atol=1e-13)
 
 
-def test_gradient_passes_where_the_input_did() -> None:
+def test_dropout_gradient_has_the_mask_of_the_output() -> None:
     dropout = Dropout(DeviceMasks(0, "dropout1", 0.4, CPU))
     x = torch.ones(8, 8, requires_grad=True)
     y = dropout(x)
@@ -98,7 +98,7 @@ def test_evaluation_and_rate_zero_drop_nothing(make_network: Callable[..., Torch
     assert_array_equal(network.arrays()["dense1.weight"], plain.arrays()["dense1.weight"])
 
 
-def test_a_module_used_twice_in_a_step_draws_twice() -> None:
+def test_dropout_used_twice_in_a_step_draws_two_masks() -> None:
     """As the stochastic depth of torchvision's Swin transformers is, for both branches."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.5, CPU))
     x = torch.ones(64, 64)
@@ -110,7 +110,7 @@ def test_a_module_used_twice_in_a_step_draws_twice() -> None:
     assert torch.equal(module(x), second)
 
 
-def test_16_bits_do_not_shift_the_mean() -> None:
+def test_dropout_in_16_bits_keeps_the_mean() -> None:
     """The scale of rate 0.1 is 1.1111; rounded to bfloat16 it would be 1.1094, 0.16 % less."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.1, CPU))
     x = torch.linspace(1, 2, 2**20).to(torch.bfloat16)

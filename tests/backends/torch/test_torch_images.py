@@ -90,14 +90,14 @@ def assert_shapes(module: nn.Module, architecture: Architecture) -> None:
     assert state == architecture.parameter_shapes() | architecture.statistic_shapes()
 
 
-def test_every_layer_is_tried_on_images() -> None:
+def test_image_cases_contain_every_layer() -> None:
     elementwise = {"relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"}
     assert set(ON_IMAGES) | elementwise | {"dense"} == set(LAYERS)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layer", [*CASES, "relu", "leaky_relu", "gelu", "silu"], ids=str)
-def test_shape_of_a_layer_is_the_inferred_one(
+def test_layer_output_has_the_inferred_shape(
     make_config: MakeConfig, layer: Any, training: bool
 ) -> None:
     architecture = infer_shapes(parse_layers([layer, *head_of(layer)]), IMAGE, CLASSES)
@@ -119,7 +119,7 @@ NETWORKS: dict[str, schema.ArchitectureVariant] = {
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_shapes_of_a_network_are_the_inferred_ones(
+def test_network_outputs_have_the_inferred_shapes(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     changes = {"regularizer.norm": norm, "regularizer.dropout": 0.1}
@@ -139,7 +139,7 @@ def test_shapes_of_a_network_are_the_inferred_ones(
     ],
     ids=str,
 )
-def test_parameters_and_flops_are_those_that_pytorch_counts(
+def test_parameters_and_flops_equal_pytorchs_counts(
     make_config: MakeConfig, variant: schema.ArchitectureVariant, parameters: int
 ) -> None:
     """PyTorch counts two for a multiplication and an addition, of products and convolutions."""
@@ -175,7 +175,7 @@ def forward(make_network: MakeNetwork, layer: Any, training: bool = True) -> tup
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_of_images(make_network: MakeNetwork, training: bool) -> None:
+def test_batch_norm_of_images_equals_formula(make_network: MakeNetwork, training: bool) -> None:
     module, arrays, (x, y) = forward(make_network, "batch_norm", training)
     w, b = (arrays[f"batch_norm1.{key}"].view(-1, 1, 1) for key in ("weight", "bias"))
     mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
@@ -191,7 +191,9 @@ def test_batch_norm_of_images(make_network: MakeNetwork, training: bool) -> None
 @pytest.mark.parametrize(
     ("layer", "groups"), [("layer_norm", 1), ({"group_norm": 3}, 3), ("instance_norm", 6)], ids=str
 )
-def test_norms_of_single_images(make_network: MakeNetwork, layer: Any, groups: int) -> None:
+def test_norms_of_single_images_equal_formula(
+    make_network: MakeNetwork, layer: Any, groups: int
+) -> None:
     """Over the channels of a group and all positions; one scale and shift for each channel."""
     _, arrays, (x, y) = forward(make_network, layer)
     weight, bias = (v.view(-1, 1, 1) for k, v in arrays.items() if "_norm1." in k)
@@ -201,7 +203,7 @@ def test_norms_of_single_images(make_network: MakeNetwork, layer: Any, groups: i
     assert_allclose(y.detach(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_pools(make_network: MakeNetwork) -> None:
+def test_pooling_equals_formula(make_network: MakeNetwork) -> None:
     options = {"size": 3, "stride": 2, "padding": 1}
     _, _, (x, y) = forward(make_network, {"max_pool2d": options})
     windows = F.pad(x, (1,) * 4, value=-torch.inf).unfold(2, 3, 2).unfold(3, 3, 2)
@@ -213,7 +215,7 @@ def test_pools(make_network: MakeNetwork) -> None:
     assert_allclose(y, x.sum((2, 3)) / 72, rtol=1e-12, atol=1e-14)
 
 
-def test_convolution_takes_every_option(make_network: MakeNetwork) -> None:
+def test_convolution_every_option_equals_formula(make_network: MakeNetwork) -> None:
     """Against windows gathered one by one and multiplied with their group's part of the weight."""
     options = {"channels": 4, "kernel": 4, "stride": 3, "padding": 2, "groups": 2}
     _, arrays, (x, y) = forward(make_network, {"conv2d": options})
@@ -237,7 +239,7 @@ def test_residual_adds_its_shortcut(make_network: MakeNetwork) -> None:
     assert_allclose(y.detach(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_spatial_dropout_takes_whole_channels(make_network: MakeNetwork) -> None:
+def test_spatial_dropout_drops_whole_channels(make_network: MakeNetwork) -> None:
     """Masks of (N, C), NumPy's if they are to be shared, spread over the positions."""
     rate, x = 0.4, images(count=50)
     changes = {"backend.shared_masks": True, "seed": 3}
@@ -257,14 +259,14 @@ def test_spatial_dropout_takes_whole_channels(make_network: MakeNetwork) -> None
     assert 0.5 < kept.any(2).double().mean() < 0.7
 
 
-def test_dropout_of_images_takes_single_numbers() -> None:
+def test_dropout_of_images_drops_single_elements() -> None:
     y = Dropout(DeviceMasks(0, "dropout1", 0.5, torch.device("cpu")))(images())
     assert (y == 0).any((2, 3)).all()
     assert (y != 0).any((2, 3)).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_trains(make_config: MakeConfig, name: str) -> None:
+def test_network_training_lowers_the_loss(make_config: MakeConfig, name: str) -> None:
     """Twenty steps on eight images halve the loss; the weights leave and return by their names."""
     config = make_config(backend="torch", optimizer="adam", **{"regularizer.norm": "batch"})
     config = replace(config, seed=1)

@@ -45,7 +45,7 @@ def normalized(raw: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(batch=st.integers(1, 30), chunk_bytes=st.integers(1, 40_000), seed=st.integers(0, 99))
-def test_batches_follow_the_order(
+def test_train_batches_follow_the_order(
     make_config: MakeConfig, batch: int, chunk_bytes: int, seed: int
 ) -> None:
     part = images()
@@ -60,7 +60,7 @@ def test_batches_follow_the_order(
     assert batches[0][1].dtype == torch.int64
 
 
-def test_evaluation_keeps_the_order(
+def test_evaluation_batches_keep_the_order(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader_file, "EVALUATION_BYTES", 10 * 60 * 8 + 1)
@@ -70,7 +70,7 @@ def test_evaluation_keeps_the_order(
     assert_array_equal(torch.cat(batches), normalized(part.inputs[part.rows]))
 
 
-def test_features_are_scaled_per_column_and_left_as_they_were(make_config: MakeConfig) -> None:
+def test_features_are_scaled_per_column_and_data_unchanged(make_config: MakeConfig) -> None:
     inputs = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
     inputs.setflags(write=False)
     kept = inputs.copy()
@@ -85,7 +85,7 @@ def test_features_are_scaled_per_column_and_left_as_they_were(make_config: MakeC
     assert_array_equal(inputs, kept)
 
 
-def test_memory_map_is_neither_copied_nor_complained_about(
+def test_memory_map_is_not_copied_and_gives_no_warning(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     part = images()
@@ -114,7 +114,7 @@ def cut_out(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> np.
 
 
 @pytest.mark.parametrize(("pad", "flip"), [(2, True), (3, False), (0, True)])
-def test_crops(
+def test_crops_equal_padding_and_slicing(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, pad: int, flip: bool
 ) -> None:
     monkeypatch.setattr(loader_file, "CPU_CHUNK_BYTES", 8 * 60 * 8)

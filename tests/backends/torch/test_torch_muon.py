@@ -40,7 +40,7 @@ def random(*shape: int, seed: int = 0) -> Array:
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5), (1, 4), (4, 1)])
-def test_singular_values_go_through_the_polynomial_and_vectors_stay(
+def test_orthogonalize_applies_polynomial_to_singular_values(
     shape: tuple[int, int],
 ) -> None:
     matrix = random(*shape)
@@ -49,7 +49,7 @@ def test_singular_values_go_through_the_polynomial_and_vectors_stay(
     assert_allclose(orthogonalize(torch.tensor(matrix), 5), expected, atol=1e-6)
 
 
-def test_singular_values_end_in_the_known_band() -> None:
+def test_orthogonalize_singular_values_end_in_the_known_range() -> None:
     values = np.geomspace(0.002, 0.5, 12)
     u, v = (np.linalg.qr(random(12, 12, seed=seed))[0] for seed in (1, 2))
     norm = np.linalg.norm(values)
@@ -64,7 +64,7 @@ def test_singular_values_end_in_the_known_band() -> None:
     assert polynomial(x).max() < 1.21
 
 
-def test_a_stack_is_taken_one_by_one_and_zero_stays_zero() -> None:
+def test_orthogonalize_stack_equals_single_matrices() -> None:
     stack = torch.tensor(random(3, 4, 2))
     stack[1] = 0
     together = orthogonalize(stack, 5)
@@ -79,7 +79,7 @@ SHAPES = [(6, 2, 3, 3), (6,), (4, 6, 1, 1), (12, 5), (12,), (5, 12), (12, 5), (3
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_twenty_steps(
+def test_muon_twenty_steps_equal_formula(
     make_config: Callable[..., Config], input_layer: str, memory_format: torch.memory_format
 ) -> None:
     changes = {"optimizer.input_layer": input_layer, "optimizer.adam_ratio": 0.3}
@@ -122,7 +122,7 @@ def test_twenty_steps(
             assert_allclose(parameter.detach(), w, rtol=1e-9, atol=1e-9)
 
 
-def test_weights_decay_by_the_learning_rate_of_who_trains_them(
+def test_weight_decay_uses_the_learning_rate_of_the_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
     """The output layer's by Adam's. All gradients of weights are zero, since all inputs are."""
@@ -139,7 +139,7 @@ def test_weights_decay_by_the_learning_rate_of_who_trains_them(
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9")
-def test_it_is_the_rule_of_torch(make_config: Callable[..., Config]) -> None:
+def test_muon_equals_torch_optim_muon(make_config: Callable[..., Config]) -> None:
     """Which computes in bfloat16: two to three digits of the direction."""
     muon = make_config(optimizer="muon").optimizer
     assert isinstance(muon, MuonConfig)

@@ -45,9 +45,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_activation_is_that_of_torch(
-    make_network: MakeNetwork, batches: Batches, name: str
-) -> None:
+def test_activation_equals_torchs(make_network: MakeNetwork, batches: Batches, name: str) -> None:
     network = make_network("torch", [{"dense": 8}, name, {"dense": "classes"}])
     w = {key: torch.tensor(value) for key, value in network.arrays().items()}
     x = torch.tensor(batches[0][0])
@@ -81,7 +79,7 @@ def test_residual_adds_its_branch_and_keeps_its_names(
     assert_allclose(network.predict(torch.tensor(x)), expected, **EXACT)
 
 
-def test_images_are_flattened(make_network: MakeNetwork) -> None:
+def test_flatten_images_equals_reshape(make_network: MakeNetwork) -> None:
     network = make_network("torch", ["flatten", {"dense": "classes"}], input_shape=(2, 3, 3))
     x = np.random.default_rng(0).standard_normal((5, 2, 3, 3))
     w = network.arrays()
@@ -102,7 +100,7 @@ def test_running_statistics_follow_the_unbiased_variance(
         assert_allclose(after[name], 0.7 * before[name] + 0.3 * seen, **EXACT)
 
 
-def test_predicting_changes_nothing(make_network: MakeNetwork, batches: Batches) -> None:
+def test_predict_changes_no_array(make_network: MakeNetwork, batches: Batches) -> None:
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.5}, {"dense": "classes"}]
     network = make_network("torch", layers)
     before, x = network.arrays(), torch.tensor(batches[0][0])
@@ -111,9 +109,7 @@ def test_predicting_changes_nothing(make_network: MakeNetwork, batches: Batches)
         assert_array_equal(array, before[name])
 
 
-def test_training_goes_on_as_if_nobody_had_predicted(
-    make_network: MakeNetwork, batches: Batches
-) -> None:
+def test_training_after_predict_is_unchanged(make_network: MakeNetwork, batches: Batches) -> None:
     layers = [{"dense": 8}, "batch_norm", {"dropout": 0.4}, {"dense": "classes"}]
     alone, watched = make_network("torch", layers), make_network("torch", layers)
     for step, (x, y) in enumerate(map(as_tensors, batches)):
@@ -136,7 +132,7 @@ def test_arrays_are_copies(make_network: MakeNetwork, batches: Batches) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numbers_have_the_configured_type(
+def test_arrays_have_the_configured_type(
     make_network: MakeNetwork, batches: Batches, dtype: str
 ) -> None:
     layers = [{"dense": 8}, "batch_norm", {"dense": "classes"}]
@@ -150,7 +146,9 @@ def test_numbers_have_the_configured_type(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_cross_entropy(make_network: MakeNetwork, batches: Batches, smoothing: float) -> None:
+def test_cross_entropy_equals_formula(
+    make_network: MakeNetwork, batches: Batches, smoothing: float
+) -> None:
     changes = {"regularizer.label_smoothing": smoothing}
     network = make_network("torch", [{"dense": "classes"}], optimizer="sgd", **changes)
     x, y = batches[0]
@@ -186,7 +184,7 @@ def test_hinge_sums_over_wrong_classes_and_averages_over_the_batch(
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
-def test_penalties_add_their_gradients_to_weights_alone(
+def test_penalties_act_only_on_weights(
     make_network: MakeNetwork, batches: Batches, decay_all: bool
 ) -> None:
     layers = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
@@ -249,7 +247,7 @@ def test_clipping_scales_the_whole_gradient(make_network: MakeNetwork, batches: 
         assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)
 
 
-def test_record_of_steps(
+def test_read_steps_returns_all_steps_once(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same steps in plain PyTorch; the logits are folded after every three steps."""
@@ -291,9 +289,7 @@ def test_record_of_steps(
     assert network.read_steps().count == 0
 
 
-def test_a_learning_rate_of_zero_leaves_the_bits(
-    make_network: MakeNetwork, batches: Batches
-) -> None:
+def test_learning_rate_zero_changes_no_bit(make_network: MakeNetwork, batches: Batches) -> None:
     for optimizer in ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adamw"):
         network = make_network("torch", MLP, optimizer=optimizer)
         before = network.arrays()
@@ -329,7 +325,7 @@ def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) ->
         assert_array_equal(disturbed[name], array)
 
 
-def test_threads_of_one_network_are_not_those_of_the_next(make_network: MakeNetwork) -> None:
+def test_threads_are_set_for_each_network(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.threads": 2})
     assert torch.get_num_threads() == 2
     make_network("torch", MLP)  # so small that the rule gives it one
@@ -337,9 +333,7 @@ def test_threads_of_one_network_are_not_those_of_the_next(make_network: MakeNetw
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="PyTorch sees no accelerator here")
-def test_accelerator_computes_what_the_cpu_does(
-    make_network: MakeNetwork, batches: Batches
-) -> None:
+def test_accelerator_equals_cpu(make_network: MakeNetwork, batches: Batches) -> None:
     device = str(torch.accelerator.current_accelerator())
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.4}, {"dense": "classes"}]
     changes = {"backend.shared_masks": True, "backend.dtype": "float32", "regularizer.l2": 0.01}

@@ -107,7 +107,7 @@ def test_every_optimizer_of_the_schema_is_present() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"), [(name, {}) for name in RULES] + list(UNUSUAL.items())
 )
-def test_twenty_steps(
+def test_optimizer_twenty_steps_equal_formula(
     make_config: Callable[..., Config], name: str, changes: dict[str, float]
 ) -> None:
     whole = make_config(optimizer=name, **changes)

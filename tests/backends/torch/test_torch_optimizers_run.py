@@ -17,14 +17,16 @@ WORDS = {
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_the_spiral_is_learned(nnopt: Callable[..., int], workplace: Path, name: str) -> None:
+def test_torch_optimizers_learn_the_spiral(
+    nnopt: Callable[..., int], workplace: Path, name: str
+) -> None:
     words = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *WORDS[name]]
     assert nnopt("run", *words, "hydra.run.dir=run") == 0
     summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
     assert summary["test_accuracy"] > 0.9
 
 
-def test_numpy_refuses_them_before_anything_starts(
+def test_numpy_backend_refuses_torch_optimizers(
     nnopt: Callable[..., int], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("run", "optimizer=muon") == 2

@@ -52,7 +52,7 @@ def by_torchvision(policy: str, image: Tensor, operation: int, level: int) -> Te
 
 @POLICIES
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (17, 40)])
-def test_the_space_is_torchvisions(policy: str, size: tuple[int, int]) -> None:
+def test_magnitudes_equal_torchvisions(policy: str, size: tuple[int, int]) -> None:
     space = CLASSES[policy]._AUGMENTATION_SPACE
     assert tuple(space) == OPERATIONS
     assert tuple(name for name, (_, signed) in space.items() if signed) == SIGNED
@@ -64,7 +64,7 @@ def test_the_space_is_torchvisions(policy: str, size: tuple[int, int]) -> None:
 
 @POLICIES
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 12)])
-def test_every_operation_at_every_level_is_torchvisions(
+def test_every_operation_and_level_equals_torchvisions(
     policy: str, shape: tuple[int, int, int]
 ) -> None:
     """All in one batch, in any order, on noise, on a ramp of few values, and on one value."""
@@ -111,7 +111,7 @@ def epoch_of(
 
 @POLICIES
 @pytest.mark.parametrize("chunk_bytes", [1, 2**20], ids=["batch by batch", "in one chunk"])
-def test_crop_and_flip_then_policy_then_normalization_then_cutout(
+def test_policy_is_applied_after_flips_and_before_normalization(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str, chunk_bytes: int
 ) -> None:
     monkeypatch.setattr(loader_file, "CPU_POLICY_CHUNK_BYTES", chunk_bytes)
@@ -146,7 +146,7 @@ def numpy_state() -> str:
 
 
 @POLICIES
-def test_repeats_and_leaves_data_and_global_generators_alone(
+def test_policy_is_repeatable_and_keeps_data_and_generators(
     make_config: MakeConfig, policy: str
 ) -> None:
     samples, config = dataset(), config_of(make_config, policy)
@@ -166,7 +166,7 @@ def test_repeats_and_leaves_data_and_global_generators_alone(
 
 
 @POLICIES
-def test_frequencies_are_those_of_torchvisions_class(
+def test_policy_frequencies_equal_torchvisions(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """Two samples of one distribution: Σ (a - b)² / (a + b) over the cells they fall into lies
@@ -203,7 +203,7 @@ def test_frequencies_are_those_of_torchvisions_class(
     assert abs(statistic - len(cells)) < 5 * (2 * len(cells)) ** 0.5
 
 
-def test_torchvision_is_imported_for_a_policy_only(
+def test_torchvision_is_imported_only_for_a_policy(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it raises

@@ -43,7 +43,9 @@ def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> Sch
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_twenty_steps(make_config: Callable[..., Config], name: str) -> None:
+def test_schedule_free_twenty_steps_equal_formula(
+    make_config: Callable[..., Config], name: str
+) -> None:
     """The paper's three sequences, with weight decay, and a warm-up that weights the mean."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 3))
@@ -72,7 +74,7 @@ def test_twenty_steps(make_config: Callable[..., Config], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_is_the_library_by_hand(
+def test_network_equals_the_librarys_optimizer(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -109,7 +111,7 @@ def test_a_network_is_the_library_by_hand(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("look", ["predict", "layer_outputs", "arrays"])
-def test_a_look_does_not_change_the_training(
+def test_evaluation_does_not_change_the_training(
     make_network: MakeNetwork, batches: Batches, name: str, look: str
 ) -> None:
     straight, looked_at = (
@@ -128,7 +130,7 @@ def test_a_look_does_not_change_the_training(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("looked_at", [False, True])
-def test_loaded_weights_are_those_that_are_there_and_start_anew(
+def test_load_sets_weights_and_resets_state(
     make_network: MakeNetwork, batches: Batches, name: str, looked_at: bool
 ) -> None:
     fresh, used = (make_network("torch", MLP, optimizer=name) for _ in "ab")
@@ -149,7 +151,7 @@ def test_loaded_weights_are_those_that_are_there_and_start_anew(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_statistics_taken_anew_are_those_of_the_average(
+def test_recomputed_statistics_belong_to_the_average(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
     """The mean over the batches of what the first layer gives with x; training goes on from y."""
@@ -171,7 +173,7 @@ def test_statistics_taken_anew_are_those_of_the_average(
 
 
 @pytest.mark.parametrize("steps", [None, 10])
-def test_an_epoch_ends_with_the_statistics_of_the_average(
+def test_epoch_ends_with_statistics_of_the_average(
     make_config: MakeConfig, steps: int | None
 ) -> None:
     """Also one cut short, here after 2 of 8 steps."""

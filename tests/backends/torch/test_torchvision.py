@@ -74,7 +74,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
         ("swin_t", 28_288_354),
     ],
 )
-def test_counts_are_the_published_ones(
+def test_parameter_counts_equal_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
     """Torchvision counts multiplications with an addition once, and no other operation."""
@@ -86,7 +86,7 @@ def test_counts_are_the_published_ones(
     assert {"fc", "classifier", "heads", "head"} & outer
 
 
-def test_the_adapted_resnet_is_the_resnet_of_nnopt(make_config: MakeConfig) -> None:
+def test_adapted_resnet_equals_nnopts_resnet(make_config: MakeConfig) -> None:
     """The same arrays give the same logits, in NumPy's network and in torchvision's."""
     norm = {"regularizer.norm": "batch", "backend.dtype": "float64"}
     own = make_config(architecture=ResnetConfig("resnet", 18, None), **norm)
@@ -107,7 +107,7 @@ def test_the_adapted_resnet_is_the_resnet_of_nnopt(make_config: MakeConfig) -> N
     assert_allclose(networks[0].predict(x), networks[1].predict(torch.tensor(x)), rtol=1e-9)
 
 
-def test_layers_give_what_is_described(vision: Callable[..., Config]) -> None:
+def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) -> None:
     """By shape; known kinds have nnopt's records, and arrays the names of the state."""
     config = vision("mobilenet_v3_small")
     architecture = described(config)
@@ -122,7 +122,7 @@ def test_layers_give_what_is_described(vision: Callable[..., Config]) -> None:
     assert set(network.gradient_arrays()) == set(architecture.parameter_shapes())
 
 
-def test_arrays_outside_of_layers_have_names_too(vision: Callable[..., Config]) -> None:
+def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
     """A transformer's class token belongs to the whole, the arrays of attention, which gives two
     tensors, to the block around it; the size of the images is the network's."""
     architecture = described(vision("vit_b_32"))
@@ -137,7 +137,7 @@ def test_arrays_outside_of_layers_have_names_too(vision: Callable[..., Config]) 
     assert shapes == {name: tuple(p.shape) for name, p in reference.named_parameters()}
 
 
-def test_first_weights_are_torchvisions_from_the_seed(vision: Callable[..., Config]) -> None:
+def test_initial_weights_equal_torchvisions_for_the_seed(vision: Callable[..., Config]) -> None:
     """To the bit the same for the same seed, others for another; the global generator is as it was.
 
     The convolution that replaces the first one is drawn as the model draws its own.
@@ -160,7 +160,9 @@ def test_first_weights_are_torchvisions_from_the_seed(vision: Callable[..., Conf
 @pytest.mark.parametrize(
     ("model", "stem"), [("densenet121", "features.conv0"), ("mobilenet_v2", "features.0.0")]
 )
-def test_small_and_grey_images(vision: Callable[..., Config], model: str, stem: str) -> None:
+def test_small_and_grey_images_are_accepted(
+    vision: Callable[..., Config], model: str, stem: str
+) -> None:
     """The first convolution takes one channel, and keeps the size of small images."""
     sizes = {}
     for small in (False, True):
@@ -190,7 +192,7 @@ def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
 
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])
-def test_muon_and_max_norm_are_for_matrices_and_kernels(
+def test_muon_and_max_norm_act_on_matrices_and_kernels(
     vision: Callable[..., Config], input_layer: str
 ) -> None:
     """A transformer's class token and positions have several axes too, and stand before the first
@@ -210,7 +212,7 @@ def test_muon_and_max_norm_are_for_matrices_and_kernels(
     assert all(named[name].ndim > 1 for name in by_muon)
 
 
-def test_randomness_in_training_is_nnopts(vision: Callable[..., Config]) -> None:
+def test_dropout_in_models_is_nnopts(vision: Callable[..., Config]) -> None:
     """Dropout, and stochastic depth, which drops whole samples of a branch."""
     config = vision("efficientnet_b0")
     network = built(config, described(config))
@@ -231,7 +233,7 @@ def test_randomness_in_training_is_nnopts(vision: Callable[..., Config]) -> None
 TORCHVISION = ("architecture=torchvision", "dataset=cifar10")
 
 
-def test_numpy_cannot_build_it(nnopt: Run, capsys: Captured) -> None:
+def test_numpy_backend_refuses_torchvision_model(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", *TORCHVISION) == 2
     message = capsys.readouterr().err
     assert "architecture.name = 'torchvision' needs backend=torch" in message
@@ -256,7 +258,7 @@ def test_numpy_cannot_build_it(nnopt: Run, capsys: Captured) -> None:
         (["initializer=glorot"], "initializer.hidden = 'glorot_normal' has no effect"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_impossible_model_configuration_is_refused(
     nnopt: Run, capsys: Captured, words: list[str], message: str
 ) -> None:
     assert nnopt("describe", *TORCHVISION, "backend=torch", *words) == 2
@@ -264,7 +266,7 @@ def test_what_cannot_be_is_refused(
     assert message in error.replace("\n", " ")
 
 
-def test_gradcheck_is_for_the_numpy_backend(nnopt: Run, capsys: Captured) -> None:
+def test_gradcheck_refuses_torchvision_model(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("gradcheck", *TORCHVISION, "backend=torch") == 2
     assert "architecture.name = 'torchvision'" in capsys.readouterr().err
 
@@ -280,7 +282,7 @@ def test_gradcheck_is_for_the_numpy_backend(nnopt: Run, capsys: Captured) -> Non
         (OSError("_C.so: undefined symbol"), "--force-reinstall torch torchvision"),
     ],
 )
-def test_missing_or_broken_torchvision(
+def test_missing_or_broken_torchvision_is_reported(
     vision: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
     real_import = builtins.__import__
@@ -327,7 +329,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, di
     return path, state
 
 
-def test_published_weights_are_taken_where_they_fit(
+def test_published_weights_are_used_where_shapes_match(
     vision: Callable[..., Config], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     path, state = published
@@ -344,7 +346,7 @@ def test_published_weights_are_taken_where_they_fit(
             assert np.array_equal(array, state[name].numpy()), name
 
 
-def test_published_weights_that_cannot_be_had(
+def test_published_weights_missing_or_damaged_are_refused(
     vision: Callable[..., Config], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     path, _ = published
@@ -365,7 +367,7 @@ def test_published_weights_that_cannot_be_had(
 
 
 @pytest.mark.slow
-def test_a_run_leaves_what_any_run_leaves(nnopt: Run, workplace: Path) -> None:
+def test_run_writes_the_files_of_any_run(nnopt: Run, workplace: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 1024))
     header = ",".join(["label", *(f"pixel{k}" for k in range(1024))])
     lines = [",".join(map(str, [k % 2, *row])) for k, row in enumerate(pixels)]
