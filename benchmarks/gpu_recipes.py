@@ -127,7 +127,7 @@ def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
 
 
 def model_flops(point: dict[str, Any]) -> int:
-    """Of a training with its looks at the validation data. Every recipe has last_batch=drop: all
+    """Of a training with its looks at the validation data. Every recipe has drop_last=true: all
     batches are of the same size."""
     trained = point["steps"] * point["config"]["batch_size"]
     validated = point["epochs"] * point["data"]["samples"]["validation"]

@@ -30,7 +30,12 @@ NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 BAR = 1.8
 
 SWEEP = [
-    *("dataset.points=4000", "architecture.hidden=[128, 64]", "batch_size=64", "epochs=120"),
+    *(
+        "dataset.samples_per_class=4000",
+        "architecture.hidden=[128, 64]",
+        "batch_size=64",
+        "epochs=120",
+    ),
     *("plots=false", "optimizer.lr=0.01,0.02,0.05,0.1"),
 ]
 POINTS = 8

@@ -26,14 +26,14 @@ EVERY = "sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"
 CONFIGURATIONS: dict[str, list[str]] = {
     "dense": IMAGES,
     "dense, batch norm, dropout": [*IMAGES, "regularizer.norm=batch", "regularizer.dropout=0.3"],
-    "dense, layer norm, EMA": [*IMAGES, "regularizer.norm=layer", "regularizer.ema=0.9"],
+    "dense, layer norm, EMA": [*IMAGES, "regularizer.norm=layer", "regularizer.ema_decay=0.9"],
     "dense, SWA, L1, L2": [
         *IMAGES,
-        "regularizer.swa=0.5",
+        "regularizer.swa_start=0.5",
         "regularizer.l1=1e-5",
         "regularizer.l2=1e-4",
     ],
-    "dense, accumulation": [*IMAGES, "accumulation=4", "layer_statistics=true"],
+    "dense, accumulation": [*IMAGES, "accumulation_steps=4", "layer_statistics=true"],
     "dense, hinge, GELU": [*IMAGES, "loss=hinge", "architecture.activation=gelu"],
     "spiral, adam, cosine": ["optimizer=adam", "schedule=cosine", "epochs=5", "plots=false"],
     "convolution": [*CONV, "architecture=three_layer_conv"],

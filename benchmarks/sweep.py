@@ -29,7 +29,7 @@ from pathlib import Path
 NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 GROUPS = ["dataset=spiral", "backend=numpy", "architecture=mlp", "regularizer=l2"]
 GROUPS += ["optimizer=adam", "schedule=cosine", "initializer=glorot"]
-ONE_STEP = ["steps=1", "epochs=1"]
+ONE_STEP = ["max_steps=1", "epochs=1"]
 TOTAL_BAR, POINT_BAR = 15.0, 0.100  # seconds
 MEMORY_BAR = 1.02  # times the memory at the 10th point
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
 WORDS = ["seed=range(6)", "optimizer=sgd,adam", "epochs=40", "layer_statistics=true"]
-WORDS += ["dataset.points=60", "regularizer=dropout", "plots=false"]
+WORDS += ["dataset.samples_per_class=60", "regularizer=dropout", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
 
 

@@ -78,7 +78,7 @@ def main() -> int:
 
 def decode() -> None:
     """Let nnopt make its cache of MNIST, which it does once in a dataset's life."""
-    words = ["dataset=mnist", "steps=1", "epochs=1", "plots=false", "hydra.run.dir=first"]
+    words = ["dataset=mnist", "max_steps=1", "epochs=1", "plots=false", "hydra.run.dir=first"]
     subprocess.run([NNOPT, "run", *words], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -88,7 +88,9 @@ class OutOfMemoryError(TrainingError):
         if batch_size > 1:
             what += f"; try batch_size={batch_size // 2}"
         if batch_size >= 2 * accumulation:
-            what += f", or accumulation={2 * accumulation} for the same batch in smaller parts"
+            what += (
+                f", or accumulation_steps={2 * accumulation} for the same batch in smaller parts"
+            )
         super().__init__(what)
 
 

@@ -191,7 +191,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nnopt.recipe.run import run
 
     folder = tmp_path_factory.mktemp("run")
-    run(make_plan(["epochs=1", "dataset.points=20"]).points[0], folder)
+    run(make_plan(["epochs=1", "dataset.samples_per_class=20"]).points[0], folder)
     return folder
 
 

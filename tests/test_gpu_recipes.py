@@ -77,7 +77,7 @@ def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
     assert set(script.BARS) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
-        assert point.config.last_batch == "drop"  # which its count of samples relies on
+        assert point.config.drop_last  # which its count of samples relies on
         text = (BENCHMARKS.parent / "conf" / "experiment" / f"{name}.yaml").read_text("utf-8")
         assert f"gpu_recipes.py --only {name}" in text
         assert " ".join(script.SETTINGS) in text

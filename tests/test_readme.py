@@ -22,7 +22,7 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 GUIDES = ("backends", "benchmarks", "configuration", "lr_find")
 """The guides in docs/ whose transcripts and tables of commands are run too."""
 
-LIMITS = ("steps=3", "schedule.warmup=0", "plots=false")
+LIMITS = ("max_steps=3", "schedule.warmup_epochs=0", "plots=false")
 """Appended to every command that would train, but for the quick one and those that are refused."""
 
 AS_THEY_STAND = {"nnopt run": 0, "nnopt run optimzer=adam epochs=-1 regularizer.dropot=0.1": 2}

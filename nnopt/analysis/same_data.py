@@ -51,7 +51,7 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
         names = sorted(files)
         raise ConfigError(
             f"the runs are on different datasets, {', '.join(names)}: choose with "
-            f"--where dataset={names[0]}, or compare them all with --mixed-data"
+            f"--where dataset={names[0]}, or compare them all with --allow-mixed-data"
         )
     for name, by_sources in files.items():
         if len(by_sources) > 1:
@@ -59,7 +59,8 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
             raise ConfigError(
                 f"the runs on {name} were tested on different files: data.sources of summary.json "
                 f"differ in {shown(first.folder)} and {shown(second.folder)}; compare one kind of "
-                f"them, with --where dataset.files={_digest(first)}, or both with --mixed-data"
+                f"them, with --where dataset.files={_digest(first)}, or both with "
+                "--allow-mixed-data"
             )
 
 

@@ -88,13 +88,13 @@ class ModuleArchitecture(Architecture):
         return self.flops
 
 
-def is_penalized(shape: Shape, decay_all: bool) -> bool:
+def is_penalized(shape: Shape, decay_norm_and_bias: bool) -> bool:
     """Return whether L1, L2 and weight decay act on a parameter of this shape.
 
     They act on weights, which have more than one axis. Biases and norm parameters are exempt
-    unless ``decay_all``.
+    unless ``decay_norm_and_bias``.
     """
-    return decay_all or len(shape) > 1
+    return decay_norm_and_bias or len(shape) > 1
 
 
 def is_weight(name: str, shape: Shape) -> bool:

@@ -132,8 +132,8 @@ class Network(Protocol):
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
         """Return logits (N, K) in evaluation mode.
 
-        With ``regularizer.test_flip`` they are averaged over the images (N, C, H, W) and the images
-        flipped horizontally.
+        With ``regularizer.test_time_flip`` they are averaged over the images (N, C, H, W) and the
+        images flipped horizontally.
         """
         ...
 

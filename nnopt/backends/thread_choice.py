@@ -73,5 +73,5 @@ def flops_on_processor(architecture: Architecture, config: Config) -> int:
     """
     if config.backend.device != "cpu":
         return 0
-    samples = -(-config.batch_size // config.accumulation)
+    samples = -(-config.batch_size // config.accumulation_steps)
     return samples * max(layer.flops for layer in architecture.walk() if not layer.inner)

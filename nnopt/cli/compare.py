@@ -117,7 +117,7 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
     )
     runs = _filtered(found, conditions)
     named = {condition.key for condition in conditions} | set(options.pivot or ())
-    if not options.mixed_data:
+    if not options.allow_mixed_data:
         check_same_data(runs, may_differ="dataset" in named)
     metrics = metric_names(options)
     if options.plots is not None and len(metrics) > 1:

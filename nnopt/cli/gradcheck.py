@@ -208,7 +208,7 @@ def check_gradients(
         The result for each array.
     """
     most = entries or entries_each(list(array_sizes(prepared).values()))
-    conv = config.backend.conv if isinstance(config.backend, NumpyConfig) else "auto"
+    conv = config.backend.conv_algorithm if isinstance(config.backend, NumpyConfig) else "auto"
     backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, False, conv)
     # No step is taken, so the optimizer may be one that only PyTorch has.
     config = replace(config, backend=backend, optimizer=SgdConfig("sgd", lr=0.0))

@@ -39,16 +39,16 @@ and their plot into a new folder, and suggest a learning rate."""
 
 KEYS = f"""\
 keys of the sweep:
-  {GROUP}.lowest=RATE    of the first step (default: {LrRangeTest.lowest:g})
-  {GROUP}.highest=RATE   of the last step, unless the loss diverges before \
-(default: {LrRangeTest.highest:g})
+  {GROUP}.min_lr=RATE    of the first step (default: {LrRangeTest.min_lr:g})
+  {GROUP}.max_lr=RATE   of the last step, unless the loss diverges before \
+(default: {LrRangeTest.max_lr:g})
   {GROUP}.steps=N        optimizer steps, evenly spaced on a logarithmic scale \
 (default: {LrRangeTest.steps})
 
 All other keys are as for nnopt run. The schedule, optimizer.lr, epochs and steps are ignored.
 hydra.run.dir=DIR names the folder, plots=false omits the plot.
 
-  nnopt lr-find dataset=mnist optimizer=adam {GROUP}.highest=1
+  nnopt lr-find dataset=mnist optimizer=adam {GROUP}.max_lr=1
 """
 
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     config = point.config
     with (
         LrSearchProgress(sweep.steps) as progress,
-        memory_shortage(config.batch_size, config.accumulation),
+        memory_shortage(config.batch_size, config.accumulation_steps),
         load_backend(config.backend.name).device_errors(),
     ):
         found = suggest_learning_rate(
@@ -114,10 +114,10 @@ def _read_sweep(overrides: Sequence[str]) -> LrRangeTest:
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"cannot read {' '.join(overrides)!r}: {one_line(error)}") from error
     sweep = read_keys(LrRangeTest, asdict(LrRangeTest()) | given.get(GROUP, {}), GROUP)
-    if sweep.lowest >= sweep.highest:
+    if sweep.min_lr >= sweep.max_lr:
         raise ConfigError(
-            f"{GROUP}.lowest = {sweep.lowest:g}: needs to be below "
-            f"{GROUP}.highest = {sweep.highest:g}"
+            f"{GROUP}.min_lr = {sweep.min_lr:g}: needs to be below "
+            f"{GROUP}.max_lr = {sweep.max_lr:g}"
         )
     return sweep
 

@@ -36,7 +36,7 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
       nnopt gradcheck architecture.activation=gelu regularizer.norm=batch
   nnopt lr-find [key=value ...]    sweep the learning rate over one training, suggest one
-      nnopt lr-find dataset=mnist optimizer=adam lr_find.highest=1
+      nnopt lr-find dataset=mnist optimizer=adam lr_find.max_lr=1
   nnopt data list|fetch|verify     list, download or verify the datasets
       nnopt data fetch mnist
   nnopt version                    print the version

@@ -155,7 +155,7 @@ def compare_parser() -> Parser:
     add("--sort", metavar="NAME", help="sort by a key, or by a metric with the best value first")
     add("--reverse", action="store_true", help="reverse the order")
     add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
-    add("--mixed-data", action="store_true", help="allow runs on different datasets or files")
+    add("--allow-mixed-data", action="store_true", help="allow runs on different datasets or files")
     add("--format", choices=FORMATS, help="default: by the suffix of --out, or table")
     add(
         "--keep-formulas",

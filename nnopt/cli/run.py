@@ -111,17 +111,17 @@ def _run_single(point: Point, directory: Path) -> int:
 
 
 def _note_missing_curves(plan: Plan) -> None:
-    """Print the reason if view=terminal is set, but no curves are drawn."""
-    if not any(point.config.view == "terminal" for point in plan.points):
+    """Print the reason if progress=curves is set, but no curves are drawn."""
+    if not any(point.config.progress == "curves" for point in plan.points):
         return
     launcher: str = plan.launcher.name
     if plan.is_sweep and launcher != "sequential":
         console.note(
-            "note: view=terminal has no effect: no point runs in this process with "
+            "note: progress=curves has no effect: no point runs in this process with "
             f"hydra/launcher={launcher}"
         )
     elif reason := no_curves_reason():
-        console.note(f"note: view=terminal: {reason}; view=bar takes its place")
+        console.note(f"note: progress=curves: {reason}; progress=bar takes its place")
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:

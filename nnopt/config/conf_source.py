@@ -171,8 +171,9 @@ def _place_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
 
 def with_place(problem: str) -> str:
     """Return a problem of a key with the place in the user's files that sets it to this value."""
-    if unknown := re.match(r"unknown key '([\w.]+)'", problem):
-        return _with_end(problem, _place_of_swept(unknown[1], lambda value: True))
+    if unknown := re.match(r"unknown key '([\w.]+)'|([\w.]+) is now ", problem):
+        key = unknown[1] or unknown[2]
+        return _with_end(problem, _place_of_swept(key, lambda value: True))
     if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
         return problem
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig
+from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,16 @@ def _entry_yaml(key: str, value: str) -> str:
 
 
 def point_id(config: Config) -> str:
-    """A name for a configuration: readable in front, then a hash of every value that can change
-    what it computes (where a published dataset lies cannot). The same in every process, and
-    whatever else is in the sweep."""
+    """Return the name of a point's folder.
+
+    It begins with the names of the chosen files and ends with a hash of all values that can change
+    a result. The location of a published dataset cannot. The hash is computed with the first names
+    of the keys, so renamed keys do not change it, and older sweeps can be resumed.
+    """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     if isinstance(config.dataset, CsvConfig):  # whose files are the user's own, found from there
         relevant["root"] = config.data.root
-    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
+    stable = json.dumps(with_first_keys(relevant), sort_keys=True)
+    digest = hashlib.sha256(stable.encode()).hexdigest()[:10]
     groups = (config.dataset, config.backend, config.architecture, config.optimizer)
     return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"

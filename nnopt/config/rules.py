@@ -157,20 +157,20 @@ def _optimizer(config: Config) -> Iterator[str]:
     elif (
         isinstance(optimizer, MuonConfig)
         and optimizer.lr != "auto"
-        and decay * optimizer.lr * optimizer.adam_ratio >= 1
+        and decay * optimizer.lr * optimizer.adam_lr_ratio >= 1
     ):
         yield (
-            f"optimizer.lr = {optimizer.lr} times optimizer.adam_ratio = {optimizer.adam_ratio} "
-            f"times regularizer.weight_decay = {decay} has to be below 1: each step multiplies the "
-            "weights that Adam trains by 1 minus it"
+            f"optimizer.lr = {optimizer.lr} times optimizer.adam_lr_ratio = "
+            f"{optimizer.adam_lr_ratio} times regularizer.weight_decay = {decay} has to be "
+            "below 1: each step multiplies the weights that Adam trains by 1 minus it"
         )
 
 
 def _accumulation(config: Config) -> Iterator[str]:
-    if config.accumulation > config.batch_size:
+    if config.accumulation_steps > config.batch_size:
         yield (
-            f"accumulation = {config.accumulation} is more than batch_size = {config.batch_size}, "
-            "but each part of a batch needs a sample"
+            f"accumulation_steps = {config.accumulation_steps} is more than batch_size = "
+            f"{config.batch_size}, but each part of a batch needs a sample"
         )
 
 
@@ -186,8 +186,8 @@ def _validation(config: Config) -> Iterator[str]:
     missing = "needs validation data, but dataset.validation.source = 'none'"
     if stopping.patience is not None:
         yield f"early_stopping.patience {missing}"
-    if stopping.check_every is not None:
-        yield f"early_stopping.check_every {missing}"
+    if stopping.validate_every is not None:
+        yield f"early_stopping.validate_every {missing}"
     if config.schedule.name == "plateau":
         yield f"schedule.name = 'plateau' {missing}"
     if config.test_weights == "best":
@@ -220,7 +220,7 @@ def made_for_images(config: Config) -> list[str]:
     augmentation = config.regularizer.augmentation
     keys = ("crop", "flip", "policy", "cutout", "cutmix")
     found = {f"regularizer.augmentation.{key}": getattr(augmentation, key) for key in keys}
-    found["regularizer.test_flip"] = config.regularizer.test_flip
+    found["regularizer.test_time_flip"] = config.regularizer.test_time_flip
     return [f"{key} = {value!r}" for key, value in found.items() if value not in (0, "none", None)]
 
 
@@ -238,7 +238,7 @@ def _policy(config: Config) -> Iterator[str]:
             f"regularizer.augmentation.policy = {policy!r} needs backend=torch, but backend.name = "
             "'numpy'"
         )
-    for key, usual in (("policy_operations", 2), ("policy_magnitude", 9)):
+    for key, usual in (("num_ops", 2), ("magnitude", 9)):
         value = getattr(augmentation, key)
         if policy in ("none", "trivial_augment") and value not in (usual, None):
             yield (
@@ -249,17 +249,17 @@ def _policy(config: Config) -> Iterator[str]:
 
 
 def _averages(config: Config) -> Iterator[str]:
-    ema, swa = config.regularizer.ema, config.regularizer.swa
+    ema, swa = config.regularizer.ema_decay, config.regularizer.swa_start
     if ema and swa:
         yield (
-            f"regularizer.ema = {ema:g} and regularizer.swa = {swa:g} are two averages, of which "
-            "one can be evaluated in place of the weights; set the other to 0"
+            f"regularizer.ema_decay = {ema:g} and regularizer.swa_start = {swa:g} are two "
+            "averages, of which one can be evaluated in place of the weights; set the other to 0"
         )
     if not isinstance(config.optimizer, ScheduleFreeConfig):
         return
     for key, why in (
-        ("ema", "evaluates an average of the weights already"),
-        ("swa", "evaluates an average of the weights already"),
+        ("ema_decay", "evaluates an average of the weights already"),
+        ("swa_start", "evaluates an average of the weights already"),
         ("max_norm", "evaluates an average of weights that a bound would not reach"),
     ):
         if value := getattr(config.regularizer, key):

@@ -48,12 +48,15 @@ class Columns:
 def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     """Return the columns of the training file. Raises DataError or ConfigError."""
     _check_names(names, path)
-    dropped = {place for item in config.drop if (place := position(names, item)) is not None}
+    dropped = {
+        place for item in config.drop_columns if (place := position(names, item)) is not None
+    }
     kept = [place for place in range(len(names)) if place not in dropped]
     label = _label(names, config, path)
     if label in dropped:
         raise ConfigError(
-            f"dataset.drop={list(config.drop)} has the column of labels of {shown(path)}, "
+            f"dataset.drop_columns={list(config.drop_columns)} has the column of labels of "
+            f"{shown(path)}, "
             f"{quoted(names[label])}; take it out of the list"
         )
     _check_unnamed(names, kept, path)
@@ -78,7 +81,7 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
     """Find the columns of the training file, by their names, in another. Raises DataError."""
     _check_names(names, path)
     wanted = [train.names[train.label], *train.feature_names]
-    allowed = {*wanted, *train.dropped, *map(str, config.drop if config.header else ())}
+    allowed = {*wanted, *train.dropped, *map(str, config.drop_columns if config.header else ())}
     places = {name: place for place, name in enumerate(names)}
     missing = [name for name in wanted if name not in places]
     extra = [name for name in names if name not in allowed]
@@ -88,7 +91,7 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
             if missing == wanted[:1]
-            else "; leave columns out of both with dataset.drop=[...]"
+            else "; leave columns out of both with dataset.drop_columns=[...]"
         )
         raise DataError(
             f"{shown(path)} has other columns than the training file: {' and '.join(lines)}{hint}"
@@ -98,10 +101,10 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
 
 
 def check_dropped(config: CsvConfig, tables: Sequence[Sequence[str]], path: Path) -> None:
-    """Raise DataError for an entry of ``dataset.drop`` that no file has."""
-    for item in config.drop:
+    """Raise DataError for an entry of ``dataset.drop_columns`` that no file has."""
+    for item in config.drop_columns:
         if all(position(names, item) is None for names in tables):
-            raise DataError(_no_column("dataset.drop", item, tables[0], path))
+            raise DataError(_no_column("dataset.drop_columns", item, tables[0], path))
 
 
 def position(names: Sequence[str], item: int | str) -> int | None:
@@ -166,7 +169,7 @@ def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
         raise DataError(
             f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
             "index that pandas writes, or a separator too many? leave it out with "
-            f"dataset.drop=[{unnamed[0]}], or name it"
+            f"dataset.drop_columns=[{unnamed[0]}], or name it"
         )
 
 
@@ -205,7 +208,8 @@ def _shape(
     if wanted is not None and math.prod(wanted) != len(names):
         raise DataError(
             f"dataset.shape={list(wanted)} means {math.prod(wanted):,} columns without the label, "
-            f"but {shown(path)} has {len(names):,}; leave columns out with dataset.drop=[...]"
+            f"but {shown(path)} has {len(names):,}; leave columns out with "
+            "dataset.drop_columns=[...]"
         )
     found = _pixel_shape(names, path) if wanted is None else wanted
     if len(found) < 3:
@@ -226,7 +230,8 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
     if others:
         raise DataError(
             f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and "
-            f"also {listed(others)}: leave these out with dataset.drop=[{','.join(others[:5])}]"
+            f"also {listed(others)}: leave these out with "
+            f"dataset.drop_columns=[{','.join(others[:5])}]"
             f", or take all columns as features with dataset.shape=[{len(names)}]"
         )
     grid = [GRID_PIXEL.fullmatch(name) for name in names]

@@ -173,7 +173,7 @@ def _merged(table: Table, path: Path) -> list[str]:
     name = table.columns.names[table.merged.column]
     numbers = " and ".join(shortened(text, 40) for text in (table.merged.one, table.merged.other))
     above = ""
-    drop = f"dataset.drop=[{quoted(name)}]"
+    drop = f"dataset.drop_columns=[{quoted(name)}]"
     ignore = "or ignore this if the difference does not matter"
     if table.merged.is_whole:
         above = " above 2^53"
@@ -222,6 +222,6 @@ def _row_numbers(table: Table, path: Path) -> list[str]:
             name = table.columns.feature_names[column]
             return [
                 f"{shown(Path(path.name))}: column {quoted(name)} counts the rows and is used "
-                f"as a feature; if it is an index, leave it out with dataset.drop=[{name}]"
+                f"as a feature; if it is an index, leave it out with dataset.drop_columns=[{name}]"
             ]
     return []

@@ -238,4 +238,4 @@ class RowReader:
                 "; if the comma is a decimal comma, set dataset.decimal=comma; if it separates "
                 "thousands, delete it"
             )
-        return f"; leave a column out with dataset.drop=[{quoted(name)}]"
+        return f"; leave a column out with dataset.drop_columns=[{quoted(name)}]"

@@ -55,13 +55,13 @@ def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -
         for names in (SIGNED, set(OPERATIONS) - set(WITHOUT_LEVEL))
     )
     operations, levels = [], []
-    for number in range(chosen.policy_operations if chosen.policy == "rand_augment" else 1):
+    for number in range(chosen.num_ops if chosen.policy == "rand_augment" else 1):
         random = generator(seed, "policy", epoch, number)
         operation = random.integers(0, len(OPERATIONS), count)
         sign = np.where(is_signed[operation] & (random.random(count) < 0.5), -1, 1)
         level = random.integers(0, LEVELS, count)
         if chosen.policy == "rand_augment":
-            level[:] = chosen.policy_magnitude
+            level[:] = chosen.magnitude
         operations.append(operation)
         levels.append(sign * level * has_level[operation])
     return Policy(np.stack(operations), np.stack(levels))

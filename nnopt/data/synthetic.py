@@ -42,16 +42,19 @@ def _spiral(config: SpiralConfig, part: str) -> Points:
 
     After the example of CS231n (Karpathy, "Minimal neural network case study").
     """
-    radius = np.arange(1, config.points + 1) / config.points
+    radius = np.arange(1, config.samples_per_class + 1) / config.samples_per_class
     start = 2 * np.pi * np.arange(config.classes)[:, None] / config.classes
-    noise = _random(config, part).normal(0, 1, (config.classes, config.points)) * config.noise
+    noise = (
+        _random(config, part).normal(0, 1, (config.classes, config.samples_per_class))
+        * config.noise
+    )
     angle = start + TWIST * radius + noise
     return _points([radius * np.sin(angle), radius * np.cos(angle)])
 
 
 def _moons(config: TwoClassConfig, part: str) -> Points:
     """The upper half of a unit circle, and a lower half that reaches into it."""
-    angle = np.linspace(0, np.pi, config.points)
+    angle = np.linspace(0, np.pi, config.samples_per_class)
     x = np.stack([np.cos(angle), 1 - np.cos(angle)])
     y = np.stack([np.sin(angle), 0.5 - np.sin(angle)])
     return _points(_noisy(x, y, config, part))
@@ -59,7 +62,7 @@ def _moons(config: TwoClassConfig, part: str) -> Points:
 
 def _circles(config: TwoClassConfig, part: str) -> Points:
     """A unit circle, and one of half its radius inside."""
-    angle = 2 * np.pi * np.arange(config.points) / config.points
+    angle = 2 * np.pi * np.arange(config.samples_per_class) / config.samples_per_class
     radius = np.array([[1.0], [INNER_RADIUS]])
     return _points(_noisy(radius * np.cos(angle), radius * np.sin(angle), config, part))
 

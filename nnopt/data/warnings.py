@@ -97,7 +97,7 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
         cut = f" and {len(texts) - DROPS_SHOWN:,} more" if len(texts) > DROPS_SHOWN else ""
         LOG.warning(
             "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
-            "the label, leave %s out with dataset.drop%s%s",
+            "the label, leave %s out with dataset.drop_columns%s%s",
             *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
             *(("they repeat", "them") if others else ("it repeats", "it")),
             f"=[{','.join(texts[:DROPS_SHOWN])}]" if names else "",

@@ -38,7 +38,7 @@ def with_suggested_rate(
         OutputError: A file cannot be written.
     """
     sweep = LrRangeTest()
-    with LrSearchProgress(sweep.steps, "none" if quiet else config.view) as progress:
+    with LrSearchProgress(sweep.steps, "none" if quiet else config.progress) as progress:
         found = suggest_learning_rate(
             config, prepared.dataset, prepared.architecture, sweep, progress.step
         )

@@ -105,10 +105,10 @@ def _check_optional_packages(config: Config) -> None:
             "tensorboard = True needs the package tensorboard, which is not installed; run: "
             "pip install 'nnopt[tensorboard]', or set tensorboard=false"
         )
-    if config.view == "terminal" and find_spec("plotext") is None:
+    if config.progress == "curves" and find_spec("plotext") is None:
         problems.append(
-            "view = 'terminal' needs the package plotext, which is not installed; run: "
-            "pip install 'nnopt[curves]', or set view=bar"
+            "progress = 'curves' needs the package plotext, which is not installed; run: "
+            "pip install 'nnopt[curves]', or set progress=bar"
         )
     if problems:
         raise ConfigError(problems)
@@ -132,22 +132,22 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
 def _length_problems(config: Config, length: Length) -> list[str]:
     most = config.epochs * length.steps_per_epoch
     problems = []
-    if config.steps is not None and config.steps > most:
+    if config.max_steps is not None and config.max_steps > most:
         problems.append(
-            f"steps = {config.steps} is more than the {most} steps of epochs = {config.epochs}; "
-            f"set epochs={math.ceil(config.steps / length.steps_per_epoch)}"
+            f"max_steps = {config.max_steps} is more than the {most} steps of epochs = "
+            f"{config.epochs}; set epochs={math.ceil(config.max_steps / length.steps_per_epoch)}"
         )
-    warmup = round(config.schedule.warmup * length.steps_per_epoch)
+    warmup = round(config.schedule.warmup_epochs * length.steps_per_epoch)
     if warmup > length.steps:
         problems.append(
-            f"schedule.warmup = {config.schedule.warmup:g} epochs are {warmup} steps, longer than "
-            f"the whole training of {length.steps} steps"
+            f"schedule.warmup_epochs = {config.schedule.warmup_epochs:g} epochs are {warmup} "
+            f"steps, longer than the whole training of {length.steps} steps"
         )
-    swa = config.regularizer.swa
+    swa = config.regularizer.swa_start
     if swa and first_swa_epoch(swa, length.epochs) == length.epochs:
         problems.append(
-            f"regularizer.swa = {swa:g} leaves one set of weights to average, those that end the "
-            f"last of {length.epochs} epochs; set a smaller share or more epochs"
+            f"regularizer.swa_start = {swa:g} leaves one set of weights to average, those that end "
+            f"the last of {length.epochs} epochs; set a smaller share or more epochs"
         )
     return problems
 
@@ -156,10 +156,10 @@ def _batch_problems(
     config: Config, samples: int, architecture: Architecture, trains: bool
 ) -> list[str]:
     size = config.batch_size
-    if config.last_batch == "drop" and samples < size:
+    if config.drop_last and samples < size:
         return [
-            f"batch_size = {size} with last_batch = 'drop' leaves no batch of {samples} training "
-            "samples; set last_batch=keep or a smaller batch_size"
+            f"batch_size = {size} with drop_last = True leaves no batch of {samples} training "
+            "samples; set drop_last=false or a smaller batch_size"
         ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
     norms = [  # layers that compute each variance over the batch axis only
@@ -167,18 +167,18 @@ def _batch_problems(
         for x in architecture.walk()
         if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
     ]
-    last = samples % size if config.last_batch == "keep" else 0
+    last = samples % size if not config.drop_last else 0
     if norms and (size == 1 or last == 1):
-        mend = f"batch_size={size + 1}" if size == 1 else "last_batch=drop or another batch_size"
+        mend = f"batch_size={size + 1}" if size == 1 else "drop_last=true or another batch_size"
         problems.append(
             f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
             f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
         )
     elif norms and (count := _cut_to_one(config, (size if samples >= size else 0, last))):
         problems.append(
-            f"accumulation = {config.accumulation} with batch_size = {size} cuts a batch of {count}"
-            f" into parts, one of them of 1 sample, which batch normalization ({norms[0]}) cannot "
-            "take the variance of; set a smaller accumulation"
+            f"accumulation_steps = {config.accumulation_steps} with batch_size = {size} cuts a "
+            f"batch of {count} into parts, one of them of 1 sample, which batch normalization "
+            f"({norms[0]}) cannot take the variance of; set a smaller accumulation_steps"
         )
     return problems
 
@@ -186,7 +186,7 @@ def _batch_problems(
 def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
     """Return the first batch size whose parts include one of a single sample, or None."""
     for count in filter(None, counts):
-        parts = batch_parts(count, config.batch_size, config.accumulation)
+        parts = batch_parts(count, config.batch_size, config.accumulation_steps)
         if any(part.stop - part.start == 1 for part in parts):
             return count
     return None

@@ -100,8 +100,8 @@ class RunRecorder:
             loop: The training.
             with_layers: Whether ``layers.csv`` is written too.
         """
-        view = "none" if self._quiet else self._point.config.view
-        progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, view)
+        mode = "none" if self._quiet else self._point.config.progress
+        progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
         started = time.perf_counter()
         try:
             with ExitStack() as stack:

@@ -56,7 +56,7 @@ def run(
     config, recorder = point.config, RunRecorder(point, directory, after_epoch, quiet)
     with recorder.recording():
         write_text(directory / "config.yaml", to_yaml(point.container))
-        with memory_shortage(config.batch_size, config.accumulation):
+        with memory_shortage(config.batch_size, config.accumulation_steps):
             prepared = prepare(config)  # may import PyTorch, which starts with all its threads
             if config.tensorboard:
                 recorder.start_events()
@@ -164,7 +164,7 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
         recorder.warn(warning)
     if training.best_epoch == 0:
         log.warning("the validation metric was never finite: the last weights count as best")
-    if config.regularizer.swa:
+    if config.regularizer.swa_start:
         is_best = config.test_weights == "best"
         averaged = training.best_averaged if is_best else training.last_averaged
         summary["averaged_epochs"] = averaged
@@ -205,8 +205,8 @@ def _without_average(config: Config, training: TrainingState, length: Length) ->
     is_best = config.test_weights == "best" and training.best_epoch
     tested = training.best_epoch if is_best else len(training.history)
     return (
-        f"regularizer.swa = {config.regularizer.swa:g} averages from the end of epoch "
-        f"{first_swa_epoch(config.regularizer.swa, length.epochs)} on, but the "
+        f"regularizer.swa_start = {config.regularizer.swa_start:g} averages from the end of epoch "
+        f"{first_swa_epoch(config.regularizer.swa_start, length.epochs)} on, but the "
         f"{config.test_weights} weights, which are tested, are from before that, of epoch "
         f"{tested}: nothing is averaged in them"
     )

@@ -23,6 +23,7 @@ from nnopt.io.own_files import SUMMARY
 from nnopt.io.received_files import SUMMARY_BYTES, open_received, parse_json
 from nnopt.io.safe_text import shortened, visible
 from nnopt.results.metrics import METRICS
+from nnopt.schema import new_override, with_new_keys
 
 CHECKSUM, FILES = "sha256", "files"
 """Keys of a summary: of its checksum, and of the checksums of the run's other files."""
@@ -95,7 +96,15 @@ def read_summary(folder: Path) -> Summary:
                 f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
                 "file to accept it as it is",
             )
-    return Summary({RENAMED.get(key, key): value for key, value in values.items()}, stamp)
+    return Summary(_with_new_names(values), stamp)
+
+
+def _with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary whose keys and configuration have the present names."""
+    summary = {RENAMED.get(key, key): value for key, value in values.items()}
+    summary["config"] = with_new_keys(values["config"])
+    summary["overrides"] = [new_override(override) for override in values["overrides"]]
+    return summary
 
 
 def _damaged(folder: Path, reason: str) -> UnusableSummaryError:

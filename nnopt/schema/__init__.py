@@ -61,6 +61,13 @@ from nnopt.schema.range import Range as Range
 from nnopt.schema.range import Text as Text
 from nnopt.schema.regularizer import AugmentationConfig as AugmentationConfig
 from nnopt.schema.regularizer import RegularizerConfig as RegularizerConfig
+from nnopt.schema.renamed_keys import FIRST_KEYS as FIRST_KEYS
+from nnopt.schema.renamed_keys import RENAMED_FLAGS as RENAMED_FLAGS
+from nnopt.schema.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
+from nnopt.schema.renamed_keys import new_override as new_override
+from nnopt.schema.renamed_keys import renamed_key as renamed_key
+from nnopt.schema.renamed_keys import with_first_keys as with_first_keys
+from nnopt.schema.renamed_keys import with_new_keys as with_new_keys
 from nnopt.schema.schedule import ConstantConfig as ConstantConfig
 from nnopt.schema.schedule import CosineConfig as CosineConfig
 from nnopt.schema.schedule import ExponentialConfig as ExponentialConfig

@@ -13,14 +13,14 @@ ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
 
 @dataclass(frozen=True)
 class NumpyConfig:
-    """``conv`` chooses how convolutions are computed; auto: by their shape."""
+    """``conv_algorithm`` chooses how convolutions are computed; auto: by their shape."""
 
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
-    conv: ConvAlgorithm
+    conv_algorithm: ConvAlgorithm
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class EarlyStoppingConfig:
 
     patience: Annotated[int | None, Range(minimum=1)]
     unit: Literal["epochs", "steps"]
-    check_every: Annotated[int | None, Range(minimum=1)]
-    min_improvement: Annotated[float, Range(minimum=0)]
+    validate_every: Annotated[int | None, Range(minimum=1)]
+    min_delta: Annotated[float, Range(minimum=0)]
     monitor: Literal["loss", "accuracy"]
 
 
@@ -34,16 +34,16 @@ class Config:
     name: str
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
     epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
-    steps: Annotated[int | None, Range(minimum=1)]
+    max_steps: Annotated[int | None, Range(minimum=1)]
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
-    accumulation: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
-    last_batch: Literal["keep", "drop"]
+    accumulation_steps: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
+    drop_last: bool
     loss: Literal["cross_entropy", "hinge"]
     test_weights: Literal["best", "last"]
     plots: bool | Literal["auto", "sweep"]
     layer_statistics: bool
     tensorboard: bool
-    view: Literal["bar", "terminal", "none"]
+    progress: Literal["bar", "curves", "none"]
     dataset: DatasetVariant
     data: DataConfig
     backend: BackendVariant
@@ -64,7 +64,7 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
 }
 """Group -> value of its ``name`` key -> the dataclass of that value's keys."""
 
-WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "view", "data")
+WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "progress", "data")
 """Top-level keys that cannot change what a run computes: no part of a point's id."""
 
 

@@ -34,7 +34,7 @@ class SpiralConfig(DatasetConfig):
 
     name: Literal["spiral"]
     classes: Annotated[int, Range(minimum=2, maximum=100)]
-    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    samples_per_class: Annotated[int, Range(minimum=2, maximum=1_000_000)]
     noise: Annotated[float, Range(minimum=0, maximum=1000)]
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
@@ -44,7 +44,7 @@ class TwoClassConfig(DatasetConfig):
     """Two half moons, or two concentric circles."""
 
     name: Literal["moons", "circles"]
-    points: Annotated[int, Range(minimum=2, maximum=1_000_000)]
+    samples_per_class: Annotated[int, Range(minimum=2, maximum=1_000_000)]
     noise: Annotated[float, Range(minimum=0, maximum=1000)]
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
 
@@ -67,7 +67,7 @@ class CsvConfig(DatasetConfig):
     test: str | None
     test_fraction: Annotated[float, Range(above=0, below=1)]
     label: int | str
-    drop: tuple[int | str, ...]
+    drop_columns: tuple[int | str, ...]
     header: bool
     separator: Literal["comma", "semicolon", "tab", "pipe", ",", ";"] | None
     decimal: Literal["point", "comma"]

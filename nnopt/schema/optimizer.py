@@ -66,7 +66,7 @@ class MuonConfig:
     momentum: Annotated[float, Range(minimum=0, below=1)]
     newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
     input_layer: Literal["muon", "adam"]
-    adam_ratio: Annotated[float, Range(minimum=0)]
+    adam_lr_ratio: Annotated[float, Range(minimum=0)]
     beta1: Annotated[float, Range(minimum=0, below=1)]
     beta2: Annotated[float, Range(minimum=0, below=1)]
     epsilon: Annotated[float, Range(above=0)]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from nnopt.schema.config import VARIANTS, Config
 from nnopt.schema.launcher import LAUNCHERS
 from nnopt.schema.range import Entries, Text
+from nnopt.schema.renamed_keys import renamed_key
 from nnopt.schema.sweeper import SWEEPERS
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
@@ -46,9 +47,18 @@ QUOTE = "; quote the word"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The line about a key that does not exist, with whose key it is if it is another choice's of
-    the group, or else with the nearest that does: another spelling in the same group, the same name
-    in another group, or another spelling of the whole."""
+    """Return the message about an unknown key.
+
+    It names the new key of a renamed one, the choices of the group that have the key, or the
+    nearest known key: similar in the same group, of the same name in another group, or similar
+    as a whole.
+
+    Args:
+        key: The dotted key.
+        known: All dotted keys of the present choices.
+    """
+    if message := renamed_key(key):
+        return message
     known = list(known)
     group, _, leaf = key.rpartition(".")
     owners = [

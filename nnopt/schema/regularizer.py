@@ -12,13 +12,13 @@ from nnopt.schema.range import Range
 class AugmentationConfig:
     """Random changes of training samples, zero being off. Pixels: crop is the padding, cutout the
     side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight.
-    policy_operations, policy_magnitude: of RandAugment."""
+    num_ops, magnitude: of RandAugment."""
 
     crop: Annotated[int, Range(minimum=0, maximum=64)]
     flip: bool
     policy: Literal["none", "rand_augment", "trivial_augment"]
-    policy_operations: Annotated[int, Range(minimum=1, maximum=100)]
-    policy_magnitude: Annotated[int, Range(minimum=0, maximum=30)]
+    num_ops: Annotated[int, Range(minimum=1, maximum=100)]
+    magnitude: Annotated[int, Range(minimum=0, maximum=30)]
     cutout: Annotated[int, Range(minimum=0, maximum=1024)]
     mixup: Annotated[float, Range(minimum=0, maximum=1000)]
     cutmix: Annotated[float, Range(minimum=0, maximum=1000)]
@@ -37,8 +37,8 @@ class RegularizerConfig:
     label_smoothing: Annotated[float, Range(minimum=0, below=1)]
     grad_clip: Annotated[float, Range(minimum=0)]
     max_norm: Annotated[float, Range(minimum=0)]
-    decay_all: bool
-    ema: Annotated[float, Range(minimum=0, below=1)]
-    swa: Annotated[float, Range(minimum=0, below=1)]
-    test_flip: bool
+    decay_norm_and_bias: bool
+    ema_decay: Annotated[float, Range(minimum=0, below=1)]
+    swa_start: Annotated[float, Range(minimum=0, below=1)]
+    test_time_flip: bool
     augmentation: AugmentationConfig

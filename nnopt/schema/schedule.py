@@ -12,54 +12,54 @@ from nnopt.schema.range import Range
 @dataclass(frozen=True)
 class ConstantConfig:
     name: Literal["constant"]
-    warmup: Annotated[float, Range(minimum=0)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
 class StepConfig:
     name: Literal["step"]
-    warmup: Annotated[float, Range(minimum=0)]
-    every: Annotated[float, Range(above=0)]
-    factor: Annotated[float, Range(above=0, maximum=1)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
+    step_size: Annotated[float, Range(above=0)]
+    gamma: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class ExponentialConfig:
     name: Literal["exponential"]
-    warmup: Annotated[float, Range(minimum=0)]
-    factor: Annotated[float, Range(above=0, maximum=1)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
+    gamma: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class InverseTimeConfig:
     name: Literal["inverse_time"]
-    warmup: Annotated[float, Range(minimum=0)]
-    rate: Annotated[float, Range(minimum=0)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
+    decay_rate: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
 class CosineConfig:
     name: Literal["cosine"]
-    warmup: Annotated[float, Range(minimum=0)]
-    final: Annotated[float, Range(minimum=0, maximum=1)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
+    final_factor: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class OneCycleConfig:
     name: Literal["one_cycle"]
-    warmup: Annotated[float, Range(minimum=0)]
-    rise: Annotated[float, Range(above=0, below=1)]
-    start: Annotated[float, Range(above=0, maximum=1)]
-    final: Annotated[float, Range(minimum=0, maximum=1)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
+    pct_start: Annotated[float, Range(above=0, below=1)]
+    initial_factor: Annotated[float, Range(above=0, maximum=1)]
+    final_factor: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class PlateauConfig:
     name: Literal["plateau"]
-    warmup: Annotated[float, Range(minimum=0)]
+    warmup_epochs: Annotated[float, Range(minimum=0)]
     patience: Annotated[int, Range(minimum=0)]
-    factor: Annotated[float, Range(above=0, below=1)]
-    min_improvement: Annotated[float, Range(minimum=0)]
+    gamma: Annotated[float, Range(above=0, below=1)]
+    min_delta: Annotated[float, Range(minimum=0)]
 
 
 ScheduleVariant = (

@@ -25,7 +25,7 @@ from nnopt.io.locks import hold
 from nnopt.io.paths import absolute_folder
 from nnopt.io.received_files import TABLE_BYTES, parse_json, read_received
 from nnopt.io.safe_text import visible
-from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig
+from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig, new_override, with_new_keys
 from nnopt.sweeps.manifest_check import check_entries, check_head, check_point
 from nnopt.sweeps.moved import Move
 
@@ -169,10 +169,10 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
         return Sweep(
             folder,
             move.path(found["working"]),
-            tuple(found["words"]),
+            tuple(map(new_override, found["words"])),
             found["config_dir"] and move.path(found["config_dir"]),
-            tuple(found["varied"]),
-            read_engine("hydra.sweeper", found["sweeper"]),
+            tuple(map(new_override, found["varied"])),
+            read_engine("hydra.sweeper", _with_new_keys(found["sweeper"])),
             read_engine("hydra.launcher", found["launcher"]),
             tuple(known.get(entry["id"]) or _point(entry, move) for entry in found["points"]),
             move,
@@ -218,10 +218,28 @@ def _read_json(folder: Path) -> dict[str, Any]:
 
 
 def _point(entry: Mapping[str, Any], move: Move) -> Point:
-    container = move.config(entry["config"])
-    point = Point(entry["id"], read_config(container), container, tuple(entry["overrides"]))
+    container = move.config(with_new_keys(entry["config"]))
+    overrides = tuple(map(new_override, entry["overrides"]))
+    point = Point(entry["id"], read_config(container), container, overrides)
     check_point(point)
     return point
+
+
+def _with_new_keys(sweeper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a sweeper with the new names of the keys that vary."""
+    converted = dict(sweeper)
+    if isinstance(params := converted.get("params"), dict):
+        converted["params"] = _new_params(params)
+    if isinstance(grids := converted.get("grids"), list):
+        converted["grids"] = [_new_params(x) if isinstance(x, dict) else x for x in grids]
+    return converted
+
+
+def _new_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    pairs = ((key, new_override(f"{key}={value}").partition("=")) for key, value in params.items())
+    return {
+        new: text if isinstance(params[key], str) else params[key] for key, (new, _, text) in pairs
+    }
 
 
 def with_absolute_paths(point: Point) -> Point:

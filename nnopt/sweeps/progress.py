@@ -13,7 +13,7 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.manifest import Sweep
 from nnopt.sweeps.point_folder import FAILED
 from nnopt.sweeps.results_table import TableRow
-from nnopt.terminal.live_display import LiveDisplay, View
+from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
 MAX_NAME, MIN_NAME = 60, 16
 """Characters of the varied settings in a line."""
@@ -29,8 +29,8 @@ class PointsProgress(LiveDisplay):
     runs in this process.
     """
 
-    def __init__(self, view: View) -> None:
-        super().__init__(view)
+    def __init__(self, mode: ProgressMode) -> None:
+        super().__init__(mode)
         self._started = time.monotonic()
         self._epoch = ""
 
@@ -87,7 +87,7 @@ class SweepProgress(PointsProgress):
     """
 
     def __init__(self, sweep: Sweep, rows: Sequence[TableRow], to_run: set[str]) -> None:
-        super().__init__(sweep.points[0].config.view if sweep.points else "none")
+        super().__init__(sweep.points[0].config.progress if sweep.points else "none")
         self._sweep = sweep
         self._table_rows = rows
         self._to_run = to_run
@@ -147,7 +147,7 @@ class SweepProgress(PointsProgress):
         identity = self._running[-1]
         number = self._numbers[identity]
         config = self._sweep.points[number - 1].config
-        total = f"/{config.epochs}" if config.steps is None else ""
+        total = f"/{config.epochs}" if config.max_steps is None else ""
         return f"[{number}] {self._names[identity]}", total
 
     def _parts(self) -> Iterator[str]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nnopt")
 
-View = Literal["bar", "terminal", "none"]
-"""Values of the configuration key ``view``."""
+ProgressMode = Literal["bar", "curves", "none"]
+"""Values of the configuration key ``progress``."""
 
 REFRESH_SECONDS = 0.1
 """Minimum time between two refreshes."""
@@ -39,9 +39,9 @@ class LiveDisplay:
 
     The live part consists of learning curves, a progress bar and one line of text. It is
     redrawn when the caller asks for it; there is no thread. Where it cannot be drawn (in a pipe, a
-    file or a dumb terminal, or with view="none"), only the lines are written::
+    file or a dumb terminal, or with mode="none"), only the lines are written::
 
-        with LiveDisplay("terminal", total=1200, counter="epoch  1/60") as display:
+        with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)
             if display.is_due():
                 display.text = "loss 0.8755"
@@ -49,7 +49,7 @@ class LiveDisplay:
             display.print_line("a line that stays")
 
     Args:
-        view: "terminal" draws learning curves if the terminal can show them; "none" draws no live
+        mode: "curves" draws learning curves if the terminal can show them; "none" draws no live
             part at all.
         total: units of work of the bar; None for a display without a bar.
         counter: text to the left of the bar; empty for none.
@@ -60,11 +60,13 @@ class LiveDisplay:
         final_line: printed when the display is closed, below the curves, which then stay.
     """
 
-    def __init__(self, view: View = "bar", total: int | None = None, counter: str = "") -> None:
+    def __init__(
+        self, mode: ProgressMode = "bar", total: int | None = None, counter: str = ""
+    ) -> None:
         self.counter, self.text, self.final_line = counter, "", ""
         self._stream = standard_output()
-        self._is_live = view != "none" and self._stream.is_terminal()
-        self._has_curves = view == "terminal" and no_curves_reason(self._stream) is None
+        self._is_live = mode != "none" and self._stream.is_terminal()
+        self._has_curves = mode == "curves" and no_curves_reason(self._stream) is None
         self._total, self._completed = total, 0
         self._progress: Progress | None = None
         self._next_refresh = 0.0

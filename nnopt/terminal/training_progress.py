@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnopt.results.metrics_file import EpochRow
-from nnopt.terminal.live_display import LiveDisplay, View
+from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
 MAX_PLAIN_LINES = 20
 """Approximate number of epochs that are printed where no bar can be drawn."""
@@ -17,14 +17,14 @@ class TrainingProgress(LiveDisplay):
     Args:
         epochs: maximum number of epochs.
         steps_per_epoch: optimizer steps of each epoch.
-        view: as in LiveDisplay; with "none" nothing is printed.
+        mode: as in LiveDisplay; with "none" nothing is printed.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, view: View = "bar") -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, mode: ProgressMode = "bar") -> None:
         self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
         self._epochs_per_line = -(-epochs // MAX_PLAIN_LINES)
-        self._is_silent = view == "none"
-        super().__init__(view, epochs * steps_per_epoch, self._counter(1))
+        self._is_silent = mode == "none"
+        super().__init__(mode, epochs * steps_per_epoch, self._counter(1))
 
     def step(self, done_steps: int) -> None:
         """Report the number of optimizer steps that are done. Most calls only read a clock."""
@@ -64,12 +64,12 @@ class LrSearchProgress(LiveDisplay):
 
     Args:
         steps: number of steps of the test.
-        view: as in LiveDisplay.
+        mode: as in LiveDisplay.
     """
 
-    def __init__(self, steps: int, view: View = "bar") -> None:
+    def __init__(self, steps: int, mode: ProgressMode = "bar") -> None:
         self._steps = steps
-        super().__init__(view, steps, self._counter(0))
+        super().__init__(mode, steps, self._counter(0))
 
     def step(self, done_steps: int, lr: float, loss: float) -> None:
         """Report the steps that are done, and the learning rate and loss of the last one."""

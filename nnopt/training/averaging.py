@@ -50,7 +50,7 @@ class Averaging:
 
     def __init__(self, network: Network, config: Config, epochs: int) -> None:
         """Start the average at the loaded weights of ``network``; ``epochs``: of the training."""
-        ema, swa = config.regularizer.ema, config.regularizer.swa
+        ema, swa = config.regularizer.ema_decay, config.regularizer.swa_start
         self._network = network
         self._ema = ema
         self._first_swa_epoch = first_swa_epoch(swa, epochs) if swa else math.inf

@@ -10,7 +10,7 @@ from nnopt.schema import EarlyStoppingConfig
 class EarlyStopping:
     """Monitors one validation metric (Prechelt 1998, "Early stopping - but when?").
 
-    A value is an improvement if it is better than the best one by more than ``min_improvement``;
+    A value is an improvement if it is better than the best one by more than ``min_delta``;
     NaN and infinity are never improvements. Training stops once ``patience`` epochs or steps have
     passed since the last improvement.
 
@@ -35,7 +35,7 @@ class EarlyStopping:
 
     def update(self, value: float, epoch: int, step: int) -> bool:
         """Record a monitored value and return whether it is an improvement."""
-        if not value < self._best - self._config.min_improvement:
+        if not value < self._best - self._config.min_delta:
             return False
         self._best, self.best_epoch, self.best_step = value, epoch, step
         return True

@@ -73,8 +73,8 @@ class Length:
     def of(cls, config: Config, samples: int) -> Length:
         """Return the length for this number of training samples."""
         size = config.batch_size
-        per_epoch = samples // size if config.last_batch == "drop" else math.ceil(samples / size)
-        steps = min(config.epochs * per_epoch, config.steps or math.inf)
+        per_epoch = samples // size if config.drop_last else math.ceil(samples / size)
+        steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
         return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))
 
 
@@ -91,7 +91,7 @@ def epoch_batches(
     """
     samples = len(dataset.train)
     order = epoch_order(config.seed, epoch, samples)
-    if config.last_batch == "drop":
+    if config.drop_last:
         order = order[: samples - samples % config.batch_size]
     augmentation = draw_augmentation(config, dataset, epoch, len(order))
     return loader.train_batches(order, config.batch_size, augmentation)
@@ -147,7 +147,7 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train on all batches of one epoch; return whether early stopping ended it."""
-        check_every = self._config.early_stopping.check_every
+        validate_every = self._config.early_stopping.validate_every
         self._sizes: list[int] = []
         self._records: list[StepRecord] = []
         for x, y in self._batches(epoch):
@@ -163,7 +163,7 @@ class Loop:
             if len(self._sizes) % READ_EVERY_STEPS == 0 and not self._read_steps():
                 break
             at_end_of_epoch = self._step % self.length.steps_per_epoch == 0
-            is_due = check_every and self._step % check_every == 0 and not at_end_of_epoch
+            is_due = validate_every and self._step % validate_every == 0 and not at_end_of_epoch
             if is_due and not self._averaging.epochs:  # the SWA average is constant within an epoch
                 with self._averaging.applied():
                     self._validate(epoch)
@@ -250,6 +250,6 @@ class Loop:
     @cached_property
     def _penalized(self) -> list[str]:
         """Names of the penalized arrays; cached, because gradients are copied from the device."""
-        decay_all = self._config.regularizer.decay_all
+        decay_norm_and_bias = self._config.regularizer.decay_norm_and_bias
         gradients = self._network.gradient_arrays()
-        return [name for name, g in gradients.items() if is_penalized(g.shape, decay_all)]
+        return [name for name, g in gradients.items() if is_penalized(g.shape, decay_norm_and_bias)]

@@ -60,8 +60,8 @@ Report = Callable[[int, float, float], None]
 class LrRangeTest:
     """The learning rates of a range test: ``steps`` values, evenly spaced on a log scale."""
 
-    lowest: Annotated[float, Range(above=0, maximum=MAX_LR)] = 1e-5
-    highest: Annotated[float, Range(above=0, maximum=MAX_LR)] = 10.0
+    min_lr: Annotated[float, Range(above=0, maximum=MAX_LR)] = 1e-5
+    max_lr: Annotated[float, Range(above=0, maximum=MAX_LR)] = 10.0
     steps: Annotated[int, Range(minimum=20, maximum=1_000_000)] = 300
 
 
@@ -207,7 +207,7 @@ def run_range_test(
     report: Report = lambda *_: None,
 ) -> LrCurve:
     """Train one step with each rate in ascending order, until the loss diverges."""
-    rates = np.geomspace(range_test.lowest, range_test.highest, range_test.steps)
+    rates = np.geomspace(range_test.min_lr, range_test.max_lr, range_test.steps)
     losses: list[float] = []
     smoothed: list[float] = []
     average, smallest = 0.0, math.inf
@@ -246,12 +246,12 @@ def suggest_from_curve(
     limit = curve.smoothed[curve.lowest] + EDGE_TOLERANCE * drop.depth
     edge_step = int(np.flatnonzero(curve.smoothed <= limit)[-1])
     is_last = edge_step == range_test.steps - 1
-    wider = _range(range_test.lowest, range_test.highest * 100)
+    wider = _range(range_test.min_lr, range_test.max_lr * 100)
     suggestion = float(f"{curve.rates[edge_step] / SAFETY_FACTOR:.2g}")
-    if suggestion < range_test.lowest:
-        wider = _range(range_test.lowest / 1000, range_test.highest * (100 if is_last else 1))
+    if suggestion < range_test.min_lr:
+        wider = _range(range_test.min_lr / 1000, range_test.max_lr * (100 if is_last else 1))
         reason = (
-            f"a tenth of the largest usable rate is below the lowest one, {range_test.lowest:g}"
+            f"a tenth of the largest usable rate is below the lowest one, {range_test.min_lr:g}"
         )
         return LrSuggestion(curve, None, None, f"{reason}; try {wider}", wider)
     if not is_last:
@@ -274,8 +274,8 @@ def _advice_without_drop(
     if rose:
         verb = "diverged" if curve.diverged else "rose"
         lowest = last / 1e6
-        if lowest > 0.9 * range_test.lowest:
-            lowest = range_test.lowest / 1000
+        if lowest > 0.9 * range_test.min_lr:
+            lowest = range_test.min_lr / 1000
         lower = _range(lowest, last)
         why = f"the loss {verb} by a rate of {last:.2g} without a steady fall"
         return f"{why}; try {lower}", lower
@@ -300,4 +300,4 @@ def measure_loss_drop(curve: LrCurve) -> LossDrop:
 
 
 def _range(lowest: float, highest: float) -> str:
-    return f"lr_find.lowest={lowest:.2g} lr_find.highest={min(highest, MAX_LR):.2g}"
+    return f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={min(highest, MAX_LR):.2g}"

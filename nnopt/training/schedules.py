@@ -33,7 +33,7 @@ def build_schedule(
     al. 2017, section 2.2). A plateau schedule is constant here, because it depends on the
     validation metric; see ``Plateau``.
     """
-    warmup = round(config.warmup * steps_per_epoch)
+    warmup = round(config.warmup_epochs * steps_per_epoch)
     remaining = max(total_steps - warmup, 1)
 
     def schedule(step: int) -> float:
@@ -50,17 +50,17 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
     match config:
         case ConstantConfig() | PlateauConfig():
             return 1.0
-        case StepConfig(every=every, factor=factor):
-            passed = math.floor(t / every + 1e-9)  # 0.3 / 0.1 is slightly below 3
-            return float(factor**passed)
-        case ExponentialConfig(factor=factor):
-            return float(factor**t)
-        case InverseTimeConfig(rate=rate):
-            return 1 / (1 + rate * t)
-        case CosineConfig(final=final):
+        case StepConfig(step_size=step_size, gamma=gamma):
+            passed = math.floor(t / step_size + 1e-9)  # 0.3 / 0.1 is slightly below 3
+            return float(gamma**passed)
+        case ExponentialConfig(gamma=gamma):
+            return float(gamma**t)
+        case InverseTimeConfig(decay_rate=decay_rate):
+            return 1 / (1 + decay_rate * t)
+        case CosineConfig(final_factor=final):
             return _cosine(1.0, final, step / steps)
-        case OneCycleConfig(rise=rise, start=start, final=final):
-            peak = rise * steps - 1  # the last step of the rise, as PyTorch counts
+        case OneCycleConfig(pct_start=pct_start, initial_factor=start, final_factor=final):
+            peak = pct_start * steps - 1  # the last step of the rise, as PyTorch counts
             if step <= peak:
                 return _cosine(start, 1.0, step / peak if peak else 1.0)
             return _cosine(1.0, final, min((step - peak) / max(steps - 1 - peak, 1e-9), 1.0))
@@ -91,10 +91,10 @@ class Plateau:
         """Record a monitored value, where lower is better; NaN is no improvement."""
         if self._config is None:
             return
-        if value < self._best - self._config.min_improvement:
+        if value < self._best - self._config.min_delta:
             self._best, self._waited = value, 0
             return
         self._waited += 1
         if self._waited > self._config.patience:
-            self.factor *= self._config.factor
+            self.factor *= self._config.gamma
             self._waited = 0

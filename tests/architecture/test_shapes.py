@@ -158,5 +158,5 @@ def test_is_penalized_excludes_biases_and_norms_by_default() -> None:
     weights = {"conv2d1.weight", "residual1.shortcut.conv2d1.weight", "dense1.weight"}
     assert weights < set(shapes)
     for name, shape in shapes.items():
-        assert is_penalized(shape, decay_all=False) is (name in weights)
-        assert is_penalized(shape, decay_all=True)
+        assert is_penalized(shape, decay_norm_and_bias=False) is (name in weights)
+        assert is_penalized(shape, decay_norm_and_bias=True)

@@ -116,7 +116,9 @@ def test_optimizer_any_number_of_threads_gives_the_same_bits(
 def test_convolution_any_number_of_threads_gives_the_same_bits(
     make_network: MakeNetwork, algorithm: str
 ) -> None:
-    check_threads_agree(make_network, "winograd, batch norm", **{"backend.conv": algorithm})
+    check_threads_agree(
+        make_network, "winograd, batch norm", **{"backend.conv_algorithm": algorithm}
+    )
 
 
 def check_threads_agree(make_network: MakeNetwork, name: str, **settings: Any) -> None:

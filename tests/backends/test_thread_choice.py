@@ -49,8 +49,8 @@ def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> 
     ("words", "flops"),
     [
         ((), MNIST_MLP),
-        (("accumulation=4",), MNIST_MLP // 4),
-        (("accumulation=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
+        (("accumulation_steps=4",), MNIST_MLP // 4),
+        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
         (("backend=torch",), MNIST_MLP),
         (("backend=torch", "backend.device=cuda"), 0),
     ],

@@ -177,7 +177,7 @@ def test_different_datasets_need_consent(
     assert nnopt("compare", "sweep") == 2
     assert "different datasets, moons, spiral" in capsys.readouterr().err
     for words in (
-        ["--mixed-data"],
+        ["--allow-mixed-data"],
         ["--where", "dataset=moons,spiral"],
         ["--pivot", "dataset", "optimizer"],
     ):
@@ -199,7 +199,7 @@ def test_files_of_one_kind_can_be_chosen(
     assert found
     assert nnopt("compare", "csv", "--where", found[1]) == 0
     assert "2 runs, 1 setting" in capsys.readouterr().out
-    assert nnopt("compare", "csv", "--mixed-data", "--baseline", found[1]) == 0
+    assert nnopt("compare", "csv", "--allow-mixed-data", "--baseline", found[1]) == 0
     assert "baseline" in capsys.readouterr().out
 
 
@@ -247,7 +247,7 @@ def test_neither_torch_nor_matplotlib_is_imported(sweep: Path) -> None:
 
 
 def test_a_real_sweep(nnopt: Run, workplace: Path, capsys: Captured) -> None:
-    words = ["epochs=1", "dataset.points=20", "plots=false", "hydra.sweep.dir=s"]
+    words = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]
     assert nnopt("run", "-m", "regularizer=none,l2", "seed=0,1", *words) == 0
     capsys.readouterr()
     assert nnopt("compare", "s", "--baseline", "regularizer=none") == 0

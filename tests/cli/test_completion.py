@@ -41,7 +41,7 @@ def test_data_has_verbs_of_its_own(
         ("nnopt resume outputs/latest -", {"-h", "--help", "--retry-failed", "--fail-fast"}),
         ("nnopt diff one other --weights ", {"best", "last"}),
         ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
-        ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--mixed-data"}),
+        ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--allow-mixed-data"}),
     ],
 )
 def test_options_of_compare_and_diff(

@@ -45,14 +45,14 @@ def test_flat_samples_are_refused_by_the_first_layer(
 
 
 def test_only_numpy_can_choose_how_it_convolves(nnopt: Run, capsys: Captured) -> None:
-    assert nnopt("describe", "backend=torch", "backend.conv=naive") == 2
-    assert "unknown key 'backend.conv'" in capsys.readouterr().err
-    assert nnopt("describe", "backend.conv=naive") == 0
+    assert nnopt("describe", "backend=torch", "backend.conv_algorithm=naive") == 2
+    assert "unknown key 'backend.conv_algorithm'" in capsys.readouterr().err
+    assert nnopt("describe", "backend.conv_algorithm=naive") == 0
 
 
 def test_what_a_run_would_refuse_is_refused_without_the_data(nnopt: Run, capsys: Captured) -> None:
-    words = ("dataset=mnist", "regularizer.augmentation.cutout=29", "steps=1000000")
+    words = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
     assert nnopt("describe", *words, "epochs=60") == 2
     message = capsys.readouterr().err
     assert "regularizer.augmentation.cutout = 29 is larger than the images of mnist" in message
-    assert "steps = 1000000 is more than the" in message
+    assert "max_steps = 1000000 is more than the" in message

@@ -29,7 +29,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.training import finite_differences as differences
 
 Array = np.ndarray
-SMALL = ["dataset.points=20", "architecture.hidden=[7]"]
+SMALL = ["dataset.samples_per_class=20", "architecture.hidden=[7]"]
 
 
 RESIDUAL = [
@@ -40,7 +40,11 @@ RESIDUAL = [
 
 def words(overrides: list[str]) -> list[str]:
     literal = "architecture=layers" in overrides
-    return ["dataset.points=20", *([] if literal else ["architecture.hidden=[7]"]), *overrides]
+    return [
+        "dataset.samples_per_class=20",
+        *([] if literal else ["architecture.hidden=[7]"]),
+        *overrides,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +225,7 @@ def test_exit_codes_and_table(
 
 
 def test_how_long_a_run_trains_does_not_matter() -> None:
-    words = ["epochs=1", "steps=100", "schedule.warmup=2", "regularizer.swa=0.5"]
+    words = ["epochs=1", "max_steps=100", "schedule.warmup_epochs=2", "regularizer.swa_start=0.5"]
     assert run_verb(["gradcheck", *SMALL, *words]) == 0
 
 
@@ -234,7 +238,7 @@ def test_the_data_are_left_as_they_were() -> None:
 
 
 def test_large_arrays_are_sampled() -> None:
-    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     assert checks["dense1.weight"].size == 300
     assert checks["dense1.weight"].tried == gradcheck.MAX_ENTRIES_PER_ARRAY
@@ -322,7 +326,7 @@ def test_a_comparison_takes_about_two_forward_passes(
 def test_a_wrong_gradient_costs_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once an array is known to be wrong, its other entries are not tried with every h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
-    config = compose_config(["dataset.points=20", "architecture.hidden=[150]"])
+    config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     prepared = prepare(config)
     passes = Passes(monkeypatch)
     checks = list(gradcheck.check_gradients(config, prepared))

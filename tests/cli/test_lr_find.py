@@ -19,7 +19,7 @@ from nnopt.training.lr_finder import BETA, LrRangeTest
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
 
-SMALL = ("dataset.points=40", "architecture.hidden=[8]")
+SMALL = ("dataset.samples_per_class=40", "architecture.hidden=[8]")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -50,7 +50,7 @@ def test_files_and_output(nnopt: Run, capsys: Captured, workplace: Path) -> None
 
     outcome = json.loads((folder / "lr_find.json").read_text("utf-8"))
     assert outcome["steps"] == len(rows)
-    assert outcome["sweep"] == {"lowest": 1e-5, "highest": 10.0, "steps": 300}
+    assert outcome["sweep"] == {"min_lr": 1e-5, "max_lr": 10.0, "steps": 300}
     suggestion = outcome["suggestion"]
     assert suggestion == float(f"{suggestion:.2g}")
     lines = told.out.splitlines()
@@ -82,12 +82,12 @@ def test_the_same_words_give_the_same_files(nnopt: Run, workplace: Path) -> None
 def test_epochs_are_ignored_though_a_run_would_not_do_with_them(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
-    words = [*SMALL, "plots=false", "regularizer.swa=0.5"]
-    short = ["epochs=1", "schedule.warmup=2"]
+    words = [*SMALL, "plots=false", "regularizer.swa_start=0.5"]
+    short = ["epochs=1", "schedule.warmup_epochs=2"]
     assert nnopt("run", *words, *short) == 2
     told = capsys.readouterr().err
-    assert "schedule.warmup = 2 epochs" in told
-    assert "regularizer.swa = 0.5" in told
+    assert "schedule.warmup_epochs = 2 epochs" in told
+    assert "regularizer.swa_start = 0.5" in told
     for name, more in (("a", []), ("b", short)):
         assert nnopt("lr-find", *words, *more, f"hydra.run.dir={name}") == 0
     curves = [contents(workplace / name)["lr_find.csv"] for name in ("a", "b")]
@@ -104,8 +104,8 @@ def test_a_folder_that_is_used_is_refused(nnopt: Run, capsys: Captured, workplac
 @pytest.mark.parametrize(
     ("range_", "advice"),
     [
-        (("lr_find.lowest=1e3", "lr_find.highest=1e6"), "lr_find.highest=1e+03"),
-        (("lr_find.lowest=1e-9", "lr_find.highest=1e-8"), "lr_find.highest=1e-05"),
+        (("lr_find.min_lr=1e3", "lr_find.max_lr=1e6"), "lr_find.max_lr=1e+03"),
+        (("lr_find.min_lr=1e-9", "lr_find.max_lr=1e-8"), "lr_find.max_lr=1e-05"),
     ],
     ids=["diverges", "flat"],
 )
@@ -126,15 +126,15 @@ def test_without_a_suggestion(
 
 
 WRONG = {
-    "lr_find.lowst=1": "unknown key 'lr_find.lowst'; did you mean 'lr_find.lowest'?",
+    "lr_find.lowst=1": "unknown key 'lr_find.lowst'; did you mean 'lr_find.min_lr'?",
     "lr_find.steps=19": "lr_find.steps = 19: needs to be at least 20",
     "lr_find.steps=1e3": "lr_find.steps = 1000.0: needs a whole number",
     "lr_find.steps=30,40": "lr_find.steps = '30,40': needs a whole number",
-    "lr_find.lowest=0": "lr_find.lowest = 0.0: needs to be above 0 and at most 1000000",
-    "lr_find.highest=nan": "lr_find.highest = 'nan': needs a number",
-    "lr_find.lowest=10": "lr_find.lowest = 10: needs to be below lr_find.highest = 10",
-    "lr_find.lowest": "cannot read 'lr_find.lowest'",
-    "lr_find.lowest=[": "cannot read 'lr_find.lowest=['",
+    "lr_find.min_lr=0": "lr_find.min_lr = 0.0: needs to be above 0 and at most 1000000",
+    "lr_find.max_lr=nan": "lr_find.max_lr = 'nan': needs a number",
+    "lr_find.min_lr=10": "lr_find.min_lr = 10: needs to be below lr_find.max_lr = 10",
+    "lr_find.min_lr": "cannot read 'lr_find.min_lr'",
+    "lr_find.min_lr=[": "cannot read 'lr_find.min_lr=['",
     "optimizer.lrr=1": "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?",
     "seed=1,2": "'seed=1,2' has several values",
     "ablation=l2_spiral": "one configuration is needed, but",
@@ -175,7 +175,7 @@ def test_out_of_memory_names_a_smaller_batch(
 
 
 def test_words_are_read() -> None:
-    plan, sweep = read_overrides(["seed=3", "lr_find.highest=1e-1", "lr_find.steps=50"], None)
+    plan, sweep = read_overrides(["seed=3", "lr_find.max_lr=1e-1", "lr_find.steps=50"], None)
     assert sweep == LrRangeTest(1e-5, 0.1, 50)
     assert plan.points[0].config.seed == 3
 

@@ -198,7 +198,8 @@ except SystemExit as ended:
 @pytest.mark.slow
 def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
     """Plots included, which show a decision boundary."""
-    code = "from nnopt.cli.main import run_verb; run_verb(['run', 'epochs=2', 'dataset.points=20'])"
+    words = ["run", "epochs=2", "dataset.samples_per_class=20"]
+    code = f"from nnopt.cli.main import run_verb; run_verb({words})"
     loaded = imported_by(code)
     assert not loaded & {"torch", "torchvision", "pandas", "sklearn", "pooch"}
     assert "matplotlib" in loaded
@@ -215,7 +216,7 @@ def test_module_run_by_python_is_the_command(workplace: Path) -> None:
 
 def test_closed_pipe_does_not_stop_training(workplace: Path) -> None:
     command = "from nnopt.cli.main import main; main()"
-    words = ["run", "epochs=30", "dataset.points=20", "plots=false"]
+    words = ["run", "epochs=30", "dataset.samples_per_class=20", "plots=false"]
     shell = f'"$0" -c "{command}" {" ".join(words)} | head -1; echo "codes ${{PIPESTATUS[@]}}"'
     result = subprocess.run(
         ["bash", "-c", shell, sys.executable],

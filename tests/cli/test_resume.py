@@ -25,7 +25,7 @@ Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 Captured = pytest.CaptureFixture[str]
 
-SMALL = ["epochs=2", "dataset.points=20", "plots=false"]
+SMALL = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
 
 
@@ -264,7 +264,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_an_interrupted_sweep_tells_how_to_go_on(
     nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
-    words = ["dataset.points=20", "plots=false", "epochs=1,100000,2", "hydra.sweep.dir=a sweep"]
+    words = [
+        "dataset.samples_per_class=20",
+        "plots=false",
+        "epochs=1,100000,2",
+        "hydra.sweep.dir=a sweep",
+    ]
     process = start_nnopt("run", "-m", *words)
     wait_until(lambda: len(list(workplace.glob("a sweep/*/metrics.csv"))) == 2)
     process.send_signal(number)
@@ -275,7 +280,7 @@ def test_an_interrupted_sweep_tells_how_to_go_on(
     assert statuses(workplace / "a sweep") == ["done", "interrupted", "pending"]
 
 
-POINTS = ["seed=range(4)", "epochs=60", "dataset.points=40", "plots=false"]
+POINTS = ["seed=range(4)", "epochs=60", "dataset.samples_per_class=40", "plots=false"]
 
 
 def test_killed_sweeps_end_as_uninterrupted_ones(

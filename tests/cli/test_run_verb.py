@@ -19,7 +19,7 @@ Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 Captured = pytest.CaptureFixture[str]
 
-SMALL = ["epochs=2", "dataset.points=20", "plots=false"]
+SMALL = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def test_single_points_of_a_large_sweep_have_no_pictures(
 ) -> None:
     for module in ("config.point", "cli.run"):
         monkeypatch.setattr(f"nnopt.{module}.MAX_POINTS_WITH_PLOTS", 2)
-    small = ["epochs=2", "dataset.points=20"]
+    small = ["epochs=2", "dataset.samples_per_class=20"]
 
     def pictures(number: int, *words: str) -> tuple[int, bool, bool]:
         """Points that have some; has the sweep? was it told?"""
@@ -199,7 +199,7 @@ def test_a_bad_point_stops_a_sweep_before_it_begins(
         # 60 points, 12 of them held out
         (["regularizer.norm=batch", "batch_size=47"], ["batch_size = 47", "48", "batch_norm1"]),
         (["regularizer.norm=batch", "batch_size=1"], ["batch_size = 1 ", "batch_size=2"]),
-        (["last_batch=drop", "batch_size=49"], ["batch_size = 49", "last_batch", "48"]),
+        (["drop_last=true", "batch_size=49"], ["batch_size = 49", "drop_last", "48"]),
     ],
 )
 def test_batches_that_cannot_work_are_refused_with_the_numbers(
@@ -213,7 +213,7 @@ def test_batches_that_cannot_work_are_refused_with_the_numbers(
 
 
 def test_a_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
-    words = ["regularizer.norm=batch", "batch_size=47", "last_batch=drop"]
+    words = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
     assert nnopt("run", *SMALL, *words) == 0
 
 
@@ -225,7 +225,7 @@ def test_a_single_run_that_diverges(nnopt: Run, workplace: Path, capsys: Capture
     assert "diverged" in told
 
 
-LONG = ["epochs=100000", "dataset.points=20", "plots=false", "hydra.run.dir=here"]
+LONG = ["epochs=100000", "dataset.samples_per_class=20", "plots=false", "hydra.run.dir=here"]
 
 
 def wait_for_rows(folder: Path, count: int) -> None:
@@ -261,7 +261,12 @@ def test_an_interrupted_run_keeps_what_is_done(
 
 
 def test_an_interrupted_sweep_has_its_table(start_nnopt: Start, workplace: Path) -> None:
-    words = ["dataset.points=20", "plots=false", "epochs=1,100000,2", "hydra.sweep.dir=sweep"]
+    words = [
+        "dataset.samples_per_class=20",
+        "plots=false",
+        "epochs=1,100000,2",
+        "hydra.sweep.dir=sweep",
+    ]
     process = start_nnopt("run", "-m", *words)
     for _ in range(600):
         folders = [path.parent for path in workplace.glob("sweep/*/metrics.csv")]

@@ -16,7 +16,7 @@ from nnopt.config.search_space import check_metric
 from nnopt.errors import ConfigError
 from nnopt.schema import OptunaConfig
 
-OPTUNA = ["hydra/sweeper=optuna", "dataset.points=20"]
+OPTUNA = ["hydra/sweeper=optuna", "dataset.samples_per_class=20"]
 
 
 def plan_of(*words: str) -> Plan:

@@ -16,7 +16,8 @@ GLOBAL = "# @package _global_\n"
 FILES = {
     "experiment/tuned": (
         "defaults:\n  - override /optimizer: momentum\n  - override /schedule: step\n"
-        "optimizer: {lr: 0.3, momentum: 0.8}\nschedule: {factor: 0.1, every: 3, warmup: 1}\n"
+        "optimizer: {lr: 0.3, momentum: 0.8}\n"
+        "schedule: {gamma: 0.1, step_size: 3, warmup_epochs: 1}\n"
     ),
     "experiment/plain": "optimizer: {lr: 0.7}\n",
     "experiment/child": (
@@ -30,7 +31,7 @@ FILES = {
     ),
     "experiment/shared": (
         "defaults:\n  - override /backend: torch\n"
-        "dataset: {points: 40, subset: 30, classes: 4}\n"
+        "dataset: {samples_per_class: 40, subset: 30, classes: 4}\n"
         "backend: {dtype: float64, deterministic: true}\n"
     ),
     "experiment/sized": "architecture: {hidden: [8], activation: tanh}\n",
@@ -190,7 +191,7 @@ def test_words_of_point_alone_give_same_point(words: list[str]) -> None:
 
 def test_other_schedule_uses_own_values() -> None:
     step = compose_config(["experiment=tuned", "schedule=step"]).schedule
-    assert (getattr(step, "factor", None), step.warmup) == (0.1, 1)
+    assert (getattr(step, "gamma", None), step.warmup_epochs) == (0.1, 1)
     words = ["experiment=tuned", "schedule=exponential"]
     assert compose_config(words).schedule == compose_config(words[1:]).schedule
 
@@ -203,7 +204,7 @@ def test_other_architecture_uses_own_values() -> None:
 def test_other_dataset_and_backend_keep_keys_that_they_have() -> None:
     config = compose_config(["experiment=shared", "dataset=moons", "backend=numpy"])
     assert config.dataset.subset == 30
-    assert getattr(config.dataset, "points", None) == 40
+    assert getattr(config.dataset, "samples_per_class", None) == 40
     assert not hasattr(config.dataset, "classes")
     assert config.backend.dtype == "float64"
 

@@ -30,7 +30,7 @@ def csv_config(train: Path | str, **changes: object) -> CsvConfig:
         "test": None,
         "test_fraction": 0.25,
         "label": "label",
-        "drop": (),
+        "drop_columns": (),
         "header": True,
         "separator": None,
         "decimal": "point",
@@ -46,7 +46,7 @@ def spiral_config(**changes: object) -> SpiralConfig:
         "normalization": "standard",
         "validation": HOLD_OUT,
         "classes": 3,
-        "points": 50,
+        "samples_per_class": 50,
         "noise": 0.15,
         "seed": 0,
     }

@@ -261,7 +261,7 @@ def test_decode_numbers_equal_in_float64_remedy_fits_the_numbers(
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
     (note,) = decode(tmp_path, "label,x\n" + text).notes
     end = "" if remedy.startswith("sub") else ", or ignore this if the difference does not matter"
-    assert note.endswith(f"; {remedy}dataset.drop=['x']{end}")
+    assert note.endswith(f"; {remedy}dataset.drop_columns=['x']{end}")
     assert ("above 2^53" in note) == remedy.startswith("sub")
 
 

@@ -24,8 +24,8 @@ def drawn(
     kinds = {"crop": 0, "flip": False, "cutout": 0, "mixup": 0.0, "cutmix": 0.0} | others
     chosen = AugmentationConfig(
         policy=policy,  # type: ignore[arg-type]
-        policy_operations=operations,
-        policy_magnitude=magnitude,
+        num_ops=operations,
+        magnitude=magnitude,
         **kinds,  # type: ignore[arg-type]
     )
     found = draw_policy(seed, epoch, COUNT, chosen)

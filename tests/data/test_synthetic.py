@@ -10,7 +10,7 @@ from nnopt.schema import TwoClassConfig, Validation
 
 def two_class(name: str, noise: float = 0.0, seed: int = 0) -> TwoClassConfig:
     rule = Validation("none", 0.1)
-    return TwoClassConfig(name, None, "none", rule, points=100, noise=noise, seed=seed)  # type: ignore[arg-type]
+    return TwoClassConfig(name, None, "none", rule, samples_per_class=100, noise=noise, seed=seed)  # type: ignore[arg-type]
 
 
 def test_generate_spiral_arms_are_rotations() -> None:

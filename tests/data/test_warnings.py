@@ -81,7 +81,7 @@ def test_load_feature_is_the_label_reported_once(
     (message,) = labels_among(tmp_path, caplog, features, classes)
     assert message == (
         f"feature 'target' has one value for each of the {classes} classes in all {rows} training "
-        "samples; if it repeats the label, leave it out with dataset.drop=['target']"
+        "samples; if it repeats the label, leave it out with dataset.drop_columns=['target']"
     )
 
 
@@ -104,7 +104,7 @@ def test_load_features_repeat_the_label_all_named(
     names = ",".join(f"'d{k}'" for k in range(min(copies, 20)))
     assert message == (
         f"{subject} one value for each of the 3 classes in all 60 training samples; if they repeat "
-        f"the label, leave them out with dataset.drop=[{names}]{rest}"
+        f"the label, leave them out with dataset.drop_columns=[{names}]{rest}"
     )
 
 
@@ -116,7 +116,7 @@ def test_load_features_without_stored_names_no_columns_to_drop_claimed(
     features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
     (message,) = labels_among(tmp_path, caplog, features, 3)
     assert message.startswith("feature number 1 has one value for each of the 3 classes")
-    assert message.endswith("leave it out with dataset.drop")
+    assert message.endswith("leave it out with dataset.drop_columns")
 
 
 NO_LABELS: dict[str, tuple[list[float], int]] = {

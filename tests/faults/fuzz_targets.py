@@ -19,8 +19,15 @@ from fuzz import Target, run_command
 sys.path.append(str(Path(__file__).parent.parent / "data"))
 from data_files import write_cinic, write_idx
 
-TINY = ("epochs=2", "dataset.points=20", "plots=false", "architecture.hidden=[4]")
-DATA_RUN = ("run", "epochs=1", "steps=1", "plots=false", "view=none", "architecture.hidden=[4]")
+TINY = ("epochs=2", "dataset.samples_per_class=20", "plots=false", "architecture.hidden=[4]")
+DATA_RUN = (
+    "run",
+    "epochs=1",
+    "max_steps=1",
+    "plots=false",
+    "progress=none",
+    "architecture.hidden=[4]",
+)
 CIFAR_IMAGES = 4
 """Images in each of the small CIFAR-10 files."""
 

@@ -244,7 +244,13 @@ def points_of(workplace: Path, key: str) -> list[float]:
 
 
 def test_sweep_range_has_decimal_values(attempt: Command, workplace: Path, backend: str) -> None:
-    words = ["epochs=1", "steps=1", "plots=false", "dataset.points=20", f"backend={backend}"]
+    words = [
+        "epochs=1",
+        "max_steps=1",
+        "plots=false",
+        "dataset.samples_per_class=20",
+        f"backend={backend}",
+    ]
     attempt("run", "-m", *words, "optimizer.lr=sort(range(0.1,0.5,0.1),reverse=true)").is_done()
     assert points_of(workplace, "optimizer.lr") == [0.4, 0.3, 0.2, 0.1]
 
@@ -268,7 +274,13 @@ def test_sweep_too_many_points_is_refused(
 
 
 def test_search_range_draws_its_values(attempt: Command, workplace: Path) -> None:
-    words = ["epochs=1", "steps=1", "plots=false", "dataset.points=20", "hydra/sweeper=optuna"]
+    words = [
+        "epochs=1",
+        "max_steps=1",
+        "plots=false",
+        "dataset.samples_per_class=20",
+        "hydra/sweeper=optuna",
+    ]
     draws = ["hydra.sweeper.trials=12", "hydra.sweeper.sampler=random"]
     result = attempt("run", "-m", *words, *draws, "optimizer.lr=range(0.1,0.5,0.1)")
     result.is_done()

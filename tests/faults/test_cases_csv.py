@@ -152,14 +152,14 @@ SAME: dict[str, tuple[str | bytes, list[str]]] = {
         [],
     ),
     "separator at the end of the header": (table(header="x,y,label,"), []),
-    "separator at the end of each line": (table(end=","), ["dataset.drop=[3]"]),
+    "separator at the end of each line": (table(end=","), ["dataset.drop_columns=[3]"]),
     "index of pandas": (
         table(header=",x,y,label", row=lambda x, y, k: [int(x * 999), x, y, k]),
-        ["dataset.drop=[0]"],
+        ["dataset.drop_columns=[0]"],
     ),
     "column to drop": (
         table(header="name,x,y,label", row=lambda x, y, k: ['"a, b"', x, y, k]),
-        ["dataset.drop=[name]"],
+        ["dataset.drop_columns=[name]"],
     ),
     "quoted cells": (table(header='"x","y","label"', row=lambda *c: [f'"{x}"' for x in c]), []),
     "spaces, blank lines, CR LF and a byte order mark": (
@@ -194,10 +194,10 @@ PIXELS = ",".join(f"pixel{k}" for k in range(4))
 REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
     "name twice after a blank line": ("\nlabel,a,label\n0,1,1\n", [], 3, "one column 'label'"),
     "name twice after spaces": ("label,a, a\n0,1,1\n", [], 3, "one column 'a'"),
-    "index of pandas": (",a,label\n0,1,0\n1,2,1\n", [], 3, "dataset.drop=[0]"),
-    "index read and written": ("Unnamed: 0,a,label\n0,1,0\n", [], 3, "dataset.drop=[0]"),
+    "index of pandas": (",a,label\n0,1,0\n1,2,1\n", [], 3, "dataset.drop_columns=[0]"),
+    "index read and written": ("Unnamed: 0,a,label\n0,1,0\n", [], 3, "dataset.drop_columns=[0]"),
     "column without a name": ("a,,label\n0,1,0\n", [], 3, "column 2 of 3 has no name"),
-    "id with pixels": (f"id,{PIXELS},label\n0,1,2,3,4,5\n", [], 3, "dataset.drop=[id]"),
+    "id with pixels": (f"id,{PIXELS},label\n0,1,2,3,4,5\n", [], 3, "dataset.drop_columns=[id]"),
     "gap in the pixels": ("pixel0,pixel1,pixel2,pixel4,label\n1,2,3,4,0\n", [], 3, "have gaps"),
     "semicolons and a wrong label": ("a;b\n0;1\n", [], 3, "no column 'label'"),
     "separator in doubt": (
@@ -224,8 +224,18 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
         "dataset.header=true",
     ),
     "label without a header": ("1,0\n", ["dataset.header=false"], 2, "give a number from 0 to 1"),
-    "drop of an unknown column": ("a,label\n1,0\n", ["dataset.drop=[c]"], 3, "'c' (dataset.drop)"),
-    "drop of the label": ("a,label\n1,0\n", ["dataset.drop=[label]"], 2, "column of labels"),
+    "drop of an unknown column": (
+        "a,label\n1,0\n",
+        ["dataset.drop_columns=[c]"],
+        3,
+        "'c' (dataset.drop_columns)",
+    ),
+    "drop of the label": (
+        "a,label\n1,0\n",
+        ["dataset.drop_columns=[label]"],
+        2,
+        "column of labels",
+    ),
     "label of 5,000 digits": (f"a,label\n1,{'7' * 5000}\n", [], 3, "at most 256 characters"),
     "cell of 200,000 digits": (
         f"a,label\n{'7' * 200_000},1\n",

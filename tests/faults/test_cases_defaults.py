@@ -14,7 +14,7 @@ from commands import Command
 DATA = os.environ.get("NNOPT_DATA_DIR")
 """The folder of the real datasets; ``workplace`` hides it."""
 
-SHORT = ["epochs=1", "steps=1", "plots=false"]
+SHORT = ["epochs=1", "max_steps=1", "plots=false"]
 
 TUNED = """\
 # @package _global_
@@ -98,7 +98,7 @@ def test_resume_added_optimizer_uses_its_own_rate(
 
 STILL = {
     "lr-find": ["lr-find"],
-    "lr-find on its last range": ["lr-find", "lr_find.lowest=1e5", "lr_find.highest=1e6"],
+    "lr-find on its last range": ["lr-find", "lr_find.min_lr=1e5", "lr_find.max_lr=1e6"],
     "auto": ["run", "optimizer.lr=auto"],
 }
 
@@ -107,13 +107,13 @@ STILL = {
 def test_lr_find_constant_loss_is_explained(
     attempt: Command, backend: str, words: list[str]
 ) -> None:
-    data = ["dataset.points=20", f"backend={backend}", "plots=false"]
+    data = ["dataset.samples_per_class=20", f"backend={backend}", "plots=false"]
     result = attempt(*words, "initializer=zeros", *data)
     result.is_refused(5, "initializer.hidden = 'zeros'", "no hidden layer has a gradient")
     assert "lr_find." not in result.err
 
 
-DIVERGED = ["optimizer.lr=1e20", "dataset.points=20", "epochs=3", "plots=false"]
+DIVERGED = ["optimizer.lr=1e20", "dataset.samples_per_class=20", "epochs=3", "plots=false"]
 
 ADVICE = {
     "clipped by default": ([], ["lower optimizer.lr = 1e+20"]),
@@ -134,7 +134,7 @@ def test_divergence_advice_follows_configuration(
 
 def accuracy_of(attempt: Command, workplace: Path, *words: str) -> float:
     """Return the test accuracy of a run."""
-    attempt("run", *words, "plots=false", "view=none").is_done()
+    attempt("run", *words, "plots=false", "progress=none").is_done()
     summary = json.loads((workplace / "outputs" / "latest" / "summary.json").read_text())
     return float(summary["test_accuracy"])
 
@@ -184,4 +184,4 @@ def test_defaults_train_mnist(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", str(DATA))
-    assert accuracy_of(attempt, workplace, "dataset=mnist", "steps=400", *words) > 0.85
+    assert accuracy_of(attempt, workplace, "dataset=mnist", "max_steps=400", *words) > 0.85

@@ -21,7 +21,7 @@ from nnopt.data import cache_entry, cifar10
 from nnopt.data.dataset import Part
 from nnopt.data.load import _decode
 
-QUICK = ("epochs=1", "steps=1", "plots=false")
+QUICK = ("epochs=1", "max_steps=1", "plots=false")
 COUNT = 20
 
 

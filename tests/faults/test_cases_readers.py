@@ -21,7 +21,7 @@ LeaveRun = Callable[..., Path]
 PRINTING = (
     *("version", "--help", "data list", "describe", "compare a", "compare a --format csv"),
     *("diff a b", "run --help", "run --info", "compare --help", "-sc query=bash"),
-    *("run epochs=1 dataset.points=9 plots=false", "gradcheck --entries=1"),
+    *("run epochs=1 dataset.samples_per_class=9 plots=false", "gradcheck --entries=1"),
 )
 """Every way in which a command prints: tables, text, argparse, Hydra, completion, progress."""
 
@@ -92,7 +92,7 @@ def test_interpreter_end_output_lost_no_traceback(
 
 # environment and terminal ------------------------------------------------------------------------
 
-SMALL = ("run", "epochs=1", "steps=1", "dataset.points=9", "hydra.run.dir=a")
+SMALL = ("run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "hydra.run.dir=a")
 
 
 @pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
@@ -162,7 +162,7 @@ def test_run_one_class_loss_is_zero_without_sign(
 ) -> None:
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
     words = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
-    result = attempt("run", "epochs=1", "steps=1", "hydra.run.dir=a", "plots=false", *words)
+    result = attempt("run", "epochs=1", "max_steps=1", "hydra.run.dir=a", "plots=false", *words)
     assert "-0" not in result.out
     assert "test loss" in result.out
 
@@ -182,7 +182,7 @@ def test_terminal_control_characters_of_data_and_folders_escaped(
     (folder / "a.csv").write_text("\n".join(["a,label", *lines]) + "\n", "utf-8")
     words = ["dataset=csv", "dataset.train=a.csv", f"data.root='{folder}'", "plots=false"]
     attempts = [
-        attempt("run", *words, "epochs=1", "steps=1", "hydra.run.dir=x"),
+        attempt("run", *words, "epochs=1", "max_steps=1", "hydra.run.dir=x"),
         attempt("run", *words, f"dataset.label={ESCAPE}"),
         attempt("describe", f"name={ESCAPE}", "nonsense=1"),
         attempt("compare", str(folder)),

@@ -11,7 +11,7 @@ from commands import Command
 
 import nnopt
 
-QUICK = ("epochs=1", "steps=1", "plots=false")
+QUICK = ("epochs=1", "max_steps=1", "plots=false")
 LIST = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
 
 
@@ -39,7 +39,7 @@ def test_run_points_of_file_without_sweep_refused(
     file = workplace / "conf" / group / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(content)
-    words = (f"{group}=mine", f"backend={backend}", "dataset.points=20", *QUICK)
+    words = (f"{group}=mine", f"backend={backend}", "dataset.samples_per_class=20", *QUICK)
     place = f"conf/{group}/mine.yaml, line "
     attempt("run", *words).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN", place)
     attempt("run", "-m", *words).is_done()
@@ -295,8 +295,10 @@ def test_csv_column_among_pixels_refused_with_choice(
 ) -> None:
     write_rows(workplace / "a.csv", columns=f"pixel0,pixel1,pixel2,pixel3,{name},label")
     words = ("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
-    attempt(*words).is_refused(3, f"and also '{name}'", f"dataset.drop=[{name}]", "shape=[5]")
-    attempt(*words, f"dataset.drop=[{name}]").is_done()
+    attempt(*words).is_refused(
+        3, f"and also '{name}'", f"dataset.drop_columns=[{name}]", "shape=[5]"
+    )
+    attempt(*words, f"dataset.drop_columns=[{name}]").is_done()
 
 
 def test_csv_features_named_after_pixels_are_features(attempt: Command, workplace: Path) -> None:
@@ -344,7 +346,7 @@ def test_compare_swapped_train_and_test_files_refused(
         words = (f"dataset.train={train}", f"dataset.test={test}", f"hydra.run.dir={folder}")
         attempt("run", "dataset=csv", *QUICK, *words).is_done()
     refused = attempt("compare", "x", "y")
-    refused.is_refused(2, "tested on different files", "--mixed-data")
+    refused.is_refused(2, "tested on different files", "--allow-mixed-data")
     digest = refused.err.partition("dataset.files=")[2][:8]
     attempt("compare", "x", "y", "--where", f"dataset.files={digest}").is_done("1 run, 1 setting")
 
@@ -362,7 +364,7 @@ CHANGED = {
 def test_resume_changed_summary_reason_printed(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
-    words = ("dataset.points=20", "seed=0,1", "hydra.sweep.dir=s")
+    words = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")
     attempt("run", "-m", *QUICK, *words).is_done()
     file = sorted((workplace / "s").glob("*/summary.json"))[0]
     summary = json.loads(file.read_text())

@@ -69,8 +69,12 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
     "C4 not finite": (
-        ["optimizer.lr=nan", "regularizer.l2=inf", "schedule.warmup=-inf"],
-        ["optimizer.lr = nan: needs a finite", "regularizer.l2 = inf", "schedule.warmup = -inf"],
+        ["optimizer.lr=nan", "regularizer.l2=inf", "schedule.warmup_epochs=-inf"],
+        [
+            "optimizer.lr = nan: needs a finite",
+            "regularizer.l2 = inf",
+            "schedule.warmup_epochs = -inf",
+        ],
     ),
     "C4 of one optimizer": (
         ["optimizer=adam", "optimizer.beta2=1", "optimizer.epsilon=0"],
@@ -84,8 +88,8 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
         ["group"],
     ),
     "C5 too large": (
-        ["epochs=100000000000000000000000", "seed=18446744073709551616", "steps=-1"],
-        ["epochs = 1", "seed = 18446744073709551616", "steps = -1"],
+        ["epochs=100000000000000000000000", "seed=18446744073709551616", "max_steps=-1"],
+        ["epochs = 1", "seed = 18446744073709551616", "max_steps = -1"],
     ),
     "C5 too wide": (["architecture.hidden=[1000000000]"], ["architecture.hidden[0] = 1000000000"]),
     "C5 too many parameters": (
@@ -116,8 +120,8 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
         ["regularizer.augmentation.crop = 4", "dataset.name = 'spiral'"],
     ),
     "C9 warm-up longer than training": (
-        ["schedule.warmup=100", "epochs=2"],
-        ["schedule.warmup = 100"],
+        ["schedule.warmup_epochs=100", "epochs=2"],
+        ["schedule.warmup_epochs = 100"],
     ),
     "C9 nothing to stop by": (
         ["early_stopping.patience=3", "dataset.validation.source=none"],

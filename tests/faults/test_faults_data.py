@@ -18,7 +18,7 @@ from data_files import idx_bytes, write_idx
 from nnopt.data import idx, published
 from nnopt.data.published import FASHION_MNIST
 
-QUICK = ("dataset=mnist", "epochs=1", "steps=1", "plots=false", "hydra.run.dir=out")
+QUICK = ("dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "hydra.run.dir=out")
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -136,7 +136,7 @@ def test_run_labels_in_other_order_reported(
 
 def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
     """E5: the default run learns, and a run of one step is not judged."""
-    for words in (["epochs=20"], ["epochs=1", "steps=1"]):
+    for words in (["epochs=20"], ["epochs=1", "max_steps=1"]):
         result = attempt("run", f"backend={backend}", *words, "plots=false")
         assert "above chance" not in result.out + result.err
 

@@ -25,7 +25,7 @@ from nnopt.data import cifar10, published
 from nnopt.data.load import _decode
 from nnopt.data.published import CIFAR10, MNIST, Download
 
-QUICK = ("epochs=1", "steps=1", "plots=false", "hydra.run.dir=out")
+QUICK = ("epochs=1", "max_steps=1", "plots=false", "hydra.run.dir=out")
 IMAGES, LABELS = "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-labels-idx1-ubyte"
 BATCH = "cifar-10-batches-bin/data_batch_3.bin"
 PNG = "CINIC-10/test/frog/image-012.png"
@@ -336,7 +336,7 @@ def test_run_folder_with_umlaut_in_c_locale_works(
 def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
     """B10: one pixel differs from the data of the finished points."""
     write_idx(workplace / "data")
-    words = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "steps=1"
+    words = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"
     attempt("run", *words, "plots=false", "hydra.sweep.dir=s").is_done()
     content = bytearray((workplace / "data" / IMAGES).read_bytes())
     content[20] ^= 1

@@ -27,7 +27,7 @@ from nnopt.io import atomic_files as files
 from nnopt.io.locks import hold
 from nnopt.results.metrics_file import MetricsFile
 
-TINY = ["epochs=4", "dataset.points=10", "plots=false"]
+TINY = ["epochs=4", "dataset.samples_per_class=10", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
 
 Trap = Callable[[str, int, Callable[[], Any]], None]
@@ -118,7 +118,7 @@ def test_run_sigterm_files_complete(
 ) -> None:
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
     plots = "true" if name == "nnopt.recipe.run.plot_test" else "false"
-    words = ["epochs=4", "dataset.points=10", f"plots={plots}"]
+    words = ["epochs=4", "dataset.samples_per_class=10", f"plots={plots}"]
     result = attempt("run", *words, f"backend={backend}", "hydra.run.dir=run")
     result.is_refused(143, "interrupted by SIGTERM; the results until then are kept in")
     summary = json.loads((workplace / "run" / "summary.json").read_text())
@@ -220,7 +220,7 @@ def test_run_sigstop_and_sigcont_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """A6, for half a second in place of a minute."""
-    words = ["dataset.points=20", "epochs=400", "plots=false"]
+    words = ["dataset.samples_per_class=20", "epochs=400", "plots=false"]
     attempt("run", *words, "hydra.run.dir=whole").is_done()
     process = start_nnopt("run", *words, "hydra.run.dir=stopped")
     while not (workplace / "stopped" / "metrics.csv").exists():
@@ -423,7 +423,7 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
     program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
-    words = ["run", "epochs=1", "dataset.points=10", "hydra.run.dir=run"]
+    words = ["run", "epochs=1", "dataset.samples_per_class=10", "hydra.run.dir=run"]
     command = [sys.executable, "-c", program, *words]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     result = Attempt(ended.returncode, ended.stdout, ended.stderr)
@@ -436,9 +436,17 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
 
 def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
     """A18, with 30 points; benchmarks/sweep.py has many more."""
-    attempt("run", "-m", "epochs=1", "dataset.points=10", "plots=false", "seed=0,1").is_done()
+    attempt(
+        "run", "-m", "epochs=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"
+    ).is_done()
     before = len(os.listdir("/proc/self/fd"))
-    words = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=range(30)"]
+    words = [
+        "epochs=1",
+        "max_steps=1",
+        "dataset.samples_per_class=10",
+        "plots=false",
+        "seed=range(30)",
+    ]
     attempt("run", "-m", *words).is_done("30 of 30")
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -465,7 +473,7 @@ def test_run_folder_removed_noticed_after_epoch(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     trap("MetricsFile.append", 2, lambda: shutil.rmtree(workplace / "run"))
-    words = ["epochs=100000", "dataset.points=10", "plots=false", f"backend={backend}"]
+    words = ["epochs=100000", "dataset.samples_per_class=10", "plots=false", f"backend={backend}"]
     attempt("run", *words, "hydra.run.dir=run").is_refused(6, "cannot write")
     assert not (workplace / "run").exists()
 

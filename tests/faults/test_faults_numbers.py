@@ -21,7 +21,7 @@ from nnopt.backends.numpy.ops.dense import DENSE
 
 QUICK = ("plots=false", "hydra.run.dir=out")
 PENALTY = "regularizer.l2=1000", "regularizer.grad_clip=0"
-SPIRAL = ("dataset=spiral", "dataset.points=20", "architecture.hidden=[8]")
+SPIRAL = ("dataset=spiral", "dataset.samples_per_class=20", "architecture.hidden=[8]")
 
 
 def run(attempt: Command, backend: str, *words: str) -> Attempt:
@@ -132,14 +132,14 @@ TRAINS = {
     "D3 logits of 1e4": [*SPIRAL, "optimizer.lr=1000", "optimizer=sgd", "regularizer.max_norm=100"],
     "D4 last batch of 1 dropped": [
         *SPIRAL,
-        *("regularizer.norm=batch", "batch_size=47", "last_batch=drop"),
+        *("regularizer.norm=batch", "batch_size=47", "drop_last=true"),
     ],
     "D6 nothing regularized": [
         *SPIRAL,
         *("regularizer.dropout=0", "optimizer.momentum=0", "regularizer.weight_decay=0"),
     ],
     "D6 batch larger than the dataset": [*SPIRAL, "batch_size=100000"],
-    "D6 one step": [*SPIRAL, "steps=1"],
+    "D6 one step": [*SPIRAL, "max_steps=1"],
     "D8 zero gradients with Adam": [*SPIRAL, "optimizer=adam", "initializer.hidden=zeros"],
     "D8 zero gradients with RMSprop": [*SPIRAL, "optimizer=rmsprop", "initializer.hidden=zeros"],
     "D8 zero gradients with Adagrad": [*SPIRAL, "optimizer=adagrad", "initializer.hidden=zeros"],
@@ -167,8 +167,8 @@ def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: st
         ["batch_size=47"],
         ["batch_size=1"],
         ["batch_size=23", "dataset.subset=24"],
-        ["batch_size=47", "steps=1"],
-        ["batch_size=2", "accumulation=2"],
+        ["batch_size=47", "max_steps=1"],
+        ["batch_size=2", "accumulation_steps=2"],
     ],
     ids=str,
 )
@@ -176,7 +176,9 @@ def test_d4_batch_of_one_with_batch_norm_refused(
     attempt: Command, workplace: Path, backend: str, words: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *words)
-    message = "one of them of 1 sample" if "accumulation=2" in words else "leaves a batch of 1"
+    message = (
+        "one of them of 1 sample" if "accumulation_steps=2" in words else "leaves a batch of 1"
+    )
     result.is_refused(2, words[0].replace("=", " = "), message)
 
 
@@ -305,7 +307,13 @@ sys.exit(run_verb(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
 def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
-    words = "run", f"backend={backend}", "architecture.hidden=[20000,20000]", "view=none", *QUICK
+    words = (
+        "run",
+        f"backend={backend}",
+        "architecture.hidden=[20000,20000]",
+        "progress=none",
+        *QUICK,
+    )
     process = subprocess.run(
         [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False
     )

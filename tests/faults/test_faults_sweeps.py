@@ -18,7 +18,7 @@ from commands import Command
 
 from nnopt.results.metrics_file import MetricsFile
 
-TINY = ["epochs=2", "dataset.points=10", "plots=false"]
+TINY = ["epochs=2", "dataset.samples_per_class=10", "plots=false"]
 TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
 DIVERGES = "1e20"
 
@@ -82,7 +82,12 @@ def test_sweep_failed_points_others_finish(
 def test_pool_worker_killed_costs_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
 ) -> None:
-    words = ["dataset.points=10", "plots=false", "epochs=1000000,1", "hydra.sweep.dir=sweep"]
+    words = [
+        "dataset.samples_per_class=10",
+        "plots=false",
+        "epochs=1000000,1",
+        "hydra.sweep.dir=sweep",
+    ]
     words += ["hydra/launcher=pool", "hydra.launcher.workers=1"]
     killer = threading.Thread(target=_signal_worker, args=(workplace, number))
     killer.start()
@@ -159,7 +164,13 @@ def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> No
 
 def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
     """S6."""
-    words = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=range(12)"]
+    words = [
+        "epochs=1",
+        "max_steps=1",
+        "dataset.samples_per_class=10",
+        "plots=false",
+        "seed=range(12)",
+    ]
     words += ["hydra/launcher=pool", "hydra.launcher.workers=4", "hydra.sweep.dir=sweep"]
     attempt("run", "-m", *words).is_done("12 of 12")
     assert [row["seed"] for row in table(workplace / "sweep")] == [str(n) for n in range(12)]

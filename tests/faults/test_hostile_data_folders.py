@@ -251,7 +251,7 @@ HOSTILE: list[Callable[[Received], None]] = [
 ]
 
 COMMANDS = (
-    ("run", "dataset=mnist", "epochs=1", "steps=1", "plots=false", "hydra.run.dir=out"),
+    ("run", "dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "hydra.run.dir=out"),
     ("data", "list"),
     ("data", "verify"),
     ("data", "fetch", "mnist"),
@@ -289,7 +289,7 @@ def test_hostile_cache_run_succeeds(
     attempt: Command, received: Received, backend: str, build: Callable[[Received], None]
 ) -> None:
     build(received)
-    words = "dataset=mnist", f"backend={backend}", "epochs=1", "steps=1", "plots=false"
+    words = "dataset=mnist", f"backend={backend}", "epochs=1", "max_steps=1", "plots=false"
     attempt("run", *words).is_done()
 
 
@@ -299,6 +299,6 @@ def test_cache_folder_linked_by_user_is_used(
     """A link that the user names on the command line is the user's own choice."""
     (workplace / "scratch").mkdir()
     (workplace / "mycache").symlink_to("scratch")
-    words = "dataset=mnist", "epochs=1", "steps=1", "plots=false", "data.cache=mycache"
+    words = "dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "data.cache=mycache"
     attempt("run", *words).is_done()
     assert list((workplace / "scratch").glob("mnist-*"))

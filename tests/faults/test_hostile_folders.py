@@ -17,7 +17,7 @@ from hostile_folders import HOSTILE, SECRET, Hostile, Received, private_files
 
 from nnopt.cli.main import run_verb
 
-WORDS = ["epochs=1", "steps=1", "dataset.points=10", "plots=false", "seed=0,1"]
+WORDS = ["epochs=1", "max_steps=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"]
 
 
 @pytest.fixture(scope="module")

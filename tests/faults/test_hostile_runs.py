@@ -274,7 +274,13 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the finished runs a and b."""
     folder = tmp_path_factory.mktemp("sender")
     for seed, name in enumerate("ab"):
-        words = ["epochs=1", "steps=1", "dataset.points=9", "plots=false", f"seed={seed}"]
+        words = [
+            "epochs=1",
+            "max_steps=1",
+            "dataset.samples_per_class=9",
+            "plots=false",
+            f"seed={seed}",
+        ]
         assert run_verb(["run", *words, f"hydra.run.dir={folder / name}"]) == 0
     return folder
 
@@ -354,7 +360,7 @@ def test_compare_losses_near_float_maximum_shown_exactly(
 
 
 def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: Path) -> None:
-    words = ["run", "epochs=1", "steps=1", "dataset.points=9", "plots=false"]
+    words = ["run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "plots=false"]
     attempt(*words, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
     attempt(*words, "hydra.run.dir=b", deep).is_done()

@@ -18,7 +18,7 @@ from nnopt.training.lr_finder import LrCurve, LrSuggestion
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
 
-SMALL = ("dataset.points=40", "architecture.hidden=[8]", "epochs=3", "plots=false")
+SMALL = ("dataset.samples_per_class=40", "architecture.hidden=[8]", "epochs=3", "plots=false")
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     "words",
     [
-        ("schedule=cosine", "regularizer.weight_decay=0.01", "regularizer.ema=0.9"),
+        ("schedule=cosine", "regularizer.weight_decay=0.01", "regularizer.ema_decay=0.9"),
         ("backend=torch", "optimizer=adam", "backend.threads=1"),
-        ("backend=torch", "optimizer=schedule_free_sgd", "schedule.warmup=1"),
+        ("backend=torch", "optimizer=schedule_free_sgd", "schedule.warmup_epochs=1"),
     ],
     ids=["numpy", "torch", "schedule-free"],
 )
@@ -141,7 +141,7 @@ def test_advice_on_a_rate_that_was_found_is_told(
     [
         ("the loss rose; try lr_find.x=1", "lr_find.x=1", "try lr_find.x=1 with nnopt lr-find, or"),
         ("look at lr_find.csv", None, "found no learning rate: look at lr_find.csv, or set"),
-        ("try it lower", "lowest=1", "try it lower with nnopt lr-find, or set a number"),
+        ("try it lower", "min_lr=1", "try it lower with nnopt lr-find, or set a number"),
     ],
 )
 def test_run_auto_rate_names_lr_find_where_advice_has_range(

@@ -20,15 +20,21 @@ MakeConfig = Callable[..., Config]
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"steps": 10_000}, ["steps = 10000", "epochs = 60"]),
+        ({"max_steps": 10_000}, ["max_steps = 10000", "epochs = 60"]),
         (
-            {"steps": 5, "schedule": schema.ConstantConfig("constant", 2.0)},
-            ["warmup = 2", "5 steps"],
+            {"max_steps": 5, "schedule": schema.ConstantConfig("constant", 2.0)},
+            ["warmup_epochs = 2", "5 steps"],
         ),
-        ({"schedule": schema.ConstantConfig("constant", 61.0)}, ["warmup = 61", "480 steps"]),
-        ({"regularizer.swa": 0.99}, ["regularizer.swa = 0.99", "60 epochs"]),
-        ({"regularizer.swa": 0.75, "steps": 20}, ["regularizer.swa = 0.75", "3 epochs"]),
-        ({"batch_size": 5000, "last_batch": "drop"}, ["batch_size = 5000", "'drop'"]),
+        (
+            {"schedule": schema.ConstantConfig("constant", 61.0)},
+            ["warmup_epochs = 61", "480 steps"],
+        ),
+        ({"regularizer.swa_start": 0.99}, ["regularizer.swa_start = 0.99", "60 epochs"]),
+        (
+            {"regularizer.swa_start": 0.75, "max_steps": 20},
+            ["regularizer.swa_start = 0.75", "3 epochs"],
+        ),
+        ({"batch_size": 5000, "drop_last": True}, ["batch_size = 5000", "drop_last = True"]),
         ({"batch_size": 239, "regularizer.norm": "batch"}, ["batch of 1", "batch_norm1"]),
         ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "batch_size=2"]),
         (
@@ -40,12 +46,12 @@ MakeConfig = Callable[..., Config]
             ["optimizer.name = 'muon'", "of dense1,", "add a hidden layer"],
         ),
         (
-            {"batch_size": 9, "accumulation": 5, "regularizer.norm": "batch"},
-            ["accumulation = 5", "batch_size = 9", "a batch of 9", "batch_norm1"],
+            {"batch_size": 9, "accumulation_steps": 5, "regularizer.norm": "batch"},
+            ["accumulation_steps = 5", "batch_size = 9", "a batch of 9", "batch_norm1"],
         ),
         (
-            {"batch_size": 4, "accumulation": 4, "regularizer.norm": "batch"},
-            ["accumulation = 4", "a batch of 4", "a smaller accumulation"],
+            {"batch_size": 4, "accumulation_steps": 4, "regularizer.norm": "batch"},
+            ["accumulation_steps = 4", "a batch of 4", "a smaller accumulation_steps"],
         ),
     ],
 )
@@ -122,8 +128,10 @@ def test_a_policy_is_for_grey_and_for_coloured_images(
 
 
 def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config(**{"regularizer.test_flip": True})
-    with pytest.raises(ConfigError, match=r"regularizer.test_flip = True needs images, .* \(6,\)"):
+    config = make_config(**{"regularizer.test_time_flip": True})
+    with pytest.raises(
+        ConfigError, match=r"regularizer.test_time_flip = True needs images, .* \(6,\)"
+    ):
         prepare(pictures(config, tmp_path, None))
     prepare(pictures(config, tmp_path, (1, 2, 3)))
 
@@ -135,7 +143,7 @@ def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
     pool: list[Any] = ["global_avg_pool"] if pooled else []
     layers = ({"conv2d": 2}, *pool, "batch_norm", *["flatten"][pooled:], {"dense": "classes"})
     architecture = schema.LayersConfig("layers", layers)
-    config = make_config(architecture=architecture, batch_size=1, last_batch="drop")
+    config = make_config(architecture=architecture, batch_size=1, drop_last=True)
     config = pictures(config, tmp_path, (1, 2, 3))
     if pooled:
         with pytest.raises(ConfigError, match=r"batch of 1, which .* \(batch_norm1\)"):
@@ -157,11 +165,11 @@ def with_cutout(cutout: int) -> dict[str, Any]:
     ("changes", "expected"),
     [
         (with_cutout(29), ["cutout = 29", "mnist", "at most 28"]),
-        ({"steps": 101_281}, ["steps = 101281", "the 101280 steps"]),
+        ({"max_steps": 101_281}, ["max_steps = 101281", "the 101280 steps"]),
         ({"batch_size": 53_999, "regularizer.norm": "batch"}, ["batch of 1", "54000 training"]),
         ({"dataset": mnist(subset=54_001)}, ["subset=54001", "54,000 samples"]),
         (
-            {"dataset": mnist(subset=300, classes=(1, 2)), "batch_size": 301, "last_batch": "drop"},
+            {"dataset": mnist(subset=300, classes=(1, 2)), "batch_size": 301, "drop_last": True},
             ["batch_size = 301", "300 training"],
         ),
         ({"dataset": mnist(validation=schema.Validation("own", 0.1))}, ["no validation part"]),
@@ -191,10 +199,10 @@ def test_what_does_not_hang_on_the_files_is_refused_without_them(
     "changes",
     [
         with_cutout(28),
-        {"steps": 101_280},
+        {"max_steps": 101_280},
         {"batch_size": 53_998, "regularizer.norm": "batch"},
         {"dataset": mnist(subset=54_000)},
-        {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "last_batch": "drop"},
+        {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
 def test_what_may_fit_is_placed_without_files(

@@ -22,7 +22,7 @@ from nnopt.results.metrics_file import EpochRow, MetricsFile, Row, read_metrics
 
 Run = Callable[..., int]
 
-SMALL = ["epochs=2", "dataset.points=20", "plots=false"]
+SMALL = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
 
 SUMMARY_KEYS = {
     "sha256",
@@ -86,7 +86,7 @@ def without_seconds(directory: Path) -> list[dict[str, str]]:
 
 
 def test_files_of_a_run(workplace: Path) -> None:
-    summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "steps=4")
+    summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "max_steps=4")
     assert {path.name for path in (workplace / "a").iterdir()} == {
         "config.yaml",
         "metrics.csv",
@@ -103,7 +103,7 @@ def test_files_of_a_run(workplace: Path) -> None:
     assert summary["flops_per_sample"] == 771
     assert 0 < summary["train_seconds"] < summary["total_seconds"]
     assert summary["peak_memory_mb"] > 10
-    assert summary["overrides"][-3:] == ["seed=3", "regularizer.l2=0.01", "steps=4"]
+    assert summary["overrides"][-3:] == ["seed=3", "regularizer.l2=0.01", "max_steps=4"]
     assert "torch" not in summary["versions"] or summary["versions"]["torch"]
     assert "NaN" not in (workplace / "a" / "summary.json").read_text()
 
@@ -223,7 +223,7 @@ def test_without_validation_data_cells_are_empty(workplace: Path) -> None:
 
 
 def test_learning_rate_zero_and_a_single_step(workplace: Path) -> None:
-    summary = finish(workplace / "a", "optimizer.lr=0", "steps=1", "batch_size=1000")
+    summary = finish(workplace / "a", "optimizer.lr=0", "max_steps=1", "batch_size=1000")
     assert (summary["epochs"], summary["steps"]) == (1, 1)
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))
     for name, array in last.items():
@@ -329,9 +329,17 @@ def test_early_stopping_is_told(workplace: Path) -> None:
 def test_weights_that_are_tested_and_no_average_are_told(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["epochs=10", "optimizer.lr=0", "early_stopping.patience=2", "regularizer.swa=0.5"]
+    words = [
+        "epochs=10",
+        "optimizer.lr=0",
+        "early_stopping.patience=2",
+        "regularizer.swa_start=0.5",
+    ]
     assert finish(workplace / "a", *words)["averaged_epochs"] == 0
-    told = "regularizer.swa = 0.5 averages from the end of epoch 5 on, but the best weights, which "
+    told = (
+        "regularizer.swa_start = 0.5 averages from the end of epoch 5 on, but the best weights, "
+        "which "
+    )
     assert f"note: {told}" in capsys.readouterr().out
     assert f"WARNING {told}" in (workplace / "a" / "run.log").read_text("utf-8")
 
@@ -339,10 +347,10 @@ def test_weights_that_are_tested_and_no_average_are_told(
 def test_how_many_epochs_are_averaged_in_the_tested_weights(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["epochs=4", "regularizer.swa=0.5", "test_weights=last"]
+    words = ["epochs=4", "regularizer.swa_start=0.5", "test_weights=last"]
     assert finish(workplace / "a", *words)["averaged_epochs"] == 3
     assert finish(workplace / "b")["averaged_epochs"] is None
-    assert "regularizer.swa" not in capsys.readouterr().out
+    assert "regularizer.swa_start" not in capsys.readouterr().out
 
 
 def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(

@@ -26,7 +26,7 @@ from nnopt.results.event_file import NAME, TAGS, EventFile
 from nnopt.results.metrics_file import EpochRow, read_metrics
 
 Run = Callable[..., int]
-SMALL = ["dataset.points=20", "plots=false", "tensorboard=true"]
+SMALL = ["dataset.samples_per_class=20", "plots=false", "tensorboard=true"]
 ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 
 
@@ -76,9 +76,9 @@ def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None
         rows[lr, group.hparams["architecture.hidden"].string_value] = group
         assert group.hparams["seed"].number_value == 0
         assert group.hparams["optimizer"].string_value == "momentum"
-        assert group.hparams["regularizer.decay_all"].bool_value is False
-        assert group.hparams["steps"].string_value == "null"
-        assert not {"name", "plots", "view", "tensorboard"} & set(group.hparams)
+        assert group.hparams["regularizer.decay_norm_and_bias"].bool_value is False
+        assert group.hparams["max_steps"].string_value == "null"
+        assert not {"name", "plots", "progress", "tensorboard"} & set(group.hparams)
     assert set(rows) == {(lr, hidden) for lr in (0.1, 1e6) for hidden in ("[8]", "[64, 64]")}
     ends = set()
     for group in rows.values():

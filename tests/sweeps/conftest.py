@@ -20,7 +20,7 @@ def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
     """``make_task(3, epochs=5)``: a quick point of seed 3 with changes, below ``tmp_path``."""
 
     def make(seed: int, **changes: Any) -> Task:
-        quick = {"epochs": 1, "dataset.points": 20, "plots": False, "seed": seed}
+        quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}
         config = make_config(**quick | changes)
         point = Point(point_id(config), config, asdict(config), (f"seed={seed}",))
         return Task(point, tmp_path / point.id)

@@ -1,4 +1,4 @@
-"""view=terminal and view=none: on terminals of several sizes, in a pipe, when things go wrong."""
+"""progress=curves and progress=none on terminals of several sizes, in a pipe, and after errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from nnopt.sweeps.search.progress import SearchProgress
 from nnopt.sweeps.search.search import SearchRun
 from nnopt.terminal import live_display
 from nnopt.terminal import safe_stream as stream
-from nnopt.terminal.live_display import REFRESH_FRACTION, LiveDisplay, View, no_curves_reason
+from nnopt.terminal.live_display import (
+    REFRESH_FRACTION,
+    LiveDisplay,
+    ProgressMode,
+    no_curves_reason,
+)
 from nnopt.terminal.safe_stream import Stream
 from nnopt.terminal.training_progress import TrainingProgress
 
@@ -50,15 +55,15 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def one_run() -> Plan:
-    """A plan of one run with view=terminal."""
-    points = [SimpleNamespace(config=SimpleNamespace(view="terminal"))]
+    """A plan of one run with progress=curves."""
+    points = [SimpleNamespace(config=SimpleNamespace(progress="curves"))]
     launcher = SimpleNamespace(name="sequential")
     return cast(Plan, SimpleNamespace(is_sweep=False, launcher=launcher, points=points))
 
 
-def train(view: View = "terminal", last: int = 8) -> None:
+def train(mode: ProgressMode = "curves", last: int = 8) -> None:
     """A training of 8 epochs that ends after some, with a refresh of the display at each."""
-    with TrainingProgress(8, 20, view=view) as run:
+    with TrainingProgress(8, 20, mode=mode) as run:
         for epoch in range(1, last + 1):
             row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
             run.epoch(row, best=False)
@@ -106,7 +111,7 @@ def test_live_curves_fill_the_terminal(
 def test_live_curves_resize_clears_the_screen(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = LiveDisplay("terminal")
+    shown = LiveDisplay("curves")
     shown.add_epoch(ROW)
     for columns, wiped in ((80, False), (80, False), (60, True), (30, True), (60, True)):
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -148,7 +153,7 @@ def test_live_curves_unsuitable_terminal_gets_the_bar(
         monkeypatch.setenv(name, value)
     terminal.encoding = encoding  # type: ignore[misc]
     _note_missing_curves(one_run())
-    assert terminal.getvalue().startswith(f"note: view=terminal: {reason}")
+    assert terminal.getvalue().startswith(f"note: progress=curves: {reason}")
     train()
     assert "validation" not in terminal.getvalue()
     assert "epoch 8/8  loss 0.125" in without_codes(terminal.getvalue())
@@ -160,20 +165,20 @@ def test_live_curves_suitable_terminal_gets_no_note(terminal: Terminal) -> None:
     assert terminal.getvalue() == ""
 
 
-@pytest.mark.parametrize("view", ["terminal", "bar", "none"])
+@pytest.mark.parametrize("mode", ["curves", "bar", "none"])
 def test_live_curves_sweep_shows_the_running_point(
-    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: View
+    nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, mode: ProgressMode
 ) -> None:
     """Above the line that counts the points, and under its name; what stays is a line a point."""
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
-    small = ["epochs=3", "dataset.points=20", "plots=false", f"view={view}"]
+    small = ["epochs=3", "dataset.samples_per_class=20", "plots=false", f"progress={mode}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     lines = lines_of(terminal.getvalue())
     names = [line for line in lines if re.fullmatch(r"\[[12]\] seed=[45]", line)]
-    assert set(names) == ({"[1] seed=4", "[2] seed=5"} if view == "terminal" else set())
+    assert set(names) == ({"[1] seed=4", "[2] seed=5"} if mode == "curves" else set())
     assert names == sorted(names)
     assert sum("▀▀▀ validation" in line for line in lines) == len(names)
-    assert any("pending" in line for line in lines) == (view != "none")
+    assert any("pending" in line for line in lines) == (mode != "none")
     assert [line.split()[1] for line in lines if "test accuracy" in line] == ["seed=4", "seed=5"]
     assert not any(line.startswith("epoch 3/3") for line in lines)
 
@@ -189,7 +194,7 @@ def test_live_curves_search_shows_the_running_trial(
         lost=[],
         latest=(3, ("optimizer.lr=0.12345678", "seed=0")),
     )
-    with SearchProgress(cast(SearchRun, run), "terminal") as shown:
+    with SearchProgress(cast(SearchRun, run), "curves") as shown:
         for epoch in (1, 2, 3):
             shown.epoch(replace(ROW, epoch=epoch), False)
     lines = lines_of(terminal.getvalue())
@@ -200,7 +205,7 @@ def test_live_curves_search_shows_the_running_trial(
 
 def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
     """Also with another seed of the same trial, which has no name of its own."""
-    display, drawn = Stream(terminal).rich(), LiveDisplay("terminal")
+    display, drawn = Stream(terminal).rich(), LiveDisplay("curves")
 
     def first_and_last(name: str, epoch: int) -> tuple[str, int]:
         drawn.add_epoch(replace(ROW, epoch=epoch), name)
@@ -220,7 +225,7 @@ def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
 def test_lr_search_in_a_sweep_draws_nothing(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ["epochs=1", "dataset.points=20", "plots=false", "optimizer.lr=auto"]
+    small = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "optimizer.lr=auto"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
     sent = without_codes(terminal.getvalue())
     assert "learning rate" not in sent
@@ -232,10 +237,10 @@ def test_live_curves_without_plotext_are_refused_before_the_run(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)
-    assert nnopt("run", "epochs=1", "view=terminal") == 2
+    assert nnopt("run", "epochs=1", "progress=curves") == 2
     assert capsys.readouterr().err == (
-        "nnopt: error: view = 'terminal' needs the package plotext, which is not installed; "
-        "run: pip install 'nnopt[curves]', or set view=bar\n"
+        "nnopt: error: progress = 'curves' needs the package plotext, which is not installed; "
+        "run: pip install 'nnopt[curves]', or set progress=bar\n"
     )
     assert not Path("outputs").exists()
 
@@ -252,20 +257,20 @@ def test_live_curves_points_of_other_processes_get_a_note(
 def test_live_curves_pipe_gets_one_note_per_sweep(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
-    small = ["epochs=2", "dataset.points=20", "plots=false"]
-    assert nnopt("run", *small, "view=terminal", "-m", "seed=0,1") == 0
+    small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
+    assert nnopt("run", *small, "progress=curves", "-m", "seed=0,1") == 0
     told = capsys.readouterr()
     assert told.err == ""
-    assert told.out.count("note: view=terminal") == 1
-    assert told.out.startswith("note: view=terminal")
+    assert told.out.count("note: progress=curves") == 1
+    assert told.out.startswith("note: progress=curves")
     assert told.out.count("test accuracy") == 2
 
 
 def test_progress_none_prints_only_the_summary(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
-    small = ["epochs=2", "dataset.points=20", "plots=false"]
-    assert nnopt("run", *small, "view=none") == 0
+    small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
+    assert nnopt("run", *small, "progress=none") == 0
     told = capsys.readouterr().out
     assert "epoch 1/2" not in told
     assert "test accuracy" in told
@@ -308,7 +313,7 @@ def test_live_curves_failure_does_not_stop_training(
         raise IndexError("planted")
 
     monkeypatch.setattr("nnopt.terminal.plotext_curves.curves", fail)
-    drawn = LiveDisplay("terminal")
+    drawn = LiveDisplay("curves")
     drawn.add_epoch(ROW)
     assert drawn.curves(Stream(terminal).rich()) is None
     assert "planted" in caplog.text
@@ -321,7 +326,8 @@ import sys
 import nnopt.recipe.run
 from nnopt.cli.main import run_verb
 assert not {"plotext", "tensorboard"} & set(sys.modules)
-assert run_verb(["run", "epochs=2", "dataset.points=20", "plots=false", "view=terminal"]) == 0
+small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
+assert run_verb(["run", *small, "progress=curves"]) == 0
 """
     text = without_codes(on_terminal(program, workplace, 80))
     curves, last = text.split("epoch 2/2  loss")

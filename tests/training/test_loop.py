@@ -123,8 +123,8 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
     values = {
         "patience": None,
         "unit": "epochs",
-        "check_every": None,
-        "min_improvement": 0.0,
+        "validate_every": None,
+        "min_delta": 0.0,
         "monitor": "accuracy",
     }
     return schema.EarlyStoppingConfig(**values | changes)
@@ -156,7 +156,7 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(make_config: 
 
 def test_last_batch_is_dropped_on_wish(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
-    _, found = run(make_config(epochs=2, batch_size=BATCH, last_batch="drop"), network)
+    _, found = run(make_config(epochs=2, batch_size=BATCH, drop_last=True), network)
     assert [len(x) for x in network.batches] == [4, 4, 4, 4]
     assert [row.step for row, _ in found] == [2, 4]
 
@@ -164,7 +164,7 @@ def test_last_batch_is_dropped_on_wish(make_config: MakeConfig) -> None:
 @pytest.mark.parametrize("steps", [1, 3, 4, 9])
 def test_so_many_steps_and_no_more(make_config: MakeConfig, steps: int) -> None:
     network = ScriptedNetwork([0.5])
-    _, found = run(make_config(epochs=3, batch_size=BATCH, steps=steps), network)
+    _, found = run(make_config(epochs=3, batch_size=BATCH, max_steps=steps), network)
     assert [step for _, step in network.steps] == list(range(steps))
     assert found[-1][0].step == steps
     assert len(found) == math.ceil(steps / 3)
@@ -173,9 +173,9 @@ def test_so_many_steps_and_no_more(make_config: MakeConfig, steps: int) -> None:
 def test_length_is_the_shorter_of_epochs_and_steps(make_config: MakeConfig) -> None:
     config = make_config(epochs=3, batch_size=4)
     assert Length.of(config, 10) == Length(3, 9, 3)
-    assert Length.of(make_config(epochs=3, batch_size=4, steps=4), 10) == Length(3, 4, 2)
-    assert Length.of(make_config(epochs=3, batch_size=4, steps=99), 10) == Length(3, 9, 3)
-    assert Length.of(make_config(epochs=3, batch_size=4, last_batch="drop"), 10) == Length(2, 6, 3)
+    assert Length.of(make_config(epochs=3, batch_size=4, max_steps=4), 10) == Length(3, 4, 2)
+    assert Length.of(make_config(epochs=3, batch_size=4, max_steps=99), 10) == Length(3, 9, 3)
+    assert Length.of(make_config(epochs=3, batch_size=4, drop_last=True), 10) == Length(2, 6, 3)
     assert Length.of(make_config(epochs=3, batch_size=99), 10) == Length(1, 3, 3)
 
 
@@ -245,7 +245,7 @@ def test_patience_in_epochs(make_config: MakeConfig) -> None:
 
 
 def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> None:
-    early = stopping(patience=4, unit="steps", check_every=2)
+    early = stopping(patience=4, unit="steps", validate_every=2)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
     # looks after steps 2, 3 (end of epoch), 4, 6 (end of epoch, both), 8
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
@@ -256,7 +256,7 @@ def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> Non
 
 
 def test_an_epoch_that_patience_counts_is_a_whole_one(make_config: MakeConfig) -> None:
-    early = stopping(patience=1, check_every=1)
+    early = stopping(patience=1, validate_every=1)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
     loop, found = run(config, ScriptedNetwork([0.5]))
     assert [row.step for row, _ in found] == [3, 6]
@@ -264,7 +264,7 @@ def test_an_epoch_that_patience_counts_is_a_whole_one(make_config: MakeConfig) -
 
 
 def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
-    config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(check_every=2))
+    config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(validate_every=2))
     loop, found = run(config, ScriptedNetwork([0.9, 0.5]))
     assert loop.training.best["dense1.weight"] == 2
     assert found[0][1]
@@ -274,9 +274,9 @@ def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeCon
 
 def test_an_average_of_ends_of_epochs_is_looked_at_when_they_end(make_config: MakeConfig) -> None:
     """Within an epoch it stays as it is: more looks would only run patience down."""
-    early = stopping(check_every=1, patience=4, unit="steps")
+    early = stopping(validate_every=1, patience=4, unit="steps")
     config = make_config(
-        epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa": 0.5}
+        epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.5}
     )
     network = AveragedNetwork([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     loop, found = run(config, network)
@@ -287,9 +287,9 @@ def test_an_average_of_ends_of_epochs_is_looked_at_when_they_end(make_config: Ma
 
 
 def test_an_epoch_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
-    early = stopping(patience=4, unit="steps", check_every=2)
+    early = stopping(patience=4, unit="steps", validate_every=2)
     config = make_config(
-        epochs=9, batch_size=BATCH, early_stopping=early, **{"regularizer.swa": 0.3}
+        epochs=9, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.3}
     )
     network = AveragedNetwork([0.5, 0.6, 0.6])
     loop, found = run(config, network)
@@ -300,14 +300,14 @@ def test_an_epoch_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
 
 
 def test_best_weights_from_before_the_average_are_known_as_such(make_config: MakeConfig) -> None:
-    config = make_config(epochs=4, batch_size=BATCH, **{"regularizer.swa": 0.5})
+    config = make_config(epochs=4, batch_size=BATCH, **{"regularizer.swa_start": 0.5})
     loop, _ = run(config, AveragedNetwork([0.9, 0.5]))
     assert loop.training.best["dense1.weight"] == 3
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 0)
 
 
 def test_an_epoch_that_steps_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
-    config = make_config(epochs=4, steps=8, batch_size=BATCH, **{"regularizer.swa": 0.5})
+    config = make_config(epochs=4, max_steps=8, batch_size=BATCH, **{"regularizer.swa_start": 0.5})
     network = AveragedNetwork([0.9, 0.5])
     loop, found = run(config, network)
     assert found[-1][0].step == 8
@@ -392,7 +392,7 @@ def test_while_validation_was_never_finite_the_last_weights_stand_as_the_best(
 def test_the_end_of_an_epoch_is_looked_at_once(make_config: MakeConfig) -> None:
     network = ScriptedNetwork(accuracies=[0.5])
     run(
-        make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(check_every=1)),
+        make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(validate_every=1)),
         network,
     )
     assert network.looks == 6  # after each of the three steps of two epochs

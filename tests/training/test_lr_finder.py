@@ -28,7 +28,7 @@ from nnopt.training.lr_finder import (
 )
 
 Array = np.ndarray
-SMALL = ["dataset.points=40", "architecture.hidden=[8]", "plots=false"]
+SMALL = ["dataset.samples_per_class=40", "architecture.hidden=[8]", "plots=false"]
 
 
 class Recorded:
@@ -170,7 +170,7 @@ def test_noise_suggests_higher_rates(seed: int) -> None:
     found = scripted(losses)
     assert found.lr is None
     assert found.advice is not None
-    assert found.proposed_range == "lr_find.lowest=1 lr_find.highest=1e+04"
+    assert found.proposed_range == "lr_find.min_lr=1 lr_find.max_lr=1e+04"
     assert found.advice.endswith(f"try {found.proposed_range}")
 
 
@@ -197,9 +197,9 @@ def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> Non
     assert found.lr is None
     last = found.curve.rates[-1]
     lowest = (
-        last / 1e6 if last < 9 else LrRangeTest().lowest / 1000
+        last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
     )  # never the range that was tried
-    assert found.proposed_range == f"lr_find.lowest={lowest:.2g} lr_find.highest={last:.2g}"
+    assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
@@ -233,15 +233,15 @@ def test_a_suggestion_below_the_range_is_not_made() -> None:
     assert found.curve.rates[44] < 1e-4  # ten times the lowest
     assert found.lr is None
     assert "is below the lowest one, 1e-05" in (found.advice or "")
-    assert found.proposed_range == "lr_find.lowest=1e-08 lr_find.highest=10"
+    assert found.proposed_range == "lr_find.min_lr=1e-08 lr_find.max_lr=10"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
 def test_a_range_that_ends_too_early_is_noted() -> None:
-    found = swept(Quadratic([1.0]), LrRangeTest(highest=0.1))
+    found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
-    assert "lr_find.highest=10 may suggest a larger one" in (found.advice or "")
-    assert found.proposed_range == "lr_find.lowest=1e-05 lr_find.highest=10"
+    assert "lr_find.max_lr=10 may suggest a larger one" in (found.advice or "")
+    assert found.proposed_range == "lr_find.min_lr=1e-05 lr_find.max_lr=10"
 
 
 # the configured run -----------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_the_seed_decides() -> None:
 
 def test_schedule_and_configured_rate_play_no_part() -> None:
     plain = configured()
-    words = ["schedule=cosine", "schedule.warmup=1", "optimizer.lr=123", "epochs=4"]
+    words = ["schedule=cosine", "schedule.warmup_epochs=1", "optimizer.lr=123", "epochs=4"]
     np.testing.assert_array_equal(configured(*words).losses, plain.losses)
 
 

@@ -95,7 +95,7 @@ def test_warmup_rises_evenly_to_lr_then_the_schedule_begins(
     config: ScheduleVariant, warmup: float
 ) -> None:
     count = round(warmup * PER_EPOCH)
-    warmed = type(config)(**{**vars(config), "warmup": warmup})
+    warmed = type(config)(**{**vars(config), "warmup_epochs": warmup})
     found = rates(warmed)
     assert found[:count] == pytest.approx(LR * np.arange(1, count + 1) / count)
     assert found[count - 1] == LR
@@ -147,8 +147,8 @@ def test_every_rate_is_finite_and_between_zero_and_lr(
     assert (found <= lr * (1 + 1e-12)).all()
 
 
-def plateau(patience: int = 2, min_improvement: float = 0.0) -> Plateau:
-    return Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, min_improvement))
+def plateau(patience: int = 2, min_delta: float = 0.0) -> Plateau:
+    return Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, min_delta))
 
 
 def factors(follower: Plateau, values: list[float]) -> list[float]:

@@ -122,7 +122,7 @@ class LayerBuilder:
                 return DENSE, workers
             case records.Conv2d() as conv:
                 backend = self._config.backend
-                algorithm = backend.conv if isinstance(backend, NumpyConfig) else "auto"
+                algorithm = backend.conv_algorithm if isinstance(backend, NumpyConfig) else "auto"
                 window: dict[str, object] = {"stride": conv.stride, "padding": conv.padding_size}
                 return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm} | workers
             case records.MaxPool2d() | records.AvgPool2d() as pool:

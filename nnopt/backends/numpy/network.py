@@ -44,11 +44,11 @@ class NumpyNetwork:
         size = sum(map(math.prod, shapes.values()))
         self.flat = zeros((size,), self.dtype)
         self.flat_gradient = zeros((size,), self.dtype)
-        self._gradient_sum = zeros((size if config.accumulation > 1 else 0,), self.dtype)
+        self._gradient_sum = zeros((size if config.accumulation_steps > 1 else 0,), self.dtype)
         penalized = [
             name
             for name, shape in shapes.items()
-            if is_penalized(shape, config.regularizer.decay_all)
+            if is_penalized(shape, config.regularizer.decay_norm_and_bias)
         ]
         self._penalized = slice(sum(math.prod(shapes[name]) for name in penalized))
         self.parameters = self._parameter_views(shapes, penalized)
@@ -114,7 +114,7 @@ class NumpyNetwork:
         """Perform one optimizer update."""
         loss, logits = (
             self._backward(x, y, step)
-            if self._config.accumulation == 1
+            if self._config.accumulation_steps == 1
             else self._accumulate(x, y, step)
         )
         self._steps.append((loss, logits, y))
@@ -142,12 +142,12 @@ class NumpyNetwork:
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """
         config, total = self._config, self._gradient_sum
-        parts = batch_parts(len(y), config.batch_size, config.accumulation)
+        parts = batch_parts(len(y), config.batch_size, config.accumulation_steps)
         total.fill(0)
         losses, logits = [], []
         for number, rows in enumerate(parts):
             # Each part has its own step number, so the dropout masks of the parts differ.
-            loss, z = self._backward(x[rows], y[rows], step * config.accumulation + number)
+            loss, z = self._backward(x[rows], y[rows], step * config.accumulation_steps + number)
             fraction = (rows.stop - rows.start) / len(y)
             self.flat_gradient *= fraction
             total += self.flat_gradient
@@ -221,7 +221,7 @@ class NumpyNetwork:
         if not any(name.endswith("running_mean") for name in self.statistics):
             return
         config = self._config
-        parts = parts_of(batches, config.batch_size, config.accumulation)
+        parts = parts_of(batches, config.batch_size, config.accumulation_steps)
         try:
             for number, x in enumerate(parts):
                 self._builder.momentum = 1 / (number + 1)
@@ -232,7 +232,7 @@ class NumpyNetwork:
     def predict(self, x: Array) -> NDArray[np.floating]:
         """Return logits (N, K) in evaluation mode."""
         logits = self._logits(x)
-        if self._config.regularizer.test_flip:
+        if self._config.regularizer.test_time_flip:
             logits = (logits + self._logits(x[..., ::-1])) / 2
         return logits
 

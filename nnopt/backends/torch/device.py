@@ -67,7 +67,7 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
     assert isinstance(backend, TorchConfig)
     if backend.compile == "off":
         return forward
-    sizes = config.batch_size, config.accumulation, config.last_batch, config.dataset
+    sizes = config.batch_size, config.accumulation_steps, config.drop_last, config.dataset
     key = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
     if key not in _compiled_keys:
         if len(_compiled_keys) == MAX_COMPILED_NETWORKS:

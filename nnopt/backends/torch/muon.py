@@ -54,7 +54,7 @@ class Muon(optim.Optimizer):
     It applies to each hidden weight. A kernel (out, in, kh, kw) is the matrix (out, in·kh·kw). u is
     the authors' form of Nesterov momentum (Jordan et al. 2024; github.com/KellerJordan/Muon). Adam
     updates all other parameters and the output layer's weight with the learning rate
-    lr · ``adam_ratio``, and also the first layer's weight if ``config.input_layer`` is "adam".
+    lr · ``adam_lr_ratio``, and also the first layer's weight if ``config.input_layer`` is "adam".
 
     Matrices of one shape are orthogonalized together, in bfloat16 for float32 on an accelerator, as
     the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type
@@ -79,7 +79,7 @@ class Muon(optim.Optimizer):
         defaults = {"momentum": config.momentum, "steps": config.newton_schulz_steps}
         super().__init__(hidden, {"lr_scale": 1.0, **defaults})
         betas = (config.beta1, config.beta2)
-        group = {"params": rest, "lr_scale": config.adam_ratio}
+        group = {"params": rest, "lr_scale": config.adam_lr_ratio}
         self.adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
         self.param_groups += self.adam.param_groups  # set_learning_rate sets all learning rates
 

@@ -105,10 +105,10 @@ class TorchNetwork:
         self._penalized: list[Tensor] = [
             parameter
             for parameter in named.values()
-            if is_penalized(tuple(parameter.shape), regularizer.decay_all)
+            if is_penalized(tuple(parameter.shape), regularizer.decay_norm_and_bias)
         ]
         self._weights = [x for name, x in named.items() if is_weight(name, tuple(x.shape))]
-        self._batch_size, self._accumulation = config.batch_size, config.accumulation
+        self._batch_size, self._accumulation = config.batch_size, config.accumulation_steps
         self._regularizer = regularizer
         self._optimizer = build_optimizer(self._parameters, self._weights, config)
         self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
@@ -234,7 +234,7 @@ class TorchNetwork:
         self._set_mode(training=False)
         chunks = x.split(self._evaluation_rows)  # type: ignore[no-untyped-call]
         logits = torch.cat([self._logits(chunk) for chunk in chunks])
-        if self._regularizer.test_flip:
+        if self._regularizer.test_time_flip:
             flipped = torch.cat([self._logits(chunk.flip(-1)) for chunk in chunks])
             logits = (logits + flipped) / 2
         array: NDArray[np.floating] = logits.cpu().numpy()

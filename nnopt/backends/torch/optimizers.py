@@ -102,8 +102,8 @@ def build_optimizer(parameters: Parameters, weights: Parameters, config: Config)
     if isinstance(config.optimizer, MuonConfig):
         return Muon(parameters, weights, config.optimizer)
     if isinstance(config.optimizer, ScheduleFreeConfig):
-        decay, decay_all = weight_decay(config), config.regularizer.decay_all
-        return ScheduleFree(parameters, config.optimizer, decay, decay_all)
+        decay, decay_norm_and_bias = weight_decay(config), config.regularizer.decay_norm_and_bias
+        return ScheduleFree(parameters, config.optimizer, decay, decay_norm_and_bias)
     return OPTIMIZERS[config.optimizer.name](parameters, config.optimizer)
 
 

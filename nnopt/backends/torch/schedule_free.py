@@ -29,7 +29,7 @@ class ScheduleFree(optim.Optimizer):
         parameters: All parameters.
         config: The configuration of the optimizer.
         weight_decay: λ.
-        decay_all: Whether λ applies to all parameters instead of the weights.
+        decay_norm_and_bias: Whether λ applies to all parameters instead of the weights.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class ScheduleFree(optim.Optimizer):
         parameters: Sequence[nn.Parameter],
         config: ScheduleFreeConfig,
         weight_decay: float,
-        decay_all: bool,
+        decay_norm_and_bias: bool,
     ) -> None:
         import schedulefree
 
-        decayed = [p for p in parameters if is_penalized(tuple(p.shape), decay_all)]
-        exempt = [p for p in parameters if not is_penalized(tuple(p.shape), decay_all)]
+        decayed = [p for p in parameters if is_penalized(tuple(p.shape), decay_norm_and_bias)]
+        exempt = [p for p in parameters if not is_penalized(tuple(p.shape), decay_norm_and_bias)]
         groups = [
             {"params": decayed, "weight_decay": weight_decay},
             {"params": exempt, "weight_decay": 0.0},

@@ -52,8 +52,8 @@ def run_search(
         The exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
     """
     started = time.monotonic()
-    view = plan.points[0].config.view
-    with open_search(plan, sweep, adapt) as run, SearchProgress(run, view) as progress:
+    mode = plan.points[0].config.progress
+    with open_search(plan, sweep, adapt) as run, SearchProgress(run, mode) as progress:
         table = ResultsTable(run.sweep)
 
         def on_result(result: TaskResult) -> None:

@@ -16,7 +16,7 @@ from nnopt.results.metrics import better_direction
 from nnopt.sweeps.progress import MAX_NAME, PointsProgress
 from nnopt.sweeps.results_table import TableRow
 from nnopt.sweeps.search.search import FinishedTrial, SearchRun
-from nnopt.terminal.live_display import View
+from nnopt.terminal.live_display import ProgressMode
 
 
 class SearchProgress(PointsProgress):
@@ -27,8 +27,8 @@ class SearchProgress(PointsProgress):
         progress.finish(point_id, rows)
     """
 
-    def __init__(self, run: SearchRun, view: View = "bar") -> None:
-        super().__init__(view)
+    def __init__(self, run: SearchRun, mode: ProgressMode = "bar") -> None:
+        super().__init__(mode)
         self._run = run
         self._counts: Counter[str] = Counter()
         self._best: tuple[float, int] | None = None

@@ -93,7 +93,7 @@ def is_weight(name: str) -> bool:
     return name.endswith("weight") and "norm" not in name
 
 
-@pytest.mark.parametrize("decay_all", [False, True])
+@pytest.mark.parametrize("decay_norm_and_bias", [False, True])
 @pytest.mark.parametrize(
     ("key", "extra"),
     [
@@ -107,22 +107,22 @@ def test_penalties_act_only_on_weights(
     batches: Batches,
     key: str,
     extra: Callable[[Array], Array],
-    decay_all: bool,
+    decay_norm_and_bias: bool,
 ) -> None:
     bare = make_network("numpy", NORMED, optimizer="sgd")
-    options = {f"regularizer.{key}": 0.1, "regularizer.decay_all": decay_all}
+    options = {f"regularizer.{key}": 0.1, "regularizer.decay_norm_and_bias": decay_norm_and_bias}
     penalized = make_network("numpy", NORMED, optimizer="sgd", **options)
     weights = bare.arrays()
     plain, more = step_of(bare, batches[0]), step_of(penalized, batches[0])
     touched = []
     for name in plain:
         difference = more[name] - plain[name]
-        if decay_all or is_weight(name):
+        if decay_norm_and_bias or is_weight(name):
             assert_allclose(difference, extra(weights[name]), rtol=1e-9, atol=1e-12)
             touched.append(name)
         else:
             assert_array_equal(difference, 0)
-    assert len(touched) == (8 if decay_all else 2)
+    assert len(touched) == (8 if decay_norm_and_bias else 2)
 
 
 def test_penalty_gradients_equal_central_differences(
@@ -190,7 +190,7 @@ def test_products_of_a_small_batch_use_one_thread(
     library, *_ = threads._blas_libraries()  # SciPy may have loaded another
     seen: list[int] = []
     monkeypatch.setattr(tuning, "SINGLE_BLAS_THREAD_FLOPS", small)
-    sizes = {"batch_size": 6, "accumulation": accumulation}
+    sizes = {"batch_size": 6, "accumulation_steps": accumulation}
     network = make_network("numpy", [{"dense": 5}, {"dense": "classes"}], (8,), **sizes)
     assert network._largest_flops in range(80, 160)
     backward = network._tape.backward

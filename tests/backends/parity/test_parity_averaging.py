@@ -33,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 BACKENDS = ("numpy", "torch")
 BASE = (
     "dataset=moons",
-    "dataset.points=40",
+    "dataset.samples_per_class=40",
     "backend.dtype=float64",
     "architecture.hidden=[7,5]",
     "regularizer.norm=batch",
@@ -103,7 +103,7 @@ def gap(first: Arrays, second: Arrays) -> float:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("decay", [0.3, 0.9, 0.999])
 def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> None:
-    run = train(f"backend={backend}", f"regularizer.ema={decay}")
+    run = train(f"backend={backend}", f"regularizer.ema_decay={decay}")
     averages = exponential(run.weights, decay)
     assert len(averages) == 6 * STEPS_PER_EPOCH + 1
     assert gap(run.training.last, averages[-1]) < 1e-12
@@ -116,7 +116,7 @@ def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> Non
 def test_ema_with_another_decay_differs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decay_of = averaging.ema_decay
     monkeypatch.setattr(averaging, "ema_decay", lambda decay, t: decay_of(decay, t + 1))
-    run = train.__wrapped__(f"backend={backend}", "regularizer.ema=0.9")
+    run = train.__wrapped__(f"backend={backend}", "regularizer.ema_decay=0.9")
     assert gap(run.training.last, exponential(run.weights, 0.9)[-1]) > 1e-4
 
 
@@ -139,7 +139,7 @@ def test_averages_agree_between_backends(key: str) -> None:
 @pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
 def test_averaging_does_not_change_training(backend: str, key: str) -> None:
     """To the bit, though the average is evaluated every other step."""
-    looks = "early_stopping.check_every=2"
+    looks = "early_stopping.validate_every=2"
     plain = train(f"backend={backend}")
     averaged = train(f"backend={backend}", f"regularizer.{key}", looks)
     assert len(plain.weights) == len(averaged.weights)
@@ -153,8 +153,8 @@ def test_averaging_does_not_change_training(backend: str, key: str) -> None:
 def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
     run = train(
         f"backend={backend}",
-        "regularizer.ema=0.9",
-        "early_stopping.check_every=3",
+        "regularizer.ema_decay=0.9",
+        "early_stopping.validate_every=3",
         "early_stopping.monitor=loss",
         "optimizer.lr=0.3",  # so high that the best weights come early, with this seed
         "regularizer.grad_clip=0",
@@ -172,7 +172,7 @@ def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: i
     x = dataset.train.inputs[dataset.train.rows[order]]
     x = x * dataset.normalization.scale + dataset.normalization.shift
     seen: dict[str, list[np.ndarray]] = {}
-    size = config.batch_size // config.accumulation
+    size = config.batch_size // config.accumulation_steps
     for start in range(0, len(x), size):
         h = x[start : start + size]
         for i in (1, 2):
@@ -190,7 +190,7 @@ def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: i
 def test_swa_equals_mean_of_weights_after_each_epoch(
     backend: str, share: float, first: int
 ) -> None:
-    words = (f"backend={backend}", f"regularizer.swa={share}", "test_weights=last")
+    words = (f"backend={backend}", f"regularizer.swa_start={share}", "test_weights=last")
     run = train(*words, "batch_size=15")  # 15, 15, 15, 15 and 4 samples
     ends = run.weights[5::5][first - 1 :]
     assert len(ends) == 7 - first
@@ -205,14 +205,19 @@ def test_swa_equals_mean_of_weights_after_each_epoch(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
-    words = (f"backend={backend}", "regularizer.swa=0.5", "test_weights=last", "accumulation=2")
+    words = (
+        f"backend={backend}",
+        "regularizer.swa_start=0.5",
+        "test_weights=last",
+        "accumulation_steps=2",
+    )
     run = train(*words)
     mean = {name: np.mean([w[name] for w in run.weights[12::4]], axis=0) for name in run.weights[0]}
     config = compose_config([*BASE, *words])
     dataset = prepare(config).dataset
     statistics = batch_statistics(mean, config, dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
-    whole = batch_statistics(mean, replace(config, accumulation=1), dataset, epoch=6)
+    whole = batch_statistics(mean, replace(config, accumulation_steps=1), dataset, epoch=6)
     assert gap(mean | whole, mean | statistics) > 1e-3
 
 
@@ -224,7 +229,7 @@ def test_recomputed_statistics_need_the_memory_of_one_part(
     layers = [{"dense": 64}, "batch_norm", "tanh", {"dense": "classes"}]
     peaks = []
     for accumulation in (1, 8):
-        network = make_network("numpy", layers, batch_size=1024, accumulation=accumulation)
+        network = make_network("numpy", layers, batch_size=1024, accumulation_steps=accumulation)
         tracemalloc.start()
         network.recompute_statistics([x])
         peaks.append(tracemalloc.get_traced_memory()[1])

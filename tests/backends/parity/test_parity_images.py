@@ -63,8 +63,10 @@ def test_image_layer_agrees_between_backends(make_network: MakeNetwork, name: st
 def test_frozen_weight_does_not_change(make_network: MakeNetwork, backend: str, bias: bool) -> None:
     """Whatever else there is that moves weights."""
     conv = {"conv2d": {"channels": 5, "bias": bias, "frozen": True}}
-    keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema")
-    options = {f"regularizer.{key}": 0.01 for key in keys} | {"regularizer.decay_all": True}
+    keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema_decay")
+    options = {f"regularizer.{key}": 0.01 for key in keys} | {
+        "regularizer.decay_norm_and_bias": True
+    }
     layers = [conv, "relu", {"conv2d": 4}, "flatten", {"dense": "classes"}]
     network = make_network(backend, layers, (3, 9, 8), optimizer="momentum", **options)
     before = network.arrays()

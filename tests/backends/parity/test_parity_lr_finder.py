@@ -10,7 +10,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 WORDS = [
-    "dataset.points=60",
+    "dataset.samples_per_class=60",
     "architecture.hidden=[16]",
     "architecture.activation=tanh",
     "backend.dtype=float64",

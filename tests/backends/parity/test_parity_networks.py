@@ -58,7 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "regularizer.l1": 0.01,
         "regularizer.l2": 0.05,
         "regularizer.weight_decay": 0.1,
-        "regularizer.decay_all": True,
+        "regularizer.decay_norm_and_bias": True,
     },
     "gradients clipped": {"regularizer.grad_clip": 0.5, "regularizer.l2": 0.05},
     "gradients below the clip": {"regularizer.grad_clip": 1e6},

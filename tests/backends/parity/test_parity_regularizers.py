@@ -44,7 +44,7 @@ def test_max_norm_scales_down_the_units_that_exceed_it(
     """Every parameter after a step is the one without max-norm, or, if it is a weight whose unit
     has a larger norm, as many times smaller."""
     batches = [(x.astype(dtype), y) for x, y in image_batches()]
-    options = {"backend.dtype": dtype, "regularizer.decay_all": True}
+    options = {"backend.dtype": dtype, "regularizer.decay_norm_and_bias": True}
     free, limited = (
         train(
             make_network(backend, CONV, IMAGE, **options, **{"regularizer.max_norm": largest}),
@@ -228,7 +228,12 @@ def assert_same_training(
     batches = [(x.astype(dtype), y) for x, y in batches]
     networks = [
         make_network(
-            backend, PLAIN, batch_size=10, accumulation=k, **{"backend.dtype": dtype}, **PENALIZED
+            backend,
+            PLAIN,
+            batch_size=10,
+            accumulation_steps=k,
+            **{"backend.dtype": dtype},
+            **PENALIZED,
         )
         for k in (1, accumulation)
     ]
@@ -288,7 +293,7 @@ def test_accumulated_loss_is_the_mean_over_the_batch(
         for i in range(10)
     ]
     losses = [record.losses[0] for record in singly]
-    network = make_network(backend, PLAIN, batch_size=10, accumulation=4)
+    network = make_network(backend, PLAIN, batch_size=10, accumulation_steps=4)
     record = train(network, backend, batches, 1, 0.0)[1]
     assert_allclose(record.losses, [np.mean(losses)], rtol=1e-12)
     sizes = [part.stop - part.start for part in batch_parts(10, 10, 4)]
@@ -303,7 +308,7 @@ def test_accumulation_agrees_between_backends(
     """With dropout, whose masks differ from part to part, and batch norm, which sees a part."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
     batches = batches[:6]  # the last has three samples, which parts of two and one would be
-    options = HALF | {"batch_size": 10, "accumulation": accumulation, "optimizer": "momentum"}
+    options = HALF | {"batch_size": 10, "accumulation_steps": accumulation, "optimizer": "momentum"}
     assert_equal_after(make_network, batches, layers, 20, 0.05, CLOSE, **options)
 
 
@@ -320,7 +325,7 @@ def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backe
         network.train_step(place(x[:rows]), place(y[:rows]), 0.1, step)
         return network.gradient_arrays()["dense1.weight"]
 
-    whole = gradient(3, 10, batch_size=10, accumulation=2)
+    whole = gradient(3, 10, batch_size=10, accumulation_steps=2)
     halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + part
     assert_allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-12, atol=1e-14)
     assert not np.allclose(halves[0], halves[1])
@@ -331,7 +336,7 @@ def test_batch_norm_updates_statistics_after_each_part(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
     layers = ["batch_norm", {"dense": "classes"}]
-    network = make_network(backend, layers, batch_size=10, accumulation=3)
+    network = make_network(backend, layers, batch_size=10, accumulation_steps=3)
     mean = network.arrays()["batch_norm1.running_mean"]
     x, _ = batches[0]
     arrays = train(network, backend, batches, 1, 0.0)[0]
@@ -346,7 +351,7 @@ def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) ->
     layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]
     peaks = []
     for accumulation in (1, 8):
-        network = make_network("numpy", layers, batch_size=1024, accumulation=accumulation)
+        network = make_network("numpy", layers, batch_size=1024, accumulation_steps=accumulation)
         tracemalloc.start()
         network.train_step(x, y, 0.1, 0)
         peaks.append(tracemalloc.get_traced_memory()[1])

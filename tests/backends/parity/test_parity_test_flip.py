@@ -29,7 +29,7 @@ MakeNetwork = Callable[..., Network]
 
 
 def logits(make_network: MakeNetwork, backend: str, name: str, x: np.ndarray, flip: bool) -> Any:
-    options = {"regularizer.test_flip": flip}
+    options = {"regularizer.test_time_flip": flip}
     network = make_network(backend, NETWORKS[name], (2, 4, 6), 3, **options)
     return network.predict(torch.tensor(x) if backend == "torch" else x)
 
@@ -63,7 +63,7 @@ def test_flip_does_not_affect_training(make_network: MakeNetwork, backend: str) 
     labels = np.arange(7) % 3
     found = []
     for flip in (False, True):
-        options = {"regularizer.test_flip": flip}
+        options = {"regularizer.test_time_flip": flip}
         network = make_network(backend, NETWORKS["convolutional"], (2, 4, 6), 3, **options)
         place: Any = torch.tensor if backend == "torch" else np.copy
         for step in range(3):

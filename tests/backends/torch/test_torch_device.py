@@ -227,7 +227,7 @@ def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
 ) -> None:
     """What recipes for a GPU combine: dropout, parts of a batch, shares of classes, bf16."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
-    words = {"backend.precision": "bf16", "batch_size": 16, "accumulation": 2}
+    words = {"backend.precision": "bf16", "batch_size": 16, "accumulation_steps": 2}
     x, labels = images()
     y = 0.7 * nn.functional.one_hot(labels, 4).float() + 0.075
     ends = []
@@ -399,9 +399,9 @@ def test_evaluation_chunk_is_limited_by_memory(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest layers, of 8 channels and 6x6 pixels, take and give 576 numbers of a sample."""
-    plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
+    plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
-    network = make_network("torch", CONV, IMAGE, **{"regularizer.test_flip": True})
+    network = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     seen: list[int] = []
     layer = network.module.get_submodule("conv2d1")
     layer.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
@@ -437,7 +437,7 @@ def test_run_out_of_memory_ends_with_5_and_saves_weights(
     assert nnopt("run", "backend=torch", "batch_size=64", "epochs=9", "hydra.run.dir=out") == 5
     told = capsys.readouterr().err
     assert "out of memory with batch_size = 64" in told
-    assert "try batch_size=32, or accumulation=2" in told
+    assert "try batch_size=32, or accumulation_steps=2" in told
     summary = json.loads((workplace / "out" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["epochs"] >= 1

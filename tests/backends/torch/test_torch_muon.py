@@ -82,7 +82,7 @@ SHAPES = [(6, 2, 3, 3), (6,), (4, 6, 1, 1), (12, 5), (12,), (5, 12), (12, 5), (3
 def test_muon_twenty_steps_equal_formula(
     make_config: Callable[..., Config], input_layer: str, memory_format: torch.memory_format
 ) -> None:
-    changes = {"optimizer.input_layer": input_layer, "optimizer.adam_ratio": 0.3}
+    changes = {"optimizer.input_layer": input_layer, "optimizer.adam_lr_ratio": 0.3}
     config = make_config(optimizer="muon", **changes)
     muon = config.optimizer
     assert isinstance(muon, MuonConfig)
@@ -127,7 +127,7 @@ def test_weight_decay_uses_the_learning_rate_of_the_group(
 ) -> None:
     """The output layer's by Adam's. All gradients of weights are zero, since all inputs are."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
-    words = {"regularizer.weight_decay": 2.0, "optimizer.adam_ratio": 0.25}
+    words = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
     network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **words)
     before = network.arrays()
     x, y = torch.zeros(4, 6, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)

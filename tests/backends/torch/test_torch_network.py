@@ -183,21 +183,21 @@ def test_hinge_sums_over_wrong_classes_and_averages_over_the_batch(
     assert_allclose(found["dense1.weight"], d_z.T @ x, **EXACT)
 
 
-@pytest.mark.parametrize("decay_all", [False, True])
+@pytest.mark.parametrize("decay_norm_and_bias", [False, True])
 def test_penalties_act_only_on_weights(
-    make_network: MakeNetwork, batches: Batches, decay_all: bool
+    make_network: MakeNetwork, batches: Batches, decay_norm_and_bias: bool
 ) -> None:
     layers = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
     bare = gradients(make_network("torch", layers, optimizer="sgd"), batches[0])
     changes = {
         "regularizer.l1": 0.03,
         "regularizer.l2": 0.2,
-        "regularizer.decay_all": decay_all,
+        "regularizer.decay_norm_and_bias": decay_norm_and_bias,
     }
     network = make_network("torch", layers, optimizer="sgd", **changes)
     w = network.arrays()
     for name, gradient in gradients(network, batches[0]).items():
-        acts = decay_all or name in ("dense1.weight", "dense2.weight")
+        acts = decay_norm_and_bias or name in ("dense1.weight", "dense2.weight")
         penalty = 0.2 * w[name] + 0.03 * np.sign(w[name]) if acts else 0
         assert_allclose(gradient, bare[name] + penalty, **EXACT, err_msg=name)
 

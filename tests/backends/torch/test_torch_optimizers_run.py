@@ -10,9 +10,9 @@ import pytest
 
 WORDS = {
     "lion": ["optimizer.lr=0.01"],
-    "muon": ["optimizer.adam_ratio=0.5"],
-    "schedule_free_sgd": ["schedule.warmup=1"],
-    "schedule_free_adamw": ["optimizer.lr=0.02", "schedule.warmup=1"],
+    "muon": ["optimizer.adam_lr_ratio=0.5"],
+    "schedule_free_sgd": ["schedule.warmup_epochs=1"],
+    "schedule_free_adamw": ["optimizer.lr=0.02", "schedule.warmup_epochs=1"],
 }
 
 

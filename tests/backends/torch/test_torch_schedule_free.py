@@ -178,7 +178,7 @@ def test_epoch_ends_with_statistics_of_the_average(
 ) -> None:
     """Also one cut short, here after 2 of 8 steps."""
     changes = {"optimizer": "schedule_free_sgd", "regularizer.norm": "batch", "epochs": 2}
-    changes |= {"steps": steps}
+    changes |= {"max_steps": steps}
     config = make_config(backend="torch", **changes, **{"backend.dtype": "float64"})
     prepared, backend = prepare(config), load_backend("torch")
     dataset = prepared.dataset

@@ -166,7 +166,7 @@ def test_sweep_end_draws_plots(
 ) -> None:
     for name in ("plot_training", "plot_test", "plot_inside"):  # those of the points take seconds
         monkeypatch.setattr(f"nnopt.recipe.run.{name}", lambda *arguments: None)
-    words = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.points=20"]
+    words = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
     assert nnopt(*words, "plots=false", "hydra.sweep.dir=plain") == 0
     assert quick == []
     assert not (workplace / "plain" / "plots").exists()

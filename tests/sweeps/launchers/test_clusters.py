@@ -29,7 +29,7 @@ Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # Four points, one of which fails. Threads are among what the bits of a result depend on.
-SWEEP = ["epochs=2", "dataset.points=20", "plots=false", "backend.threads=1"]
+SWEEP = ["epochs=2", "dataset.samples_per_class=20", "plots=false", "backend.threads=1"]
 SWEEP += ["optimizer.lr=0.1,1e20", "seed=0,1"]
 VARYING = ("train_seconds", "total_seconds", "peak_memory_mb")
 

@@ -24,7 +24,7 @@ Captured = pytest.CaptureFixture[str]
 
 SMALL = [
     "-m",
-    "dataset.points=20",
+    "dataset.samples_per_class=20",
     "plots=false",
     "hydra/sweeper=optuna",
     "hydra.sweep.dir=s",
@@ -162,7 +162,7 @@ def test_other_sweeps_do_not_import_optuna() -> None:
 def test_resume_search_lost_results_run_again(
     nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
 ) -> None:
-    words = ["dataset.points=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
+    words = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1,0.5)"]
     assert nnopt("run", "-m", *words, *search, f"hydra/launcher={launcher}") == 0
     before = without_times(workplace / "s")

@@ -1,0 +1,116 @@
+"""Keys, values and flags that have a new name.
+
+A configuration or a command line with an old name is refused with the new one. Sweeps and runs that
+were written with the old names are converted when they are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED_KEYS: Mapping[str, str] = {
+    "steps": "max_steps",
+    "accumulation": "accumulation_steps",
+    "last_batch": "drop_last",
+    "view": "progress",
+    "dataset.points": "dataset.samples_per_class",
+    "dataset.drop": "dataset.drop_columns",
+    "backend.conv": "backend.conv_algorithm",
+    "regularizer.decay_all": "regularizer.decay_norm_and_bias",
+    "regularizer.ema": "regularizer.ema_decay",
+    "regularizer.swa": "regularizer.swa_start",
+    "regularizer.test_flip": "regularizer.test_time_flip",
+    "regularizer.augmentation.policy_operations": "regularizer.augmentation.num_ops",
+    "regularizer.augmentation.policy_magnitude": "regularizer.augmentation.magnitude",
+    "optimizer.adam_ratio": "optimizer.adam_lr_ratio",
+    "schedule.warmup": "schedule.warmup_epochs",
+    "schedule.every": "schedule.step_size",
+    "schedule.factor": "schedule.gamma",
+    "schedule.rate": "schedule.decay_rate",
+    "schedule.final": "schedule.final_factor",
+    "schedule.rise": "schedule.pct_start",
+    "schedule.start": "schedule.initial_factor",
+    "schedule.min_improvement": "schedule.min_delta",
+    "early_stopping.check_every": "early_stopping.validate_every",
+    "early_stopping.min_improvement": "early_stopping.min_delta",
+    "lr_find.lowest": "lr_find.min_lr",
+    "lr_find.highest": "lr_find.max_lr",
+}
+"""Old dotted key -> new dotted key. Only the last part of a key differs."""
+
+RENAMED_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "last_batch": {"keep": False, "drop": True},
+    "view": {"terminal": "curves"},
+}
+"""Old dotted key -> old value -> value of the new key. Other values stay the same."""
+
+RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
+"""Old flag of a command line -> new flag."""
+
+FIRST_KEYS: Mapping[str, str] = {new: old for old, new in RENAMED_KEYS.items()}
+"""New dotted key -> old dotted key."""
+
+_FIRST_VALUES = {
+    RENAMED_KEYS[key]: {new: old for old, new in values.items()}
+    for key, values in RENAMED_VALUES.items()
+}
+
+
+def renamed_key(key: str) -> str | None:
+    """Return the message about an old key, with the new one; None for any other key."""
+    if key not in RENAMED_KEYS:
+        return None
+    values = RENAMED_VALUES.get(key, {})
+    told = ", ".join(f"{_text(new)} for {old}" for old, new in values.items())
+    return f"{key} is now {RENAMED_KEYS[key]}{told and f': {told}'}"
+
+
+def with_new_keys(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose old keys and values are replaced by the new ones."""
+    return _converted(container, RENAMED_KEYS, RENAMED_VALUES)
+
+
+def with_first_keys(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose new keys and values are replaced by the old ones."""
+    return _converted(container, FIRST_KEYS, _FIRST_VALUES)
+
+
+def _converted(
+    container: Mapping[str, Any],
+    keys: Mapping[str, str],
+    values: Mapping[str, Mapping[Any, Any]],
+    prefix: str = "",
+) -> dict[str, Any]:
+    converted = {}
+    for name, value in container.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            value = _converted(value, keys, values, f"{key}.")
+        elif key in values and isinstance(value, str | bool):
+            value = values[key].get(value, value)
+        converted[keys[key].rpartition(".")[2] if key in keys else name] = value
+    return converted
+
+
+def new_override(override: str) -> str:
+    """Return an override, such as ``accumulation=2``, with the new names of its keys and values.
+
+    An override may set a group of keys to a map, and its value may refer to other keys.
+    """
+    key, equals, value = override.partition("=")
+    sign = key[: len(key) - len(key.lstrip("+~"))]
+    key = key[len(sign) :]
+    for old, new in RENAMED_VALUES.get(key, {}).items():
+        value = re.sub(rf"\b{old}\b", _text(new), value)
+    for old, new in RENAMED_KEYS.items():
+        value = value.replace(f"${{{old}}}", f"${{{new}}}")
+        if "{" in value and old.startswith(f"{key}."):
+            before, after = (name.rpartition(".")[2] for name in (old, new))
+            value = re.sub(rf"(?<![\w.]){before}(?=\s*:)", after, value)
+    return f"{sign}{RENAMED_KEYS.get(key, key)}{equals}{value}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
