@@ -106,7 +106,7 @@ def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **option
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_pytorchs(name, algorithm):
+def test_conv_outputs_and_gradients_equal_torch(name, algorithm):
     case, workers, buffer = CASES[name], ThreadPool(2), Buffers()
     assert largest_error(case, algorithm) < 1e-10
     for _ in range(2):  # kept arrays, used again
@@ -126,7 +126,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["whole tiles", "tiles cut off", "groups", "stem"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_how_arrays_lie_in_memory_makes_no_difference(layout, name, algorithm):
+def test_conv_memory_layout_gives_same_result(layout, name, algorithm):
     case, lay = CASES[name], LAYOUTS[layout]
     options = case.options | {"algorithm": algorithm}
     x, weight, bias, g, *_ = arrays(case)
@@ -141,17 +141,17 @@ def test_how_arrays_lie_in_memory_makes_no_difference(layout, name, algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
-def test_float32_is_close(name, algorithm):
+def test_conv_float32_is_near_float64(name, algorithm):
     assert largest_error(CASES[name], algorithm, np.float32) < 1e-4
 
 
-def test_winograd_in_float32_is_close_with_many_channels():
+def test_winograd_float32_many_channels_is_near_float64():
     assert largest_error(Case(2, 256, 12, 12, 64), "winograd", np.float32) < 1e-4
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["tiles cut off", "stem", "groups", "wide padding"])
-def test_gradients_are_slopes(name, algorithm):
+def test_conv_gradients_equal_finite_differences(name, algorithm):
     """v·∇L against (L(p + h v) - L(p - h v)) / 2h for L = Σ g y; L is linear in each array."""
     case = CASES[name]
     data = arrays(case)
@@ -187,7 +187,7 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
 
 
 @pytest.mark.parametrize("name", ["many pieces", "stem", "large kernel", "strided, rows left over"])
-def test_where_the_input_gradient_is_cut_makes_no_difference(name, monkeypatch):
+def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
     """With one output a product is a single multiplication, and what is left is the sum's order."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
@@ -199,7 +199,7 @@ def test_where_the_input_gradient_is_cut_makes_no_difference(name, monkeypatch):
 
 
 @pytest.mark.parametrize("images", [16, 32])
-def test_the_input_gradient_takes_little_memory_beside_the_images(images):
+def test_im2col_input_gradient_memory_is_bounded(images):
     """The whole matrix of windows would be k² = 25 times as large as they are."""
     weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
     g = np.ones((32, 32, images, 4), np.float32)
@@ -210,7 +210,7 @@ def test_the_input_gradient_takes_little_memory_beside_the_images(images):
     assert peak < 3.5 * d_x.nbytes  # itself, padded, and a row of windows
 
 
-def test_no_gradient_of_an_input_nobody_wants_and_none_of_an_absent_bias():
+def test_conv_without_bias_and_input_gradient_returns_two_entries():
     x, weight, _, g, *_ = arrays(CASES["whole tiles"])
     for algorithm in ALGORITHMS:
         _, saved = conv2d_forward(inside(x), weight, padding=1, algorithm=algorithm)
@@ -221,7 +221,7 @@ def test_no_gradient_of_an_input_nobody_wants_and_none_of_an_absent_bias():
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_gradients_nobody_wants_are_none_and_the_others_the_same(algorithm, groups):
+def test_conv_gradients_not_required_are_none_and_others_unchanged(algorithm, groups):
     rng = np.random.default_rng(9)
     x, g = rng.standard_normal((2, 8, 8, 3, 4))
     weight, bias = rng.standard_normal((4, 4 // groups, 3, 3)), rng.standard_normal(4)
@@ -240,7 +240,7 @@ def test_gradients_nobody_wants_are_none_and_the_others_the_same(algorithm, grou
                 assert_array_equal(one, other)
 
 
-def test_the_algorithm_is_chosen_by_shape():
+def test_conv_auto_algorithm_depends_on_shape():
     def chosen(case: Case, algorithm: str = "auto") -> str:
         weight = np.zeros((case.o, case.c // case.groups, case.kernel, case.kernel))
         return conv._choose(algorithm, weight, case.stride, case.padding, case.groups)
@@ -254,7 +254,7 @@ def test_the_algorithm_is_chosen_by_shape():
     assert chosen(Case(1, 64, 8, 8, 64, stride=2), "winograd") == "im2col"
 
 
-def test_the_transforms_are_exact_in_rational_numbers():
+def test_winograd_transforms_are_exact_in_rational_numbers():
     """Aᵀ [(G w) ⊙ (Bᵀ d)] is the correlation of six numbers with three."""
     rng = np.random.default_rng(2)
     fraction = np.vectorize(lambda v: Fraction(v).limit_denominator(24))
@@ -299,7 +299,7 @@ def halved(*arguments):
         ("winograd_backward", halved),
     ],
 )
-def test_a_planted_error_is_seen(monkeypatch, name, fault):
+def test_winograd_planted_error_is_detected(monkeypatch, name, fault):
     case = CASES["whole tiles"]
     assert largest_error(case, "winograd") < 1e-10
     monkeypatch.setattr(conv, name, fault)
@@ -307,7 +307,7 @@ def test_a_planted_error_is_seen(monkeypatch, name, fault):
 
 
 @pytest.mark.parametrize("matrix", ["BT", "AT", "GG"])
-def test_one_wrong_entry_of_a_transform_is_seen(monkeypatch, matrix):
+def test_winograd_wrong_transform_entry_is_detected(monkeypatch, matrix):
     wrong = getattr(winograd, matrix).copy()
     wrong[1, 1] += 1
     monkeypatch.setattr(winograd, matrix, wrong)

@@ -59,23 +59,23 @@ def without(term: int) -> Callable[..., Array]:
     return wrong
 
 
-def test_padding_of_averages_with_zeros_is_no_mistake() -> None:
+def test_average_pool_zero_padding_is_accepted() -> None:
     check_against_torch(CASES["average pool, padded tiles"], padded_with_zeros(AVG_POOL2D))
 
 
-def test_a_pool_that_pads_maxima_with_zeros_is_caught() -> None:
+def test_max_pool_zero_padding_is_detected() -> None:
     with pytest.raises(AssertionError):
         check_against_torch(CASES["max pool, padded tiles"], padded_with_zeros(MAX_POOL2D))
 
 
-def test_ties_given_to_the_last_maximum_are_caught() -> None:
+def test_max_pool_ties_to_last_maximum_are_detected() -> None:
     case = CASES["max pool, tiles"]
     check_against_torch(case, last_of_equals())  # right as long as nothing ties
     with pytest.raises(AssertionError):
         check_against_torch(case, last_of_equals(), [np.zeros(case.shape)])
 
 
-def test_an_average_over_fewer_pixels_at_the_border_is_caught() -> None:
+def test_average_pool_without_padding_in_divisor_is_detected() -> None:
     case = CASES["average pool, overlapping and padded"]
     ones = np.ones(case.shape)
 
@@ -89,7 +89,7 @@ def test_an_average_over_fewer_pixels_at_the_border_is_caught() -> None:
 
 @pytest.mark.parametrize("term", [1, 2], ids=["variance", "mean"])
 @pytest.mark.parametrize("name", ["batch norm", "group norm, 2 groups"])
-def test_a_gradient_of_a_norm_without_one_of_its_terms_is_caught(
+def test_norm_gradient_with_missing_term_is_detected(
     name: str, term: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "combine", without(term))
@@ -99,9 +99,7 @@ def test_a_gradient_of_a_norm_without_one_of_its_terms_is_caught(
 
 
 @pytest.mark.parametrize("name", ["batch norm and relu", "group norm and relu"])
-def test_a_norm_that_forgets_its_relu_going_backward_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_norm_backward_without_relu_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = lanes.sums
     monkeypatch.setattr(lanes, "sums", lambda *arguments: right(*arguments[:4]))
     for check in (check_against_torch, check_against_differences):
@@ -109,7 +107,7 @@ def test_a_norm_that_forgets_its_relu_going_backward_is_caught(
             check(CASES[name], CASES[name].op)
 
 
-def test_groups_of_the_wrong_channels_are_caught() -> None:
+def test_group_norm_wrong_channels_are_detected() -> None:
     order = np.arange(C).reshape(2, -1).T.reshape(-1)  # every other channel to the other group
 
     def forward(x: Array, *parameters: Array, **options: Any) -> tuple[Array, Any]:
@@ -122,7 +120,7 @@ def test_groups_of_the_wrong_channels_are_caught() -> None:
         )
 
 
-def test_channels_that_come_last_in_flat_samples_are_caught() -> None:
+def test_flatten_channels_last_is_detected() -> None:
     def forward(x: Array) -> tuple[Array, Any]:
         return x.transpose(2, 0, 1, 3).reshape(N, -1), x.shape
 

@@ -51,17 +51,17 @@ def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", CASES)
-def test_outputs_and_gradients_are_those_of_torch(name: str) -> None:
+def test_image_op_outputs_and_gradients_equal_torch(name: str) -> None:
     check_against_torch(CASES[name], CASES[name].op)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # slow, and linear
-def test_gradients_are_central_differences(name: str) -> None:
+def test_image_op_gradients_equal_central_differences(name: str) -> None:
     check_against_differences(CASES[name], CASES[name].op)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_inputs_of_any_layout_stay_unchanged_and_give_the_same(name: str) -> None:
+def test_image_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: str) -> None:
     case = CASES[name]
     inputs = case.inputs()
     g, expected = torch_step(case, inputs)
@@ -80,7 +80,7 @@ def test_inputs_of_any_layout_stay_unchanged_and_give_the_same(name: str) -> Non
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", CASES)
-def test_float32_stays_float32_and_near_float64(name: str) -> None:
+def test_image_op_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
     case = CASES[name]
     inputs = case.inputs(seed=5, dtype=np.float32)
     g, expected = torch_step(case, inputs)
@@ -92,7 +92,7 @@ def test_float32_stays_float32_and_near_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", THREADED)
-def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_op_two_threads_give_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_finely(monkeypatch)
     case, two = CASES[name], ThreadPool(2)
     inputs = case.inputs(dtype=np.float32)
@@ -104,7 +104,7 @@ def test_two_threads_give_the_same_bits_as_one(name: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
-def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
+def test_image_op_large_batch_two_threads_give_same_bits(op: Op) -> None:
     rng = np.random.default_rng(6)
     shape = (33, 32, 32, 32)  # pieces of unequal size
     assert np.prod(shape) >= tuning.THREADING_MIN_ELEMENTS
@@ -121,7 +121,7 @@ def test_two_threads_give_the_same_bits_as_one_on_a_large_batch(op: Op) -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", CASES)
-def test_kept_arrays_carry_nothing_from_one_step_to_the_next(name: str) -> None:
+def test_image_op_reused_buffers_give_same_bits_as_new_arrays(name: str) -> None:
     case, buffers = CASES[name], Buffers()
     for seed in range(3):
         inputs = case.inputs(seed)
@@ -132,7 +132,7 @@ def test_kept_arrays_carry_nothing_from_one_step_to_the_next(name: str) -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("max pool")])
-def test_equal_values_give_the_gradient_to_the_first_as_in_torch(name: str) -> None:
+def test_max_pool_equal_values_give_gradient_to_first_as_in_torch(name: str) -> None:
     case = CASES[name]
     rng = np.random.default_rng(7)
     check_against_torch(case, case.op, [np.zeros(case.shape)])
@@ -145,7 +145,7 @@ def test_equal_values_give_the_gradient_to_the_first_as_in_torch(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "pool" in name])
-def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
+def test_pool_nan_output_equals_torch(name: str) -> None:
     case = CASES[name]
     (x,) = case.inputs()
     x.reshape(-1)[np.random.default_rng(10).permutation(x.size)[: x.size // 9]] = np.nan
@@ -159,7 +159,7 @@ def test_not_a_number_goes_through_a_pool_as_in_torch(name: str) -> None:
     [([3, 5, np.nan, 7], 1, 2), ([np.nan, 5, 1, 2], 0, 0), ([1, np.nan, 5, np.nan], 0, 3)],
 )
 @pytest.mark.parametrize("padding", [0, 1])
-def test_where_the_gradient_of_a_maximum_that_is_not_a_number_goes(
+def test_max_pool_nan_gradient_goes_to_documented_position(
     window: list[float], fast: int, naive: int, padding: int
 ) -> None:
     """In the one window that is inside. The naive version agrees with PyTorch."""
@@ -177,7 +177,7 @@ def test_where_the_gradient_of_a_maximum_that_is_not_a_number_goes(
     assert_array_equal(tensor.grad.numpy().ravel(), np.eye(4)[naive])
 
 
-def test_images_are_laid_out_by_position_and_back() -> None:
+def test_channels_last_permutes_images_and_gradients_back() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((N, C, 4, 5))
     y, saved = CHANNELS_LAST.forward(x)
@@ -191,7 +191,7 @@ def test_images_are_laid_out_by_position_and_back() -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("workers", [SERIAL, ThreadPool(2)], ids=["one thread", "two"])
-def test_batch_norm_saves_the_statistics_and_evaluation_uses_them(workers: ThreadPool) -> None:
+def test_image_batch_norm_saves_batch_statistics_for_evaluation(workers: ThreadPool) -> None:
     rng = np.random.default_rng(12)
     x = rng.standard_normal((4, 5, N, C)) * np.arange(1, C + 1) + np.arange(C)
     weight, bias = rng.standard_normal((2, C))
@@ -204,7 +204,7 @@ def test_batch_norm_saves_the_statistics_and_evaluation_uses_them(workers: Threa
 
 
 @pytest.mark.parametrize("distance", [0.5, 3.9, 4.1, 1000], ids=["zero", "near", "far", "farther"])
-def test_sums_in_float32_are_exact_enough_far_from_zero(distance: float) -> None:
+def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
     """65,536 rows with a mean of so many standard deviations."""
     rng = np.random.default_rng(13)
     x = (distance + rng.standard_normal((32, 32, 64, 4))).astype(np.float32)
@@ -218,7 +218,7 @@ def test_sums_in_float32_are_exact_enough_far_from_zero(distance: float) -> None
     assert_allclose(d_bias, rows.sum(axis=0), rtol=1e-6)
 
 
-def test_variances_of_few_lanes_and_many_positions_are_exact_enough_in_float32() -> None:
+def test_batch_norm_float32_variance_of_many_positions_is_accurate() -> None:
     """Two values only, so that what is rounded off does not cancel out."""
     rng = np.random.default_rng(15)
     x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))
@@ -231,7 +231,7 @@ def test_variances_of_few_lanes_and_many_positions_are_exact_enough_in_float32()
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
-def test_images_too_large_for_their_squares_give_no_finite_numbers(op: Op) -> None:
+def test_image_norm_overflowing_squares_give_nan(op: Op) -> None:
     x = np.random.default_rng(16).standard_normal((4, 5, N, C)).astype(np.float32) * 1e25
     options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
     with np.errstate(over="ignore", invalid="ignore"):
@@ -240,7 +240,7 @@ def test_images_too_large_for_their_squares_give_no_finite_numbers(op: Op) -> No
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
-def test_constant_images_are_normalized_to_the_bias(op: Op) -> None:
+def test_image_norm_of_constant_images_returns_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 5, N, C), 7.0), np.ones(C), np.arange(float(C))
     options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
     with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -250,7 +250,7 @@ def test_constant_images_are_normalized_to_the_bias(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", [RELU, GELU, SILU], ids=["relu", "gelu", "silu"])
-def test_large_batches_of_flat_samples_go_to_threads_too(
+def test_activation_chunks_of_flat_batch_on_threads_give_same_bits(
     op: Op, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = np.random.default_rng(14).standard_normal((40, 12))

@@ -153,19 +153,21 @@ def check(case: Case, n: int, d: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_are_central_differences(name: str) -> None:
+def test_op_gradients_equal_central_differences(name: str) -> None:
     check(CASES[name], 5, 4, seed=0)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "batch norm" not in name])
-def test_gradients_of_a_single_sample(name: str) -> None:
+def test_op_gradients_of_single_sample_equal_central_differences(name: str) -> None:
     check(CASES[name], 1, 4, seed=1)
 
 
 @pytest.mark.parametrize("name", CASES)
 @given(n=st.integers(2, 6), d=st.integers(2, 5), seed=st.integers(0, 99))
 @settings(max_examples=8, deadline=None, derandomize=True)
-def test_gradients_for_any_shape(name: str, n: int, d: int, seed: int) -> None:
+def test_op_gradients_for_any_shape_equal_central_differences(
+    name: str, n: int, d: int, seed: int
+) -> None:
     check(CASES[name], n, d, seed)
 
 
@@ -192,9 +194,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_layout_of_the_inputs_makes_no_difference_and_they_stay_unchanged(
-    name: str, layout: str
-) -> None:
+def test_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: str, layout: str) -> None:
     case, rng = CASES[name], np.random.default_rng(2)
     inputs, options = case.draw(rng, 6, 4)
     before = [x.copy() for x in inputs]
@@ -210,7 +210,7 @@ def test_layout_of_the_inputs_makes_no_difference_and_they_stay_unchanged(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_float32_stays_float32_and_near_float64(name: str) -> None:
+def test_op_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
     case, rng = CASES[name], np.random.default_rng(3)
     inputs, options = case.draw(rng, 16, 5)
     inputs = [x.astype(np.float32) for x in inputs]
@@ -226,7 +226,7 @@ def test_float32_stays_float32_and_near_float64(name: str) -> None:
         assert_allclose(narrow, reference, rtol=2e-4, atol=2e-5)
 
 
-def test_dense_gives_no_gradient_of_an_input_nobody_wants() -> None:
+def test_dense_input_without_requires_grad_has_no_gradient() -> None:
     rng = np.random.default_rng(4)
     x, weight, bias = (rng.standard_normal(shape) for shape in [(5, 2), (3, 2), (3,)])
     g = rng.standard_normal((5, 3))
@@ -240,7 +240,7 @@ def test_dense_gives_no_gradient_of_an_input_nobody_wants() -> None:
 
 
 @pytest.mark.parametrize("bias", [None, np.arange(256.0)], ids=["without bias", "with bias"])
-def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> None:
+def test_dense_large_weight_gives_same_product_as_small_weights(bias) -> None:
     rng = np.random.default_rng(6)
     x, weight = rng.standard_normal((3, 4096)), rng.standard_normal((256, 4096))
     assert weight.size >= tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS > weight[:8].size
@@ -255,7 +255,7 @@ def test_dense_computes_the_same_product_with_weights_small_and_large(bias) -> N
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (256, 4096)], ids=["small", "large"])
-def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
+def test_dense_weight_view_as_weight_and_gradient_gives_same_result(
     shape: tuple[int, int], relu: bool
 ) -> None:
     rng = np.random.default_rng(7)
@@ -281,19 +281,19 @@ def test_dense_gives_the_same_wherever_its_weight_and_gradient_lie(
     assert_allclose(target, g.T @ x, rtol=1e-10, atol=1e-10)
 
 
-def test_slopes_at_the_kinks_are_those_of_pytorch() -> None:
+def test_relu_slope_at_zero_equals_torch() -> None:
     x, g = np.zeros((1, 1)), np.ones((1, 1))
     assert RELU.backward(g.copy(), RELU.forward(x)[1])[0] == 0
     assert LEAKY_RELU.backward(g, LEAKY_RELU.forward(x, slope=0.2)[1])[0] == 0.2
 
 
-def test_dropout_scales_what_it_keeps() -> None:
+def test_dropout_kept_units_are_scaled() -> None:
     x = np.array([[1.0, 2.0, 3.0]])
     keep = np.array([[True, False, True]])
     assert_array_equal(DROPOUT.forward(x, keep_mask=keep, scale=1.25)[0], [[1.25, 0, 3.75]])
 
 
-def test_batch_norm_saves_the_batch_statistics_and_evaluation_uses_the_running_ones() -> None:
+def test_batch_norm_saves_batch_statistics_and_evaluates_with_running_statistics() -> None:
     x = np.random.default_rng(5).standard_normal((9, 3)) * [1, 5, 0.1] + [0, 3, -2]
     weight, bias = np.array([1.0, 2.0, -1.0]), np.array([0.0, 0.5, 1.0])
     y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5)
@@ -314,7 +314,7 @@ LOUD = {"over": "raise", "divide": "raise", "invalid": "raise"}
     [[[1e4, -1e4, 0]], [[-1e4, 1e4, 1e4]], [[7, 7, 7]], [[0, 0, 0]], [[5]]],
     ids=["wide", "label far below", "equal", "zero", "one class"],
 )
-def test_losses_of_extreme_logits_are_finite(op: Op, logits: Any, dtype: Any) -> None:
+def test_loss_of_extreme_logits_is_finite(op: Op, logits: Any, dtype: Any) -> None:
     z = np.array(logits, dtype)
     with np.errstate(**LOUD):  # type: ignore[arg-type]
         loss, saved = op.forward(z, labels=np.zeros(1, np.int64))
@@ -326,14 +326,14 @@ def test_losses_of_extreme_logits_are_finite(op: Op, logits: Any, dtype: Any) ->
         assert d_logits == 0
 
 
-def test_losses_of_extreme_logits_have_their_values() -> None:
+def test_loss_of_extreme_logits_has_exact_value() -> None:
     z, labels = np.array([[-1e4, 1e4]]), np.zeros(1, np.int64)
     assert CROSS_ENTROPY.forward(z, labels=labels)[0] == 2e4
     assert HINGE.forward(z, labels=labels)[0] == 2e4 + 1
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_one_hot_mixtures_are_labels(smoothing: float) -> None:
+def test_cross_entropy_one_hot_mixtures_equal_labels(smoothing: float) -> None:
     rng = np.random.default_rng(7)
     z, labels, g = rng.standard_normal((9, 4)), rng.integers(0, 4, 9), np.float64(1.0)
     found = []
@@ -347,9 +347,7 @@ def test_one_hot_mixtures_are_labels(smoothing: float) -> None:
 @pytest.mark.parametrize(
     ("logits", "value"), [([3e38, -3e38, 0], 0), ([0, -np.inf, -80], math.exp(-80))]
 )
-def test_the_cross_entropy_of_a_class_ruled_out_is_that_of_the_others(
-    logits: Any, value: float
-) -> None:
+def test_cross_entropy_with_excluded_class_equals_other_classes(logits: Any, value: float) -> None:
     z, labels = np.array([logits], np.float32), np.zeros(1, np.int64)
     with np.errstate(over="ignore"):
         loss, saved = CROSS_ENTROPY.forward(z, labels=labels)
@@ -358,7 +356,7 @@ def test_the_cross_entropy_of_a_class_ruled_out_is_that_of_the_others(
     assert_allclose(d_logits, [[-value, 0, value]], rtol=1e-6)
 
 
-def test_losses_of_extreme_logits_and_mixtures_are_finite() -> None:
+def test_cross_entropy_of_extreme_logits_and_mixtures_is_finite() -> None:
     z = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 1e4]], np.float32)
     with np.errstate(**LOUD):  # type: ignore[arg-type]
         loss, saved = CROSS_ENTROPY.forward(z, labels=np.array([[0.5, 0.5, 0], [1, 0, 0]]))
@@ -368,7 +366,7 @@ def test_losses_of_extreme_logits_and_mixtures_are_finite() -> None:
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_constant_values_are_normalized_to_the_bias(op: Op) -> None:
+def test_norm_of_constant_values_returns_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 3), 7.0), np.ones(3), np.array([1.0, 2.0, 3.0])
     with np.errstate(**LOUD):  # type: ignore[arg-type]
         y, saved = op.forward(x, weight, bias, epsilon=1e-5)
@@ -378,7 +376,7 @@ def test_constant_values_are_normalized_to_the_bias(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", [SIGMOID, SILU, TANH, GELU], ids=["sigmoid", "silu", "tanh", "gelu"])
-def test_activations_saturate_without_overflow(op: Op) -> None:
+def test_activation_saturates_without_overflow(op: Op) -> None:
     x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
     with np.errstate(**LOUD):  # type: ignore[arg-type]
         y, saved = op.forward(x)

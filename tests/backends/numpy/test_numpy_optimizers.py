@@ -50,7 +50,7 @@ CONFIGS: dict[str, tuple[schema.OptimizerVariant, Any]] = {
 }
 
 
-def test_every_rule_is_tried() -> None:
+def test_every_optimizer_has_a_case() -> None:
     assert {config.name for config, _ in CONFIGS.values()} == set(OPTIMIZERS)
     of_torch = get_args(schema.TorchOptimizer)
     known = schema.VARIANTS["optimizer"].items()
@@ -70,7 +70,7 @@ def noise(step: int) -> np.ndarray:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize("piece", [7, 1000])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_trajectory_is_that_of_torch(
+def test_optimizer_trajectory_equals_torch(
     monkeypatch: pytest.MonkeyPatch, name: str, piece: int, weight_decay: float
 ) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
@@ -98,7 +98,7 @@ def test_trajectory_is_that_of_torch(
 
 
 @pytest.mark.parametrize("piece", [7, 1000])
-def test_adamw_is_torchs_own(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+def test_adamw_trajectory_equals_torch_adamw(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
@@ -125,7 +125,7 @@ def test_adamw_is_torchs_own(monkeypatch: pytest.MonkeyPatch, piece: int) -> Non
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_float32_parameters_stay_float32_and_near(name: str) -> None:
+def test_optimizer_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
     config, _ = CONFIGS[name]
     matrix = curvature()
     wide = np.random.default_rng(1).standard_normal(SIZE)
@@ -144,7 +144,7 @@ def test_float32_parameters_stay_float32_and_near(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_pieces_dealt_out_to_threads_give_the_same_bits(
+def test_optimizer_chunks_on_threads_give_same_bits(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 7)
