@@ -40,7 +40,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     ],
     ids=["numpy", "torch", "schedule-free"],
 )
-def test_the_run_is_the_one_that_the_number_would_have_given(
+def test_auto_lr_run_equals_run_with_number(
     nnopt: Run, capsys: Captured, workplace: Path, words: tuple[str, ...]
 ) -> None:
     words = (*SMALL, *words, "regularizer.dropout=0.2", "regularizer.norm=batch", "seed=3")
@@ -67,9 +67,7 @@ def test_the_run_is_the_one_that_the_number_would_have_given(
     assert json.loads((workplace / "c" / "lr_find.json").read_text())["suggestion"] == found
 
 
-def test_every_point_of_a_sweep_finds_its_own(
-    nnopt: Run, capsys: Captured, workplace: Path
-) -> None:
+def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     words = ("optimizer=sgd,adam", "optimizer.lr=auto,0.01", "hydra.sweep.dir=s")
     assert nnopt("run", "-m", *SMALL, *words) == 0
     rows = rows_of(workplace / "s" / "results.csv")
@@ -84,7 +82,7 @@ def test_every_point_of_a_sweep_finds_its_own(
         assert (folder / "lr_find.csv").exists() is bool(rate)
 
 
-def test_without_a_usable_rate_nothing_is_trained(
+def test_auto_lr_without_suggestion_trains_nothing(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
     """All weights zero: no gradient reaches any but the last biases, which cannot help."""
@@ -111,7 +109,7 @@ def found_rate(
     return lambda *_: LrSuggestion(curve, rate, 1, advice, proposed)
 
 
-def test_the_found_rate_meets_the_rules(
+def test_auto_lr_breaking_rule_is_refused(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found_rate(0.5))
@@ -124,7 +122,7 @@ def test_the_found_rate_meets_the_rules(
     assert not (workplace / "a" / "metrics.csv").exists()
 
 
-def test_advice_on_a_rate_that_was_found_is_told(
+def test_auto_lr_advice_is_printed(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = found_rate(0.03, "try lr_find.x=1", "lr_find.x=1")
@@ -144,7 +142,7 @@ def test_advice_on_a_rate_that_was_found_is_told(
         ("try it lower", "min_lr=1", "try it lower with nnopt lr-find, or set a number"),
     ],
 )
-def test_run_auto_rate_names_lr_find_where_advice_has_range(
+def test_auto_lr_advice_with_range_names_lr_find(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,
@@ -161,7 +159,9 @@ def test_run_auto_rate_names_lr_find_where_advice_has_range(
 
 
 @pytest.mark.parametrize("verb", ["describe", "gradcheck"])
-def test_verbs_that_need_no_rate_take_it(nnopt: Run, capsys: Captured, verb: str) -> None:
+def test_auto_lr_is_accepted_by_verbs_without_training(
+    nnopt: Run, capsys: Captured, verb: str
+) -> None:
     outputs = []
     for rate in ("auto", "0.1"):
         assert nnopt(verb, *SMALL, f"optimizer.lr={rate}") == 0
@@ -169,14 +169,14 @@ def test_verbs_that_need_no_rate_take_it(nnopt: Run, capsys: Captured, verb: str
     assert outputs[0] == outputs[1]
 
 
-def test_the_verb_lr_find_takes_it(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_auto_lr_is_accepted_by_lr_find(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     assert nnopt("lr-find", *SMALL, "optimizer.lr=auto", "optimizer=sgd") == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("continue with: nnopt run")
     assert "auto" not in last
 
 
-def test_a_rate_that_is_yet_to_be_found_is_no_number(make_config: Callable[..., Config]) -> None:
+def test_auto_lr_before_search_is_not_a_number(make_config: Callable[..., Config]) -> None:
     assert learning_rate(make_config(**{"optimizer.lr": 0.5})) == 0.5
     with pytest.raises(ValueError, match=r"optimizer\.lr = 'auto'"):
         learning_rate(make_config(**{"optimizer.lr": "auto"}))

@@ -55,7 +55,7 @@ MakeConfig = Callable[..., Config]
         ),
     ],
 )
-def test_sizes_that_do_not_fit_name_both_numbers(
+def test_prepare_impossible_sizes_names_both_numbers(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -89,7 +89,9 @@ def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Con
     return replace(config, dataset=csv, data=schema.DataConfig(str(folder), str(folder), False))
 
 
-def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_prepare_cutout_larger_than_image_is_refused(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     def chosen(cutout: int) -> Config:
         changed = make_config(**with_cutout(cutout))
         return pictures(changed, tmp_path, (1, 2, 3))
@@ -103,7 +105,7 @@ def test_cutout_fits_into_the_image(make_config: MakeConfig, tmp_path: Path) -> 
     ("key", "value"),
     [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
-def test_features_cannot_be_moved_or_hidden_but_mixed(
+def test_prepare_features_allow_mixing_only(
     make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})
@@ -114,7 +116,7 @@ def test_features_cannot_be_moved_or_hidden_but_mixed(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_a_policy_is_for_grey_and_for_coloured_images(
+def test_prepare_policy_needs_one_or_three_channels(
     make_config: MakeConfig, tmp_path: Path, channels: int
 ) -> None:
     chosen = {"regularizer.augmentation.policy": "trivial_augment"}
@@ -127,7 +129,7 @@ def test_a_policy_is_for_grey_and_for_coloured_images(
         prepare(config)
 
 
-def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(**{"regularizer.test_time_flip": True})
     with pytest.raises(
         ConfigError, match=r"regularizer.test_time_flip = True needs images, .* \(6,\)"
@@ -137,7 +139,7 @@ def test_features_have_no_mirror_image(make_config: MakeConfig, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_a_batch_of_one_image_has_a_variance_where_it_has_positions(
+def test_prepare_batch_of_one_image_needs_positions(
     make_config: MakeConfig, tmp_path: Path, pooled: bool
 ) -> None:
     pool: list[Any] = ["global_avg_pool"] if pooled else []
@@ -183,7 +185,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_does_not_hang_on_the_files_is_refused_without_them(
+def test_prepare_published_refuses_without_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     """The sizes are those of the published parts: 60,000 images, a tenth held out."""
@@ -205,7 +207,7 @@ def test_what_does_not_hang_on_the_files_is_refused_without_them(
         {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
-def test_what_may_fit_is_placed_without_files(
+def test_prepare_published_infers_without_files(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)

@@ -85,7 +85,7 @@ def without_seconds(directory: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_files_of_a_run(workplace: Path) -> None:
+def test_run_writes_its_files(workplace: Path) -> None:
     summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "max_steps=4")
     assert {path.name for path in (workplace / "a").iterdir()} == {
         "config.yaml",
@@ -108,7 +108,7 @@ def test_files_of_a_run(workplace: Path) -> None:
     assert "NaN" not in (workplace / "a" / "summary.json").read_text()
 
 
-def test_metrics_have_the_columns_of_the_specification(workplace: Path) -> None:
+def test_run_metrics_have_specified_columns(workplace: Path) -> None:
     summary = finish(workplace / "a", "regularizer.l2=0.01", "schedule=cosine")
     lines = (workplace / "a" / "metrics.csv").read_text().splitlines()
     assert lines[0] == (
@@ -124,7 +124,7 @@ def test_metrics_have_the_columns_of_the_specification(workplace: Path) -> None:
     assert all(row.penalty > 0 and row.gradient_norm > 0 for row in rows)
 
 
-def test_config_file_reads_back_as_the_very_configuration(workplace: Path) -> None:
+def test_run_config_file_reads_back_equal(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer=adam", "architecture.hidden=[5,4]")
     container = OmegaConf.to_container(OmegaConf.load(workplace / "a" / "config.yaml"))
     assert container == summary["config"]
@@ -134,7 +134,7 @@ def test_config_file_reads_back_as_the_very_configuration(workplace: Path) -> No
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_weights_that_meet_the_test_set_are_those_asked_for(workplace: Path, which: str) -> None:
+def test_run_tests_configured_weights(workplace: Path, which: str) -> None:
     words = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
     summary = finish(workplace / "a", *words)
     from nnopt.backends.numpy import build_loader, build_network
@@ -154,7 +154,7 @@ def test_weights_that_meet_the_test_set_are_those_asked_for(workplace: Path, whi
     assert summary["test_loss"] == losses[which]
 
 
-def test_weight_files_are_plain_arrays(workplace: Path) -> None:
+def test_run_weight_files_are_plain_arrays(workplace: Path) -> None:
     finish(workplace / "a", "regularizer.norm=batch", "backend.dtype=float32")
     found = weights(workplace / "a" / "model_last.npz")
     assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
@@ -171,7 +171,7 @@ def test_weight_files_are_plain_arrays(workplace: Path) -> None:
 RANDOM = ["regularizer=all", "regularizer.norm=none", "optimizer=adam"]
 
 
-def test_the_same_seed_gives_the_same_bits(workplace: Path) -> None:
+def test_run_same_seed_gives_same_bits(workplace: Path) -> None:
     for name in ("a", "b"):
         finish(workplace / name, *RANDOM, "seed=4")
     finish(workplace / "c", *RANDOM, "seed=5")
@@ -182,9 +182,7 @@ def test_the_same_seed_gives_the_same_bits(workplace: Path) -> None:
         assert_array_equal(array, second[name])
 
 
-def test_a_point_of_a_sweep_is_the_run_alone_whatever_the_order(
-    nnopt: Run, workplace: Path
-) -> None:
+def test_sweep_point_equals_single_run_in_any_order(nnopt: Run, workplace: Path) -> None:
     finish(workplace / "alone", *RANDOM, "seed=1")
     expected = without_seconds(workplace / "alone")
     for number, seeds in enumerate(("0,1", "1,0")):
@@ -195,7 +193,7 @@ def test_a_point_of_a_sweep_is_the_run_alone_whatever_the_order(
         assert summary_of(found)["id"] == summary_of(workplace / "alone")["id"]
 
 
-def test_plots_of_points_in_the_plane(workplace: Path) -> None:
+def test_run_two_features_plots_decision_boundary(workplace: Path) -> None:
     finish(workplace / "a", "plots=true")
     assert {path.stem for path in (workplace / "a" / "plots").iterdir()} == {
         "confusion",
@@ -206,14 +204,14 @@ def test_plots_of_points_in_the_plane(workplace: Path) -> None:
     }
 
 
-def test_log_tells_what_happened(workplace: Path) -> None:
+def test_run_log_contains_epochs_and_status(workplace: Path) -> None:
     finish(workplace / "a", "seed=1")
     log = (workplace / "a" / "run.log").read_text("utf-8")
     for words in ("seed=1", "epoch 2: ", "test accuracy", "status: done"):
         assert words in log
 
 
-def test_without_validation_data_cells_are_empty(workplace: Path) -> None:
+def test_run_without_validation_has_empty_cells(workplace: Path) -> None:
     words = ["dataset.validation.source=none", "test_weights=last"]
     summary = finish(workplace / "a", *words)
     rows = without_seconds(workplace / "a")
@@ -222,7 +220,7 @@ def test_without_validation_data_cells_are_empty(workplace: Path) -> None:
     assert summary["status"] == "done"
 
 
-def test_learning_rate_zero_and_a_single_step(workplace: Path) -> None:
+def test_run_zero_lr_single_step_keeps_weights(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer.lr=0", "max_steps=1", "batch_size=1000")
     assert (summary["epochs"], summary["steps"]) == (1, 1)
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))
@@ -230,7 +228,7 @@ def test_learning_rate_zero_and_a_single_step(workplace: Path) -> None:
         assert_array_equal(array, best[name])
 
 
-def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> None:
+def test_run_diverged_keeps_rows_and_finite_weights(workplace: Path) -> None:
     (point,) = make_plan(
         [*SMALL, "epochs=20", "optimizer.lr=1e20", "regularizer.grad_clip=0"]
     ).points
@@ -250,7 +248,7 @@ def test_divergence_keeps_rows_and_the_last_finite_weights(workplace: Path) -> N
     assert "Traceback" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_a_bug_is_written_down_too(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_bug_is_recorded_in_summary(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nnopt.recipe.run
 
     def fail(*arguments: Any) -> None:
@@ -266,7 +264,7 @@ def test_a_bug_is_written_down_too(workplace: Path, monkeypatch: pytest.MonkeyPa
     assert "planted" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_functions_are_told_of_each_epoch_and_may_end_the_training(workplace: Path) -> None:
+def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
     """When they are called the epoch is in the files; the seed gives the bits it always gives."""
     (workplace / "told").mkdir()
     told: list[tuple[EpochRow, bool]] = []
@@ -296,7 +294,7 @@ def test_functions_are_told_of_each_epoch_and_may_end_the_training(workplace: Pa
 
 
 @pytest.mark.parametrize("is_written", [False, True])
-def test_an_interruption_between_an_epoch_and_its_row_loses_no_row(
+def test_run_interrupted_before_row_loses_no_row(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
     append, calls = MetricsFile.append, []
@@ -319,14 +317,14 @@ def test_an_interruption_between_an_epoch_and_its_row_loses_no_row(
     assert summary_of(workplace / "a")["epochs"] == 2
 
 
-def test_early_stopping_is_told(workplace: Path) -> None:
+def test_run_early_stopping_is_recorded(workplace: Path) -> None:
     words = ["epochs=50", "optimizer.lr=0", "early_stopping.patience=3"]
     summary = finish(workplace / "a", *words)
     assert summary["stopped_early"] is True
     assert (summary["best_epoch"], summary["epochs"]) == (1, 4)
 
 
-def test_weights_that_are_tested_and_no_average_are_told(
+def test_run_swa_without_average_prints_note(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
@@ -344,7 +342,7 @@ def test_weights_that_are_tested_and_no_average_are_told(
     assert f"WARNING {told}" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_how_many_epochs_are_averaged_in_the_tested_weights(
+def test_run_swa_records_averaged_epochs(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["epochs=4", "regularizer.swa_start=0.5", "test_weights=last"]
@@ -353,7 +351,7 @@ def test_how_many_epochs_are_averaged_in_the_tested_weights(
     assert "regularizer.swa_start" not in capsys.readouterr().out
 
 
-def test_layers_are_looked_at_only_when_asked_for_and_nothing_else_changes(
+def test_run_layer_statistics_are_optional_and_change_nothing(
     workplace: Path,
 ) -> None:
     """A look costs a forward pass of up to 256 samples: on few data, a good part of an epoch."""
@@ -384,7 +382,7 @@ CONV = "[{conv2d: 3}, batch_norm, relu, max_pool2d, flatten, {dense: classes}]"
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_plots_of_a_convolutional_network(workplace: Path, backend: str) -> None:
+def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 36))
     header = ",".join(["label", *(f"pixel{k}" for k in range(36))])
     lines = [",".join(map(str, [k % 2, *row])) for k, row in enumerate(pixels)]

@@ -16,29 +16,29 @@ def move(tmp_path: Path) -> Move:
     return Move(str(tmp_path / "before/sweeps/s"), str(tmp_path / "after/sweeps/s"))
 
 
-def test_path_of_a_moved_file_is_the_new_one(move: Move, tmp_path: Path) -> None:
+def test_moved_file_gets_new_path(move: Move, tmp_path: Path) -> None:
     assert move.path(str(tmp_path / "before/a.csv")) == str(tmp_path / "after/a.csv")
 
 
-def test_path_of_a_file_still_there_is_kept(move: Move, tmp_path: Path) -> None:
+def test_moved_existing_path_is_kept(move: Move, tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     (tmp_path / "before/a.csv").touch()
     assert move.path(str(tmp_path / "before/a.csv")) == str(tmp_path / "before/a.csv")
 
 
-def test_path_that_is_nowhere_is_kept(move: Move, tmp_path: Path) -> None:
+def test_moved_missing_path_is_kept(move: Move, tmp_path: Path) -> None:
     assert move.path(str(tmp_path / "before/x/b.csv")) == str(tmp_path / "before/x/b.csv")
 
 
-def test_path_of_an_absent_cache_follows_its_folder(move: Move, tmp_path: Path) -> None:
+def test_moved_missing_cache_follows_its_folder(move: Move, tmp_path: Path) -> None:
     assert move.path(str(tmp_path / "before/data/cache")) == str(tmp_path / "after/data/cache")
 
 
-def test_path_relative_to_data_root_is_kept(move: Move) -> None:
+def test_moved_relative_path_is_kept(move: Move) -> None:
     assert move.path("a.csv") == "a.csv"
 
 
-def test_config_of_other_values_is_kept(move: Move, tmp_path: Path) -> None:
+def test_moved_config_keeps_other_values(move: Move, tmp_path: Path) -> None:
     before = str(tmp_path / "before/a.csv")
     config = {"name": before, "dataset": {"train": before, "test": None, "label": before}}
     found = move.config(config)

@@ -13,7 +13,7 @@ from nnopt.sweeps import point_folder as folders
 from nnopt.sweeps.point_folder import read_state
 
 
-def test_the_states_of_a_folder_without_a_summary(tmp_path: Path) -> None:
+def test_state_without_summary_depends_on_folder_and_lock(tmp_path: Path) -> None:
     folder = tmp_path / "point"
     assert read_state(folder).status == "pending"
     folder.mkdir()
@@ -25,7 +25,7 @@ def test_the_states_of_a_folder_without_a_summary(tmp_path: Path) -> None:
     assert read_state(folder).status == "interrupted"
 
 
-def test_a_point_that_ends_between_two_looks_is_not_taken_for_a_killed_one(
+def test_state_of_point_ending_during_check_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end_now(folder: Path) -> bool:

@@ -29,7 +29,7 @@ def submitit(**changes: Any) -> SubmititConfig:
 @pytest.mark.parametrize(
     "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
 )
-def test_check_launcher_folder_outside_given_again(tmp_path: Path, folder: str) -> None:
+def test_check_launcher_outside_folder_must_be_given_again(tmp_path: Path, folder: str) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)
@@ -38,12 +38,12 @@ def test_check_launcher_folder_outside_given_again(tmp_path: Path, folder: str) 
         check_launcher(launcher, frozenset({"hydra/launcher"}), tmp_path)
 
 
-def test_check_launcher_folder_inside_accepted(tmp_path: Path) -> None:
+def test_check_launcher_inside_folder_is_accepted(tmp_path: Path) -> None:
     check_launcher(submitit(), NONE, tmp_path)
     check_launcher(submitit(folder=str(tmp_path / "jobs")), NONE, tmp_path)
 
 
-def test_check_launcher_cluster_of_another_given_again(tmp_path: Path) -> None:
+def test_check_launcher_foreign_cluster_must_be_given_again(tmp_path: Path) -> None:
     for address in (None, "auto", "local"):
         check_launcher(read_engine("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
     launcher: RayConfig = read_engine("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})
@@ -72,12 +72,12 @@ def test_check_launcher_cluster_of_another_given_again(tmp_path: Path) -> None:
         ("folder", "jobs\nx"),
     ],
 )
-def test_read_engine_command_in_an_option_refused(key: str, value: Any) -> None:
+def test_read_engine_option_with_command_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key}"):
         submitit(**{key: value})
 
 
-def test_read_engine_options_of_resources_accepted() -> None:
+def test_read_engine_resource_options_are_accepted() -> None:
     options = {"qos": "high", "constraint": "[a100|v100]&ib", "gres": "gpu:a100:2", "nice": 5}
     options |= {"mail_user": "me@example.org", "exclusive": True, "begin": "now+1hour"}
     assert submitit(options=options, partition="gpu,long").options == options
@@ -88,7 +88,7 @@ def point_at(make_config: Callable[..., Any], **data: Any) -> Point:
     return Point(point_id(config), config, asdict(config), ())
 
 
-def test_with_safe_data_foreign_cache_unused(
+def test_with_safe_data_foreign_cache_is_not_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
     """A folder that is no cache of nnopt, and any folder inside the sweep."""
@@ -105,7 +105,7 @@ def test_with_safe_data_foreign_cache_unused(
         assert with_safe_data(point, asked, sweep) is point
 
 
-def test_with_safe_data_own_cache_and_cache_of_a_given_root_used(
+def test_with_safe_data_own_cache_and_given_root_are_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
     cache = tmp_path / "cache"

@@ -42,7 +42,7 @@ def rows(folder: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_columns_are_fixed_and_every_point_has_a_row(plan: Plan, workplace: Path) -> None:
+def test_table_has_fixed_columns_and_a_row_per_point(plan: Plan, workplace: Path) -> None:
     write_table(plan, workplace)
     header, *found = rows(workplace)
     assert header == [
@@ -63,7 +63,7 @@ def test_columns_are_fixed_and_every_point_has_a_row(plan: Plan, workplace: Path
     assert {row[6] for row in found} == {"3"}
 
 
-def test_rows_follow_the_folders_as_they_stand(plan: Plan, workplace: Path) -> None:
+def test_table_rows_follow_folders(plan: Plan, workplace: Path) -> None:
     done, failed, running, _ = (workplace / point.id for point in plan.points)
     accuracy = 0.1 + 0.2  # 0.30000000000000004: in full precision
     write(done, status="done", error=None, test_accuracy=accuracy, epochs=5, stopped_early=False)
@@ -83,7 +83,7 @@ def test_rows_follow_the_folders_as_they_stand(plan: Plan, workplace: Path) -> N
     assert (table[1]["error"], table[1]["epochs"]) == ('a "quoted", long\nmessage', "0")
 
 
-def test_a_broken_summary_is_that_of_an_interrupted_point(plan: Plan, workplace: Path) -> None:
+def test_table_damaged_summary_is_interrupted(plan: Plan, workplace: Path) -> None:
     folder = workplace / plan.points[0].id
     folder.mkdir()
     (folder / "summary.json").write_text('{"status": "do')
@@ -91,19 +91,19 @@ def test_a_broken_summary_is_that_of_an_interrupted_point(plan: Plan, workplace:
     assert rows(workplace)[1][2] == "interrupted"
 
 
-def test_seed_alone_is_one_column(workplace: Path) -> None:
+def test_table_varied_seed_is_one_column(workplace: Path) -> None:
     write_table(make_plan(["seed=0,1"], multirun=True), workplace)
     header, *found = rows(workplace)
     assert header.count("seed") == 1
     assert [row[4] for row in found] == ["0", "1"]
 
 
-def test_deletions_do_not_confuse_the_columns(workplace: Path) -> None:
+def test_table_deletion_override_adds_no_column(workplace: Path) -> None:
     write_table(make_plan(["~experiment", "seed=0,1"], multirun=True), workplace)
     assert len(rows(workplace)) == 3
 
 
-def test_a_swept_key_and_the_metric_of_its_name_have_a_column_each(workplace: Path) -> None:
+def test_table_varied_key_named_as_metric_has_own_column(workplace: Path) -> None:
     plan = make_plan(["epochs=5,6"], multirun=True)
     write(workplace / plan.points[0].id, status="done", epochs=2)
     write_table(plan, workplace)
@@ -112,7 +112,7 @@ def test_a_swept_key_and_the_metric_of_its_name_have_a_column_each(workplace: Pa
     assert (first[header.index("epochs")], first[header.index("epochs_done")]) == ("5", "2")
 
 
-def test_only_summaries_that_changed_are_read_again(
+def test_table_reads_changed_summaries_only(
     plan: Plan, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *_ = (workplace / point.id for point in plan.points)
@@ -134,7 +134,7 @@ def test_only_summaries_that_changed_are_read_again(
     assert read == [second, first]
 
 
-def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
+def test_table_keeps_rows_of_another_process(workplace: Path) -> None:
     sweep = create_sweep(make_plan(["seed=0,1"], multirun=True), workplace)
     mine = ResultsTable(sweep)
     mine.write()
@@ -151,7 +151,7 @@ def test_rows_that_another_process_has_added_are_kept(workplace: Path) -> None:
     assert len(found) == 8
 
 
-def test_many_that_add_and_write_at_once_lose_no_row(workplace: Path) -> None:
+def test_table_concurrent_writers_lose_no_row(workplace: Path) -> None:
     sweep = create_sweep(make_plan(["seed=0"], multirun=True), workplace)
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 

@@ -114,7 +114,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.ray
-def test_a_ray_cluster_yields_the_sequential_table(
+def test_ray_cluster_gives_sequential_table(
     start_nnopt: Start, nnopt: Run, cluster: Cluster
 ) -> None:
     words = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
@@ -123,7 +123,7 @@ def test_a_ray_cluster_yields_the_sequential_table(
 
 
 @pytest.mark.slurm
-def test_submitits_local_jobs_yield_the_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
+def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
     """At most two at once; what submitit writes lies in the sweep's folder."""
     words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
     sweep = start_nnopt("run", "-m", *words, *SWEEP, "hydra.sweep.dir=elsewhere")
@@ -149,7 +149,7 @@ def words_of(process: int) -> str:
 
 
 @pytest.mark.slurm
-def test_slurm_gets_jobs_with_the_configured_resources(
+def test_slurm_jobs_get_configured_resources(
     start_nnopt: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "slurm"
@@ -180,9 +180,7 @@ def test_slurm_gets_jobs_with_the_configured_resources(
 
 
 @pytest.mark.slurm
-def test_the_end_of_the_sweep_is_the_end_of_its_local_jobs(
-    start_nnopt: Start, workplace: Path
-) -> None:
+def test_submitit_local_jobs_end_with_sweep(start_nnopt: Start, workplace: Path) -> None:
     words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep"]
     sweep = start_nnopt("run", "-m", *words, "epochs=10000000", "plots=false", "seed=0,1")
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)

@@ -34,7 +34,7 @@ Captured = pytest.CaptureFixture[str]
         ),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_launcher_contradictory_settings_are_refused(
     nnopt: Run, workplace: Path, capsys: Captured, words: list[str], told: list[str]
 ) -> None:
     assert nnopt("run", "-m", "seed=0,1", *words) == 2
@@ -47,7 +47,7 @@ def test_settings_that_make_no_sense_are_refused(
 @pytest.mark.parametrize(
     ("launcher", "package", "extra"), [("ray", "ray", "ray"), ("submitit", "submitit", "slurm")]
 )
-def test_a_package_that_is_missing_is_named_before_anything_starts(
+def test_launcher_missing_package_is_refused_before_start(
     nnopt: Run,
     workplace: Path,
     capsys: Captured,
@@ -68,7 +68,7 @@ def test_a_package_that_is_missing_is_named_before_anything_starts(
     assert not (workplace / "outputs").exists()
 
 
-def test_slurm_has_to_be_there(
+def test_submitit_without_slurm_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(workplace))

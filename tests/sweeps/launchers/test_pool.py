@@ -108,9 +108,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_results_have_the_bits_of_the_sequential_launchers(
-    make_task: MakeTask, tmp_path: Path
-) -> None:
+def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path) -> None:
     """Weights and metrics, of three points on two workers, one of which ends in an error."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
@@ -133,7 +131,7 @@ def test_results_have_the_bits_of_the_sequential_launchers(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
+def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """And each has a device, which its successors keep."""
@@ -152,7 +150,7 @@ def test_no_more_workers_than_points_and_no_more_threads_than_asked_for(
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(None, 1), (1, 7), (3, 2), (8, 1)])
-def test_cores_are_divided_among_the_workers(
+def test_pool_divides_cores_among_workers(
     workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in (pool_file, elsewhere):
@@ -162,7 +160,7 @@ def test_cores_are_divided_among_the_workers(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_workers_take_one_point_after_another_each_asked_for_when_there_is_room(
+def test_pool_requests_task_when_worker_is_idle(
     make_task: MakeTask,
 ) -> None:
     tasks: list[Task] = []
@@ -183,7 +181,7 @@ def test_workers_take_one_point_after_another_each_asked_for_when_there_is_room(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_what_ends_a_worker_costs_one_point(make_task: MakeTask) -> None:
+def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
     """kill -9, a crash, a hang, a hang that hears no SIGTERM; each time another worker goes on."""
     tasks = [make_task(seed) for seed in (10, 3, 11, 4, 12, 1, 13, 2, 14)]
     outcomes = run_all(tasks, config(workers=2, timeout=1.5))
@@ -209,7 +207,7 @@ def test_what_ends_a_worker_costs_one_point(make_task: MakeTask) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_what_a_point_has_started_ends_with_its_worker(make_task: MakeTask) -> None:
+def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
     task = make_task(5)
     outcomes = run_in_pool([task], config(timeout=1.5))
     assert next(outcomes).status == "timeout"
@@ -218,7 +216,7 @@ def test_what_a_point_has_started_ends_with_its_worker(make_task: MakeTask) -> N
     outcomes.close()
 
 
-def test_a_killed_point_leaves_its_folder_and_is_not_taken_for_a_running_one(
+def test_pool_killed_point_is_interrupted(
     make_task: MakeTask,
 ) -> None:
     """Nor does a bug cost more than its point, with its traceback in the log."""
@@ -247,7 +245,7 @@ def test_a_killed_point_leaves_its_folder_and_is_not_taken_for_a_running_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_the_sweep_is_the_end_of_its_workers(
+def test_pool_workers_end_with_sweep(
     start_nnopt: Start, workplace: Path, end: signal.Signals
 ) -> None:
     words = ["epochs=10000000", "plots=false", "seed=0,1,2", "hydra.sweep.dir=sweep"]

@@ -32,7 +32,7 @@ def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)  # then the process, pytest's own, ends
 
 
-def test_a_point_that_takes_too_long_keeps_what_it_has(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_over_time_limit_keeps_its_results(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(0, epochs=10_000_000)
     handler = signal.getsignal(signal.SIGALRM)
     outcome = run_task_within(task, 1.5, str(tmp_path))
@@ -46,9 +46,7 @@ def test_a_point_that_takes_too_long_keeps_what_it_has(make_task: MakeTask, tmp_
     assert signal.getsignal(signal.SIGALRM) is handler
 
 
-def test_a_time_limit_that_comes_while_something_is_logged_is_not_lost(
-    make_task: MakeTask, tmp_path: Path
-) -> None:
+def test_time_limit_during_logging_is_not_lost(make_task: MakeTask, tmp_path: Path) -> None:
     class Clock(io.StringIO):
         def write(self, text: str) -> int:
             if "epoch 3" in text:
@@ -64,28 +62,28 @@ def test_a_time_limit_that_comes_while_something_is_logged_is_not_lost(
     assert outcome.status == "timeout"
 
 
-def test_a_point_in_time_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_within_time_limit_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
     assert run_task_within(make_task(0), 600, str(tmp_path)).status == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert run_task_within(make_task(1), None, str(tmp_path)).status == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_relative_paths_are_those_of_the_sweep(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_relative_paths_refer_to_sweep_folder(make_task: MakeTask, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     run_task_within(make_task(0), None, str(tmp_path / "below"))
     assert Path(os.getcwd()) == tmp_path / "below"
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "diverged", "pruned"])
-def test_the_end_that_a_point_has_written_counts(make_task: MakeTask, status: str) -> None:
+def test_lost_task_with_own_summary_keeps_it(make_task: MakeTask, status: str) -> None:
     task = make_task(0)
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
     assert record_lost_task(task, "interrupted", "another") == TaskResult(task, status, "its own")
 
 
-def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
+def test_lost_task_with_earlier_summary_is_replaced(make_task: MakeTask) -> None:
     """A point that failed is tried again, and its process dies before it has begun."""
     task = make_task(0)
     task.folder.mkdir()
@@ -97,7 +95,7 @@ def test_the_end_of_an_earlier_attempt_does_not(make_task: MakeTask) -> None:
     assert read_state(task.folder).summary["epochs"] is None
 
 
-def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask) -> None:
+def test_lost_task_held_by_another_process_is_running(make_task: MakeTask) -> None:
     task = make_task(0)
     task.folder.mkdir()
     with hold(task.folder):
@@ -108,9 +106,7 @@ def test_a_point_that_another_process_works_on_is_left_to_it(make_task: MakeTask
 @pytest.mark.parametrize(
     "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
 )
-def test_the_end_of_a_point_that_has_not_is_written_for_it(
-    make_task: MakeTask, before: str | None
-) -> None:
+def test_lost_task_without_summary_gets_one(make_task: MakeTask, before: str | None) -> None:
     task = make_task(4)
     if before is not None:
         task.folder.mkdir()
@@ -121,7 +117,7 @@ def test_the_end_of_a_point_that_has_not_is_written_for_it(
     assert summary["epochs"] == (3 if before and "epochs" in before else None)
 
 
-def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
+def test_require_package_missing_names_extra() -> None:
     with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
         require_package("no_such_package", "ray", "ray")
     require_package("json", "ray", "ray")

@@ -111,7 +111,7 @@ def told(run: SearchRun) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.value, t.state) for t in run.study.trials]
 
 
-def test_a_search_repeats_and_its_seed_makes_it_another(plan: Plan, tmp_path: Path) -> None:
+def test_search_repeats_and_depends_on_seed(plan: Plan, tmp_path: Path) -> None:
     first = go(plan, tmp_path / "a")
     assert len(first.study.trials) == 10
     assert len({p.id for p in first.sweep.points}) == 10
@@ -126,7 +126,7 @@ def test_a_search_repeats_and_its_seed_makes_it_another(plan: Plan, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_it_asks_what_optuna_alone_would_ask(plan: Plan, tmp_path: Path, sampler: str) -> None:
+def test_search_draws_equal_optuna(plan: Plan, tmp_path: Path, sampler: str) -> None:
     run = go(with_settings(plan, sampler=sampler), tmp_path / "a")
     assert isinstance(run.settings, OptunaConfig)
     spaces: dict[str, Callable[[optuna.Trial], Any]] = {
@@ -151,7 +151,7 @@ def test_it_asks_what_optuna_alone_would_ask(plan: Plan, tmp_path: Path, sampler
         alone.tell(asked, trial.value)
 
 
-def test_tpe_finds_better_points_than_chance(plan: Plan) -> None:
+def test_tpe_beats_random_search(plan: Plan) -> None:
     def best_of(sampler: str, seed: int) -> float:
         settings = with_settings(plan, sampler=sampler, seed=seed).sweeper
         assert isinstance(settings, OptunaConfig)
@@ -167,9 +167,7 @@ def test_tpe_finds_better_points_than_chance(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["none", "median"])
-def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
-    plan: Plan, tmp_path: Path, pruner: str
-) -> None:
+def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
     whole = go(plan, tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
@@ -186,7 +184,7 @@ def test_killed_anywhere_it_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize(("trials", "lines"), [(6, 3), (2, 2)])
-def test_a_draw_that_was_cut_short_goes_on(
+def test_search_killed_during_draw_resumes_equal(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
     """Killed when its keys were drawn jointly and one was stored, or when one was drawn alone."""
@@ -201,7 +199,7 @@ def test_a_draw_that_was_cut_short_goes_on(
     assert told(go(with_settings(plan, trials=trials + 1), folder)) == whole
 
 
-def test_more_trials_can_be_asked_for_later(plan: Plan, tmp_path: Path) -> None:
+def test_search_resumed_with_more_trials_equals_longer_search(plan: Plan, tmp_path: Path) -> None:
     go(with_settings(plan, trials=5), folder := tmp_path / "s")
     before = {path: path.read_bytes() for path in folder.glob("*/summary.json")}
     more = go(plan, folder)
@@ -210,9 +208,7 @@ def test_more_trials_can_be_asked_for_later(plan: Plan, tmp_path: Path) -> None:
     assert told(go(with_settings(plan, trials=3), folder)) == told(more)
 
 
-def test_lost_points_resumed_looked_at_under_the_names_of_their_trials(
-    plan: Plan, tmp_path: Path
-) -> None:
+def test_search_lost_points_run_under_their_trials(plan: Plan, tmp_path: Path) -> None:
     def looks_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
         seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
         with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -241,13 +237,13 @@ def test_lost_points_resumed_looked_at_under_the_names_of_their_trials(
     assert looks_of(short) == []
 
 
-def test_another_search_cannot_go_on_there(plan: Plan, tmp_path: Path) -> None:
+def test_search_with_other_settings_is_refused(plan: Plan, tmp_path: Path) -> None:
     go(with_settings(plan, trials=2), folder := tmp_path / "s")
     with pytest.raises(ResumeError, match="begun with another metric, seed"):
         go(with_settings(plan, metric="best_validation_loss", seed=3), folder)
 
 
-def test_a_search_whose_yaml_has_changed_cannot_go_on(
+def test_search_with_changed_yaml_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -263,7 +259,7 @@ def test_a_search_whose_yaml_has_changed_cannot_go_on(
         go(make_plan(words, multirun=True), folder)
 
 
-def test_a_configuration_is_run_once(tmp_path: Path) -> None:
+def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
     words = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=12",
@@ -280,7 +276,7 @@ def test_a_configuration_is_run_once(tmp_path: Path) -> None:
     assert len(best.best_trials(run)) == 4
 
 
-def test_several_tasks_at_once(tmp_path: Path) -> None:
+def test_search_parallel_tasks_finish_in_any_order(tmp_path: Path) -> None:
     """Three workers: a trial that repeats one under way waits for it, and outcomes come in any
     order."""
     words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
@@ -296,9 +292,7 @@ def test_several_tasks_at_once(tmp_path: Path) -> None:
     assert len(run.sweep.points) == 4
 
 
-def test_failed_trials_are_told_as_failed_and_the_search_goes_on(
-    plan: Plan, tmp_path: Path
-) -> None:
+def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: Path) -> None:
     def diverges(point: Point) -> float:
         return -2.0 if float(point.config.optimizer.lr) > 0.1 else score(point)
 
@@ -313,7 +307,7 @@ def test_failed_trials_are_told_as_failed_and_the_search_goes_on(
     assert told(go(plan, tmp_path / "s", score=diverges)) == told(run)  # and are not tried again
 
 
-def test_what_a_rule_refuses_is_a_failed_trial(tmp_path: Path) -> None:
+def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
     words = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
@@ -334,7 +328,7 @@ def test_what_a_rule_refuses_is_a_failed_trial(tmp_path: Path) -> None:
     assert told(go(plan, tmp_path / "s")) == told(run)
 
 
-def test_a_value_is_the_mean_over_seeds_and_a_failed_one_spares_the_others(tmp_path: Path) -> None:
+def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) -> None:
     words = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=6",
@@ -355,7 +349,7 @@ def test_a_value_is_the_mean_over_seeds_and_a_failed_one_spares_the_others(tmp_p
     assert all((tmp_path / "s" / point.id).exists() for point in run.sweep.points)
 
 
-def test_points_that_another_process_has_added_are_kept(plan: Plan, tmp_path: Path) -> None:
+def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     read_before = sweep_in(folder, plan)  # and then waits, for the data or for the lock
     run = go(plan, folder, steps=3)
@@ -367,7 +361,7 @@ def test_points_that_another_process_has_added_are_kept(plan: Plan, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
+def test_pruner_saves_epochs_and_keeps_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
     run = go(plan, tmp_path / pruner, epochs=9)
     trials = run.study.trials
@@ -381,7 +375,7 @@ def test_pruning_saves_epochs_and_not_the_best(plan: Plan, tmp_path: Path, prune
     assert f"hydra.sweeper.pruner={pruner}" in pruned[0].user_attrs["error"]
 
 
-def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> None:
+def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
     plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
     statuses = set()
     with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -400,14 +394,16 @@ def test_a_trial_is_pruned_in_another_process(plan: Plan, tmp_path: Path) -> Non
     assert told(run) == told(go(plan, tmp_path / "here", epochs=3))
 
 
-def test_a_search_ends_in_time(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_timeout_ends_search(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("nnopt.sweeps.search.search.time.monotonic", lambda: float(next(clock)))
     run = go(with_settings(plan, timeout=4.5), tmp_path / "s")
     assert len(run.study.trials) == 4
 
 
-def test_the_command_for_the_best_makes_the_same_point(
+def test_rerun_command_gives_same_point(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = [

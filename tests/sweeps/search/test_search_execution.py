@@ -46,9 +46,7 @@ def without_times(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in times} for row in table_of(folder)]
 
 
-def test_a_search_is_a_sweep_that_prunes_and_goes_on(
-    nnopt: Run, workplace: Path, capsys: Captured
-) -> None:
+def test_search_verb_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=6") == 0
     before = {p: p.read_bytes() for p in workplace.glob("s/*/*.*")}
     capsys.readouterr()
@@ -84,7 +82,7 @@ def test_a_search_is_a_sweep_that_prunes_and_goes_on(
     assert "hydra.sweeper.trials" in capsys.readouterr().err
 
 
-def test_a_search_goes_on_from_another_folder_with_its_own_files(
+def test_resume_search_from_another_folder_finds_its_files(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def write(slope: int) -> None:
@@ -114,9 +112,7 @@ def test_a_search_goes_on_from_another_folder_with_its_own_files(
     assert "rows.csv: changed since" in capsys.readouterr().err
 
 
-def test_a_failed_trial_is_told_by_the_exit_code(
-    nnopt: Run, workplace: Path, capsys: Captured
-) -> None:
+def test_search_failed_trial_sets_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     words = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=6", "hydra.sweeper.pruner=none"]
     small = [word for word in SMALL if not word.startswith(("optimizer.lr", "architecture"))]
     assert nnopt("run", *small, *words) == 5
@@ -127,7 +123,7 @@ def test_a_failed_trial_is_told_by_the_exit_code(
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
+def test_search_killed_and_resumed_gives_equal_table(
     start_nnopt: Callable[..., subprocess.Popen[str]], nnopt: Run, workplace: Path
 ) -> None:
     words = [*SMALL, "hydra.sweeper.trials=12", "hydra.sweeper.startup_trials=4"]
@@ -146,7 +142,7 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
     assert without_times(workplace / "s") == without_times(workplace / "whole")
 
 
-def test_other_sweeps_do_not_import_optuna() -> None:
+def test_grid_sweep_does_not_import_optuna() -> None:
     program = (
         "import sys\n"
         "import nnopt.cli.resume\n"
@@ -191,7 +187,7 @@ def test_resume_search_lost_results_run_again(
     assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
 
 
-def test_resume_search_pruned_trial_with_damaged_summary_left(
+def test_resume_search_pruned_trial_with_damaged_summary_stays(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=9") == 0

@@ -16,7 +16,7 @@ from nnopt.sweeps.search.study import JOURNAL, lock_search
 fcntl = pytest.importorskip("fcntl")
 
 
-def test_alone_search_of_another_process_refused_until_it_ends(tmp_path: Path) -> None:
+def test_lock_search_held_by_another_process_is_refused(tmp_path: Path) -> None:
     with (
         lock_search(tmp_path / JOURNAL),
         pytest.raises(ResumeError, match="another process continues the search"),
@@ -27,7 +27,7 @@ def test_alone_search_of_another_process_refused_until_it_ends(tmp_path: Path) -
         pass
 
 
-def test_alone_pipe_in_the_place_of_the_lock_refused(tmp_path: Path) -> None:
+def test_lock_search_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "search.lock")
     with (
         pytest.raises(OutputError, match=r"cannot lock .*search\.lock: it is a named pipe"),
@@ -37,7 +37,7 @@ def test_alone_pipe_in_the_place_of_the_lock_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
-def test_alone_lock_refused_by_the_system_raises(
+def test_lock_search_system_error_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(file: int, operation: int) -> None:
