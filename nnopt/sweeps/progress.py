@@ -73,7 +73,9 @@ class PointsProgress(LiveDisplay):
 
 
 class SweepProgress(PointsProgress):
-    """The progress of a sweep::
+    """The progress of a sweep.
+
+    Example::
 
         with SweepProgress(sweep, rows, to_run) as progress:
             progress.start(point_id)

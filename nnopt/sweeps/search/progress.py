@@ -20,12 +20,7 @@ from nnopt.terminal.live_display import ProgressMode
 
 
 class SearchProgress(PointsProgress):
-    """The progress of a search::
-
-    with SearchProgress(run) as progress:
-        progress.epoch(row, is_best)
-        progress.finish(point_id, rows)
-    """
+    """The progress of a search, used like ``SweepProgress`` but without ``start`` and ``skip``."""
 
     def __init__(self, run: SearchRun, mode: ProgressMode = "bar") -> None:
         super().__init__(mode)

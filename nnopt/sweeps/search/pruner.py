@@ -32,6 +32,7 @@ class PrunerCallback:
     epochs: int
 
     def __call__(self, row: EpochRow, is_best: bool) -> None:
+        """Report the epoch; raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None:  # the epoch was not validated
             return
