@@ -1,4 +1,4 @@
-"""Which column of a table is the label, which are features or pixels, and in which order."""
+"""Finds the columns of a table: label, features or pixels, and their order."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
 
-MOST_COLUMNS = 2**20
-NAMES_COMPARED = 2_000  # by similarity with a name that is not there
+MAX_COLUMNS = 2**20
+MAX_COMPARED_NAMES = 2_000  # for suggestions
 
 PIXEL = re.compile(r"(pixel|px)[ _.-]?(\d{1,9})", re.IGNORECASE | re.ASCII)
 GRID_PIXEL = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE | re.ASCII)
@@ -28,10 +28,14 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
 @dataclass(frozen=True)
 class Columns:
-    """The positions of the columns in a table. features: also pixels, in the order of the inputs.
+    """The positions of the columns in a table.
 
-    names: of all columns, as in the header. dropped: names that other tables drop too. shape:
-    (C, H, W) of images, () for features.
+    Attributes:
+        names: Names of all columns in the order of the file.
+        label: Position of the label.
+        features: Positions of the features or pixels in the order of the inputs.
+        dropped: Names of the dropped columns.
+        shape: (C, H, W) of images, () for features.
     """
 
     names: Sequence[str]
@@ -42,6 +46,7 @@ class Columns:
 
     @property
     def feature_names(self) -> list[str]:
+        """Names of the features or pixels in the order of the inputs."""
         return [self.names[position] for position in self.features]
 
 
@@ -78,7 +83,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
 
 
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
-    """Find the columns of the training file, by their names, in another. Raises DataError."""
+    """Find the columns of the training file by name in another file. Raises DataError."""
     _check_names(names, path)
     wanted = [train.names[train.label], *train.feature_names]
     allowed = {*wanted, *train.dropped, *map(str, config.drop_columns if config.header else ())}
@@ -101,14 +106,14 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
 
 
 def check_dropped(config: CsvConfig, tables: Sequence[Sequence[str]], path: Path) -> None:
-    """Raise DataError for an entry of ``dataset.drop_columns`` that no file has."""
+    """Raise DataError for an entry of ``dataset.drop_columns`` that is absent in all files."""
     for item in config.drop_columns:
         if all(position(names, item) is None for names in tables):
             raise DataError(_no_column("dataset.drop_columns", item, tables[0], path))
 
 
 def position(names: Sequence[str], item: int | str) -> int | None:
-    """Return the position of a column given by its name, or else by its number; None if absent."""
+    """Return the position of a column given by name or number; None if it is absent."""
     if str(item) in names:
         return names.index(str(item))
     if isinstance(item, str) and re.fullmatch(r"-?\d{1,9}", item, re.ASCII):
@@ -132,7 +137,7 @@ def _label(names: list[str], config: CsvConfig, path: Path) -> int:
 
 
 def _no_column(key: str, item: int | str, names: Sequence[str], path: Path) -> str:
-    near = difflib.get_close_matches(str(item), names[:NAMES_COMPARED], n=3, cutoff=0.0)
+    near = difflib.get_close_matches(str(item), names[:MAX_COMPARED_NAMES], n=3, cutoff=0.0)
     missing = f"{shown(path)} has no column {quoted(str(item))} ({key})"
     if len(names) == 1:
         return (
@@ -152,8 +157,8 @@ def _without_header(names: Sequence[str]) -> str:
 
 def _check_names(names: list[str], path: Path) -> None:
     """Raise DataError for too many columns, and for two columns with the same name."""
-    if len(names) > MOST_COLUMNS:
-        raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MOST_COLUMNS:,}")
+    if len(names) > MAX_COLUMNS:
+        raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MAX_COLUMNS:,}")
     counts = Counter(names)
     repeated = [name for name, count in counts.items() if count > 1 and name]
     if repeated:
@@ -176,11 +181,11 @@ def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
 def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
-    """Raise DataError if the first line may be the first row: all its names are numbers."""
+    """Raise DataError if the header may be a row, because all its names are numbers."""
     if not all(is_number(names[place]) for place in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
-        return  # a line that has the label's name is a header
+        return  # the name of the label proves a header
     numbers = [names[place] for place in range(len(names)) if place != label]
     in_order = [str(number) for number in range(len(names))]
     one_based = [str(number) for number in range(1, len(names) + 1)]
@@ -255,7 +260,7 @@ def _is_pixel(name: str) -> bool:
 
 
 def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:
-    """Return the order of the pixels by the numbers in their names; without numbers as in the file.
+    """Return the order of pixels by the numbers in their names, or else that of the file.
 
     Raises DataError if the numbers have gaps or repeat.
     """

@@ -1,8 +1,8 @@
-"""Samples as rows of CSV files: one column of labels, the others pixels or features.
+"""Reads CSV files, whose rows are samples: one column of labels, other columns pixels or features.
 
-Columns named pixel... become uint8 images (Kaggle's ``fashion-mnist_train.csv`` loads as it is),
-all others float64 features. Labels are whole numbers or names. The classes are the different
-labels in sorted order: labels 1, 5 and 9 are the classes 0, 1 and 2 with the names "1", "5", "9".
+Columns with the names of pixels become uint8 images (such as Kaggle's ``fashion-mnist_train.csv``),
+other columns become float64 features. Labels are whole numbers or names. The classes are the sorted
+labels: labels 1, 5 and 9 are the classes 0, 1 and 2 with the names "1", "5", "9".
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted, shortened
 from nnopt.schema import CsvConfig, Validation
 
-MOST_NAMES = 2**20  # characters of the names of features that are kept
-ENOUGH_TO_COUNT = 10  # rows: a column that counts from 0 to 2 may be anything
+MAX_NAMES_LENGTH = 2**20  # characters of all names of features
+MIN_COUNTED_ROWS = 10  # fewer rows may be numbered by chance
 
 
 @dataclass
@@ -61,10 +61,10 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
 
 
 def without_selection(config: CsvConfig) -> CsvConfig:
-    """Return the configuration without the choice of rows and their scaling.
+    """Return the configuration with neutral values of the keys that are used after decoding.
 
-    These keys are applied after decoding. The decoder cannot read them, so they are not part of the
-    cache's keys, and every other key is, a later one too.
+    These keys, which select rows and normalize, are not part of the key of the cache. All others
+    are.
     """
     return replace(
         config,
@@ -104,7 +104,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     is_image = train.inputs.ndim == 4
     mean, std = channel_statistics(train.inputs) if is_image else ((), ())
     features = () if is_image else tuple(train.columns.feature_names)
-    if sum(map(len, features)) > MOST_NAMES:
+    if sum(map(len, features)) > MAX_NAMES_LENGTH:
         features = ()
     notes += _row_numbers(train, paths["train"]) + _first_line(train, config, paths["train"])
     notes += [note for part in paths for note in _merged(tables[part], paths[part])]
@@ -112,7 +112,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
 
 
 def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> Table:
-    """Read a file whole; train: the columns of the training file, for another. Raises DataError."""
+    """Read a whole file. train: the columns of the training file, for the test file."""
     with open_text(path) as file:
         lines = lines_of(file, path)
         header = read_header(lines, config, path)
@@ -132,14 +132,14 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
         width = len(columns.features)
         inputs = np.empty((0, width), np.uint8 if columns.shape else np.float64)
         labels = Labels(path, has_decimal_commas)
-        for block in reader.blocks():
-            rows = slice(labels.rows, labels.rows + len(block.values))
-            if rows.stop > len(inputs):  # moves the array without a copy, where it is large
+        for chunk in reader.chunks():
+            rows = slice(labels.rows, labels.rows + len(chunk.values))
+            if rows.stop > len(inputs):  # without a copy for large arrays
                 inputs.resize((rows.stop + len(inputs) // 4, width), refcheck=False)
             if columns.shape:
-                _check_pixels(block.values, columns, rows.start, path)
-            inputs[rows] = block.values
-            labels.add(block.labels)
+                _check_pixels(chunk.values, columns, rows.start, path)
+            inputs[rows] = chunk.values
+            labels.add(chunk.labels)
         inputs.resize((labels.rows, width), refcheck=False)
     return Table(_images(inputs, columns.shape, config), labels, columns, reader.merged)
 
@@ -167,7 +167,7 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
 
 
 def _merged(table: Table, path: Path) -> list[str]:
-    """A note on a column whose different numbers are equal once they are read."""
+    """Return a note on a column with different numbers that are equal in float64."""
     if table.merged is None:
         return []
     name = table.columns.names[table.merged.column]
@@ -195,7 +195,7 @@ def _merged(table: Table, path: Path) -> list[str]:
 
 
 def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
-    """Return a note if the first line counts the columns: it may have names or values."""
+    """Return a note if the first line numbers the columns: it may be a header or a row."""
     names = table.columns.names
     first = table.inputs[0].reshape(-1)
     if config.header and all(name.isdecimal() for name in names):
@@ -212,8 +212,8 @@ def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
 
 
 def _row_numbers(table: Table, path: Path) -> list[str]:
-    """Return a note on the first feature that counts the rows, as an index does."""
-    if table.inputs.ndim == 4 or len(table.inputs) < ENOUGH_TO_COUNT:
+    """Return a note on the first feature that numbers the rows, like an index."""
+    if table.inputs.ndim == 4 or len(table.inputs) < MIN_COUNTED_ROWS:
         return []
     steps = np.flatnonzero(table.inputs[1] - table.inputs[0] == 1)
     for column in steps:

@@ -1,7 +1,6 @@
-"""The classes of a CSV file: the different labels, and the number of each.
+"""The classes of a CSV file.
 
-Whole numbers are classes by their value, however they are written: 7, 007, +7 and 7.0 are one.
-All other labels are names.
+Equal whole numbers are one class: 7, 007, +7 and 7.0. All other labels are names.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
 
-LONGEST_LABEL = 256
-MOST_LABELS = 100_000
+MAX_LABEL_LENGTH = 256
+MAX_LABELS = 100_000
 WHOLE = re.compile(r"([+-]?)0*(\d+?)(\.0*)?", re.ASCII)
 BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -30,8 +29,8 @@ BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 class Labels:
     """The labels of a file.
 
-    first_rows: each different text, and its first row. codes: the number of the text of each row,
-    block by block.
+    first_rows: different texts -> their first rows. codes: indices of the texts of all rows, chunk
+    by chunk.
     """
 
     path: Path
@@ -56,17 +55,17 @@ class Labels:
     def _check(self, text: str) -> None:
         """Raise DataError for a label that cannot be a class."""
         problem = ""
-        if len(text) > LONGEST_LABEL:
-            problem = f"at most {LONGEST_LABEL} characters"
+        if len(text) > MAX_LABEL_LENGTH:
+            problem = f"at most {MAX_LABEL_LENGTH} characters"
         elif text.lower() in ("", "nan"):
             problem = "whole numbers, or names; fill the label in, or delete the row"
         elif any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
             problem = "names on one line, without control characters"
         elif BIDIRECTIONAL.intersection(text):
             problem = "names without characters that reorder text"
-        elif len(self._numbers) == MOST_LABELS:
+        elif len(self._numbers) == MAX_LABELS:
             raise DataError(
-                f"{shown(self.path)} has more than {MOST_LABELS:,} different labels; is "
+                f"{shown(self.path)} has more than {MAX_LABELS:,} different labels; is "
                 "dataset.label the column of classes?"
             )
         if problem:
@@ -77,7 +76,7 @@ class Labels:
         return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
 
     def whole(self, text: str) -> str | None:
-        """Return the label as a whole number in its shortest form; None if it is none."""
+        """Return a whole number in its shortest form; None for other labels."""
         number = WHOLE.fullmatch(self._with_points(text))
         if number is None:
             return None

@@ -1,4 +1,4 @@
-"""Different numbers of a CSV file that are equal in float64."""
+"""Finds different numbers of a CSV file that are equal in float64."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 import numpy as np
 
-ROUNDED = 15  # digits from which a text may be a longer number, rounded
-SMALLEST = float(np.finfo(np.float64).tiny)  # with all its digits
-WIDE = Context(Emin=MIN_EMIN, Emax=MAX_EMAX)
+MIN_ROUNDED_DIGITS = 15  # a text with fewer digits is not a rounded number
+SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
+UNLIMITED = Context(Emin=MIN_EMIN, Emax=MAX_EMAX)
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Merged:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether both are whole numbers, so above 2^53."""
+        """Whether both are whole numbers, which are above 2^53."""
         numbers = _exact(self.one), _exact(self.other)
         return all(number == number.to_integral_value() for number in numbers)
 
     @property
     def is_tiny(self) -> bool:
-        """Return whether float64 keeps fewer digits of numbers of this size, or none."""
-        return abs(float(self.one)) < SMALLEST
+        """Whether the numbers are subnormal, so that float64 keeps fewer digits or none."""
+        return abs(float(self.one)) < SMALLEST_NORMAL
 
 
 def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
@@ -58,7 +58,10 @@ def _may_be_one_number(one: str, other: str) -> bool:
         return True
     shorter = max(a, b, key=_last_place)
     unit = Decimal((0, (1,), _last_place(shorter)))
-    return len(shorter.as_tuple().digits) >= ROUNDED and abs(WIDE.subtract(a, b)) < unit
+    return (
+        len(shorter.as_tuple().digits) >= MIN_ROUNDED_DIGITS
+        and abs(UNLIMITED.subtract(a, b)) < unit
+    )
 
 
 def _last_place(number: Decimal) -> int:

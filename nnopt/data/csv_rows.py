@@ -1,7 +1,7 @@
-"""The rows of a CSV file as arrays, a block at a time.
+"""Reads the rows of a CSV file in chunks.
 
-``np.loadtxt`` reads the cells: it rounds correctly, and it is fast for any number of columns. What
-it refuses is read a second time, in Python, for a message that names row, column and value.
+``np.loadtxt`` parses the cells: it rounds correctly, and it is fast for any number of columns. If
+it fails, the chunk is parsed again in Python, for a message with row, column and value.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
 from nnopt.data.csv_merged import Merged, equal_pair
-from nnopt.data.csv_text import LONGEST_LINE
+from nnopt.data.csv_text import MAX_LINE_LENGTH
 from nnopt.data.duplicates import different_values
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
 
-CELLS_PER_BLOCK = 2**18  # bounds the memory for text and 64-bit numbers
-ROWS_PER_BLOCK = 10_000
-BLOCK_CHARACTERS = 8 * LONGEST_LINE
+CHUNK_CELLS = 2**18
+CHUNK_ROWS = 10_000
+MAX_CHUNK_LENGTH = 8 * MAX_LINE_LENGTH  # characters
 
-EXACT = 2.0**53  # whole numbers above it are not all float64 numbers
+MAX_EXACT = 2.0**53  # float64 contains all smaller whole numbers
 LARGEST = float(np.finfo(np.float32).max)
 
 DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
-"""In a text of ``DIGITS``: a number that float64 may not tell from another."""
+"""Parts of a text translated by ``DIGITS`` that may be inexact in float64."""
 
 SWAP = str.maketrans(",.", ".,")
-"""Decimal commas become points, and points commas, which no number has. Its own inverse."""
+"""Exchanges commas and points, for decimal commas."""
 
 
 @dataclass
-class Block:
+class Chunk:
     """Consecutive rows: values (n, D) float64, and the label of each as in the file."""
 
     values: NDArray[np.float64]
@@ -67,24 +67,27 @@ class RowReader:
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield all rows. Raises DataError at the first cell that is no finite number, and at a row
-        that is longer or shorter than the header."""
-        most = max(1, min(ROWS_PER_BLOCK, CELLS_PER_BLOCK // len(self.columns.names)))
+    def chunks(self) -> Iterator[Chunk]:
+        """Iterate over all rows.
+
+        Raises DataError for a cell that is not a finite number, and for a row with another number
+        of cells than the header.
+        """
+        most = max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(self.columns.names)))
         while (first := next(self.lines, None)) is not None:
             self.lines = chain([first], self.lines)
             table = self._table(most)
-            block = self._block(table)
+            chunk = self._chunk(table)
             if any('"' in line for line in self._lines_taken):
                 self._check_quotation(len(table))
-            if self.merged is None and self._may_merge(block.values):
-                self.merged = self._find_merged(block.values)
+            if self.merged is None and self._may_merge(chunk.values):
+                self.merged = self._find_merged(chunk.values)
             self.done += len(table)
-            yield block
+            yield chunk
 
     def _may_merge(self, values: NDArray[np.float64]) -> bool:
-        """Return whether a number of this block is large, or has many digits, or is tiny."""
-        if np.abs(values).max(initial=0) > EXACT:
+        """Return whether a number of this chunk is large, or has many digits, or is tiny."""
+        if np.abs(values).max(initial=0) > MAX_EXACT:
             return True
         if self._number is np.int64:
             return False
@@ -92,7 +95,7 @@ class RowReader:
         return LONG in text or (b"e" in text and TINY in text)
 
     def _find_merged(self, values: NDArray[np.float64]) -> Merged | None:
-        """Return two different numbers of a column of this block that are equal in float64."""
+        """Return two different numbers of a column of this chunk that are equal in float64."""
         counts = different_values(values)
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
@@ -106,7 +109,7 @@ class RowReader:
         return None
 
     def _table(self, most: int) -> NDArray[Any]:
-        """Return up to ``most`` rows as a structured array: texts, and blocks of numbers."""
+        """Return up to ``most`` rows as a structured array: texts, and arrays of numbers."""
         kind = self._kind()
         options: dict[str, Any] = {
             "delimiter": self._swapped(self.separator),
@@ -122,7 +125,7 @@ class RowReader:
                 warnings.simplefilter("error", DeprecationWarning)
                 return np.loadtxt(self._feed(self.lines), dtype=kind, **options)
         except (ValueError, DeprecationWarning) as error:
-            if self._number is np.int64:  # whole numbers are read four times as fast
+            if self._number is np.int64:  # which is parsed four times as fast as float64
                 self._number = np.float64
                 self.lines = chain(self._lines_taken, self.lines)
                 return self._table(most)
@@ -148,7 +151,7 @@ class RowReader:
                 fields += [(f"text {place}", object) for place in run]
         return np.dtype(fields)
 
-    def _block(self, table: NDArray[Any]) -> Block:
+    def _chunk(self, table: NDArray[Any]) -> Chunk:
         names = table.dtype.names or ()
         runs = [table[name] for name in names if name.startswith("numbers")]
         values = np.concatenate(runs, axis=1, dtype=np.float64)
@@ -159,10 +162,10 @@ class RowReader:
         labels = table[f"text {self.columns.label}"].tolist()
         if self.has_decimal_commas:
             labels = [label.translate(SWAP) for label in labels]
-        return Block(values, labels)
+        return Chunk(values, labels)
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
-        """Yield the lines as NumPy reads them, and keep them for messages.
+        """Iterate over the lines for NumPy, and record them for messages.
 
         Raises DataError for a record that does not end.
         """
@@ -170,11 +173,11 @@ class RowReader:
         for count, line in enumerate(lines):
             self._lines_taken.append(line)
             characters += len(line)
-            if characters > BLOCK_CHARACTERS or count > 2 * ROWS_PER_BLOCK:
+            if characters > MAX_CHUNK_LENGTH or count > 2 * CHUNK_ROWS:
                 raise DataError(
                     f"{shown(self.path)}: a quotation mark is never closed in row "
                     f"{self.done + 1:,} (counted after the header) or one of the next "
-                    f"{ROWS_PER_BLOCK:,}, or their cells are too long"
+                    f"{CHUNK_ROWS:,}, or their cells are too long"
                 )
             yield self._swapped(line)
 
@@ -182,7 +185,7 @@ class RowReader:
         return text.translate(SWAP) if self.has_decimal_commas else text
 
     def _records(self) -> Iterator[list[str]]:
-        """Read the rows of this block again, with Python's reader. Raises DataError."""
+        """Read the rows of this chunk again, with Python's reader. Raises DataError."""
         row = self.done
         try:
             for cells in csv.reader(self._lines_taken, delimiter=self.separator, strict=True):
@@ -195,13 +198,13 @@ class RowReader:
             ) from error
 
     def _check_quotation(self, rows: int) -> None:
-        """Raise DataError where the two readers differ, as at a mark that is never closed."""
+        """Raise DataError if the two parsers differ, such as for an open quotation mark."""
         found = sum(1 for _ in self._records())
         if found != rows:
             raise self._problem(f"{found:,} rows by one way of reading it, {rows:,} by another")
 
     def _problem(self, reason: str) -> DataError:
-        """Return the error for the first cell of this block that cannot be used."""
+        """Return the error for the first cell of this chunk that cannot be used."""
         names, width = self.columns.names, len(self.columns.names)
         features = sorted(self.columns.features)
         for row, cells in enumerate(self._records(), start=self.done + 1):

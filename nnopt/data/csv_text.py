@@ -1,4 +1,4 @@
-"""The text of a CSV file: unpacked and in lines of bounded length; its separator and its header."""
+"""Reads the text of a CSV file: unpacking, lines, separator and header."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
 
-LONGEST_LINE = 2**24  # characters
-HEADER_LINES = 1_000  # a header may have line breaks within quotation marks
+MAX_LINE_LENGTH = 2**24  # characters
+MAX_HEADER_LINES = 1_000  # names in quotation marks can contain line breaks
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 PACKED = {
@@ -42,16 +42,16 @@ def is_number(text: str) -> bool:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names for a message, and how many more there are."""
+    """Return the first names for a message, and the number of the others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(quoted, names[:most])) + more
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a CSV file, plain, as gzip or alone in a ZIP archive, as its first bytes say.
+    """Open a CSV file: plain, gzip, or the only CSV file of a ZIP archive.
 
-    Raises DataError, also for what fails while the file is read.
+    Raises DataError, also for errors while the file is read.
     """
     check_regular(path)
     try:
@@ -78,7 +78,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         gzip.BadGzipFile,
         zlib.error,
         zipfile.BadZipFile,
-        NotImplementedError,  # a way of packing that zipfile does not know
+        NotImplementedError,  # an unknown compression
         RuntimeError,  # a password
     ) as error:
         raise DataError(f"{shown(path)} cannot be unpacked: {error}; unpack it yourself") from error
@@ -87,7 +87,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 
 def _check_start(start: bytes, path: Path) -> None:
-    """Raise DataError for a file that is packed or has UTF-16 text, as its first bytes say."""
+    """Raise DataError if the first bytes are those of a packed file or of UTF-16 text."""
     for magic, name in PACKED.items():
         if start.startswith(magic):
             raise DataError(f"{shown(path)} is packed with {name}; unpack it first")
@@ -142,11 +142,11 @@ class _Bounded(io.RawIOBase):
 
 def lines_of(file: TextIO, path: Path) -> Iterator[str]:
     """Yield the lines that are not blank. Raises DataError for one that is too long."""
-    while line := file.readline(LONGEST_LINE + 1):
-        if len(line) > LONGEST_LINE:
+    while line := file.readline(MAX_LINE_LENGTH + 1):
+        if len(line) > MAX_LINE_LENGTH:
             raise DataError(
-                f"{shown(path)} has a line of more than {LONGEST_LINE:,} characters, which begins "
-                f"with {quoted(line)}; is it a CSV file?"
+                f"{shown(path)} has a line of more than {MAX_LINE_LENGTH:,} characters, which "
+                f"begins with {quoted(line)}; is it a CSV file?"
             )
         if line.strip(" \r\n"):
             yield line
@@ -191,8 +191,8 @@ def _record(lines: Iterator[str], path: Path) -> str:
     text = next(lines, "")
     if not text:
         raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
-    for _ in range(HEADER_LINES):
-        if text.count('"') % 2 == 0 or len(text) > LONGEST_LINE:
+    for _ in range(MAX_HEADER_LINES):
+        if text.count('"') % 2 == 0 or len(text) > MAX_LINE_LENGTH:
             return text
         following = next(lines, "")
         if not following:

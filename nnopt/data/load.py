@@ -1,7 +1,7 @@
-"""From a dataset's configuration to the arrays that training sees.
+"""Loads a configured dataset.
 
-Source -> whole arrays (cached on disk) -> classes to keep -> validation rows -> subset ->
-normalization. Choosing rows copies no images: a part is rows of whole arrays.
+The steps are: find the source, decode it (cached on disk), select classes, split off validation and
+select a subset, compute the normalization. A part is rows of shared arrays, so no image is copied.
 """
 
 from __future__ import annotations
@@ -39,20 +39,25 @@ from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, Tw
 
 LOG = logging.getLogger("nnopt")
 
-CELLS_PER_PASS = 2**20  # features of a block of rows
-SHORTEST = 1e-300  # a range or deviation whose inverse is finite
+CHUNK_CELLS = 2**20
+MIN_LENGTH = 1e-300  # of a range or standard deviation; its inverse is finite
 
 
 def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "float32") -> Dataset:
-    """Load and split a dataset; the same arguments give the same rows.
+    """Load and split a dataset. The same arguments give the same rows.
 
-    dtype: of the backend, for a warning about features that it cannot tell apart.
+    The arrays of the last few datasets stay in memory, because the points of a sweep share them.
+    Changes of their files are not detected. All arrays are read-only.
 
-    The arrays of the last few datasets are remembered, since the points of a sweep share them:
-    files that change while the process runs are not noticed. All arrays are read-only.
+    Args:
+        dataset: The dataset, its split and its normalization.
+        data: The folders of the datasets and of the cache.
+        seed: The seed of the run, which determines the split.
+        dtype: Type of the backend, for a warning about features that are equal after rounding.
 
-    Raises DataError for missing or damaged files, ConfigError for options that the data cannot
-    fulfil.
+    Raises:
+        DataError: A file is missing or damaged.
+        ConfigError: The data do not fit the configuration.
     """
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
@@ -75,7 +80,7 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
 
 
 def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[Any]:
-    """Find the dataset's files; missing ones are fetched first if they may be downloaded."""
+    """Find the files of a dataset. Download missing ones if ``data.download``."""
     root = Path(data.root)
     if isinstance(dataset, CsvConfig):
         return csv_file.locate(dataset, root, working)
@@ -91,9 +96,9 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[A
 
 
 def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "float32") -> Dataset:
-    """Choose classes and rows of decoded arrays, and how their values are scaled."""
-    wanted = getattr(config, "classes", None)  # a number for the spiral, which made them so
-    kept = chosen_classes(decoded.classes, None if isinstance(wanted, int) else wanted)
+    """Select classes and rows of decoded arrays, and compute the normalization."""
+    selected = getattr(config, "classes", None)  # the number of arms for the spiral
+    kept = chosen_classes(decoded.classes, None if isinstance(selected, int) else selected)
     names = tuple(decoded.classes[number] for number in kept)
     parts = {name: _part(decoded, name, kept) for name in decoded.parts}
     if isinstance(config, CsvConfig) and "test" not in parts:
@@ -155,11 +160,11 @@ def _freeze(*parts: Part | None) -> None:
 
 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
-    """Scale and shift per channel or feature.
+    """Return scale and shift per channel or feature.
 
-    For images, mean and variance are those of the published training part as a whole, so they do
-    not depend on split, subset or classes; for features they are taken from the training rows
-    alone. A channel or feature that never changes is shifted, but not scaled.
+    For images, mean and variance are those of the whole published training part, so they do not
+    depend on split, subset or classes. For features they are those of the training rows. Constant
+    channels and features are shifted but not scaled.
     """
     is_image = train.inputs.ndim == 4
     width = train.inputs.shape[1]
@@ -173,27 +178,27 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
 
 
 def _scaled_features(train: Part, rule: str) -> Normalization:
-    """Return scale and shift of features, from passes over blocks of rows, without a copy."""
-    step = max(1, CELLS_PER_PASS // train.inputs.shape[1])
+    """Return scale and shift of features from several passes over chunks of rows."""
+    step = max(1, CHUNK_CELLS // train.inputs.shape[1])
     starts = range(0, len(train), step)
 
-    def block(start: int) -> NDArray[np.float64]:
+    def chunk(start: int) -> NDArray[np.float64]:
         return train.take(train.rows[start : start + step]).astype(np.float64, copy=False)
 
-    only = block(0) if len(starts) == 1 else None  # several would take the memory of a copy
+    only = chunk(0) if len(starts) == 1 else None
 
-    def blocks() -> Iterator[NDArray[np.float64]]:
-        return map(block, starts) if only is None else iter([only])
+    def chunks() -> Iterator[NDArray[np.float64]]:
+        return map(chunk, starts) if only is None else iter([only])
 
-    low = reduce(np.minimum, (x.min(axis=0) for x in blocks()))
-    high = reduce(np.maximum, (x.max(axis=0) for x in blocks()))
-    varies = high > low  # the mean of equal numbers may differ from them in the last place
+    low = reduce(np.minimum, (x.min(axis=0) for x in chunks()))
+    high = reduce(np.maximum, (x.max(axis=0) for x in chunks()))
+    varies = high > low  # the mean of equal numbers can differ from them by rounding
     if rule == "unit":
         origin, length = low, high - low
     else:
-        mean = sum(x.sum(axis=0) for x in blocks()) / len(train)
+        mean = sum(x.sum(axis=0) for x in chunks()) / len(train)
         origin = np.where(varies, mean, low)
-        variance = sum(np.square(x - origin).sum(axis=0) for x in blocks()) / len(train)
+        variance = sum(np.square(x - origin).sum(axis=0) for x in chunks()) / len(train)
         length = np.where(varies, np.sqrt(variance), 0)
     if train.inputs.dtype != np.float64:
         return _scaled(origin, length)
@@ -202,5 +207,5 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:
     """Return scale and shift with x * scale + shift = (x - origin) / length."""
-    scale = 1 / np.where(length > SHORTEST, length, 1.0)
+    scale = 1 / np.where(length > MIN_LENGTH, length, 1.0)
     return Normalization(scale=scale, shift=-origin * scale)

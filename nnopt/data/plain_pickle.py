@@ -1,9 +1,9 @@
-"""Read a pickle that holds plain containers, numbers, texts and arrays of bytes.
+"""Reads pickles of plain containers, numbers, texts and arrays of bytes without running code.
 
-A pickle is a program for a stack machine. This one knows the instructions that such values need and
-refuses all others. It calls nothing that the file names, allocates no more than a few times the
-file's size, and hashes only texts, so a hostile file can neither run code, nor take all memory,
-nor crash Python by deep nesting. Formats: Python's ``pickletools``.
+A pickle is a program for a stack machine. This machine executes only the instructions for such
+values. It never calls a function from the file, allocates at most a few times the size of the file,
+and hashes only texts. So a hostile file can neither run code, nor exhaust the memory, nor crash
+Python by deep nesting. Source of the formats: Python's ``pickletools``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
-MOST_ENCODED = 2**26  # bytes that Python 3 wrote as text for the pickle protocols of Python 2
+MAX_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
+MAX_ENCODED_BYTES = 2**26  # bytes that are stored as text in the protocols of Python 2
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
@@ -31,11 +31,11 @@ _MARK = object()
 
 
 class RefusedError(ValueError):
-    """The pickle holds something else than plain values, or is damaged."""
+    """The pickle is damaged or contains other values than plain ones."""
 
 
 class Name:
-    """A function or class that the pickle names: ``module.attribute``."""
+    """The name of a function or class in the pickle: ``module.attribute``."""
 
     def __init__(self, name: str) -> None:
         if name not in (*RECONSTRUCT, ARRAY, DTYPE, ENCODE):
@@ -44,14 +44,15 @@ class Name:
 
 
 class Bytes:
-    """An array of bytes: ``array`` is None until the pickle has set shape and contents."""
+    """An array of bytes. ``array`` is None until the pickle sets shape and contents."""
 
     array: NDArray[np.uint8] | None = None
 
     def build(self, state: Any) -> None:
+        """Set shape and contents from the state of a NumPy array."""
         _version, shape, kind, is_fortran, content = state
         if not isinstance(kind, ByteType) or not isinstance(content, bytes):
-            raise RefusedError("it holds an array of something else than bytes")
+            raise RefusedError("it holds an array of another type than bytes")
         if not isinstance(shape, tuple) or not all(type(x) is int and x >= 0 for x in shape):
             raise RefusedError("it holds an array without a shape")
         order: Any = "F" if is_fortran is True else "C"
@@ -62,15 +63,15 @@ class ByteType:
     """The type ``u1`` of NumPy, the only one that is allowed."""
 
     def build(self, state: Any) -> None:
-        """Ignore byte order and the like, which a byte does not have."""
+        """Ignore the state: a byte has no byte order."""
 
 
 def read_plain_pickle(content: bytes) -> Any:
     """Return the value. Raises ValueError, or another Exception if the pickle is damaged."""
     machine = _Machine()
     for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
-        if count > MOST_INSTRUCTIONS:
-            raise RefusedError(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+        if count > MAX_INSTRUCTIONS:
+            raise RefusedError(f"it has more than {MAX_INSTRUCTIONS:,} instructions")
         if instruction.name == "STOP":
             return machine.pop()
         machine.execute(instruction.name, argument)
@@ -106,6 +107,7 @@ class _Machine:
         }
 
     def execute(self, name: str, argument: Any) -> None:
+        """Execute one instruction."""
         if name in _IGNORED:
             return
         if name in _CONSTANTS:
@@ -132,29 +134,29 @@ class _Machine:
     def _last(self, count: int) -> list[Any]:
         items = self._stack[-count:]
         if len(items) < count or any(item is _MARK for item in items):
-            raise RefusedError("it takes more than there is")
+            raise RefusedError("it pops from an empty stack")
         del self._stack[-count:]
         return items
 
     def _to_mark(self) -> list[Any]:
-        """Remove and return what was put on the stack since the last mark."""
+        """Remove and return the items since the last mark."""
         start = len(self._stack) - 1
         while start >= 0 and self._stack[start] is not _MARK:
             start -= 1
         if start < 0:
-            raise RefusedError("it takes more than there is")
+            raise RefusedError("it pops from an empty stack")
         items = self._stack[start + 1 :]
         del self._stack[start:]
         return items
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
-            raise RefusedError("it appends to something else than a list")
+            raise RefusedError("it appends to a value that is not a list")
         self._stack[-1].extend(items)
 
     def _set(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], dict):
-            raise RefusedError("it sets a key of something else than a dictionary")
+            raise RefusedError("it sets a key of a value that is not a dictionary")
         self._fill(self._stack[-1], items)
 
     def _fill(self, found: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
@@ -165,7 +167,7 @@ class _Machine:
         return found
 
     def _call(self) -> None:
-        """Push what a named function would return; the function itself is never called."""
+        """Push the equivalent of a function's result. The function itself is never called."""
         function, arguments = self._last(2)
         name = function.name if isinstance(function, Name) else type(function).__name__
         if name in RECONSTRUCT:
@@ -183,8 +185,8 @@ class _Machine:
         if not isinstance(text, str) or encoding != "latin1":
             raise RefusedError("it asks for another codec than latin1")
         self._encoded += len(text)
-        if self._encoded > MOST_ENCODED:
-            raise RefusedError(f"it unpacks to more than {MOST_ENCODED:,} bytes")
+        if self._encoded > MAX_ENCODED_BYTES:
+            raise RefusedError(f"it unpacks to more than {MAX_ENCODED_BYTES:,} bytes")
         return text.encode("latin-1")
 
     def _build(self) -> None:

@@ -1,8 +1,8 @@
-"""Policies of augmentation: which operations change each training image, and how strongly.
+"""Augmentation policies: random operations on each training image, with random magnitudes.
 
 RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021, section 3),
-this with its wide space, as torchvision has them: the same fourteen operations, each as likely, of
-31 strengths. What an operation does is the backend's affair.
+the latter with its wide space, as in torchvision: fourteen operations with equal probability, and
+31 levels. The backends implement the operations.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ SIGNED = (
     *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
     *("Brightness", "Color", "Contrast", "Sharpness"),
 )
-"""They go either way, each with probability ½."""
+"""The operations with a sign, which is drawn with probability ½."""
 
 OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
-"""By torchvision's names, in its order."""
+"""Names and order are those of torchvision."""
 
 WITHOUT_LEVEL = ("Identity", "AutoContrast", "Equalize")
 
 LEVELS = 31
-"""Strengths of an operation, evenly spaced from the weakest, 0, to the strongest, 30."""
+"""Number of levels of an operation, evenly spaced from 0 (weakest) to 30 (strongest)."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done to each training image of an epoch, one operation after another.
+    """The operations on each training image of an epoch, applied in order.
 
-    operation: (operations, N) int64, an index into ``OPERATIONS``; level: (operations, N) int64,
-    -30..30, the sign being the direction, 0 where the operation has no strengths. Column i belongs
-    to the i-th sample in the epoch's order.
+    operation: (operations, N) int64, an index into ``OPERATIONS``. level: (operations, N) int64,
+    -30..30, 0 for operations without a level. Column i belongs to the i-th sample in the order of
+    the epoch.
     """
 
     operation: NDArray[np.int64]
@@ -46,7 +46,7 @@ class Policy:
 def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -> Policy | None:
     """Draw an epoch's operations and levels for ``count`` images; None if the policy is none.
 
-    Another magnitude or number of operations changes no operation that is drawn anyway.
+    The drawn operations do not depend on the magnitude or on the number of operations.
     """
     if chosen.policy == "none":
         return None

@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and testing: drawn once, classes in proportion."""
+"""Selection of classes, and stratified selection of rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ Rows = NDArray[np.int64]
 
 
 def stratified(labels: Rows, rows: Rows, count: int, random: np.random.Generator) -> Rows:
-    """Draw ``count`` of ``rows``, each class in proportion to its size.
+    """Draw ``count`` of ``rows``, with each class in proportion to its size.
 
-    labels: (M,) class of every row of the array; rows: (N,) the rows to draw from; the result is
-    ascending. A class of n_k rows gives count * n_k / N of them, rounded down; what is then lacking
-    comes from the classes with the largest remainders, first class first. So no class gives more
-    rows than it has, however small it is.
+    Of a class with n_k rows, count * n_k / N are drawn, rounded down. Missing rows are drawn from
+    the classes with the largest remainders. No class contributes more rows than it has.
+
+    Args:
+        labels: (M,) class of every row of the arrays.
+        rows: (N,) the rows to draw from.
+        count: Number of rows to draw.
+        random: The generator.
+
+    Returns:
+        The drawn rows (count,), ascending.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
     exact = sizes * count
@@ -39,7 +46,7 @@ def hold_out(
 ) -> tuple[Rows, Rows]:
     """Split the rows of a part into those that stay and a stratified ``fraction`` of them.
 
-    key: of the configuration, to be named by the DataError raised if either comes out empty.
+    Raises DataError, with the configuration's ``key``, if either would be empty.
     """
     count = round(fraction * len(rows))
     if not 0 < count < len(rows):
@@ -52,7 +59,7 @@ def hold_out(
 
 
 def subset(labels: Rows, rows: Rows, count: int | None, random: np.random.Generator) -> Rows:
-    """A stratified choice of ``count`` training rows; all of them for None."""
+    """Return a stratified selection of ``count`` training rows, or all of them for None."""
     if count is None:
         return rows
     _check_subset(count, len(rows))
@@ -68,7 +75,7 @@ def _check_subset(count: int, available: int) -> None:
 
 
 def check_own_part(name: str, parts: Container[str]) -> None:
-    """Raises ConfigError for dataset.validation.source=own if there is no such part."""
+    """Raise ConfigError unless there is a validation part, for dataset.validation.source=own."""
     if "valid" not in parts:
         raise ConfigError(
             f"dataset.validation.source=own: {name} has no validation part of its own "
@@ -77,8 +84,11 @@ def check_own_part(name: str, parts: Container[str]) -> None:
 
 
 def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
-    """How many training samples come of whole parts of these sizes; None if only some classes are
-    kept, whose sizes are not known. Raises ConfigError for what the sizes cannot fulfil."""
+    """Return the number of training samples for the numbers of samples in the parts.
+
+    The result is None if classes are selected, because their sizes are unknown. Raises ConfigError
+    if a part is missing or too small.
+    """
     rule = dataset.validation
     if rule.source == "own":
         check_own_part(dataset.name, parts)
@@ -93,19 +103,18 @@ def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | No
     return dataset.subset
 
 
-def chosen_classes(names: tuple[str, ...], wanted: Sequence[int | str] | None) -> list[int]:
-    """The numbers of the classes to keep, in the order asked for; all of them for None.
+def chosen_classes(names: tuple[str, ...], selected: Sequence[int | str] | None) -> list[int]:
+    """Return the indices of the selected classes in the given order, or of all for None.
 
-    A class is found by its name, else by its number, so that 5 means the class called "5" where
-    there is one. Raises ConfigError.
+    An entry is the name of a class, or else its index. Raises ConfigError.
     """
-    if wanted is None:
+    if selected is None:
         return list(range(len(names)))
-    key = f"dataset.classes={list(wanted)}"
-    if not wanted:
+    key = f"dataset.classes={list(selected)}"
+    if not selected:
         raise ConfigError(f"{key}: give at least one class, or null for all")
     numbers = []
-    for item in wanted:
+    for item in selected:
         if str(item) in names:
             numbers.append(names.index(str(item)))
         elif isinstance(item, int) and 0 <= item < len(names):
@@ -121,7 +130,7 @@ def chosen_classes(names: tuple[str, ...], wanted: Sequence[int | str] | None) -
 
 
 def renumber(labels: Rows, kept: list[int], classes: int) -> Rows:
-    """Return the labels, numbered by their place in ``kept``; -1 for classes not kept."""
+    """Return the labels as indices in ``kept``, -1 for other classes."""
     numbers = np.full(classes, -1, dtype=np.int64)
     numbers[kept] = np.arange(len(kept))
     return numbers[labels]

@@ -1,6 +1,6 @@
-"""Points in the plane, made from a seed: spiral arms, two half moons, two circles.
+"""Generated points in the plane: spiral arms, two half moons, two circles.
 
-The training part and the test part have the same form, their noise comes from different streams.
+Training and test part have the same shape and different random streams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Points = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def generate(config: SpiralConfig | TwoClassConfig) -> Decoded:
-    """The training and the test part that ``config`` describes."""
+    """Generate the training and the test part."""
     if isinstance(config, SpiralConfig):
         names = tuple(f"arm {k + 1}" for k in range(config.classes))
         parts = {part: _spiral(config, part) for part in ("train", "test")}
@@ -38,9 +38,9 @@ def _random(config: SpiralConfig | TwoClassConfig, part: str) -> np.random.Gener
 
 
 def _spiral(config: SpiralConfig, part: str) -> Points:
-    """Arm k at radius r in (0, 1] has the angle 2 pi k / K + 4 r + noise.
+    """Generate arms: arm k at radius r in (0, 1] has the angle 2 pi k / K + 4 r + noise.
 
-    After the example of CS231n (Karpathy, "Minimal neural network case study").
+    Source: CS231n (Karpathy, "Minimal neural network case study").
     """
     radius = np.arange(1, config.samples_per_class + 1) / config.samples_per_class
     start = 2 * np.pi * np.arange(config.classes)[:, None] / config.classes
@@ -53,7 +53,7 @@ def _spiral(config: SpiralConfig, part: str) -> Points:
 
 
 def _moons(config: TwoClassConfig, part: str) -> Points:
-    """The upper half of a unit circle, and a lower half that reaches into it."""
+    """Generate the upper half of a unit circle, and a shifted lower half."""
     angle = np.linspace(0, np.pi, config.samples_per_class)
     x = np.stack([np.cos(angle), 1 - np.cos(angle)])
     y = np.stack([np.sin(angle), 0.5 - np.sin(angle)])
@@ -61,7 +61,7 @@ def _moons(config: TwoClassConfig, part: str) -> Points:
 
 
 def _circles(config: TwoClassConfig, part: str) -> Points:
-    """A unit circle, and one of half its radius inside."""
+    """Generate a unit circle and a concentric one with half the radius."""
     angle = 2 * np.pi * np.arange(config.samples_per_class) / config.samples_per_class
     radius = np.array([[1.0], [INNER_RADIUS]])
     return _points(_noisy(radius * np.cos(angle), radius * np.sin(angle), config, part))
@@ -74,7 +74,7 @@ def _noisy(
 
 
 def _points(coordinates: list[NDArray[np.float64]] | NDArray[np.float64]) -> Points:
-    """From coordinates (2, K, points) to a list of points and their classes."""
+    """Convert coordinates (2, K, points) to points (M, 2) and their classes (M,)."""
     grid = np.asarray(coordinates)
     _, classes, points = grid.shape
     labels = np.repeat(np.arange(classes), points)

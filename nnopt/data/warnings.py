@@ -1,4 +1,4 @@
-"""Warnings about data that can be used, but may not be what is meant."""
+"""Warnings about suspicious data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from nnopt.io.safe_text import quoted
 LOG = logging.getLogger("nnopt")
 
 ONCE = {"once": True}
-"""Marks a warning that a command shows once, also if its values differ from point to point."""
+"""Extra of a warning that a command shows only once, even if its values differ by point."""
 
-NAMES_SHOWN = 5  # classes that a warning spells out
-DROPS_SHOWN = 20  # features to leave out
-CELLS_PER_PASS = 2**20  # features of a block of rows
-ROWS_COMPARED = 4_096  # for values that rounding makes equal
-ROWS_TO_BEGIN = 64  # which rule out nearly all columns
-ENOUGH_REPEATS = 20  # training samples above the number of classes: fewer may fit by chance
-ENOUGH_OF_A_CLASS = 5  # of a rarer one, any feature that marks it has one value
+MAX_LISTED_CLASSES = 5
+MAX_LISTED_FEATURES = 20
+CHUNK_CELLS = 2**20
+MAX_COMPARED_ROWS = 4_096  # for values that are equal after rounding
+FIRST_CHUNK_ROWS = 64  # rule out nearly all columns
+MIN_REPEATS = 20  # training samples minus classes; fewer may match by chance
+MIN_CLASS_SAMPLES = 5  # a feature that marks a rarer class has one value by chance
 
 
 def warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]) -> None:
+    """Warn of a single class, and of classes without samples in a part."""
     if len(names) == 1:
         LOG.warning(
             f"{names[0]} is the only class of the data; a network has nothing to learn from them"
@@ -38,15 +39,19 @@ def warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]
         counts = np.bincount(part.labels[part.rows], minlength=len(names))
         absent = [names[number] for number in np.flatnonzero(counts == 0)]
         if absent:
-            more = f" and {len(absent) - NAMES_SHOWN} more" if len(absent) > NAMES_SHOWN else ""
+            more = (
+                f" and {len(absent) - MAX_LISTED_CLASSES} more"
+                if len(absent) > MAX_LISTED_CLASSES
+                else ""
+            )
             LOG.warning(
-                f"no {name} sample of class {', '.join(absent[:NAMES_SHOWN])}{more}"
+                f"no {name} sample of class {', '.join(absent[:MAX_LISTED_CLASSES])}{more}"
                 f" among {len(part):,}"
             )
 
 
 def warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | None]) -> None:
-    """Warn of samples whose inputs are those of a training sample."""
+    """Warn of validation and test samples whose inputs equal those of a training sample."""
 
     def groups(part: Part) -> NDArray[np.int64]:
         names = [name for name, (inputs, _) in decoded.parts.items() if inputs is part.inputs]
@@ -67,13 +72,13 @@ def warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | N
 
 
 def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
-    """Warn of features that are the label in other words: one value for each class."""
+    """Warn of features that have one value per class, like a copy of the label."""
     labels = train.labels[train.rows]
     counts = np.bincount(labels)
     present = np.flatnonzero(counts)
-    if train.inputs.ndim != 2 or len(present) < 2 or counts[present].min() < ENOUGH_OF_A_CLASS:
+    if train.inputs.ndim != 2 or len(present) < 2 or counts[present].min() < MIN_CLASS_SAMPLES:
         return
-    if len(labels) - len(present) < ENOUGH_REPEATS:
+    if len(labels) - len(present) < MIN_REPEATS:
         return
     first = np.empty(len(counts), dtype=np.int64)  # sample of each class
     first[labels[::-1]] = np.arange(len(labels))[::-1]
@@ -84,23 +89,27 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
         found: np.ndarray = train.inputs[np.ix_(train.rows[samples], columns)]
         return found
 
-    start, step = 0, ROWS_TO_BEGIN
+    start, step = 0, FIRST_CHUNK_ROWS
     while start < len(labels) and len(columns):
         samples = np.arange(start, min(start + step, len(labels)))
         columns = columns[(cells(samples) == cells(first[labels[samples]])).all(axis=0)]
-        start, step = start + step, max(1, CELLS_PER_PASS // max(1, len(columns)))
+        start, step = start + step, max(1, CHUNK_CELLS // max(1, len(columns)))
     columns = columns[different_values(cells(first[present])) == len(present)]
     if len(columns):
         texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
         others = len(texts) - 1
         more = f" and {others:,} other{'s' * (others > 1)} have" if others else " has"
-        cut = f" and {len(texts) - DROPS_SHOWN:,} more" if len(texts) > DROPS_SHOWN else ""
+        cut = (
+            f" and {len(texts) - MAX_LISTED_FEATURES:,} more"
+            if len(texts) > MAX_LISTED_FEATURES
+            else ""
+        )
         LOG.warning(
             "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
             "the label, leave %s out with dataset.drop_columns%s%s",
             *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
             *(("they repeat", "them") if others else ("it repeats", "it")),
-            f"=[{','.join(texts[:DROPS_SHOWN])}]" if names else "",
+            f"=[{','.join(texts[:MAX_LISTED_FEATURES])}]" if names else "",
             cut if names else "",
             extra=ONCE,
         )
@@ -109,13 +118,14 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
 def warn_of_merged_values(
     names: tuple[str, ...], train: Part, normalization: Normalization, dtype: str
 ) -> None:
-    """Warn of features with different values that are equal once they are normalized and rounded.
+    """Warn of features whose different values become equal by normalization and rounding.
 
-    Some thousand rows are compared. Of n values spread evenly, about n² / 2²⁴ meet by chance.
+    At most ``MAX_COMPARED_ROWS`` are compared. Of n evenly spread values, about n² / 2²⁴ become
+    equal by chance.
     """
     if train.inputs.dtype != np.float64:
         return
-    count = min(len(train), ROWS_COMPARED, max(2, CELLS_PER_PASS // train.inputs.shape[1]))
+    count = min(len(train), MAX_COMPARED_ROWS, max(2, CHUNK_CELLS // train.inputs.shape[1]))
     raw = train.take(train.rows[np.arange(count) * len(train) // count])
     before = different_values(raw)
     after = different_values(normalization.of_features(raw).astype(dtype))

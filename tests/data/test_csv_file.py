@@ -53,7 +53,7 @@ def test_decode_fashion_mnist_of_kaggle_is_read(tmp_path: Path) -> None:
 def test_decode_file_longer_than_a_chunk_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_rows, "ROWS_PER_BLOCK", 4)
+    monkeypatch.setattr(csv_rows, "CHUNK_ROWS", 4)
     text = "label,x\n" + "".join(f"{k % 3},{k}\n" for k in range(11))
     inputs, labels = decode(tmp_path, text).parts["train"]
     assert inputs[:, 0].tolist() == list(range(11))

@@ -112,7 +112,7 @@ def test_load_features_without_stored_names_no_columns_to_drop_claimed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of a feature is not that of its column."""
-    monkeypatch.setattr(csv_file, "MOST_NAMES", 3)
+    monkeypatch.setattr(csv_file, "MAX_NAMES_LENGTH", 3)
     features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
     (message,) = labels_among(tmp_path, caplog, features, 3)
     assert message.startswith("feature number 1 has one value for each of the 3 classes")
