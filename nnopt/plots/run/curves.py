@@ -17,31 +17,32 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-FEW_EPOCHS = 30  # so many are drawn with a marker each
-MANY_EPOCHS = 200  # more are drawn by thinner lines
+MAX_EPOCHS_WITH_MARKERS = 30
+MAX_EPOCHS_WITH_BROAD_LINES = 200
 
 
 def plot_curves(
     history: Sequence[EpochRow], path: Path, title: str, best_epoch: int | None = None
 ) -> None:
-    """Training and validation loss (left) and accuracy (right), with the best epoch marked.
+    """Draw training and validation loss (left) and accuracy (right), and mark the best epoch.
 
-    The loss is drawn on a logarithmic scale if it spans more than two decades. Epochs that diverged
-    leave a gap. Raises OutputError.
+    The loss has a logarithmic scale if it spans more than two decades. Missing and infinite values
+    are gaps.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     epochs = np.array([row.epoch for row in history], dtype=np.int64)
-    train_loss, validation_loss = (
-        _column(history, "train_loss"),
-        _column(history, "validation_loss"),
-    )
-    train_share = 100 * _column(history, "train_accuracy")
-    validation_share = 100 * _column(history, "validation_accuracy")
+    train_loss = _column(history, "train_loss")
+    validation_loss = _column(history, "validation_loss")
+    train_percent = 100 * _column(history, "train_accuracy")
+    validation_percent = 100 * _column(history, "validation_accuracy")
 
     with style.drawing(path, 9.6, 3.8, style.readable(title, 62)) as figure:
         loss = style.panel(figure, 0.85, 0.6, 3.7, 2.4)
         accuracy = style.panel(figure, 5.6, 0.6, 3.7, 2.4)
         _draw(loss, epochs, train_loss, validation_loss)
-        _draw(accuracy, epochs, train_share, validation_share)
+        _draw(accuracy, epochs, train_percent, validation_percent)
 
         losses = np.concatenate([train_loss, validation_loss])
         if style.spans_decades(losses):
@@ -55,19 +56,19 @@ def plot_curves(
         if best_epoch in epochs:
             best = np.flatnonzero(epochs == best_epoch)[0]
             _mark(loss, epochs[best], validation_loss[best], "{:.4g}")
-            _mark(accuracy, epochs[best], validation_share[best], "{:.2f} %")
+            _mark(accuracy, epochs[best], validation_percent[best], "{:.2f} %")
 
 
 def _column(history: Sequence[EpochRow], name: str) -> Floats:
-    """A column as floats; what is missing or diverged is NaN, which leaves a gap in a line."""
+    """Return a column as floats, with NaN for missing and infinite values."""
     values = np.array([getattr(row, name) for row in history], dtype=np.float64)
     values[~(np.abs(values) < style.LARGEST)] = np.nan
     return values
 
 
 def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floats) -> None:
-    size = 4.5 if len(epochs) <= FEW_EPOCHS else 0
-    width = 1.8 if len(epochs) <= MANY_EPOCHS else 1.1
+    size = 4.5 if len(epochs) <= MAX_EPOCHS_WITH_MARKERS else 0
+    width = 1.8 if len(epochs) <= MAX_EPOCHS_WITH_BROAD_LINES else 1.1
     lines = [(train, "-o", style.BLUE, "training")]
     if np.isfinite(validation).any():
         lines.append((validation, "--s", style.VERMILLION, "validation"))
@@ -83,7 +84,7 @@ def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floa
 
 
 def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
-    """A vertical line at the epoch, a star on its validation value, and both in words above."""
+    """Mark an epoch with a vertical line, a star on its validation value, and a title."""
     axes.axvline(epoch, color=style.INK, linewidth=1, linestyle=":")
     text = f"best: epoch {epoch}"
     if np.isfinite(value):

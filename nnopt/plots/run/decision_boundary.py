@@ -1,4 +1,4 @@
-"""What a network makes of every point of the plane."""
+"""The decision boundary of a network in the plane."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nnopt.results.metrics import softmax
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GRID = 140  # points a side at which the network is asked
-MOST_POINTS = 1500  # samples drawn, evenly chosen
-MOST_NAMES = 12  # classes in the legend
-DEEPEST = 0.5  # how much of a class's colour a certain prediction gets; the rest is white
+GRID_SIZE = 140  # points along each side at which the network is evaluated
+MAX_SAMPLES = 1500
+MAX_NAMES = 12  # classes in the legend
+MAX_OPACITY = 0.5  # of the colour of a certain prediction
 
 Predict = Callable[[NDArray[Any]], NDArray[np.floating]]
 
@@ -31,12 +31,22 @@ def plot_decision_boundary(
     path: Path,
     title: str,
 ) -> None:
-    """Regions in the colour of the predicted class, the paler the less certain, samples on top.
+    """Draw regions in the colours of the predicted classes, and samples.
 
-    predict: (M, 2) to logits (M, K)   points: (N, 2)   labels: (N,) in 0..K-1
-    Samples that the network gets wrong are ringed. Raises OutputError.
+    Uncertain predictions are paler. Misclassified samples have a ring.
+
+    Args:
+        predict: maps points (M, 2) to logits (M, K).
+        points: samples, shape (N, 2).
+        labels: their classes, shape (N,).
+        classes: names of the classes.
+        path: the file.
+        title: of the plot.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).astype(int))
+    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MAX_SAMPLES)).astype(int))
     points, labels = np.asarray(points)[shown], np.asarray(labels)[shown]
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.08 * np.where(high > low, high - low, 1)
@@ -61,16 +71,16 @@ def plot_decision_boundary(
 def _regions(
     predict: Predict, low: NDArray[Any], high: NDArray[Any], kind: np.dtype[Any]
 ) -> NDArray[np.uint8]:
-    """An image (GRID, GRID, 3) of the predicted class's colour, whitened by doubt."""
-    x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID, dtype=kind) for i in (0, 1)))
+    """Return an image of the predicted classes, shape (GRID_SIZE, GRID_SIZE, 3)."""
+    x, y = np.meshgrid(*(np.linspace(low[i], high[i], GRID_SIZE, dtype=kind) for i in (0, 1)))
     probabilities = softmax(predict(np.column_stack([x.ravel(), y.ravel()])))
     chance = 1 / probabilities.shape[1]
-    certainty = (probabilities.max(axis=1) - chance) / (1 - chance)  # 0: no better than chance
-    depth = DEEPEST * np.nan_to_num(certainty)[:, None]
+    certainty = (probabilities.max(axis=1) - chance) / (1 - chance)  # 0 at chance level
+    opacity = MAX_OPACITY * np.nan_to_num(certainty)[:, None]
     palette = np.array([style.rgb(colour) for colour in style.PALETTE])
     colours = palette[probabilities.argmax(axis=1) % len(palette)]
-    blend = np.round(255 * (1 - depth * (1 - colours)))
-    return np.asarray(blend, dtype=np.uint8).reshape(GRID, GRID, 3)
+    blend = np.round(255 * (1 - opacity * (1 - colours)))
+    return np.asarray(blend, dtype=np.uint8).reshape(GRID_SIZE, GRID_SIZE, 3)
 
 
 def _draw_points(
@@ -80,19 +90,19 @@ def _draw_points(
     classes: Sequence[str],
     wrong: NDArray[np.bool_],
 ) -> None:
-    """A colour and a marker for each class, and a ring around what is wrong."""
+    """Draw the samples, and a ring around misclassified ones."""
     size = 5.5 if len(points) <= 500 else 4
     for k, name in enumerate(classes):
-        mine = points[labels == k]
+        members = points[labels == k]
         axes.plot(
-            mine[:, 0],
-            mine[:, 1],
+            members[:, 0],
+            members[:, 1],
             style.MARKERS[k % len(style.MARKERS)],
             color=style.PALETTE[k % len(style.PALETTE)],
             markeredgecolor="white",
             markeredgewidth=0.6,
             markersize=size,
-            label=style.readable(name, 16) if k < MOST_NAMES else None,
+            label=style.readable(name, 16) if k < MAX_NAMES else None,
         )
     axes.plot(
         points[wrong, 0],

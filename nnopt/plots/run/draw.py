@@ -28,7 +28,7 @@ Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
 LayerOutputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
 
-MOST_SAMPLES = 6  # whose feature maps are drawn, each of a class of its own
+MAX_SAMPLES = 6  # of feature maps; the samples are of different classes
 
 
 def plot_training(
@@ -39,8 +39,18 @@ def plot_training(
     name: str,
     folder: Path,
 ) -> None:
-    """What training did: curves, learning rates, weights before and after, and the statistics of
-    the layers where they were taken. Raises OutputError.
+    """Draw curves, learning rates, weights before and after training, and layer statistics.
+
+    Args:
+        training: result of the training loop.
+        initial: parameters before training.
+        layers: statistics of the layers; empty if they were not recorded.
+        steps_per_epoch: optimizer steps of each epoch.
+        name: of the run, for titles.
+        folder: of the files.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     if training.history:
         plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
@@ -58,21 +68,25 @@ def plot_training(
 def plot_test(
     dataset: Dataset, logits: NDArray[np.floating], predict: Predict, name: str, folder: Path
 ) -> None:
-    """What the trained network makes of the test part: confusion matrix, and some images or, for
-    points in the plane, the decision boundary.
+    """Draw the confusion matrix, and samples of images or the decision boundary in the plane.
 
-    logits: (N, K) of the test part; predict: raw inputs (M, 2) to logits (M, K).
-    Raises OutputError.
+    Args:
+        dataset: its test part is drawn.
+        logits: of the test part, shape (N, K).
+        predict: maps raw inputs (M, 2) to logits (M, K).
+        name: of the run, for titles.
+        folder: of the files.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     test = dataset.test
     labels, predictions = test.labels[test.rows], logits.argmax(axis=1)
     counts = confusion_matrix(labels, predictions, len(dataset.classes))
     plot_confusion(counts, dataset.classes, folder / "confusion.png", name)
     if dataset.is_image:
-        some = slice(16)
-        images = test.take(test.rows[some])
-        path = folder / "samples.png"
-        plot_samples(images, labels[some], predictions[some], dataset.classes, path)
+        images, path = test.take(test.rows[:16]), folder / "samples.png"
+        plot_samples(images, labels[:16], predictions[:16], dataset.classes, path)
     elif dataset.input_shape == (2,):
         points, path = test.take(test.rows), folder / "decision_boundary.png"
         plot_decision_boundary(predict, points, labels, dataset.classes, path, name)
@@ -85,10 +99,19 @@ def plot_inside(
     outputs: LayerOutputs,
     folder: Path,
 ) -> None:
-    """Of a network that convolves images: the first convolution's filters, and what the layers make
-    of a test image of each of the first six classes. Of others nothing.
+    """Draw the filters of the first convolution and feature maps of test images.
 
-    outputs: raw images (N, C, H, W) to what each layer gives. Raises OutputError.
+    Nothing is drawn for a network without convolutions.
+
+    Args:
+        dataset: one test image of each of its first six classes is shown.
+        architecture: of the network.
+        weights: trained parameters.
+        outputs: maps raw images (N, C, H, W) to the output of each layer.
+        folder: of the files.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
     convolutions = [x.name for x in architecture.walk() if isinstance(x.record, Conv2d)]
     if not convolutions:
@@ -96,9 +119,9 @@ def plot_inside(
     first = convolutions[0]
     plot_filters(weights[f"{first}.weight"], first, folder / "filters.png")
     test = dataset.test
-    classes, places = np.unique(test.labels[test.rows], return_index=True)
-    images = test.take(test.rows[places[:MOST_SAMPLES]])
-    names = [dataset.classes[k] for k in classes[:MOST_SAMPLES]]
-    found = outputs(images)
-    stages = {layer: found[layer] for layer in stages_of(architecture)}
+    classes, indices = np.unique(test.labels[test.rows], return_index=True)
+    images = test.take(test.rows[indices[:MAX_SAMPLES]])
+    names = [dataset.classes[k] for k in classes[:MAX_SAMPLES]]
+    maps = outputs(images)
+    stages = {layer: maps[layer] for layer in stages_of(architecture)}
     plot_feature_maps(images, names, stages, folder / "feature_maps.png")

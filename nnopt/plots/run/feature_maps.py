@@ -1,4 +1,4 @@
-"""What the layers of a convolutional network make of a few images."""
+"""Feature maps of the layers of a convolutional network for a few images."""
 
 from __future__ import annotations
 
@@ -17,48 +17,47 @@ from nnopt.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_STAGES = 4
-MOST_COLUMNS = 18  # of all stages together
-MOST_CHANNELS = 8  # of a stage
-LEAST_NEW = 0.1  # of a channel's variance that those shown do not explain: else it looks like them
-WEAKEST = 0.01  # of the strongest channel's variance: one that adds less is not shown
-BRIGHT = 99  # percentile of a channel's values that is drawn brightest: one peak dims no picture
+MAX_STAGES = 4
+MAX_COLUMNS = 18  # of all stages
+MAX_CHANNELS = 8  # of a stage
+MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel; less looks like the shown channels
+MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
+MAX_PERCENTILE = 99  # of the values of a channel; a single peak does not darken the image
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
-NARROWEST = 1.15  # inches: a stage's heading
+MIN_STAGE_WIDTH = 1.15  # inches
 TOP, BOTTOM = 1.15, 0.62
-NAME_LENGTH = 14
+MAX_NAME_CHARACTERS = 14
 NOTE = (
-    "below: the channel, in the order of choice: most variance that those before do not explain",
-    "dark: its least value in these images; bright: its 99th percentile",
+    "below: the channel; each explains most of the variance that the previous ones do not explain",
+    "dark: its minimum in these images; bright: its 99th percentile",
 )
-# They show the channels of the layer before once more, or what no picture shows.
-PASSED_OVER = (AvgPool2d, GlobalAvgPool, MaxPool2d, Dropout, SpatialDropout)
+# Their outputs look like those of the previous layer, or cannot be drawn.
+IGNORED_LAYERS = (AvgPool2d, GlobalAvgPool, MaxPool2d, Dropout, SpatialDropout)
 
 
 def stages_of(architecture: Architecture) -> tuple[str, ...]:
-    """The layers worth a look: each that is the last before the shape of the images changes, such
-    as the activation before a pool; of more than 4 some are left out evenly.
+    """Return the names of the layers to draw: the last layer before each change of the image shape.
 
-    Pools, which show the same channels smaller, are passed over, and so are dropout, which does
-    nothing in evaluation, and layers inside residual ones.
+    An example is the activation before a pooling layer. Pooling, dropout and the layers inside
+    residual blocks are ignored. Of more than 4 layers, evenly spaced ones are returned.
     """
     last: dict[int, str] = {}
     shape, stage = architecture.input_shape, 0
     for layer in _chain(architecture.layers):
-        # Behind a permutation, as in Swin transformers, the channels are the last axis.
+        # After a permutation, as in Swin transformers, the channels are the last axis.
         if len(layer.output_shape) != 3 or layer.record == ForeignLayer("Permute"):
             break
         if layer.output_shape != shape:
             shape, stage = layer.output_shape, stage + 1
-        if not isinstance(layer.record, PASSED_OVER):
+        if not isinstance(layer.record, IGNORED_LAYERS):
             last[stage] = layer.name
     names = list(last.values())
-    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_STAGES)).astype(np.int64))
+    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_STAGES)).astype(np.int64))
     return tuple(names[index] for index in shown)
 
 
 def _chain(layers: Iterable[InferredLayer]) -> Iterator[InferredLayer]:
-    """The layers one after another, those in a torchvision model's sequences too."""
+    """Yield the layers in their order, including those inside a Sequential of torchvision."""
     for layer in layers:
         is_sequence = layer.record == ForeignLayer("Sequential")
         yield from _chain(layer.inner) if is_sequence else (layer,)
@@ -70,21 +69,29 @@ def plot_feature_maps(
     outputs: Mapping[str, NDArray[np.floating]],
     path: Path,
 ) -> None:
-    """A row for each image: itself, then of each layer the channels that tell most.
+    """Draw a row for each image: the image, and the most informative channels of each layer.
 
-    images: (N, C, H, W), called ``names``; outputs: layer -> (N, C, H, W), in the order of columns.
-    The channels of a layer are chosen by ``telling_channels``, up to 8 of a layer and 18 in all;
-    a channel has one scale in all rows. Raises OutputError.
+    A channel has the same scale in all rows.
+
+    Args:
+        images: shape (N, C, H, W).
+        names: of the images.
+        outputs: name of a layer -> its output, shape (N, C, H, W). At most 8 channels of a layer
+            and 18 of all layers are drawn, chosen by ``select_channels``.
+        path: the file.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    labels = [style.readable(name, NAME_LENGTH) for name in names]
+    labels = [style.readable(name, MAX_NAME_CHARACTERS) for name in names]
     left = 0.25 + style.text_width(labels)
     height = TOP + BOTTOM + len(images) * (CELL + GAP) - GAP
-    most = min(MOST_CHANNELS, MOST_COLUMNS // max(1, len(outputs)))
-    chosen = {layer: telling_channels(maps, most) for layer, maps in outputs.items()}
-    widths = [max(NARROWEST, len(channels) * (CELL + GAP)) for channels, _ in chosen.values()]
+    most = min(MAX_CHANNELS, MAX_COLUMNS // max(1, len(outputs)))
+    chosen = {layer: select_channels(maps, most) for layer, maps in outputs.items()}
+    widths = [max(MIN_STAGE_WIDTH, len(channels) * (CELL + GAP)) for channels, _ in chosen.values()]
     width = max(6.8, left + CELL + GAP + sum(widths) + len(widths) * STAGE_GAP + 0.1)
-    with style.drawing(path, width, height, "What each layer makes of test images") as figure:
-        # One coordinate system for all, in inches from the upper left corner: axes are slow.
+    with style.drawing(path, width, height, "Feature maps of test images") as figure:
+        # One set of axes in inches from the upper left corner, because creating axes is slow.
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         for row, label in enumerate(labels):
@@ -93,19 +100,19 @@ def plot_feature_maps(
         _head(axes, left, "input", _shape(images))
         _draw_column(axes, left, _pixels(images), "gray", 0, 255)
         left += CELL + GAP + STAGE_GAP
-        for (layer, maps), taken in zip(outputs.items(), widths, strict=True):
+        for (layer, maps), stage_width in zip(outputs.items(), widths, strict=True):
             channels, explained = chosen[layer]
             which = f"{len(channels)} of {maps.shape[1]} channels"
-            share = f"{100 * explained:.0f} % of variance" if explained >= 0 else "none varies"
-            _head(axes, left, layer, _shape(maps), which, share)
-            for place, channel in enumerate(channels):
-                x = left + place * (CELL + GAP)
+            variance = f"{100 * explained:.0f} % of variance" if explained >= 0 else "no variance"
+            _head(axes, left, layer, _shape(maps), which, variance)
+            for index, channel in enumerate(channels):
+                x = left + index * (CELL + GAP)
                 shown = np.nan_to_num(np.asarray(maps[:, channel], np.float64))
-                low, high = shown.min(), np.percentile(shown, BRIGHT)
+                low, high = shown.min(), np.percentile(shown, MAX_PERCENTILE)
                 _draw_column(axes, x, shown, "viridis", low, high if high > low else shown.max())
                 below = height - BOTTOM + 0.04
                 axes.text(x + CELL / 2, below, f"{channel}", ha="center", va="top", fontsize=7.5)
-            left += taken + STAGE_GAP
+            left += stage_width + STAGE_GAP
         for above, note in zip((0.25, 0.1), NOTE, strict=True):
             axes.text(0.15, height - above, note, va="bottom", fontsize=8, color=style.FAINT)
         axes.set_xlim(0, width)
@@ -113,26 +120,35 @@ def plot_feature_maps(
         axes.set_aspect("auto")
 
 
-def telling_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
-    """Channels of (N, C, H, W), at most so many, no two of which show the same; and the share of
-    the variance of all channels that these explain, NaN if none varies.
+def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
+    """Choose channels that differ from each other.
 
-    The first is the one that varies most over images and positions; each next one that of whose
-    variance the linear regression on those before it leaves most: Gram-Schmidt with pivoting
-    (Businger and Golub, 1965), here on the covariances. Near-copies, of which less than 10 % is
-    left, are passed over, and so is what is under 1 % of the variance of the first. One channel at
-    least; values that are not finite count as 0.
+    The first channel has the largest variance over images and positions. Each next channel has the
+    largest variance that a linear regression on the previous ones does not explain. This is
+    Gram-Schmidt orthogonalization with pivoting (Businger and Golub, 1965) on the covariances.
+    Channels with less than 10 % unexplained variance, or less than 1 % of the variance of the
+    first, are not chosen. Infinite values count as 0.
+
+    Args:
+        maps: shape (N, C, H, W).
+        most: maximum number of channels.
+
+    Returns:
+        The channels, at least one; and the fraction of the variance of all channels that they
+        explain, NaN if the variance is 0.
     """
     flat = np.asarray(maps, np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
     flat = np.nan_to_num(flat, posinf=0, neginf=0)
     flat = flat / (np.abs(flat).max() or 1.0)
     flat = flat - flat.mean(axis=1, keepdims=True)
-    left = flat @ flat.T  # what is not explained yet: covariances, times the number of values
+    left = flat @ flat.T  # unexplained covariances, times the number of values
     total = np.trace(left)
-    least = np.maximum(LEAST_NEW * left.diagonal(), WEAKEST * left.diagonal().max())
+    minimum = np.maximum(
+        MIN_UNEXPLAINED_FRACTION * left.diagonal(), MIN_VARIANCE_FRACTION * left.diagonal().max()
+    )
     chosen: list[int] = []
     while len(chosen) < most:
-        new = np.where(left.diagonal() > least, left.diagonal(), 0)
+        new = np.where(left.diagonal() > minimum, left.diagonal(), 0)
         channel = int(new.argmax())
         variance = new[channel]
         if chosen and variance == 0:
@@ -146,23 +162,23 @@ def telling_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.
 
 
 def _head(axes: Axes, left: float, layer: str, *lines: str) -> None:
-    """The layer's name above its first column, and below it what there is to say."""
+    """Draw the name of a layer above its first column, and the lines below it."""
     axes.text(left, TOP - 0.48, style.readable(layer, 24), va="bottom", fontsize=9)
-    for place, line in enumerate(lines):
-        y = TOP - 0.33 + 0.14 * place
+    for index, line in enumerate(lines):
+        y = TOP - 0.33 + 0.14 * index
         axes.text(left, y, line, va="bottom", fontsize=7.5, color=style.FAINT)
 
 
 def _draw_column(
-    axes: Axes, left: float, pictures: NDArray[Any], colours: str, low: float, high: float
+    axes: Axes, left: float, images: NDArray[Any], colours: str, low: float, high: float
 ) -> None:
-    """Pictures (N, H, W) or (N, H, W, 3) one below the other, fitted into square cells."""
-    for row, picture in enumerate(pictures):
-        rows, columns = picture.shape[:2]
+    """Draw images (N, H, W) or (N, H, W, 3) below each other, fitted into square cells."""
+    for row, image in enumerate(images):
+        rows, columns = image.shape[:2]
         high_side, wide_side = CELL * rows / max(rows, columns), CELL * columns / max(rows, columns)
         x, y = left + (CELL - wide_side) / 2, TOP + row * (CELL + GAP) + (CELL - high_side) / 2
         axes.imshow(
-            picture,
+            image,
             cmap=colours,
             vmin=low,
             vmax=high if high > low else low + 1,
@@ -172,7 +188,7 @@ def _draw_column(
 
 
 def _shape(maps: NDArray[Any]) -> str:
-    """32×14×14 of (N, 32, 14, 14)."""
+    """Return the text 32×14×14 for maps of shape (N, 32, 14, 14)."""
     return "×".join(map(str, maps.shape[1:]))
 
 

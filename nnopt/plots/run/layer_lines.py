@@ -1,4 +1,4 @@
-"""Statistics of a few layers as lines against the epoch, zeros and lost values included."""
+"""Statistics of few layers as lines against the epoch, including zeros and infinite values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEW_EPOCHS = 30  # so many are drawn with a marker each
-SLOT, RAIL_GAP = 0.09, 0.06  # inches: a layer's height on a rail; between a rail and the panel
-BRIGHTEST = 0.9  # of viridis: the yellow end is lost on white
+MAX_EPOCHS_WITH_MARKERS = 30
+RAIL_STEP, RAIL_GAP = 0.09, 0.06  # inches per layer on a rail; between a rail and the panel
+MAX_BRIGHTNESS = 0.9  # of viridis, whose yellow end is faint on white
 
 Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 
 def margins(names: Sequence[str]) -> tuple[float, float, float]:
-    """Inches before, between and after two panels, the legend at the end included."""
+    """Return the inches before, between and after two panels, including the legend."""
     return 0.95, 0.95, 0.7 + style.text_width(names)
 
 
@@ -34,9 +34,14 @@ def draw_deviations(
     panels: Mapping[str, Floats],
     names: Sequence[str],
 ) -> None:
-    """A panel in each box with a line for each layer, and after the last their legend.
+    """Draw a panel with a line for each layer in each box, and a legend to the right of the last.
 
-    boxes: left, bottom, width, height in inches; epochs: (E,); panels: title -> values (L, E).
+    Args:
+        figure: to draw into.
+        boxes: left, bottom, width and height of each panel in inches.
+        epochs: shape (E,).
+        panels: title -> values, shape (L, E).
+        names: of the layers.
     """
     for box, (title, values) in zip(boxes, panels.items(), strict=True):
         axes = _draw_panel(figure, box, title, epochs, values, names)
@@ -54,20 +59,20 @@ def _draw_panel(
     values: Floats,
     names: Sequence[str],
 ) -> Axes:
-    """Positive numbers, on a logarithmic scale if they span more than a decade or one is 0.
+    """Draw positive values, on a logarithmic scale if they span a decade or a value is 0.
 
-    Zeros stand on a rail below the panel and what is not finite on one above it, each layer at a
-    height of its own there, so that none hides another.
+    Zeros are drawn on a rail below the panel, infinite values on a rail above it. On a rail, each
+    layer has its own height.
     """
     left, bottom, width, height = box
-    zero, lost = values == 0, ~np.isfinite(values)
-    below, above = _rail_height(zero), _rail_height(lost)
+    zero, not_finite = values == 0, ~np.isfinite(values)
+    below, above = _rail_height(zero), _rail_height(not_finite)
     inner = (bottom + below, height - below - above)
     axes = style.panel(figure, left, inner[0], width, inner[1])
-    positive = np.where(zero | lost, np.nan, values)
-    looks = [_look(place, len(names), len(epochs)) for place in range(len(names))]
-    for line, look, name in zip(positive, looks, names, strict=True):
-        axes.plot(epochs, line, label=name, **look)
+    positive = np.where(zero | not_finite, np.nan, values)
+    styles = [_line_style(index, len(names), len(epochs)) for index in range(len(names))]
+    for line, line_style, name in zip(positive, styles, names, strict=True):
+        axes.plot(epochs, line, label=name, **line_style)
     if np.isfinite(positive).any():
         if below or style.spans_decades(positive, 1):
             style.log_scale(axes)
@@ -81,11 +86,11 @@ def _draw_panel(
     stack = [axes]
     if below:
         rail = style.panel(figure, left, bottom, width, below - RAIL_GAP)
-        stack.insert(0, _draw_rail(rail, epochs, zero, looks, "0"))
+        stack.insert(0, _draw_rail(rail, epochs, zero, styles, "0"))
     if above:
         top = bottom + height - above + RAIL_GAP
         rail = style.panel(figure, left, top, width, above - RAIL_GAP)
-        stack.append(_draw_rail(rail, epochs, lost, looks, "not finite"))
+        stack.append(_draw_rail(rail, epochs, not_finite, styles, "not finite"))
     margin = max(0.5, 0.03 * len(epochs))
     for part in stack:
         part.set_xlim(epochs[0] - margin, epochs[-1] + margin)
@@ -97,38 +102,39 @@ def _draw_panel(
     return axes
 
 
-def _look(place: int, count: int, epochs: int) -> dict[str, Any]:
-    """Colour, marker and dashes of a layer: its place in depth, in colour and in grey."""
+def _line_style(index: int, count: int, epochs: int) -> dict[str, Any]:
+    """Return the colour, marker and dashes of a layer; the colour represents its depth."""
     from matplotlib import colormaps
 
-    many = epochs > FEW_EPOCHS
+    many = epochs > MAX_EPOCHS_WITH_MARKERS
     return {
-        "color": colormaps["viridis"](BRIGHTEST * place / max(1, count - 1)),
-        "marker": "" if many else style.MARKERS[place],
+        "color": colormaps["viridis"](MAX_BRIGHTNESS * index / max(1, count - 1)),
+        "marker": "" if many else style.MARKERS[index],
         "markersize": 5,
-        "linestyle": ("-", "--", "-.", ":")[place % 4] if many else "-",
+        "linestyle": ("-", "--", "-.", ":")[index % 4] if many else "-",
     }
 
 
 def _rail_height(where: NDArray[np.bool_]) -> float:
-    """Inches of a rail and the gap to the panel; none if no layer is ever on it."""
+    """Return the inches of a rail and the gap to the panel; 0 if it is empty."""
     count = int(where.any(axis=1).sum())
-    return RAIL_GAP + SLOT * (count + 1) if count else 0.0
+    return RAIL_GAP + RAIL_STEP * (count + 1) if count else 0.0
 
 
 def _draw_rail(
     axes: Axes,
     epochs: NDArray[np.int64],
     where: NDArray[np.bool_],
-    looks: Sequence[dict[str, Any]],
+    styles: Sequence[dict[str, Any]],
     text: str,
 ) -> Axes:
-    """A dot for each epoch at which a layer is ``where``; the first layer on top."""
+    """Draw a dot at each epoch where ``where`` (L, E) is true; the first layer is on top."""
     present = np.flatnonzero(where.any(axis=1)).tolist()
-    for place, layer in enumerate(present):
-        heights = np.where(where[layer], -float(place), np.nan)
-        look = {**looks[layer], "markersize": 4.5}
-        axes.plot(epochs, heights, **{**look, "marker": look["marker"] or "|", "linestyle": "-"})
+    for index, layer in enumerate(present):
+        heights = np.where(where[layer], -float(index), np.nan)
+        marker = styles[layer]["marker"] or "|"
+        form = {"markersize": 4.5, "marker": marker, "linestyle": "-"}
+        axes.plot(epochs, heights, **{**styles[layer], **form})
     axes.set_facecolor(style.PALE)
     axes.set_ylim(-len(present), 1)
     axes.set_yticks([-(len(present) - 1) / 2], [text])

@@ -1,4 +1,4 @@
-"""Statistics of many layers as maps: a row for each layer, a column for each epoch."""
+"""Statistics of many layers as maps with a row for each layer and a column for each epoch."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-ROW, LOWEST, TALLEST = 0.17, 2.5, 6.0  # inches: a named row; a panel at least and at most
-THICKEST = 0.5  # inches: a row of few
-BAR, BAR_GAP, BAR_ROOM = 0.12, 0.1, 0.95  # inches: a colour bar, from the map, with its numbers
-SHORTEST_BAR = 1.5  # inches
-LIGHTEST = 0.12  # of Greys: a share of 0, so that a map of nothing but zeros is seen
-NUMBERS = 0.42  # inches: shares in the last epoch, right of their map
-SHARES_ROOM = BAR_ROOM + NUMBERS
+# Inches:
+NAMED_ROW_HEIGHT, MAX_ROW_HEIGHT = 0.17, 0.5
+MIN_PANEL_HEIGHT, MAX_PANEL_HEIGHT = 2.5, 6.0
+BAR_WIDTH, BAR_GAP, BAR_SPACE = 0.12, 0.1, 0.95  # of a colour bar; to the map; with its numbers
+MIN_BAR_HEIGHT = 1.5
+LAST_COLUMN_WIDTH = 0.42  # of the fractions in the last epoch
+FRACTIONS_SPACE = BAR_SPACE + LAST_COLUMN_WIDTH
+
+MIN_GREY = 0.12  # of Greys for a fraction of 0, so that a map of zeros is visible
 NAME_POINTS = 8.5
-MARK_STEP = 6.0  # points: marks do not stand closer
+MIN_MARK_DISTANCE = 6.0  # points
 
 Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 
 def margins(names: Sequence[str]) -> tuple[float, float, float]:
-    """Inches before, between and after two maps: names of rows, colour bars."""
-    return 0.3 + style.text_width(names, NAME_POINTS), BAR_ROOM, BAR_ROOM
+    """Return the inches before, between and after two maps, for names and colour bars."""
+    return 0.3 + style.text_width(names, NAME_POINTS), BAR_SPACE, BAR_SPACE
 
 
 def height_of(rows: int) -> float:
-    """Inches of a panel that names so many rows, as far as it may grow."""
-    return float(np.clip(ROW * rows, LOWEST, TALLEST))
+    """Return the inches of a panel with names of this number of rows, up to a maximum."""
+    return float(np.clip(NAMED_ROW_HEIGHT * rows, MIN_PANEL_HEIGHT, MAX_PANEL_HEIGHT))
 
 
 def draw_deviations(
@@ -48,21 +50,27 @@ def draw_deviations(
     panels: Mapping[str, Floats],
     names: Sequence[str],
 ) -> None:
-    """A map in each box, the first with the layers' names: colours on a logarithmic scale; a circle
-    where a value is exactly 0, a cross where it is not finite.
+    """Draw a map with a logarithmic colour scale in each box, with names at the first.
 
-    boxes: left, bottom, width, height in inches; epochs: (E,); panels: title -> values (L, E).
+    A circle marks a value of exactly 0, a cross an infinite value.
+
+    Args:
+        figure: to draw into.
+        boxes: left, bottom, width and height of each map in inches.
+        epochs: shape (E,).
+        panels: title -> values, shape (L, E).
+        names: of the layers.
     """
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
-    for place, (box, (title, values)) in enumerate(zip(boxes, panels.items(), strict=True)):
+    for index, (box, (title, values)) in enumerate(zip(boxes, panels.items(), strict=True)):
         positive = np.ma.masked_where(~((values > 0) & np.isfinite(values)), values)
         low, high = (positive.min(), positive.max()) if positive.count() else (0.5, 2.0)
-        if high < 1.5 * low:  # one value, say: still a scale with ticks
+        if high < 1.5 * low:  # a scale of one value also needs ticks
             low, high = low / 1.5, high * 1.5
         norm = LogNorm(low, high)
-        rows = [] if place else names
+        rows = [] if index else names
         axes, image = _draw_map(figure, box, epochs, positive, rows, colormaps["viridis"], norm)
         marks = [("o", "○ exactly 0", values == 0), ("x", "× not finite", ~np.isfinite(values))]
         for marker, words, where in marks:
@@ -76,7 +84,7 @@ def draw_deviations(
             bar.update_ticks()
 
 
-def draw_shares(
+def draw_fractions(
     figure: Figure,
     box: Box,
     epochs: NDArray[np.int64],
@@ -84,22 +92,28 @@ def draw_shares(
     percent: Floats,
     names: Sequence[str],
 ) -> None:
-    """Shares in percent, light to black; the square root is drawn, so that 1 % is seen. At the end
-    of each row, where there is room, its last in numbers.
+    """Draw percentages in grey, on a square-root scale on which 1 % is visible.
 
-    box: left, bottom, width and height in inches, of which few rows take the upper part; epochs:
-    (E,); percent: (L, E).
+    If there is space, the value of the last epoch is printed at the end of each row.
+
+    Args:
+        figure: to draw into.
+        box: left, bottom, width and height in inches. Few rows take the upper part.
+        epochs: shape (E,).
+        title: of the map.
+        percent: shape (L, E).
+        names: of the layers.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, PowerNorm
 
     left, bottom, width, height = box
-    used = min(height, THICKEST * len(names))
+    used = min(height, MAX_ROW_HEIGHT * len(names))
     inner = (left, bottom + height - used, width, used)
     norm = PowerNorm(0.5, 0, 100)
-    greys = ListedColormap(colormaps["Greys"](np.linspace(LIGHTEST, 1, 256)))
+    greys = ListedColormap(colormaps["Greys"](np.linspace(MIN_GREY, 1, 256)))
     axes, image = _draw_map(figure, inner, epochs, percent, names, greys, norm)
-    if used / len(names) > 0.9 * ROW:
+    if used / len(names) > 0.9 * NAMED_ROW_HEIGHT:
         x = epochs[-1] + 0.5 + 0.08 / width * (epochs[-1] - epochs[0] + 1)
         for row, value in enumerate(percent[:, -1]):
             axes.text(x, row, _percent(value), va="center", fontsize=NAME_POINTS)
@@ -107,14 +121,14 @@ def draw_shares(
         y = -0.5 - 0.06 / used * len(names)
         axes.text(x, y, "last", va="bottom", fontsize=NAME_POINTS, color=style.FAINT)
     style.caption(figure, left, bottom + height, title)
-    tall = max(used, SHORTEST_BAR)
-    bar_box = (left + NUMBERS, bottom + height - tall, width, tall)
-    bar = _draw_bar(figure, bar_box, image, "share of units (%)")
+    tall = max(used, MIN_BAR_HEIGHT)
+    bar_box = (left + LAST_COLUMN_WIDTH, bottom + height - tall, width, tall)
+    bar = _draw_bar(figure, bar_box, image, "fraction of units (%)")
     bar.set_ticks([0, 1, 5, 10, 25, 50, 100])
 
 
 def _percent(value: float) -> str:
-    """0 %, <0.1 %, 0.3 %, 12 %: short, and 0 only if it is 0."""
+    """Return a percentage like 0 %, <0.1 %, 0.3 % or 12 %; only 0 is 0 %."""
     if 0 < value < 0.05:
         return "<0.1 %"
     return f"{value:.1f} %" if 0 < value < 9.95 else f"{value:.0f} %"
@@ -129,7 +143,7 @@ def _draw_map(
     colours: Colormap,
     norm: Normalize,
 ) -> tuple[Axes, AxesImage]:
-    """The first layer on top; what is masked is white. Names: all, every second, ... or none."""
+    """Draw a map with the first layer on top. Masked values are white."""
     axes = style.panel(figure, *box)
     rows = len(values)
     image = axes.imshow(
@@ -140,7 +154,7 @@ def _draw_map(
         interpolation="nearest",
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, rows - 0.5, -0.5),
     )
-    every = max(1, int(np.ceil(0.9 * ROW * rows / box[3])))
+    every = max(1, int(np.ceil(0.9 * NAMED_ROW_HEIGHT * rows / box[3])))
     axes.set_yticks(range(0, rows, every) if names else [], names[::every], fontsize=NAME_POINTS)
     axes.tick_params(left=False)
     axes.grid(visible=False)
@@ -153,13 +167,13 @@ def _draw_map(
 def _draw_marks(
     axes: Axes, box: Box, epochs: NDArray[np.int64], where: NDArray[np.bool_], marker: str
 ) -> None:
-    """A mark in each cell ``where``; in every second, third, ... where cells are small."""
+    """Draw a mark in each cell where ``where`` (L, E) is true; fewer if cells are small."""
     rows, columns = where.shape
     tall, wide = 72 * box[3] / rows, 72 * box[2] / columns
-    steps = int(np.ceil(MARK_STEP / tall)), int(np.ceil(MARK_STEP / wide))
-    layers, places = np.nonzero(where[:: steps[0], :: steps[1]])
+    steps = int(np.ceil(MIN_MARK_DISTANCE / tall)), int(np.ceil(MIN_MARK_DISTANCE / wide))
+    layers, columns_marked = np.nonzero(where[:: steps[0], :: steps[1]])
     axes.plot(
-        epochs[:: steps[1]][places],
+        epochs[:: steps[1]][columns_marked],
         layers * steps[0],
         marker,
         markersize=4,
@@ -170,13 +184,13 @@ def _draw_marks(
     )
 
 
-def _draw_bar(figure: Figure, box: Box, image: AxesImage, words: str) -> Colorbar:
-    """The colour bar right of a map, and what its colours measure."""
+def _draw_bar(figure: Figure, box: Box, image: AxesImage, label: str) -> Colorbar:
+    """Draw the colour bar of a map with a label."""
     left, bottom, width, height = box
-    axes = style.panel(figure, left + width + BAR_GAP, bottom, BAR, height)
+    axes = style.panel(figure, left + width + BAR_GAP, bottom, BAR_WIDTH, height)
     bar = figure.colorbar(image, cax=axes)
     bar.outline.set_linewidth(0.5)
     bar.minorticks_off()
-    axes.set_ylabel(words, fontsize=9)
-    axes.yaxis.set_label_coords(1 + 0.55 / BAR, 0.5)
+    axes.set_ylabel(label, fontsize=9)
+    axes.yaxis.set_label_coords(1 + 0.55 / BAR_WIDTH, 0.5)
     return bar

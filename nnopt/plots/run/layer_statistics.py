@@ -12,10 +12,10 @@ from nnopt.plots import style
 from nnopt.plots.run import layer_lines, layer_maps
 from nnopt.results.layers_file import LayerRow
 
-MOST_LINES = 8  # layers drawn as lines; more become the rows of a map
-PANEL = (2.9, 2.5)  # inches: width, height
+MAX_LINES = 8  # more layers are rows of a map
+PANEL_SIZE = (2.9, 2.5)  # inches
 BOTTOM, TOP = 0.6, 0.8
-NAME_LENGTH = 28
+MAX_NAME_CHARACTERS = 28
 
 Floats = NDArray[np.float64]
 
@@ -23,14 +23,20 @@ Floats = NDArray[np.float64]
 def plot_layer_statistics(
     history: Sequence[LayerRow], matrices: Collection[str], path: Path, name: str
 ) -> None:
-    """For each dense or convolutional layer the standard deviations of what it gives and of its
-    weight's gradient; for each ReLU layer the share of units that are 0 for every sample.
+    """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
-    Up to 8 layers are lines, dark to bright with their depth; what is exactly 0, or not finite,
-    stands on a rail of its own below or above the panel. The deviations of more layers are maps, a
-    row for each layer, as shares of dead units always are.
-    matrices: the layers whose weight is a matrix, or kernels, rather than the scale of a
-    normalization; name: the run's, for the title. Raises OutputError.
+    Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on rails
+    below and above the panel. More layers are rows of maps. The fraction of dead units, which are
+    0 for every sample, is always a map.
+
+    Args:
+        history: statistics of all layers after each epoch.
+        matrices: layers whose weight is a matrix or kernels, not the scale of a normalization.
+        path: the file.
+        name: of the run, for the title.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     layers = list(dict.fromkeys(row.layer for row in history))
     first = history[: len(layers)]
@@ -41,32 +47,32 @@ def plot_layer_statistics(
     gradients = _table(history, multiplying, lambda row: row.gradient_std)
     dead = 100 * _table(history, rectifying, lambda row: row.dead_fraction)
 
-    names = [style.readable(layer, NAME_LENGTH) for layer in multiplying]
-    relus = [style.readable(layer, NAME_LENGTH) for layer in rectifying]
-    in_lines = len(names) <= MOST_LINES
-    kind = layer_lines if in_lines else layer_maps
-    before, between, after = kind.margins(names)
-    height = PANEL[1] if in_lines else layer_maps.height_of(max(len(names), len(relus)))
-    width = dead_left = before + PANEL[0] + between + PANEL[0] + after
+    names = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in multiplying]
+    relus = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in rectifying]
+    in_lines = len(names) <= MAX_LINES
+    module = layer_lines if in_lines else layer_maps
+    before, between, after = module.margins(names)
+    height = PANEL_SIZE[1] if in_lines else layer_maps.height_of(max(len(names), len(relus)))
+    width = dead_left = before + PANEL_SIZE[0] + between + PANEL_SIZE[0] + after
     if relus:
         dead_left += layer_maps.margins(relus)[0]
-        width = dead_left + PANEL[0] + layer_maps.SHARES_ROOM
+        width = dead_left + PANEL_SIZE[0] + layer_maps.FRACTIONS_SPACE
     title = f"{name}: layers over training"
     with style.drawing(path, width, BOTTOM + height + TOP, title) as figure:
-        lefts = (before, before + PANEL[0] + between)
-        boxes = [(left, BOTTOM, PANEL[0], height) for left in lefts]
+        lefts = (before, before + PANEL_SIZE[0] + between)
+        boxes = [(left, BOTTOM, PANEL_SIZE[0], height) for left in lefts]
         panels = {"Outputs": outputs, "Gradient of the weights": gradients}
-        kind.draw_deviations(figure, boxes, epochs, panels, names)
+        module.draw_deviations(figure, boxes, epochs, panels, names)
         if relus:
-            box = (dead_left, BOTTOM, PANEL[0], height)
+            box = (dead_left, BOTTOM, PANEL_SIZE[0], height)
             caption = "Dead units: 0 for every sample"
-            layer_maps.draw_shares(figure, box, epochs, caption, dead, relus)
+            layer_maps.draw_fractions(figure, box, epochs, caption, dead, relus)
 
 
 def _table(
     history: Sequence[LayerRow], layers: Sequence[str], get: Callable[[LayerRow], float | None]
 ) -> Floats:
-    """(L, E): a row for each layer, a column for each epoch; NaN for what is not finite."""
+    """Return a statistic, shape (L, E), with NaN for values that are not finite."""
     rows: dict[str, list[float]] = {layer: [] for layer in layers}
     for row in history:
         if row.layer in rows:

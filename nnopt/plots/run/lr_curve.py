@@ -1,4 +1,4 @@
-"""The loss against the learning rate, as a sweep of the rate saw it."""
+"""The loss against the learning rate in a learning rate range test."""
 
 from __future__ import annotations
 
@@ -14,30 +14,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_lr_find(found: LrSuggestion, path: Path, title: str) -> None:
-    """Losses of the batches, their smoothed course, and the suggestion where there is one.
+def plot_lr_find(suggestion: LrSuggestion, path: Path, title: str) -> None:
+    """Draw the losses of the batches, the smoothed loss, and the suggestion if there is one.
 
-    The picture ends where the smoothed loss leaves it upwards: beyond, it shows nothing but
-    divergence. Raises OutputError.
+    The plot ends where the smoothed loss exceeds the vertical axis, because the training diverges.
+
+    Args:
+        suggestion: result of the test.
+        path: the file.
+        title: name of the run.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    curve = found.curve
-    if found.lr is None:
+    curve = suggestion.curve
+    if suggestion.lr is None:
         title = f"{style.readable(title, 40)}: no suggestion"
     with style.drawing(path, 6.4, 4.0, title) as figure:
         axes = style.panel(figure, 0.85, 0.65, 5.25, 2.6)
         axes.plot(curve.rates, curve.losses, color=style.SKY, linewidth=0.8, label="batch")
         axes.plot(curve.rates, curve.smoothed, color=style.BLUE, linewidth=2.2, label="smoothed")
-        if found.lr is not None and found.edge_step is not None:
+        if suggestion.lr is not None and suggestion.edge_step is not None:
             _mark(
                 axes,
-                curve.rates[found.edge_step],
-                curve.smoothed[found.edge_step],
+                curve.rates[suggestion.edge_step],
+                curve.smoothed[suggestion.edge_step],
                 "largest usable",
                 "o",
             )
-            axes.axvline(found.lr, color=style.INK, linewidth=1, linestyle=":")
-            _mark(axes, found.lr, found.loss_at_suggestion, "suggestion", "*")
-        low, high = _limits(found)
+            axes.axvline(suggestion.lr, color=style.INK, linewidth=1, linestyle=":")
+            _mark(axes, suggestion.lr, suggestion.loss_at_suggestion, "suggestion", "*")
+        low, high = _limits(suggestion)
         axes.set_ylim(low, high)
         above = np.flatnonzero(~(curve.smoothed <= high))
         last = curve.rates[above[0]] if len(above) else curve.rates[-1]
@@ -47,12 +54,12 @@ def plot_lr_find(found: LrSuggestion, path: Path, title: str) -> None:
         style.log_scale(axes, "x")
         style.few_ticks(axes.yaxis)
         style.label(axes, "learning rate", "loss (mean per sample)")
-        place = (0.85 / 6.4, 3.27 / 4.0)
+        corner = (0.85 / 6.4, 3.27 / 4.0)
         handles = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
         figure.legend(
             handles=handles,
             loc="lower left",
-            bbox_to_anchor=place,
+            bbox_to_anchor=corner,
             ncols=4,
             borderaxespad=0,
             columnspacing=1.4,
@@ -76,16 +83,17 @@ def _mark(axes: Axes, rate: float, loss: float, name: str, marker: Literal["o", 
     )
 
 
-def _limits(found: LrSuggestion) -> tuple[float, float]:
-    """The loss axis: from below the smallest loss to above the start, the fall filling most of it.
-    Without a suggestion, to where the loss rose, or three times its start.
+def _limits(suggestion: LrSuggestion) -> tuple[float, float]:
+    """Return the limits of the loss: from below its minimum to above its initial value.
+
+    Without a suggestion, they contain the maximum, up to three times the initial value.
     """
-    smoothed = found.curve.smoothed[np.isfinite(found.curve.smoothed)]
+    smoothed = suggestion.curve.smoothed[np.isfinite(suggestion.curve.smoothed)]
     if not len(smoothed):
         return 0.0, 1.0
-    fall = measure_loss_drop(found.curve)
-    depth = max(fall.depth, fall.noise, 0.05 * abs(fall.start), 1e-12)
-    high = fall.start + 0.35 * depth
-    if found.lr is None:
-        high = max(high, min(float(smoothed.max()), 3 * fall.start))
+    drop = measure_loss_drop(suggestion.curve)
+    depth = max(drop.depth, drop.noise, 0.05 * abs(drop.start), 1e-12)
+    high = drop.start + 0.35 * depth
+    if suggestion.lr is None:
+        high = max(high, min(float(smoothed.max()), 3 * drop.start))
     return float(smoothed.min()) - 0.25 * depth, high

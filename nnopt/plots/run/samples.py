@@ -1,4 +1,4 @@
-"""A few images with what they are and what the network takes them for."""
+"""Test images with their true and predicted classes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 4
-MOST_SAMPLES = 16
-PICTURE = 1.05  # inches, the longer side of one image
-STEP = (1.5, 1.62)  # from one image to the next
+MAX_SAMPLES = 16
+IMAGE_SIZE = 1.05  # inches of the longer side of an image
+STEP = (1.5, 1.62)  # inches from one image to the next
 TOP = 0.55
-NAME_LENGTH = 18
+MAX_NAME_CHARACTERS = 18
 
 
 def plot_samples(
@@ -29,25 +29,32 @@ def plot_samples(
     classes: Sequence[str],
     path: Path,
 ) -> None:
-    """A 4x4 grid: below each image its true class and, where it is wrong, the predicted one.
+    """Draw a 4x4 grid of images with the true class and, if it is wrong, the predicted one.
 
-    images: (N, C, H, W); one channel is shown in grey, three as colours, the first 16 images only.
-    labels, predictions: (N,). Raises OutputError.
+    Args:
+        images: shape (N, C, H, W), in grey (C = 1) or colour (C = 3). The first 16 are drawn.
+        labels: true classes, shape (N,).
+        predictions: predicted classes, shape (N,).
+        classes: names of the classes.
+        path: the file.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    count = min(len(images), MOST_SAMPLES)
+    count = min(len(images), MAX_SAMPLES)
     correct = int(np.sum(labels[:count] == predictions[:count]))
     rows = max(1, -(-count // COLUMNS))
     width, height = 0.1 + STEP[0] * COLUMNS, TOP + STEP[1] * rows
     title = f"{correct} of {count} test samples are right"
     with style.drawing(path, width, height, title) as figure:
-        # One coordinate system for all, in inches from the upper left corner: axes are slow.
+        # One set of axes in inches from the upper left corner, because creating axes is slow.
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        for place in range(count):
-            row, column = divmod(place, COLUMNS)
-            true, predicted = classes[labels[place]], classes[predictions[place]]
+        for index in range(count):
+            row, column = divmod(index, COLUMNS)
+            true, predicted = classes[labels[index]], classes[predictions[index]]
             middle, top = 0.05 + STEP[0] * (column + 0.5), TOP + STEP[1] * row
-            _draw(axes, images[place], true, predicted, middle, top)
+            _draw(axes, images[index], true, predicted, middle, top)
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
 
@@ -55,12 +62,12 @@ def plot_samples(
 def _draw(
     axes: Axes, image: NDArray[Any], true: str, predicted: str, middle: float, top: float
 ) -> None:
-    """One image and its names; wrong ones have a thick frame, a cross and a second line."""
+    """Draw an image and its class. A wrong one has a thick frame and a second line."""
     channels, high, wide = image.shape
-    width, height = PICTURE * wide / max(high, wide), PICTURE * high / max(high, wide)
+    width, height = IMAGE_SIZE * wide / max(high, wide), IMAGE_SIZE * high / max(high, wide)
     left, right, bottom = middle - width / 2, middle + width / 2, top + height
     pixels = image.transpose(1, 2, 0) if channels == 3 else image[0]
-    enlarged = max(high, wide) < PICTURE * style.DPI
+    enlarged = max(high, wide) < IMAGE_SIZE * style.DPI
     axes.imshow(
         pixels,
         cmap="gray",
@@ -79,15 +86,15 @@ def _draw(
         linewidth=2.4 if wrong else 0.8,
         solid_joinstyle="miter",
     )
-    below = top + PICTURE + 0.07
-    name = style.readable(true, NAME_LENGTH)
+    below = top + IMAGE_SIZE + 0.07
+    name = style.readable(true, MAX_NAME_CHARACTERS)
     axes.text(middle, below, name, ha="center", va="top", fontsize=9)
     if wrong:
-        guess = "✗ " + style.readable(predicted, NAME_LENGTH - 3)
+        text = "✗ " + style.readable(predicted, MAX_NAME_CHARACTERS - 3)
         axes.text(
             middle,
             below + 0.18,
-            guess,
+            text,
             ha="center",
             va="top",
             fontsize=9,

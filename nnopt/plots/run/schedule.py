@@ -9,27 +9,35 @@ from numpy.typing import NDArray
 
 from nnopt.plots import style
 
-MOST_POINTS = 2000  # more than the picture has columns
+MAX_POINTS = 2000  # more than the plot has columns of pixels
 
 
 def plot_schedule(
     learning_rates: NDArray[np.float64], steps_per_epoch: int, path: Path, title: str
 ) -> None:
-    """The learning rate of every optimizer step.
+    """Draw the learning rate of every optimizer step.
 
-    learning_rates: (steps,), the first step's first. Drawn on a logarithmic scale if most of it
-    spans more than two decades; rates of 0 are then left out. Raises OutputError.
+    The scale is logarithmic if most rates span more than two decades; rates of 0 are then left out.
+
+    Args:
+        learning_rates: of every step, shape (steps,).
+        steps_per_epoch: optimizer steps of each epoch.
+        path: the file.
+        title: of the plot.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     rates = np.asarray(learning_rates, dtype=np.float64)
-    shown = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), MOST_POINTS)).astype(np.int64))
+    shown = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), MAX_POINTS)).astype(np.int64))
     with style.drawing(path, 6.4, 3.6, title) as figure:
         axes = style.panel(figure, 0.95, 0.6, 5.15, 2.45)
         marker = "o" if len(shown) == 1 else ""
         axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
         style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
-        # A cosine spends its last few steps many decades below the rest, and would be drawn as a
-        # cliff; so the lowest tenth has no say.
+        # The last few rates of a cosine are many decades below the others. Therefore the lowest
+        # tenth does not decide on the scale.
         positive = np.sort(rates[rates > 0])
         if style.spans_decades(positive[len(positive) // 10 :]):
             style.log_scale(axes)

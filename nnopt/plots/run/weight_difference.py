@@ -1,4 +1,4 @@
-"""The weights of two runs over each other, and where they differ."""
+"""Histograms of the weights of two runs, and their differences."""
 
 from __future__ import annotations
 
@@ -16,41 +16,53 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LAYERS = 6
+MAX_LAYERS = 6
 BINS = 50
-MOST_CELLS = 200  # of a heat map, along each side
-HEIGHT, STEP, BELOW, ABOVE = 1.2, 2.0, 0.6, 0.85  # inches: a panel; to the next; around them
-WIDTH, LEFT, HISTOGRAM, MAP_LEFT, MAP = 8.2, 0.35, 3.2, 4.15, 2.9
+MAX_CELLS = 200  # along each side of a heat map
+PANEL_HEIGHT, STEP, BOTTOM, TOP = 1.2, 2.0, 0.6, 0.85  # inches
+WIDTH, HISTOGRAM_LEFT, HISTOGRAM_WIDTH, MAP_LEFT, MAP_WIDTH = 8.2, 0.35, 3.2, 4.15, 2.9
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: Path) -> None:
-    """For each weight tensor of rank 2 or more that both have in the same shape: histograms of the
-    weights over the same bins, and b - a as a heat map (outputs down, inputs across). Of more than
-    6 tensors some are left out evenly, and the title says how many.
+    """Draw histograms of the weights of both runs, and b - a as a heat map of outputs and inputs.
 
-    names: of a and b, which the legend calls A and B besides. The suffix of the path says PNG or
-    SVG. Raises OutputError.
+    The tensors are those of rank 2 or more that have the same shape in both runs. Of more than 6,
+    evenly spaced ones are drawn, and the title contains the number of the others.
+
+    Args:
+        a: parameters of the first run.
+        b: parameters of the second run.
+        names: of the runs.
+        path: the file, PNG or SVG.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     matrices = [name for name, x in a.items() if name.endswith(".weight") and np.ndim(x) >= 2]
     both = [name for name in matrices if name in b and np.shape(b[name]) == np.shape(a[name])]
-    places = np.linspace(0, len(both) - 1, min(len(both), MOST_LAYERS))
-    chosen = [both[place] for place in np.unique(places.astype(np.int64))]
+    positions = np.linspace(0, len(both) - 1, min(len(both), MAX_LAYERS))
+    chosen = [both[index] for index in np.unique(positions.astype(np.int64))]
     title = "Weights of two runs"
     if len(chosen) < len(both):
         title += f", {len(both) - len(chosen)} of {len(both)} layers left out"
-    height = ABOVE + STEP * max(1, len(chosen)) - (STEP - HEIGHT) + BELOW
+    height = TOP + STEP * max(1, len(chosen)) - (STEP - PANEL_HEIGHT) + BOTTOM
     with style.drawing(path, WIDTH, height, title) as figure:
         for row, name in enumerate(chosen):
-            bottom = height - ABOVE - HEIGHT - STEP * row
+            bottom = height - TOP - PANEL_HEIGHT - STEP * row
             x, y = np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)
-            axes = style.panel(figure, LEFT, bottom, HISTOGRAM, HEIGHT)
+            axes = style.panel(figure, HISTOGRAM_LEFT, bottom, HISTOGRAM_WIDTH, PANEL_HEIGHT)
             _draw_histograms(axes, x, y, names)
             shape = "×".join(map(str, x.shape))
-            style.caption(figure, LEFT, bottom + HEIGHT, f"{style.readable(name, 26)}   {shape}")
-            style.label(axes, "weight" if row == len(chosen) - 1 else "", "share", 0.15)
+            style.caption(
+                figure,
+                HISTOGRAM_LEFT,
+                bottom + PANEL_HEIGHT,
+                f"{style.readable(name, 26)}   {shape}",
+            )
+            style.label(axes, "weight" if row == len(chosen) - 1 else "", "fraction", 0.15)
             if row == 0:
                 figure.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=2)
             _draw_map(figure, bottom, (y - x).reshape(len(x), -1))
@@ -63,13 +75,13 @@ def _draw_histograms(axes: Axes, x: Floats, y: Floats, names: tuple[str, str]) -
     if high <= low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
-    shares = [np.histogram(w, edges)[0] / max(1, w.size) for w in finite]
+    fractions = [np.histogram(w, edges)[0] / max(1, w.size) for w in finite]
     labels = [f"{which}: {style.readable(x, 26)}" for which, x in zip("AB", names, strict=True)]
-    # Filled and outlined: the two are told apart without colours too.
-    axes.stairs(shares[0], edges, fill=True, color=style.SKY, label=labels[0])
-    axes.stairs(shares[1], edges, color=style.INK, linewidth=1.2, label=labels[1])
+    # Filled and outlined histograms are distinct without colours.
+    axes.stairs(fractions[0], edges, fill=True, color=style.SKY, label=labels[0])
+    axes.stairs(fractions[1], edges, color=style.INK, linewidth=1.2, label=labels[1])
     axes.set_xlim(low, high)
-    axes.set_ylim(0, 1.1 * (max(share.max() for share in shares) or 1.0))
+    axes.set_ylim(0, 1.1 * (max(heights.max() for heights in fractions) or 1.0))
     style.few_ticks(axes.xaxis, 4)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -77,9 +89,9 @@ def _draw_histograms(axes: Axes, x: Floats, y: Floats, names: tuple[str, str]) -
 
 def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
     """B - a, its colours symmetric about 0."""
-    shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MOST_CELLS)
+    shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MAX_CELLS)
     limit = float(np.abs(shown).max(initial=0)) or 1.0
-    axes = style.panel(figure, MAP_LEFT, bottom, MAP, HEIGHT)
+    axes = style.panel(figure, MAP_LEFT, bottom, MAP_WIDTH, PANEL_HEIGHT)
     image = axes.imshow(
         shown,
         cmap=colour_map(),
@@ -93,18 +105,24 @@ def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
     axes.grid(visible=False)
     axes.spines[["top", "right"]].set_visible(True)
     style.label(axes, "inputs", "outputs", 0.12, 0.15)
-    style.caption(figure, MAP_LEFT, bottom + HEIGHT, "B − A")
-    bar = style.panel(figure, MAP_LEFT + MAP + 0.1, bottom, 0.12, HEIGHT)
+    style.caption(figure, MAP_LEFT, bottom + PANEL_HEIGHT, "B − A")
+    bar = style.panel(figure, MAP_LEFT + MAP_WIDTH + 0.1, bottom, 0.12, PANEL_HEIGHT)
     figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
     bar.grid(visible=False)
     bar.set_yticks([-limit, 0, limit], [f"−{limit:.2g}", "0", f"+{limit:.2g}"])
 
 
 def strongest(matrix: Floats, most: int) -> Floats:
-    """A matrix of at most so many rows and columns: of each block the entry of largest magnitude,
-    so that a single changed weight is seen, which a mean would hide.
+    """Return the entry of largest magnitude of each block of a matrix.
 
-    matrix: (O, I) -> (min(O, most), min(I, most))
+    In contrast to a mean, it shows a single changed weight.
+
+    Args:
+        matrix: shape (O, I).
+        most: maximum number of rows and columns of the result.
+
+    Returns:
+        Shape (min(O, most), min(I, most)).
     """
     high, low = matrix, matrix
     for axis, size in enumerate(matrix.shape):

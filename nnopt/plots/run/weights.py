@@ -1,4 +1,4 @@
-"""How training moved the weights of each layer."""
+"""Histograms of the weights of each layer before and after training."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ from nnopt.plots import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_PANELS = 12
+MAX_PANELS = 12
 COLUMNS = 4
 BINS = 40
-MOST_WEIGHTS = 200_000  # of one tensor go into its histogram, evenly chosen
-PANEL = (2.2, 1.15)  # inches: width, height
-STEP = (2.55, 2.0)  # from one panel to the next
+MAX_WEIGHTS = 200_000  # evenly spaced, of one tensor
+PANEL_SIZE = (2.2, 1.15)  # inches
+STEP = (2.55, 2.0)  # inches from one panel to the next
 
 
 def plot_weight_histograms(
     initial: Mapping[str, NDArray[Any]], final: Mapping[str, NDArray[Any]], path: Path
 ) -> None:
-    """One histogram per weight tensor: as initialized (outline) and as trained (filled).
+    """Draw histograms of each weight tensor: initial (outline) and trained (filled).
 
-    Tensors are those of ``final`` named ``*.weight`` of rank 2 or more; of more than 12 some are
-    left out evenly, and the title says how many. Raises OutputError.
+    Of more than 12 tensors, evenly spaced ones are drawn, and the title contains the number of the
+    others.
+
+    Args:
+        initial: parameters before training.
+        final: parameters after training; those named ``*.weight`` of rank 2 or more are drawn.
+        path: the file.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     names = [name for name, w in final.items() if name.endswith(".weight") and np.ndim(w) >= 2]
-    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_PANELS)).astype(np.int64))
+    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_PANELS)).astype(np.int64))
     columns = max(1, min(len(shown), COLUMNS))
     rows = max(1, -(-len(shown) // columns))
     width, height = max(6.4, 0.6 + STEP[0] * columns), 0.85 + STEP[1] * rows
@@ -40,35 +48,37 @@ def plot_weight_histograms(
         title += f", {len(names) - len(shown)} of {len(names)} left out"
 
     with style.drawing(path, width, height, title) as figure:
-        for place, index in enumerate(shown):
-            row, column = divmod(place, columns)
+        for number, index in enumerate(shown):
+            row, column = divmod(number, columns)
             left, bottom = 0.5 + STEP[0] * column, height - 2.1 - STEP[1] * row
-            axes = style.panel(figure, left, bottom, *PANEL)
+            axes = style.panel(figure, left, bottom, *PANEL_SIZE)
             _draw(axes, names[index], initial.get(names[index]), final[names[index]])
-            in_last_row = place + columns >= len(shown)
-            style.label(axes, "weight" if in_last_row else "", "" if column else "share", 0.15)
-            if place == 0:
+            in_last_row = number + columns >= len(shown)
+            style.label(axes, "weight" if in_last_row else "", "" if column else "fraction", 0.15)
+            if number == 0:
                 figure.legend(loc="upper right", ncols=2, bbox_to_anchor=(0.995, 1))
 
 
 def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any]) -> None:
-    """Both histograms over the same bins: the height is the share of the weights in each."""
+    """Draw both histograms over the same bins, as fractions of the weights."""
     tensors = {"trained": after} if before is None else {"trained": after, "initial": before}
-    finite = {which: w[np.isfinite(w)] for which, w in tensors.items()}  # ravels it, too
+    finite = {which: w[np.isfinite(w)] for which, w in tensors.items()}  # one-dimensional
     extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
     low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
     size = max(abs(low), abs(high)) or 1.0
-    if high - low <= 1e-6 * size:  # all zeros, say
+    if high - low <= 1e-6 * size:  # such as all zeros
         low, high = low - size / 2, high + size / 2
     edges = np.linspace(low, high, BINS + 1)
-    shares = {which: _shares(w, edges) for which, w in finite.items()}
+    fractions = {which: _fractions(w, edges) for which, w in finite.items()}
 
-    axes.stairs(shares["trained"], edges, fill=True, color=style.SKY, label="trained")
-    if "initial" in shares:
-        axes.stairs(shares["initial"], edges, color=style.INK, linewidth=1.2, label="initial")
-    # Weights that all began at one value are one tall bar; it must not flatten the trained ones.
-    peak = shares["trained"].max() or 1.0
-    axes.set_ylim(0, 1.1 * min(3 * peak, max(share.max() for share in shares.values()) or 1.0))
+    axes.stairs(fractions["trained"], edges, fill=True, color=style.SKY, label="trained")
+    if "initial" in fractions:
+        axes.stairs(fractions["initial"], edges, color=style.INK, linewidth=1.2, label="initial")
+    # Constant initial weights are one tall bar, which may not flatten the other histogram.
+    peak = fractions["trained"].max() or 1.0
+    axes.set_ylim(
+        0, 1.1 * min(3 * peak, max(heights.max() for heights in fractions.values()) or 1.0)
+    )
     axes.set_xlim(low, high)
     style.few_ticks(axes.xaxis, 3)
     axes.set_yticks([])
@@ -82,6 +92,6 @@ def _spread(weights: NDArray[Any]) -> str:
     return f"{weights.std(dtype=np.float64):.3g}" if weights.size else "n/a"
 
 
-def _shares(weights: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    sample = weights[:: len(weights) // MOST_WEIGHTS + 1]
+def _fractions(weights: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    sample = weights[:: len(weights) // MAX_WEIGHTS + 1]
     return np.histogram(sample, edges)[0] / max(1, len(sample))

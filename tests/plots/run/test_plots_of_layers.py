@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
-from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of, telling_channels
+from nnopt.plots.run.feature_maps import plot_feature_maps, select_channels, stages_of
 from nnopt.plots.run.filters import colour_map, plot_filters
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
 from nnopt.results.layers_file import LayerRow
@@ -212,7 +212,7 @@ def test_channels_duplicates_are_chosen_once() -> None:
     maps[:, 5] *= 20
     maps[:, 7] *= 10
     maps[:, 0] = 0.4 * maps[:, 5] + 2 * maps[:, 2]  # strong, yet 94 % of it is channel 5
-    channels, explained = telling_channels(maps, 8)
+    channels, explained = select_channels(maps, 8)
     assert channels.tolist() == [1, 5, 7]
     assert 0.99 < explained < 1
     variances = maps.var(axis=(0, 2, 3))
@@ -228,7 +228,7 @@ def test_channels_equal_pivoted_qr() -> None:
     columns = maps.transpose(0, 2, 3, 1).reshape(-1, 12)
     columns = columns - columns.mean(axis=0)
     factor, order = linalg.qr(columns, mode="r", pivoting=True)
-    channels, explained = telling_channels(maps, 6)
+    channels, explained = select_channels(maps, 6)
     assert_array_equal(channels, order[:6])
     assert_allclose(explained, (factor[:6] ** 2).sum() / (columns**2).sum())
 
@@ -239,7 +239,7 @@ def test_feature_maps_dead_or_not_finite_are_drawn(tmp_path: Path, figures: list
     plot_feature_maps(np.zeros((1, 1, 4, 4), np.uint8), ["a"], {"relu1": maps}, tmp_path / "a.png")
     texts = words_of(figures[0].axes[0])
     assert "1 of 3 channels" in texts
-    assert "none varies" in texts
+    assert "no variance" in texts
 
 
 # statistics of layers -----------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_layer_statistics_few_layers_are_lines(
     assert ticks_of(dead) == ["relu1", "relu2"]
     assert_allclose(drawn(dead)[0], [[0, 0, 0, 12.5]] * 2)
     assert words_of(dead) == ["12 %", "12 %", "last"]
-    assert bar.get_ylabel() == "share of units (%)"
+    assert bar.get_ylabel() == "fraction of units (%)"
     assert figures[0].texts[0].get_text() == "spiral_mlp: layers over training"
 
 
