@@ -1,4 +1,4 @@
-"""A look inside a network: what each layer gives, and the last gradient, alike in both backends."""
+"""The outputs of all layers and the last gradient, equal in both backends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def on_device(backend: str, *arrays: np.ndarray) -> Any:
 
 
 def trained(make_network: MakeNetwork, backend: str, **options: Any) -> Network:
-    """After two steps, the last of which left its gradient."""
+    """Return a network after two training steps."""
     shared = {} if backend == "numpy" else {"backend.shared_masks": True}
     network = make_network(backend, LAYERS, SHAPE, **shared, **options)
     for step, batch in enumerate(image_batches()):
@@ -81,7 +81,7 @@ def test_layer_outputs_agree_between_backends(make_network: MakeNetwork, x: np.n
 def test_layer_outputs_are_consistent_with_each_other(
     make_network: MakeNetwork, x: np.ndarray
 ) -> None:
-    """Each layer's output is its own, not what later layers made of the same memory."""
+    """Later layers do not overwrite the outputs of earlier ones."""
     network = trained(make_network, "numpy")
     y = network.layer_outputs(x)
     assert_array_equal(y["relu1"], np.maximum(y["batch_norm1"], 0))
@@ -111,7 +111,7 @@ def test_gradient_arrays_agree_between_backends(
 def test_layer_outputs_and_gradients_are_copies(
     make_network: MakeNetwork, backend: str, x: np.ndarray
 ) -> None:
-    """Copies are handed out, and training goes on as if nobody had looked."""
+    """Changes of the returned arrays do not affect training."""
     plain, watched = (trained(make_network, backend) for _ in range(2))
     (there,) = on_device(backend, x)
     for array in (*watched.layer_outputs(there).values(), *watched.gradient_arrays().values()):

@@ -1,4 +1,4 @@
-"""The arrays of an operation, which threads ask for at the same time."""
+"""The arrays of an operation, requested by several threads at the same time."""
 
 from __future__ import annotations
 

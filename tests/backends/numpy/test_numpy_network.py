@@ -82,7 +82,7 @@ def test_network_gradients_equal_central_differences(
 
 
 def step_of(network: NumpyNetwork, batch: tuple[Array, Array]) -> dict[str, Array]:
-    """What one step of SGD with learning rate 1 subtracts from each parameter."""
+    """Return the difference that one step of SGD with lr 1 subtracts from each parameter."""
     before = network.arrays()
     network.train_step(batch[0], batch[1], 1.0, 0)
     after = network.arrays()
@@ -243,7 +243,7 @@ def test_first_layer_not_finite_is_named(
 def test_smaller_last_batch_does_not_affect_later_batches(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """Arrays kept from one batch size must not reach into the results of another."""
+    """Buffers of one batch size must not affect the results of another."""
     layers = [*NETWORKS[name], {"dense": "classes"}]
     used = make_network("numpy", layers)
     order = [0, 6, 1, 6, 2, 0]

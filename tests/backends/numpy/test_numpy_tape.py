@@ -41,7 +41,7 @@ def added_to_itself(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def diamond(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """One value goes two ways, which meet again."""
+    """Two branches of one value are added."""
     h = tape.apply(DENSE, x, w)
     return tape.apply(ADD, tape.apply(TANH, h), tape.apply(SIGMOID, h))
 

@@ -1,4 +1,4 @@
-"""Pieces of work dealt out to threads."""
+"""Chunks of work in a pool of threads."""
 
 import threading
 import time
@@ -73,7 +73,7 @@ def test_map_limits_blas_to_one_thread_and_restores_it():
 
 
 def test_map_does_not_wait_for_a_thread_that_has_not_started():
-    """On a busy machine the other thread may get no core for long; here it has other work."""
+    """The other thread is kept busy, as on a machine without a free core."""
     workers, release = ThreadPool(2), threading.Event()
     workers.map(lambda worker, piece: None, 2)  # starts the other thread
     workers._tasks.put(lambda: release.wait(30) and None)

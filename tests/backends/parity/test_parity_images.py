@@ -61,7 +61,7 @@ def test_image_layer_agrees_between_backends(make_network: MakeNetwork, name: st
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_frozen_weight_does_not_change(make_network: MakeNetwork, backend: str, bias: bool) -> None:
-    """Whatever else there is that moves weights."""
+    """No regularizer or optimizer changes it."""
     conv = {"conv2d": {"channels": 5, "bias": bias, "frozen": True}}
     keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema_decay")
     options = {f"regularizer.{key}": 0.01 for key in keys} | {

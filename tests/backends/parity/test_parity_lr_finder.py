@@ -1,4 +1,4 @@
-"""Both backends see the same curve, in float64 with shared dropout masks."""
+"""The curves of both backends are equal in float64 with shared dropout masks."""
 
 from __future__ import annotations
 

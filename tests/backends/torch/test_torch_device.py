@@ -1,4 +1,4 @@
-"""Layout, number formats, compilation, and what is said when memory runs out."""
+"""Memory format, precision, compilation and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
 
 
 def scaled(make_config: MakeConfig) -> Precision:
-    """fp16's scaling, which does not depend on the device."""
+    """Loss scaling of fp16, which does not depend on the device."""
     backend = make_config(backend="torch").backend
     assert isinstance(backend, TorchConfig)
     return Precision(replace(backend, precision="fp16"))
@@ -209,7 +209,7 @@ def test_fp16_scaling_keeps_weight_decay_and_max_norm(
 
 @pytest.mark.slow
 def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: MakeNetwork) -> None:
-    """Also by the next network, which differs by the seed alone."""
+    """The next network, which differs only in the seed, reuses the compiled code."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     torch.compiler.reset()
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""Records of images as PyTorch's modules: inferred shapes, names, FLOPs and values."""
+"""Layers of images as PyTorch modules: inferred shapes, names, FLOPs and values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon against its published formula in NumPy, and what its iteration does to singular values."""
+"""Muon against its published formula in NumPy, and the singular values of its iteration."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_weight_decay_uses_the_learning_rate_of_the_group(
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9")
 def test_muon_equals_torch_optim_muon(make_config: Callable[..., Config]) -> None:
-    """Which computes in bfloat16: two to three digits of the direction."""
+    """torch.optim.Muon computes in bfloat16: two to three digits of the direction."""
     muon = make_config(optimizer="muon").optimizer
     assert isinstance(muon, MuonConfig)
     ours, theirs = (nn.Parameter(torch.tensor(random(12, 5)).float()) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The optimizers of PyTorch alone, from a command line to the test accuracy."""
+"""Optimizers that only PyTorch has, from the command line to the test accuracy."""
 
 from __future__ import annotations
 

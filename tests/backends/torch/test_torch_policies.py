@@ -1,4 +1,4 @@
-"""Policies of augmentation against torchvision's classes: operations, strengths, frequencies."""
+"""Augmentation policies against torchvision's classes: operations, magnitudes, frequencies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def levels_of(name: str) -> range:
 
 
 def by_torchvision(policy: str, image: Tensor, operation: int, level: int) -> Tensor:
-    """What torchvision's class makes of one image (C, H, W)."""
+    """Return the result of torchvision's class for one image (C, H, W)."""
     transform, name = CLASSES[policy], OPERATIONS[operation]
     strengths, _ = transform._AUGMENTATION_SPACE[name]
     table = strengths(LEVELS, *image.shape[1:])

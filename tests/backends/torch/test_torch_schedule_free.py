@@ -1,4 +1,4 @@
-"""Schedule-Free: the library's rule in NumPy, the library by hand, and looks in mid-training."""
+"""Schedule-Free: the formula in NumPy, the library itself, and evaluations during training."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_recomputed_statistics_belong_to_the_average(
 def test_epoch_ends_with_statistics_of_the_average(
     make_config: MakeConfig, steps: int | None
 ) -> None:
-    """Also one cut short, here after 2 of 8 steps."""
+    """This includes an incomplete epoch of 2 of 8 steps."""
     changes = {"optimizer": "schedule_free_sgd", "regularizer.norm": "batch", "epochs": 2}
     changes |= {"max_steps": steps}
     config = make_config(backend="torch", **changes, **{"backend.dtype": "float64"})

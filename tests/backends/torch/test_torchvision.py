@@ -1,4 +1,4 @@
-"""Torchvision's models: what is said of them holds, they start from the seed, and they train."""
+"""Torchvision's models: their description, initialization from the seed, and training."""
 
 from __future__ import annotations
 
