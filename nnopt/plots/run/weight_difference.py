@@ -88,7 +88,7 @@ def _draw_histograms(axes: Axes, x: Floats, y: Floats, names: tuple[str, str]) -
 
 
 def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
-    """B - a, its colours symmetric about 0."""
+    """Draw b - a with colours that are symmetric about 0."""
     shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MAX_CELLS)
     limit = float(np.abs(shown).max(initial=0)) or 1.0
     axes = style.panel(figure, MAP_LEFT, bottom, MAP_WIDTH, PANEL_HEIGHT)
