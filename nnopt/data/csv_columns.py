@@ -54,9 +54,9 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     """Return the columns of the training file. Raises DataError or ConfigError."""
     _check_names(names, path)
     dropped = {
-        place for item in config.drop_columns if (place := position(names, item)) is not None
+        index for item in config.drop_columns if (index := position(names, item)) is not None
     }
-    kept = [place for place in range(len(names)) if place not in dropped]
+    kept = [index for index in range(len(names)) if index not in dropped]
     label = _label(names, config, path)
     if label in dropped:
         raise ConfigError(
@@ -65,19 +65,19 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
             f"{quoted(names[label])}; take it out of the list"
         )
     _check_unnamed(names, kept, path)
-    features = [place for place in kept if place != label]
+    features = [index for index in kept if index != label]
     if not features:
         raise DataError(
             f"{shown(path)} has no column other than {quoted(names[label])}; expected features"
         )
     if config.header:
         _check_header(names, features, label, config, path)
-    shape, order = _shape([names[place] for place in features], config, path)
+    shape, order = _shape([names[index] for index in features], config, path)
     return Columns(
         names,
         label,
-        [features[place] for place in order],
-        frozenset(names[place] for place in dropped),
+        [features[index] for index in order],
+        frozenset(names[index] for index in dropped),
         shape,
     )
 
@@ -85,24 +85,24 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
     """Find the columns of the training file by name in another file. Raises DataError."""
     _check_names(names, path)
-    wanted = [train.names[train.label], *train.feature_names]
-    allowed = {*wanted, *train.dropped, *map(str, config.drop_columns if config.header else ())}
-    places = {name: place for place, name in enumerate(names)}
-    missing = [name for name in wanted if name not in places]
+    required = [train.names[train.label], *train.feature_names]
+    allowed = {*required, *train.dropped, *map(str, config.drop_columns if config.header else ())}
+    indices = {name: index for index, name in enumerate(names)}
+    missing = [name for name in required if name not in indices]
     extra = [name for name in names if name not in allowed]
     if missing or extra:
         lines = [f"it lacks {listed(missing)}"] if missing else []
         lines += [f"it has also {listed(extra)}"] if extra else []
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
-            if missing == wanted[:1]
+            if missing == required[:1]
             else "; leave columns out of both with dataset.drop_columns=[...]"
         )
         raise DataError(
             f"{shown(path)} has other columns than the training file: {' and '.join(lines)}{hint}"
         )
-    features = [places[name] for name in wanted[1:]]
-    return Columns(names, places[wanted[0]], features, train.dropped, train.shape)
+    features = [indices[name] for name in required[1:]]
+    return Columns(names, indices[required[0]], features, train.dropped, train.shape)
 
 
 def check_dropped(config: CsvConfig, tables: Sequence[Sequence[str]], path: Path) -> None:
@@ -169,7 +169,7 @@ def _check_names(names: list[str], path: Path) -> None:
 
 
 def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
-    unnamed = [place for place in kept if UNNAMED.fullmatch(names[place])]
+    unnamed = [index for index in kept if UNNAMED.fullmatch(names[index])]
     if unnamed:
         raise DataError(
             f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
@@ -182,11 +182,11 @@ def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
     """Raise DataError if the header may be a row, because all its names are numbers."""
-    if not all(is_number(names[place]) for place in features):
+    if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
         return  # the name of the label proves a header
-    numbers = [names[place] for place in range(len(names)) if place != label]
+    numbers = [names[index] for index in range(len(names)) if index != label]
     in_order = [str(number) for number in range(len(names))]
     one_based = [str(number) for number in range(1, len(names) + 1)]
     is_range = any(
@@ -205,18 +205,18 @@ def _shape(
     names: list[str], config: CsvConfig, path: Path
 ) -> tuple[tuple[int, ...], Sequence[int]]:
     """Return (C, H, W) of images, or () for features; and the order of the columns."""
-    wanted, as_found = config.shape, range(len(names))
-    if wanted is not None and len(wanted) not in (1, 3):
+    given, as_found = config.shape, range(len(names))
+    if given is not None and len(given) not in (1, 3):
         raise ConfigError(
-            f"dataset.shape={list(wanted)}: allowed are [channels, height, width] or [features]"
+            f"dataset.shape={list(given)}: allowed are [channels, height, width] or [features]"
         )
-    if wanted is not None and math.prod(wanted) != len(names):
+    if given is not None and math.prod(given) != len(names):
         raise DataError(
-            f"dataset.shape={list(wanted)} means {math.prod(wanted):,} columns without the label, "
+            f"dataset.shape={list(given)} means {math.prod(given):,} columns without the label, "
             f"but {shown(path)} has {len(names):,}; leave columns out with "
             "dataset.drop_columns=[...]"
         )
-    found = _pixel_shape(names, path) if wanted is None else wanted
+    found = _pixel_shape(names, path) if given is None else given
     if len(found) < 3:
         if config.shape_order != "chw":
             raise ConfigError(
@@ -281,10 +281,10 @@ def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequen
             return range(len(names))
         numbers = [int(match[2]) for match in found]
     order = sorted(range(len(names)), key=numbers.__getitem__)
-    if [numbers[place] - numbers[order[0]] for place in order] != list(range(len(names))):
+    if [numbers[index] - numbers[order[0]] for index in order] != list(range(len(names))):
         raise DataError(
             f"{shown(path)}: the numbers of the pixel columns, {listed(names, 3)}, have gaps or "
-            "repeat, so the place of a pixel is not known; rename the columns, or take them as "
+            "repeat, so the position of a pixel is unknown; rename the columns, or take them as "
             f"features with dataset.shape=[{len(names)}]"
         )
     return order

@@ -100,12 +100,12 @@ class RowReader:
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
         for feature in repeating:
-            place = self.columns.features[feature]
-            texts = {cells[place] for cells in records}
+            index = self.columns.features[feature]
+            texts = {cells[index] for cells in records}
             if len(texts) > counts[feature] and (
                 pair := equal_pair({self._swapped(text).strip() for text in texts})
             ):
-                return Merged(place, *pair)
+                return Merged(index, *pair)
         return None
 
     def _table(self, most: int) -> NDArray[Any]:
@@ -132,10 +132,10 @@ class RowReader:
             raise self._problem(str(error)) from error
 
     @cached_property
-    def _places(self) -> NDArray[np.int64] | None:
+    def _input_order(self) -> NDArray[np.int64] | None:
         """Return the positions of the inputs among the numbers of a row; None if in order."""
-        places = np.argsort(np.argsort(self.columns.features))
-        return None if np.array_equal(places, np.arange(len(places))) else places
+        order = np.argsort(np.argsort(self.columns.features))
+        return None if np.array_equal(order, np.arange(len(order))) else order
 
     def _kind(self) -> np.dtype[Any]:
         """Return the type of a row: adjacent columns of numbers are one field."""
@@ -148,7 +148,7 @@ class RowReader:
             if numbers[run[0]]:
                 fields.append((f"numbers {run[0]}", self._number, (len(run),)))
             else:
-                fields += [(f"text {place}", object) for place in run]
+                fields += [(f"text {index}", object) for index in run]
         return np.dtype(fields)
 
     def _chunk(self, table: NDArray[Any]) -> Chunk:
@@ -157,8 +157,8 @@ class RowReader:
         values = np.concatenate(runs, axis=1, dtype=np.float64)
         if not (np.abs(values) <= LARGEST).all():  # NaN is not <= anything
             raise self._problem("a number is not finite, or too large")
-        if self._places is not None:
-            values = values[:, self._places]
+        if self._input_order is not None:
+            values = values[:, self._input_order]
         labels = table[f"text {self.columns.label}"].tolist()
         if self.has_decimal_commas:
             labels = [label.translate(SWAP) for label in labels]
@@ -214,12 +214,12 @@ class RowReader:
                     f"{where} has {len(cells):,} cells, but there are {width:,} columns; it begins "
                     f"with {quoted(self.separator.join(cells[:5]))}"
                 )
-            for place in features:
-                if not abs(self._value(cells[place])) <= LARGEST:
+            for index in features:
+                if not abs(self._value(cells[index])) <= LARGEST:
                     return DataError(
-                        f"{where}, column {quoted(names[place])} holds {quoted(cells[place])}; "
+                        f"{where}, column {quoted(names[index])} holds {quoted(cells[index])}; "
                         f"expected a finite number of at most {LARGEST:.2g}"
-                        f"{self._hint(cells[place], names[place], row)}"
+                        f"{self._hint(cells[index], names[index], row)}"
                     )
         return DataError(f"{shown(self.path)} is no CSV file: {quoted(' '.join(reason.split()))}")
 
