@@ -1,4 +1,4 @@
-"""Operations on images (H, W, N, C) with what PyTorch has for them, and how to compare the two."""
+"""Operations on images (H, W, N, C), their equivalents in PyTorch, and comparisons of both."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def off_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """No value within 0.1 of the kink of a ReLU."""
+    """Return values that are at least 0.1 away from the kink of a ReLU."""
     x = rng.standard_normal(shape)
     return x + np.copysign(0.1, x)
 
 
 def distinct(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """No two values within 0.1, where a maximum would have a kink; most of them negative."""
+    """Return values, most of them negative, of which no two are within 0.1: a maximum has kinks."""
     return (3 - 0.1 * rng.permutation(int(np.prod(shape)))).reshape(shape)
 
 
 def gradient_like(y: Array, seed: int) -> Array:
-    """A gradient of an output."""
+    """Return a random gradient of an output."""
     return np.random.default_rng(seed).standard_normal(y.shape)
 
 
@@ -215,7 +215,7 @@ CASES: dict[str, Case] = {
 
 
 def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[Array]:
-    """Output and all gradients, copied, of a gradient g of the output (of ones: None)."""
+    """Return copies of the output and all gradients, for the gradient g of the output, or ones."""
     buffer = options.pop("buffer", None)
     keep = {} if buffer is None else {"buffer": buffer}
     y, saved = op.forward(*inputs, **options, **keep)
@@ -226,7 +226,7 @@ def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[A
 
 
 def torch_step(case: Case, inputs: list[Array], seed: int = 2) -> tuple[Array, list[Array]]:
-    """A gradient of the output, and PyTorch's output and gradients for it, in float64."""
+    """Return a gradient of the output, and PyTorch's output and gradients for it, in float64."""
     tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in inputs]
     y = case.reference(outside(tensors[0]), *tensors[1:])
     y = inside(y) if y.ndim == 4 else y
@@ -244,7 +244,7 @@ def check_against_torch(case: Case, op: Op, inputs: list[Array] | None = None) -
 
 
 def check_against_differences(case: Case, op: Op) -> None:
-    """Every gradient is that of sum(g · y), by central differences."""
+    """Compare every gradient with that of sum(g · y) by central differences."""
     inputs, h = case.inputs(seed=3), 1e-5
     y = op.forward(*inputs, **case.options)[0]
     g = gradient_like(y, seed=4)

@@ -1,4 +1,4 @@
-"""Convolution by every algorithm: against PyTorch and finite differences, and planted errors."""
+"""Convolution by every algorithm, compared with PyTorch and finite differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALGORITHMS = ["naive", "im2col", "winograd", "auto"]
 
 @dataclass(frozen=True)
 class Case:
-    """N images of C channels, H x W, to O channels."""
+    """A convolution of N images of C channels, H x W, to O channels."""
 
     n: int
     c: int
@@ -47,8 +47,8 @@ CASES = {
     "tiles cut off": Case(5, 4, 7, 9, 6),
     "valid": Case(3, 4, 6, 5, 2, padding=0),
     "full": Case(3, 4, 6, 5, 2, padding=2),
-    "many pieces": Case(40, 20, 9, 9, 18),
-    "pieces of unequal size": Case(33, 2, 2, 3, 2),
+    "many chunks": Case(40, 20, 9, 9, 18),
+    "chunks of unequal size": Case(33, 2, 2, 3, 2),
     "one output": Case(2, 2, 3, 3, 2, padding=0),
     "one pixel": Case(2, 2, 1, 1, 2),
     "one image, one channel": Case(1, 1, 6, 6, 1),
@@ -65,7 +65,7 @@ CASES = {
 
 
 def arrays(case: Case, dtype: type = np.float64) -> tuple[np.ndarray, ...]:
-    """x (N, C, H, W), weight, bias, g, and PyTorch's y, d_x, d_weight, d_bias, in float64."""
+    """Return x (N, C, H, W), weight, bias, g, and PyTorch's y, d_x, d_weight, d_bias."""
     rng = np.random.default_rng(0)
     kernel = (case.o, case.c // case.groups, case.kernel, case.kernel)
     x, weight, bias = (
@@ -86,7 +86,7 @@ def inside(image: np.ndarray) -> np.ndarray:
 
 
 def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> list[np.ndarray]:
-    """y, d_x, d_weight, d_bias, images as (N, C, H, W)."""
+    """Return y, d_x, d_weight and d_bias, with images as (N, C, H, W)."""
     x, weight, bias, g = data[:4]
     keep = {} if buffer is None else {"buffer": buffer}
     y, saved = conv2d_forward(
@@ -97,7 +97,7 @@ def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> li
 
 
 def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **options) -> float:
-    """Of values and gradients, against PyTorch's in float64, over the largest value of each."""
+    """Return the largest error against PyTorch in float64, relative to the largest value."""
     data = arrays(case, dtype)
     ours = compute(case, algorithm, data, **options)
     pairs = zip(ours, data[4:], strict=True)
@@ -109,7 +109,7 @@ def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **option
 def test_conv_outputs_and_gradients_equal_torch(name, algorithm):
     case, workers, buffer = CASES[name], ThreadPool(2), Buffers()
     assert largest_error(case, algorithm) < 1e-10
-    for _ in range(2):  # kept arrays, used again
+    for _ in range(2):  # the buffer is reused
         assert largest_error(case, algorithm, workers=workers, buffer=buffer) < 1e-10
 
 
@@ -120,19 +120,21 @@ LAYOUTS = {
     "backwards": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
     "broadcast": lambda a: np.broadcast_to(a[:1, :1, :, :1], a.shape),
 }
-"""(H, W, N, C) laid out otherwise in memory."""
+"""Other memory layouts of (H, W, N, C)."""
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["whole tiles", "tiles cut off", "groups", "stem"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_conv_memory_layout_gives_same_result(layout, name, algorithm):
-    case, lay = CASES[name], LAYOUTS[layout]
+    case, arrange = CASES[name], LAYOUTS[layout]
     options = case.options | {"algorithm": algorithm}
     x, weight, bias, g, *_ = arrays(case)
     results = []
     for strided in (False, True):
-        x_inside, g_inside = (lay(inside(a)) if strided else lay(inside(a)).copy() for a in (x, g))
+        x_inside, g_inside = (
+            arrange(inside(a)) if strided else arrange(inside(a)).copy() for a in (x, g)
+        )
         y, saved = conv2d_forward(x_inside, weight, bias, **options)
         results.append([y, *conv2d_backward(g_inside, saved, (True, True, True))])
     for ours, expected in zip(*results, strict=True):
@@ -152,7 +154,7 @@ def test_winograd_float32_many_channels_is_near_float64():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["tiles cut off", "stem", "groups", "wide padding"])
 def test_conv_gradients_equal_finite_differences(name, algorithm):
-    """v·∇L against (L(p + h v) - L(p - h v)) / 2h for L = Σ g y; L is linear in each array."""
+    """v·∇L equals (L(p + h v) - L(p - h v)) / 2h for L = Σ g y, which is linear in each array."""
     case = CASES[name]
     data = arrays(case)
     gradients = compute(case, algorithm, data)[1:]
@@ -174,7 +176,7 @@ def test_conv_gradients_equal_finite_differences(name, algorithm):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkeypatch):
     monkeypatch.setattr(tuning, "PARALLEL_SUM_MIN_ELEMENTS", 100)
-    case = CASES["many pieces"]
+    case = CASES["many chunks"]
     data = arrays(case, dtype)
     alone = compute(case, algorithm, data)
     for count in (1, 2, 3, 4):
@@ -186,12 +188,12 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
                     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["many pieces", "stem", "large kernel", "strided, rows left over"])
+@pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
 def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
-    """With one output a product is a single multiplication, and what is left is the sum's order."""
+    """With one output, each product is one multiplication, so only the order of sums matters."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
-    for numbers in (1, 5000, 2**30):  # a row of windows a piece, some, all
+    for numbers in (1, 5000, 2**30):  # chunks of one row of windows, some rows, all rows
         monkeypatch.setattr(tuning, "COL2IM_CHUNK_ELEMENTS", numbers)
         found.append(compute(case, "im2col", data)[1])
     np.testing.assert_array_equal(found[0], found[2])
@@ -200,14 +202,14 @@ def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
 
 @pytest.mark.parametrize("images", [16, 32])
 def test_im2col_input_gradient_memory_is_bounded(images):
-    """The whole matrix of windows would be k² = 25 times as large as they are."""
+    """The full matrix of windows is k² = 25 times as large as the images."""
     weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()
     d_x = im2col.im2col_input_gradient(g, shape, weight, 1, 2, ThreadPool(1), new)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 3.5 * d_x.nbytes  # itself, padded, and a row of windows
+    assert peak < 3.5 * d_x.nbytes  # d_x, its padded copy, and a row of windows
 
 
 def test_conv_without_bias_and_input_gradient_returns_two_entries():

@@ -1,4 +1,4 @@
-"""Mistakes planted in the operations on images, to show that the checks would notice them."""
+"""Errors planted in the operations on images, which the checks must detect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops.shape import FLATTEN
 
 
 def last_of_equals() -> Op:
-    """Max pooling of tiles that gives ties to the last maximum."""
+    """Return max pooling of tiles that assigns ties to the last maximum."""
 
     def forward(x: Array, **options: Any) -> tuple[Array, Any]:
         y, saved = MAX_POOL2D.forward(x[::-1, ::-1], **options)
@@ -31,7 +31,7 @@ def last_of_equals() -> Op:
 
 
 def padded_with_zeros(op: Op) -> Op:
-    """Pooling whose padding is zeros among the pixels."""
+    """Return pooling whose padding consists of zero pixels."""
 
     def forward(x: Array, *, padding: int, **options: Any) -> tuple[Array, Any]:
         margin = (padding, padding)
@@ -48,7 +48,7 @@ def padded_with_zeros(op: Op) -> Op:
 
 
 def without(term: int) -> Callable[..., Array]:
-    """lanes.combine, a · g + b · x + c, that forgets one of its factors."""
+    """Return lanes.combine, a · g + b · x + c, without one of its factors."""
     right = lanes.combine
 
     def wrong(g: Array, x: Array, *rest: Any) -> Array:
@@ -70,7 +70,7 @@ def test_max_pool_zero_padding_is_detected() -> None:
 
 def test_max_pool_ties_to_last_maximum_are_detected() -> None:
     case = CASES["max pool, tiles"]
-    check_against_torch(case, last_of_equals())  # right as long as nothing ties
+    check_against_torch(case, last_of_equals())  # correct without ties
     with pytest.raises(AssertionError):
         check_against_torch(case, last_of_equals(), [np.zeros(case.shape)])
 

@@ -1,5 +1,7 @@
-"""The operations on images, convolution apart: against PyTorch, finite differences and loops, in
-pieces and on threads."""
+"""Operations on images except convolution, in chunks and on threads.
+
+They are compared with PyTorch, finite differences and their results on one thread.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,10 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 THREADED = [name for name, case in CASES.items() if case.threaded]
 
 
-@pytest.fixture(params=["whole", "in pieces"])
+@pytest.fixture(params=["whole", "in chunks"])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small images are one piece for one thread; here also in many pieces, for all threads."""
-    if request.param == "in pieces":
+    """Process small images as one chunk, and also in many chunks on all threads."""
+    if request.param == "in chunks":
         cut_finely(monkeypatch)
     return str(request.param)
 
@@ -70,7 +72,7 @@ def test_image_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: 
         array.setflags(write=False)
     for ours, theirs in zip(step(case.op, arranged, g, **case.options), expected, strict=True):
         assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-    transposed = np.asfortranarray(g)  # the gradient may arrive so, too
+    transposed = np.asfortranarray(g)  # a possible layout of the gradient
     y, saved = case.op.forward(*inputs, **case.options)
     gradients = case.op.gradients(transposed, saved, (True,) * len(inputs))
     for gradient, theirs in zip(gradients, expected[1:], strict=True):
@@ -106,7 +108,7 @@ def test_image_op_two_threads_give_same_bits(name: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
 def test_image_op_large_batch_two_threads_give_same_bits(op: Op) -> None:
     rng = np.random.default_rng(6)
-    shape = (33, 32, 32, 32)  # pieces of unequal size
+    shape = (33, 32, 32, 32)  # chunks of unequal size
     assert np.prod(shape) >= tuning.THREADING_MIN_ELEMENTS
     inputs = [a.astype(np.float32) for a in (rng.standard_normal(shape), *rng.random((2, 32)))]
     options: dict[str, Any] = {"epsilon": 1e-5} if op is BATCH_NORM else {}
@@ -139,7 +141,7 @@ def test_max_pool_equal_values_give_gradient_to_first_as_in_torch(name: str) -> 
     check_against_torch(case, case.op, [np.maximum(rng.standard_normal(case.shape), 0)])
     few = rng.integers(-2, 1, case.shape).astype(float)
     check_against_torch(case, case.op, [few])
-    # Of -∞ alone, the first that is no padding.
+    # If all values are -∞, the first one outside the padding counts.
     check_against_torch(case, case.op, [np.where(few == 0, few, -np.inf)])
     check_against_torch(case, case.op, [np.full(case.shape, -np.inf)])
 
@@ -205,7 +207,7 @@ def test_image_batch_norm_saves_batch_statistics_for_evaluation(workers: ThreadP
 
 @pytest.mark.parametrize("distance", [0.5, 3.9, 4.1, 1000], ids=["zero", "near", "far", "farther"])
 def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
-    """65,536 rows with a mean of so many standard deviations."""
+    """The mean of the 65,536 rows is ``distance`` standard deviations."""
     rng = np.random.default_rng(13)
     x = (distance + rng.standard_normal((32, 32, 64, 4))).astype(np.float32)
     rows = x.astype(np.float64).reshape(-1, 4)
@@ -219,7 +221,7 @@ def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
 
 
 def test_batch_norm_float32_variance_of_many_positions_is_accurate() -> None:
-    """Two values only, so that what is rounded off does not cancel out."""
+    """The data have only two values, so rounding errors do not cancel."""
     rng = np.random.default_rng(15)
     x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))
     ones = np.ones(4, np.float32)

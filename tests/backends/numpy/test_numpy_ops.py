@@ -1,4 +1,4 @@
-"""Every NumPy operation against central differences, and how it treats its inputs."""
+"""Gradients of every NumPy operation against central differences, and effects on its inputs."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def normal(rng: Rng, shape: tuple[int, ...]) -> Array:
 
 
 def off_zero(rng: Rng, shape: tuple[int, ...]) -> Array:
-    """No value within 0.1 of the kink of a ReLU."""
+    """Return values that are at least 0.1 away from the kink of a ReLU."""
     x = rng.standard_normal(shape)
     return x + np.copysign(0.1, x)
 
 
 def off_margin(rng: Rng, shape: tuple[int, ...]) -> Array:
-    """No two values 1 apart, where the hinge loss has its kink: multiples of 0.3."""
+    """Return multiples of 0.3, because the hinge loss has a kink where two values differ by 1."""
     return rng.integers(-5, 6, shape) * 0.3
 
 
 @dataclass(frozen=True)
 class Case:
-    """An operation with its options: what a batch (N, D) of its inputs looks like."""
+    """An operation with its options, and the shapes of its inputs for a batch (N, D)."""
 
     op: Op
     shapes: Callable[[int, int], list[tuple[int, ...]]] = lambda n, d: [(n, d)]
@@ -61,7 +61,7 @@ def labelled(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
 
 
 def mixed(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
-    """Labels as mixtures of all classes."""
+    """Return labels that are mixtures of all classes."""
     return lambda rng, n, d: {"labels": rng.dirichlet(np.ones(d), n), **options}
 
 
@@ -114,7 +114,7 @@ CASES = {
 
 
 def backward(op: Op, g: Array, saved: Any, inputs: int = 1) -> list[Array]:
-    """The gradients of all inputs."""
+    """Return the gradients of all inputs."""
     return [x for x in op.gradients(g, saved, (True,) * inputs) if x is not None]
 
 
@@ -124,7 +124,7 @@ def gradients(case: Case, inputs: list[Array], options: Mapping[str, Any], g: Ar
 
 
 def differences(case: Case, inputs: list[Array], options: Mapping[str, Any], g: Array) -> Any:
-    """d sum(g · op(inputs)) / d each input, by central differences."""
+    """Yield d sum(g · op(inputs)) / d input for each input, by central differences."""
     h = 1e-5
 
     def value(moved: list[Array]) -> float:
@@ -172,11 +172,11 @@ def test_op_gradients_for_any_shape_equal_central_differences(
 
 
 def strided(x: Array) -> Array:
-    """The same values with a gap after each row and column."""
+    """Return the same values with a gap after each row and column."""
     wide = np.full([2 * size for size in x.shape], np.nan, x.dtype)
-    window = wide[tuple(slice(None, None, 2) for _ in x.shape)]
-    window[...] = x
-    return window
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    view[...] = x
+    return view
 
 
 def read_only(x: Array) -> Array:
@@ -263,14 +263,14 @@ def test_dense_weight_view_as_weight_and_gradient_gives_same_result(
     x, g = rng.standard_normal((4, inputs)), rng.standard_normal((4, units))
     weight = rng.standard_normal(shape)
     vector = np.zeros(weight.size)
-    laid, target = weight_view(np.zeros_like(vector), shape), weight_view(vector, shape)
-    laid[...] = weight
+    view, target = weight_view(np.zeros_like(vector), shape), weight_view(vector, shape)
+    view[...] = weight
 
-    def place(name: str, size: tuple[int, ...], dtype: type) -> np.ndarray:
+    def buffer(name: str, size: tuple[int, ...], dtype: type) -> np.ndarray:
         return target if name == "d_weight" else np.zeros(size, dtype)
 
-    y, saved = DENSE.forward(x, laid, relu=relu, buffer=place)
-    d_x, d_weight = DENSE.backward(g.copy(), saved, (True, True), buffer=place)
+    y, saved = DENSE.forward(x, view, relu=relu, buffer=buffer)
+    d_x, d_weight = DENSE.backward(g.copy(), saved, (True, True), buffer=buffer)
     assert d_weight is target
     assert np.shares_memory(target, vector)
     z = x @ weight.T
@@ -304,7 +304,7 @@ def test_batch_norm_saves_batch_statistics_and_evaluates_with_running_statistics
     assert_allclose(batch_norm_evaluate(x, weight, bias, mean, variance, 1e-5), y, rtol=1e-10)
 
 
-LOUD = {"over": "raise", "divide": "raise", "invalid": "raise"}
+RAISE = {"over": "raise", "divide": "raise", "invalid": "raise"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -316,7 +316,7 @@ LOUD = {"over": "raise", "divide": "raise", "invalid": "raise"}
 )
 def test_loss_of_extreme_logits_is_finite(op: Op, logits: Any, dtype: Any) -> None:
     z = np.array(logits, dtype)
-    with np.errstate(**LOUD):  # type: ignore[arg-type]
+    with np.errstate(**RAISE):  # type: ignore[arg-type]
         loss, saved = op.forward(z, labels=np.zeros(1, np.int64))
         (d_logits,) = backward(op, np.ones_like(loss), saved)
     assert np.isfinite(loss)
@@ -358,7 +358,7 @@ def test_cross_entropy_with_excluded_class_equals_other_classes(logits: Any, val
 
 def test_cross_entropy_of_extreme_logits_and_mixtures_is_finite() -> None:
     z = np.array([[1e4, -1e4, 0], [-1e4, 1e4, 1e4]], np.float32)
-    with np.errstate(**LOUD):  # type: ignore[arg-type]
+    with np.errstate(**RAISE):  # type: ignore[arg-type]
         loss, saved = CROSS_ENTROPY.forward(z, labels=np.array([[0.5, 0.5, 0], [1, 0, 0]]))
         (d_logits,) = backward(CROSS_ENTROPY, np.ones_like(loss), saved)
     assert_allclose(loss, (0.5 * 2e4 + 2e4 + np.log(2)) / 2, rtol=1e-6)
@@ -368,7 +368,7 @@ def test_cross_entropy_of_extreme_logits_and_mixtures_is_finite() -> None:
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
 def test_norm_of_constant_values_returns_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 3), 7.0), np.ones(3), np.array([1.0, 2.0, 3.0])
-    with np.errstate(**LOUD):  # type: ignore[arg-type]
+    with np.errstate(**RAISE):  # type: ignore[arg-type]
         y, saved = op.forward(x, weight, bias, epsilon=1e-5)
         d_x, *_ = backward(op, np.ones_like(y), saved, 3)
     assert_allclose(y, np.broadcast_to(bias, (4, 3)))
@@ -378,7 +378,7 @@ def test_norm_of_constant_values_returns_bias(op: Op) -> None:
 @pytest.mark.parametrize("op", [SIGMOID, SILU, TANH, GELU], ids=["sigmoid", "silu", "tanh", "gelu"])
 def test_activation_saturates_without_overflow(op: Op) -> None:
     x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
-    with np.errstate(**LOUD):  # type: ignore[arg-type]
+    with np.errstate(**RAISE):  # type: ignore[arg-type]
         y, saved = op.forward(x)
         (d_x,) = backward(op, np.ones_like(y), saved)
     assert np.isfinite(y).all()

@@ -1,4 +1,4 @@
-"""Every NumPy operation, forward and backward, against the one PyTorch has."""
+"""Every NumPy operation, forward and backward, compared with PyTorch."""
 
 from __future__ import annotations
 

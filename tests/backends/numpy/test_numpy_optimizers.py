@@ -1,4 +1,4 @@
-"""Twenty steps of every update rule in float64 against torch.optim."""
+"""Twenty steps of every optimizer in float64, compared with torch.optim."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_optimizer_has_a_case() -> None:
 
 
 def curvature() -> np.ndarray:
-    """A fixed positive definite matrix: the gradient of ½ wᵀ A w depends on all of w."""
+    """Return a positive definite matrix A, so that the gradient of ½ wᵀ A w depends on all of w."""
     root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
     return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
 
@@ -68,12 +68,12 @@ def noise(step: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-@pytest.mark.parametrize("piece", [7, 1000])
+@pytest.mark.parametrize("chunk", [7, 1000])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_optimizer_trajectory_equals_torch(
-    monkeypatch: pytest.MonkeyPatch, name: str, piece: int, weight_decay: float
+    monkeypatch: pytest.MonkeyPatch, name: str, chunk: int, weight_decay: float
 ) -> None:
-    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", chunk)
     config, build = CONFIGS[name]
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
@@ -84,9 +84,9 @@ def test_optimizer_trajectory_equals_torch(
     for step in range(STEPS):
         lr = LR * (1 + step % 4)
         gradient[:] = matrix @ ours + noise(step)
-        kept = gradient.copy()
+        before = gradient.copy()
         optimizer.step(lr)
-        assert_array_equal(gradient, kept)
+        assert_array_equal(gradient, before)
 
         values = theirs.detach().numpy()
         theirs.grad = torch.tensor(matrix @ values + noise(step))
@@ -97,9 +97,9 @@ def test_optimizer_trajectory_equals_torch(
         assert_allclose(ours, theirs.detach().numpy(), rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("piece", [7, 1000])
-def test_adamw_trajectory_equals_torch_adamw(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", piece)
+@pytest.mark.parametrize("chunk", [7, 1000])
+def test_adamw_trajectory_equals_torch_adamw(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", chunk)
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
     start = torch.tensor(ours)
