@@ -1,4 +1,4 @@
-"""The look all plots share: no global state, no warnings, any text."""
+"""The style of all plots: no global state, no warnings, any text."""
 
 from __future__ import annotations
 

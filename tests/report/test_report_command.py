@@ -121,7 +121,7 @@ def test_page_makes_no_requests(nnopt: Run, sweep: Path) -> None:
 def test_page_sweep_shows_command_and_pending_points(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
-    """A point that has not begun has its whole configuration there: keys beside the swept ones."""
+    """The file contains the complete configuration of a pending point, not only varied keys."""
     folder = shutil.copytree(sweep, workplace / "planned")
     config = json.loads((folder / "adam-0" / "summary.json").read_text())["config"]
     config["optimizer"]["name"], config["epochs"] = "lion", 99

@@ -121,7 +121,7 @@ def without_codes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def tell(epochs: int, last: int) -> None:
+def train_in_process(epochs: int, last: int) -> None:
     with TrainingProgress(epochs, steps_per_epoch=20) as run:
         for epoch in range(1, last + 1):
             run.step(20 * epoch)
@@ -132,19 +132,19 @@ def tell(epochs: int, last: int) -> None:
 def test_training_pipe_gets_few_lines_with_first_and_last(
     capsys: pytest.CaptureFixture[str], epochs: int, last: int
 ) -> None:
-    tell(epochs, last)
+    train_in_process(epochs, last)
     lines = capsys.readouterr().out.splitlines()
-    told = [int(line.split()[1].split("/")[0]) for line in lines]
-    assert told == sorted(set(told))
-    assert told[0] == 1
-    assert told[-1] == last
+    printed = [int(line.split()[1].split("/")[0]) for line in lines]
+    assert printed == sorted(set(printed))
+    assert printed[0] == 1
+    assert printed[-1] == last
     assert lines[-1].endswith("best")
     assert len(lines) <= 25
-    assert epochs > 20 or told == list(range(1, epochs + 1))
+    assert epochs > 20 or printed == list(range(1, epochs + 1))
 
 
 def test_training_line_contains_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(1, 1)
+    train_in_process(1, 1)
     with TrainingProgress(1, 20) as run:
         run.epoch(replace(ROW, validation_loss=None, validation_accuracy=None), best=False)
     first, second = capsys.readouterr().out.splitlines()
@@ -201,20 +201,20 @@ def test_error_prints_a_line_per_problem(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
 def test_output_missing_characters_are_escaped(tmp_path: Path, environment: dict[str, str]) -> None:
-    told = train(tmp_path, **environment)
-    assert told.stderr in (
+    printed = train(tmp_path, **environment)
+    assert printed.stderr in (
         "nnopt: error: learning rate η\n",
         "nnopt: error: learning rate \\u03b7\n",
     )
-    assert "gr" in told.stdout
+    assert "gr" in printed.stdout
     assert (tmp_path / "finished").exists()
 
 
 def test_output_strict_ascii_is_escaped(tmp_path: Path) -> None:
-    told = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
-    assert "gr\\xfc\\xdfe" in told.stdout
-    assert "\\u03bb" in told.stdout
-    assert told.stderr == "nnopt: error: learning rate \\u03b7\n"
+    printed = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
+    assert "gr\\xfc\\xdfe" in printed.stdout
+    assert "\\u03bb" in printed.stdout
+    assert printed.stderr == "nnopt: error: learning rate \\u03b7\n"
 
 
 @pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
@@ -324,14 +324,14 @@ def test_summary_long_path_is_wrapped_not_cut(tmp_path: Path) -> None:
         "safe_stream.Stream.is_terminal = lambda self: True\n"
         "console.summary('t', {}, {'plots': Path('/' + 'abcdefghi/' * 12)})"
     )
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "60"},
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    shown = "".join(re.findall(r"[a-i/]+(?= *│)", without_codes(told)))
+    shown = "".join(re.findall(r"[a-i/]+(?= *│)", without_codes(printed)))
     assert shown == "/" + "/".join(["abcdefghi"] * 12)
 
 

@@ -259,11 +259,11 @@ def test_live_curves_pipe_gets_one_note_per_sweep(
 ) -> None:
     small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
     assert nnopt("run", *small, "progress=curves", "-m", "seed=0,1") == 0
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert told.out.count("note: progress=curves") == 1
-    assert told.out.startswith("note: progress=curves")
-    assert told.out.count("test accuracy") == 2
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.count("note: progress=curves") == 1
+    assert output.out.startswith("note: progress=curves")
+    assert output.out.count("test accuracy") == 2
 
 
 def test_progress_none_prints_only_the_summary(
@@ -271,9 +271,9 @@ def test_progress_none_prints_only_the_summary(
 ) -> None:
     small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
     assert nnopt("run", *small, "progress=none") == 0
-    told = capsys.readouterr().out
-    assert "epoch 1/2" not in told
-    assert "test accuracy" in told
+    output = capsys.readouterr().out
+    assert "epoch 1/2" not in output
+    assert "test accuracy" in output
 
 
 def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:

@@ -26,7 +26,7 @@ function makeChart(root) {
     "move the cursor, + and − zoom, Shift and an arrow moves, 0 resets.",
   );
   root.replaceChildren(
-    controls, element("div", { class: "beside" }, frame, legend), caption, help, spoken,
+    controls, element("div", { class: "chart-row" }, frame, legend), caption, help, spoken,
   );
   let [series, entries, scales, cursorX] = [[], [], null, null];
 
@@ -281,7 +281,7 @@ function makeChart(root) {
   /** Show the values nearest to a position in pixels. If py is null, only px counts. */
   function point([px, py]) {
     const { x, y, box } = scales;
-    const found = [];
+    const candidates = [];
     for (const line of visible()) {
       let [best, distance] = [-1, Infinity];
       line.x.forEach((value, i) => {
@@ -291,18 +291,18 @@ function makeChart(root) {
       });
       if (best >= 0 && distance < Math.max(40, box.width / line.x.length)) {
         const away = py === null ? 0 : Math.abs(y(line.y[best]) - py);
-        found.push({ line, i: best, away });
+        candidates.push({ line, i: best, away });
       }
     }
-    if (!found.length) return leave();
-    found.sort((one, other) => one.away - other.away);
-    const nearest = found[0];
+    if (!candidates.length) return leave();
+    candidates.sort((one, other) => one.away - other.away);
+    const nearest = candidates[0];
     const at = nearest.line.x[nearest.i];
     cursorX = at;
-    const shown = found.slice(0, MAX_TIP_LINES)
+    const shown = candidates.slice(0, MAX_TIP_LINES)
       .sort((one, other) => other.line.y[other.i] - one.line.y[one.i]);
     const title = `${AXES.find(([name]) => name === state.axis)[1]}: ${text(at)}`;
-    const more = found.length - shown.length;
+    const more = candidates.length - shown.length;
     tip.replaceChildren(
       element("strong", {}, title),
       element("table", {}, shown.map((entry) => valueRow(entry, py !== null && entry === nearest))),
@@ -314,9 +314,9 @@ function makeChart(root) {
     cursor.style.left = `${left}px`;
     cursor.style.top = `${box.y * ratio}px`;
     cursor.style.height = `${box.height * ratio}px`;
-    const room = frame.clientWidth - tip.offsetWidth - 4;
-    const beside = left + 14 > room ? left - tip.offsetWidth - 14 : left + 14;
-    tip.style.left = `${Math.max(4, Math.min(beside, room))}px`;
+    const maxLeft = frame.clientWidth - tip.offsetWidth - 4;
+    const tipLeft = left + 14 > maxLeft ? left - tip.offsetWidth - 14 : left + 14;
+    tip.style.left = `${Math.max(4, Math.min(tipLeft, maxLeft))}px`;
     tip.style.top = `${Math.max(4, Math.min((py ?? box.y) * ratio - 20, frame.clientHeight - tip.offsetHeight))}px`;
     return `${title}; ${shown.map(({ line, i }) => `${line.label}: ${text(line.y[i])}`).join("; ")}`;
   }

@@ -20,20 +20,20 @@ function ticks([low, high], log, count, whole = false) {
     const decades = Math.log10(high / low);
     const step = Math.max(1, Math.ceil(decades / count));
     const factors = decades < count / 2 ? [1, 2, 5] : [1];
-    const found = [];
+    const values = [];
     for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += step) {
-      found.push(...factors.map((factor) => Number(`${factor}e${power}`)));
+      values.push(...factors.map((factor) => Number(`${factor}e${power}`)));
     }
-    return found.filter((value) => value >= low && value <= high);
+    return values.filter((value) => value >= low && value <= high);
   }
   const rough = Math.max((high - low) / count, whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= rough);
-  const found = [];
+  const values = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i += 1) {
-    found.push(Number((i * step).toPrecision(12)));
+    values.push(Number((i * step).toPrecision(12)));
   }
-  return found;
+  return values;
 }
 
 const drawable = (value, log) => value !== null && (!log || value > 0);

@@ -246,7 +246,7 @@ def test_feature_maps_dead_or_not_finite_are_drawn(tmp_path: Path, figures: list
 
 
 def statistics(epochs: int, layers: int, spread: float = 2.0) -> list[LayerRow]:
-    """Convolution, norm and ReLU so many times, then a dense layer."""
+    """Return blocks of convolution, norm and ReLU, and a dense layer."""
     names = [f"{kind}{k + 1}" for k in range(layers) for kind in ("conv2d", "batch_norm", "relu")]
     rows = []
     for epoch in range(1, epochs + 1):

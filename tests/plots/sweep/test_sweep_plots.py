@@ -132,7 +132,7 @@ def test_plot_sweep_failed_plot_is_a_warning(
     assert "cannot draw the plot means of the sweep: ValueError('planted')" in record.message
     assert "in fail" in (tmp_path / "plots.log").read_text()
     runs = find_runs([tmp_path]).runs
-    with pytest.raises(ValueError, match="planted"):  # who asks for pictures is told
+    with pytest.raises(ValueError, match="planted"):  # an explicit request raises
         plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, tmp_path / "other")
     (tmp_path / "plots").rename(tmp_path / "away")
     (tmp_path / "plots").write_text("a file")
@@ -186,8 +186,8 @@ def test_compare_plots_are_written(
         leave_run(workplace / "sweep" / str(n), 0, {"optimizer.lr": lr}, test_loss=1.0)
     assert nnopt("compare", "sweep", "--metric", "test_loss", "--plots", "some/where") == 0
     assert quick == ["means", "learning_rate"]
-    told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "wrote to some/where, as PNG and SVG: means, learning_rate"
+    output = capsys.readouterr().out.splitlines()
+    assert output[-1] == "wrote to some/where, as PNG and SVG: means, learning_rate"
     assert nnopt("compare", "sweep", "--format", "csv", "--plots", "p") == 0
     assert "wrote" not in capsys.readouterr().out  # a table for other programs
     assert nnopt("compare", "sweep", "--where", "optimizer.lr=0.1", "--plots", "p") == 0
