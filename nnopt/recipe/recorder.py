@@ -165,7 +165,7 @@ class RunRecorder:
 
 
 def initial_summary(point: Point) -> dict[str, Any]:
-    """Return the summary of a run that has just begun.
+    """Return the summary of a run that has just started.
 
     It has the keys of every summary, so that a run that ends early has them too.
     """

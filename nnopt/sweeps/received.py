@@ -29,7 +29,7 @@ from nnopt.sweeps.manifest import Sweep
 from nnopt.terminal import console
 
 OWN_CLUSTERS = (None, "auto", "local")
-"""Addresses of Ray clusters that belong to this user: started here or chosen by RAY_ADDRESS."""
+"""Addresses of trusted Ray clusters: started for the sweep, or selected by the environment."""
 
 
 def check_folder(sweep: Sweep) -> None:

@@ -57,7 +57,7 @@ def connect(config: RayConfig) -> None:
         ray.shutdown()
         raise ConfigError(
             f"hydra.launcher.threads = {config.threads}, hydra.launcher.gpus = {config.gpus:g}: no "
-            "node of the Ray cluster has so many cores and GPUs; lower them"
+            "node of the Ray cluster has this many cores and GPUs; lower them"
         )
 
 
