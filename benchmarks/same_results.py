@@ -15,9 +15,12 @@ import csv
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+from nnopt.schema import FIRST_KEYS
 
 IMAGES = ["dataset=mnist", "dataset.subset=512", "epochs=2", "batch_size=64", "plots=false"]
 CONV = [*IMAGES, "dataset.subset=256"]
@@ -53,6 +56,9 @@ TORCH_ONLY = "lion", "muon", "schedule_free_sgd", "schedule_free_adamw"
 TIMES = {"seconds"}
 """Columns of ``metrics.csv`` that differ from run to run."""
 
+NEW_COLUMNS = {"dead_share": "dead_fraction"}
+"""Columns of ``layers.csv`` that have a new name."""
+
 
 def main() -> int:
     """Print a line for each configuration and backend; 1 if a result differs."""
@@ -81,9 +87,25 @@ def train(executable: Path, folder: Path, words: list[str], backend: str) -> Non
     ]
     is_sweep = any("," in word for word in words)
     target = [f"hydra.sweep.dir={folder}"] if is_sweep else [f"hydra.run.dir={folder}"]
+    if wants_first_keys(executable):
+        words = [with_first_key(word) for word in words]
     command = [str(executable.absolute()), "run", *(["-m"] if is_sweep else []), *words]
     command += [f"backend={backend}", "backend.threads=1", "plots=false", *target]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+@cache
+def wants_first_keys(executable: Path) -> bool:
+    """Return whether an executable is older than the present names of the keys."""
+    command = [str(executable.absolute()), "run", "--cfg", "job"]
+    config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return "accumulation_steps:" not in config
+
+
+def with_first_key(override: str) -> str:
+    """Return an override with the first name of its key."""
+    key, equals, value = override.partition("=")
+    return FIRST_KEYS.get(key, key) + equals + value
 
 
 def compare(old: Path, new: Path) -> list[str]:
@@ -104,7 +126,8 @@ def content(path: Path) -> object:
         with np.load(path) as arrays:
             return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
     with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        return [{NEW_COLUMNS.get(k, k): v for k, v in x.items() if k not in TIMES} for x in rows]
 
 
 if __name__ == "__main__":
