@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from nnopt.errors import ConfigError, nearest, suggest
 from nnopt.results.collect import Run, Value, setting_text
+from nnopt.schema import renamed_key
 
 Values = Mapping[str, Value]
 """From dotted keys to what they are set to."""
@@ -182,6 +183,8 @@ def _alternatives(text: str) -> list[str]:
 
 def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a key or metric that no run has, with the nearest known name."""
+    if kind == "key" and (message := renamed_key(name)):
+        return ConfigError(message)
     same_end = [other for other in known if other.rpartition(".")[2] == name]
     if same_end and nearest(name, known) is None:  # such as "lr" of "optimizer.lr"
         hint = f"did you mean {' or '.join(map(repr, same_end))}?"

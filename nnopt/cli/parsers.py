@@ -12,6 +12,7 @@ from nnopt.analysis.render import SUFFIXES
 from nnopt.data.published import PUBLISHED
 from nnopt.errors import ConfigError
 from nnopt.io.paths import DATA_FOLDER, environment
+from nnopt.schema import RENAMED_FLAGS
 
 FORMATS = tuple(SUFFIXES.values())
 
@@ -50,6 +51,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError with the message of argparse."""
+        for old, new in RENAMED_FLAGS.items():
+            if old in message.split():
+                message = f"{old} is now {new}"
         is_key = message.startswith("unrecognized arguments: -") and "=" in message
         hint = "; keys have no dash before them, as in epochs=3" if is_key else ""
         raise ConfigError(f"{message}{hint}; `{self.prog} --help` lists the options")

@@ -15,8 +15,9 @@ from typing import Any
 from nnopt.errors import ConfigError, DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import TABLE_BYTES, read_received
+from nnopt.results.metrics import METRICS
 from nnopt.results.summary import FILES, read_summary
-from nnopt.schema import WITHOUT_EFFECT
+from nnopt.schema import WITHOUT_EFFECT, new_override, with_new_keys
 
 Value = bool | int | float | str | tuple[Any, ...] | None
 """What a key is set to; a list is a tuple of such values."""
@@ -157,8 +158,25 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         data = read_received(path, folder, TABLE_BYTES)
         header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
         if len(set(header)) == len(header) and all(len(row) == len(header) for row in rows):
-            return [dict(zip(header, row, strict=True)) for row in rows]
+            names = _without_metrics(header)
+            return [
+                dict(_new_cell(*cell) for cell in zip(header, row, names, strict=True))
+                for row in rows
+            ]
     return []
+
+
+def _without_metrics(header: Sequence[str]) -> list[bool]:
+    """Return for each column whether it is a key. ``steps`` is a metric, and once was a key."""
+    return [name not in METRICS or f"{name}_done" in header for name in header]
+
+
+def _new_cell(name: str, cell: str, is_key: bool) -> tuple[str, str]:
+    """Return the present names of a column and its value."""
+    if not is_key:
+        return name, cell
+    new, _, value = new_override(f"{name}={cell}").partition("=")
+    return new, value
 
 
 def read_run(folder: Path, with_summary: bool = False) -> Run:
@@ -217,7 +235,7 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
     """What a resolved configuration sets, as in ``Run.settings``; overrides: the words of the
     command line that made it."""
-    return dict(_settings(config, _choices(overrides)))
+    return dict(_settings(with_new_keys(config), _choices(map(new_override, overrides))))
 
 
 def _choices(overrides: Iterable[str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ from nnopt.config.hydra import (
 from nnopt.config.point import leaves
 from nnopt.config.validate import read_config, read_engine
 from nnopt.errors import ConfigError, ResumeError
-from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig
+from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig, renamed_key
 from nnopt.sweeps.manifest import Sweep, extend_sweep
 
 
@@ -69,7 +69,9 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
         in_grids = {str(key).lstrip("+") for grid in sweep.sweeper.grids for key in grid}
     for override in parsed:
         key, text = override.key_or_group, word_of(override)
-        if is_hydras(override):
+        if message := renamed_key(key):
+            yield message
+        elif is_hydras(override):
             if not key.startswith(("hydra/launcher", "hydra.launcher.")):
                 yield f"{text!r}: of Hydra's settings only those of the launcher can change now"
         elif key in in_grids:

@@ -5,7 +5,13 @@ The folder ``sweep_of_0_1_0`` was written at commit ccc4040, before modules and 
     nnopt run -m epochs=2 dataset.points=10 'architecture.hidden=[4]' accumulation=2 \
         optimizer=momentum optimizer.lr=0.1,0.2,0.3 plots=false
 
-The folder of its third point is missing, as if the sweep had been interrupted.
+The folder of its third point is missing, as if the sweep had been interrupted. The folder
+``sweep_with_first_keys`` was written by the same code. It has the first two of four points:
+
+    nnopt run -m epochs=5 dataset.points=10 'architecture.hidden=[4]' plots=false view=none \
+        steps=4 batch_size=16 last_batch=keep,drop accumulation=2 \
+        'early_stopping={check_every: 1, min_improvement: 0.001}' schedule=step schedule.warmup=1 \
+        schedule.every=1 schedule.factor=0.5,0.7 regularizer.ema=0.9 regularizer.decay_all=true
 """
 
 from __future__ import annotations
@@ -58,3 +64,75 @@ def test_readers_read_sweep_of_earlier_code(
     nnopt: Callable[..., int], old_sweep: Path, verb: str
 ) -> None:
     assert nnopt(verb, str(old_sweep)) == 0
+
+
+FIRST_KEYS = Path(__file__).parent / "sweep_with_first_keys"
+SAME_SWEEP = (
+    *("epochs=5", "dataset.samples_per_class=10", "architecture.hidden=[4]", "plots=false"),
+    *("progress=none", "max_steps=4", "batch_size=16", "drop_last=false,true"),
+    *("accumulation_steps=2", "early_stopping={validate_every: 1, min_delta: 0.001}"),
+    *("schedule=step", "schedule.warmup_epochs=1", "schedule.step_size=1"),
+    *("schedule.gamma=0.5,0.7", "regularizer.ema_decay=0.9"),
+    "regularizer.decay_norm_and_bias=true",
+)
+"""The overrides of ``sweep_with_first_keys`` with the present keys."""
+
+
+@pytest.fixture
+def sweep_with_first_keys(workplace: Path) -> Path:
+    return Path(shutil.copytree(FIRST_KEYS, workplace / "old"))
+
+
+def test_resume_sweep_with_old_keys_runs_missing_points(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path
+) -> None:
+    before = rows_of(sweep_with_first_keys)
+    assert nnopt("resume", str(sweep_with_first_keys)) == 0
+    after = rows_of(sweep_with_first_keys)
+    assert [row["status"] for row in after] == ["done"] * 4
+    assert [row["drop_last"] for row in after] == ["false", "false", "true", "true"]
+    assert [row["schedule.gamma"] for row in after] == ["0.5", "0.7", "0.5", "0.7"]
+    for old, new in zip(before, after, strict=True):  # the missing ones were deleted
+        assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
+
+
+def test_resume_sweep_with_old_keys_takes_values_of_new_keys(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nnopt("resume", str(sweep_with_first_keys), "schedule.gamma=0.5,0.7,0.9") == 0
+    assert len(rows_of(sweep_with_first_keys)) == 6
+    assert "schedule.gamma" in (sweep_with_first_keys / "sweep.json").read_text()
+    assert nnopt("resume", str(sweep_with_first_keys), "schedule.factor=0.3") == 2
+    assert "schedule.factor is now schedule.gamma" in capsys.readouterr().err
+
+
+def test_compare_old_and_new_sweep_finds_same_settings(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nnopt("run", "-m", *SAME_SWEEP, "hydra.sweep.dir=new") == 0
+    ids = [row["id"] for row in rows_of(Path("new"))]
+    assert ids == [row["id"] for row in rows_of(sweep_with_first_keys)]
+    capsys.readouterr()
+    assert nnopt("compare", "old", "new") == 0
+    table = capsys.readouterr().out
+    assert "4 runs, 4 settings" in table
+    assert "2 of the runs repeat a setting and seed" in table
+    assert "drop_last" in table
+    assert "schedule.gamma" in table
+
+
+def test_report_of_sweep_with_old_keys_has_new_keys(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path
+) -> None:
+    assert nnopt("report", str(sweep_with_first_keys)) == 0
+    page = (sweep_with_first_keys / "report.html").read_text()
+    assert "schedule.gamma" in page
+
+
+def test_compare_condition_on_old_key_names_new_key(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nnopt("compare", str(sweep_with_first_keys), "--where", "last_batch=keep") == 2
+    assert "last_batch is now drop_last" in capsys.readouterr().err
+    assert nnopt("compare", str(sweep_with_first_keys), "--mixed-data") == 2
+    assert "--mixed-data is now --allow-mixed-data" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_ema_with_another_decay_differs(backend: str, monkeypatch: pytest.Monkey
     assert gap(run.training.last, exponential(run.weights, 0.9)[-1]) > 1e-4
 
 
-@pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
+@pytest.mark.parametrize("key", ["ema_decay=0.9", "swa_start=0.5"])
 def test_averages_agree_between_backends(key: str) -> None:
     numpy, torch = (
         train(
@@ -136,7 +136,7 @@ def test_averages_agree_between_backends(key: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("key", ["ema=0.9", "swa=0.5"])
+@pytest.mark.parametrize("key", ["ema_decay=0.9", "swa_start=0.5"])
 def test_averaging_does_not_change_training(backend: str, key: str) -> None:
     """To the bit, though the average is evaluated every other step."""
     looks = "early_stopping.validate_every=2"
