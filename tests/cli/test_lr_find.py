@@ -126,7 +126,7 @@ def test_without_a_suggestion(
 
 
 WRONG = {
-    "lr_find.lowst=1": "unknown key 'lr_find.lowst'; did you mean 'lr_find.min_lr'?",
+    "lr_find.min_rl=1": "unknown key 'lr_find.min_rl'; did you mean 'lr_find.min_lr'?",
     "lr_find.steps=19": "lr_find.steps = 19: needs to be at least 20",
     "lr_find.steps=1e3": "lr_find.steps = 1000.0: needs a whole number",
     "lr_find.steps=30,40": "lr_find.steps = '30,40': needs a whole number",
@@ -153,7 +153,7 @@ def test_wrong_words(nnopt: Run, capsys: Captured, workplace: Path, word: str) -
 def test_problems_of_the_sweep_and_of_the_run_are_told_together(
     nnopt: Run, capsys: Captured
 ) -> None:
-    assert nnopt("lr-find", "lr_find.lowst=1", "epochs=0") == 2
+    assert nnopt("lr-find", "lr_find.min_rl=1", "epochs=0") == 2
     assert capsys.readouterr().err.count("nnopt: error: ") == 2
 
 
