@@ -1,49 +1,51 @@
-"""Time and memory of ``nnopt compare`` on 1,000 finished runs.
+"""Measure time and memory of ``nnopt compare`` on 1,000 finished runs.
 
     python benchmarks/compare.py
 
-Makes the folders of a sweep of 200 settings and 5 seeds, with the summaries and the other files of
-a real run, and compares them with a baseline: under 3 s and 400 MB, the process from its start to
-its end. The median of five, after one that is not counted. Exits with 1 past a bar.
+The script copies a real run to the folders of a sweep of 200 settings and 5 seeds, and compares
+them with a baseline. The whole process must take at most 3 s (median of five, after a warm-up) and
+400 MB. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from pathlib import Path
 
-RUNS = 5
+from timing import Table, machine_line, run_nnopt
+
+from nnopt.results.summary import write_summary
+
+ROUNDS = 5
 SETTINGS, SEEDS = 200, 5
-SECONDS, MEGABYTES = 3.0, 400
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
+MAX_SECONDS, MAX_MEGABYTES = 3.0, 400
 
 
 def main() -> int:
-    """Print the figures; 1 if a bar is passed."""
+    """Print time and memory; return 1 if a target is missed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_sweep(folder)
-        command = [NNOPT, "compare", folder / "sweep", "--baseline", "optimizer.lr=0.001"]
-        times, peaks = zip(*(measure(command) for _ in range(RUNS + 1)), strict=True)
-    seconds, megabytes = statistics.median(times[1:]), max(peaks)
-    print(f"{SETTINGS * SEEDS} runs: {seconds:.2f} s (bar {SECONDS}), {megabytes:.0f} MB (bar 400)")
-    return int(seconds > SECONDS or megabytes > MEGABYTES)
+        command = ["compare", folder / "sweep", "--baseline", "optimizer.lr=0.001"]
+        processes = [run_nnopt(*command) for _ in range(ROUNDS + 1)]
+    seconds = statistics.median(process.seconds for process in processes[1:])
+    megabytes = max(process.peak_bytes for process in processes) / 1e6
+    print(machine_line())
+    table = Table(f"{SETTINGS * SEEDS} runs", "measured", label_width=12)
+    table.row("time", f"{seconds:.2f} s", value=seconds, at_most=MAX_SECONDS)
+    table.row("peak memory", f"{megabytes:.0f} MB", value=megabytes, at_most=MAX_MEGABYTES)
+    return int(table.missed)
 
 
 def make_sweep(folder: Path) -> None:
-    """One real run, copied under other learning rates and seeds, with random results."""
+    """Train one run and copy it with other learning rates, seeds and random results."""
     first = folder / "first"
-    words = ["run", "epochs=1", f"hydra.run.dir={first}"]
-    subprocess.run([NNOPT, *words], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    run_nnopt("run", "epochs=1", f"hydra.run.dir={first}", cwd=folder)
     summary = json.loads((first / "summary.json").read_text("utf-8"))
     draw = random.Random(0)
     for setting in range(SETTINGS):
@@ -53,18 +55,7 @@ def make_sweep(folder: Path) -> None:
             summary["test_accuracy"] = draw.gauss(0.9, 0.01)
             run = folder / "sweep" / f"run-{setting}-{seed}"
             shutil.copytree(first, run)
-            (run / "summary.json").write_text(json.dumps(summary, indent=2))
-
-
-def measure(command: list[str | Path]) -> tuple[float, float]:
-    """Seconds and MB (10**6 bytes) of resident memory at most of a process and its end."""
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6
+            write_summary(run, summary)
 
 
 if __name__ == "__main__":

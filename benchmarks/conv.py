@@ -1,28 +1,26 @@
-"""Time of convolution in NumPy over PyTorch's on the CPU.
+"""Compare the time of convolution in NumPy with PyTorch's on the CPU.
 
     python benchmarks/conv.py
 
-A 3x3 layer alone, forward and both gradients, at five shapes, against the faster of PyTorch's two
-memory formats at each; then the same layer with batch and channels doubled, for the time to be seen
-growing as the FLOPs do. Both sides have 2 threads and take turns; of each turn counts the median,
-and of all turns the median of the ratios, so that a drift of the machine's speed meets both sides.
-Exits with 1 past a bar.
+A 3x3 layer, forward and both gradients, at five shapes, relative to the faster of PyTorch's two
+memory formats. A second table shows how the time grows with batch size and channels. Both sides use
+2 threads and take turns; the ratio is the median over turns. Exits with 1 if a ratio exceeds 1.5 or
+their geometric mean 1.1.
 """
 
 from __future__ import annotations
 
-import nnopt  # isort: skip  # before NumPy, as the command line does: it sets OpenBLAS up
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
 
-import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from timing import Table, compare_with_fastest, machine_line, take_turns
 from torch.nn import functional as F
 
 from nnopt.backends.numpy.memory import empty
@@ -31,8 +29,6 @@ from nnopt.backends.numpy.tape import Buffers
 from nnopt.backends.numpy.threads import ThreadPool
 
 THREADS = 2
-TURNS = 25
-TURN_SECONDS = 0.15
 LARGEST_RATIO, LARGEST_MEAN = 1.5, 1.1
 
 
@@ -47,7 +43,7 @@ class Shape:
 
     @property
     def flops(self) -> float:
-        """Of forward and both gradients, by the direct sum."""
+        """FLOPs of forward and both gradients, by the direct sum."""
         return 3 * 2 * 9 * self.images * self.side**2 * self.channels * self.outputs
 
     def __str__(self) -> str:
@@ -63,79 +59,40 @@ SHAPES = (
 )
 
 GROWING = (
-    Shape(16, 64, 16, 64),
-    Shape(32, 64, 16, 64),
-    Shape(64, 64, 16, 64),
-    Shape(128, 64, 16, 64),
-    Shape(64, 32, 16, 32),
-    Shape(64, 128, 16, 128),
-    Shape(64, 256, 16, 256),
+    *(Shape(images, 64, 16, 64) for images in (16, 32, 64, 128)),
+    *(Shape(64, channels, 16, channels) for channels in (32, 128, 256)),
 )
 
 
 def main() -> int:
-    """Print the tables; 1 if a bar is passed."""
+    """Print the tables; return 1 if a target is missed."""
     torch.set_num_threads(THREADS)
-    versions = f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
-    print(f"{versions}, {THREADS} threads")
+    print(f"{machine_line()}; {THREADS} threads")
     print("\n3x3 layer, forward and both gradients, float32")
-    print(f"{'(N, C, H, O)':>20} {'PyTorch':>10} {'NumPy':>10} {'GFLOP/s':>8} {'ratio':>6}  bar")
+    table = Table("(N, C, H, O)", "PyTorch", "NumPy", "GFLOP/s", "ratio", label_width=20)
     ratios = []
     with threadpool_limits(THREADS):
         for shape in SHAPES:
-            theirs, ours, ratio = measure(shape)
+            layers = [torch_layer(shape, f) for f in (torch.contiguous_format, torch.channels_last)]
+            theirs, ours, ratio = compare_with_fastest(numpy_layer(shape), *layers)
             ratios.append(ratio)
-            verdict = "ok" if ratio <= LARGEST_RATIO else "MISSED"
-            print(
-                f"{shape!s:>20} {theirs * 1e3:>7.1f} ms {ours * 1e3:>7.1f} ms "
-                f"{shape.flops / ours / 1e9:>8.0f} {ratio:>6.2f}  {LARGEST_RATIO} {verdict}",
-                flush=True,
-            )
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        verdict = "ok" if mean <= LARGEST_MEAN else "MISSED"
-        print(f"{'geometric mean':>20} {mean:>37.2f}  {LARGEST_MEAN} {verdict}")
+            cells = [f"{theirs * 1e3:.1f} ms", f"{ours * 1e3:.1f} ms"]
+            cells += [f"{shape.flops / ours / 1e9:.0f}", f"{ratio:.2f}"]
+            table.row(str(shape), *cells, value=ratio, at_most=LARGEST_RATIO)
+        mean = statistics.geometric_mean(ratios)
+        table.row("geometric mean", "", "", "", f"{mean:.2f}", value=mean, at_most=LARGEST_MEAN)
         print("\nGrowth with batch, then with channels")
-        print(f"{'(N, C, H, O)':>20} {'GFLOP':>8} {'NumPy':>10} {'GFLOP/s':>8}")
+        growth = Table("(N, C, H, O)", "GFLOP", "NumPy", "GFLOP/s", label_width=20, target="")
         for shape in GROWING:
-            seconds = interleave(numpy_layer(shape))[0]
-            ours = statistics.median(seconds)
-            print(
-                f"{shape!s:>20} {shape.flops / 1e9:>8.1f} {ours * 1e3:>7.1f} ms "
-                f"{shape.flops / ours / 1e9:>8.0f}",
-                flush=True,
-            )
-    return int(mean > LARGEST_MEAN or max(ratios) > LARGEST_RATIO)
-
-
-def measure(shape: Shape) -> tuple[float, float, float]:
-    """Median seconds of PyTorch's better format and of NumPy, and the median of their ratios."""
-    layers = [
-        torch_layer(shape, torch.contiguous_format),
-        torch_layer(shape, torch.channels_last),
-        numpy_layer(shape),
-    ]
-    *formats, ours = interleave(*layers)
-    theirs = min(formats, key=statistics.median)
-    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-    return statistics.median(theirs), statistics.median(ours), ratio
-
-
-def interleave(*works: Callable[[], None]) -> list[list[float]]:
-    """For each work, the median seconds of each of its turns."""
-    medians: list[list[float]] = [[] for _ in works]
-    for _ in range(TURNS):
-        for work, taken in zip(works, medians, strict=True):
-            seconds = []
-            end = time.perf_counter() + TURN_SECONDS
-            while (started := time.perf_counter()) < end or len(seconds) < 2:
-                work()
-                seconds.append(time.perf_counter() - started)
-            taken.append(statistics.median(seconds))
-    return medians
+            (turns,) = take_turns(numpy_layer(shape), turns=25, turn_seconds=0.15)
+            ours = statistics.median(map(statistics.median, turns))
+            gflop = shape.flops / 1e9
+            growth.row(str(shape), f"{gflop:.1f}", f"{ours * 1e3:.1f} ms", f"{gflop / ours:.0f}")
+    return int(table.missed)
 
 
 def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[], None]:
-    """Forward and both gradients in PyTorch."""
+    """Return forward and both gradients in PyTorch."""
 
     def tensor(*size: int) -> torch.Tensor:
         return torch.randn(size).to(memory_format=memory_format)
@@ -144,15 +101,15 @@ def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[]
     weight = tensor(shape.outputs, shape.channels, 3, 3).requires_grad_()
     g = tensor(shape.images, shape.outputs, shape.side, shape.side)
 
-    def work() -> None:
+    def step() -> None:
         x.grad = weight.grad = None
         F.conv2d(x, weight, padding=1).backward(g)
 
-    return work
+    return step
 
 
 def numpy_layer(shape: Shape) -> Callable[[], None]:
-    """Forward and both gradients in nnopt's NumPy backend, on kept arrays as in training."""
+    """Return forward and both gradients in nnopt's NumPy backend, with reused buffers."""
     random = np.random.default_rng(0)
 
     def array(*size: int) -> np.ndarray:
@@ -163,11 +120,11 @@ def numpy_layer(shape: Shape) -> Callable[[], None]:
     g = array(shape.side, shape.side, shape.images, shape.outputs)
     workers, buffer = ThreadPool(THREADS), Buffers()
 
-    def work() -> None:
+    def step() -> None:
         _, saved = conv2d_forward(x, weight, padding=1, workers=workers, buffer=buffer)
         conv2d_backward(g, saved, (True, True), buffer=buffer)
 
-    return work
+    return step
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""Time and memory of a training step of convolutional networks, NumPy over PyTorch on the CPU.
+"""Compare time and memory of a training step of convolutional networks, NumPy and PyTorch, CPU.
 
     python benchmarks/conv_step.py
 
 3 x 32 x 32 images in batches of 64, float32, SGD with momentum, 2 threads. The NumPy side is
-nnopt's own network and optimizer (``NumpyNetwork.train_step``), the PyTorch side the same layers as
-``torch.nn`` modules with ``torch.optim`` in its default form, in the faster of its two memory
-formats. They take turns as in ``benchmarks/conv.py``. Memory is the growth of a fresh process's
-peak over 20 steps, beyond what it had before the network was built; and the growth of the NumPy
-side from step 20 to step 200, which must not be. Exits with 1 past a bar.
+nnopt's network and optimizer (``NumpyNetwork.train_step``). The PyTorch side has the same layers as
+``torch.nn`` modules, and ``torch.optim`` with default settings, in the faster of its two memory
+formats. Both take turns; the ratio is the median over turns.
+
+Memory is the growth of the peak of a new process during 20 steps, from before the network is built.
+"growth" is the further growth of the NumPy side from step 20 to step 200. Exits with 1 if a ratio
+of times exceeds 1.5, a ratio of memory 2, or the growth 2 MB. Two of the networks have no targets.
 """
 
 from __future__ import annotations
 
-import nnopt  # isort: skip  # before NumPy, as the command line does: it sets OpenBLAS up
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
 
-import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,123 +23,95 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conv import interleave
 from threadpoolctl import threadpool_limits
-from torch import nn
+from timing import Table, compare_with_fastest, machine_line, run_command
+from workloads import Step, build_architecture, numpy_step, torch_step
 
-from nnopt.architecture.builders import build
-from nnopt.architecture.initializers import initial_arrays
+from nnopt.backends.models import initial_arrays
 from nnopt.backends.numpy.memory import empty
-from nnopt.backends.numpy.network import NumpyNetwork
-from nnopt.backends.torch.modules import build_sequential
+from nnopt.backends.torch.modules import sequence
 from nnopt.config.compose import compose_config
+from nnopt.schema import Config
 
 THREADS = 2
 BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
 LR = 1e-4
-LARGEST_RATIO, LARGEST_MEMORY, LARGEST_GROWTH = 1.5, 2.0, 2.0
+LARGEST_RATIO, LARGEST_MEMORY_RATIO, LARGEST_GROWTH_MB = 1.5, 2.0, 2.0
 MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network as its words on the command line."""
+    """A network, by its overrides."""
 
     name: str
-    words: tuple[str, ...]
-    has_bar: bool = True
+    overrides: tuple[str, ...]
+    has_target: bool = True
 
 
 CASES = (
     Case("three_layer_conv", ("architecture=three_layer_conv",)),
     Case("vgg 32-64-128, batch norm", ("architecture=vgg", "regularizer.norm=batch")),
-    Case("vgg 32-64-128", ("architecture=vgg",), has_bar=False),
+    Case("vgg 32-64-128", ("architecture=vgg",), has_target=False),
     Case(
         "resnet 20, batch norm",
         ("architecture=resnet", "architecture.depth=20", "regularizer.norm=batch"),
-        has_bar=False,
+        has_target=False,
     ),
 )
 
-Step = Callable[[], None]
-
 
 def main() -> int:
-    """Print the tables; 1 if a bar is passed."""
+    """Print the tables; return 1 if a target is missed."""
     torch.set_num_threads(THREADS)
-    versions = f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
-    print(f"{versions}, {THREADS} threads")
-    print(f"\n{'step of batch 64':>26} {'PyTorch':>10} {'NumPy':>10} {'ratio':>6}  bar")
-    failed = False
+    print(f"{machine_line()}; {THREADS} threads\n")
+    times = Table("step of batch 64", "PyTorch", "NumPy", "ratio")
     for case in CASES:
         with threadpool_limits(THREADS):
-            *formats, ours = interleave(*(step(case) for step in STEPS.values()))
-        theirs = min(formats, key=statistics.median)
-        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-        failed |= (missed := case.has_bar and ratio > LARGEST_RATIO)
-        print(
-            f"{case.name:>26} {statistics.median(theirs) * 1e3:>7.1f} ms "
-            f"{statistics.median(ours) * 1e3:>7.1f} ms {ratio:>6.2f}  "
-            f"{verdict(case, LARGEST_RATIO, missed)}",
-            flush=True,
-        )
-    print(f"\n{'peak memory':>26} {'PyTorch':>10} {'NumPy':>10} {'ratio':>6} {'growth':>9}  bars")
+            *references, step = (make(case) for make in STEPS.values())
+            theirs, ours, ratio = compare_with_fastest(step, *references)
+        target = {"at_most": LARGEST_RATIO} if case.has_target else {}
+        cells = f"{theirs * 1e3:.1f} ms", f"{ours * 1e3:.1f} ms", f"{ratio:.2f}"
+        times.row(case.name, *cells, value=ratio, **target)
+    print()
+    memory = Table("peak memory", "PyTorch", "NumPy", "ratio")
     for number, case in enumerate(CASES):
-        peaks = {name: memory(name, number) for name in STEPS}
-        theirs_mb = min(peaks["contiguous"][0], peaks["channels last"][0])
-        ours_mb, growth = peaks["NumPy"]
-        ratio = ours_mb / theirs_mb
-        failed |= (missed := case.has_bar and (ratio > LARGEST_MEMORY or growth > LARGEST_GROWTH))
-        print(
-            f"{case.name:>26} {theirs_mb:>7.0f} MB {ours_mb:>7.0f} MB {ratio:>6.2f} "
-            f"{growth:>6.1f} MB  {verdict(case, LARGEST_MEMORY, missed)}",
-            flush=True,
-        )
-    return int(failed)
-
-
-def verdict(case: Case, bar: float, missed: bool) -> str:
-    """The last column."""
-    return f"{bar} {'MISSED' if missed else 'ok'}" if case.has_bar else "-"
+        peaks = {name: memory_of(name, number) for name in STEPS}
+        theirs = min(peaks["contiguous"][0], peaks["channels last"][0])
+        ours, growth = peaks["NumPy"]
+        target = {"at_most": LARGEST_MEMORY_RATIO} if case.has_target else {}
+        cells = f"{theirs:.0f} MB", f"{ours:.0f} MB", f"{ours / theirs:.2f}"
+        memory.row(case.name, *cells, value=ours / theirs, **target)
+        target = {"at_most": LARGEST_GROWTH_MB} if case.has_target else {}
+        memory.row("  growth to step 200", "", f"{growth:.1f} MB", value=growth, **target)
+    return int(times.missed or memory.missed)
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """Random images and labels."""
+    """Return random images and labels."""
     random = np.random.default_rng(0)
     x = random.standard_normal(dtype=np.float32, out=empty((BATCH, *SHAPE), np.float32))
     return x, random.integers(0, CLASSES, BATCH)
 
 
-def configure(case: Case, backend: str = "numpy"):
-    """The config and the placed layers."""
-    words = [*case.words, "optimizer=momentum", f"optimizer.lr={LR}", f"backend.threads={THREADS}"]
-    words += ["regularizer.grad_clip=0", f"backend={backend}"]
-    config = compose_config(["dataset=cifar10", *words])
-    return config, build(config.architecture, config.regularizer, SHAPE, CLASSES)
+def configure(case: Case, backend: str) -> Config:
+    """Return the configuration of a case."""
+    overrides = ["optimizer=momentum", f"optimizer.lr={LR}", f"backend.threads={THREADS}"]
+    overrides += ["regularizer.grad_clip=0", f"backend={backend}"]
+    return compose_config(["dataset=cifar10", *case.overrides, *overrides])
 
 
-def numpy_step(case: Case) -> Step:
-    """A step of nnopt's NumPy backend; the records of an epoch's steps are read every 100."""
-    config, architecture = configure(case)
-    network = NumpyNetwork(architecture, config)
-    network.load(initial_arrays(architecture, config.initializer, config.seed))
-    x, y = batch()
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        network.train_step(x, y, LR, count)
-        count += 1
-        if count % 100 == 0:
-            network.read_steps()
-
-    return step
+def nnopt_step(case: Case) -> Step:
+    """Return a step of nnopt's NumPy backend."""
+    config = configure(case, "numpy")
+    return numpy_step(config, build_architecture(config, SHAPE, CLASSES), *batch(), LR)
 
 
-def torch_step(case: Case, memory_format: torch.memory_format) -> Step:
-    """A step as one writes it by hand in PyTorch."""
-    config, architecture = configure(case, "torch")
-    model = build_sequential(architecture.layers, config).to_empty(device="cpu")
+def pytorch_step(case: Case, memory_format: torch.memory_format) -> Step:
+    """Return a step of a usual hand-written PyTorch loop."""
+    config = configure(case, "torch")
+    architecture = build_architecture(config, SHAPE, CLASSES)
+    model = sequence(architecture.layers, config).to_empty(device="cpu")
     initial = initial_arrays(architecture, config.initializer, config.seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -147,35 +119,26 @@ def torch_step(case: Case, memory_format: torch.memory_format) -> Step:
     model = model.to(memory_format=memory_format).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
     x, y = (torch.from_numpy(array) for array in batch())
-    x = x.to(memory_format=memory_format)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    return step
+    return torch_step(model, optimizer, x.to(memory_format=memory_format), y)
 
 
 STEPS: dict[str, Callable[[Case], Step]] = {
-    "contiguous": lambda case: torch_step(case, torch.contiguous_format),
-    "channels last": lambda case: torch_step(case, torch.channels_last),
-    "NumPy": numpy_step,
+    "contiguous": lambda case: pytorch_step(case, torch.contiguous_format),
+    "channels last": lambda case: pytorch_step(case, torch.channels_last),
+    "NumPy": nnopt_step,
 }
 
 
-def memory(side: str, number: int) -> tuple[float, float]:
-    """In a process of its own: megabytes of 20 steps, and of 180 more beyond these."""
-    words = [sys.executable, __file__, side, str(number)]
-    out = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    first, growth = map(float, out.split())
-    return first, growth
+def memory_of(side: str, number: int) -> tuple[float, float]:
+    """Return megabytes of 20 steps, and of 180 further steps, in a process of its own."""
+    first, growth = run_command(sys.executable, __file__, side, number).output.split()[-2:]
+    return float(first), float(growth)
 
 
 def measure_memory(side: str, number: int) -> None:
-    """What the child process does: build, train, print."""
+    """Build, train and print, in the child process."""
     torch.set_num_threads(THREADS)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: imports have theirs
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which imports have raised
     before = peak()
     with threadpool_limits(THREADS):
         step = STEPS[side](CASES[number])
@@ -188,7 +151,7 @@ def measure_memory(side: str, number: int) -> None:
 
 
 def peak() -> int:
-    """Bytes: the most this process held since its peak was reset (Linux)."""
+    """Return the peak memory of this process since its reset, in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 

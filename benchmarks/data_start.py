@@ -1,13 +1,13 @@
-"""How fast a second start is on data of CINIC-10's size, and how much memory the data take.
+"""Measure how fast data of CINIC-10's size load from the cache, and the memory they need.
 
     python benchmarks/data_start.py                    270,000 images, about five minutes
     python benchmarks/data_start.py --images 6000
 
-Writes a tree of PNG files (some hundred different images) to a temporary folder, decodes it into
-the cache, then starts fresh processes that load it from there: some that only load, one that also
-reads every row of every part. Exits with 1 if a bar is missed: the second start, the whole process
-from start to end, takes less than 1 s; the peak of resident memory stays below 1.3 times the bytes
-of the images in use. A small tree has no bar for memory: the interpreter outweighs its images.
+The script writes a tree of PNG files to a temporary folder and decodes it into the cache. Then it
+starts new processes that load the data from there; one of them also reads every row of every part.
+The second start, the whole process from its start to its end, must take at most 1 s, and the peak
+of resident memory must be at most 1.3 times the size of the images. A small tree has no target for
+memory, because the interpreter needs more than its images. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ import argparse
 import io
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from timing import Table, machine_line, run_command
 
-START_BAR = 1.0  # seconds
-MEMORY_BAR = 1.3  # times the raw bytes
-SMALLEST_RAW = 2 * 10**8  # bytes of images; with fewer, memory has no bar
-DISTINCT = 500  # images that differ
-ROWS = 1_000  # read at once
+MAX_START_SECONDS = 1.0
+LARGEST_MEMORY_RATIO = 1.3
+MIN_RAW_BYTES = 2 * 10**8
+"""Bytes of images from which the memory has a target."""
+
+DISTINCT_IMAGES = 500
+ROWS_PER_READ = 1_000
 
 
 def main() -> int:
+    """Print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=270_000, help="in all three parts together")
     parser.add_argument("--child", nargs=2, metavar=("ROOT", "load|read"), help=argparse.SUPPRESS)
@@ -39,57 +42,44 @@ def main() -> int:
     if options.child:
         print(json.dumps(load(Path(options.child[0]), read=options.child[1] == "read")))
         return 0
+    print(machine_line())
     with tempfile.TemporaryDirectory(prefix="nnopt-data-start-") as folder:
         return measure(Path(folder), options.images)
 
 
 def measure(root: Path, images: int) -> int:
-    began = time.perf_counter()
+    """Print the table of one tree; return 1 if a target is missed."""
+    started = time.perf_counter()
     count = write_tree(root / "CINIC-10", images)
-    written = time.perf_counter() - began
-    first, first_wall = child(root, "load")
+    written = time.perf_counter() - started
+    first, first_seconds = child(root, "load")
     starts = sorted((child(root, "load") for _ in range(5)), key=lambda result: result[1])
-    read, read_wall = child(root, "read")
-    start, start_wall = starts[2]
+    start, start_seconds = starts[2]
+    read, read_seconds = child(root, "read")
     raw = read["raw_bytes"]
-    ratio = read["peak_bytes"] / raw
-    rows = [
-        ("write the tree", f"{written:.1f} s", f"{count:,} files", ""),
-        ("first start: decode", f"{first_wall:.1f} s", f"load() {first['seconds']:.1f} s", ""),
-        ("  peak memory", f"{first['peak_bytes'] / raw:.2f} x raw", "", ""),
-        (
-            "second start (median of 5)",
-            f"{start_wall:.3f} s",
-            f"import {start['import_seconds']:.3f} s, load() {start['seconds']:.3f} s",
-            f"< {START_BAR} s",
-        ),
-        ("  peak memory", f"{start['peak_bytes'] / raw:.2f} x raw", "", ""),
-        ("read all rows", f"{read_wall:.2f} s", f"{raw / 1e6:.0f} MB raw", ""),
-        (
-            "  peak memory",
-            f"{ratio:.2f} x raw",
-            f"{read['peak_bytes'] / 1e6:.0f} MB",
-            f"< {MEMORY_BAR}" if raw >= SMALLEST_RAW else "",
-        ),
-    ]
-    print(f"{'':28}{'measured':>14}  {'bar':>6}  of which")
-    for name, value, detail, bar in rows:
-        print(f"{name:28}{value:>14}  {bar:>6}  {detail}")
-    too_large = ratio >= MEMORY_BAR and raw >= SMALLEST_RAW
-    return int(start_wall >= START_BAR or too_large)
+    table = Table("", "measured", "load()", "memory")
+
+    def row(label: str, seconds: float, result: dict[str, float], **target: float) -> None:
+        load_seconds, memory = f"{result['seconds']:.3f} s", f"{result['peak_bytes'] / raw:.2f} x"
+        table.row(label, f"{seconds:.3f} s", load_seconds, memory, **target)
+
+    table.row(f"write {count:,} files", f"{written:.1f} s")
+    row("first start: decode", first_seconds, first)
+    target = {"value": start_seconds, "at_most": MAX_START_SECONDS}
+    row("second start, median of 5", start_seconds, start, **target)
+    target = {"at_most": LARGEST_MEMORY_RATIO} if raw >= MIN_RAW_BYTES else {}
+    row(f"read {raw / 1e6:.0f} MB", read_seconds, read, value=read["peak_bytes"] / raw, **target)
+    return int(table.missed)
 
 
-def child(root: Path, what: str) -> tuple[dict[str, float], float]:
-    """What a fresh process measured, and the seconds from its start to its end."""
-    began = time.perf_counter()
-    command = [sys.executable, __file__, "--child", str(root), what]
-    result = subprocess.run(command, capture_output=True, check=True)
-    return json.loads(result.stdout), time.perf_counter() - began
+def child(root: Path, action: str) -> tuple[dict[str, float], float]:
+    """Return the results of a new process, and the seconds from its start to its end."""
+    process = run_command(sys.executable, __file__, "--child", root, action)
+    return json.loads(process.output.splitlines()[-1]), process.seconds
 
 
 def load(root: Path, read: bool) -> dict[str, float]:
-    """Load CINIC-10 as ``dataset=cinic10`` does, and read every image if asked to."""
-    began = time.perf_counter()
+    """Load CINIC-10 as ``dataset=cinic10`` does, and read every image if ``read``."""
     from nnopt.data import load
     from nnopt.schema import DataConfig, ImageConfig, Validation
 
@@ -107,10 +97,9 @@ def load(root: Path, read: bool) -> dict[str, float]:
     for part in (dataset.train, dataset.validation, dataset.test):
         assert part is not None
         raw += len(part) * int(np.prod(dataset.input_shape))
-        for start in range(0, len(part) if read else 0, ROWS):
-            total += int(part.inputs[part.rows[start : start + ROWS]].sum(dtype=np.int64))
+        for start in range(0, len(part) if read else 0, ROWS_PER_READ):
+            total += int(part.inputs[part.rows[start : start + ROWS_PER_READ]].sum(dtype=np.int64))
     return {
-        "import_seconds": imported - began,
         "seconds": loaded - imported,
         "raw_bytes": raw,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -119,10 +108,10 @@ def load(root: Path, read: bool) -> dict[str, float]:
 
 
 def write_tree(folder: Path, images: int) -> int:
-    """Write part/class/*.png, as many in each class; returns how many in all."""
+    """Write part/class/*.png with equally many images per class; return the number of images."""
     from nnopt.data.published import CINIC10
 
-    contents = [png(seed) for seed in range(DISTINCT)]
+    contents = [png(seed) for seed in range(DISTINCT_IMAGES)]
     each = images // (len(CINIC10.parts) * len(CINIC10.classes))
     written = 0
     for part in CINIC10.parts:
@@ -130,13 +119,13 @@ def write_tree(folder: Path, images: int) -> int:
             (folder / part / name).mkdir(parents=True)
             for number in range(each):
                 path = folder / part / name / f"{number:05d}.png"
-                path.write_bytes(contents[written % DISTINCT])
+                path.write_bytes(contents[written % DISTINCT_IMAGES])
                 written += 1
     return written
 
 
 def png(seed: int) -> bytes:
-    """A 32x32 PNG of smooth colours and some noise, about as large as a photograph's."""
+    """Return a 32x32 PNG of smooth colours and noise, about as large as a photograph."""
     from PIL import Image
 
     random = np.random.default_rng(seed)

@@ -1,29 +1,31 @@
-"""Measure what the headers of conf/experiment/*.yaml and the README's table say.
+"""Measure the results in the headers of conf/experiment/*.yaml and in the README's table.
 
     NNOPT_DATA_DIR=... python benchmarks/experiments.py [EXPERIMENT ...] [KEY=VALUE ...] [--seeds 5]
 
-Runs each experiment, of all but those made for a GPU if none is named, with seeds 0, 1, ... as one
-sweep, with the settings given, such as backend=torch; prints mean ± standard deviation (n - 1 in
-the denominator) of test accuracy, seconds of training, and the machine. Exits with 1 if a point
-failed, if an experiment falls short of its bar, or if one that has to end within a time did not.
+Each experiment is trained with seeds 0, 1, ... as one sweep, with the given overrides, such as
+backend=torch. If none is named, the script runs all but those made for a GPU. It prints mean ±
+standard deviation (n - 1 in the denominator) of test accuracy and training time. Exits with 1 if a
+point failed or if an experiment misses its accuracy or its time.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from timing import machine_line, mean_and_std, read_csv
 
 from nnopt.cli.main import run_verb
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "conf" / "experiment"
 
-BARS = {
+MIN_ACCURACY = {
     "mnist_mlp": 0.98,
     "mnist_mlp_torch": 0.98,
     "mnist_conv": 0.992,
@@ -31,64 +33,68 @@ BARS = {
     "cifar10_three_layer_conv": 0.6,
     "cifar10_vgg": 0.75,
 }
-"""Mean test accuracy that has to be reached."""
+"""Targets of the mean test accuracy."""
 
-SECONDS = {"cifar10_three_layer_conv": 900.0, "cifar10_vgg": 900.0}
-"""Mean time of training allowed on two cores."""
+MAX_SECONDS = {"cifar10_three_layer_conv": 900.0, "cifar10_vgg": 900.0}
+"""Targets of the mean training time on two cores."""
 
 ON_A_GPU = ("cifar10_fast", "cifar10_resnet18", "cinic10_vgg")
-"""Measured by gpu_recipes.py, and here only if they are named."""
+"""Measured by gpu_recipes.py, and by this script only if they are named."""
 
 
 def main() -> int:
-    """Print a line for each experiment; 1 if one falls short."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("words", nargs="*", metavar="EXPERIMENT or KEY=VALUE")
-    parser.add_argument("--seeds", type=int, default=5)
-    options = parser.parse_intermixed_args()
-    settings = [word for word in options.words if "=" in word]
-    experiments = [word for word in options.words if "=" not in word]
+    """Print a line for each experiment; return 1 if a target is missed."""
+    names, overrides, seeds = read_arguments("EXPERIMENT")
+    print(machine_line())
     failed = False
-    for name in experiments or names():
+    for name in names or experiment_names():
         with tempfile.TemporaryDirectory() as folder:
-            sweep = Path(folder) / "sweep"
-            words = ["-m", f"experiment={name}", f"seed=range({options.seeds})", *settings]
-            code = run_verb(["run", *words, "plots=false", f"hydra.sweep.dir='{sweep}'"])
-            if code:
-                failed = True
-                continue
-            failed |= not report(name, settings, sweep)
+            code = run_sweep([f"experiment={name}", *overrides], seeds, Path(folder))
+            failed |= bool(code) or not report(name, overrides, Path(folder))
     return int(failed)
 
 
-def names() -> list[str]:
-    """All experiments but those made for a GPU."""
+def read_arguments(name: str) -> tuple[list[str], list[str], int]:
+    """Return the names, the overrides and the number of seeds of the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("arguments", nargs="*", metavar=f"{name} or KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_intermixed_args()
+    overrides = [argument for argument in options.arguments if "=" in argument]
+    names = [argument for argument in options.arguments if "=" not in argument]
+    return names, overrides, options.seeds
+
+
+def run_sweep(overrides: Sequence[str], seeds: int, folder: Path) -> int:
+    """Train with seeds 0, 1, ... as one sweep in the folder; return the exit code."""
+    fixed = [f"seed=range({seeds})", "plots=false", f"hydra.sweep.dir='{folder}'"]
+    return run_verb(["run", "-m", *overrides, *fixed])
+
+
+def accuracies(sweep: Path) -> list[float]:
+    """Return the test accuracies of a sweep in percent; 0 for a point without one."""
+    with suppress(FileNotFoundError):
+        return [100 * float(row["test_accuracy"] or 0) for row in read_csv(sweep / "results.csv")]
+    return []
+
+
+def experiment_names() -> list[str]:
+    """Return all experiments but those made for a GPU."""
     return sorted({path.stem for path in EXPERIMENTS.glob("*.yaml")} - set(ON_A_GPU))
 
 
-def report(name: str, settings: list[str], sweep: Path) -> bool:
-    """Print the line of one experiment; are its bars reached?"""
-    with open(sweep / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    accuracies = [float(row["test_accuracy"]) for row in rows]
-    seconds = [float(row["train_seconds"]) for row in rows]
-    machine = json.loads(next(sweep.glob("*/summary.json")).read_text())["machine"]
-    reached = statistics.mean(accuracies) >= BARS.get(name, 0)
-    reached &= statistics.mean(seconds) <= SECONDS.get(name, math.inf)
+def report(name: str, overrides: list[str], sweep: Path) -> bool:
+    """Print the line of one experiment; return whether its targets are met."""
+    accuracy = accuracies(sweep)
+    seconds = [float(row["train_seconds"]) for row in read_csv(sweep / "results.csv")]
+    is_met = statistics.mean(accuracy) >= 100 * MIN_ACCURACY.get(name, 0)
+    is_met &= statistics.mean(seconds) <= MAX_SECONDS.get(name, math.inf)
     print(
-        f"{' '.join([name, *settings])}: test accuracy "
-        f"{mean_and_std([100 * a for a in accuracies], 2)} %, "
-        f"training {mean_and_std(seconds, 1)} s, n = {len(rows)}, "
-        f"{machine['usable_cores']} cores of {machine['cpu']}{'' if reached else '  MISSED'}",
+        f"{' '.join([name, *overrides])}: test accuracy {mean_and_std(accuracy, 2)} %, training "
+        f"{mean_and_std(seconds, 1)} s, n = {len(accuracy)}{'' if is_met else '  MISSED'}",
         flush=True,
     )
-    return reached
-
-
-def mean_and_std(values: list[float], digits: int) -> str:
-    """ "98.31 ± 0.06"; of a single value, which has no deviation, "98.31"."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    return is_met
 
 
 if __name__ == "__main__":

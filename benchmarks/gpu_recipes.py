@@ -1,27 +1,25 @@
-"""Measure the recipes made for a GPU: test accuracy, seconds, and how much of the GPU they use.
+"""Measure the recipes made for a GPU: test accuracy, training time and use of the GPU.
 
     NNOPT_DATA_DIR=... python benchmarks/gpu_recipes.py [--only NAME] [--seeds N] [KEY=VALUE ...]
 
-Trains each recipe with seeds 0, 1, ... as one sweep, in bf16 and compiled unless KEY=VALUE says
-otherwise, and prints a row for each:
+Each recipe is trained with seeds 0, 1, ... as one sweep, by default in bf16 and compiled. It has a
+row of the table:
 
-accuracy  of the test set, mean ± standard deviation (n - 1 in the denominator);
-first     seconds of training with seed 0, compilation included, which later seeds find done;
-warm      of all seeds, if every epoch took the median time of those after the first;
+accuracy  test accuracy, mean ± standard deviation (n - 1 in the denominator);
+first     training time of seed 0, including compilation, which later seeds reuse;
+warm      training time of all seeds if every epoch took the median time of those after the first;
 MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs of a forward pass,
-          which `nnopt describe` prints, three times for each sample trained on and once for each
-          validated, over the warm seconds and the peak of the device's 16-bit matrix units without
-          sparsity.
+          as in `nnopt describe`, times three for each training sample and times one for each
+          validation sample, divided by the warm time and by the peak of the device's 16-bit matrix
+          units without sparsity.
 
-Exits with 0 if all is well, 1 if cifar10_fast falls short of 94 % or a recipe fails, and 2, nnopt's
-code for a device that is absent, where there is no GPU.
+Exits with 1 if cifar10_fast is below 94 % or a recipe fails, and with 2, nnopt's code for a missing
+device, without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import re
 import statistics
 import sys
@@ -29,15 +27,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from experiments import ON_A_GPU, mean_and_std
-
-from nnopt.cli.main import run_verb
+from experiments import ON_A_GPU, run_sweep
+from timing import machine_line, mean_and_std, read_csv, read_summaries
 
 SEEDS = dict.fromkeys(ON_A_GPU, 3) | {"cifar10_fast": 10}
-"""The recipes, in order, and how often each is trained unless --seeds says otherwise."""
+"""The recipes in order, and their default number of seeds."""
 
-BARS = {"cifar10_fast": 0.94}
-"""Mean test accuracy that has to be reached."""
+MIN_ACCURACY = {"cifar10_fast": 0.94}
+"""Targets of the mean test accuracy."""
 
 SETTINGS = ("backend.device=cuda", "backend.precision=bf16", "backend.compile=max-autotune")
 
@@ -54,67 +51,61 @@ PEAKS = {
     "RTX 4090": 165.2,
     "RTX 3090": 71.0,
 }
-"""Words of a device's name -> dense bf16 TFLOP/s with float32 sums, as its data sheet has it; the
-first that fits counts."""
+"""Part of a device's name -> dense bf16 TFLOP/s with float32 sums, from its data sheet. The first
+match counts."""
 
 HEADER = ("recipe", "seeds", "accuracy, %", "first, s", "warm, s", "MFU, %")
 LINE = "{:<18} {:>5} {:>14} {:>9} {:>14} {:>7}"
 
 
 def main() -> int:
-    """Print the table; the exit code is told above."""
+    """Print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--only", choices=SEEDS)
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--peak-tflops", type=float, help="of the device, where it is not known")
+    parser.add_argument("--peak-tflops", type=float, help="peak of an unknown device")
     options = parser.parse_intermixed_args()
     import torch
 
     if not torch.cuda.is_available():
         print("no GPU here: PyTorch finds no CUDA device, so nothing was measured")
         return 2
-    given = dict(word.split("=", 1) for word in (*SETTINGS, *options.settings))
+    given = dict(override.split("=", 1) for override in (*SETTINGS, *options.settings))
     device = torch.cuda.get_device_name(given["backend.device"])
     peak = options.peak_tflops or peak_of(device)
     print(f"{device}, peak {f'{peak:g} TFLOP/s' if peak else 'unknown: give --peak-tflops'}")
     settings = [f"{key}={value}" for key, value in given.items()]
-    rows, well = [], True
+    rows, failed = [], False
     for name in [options.only] if options.only else SEEDS:
         with tempfile.TemporaryDirectory() as folder:
-            sweep = Path(folder) / "sweep"
             seeds = options.seeds or SEEDS[name]
-            words = ["-m", f"experiment={name}", f"seed=range({seeds})", *settings]
-            if run_verb(["run", *words, "plots=false", f"hydra.sweep.dir='{sweep}'"]):
-                well = False
-                rows.append(LINE.format(name, seeds, "failed", "", "", ""))
-                continue
-            row, reached = measure(name, sweep, peak)
+            row, is_met = LINE.format(name, seeds, "failed", "", "", ""), False
+            if not run_sweep([f"experiment={name}", *settings], seeds, Path(folder)):
+                row, is_met = measure(name, Path(folder), peak)
             rows.append(row)
-            well &= reached
-    print(f"\n{device}, {' '.join(settings)}")
+            failed |= not is_met
+    print(f"\n{device}, {' '.join(settings)}\n{machine_line()}")
     print("\n".join([LINE.format(*HEADER), *rows]))
-    return 0 if well else 1
+    return int(failed)
 
 
 def peak_of(device: str) -> float | None:
-    """TFLOP/s, None of a device that the table does not have."""
+    """Return the peak in TFLOP/s, None for a device that is not in PEAKS."""
     return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
-    """The row of a recipe whose sweep has ended, and whether its bar is reached.
+    """Return the row of a finished recipe, and whether its target is met.
 
     peak: of the device, in TFLOP/s.
     """
-    paths = sweep.glob("*/summary.json")
-    found = [(json.loads(path.read_text("utf-8")), path.parent) for path in paths]
-    points, folders = zip(*sorted(found, key=lambda pair: pair[0]["seed"]), strict=True)
+    folders, points = zip(*read_summaries(sweep).items(), strict=True)
     accuracies = [point["test_accuracy"] for point in points]
     warm = [warm_seconds(folder / "metrics.csv") for folder in folders]
     flops = [model_flops(point) for point in points]
     rates = [count / seconds / 1e12 for count, seconds in zip(flops, warm, strict=True)]
-    reached = statistics.mean(accuracies) >= BARS.get(name, 0)
+    is_met = statistics.mean(accuracies) >= MIN_ACCURACY.get(name, 0)
     row = LINE.format(
         name,
         len(points),
@@ -123,12 +114,14 @@ def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
         mean_and_std(warm, 2),
         f"{100 * statistics.mean(rates) / peak:.1f}" if peak else "?",
     )
-    return row if reached else f"{row}  MISSED: at least {100 * BARS[name]:g} %", reached
+    return row if is_met else f"{row}  MISSED: at least {100 * MIN_ACCURACY[name]:g} %", is_met
 
 
 def model_flops(point: dict[str, Any]) -> int:
-    """Of a training with its looks at the validation data. Every recipe has drop_last=true: all
-    batches are of the same size."""
+    """Return the FLOPs of a training with its validations.
+
+    Every recipe has drop_last=true, so that all batches have the same size.
+    """
     trained = point["steps"] * point["config"]["batch_size"]
     validated = point["epochs"] * point["data"]["samples"]["validation"]
     flops: int = point["flops_per_sample"] * (3 * trained + validated)
@@ -136,9 +129,8 @@ def model_flops(point: dict[str, Any]) -> int:
 
 
 def warm_seconds(metrics: Path) -> float:
-    """Of a training, if every epoch took the median time of those after the first."""
-    with open(metrics, newline="") as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    """Return the training time if every epoch took the median time of those after the first."""
+    seconds = [float(row["seconds"]) for row in read_csv(metrics)]
     return len(seconds) * statistics.median(seconds[1:] or seconds)
 
 

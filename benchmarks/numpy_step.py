@@ -1,45 +1,49 @@
-"""Time of one training step in NumPy over PyTorch eager's on the CPU.
+"""Compare the time of a training step in NumPy with PyTorch eager on the CPU.
 
     python benchmarks/numpy_step.py
 
-The same net, initial weights and batch; SGD with momentum 0.9, as by default; both with 2 threads,
-of which nnopt takes one for the products of small batches.
-The NumPy side is nnopt's own network and optimizer (``NumpyNetwork.train_step``), the PyTorch side
-a hand-written ``nn.Sequential`` with ``torch.optim`` in its default form. The two take turns, so
-that a drift of the machine's speed meets both; what counts is the ratio of the medians. Exits with
-1 past a bar.
+Both sides have the same net, initial weights and batch, SGD with momentum 0.9 and 2 threads; nnopt
+uses one thread for products of small batches. The NumPy side is nnopt's network and optimizer
+(``NumpyNetwork.train_step``), the PyTorch side a hand-written ``nn.Sequential`` with the default
+form of ``torch.optim``. They take turns; the ratio is that of the medians. Exits with 1 if a ratio
+of the first table exceeds its target.
 
-The plain table has a control beside it: the same step as a short loop written for this net alone,
-arrays kept between steps, no layers, records or threads but BLAS's. What that loop takes of
-PyTorch's time is up to the two matrix libraries, OpenBLAS and MKL, and differs between processors.
+The column "by hand" of the first table is a control: the same step as a short NumPy loop for this
+net alone, with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries,
+OpenBLAS and MKL, and differs between processors.
 """
 
 from __future__ import annotations
 
-import nnopt  # isort: skip  # before NumPy, as the command line does: it sets OpenBLAS up
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
 
+import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
+from timing import Table, machine_line, take_turns
 from torch import nn
+from workloads import Step, build_architecture, numpy_step, torch_step
 
-from nnopt.architecture.builders import build
-from nnopt.architecture.initializers import initial_arrays
+from nnopt.architecture.network import Architecture
+from nnopt.backends.models import initial_arrays
 from nnopt.backends.numpy.memory import empty
-from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.config.compose import compose_config
 from nnopt.schema import Config, MlpConfig
 
 THREADS = 2
 SECONDS_PER_CASE = 8.0
 TURN_SECONDS = 0.5
-LR = 1e-5  # one batch, over and over: learnt by heart, its gradients would become denormal
+"""Long, because the worker threads of either side spin for some ten milliseconds after their last
+task and slow the other side: this affects the first steps of a turn, but not the median."""
+
+LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gradients
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Case:
 
     sizes: tuple[int, ...]
     batch: int
-    bar: float
+    largest_ratio: float
 
 
 CASES = (
@@ -59,93 +63,61 @@ CASES = (
     Case((3072, 1024, 512, 10), 128, 1.0),
 )
 
+VARIANTS: dict[str, list[str]] = {
+    "plain": [],
+    "batch norm and dropout 0.3": ["regularizer.norm=batch", "regularizer.dropout=0.3"],
+    "plain, Adam": ["optimizer=adam"],
+}
+
 
 def main() -> int:
-    """Print the tables; 1 if a bar is passed."""
+    """Print the tables; return 1 if a target is missed."""
     torch.set_num_threads(THREADS)
-    versions = f"nnopt {nnopt.__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}"
-    print(f"{versions}, {THREADS} threads")
-    failed = False
-    variants = [
-        ("plain", [], True),
-        (
-            "batch norm and dropout 0.3",
-            ["regularizer.norm=batch", "regularizer.dropout=0.3"],
-            False,
-        ),
-        ("plain, Adam", ["optimizer=adam"], False),
-    ]
-    for title, overrides, is_plain in variants:
-        last = f"{'bar':<11} loop by hand" if is_plain else ""
-        print(f"\n{title}\n{'net':>20} batch {'PyTorch':>10} {'NumPy':>10}  ratio  {last}")
+    print(f"{machine_line()}; {THREADS} threads")
+    missed = False
+    for title, overrides in VARIANTS.items():
+        is_plain = title == "plain"
+        print(f"\n{title}")
+        columns = ["net", "batch", "PyTorch", "NumPy", "ratio", *(["by hand"] if is_plain else [])]
+        table = Table(*columns, label_width=20, target="target" if is_plain else "")
         for case in CASES:
             theirs, ours, *control = measure(case, overrides, is_plain)
-            ratio = ours / theirs
-            net = "-".join(map(str, case.sizes))
-            row = f"{net:>20} {case.batch:>5} {theirs * 1e6:>7.0f} us {ours * 1e6:>7.0f} us"
-            row += f"{ratio:>7.2f}  "
-            if is_plain:
-                missed = ratio > case.bar
-                failed |= missed
-                row += f"{case.bar:.2f} {'MISSED' if missed else 'ok':<6} {control[0] / theirs:.2f}"
-            print(row.rstrip(), flush=True)
-    return int(failed)
+            cells = ["-".join(map(str, case.sizes)), str(case.batch), f"{theirs * 1e6:.0f} us"]
+            cells += [f"{ours * 1e6:.0f} us", f"{ours / theirs:.2f}"]
+            cells += [f"{seconds / theirs:.2f}" for seconds in control]
+            target = {"at_most": case.largest_ratio} if is_plain else {}
+            table.row(*cells, value=ours / theirs, **target)
+        missed |= table.missed
+    return int(missed)
 
 
-def measure(case: Case, overrides: list[str], with_control: bool) -> tuple[float, ...]:
-    """Median seconds of a step of PyTorch's, of nnopt's and of the control, taking turns."""
-    words = [f"optimizer.lr={LR}", f"backend.threads={THREADS}", "regularizer.grad_clip=0"]
-    config = compose_config([*overrides, *words])
+def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]:
+    """Return the median seconds of a step of PyTorch, of nnopt and of the control."""
+    fixed = [f"optimizer.lr={LR}", f"backend.threads={THREADS}", "regularizer.grad_clip=0"]
+    config = compose_config([*overrides, *fixed])
     config = replace(config, architecture=MlpConfig("mlp", case.sizes[1:-1], "relu"))
+    architecture = build_architecture(config, case.sizes[:1], case.sizes[-1])
     random = np.random.default_rng(0)
     x = empty((case.batch, case.sizes[0]), np.float32)
     random.standard_normal(dtype=np.float32, out=x)
     y = random.integers(0, case.sizes[-1], case.batch)
     with threadpool_limits(THREADS):
-        steps = [pytorch_step(case, config, x, y), numpy_step(case, config, x, y)]
+        steps = [
+            pytorch_step(case, config, architecture, x, y),
+            numpy_step(config, architecture, x, y, LR),
+        ]
         if with_control:
-            steps.append(loop_by_hand(case, config, x, y))
-        return interleave(*steps)
+            steps.append(loop_by_hand(case, config, architecture, x, y))
+        turns = math.ceil(SECONDS_PER_CASE / (TURN_SECONDS * len(steps)))
+        measured = take_turns(*steps, turns=turns, turn_seconds=TURN_SECONDS)
+    return [statistics.median(chain(*calls)) for calls in measured]
 
 
-def interleave(*steps: Callable[[], None]) -> tuple[float, ...]:
-    """Median seconds of each over all its steps, in turns of TURN_SECONDS.
-
-    The turns are long, for the worker threads of either side go on spinning for some ten
-    milliseconds after their last task and take a core from the other side meanwhile: that falls on
-    the first steps of a turn, and not on the median.
-    """
-    times: list[list[float]] = [[] for _ in steps]
-    stop = time.perf_counter() + SECONDS_PER_CASE
-    while time.perf_counter() < stop:
-        for step, taken in zip(steps, times, strict=True):
-            end = time.perf_counter() + TURN_SECONDS
-            while (started := time.perf_counter()) < end:
-                step()
-                taken.append(time.perf_counter() - started)
-    return tuple(statistics.median(taken) for taken in times)
-
-
-def numpy_step(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    """A step of nnopt's NumPy backend; the records of an epoch's steps are read every 100."""
-    network = NumpyNetwork(architecture := architecture_of(case, config), config)
-    network.load(initial_arrays(architecture, config.initializer, config.seed))
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        network.train_step(x, y, LR, count)
-        count += 1
-        if count % 100 == 0:
-            network.read_steps()
-
-    return step
-
-
-def loop_by_hand(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    """A step of this net and rule and of nothing else; weights (in, out), so that a @ w needs no
-    turning."""
-    initial = initial_arrays(architecture_of(case, config), config.initializer, config.seed)
+def loop_by_hand(
+    case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
+) -> Callable[[], None]:
+    """Return a step for this net and rule only; weights are (in, out), for x @ w."""
+    initial = initial_arrays(architecture, config.initializer, config.seed)
     parameters = [aligned(a.T) for a in initial.values()]  # w, b, w, b, ...
     velocities, updates = [[aligned(0 * p) for p in parameters] for _ in range(2)]
     gradients = [aligned(0 * p) for p in parameters]
@@ -182,19 +154,16 @@ def loop_by_hand(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Ca
 
 
 def aligned(values: np.ndarray) -> np.ndarray:
-    """A copy that begins on a cache line."""
+    """Return a copy that starts on a cache line."""
     array = empty(values.shape, np.float32)
     array[...] = values
     return array
 
 
-def architecture_of(case: Case, config: Config):
-    """The placed layers of a case."""
-    return build(config.architecture, config.regularizer, case.sizes[:1], case.sizes[-1])
-
-
-def pytorch_step(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Callable[[], None]:
-    """A step as one writes it by hand in PyTorch."""
+def pytorch_step(
+    case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
+) -> Step:
+    """Return a step of a hand-written PyTorch net with the same initial weights."""
     regularizer = config.regularizer
     layers: list[nn.Module] = []
     for inputs, outputs in zip(case.sizes, case.sizes[1:-1], strict=False):
@@ -203,7 +172,7 @@ def pytorch_step(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Ca
         layers.append(nn.ReLU())
         layers += [nn.Dropout(regularizer.dropout)] if regularizer.dropout else []
     model = nn.Sequential(*layers, nn.Linear(case.sizes[-2], case.sizes[-1]))
-    initial = initial_arrays(architecture_of(case, config), config.initializer, config.seed)
+    initial = initial_arrays(architecture, config.initializer, config.seed)
     with torch.no_grad():
         trained = [a for name, a in initial.items() if "running_" not in name]
         for parameter, array in zip(model.parameters(), trained, strict=True):
@@ -212,14 +181,7 @@ def pytorch_step(case: Case, config: Config, x: np.ndarray, y: np.ndarray) -> Ca
         optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=LR)
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
-    inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-
-    return step
+    return torch_step(model, optimizer, torch.from_numpy(x), torch.from_numpy(y))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""MNIST with a net of 784-128-64-10 in plain PyTorch, as one would write it by hand: the whole
-dataset a tensor in memory, batches by a permutation of indices, no DataLoader.
+"""Train a 784-128-64-10 net on MNIST in plain PyTorch, as a hand-written script.
 
     python benchmarks/plain_mnist.py --lr 0.1 --l2 1e-4 --seed 0 --epochs 10 --data DIR --out DIR
 
-It is what ``sweep_over_scripts.py`` runs in a loop. Like ``nnopt run`` it looks at the validation
-data after every epoch, tests the best weights once, and leaves metrics, weights and a summary.
+``sweep_over_scripts.py`` runs this script in a loop. The dataset is one tensor in memory, without a
+DataLoader. Like ``nnopt run``, the script validates after every epoch, tests the best weights once,
+and writes metrics, weights and a summary.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torchvision.datasets import MNIST
 
 
 def main() -> None:
+    """Train and write the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--l2", type=float, default=0.0)
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def load(root: str, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 784), normalized, and labels (N,)."""
+    """Return normalized images (N, 784) and labels (N,)."""
     data = MNIST(root, train=train)
     images = data.data.float().div_(255).sub_(0.1307).div_(0.3081)
     return images.flatten(1), data.targets
@@ -87,7 +88,7 @@ def load(root: str, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def evaluate(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy."""
+    """Return mean loss and accuracy."""
     net.eval()
     logits = net(x)
     return F.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()

@@ -1,15 +1,14 @@
-"""A sweep's rate with two worker processes over its rate in one process.
+"""Measure the speed-up of a sweep by two worker processes.
 
     python benchmarks/pool.py [--rounds 3]
 
-The same sweep of eight points, which need nothing but the processor: one after another in one
-process of one thread, and with ``hydra/launcher=pool`` and two workers of one thread each. Whole
-commands are timed, start included; they take turns, so that a drift of the machine's speed meets
-all. What counts is the ratio of the medians: at least 1.8. Exits with 1 below it.
+A sweep of eight points that need only the processor runs in one process with one thread, and with
+``hydra/launcher=pool`` and two workers with one thread each. Whole commands are timed and take
+turns. The ratio of the medians must be at least 1.8. Exits with 1 if it is smaller.
 
-Needs two cores that nobody else uses. What the machine has to give is told by a third way: the two
-halves of the sweep, started by hand as two commands at once, of one thread each. Cores that share
-caches, power or a hypervisor with others run slower together than alone, and so does this.
+The benchmark needs two free cores. "two by hand" shows what the machine can reach: two commands
+that run half of the sweep each at the same time. Cores that share caches, power or a hypervisor
+run slower together than alone.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from pathlib import Path
+from functools import partial
+
+from timing import NNOPT, Table, alternate, machine_line
 
 from nnopt.sweeps.launchers.remote import thread_limits
 
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
-BAR = 1.8
+MIN_RATIO = 1.8
 
 SWEEP = [
     *(
@@ -41,49 +40,41 @@ SWEEP = [
 POINTS = 8
 
 POOL = ["hydra/launcher=pool", "hydra.launcher.workers=2", "hydra.launcher.threads=1"]
-WAYS = {
+COMMANDS = {
     "one process": [["seed=0,1"]],
     "two workers": [["seed=0,1", *POOL]],
     "two by hand": [["seed=0"], ["seed=1"]],
 }
-"""What is shown -> the last words of each command, all started at once."""
+"""Variant -> the last overrides of each of its commands, which run at the same time."""
 
 
 def main() -> int:
-    """Print the seconds and rates; 1 if the bar is missed."""
+    """Print times and ratios; return 1 if the target is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
-        for name, commands in WAYS.items():
-            seconds[name].append(measure(commands))
-            print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    variants = {name: partial(seconds, commands) for name, commands in COMMANDS.items()}
+    medians = {name: statistics.median(x) for name, x in alternate(variants, rounds).items()}
+    print(machine_line())
+    table = Table("variant", "time", "points/s", "ratio", label_width=12)
     for name, taken in medians.items():
-        print(f"{name:>12}  {taken:6.1f} s  {POINTS / taken:5.2f} points a second")
-    ratio, possible = (
-        medians["one process"] / medians[name] for name in ("two workers", "two by hand")
-    )
-    verdict = "ok" if ratio >= BAR else "MISSED"
-    print(f"two workers of one thread: {ratio:.2f} times the rate; bar {BAR} {verdict}")
-    print(f"two commands by hand: {possible:.2f} times the rate")
-    return int(ratio < BAR)
+        ratio = medians["one process"] / taken
+        target = {"at_least": MIN_RATIO} if name == "two workers" else {}
+        cells = f"{taken:.1f} s", f"{POINTS / taken:.2f}", f"{ratio:.2f}"
+        table.row(name, *cells, value=ratio, **target)
+    return int(table.missed)
 
 
-def measure(commands: list[list[str]]) -> float:
-    """Seconds until the last of some sweeps, each a command, has ended."""
+def seconds(commands: list[list[str]]) -> float:
+    """Return the seconds until the last of the commands has ended."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, **thread_limits(1)}
+        options = {"cwd": folder, "env": {**os.environ, **thread_limits(1)}}
         started = time.perf_counter()
         processes = [
             subprocess.Popen(
-                [NNOPT, "run", "-m", *SWEEP, *words],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.DEVNULL,
+                [NNOPT, "run", "-m", *SWEEP, *overrides], stdout=subprocess.DEVNULL, **options
             )
-            for words in commands
+            for overrides in commands
         ]
         codes = [process.wait() for process in processes]
         taken = time.perf_counter() - started

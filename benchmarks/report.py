@@ -1,11 +1,11 @@
-"""How large the page of a sweep is, and how soon a browser shows it.
+"""Measure the size of a sweep's report and the time until a browser has painted it.
 
     python benchmarks/report.py
 
-``nnopt report`` of 200 points, 40 settings of 5 seeds each, with their plots: the page stays under
-5 MB, and a fresh headless Chromium has painted its tables and the chart under 2 s after it was
-asked for the page (median of several). The points are one real run of 60 epochs, copied with other
-keys and curves. Exits with 1 past a bar, with 2 where there is no Chromium.
+The report has 200 points, 40 settings with 5 seeds each, and their plots. It must be at most 5 MB,
+and a new headless Chromium must paint its tables and chart within 2 s (median of five). The points
+are copies of one run of 60 epochs with other keys and curves. Exits with 1 if a target is missed,
+and with 2 without Chromium.
 """
 
 from __future__ import annotations
@@ -18,108 +18,103 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
+from timing import Table, machine_line, run_nnopt
+
+from nnopt.results.summary import FILES, write_summary
+
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+
+CHROMIUM_OPTIONS = "headless=new no-sandbox disable-gpu disable-dev-shm-usage no-first-run"
+CHROMIUM_OPTIONS += " disable-background-networking disable-component-update"
+CHROMIUM_OPTIONS += " window-size=1400,1000"
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop")
 RATES = tuple(float(f"{10 ** (-k / 2):.1g}") for k in range(10))
 SEEDS = range(5)
-OPENINGS = 5
-PAGE_BAR, SECONDS_BAR = 5e6, 2.0
+ROUNDS = 5
+MAX_MEGABYTES, MAX_SECONDS = 5.0, 2.0
 
 
 def main() -> int:
-    """Print the table; 1 if a bar is passed."""
+    """Print the table; return 1 if a target is missed."""
     if not (CHROMIUM.exists() and DRIVER.exists()):
-        print(f"not measured: it needs {CHROMIUM} and {DRIVER}")
+        print(f"not measured: {CHROMIUM} and {DRIVER} are required")
         return 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run([NNOPT, "run", f"hydra.run.dir={folder / 'run'}"], check=True, stdout=-3)
-        leave_sweep(folder / "run", folder / "sweep")
-        started = time.perf_counter()
-        subprocess.run([NNOPT, "report", folder / "sweep"], check=True, stdout=-3)
-        writing = time.perf_counter() - started
+        run_nnopt("run", f"hydra.run.dir={folder / 'run'}")
+        write_sweep(folder / "run", folder / "sweep")
+        writing = run_nnopt("report", folder / "sweep")
         page = folder / "sweep" / "report.html"
-        opened = [opening(page) for _ in range(OPENINGS + 1)][1:]  # the first reads Chromium itself
-        size = page.stat().st_size
-    waited, worked = ([x[place] for x in opened] for place in (0, 1))
-    seconds = statistics.median(waited)
-    rows = (
-        ("size of the page", f"{size / 1e6:.2f} MB", f"{PAGE_BAR / 1e6:g} MB", size < PAGE_BAR),
-        ("until painted, median", f"{seconds:.2f} s", f"{SECONDS_BAR:g} s", seconds < SECONDS_BAR),
-        ("until painted, slowest", f"{max(waited):.2f} s", "", True),
-        ("the page's processor time", f"{statistics.median(worked):.2f} s", "", True),
-        ("nnopt report", f"{writing:.2f} s", "", True),
-    )
-    print(f"{'200 points':<26} {'':>8}  bar")
-    for label, value, bar, holds in rows:
-        verdict = ("ok" if holds else "MISSED") if bar else ""
-        print(f"{label:<26} {value:>8}  {bar} {verdict}".rstrip())
-    return int(not all(holds for _, _, _, holds in rows))
+        loads = [load_page(page) for _ in range(ROUNDS + 1)][1:]  # the first loads Chromium itself
+        megabytes = page.stat().st_size / 1e6
+    painted, worked = zip(*loads, strict=True)
+    median = statistics.median(painted)
+    print(machine_line())
+    table = Table("200 points", "measured")
+    table.row("size of the page", f"{megabytes:.2f} MB", value=megabytes, at_most=MAX_MEGABYTES)
+    table.row("painted after, median", f"{median:.2f} s", value=median, at_most=MAX_SECONDS)
+    table.row("painted after, slowest", f"{max(painted):.2f} s")
+    table.row("main thread of the page", f"{statistics.median(worked):.2f} s")
+    table.row("nnopt report", f"{writing.seconds:.2f} s")
+    return int(table.missed)
 
 
-def leave_sweep(run: Path, sweep: Path) -> None:
-    """200 points like the run, with a table like that of a sweep."""
+def write_sweep(run: Path, sweep: Path) -> None:
+    """Write 200 variants of the run, and the table of their sweep."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["number", "id", "status", "error", "optimizer", "optimizer.lr", "seed"])
     points = itertools.product(OPTIMIZERS, RATES, SEEDS)
     for number, (optimizer, rate, seed) in enumerate(points, start=1):
         identity = f"spiral-numpy-mlp-{optimizer}-s{seed}-{number:010x}"
-        leave_point(run, sweep / identity, optimizer, rate, seed)
+        write_point(run, sweep / identity, optimizer, rate, seed)
         writer.writerow([number, identity, "done", "", optimizer, rate, seed])
     (sweep / "results.csv").write_text(table.getvalue())
 
 
-def leave_point(run: Path, folder: Path, optimizer: str, rate: float, seed: int) -> None:
-    """A copy of the run under other keys, its curves moved a little; the plots are linked."""
-    chance = random.Random(f"{optimizer} {rate} {seed}")
+def write_point(run: Path, folder: Path, optimizer: str, rate: float, seed: int) -> None:
+    """Write a copy of the run with other keys and slightly shifted curves; plots are hard links."""
+    draw = random.Random(f"{optimizer} {rate} {seed}")
     shutil.copytree(run, folder, copy_function=os.link)
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text("utf-8"))
     summary["config"]["optimizer"] = {"name": optimizer, "lr": rate}
     summary["config"]["seed"] = summary["seed"] = seed
-    summary["test_accuracy"] *= 1 - chance.random() / 10
+    summary["test_accuracy"] *= 1 - draw.random() / 10
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file))
-    moved = [
-        [*row[:3], *(repr(float(x) * (0.9 + chance.random() / 10)) for x in row[3:7]), *row[7:]]
+    shifted = [
+        [*row[:3], *(repr(float(x) * (0.9 + draw.random() / 10)) for x in row[3:7]), *row[7:]]
         for row in rows
     ]
     config = (run / "config.yaml").read_text("utf-8").replace("lr: 0.1", f"lr: {rate}")
-    lines = "".join(",".join(row) + "\n" for row in [header, *moved])
-    for name, text in (
-        ("summary.json", json.dumps(summary)),
-        ("metrics.csv", lines),
-        ("config.yaml", config),
-    ):
+    lines = "".join(",".join(row) + "\n" for row in [header, *shifted])
+    write_summary(folder, {key: value for key, value in summary.items() if key != FILES})
+    for name, text in (("metrics.csv", lines), ("config.yaml", config)):
         (folder / name).unlink()
         (folder / name).write_text(text, "utf-8")
 
 
-def opening(page: Path) -> tuple[float, float]:
-    """Seconds from asking a new browser for the page until it has painted it, and how many of them
-    its main thread worked: the machine may be busy with other things."""
+def load_page(page: Path) -> tuple[float, float]:
+    """Load the page in a new browser.
+
+    Returns:
+        Seconds until it is painted, and the seconds that its main thread worked.
+    """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     with tempfile.TemporaryDirectory() as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
-        for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-            options.add_argument(f"--{word}")
-        for word in ("no-first-run", "disable-background-networking", "disable-component-update"):
-            options.add_argument(f"--{word}")
-        options.add_argument(f"--user-data-dir={profile}")
-        options.add_argument("--window-size=1400,1000")
+        for option in (*CHROMIUM_OPTIONS.split(), f"user-data-dir={profile}"):
+            options.add_argument(f"--{option}")
         browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         try:
             browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})

@@ -1,122 +1,102 @@
-"""What a sweep costs besides the training of its points.
+"""Measure the overhead of a sweep over the training of its points.
 
     python benchmarks/sweep.py [--points 1000]
 
-A sweep of 100 points of one step on the spiral takes under 15 s in all, and over the training of
-the points each costs at most 100 ms, with every config group chosen on the command line. The same
-with pictures of each point, which small sweeps have by default, is measured and has no bar: drawing
-them is a point's own work. In a sweep of ``--points`` points the open files are as many at the last
-point as at the 10th, and the memory in use has grown by at most 2 %. Exits with 1 past a bar.
+A sweep of 100 points of one step on the spiral must take at most 15 s, and at most 100 ms per point
+in addition to training, with every config group chosen on the command line. The same with plots of
+each point, the default of small sweeps, has no target. In a sweep of ``--points`` points, the
+number of open files must not grow from the 10th point to the last, and the memory by at most 2 %.
+Exits with 1 if a target is missed.
 
-Seconds are of the clock: other work on the machine shows in them; the processor's own time of the
-process stands beside them.
+Other work on the machine affects the wall times; the column "cpu" has the processor time.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import resource
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from pathlib import Path
 
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
+from timing import Table, machine_line, read_csv, run_command, run_nnopt
+
 GROUPS = ["dataset=spiral", "backend=numpy", "architecture=mlp", "regularizer=l2"]
 GROUPS += ["optimizer=adam", "schedule=cosine", "initializer=glorot"]
 ONE_STEP = ["max_steps=1", "epochs=1"]
-TOTAL_BAR, POINT_BAR = 15.0, 0.100  # seconds
-MEMORY_BAR = 1.02  # times the memory at the 10th point
+MAX_SECONDS, MAX_POINT_MS = 15.0, 100.0
+LARGEST_MEMORY_RATIO = 1.02
 
 WATCHED = """
 import json, os, sys
 from nnopt.cli.main import run_verb
-from nnopt.sweeps import execute as running
+from nnopt.sweeps import execute
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-work, found = running.ResultsTable.write, []
-def write(table):
+write, found = execute.Table.write, []
+def watched(table):
     found.append((len(os.listdir("/proc/self/fd")), rss()))
-    return work(table)
-running.ResultsTable.write = write
+    return write(table)
+execute.Table.write = watched
 code = run_verb(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     json.dump(found, file)
 sys.exit(code)
 """
-"""Notes the open files and the memory at every point: those before the first are not counted."""
+"""Runs a sweep and records open files and memory whenever its table is written."""
 
 
 def main() -> int:
-    """Print what was measured; 1 if a bar is passed."""
-    parser = argparse.ArgumentParser(description="What a sweep costs besides training.")
+    """Print the tables; return 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=1000, help="of the long sweep; default 1000")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        fails = [measure(folder / "many", 100, "sweep"), measure(folder / "few", 10, "true")]
-        fails.append(watch(folder / "long", options.points))
-    return int(any(fails))
+    print(machine_line())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = Table("sweep", "measured", "cpu")
+        measure(table, folder / "many", 100, "sweep")
+        measure(table, folder / "few", 10, "true")
+        watch(table, folder / "long", options.points)
+    return int(table.missed)
 
 
-def measure(folder: Path, points: int, plots: str) -> bool:
-    """Run a sweep; was a bar passed? plots: what plots=auto comes to for so many points."""
-    alone, _ = seconds([*words(folder.with_suffix(".two"), 2), f"plots={plots}"])
-    total, cpu = seconds(words(folder, points))
-    with (folder / "results.csv").open(newline="") as file:
-        training = [float(row["train_seconds"]) for row in csv.DictReader(file)]
+def measure(table: Table, folder: Path, points: int, plots: str) -> None:
+    """Run a sweep and add its rows; ``plots``: the value that plots=auto has for this size."""
+    base = run_nnopt(*arguments(folder.with_suffix(".two"), 2), f"plots={plots}").seconds
+    sweep = run_nnopt(*arguments(folder, points))
+    training = [float(row["train_seconds"]) for row in read_csv(folder / "results.csv")]
     assert len(training) == points
-    overhead = (total - alone - sum(training[2:])) / (points - 2)
-    print(
-        f"{points} points, plots={plots}: {total:.1f} s in all ({cpu:.1f} s of the "
-        f"processor), {1000 * overhead:.0f} ms a point over {1000 * sum(training) / points:.0f} ms "
-        "of training"
-    )
-    if plots == "true":
-        return False
-    print(f"  bars: {TOTAL_BAR:g} s in all, {1000 * POINT_BAR:g} ms a point")
-    return total > TOTAL_BAR or overhead > POINT_BAR
+    overhead = 1000 * (sweep.seconds - base - sum(training[2:])) / (points - 2)
+    has_target = plots != "true"
+    label = f"{points} points, plots={plots}"
+    target = {"at_most": MAX_SECONDS} if has_target else {}
+    cells = f"{sweep.seconds:.1f} s", f"{sweep.cpu_seconds:.1f} s"
+    table.row(label, *cells, value=sweep.seconds, **target)
+    target = {"at_most": MAX_POINT_MS} if has_target else {}
+    table.row("  overhead per point", f"{overhead:.0f} ms", value=overhead, **target)
+    table.row("  training per point", f"{1000 * sum(training) / points:.0f} ms")
 
 
-def watch(folder: Path, points: int) -> bool:
-    """Run a long sweep, noting what the process holds; was a bar passed?"""
-    notes = folder.with_suffix(".json")
-    command = [sys.executable, "-c", WATCHED, notes, *words(folder, points)]
-    started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    taken = time.perf_counter() - started
-    (files, memory), (last_files, last_memory) = (
-        json.loads(notes.read_text())[i] for i in (10, -2)
-    )
-    print(
-        f"{points} points: {taken:.0f} s; from the 10th to the last, open files {files} to "
-        f"{last_files}, memory {memory:.1f} to {last_memory:.1f} MiB"
-    )
-    print(f"  bars: as many files, {100 * (MEMORY_BAR - 1):.0f} % more memory")
-    return last_files > files or last_memory > MEMORY_BAR * memory
+def watch(table: Table, folder: Path, points: int) -> None:
+    """Run a long sweep and add its rows."""
+    records = folder.with_suffix(".json")
+    process = run_command(sys.executable, "-c", WATCHED, records, *arguments(folder, points))
+    values = json.loads(records.read_text())
+    (files, memory), (last_files, last_memory) = values[10], values[-2]
+    table.row(f"{points} points", f"{process.seconds:.0f} s", f"{process.cpu_seconds:.0f} s")
+    table.row("  open files, last point", str(last_files), value=last_files, at_most=files)
+    ratio = last_memory / memory
+    cells = f"{last_memory:.1f} MB", f"{ratio:.3f} x"
+    table.row("  memory, last / 10th", *cells, value=ratio, at_most=LARGEST_MEMORY_RATIO)
 
 
-def words(folder: Path, points: int) -> list[str]:
-    """The command line after ``nnopt``."""
-    settings = [*GROUPS, *ONE_STEP, "optimizer.lr=1e-2,1e-3", f"seed=range({points // 2})"]
-    return ["run", "-m", *settings, f"hydra.sweep.dir={folder}"]
-
-
-def seconds(arguments: list[str]) -> tuple[float, float]:
-    """Wall time of an nnopt process, and its time on the processor."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    subprocess.run([NNOPT, *arguments], check=True, stdout=subprocess.DEVNULL)
-    taken = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return taken, cpu
+def arguments(folder: Path, points: int) -> list[str]:
+    """Return the arguments of ``nnopt`` for a sweep."""
+    overrides = [*GROUPS, *ONE_STEP, "optimizer.lr=1e-2,1e-3", f"seed=range({points // 2})"]
+    return ["run", "-m", *overrides, f"hydra.sweep.dir={folder}"]
 
 
 if __name__ == "__main__":

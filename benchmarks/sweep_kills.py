@@ -1,98 +1,98 @@
-"""kill -9 of a whole sweep at random moments, resumed each time: is the table the same in the end?
+"""Check that a sweep gives the same results if it is killed and resumed at random times.
 
     python benchmarks/sweep_kills.py [--kills 20] [--seed 0]
 
-A sweep is run once without interruption, and once more with kills, each at a moment drawn from the
-time that the rest needs. Then ``results.csv`` has to be equal in every column but the times and
-the memory, the weights of every point equal in every bit, points that were done before a kill
-untouched, and no temporary file left. Exits with 1 if not.
+A sweep runs once without interruption, and once with ``kill -9`` at random times, each followed by
+``nnopt resume``. Both must have the same ``results.csv`` except for times and memory, and the same
+weights in every bit. A finished point must never change, and no temporary file may remain. Exits
+with 1 if a condition is violated.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import random
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from pathlib import Path
 
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
-WORDS = ["seed=range(6)", "optimizer=sgd,adam", "epochs=40", "layer_statistics=true"]
-WORDS += ["dataset.samples_per_class=60", "regularizer=dropout", "plots=false"]
-TIMES = ("train_seconds", "total_seconds", "peak_memory_mb")
+from timing import NNOPT, read_csv, run_command
+
+OVERRIDES = ["seed=range(6)", "optimizer=sgd,adam", "epochs=40", "layer_statistics=true"]
+OVERRIDES += ["dataset.samples_per_class=60", "regularizer=dropout", "plots=false"]
+MEASURED = ("train_seconds", "total_seconds", "peak_memory_mb")
 
 
 def main() -> int:
-    """Print what happened; 1 if the ends differ."""
-    parser = argparse.ArgumentParser(description="Kill a sweep and resume it, many times.")
+    """Print each kill and the comparison; return 1 if the results differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
     options = parser.parse_args()
     random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as place:
-        whole, killed = Path(place, "whole"), Path(place, "killed")
+    with tempfile.TemporaryDirectory() as name:
+        whole, killed = Path(name, "whole"), Path(name, "killed")
         started = time.perf_counter()
-        process = subprocess.Popen(begin(whole), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(start(whole), stdout=subprocess.DEVNULL)
         while not list(whole.glob("*/lock")):
             time.sleep(0.01)
         ready = time.perf_counter() - started
         if process.wait() != 0:
             sys.exit("the sweep failed")
         needed = time.perf_counter() - started
-        print(f"{len(rows(whole))} points, {needed:.1f} s, {ready:.1f} s of them to the first")
+        print(f"{len(rows(whole))} points, {needed:.1f} s; the first starts after {ready:.1f} s")
         kill_often(killed, ready, 3 * (needed - ready) / options.kills, options.kills)
         return compare(whole, killed)
 
 
 def kill_often(folder: Path, ready: float, longest: float, kills: int) -> None:
-    """Begin the sweep, kill it ``kills`` times, and let it come to its end. Each time it has
-    ``longest`` seconds at most, after the ``ready`` ones that it needs to start."""
+    """Start the sweep, kill it ``kills`` times, and resume it to its end.
+
+    Each process runs for at most ``longest`` seconds after the ``ready`` seconds of its start.
+    """
     done: dict[Path, str] = {}
-    struck = 0
-    while struck < kills:
-        begun = (folder / "sweep.json").exists()
-        command = resume(folder) if begun else begin(folder, fresh=False)
+    killed = 0
+    while killed < kills:
+        has_started = (folder / "sweep.json").exists()
+        command = [NNOPT, "resume", folder] if has_started else start(folder)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         time.sleep(random.uniform(0.5 * ready, ready + longest))
         process.kill()
         if process.wait() != 0:
-            struck += 1
+            killed += 1
         else:
-            print(f"  it ended before kill {struck + 1}; half of the points are deleted to go on")
-            taken = random.sample([row["id"] for row in rows(folder)], len(rows(folder)) // 2)
-            for name in taken:
+            print(f"  the sweep ended before kill {killed + 1}; half of its points are deleted")
+            deleted = random.sample([row["id"] for row in rows(folder)], len(rows(folder)) // 2)
+            for name in deleted:
                 shutil.rmtree(folder / name)
-            done = {path: text for path, text in done.items() if path.parent.name not in taken}
-        done = still_the_same(done, folder)
-        print(f"  kill {struck}: {len(done)} points done", flush=True)
-    subprocess.run(resume(folder), check=True, stdout=subprocess.DEVNULL)
-    still_the_same(done, folder)
+            done = {path: text for path, text in done.items() if path.parent.name not in deleted}
+        done = check_finished(done, folder)
+        print(f"  kill {killed}: {len(done)} points done", flush=True)
+    run_command(NNOPT, "resume", folder)
+    check_finished(done, folder)
 
 
-def still_the_same(done: dict[Path, str], folder: Path) -> dict[Path, str]:
-    """The summaries that are there, as a digest and a time, after those of before were found as
-    they were."""
+def check_finished(done: dict[Path, str], folder: Path) -> dict[Path, str]:
+    """Check that finished points are unchanged; return digest and time of all summaries."""
     found = {
         path: f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
         for path in folder.glob("*/summary.json")
     }
     changed = [path for path, text in done.items() if found.get(path) != text]
     if changed:
-        sys.exit(f"a point that was done was touched: {changed}")
+        sys.exit(f"a finished point has changed: {changed}")
     return found
 
 
 def compare(whole: Path, killed: Path) -> int:
-    """0 if both sweeps came to the same."""
+    """Print the differences of the two sweeps; return 1 if there are any."""
     problems = []
     tables = [
-        [{key: cell for key, cell in row.items() if key not in TIMES} for row in rows(folder)]
+        [{key: cell for key, cell in row.items() if key not in MEASURED} for row in rows(folder)]
         for folder in (whole, killed)
     ]
     if tables[0] != tables[1]:
@@ -100,28 +100,21 @@ def compare(whole: Path, killed: Path) -> int:
     for path in sorted(whole.glob("*/model_*.npz")):
         if path.read_bytes() != (killed / path.relative_to(whole)).read_bytes():
             problems.append(f"{path.relative_to(whole)} differs")
-    problems += [f"{path.name} was left" for path in killed.glob("*/.*.tmp")]
+    problems += [f"{path.name} remains" for path in killed.glob("*/.*.tmp")]
     print("\n".join(problems) or f"equal: {len(tables[0])} rows and the weights of every point")
     return int(bool(problems))
 
 
-def begin(folder: Path, fresh: bool = True) -> list[str | Path]:
-    """The command that starts the sweep; a folder in which one was killed at once is taken away."""
-    if not fresh and folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-    return [NNOPT, "run", "-m", *WORDS, f"hydra.sweep.dir={folder}"]
-
-
-def resume(folder: Path) -> list[str | Path]:
-    """Return the command that continues it."""
-    return [NNOPT, "resume", folder]
+def start(folder: Path) -> list[str | Path]:
+    """Return the command that starts the sweep; delete the files of one that was killed early."""
+    for path in folder.iterdir() if folder.exists() else ():
+        path.unlink()
+    return [NNOPT, "run", "-m", *OVERRIDES, f"hydra.sweep.dir={folder}"]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """The sweep's table."""
-    with (folder / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    """Return the rows of the sweep's table."""
+    return read_csv(folder / "results.csv")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A sweep of MNIST nets over a shell loop of plain PyTorch scripts: seconds over seconds.
+"""Compare the time of a sweep on MNIST with a shell loop over a plain PyTorch script.
 
     NNOPT_DATA_DIR=... python benchmarks/sweep_over_scripts.py [--loop 16] [--epochs 10]
 
@@ -8,11 +8,10 @@ the same epochs with the same batch size and optimizer:
     nnopt run -m hydra/launcher=pool dataset=mnist ... 'seed=range(5)'
     for ...; do python benchmarks/plain_mnist.py --lr ... --l2 ... --seed ...; done
 
-The first with NumPy, one worker a core; the second with PyTorch's own threads, as it comes. Both
-leave metrics and weights, neither draws plots. The sweep is run whole. Of the loop, ``--loop`` of
-its 80 runs are done, spread over the settings, half of them before the sweep and half after it, and
-their time is scaled up to 80: the output says so; ``--loop 80`` runs all. Exits with 1 if the sweep
-takes more than 0.35 of the loop's time.
+The sweep uses NumPy and one worker per core, the script PyTorch with its default threads. Both
+write metrics and weights but no plots. The loop runs ``--loop`` of its 80 trainings, spread over
+all settings, half of them before the sweep and half after it; their time is scaled to 80. Exits
+with 1 if the sweep takes more than 0.35 of the loop's time.
 """
 
 from __future__ import annotations
@@ -23,17 +22,15 @@ import json
 import os
 import shlex
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-NNOPT = Path(sysconfig.get_path("scripts")) / "nnopt"
+from timing import Table, machine_line, read_summaries, run_command, run_nnopt
+
 SCRIPT = Path(__file__).with_name("plain_mnist.py")
-BAR = 0.35
+LARGEST_RATIO = 0.35
 
 RATES = ("0.01", "0.02", "0.05", "0.1")
 L2S = ("0", "1e-5", "1e-4", "1e-3")
@@ -42,79 +39,71 @@ POINTS = list(itertools.product(RATES, L2S, SEEDS))
 
 
 def main() -> int:
-    """Print the times; 1 past the bar."""
+    """Print the times; return 1 if the target is missed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--loop", type=int, default=16, help="runs of the loop that are done")
+    parser.add_argument("--loop", type=int, default=16, help="number of trainings of the loop")
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     data = os.environ.get("NNOPT_DATA_DIR")
     if data is None:
-        sys.exit("NNOPT_DATA_DIR has to name the folder that holds MNIST/raw")
+        sys.exit("NNOPT_DATA_DIR must be the folder that contains MNIST/raw")
     data = os.path.abspath(data)
     chosen = POINTS[:: max(len(POINTS) // options.loop, 1)][: options.loop]
     half = len(chosen) // 2
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        os.chdir(place)
+        root = Path(folder)
+        os.chdir(root)
         decode()
-        first = loop(chosen[:half], options.epochs, data, place)
+        first = loop_seconds(chosen[:half], options.epochs, data, root)
         sweep = sweep_seconds(options.epochs)
-        second = loop(chosen[half:], options.epochs, data, place)
-        theirs = [json.loads(x.read_text()) for x in place.glob("loop/*/summary.json")]
-        ours = [json.loads(x.read_text()) for x in place.glob("sweep/*/summary.json")]
+        second = loop_seconds(chosen[half:], options.epochs, data, root)
+        theirs = [json.loads(x.read_text()) for x in root.glob("loop/*/summary.json")]
+        ours = read_summaries(root / "sweep").values()
     each = (first + second) / len(chosen)
     scaled = each * len(POINTS)
-    how = "all run" if len(chosen) == len(POINTS) else f"{len(chosen)} run, scaled up"
-    print(f"{len(POINTS)} trainings of {options.epochs} epochs, {os.cpu_count()} cores")
-    print(f"shell loop of scripts  {scaled:7.1f} s  {each:5.2f} s each, {how}")
-    print(f"sweep                  {sweep:7.1f} s  {sweep / len(POINTS):5.2f} s each")
+    print(f"{machine_line()}\n{len(POINTS)} trainings of {options.epochs} epochs")
+    table = Table("", "time", "each", "ratio")
+    measured = "all" if len(chosen) == len(POINTS) else f"scaled from {len(chosen)}"
+    table.row(f"shell loop, {measured}", f"{scaled:.1f} s", f"{each:.2f} s")
+    ratio = sweep / scaled
+    cells = f"{sweep:.1f} s", f"{sweep / len(POINTS):.2f} s", f"{ratio:.2f}"
+    table.row("sweep", *cells, value=ratio, at_most=LARGEST_RATIO)
     same = [x for x in ours if point_of(x) in {(float(a), float(b), c) for a, b, c in chosen}]
     accuracies = [statistics.mean(x["test_accuracy"] for x in runs) for runs in (theirs, same)]
     print("mean test accuracy of the same settings: {:.4f} and {:.4f}".format(*accuracies))
-    ratio = sweep / scaled
-    print(f"ratio {ratio:.2f}; bar {BAR} {'ok' if ratio <= BAR else 'MISSED'}")
-    return int(ratio > BAR)
+    return int(table.missed)
 
 
 def decode() -> None:
-    """Let nnopt make its cache of MNIST, which it does once in a dataset's life."""
-    words = ["dataset=mnist", "max_steps=1", "epochs=1", "plots=false", "hydra.run.dir=first"]
-    subprocess.run([NNOPT, "run", *words], check=True, stdout=subprocess.DEVNULL)
+    """Let nnopt decode MNIST into its cache."""
+    overrides = ["dataset=mnist", "max_steps=1", "epochs=1", "plots=false", "hydra.run.dir=first"]
+    run_nnopt("run", *overrides)
 
 
-def loop(points: list[tuple[str, str, int]], epochs: int, data: str, place: Path) -> float:
-    """Seconds of a shell's loop over these points."""
+def loop_seconds(points: list[tuple[str, str, int]], epochs: int, data: str, root: Path) -> float:
+    """Return the seconds of a shell loop over these points."""
     lines = []
     for lr, l2, seed in points:
-        words = f"--lr {lr} --l2 {l2} --seed {seed} --epochs {epochs} --data {shlex.quote(data)}"
-        out = shlex.quote(str(place / "loop" / f"{lr}-{l2}-{seed}"))
+        options = f"--lr {lr} --l2 {l2} --seed {seed} --epochs {epochs} --data {shlex.quote(data)}"
+        out = shlex.quote(str(root / "loop" / f"{lr}-{l2}-{seed}"))
         lines.append(
-            f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPT))} {words} --out {out}"
+            f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPT))} {options} --out {out}"
         )
-    started = time.perf_counter()
-    subprocess.run(["bash", "-ec", "\n".join(lines)], check=True)
-    return time.perf_counter() - started
+    return run_command("bash", "-ec", "\n".join(lines)).seconds
 
 
 def sweep_seconds(epochs: int) -> float:
-    """Seconds of the sweep, as a command."""
-    words = ["dataset=mnist", "architecture.hidden=[128, 64]", "batch_size=64", "plots=false"]
-    words += ["regularizer.grad_clip=0"]
-    words += [
-        "optimizer=momentum",
-        "schedule=constant",
-        f"epochs={epochs}",
-        "hydra.sweep.dir=sweep",
-    ]
-    words += [f"optimizer.lr={','.join(RATES)}", f"regularizer.l2={','.join(L2S)}", "seed=range(5)"]
-    command = [NNOPT, "run", "-m", "hydra/launcher=pool", *words]
-    started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    """Return the seconds of the sweep as a command."""
+    overrides = ["dataset=mnist", "architecture.hidden=[128, 64]", "batch_size=64", "plots=false"]
+    overrides += ["regularizer.grad_clip=0", "optimizer=momentum", "schedule=constant"]
+    overrides += [f"epochs={epochs}", "hydra.sweep.dir=sweep"]
+    overrides += [f"optimizer.lr={','.join(RATES)}", f"regularizer.l2={','.join(L2S)}"]
+    overrides.append("seed=range(5)")
+    return run_nnopt("run", "-m", "hydra/launcher=pool", *overrides).seconds
 
 
 def point_of(summary: dict[str, Any]) -> tuple[float, float, int]:
-    """Learning rate, strength of L2 and seed of a point of the sweep."""
+    """Return learning rate, strength of L2 and seed of a point of the sweep."""
     config = summary["config"]
     return config["optimizer"]["lr"], config["regularizer"]["l2"], config["seed"]
 

@@ -89,7 +89,7 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
 
 
 def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
-    done = sorted((run for run in runs if run.status == "done"), key=lambda run: run.written)
+    done = sorted((run for run in runs if run.status == "done"), key=lambda run: run.ended)
     newest = {run.seed: run for run in done}
     return Setting(
         values={key: runs[0].settings[key] for key in keys if key in runs[0].settings},

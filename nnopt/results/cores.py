@@ -1,5 +1,4 @@
-"""The processor cores that this process may use, the share that other processes take, and the
-libraries that have threads."""
+"""Processor cores of this process, their use by other processes, and libraries with threads."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-SHORTEST_SECONDS = 0.05
-"""The kernel counts processor time in steps of 0.01 s: over a shorter time the load is unknown."""
+MIN_INTERVAL_SECONDS = 0.05
+"""Shortest interval for a load: the kernel counts processor time in steps of 0.01 s."""
 
 
 def usable_cores() -> int | None:
@@ -31,15 +30,15 @@ def usable_cores() -> int | None:
 
 
 def allowed_cores() -> frozenset[int] | None:
-    """Return the numbers of the cores that the scheduler may give to this process."""
+    """Return the indices of the cores that this process may use, None if unknown."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def thread_pools() -> ThreadpoolController:
     """Return the controller of the thread pools of all loaded libraries.
 
-    Listing the libraries takes a millisecond. The list is made again only after an import, which
-    may have loaded more of them.
+    Listing the libraries takes a millisecond. The list is cached until the next import, which may
+    load more of them.
     """
     return _thread_pools(len(sys.modules))
 
@@ -57,8 +56,8 @@ def cpu_quota(
 ) -> float | None:
     """Return the CPU quota of this process's control groups in cores, None without a quota.
 
-    A process may use ``quota`` microseconds of processor time in each ``period``. The smallest
-    quota of the group and of the groups that contain it counts.
+    A process may use ``quota`` microseconds of processor time in each ``period``. The result is
+    the smallest quota of the group and of its parents.
     """
     quotas: list[float] = []
     lines: list[str] = []
@@ -95,22 +94,27 @@ def _quota_v2(folder: Path) -> list[float]:
 
 @dataclass(frozen=True)
 class ProcessorTimes:
-    """Seconds: a clock, the processor time of all processes on the usable cores, and that of this
-    process and its ended children."""
+    """Processor times at one moment, in seconds.
+
+    Attributes:
+        clock: Monotonic clock.
+        all_processes: Processor time of all processes on the usable cores.
+        this_process: Processor time of this process and its ended children.
+    """
 
     clock: float
-    of_all: float
-    of_this: float
+    all_processes: float
+    this_process: float
 
 
 def processor_times() -> ProcessorTimes | None:
-    """Return the times so far, None where the system does not count them as Linux does."""
+    """Return the current times, None on systems other than Linux."""
     with suppress(OSError, ValueError):
         text = Path("/proc/stat").read_text(encoding="ascii")
         ticks = ticks_of_all(text, allowed_cores())
         own = os.times()
-        of_this = own.user + own.system + own.children_user + own.children_system
-        return ProcessorTimes(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), of_this)
+        this_process = own.user + own.system + own.children_user + own.children_system
+        return ProcessorTimes(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), this_process)
     return None
 
 
@@ -128,9 +132,9 @@ def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
 
 
 def busy_cores(start: ProcessorTimes | None, end: ProcessorTimes | None) -> float | None:
-    """Return the mean number of cores that other processes used between two moments, None if it is
-    unknown."""
-    if start is None or end is None or end.clock - start.clock < SHORTEST_SECONDS:
+    """Return the mean number of cores used by other processes, None if unknown."""
+    if start is None or end is None or end.clock - start.clock < MIN_INTERVAL_SECONDS:
         return None
-    others = (end.of_all - start.of_all) - (end.of_this - start.of_this)
+    others = end.all_processes - start.all_processes
+    others -= end.this_process - start.this_process
     return max(others / (end.clock - start.clock), 0.0)

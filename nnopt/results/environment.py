@@ -1,6 +1,6 @@
-"""What a result depends on besides its configuration: versions, commit, machine, threads.
+"""The environment of a run: versions, commit, machine and threads.
 
-Nothing here names the host or its user, so that results can be published as they are.
+Host and user names are excluded, so that results can be published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def versions() -> dict[str, str]:
-    """Name -> version. PyTorch's and its like only if they took part: this imports none."""
+    """Return the versions by name; PyTorch and its libraries only if they are imported."""
     found = {
         "python": platform.python_version(),
         "nnopt": nnopt.__version__,
@@ -44,26 +44,25 @@ def _version(package: str) -> str:
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """The commit and whether tracked files differ from it ("dirty"); None outside a repository.
+    """Return the commit and whether tracked files differ from it; None outside a repository.
 
-    The repository is nnopt's own when it runs from a checkout, else the current folder's: the
-    project that uses nnopt.
+    The repository is that of nnopt if it runs from a checkout, else that of the current folder.
     """
     checkout = Path(nnopt.__file__).resolve().parents[1]
     folder = checkout if (checkout / ".git").exists() else Path.cwd()
-    # Inside a git hook these point at the repository being committed to, whatever -C says.
+    # A git hook sets these variables, which take precedence over -C.
     inherited = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
-    # One call tells both. It takes no lock on the index, for many runs may ask at once.
+    # One call returns both. It does not lock the index, because runs may call it concurrently.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
     command += ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        answer = subprocess.run(
+        output = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=5, check=True
-        )
+        ).stdout
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    lines = answer.stdout.splitlines()
+    lines = output.splitlines()
     commit = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), "")
     if not commit or commit == "(initial)":
         return None
@@ -71,19 +70,18 @@ def git_state() -> dict[str, str | bool] | None:
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601 writes it."""
+    """Return the time in UTC in ISO 8601 format, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @cache
 def code_state() -> dict[str, str | bool] | None:
-    """``git_state`` when this process first asked, which is when its code was loaded: a sweep does
-    not ask again for every point."""
+    """Return the ``git_state`` of the first call, when the code of this process was loaded."""
     return git_state()
 
 
 def machine() -> dict[str, str | int | None]:
-    """Processor, logical cores (of the machine, and those this process may use), system, memory."""
+    """Return processor, logical cores of the machine and of this process, system and memory."""
     return {
         "cpu": _cpu_model(),
         "logical_cores": os.cpu_count(),
@@ -94,8 +92,10 @@ def machine() -> dict[str, str | int | None]:
 
 
 def accelerator(device: str) -> dict[str, str | int] | None:
-    """What PyTorch computed on, if not the processor: device, and of CUDA's the name of the model,
-    memory and version of CUDA."""
+    """Return facts about PyTorch's device, None for the CPU.
+
+    A CUDA device has its model name, memory and CUDA version.
+    """
     if device == "cpu":
         return None
     found: dict[str, str | int] = {"device": device}
@@ -108,8 +108,8 @@ def accelerator(device: str) -> dict[str, str | int] | None:
 
 
 def peak_device_memory_mb(device: str) -> float | None:
-    """The most memory of a CUDA device that arrays held since the network was made, in MiB."""
-    with suppress(RuntimeError):  # of a device that has failed
+    """Return the peak memory of arrays on a CUDA device in MiB, None for other devices."""
+    with suppress(RuntimeError):  # the device may have failed
         if device.startswith("cuda"):
             peak: int = sys.modules["torch"].cuda.max_memory_allocated(device)
             return peak / MIB
@@ -117,9 +117,9 @@ def peak_device_memory_mb(device: str) -> float | None:
 
 
 def peak_memory_mb() -> float | None:
-    """The most resident memory this process held so far, in MiB (2**20 bytes)."""
-    # getrusage's figure on Linux outlives exec: it may be that of the larger program which started
-    # this one. The kernel's high-water mark of this very address space is the right number.
+    """Return the peak resident memory of this process in MiB (2**20 bytes)."""
+    # On Linux, getrusage includes the program that started this process through exec. VmHWM is
+    # the peak of this address space only.
     with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
@@ -132,13 +132,16 @@ def peak_memory_mb() -> float | None:
 
 
 def threads() -> dict[str, Any]:
-    """Return the threads in use. The bits of a result depend on their number.
+    """Return the numbers of threads, on which the bits of a result depend.
 
-    NumPy's matrix library has its name, version and threads, None if threadpoolctl sees none.
-    PyTorch has its threads if it took part.
+    Returns:
+        Name, version and threads of NumPy's matrix library, None if threadpoolctl does not find it;
+        and the threads of PyTorch if it is imported.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    libraries.sort(key=lambda library: "numpy" not in library["filepath"])  # torch may bring one
+    libraries.sort(
+        key=lambda library: "numpy" not in library["filepath"]
+    )  # torch may contain another one
     found: dict[str, Any] = {"library": None, "version": None, "blas": None}
     if libraries:
         first = libraries[0]

@@ -1,8 +1,8 @@
-"""The metrics of a run in an event file, which TensorBoard shows while it grows.
+"""A TensorBoard event file with the metrics of a run.
 
-Written with the package ``tensorboard`` alone: neither TensorFlow nor PyTorch takes part. Its own
-EventFileWriter is passed over, since it names the host in the name of the file and hands the events
-to a thread; the records are the same.
+It needs only the package ``tensorboard``, neither TensorFlow nor PyTorch. The package's own
+EventFileWriter is not used, because it writes the host name into the file name and writes events in
+a thread. The records are the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nnopt.io.atomic_files import output_error
 from nnopt.results.collect import Value, setting_text
 from nnopt.results.metrics_file import EpochRow
 
-NAME = "events.out.tfevents.nnopt"
-"""TensorBoard reads files whose names hold ``tfevents``; a run is named by its folder."""
+FILE_NAME = "events.out.tfevents.nnopt"
+"""TensorBoard reads files whose names contain ``tfevents`` and labels a run by its folder."""
 
 TAGS = {
     "train_loss": "loss/train",
@@ -31,22 +31,28 @@ TAGS = {
     "penalty": "penalty",
     "seconds": "seconds",
 }
-"""Column of ``metrics.csv`` -> tag. What stands before a slash is one section of TensorBoard's."""
+"""Column of ``metrics.csv`` -> tag. TensorBoard groups tags by the part before the slash."""
 
 TEST_TAGS = {"test_loss": "loss/test", "test_accuracy": "accuracy/test"}
 """Key of ``summary.json`` -> tag."""
 
 
 class EventFile:
-    """An event file of one run, in its folder: the scalars of each epoch, against the epoch, and
-    the settings for the tab HParams, where the runs of a sweep are the rows of a table.
+    """The event file of one run: scalars of each epoch, and settings for the tab HParams.
 
         events = EventFile(directory, identity, settings)
-        events.epoch(row, best)    # after each
-        events.close(summary)      # with what summary.json says
+        events.epoch(row, best)    # after each epoch
+        events.close(summary)      # with the values of summary.json
 
-    Scalars are float32, as in all event files: seven digits. Each epoch reaches the file at once.
-    Raises OutputError, also if the file exists already.
+    Scalars are float32, as in all event files. Each epoch is written to the file immediately.
+
+    Args:
+        directory: Folder of the run.
+        identity: Name of the run in the tab HParams.
+        settings: Dotted keys and values of the configuration.
+
+    Raises:
+        OutputError: The file exists already or cannot be written; also raised by the methods.
     """
 
     def __init__(self, directory: Path, identity: str, settings: Mapping[str, Value]) -> None:
@@ -55,7 +61,7 @@ class EventFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event = Event
-        self._path = directory / NAME
+        self._path = directory / FILE_NAME
         try:
             self._file = self._path.open("xb")
         except OSError as error:
@@ -70,26 +76,27 @@ class EventFile:
             raise
 
     def epoch(self, row: EpochRow, best: bool) -> None:
-        """Write one epoch; what it does not have, as without validation data, is left out."""
+        """Write the metrics of one epoch; metrics that are None are omitted."""
         values = {tag: getattr(row, column) for column, tag in TAGS.items()}
         self._add_scalars(values, row.epoch)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Write how the run ended, the metrics of the test set at its last epoch, and close."""
+        """Write the status of the run and the test metrics at its last epoch, and close."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
         try:
-            self._add_scalars({tag: summary[key] for key, tag in TEST_TAGS.items()}, _last(summary))
+            values = {tag: summary[key] for key, tag in TEST_TAGS.items()}
+            self._add_scalars(values, summary["epochs"] or 0)
             done = summary["status"] == "done"
             end = plugin_data_pb2.SessionEndInfo(
                 status=api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE,
                 end_time_secs=time.time(),
             )
-            told = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+            content = plugin_data_pb2.HParamsPluginData(session_end_info=end)
             value = Summary.Value(
                 tag=metadata.SESSION_END_INFO_TAG,
-                metadata=metadata.create_summary_metadata(told),
+                metadata=metadata.create_summary_metadata(content),
                 tensor=metadata.NULL_TENSOR,
             )
             self._add(Summary(value=[value]), step=0)
@@ -97,15 +104,18 @@ class EventFile:
             self._close_file()
 
     def _close_file(self) -> None:
-        with suppress(OSError):  # of what could not be written before, which has been told
+        with suppress(OSError):  # an earlier write error has been reported
             self._file.close()
 
     def _add_scalars(self, values: Mapping[str, float | None], step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        there = [(tag, value) for tag, value in values.items() if value is not None]
-        if there:
-            scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in there]
+        scalars = [
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in values.items()
+            if value is not None
+        ]
+        if scalars:
             self._add(Summary(value=scalars), step)
 
     def _add(self, summary: Any, step: int) -> None:
@@ -120,11 +130,6 @@ class EventFile:
             raise output_error("write", self._path, error, len(data)) from error
 
 
-def _last(summary: Mapping[str, Any]) -> int:
-    """The number of epochs that were finished; 0 if training never began."""
-    return summary["epochs"] or 0
-
-
 def _hparam(value: Value) -> bool | int | float | str:
-    """A value of a type that TensorBoard has: null and lists as text, as on the command line."""
+    """Return a value of a type that TensorBoard supports; null and lists as text."""
     return setting_text(value) if value is None or isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""``layers.csv``: one row per epoch and layer, the same columns in every run that asks for it."""
+"""``layers.csv``: statistics of each layer, one row per epoch and layer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class LayerRow:
-    """How one layer stands at the end of one epoch.
+    """Statistics of one layer at the end of one epoch.
 
-    epoch: 1 for the first; layer: its name.
-    activation_mean, activation_std: over every number the layer gives for the probe, in evaluation
-    mode. dead_fraction: of a ReLU layer's units (channels of images), those that are 0 for every
-    sample of the probe and at every position; None for other layers.
-    gradient_mean, gradient_std: over the gradient of the layer's ``weight``, of the epoch's last
-    step, penalties included, after clipping; None for a layer without.
+    Attributes:
+        epoch: 1 for the first.
+        layer: Name of the layer.
+        activation_mean, activation_std: Over all outputs for the probe, in evaluation mode.
+        dead_fraction: Fraction of units (channels of images) of a ReLU layer that are 0 for every
+            sample of the probe at every position; None for other layers.
+        gradient_mean, gradient_std: Over the gradient of the layer's ``weight`` at the last step
+            of the epoch, with penalties, after clipping; None for a layer without weights.
     """
 
     epoch: int

@@ -13,9 +13,16 @@ Floats = NDArray[np.float64]
 
 
 def write_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
-    """Write one row for each step: step, lr, loss, smoothed_loss, in full precision.
+    """Write step, lr, loss and smoothed_loss of each step, in full precision.
 
-    rates, losses, smoothed: (steps,). Raises OutputError.
+    Args:
+        path: The file.
+        rates: (steps,) learning rates.
+        losses: (steps,) mean losses of the batches.
+        smoothed: (steps,) smoothed losses.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
     rows = [

@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row per epoch, the same columns in every run; and how such files grow."""
+"""``metrics.csv``, with one row per epoch, and the writer of such growing files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from nnopt.results.layers_file import LayerRow
 
 @dataclass(frozen=True)
 class EpochRow:
-    """What one epoch did.
+    """Metrics of one epoch.
 
-    epoch: 1 for the first; step: optimizer steps since the start of training; lr: of the last step.
-    train_loss, train_accuracy: means over the epoch's training samples as they were trained on.
-    validation_loss, validation_accuracy: after the epoch; None without validation data.
-    penalty: the L1 and L2 terms, part of the training objective but of neither loss column.
-    gradient_norm: L2 norm over all parameters, before clipping. seconds: of wall time, this epoch.
+    Attributes:
+        epoch: 1 for the first.
+        step: Optimizer steps since the start of training.
+        lr: Learning rate of the last step.
+        train_loss, train_accuracy: Means over the training samples of the epoch, augmented and in
+            training mode.
+        validation_loss, validation_accuracy: After the epoch; None without validation data.
+        penalty: L1 and L2 terms. They are part of the training objective, but of no loss column.
+        gradient_norm: L2 norm over all parameters at the last step, before clipping.
+        seconds: Wall time of the epoch.
     """
 
     epoch: int
@@ -47,25 +52,29 @@ _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?|nan|-?inf")
-"""As ``repr`` writes numbers: Python's own readers also take ``1_000`` and other digits."""
+"""Numbers as ``repr`` writes them; ``float`` would also accept ``1_000`` and other digits."""
 
-
-Row = EpochRow | LayerRow
+FileRow = EpochRow | LayerRow
 
 
 class MetricsFile:
-    """Appends rows to a new ``metrics.csv``, or a file of other records, whose fields are then the
-    columns: numbers, None, and names that need no quotes. A context manager that closes it.
+    """Writer of a new ``metrics.csv``, or of a file with other records; a context manager.
 
-    What one call appends reaches the file in a single ``os.write`` to a descriptor in append mode
-    and is synced before ``append`` returns. If the disk takes only a part of it, the file is cut
-    back to what was there before, so it always ends at a whole epoch. Raises OutputError, also if
-    the file exists already.
+    The fields of the record are the columns. Each call of ``append`` is a single synced
+    ``os.write`` in append mode. If the disk accepts only a part, the file is truncated, so that it
+    always ends with a complete epoch.
+
+    Args:
+        path: The new file.
+        record: Class of the rows.
+
+    Raises:
+        OutputError: The file exists already or cannot be written; also raised by the methods.
     """
 
-    def __init__(self, path: Path, record: type[Row] = EpochRow) -> None:
+    def __init__(self, path: Path, record: type[FileRow] = EpochRow) -> None:
         self.path = path
-        self._length = 0  # bytes of whole rows
+        self._length = 0  # bytes of complete rows
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._descriptor = os.open(path, flags, 0o666)
@@ -79,17 +88,17 @@ class MetricsFile:
                 path.unlink()
             raise
 
-    def append(self, *rows: Row) -> None:
-        """Write one epoch, every number in full precision: reading it back gives the same bits."""
+    def append(self, *rows: FileRow) -> None:
+        """Write the rows of one epoch, with numbers in full precision."""
         self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
 
-    def complete(self, rows: Sequence[Row]) -> None:
-        """Write those of all rows so far that the file does not have yet."""
-        there = self.path.read_bytes().count(b"\n") - 1
-        self.append(*rows[there:])
+    def complete(self, rows: Sequence[FileRow]) -> None:
+        """Write the rows that the file does not contain yet; ``rows``: all rows so far."""
+        written = self.path.read_bytes().count(b"\n") - 1
+        self.append(*rows[written:])
 
     def close(self) -> None:
-        """Close the file; more than once does no harm."""
+        """Close the file, if it is open."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -108,29 +117,31 @@ class MetricsFile:
     def _write(self, line: bytes) -> None:
         try:
             if (written := os.write(self._descriptor, line)) < len(line):
-                # The disk took a part; writing the rest now says why it did not take all.
+                # Writing the rest raises the error that prevented the complete write.
                 os.write(self._descriptor, line[written:])
             os.fsync(self._descriptor)
-            self._check_place()
+            self._check_path()
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._length)
             raise output_error("write", self.path, error, len(line)) from error
         self._length += len(line)
 
-    def _check_place(self) -> None:
-        """Raise OSError if the file, or its folder, was removed: rows would go nowhere."""
-        there, own = os.stat(self.path), os.fstat(self._descriptor)
-        if not os.path.samestat(there, own):
+    def _check_path(self) -> None:
+        """Raise OSError if the file or its folder was removed, because rows would be lost."""
+        if not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
             raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
 
 
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
-    """Return the rows of a ``metrics.csv``; a last line without its line end is still
-    being written.
+    """Return the rows of a ``metrics.csv``; an incomplete last line is ignored.
 
-    checksum: the SHA-256 that the file had when the run ended. Raises DataError if the file is
-    missing, was changed since, has other columns, or has a cell that nnopt never writes.
+    Args:
+        path: The file.
+        checksum: SHA-256 of the file at the end of the run, None if unknown.
+
+    Raises:
+        DataError: The file is missing, was changed, has other columns or an invalid cell.
     """
     try:
         data = read_received(path, path.parent, TABLE_BYTES)
@@ -170,7 +181,7 @@ def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
         values[column] = int(cell) if column in _INTEGERS else float(cell)
     if values["epoch"] != line - 1:
         raise DataError(f"{shown(path)}, line {line}: the epoch is {cells[0]}, expected {line - 1}")
-    return EpochRow(**values)  # type: ignore[arg-type]  # types follow the columns, checked above
+    return EpochRow(**values)  # type: ignore[arg-type]  # the types are checked above
 
 
 def _cell(value: float | str | None) -> str:
@@ -181,5 +192,5 @@ def _cell(value: float | str | None) -> str:
 
 
 def _line(cells: Iterable[str]) -> bytes:
-    """Names and numbers hold neither commas nor quotes: CSV needs nothing more than this."""
+    """Return a line of CSV; names and numbers contain neither commas nor quotes."""
     return (",".join(cells) + "\n").encode("ascii")

@@ -1,8 +1,8 @@
-"""``summary.json``: written with a checksum, read by one schema.
+"""``summary.json``: written with a checksum, and validated when it is read.
 
-The checksum covers the values, not the bytes: a file that another program has formatted in another
-way is still accepted. A summary without a checksum is accepted too: it is from an older nnopt, or
-the user has deleted the checksum in order to accept an edit.
+The checksum covers the values, not the bytes, so that reformatted files are accepted. A summary
+without a checksum is also accepted: it is from an older version, or the user has deleted the
+checksum to accept an edit.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ from nnopt.results.metrics import METRICS
 from nnopt.schema import new_override, with_new_keys
 
 CHECKSUM, FILES = "sha256", "files"
-"""Keys of a summary: of its checksum, and of the checksums of the run's other files."""
+"""Keys of a summary: its own checksum, and the checksums of the other files of the run."""
 
 RENAMED = {"found_lr": "suggested_lr"}
 """Keys of earlier versions -> present keys."""
 
 STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
 
-MOST_LEVELS, MOST_VALUES, MOST_CHARACTERS = 50, 100_000, 100_000
-"""Limits of a summary: levels of lists and maps, values, and characters of one text."""
+MAX_LEVELS, MAX_VALUES, MAX_CHARACTERS = 50, 100_000, 100_000
+"""Limits of a summary: levels of nesting, number of values, and characters of one text."""
 
-LARGEST_INTEGER = 2**64
+MAX_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys that every summary has. A point whose summary lacks one counts as damaged and runs again."""
+"""Keys of every summary. A point whose summary lacks one counts as damaged and is rerun."""
 
-LONGEST = 60
-"""Characters of a wrong value that a message repeats."""
+MAX_QUOTED_CHARACTERS = 60
+"""Characters of a wrong value in an error message."""
 
 
 class UnusableSummaryError(DataError):
     """A ``summary.json`` cannot be used.
 
-    reason: a predicate of the file, such as "was changed".
+    Attributes:
+        reason: A predicate of the file, such as "was changed".
     """
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
@@ -58,11 +59,10 @@ class UnusableSummaryError(DataError):
 
 @dataclass(frozen=True)
 class Summary:
-    """The values of a ``summary.json``, and when its file was written, in nanoseconds since
-    1970."""
+    """The values of a ``summary.json``, and the time of its last change in ns since 1970."""
 
     values: Mapping[str, Any]
-    stamp: int
+    written_ns: int
 
 
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
@@ -72,11 +72,11 @@ def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> Summary:
-    """Read the ``summary.json`` of a folder. Raises UnusableSummaryError, a DataError."""
+    """Read the ``summary.json`` of a folder. Raises UnusableSummaryError."""
     path = folder / SUMMARY
     try:
         with open_received(path, folder, SUMMARY_BYTES) as file:
-            stamp = os.fstat(file.fileno()).st_mtime_ns
+            written_ns = os.fstat(file.fileno()).st_mtime_ns
             data = file.read(SUMMARY_BYTES)
     except OSError as error:
         raise UnusableSummaryError(path, f"cannot be read: {error.strerror}", "") from error
@@ -96,7 +96,7 @@ def read_summary(folder: Path) -> Summary:
                 f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
                 "file to accept it as it is",
             )
-    return Summary(_with_new_names(values), stamp)
+    return Summary(_with_new_names(values), written_ns)
 
 
 def _with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _damaged(folder: Path, reason: str) -> UnusableSummaryError:
 
 
 def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the SHA-256 of those of the files that exist. Raises OSError."""
+    """Return the SHA-256 of the existing files by name. Raises OSError."""
     paths = [folder / name for name in names]
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
@@ -137,7 +137,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)  # truth values too: stopped_early
+    return isinstance(value, int | float)  # includes bool: stopped_early
 
 
 def _is_whole_number(value: Any) -> bool:
@@ -179,9 +179,9 @@ def _is_data(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What the value of a key has to be. expected: in words."""
+    """A predicate for the value of a key, and its description in messages."""
 
-    is_right: Callable[[Any], bool]
+    is_valid: Callable[[Any], bool]
     expected: str
     can_be_null: bool = False
 
@@ -208,44 +208,44 @@ _RULES: dict[str, _Rule] = {
 
 
 def _wrong(values: Any) -> str | None:
-    """Return what does not fit the rules, as a clause."""
+    """Return the first violation of the rules as a clause."""
     if not isinstance(values, dict):
-        return "it is no map"
+        return "it is not a map"
     if missing := [key for key in RUN_KEYS if key not in values]:
         return f"it has no {', '.join(map(repr, missing))}"
     for key, rule in _RULES.items():
         if key not in values or (rule.can_be_null and values[key] is None):
             continue
-        if not rule.is_right(values[key]):
+        if not rule.is_valid(values[key]):
             found = visible(json.dumps(values[key], ensure_ascii=False))
-            return f"{key} is {shortened(found, LONGEST)}, expected {rule.expected}"
+            return f"{key} is {shortened(found, MAX_QUOTED_CHARACTERS)}, expected {rule.expected}"
     return None
 
 
 def check_tree(values: Any) -> None:
-    """Raise ValueError for values that no run has: deep, many, long, huge or not finite."""
+    """Raise ValueError for values that are too deep, numerous, long or large, or not finite."""
     level, count = [values], 0
-    for _ in range(MOST_LEVELS):
-        below: list[Any] = []
+    for _ in range(MAX_LEVELS):
+        children: list[Any] = []
         for value in level:
             kind = type(value)  # exactly one of JSON's
             if kind is str:
-                if len(value) > MOST_CHARACTERS:
-                    raise ValueError(f"a text has more than {MOST_CHARACTERS:,} characters")
+                if len(value) > MAX_CHARACTERS:
+                    raise ValueError(f"a text has more than {MAX_CHARACTERS:,} characters")
             elif kind is dict:
-                below += value
-                below += value.values()
+                children += value
+                children += value.values()
             elif kind is list:
-                below += value
+                children += value
             elif kind is int:
-                if abs(value) > LARGEST_INTEGER:
+                if abs(value) > MAX_INTEGER:
                     raise ValueError("a whole number is above 2^64")
             elif kind is float and not math.isfinite(value):
                 raise ValueError("a number is too large for float64")
-        count += len(below)
-        if count > MOST_VALUES:
-            raise ValueError(f"it has more than {MOST_VALUES:,} values")
-        if not below:
+        count += len(children)
+        if count > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
+        if not children:
             return
-        level = below
-    raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+        level = children
+    raise ValueError(f"it is nested more than {MAX_LEVELS} levels deep")

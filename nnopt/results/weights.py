@@ -1,4 +1,4 @@
-"""Read the weights of runs, and compare those of two runs."""
+"""Reading the weights of runs, and comparing the weights of two runs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import open_received
 from nnopt.io.safe_text import shortened
 
-LARGEST_FILE = 2**36
+MAX_FILE_BYTES = 2**36
 
 Arrays = dict[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """Two arrays of one name and shape, a and b, as vectors.
+    """Difference of two arrays of one name and shape, a and b, as vectors.
 
-    norms: ‖a‖ and ‖b‖; distance: ‖b - a‖; cosine: of the angle between them, None if one is 0.
+    Attributes:
+        norms: ‖a‖ and ‖b‖.
+        distance: ‖b - a‖.
+        cosine: Cosine of the angle between a and b; None if one of them is 0.
     """
 
     name: str
@@ -48,21 +51,27 @@ DAMAGE_ERRORS = (
     SyntaxError,
     zipfile.BadZipFile,
 )
-"""The errors of NumPy and zipfile for an archive with wrong bytes."""
+"""Errors of NumPy and zipfile for a damaged archive."""
 
-LONGEST_HEADER = 1000
-"""Characters of the header of one array; a usual one has 100."""
+MAX_HEADER_CHARACTERS = 1000
+"""Limit of the header of one array, which usually has 100 characters."""
 
 
 def read_weights(path: Path, parameters: float | None = None) -> Arrays:
-    """Return the named arrays of an ``.npz`` that nnopt wrote; nothing is unpickled.
+    """Return the named arrays of an ``.npz`` written by nnopt, without unpickling.
 
-    parameters: of the network, if they are known. The decoded arrays are never larger than the
-    file, since nnopt does not compress weights. Raises DataError.
+    The decoded arrays are never larger than the file, because nnopt does not compress weights.
+
+    Args:
+        path: The file.
+        parameters: Number of parameters of the network, None if unknown.
+
+    Raises:
+        DataError: The file is missing, damaged, or not written by nnopt.
     """
     try:
         with (
-            open_received(path, path.parent, LARGEST_FILE) as file,
+            open_received(path, path.parent, MAX_FILE_BYTES) as file,
             zipfile.ZipFile(file) as archive,
         ):
             members = archive.infolist()
@@ -74,16 +83,16 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
                 for member, header in zip(members, headers, strict=True)
             }
     except FileNotFoundError as error:
-        raise DataError(f"{shown(path)} does not exist: the run left no weights") from error
+        raise DataError(f"{shown(path)} does not exist: the run has no weights") from error
     except DAMAGE_ERRORS as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        why = why or type(error).__name__
-        raise DataError(f"{shown(path)} is damaged: {shortened(str(why), 300)}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        reason = reason or type(error).__name__
+        raise DataError(f"{shown(path)} is damaged: {shortened(str(reason), 300)}") from error
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The type and shape of one array, and the length of its header in bytes."""
+    """Type and shape of one array, and the length of its header in bytes."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -117,7 +126,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
         read = np.lib.format.read_array_header_1_0
         if version == (2, 0):
             read = np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
+        shape, is_fortran, dtype = read(file, max_header_size=MAX_HEADER_CHARACTERS)
         length = file.tell()
     if dtype.kind not in "fiu" or dtype.itemsize > 8 or not dtype.isnative:
         raise ValueError(f"{name!r} holds {str(dtype)[:50]}, not numbers")
@@ -129,13 +138,15 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
 
 
 def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
-    """Raise ValueError for more numbers than a network with this number of parameters has.
+    """Raise ValueError for more numbers than a network of this size has.
 
-    The statistics of normalization layers have at most as many numbers as the parameters.
+    The running statistics have at most as many numbers as the parameters.
     """
     count = sum(math.prod(header.shape) for header in headers)
     if parameters is not None and count > 2 * parameters + 1000:
-        raise ValueError(f"it holds {count:,} numbers, of a network with {parameters:,.0f}")
+        raise ValueError(
+            f"it holds {count:,} numbers, but the network has {parameters:,.0f} parameters"
+        )
 
 
 def _array(
@@ -150,7 +161,7 @@ def _array(
 def array_differences(
     a: Mapping[str, NDArray[np.floating]], b: Mapping[str, NDArray[np.floating]]
 ) -> list[ArrayDifference]:
-    """Return the differences of the arrays that both have in the same shape, in float64."""
+    """Return the float64 differences of arrays with the same name and shape."""
     return [
         _difference(name, np.asarray(x, np.float64), np.asarray(b[name], np.float64))
         for name, x in a.items()
@@ -159,14 +170,14 @@ def array_differences(
 
 
 def _difference(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> ArrayDifference:
-    with np.errstate(all="ignore"):  # weights that are not finite give nan, which is shown
+    with np.errstate(all="ignore"):  # weights that are not finite give NaN
         norms = _norm(x), _norm(y)
         cosine = float(np.vdot(x / norms[0], y / norms[1])) if all(norms) else None
         return ArrayDifference(name, x.shape, norms, _norm(y - x), cosine)
 
 
 def _norm(x: NDArray[np.float64]) -> float:
-    """Return the L2 norm; no square overflows or becomes 0."""
+    """Return the L2 norm without overflow or underflow of squares."""
     largest = float(np.max(np.abs(x), initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return largest

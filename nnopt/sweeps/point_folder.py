@@ -76,7 +76,7 @@ def _end(folder: Path) -> PointState | None:
     summary = found.values
     if summary["status"] not in (*ENDED, "interrupted"):
         return None
-    return PointState(summary["status"], summary.get("error"), found.stamp, summary)
+    return PointState(summary["status"], summary.get("error"), found.written_ns, summary)
 
 
 def note_unusable_summary(folder: Path) -> None:

@@ -12,12 +12,12 @@ from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
 
 
-def run(seed: int = 0, status: str = "done", written: float = 0.0, **settings: Value) -> Run:
+def run(seed: int = 0, status: str = "done", ended: float = 0.0, **settings: Value) -> Run:
     """A run; ``optimizer__lr`` stands for ``optimizer.lr``."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    metrics = {"test_accuracy": 0.5 + written}
+    metrics = {"test_accuracy": 0.5 + ended}
     values = {**dotted, "seed": seed}
-    return Run(Path(f"{seed}"), seed, status, None, values, metrics, frozenset(), written)
+    return Run(Path(f"{seed}"), seed, status, None, values, metrics, frozenset(), ended)
 
 
 def test_keys_that_follow_from_a_group_do_not_count() -> None:
@@ -71,7 +71,7 @@ def test_only_done_runs_are_averaged_and_the_others_counted() -> None:
 
 
 def test_of_a_repeated_seed_the_newest_counts() -> None:
-    runs = [run(0, written=0.2), run(0, written=0.3), run(0, written=0.1), run(1)]
+    runs = [run(0, ended=0.2), run(0, ended=0.3), run(0, ended=0.1), run(1)]
     (setting,) = group_runs(runs, [])
     assert setting.repeated == 2
     assert setting.metric("test_accuracy") == {0: 0.8, 1: 0.5}

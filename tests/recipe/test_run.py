@@ -18,7 +18,7 @@ from nnopt.config.compose import make_plan
 from nnopt.config.validate import read_config
 from nnopt.errors import DivergedError, TrainingError
 from nnopt.recipe.run import run
-from nnopt.results.metrics_file import EpochRow, MetricsFile, Row, read_metrics
+from nnopt.results.metrics_file import EpochRow, FileRow, MetricsFile, read_metrics
 
 Run = Callable[..., int]
 
@@ -299,7 +299,7 @@ def test_run_interrupted_before_row_loses_no_row(
 ) -> None:
     append, calls = MetricsFile.append, []
 
-    def interrupted(file: MetricsFile, *rows: Row) -> None:
+    def interrupted(file: MetricsFile, *rows: FileRow) -> None:
         calls.append(rows)
         if len(calls) == 2 and not is_written:
             raise KeyboardInterrupt

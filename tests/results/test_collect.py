@@ -55,10 +55,10 @@ def test_a_run_is_as_old_as_it_says_whatever_its_file(tmp_path: Path, leave_run:
     old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
     new = leave_run(tmp_path / "new", finished="2026-11-20T12:30:00+01:00")
     os.utime(new / "summary.json", (0, 0))  # the old one was copied later
-    assert read_run(new).written - read_run(old).written == 90 * 60
+    assert read_run(new).ended - read_run(old).ended == 90 * 60
     silent = leave_run(tmp_path / "silent", finished=None)
     os.utime(silent / "summary.json", (7, 7))
-    assert read_run(silent).written == 7
+    assert read_run(silent).ended == 7
     with pytest.raises(DataError, match="damaged"):
         read_run(leave_run(tmp_path / "bad", finished="yesterday"))
 

@@ -124,8 +124,8 @@ def test_processor_times_count_this_process() -> None:
     after = processor_times()
     assert before is not None
     assert after is not None
-    assert after.of_this > before.of_this
-    assert after.of_all >= before.of_all
+    assert after.this_process > before.this_process
+    assert after.all_processes >= before.all_processes
     assert after.clock > before.clock
 
 

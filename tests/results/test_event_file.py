@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from nnopt.errors import OutputError
-from nnopt.results.event_file import NAME, TAGS, EventFile
+from nnopt.results.event_file import FILE_NAME, TAGS, EventFile
 from nnopt.results.metrics_file import EpochRow, read_metrics
 
 Run = Callable[..., int]
@@ -104,8 +104,8 @@ def test_an_epoch_is_there_at_once(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"")
-    with pytest.raises(OutputError, match=NAME):
+    (tmp_path / FILE_NAME).write_bytes(b"")
+    with pytest.raises(OutputError, match=FILE_NAME):
         EventFile(tmp_path, "point", {})
 
 
