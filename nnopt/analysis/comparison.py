@@ -1,4 +1,4 @@
-"""Settings side by side: means over seeds, differences to a baseline, the best of them."""
+"""Comparison of settings: means over seeds, differences to a baseline, and the best."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from nnopt.results.metrics import METRICS, better_direction
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one setting came to in one metric.
+class MetricResult:
+    """Result of one setting in one metric.
 
-    estimate: None if no run has the metric. difference: to the setting's baseline, None if there is
-    none. is_best: of the settings with the same data, where more or less is better; several at once
-    if they are equal.
+    Attributes:
+        estimate: None if no run has the metric.
+        difference: Difference to the baseline of the setting, None without a baseline.
+        is_best: Whether the mean is the best of the settings with the same data; always False for
+            metrics without a better direction.
     """
 
     estimate: Estimate | None
@@ -38,17 +40,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting and its outcomes, in the order of the metrics."""
+    """A setting and its results, in the order of the metrics."""
 
     setting: Setting
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[MetricResult, ...]
     is_baseline: bool
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings, by the keys that vary. baseline: the conditions that name it, none if there is
-    none. notes: what a reader has to know, a sentence each."""
+    """Settings with their results.
+
+    Attributes:
+        keys: Keys that vary.
+        metrics: Names of the metrics.
+        baseline: Conditions that select the baseline; empty without one.
+        rows: One row for each setting.
+        notes: Remarks about the data, one sentence each.
+    """
 
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -57,12 +66,12 @@ class Comparison:
     notes: tuple[str, ...]
 
     def label(self, metric: str) -> str:
-        """The metric's name; ``epochs_done`` where the key ``epochs`` is a column too."""
+        """Return the name of a metric; ``epochs_done`` if the key ``epochs`` is also a column."""
         return f"{metric}_done" if metric in self.keys else metric
 
     @property
     def tests(self) -> int:
-        """How many differences were tested."""
+        """The number of differences with a p value."""
         differences = [x.difference for row in self.rows for x in row.outcomes]
         return sum(x is not None and x.p is not None for x in differences)
 
@@ -70,15 +79,23 @@ class Comparison:
 def compare_runs(
     runs: Sequence[Run], metrics: Sequence[str], baseline: Sequence[Condition] = ()
 ) -> Comparison:
-    """Group the runs over seeds and compare. Raises ConfigError for a metric that no run has, or
-    a baseline that no setting is or that does not say which."""
+    """Group the runs by setting and compare their means over seeds.
+
+    Args:
+        runs: Runs of any settings.
+        metrics: Names of the metrics.
+        baseline: Conditions that select the settings to compare with.
+
+    Raises:
+        ConfigError: No run has a metric, or the baseline does not exist or is ambiguous.
+    """
     for metric in metrics:
         _check_metric(metric, runs)
     keys = varying_keys(runs)
     settings = group_runs(runs, keys)
     partners = _baselines(settings, baseline, keys)
     values = [[setting.metric(metric) for metric in metrics] for setting in settings]
-    # All that is tested in one table is one family, whatever the metric.
+    # All tests of one table are one family, over all metrics.
     differences = corrected(
         [
             None if p is None or p == i else paired_difference(values[i][m], values[p][m])
@@ -92,7 +109,7 @@ def compare_runs(
         Row(
             setting,
             tuple(
-                Outcome(estimates[i][m], differences[i * len(metrics) + m], i in best[m])
+                MetricResult(estimates[i][m], differences[i * len(metrics) + m], i in best[m])
                 for m in range(len(metrics))
             ),
             is_baseline=partners[i] == i,
@@ -107,8 +124,8 @@ def compare_runs(
     return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), notes)
 
 
-def verdict(row: Row, outcome: Outcome, metric: str) -> str:
-    """What the difference to the baseline says, in words; empty where there is nothing to say."""
+def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
+    """Return the difference to the baseline in words; empty without a baseline."""
     difference = outcome.difference
     if row.is_baseline:
         return "baseline"
@@ -123,13 +140,17 @@ def verdict(row: Row, outcome: Outcome, metric: str) -> str:
         return "the same difference every time" if mean else "equal for every seed"
     if not difference.is_significant:
         return "not distinguishable"
-    side = "higher" if mean > 0 else "lower"
-    wanted = better_direction(metric)
-    return side if wanted is None else "better" if side == wanted else "worse"
+    direction = "higher" if mean > 0 else "lower"
+    better = better_direction(metric)
+    return direction if better is None else "better" if direction == better else "worse"
 
 
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
-    """The rows by a key, or by a metric's mean, the best first. Raises ConfigError."""
+    """Return the rows sorted by a key, or by the mean of a metric with the best first.
+
+    Raises:
+        ConfigError: The name is neither a key nor a metric of the comparison.
+    """
     if name in comparison.keys:
         return tuple(
             sorted(comparison.rows, key=lambda row: sort_key(row.setting, name), reverse=reverse)
@@ -140,7 +161,7 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
     column = labels.index(name)
     sign = -1 if (better_direction(comparison.metrics[column]) == "higher") != reverse else 1
     means = [
-        float("inf") if (found := row.outcomes[column].estimate) is None else sign * found.mean
+        float("inf") if (result := row.outcomes[column].estimate) is None else sign * result.mean
         for row in comparison.rows
     ]
     return tuple(comparison.rows[i] for i in sorted(range(len(means)), key=means.__getitem__))
@@ -158,66 +179,79 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
 def _baselines(
     settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
 ) -> list[int | None]:
-    """For each setting the index of the one it is compared with: the only one of which the
-    conditions are true, or among several the one that is like it in all other keys."""
+    """Return for each setting the index of its baseline.
+
+    The baseline is the only setting that meets the conditions. If several do, it is the one that
+    equals the setting in all other keys.
+    """
     if not conditions:
         return [None] * len(settings)
-    fit = [i for i, x in enumerate(settings) if all(c.holds(x.values) for c in conditions)]
-    named = ", ".join(map(str, conditions))
+    candidates = _candidates(settings, conditions, keys)
+    across_data = any(condition.key.partition(".")[0] == "dataset" for condition in conditions)
+    other_keys = [key for key in keys if key not in {condition.key for condition in conditions}]
+    compared_keys = other_keys if len(candidates) > 1 else []
+
+    def baseline_of(i: int) -> int | None:
+        if i in candidates:
+            return i
+        matches = [
+            j
+            for j in candidates
+            if (across_data or same_test_set(settings[i], settings[j]))
+            and _are_equal(settings[j], settings[i], compared_keys)
+        ]
+        return matches[0] if len(matches) == 1 else None
+
+    baselines = [baseline_of(i) for i in range(len(settings))]
+    if len(candidates) > 1 and all(j in (None, i) for i, j in enumerate(baselines)):
+        named = ", ".join(map(str, conditions))
+        raise ConfigError(
+            f"--baseline {named} matches {len(candidates)} settings, and no other setting equals "
+            f"one of them in {', '.join(other_keys)}; specify one of these keys too"
+        )
+    return baselines
+
+
+def _candidates(
+    settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
+) -> list[int]:
+    """Return the indices of the settings that meet the conditions. Raises ConfigError if none."""
     for condition in conditions:
         if condition.key not in keys:
-            varying = ", ".join(keys) or "none"
             raise ConfigError(
                 f"--baseline {condition}: {condition.key} is no column of this table; "
-                f"keys that vary: {varying}"
+                f"keys that vary: {', '.join(keys) or 'none'}"
             )
-    if not fit:
+    indices = [i for i, x in enumerate(settings) if all(c.holds(x.values) for c in conditions)]
+    if not indices:
         key = conditions[0].key
-        there = dict.fromkeys(setting_text(x.values[key]) for x in settings if key in x.values)
-        raise ConfigError(f"no setting has {named}; values of {key}: {', '.join(there)}")
-    across_data = any(condition.key.partition(".")[0] == "dataset" for condition in conditions)
-
-    def meets_the_same(i: int, j: int) -> bool:
-        return across_data or same_test_set(settings[i], settings[j])
-
-    if len(fit) == 1:
-        return [fit[0] if meets_the_same(i, fit[0]) else None for i in range(len(settings))]
-    other = [key for key in keys if key not in {condition.key for condition in conditions}]
-    partners: list[int | None] = []
-    for i, setting in enumerate(settings):
-        like = [j for j in fit if meets_the_same(i, j) and _are_alike(settings[j], setting, other)]
-        like = [i] if i in fit else like
-        partners.append(like[0] if len(like) == 1 else None)
-    if all(partner in (None, i) for i, partner in enumerate(partners)):
-        raise ConfigError(
-            f"--baseline {named} are {len(fit)} settings, and no other is like one of them in "
-            f"{', '.join(other)}; name one of these keys too"
-        )
-    return partners
+        values = dict.fromkeys(setting_text(x.values[key]) for x in settings if key in x.values)
+        named = ", ".join(map(str, conditions))
+        raise ConfigError(f"no setting has {named}; values of {key}: {', '.join(values)}")
+    return indices
 
 
-def _are_alike(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
-    """Equal in every key that both have."""
-    both = [key for key in keys if key in one.values and key in other.values]
-    return all(one.values[key] == other.values[key] for key in both)
+def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
+    """Return whether two settings are equal in every key that both have."""
+    shared = [key for key in keys if key in one.values and key in other.values]
+    return all(one.values[key] == other.values[key] for key in shared)
 
 
 def _best(
     settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
 ) -> set[int]:
-    """The indices of the best means, among the settings of each test set; none if all are equal."""
-    if (wanted := better_direction(metric)) is None:
+    """Return the indices of the best means of each test set; none if all means are equal."""
+    if (direction := better_direction(metric)) is None:
         return set()
     means: dict[Hashable, dict[int, float]] = {}
-    for i, (setting, found) in enumerate(zip(settings, estimates, strict=True)):
-        data = test_set(setting)
-        if found is not None:
-            means.setdefault(data, {})[i] = found.mean
+    for i, (setting, result) in enumerate(zip(settings, estimates, strict=True)):
+        if result is not None:
+            means.setdefault(test_set(setting), {})[i] = result.mean
     best = set()
     for group in means.values():
-        record = (max if wanted == "higher" else min)(group.values())
+        best_mean = (max if direction == "higher" else min)(group.values())
         if len(set(group.values())) > 1:
-            best |= {i for i, mean in group.items() if mean == record}
+            best |= {i for i, mean in group.items() if mean == best_mean}
     return best
 
 
@@ -230,7 +264,7 @@ def _notes(settings: Sequence[Setting]) -> list[str]:
         counts = ", ".join(f"{count} {status}" for status, count in left_out.items())
         notes.append(f"left out of every mean: {counts}")
     if repeated := sum(setting.repeated for setting in settings):
-        notes.append(f"{repeated} of the runs repeat a setting and seed: of each the newest counts")
+        notes.append(f"{repeated} runs repeat a setting and seed; the newest one counts")
     return notes
 
 
@@ -239,7 +273,7 @@ def _notes_on_baselines(
 ) -> list[str]:
     if not conditions:
         return []
-    if not (alone := partners.count(None)):
+    if not (count := partners.count(None)):
         return []
-    subject = "1 setting has" if alone == 1 else f"{alone} settings have"
+    subject = "1 setting has" if count == 1 else f"{count} settings have"
     return [f"{subject} no baseline with the same other keys"]

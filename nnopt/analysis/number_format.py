@@ -1,4 +1,4 @@
-"""Numbers with the digits that their uncertainty supports, two of its own."""
+"""Formatting of numbers: two significant digits of the uncertainty, and of durations."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from nnopt.analysis.statistics import ROUNDING, SIGNIFICANCE, Difference, Estima
 MISSING = "–"
 
 PLAIN_EXPONENTS = range(-4, 7)
-"""Powers of ten of numbers that are written out; the others as multiples of theirs."""
+"""Powers of ten of numbers without an exponent in their text."""
 
 
 def format_mean(found: Estimate | None) -> str:
-    """``0.9917 ± 0.0032``: mean ± standard deviation. ``(2.3 ± 1.1)e-07`` where it has to be."""
+    """Return mean ± standard deviation: ``0.9917 ± 0.0032``, or ``(2.3 ± 1.1)e-07``."""
     if found is None:
         return MISSING
     if found.std is None:
         return format_value(found.mean)
     if found.std <= ROUNDING * abs(found.mean):
         return f"{format_value(found.mean)} ± 0"
-    numbers, power = _to_digits_of(found.std, found.mean, found.std)
+    numbers, power = _round_to_uncertainty(found.std, found.mean, found.std)
     text = " ± ".join(numbers)
     return f"({text}){power}" if power else text
 
 
 def format_interval(found: Estimate | None) -> str:
-    """``[0.9877, 0.9957]``: the ends of the confidence interval."""
+    """Return the confidence interval: ``[0.9877, 0.9957]``."""
     if found is None or found.interval is None:
         return MISSING
     low, high = found.interval
-    numbers, power = _to_digits_of((high - low) / 2, low, high)
+    numbers, power = _round_to_uncertainty((high - low) / 2, low, high)
     return f"[{', '.join(numbers)}]{power}"
 
 
 def format_difference(difference: Difference | None) -> str:
-    """``+0.012 [0.003, 0.021]``: the mean difference, and the ends of its interval."""
+    """Return the mean difference and its interval: ``+0.012 [0.003, 0.021]``."""
     if difference is None or difference.change is None:
         return MISSING
     change = difference.change
@@ -44,14 +44,16 @@ def format_difference(difference: Difference | None) -> str:
     if change.interval is None:
         return f"{sign}{format_value(change.mean)}"
     low, high = change.interval
-    (mean, *ends), power = _to_digits_of((high - low) / 2, change.mean, low, high)
+    (mean, *ends), power = _round_to_uncertainty((high - low) / 2, change.mean, low, high)
     text = f"{sign}{mean} [{', '.join(ends)}]"
     return f"({text}){power}" if power else text
 
 
 def format_p(p: float | None) -> str:
-    """Three decimals, or that it is less; more of them where rounding would hide that it is below
-    the level of significance."""
+    """Return a p value with three decimals, or ``<0.001``.
+
+    It has more decimals if rounding would cross the level of significance.
+    """
     if p is None:
         return MISSING
     if p < 0.001:
@@ -61,7 +63,7 @@ def format_p(p: float | None) -> str:
 
 
 def format_value(value: float) -> str:
-    """A number of unknown uncertainty: a whole one as it is, others to four digits."""
+    """Return a number of unknown uncertainty: whole numbers exactly, others with four digits."""
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if not math.isfinite(value):
@@ -69,21 +71,36 @@ def format_value(value: float) -> str:
     return f"{value:.{max(4, min(_exponent(value) + 1, 15))}g}"
 
 
-def _to_digits_of(uncertainty: float, *values: float) -> tuple[list[str], str]:
-    """The values, rounded where the second digit of the uncertainty stands, and the power of ten
-    they are to be multiplied by, such as ``e-07``, mostly none."""
-    if not all(map(math.isfinite, (uncertainty, *values))):  # the ends of an interval may overflow
+def format_duration(seconds: float) -> str:
+    """Return ``4.2 s``, ``40 s``, ``3 min 05 s`` or ``2 h 07 min``."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 99.5:
+        return f"{seconds:.{1 if seconds < 9.95 else 0}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _round_to_uncertainty(uncertainty: float, *values: float) -> tuple[list[str], str]:
+    """Round the values to the second digit of the uncertainty.
+
+    Returns:
+        The texts, and their common power of ten such as ``e-07``, usually empty.
+    """
+    if not all(map(math.isfinite, (uncertainty, *values))):  # an interval may overflow
         return [f"{value:.3g}" for value in values], ""
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:
         exponent = 0
     scaled = [Decimal(value).scaleb(-exponent) for value in values]  # a float would overflow
-    place = 1 - _exponent(float(f"{Decimal(uncertainty).scaleb(-exponent):.1e}"))
-    rounded = [round(value, place) + 0 for value in scaled]  # + 0: no minus zero
-    numbers = [f"{value:.{max(place, 0)}f}" for value in rounded]
+    decimals = 1 - _exponent(float(f"{Decimal(uncertainty).scaleb(-exponent):.1e}"))
+    rounded = [round(value, decimals) + 0 for value in scaled]  # + 0: -0 becomes 0
+    numbers = [f"{value:.{max(decimals, 0)}f}" for value in rounded]
     return numbers, f"e{exponent:+03d}" if exponent else ""
 
 
 def _exponent(value: float) -> int:
-    """Of the power of ten that the value is a multiple of: -2 of 0.05; 0 of 0."""
+    """Return the decimal exponent of a value: -2 for 0.05, and 0 for 0."""
     return int(f"{value:e}".partition("e")[2])

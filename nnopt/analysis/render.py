@@ -1,4 +1,4 @@
-"""A table as text, CSV, Markdown, LaTeX and HTML."""
+"""Tables as text, CSV, Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -14,33 +14,37 @@ from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines
 
 SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "md", ".tex": "latex", ".html": "html"}
-"""Of a file, the format it is in."""
+"""Suffix of a file -> format."""
 
-BEST = " *"
-"""Marks the best in plain text; the others get as many spaces, so that digits stay aligned."""
+BEST_MARK = " *"
+"""Mark of the best value in plain text. The other values are padded, so that digits are aligned."""
 
 
 def to_text(table: Table) -> str:
-    """Aligned columns of plain text."""
+    """Return a table in aligned columns of plain text."""
     lines = [table.title, *aligned_lines(table.header, text_rows(table), table.align)]
     return "\n".join([*lines, *table.notes]) + "\n"
 
 
 def text_rows(table: Table) -> list[list[str]]:
-    """The cells as plain text, the best ones marked."""
+    """Return the cells as plain text, with a mark on the best values."""
     marked = {i for row in table.rows for i, cell in enumerate(row) if cell.is_best}
 
     def text(column: int, cell: Cell) -> str:
-        mark = BEST if cell.is_best else " " * len(BEST)
+        mark = BEST_MARK if cell.is_best else " " * len(BEST_MARK)
         return cell.text + (mark if column in marked else "")
 
     return [[text(i, cell) for i, cell in enumerate(row)] for row in table.rows]
 
 
 def to_csv(rows: Sequence[Record], keep_formulas: bool = False) -> str:
-    """Records of the same columns; an empty cell for what is not there. Numbers are read back with
-    the same bits. A text that a spreadsheet would take for a formula gets an apostrophe in front,
-    unless it is to be kept."""
+    """Return records as CSV; numbers keep all their bits, and None is an empty cell.
+
+    Args:
+        rows: Records with the same columns.
+        keep_formulas: Whether to write text that a spreadsheet would interpret as a formula
+            unchanged, instead of with a leading apostrophe.
+    """
     as_cell = (lambda value: value) if keep_formulas else _without_formula
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -62,11 +66,11 @@ def _without_formula(value: Any) -> Any:
 
 
 _MARKDOWN = re.compile(r"[\\|*`~$]|(?<!\w)_|_(?!\w)|(?<=\])[(:\[]")
-"""Characters that begin a cell, emphasis, code, a formula or a link; HTML is escaped besides."""
+"""Characters of Markdown with a meaning. HTML is escaped separately."""
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table, the best in bold."""
+    """Return a pipe table with the best values in bold."""
 
     def cell(text: str) -> str:
         return _MARKDOWN.sub(lambda found: "\\" + found[0], escape(visible(text), quote=False))
@@ -82,8 +86,10 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``tabular`` with the rules of the package booktabs, the best in bold; what else there is
-    to say are comments."""
+    """Return a ``tabular`` with the rules of booktabs and the best values in bold.
+
+    Title and notes are comments.
+    """
     comments = [f"% {visible(line)}" for line in (table.title, *_without_mark(table))]
     rows = [
         [_latex_cell(cell, side) for cell, side in zip(row, table.align, strict=True)]
@@ -104,7 +110,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_cell(cell: Cell, side: str) -> str:
-    """Numbers are right-aligned, and formulas."""
+    """Return the LaTeX of a cell; a number in a right-aligned column is a formula."""
     if side == "l" or not re.search(r"\d", cell.text):
         return _latex_text(cell.text)
     formula = re.sub(r"e([+-]\d+)", lambda m: rf"\times 10^{{{int(m[1])}}}", cell.text)
@@ -120,7 +126,7 @@ _LATEX = {
     "±": r"$\pm$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": "{[}",  # at the beginning of a row it would be the length of a skip
+    "[": "{[}",  # at the start of a row, LaTeX would read it as a length
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -162,7 +168,7 @@ tr + tr td {{ border-top: 1px solid #ddd }}
 
 
 def to_html(table: Table) -> str:
-    """A page that needs nothing else, the best in bold."""
+    """Return a self-contained page with the best values in bold."""
 
     def cell(tag: str, side: str, text: str, is_best: bool = False) -> str:
         kind = ' class="r"' if side == "r" else ""
@@ -183,12 +189,12 @@ def to_html(table: Table) -> str:
 
 
 RENDERERS = {"table": to_text, "md": to_markdown, "latex": to_latex, "html": to_html}
-"""By format, the function from a table to text; CSV is made of records."""
+"""Format -> function from a table to text; CSV is made from records."""
 
 
 def _without_mark(table: Table) -> list[str]:
-    """The notes, for formats that have bold type for the best."""
+    """Return the notes for formats with bold type instead of a mark."""
+    mark = BEST_MARK.strip()
     return [
-        note.replace(BEST.strip(), "bold:", 1) if note.startswith(BEST.strip()) else note
-        for note in table.notes
+        note.replace(mark, "bold:", 1) if note.startswith(mark) else note for note in table.notes
     ]

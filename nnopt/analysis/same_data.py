@@ -1,4 +1,4 @@
-"""Results are comparable on the same data: which runs have read them."""
+"""Checks that compared runs use the same data."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from nnopt.io.safe_text import shortened
 from nnopt.results.collect import Run, setting_text
 
 SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
-"""Keys of a dataset that do not change the samples of the test set, if the files are equal."""
+"""Keys of a dataset that do not affect the test samples, if the files are equal."""
 
 VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
-"""Further such keys, unless the validation samples are taken from the test set."""
+"""Further such keys, unless the validation samples come from the test set."""
 
 PATHS = {"dataset.train", "dataset.test"}
-"""Further such keys, if the test samples have a file of their own, whose content is compared."""
+"""Further such keys, if the test samples have a separate file, whose content is compared."""
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:
-    """Equal for settings that meet the same test set, as far as their values and files tell."""
+    """Return a key that is equal for settings with the same test set."""
     values, run = setting.values, next(iter(setting.runs.values()), None)
     same = set(SAME_TEST_SET)
     if values.get("dataset.validation.source") != "test":
@@ -36,16 +36,22 @@ def test_set(setting: Setting) -> tuple[Hashable, ...]:
 
 
 def same_test_set(one: Setting, other: Setting) -> bool:
-    """Return whether two settings meet the same test set; that of a setting without a finished run
-    is known by its values only."""
+    """Return whether two settings have the same test set.
+
+    The files are compared only if both settings have a finished run.
+    """
     first, second = test_set(one), test_set(other)
     has_files = bool(one.runs) and bool(other.runs)
     return first[1:] == second[1:] and (not has_files or first[0] == second[0])
 
 
 def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Refuse runs on different datasets, unless they may differ, and on different test samples of
-    one dataset. Raises ConfigError."""
+    """Check that the runs have the same dataset and the same test samples.
+
+    Raises:
+        ConfigError: The datasets differ and ``may_differ`` is False, or the test samples of one
+            dataset differ.
+    """
     files = _files(runs, lambda run: run.test_sources)
     if len(files) > 1 and not may_differ:
         names = sorted(files)
@@ -65,8 +71,7 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
 
 
 def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
-    """Return a note for each dataset whose runs read different files though their test samples are
-    equal."""
+    """Return a note for each dataset with equal test samples but different training files."""
     by_test: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.status == "done" and run.test_file is not None:
@@ -83,24 +88,25 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
 
 
 def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs. Where runs of one dataset read different files, a further key
-    ``dataset.files`` has a digest of the files, so that the runs have different settings."""
+    """Add the key ``dataset.files`` to runs of one dataset with different files.
+
+    Its value is a digest of the files, so that these runs belong to different settings.
+    """
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
 
-    def told(run: Run) -> Run:
+    def with_digest(run: Run) -> Run:
         if _dataset(run) not in several or run.status != "done":
             return run
         return replace(run, settings={**run.settings, "dataset.files": _digest(run)})
 
-    return [told(run) for run in runs]
+    return [with_digest(run) for run in runs]
 
 
 def unify_file_names(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with one name for each file that ``dataset.train`` or ``dataset.test`` name.
+    """Return the runs with one path for each file of ``dataset.train`` and ``dataset.test``.
 
-    Paths that end in one name are one file if their content is equal. The shortest replaces the
-    others. A run of which the content is not known has the name of the other runs with its path,
-    if they have only one.
+    Paths with the same file name and equal content are one file, which gets the shortest of these
+    paths. A run whose content is unknown gets the name of other runs with its path, if unique.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
@@ -130,19 +136,24 @@ def unify_file_names(runs: Sequence[Run]) -> list[Run]:
 def with_unified_file_names(
     condition: Condition, runs: Sequence[Run], named: Sequence[Run]
 ) -> Condition:
-    """Return the condition with the names that files have in ``named`` instead of their paths in
-    ``runs``. A value that is a name in ``named`` remains. named: of unify_file_names."""
+    """Replace the paths in a condition by those of ``unify_file_names``.
+
+    Args:
+        condition: A condition on any key.
+        runs: The original runs.
+        named: The result of ``unify_file_names`` for the runs.
+    """
     if condition.key not in PATHS:
         return condition
     names: dict[str, set[str]] = {}
     for before, after in zip(runs, named, strict=True):
         path, name = (str(run.settings.get(condition.key)) for run in (before, after))
         names.setdefault(path, set()).add(name)
-    there = {name for several in names.values() for name in several}
+    known = {name for several in names.values() for name in several}
     values = [
         name
         for value in condition.values
-        for name in ([value] if value in there else sorted(names.get(value, {value})))
+        for name in ([value] if value in known else sorted(names.get(value, {value})))
     ]
     return replace(condition, values=tuple(dict.fromkeys(values)))
 
@@ -152,7 +163,7 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """The hashes of the files, and which of them is the test file."""
+    """Return the hashes of the files, with a mark on the test file."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 

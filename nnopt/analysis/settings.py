@@ -1,4 +1,4 @@
-"""Which keys vary among runs, and the runs that share their values: seeds of one setting."""
+"""Settings: the keys that vary among runs, and groups of runs that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from nnopt.results.collect import Run, Value, setting_text
 from nnopt.schema import renamed_key
 
 Values = Mapping[str, Value]
-"""From dotted keys to what they are set to."""
+"""Dotted key -> value."""
 
 
 class WithSettings(Protocol):
-    """A run, or a point of which more than its configuration may not be known."""
+    """A run, or a point that has only a configuration."""
 
     @property
-    def settings(self) -> Values: ...
+    def settings(self) -> Values:
+        """Values by dotted key."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
-    values: of the keys that vary; a key that the setting's configuration does not have is missing.
-    runs: those that are done, by seed. left_out: the others, counted by status. repeated: runs of a
-    seed that has a newer one.
+    Attributes:
+        values: Values of the keys that vary, without keys that its configuration does not have.
+        runs: Finished runs by seed.
+        left_out: Number of the other runs by status.
+        repeated: Number of finished runs whose seed has a newer run.
     """
 
     values: Values
@@ -39,27 +42,27 @@ class Setting:
     repeated: int
 
     def metric(self, name: str) -> dict[int, float]:
-        """The metric of every run that has it, by seed."""
+        """Return the values of a metric by seed, for the runs that have it."""
         return {s: run.metrics[name] for s, run in self.runs.items() if name in run.metrics}
 
 
 def known_keys(runs: Iterable[WithSettings]) -> list[str]:
-    """All keys that any run has: groups in their order, a group's own name first in it."""
+    """Return the keys of all runs by group, the name of a group before its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
 
 
 def known_metrics(runs: Iterable[Run]) -> list[str]:
-    """The metrics of which a finished run has a number."""
+    """Return the metrics of the finished runs."""
     return list(dict.fromkeys(n for run in runs if run.status == "done" for n in run.metrics))
 
 
 def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
-    """The keys of two values or more among the runs that have them, the seed left out.
+    """Return the keys with at least two values, without the seed.
 
-    Keys that follow from the choice of a group do not count: where the optimizer varies, its
-    learning rate does only if it does among the runs of one optimizer.
+    Keys that depend on the choice of a group are compared within a choice: if the optimizer varies,
+    its learning rate varies only if it does among the runs of one optimizer.
     """
     varying: list[str] = []
     names = known_keys(runs)
@@ -67,7 +70,7 @@ def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
     for key in names:
         having = [run for run in runs if key in run.settings]
         if key == "seed" or (key in groups and len(having) < len(runs)):
-            continue  # a choice that is not known of every run tells nothing
+            continue  # the choice of some runs is unknown
         group = _group_of(key)
         given = group if group != key and group in varying else None
         classes: dict[Value, set[Value]] = {}
@@ -80,8 +83,10 @@ def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
-    """One setting for each combination of values there is, sorted by these. Of two runs with the
-    same seed the newest counts: a repeated run is no further evidence."""
+    """Return the settings of the runs, sorted by the values of the keys.
+
+    Of several runs with the same seed, only the newest counts, because they are not independent.
+    """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(tuple(_sortable(run.settings, key) for key in keys), []).append(run)
@@ -100,7 +105,7 @@ def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
 
 
 def _sortable(values: Values, key: str) -> tuple[int, Any]:
-    """Something that sorts missing values first, then null, numbers by size, lists, text."""
+    """Return a sort key: missing values first, then null, numbers, lists and text."""
     if key not in values:
         return (0, 0)
     value = values[key]
@@ -114,7 +119,7 @@ def _sortable(values: Values, key: str) -> tuple[int, Any]:
 
 
 def sort_key(setting: Setting, key: str) -> tuple[int, Any]:
-    """By which settings are sorted by the values of a key."""
+    """Return the sort key of a setting for the values of a key."""
     return _sortable(setting.values, key)
 
 
@@ -130,7 +135,7 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """``key=value``, ``key=one,other``, ``key!=value``, ``key<number`` and so on."""
+    """A condition such as ``key=value``, ``key=one,other``, ``key!=value`` or ``key<number``."""
 
     key: str
     operator: str
@@ -140,37 +145,41 @@ class Condition:
         return f"{self.key}{self.operator}{','.join(self.values)}"
 
     def holds(self, values: Values) -> bool:
-        """Is it true of these values? Of a key that is missing, only ``!=`` is."""
+        """Return whether the values meet the condition; a missing key meets only ``!=``."""
         if self.key not in values:
             return self.operator == "!="
         value = values[self.key]
         if self.operator in ("=", "!="):
             return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
         if not isinstance(value, int | float) or isinstance(value, bool):
-            return False  # null and true are neither above nor below a number
+            return False  # null and true are not ordered
         return _COMPARISONS[self.operator](value, float(self.values[0]))
 
 
 def read_condition(
-    word: str, known: Sequence[str], operators: Sequence[str] = ("=", "!=", *_COMPARISONS)
+    text: str, known: Sequence[str], operators: Sequence[str] = ("=", "!=", *_COMPARISONS)
 ) -> Condition:
-    """Read a condition on a known key. Raises ConfigError."""
-    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", word, re.S)
+    """Parse a condition on one of the known keys.
+
+    Raises:
+        ConfigError: The condition is malformed or its key is unknown.
+    """
+    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.S)
     if not match or match[2] not in operators:
         others = f", or one of {' '.join(operators[1:])} for =" if len(operators) > 1 else ""
-        raise ConfigError(f"cannot read the condition {word!r}: write KEY=VALUE{others}")
-    key, sign, text = match[1].strip(), match[2], match[3].strip()
+        raise ConfigError(f"cannot read the condition {text!r}: write KEY=VALUE{others}")
+    key, sign, value = match[1].strip(), match[2], match[3].strip()
     key = key.removesuffix(".name")  # optimizer.name and optimizer mean the same
     if key not in known:
         raise unknown_name("key", key, known)
     if sign in _COMPARISONS:
-        _check_number(word, text)
-        return Condition(key, sign, (text,))
-    return Condition(key, sign, tuple(_alternatives(text)))
+        _check_number(text, value)
+        return Condition(key, sign, (value,))
+    return Condition(key, sign, tuple(_alternatives(value)))
 
 
 def _alternatives(text: str) -> list[str]:
-    """Cut at the commas that lie in no list or mapping."""
+    """Split at the commas outside of lists and mappings."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")
@@ -193,15 +202,17 @@ def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown {kind} {name!r}; {hint}")
 
 
-def _check_number(word: str, text: str) -> None:
+def _check_number(condition: str, value: str) -> None:
     try:
-        float(text)
+        float(value)
     except ValueError:
-        raise ConfigError(f"cannot read the condition {word!r}: {text!r} is no number") from None
+        raise ConfigError(
+            f"cannot read the condition {condition!r}: {value!r} is no number"
+        ) from None
 
 
 def _is_text_of(text: str, value: Value) -> bool:
-    """Does the text, as a user types it, mean the value? ``1e-3`` means 0.001."""
+    """Return whether text typed by a user denotes the value: ``1e-3`` denotes 0.001."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(text) == value

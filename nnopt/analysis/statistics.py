@@ -1,9 +1,9 @@
-"""Means over seeds, differences between settings, and what can be said of them.
+"""Means over seeds, differences between settings, and their significance.
 
-Two settings are trained with the same seeds, so they share initial weights and batches, and their
-results go up and down together: the test looks at the differences seed by seed. It is Student's
-paired t test, since seeds are few. Of tests that only count or rank, none can ever reach 5 % with
-five seeds: Wilcoxon's signed ranks, and sign flips, give at least 2 / 2⁵ = 0.06.
+Two settings are trained with the same seeds. They share initial weights and batches, so that their
+results are correlated. Therefore the test uses the differences seed by seed. It is Student's paired
+t test, because there are few seeds: with five seeds, rank tests such as Wilcoxon's cannot reach
+5 %, since their smallest p value is 2 / 2⁵ = 0.06.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
 ROUNDING = 1e-12
-"""A spread below this share of the values is rounding, and nothing can be concluded from it."""
+"""A standard deviation below this fraction of the values counts as rounding error."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """n values: their mean, standard deviation (divided by n - 1), and the confidence interval of
-    the mean; None where so few values, or values without spread, tell nothing."""
+    """Mean of n values.
+
+    Attributes:
+        n: Number of values.
+        mean: Their mean.
+        std: Standard deviation with n - 1 in the denominator; None for a single value.
+        interval: Confidence interval of the mean; None for a single value or without variance.
+    """
 
     n: int
     mean: float
@@ -33,12 +39,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting less another, over the seeds of both.
+    """Difference of two settings over their common seeds.
 
-    change: over ``pairs`` seeds, its mean, spread and interval; None without a common seed, or
-    where a difference is too large for float64.
-    p: of the paired t test, two-sided; None if that says nothing, with fewer than two pairs or
-    differences without spread. p_holm: the same after correction for the other comparisons.
+    Attributes:
+        pairs: Number of common seeds.
+        change: Mean difference; None without a common seed or if it overflows float64.
+        p: Two-sided p value of the paired t test; None with fewer than two pairs or without
+            variance.
+        p_holm: The p value after Holm's correction.
     """
 
     pairs: int
@@ -48,18 +56,20 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """After correction."""
+        """Whether the corrected p value is below the level of significance."""
         return self.p_holm is not None and self.p_holm < SIGNIFICANCE
 
 
 def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
-    """The mean of at least one value, and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
+    """Return the mean of at least one value and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
 
-    scale: the size of what the values were computed from, if larger than they are; it says what
-    spread is mere rounding.
+    Args:
+        values: At least one value.
+        scale: Magnitude of the numbers that the values were computed from, if larger than the
+            values. It determines which standard deviation counts as rounding error.
     """
     n = len(values)
-    mean = float(statistics.mean(map(float, values)))  # in fractions: no rounding, no overflow
+    mean = float(statistics.mean(map(float, values)))  # exact fractions: no rounding, no overflow
     if n < 2:
         return Estimate(n, mean, None, None)
     std = _deviation(values)
@@ -72,14 +82,17 @@ def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation; infinity where float64 cannot hold it."""
+    """Return the standard deviation; infinity if it overflows float64."""
     scale = math.ldexp(1.0, math.frexp(max(map(abs, values)))[1] - 1) or 1.0
     return statistics.stdev([value / scale for value in values]) * scale
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
-    """The values less the baseline's, by seed, with the paired t test of a mean of 0:
-    t = d̄ / (s / √n) has Student's distribution of n - 1 degrees of freedom."""
+    """Return the values minus those of the baseline, by seed, with the paired t test.
+
+    If the mean difference is 0, t = d̄ / (s / √n) has Student's distribution with n - 1 degrees of
+    freedom.
+    """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:
         return Difference(0, None, None)
@@ -99,11 +112,11 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p values, in the order given (Holm 1979): the i-th smallest of m is multiplied by
-    m - i + 1, and none is below a smaller one's.
+    """Return adjusted p values in the same order (Holm 1979).
 
-    Calling those below α significant errs in any of the m with a probability of at most α, whatever
-    the dependence between them; comparisons with one baseline do depend on each other.
+    The i-th smallest of m values is multiplied by m - i + 1, and is at least as large as the
+    adjusted values before it. The probability of any false positive at level α is at most α for any
+    dependence between the tests; comparisons with a common baseline are dependent.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
@@ -113,7 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """The differences with ``p_holm``, all those that were tested being one family."""
+    """Return the differences with ``p_holm``; all tests are one family."""
     p_values = [x.p for x in differences if x is not None and x.p is not None]
     adjusted = iter(holm(p_values))
     return [

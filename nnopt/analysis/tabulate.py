@@ -1,4 +1,4 @@
-"""A comparison as a table of text with sensible digits, and as records in full precision."""
+"""A comparison as a table of formatted text, and as records in full precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nnopt.analysis.comparison import Comparison, Outcome, Row, verdict
+from nnopt.analysis.comparison import Comparison, MetricResult, Row, verdict
 from nnopt.analysis.number_format import (
     MISSING,
     format_difference,
@@ -18,13 +18,13 @@ from nnopt.analysis.settings import Setting, sort_key, unknown_name
 from nnopt.errors import ConfigError
 from nnopt.results.collect import setting_text
 
-LONGEST, DIGEST = 32, 6
-"""Characters of a value in a cell, and of its digest."""
+MAX_VALUE_CHARACTERS, DIGEST_CHARACTERS = 32, 6
+"""Limit of a value in a cell, and length of the digest of a longer one."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Plain text, and whether it stands out as the best of its column."""
+    """Plain text, and whether it is the best of its column."""
 
     text: str
     is_best: bool = False
@@ -32,7 +32,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Text to be laid out. align: "l" or "r" for each column; notes: lines below the table."""
+    """A table of text.
+
+    Attributes:
+        title: Line above the table.
+        header: Titles of the columns.
+        align: "l" or "r" for each column.
+        rows: Cells of each row.
+        notes: Lines below the table.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -42,20 +50,20 @@ class Table:
 
 
 Record = dict[str, str | float | bool | None]
-"""A row by the names of its columns; None where there is nothing."""
+"""Name of a column -> value of a row; None for an empty cell."""
 
 Columns = list[tuple[str, str, list[Cell]]]
-"""Title, alignment, and the cell of each row."""
+"""Title, alignment and cells of each column."""
 
 
 def tabulate(comparison: Comparison) -> Table:
-    """A row for each setting: its keys, then for each metric what it came to."""
+    """Return a table with a row for each setting: its keys, and its results in each metric."""
     columns: Columns = [
         (key, "l", [Cell(short_text(value_of(row.setting, key))) for row in comparison.rows])
         for key in comparison.keys
     ]
     for index, metric in enumerate(comparison.metrics):
-        columns += _of_metric(comparison, index, metric)
+        columns += _metric_columns(comparison, index, metric)
     if any(row.setting.left_out for row in comparison.rows):
         columns.append(
             ("left out", "l", [Cell(format_left_out(row.setting)) for row in comparison.rows])
@@ -69,7 +77,7 @@ def tabulate(comparison: Comparison) -> Table:
     )
 
 
-def _of_metric(comparison: Comparison, index: int, metric: str) -> Columns:
+def _metric_columns(comparison: Comparison, index: int, metric: str) -> Columns:
     rows, outcomes = comparison.rows, [row.outcomes[index] for row in comparison.rows]
     label = comparison.label(metric)
     prefix = f"{label} " if len(comparison.metrics) > 1 else ""
@@ -90,7 +98,7 @@ def _of_metric(comparison: Comparison, index: int, metric: str) -> Columns:
 
 
 def records(comparison: Comparison) -> list[Record]:
-    """The same and more, in full precision."""
+    """Return a record for each setting, with all results in full precision."""
     return [dict(_fields(comparison, row)) for row in comparison.rows]
 
 
@@ -124,8 +132,13 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
 
 
 def pivot(comparison: Comparison, down: str, across: str) -> Table:
-    """The values of one key down and those of another across, with the mean of one metric in the
-    cells; other keys that vary stand after the first. Raises ConfigError."""
+    """Return a table with a row for each value of one key and a column for each of another.
+
+    The cells have the means of one metric. Other keys that vary follow the first column.
+
+    Raises:
+        ConfigError: The keys or the comparison do not allow it; see ``check_pivot``.
+    """
     keys, values, cells = _pivoted(comparison, down, across)
     rows = []
     for label, outcomes in cells.items():
@@ -142,7 +155,7 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
 
 
 def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record]:
-    """The same means in full precision. Raises ConfigError."""
+    """Return the cells of ``pivot`` as records in full precision. Raises ConfigError."""
     keys, values, cells = _pivoted(comparison, down, across)
     found: list[Record] = []
     for label, outcomes in cells.items():
@@ -156,8 +169,10 @@ def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record
 
 
 def check_pivot(comparison: Comparison, down: str, across: str) -> None:
-    """Raises ConfigError unless they are two keys of the comparison, of one metric and without a
-    baseline."""
+    """Raise ConfigError unless these are two keys of a comparison without a baseline.
+
+    The comparison must have exactly one metric.
+    """
     for key in (down, across):
         if key not in comparison.keys:
             raise unknown_name("key to pivot by", key, comparison.keys)
@@ -172,11 +187,11 @@ Label = tuple[str | None, ...]
 
 def _pivoted(
     comparison: Comparison, down: str, across: str
-) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, Outcome]]]:
-    """The keys of the rows, the values of the columns, and the outcomes by both."""
+) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, MetricResult]]]:
+    """Return the keys of the rows, the values of the columns, and the results by both."""
     check_pivot(comparison, down, across)
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
-    cells: dict[Label, dict[str | None, Outcome]] = {}
+    cells: dict[Label, dict[str | None, MetricResult]] = {}
     for row in comparison.rows:
         label = tuple(value_of(row.setting, key) for key in keys)
         cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
@@ -185,7 +200,7 @@ def _pivoted(
     return keys, list(values), cells
 
 
-# words --------------------------------------------------------------------------------------------
+# text --------------------------------------------------------------------------------------------
 
 
 def _title(comparison: Comparison) -> str:
@@ -210,24 +225,27 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 run``, ``1,000 runs``."""
+    """Return a number with its noun: ``1 run``, ``1,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def value_of(setting: Setting, key: str) -> str | None:
-    """A setting's value of a key as the command line takes it; None if it has no such key."""
+    """Return a value of a setting in the syntax of overrides; None if it has no such key."""
     return setting_text(setting.values[key]) if key in setting.values else None
 
 
-def short_text(value: str | None, longest: int = LONGEST) -> str:
-    """A value as a cell shows it: of a long one, such as a list of layers, the beginning, and that
-    of its digest, by which it is told from others that begin alike."""
-    if value is None or len(value) <= longest:
+def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
+    """Return the text of a cell.
+
+    A long value, such as a list of layers, is shortened to its beginning and a part of its digest,
+    which distinguishes it from other values with the same beginning.
+    """
+    if value is None or len(value) <= max_characters:
         return value or MISSING
-    digest = hashlib.sha256(value.encode()).hexdigest()[:DIGEST]
-    return f"{value[: longest - DIGEST - 3]}… #{digest}"
+    digest = hashlib.sha256(value.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    return f"{value[: max_characters - DIGEST_CHARACTERS - 3]}… #{digest}"
 
 
 def format_left_out(setting: Setting) -> str:
-    """``1 diverged, 2 failed``; empty if every run is done."""
+    """Return the counts of runs that are not done: ``1 diverged, 2 failed``."""
     return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())

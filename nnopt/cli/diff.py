@@ -9,7 +9,7 @@ from typing import Any
 
 from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.settings import known_keys
-from nnopt.analysis.tabulate import DIGEST, short_text
+from nnopt.analysis.tabulate import DIGEST_CHARACTERS, short_text
 from nnopt.cli.parsers import diff_parser
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import output_error, shown
@@ -143,7 +143,7 @@ def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
     most = MAX_FILE_NAME_CHARACTERS
     name = first if len(first) <= most else f"…{first[1 - most :]}"
     more = f" + {len(own) - 1:,}" if len(own) > 1 else ""
-    return f"{name} #{files[first][:DIGEST]}{more}"
+    return f"{name} #{files[first][:DIGEST_CHARACTERS]}{more}"
 
 
 def _environment(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

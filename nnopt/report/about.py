@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nnopt.analysis.number_format import format_duration
 from nnopt.io.own_files import SUMMARY
 from nnopt.io.received_files import LOG_BYTES, open_received
 from nnopt.report.points import Point, read_plan
@@ -168,8 +168,12 @@ def _times(points: Sequence[Point]) -> list[str]:
         lines.append(f"{min(starts):%Y-%m-%d %H:%M}{until}")
     seconds = [p.metrics["total_seconds"] for p in points if "total_seconds" in p.metrics]
     if seconds:
-        each = f", {duration(sum(seconds) / len(seconds))} on average" if len(seconds) > 1 else ""
-        lines.append(f"{duration(sum(seconds))} in all{each}")
+        each = (
+            f", {format_duration(sum(seconds) / len(seconds))} on average"
+            if len(seconds) > 1
+            else ""
+        )
+        lines.append(f"{format_duration(sum(seconds))} in all{each}")
     return lines
 
 
@@ -203,15 +207,3 @@ def _local(time: str) -> datetime:
         return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
     except OverflowError as error:  # in the local time zone its year is 0 or 10,000
         raise ValueError(f"{time} is out of range") from error
-
-
-def duration(seconds: float) -> str:
-    """Return a duration like ``4.2 s``, ``3 min 05 s`` or ``2 h 07 min``."""
-    if not math.isfinite(seconds):
-        return "an unknown time"
-    if seconds < 99.5:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 100:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

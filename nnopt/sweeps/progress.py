@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from nnopt.analysis.number_format import format_duration
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.manifest import Sweep
@@ -69,7 +70,7 @@ class PointsProgress(LiveDisplay):
         if not finished:
             return ""
         seconds = (time.monotonic() - self._started) / finished * left
-        return f"about {duration(seconds)} left"
+        return f"about {format_duration(seconds)} left"
 
 
 class SweepProgress(PointsProgress):
@@ -161,17 +162,6 @@ class SweepProgress(PointsProgress):
         parts += [f"{running} running", f"{max(len(self._to_run) - running, 0)} pending"]
         yield ", ".join(parts)
         yield self._time_left(self._finished, len(self._to_run))
-
-
-def duration(seconds: float) -> str:
-    """Return a time with about two digits, such as ``40 s``, ``12 min`` or ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _varied(overrides: Sequence[str], sweep: Sweep) -> str:

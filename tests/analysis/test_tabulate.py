@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
-from nnopt.analysis.tabulate import LONGEST, pivot, pivot_records, records, tabulate
+from nnopt.analysis.tabulate import MAX_VALUE_CHARACTERS, pivot, pivot_records, records, tabulate
 from nnopt.results.collect import Run, Value
 
 
@@ -25,7 +25,9 @@ def test_long_values_are_cut_and_still_told_apart() -> None:
     shown = [row[0].text for row in tabulate(comparison).rows]
     assert shown[0] == "[8]"
     assert len({*shown}) == 3
-    assert all(len(text) == LONGEST and text.startswith("[{dense: 64}") for text in shown[1:])
+    assert all(
+        len(text) == MAX_VALUE_CHARACTERS and text.startswith("[{dense: 64}") for text in shown[1:]
+    )
     assert records(comparison)[1]["architecture.layers"] == f"[{', '.join(one)}]"
 
 

@@ -60,7 +60,6 @@ def test_hinge_by_hand() -> None:
 def test_large_logits_give_finite_losses(case: Case) -> None:
     with np.errstate(all="raise", under="ignore"):
         assert math.isfinite(cross_entropy(*case))
-        assert math.isfinite(cross_entropy(*case, 0.1))
         assert math.isfinite(hinge(*case))
         assert np.isfinite(softmax(case[0])).all()
 
@@ -76,7 +75,6 @@ def test_diverged_logits_give_a_loss_that_shows_it(bad: float) -> None:
     with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
         warnings.simplefilter("error")
         assert not math.isfinite(cross_entropy(logits, labels))
-        assert not math.isfinite(cross_entropy(logits, labels, 0.1))
         assert not math.isfinite(hinge(logits, labels))
 
 
