@@ -29,7 +29,7 @@ from workloads import Step, build_architecture, numpy_step, torch_step
 
 from nnopt.backends.models import initial_arrays
 from nnopt.backends.numpy.memory import empty
-from nnopt.backends.torch.modules import sequence
+from nnopt.backends.torch.modules import build_sequential
 from nnopt.config.compose import compose_config
 from nnopt.schema import Config
 
@@ -111,7 +111,7 @@ def pytorch_step(case: Case, memory_format: torch.memory_format) -> Step:
     """Return a step of a usual hand-written PyTorch loop."""
     config = configure(case, "torch")
     architecture = build_architecture(config, SHAPE, CLASSES)
-    model = sequence(architecture.layers, config).to_empty(device="cpu")
+    model = build_sequential(architecture.layers, config).to_empty(device="cpu")
     initial = initial_arrays(architecture, config.initializer, config.seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

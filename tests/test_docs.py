@@ -243,7 +243,7 @@ def test_results_table_columns_documented_completely() -> None:
         "`id`",
         "`status`",
         "`error`",
-        "one for each key swept over",
+        "one for each key that varies",
         "`seed`",
     ]
     assert first[6] == ", ".join(f"`{name}`" for name in METRICS)

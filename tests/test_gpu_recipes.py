@@ -74,7 +74,7 @@ def test_devices_different_are_listed_separately(script: ModuleType) -> None:
 
 
 def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
-    assert set(script.BARS) <= set(script.SEEDS)
+    assert set(script.MIN_ACCURACY) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
         assert point.config.drop_last  # which its count of samples relies on

@@ -168,7 +168,7 @@ def test_settings_without_a_match_are_told() -> None:
     [
         (["l2=7"], "no setting has l2=7; values of l2: 0, 5"),
         (["epochs=1"], "epochs is no column of this table; keys that vary: lr, l2"),
-        (["l2=0"], "l2=0 are 2 settings, .* name one of these keys too"),
+        (["l2=0"], "l2=0 matches 2 settings, .* specify one of these keys too"),
     ],
 )
 def test_baselines_that_are_none(baseline: list[str], message: str) -> None:

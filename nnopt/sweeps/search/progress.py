@@ -10,7 +10,6 @@ from typing import Self
 
 from optuna.trial import TrialState
 
-from nnopt.analysis.number_format import format_duration
 from nnopt.analysis.tabulate import counted
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics import better_direction
