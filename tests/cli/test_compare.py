@@ -144,7 +144,7 @@ def test_point_without_folder_is_told(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         (["sweep", "--metric", "test_acc"], "unknown metric 'test_acc'; did you mean 'test_accura"),
         (
             ["sweep", "--where", "optimizer=lion"],

@@ -216,7 +216,7 @@ def test_page_folder_of_many_sweeps_has_scopes(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         (["empty"], "no run in or below empty"),
         (["runs", "--metric", "test_acc"], "unknown metric 'test_acc'; did you mean 'test_accura"),
         (["runs", "--out", "none/page.html"], "its folder does not exist"),
