@@ -141,9 +141,9 @@ def compose_once() -> Iterator[None]:
     Hydra needs a third of a second for each, and the suite composes hundreds. Nothing is cached if
     a user's folder is searched, or for interpolations, which may depend on the working directory.
     """
-    from nnopt.config import hydra as hydra_adapter
+    from nnopt.config import hydra as hydra_config
 
-    compose, kept = hydra_adapter.compose, {}
+    compose, kept = hydra_config.compose, {}
 
     def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> Composed:
         places = GlobalHydra.instance().config_loader().get_search_path().get_path()
@@ -156,7 +156,7 @@ def compose_once() -> Iterator[None]:
         return copy.deepcopy(kept[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hydra_adapter, "compose", keeping)
+        patch.setattr(hydra_config, "compose", keeping)
         yield
 
 

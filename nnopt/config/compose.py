@@ -1,7 +1,8 @@
-"""From the words of a command line to checked configurations: one for each point of a sweep.
+"""From a command line to checked configurations: one for each point of a sweep.
 
-Hydra composes the YAML; what it lets pass (``+typo=1``, values out of range) or reports one at a
-time is checked here, for every point, before the first one starts.
+Hydra merges the YAML files. nnopt checks keys and values itself, for every point before the first
+one starts, because Hydra accepts ``+typo=1`` and values out of range, and reports only the first
+of several errors.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from nnopt.config.conf_file import ENGINE_GROUPS, EXPERIMENTS
-from nnopt.config.conf_source import place_of
-from nnopt.config.grid import expand, words_of
+from nnopt.config.conf_file import EXPERIMENTS, PLUGIN_GROUPS
+from nnopt.config.conf_source import location_of
+from nnopt.config.grid import expand, single_overrides
 from nnopt.config.hydra import (
     check_hydra_keys,
     compose_files,
@@ -24,17 +25,16 @@ from nnopt.config.hydra import (
     concerns_files,
     config_groups,
     group_problems,
-    is_engine_key,
-    is_hydras,
-    named_directory,
-    parse_words,
-    read_engines,
-    word_of,
+    is_hydra_setting,
+    is_plugin_key,
+    override_text,
+    parse_overrides,
 )
 from nnopt.config.point import Point as Point
 from nnopt.config.point import point_id as point_id
 from nnopt.config.point import to_yaml as to_yaml
-from nnopt.config.resolve import Composer
+from nnopt.config.resolve import ConfigResolver
+from nnopt.config.sweep_settings import named_directory, read_plugins
 from nnopt.errors import ConfigError
 from nnopt.schema import Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
 
@@ -46,11 +46,19 @@ log = logging.getLogger("nnopt")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line asks for. ``varied`` are the keys swept over, in their order;
-    ``directory`` is a folder the user named with hydra.run.dir or hydra.sweep.dir; ``sweeper`` and
-    ``launcher`` are the settings of who decides on a sweep's points and who runs them; ``words``
-    and ``config_dir`` are what was typed. Of a search, ``space`` is what it draws from, and the
-    points are samples of that."""
+    """The checked points of a command line.
+
+    Attributes:
+        points: The configurations to run; for a search, samples of its space.
+        is_sweep: Whether it is a sweep, also with a single point.
+        varied: The keys that vary, in the order of the command line.
+        directory: The folder that hydra.run.dir or hydra.sweep.dir names, or None.
+        sweeper: The settings that determine the points.
+        launcher: The settings of the processes that run the points.
+        words: The overrides of the command line.
+        config_dir: The folder of ``--config-dir``, or None.
+        space: The search space of a search, or None.
+    """
 
     points: tuple[Point, ...]
     is_sweep: bool
@@ -64,138 +72,152 @@ class Plan:
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
-    """The configuration of one run, for use from Python: ``compose_config(["optimizer=adam"])``.
+    """Return the configuration of one run: ``compose_config(["optimizer=adam"])``.
 
-    Raises ConfigError with every problem found.
+    Args:
+        overrides: Overrides as on the command line.
+        config_dir: A folder with more YAML files.
+
+    Raises:
+        ConfigError: Lists all problems.
     """
     return plan_one(overrides, config_dir).points[0].config
 
 
 def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
-    """The plan of a single run. Raises ConfigError with every problem found."""
+    """Return the plan of a single run. Raises ConfigError with all problems."""
     plan = make_plan(overrides, config_dir=config_dir)
     if len(plan.points) > 1:
-        raise ConfigError(f"one configuration is needed, but {len(plan.points)} are asked for")
+        raise ConfigError(f"one configuration is needed, but {len(plan.points)} are given")
     return plan
 
 
 def make_plan(
     overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
 ) -> Plan:
-    """Expand the overrides into points and check every one.
+    """Expand overrides into points, and check every point.
 
-    Raises ConfigError with all problems of all points, each said once.
+    Args:
+        overrides: Overrides as on the command line.
+        multirun: Whether ``-m`` was given. A YAML file can also make it a sweep.
+        config_dir: A folder with more YAML files.
+
+    Raises:
+        ConfigError: Lists the problems of all points, each once.
     """
     with composing(config_dir):
-        parsed = parse_words(overrides)
+        parsed = parse_overrides(overrides)
         check_hydra_keys(parsed)
         problems = group_problems(parsed)
-        if problems:  # what is wrong with the rest?
-            rest = [word_of(o) for o in parsed if not group_problems([o])]
-            raise ConfigError(problems + _problems_of(rest, multirun, config_dir))
-        _warn_of_repetition(parsed)
-        engine = [o for o in parsed if is_engine_key(o)]
-        parsed = [o for o in parsed if not is_engine_key(o)]
-        single = [o for o in parsed if not o.is_sweep_override()]
-        files = compose_files([word_of(o) for o in single if concerns_files(o)], with_hydra=True)
-        composed = files.config
-        is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
-        sweeper, launcher = read_engines(composed, engine)
-        if not is_sweep:
-            _check_single(parsed, engine, sweeper)
-        directory = named_directory(composed, single, is_sweep)
-        own = [o for o in parsed if not is_hydras(o)]
-        composer = Composer()
-        composer.remember(single, files)
-        words = tuple(overrides)
-        if is_sweep and isinstance(sweeper, OptunaConfig):
-            from nnopt.config.search_space import check_metric, read_space
+        valid = [o for o in parsed if not group_problems([o])] if problems else parsed
+        try:
+            plan = _plan(valid, multirun, tuple(overrides), config_dir)
+        except ConfigError as error:
+            if not problems:
+                raise
+            raise ConfigError(problems + error.problems) from error
+        if problems:
+            raise ConfigError(problems)
+        return plan
 
-            space = read_space(sweeper, own, composer, config_dir)
-            samples = tuple(space.samples())
-            check_metric(sweeper, samples)
-            return Plan(
-                samples, True, space.keys, directory, sweeper, launcher, words, config_dir, space
-            )
-        assert isinstance(sweeper, GridConfig)  # which a single run has no use for
-        lists, varied = expand(sweeper, own) if is_sweep else ([_single_point(own)], ())
-        points = _compose_all(composer, _with_choices(lists, varied, composed))
-        return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir)
+
+def _plan(
+    parsed: Sequence[Override], multirun: bool, words: tuple[str, ...], config_dir: str | None
+) -> Plan:
+    """Merge the files, read the settings of the sweep, and expand it into checked points."""
+    _warn_of_repetition(parsed)
+    plugin_keys = [o for o in parsed if is_plugin_key(o)]
+    parsed = [o for o in parsed if not is_plugin_key(o)]
+    single = [o for o in parsed if not o.is_sweep_override()]
+    files = compose_files([override_text(o) for o in single if concerns_files(o)], with_hydra=True)
+    composed = files.config
+    is_sweep = multirun or str(composed.hydra.mode or "").endswith("MULTIRUN")
+    sweeper, launcher = read_plugins(composed, plugin_keys)
+    if not is_sweep:
+        _check_single(parsed, plugin_keys, sweeper)
+    directory = named_directory(composed, single, is_sweep)
+    own = [o for o in parsed if not is_hydra_setting(o)]
+    resolver = ConfigResolver()
+    resolver.remember(single, files)
+    space: Space | None = None
+    varied: tuple[str, ...] = ()
+    if is_sweep and isinstance(sweeper, OptunaConfig):
+        from nnopt.config.search_space import check_metric, read_space
+
+        space = read_space(sweeper, own, resolver, config_dir)
+        points, varied = tuple(space.samples()), space.keys
+        check_metric(sweeper, points)
+    elif is_sweep:
+        assert isinstance(sweeper, GridConfig)
+        lists, varied = expand(sweeper, own)
+        points = _resolve_all(resolver, _with_choices(lists, varied, composed))
+    else:
+        points = _resolve_all(resolver, [_single_point(own)])
+    return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir, space)
 
 
 def _check_single(
-    parsed: Sequence[Override], engine: Sequence[Override], sweeper: SweeperConfig
+    parsed: Sequence[Override], plugin_keys: Sequence[Override], sweeper: SweeperConfig
 ) -> None:
-    """Raise ConfigError for what only a sweep can follow."""
+    """Raise ConfigError for settings that only apply to a sweep."""
     if swept := [o for o in parsed if o.is_sweep_override()]:
-        word = word_of(swept[0])
-        raise ConfigError(f"{word!r} has several values; `nnopt run -m` runs them all")
-    if idle := [*engine, *(o for o in parsed if o.key_or_group in ENGINE_GROUPS)]:
-        raise ConfigError(f"{word_of(idle[0])!r} concerns a sweep; `nnopt run -m` runs one")
-    lists = [key for key in ("params", "grids") if getattr(sweeper, key, None)]
-    if lists:
+        text = override_text(swept[0])
+        raise ConfigError(f"{text!r} has several values; `nnopt run -m` runs them all")
+    if unused := [*plugin_keys, *(o for o in parsed if o.key_or_group in PLUGIN_GROUPS)]:
+        raise ConfigError(f"{override_text(unused[0])!r} concerns a sweep; `nnopt run -m` runs one")
+    if lists := [key for key in ("params", "grids") if getattr(sweeper, key, None)]:
         key = f"hydra.sweeper.{lists[0]}"
         raise ConfigError(
             f"a file sets {key}, which lists the points of a sweep; run it with `nnopt run -m`, or "
-            f"add 'mode: MULTIRUN' below 'hydra:' in the file{place_of(key, lambda value: True)}"
+            f"add 'mode: MULTIRUN' below 'hydra:' in the file{location_of(key, lambda value: True)}"
         )
 
 
 def _single_point(parsed: Sequence[Override]) -> tuple[str, ...]:
-    """Of a key that is set twice, the last counts."""
+    """Return the overrides of a single run, with the last one of each key."""
     last = {override.key_or_group: override for override in parsed}
-    return tuple(word for override in last.values() for word in words_of(override))
+    return tuple(text for override in last.values() for text in single_overrides(override))
 
 
 def _with_choices(
-    lists: Sequence[tuple[str, ...]], varied: Sequence[str], composed: DictConfig
+    points: Sequence[tuple[str, ...]], varied: Sequence[str], composed: DictConfig
 ) -> list[tuple[str, ...]]:
-    """The points' overrides, with the file of every group that varies: a point of concatenated
-    grids may leave it to the default."""
+    """Return the points with an override for every varied group.
+
+    A point of concatenated grids may leave a varied group to its default.
+    """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):
-        return list(lists)
+        return list(points)
     chosen = {group: f"{group}={composed.hydra.runtime.choices[group]}" for group in groups}
-    return [
-        (*(w for g, w in chosen.items() if not any(x.startswith(f"{g}=") for x in words)), *words)
-        for words in lists
-    ]
-
-
-def _problems_of(overrides: Sequence[str], multirun: bool, config_dir: str | None) -> list[str]:
-    try:
-        make_plan(overrides, multirun, config_dir)
-    except ConfigError as error:
-        return error.problems
-    return []
+    completed = []
+    for overrides in points:
+        given = {text.partition("=")[0] for text in overrides}
+        completed.append((*(x for group, x in chosen.items() if group not in given), *overrides))
+    return completed
 
 
 def _warn_of_repetition(parsed: Sequence[Override]) -> None:
-    """Say which of two settings of one key counts."""
-    last = {o.key_or_group: word_of(o) for o in parsed}
+    last = {o.key_or_group: override_text(o) for o in parsed}
     for override in parsed:
-        word, counts = word_of(override), last[override.key_or_group]
-        if word != counts:
-            log.warning("%s is given, and later %s, which is used", word, counts)
+        text, used = override_text(override), last[override.key_or_group]
+        if text != used:
+            log.warning("%s is overridden by %s", text, used)
 
 
-def _compose_all(composer: Composer, lists: Sequence[Sequence[str]]) -> tuple[Point, ...]:
-    """Every point of a sweep; points that resolve to the same configuration once."""
-    points: dict[str, Point] = {}
+def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> tuple[Point, ...]:
+    """Return the points of the overrides, without points whose configuration is a duplicate."""
+    by_id: dict[str, Point] = {}
     problems: dict[str, None] = {}
-    for words in lists:
+    for overrides in points:
         try:
-            point = composer.point(words)
+            point = resolver.point(overrides)
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
         else:
-            points.setdefault(point.id, point)
+            by_id.setdefault(point.id, point)
     if problems:
         raise ConfigError(list(problems))
-    if len(points) < len(lists):
-        log.warning(
-            "%d of %d points have the settings of another point and are left out",
-            len(lists) - len(points),
-            len(lists),
-        )
-    return tuple(points.values())
+    if duplicates := len(points) - len(by_id):
+        log.warning("%d of %d points are duplicates and are run once", duplicates, len(points))
+    return tuple(by_id.values())

@@ -1,8 +1,7 @@
-"""The user's YAML files: those of the folder ``conf``, and those of ``--config-dir``."""
+"""The user's YAML files, in the folder ``conf`` and the folder of ``--config-dir``."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
@@ -18,33 +17,37 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from nnopt.config.conf_file import (
-    ENGINE_GROUPS,
+    PLUGIN_GROUPS,
     PRIMARY,
     SUFFIXES,
     defaults_of,
     read_conf_file,
     settings_of,
 )
-from nnopt.config.grammar import flat, functions, shown
+from nnopt.config.grammar import flatten_sweeps, functions, shown
 from nnopt.config.yaml_file import shown_path
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, suggest
 
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""Each of the user's files that Hydra has read since ``composing`` began, and its package."""
+"""The package of each file of the user that Hydra has read since ``composing`` was entered."""
 
 
 class UserSource(ConfigSource):
-    """A folder of the user's YAML files. Each is checked when it is read. Files end in .yaml or
-    .yml. A group may have folders: ``experiment=paper/first`` is ``experiment/paper/first.yaml``.
+    """A folder of YAML files, each of which is checked when it is read.
+
+    Files end in .yaml or .yml. A group may have folders: ``experiment=paper/first`` is
+    ``experiment/paper/first.yaml``.
     """
 
     @staticmethod
     def scheme() -> str:
+        """Return the scheme of the folder's URL."""
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file. Raises ConfigError if it is missing or wrong."""
         path, name = self.file_of(config_path), config_path.removesuffix(".yaml")
         if path is None:
             raise ConfigError(f"there is no file {shown_path(Path(self.path, name))}.yaml")
@@ -61,24 +64,27 @@ class UserSource(ConfigSource):
         Raises ConfigError if there are two.
         """
         name = config_path.removesuffix(".yaml")
-        found = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
-        if len(found) > 1:
+        paths = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
+        if len(paths) > 1:
             raise ConfigError(
-                f"{shown_path(found[0])} and {found[1].name} have one name; rename one of them"
+                f"{shown_path(paths[0])} and {paths[1].name} have the same name; rename one of them"
             )
-        return found[0] if found else None
+        return paths[0] if paths else None
 
     def available(self) -> bool:
+        """Return whether the folder exists."""
         return Path(self.path).is_dir()
 
     def is_group(self, config_path: str) -> bool:
+        """Return whether there is a folder of this name."""
         return Path(self.path, config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
+        """Return whether there is a file of this name."""
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of the groups or of the files in a folder and its inner folders."""
+        """Return the names of the groups or files in a folder, including its inner folders."""
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())
@@ -111,20 +117,19 @@ def own_groups() -> frozenset[str]:
 
 
 def _added_to_ours(config: DictConfig) -> DictConfig:
-    """Return nnopt's ``config.yaml`` with the user's added, whose keys and choices of files win."""
-    ours = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
-    assert isinstance(ours, DictConfig)
-    theirs = {_group(entry): entry for entry in config.pop("defaults", [])}
-    usual = {_group(entry): entry for entry in ours.pop("defaults")}
-    added = [entry for group, entry in theirs.items() if group not in usual]
+    """Return nnopt's ``config.yaml`` merged with the user's, which takes precedence."""
+    own = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
+    assert isinstance(own, DictConfig)
+    chosen = {_group(entry): entry for entry in config.pop("defaults", [])}
+    own_defaults = {_group(entry): entry for entry in own.pop("defaults")}
     defaults: list[Any] = []
-    for group, entry in usual.items():
-        if group == "experiment":  # must stay after all groups
-            defaults += added
-        if group in theirs and isinstance(entry, DictConfig):
-            entry = {group: next(iter(theirs[group].values()))}
+    for group, entry in own_defaults.items():
+        if group == "experiment":  # must come after all groups
+            defaults += [x for added, x in chosen.items() if added not in own_defaults]
+        if group in chosen and isinstance(entry, DictConfig):
+            entry = {group: next(iter(chosen[group].values()))}
         defaults.append(entry)
-    merged = OmegaConf.merge(ours, config)
+    merged = OmegaConf.merge(own, config)
     assert isinstance(merged, DictConfig)
     merged["defaults"] = defaults
     return merged
@@ -136,11 +141,14 @@ def _group(entry: Any) -> str:
     return str(key).split(" ")[-1].lstrip("/")
 
 
-def place_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
-    """Return " (FILE, line N)" for the place in the user's files that sets a key, or an empty text.
+def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
+    """Return " (FILE, line N)" of the line in the user's files that sets a key, or an empty text.
 
-    accepts: whether the value there (... for a list or a map) is the value that the message is
-    about. name: of the file, such as ``experiment/mine``; without it, any file.
+    Args:
+        key: The dotted key.
+        accepts: Returns whether the value on a line is the value of the message. A list or a map
+            is passed as ``...``.
+        name: The name of the file, such as ``experiment/mine``; empty: any file.
     """
     for path, package in reversed(files_read.items()):
         if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
@@ -157,45 +165,48 @@ def place_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
 
 
 SWEPT = ("hydra.sweeper.params", "hydra.sweeper.grids")
-"""Where a file sets keys to several values."""
+"""The keys below which a file sets other keys to several values."""
 
 
-def _place_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
-    """Return the place as ``place_of`` does, also if a file sets the key for the points of a sweep.
+def _location_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
+    """Return the location of a key, also if a file sets it to several values of a sweep.
 
-    accepts: as for ``place_of``; there, a value is the text of several.
+    ``accepts`` then gets the text of all values.
     """
-    places = (place_of(f"{swept}.{key}", accepts) for swept in SWEPT)
-    return place_of(key, accepts) or next(filter(None, places), "")
+    keys = (key, *(f"{swept}.{key}" for swept in SWEPT))
+    return next(filter(None, (location_of(x, accepts) for x in keys)), "")
 
 
-def with_place(problem: str) -> str:
-    """Return a problem of a key with the place in the user's files that sets it to this value."""
+def with_location(problem: str) -> str:
+    """Return a problem of a key with the line in the user's files that sets it to this value.
+
+    The key and the value are read from the problem, ``KEY = VALUE: ...``.
+    """
     if unknown := re.match(r"unknown key '([\w.]+)'|([\w.]+) is now ", problem):
         key = unknown[1] or unknown[2]
-        return _with_end(problem, _place_of_swept(key, lambda value: True))
-    if not (found := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
+        return _with_end(problem, _location_of_swept(key, lambda value: True))
+    if not (match := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
         return problem
 
-    told = problem.partition(" = ")[2]
-    named = [told[: colon.start()] for colon in re.finditer(": ", told)]
+    key, rest = match[1], problem.partition(" = ")[2]
+    named = [rest[: colon.start()] for colon in re.finditer(": ", rest)]  # the value is one of them
 
     def is_named(value: Any) -> bool:
-        if isinstance(value, str) and any(_is_among(text, found[1], value) for text in named):
+        if isinstance(value, str) and any(_is_among(text, key, value) for text in named):
             return True
         return value is ... or not {shown(value), *_forms(value)}.isdisjoint(named)
 
     def is_truth_value(value: Any) -> bool:
         return isinstance(value, bool) and is_named(value)
 
-    place = _place_of_swept(found[1], is_named)
-    if place and place == _place_of_swept(found[1], is_truth_value):
+    location = _location_of_swept(key, is_named)
+    if location and location == _location_of_swept(key, is_truth_value):
         problem = _with_truth_value(problem)
-    return _with_end(problem, place)
+    return _with_end(problem, location)
 
 
 def _forms(value: Any) -> Iterator[str]:
-    """Yield how messages show a value: a whole number also as one in floating point."""
+    """Yield the texts of a value in messages: whole numbers also in floating point."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from _forms(item)
@@ -206,7 +217,7 @@ def _forms(value: Any) -> Iterator[str]:
 
 
 def _is_among(text: str, key: str, swept: str) -> bool:
-    """Return whether ``text`` is how a message shows one of the values that ``swept`` lists."""
+    """Return whether a text in a message is one of the values of a key that ``swept`` lists."""
     forms, bounds = _values_of(key, swept)
     try:
         return text in forms or bool(bounds and bounds[0] <= float(text) <= bounds[1])
@@ -216,11 +227,13 @@ def _is_among(text: str, key: str, swept: str) -> bool:
 
 @cache
 def _values_of(key: str, swept: str) -> tuple[frozenset[str], tuple[float, float] | None]:
-    """Return how messages show the values of a text such as ``range(3)``, and the bounds of an
-    interval. A text that cannot be parsed is split at its commas."""
+    """Return the texts of the values of, for example, ``range(3)``, and the bounds of an interval.
+
+    A text that cannot be parsed is split at its commas.
+    """
     try:
         override = OverridesParser(functions()).parse_override(f"{key}={swept}")
-        value = override._value = flat(override._value)
+        value = override._value = flatten_sweeps(override._value)
     except (HydraException, ConfigError, RecursionError, ValueError):
         return frozenset(repr(text.strip()) for text in swept.split(",")), None
     if isinstance(value, IntervalSweep):
@@ -231,42 +244,38 @@ def _values_of(key: str, swept: str) -> tuple[frozenset[str], tuple[float, float
 
 
 def _with_truth_value(problem: str) -> str:
-    """Return a problem of a truth value of a file with the words that YAML reads so, if the key
-    takes words."""
-    if not (found := re.search(r" = (True|False): .*(?:allowed|known|needs a text)[^;]*", problem)):
+    """Return a problem of a truth value with the words that YAML reads as one."""
+    if not (match := re.search(r" = (True|False): .*(?:allowed|needs a text)[^;]*", problem)):
         return problem
-    words = "yes and on" if found[1] == "True" else "no and off"
-    reading = f"; YAML reads {words} without quotes as {found[1].lower()}, a truth value"
-    return problem[: found.end()] + reading + problem[found.end() :]
+    words = "yes and on" if match[1] == "True" else "no and off"
+    reading = f"; YAML reads {words} without quotes as {match[1].lower()}, a truth value"
+    return problem[: match.end()] + reading + problem[match.end() :]
 
 
-def _with_end(problem: str, place: str) -> str:
-    return problem if problem.endswith(place) else problem + place
+def _with_end(problem: str, location: str) -> str:
+    return problem if problem.endswith(location) else problem + location
 
 
-def with_default_place(
+def with_defaults_location(
     problem: str, groups: Collection[str], is_group: Callable[[str], bool]
 ) -> str:
-    """Return a problem of a list of defaults, after the place of the entry that it names. An entry
-    of a group that does not exist is refused with the nearest of the groups.
+    """Return a problem of a list of defaults with the file and the line of its entry.
 
-    is_group: whether there is a folder of a name such as ``dataset/sub``.
+    Args:
+        problem: The message of Hydra.
+        groups: The names of the existing groups, to suggest the nearest one.
+        is_group: Returns whether there is a folder of a name such as ``dataset/sub``.
     """
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):
         for group, file, line in defaults_of(path):
             entries = (group, f"{group}/{file}")
-            meant = [n for n in named if any(f"/{n}".endswith(f"/{entry}") for entry in entries)]
-            if not meant:
+            names = [n for n in named if any(f"/{n}".endswith(f"/{entry}") for entry in entries)]
+            if not names:
                 continue
-            folders = (group, *(name.removesuffix(f"/{file}") for name in meant))
-            if group != file and group not in ENGINE_GROUPS and not any(map(is_group, folders)):
-                close = difflib.get_close_matches(group, groups, n=1)
-                hint = (
-                    f"did you mean {close[0]!r}?"
-                    if close
-                    else f"known: {', '.join(sorted(groups))}"
-                )
+            folders = (group, *(name.removesuffix(f"/{file}") for name in names))
+            if group != file and group not in PLUGIN_GROUPS and not any(map(is_group, folders)):
+                hint = suggest(group, sorted(groups))
                 problem = f"unknown group {group!r} in the list of defaults; {hint}"
             return f"{shown_path(path)}, line {line}: {problem}"
     return problem

@@ -1,8 +1,8 @@
-"""The functions of Hydra's override grammar, with ranges that are counted in decimals.
+"""The functions of Hydra's override grammar, with ranges in decimal numbers.
 
-Hydra counts ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
-0.30000000000000004, and other ranges contain their stop. Here a range has the values that a person
-would write, and never contains its stop. ``sort`` and ``shuffle`` reorder these values.
+Hydra computes ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
+0.30000000000000004, and some ranges contain their stop. Here a range is computed in fractions, and
+never contains its stop. ``sort`` and ``shuffle`` reorder its values.
 
 Hydra reads the annotations of these functions as objects, so this module must not import
 ``annotations`` from ``__future__``.
@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from nnopt.config.hydra_internals import Functions, grammar_functions
 from nnopt.errors import ConfigError
 
-MOST_POINTS = 100_000
+MAX_SWEEP_POINTS = 100_000
 """The largest number of values of one range, and of points of one sweep."""
 
 
@@ -41,18 +41,21 @@ FORMS = {
     "float": "float(NUMBER)",
     "bool": "bool(true)",
 }
-"""How the functions are called. ``shuffle`` and ``str`` take any values."""
+"""Function -> the form of its calls. ``shuffle`` and ``str`` accept all values."""
 
 
 @dataclass
 class NumberSweep(ChoiceSweep):
-    """The numbers of a range, in order. A grid takes them all; a search draws from their scale."""
+    """The numbers of a range, in order."""
 
 
 def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
-    """Return the numbers from ``start`` to before ``stop``; from 0 if there is no ``stop``.
+    """Return the numbers from ``start`` up to, but not including, ``stop``.
 
-    Raises ConfigError for an empty step and for a range that is too long.
+    A single argument is ``stop``, and ``start`` is 0.
+
+    Raises:
+        ConfigError: The step is 0, or the range is too long.
     """
     if stop is None:
         start, stop = 0, start
@@ -71,22 +74,22 @@ def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
 
 
 def check_count(count: int, owner: str, noun: str) -> None:
-    """Raise ConfigError if there are more points than a sweep may have."""
-    if count > MOST_POINTS:
+    """Raise ConfigError if ``owner`` has more than ``MAX_SWEEP_POINTS`` points or values."""
+    if count > MAX_SWEEP_POINTS:
         number = f"{count:,}" if count < 10**12 else "more than 10^12"
         raise ConfigError(
-            f"{owner} has {number} {noun}, but a sweep has at most {MOST_POINTS:,} points; take "
-            "larger steps, or draw from an interval with hydra/sweeper=optuna"
+            f"{owner} has {number} {noun}, but a sweep has at most {MAX_SWEEP_POINTS:,} points; "
+            "take larger steps, or search an interval with hydra/sweeper=optuna"
         )
 
 
 def shuffle(*args: Any, sweep: Any = None, list: Any = None) -> Any:
-    """Return the values in another order, which is the same in every process."""
+    """Return the values in a random order, which is the same in every process."""
     return _reordered([*args, *(x for x in (sweep, list) if x is not None)], _permuted)
 
 
 def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False) -> Any:
-    """Return the values in ascending order, or in descending order."""
+    """Return the values in ascending order, or in descending order if ``reverse``."""
 
     def ordered(values: builtins.list[Any]) -> builtins.list[Any]:
         return sorted(
@@ -99,7 +102,7 @@ def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False)
 def _reordered(
     given: builtins.list[Any], order: Callable[[builtins.list[Any]], builtins.list[Any]]
 ) -> Any:
-    """Return the values of a sweep, of a list, or of several arguments, ordered by ``order``."""
+    """Return the values of a sweep, a list or several arguments, ordered by ``order``."""
     if not given:
         raise ConfigError("needs values to reorder")
     if len(given) > 1:
@@ -118,7 +121,7 @@ def _permuted(values: builtins.list[Any]) -> builtins.list[Any]:
 
 
 def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a cast that keeps the tags and the type of a sweep when it converts the values."""
+    """Return a cast that preserves the tags and the type of a sweep."""
 
     def function(*args: Any, value: Any = None) -> Any:
         result = cast(*args, value=value)
@@ -131,7 +134,7 @@ def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast_str(*args: Any, value: Any = None) -> Any:
-    """Return the values as quoted texts, which the command line of a point keeps as texts."""
+    """Return the values as quoted texts, so that the overrides of a point parse as texts again."""
     return _quoted(_keeping(grammar_functions.cast_str)(*args, value=value))
 
 
@@ -149,7 +152,7 @@ def _quoted(value: Any) -> Any:
 
 @cache
 def functions() -> Functions:
-    """Return the functions of the grammar, by name."""
+    """Return the functions of the grammar."""
     by_name: dict[str, Callable[..., Any]] = {
         "int": _keeping(grammar_functions.cast_int),
         "float": _keeping(grammar_functions.cast_float),
@@ -163,16 +166,17 @@ def functions() -> Functions:
         "shuffle": shuffle,
         "glob": grammar_functions.glob,
     }
-    found = Functions()
+    registered = Functions()
     for name, function in by_name.items():
-        found.register(name=name, func=function)
-    return found
+        registered.register(name=name, func=function)
+    return registered
 
 
-def flat(value: Any) -> Any:
-    """Return a value of an override with the sweeps among its choices replaced by their values.
+def flatten_sweeps(value: Any) -> Any:
+    """Return the value of an override with sweeps among its choices replaced by their values.
 
-    Raises ConfigError for a sweep in another place, such as in a list.
+    Raises:
+        ConfigError: A sweep is not a choice, for example an entry of a list.
     """
     if isinstance(value, ChoiceSweep):
         if any(isinstance(item, Sweep) for item in value.list):
@@ -186,7 +190,7 @@ def flat(value: Any) -> Any:
 
 
 def _items(values: builtins.list[Any]) -> Iterator[Any]:
-    """Yield the values, those of nested choices one by one."""
+    """Yield the values, including those of nested choices."""
     for item in values:
         if isinstance(item, ChoiceSweep):
             yield from _items(item.list)
@@ -197,9 +201,8 @@ def _items(values: builtins.list[Any]) -> Iterator[Any]:
 def _refuse_sweeps(value: Any) -> None:
     if isinstance(value, Sweep | Glob):
         raise ConfigError(
-            "several values may be the whole value of a key or one of its choices, but no part of "
-            "a list or a map, and no interval or glob is one of several choices; write each value "
-            "in full, such as choice([16],[32])"
+            "several values cannot be part of a list or a map, and an interval or a glob cannot be "
+            "one of several choices; write each value in full, such as choice([16],[32])"
         )
     if isinstance(value, builtins.list):
         for item in value:
@@ -209,56 +212,55 @@ def _refuse_sweeps(value: Any) -> None:
             _refuse_sweeps(item)
 
 
-def unreadable(word: str, error: Exception) -> str:
-    """Return the error message for a word of the command line that cannot be parsed."""
+def unreadable(text: str, error: Exception) -> str:
+    """Return the error message for an override that cannot be parsed."""
     if isinstance(error, RecursionError):
-        return f"cannot read {shown(word)}: its brackets are nested too deeply"
+        return f"cannot read {shown(text)}: its brackets are nested too deeply"
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ConfigError):
         cause = cause.__cause__
     if cause is not None:
-        return f"{shown(word)}: {cause}"
+        return f"{shown(text)}: {cause}"
     if isinstance(error, ValueError):
-        return f"cannot read {shown(word)}: a number has too many digits"
+        return f"cannot read {shown(text)}: a number has too many digits"
     if "while evaluating" in str(error):
         called = re.search(r"while evaluating '(\w+)\(", str(error))
         form = FORMS.get(called[1]) if called else None
         if form:
-            return f"{shown(word)}: cannot be evaluated; write {form}"
-        return f"{shown(word)}: {' '.join(str(error.__cause__).split())}{_quotes_for(word)}"
-    value = word.partition("=")[2].strip()
+            return f"{shown(text)}: cannot be evaluated; write {form}"
+        return f"{shown(text)}: {' '.join(str(error.__cause__).split())}{_quotes_for(text)}"
+    value = text.partition("=")[2].strip()
     if value.count("${") > value.count("}"):
-        return f"cannot read {shown(word)}: an interpolation '${{' has no '}}'"
+        return f"cannot read {shown(text)}: an interpolation '${{' has no '}}'"
     if value.startswith(("[", "{", "'", '"')):
         return (
-            f"cannot read {shown(word)}: its brackets or quotes do not match, or a text in it has "
-            "characters other than a to z, digits and _-/.+*$%@?|, and needs quotes"
+            f"cannot read {shown(text)}: its brackets or quotes do not match, or it contains a "
+            "text that needs quotes: with characters other than a to z, digits and _-/.+*$%@?|"
         )
-    if proposal := _quotes_for(word):
-        return f"cannot read {shown(word)}: the value needs quotes{proposal}"
-    return f"cannot read {shown(word)}: write key=value"
+    if proposal := _quotes_for(text):
+        return f"cannot read {shown(text)}: the value needs quotes{proposal}"
+    return f"cannot read {shown(text)}: write key=value"
 
 
-def _quotes_for(word: str) -> str:
-    """Return a proposal with quotes around the texts after the ``=``, or "" if it cannot be
-    parsed."""
-    key, _, value = word.partition("=")
+def _quotes_for(override: str) -> str:
+    """Return a hint with quotes around the values, or "" if that cannot be parsed either."""
+    key, _, value = override.partition("=")
     texts = [QuotedString(text, Quote.double).with_quotes() for text in value.strip().split(",")]
     quoted = f"{key}={','.join(texts)}"
-    return (
-        f"; for texts write {shlex.quote(quoted)}" if value.strip() and _is_readable(quoted) else ""
-    )
+    if not value.strip() or not _is_readable(quoted):
+        return ""
+    return f"; for texts write {shlex.quote(quoted)}"
 
 
-def shown(word: object) -> str:
-    """Return a word in quotes for a message, without the middle of a long one."""
-    text = repr(word)
+def shown(value: object) -> str:
+    """Return a value for messages, in quotes if it is a text, without the middle if it is long."""
+    text = repr(value)
     return text if len(text) <= 200 else f"{text[:120]}...{text[-40:]}"
 
 
-def _is_readable(word: str) -> bool:
+def _is_readable(override: str) -> bool:
     try:
-        OverridesParser(functions()).parse_override(word)
+        OverridesParser(functions()).parse_override(override)
     except HydraException:
         return False
     return True

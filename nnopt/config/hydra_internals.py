@@ -1,5 +1,6 @@
-"""The only module that imports private parts of Hydra and OmegaConf, which their next versions may
-change. Other modules of nnopt import them from here.
+"""Imports private parts of Hydra and OmegaConf, which may change in their next versions.
+
+All other modules of nnopt import them from here.
 """
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl

@@ -1,10 +1,10 @@
-"""One configuration to run, and the name it is known by."""
+"""A point: one configuration to run, and its name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,10 +13,20 @@ from omegaconf import OmegaConf
 
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
+MAX_POINTS_WITH_PLOTS = 25
+"""The largest sweep for which plots=auto draws plots of each point, at half a second a point."""
+
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration to run: what it resolves to, and the overrides that make it."""
+    """One configuration to run.
+
+    Attributes:
+        id: The name of the point, and of its folder in a sweep.
+        config: The typed configuration.
+        container: The resolved values, as in ``config.yaml``.
+        overrides: The overrides of the command line that make it.
+    """
 
     id: str
     config: Config
@@ -24,21 +34,8 @@ class Point:
     overrides: tuple[str, ...]
 
 
-def leaves(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each dotted key of a configuration and its value."""
-    for key, value in container.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-MAX_POINTS_WITH_PLOTS = 25
-"""The largest sweep for which plots=auto draws plots of each point, at half a second a point."""
-
-
 def with_plots_decided(point: Point, points: int) -> Point:
-    """The same point, whose ``plots`` is no longer auto. points: how many the sweep has."""
+    """Return the point with ``plots=auto`` replaced, for a sweep of ``points`` points."""
     if point.config.plots != "auto":
         return point
     plots: Any = True if points <= MAX_POINTS_WITH_PLOTS else "sweep"
@@ -47,13 +44,13 @@ def with_plots_decided(point: Point, points: int) -> Point:
 
 
 def to_yaml(container: Mapping[str, Any]) -> str:
-    """The resolved values as they stand in a run's ``config.yaml``."""
+    """Return resolved values as the text of ``config.yaml``."""
     return "".join(_entry_yaml(key, json.dumps(value)) for key, value in container.items())
 
 
 @lru_cache(maxsize=256)
 def _entry_yaml(key: str, value: str) -> str:
-    """One top-level entry, its value given as JSON. The points of a sweep share most of them."""
+    """Return the YAML of a top-level entry with a JSON value. Points of a sweep share most."""
     return OmegaConf.to_yaml(OmegaConf.create({key: json.loads(value)}))
 
 
@@ -65,7 +62,7 @@ def point_id(config: Config) -> str:
     of the keys, so renamed keys do not change it, and older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
-    if isinstance(config.dataset, CsvConfig):  # whose files are the user's own, found from there
+    if isinstance(config.dataset, CsvConfig):  # the files of the user, relative to data.root
         relevant["root"] = config.data.root
     stable = json.dumps(with_first_keys(relevant), sort_keys=True)
     digest = hashlib.sha256(stable.encode()).hexdigest()[:10]

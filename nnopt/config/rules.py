@@ -1,10 +1,11 @@
-"""Rules between the keys of a configuration."""
+"""Rules for combinations of values: each value is allowed, but not with another one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
@@ -28,12 +29,16 @@ from nnopt.schema import (
 )
 
 Rule = Callable[[Config], Iterator[str]]
-"""A combination that makes no sense, though each value is in its range: yields a line for each."""
+"""Yields one line for each problem of a configuration."""
 
 
 def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
-    """What the rules below find. In an incomplete configuration the values that were refused are
-    None, and the rules that need them have nothing to say."""
+    """Return the problems of combinations of values, one line each.
+
+    Args:
+        config: The configuration.
+        incomplete: Whether refused values are None. Rules that need them are skipped.
+    """
     problems: list[str] = []
     for rule in RULES:
         with suppress(*(TypeError, AttributeError) if incomplete else ()):
@@ -41,19 +46,31 @@ def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
     return problems
 
 
+def _setting(config: Config, key: str) -> str:
+    """Return ``KEY = VALUE`` of a dotted key, as in all messages."""
+    return f"{key} = {attrgetter(key)(config)!r}"
+
+
 def _name(config: Config) -> Iterator[str]:
     if not re.fullmatch(r"[\w.-]+", config.name) or len(config.name.encode()) > 100:
         yield (
-            f"name = {config.name!r}: needs letters, digits, '_', '-' or '.', at most 100 bytes, "
-            "since it begins the name of the run's folder"
+            f"{_setting(config, 'name')}: needs letters, digits, '_', '-' or '.', at most 100 "
+            "bytes, because it is part of the name of the run's folder"
         )
 
 
 def _data_folders(config: Config) -> Iterator[str]:
-    for key in ("root", "cache"):
-        folder = getattr(config.data, key)
+    for key in ("data.root", "data.cache"):
+        folder = attrgetter(key)(config)
         if folder is not None and (problem := path_problem(folder)):
-            yield f"data.{key} = {folder!r}: {problem}"
+            yield f"{_setting(config, key)}: {problem}"
+
+
+def _without_effect(config: Config, defaults: dict[str, object], reason: str) -> Iterator[str]:
+    """Yield a problem for each key that is not at its default, but has no effect."""
+    for key, default in defaults.items():
+        if attrgetter(key)(config) != default:
+            yield f"{_setting(config, key)} has no effect on {reason}"
 
 
 def _layers(config: Config) -> Iterator[str]:
@@ -65,34 +82,30 @@ def _layers(config: Config) -> Iterator[str]:
         parse_layers(config.architecture.layers)
     except ConfigError as error:
         yield from error.problems
-    for key, off in (("dropout", 0), ("norm", "none")):
-        value = getattr(config.regularizer, key)
-        if value != off:
-            yield (
-                f"regularizer.{key} = {value!r} has no effect on architecture=layers; write the "
-                "layer into architecture.layers"
-            )
+    defaults = {"regularizer.dropout": 0, "regularizer.norm": "none"}
+    reason = "architecture=layers; add the layer to architecture.layers"
+    yield from _without_effect(config, defaults, reason)
 
 
 def _stochastic_depth(config: Config) -> Iterator[str]:
-    architecture, rate = config.architecture, config.regularizer.stochastic_depth
-    if not rate or isinstance(architecture, ResnetConfig):
+    architecture = config.architecture
+    if not config.regularizer.stochastic_depth or isinstance(architecture, ResnetConfig):
         return
     if isinstance(architecture, LayersConfig):
         try:
             layers = parse_layers(architecture.layers)
-        except ConfigError:  # which _layers reports
+        except ConfigError:  # reported by _layers
             return
         if any(isinstance(layer, Residual) for layer in layers):
             return
-        lacking = "architecture.layers has none"
+        reason = "architecture.layers has none"
     elif isinstance(architecture, TorchvisionConfig):
-        lacking = "architecture=torchvision has some models, but with rates of their own"
+        reason = "the models of architecture=torchvision have rates of their own"
     else:
-        lacking = f"architecture.name = {architecture.name!r} has none"
+        reason = f"architecture.name = {architecture.name!r} has none"
     yield (
-        f"regularizer.stochastic_depth = {rate} skips residual layers, of which {lacking}; set "
-        "architecture=resnet, or write residual layers into architecture.layers"
+        f"{_setting(config, 'regularizer.stochastic_depth')} skips residual layers, but {reason}; "
+        "set architecture=resnet, or add residual layers to architecture.layers"
     )
 
 
@@ -101,22 +114,18 @@ def _torchvision(config: Config) -> Iterator[str]:
         return
     if config.backend.name != "torch":
         yield (
-            "architecture.name = 'torchvision' needs backend=torch, but backend.name = "
-            f"{config.backend.name!r}"
+            "architecture.name = 'torchvision' needs backend=torch, but "
+            f"{_setting(config, 'backend.name')}"
         )
-    regularizer, initializer = config.regularizer, config.initializer
-    for key, value, off in (
-        ("regularizer.dropout", regularizer.dropout, 0),
-        ("regularizer.norm", regularizer.norm, "none"),
-        ("initializer.hidden", initializer.hidden, "he_normal"),
-        ("initializer.output", initializer.output, "lecun_normal"),
-        ("initializer.input", initializer.input, None),
-    ):
-        if value != off:
-            yield (
-                f"{key} = {value!r} has no effect on architecture=torchvision, whose models have "
-                "norms, dropout and first weights of their own"
-            )
+    defaults = {
+        "regularizer.dropout": 0,
+        "regularizer.norm": "none",
+        "initializer.hidden": "he_normal",
+        "initializer.output": "lecun_normal",
+        "initializer.input": None,
+    }
+    reason = "architecture=torchvision, whose models have their own norms, dropout and weights"
+    yield from _without_effect(config, defaults, reason)
 
 
 def _convolutions(config: Config) -> Iterator[str]:
@@ -125,16 +134,16 @@ def _convolutions(config: Config) -> Iterator[str]:
         yield "architecture.widths = []: needs at least one block, or set architecture=mlp"
     if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
         yield (
-            f"architecture.kernel = {architecture.kernel}: needs an odd number, for the padding "
-            "that keeps the size of the image to be the same on both sides"
+            f"{_setting(config, 'architecture.kernel')}: needs an odd number, so that the padding "
+            "that preserves the size of the image is the same on both sides"
         )
 
 
 def _group_norm(config: Config) -> Iterator[str]:
     if isinstance(config.architecture, MlpConfig) and config.regularizer.norm == "group":
         yield (
-            "regularizer.norm = 'group' normalizes groups of an image's channels, which "
-            "architecture=mlp has not; set regularizer.norm=layer"
+            "regularizer.norm = 'group' normalizes groups of channels, but architecture=mlp has "
+            "no channels; set regularizer.norm=layer"
         )
 
 
@@ -146,31 +155,28 @@ def _optimizer(config: Config) -> Iterator[str]:
             "it is optimizer=sgd"
         )
     if isinstance(optimizer, TorchOptimizer) and config.backend.name == "numpy":
+        name = _setting(config, "optimizer.name")
+        yield f"{name} needs backend=torch, but backend.name = 'numpy'"
+    if optimizer.lr == "auto":
+        return
+    factors, weights = ["optimizer.lr"], "the weights"
+    factor = decay * optimizer.lr
+    if factor < 1 and isinstance(optimizer, MuonConfig):
+        factors, weights = [*factors, "optimizer.adam_lr_ratio"], "the weights that Adam trains"
+        factor *= optimizer.adam_lr_ratio
+    if factor >= 1:
+        product = " times ".join(_setting(config, key) for key in factors)
         yield (
-            f"optimizer.name = {optimizer.name!r} needs backend=torch, but backend.name = 'numpy'"
-        )
-    if optimizer.lr != "auto" and decay * optimizer.lr >= 1:
-        yield (
-            f"optimizer.lr = {optimizer.lr} times regularizer.weight_decay = {decay} has to be "
-            "below 1: each step multiplies the weights by 1 minus it"
-        )
-    elif (
-        isinstance(optimizer, MuonConfig)
-        and optimizer.lr != "auto"
-        and decay * optimizer.lr * optimizer.adam_lr_ratio >= 1
-    ):
-        yield (
-            f"optimizer.lr = {optimizer.lr} times optimizer.adam_lr_ratio = "
-            f"{optimizer.adam_lr_ratio} times regularizer.weight_decay = {decay} has to be "
-            "below 1: each step multiplies the weights that Adam trains by 1 minus it"
+            f"{product} times regularizer.weight_decay = {decay} must be below 1: each step "
+            f"multiplies {weights} by 1 minus the product"
         )
 
 
 def _accumulation(config: Config) -> Iterator[str]:
     if config.accumulation_steps > config.batch_size:
         yield (
-            f"accumulation_steps = {config.accumulation_steps} is more than batch_size = "
-            f"{config.batch_size}, but each part of a batch needs a sample"
+            f"{_setting(config, 'accumulation_steps')} is more than "
+            f"{_setting(config, 'batch_size')}, but each part of a batch needs a sample"
         )
 
 
@@ -178,8 +184,8 @@ def _validation(config: Config) -> Iterator[str]:
     dataset, stopping = config.dataset, config.early_stopping
     if dataset.validation.source == "own" and dataset.name != "cinic10":
         yield (
-            "dataset.validation.source = 'own' needs dataset=cinic10, but dataset.name = "
-            f"{dataset.name!r} has no validation part of its own"
+            "dataset.validation.source = 'own' needs dataset=cinic10, but "
+            f"{_setting(config, 'dataset.name')} has no validation set"
         )
     if dataset.validation.source != "none":
         return
@@ -195,85 +201,76 @@ def _validation(config: Config) -> Iterator[str]:
 
 
 def _loss(config: Config) -> Iterator[str]:
-    smoothing = config.regularizer.label_smoothing
-    if config.loss == "hinge" and smoothing:
-        yield (
-            f"regularizer.label_smoothing = {smoothing} needs loss=cross_entropy, but loss = "
-            "'hinge'"
-        )
-    for key in ("mixup", "cutmix"):
-        alpha = getattr(config.regularizer.augmentation, key)
-        if config.loss == "hinge" and alpha:
+    needs = "needs loss=cross_entropy, but loss = 'hinge'"
+    if config.loss == "hinge" and config.regularizer.label_smoothing:
+        yield f"{_setting(config, 'regularizer.label_smoothing')} {needs}"
+    for key in ("regularizer.augmentation.mixup", "regularizer.augmentation.cutmix"):
+        if not attrgetter(key)(config):
+            continue
+        if config.loss == "hinge":
+            yield f"{_setting(config, key)} {needs}, which has no mixed labels"
+        if config.batch_size == 1:
             yield (
-                f"regularizer.augmentation.{key} = {alpha} needs loss=cross_entropy, but loss = "
-                "'hinge', which has no mixed labels"
-            )
-        if alpha and config.batch_size == 1:
-            yield (
-                f"regularizer.augmentation.{key} = {alpha} needs a batch_size above 1, got 1: a "
-                "sample is mixed with another of its batch"
+                f"{_setting(config, key)} needs a batch_size above 1, got 1: each sample is mixed "
+                "with another sample of its batch"
             )
 
 
 def made_for_images(config: Config) -> list[str]:
-    """The keys, with their values, that are on and that features can do nothing with."""
-    augmentation = config.regularizer.augmentation
-    keys = ("crop", "flip", "policy", "cutout", "cutmix")
-    found = {f"regularizer.augmentation.{key}": getattr(augmentation, key) for key in keys}
-    found["regularizer.test_time_flip"] = config.regularizer.test_time_flip
-    return [f"{key} = {value!r}" for key, value in found.items() if value not in (0, "none", None)]
+    """Return the settings that only apply to images, as ``KEY = VALUE``, if they are on."""
+    keys = [f"augmentation.{key}" for key in ("crop", "flip", "policy", "cutout", "cutmix")]
+    keys = [f"regularizer.{key}" for key in (*keys, "test_time_flip")]
+    return [
+        _setting(config, key) for key in keys if attrgetter(key)(config) not in (0, "none", None)
+    ]
 
 
 def _images(config: Config) -> Iterator[str]:
     if not isinstance(config.dataset, ImageConfig | CsvConfig):
         for setting in made_for_images(config):
-            yield f"{setting} needs images, but dataset.name = {config.dataset.name!r}"
+            yield f"{setting} needs images, but {_setting(config, 'dataset.name')}"
 
 
 def _policy(config: Config) -> Iterator[str]:
     augmentation = config.regularizer.augmentation
-    policy = augmentation.policy
-    if policy in ("rand_augment", "trivial_augment") and config.backend.name == "numpy":
-        yield (
-            f"regularizer.augmentation.policy = {policy!r} needs backend=torch, but backend.name = "
-            "'numpy'"
-        )
-    for key, usual in (("num_ops", 2), ("magnitude", 9)):
-        value = getattr(augmentation, key)
-        if policy in ("none", "trivial_augment") and value not in (usual, None):
+    policy = _setting(config, "regularizer.augmentation.policy")
+    if augmentation.policy in ("rand_augment", "trivial_augment") and (
+        config.backend.name == "numpy"
+    ):
+        yield f"{policy} needs backend=torch, but backend.name = 'numpy'"
+    if augmentation.policy not in ("none", "trivial_augment"):
+        return
+    for name, default in (("num_ops", 2), ("magnitude", 9)):
+        if getattr(augmentation, name) not in (default, None):
             yield (
-                f"regularizer.augmentation.{key} = {value} has no effect on "
-                f"regularizer.augmentation.policy = {policy!r}; set it to {usual}, or "
-                "regularizer.augmentation.policy=rand_augment"
+                f"{_setting(config, f'regularizer.augmentation.{name}')} has no effect on "
+                f"{policy}; set it to {default}, or regularizer.augmentation.policy=rand_augment"
             )
 
 
 def _averages(config: Config) -> Iterator[str]:
-    ema, swa = config.regularizer.ema_decay, config.regularizer.swa_start
-    if ema and swa:
-        yield (
-            f"regularizer.ema_decay = {ema:g} and regularizer.swa_start = {swa:g} are two "
-            "averages, of which one can be evaluated in place of the weights; set the other to 0"
-        )
+    ema, swa = (_setting(config, f"regularizer.{key}") for key in ("ema_decay", "swa_start"))
+    if config.regularizer.ema_decay and config.regularizer.swa_start:
+        yield f"{ema} and {swa}: only one average of the weights can be tested; set the other to 0"
     if not isinstance(config.optimizer, ScheduleFreeConfig):
         return
-    for key, why in (
-        ("ema_decay", "evaluates an average of the weights already"),
-        ("swa_start", "evaluates an average of the weights already"),
-        ("max_norm", "evaluates an average of weights that a bound would not reach"),
+    for key, reason in (
+        ("ema_decay", "already evaluates an average of the weights"),
+        ("swa_start", "already evaluates an average of the weights"),
+        ("max_norm", "evaluates an average of the weights that the bound does not apply to"),
     ):
-        if value := getattr(config.regularizer, key):
+        if getattr(config.regularizer, key):
             yield (
-                f"regularizer.{key} = {value:g} does not go with optimizer.name = "
-                f"{config.optimizer.name!r}, which {why}; set it to 0"
+                f"{_setting(config, f'regularizer.{key}')} cannot be combined with "
+                f"{_setting(config, 'optimizer.name')}, which {reason}; set it to 0"
             )
 
 
 def _device(config: Config) -> Iterator[str]:
     if config.backend.name == "numpy" and config.backend.device != "cpu":
         yield (
-            f"backend.device = {config.backend.device!r} needs backend=torch, but backend.name = "
-            "'numpy', which computes on the cpu"
+            f"{_setting(config, 'backend.device')} needs backend=torch, but backend.name = "
+            "'numpy', which runs on the CPU"
         )
 
 
@@ -281,15 +278,13 @@ def _precision(config: Config) -> Iterator[str]:
     backend = config.backend
     if not isinstance(backend, TorchConfig) or backend.precision == "full":
         return
+    precision = _setting(config, "backend.precision")
     if backend.dtype != "float32":
-        yield (
-            f"backend.precision = {backend.precision!r} needs backend.dtype=float32, but "
-            f"backend.dtype = {backend.dtype!r}"
-        )
+        yield f"{precision} needs backend.dtype=float32, but {_setting(config, 'backend.dtype')}"
     if backend.precision == "fp16" and not backend.device.startswith("cuda"):
         yield (
-            "backend.precision = 'fp16' needs backend.device=cuda, but backend.device = "
-            f"{backend.device!r}; set backend.precision=bf16"
+            f"{precision} needs backend.device=cuda, but {_setting(config, 'backend.device')}; set "
+            "backend.precision=bf16"
         )
 
 
@@ -299,8 +294,8 @@ def _deterministic(config: Config) -> Iterator[str]:
         return
     if backend.deterministic and backend.compile == "max-autotune":
         yield (
-            "backend.deterministic = true: backend.compile = 'max-autotune' picks kernels by their "
-            "time, which differs between runs; set backend.compile=default"
+            "backend.deterministic = true: backend.compile = 'max-autotune' selects kernels by "
+            "their time, which differs between runs; set backend.compile=default"
         )
 
 

@@ -1,14 +1,13 @@
-"""Values that a file sets for one choice of a group, and that another choice must not get.
+"""Sets aside values of files that are made for another choice of a group.
 
-An experiment that sets ``optimizer.lr`` sets it for the optimizer that the files choose. Where the
-command line, a sweep or a later file chooses another optimizer, Hydra alone would pass the
-experiment's rate to it. The loader below leaves such values out when it merges the files.
+An experiment that sets ``optimizer.lr`` sets it for the optimizer that it chooses. If the command
+line, a sweep or a later file chooses another optimizer, Hydra would apply the rate to that
+optimizer. The loader below omits such values when it merges the files.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,32 +20,37 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from nnopt.config.conf_source import place_of
+from nnopt.config.conf_source import location_of
 from nnopt.config.hydra_internals import ConfigLoaderImpl, IConfigRepository
-from nnopt.config.point import leaves
 from nnopt.errors import ConfigError
 from nnopt.io.safe_text import simplify_message
+from nnopt.schema.values import flatten, format_value
 
 OWN_VALUES = ("optimizer", "schedule", "architecture")
-"""Groups whose values are made for one choice, even where another choice has the same key."""
+"""Groups whose values are made for one choice, even if another choice has the same key."""
 
 SHARED_VALUES = ("dataset", "backend")
-"""Groups whose keys mean the same with every choice that has them, such as ``backend.dtype``."""
+"""Groups whose keys have the same meaning for every choice, such as ``backend.dtype``."""
 
 PRESETS = ("regularizer", "initializer")
-"""Groups whose files set the same keys. Values of other files replace those of the chosen file."""
+"""Groups whose files set the same keys. Values of other files override those of the chosen file."""
 
 AUTO = "auto"
-"""A value that nnopt replaces by one found for each choice, so it may be kept for every choice."""
+"""A value that nnopt determines for each choice, so it is never set aside."""
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """Values that a file sets in a group for another choice than the chosen one.
+    """Values that a file sets for another choice of a group.
 
-    choice: the group's chosen file. file: the file that sets the values. made_for: the choice that
-    it sets them for. values: by dotted key below the group. In ``PRESETS`` the values are not left
-    out, but replace those of the choice.
+    In ``PRESETS`` the values are not omitted, but override those of the choice.
+
+    Attributes:
+        group: The group.
+        choice: The chosen file of the group.
+        file: The file that sets the values.
+        made_for: The choice for which it sets them.
+        values: The values by dotted key below the group.
     """
 
     group: str
@@ -56,13 +60,15 @@ class SetAside:
     values: Mapping[str, Any]
 
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
-        """Return the line that names the values in use and the others; None if they are equal.
+        """Return a note with the used values and those set aside, or None if they are equal.
 
-        section: the values of the group in use. given: the dotted keys that the user set.
+        Args:
+            section: The used values of the group.
+            given: The dotted keys that the command line sets.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
-            used = dict(leaves(section))
+            used = dict(flatten(section))
             values = {k: v for k, v in values.items() if k in used and used[k] != v}
         if not values:
             return None
@@ -76,10 +82,7 @@ class SetAside:
 
 
 def _text(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in values.items()
-    )
+    return ", ".join(f"{key}={format_value(value)}" for key, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ class Composed:
 def compose(
     config_name: str, overrides: Sequence[str], return_hydra_config: bool = False
 ) -> Composed:
-    """Merge the files that the overrides choose, as ``hydra.compose`` does, by the loader below.
+    """Merge the files that overrides choose, as ``hydra.compose`` does, with the loader below.
 
-    Values set aside in ``PRESETS`` are returned only for a choice that the overrides name.
+    Values of ``PRESETS`` are returned as set aside only for a choice of the overrides.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), return_hydra_config)
@@ -107,10 +110,10 @@ def compose(
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader of files, which leaves out what a file sets for another choice.
+    """Hydra's loader of files, without values that a file sets for another choice.
 
-    A file sets the values of a group for the choice of that group that it makes itself, in its
-    defaults list, or else for the choice of the files before it.
+    A file sets values for the choice in its own list of defaults, or else for the choice of the
+    files before it.
     """
 
     def _compose_config_from_defaults_list(
@@ -136,17 +139,17 @@ class Loader(ConfigLoaderImpl):
             raise
 
     def _refused(self, error: OmegaConfBaseException) -> ConfigError:
-        """Return the error for the last file, which cannot be merged with those before it."""
+        """Return the error for the last file, which cannot be merged with the files before."""
         *before, (file, last) = self._loaded
         for _, container in before:
-            if found := _conflict(container, last):
-                key, problem = found
+            if conflict := _conflict(container, last):
+                key, problem = conflict
                 return ConfigError(
-                    f"{key} {problem}{place_of(key, lambda value: value is ..., file)}"
+                    f"{key} {problem}{location_of(key, lambda value: value is ..., file)}"
                 )
         key = str(error.full_key or "")
         reason = simplify_message(str(error).splitlines()[0])
-        return ConfigError(f"{key}: {reason}{place_of(key, lambda value: True, file)}")
+        return ConfigError(f"{key}: {reason}{location_of(key, lambda value: True, file)}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
@@ -172,11 +175,11 @@ class Loader(ConfigLoaderImpl):
         return _without(loaded, left_out) if left_out else loaded
 
     def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a file's section that are made for another choice."""
+        """Return the values of a section of a file that are made for another choice."""
         own = self._own[group]
         if group in PRESETS:
-            ours = dict(leaves(own))
-            return {k: v for k, v in leaves(section) if k in ours and v != ours[k]}
+            chosen = dict(flatten(own))
+            return {k: v for k, v in flatten(section) if k in chosen and v != chosen[k]}
         if self._made_for.get(group) == self._choices[group]:
             return {}
         if group in SHARED_VALUES:
@@ -185,8 +188,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
-    """Return the first key that is a list in one container and a map in the other, and a message
-    that says what it has to be; None if there is no such key."""
+    """Return the first key that is a list in one container and a map in the other, and a hint."""
     if isinstance(before, dict) and isinstance(after, list):
         return key, "is a list, but needs a map; write 'key: value' lines below it"
     if isinstance(before, list) and isinstance(after, dict):
@@ -200,8 +202,10 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the name of the group's file that the list of defaults chooses, if any. A file that
-    another file of the group includes does not count."""
+    """Return the file of a group that the list of defaults chooses, or None.
+
+    Files that another file of the group includes are ignored.
+    """
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""
@@ -211,7 +215,7 @@ def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
 
 
 def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
-    """Return the choices in a file's own list of defaults, by group."""
+    """Return the choices in the list of defaults of a file, by group."""
     loaded = None if path is None else repo.load_config(path)
     return {
         default.group.lstrip("/"): default.value

@@ -1,4 +1,4 @@
-"""The output of ``run`` with --help, --info or --cfg, and of tab completion."""
+"""Prints the output of ``run`` with --help, --info or --cfg, and of tab completion."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from nnopt.config.hydra import (
     composing,
     concerns_files,
     hydra_errors,
-    is_engine_key,
-    parse_words,
-    word_of,
+    is_plugin_key,
+    override_text,
+    parse_overrides,
 )
 from nnopt.config.hydra_internals import Hydra
 from nnopt.config.point import to_yaml
@@ -35,27 +35,29 @@ from nnopt.terminal import console
 
 def print_help(options: Namespace, parser: ArgumentParser) -> None:
     """Print the groups, keys and options of ``nnopt run``. Raises ConfigError."""
-    with _printing(options) as (hydra, words):
-        composed = hydra.compose_config(PRIMARY, words, RunMode.RUN)
+    with _printing(options) as (hydra, overrides):
+        composed = hydra.compose_config(PRIMARY, overrides, RunMode.RUN)
         HydraConfig.instance().set_config(composed)
         shown = hydra.get_sanitized_cfg(copy.deepcopy(composed), "job")
         print(hydra.get_help(composed.hydra.help, shown, parser, resolve=False))
 
 
 def print_info(options: Namespace) -> None:
-    """Print Hydra's search path, plug-ins and defaults. Raises ConfigError."""
+    """Print the search path, plug-ins and defaults of Hydra. Raises ConfigError."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        with _printing(options) as (hydra, words):
-            hydra.show_info(options.info, PRIMARY, words)
-    finally:  # Hydra prints through logging, and leaves its handlers there
+        with _printing(options) as (hydra, overrides):
+            hydra.show_info(options.info, PRIMARY, overrides)
+    finally:  # Hydra prints with logging, and does not remove its handlers
         root.handlers[:], root.level = handlers, level
 
 
 def print_config(plan: Plan, options: Namespace) -> None:
-    """Print the configuration of the first point, the settings of Hydra, or both. Raises
-    ConfigError."""
+    """Print the configuration of the first point, the settings of Hydra, or both.
+
+    Raises ConfigError if there is no key ``options.package``.
+    """
     shown: dict[str, Any] = {}
     if options.cfg in ("hydra", "all"):
         shown["hydra"] = _hydra_part(options)
@@ -72,18 +74,14 @@ def print_config(plan: Plan, options: Namespace) -> None:
         if not isinstance(value, Mapping) or key not in value:
             raise ConfigError(f"--package = {package!r}: there is no such key")
         value = value[key]
-    is_map = isinstance(value, Mapping)
-    print(
-        f"# @package {package}\n{to_yaml(value)}" if is_map else value, end="" if is_map else "\n"
-    )
+    if isinstance(value, Mapping):
+        value = f"# @package {package}\n{to_yaml(value)}".removesuffix("\n")
+    print(value)
 
 
 def complete_words(command: str) -> None:
-    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``.
-
-    Hydra takes the name of the command from ``sys.argv``, also where Python runs a module.
-    """
-    before, sys.argv = sys.argv, ["nnopt"]
+    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
+    before, sys.argv = sys.argv, ["nnopt"]  # Hydra reads the name of the command from there
     try:
         with composing(), hydra_errors():
             _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
@@ -93,11 +91,10 @@ def complete_words(command: str) -> None:
 
 @contextmanager
 def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
-    """Yield Hydra and the words of the command line. Text printed within is printed at the end, so
-    that an error leaves no partial output."""
+    """Yield Hydra and the overrides, and print the output at the end, unless there is an error."""
     text = StringIO()
     with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
-        yield _hydra(), [word_of(override) for override in parse_words(options.overrides)]
+        yield _hydra(), [override_text(override) for override in parse_overrides(options.overrides)]
     print(text.getvalue(), end="")
 
 
@@ -109,13 +106,13 @@ def _hydra() -> Hydra:
 
 def _hydra_part(options: Namespace) -> dict[str, Any]:
     with composing(options.config_dir), hydra_errors():
-        words = [
-            word_of(override)
-            for override in parse_words(options.overrides)
+        overrides = [
+            override_text(override)
+            for override in parse_overrides(options.overrides)
             if concerns_files(override)
-            and not (override.is_sweep_override() or is_engine_key(override))
+            and not (override.is_sweep_override() or is_plugin_key(override))
         ]
-        composed = compose_files(words, with_hydra=True).config
+        composed = compose_files(overrides, with_hydra=True).config
         HydraConfig.instance().set_config(composed)
         container = OmegaConf.to_container(composed.hydra, resolve=False)
         assert isinstance(container, dict)

@@ -1,13 +1,11 @@
-"""From the composed YAML to a ``Config``: every key, type, range and combination checked.
+"""Reads a composed configuration into a ``Config``: checks keys, types, ranges and combinations.
 
-All problems are found in one pass and reported together; nothing is imported, loaded or written
-before a configuration has passed.
+All problems are reported together. Nothing is loaded or written before a configuration has passed.
 """
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -20,14 +18,17 @@ Record = TypeVar("Record")
 
 
 def read_config(container: Mapping[str, Any]) -> Config:
-    """The typed configuration of one point.
+    """Return the typed configuration of one point.
 
-    container: the composed and resolved YAML, without Hydra's own part.
-    Raises ConfigError with every problem found: CombinationError, if each value is allowed and only
-    their combination is not.
+    Args:
+        container: The composed and resolved YAML, without the part of Hydra.
+
+    Raises:
+        CombinationError: Each value is allowed, but their combination is not.
+        ConfigError: Lists all other problems.
     """
     reader = Reader()
-    config = reader.read_record(Config, container, "")
+    config: Config | None = reader.read_record(Config, container, "")
     combined = []
     if config is not None:
         combined = cross_field_problems(config, incomplete=bool(reader.problems))
@@ -35,48 +36,59 @@ def read_config(container: Mapping[str, Any]) -> Config:
         raise ConfigError(reader.problems + combined)
     if combined:
         raise CombinationError(combined)
-    return typing.cast(Config, config)
+    return config
 
 
-def read_keys(record: type[Record], container: Mapping[str, Any], where: str) -> Record:
-    """A record of keys that are no part of the configuration, such as a verb's own.
+def read_keys(record: type[Record], container: Mapping[str, Any], group: str) -> Record:
+    """Return a record of keys that are not part of the configuration.
 
-    where: what stands before the dot in their names. Raises ConfigError with every problem found.
+    Args:
+        record: The dataclass.
+        container: The values of its keys.
+        group: The group of the keys, for messages.
+
+    Raises:
+        ConfigError: Lists all problems.
     """
-    reader = Reader()
-    values = reader.read_record(record, container, where)
-    if values is None or reader.problems:
-        raise ConfigError(reader.problems)
-    return typing.cast(Record, values)
+    values: Record = _read(lambda reader: reader.read_record(record, container, group))
+    return values
 
 
-def read_engine(group: str, container: Mapping[str, Any]) -> Any:
-    """The settings of a sweeper or a launcher, the record of ``ENGINES[group]`` that its ``name``
-    says. Raises ConfigError with every problem found."""
+def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
+    """Return the settings of a sweeper or launcher.
+
+    Args:
+        group: ``hydra.sweeper`` or ``hydra.launcher``.
+        container: The settings; ``name`` selects the dataclass.
+
+    Raises:
+        ConfigError: Lists all problems.
+    """
+    return _read(lambda reader: reader.read_variant(group, container))
+
+
+def _read(read: Callable[[Reader], Any]) -> Any:
     reader = Reader()
-    values = reader.read_variant(group, container)
+    values = read(reader)
     if values is None or reader.problems:
         raise ConfigError(reader.problems)
     return values
 
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:
-    """Every dotted key that the schema allows, given the names chosen in ``container``."""
+    """Return every dotted key of the schema, for the variants that ``container`` selects."""
     return list(_keys_of(Config, container, ""))
 
 
 def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
-    """Is the dotted key, of a group as chosen in ``container``, one of whole numbers alone?"""
+    """Return whether a dotted key accepts whole numbers only, for the variants of ``container``."""
     value: Any = container
-    record: type = Config
-    *groups, leaf = key.split(".")
-    for name in groups:
-        value = value.get(name) if is_map(value) else None
-        inner = _record_at(record, name, value)
-        if inner is None:
-            return False
-        record = inner
-    kind = types_of(record).get(leaf)
+    record: type | None = Config
+    *groups, name = key.split(".")
+    for group in groups:
+        value = value.get(group) if is_map(value) else None
+        record = _record_at(record, group, value) if record else None
+    kind = types_of(record).get(name) if record else None
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
     return int in kinds and float not in kinds
@@ -84,20 +96,16 @@ def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
 
 def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
     for name in types_of(record):
-        key = prefix + name
-        yield key
-        inner = _record_at(record, name, container.get(name) if is_map(container) else None)
-        if inner is not None:
-            nested = container.get(name, {}) if is_map(container) else {}
-            yield from _keys_of(inner, nested, f"{key}.")
+        yield prefix + name
+        value = container.get(name) if is_map(container) else None
+        if inner := _record_at(record, name, value):
+            yield from _keys_of(inner, value, f"{prefix}{name}.")
 
 
 def _record_at(record: type, name: str, value: Any) -> type | None:
-    """The dataclass that the field ``name`` holds, or None where it holds a plain value, or is
-    none."""
+    """Return the dataclass of a field with a value, or None if it is a plain field."""
     if record is Config and name in VARIANTS:
-        variants = VARIANTS[name]
         chosen = value.get("name") if is_map(value) else None
-        return variants.get(chosen) if isinstance(chosen, str) else None
+        return VARIANTS[name].get(chosen) if isinstance(chosen, str) else None
     kind = types_of(record).get(name)
     return kind if isinstance(kind, type) and is_dataclass(kind) else None

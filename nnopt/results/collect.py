@@ -18,6 +18,7 @@ from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.results.metrics import METRICS
 from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT, new_override, with_new_keys
+from nnopt.schema.values import flatten, format_value
 
 Value = bool | int | float | str | tuple[Any, ...] | None
 """Value of a key; a list is represented by a tuple."""
@@ -267,15 +268,9 @@ def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tu
             yield key, _frozen(value["name"])
         elif key in choices:
             yield key, choices[key]
-        yield from _leaves(value, key)
-
-
-def _leaves(record: dict[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
-    for key, value in record.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}.{key}")
-        elif key != "name":
-            yield f"{prefix}.{key}", _frozen(value)
+        for name, item in flatten(value, f"{key}."):
+            if not name.endswith(".name"):
+                yield name, _frozen(item)
 
 
 def _frozen(value: Any) -> Value:
@@ -283,20 +278,18 @@ def _frozen(value: Any) -> Value:
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
     if isinstance(value, dict):
-        pairs = (f"{key}: {setting_text(_frozen(item))}" for key, item in value.items())
-        return f"{{{', '.join(pairs)}}}"
+        return setting_text(value)
     return value  # type: ignore[no-any-return]  # JSON has nothing else
 
 
-def setting_text(value: Value) -> str:
+def setting_text(value: Any) -> str:
     """Return a value in the syntax of overrides: ``null``, ``true``, ``[64, 32]``, ``0.001``.
 
     A float without a fraction is written like an int: ``0`` for 0.0.
     """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(setting_text, value))}]"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
+    return format_value(value, _scalar_text)
+
+
+def _scalar_text(value: str | float) -> str:
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value)) if is_whole else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -13,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from nnopt.errors import nearest, suggest
 from nnopt.schema.config import VARIANTS, Config
 from nnopt.schema.launcher import LAUNCHERS
 from nnopt.schema.range import Entries, Text
@@ -32,7 +32,7 @@ UNIONS = (types.UnionType, typing.Union)
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
-ENGINES: Mapping[str, Mapping[str, type]] = {
+PLUGINS: Mapping[str, Mapping[str, type]] = {
     "hydra.sweeper": SWEEPERS,
     "hydra.launcher": LAUNCHERS,
 }
@@ -70,17 +70,17 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         return f"unknown key {key!r} here; it belongs to {', '.join(owners)}"
     siblings = [name for name in known if name.rpartition(".")[0] == group]
     leaves = {name.rpartition(".")[2]: name for name in siblings}
-    close = [leaves[x] for x in difflib.get_close_matches(leaf, leaves, n=1)]
-    close = close or [name for name in known if name.rpartition(".")[2] == leaf]
-    close = close or ([] if siblings else difflib.get_close_matches(key, known, n=1))
+    close = leaves.get(nearest(leaf, leaves) or "")
+    close = close or next((name for name in known if name.rpartition(".")[2] == leaf), None)
+    close = close or (None if siblings else nearest(key, known))
     if close:
-        return f"unknown key {key!r}; did you mean {close[0]!r}?"
+        return f"unknown key {key!r}; did you mean {close!r}?"
     return f"unknown key {key!r}; known here: {', '.join(siblings or known)}"
 
 
 def variants_of(group: str) -> Mapping[str, type]:
     """The dataclasses of a group by their ``name``; none if it has the same keys in every file."""
-    return VARIANTS.get(group) or ENGINES.get(group) or {}
+    return VARIANTS.get(group) or PLUGINS.get(group) or {}
 
 
 def is_map(value: Any) -> bool:
@@ -134,9 +134,7 @@ class Reader:
         variants = variants_of(group)
         name = container.get("name") if is_map(container) else container
         if not isinstance(name, str) or name not in variants:
-            close = difflib.get_close_matches(str(name), variants, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            self.problems.append(f"{group}.name = {name!r}: {hint}known: {', '.join(variants)}")
+            self.problems.append(f"{group}.name = {name!r}: {suggest(name, variants)}")
             return None
         return self.read_record(variants[name], container, group)
 
@@ -193,9 +191,7 @@ class Reader:
             where = f"{key}.{name}"
             if str(name).replace("_", "-") not in entries.keys:
                 known = sorted(entries.keys)
-                close = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                self.problems.append(f"{where!r}: {hint}allowed: {', '.join(known)}")
+                self.problems.append(f"{where!r}: {suggest(name, known)}")
             elif value is False or not isinstance(value, str | int) or _is_huge(value):
                 quote = QUOTE if isinstance(value, bool) else ""
                 self.problems.append(
@@ -211,10 +207,8 @@ class Reader:
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
         names = [str(choice) for choice in choices] + (["null"] if optional else [])
-        close = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
-        hint = f"did you mean {close[0]!r}? " if close else ""
         right = "; write none" if value is False and "none" in names else ""
-        self.problems.append(f"{key} = {value!r}: {hint}allowed: {', '.join(names)}{right}")
+        self.problems.append(f"{key} = {value!r}: {suggest(value, names)}{right}")
         return None
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import nnopt
 from nnopt.config.compose import Plan
 from nnopt.config.point import Point, with_plots_decided
-from nnopt.config.validate import read_config, read_engine
+from nnopt.config.validate import read_config, read_plugin
 from nnopt.errors import ConfigError, OutputError, ResumeError
 from nnopt.io.atomic_files import shown, write_bytes
 from nnopt.io.locks import hold
@@ -172,8 +172,8 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
             tuple(map(new_override, found["words"])),
             found["config_dir"] and move.path(found["config_dir"]),
             tuple(map(new_override, found["varied"])),
-            read_engine("hydra.sweeper", _with_new_keys(found["sweeper"])),
-            read_engine("hydra.launcher", found["launcher"]),
+            read_plugin("hydra.sweeper", _with_new_keys(found["sweeper"])),
+            read_plugin("hydra.launcher", found["launcher"]),
             tuple(known.get(entry["id"]) or _point(entry, move) for entry in found["points"]),
             move,
         )

@@ -19,16 +19,15 @@ from nnopt.config.hydra import (
     compose_files,
     composing,
     group_problems,
-    is_hydras,
-    parse_words,
-    read_engines,
-    with_entries,
-    word_of,
+    is_hydra_setting,
+    override_text,
+    parse_overrides,
 )
-from nnopt.config.point import leaves
-from nnopt.config.validate import read_config, read_engine
+from nnopt.config.sweep_settings import read_plugins, with_entries
+from nnopt.config.validate import read_config, read_plugin
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig, renamed_key
+from nnopt.schema.values import flatten
 from nnopt.sweeps.manifest import Sweep, extend_sweep
 
 
@@ -45,11 +44,11 @@ def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
     is_present = Path(sweep.working_dir).is_dir()
     with chdir(sweep.working_dir) if is_present else nullcontext():
         with composing(sweep.config_dir):
-            parsed = parse_words(overrides)
+            parsed = parse_overrides(overrides)
             check_hydra_keys(parsed)
             if problems := [*group_problems(parsed), *_refusals(sweep, parsed)]:
                 raise ConfigError(problems)
-            launcher = _launcher(sweep, [o for o in parsed if is_hydras(o)])
+            launcher = _launcher(sweep, [o for o in parsed if is_hydra_setting(o)])
         if added := [o for o in parsed if o.key_or_group in _addable(sweep)]:
             plan = _plan_with(sweep, added)
             sweep = extend_sweep(sweep, plan.points, plan.varied)
@@ -68,10 +67,10 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
     if isinstance(sweep.sweeper, GridConfig):
         in_grids = {str(key).lstrip("+") for grid in sweep.sweeper.grids for key in grid}
     for override in parsed:
-        key, text = override.key_or_group, word_of(override)
+        key, text = override.key_or_group, override_text(override)
         if message := renamed_key(key):
             yield message
-        elif is_hydras(override):
+        elif is_hydra_setting(override):
             if not key.startswith(("hydra/launcher", "hydra.launcher.")):
                 yield f"{text!r}: of Hydra's settings only those of the launcher can change now"
         elif key in in_grids:
@@ -96,10 +95,10 @@ def _addable(sweep: Sweep) -> tuple[str, ...]:
 
 def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
     """Return the settings of the launcher with the overrides."""
-    if choice := [word_of(o) for o in parsed if o.key_or_group == "hydra/launcher"]:
-        return read_engines(compose_files(choice, with_hydra=True).config, parsed)[1]
+    if choice := [override_text(o) for o in parsed if o.key_or_group == "hydra/launcher"]:
+        return read_plugins(compose_files(choice, with_hydra=True).config, parsed)[1]
     container = with_entries("hydra.launcher", asdict(sweep.launcher), parsed)
-    return cast(LauncherConfig, read_engine("hydra.launcher", container))
+    return cast(LauncherConfig, read_plugin("hydra.launcher", container))
 
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
@@ -117,9 +116,9 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
         )
     new = {override.key_or_group for override in added}
     with composing(sweep.config_dir):
-        parsed = parse_words(sweep.overrides)
-        kept = [word_of(o) for o in parsed if o.key_or_group not in new]
-    overrides = [*kept, *map(word_of, added)]
+        parsed = parse_overrides(sweep.overrides)
+        kept = [override_text(o) for o in parsed if o.key_or_group not in new]
+    overrides = [*kept, *map(override_text, added)]
     plan = make_plan(overrides, multirun=True, config_dir=sweep.config_dir)
     if isinstance(sweep.sweeper, GridConfig) and sweep.sweeper.mode == "one_at_a_time":
         _check_base(before, plan, new - {"seed"})
@@ -143,7 +142,7 @@ def _differing(point: Point, others: Sequence[Point]) -> str:
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"
-    now, then = dict(leaves(point.container)), dict(leaves(twin.container))
+    now, then = dict(flatten(point.container)), dict(flatten(twin.container))
     keys = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
     return ", ".join(
         f"{key} was {then.get(key)!r} and is {now.get(key)!r}"

@@ -8,6 +8,7 @@ import pytest
 
 from nnopt.analysis.number_format import (
     format_difference,
+    format_duration,
     format_interval,
     format_mean,
     format_p,
@@ -78,3 +79,11 @@ def test_p_values() -> None:
 )
 def test_values(value: float, text: str) -> None:
     assert format_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.21, "4.2 s"), (40.4, "40 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")],
+)
+def test_format_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -43,7 +43,7 @@ def lines_of(captured: Captured) -> list[str]:
     return [" ".join(line.split()) for line in captured.readouterr().out.splitlines()]
 
 
-def test_table_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_compare_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     words = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
     assert nnopt("compare", str(sweep), *words) == 0
     title, header, *rows = lines_of(capsys)
@@ -61,7 +61,7 @@ def test_table_of_a_sweep(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert "paired t test, corrected for 2 comparisons by Holm's method" in rows[4]
 
 
-def test_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_compare_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("compare", "sweep", "--format", "csv", "--metric", "test_loss,epochs") == 0
     first, *_ = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert first["optimizer"] == "adam"
@@ -74,7 +74,7 @@ def test_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Captured) -> No
     assert "test_loss_p" not in first
 
 
-def test_filter_sort_pivot(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_compare_filters_sorts_and_pivots(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("compare", "sweep", "--where", "optimizer.lr<0.2", "--where", "seed!=2") == 0
     rows = lines_of(capsys)
     assert rows[1].startswith("optimizer n ")
@@ -101,7 +101,7 @@ def test_filter_sort_pivot(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     ("suffix", "start"),
     [(".txt", "test_acc"), (".csv", "optimizer,"), (".md", "test"), (".tex", "%"), (".html", "<!")],
 )
-def test_out_takes_the_format_of_the_suffix(
+def test_compare_out_suffix_selects_format(
     nnopt: Run, sweep: Path, capsys: Captured, suffix: str, start: str
 ) -> None:
     assert nnopt("compare", "sweep", "--out", f"table{suffix}") == 0
@@ -109,7 +109,7 @@ def test_out_takes_the_format_of_the_suffix(
     assert Path(f"table{suffix}").read_text("utf-8").startswith(start)
 
 
-def test_damaged_and_unfinished_runs_are_told(
+def test_compare_damaged_and_unfinished_runs_are_reported(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     (sweep / "sgd-0.5-1" / "summary.json").write_text('{"status": "done", "se')
@@ -127,7 +127,7 @@ def test_damaged_and_unfinished_runs_are_told(
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["removed", "link"])
-def test_point_without_folder_is_told(
+def test_compare_point_without_folder_is_reported(
     nnopt: Run, sweep: Path, capsys: Captured, tmp_path: Path, is_link: bool
 ) -> None:
     shutil.move(sweep / "sgd-0.5-1", tmp_path / "elsewhere")
@@ -160,7 +160,7 @@ def test_point_without_folder_is_told(
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
     ],
 )
-def test_what_is_refused(
+def test_compare_wrong_usage_is_refused(
     nnopt: Run, sweep: Path, capsys: Captured, words: list[str], message: str
 ) -> None:
     assert nnopt("compare", *words) == 2
@@ -170,7 +170,7 @@ def test_what_is_refused(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_different_datasets_need_consent(
+def test_compare_different_datasets_are_refused_without_option(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})
@@ -187,7 +187,7 @@ def test_different_datasets_need_consent(
     assert lines_of(capsys)[1].startswith("optimizer ")
 
 
-def test_files_of_one_kind_can_be_chosen(
+def test_compare_file_names_select_runs(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     for seed, digest in ((0, "a"), (1, "a"), (0, "b")):
@@ -204,7 +204,7 @@ def test_files_of_one_kind_can_be_chosen(
 
 
 @pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
-def test_compare_conditions_on_any_path_of_a_file_choose_all_its_runs(
+def test_compare_any_path_of_file_selects_its_runs(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
 ) -> None:
     csv_file = (
@@ -227,7 +227,7 @@ def test_compare_conditions_on_any_path_of_a_file_choose_all_its_runs(
     assert [row.split()[-1] for row in rows if row.split()[0] == "a.csv"] == ["baseline"]
 
 
-def test_nothing_finished(
+def test_compare_without_finished_run_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(workplace / "a", status="diverged", error="x")
@@ -235,7 +235,7 @@ def test_nothing_finished(
     assert "no run has finished: 1 diverged" in capsys.readouterr().err
 
 
-def test_neither_torch_nor_matplotlib_is_imported(sweep: Path) -> None:
+def test_compare_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
     program = (
         "import sys; from nnopt.cli.main import run_verb\n"
         "assert run_verb(['compare', 'sweep', '--baseline', 'optimizer=adam']) == 0\n"
@@ -246,7 +246,9 @@ def test_neither_torch_nor_matplotlib_is_imported(sweep: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_real_sweep(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_compare_real_sweep_prints_differences(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     words = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]
     assert nnopt("run", "-m", "regularizer=none,l2", "seed=0,1", *words) == 0
     capsys.readouterr()

@@ -16,13 +16,15 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("line", ["nnopt ", "nnopt r", "nnopt desc"])
-def test_verbs(nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+def test_completion_lists_verbs(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     assert nnopt("-sc", "query=bash") == 0
     assert capsys.readouterr().out.split() == [*VERBS, "version"]
 
 
-def test_data_has_verbs_of_its_own(
+def test_completion_data_lists_its_verbs(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt data ")
@@ -44,7 +46,7 @@ def test_data_has_verbs_of_its_own(
         ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--allow-mixed-data"}),
     ],
 )
-def test_options_of_compare_and_diff(
+def test_completion_lists_options(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)
@@ -53,7 +55,7 @@ def test_options_of_compare_and_diff(
     assert expected <= found if "--b" in line else expected == found
 
 
-def test_version_has_nothing_to_complete(
+def test_completion_version_is_empty(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt version ")
@@ -70,7 +72,7 @@ def test_version_has_nothing_to_complete(
         ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),
     ],
 )
-def test_groups_and_keys(
+def test_completion_lists_groups_and_keys(
     start_nnopt: Start, monkeypatch: pytest.MonkeyPatch, line: str, expected: set[str]
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)
@@ -82,7 +84,7 @@ def test_groups_and_keys(
 
 
 @pytest.mark.slow
-def test_installing_prints_a_script_for_the_shell(start_nnopt: Start) -> None:
+def test_completion_install_prints_shell_script(start_nnopt: Start) -> None:
     process = start_nnopt("-sc", "install=bash")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -10,7 +10,7 @@ Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
 
 
-def test_a_shortcut_stands_beside_its_branch(nnopt: Run, capsys: Captured) -> None:
+def test_describe_shortcut_is_at_level_of_branch(nnopt: Run, capsys: Captured) -> None:
     words = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
     assert nnopt("describe", "dataset=mnist", *words) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -23,7 +23,7 @@ def test_a_shortcut_stands_beside_its_branch(nnopt: Run, capsys: Captured) -> No
     assert indents["residual4"] == 0
 
 
-def test_rates_of_stochastic_depth_stand_with_their_layers(nnopt: Run, capsys: Captured) -> None:
+def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
     """The l-th of L residual layers has l/L of it (Huang et al. 2016, section 3)."""
     words = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
     assert nnopt("describe", *words, "regularizer.stochastic_depth=0.5") == 0
@@ -36,7 +36,7 @@ def test_rates_of_stochastic_depth_stand_with_their_layers(nnopt: Run, capsys: C
 
 
 @pytest.mark.parametrize("name", ["three_layer_conv", "vgg", "resnet"])
-def test_flat_samples_are_refused_by_the_first_layer(
+def test_describe_flat_samples_are_refused_by_first_layer(
     nnopt: Run, capsys: Captured, name: str
 ) -> None:
     assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
@@ -44,13 +44,13 @@ def test_flat_samples_are_refused_by_the_first_layer(
     assert "layer conv2d1: needs images (C, H, W), but its input is flat, 2; use an" in message
 
 
-def test_only_numpy_can_choose_how_it_convolves(nnopt: Run, capsys: Captured) -> None:
+def test_describe_conv_algorithm_of_torch_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "backend=torch", "backend.conv_algorithm=naive") == 2
     assert "unknown key 'backend.conv_algorithm'" in capsys.readouterr().err
     assert nnopt("describe", "backend.conv_algorithm=naive") == 0
 
 
-def test_what_a_run_would_refuse_is_refused_without_the_data(nnopt: Run, capsys: Captured) -> None:
+def test_describe_wrong_config_is_refused_without_data(nnopt: Run, capsys: Captured) -> None:
     words = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
     assert nnopt("describe", *words, "epochs=60") == 2
     message = capsys.readouterr().err

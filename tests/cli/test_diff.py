@@ -29,7 +29,7 @@ def pair(workplace: Path, leave_run: LeaveRun) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_what_differs_is_shown(nnopt: Run, capsys: Captured) -> None:
+def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
@@ -51,19 +51,19 @@ def test_what_differs_is_shown(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_pictures(nnopt: Run, capsys: Captured) -> None:
+def test_diff_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b", "--out", "new/pictures") == 0
     assert {path.name for path in Path("new/pictures").iterdir()} == {"weights.png", "weights.svg"}
 
 
 @pytest.mark.usefixtures("pair")
-def test_a_run_and_itself(nnopt: Run, capsys: Captured) -> None:
+def test_diff_run_with_itself_has_no_differences(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "a") == 0
     assert "the configurations are the same" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("pair")
-def test_what_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_diff_wrong_usage_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "nowhere") == 2
     assert "nowhere is not the folder of a finished run" in capsys.readouterr().err
     assert nnopt("diff", "a", "b", "--weights", "last") == 0
@@ -124,7 +124,7 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
         ),
     ],
 )
-def test_diff_files_of_other_content_shown_in_80_columns(
+def test_diff_changed_files_fit_in_80_columns(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,

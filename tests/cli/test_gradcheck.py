@@ -59,7 +59,7 @@ def words(overrides: list[str]) -> list[str]:
     ],
     ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
 )
-def test_right_gradients_pass(overrides: list[str]) -> None:
+def test_gradcheck_correct_gradients_pass(overrides: list[str]) -> None:
     config = compose_config(words(overrides))
     checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert checks[-1].name == "input"
@@ -188,7 +188,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_error_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_gradcheck_planted_error_is_detected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     attribute, op, overrides = PLANTED[name]
     if attribute in RECORDS:
         monkeypatch.setitem(modules_file.ACTIVATIONS, RECORDS[attribute], op)
@@ -200,7 +200,7 @@ def test_a_planted_error_is_caught(monkeypatch: pytest.MonkeyPatch, name: str) -
     assert caught.value.exit_code == 5
 
 
-def test_exit_codes_and_table(
+def test_gradcheck_prints_table_and_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_verb(["gradcheck", *SMALL]) == 0
@@ -224,12 +224,12 @@ def test_exit_codes_and_table(
     assert "for: dense1.bias, dense2.bias" in told.err
 
 
-def test_how_long_a_run_trains_does_not_matter() -> None:
+def test_gradcheck_ignores_length_of_training() -> None:
     words = ["epochs=1", "max_steps=100", "schedule.warmup_epochs=2", "regularizer.swa_start=0.5"]
     assert run_verb(["gradcheck", *SMALL, *words]) == 0
 
 
-def test_the_data_are_left_as_they_were() -> None:
+def test_gradcheck_does_not_change_data() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)
     before = prepared.dataset.train.inputs.copy()
@@ -237,7 +237,7 @@ def test_the_data_are_left_as_they_were() -> None:
     assert (prepared.dataset.train.inputs == before).all()
 
 
-def test_large_arrays_are_sampled() -> None:
+def test_gradcheck_large_arrays_are_sampled() -> None:
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     assert checks["dense1.weight"].size == 300
@@ -246,7 +246,7 @@ def test_large_arrays_are_sampled() -> None:
     assert all(one.passed for one in checks.values())
 
 
-def test_a_loss_that_takes_every_label_for_the_first_is_caught(
+def test_gradcheck_loss_of_wrong_label_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The samples checked have to be of several classes, though the data are in their order."""
@@ -293,7 +293,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_a_large_network_stays_within_the_budget(tmp_path: Path, name: str) -> None:
+def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
     """The default networks for CIFAR-10: entries of every array, small arrays wholly."""
     words = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
     sizes = gradcheck.array_sizes(prepare(compose_config(words)))
@@ -307,7 +307,7 @@ def test_a_large_network_stays_within_the_budget(tmp_path: Path, name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
-def test_a_comparison_takes_about_two_forward_passes(
+def test_gradcheck_comparison_takes_about_two_forward_passes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     """Two by rights; kinks nearby cost some more. The form is that of the default networks."""
@@ -323,7 +323,7 @@ def test_a_comparison_takes_about_two_forward_passes(
     assert 2 * compared <= passes.count <= 3 * compared
 
 
-def test_a_wrong_gradient_costs_little_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once an array is known to be wrong, its other entries are not tried with every h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
@@ -336,7 +336,7 @@ def test_a_wrong_gradient_costs_little_more(monkeypatch: pytest.MonkeyPatch) -> 
     assert passes.count < 3 * sum(check.tried + gradcheck.DIRECTIONS_PER_ARRAY for check in checks)
 
 
-def test_the_directions_find_a_wrong_entry_that_is_not_tried(
+def test_gradcheck_directions_find_unchecked_wrong_entry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))
@@ -350,13 +350,13 @@ def test_the_directions_find_a_wrong_entry_that_is_not_tried(
     assert not large.passed
 
 
-def test_an_error_that_is_not_a_number_does_not_pass() -> None:
+def test_gradcheck_nan_error_does_not_pass() -> None:
     for errors in ((np.nan, 0.0), (0.0, np.nan)):
         assert not gradcheck.Check("dense1.weight", 1, 1, 1.0, *errors).passed
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_a_kink_nearer_than_every_step_does_not_make_a_gradient_wrong(side: int) -> None:
+def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
     """sin w + 0.1 |w - side · 1e-9|: slope 1 - 0.1 side at 0, and another behind the kink."""
     w = np.zeros(1)
 
@@ -372,7 +372,7 @@ def test_a_kink_nearer_than_every_step_does_not_make_a_gradient_wrong(side: int)
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_a_pass_from_a_layer_on_gives_the_same_loss(tmp_path: Path, name: str) -> None:
+def test_gradcheck_forward_from_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
     words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
     words += ["regularizer.dropout=0.2", "backend.dtype=float64"]
     config = compose_config(words)
@@ -390,7 +390,7 @@ def test_a_pass_from_a_layer_on_gives_the_same_loss(tmp_path: Path, name: str) -
         np.testing.assert_allclose(again, whole, rtol=1e-12, err_msg=str(first))
 
 
-def test_rows_appear_as_soon_as_they_are_known(
+def test_gradcheck_rows_are_printed_when_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In a file or a pipe too, where Python would hold them back."""
@@ -412,19 +412,21 @@ def test_rows_appear_as_soon_as_they_are_known(
     assert len(set(columns)) == 1
 
 
-def test_entries_sets_how_many_are_tried(capsys: pytest.CaptureFixture[str]) -> None:
+def test_gradcheck_entries_option_sets_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(["gradcheck", "--entries", "4", *SMALL]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[2] for row in rows[1:6]] == ["4", "4", "4", "3", "4"]
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
-def test_entries_has_to_be_a_positive_number(capsys: pytest.CaptureFixture[str], word: str) -> None:
+def test_gradcheck_entries_not_positive_is_refused(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
     assert run_verb(["gradcheck", f"--entries={word}", *SMALL]) == 2
     assert f"argument --entries: {word!r}: needs a whole number" in capsys.readouterr().err
 
 
-def test_images_with_an_even_background_pass(tmp_path: Path) -> None:
+def test_gradcheck_images_with_constant_background_pass(tmp_path: Path) -> None:
     """Its pixels tie in every pooling window, where the loss has no derivative."""
     lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
     header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
@@ -456,13 +458,13 @@ SKIPPING = [
 ]
 
 
-def test_masks_are_chosen_that_let_every_residual_branch_be_seen(tmp_path: Path) -> None:
+def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
     config = compose_config([*images(tmp_path, 4, 1), *SKIPPING])
     checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert all(check.passed and check.norm > 0 for check in checks), checks
 
 
-def test_a_branch_that_every_sample_skips_is_not_called_right(
+def test_gradcheck_skipped_branch_is_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever its backward pass does; nor does it fail."""
@@ -476,7 +478,7 @@ def test_a_branch_that_every_sample_skips_is_not_called_right(
     assert f"does not depend on them: {', '.join(missed)}" in told
 
 
-def test_what_dropout_takes_away_is_not_called_right() -> None:
+def test_gradcheck_dropped_units_are_not_reached() -> None:
     config = compose_config([*SMALL, "regularizer.dropout=0.9999"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     verdicts = {name: check.verdict for name, check in checks.items()}
@@ -484,13 +486,13 @@ def test_what_dropout_takes_away_is_not_called_right() -> None:
     assert set(verdicts.values()) == {"not reached"}
 
 
-def test_a_gradient_forgotten_altogether_is_wrong_and_not_unreached() -> None:
+def test_gradcheck_missing_gradient_is_wrong() -> None:
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "muon", "schedule_free_sgd"])
-def test_it_does_not_matter_who_would_train(optimizer: str) -> None:
+def test_gradcheck_ignores_backend_and_optimizer(optimizer: str) -> None:
     """Not even if the NumPy backend has no such optimizer."""
     config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
     assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

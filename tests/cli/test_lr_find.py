@@ -26,7 +26,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(x.relative_to(folder)): x.read_bytes() for x in folder.rglob("*") if x.is_file()}
 
 
-def test_files_and_output(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_lr_find_writes_files_and_prints_suggestion(
+    nnopt: Run, capsys: Captured, workplace: Path
+) -> None:
     assert nnopt("lr-find", *SMALL, "optimizer.lr=5", "name=mine", "seed=2") == 0
     told = capsys.readouterr()
     assert told.err == ""
@@ -63,7 +65,7 @@ def test_files_and_output(nnopt: Run, capsys: Captured, workplace: Path) -> None
     assert nnopt(*words[1:], "epochs=1", "plots=false") == 0
 
 
-def test_a_runs_folder_is_left_alone(nnopt: Run, workplace: Path) -> None:
+def test_lr_find_does_not_change_runs(nnopt: Run, workplace: Path) -> None:
     assert nnopt("run", *SMALL, "epochs=1", "plots=false") == 0
     (folder,) = (workplace / "outputs" / "runs").iterdir()
     before = contents(folder)
@@ -72,16 +74,14 @@ def test_a_runs_folder_is_left_alone(nnopt: Run, workplace: Path) -> None:
     assert [path.name for path in (workplace / "outputs" / "runs").iterdir()] == [folder.name]
 
 
-def test_the_same_words_give_the_same_files(nnopt: Run, workplace: Path) -> None:
+def test_lr_find_is_reproducible(nnopt: Run, workplace: Path) -> None:
     for name in ("a", "b"):
         assert nnopt("lr-find", *SMALL, "plots=false", f"hydra.run.dir={name}") == 0
     assert contents(workplace / "a") == contents(workplace / "b")
     assert not (workplace / "outputs").exists()
 
 
-def test_epochs_are_ignored_though_a_run_would_not_do_with_them(
-    nnopt: Run, capsys: Captured, workplace: Path
-) -> None:
+def test_lr_find_ignores_epochs(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     words = [*SMALL, "plots=false", "regularizer.swa_start=0.5"]
     short = ["epochs=1", "schedule.warmup_epochs=2"]
     assert nnopt("run", *words, *short) == 2
@@ -94,7 +94,7 @@ def test_epochs_are_ignored_though_a_run_would_not_do_with_them(
     assert curves[0] == curves[1]
 
 
-def test_a_folder_that_is_used_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_lr_find_used_folder_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     (workplace / "used").mkdir()
     (workplace / "used" / "file").touch()
     assert nnopt("lr-find", *SMALL, "hydra.run.dir=used") == 6
@@ -109,7 +109,7 @@ def test_a_folder_that_is_used_is_refused(nnopt: Run, capsys: Captured, workplac
     ],
     ids=["diverges", "flat"],
 )
-def test_without_a_suggestion(
+def test_lr_find_without_suggestion_fails(
     nnopt: Run, capsys: Captured, workplace: Path, range_: tuple[str, ...], advice: str
 ) -> None:
     assert nnopt("lr-find", *SMALL, *range_) == 5
@@ -142,7 +142,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("word", WRONG)
-def test_wrong_words(nnopt: Run, capsys: Captured, workplace: Path, word: str) -> None:
+def test_lr_find_wrong_overrides_are_refused(
+    nnopt: Run, capsys: Captured, workplace: Path, word: str
+) -> None:
     assert nnopt("lr-find", word) == 2
     told = capsys.readouterr()
     assert told.out == ""
@@ -150,19 +152,17 @@ def test_wrong_words(nnopt: Run, capsys: Captured, workplace: Path, word: str) -
     assert list(workplace.iterdir()) == []
 
 
-def test_problems_of_the_sweep_and_of_the_run_are_told_together(
-    nnopt: Run, capsys: Captured
-) -> None:
+def test_lr_find_all_problems_are_reported(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("lr-find", "lr_find.min_rl=1", "epochs=0") == 2
     assert capsys.readouterr().err.count("nnopt: error: ") == 2
 
 
-def test_the_keys_are_the_verbs_own(nnopt: Run, capsys: Captured) -> None:
+def test_lr_find_keys_are_refused_by_run(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", "lr_find.steps=30") == 2
     assert "unknown key 'lr_find.steps'" in capsys.readouterr().err
 
 
-def test_out_of_memory_names_a_smaller_batch(
+def test_lr_find_out_of_memory_suggests_smaller_batch(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -174,13 +174,13 @@ def test_out_of_memory_names_a_smaller_batch(
     assert "batch_size=32" in told
 
 
-def test_words_are_read() -> None:
+def test_lr_find_overrides_are_read() -> None:
     plan, sweep = read_overrides(["seed=3", "lr_find.max_lr=1e-1", "lr_find.steps=50"], None)
     assert sweep == LrRangeTest(1e-5, 0.1, 50)
     assert plan.points[0].config.seed == 3
 
 
-def test_the_command_is_quoted_for_a_shell() -> None:
+def test_lr_find_command_is_quoted_for_shell() -> None:
     layers = "architecture.layers=[{dense: 4}, tanh, {dense: classes}]"
     words = ["architecture=layers", layers, "optimizer.lr=1", "hydra.run.dir=x"]
     point = plan_one(words).points[0]

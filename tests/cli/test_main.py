@@ -35,7 +35,7 @@ def test_version_and_help_import_nothing_heavy(words: list[str]) -> None:
     assert not loaded & {"numpy", "hydra", "omegaconf", "rich", "torch", "yaml", "difflib"}
 
 
-def test_version(nnopt: Run, capsys: Captured) -> None:
+def test_version_is_printed(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("version") == 0
     assert capsys.readouterr().out == f"{package.__version__}\n"
 
@@ -57,7 +57,9 @@ def test_help_shows_every_verb_with_an_example(
     ("verb", "hint"),
     [("rnu", "did you mean 'run'?"), ("descrbe", "did you mean 'describe'?"), ("xyz", "--help")],
 )
-def test_unknown_verb(nnopt: Run, capsys: Captured, verb: str, hint: str) -> None:
+def test_unknown_verb_is_refused_with_nearest(
+    nnopt: Run, capsys: Captured, verb: str, hint: str
+) -> None:
     assert nnopt(verb) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
@@ -103,7 +105,7 @@ def test_every_error_has_its_exit_code(
         assert told.splitlines() == lines
 
 
-def test_debug_shows_where(nnopt: Run, capsys: Captured) -> None:
+def test_debug_prints_traceback(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "epochs=0") == 2
     assert capsys.readouterr().err.startswith("nnopt: error: epochs = 0: ")
     assert nnopt("describe", "epochs=0", "--debug") == 2
@@ -113,7 +115,7 @@ def test_debug_shows_where(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "describe", "gradcheck", "lr-find"])
-def test_a_bad_configuration_is_told_in_one_line_a_problem(
+def test_wrong_config_gives_one_line_per_problem(
     nnopt: Run, capsys: Captured, workplace: Path, verb: str
 ) -> None:
     assert nnopt(verb, "epochs=0", "optimizer.lrr=1") == 2
@@ -124,7 +126,7 @@ def test_a_bad_configuration_is_told_in_one_line_a_problem(
     assert list(workplace.iterdir()) == []
 
 
-def test_describe(nnopt: Run, capsys: Captured) -> None:
+def test_describe_prints_layers(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "architecture.hidden=[5]", "regularizer.norm=batch") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -138,7 +140,7 @@ def test_describe(nnopt: Run, capsys: Captured) -> None:
     ]
 
 
-def test_describe_indents_what_is_inside(nnopt: Run, capsys: Captured) -> None:
+def test_describe_indents_nested_layers(nnopt: Run, capsys: Captured) -> None:
     layers = "architecture.layers=[{residual: [tanh]}, {dense: classes}]"
     assert nnopt("describe", "architecture=layers", layers) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -146,7 +148,7 @@ def test_describe_indents_what_is_inside(nnopt: Run, capsys: Captured) -> None:
     assert lines[3].startswith("  residual1.tanh1 ")
 
 
-def test_layers_that_do_not_fit_are_named(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_layers_wrong_are_reported(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     layers = "architecture.layers=[{dense: 5}, rellu, {dense: classes}]"
     assert nnopt("run", "architecture=layers", layers) == 2
     assert "architecture.layers[1]: unknown layer 'rellu'" in capsys.readouterr().err
@@ -155,7 +157,7 @@ def test_layers_that_do_not_fit_are_named(nnopt: Run, capsys: Captured, workplac
     assert list(workplace.iterdir()) == []
 
 
-def test_missing_data_is_exit_code_3(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_missing_data_gives_exit_code_3(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     assert nnopt("run", "dataset=mnist") == 3
     told = capsys.readouterr().err
     assert told.count("\n") == 1
@@ -172,7 +174,7 @@ def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, words: list[str
 
 
 @pytest.mark.slow
-def test_run_help_and_cfg(start_nnopt: Start, workplace: Path) -> None:
+def test_run_help_and_cfg_print_and_write_nothing(start_nnopt: Start, workplace: Path) -> None:
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
     out, err = help_.communicate(timeout=60)
     assert (help_.returncode, err) == (0, "")

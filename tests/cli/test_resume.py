@@ -63,9 +63,7 @@ def sweep(nnopt: Run, workplace: Path) -> Path:
     return folder
 
 
-def test_what_is_missing_runs_and_what_is_done_stays(
-    nnopt: Run, sweep: Path, capsys: Captured
-) -> None:
+def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     ids = [row["id"] for row in table_of(sweep)]
     kept = {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)}
     (sweep / ids[2] / "layers.csv").write_text("of the attempt that was killed")
@@ -85,7 +83,7 @@ def test_what_is_missing_runs_and_what_is_done_stays(
     assert ids[1] in told.err
 
 
-def test_failed_points_run_again_only_if_asked(
+def test_resume_failed_points_run_with_retry_failed_only(
     nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = sweep / table_of(sweep)[1]["id"]
@@ -130,7 +128,7 @@ def test_resume_point_without_sources_kept(nnopt: Run, workplace: Path, data: ob
     assert json.loads(path.read_text()) == values
 
 
-def test_added_values_run_only_the_new_points(nnopt: Run, sweep: Path) -> None:
+def test_resume_added_values_run_new_points_only(nnopt: Run, sweep: Path) -> None:
     assert nnopt("resume", "sweep", "--retry-failed") == 5
     before, ids = fingerprint(sweep), [row["id"] for row in table_of(sweep)]
     assert nnopt("resume", "sweep", "optimizer.lr=0.1,0.5", "seed=0,1") == 5
@@ -143,13 +141,13 @@ def test_added_values_run_only_the_new_points(nnopt: Run, sweep: Path) -> None:
     assert all(after[path] == before[path] for path in before if Path(path).name not in own)
 
 
-def test_what_would_change_points_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     before = fingerprint(sweep)
     for word, told in (
         ("epochs=7", "'epochs=7' would change the points that are there"),
         ("optimizer=adam", "'optimizer=adam' would change the points"),
         ("hydra.sweeper.mode=zip", "of Hydra's settings only those of the launcher"),
-        ("hydra/launcher=none", "hydra/launcher = 'none': known: "),
+        ("hydra/launcher=none", "hydra/launcher = 'none': allowed: "),
         ("optimizer.lr=0.1,abc", "optimizer.lr = 'abc': needs a number"),
     ):
         capsys.readouterr()
@@ -158,7 +156,7 @@ def test_what_would_change_points_is_refused(nnopt: Run, sweep: Path, capsys: Ca
         assert fingerprint(sweep) == before
 
 
-def test_added_points_are_refused_where_the_yaml_has_changed(
+def test_resume_added_points_with_changed_yaml_are_refused(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     file = workplace / "conf" / "optimizer" / "mine.yaml"
@@ -172,7 +170,7 @@ def test_added_points_are_refused_where_the_yaml_has_changed(
     assert len(table_of(workplace / "sweep")) == 2
 
 
-def test_what_cannot_be_resumed(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     path = sweep / "sweep.json"
     text = path.read_text()
     for damaged, told in (
@@ -190,7 +188,7 @@ def test_what_cannot_be_resumed(nnopt: Run, sweep: Path, capsys: Captured) -> No
         assert told in lines[0]
 
 
-def test_folders_that_are_no_sweeps(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL) == 0
     for place, told in (
         ("outputs/latest", "is a single run, no sweep"),
@@ -202,7 +200,7 @@ def test_folders_that_are_no_sweeps(nnopt: Run, sweep: Path, capsys: Captured) -
         assert told in capsys.readouterr().err
 
 
-def test_a_moved_sweep_resumes_from_another_folder(
+def test_resume_moved_sweep_runs(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n5,6,x\n7,8,y\n" * 20)
@@ -220,7 +218,7 @@ def test_a_moved_sweep_resumes_from_another_folder(
     assert not (workplace / "sweep").exists()
 
 
-def test_fail_fast_stops_at_the_first_failure(nnopt: Run, workplace: Path) -> None:
+def test_fail_fast_stops_at_first_failure(nnopt: Run, workplace: Path) -> None:
     words = ["optimizer.lr=0.1,1e20,0.2", "epochs=5", "hydra.sweep.dir=sweep"]
     assert nnopt("run", "-m", *SMALL, *words, "--fail-fast") == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
@@ -230,12 +228,12 @@ def test_fail_fast_stops_at_the_first_failure(nnopt: Run, workplace: Path) -> No
     assert statuses(workplace / "sweep") == ["done", "diverged", "done"]
 
 
-def test_fail_fast_of_a_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_fail_fast_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "--fail-fast") == 2
     assert "--fail-fast applies to a sweep" in capsys.readouterr().err
 
 
-def test_the_order_of_points_changes_nothing_in_them(nnopt: Run, workplace: Path) -> None:
+def test_sweep_order_of_points_does_not_change_results(nnopt: Run, workplace: Path) -> None:
     for name, values in (("up", "seed=0,1,2"), ("down", "seed=2,1,0")):
         assert nnopt("run", "-m", *SMALL, values, f"hydra.sweep.dir={name}") == 0
     assert nnopt("run", *SMALL, "seed=1", "hydra.run.dir=alone") == 0
@@ -261,7 +259,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
     ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
-def test_an_interrupted_sweep_tells_how_to_go_on(
+def test_sweep_interrupted_prints_resume_command(
     nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
     words = [
@@ -283,7 +281,7 @@ def test_an_interrupted_sweep_tells_how_to_go_on(
 POINTS = ["seed=range(4)", "epochs=60", "dataset.samples_per_class=40", "plots=false"]
 
 
-def test_killed_sweeps_end_as_uninterrupted_ones(
+def test_resume_killed_sweep_equals_uninterrupted(
     nnopt: Run, start_nnopt: Start, workplace: Path
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=whole") == 0
@@ -307,7 +305,7 @@ def test_killed_sweeps_end_as_uninterrupted_ones(
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_two_processes_share_the_points_of_a_sweep(
+def test_sweep_points_are_shared_by_two_processes(
     nnopt: Run, start_nnopt: Start, workplace: Path
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=both") == 0
@@ -323,9 +321,7 @@ def test_two_processes_share_the_points_of_a_sweep(
     assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in told)
 
 
-def test_a_point_whose_folder_cannot_be_made_has_failed(
-    nnopt: Run, workplace: Path, capsys: Captured
-) -> None:
+def test_sweep_point_without_folder_fails(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
     folder = workplace / "sweep"
     (_, row) = table_of(folder)
@@ -345,7 +341,7 @@ def test_a_point_whose_folder_cannot_be_made_has_failed(
     assert statuses(folder) == ["done", "done"]
 
 
-def test_a_point_that_is_left_interrupted_is_no_success(
+def test_sweep_interrupted_point_is_not_success(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def cut_off(point: Point, directory: Path, *_: object, **__: object) -> None:
@@ -358,7 +354,7 @@ def test_a_point_that_is_left_interrupted_is_no_success(
     assert nnopt("resume", "sweep") == 0
 
 
-def test_a_file_that_has_changed_is_refused(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_resume_changed_data_file_is_refused(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     def write(slope: int) -> None:
         rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
         (workplace / "rows.csv").write_text("\n".join(["x,label", *rows, ""]))

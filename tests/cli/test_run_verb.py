@@ -32,7 +32,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_gets_a_fresh_folder_and_latest_points_to_it(
+def test_run_makes_new_folder_and_updates_latest(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "name=first") == 0
@@ -48,7 +48,7 @@ def test_a_run_gets_a_fresh_folder_and_latest_points_to_it(
     assert (workplace / "outputs/latest").resolve().name.endswith("_second")
 
 
-def test_single_points_of_a_large_sweep_have_no_pictures(
+def test_sweep_large_draws_no_plots_of_points(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("config.point", "cli.run"):
@@ -73,7 +73,7 @@ def test_single_points_of_a_large_sweep_have_no_pictures(
     assert pictures(5, *search) == (0, True, True)
 
 
-def test_a_folder_of_ones_own(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_run_dir_names_folder(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "hydra.run.dir=here/it is") == 0
     metrics = workplace / "here/it is/metrics.csv"
     before = metrics.read_bytes()
@@ -89,13 +89,13 @@ def test_a_folder_of_ones_own(nnopt: Run, workplace: Path, capsys: Captured) -> 
     assert metrics.read_bytes() == before
 
 
-def test_an_empty_folder_may_be_given(nnopt: Run, workplace: Path) -> None:
+def test_run_dir_empty_folder_is_used(nnopt: Run, workplace: Path) -> None:
     (workplace / "empty").mkdir()
     assert nnopt("run", *SMALL, "hydra.run.dir=empty") == 0
 
 
 @pytest.mark.parametrize("obstacle", ["file", "below a file"])
-def test_a_folder_that_cannot_be_made(
+def test_run_dir_not_creatable_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, obstacle: str
 ) -> None:
     (workplace / "taken").write_text("mine")
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_made(
 
 
 @pytest.mark.slow
-def test_runs_of_one_second_get_a_folder_each(start_nnopt: Start, workplace: Path) -> None:
+def test_run_folders_of_one_second_are_distinct(start_nnopt: Start, workplace: Path) -> None:
     processes = [start_nnopt("run", *SMALL, f"seed={seed}") for seed in range(3)]
     for process in processes:
         out, err = process.communicate(timeout=60)
@@ -117,7 +117,7 @@ def test_runs_of_one_second_get_a_folder_each(start_nnopt: Start, workplace: Pat
     assert (workplace / "outputs/latest").resolve() in folders
 
 
-def test_a_sweep_has_a_folder_a_point_and_a_table(
+def test_sweep_writes_folder_per_point_and_table(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", "-m", *SMALL, "optimizer=sgd,adam", "seed=0,1", "name=both") == 0
@@ -147,9 +147,7 @@ def test_a_sweep_has_a_folder_a_point_and_a_table(
     assert "4 of 4" in told
 
 
-def test_a_failed_point_does_not_stop_the_others(
-    nnopt: Run, workplace: Path, capsys: Captured
-) -> None:
+def test_sweep_continues_after_failed_point(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     words = ["optimizer.lr=0.1,1e20,0.2", "hydra.sweep.dir=sweep", "epochs=10"]
     assert nnopt("run", "-m", *SMALL, *words) == 5
     rows = table_of(workplace / "sweep")
@@ -163,7 +161,7 @@ def test_a_failed_point_does_not_stop_the_others(
     assert "Traceback" not in told.err
 
 
-def test_a_point_that_meets_a_bug_does_not_stop_the_others(
+def test_sweep_continues_after_bug_in_point(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnopt.recipe import run as run_file
@@ -184,7 +182,7 @@ def test_a_point_that_meets_a_bug_does_not_stop_the_others(
     assert rows[0]["error"] == "ZeroDivisionError: planted"
 
 
-def test_a_bad_point_stops_a_sweep_before_it_begins(
+def test_sweep_wrong_point_is_refused_before_start(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     words = ["optimizer.lr=0.1,abc,0.2", "batch_size=0,16"]
@@ -202,7 +200,7 @@ def test_a_bad_point_stops_a_sweep_before_it_begins(
         (["drop_last=true", "batch_size=49"], ["batch_size = 49", "drop_last", "48"]),
     ],
 )
-def test_batches_that_cannot_work_are_refused_with_the_numbers(
+def test_run_impossible_batches_are_refused(
     nnopt: Run, workplace: Path, capsys: Captured, words: list[str], named: list[str]
 ) -> None:
     assert nnopt("run", *SMALL, *words) == 2
@@ -212,12 +210,12 @@ def test_batches_that_cannot_work_are_refused_with_the_numbers(
     assert list(workplace.iterdir()) == []
 
 
-def test_a_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
+def test_run_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
     words = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
     assert nnopt("run", *SMALL, *words) == 0
 
 
-def test_a_single_run_that_diverges(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_run_diverged_gives_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "optimizer.lr=1e20", "hydra.run.dir=here", "epochs=10") == 5
     assert summary_of(workplace / "here")["status"] == "diverged"
     told = capsys.readouterr().err
@@ -240,7 +238,7 @@ def wait_for_rows(folder: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_an_interrupted_run_keeps_what_is_done(
+def test_run_interrupted_keeps_results(
     start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_nnopt("run", *LONG)
@@ -260,7 +258,7 @@ def test_an_interrupted_run_keeps_what_is_done(
             assert all(np.isfinite(archive[key]).all() for key in archive.files)
 
 
-def test_an_interrupted_sweep_has_its_table(start_nnopt: Start, workplace: Path) -> None:
+def test_sweep_interrupted_writes_table(start_nnopt: Start, workplace: Path) -> None:
     words = [
         "dataset.samples_per_class=20",
         "plots=false",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnopt.config.grammar import MOST_POINTS, number_range
-from nnopt.config.hydra import composing, parse_words
+from nnopt.config.grammar import MAX_SWEEP_POINTS, number_range
+from nnopt.config.hydra import composing, parse_overrides
 from nnopt.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def _alone(workplace: object) -> None:
 
 def values(word: str) -> list[Any]:
     with composing():
-        (override,) = parse_words([word])
+        (override,) = parse_overrides([word])
         if not override.is_sweep_override():
             return [override.value()]
         return [float(text) if "." in text else int(text) for text in _texts(override)]
@@ -32,7 +32,7 @@ def _texts(override: Any) -> list[str]:
 
 def problem(word: str) -> str:
     with composing(), pytest.raises(ConfigError) as caught:
-        parse_words([word])
+        parse_overrides([word])
     (line,) = caught.value.problems
     assert "\n" not in line
     return line
@@ -66,13 +66,13 @@ def problem(word: str) -> str:
         ("float(sort(range(2,13,4),reverse=true))", [10.0, 6.0, 2.0]),
     ],
 )
-def test_range_has_the_values_that_a_person_writes(text: str, expected: list[float]) -> None:
+def test_range_has_decimal_values(text: str, expected: list[float]) -> None:
     found = values(f"seed={text}")
     assert found == expected
     assert list(map(repr, found)) == list(map(repr, expected))
 
 
-def test_shuffle_permutes_the_same_values_the_same_way() -> None:
+def test_shuffle_is_deterministic() -> None:
     first = values("seed=shuffle(range(0.1,1,0.1))")
     assert sorted(first) == values("seed=range(0.1,1,0.1)")
     assert first != sorted(first)
@@ -85,7 +85,7 @@ def test_shuffle_permutes_the_same_values_the_same_way() -> None:
     count=st.integers(0, 40),
     places=st.integers(0, 6),
 )
-def test_range_is_that_of_whole_numbers_in_units_of_its_last_digit(
+def test_range_equals_integer_range_in_last_digits(
     start: int, step: int, count: int, places: int
 ) -> None:
     stop, unit = start + step * count, 10.0**places
@@ -93,9 +93,9 @@ def test_range_is_that_of_whole_numbers_in_units_of_its_last_digit(
     assert found.list == [(start + step * index) / unit for index in range(count)]
 
 
-def test_range_is_counted_before_it_is_made() -> None:
-    assert len(number_range(MOST_POINTS).list) == MOST_POINTS
-    assert "has 100,001 values" in problem(f"seed=range({MOST_POINTS + 1})")
+def test_range_too_long_is_refused_before_expansion() -> None:
+    assert len(number_range(MAX_SWEEP_POINTS).list) == MAX_SWEEP_POINTS
+    assert "has 100,001 values" in problem(f"seed=range({MAX_SWEEP_POINTS + 1})")
     assert "has 1,000,000,000 values" in problem("optimizer.lr=range(0,1,1e-9)")
     assert "more than 10^12 values" in problem("optimizer.lr=range(0,1e300)")
 
@@ -116,9 +116,9 @@ def test_range_is_counted_before_it_is_made() -> None:
         ("größe=1", "write key=value"),
         ("a=" + "[" * 3000, "brackets"),
         ("seed=" + "9" * 5000, "too many digits"),
-        ("architecture.hidden=[range(3)]", "no part of a list"),
-        ("architecture.hidden=[[1],[interval(1,3)]]", "no part of a list"),
-        ("a={b: range(3)}", "no part of a list or a map"),
+        ("architecture.hidden=[range(3)]", "cannot be part of a list"),
+        ("architecture.hidden=[[1],[interval(1,3)]]", "cannot be part of a list"),
+        ("a={b: range(3)}", "cannot be part of a list or a map"),
         ("seed=3,interval(0,1)", "one of several choices"),
         ("optimizer=adam,glob(s*)", "one of several choices"),
         ("seed=range(a)", "a range needs finite numbers, got 'a'"),
@@ -141,13 +141,13 @@ def test_range_is_counted_before_it_is_made() -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_word_that_cannot_be_read_is_explained(word: str, expected: str) -> None:
+def test_override_unreadable_is_explained(word: str, expected: str) -> None:
     line = problem(word)
     assert expected in line
     assert len(line) < 500
 
 
-def test_quotes_that_a_message_proposes_are_read() -> None:
+def test_override_proposed_quotes_are_readable() -> None:
     import shlex
 
     for value in ("größe.csv", "a=b", "data(1)", 'say "x"=y', "it's=x", "back\\slash=", "👍"):
@@ -156,13 +156,13 @@ def test_quotes_that_a_message_proposes_are_read() -> None:
             assert values(word) == [value]
 
 
-def test_text_of_a_number_stays_a_text() -> None:
+def test_override_quoted_number_stays_text() -> None:
     with composing():
-        (override,) = parse_words(["name=str(range(2))"])
+        (override,) = parse_overrides(["name=str(range(2))"])
     assert _texts(override) == ["'0'", "'1'"]
 
 
-def test_plus_is_read_as_if_it_were_not_there() -> None:
+def test_override_leading_plus_is_ignored() -> None:
     with composing():
-        words = [o.input_line for o in parse_words(["+seed=1", "++optimizer=adam", "+typo=3"])]
+        words = [o.input_line for o in parse_overrides(["+seed=1", "++optimizer=adam", "+typo=3"])]
     assert words == ["seed=1", "optimizer=adam", "typo=3"]

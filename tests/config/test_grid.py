@@ -42,14 +42,14 @@ RATES = "optimizer.lr=0.1,0.01,0.001"
 SIZES = "batch_size=32,64,16"
 
 
-def test_a_grid_is_the_product_in_the_order_of_the_keys() -> None:
+def test_grid_is_product_in_order_of_keys() -> None:
     expected = list(itertools.product((0.1, 0.01, 0.001), (32, 64, 16), (0, 1)))
     assert values(plan_of(RATES, SIZES, "seed=0,1"), "optimizer.lr", "batch_size", "seed") == (
         expected
     )
 
 
-def test_zipped_keys_go_in_step_and_seeds_with_everything() -> None:
+def test_zip_varies_keys_in_parallel_for_every_seed() -> None:
     plan = plan_of("hydra.sweeper.mode=zip", "seed=range(2)", RATES, "epochs=3", SIZES)
     expected = [
         (lr, size, seed)
@@ -61,12 +61,12 @@ def test_zipped_keys_go_in_step_and_seeds_with_everything() -> None:
     assert set(values(plan, "epochs")) == {(3,)}
 
 
-def test_zipped_keys_of_unequal_lengths_are_refused_by_name() -> None:
+def test_zip_unequal_lengths_are_refused() -> None:
     (told,) = refused("hydra.sweeper.mode=zip", RATES, "batch_size=32,64", "seed=range(7)")
     assert told.endswith("but optimizer.lr has 3, batch_size has 2")
 
 
-def test_one_at_a_time_is_the_base_and_then_every_other_value_alone() -> None:
+def test_one_at_a_time_varies_single_keys_from_base() -> None:
     plan = plan_of(
         "hydra.sweeper.mode=one_at_a_time", "optimizer=momentum,sgd", SIZES, "seed=5,6", "epochs=2"
     )
@@ -77,14 +77,14 @@ def test_one_at_a_time_is_the_base_and_then_every_other_value_alone() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
-def test_seeds_alone_make_the_same_points_in_every_mode(mode: str) -> None:
+def test_seeds_alone_give_same_points_in_every_mode(mode: str) -> None:
     assert values(plan_of(f"hydra.sweeper.mode={mode}", "seed=3,4"), "seed") == [(3,), (4,)]
 
 
 GRIDS = 'hydra.sweeper.grids=[{optimizer:"sgd,momentum"},{optimizer:adam,optimizer.lr:"1e-3,1e-4"}]'
 
 
-def test_grids_run_one_after_another_on_top_of_the_rest() -> None:
+def test_grids_are_concatenated_and_override_params() -> None:
     plan = plan_of(GRIDS, "seed=0,1")
     assert values(plan, "optimizer", "optimizer.lr", "seed") == [
         *(("sgd", 0.1, 0), ("momentum", 0.01, 0), ("sgd", 0.1, 1), ("momentum", 0.01, 1)),
@@ -93,27 +93,27 @@ def test_grids_run_one_after_another_on_top_of_the_rest() -> None:
     assert set(plan.varied) == {"optimizer", "optimizer.lr", "seed"}
 
 
-def test_a_group_that_a_grid_leaves_alone_is_told_all_the_same() -> None:
+def test_grids_default_choice_is_recorded() -> None:
     plan = plan_of("hydra.sweeper.grids=[{batch_size: 16},{regularizer: l2}]")
     assert plan.points[0].overrides == ("regularizer=none", "batch_size=16")
     assert plan.points[1].overrides == ("regularizer=l2",)
 
 
-def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_grids_overlapping_points_run_once(caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
     assert values(plan, "batch_size") == [(16,), (32,), (64,)]
-    assert "1 of 4 points have the settings of another point and are left out" in caplog.text
+    assert "1 of 4 points are duplicates and are run once" in caplog.text
 
 
-def test_a_key_of_the_command_line_that_a_grid_sets_is_warned_of(
+def test_grids_overriding_command_line_gives_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     plan = plan_of("batch_size=8", "hydra.sweeper.grids=[{batch_size: 16}]")
     assert values(plan, "batch_size") == [(16,)]
-    assert "batch_size is set again by hydra.sweeper.grids, which counts" in caplog.text
+    assert "batch_size is overridden by hydra.sweeper.grids" in caplog.text
 
 
-def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
+def test_params_of_command_line_are_merged_with_file() -> None:
     words = ["ablation=l2_spiral", 'hydra.sweeper.params.optimizer.lr="0.1,0.2"', "seed=0"]
     plan = plan_of(*words)
     assert plan.varied == ("regularizer.l2", "optimizer.lr")
@@ -126,7 +126,7 @@ def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
         ("hydra.sweeper.moed=zip", "unknown key 'hydra.sweeper.moed'; did you mean 'hydra.sweep"),
         ("hydra.sweeper.mode=zpi", "hydra.sweeper.mode = 'zpi': did you mean 'zip'? allowed: grid"),
         ("hydra.sweeper.mode=zip,grid", "'hydra.sweeper.mode=zip,grid': needs one value"),
-        ("hydra/sweeper=basic", "hydra/sweeper = 'basic': known: grid"),
+        ("hydra/sweeper=basic", "hydra/sweeper = 'basic': allowed: grid"),
         ("hydra.sweeper.grids=3", "hydra.sweeper.grids = 3: needs a list"),
         ("hydra.sweeper.grids=[3]", "hydra.sweeper.grids[0] = 3: needs a map"),
         ("hydra.sweeper.params=3", "hydra.sweeper.params = 3: needs a map"),
@@ -149,17 +149,20 @@ def test_params_of_the_command_line_add_to_those_of_a_file() -> None:
             "hydra.sweeper.params={seed: '1,['}",
             "hydra.sweeper.params.seed = '1,[': cannot read it: the value needs quotes; for",
         ),
-        ("optimizer.lr=interval(0.1,1)", "'optimizer.lr=interval(0.1,1)': a grid needs values one"),
+        (
+            "optimizer.lr=interval(0.1,1)",
+            "'optimizer.lr=interval(0.1,1)': a grid needs single values",
+        ),
         ("seed=range(0)", "'seed=range(0)' has no value; the sweep has 0 points"),
         ("hydra.launcher.workers=3", "unknown key 'hydra.launcher.workers'"),
     ],
 )
-def test_what_makes_no_sweep_is_refused_in_one_line(word: str, told: str) -> None:
+def test_sweep_settings_wrong_are_refused_in_one_line(word: str, told: str) -> None:
     (found,) = refused(word)
     assert found.startswith(told)
 
 
-def test_settings_of_a_sweep_are_refused_of_a_single_run() -> None:
+def test_single_run_sweep_settings_are_refused() -> None:
     for word in ("hydra.sweeper.mode=zip", "hydra/launcher=sequential"):
         with pytest.raises(ConfigError, match="concerns a sweep; `nnopt run -m` runs one"):
             make_plan([word])
@@ -176,17 +179,17 @@ def test_settings_of_a_sweep_are_refused_of_a_single_run() -> None:
     ],
     ids=lambda words: words[0],
 )
-def test_points_set_quickly_are_those_that_omegaconf_makes(
+def test_resolve_plain_merge_equals_omegaconf(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nnopt.config import resolve as composer
+    from nnopt.config import resolve
 
     quick = plan_of(*words).points
-    monkeypatch.setattr(composer._Base, "_stands_alone", lambda self, settings: False)
+    monkeypatch.setattr(resolve._ComposedFiles, "_affects_references", lambda self, settings: True)
     assert plan_of(*words).points == quick
 
 
-def test_points_are_counted_before_they_are_made() -> None:
+def test_sweep_too_large_is_refused_before_expansion() -> None:
     (told,) = refused("seed=range(1000)", "epochs=range(1,1001)")
     assert told.startswith("the sweep has 1,000,000 points, but a sweep has at most 100,000 points")
     (told,) = refused('hydra.sweeper.grids=[{seed: "range(70000)"},{seed: "range(60000)"}]')
@@ -194,28 +197,28 @@ def test_points_are_counted_before_they_are_made() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
-def test_only_points_that_are_made_count(mode: str) -> None:
+def test_expand_counts_only_points_of_mode(mode: str) -> None:
     words = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
     sizes = {"zip": 300, "one_at_a_time": 599}
     from nnopt.config.grid import expand
-    from nnopt.config.hydra import composing, parse_words
+    from nnopt.config.hydra import composing, parse_overrides
     from nnopt.schema import GridConfig
 
     with composing():
         points, _ = expand(
-            GridConfig("grid", mode, {}, ()), parse_words([*words, "seed=range(100)"])
+            GridConfig("grid", mode, {}, ()), parse_overrides([*words, "seed=range(100)"])
         )
     assert len(points) == sizes[mode] * 100
 
 
-def test_ranges_of_grids_and_params_are_counted_in_decimals() -> None:
+def test_params_ranges_have_decimal_values() -> None:
     plan = plan_of('hydra.sweeper.params={optimizer.lr: "range(0.1,0.5,0.1)"}')
     assert values(plan, "optimizer.lr") == [(0.1,), (0.2,), (0.3,), (0.4,)]
     plan = plan_of('hydra.sweeper.grids=[{optimizer.lr: "sort(range(0.1,0.4,0.1),reverse=true)"}]')
     assert values(plan, "optimizer.lr") == [(0.3,), (0.2,), (0.1,)]
 
 
-def test_value_of_params_may_be_a_list_of_maps(workplace: Path) -> None:
+def test_params_value_may_be_list_of_maps(workplace: Path) -> None:
     Path("conf/ablation").mkdir(parents=True)
     Path("conf/ablation/a.yaml").write_text(
         "# @package _global_\ndefaults: [{override /architecture: layers}]\nhydra:\n"

@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nnopt.config.grammar import functions
-from nnopt.config.search_parameters import Choice, Numbers, Parameter, read_parameter, word
+from nnopt.config.search_parameters import Choice, Numbers, Parameter, read_parameter, to_override
 from nnopt.errors import ConfigError
 from nnopt.sweeps.search.study import suggest
 
@@ -37,14 +37,14 @@ def read(text: str, whole: bool = False) -> Parameter:
         ("k='a b','c'", Choice("k", ("'a b'", "'c'"))),
     ],
 )
-def test_words_are_read(text: str, expected: Parameter) -> None:
+def test_parameter_is_read_from_override(text: str, expected: Parameter) -> None:
     parameter = read(text)
     assert parameter == expected
     if isinstance(parameter, Numbers) and isinstance(expected, Numbers):
         assert type(parameter.low) is type(expected.low)
 
 
-def test_steps_of_a_range_of_floats_reach_its_last_value() -> None:
+def test_float_range_reaches_last_value() -> None:
     parameter = read("k=range(0,1,0.1)")
     assert isinstance(parameter, Numbers)
     assert (parameter.low, parameter.high) == (0.0, 0.9)
@@ -54,28 +54,28 @@ def test_steps_of_a_range_of_floats_reach_its_last_value() -> None:
 @pytest.mark.parametrize(
     "text", ["range(0.1,0.5,0.1)", "range(0.4,0,-0.1)", "sort(range(0.1,0.5,0.1))"]
 )
-def test_value_of_a_range_is_drawn_as_a_person_writes_it(text: str) -> None:
+def test_float_range_value_is_decimal(text: str) -> None:
     parameter = read(f"k={text}")
     assert parameter == Numbers("k", 0.1, 0.4, 0.1, False)
-    drawn = [word(parameter, 0.1 + 0.1 * index) for index in range(4)]
+    drawn = [to_override(parameter, 0.1 + 0.1 * index) for index in range(4)]
     assert drawn == ["k=0.1", "k=0.2", "k=0.3", "k=0.4"]
 
 
-def test_range_of_floats_is_drawn_whole_and_without_a_warning() -> None:
+def test_float_range_is_sampled_without_warning() -> None:
     """pytest turns Optuna's warning about a step that does not divide the range into an error."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     parameter = read("k=range(0.1,0.5,0.1)")
-    drawn = {word(parameter, suggest(study.ask(), parameter)) for _ in range(100)}
+    drawn = {to_override(parameter, suggest(study.ask(), parameter)) for _ in range(100)}
     assert drawn == {"k=0.1", "k=0.2", "k=0.3", "k=0.4"}
 
 
-def test_cast_values_without_an_even_step_are_choices() -> None:
+def test_cast_values_with_uneven_steps_are_choices() -> None:
     assert read("k=int(range(0,6,1.5))") == Choice("k", ("0", "1", "3", "4"))
 
 
-def test_an_interval_of_a_key_of_whole_numbers_has_no_others() -> None:
+def test_interval_of_integer_key_is_integer() -> None:
     assert read("k=interval(16,256)", whole=True) == Numbers("k", 16, 256, 1, False)
-    with pytest.raises(ConfigError, match="k takes whole numbers; give the ends as such"):
+    with pytest.raises(ConfigError, match="k needs whole numbers as ends"):
         read("k=interval(16.5,256)", whole=True)
 
 
@@ -86,20 +86,20 @@ def test_an_interval_of_a_key_of_whole_numbers_has_no_others() -> None:
         ("k=interval(1,1)", "needs its first end below its second"),
         ("k=interval(0,inf)", "needs two finite ends"),
         ("k=tag(log, interval(0,1))", "0 has no logarithm"),
-        ("k=tag(lgo, interval(1,2))", r"unknown tag 'lgo'; a search knows tag\(log, ...\)"),
+        ("k=tag(lgo, interval(1,2))", r"unknown tag 'lgo'; a search supports tag\(log, ...\)"),
         ("k=tag(log, choice(1,2))", "needs an interval or a range"),
         ("k=tag(log, range(1,10,2))", "in steps of 1"),
         ("k=range(3,3)", "has 0 values"),
     ],
 )
-def test_what_cannot_be_drawn_from_is_refused(text: str, message: str) -> None:
+def test_parameter_not_searchable_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read(text)
     assert repr(text) in str(caught.value)
 
 
-def test_a_word_keeps_all_digits() -> None:
+def test_override_of_sample_keeps_all_digits() -> None:
     parameter = read("k=interval(0,1)")
     for value in (0.1 + 0.2, 1e-300, math.pi / 1e7):
-        (override,) = OverridesParser(functions()).parse_overrides([word(parameter, value)])
+        (override,) = OverridesParser(functions()).parse_overrides([to_override(parameter, value)])
         assert override.value() == value

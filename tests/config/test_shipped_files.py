@@ -19,9 +19,9 @@ from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends import load_backend
 from nnopt.backends.models import build_architecture, initial_arrays
 from nnopt.config.compose import Point, make_plan
-from nnopt.config.validate import read_config, read_engine
+from nnopt.config.validate import read_config, read_plugin
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.schema.reader import ENGINES
+from nnopt.schema.reader import PLUGINS
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -58,7 +58,7 @@ def of_group(group: str) -> list[str]:
     return [Path(name).stem for name in FILES if name.startswith(f"{group}/")]
 
 
-def test_no_file_is_missed() -> None:
+def test_shipped_files_are_all_tested() -> None:
     assert Counter(name.rpartition("/")[0] or name for name in FILES) == COUNTS
     assert set(SHAPES) == set(of_group("dataset"))
 
@@ -96,7 +96,7 @@ def load_group_file(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OF_POINTS)
-def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None:
+def test_group_file_keys_equal_dataclass_fields(name: str) -> None:
     container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").split("/")
     if group in schema.VARIANTS:
@@ -104,21 +104,21 @@ def test_keys_of_a_group_file_are_the_fields_of_its_dataclass(name: str) -> None
     assert_same_keys(container, record_of(group, container), name)
 
 
-def test_groups_have_a_file_for_every_variant_and_no_other() -> None:
-    for group, variants in [*schema.VARIANTS.items(), *ENGINES.items()]:
+def test_group_has_one_file_for_every_variant() -> None:
+    for group, variants in [*schema.VARIANTS.items(), *PLUGINS.items()]:
         assert set(of_group(group.replace(".", "/"))) == set(variants)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("hydra/")])
-def test_a_file_of_a_sweeper_or_a_launcher_is_a_valid_choice(name: str) -> None:
+def test_sweeper_and_launcher_files_are_valid(name: str) -> None:
     container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").replace("/", ".").rsplit(".", 1)
     assert container["name"] == stem
-    assert_same_keys(container, ENGINES[group][stem], name)
-    assert isinstance(read_engine(group, container), ENGINES[group][stem])
+    assert_same_keys(container, PLUGINS[group][stem], name)
+    assert isinstance(read_plugin(group, container), PLUGINS[group][stem])
 
 
-def test_keys_of_the_main_file_are_the_fields_of_the_configuration() -> None:
+def test_main_file_keys_equal_config_fields() -> None:
     container = typing.cast(dict[str, Any], OmegaConf.to_container(make_main()))
     groups = {
         key
@@ -145,7 +145,7 @@ def base() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OF_POINTS)
-def test_a_group_file_is_a_valid_choice(name: str, base: dict[str, Any]) -> None:
+def test_group_file_is_valid(name: str, base: dict[str, Any]) -> None:
     group, stem = name.removesuffix(".yaml").split("/")
     container = load_group_file(name)
     if stem == "csv":
@@ -208,7 +208,7 @@ def header(group: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", of_group("experiment"))
-def test_an_experiment_composes_and_builds(name: str) -> None:
+def test_experiment_composes_and_builds(name: str) -> None:
     plan = make_plan([f"experiment={name}"])
     assert not plan.is_sweep
     assert plan.points[0].config.name == name
@@ -217,7 +217,7 @@ def test_an_experiment_composes_and_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", of_group("architecture"))
-def test_the_command_in_an_architectures_header_composes_and_builds(name: str) -> None:
+def test_architecture_header_command_composes_and_builds(name: str) -> None:
     text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
     commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
     assert commands
@@ -237,7 +237,7 @@ SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_a_search_composes_and_builds_samples_of_what_it_may_draw(name: str) -> None:
+def test_search_file_composes_and_builds_samples(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert isinstance(plan.sweeper, schema.OptunaConfig)
     first = header("ablation", name)
@@ -253,9 +253,7 @@ def test_a_search_composes_and_builds_samples_of_what_it_may_draw(name: str) -> 
     ("folder", "records"),
     [("hydra/sweeper", schema.SWEEPERS), ("hydra/launcher", schema.LAUNCHERS)],
 )
-def test_files_of_sweeps_have_the_keys_of_their_dataclass(
-    folder: str, records: dict[str, type]
-) -> None:
+def test_sweep_file_keys_equal_dataclass_fields(folder: str, records: dict[str, type]) -> None:
     assert set(of_group(folder)) == set(records)
     for name, record in records.items():
         container = load_group_file(f"{folder}/{name}.yaml")
@@ -264,7 +262,7 @@ def test_files_of_sweeps_have_the_keys_of_their_dataclass(
 
 
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
-def test_an_ablation_composes_and_builds_all_its_points(name: str) -> None:
+def test_ablation_composes_and_builds_all_points(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert plan.is_sweep
     first = header("ablation", name)

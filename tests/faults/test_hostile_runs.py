@@ -91,7 +91,7 @@ def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) 
 
     def build(run: Path) -> None:
         with (
-            warnings.catch_warnings(action="ignore"),  # of a name that is there twice
+            warnings.catch_warnings(action="ignore"),  # of a name that occurs twice
             zipfile.ZipFile(run / "model_best.npz", "w", compression) as file,
         ):
             for name, data in members:

@@ -117,7 +117,7 @@ def test_auto_lr_breaking_rule_is_refused(
     assert nnopt("run", *words) == 2
     assert (
         "optimizer.lr = 'auto' found 0.5: optimizer.lr = 0.5 times regularizer.weight_decay = 2.0 "
-        "has to be below 1"
+        "must be below 1"
     ) in capsys.readouterr().err
     assert not (workplace / "a" / "metrics.csv").exists()
 

@@ -73,7 +73,7 @@ def test_page_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) -> No
     assert about["Overrides"] == ["epochs=30"]
     assert about["Varied"] == ["optimizer: sgd, adam, lion", "seed: 0, 1, 2, 3, 4"]
     assert about["Time"][0].startswith("2026-01-02 03:00 to ")
-    assert about["Time"][1] == "6 min 00 s in all, 60.0 s on average"
+    assert about["Time"][1] == "6 min 00 s in all, 60 s on average"
 
 
 def test_page_table_equals_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nnopt.config.point import Point, point_id
-from nnopt.config.validate import read_engine
+from nnopt.config.validate import read_plugin
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.schema import RayConfig, SubmititConfig
 from nnopt.sweeps.received import check_launcher, with_safe_data
@@ -22,7 +22,7 @@ RAY = {"name": "ray", "address": None, "workers": 1, "threads": 1, "gpus": 0, "t
 
 
 def submitit(**changes: Any) -> SubmititConfig:
-    found: SubmititConfig = read_engine("hydra.launcher", SUBMITIT | changes)
+    found: SubmititConfig = read_plugin("hydra.launcher", SUBMITIT | changes)
     return found
 
 
@@ -45,8 +45,8 @@ def test_check_launcher_inside_folder_is_accepted(tmp_path: Path) -> None:
 
 def test_check_launcher_foreign_cluster_must_be_given_again(tmp_path: Path) -> None:
     for address in (None, "auto", "local"):
-        check_launcher(read_engine("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
-    launcher: RayConfig = read_engine("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})
+        check_launcher(read_plugin("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
+    launcher: RayConfig = read_plugin("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})
     with pytest.raises(ResumeError, match="can run programs on this machine"):
         check_launcher(launcher, NONE, tmp_path)
     check_launcher(launcher, frozenset({"hydra.launcher.address"}), tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from nnopt.config.compose import Plan, Point, make_plan
-from nnopt.config.hydra import composing, parse_words, word_of
+from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.errors import ConfigError
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import plot, print_summary, resume_command, run_tasks
@@ -82,8 +82,8 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
     is_present = Path(sweep.working_dir).is_dir()
     with chdir(sweep.working_dir) if is_present else nullcontext():
         with composing(sweep.config_dir):
-            new, before = parse_words(overrides), parse_words(sweep.overrides)
-        if refused := [word_of(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
+            new, before = parse_overrides(overrides), parse_overrides(sweep.overrides)
+        if refused := [override_text(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
             names = ", ".join(CHANGEABLE)
             raise ConfigError(
                 f"{refused[0]!r}: when a search is continued, only {names} can change"
@@ -91,7 +91,7 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
         changed = tuple(override.key_or_group for override in new)
         if "hydra/launcher" in changed:  # the keys of the previous launcher do not apply
             changed += ("hydra.launcher.",)
-        kept = [word_of(o) for o in before if not o.key_or_group.startswith(changed)]
+        kept = [override_text(o) for o in before if not o.key_or_group.startswith(changed)]
         plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)
         plan = replace(plan, points=tuple(map(with_absolute_paths, plan.points)))
     sweeper = cast(OptunaConfig, plan.sweeper)

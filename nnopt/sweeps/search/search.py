@@ -274,7 +274,7 @@ class SearchRun:
         leaves no pending points.
         """
         planned = self.space.points_of(self.settings)
-        with self.space.there():  # relative paths of the data refer to this folder
+        with self.space.in_working_folder():  # relative paths of the data refer to this folder
             self.sweep = add_points(self.sweep, [point], planned=planned)
         return next(known for known in self.sweep.points if known.id == point.id)
 

@@ -13,9 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nnopt.analysis.tabulate import counted
 from nnopt.config.hydra import compose_files, plain
-from nnopt.config.point import leaves
 from nnopt.results.metrics import better_direction
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
+from nnopt.schema.values import flatten, format_value
 from nnopt.sweeps.search.search import SearchRun
 from nnopt.sweeps.search.study import importances
 from nnopt.terminal import console
@@ -95,26 +95,20 @@ def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
     chosen = {group: str(container[group]["name"]) for group in VARIANTS}
     files = [f"{group}={name}" for group, name in chosen.items() if default[group]["name"] != name]
     yield from files
-    before = dict(leaves(plain(compose_files(files).config)))
+    before = dict(flatten(plain(compose_files(files).config)))
     for key in ("data.root", "data.cache"):  # absolute in the points of a sweep
         before[key] = os.path.abspath(os.path.expanduser(before[key]))
-    for key, value in leaves(container):
+    for key, value in flatten(container):
         if key.partition(".")[0] not in UNSET_KEYS and (key not in before or before[key] != value):
-            yield f"{key}={_text(value)}"
+            yield f"{key}={format_value(value, _quoted)}"
 
 
-def _text(value: Any) -> str:
-    """Return a value in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    return str(value)
+def _quoted(value: Any) -> str:
+    """Return a text in quotes if Hydra's grammar needs them, and a number as it is."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _digits(value: Any) -> str:

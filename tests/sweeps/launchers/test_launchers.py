@@ -16,7 +16,7 @@ Captured = pytest.CaptureFixture[str]
     ("words", "told"),
     [
         (["hydra/launcher=pol"], ["hydra/launcher = 'pol': did you mean 'pool'?"]),
-        (["hydra/launcher=basic"], ["known: pool, ray, sequential, submitit"]),
+        (["hydra/launcher=basic"], ["allowed: pool, ray, sequential, submitit"]),
         (["hydra.launcher.workers=2"], ["it belongs to hydra/launcher=pool"]),
         (
             ["hydra/launcher=pool", "hydra.launcher.worker=2", "hydra.launcher.timeout=0"],

@@ -1,0 +1,34 @@
+"""Values of a configuration as text, and nested configurations as flat ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+WORDS = {None: "null", True: "true", False: "false"}
+
+
+def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
+    """Return a value in Hydra's grammar: ``null``, ``true``, ``[64, 32]``, ``{padding: 1}``.
+
+    Args:
+        value: A scalar, list, tuple or map.
+        scalar: Formats texts and numbers.
+    """
+    if value is None or isinstance(value, bool):
+        return WORDS[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(format_value(item, scalar) for item in value)}]"
+    if isinstance(value, Mapping):
+        pairs = (f"{key}: {format_value(item, scalar)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return scalar(value)
+
+
+def flatten(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a nested configuration, each after ``prefix``, and their values."""
+    for key, value in container.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
