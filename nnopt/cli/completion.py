@@ -44,10 +44,11 @@ def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
 
     There are none for folders, which the shell completes.
     """
-    from nnopt.cli.parsers import FORMATS, PARSERS
+    from nnopt.analysis.render import SUFFIXES
+    from nnopt.cli.parsers import PARSERS
     from nnopt.results.metrics import METRICS
 
-    values = {"--metric": METRICS, "--sort": METRICS, "--format": FORMATS}
+    values = {"--metric": METRICS, "--sort": METRICS, "--format": tuple(SUFFIXES.values())}
     values["--weights"] = ("best", "last")
     if verb not in PARSERS:
         return ()

@@ -8,13 +8,9 @@ import textwrap
 from collections.abc import Callable
 from typing import NoReturn
 
-from nnopt.analysis.render import SUFFIXES
-from nnopt.data.published import PUBLISHED
 from nnopt.errors import ConfigError
 from nnopt.io.paths import DATA_FOLDER, environment
 from nnopt.schema import RENAMED_FLAGS
-
-FORMATS = tuple(SUFFIXES.values())
 
 COMPARE_EXAMPLES = """\
 examples:
@@ -134,6 +130,8 @@ def resume_parser() -> Parser:
 
 def compare_parser() -> Parser:
     """Return the parser of ``nnopt compare``."""
+    from nnopt.analysis.render import SUFFIXES  # not needed by the other verbs
+
     description = (
         "Print one table of runs and sweeps: a row for each setting, its mean over the seeds, and "
         "tests of the differences."
@@ -160,7 +158,11 @@ def compare_parser() -> Parser:
     add("--reverse", action="store_true", help="reverse the order")
     add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
     add("--allow-mixed-data", action="store_true", help="allow runs on different datasets or files")
-    add("--format", choices=FORMATS, help="default: by the suffix of --out, or table")
+    add(
+        "--format",
+        choices=tuple(SUFFIXES.values()),
+        help="default: by the suffix of --out, or table",
+    )
     add(
         "--keep-formulas",
         action="store_true",
@@ -201,6 +203,8 @@ def diff_parser() -> Parser:
 
 def data_parser() -> Parser:
     """Return the parser of ``nnopt data``, with the parsers of its verbs."""
+    from nnopt.data.published import PUBLISHED
+
     parser = make_parser("data", "List, download or verify the published datasets.")
     root = Parser(add_help=False)
     root.add_argument(
