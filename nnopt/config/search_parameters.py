@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from nnopt.config.grammar import NumberSweep
 from nnopt.errors import ConfigError
+from nnopt.schema import first_override
 
 Drawn = str | int | float
 """A sampled value; for a choice its text, as on the command line."""
@@ -28,6 +29,12 @@ class Choice:
     def samples(self) -> Sequence[Drawn]:
         """Return the values to check before a search: all."""
         return self.texts
+
+    def with_first_names(self) -> Choice:
+        """Return the choice with the old names of its key and values."""
+        overrides = [first_override(f"{self.key}={text}") for text in self.texts]
+        texts = tuple(override.partition("=")[2] for override in overrides)
+        return Choice(first_override(self.key), texts)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class Numbers:
     def samples(self) -> Sequence[Drawn]:
         """Return the values to check before a search: the ends."""
         return [self.low, self.high]
+
+    def with_first_names(self) -> Numbers:
+        """Return the range with the old name of its key."""
+        return replace(self, key=first_override(self.key))
 
 
 Parameter = Choice | Numbers

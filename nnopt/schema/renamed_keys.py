@@ -99,17 +99,37 @@ def new_override(override: str) -> str:
 
     An override may set a group of keys to a map, and its value may refer to other keys.
     """
+    return _converted_override(override, RENAMED_KEYS, RENAMED_VALUES)
+
+
+def first_override(override: str) -> str:
+    """Return an override, such as ``accumulation_steps=2``, with the old names."""
+    return _converted_override(override, FIRST_KEYS, _FIRST_VALUES)
+
+
+def _converted_override(
+    override: str, keys: Mapping[str, str], values: Mapping[str, Mapping[Any, Any]]
+) -> str:
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     key = key[len(sign) :]
-    for old, new in RENAMED_VALUES.get(key, {}).items():
-        value = re.sub(rf"\b{old}\b", _text(new), value)
-    for old, new in RENAMED_KEYS.items():
-        value = value.replace(f"${{{old}}}", f"${{{new}}}")
-        if "{" in value and old.startswith(f"{key}."):
-            before, after = (name.rpartition(".")[2] for name in (old, new))
-            value = re.sub(rf"(?<![\w.]){before}(?=\s*:)", after, value)
-    return f"{sign}{RENAMED_KEYS.get(key, key)}{equals}{value}"
+    for before, after in values.get(key, {}).items():
+        value = re.sub(rf"\b{_text(before)}\b", _text(after), value, flags=re.IGNORECASE)
+    for before, after in keys.items():
+        value = re.sub(_reference(before), rf"\g<1>{after}\g<2>", value)
+        if "{" in value and before.startswith(f"{key}."):
+            value = re.sub(_entry(before), after.rpartition(".")[2], value)
+    return f"{sign}{keys.get(key, key)}{equals}{value}"
+
+
+def _reference(key: str) -> str:
+    """Return the pattern of an interpolation, ``${key}``, whose braces may be escaped."""
+    return rf"(\$\\?{{\s*){re.escape(key)}(\s*\\?}})"
+
+
+def _entry(key: str) -> str:
+    """Return the pattern of the name of a key in a map, such as ``{adam_ratio: 1}``."""
+    return rf"(?<![\w.]){key.rpartition('.')[2]}(?=\s*:)"
 
 
 def _text(value: Any) -> str:

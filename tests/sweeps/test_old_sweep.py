@@ -12,6 +12,16 @@ The folder of its third point is missing, as if the sweep had been interrupted. 
         steps=4 batch_size=16 last_batch=keep,drop accumulation=2 \
         'early_stopping={check_every: 1, min_improvement: 0.001}' schedule=step schedule.warmup=1 \
         schedule.every=1 schedule.factor=0.5,0.7 regularizer.ema=0.9 regularizer.decay_all=true
+
+The folder ``search_with_first_keys`` was written by the same code. It has five trials, without
+weights. ``DRAWN`` are the values that the same code draws when it resumes the search:
+
+    nnopt run -m dataset.points=8 'architecture.hidden=[2]' plots=false view=none epochs=2 \
+        batch_size=8 accumulation=2 'steps=${accumulation}' schedule=step \
+        hydra/sweeper=optuna hydra.sweeper.trials=5 hydra.sweeper.startup_trials=3 \
+        hydra.sweeper.pruner=median hydra.sweeper.warmup_epochs=1 'schedule.every=range(1,5)' \
+        'schedule.factor=interval(0.1,0.9)' 'last_batch=choice(keep,drop)' \
+        'optimizer.lr=tag(log,interval(1e-3,1))' 'regularizer.ema=choice(0.5,0.9)'
 """
 
 from __future__ import annotations
@@ -136,3 +146,31 @@ def test_compare_condition_on_old_key_names_new_key(
     assert "last_batch is now drop_last" in capsys.readouterr().err
     assert nnopt("compare", str(sweep_with_first_keys), "--mixed-data") == 2
     assert "--mixed-data is now --allow-mixed-data" in capsys.readouterr().err
+
+
+OLD_SEARCH = Path(__file__).parent / "search_with_first_keys"
+DRAWN = [
+    ("1", "0.1438363699435532", "False", "0.3624203749777442", "0.5"),
+    ("4", "0.36869392084152885", "True", "0.06752386904549457", "0.5"),
+    ("3", "0.365600574539068", "False", "0.01644833398711462", "0.9"),
+    ("2", "0.7756347305081006", "True", "0.04265292765843307", "0.5"),
+]
+SEARCHED_KEYS = (
+    *("schedule.step_size", "schedule.gamma", "drop_last", "optimizer.lr"),
+    "regularizer.ema_decay",
+)
+
+
+def test_resume_search_with_old_keys_draws_same_values(
+    nnopt: Callable[..., int], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = Path(shutil.copytree(OLD_SEARCH, workplace / "search"))
+    before = rows_of(search)
+    assert nnopt("resume", str(search), "hydra.sweeper.trials=9") == 0
+    after = rows_of(search)
+    assert [tuple(row[key] for key in SEARCHED_KEYS) for row in after[5:]] == DRAWN
+    assert [row["status"] for row in after] == [*["done"] * 5, "pruned", *["done"] * 3]
+    assert [row["test_loss"] for row in before] == [row["test_loss"] for row in after[:5]]
+    assert after[6]["test_loss"] == "1.38633558013033"
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("    1  "))
+    assert line.split()[2:] == ["3", "0.3703", "False", "0.002146", "0.5"]

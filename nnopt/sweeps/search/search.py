@@ -18,11 +18,12 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from nnopt.config.compose import Plan
 from nnopt.config.point import Point
+from nnopt.config.search_parameters import Parameter
 from nnopt.config.search_space import Space
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.own_files import LogFile
 from nnopt.recipe.recorder import AfterEpoch
-from nnopt.schema import OptunaConfig
+from nnopt.schema import OptunaConfig, first_override
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
 from nnopt.sweeps.point_folder import ENDED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.search.journal_check import check_parameters, check_points
@@ -154,9 +155,10 @@ class SearchRun:
         self._epochs = max(point.config.epochs for point in plan.points)
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
-        self._check_same_search(plan.points)
+        parameters = [parameter.with_first_names() for parameter in self.space.parameters]
+        self._check_same_search(plan.points, parameters)
         try:
-            check_parameters(self.study, self.space.parameters)
+            check_parameters(self.study, parameters)
             check_points(self.study, {point.id for point in sweep.points})
         except (ValueError, TypeError) as error:
             raise damaged_journal(self._journal, error) from error
@@ -310,19 +312,20 @@ class SearchRun:
             return ()
         return (PrunerCallback(self._journal, trial.number, self.settings, self._epochs),)
 
-    def _check_same_search(self, samples: Sequence[Point]) -> None:
+    def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
         """Raise ResumeError if the folder has another search.
 
         Args:
             samples: Sample points, whose ids change with the YAML files.
+            parameters: The parameters with the first names of their keys.
         """
         asked = asdict(self.settings)
         for key in ("params", "trials", "timeout"):
             del asked[key]
         ids = "\n".join(point.id for point in samples)
         asked |= {
-            "parameters": [str(parameter) for parameter in self.space.parameters],
-            "fixed": list(self.space.fixed),
+            "parameters": list(map(str, parameters)),
+            "fixed": list(map(first_override, self.space.fixed)),
             "epochs": self._epochs,
             "seeds": [" ".join(overrides) for overrides in self.space.seeds],
             "configuration": hashlib.sha256(ids.encode()).hexdigest(),

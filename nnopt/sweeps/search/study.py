@@ -1,7 +1,9 @@
 """The study, the sampler and the pruner of Optuna.
 
 The study is stored in a journal, which a killed process does not damage. The draws are a function
-of the seed and the results. The module imports Optuna, so only searches import it.
+of the seed, the results and the names of the keys. The study has the old names of renamed keys, so
+searches with old names continue with the same draws. The module imports Optuna, so only searches
+import it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from nnopt.io.received_files import TABLE_BYTES
 from nnopt.io.safe_text import visible
 from nnopt.random import generator
 from nnopt.results.metrics import better_direction
-from nnopt.schema import OptunaConfig
+from nnopt.schema import RENAMED_KEYS, OptunaConfig
 from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
 JOURNAL = "search.journal"
@@ -242,13 +244,20 @@ def load_trial(study: Study, journal: Path, number: int) -> Trial:
 
 def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
     """Draw a key, or return the value that was drawn before."""
-    key = parameter.key
-    if isinstance(parameter, Choice):  # as strings: Optuna stores no lists
-        return trial.suggest_categorical(key, parameter.texts)
+    key = parameter.with_first_names().key
+    if isinstance(parameter, Choice):
+        texts = parameter.with_first_names().texts  # as strings: Optuna stores no lists
+        return parameter.texts[texts.index(trial.suggest_categorical(key, texts))]
     low, high, step, log = parameter.low, parameter.high, parameter.step, parameter.log
     if parameter.is_whole:
         return trial.suggest_int(key, int(low), int(high), step=int(step or 1), log=log)
     return trial.suggest_float(key, low, high, step=step, log=log)
+
+
+def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
+    """Return the value of a key that a trial has drawn, or None if it did not draw the key."""
+    is_drawn = parameter.with_first_names().key in trial.params
+    return suggest(trial, parameter) if is_drawn else None
 
 
 def importances(study: Study) -> Mapping[str, float]:
@@ -259,4 +268,5 @@ def importances(study: Study) -> Mapping[str, float]:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 20 or len({trial.value for trial in done}) == 1:
         return {}
-    return optuna.importance.get_param_importances(study)
+    weights = optuna.importance.get_param_importances(study)
+    return {RENAMED_KEYS.get(key, key): weight for key, weight in weights.items()}

@@ -13,11 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nnopt.analysis.tabulate import counted
 from nnopt.config.hydra import compose_files, plain
+from nnopt.config.search_parameters import Drawn
 from nnopt.results.metrics import better_direction
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
 from nnopt.schema.values import flatten, format_value
 from nnopt.sweeps.search.search import SearchRun
-from nnopt.sweeps.search.study import importances
+from nnopt.sweeps.search.study import drawn_value, importances
 from nnopt.terminal import console
 
 MAX_TRIALS = 5
@@ -38,11 +39,12 @@ def print_best_trials(run: SearchRun) -> None:
     if not ranked:
         console.note("  none has ended with a value")
         return
-    keys = [p.key for p in run.space.parameters]
+    parameters = run.space.parameters
     rows = [
-        [str(t.number + 1), f"{t.value:.6g}", *[_digits(t.params.get(key, "–")) for key in keys]]
+        [str(t.number + 1), f"{t.value:.6g}", *[_digits(drawn_value(t, p)) for p in parameters]]
         for t in ranked[:MAX_TRIALS]
     ]
+    keys = [parameter.key for parameter in parameters]
     console.print_table(["trial", metric, *keys], rows, "rr" + "l" * len(keys))
     if weights := importances(run.study):
         texts = [f"{key} {weight:.2f}" for key, weight in weights.items()]
@@ -111,5 +113,7 @@ def _quoted(value: Any) -> str:
     return f"'{escaped}'"
 
 
-def _digits(value: Any) -> str:
+def _digits(value: Drawn | None) -> str:
+    if value is None:
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

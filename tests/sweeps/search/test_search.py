@@ -320,7 +320,7 @@ def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
     for trial in run.study.trials:
         product = trial.params["optimizer.lr"] * float(trial.params["regularizer.weight_decay"])
         assert (trial in refused) == (product >= 1)
-    assert "has to be below 1" in refused[0].user_attrs["error"]
+    assert "must be below 1" in refused[0].user_attrs["error"]
     told_of = [ended for ended in run.finished if ended.status == "refused"]
     assert len(told_of) == len(refused)
     assert told_of[0].error in refused[0].user_attrs["error"]
