@@ -200,7 +200,7 @@ def names_in(cell: str) -> set[str]:
 
 
 def test_run_files_documented_completely(finished_run: Path) -> None:
-    rows = rows_of(DOCS / "results.md", "File", "What it holds")
+    rows = rows_of(DOCS / "results.md", "File", "Content")
     written = {
         path.relative_to(finished_run).as_posix()
         for path in finished_run.rglob("*")
@@ -298,7 +298,7 @@ def test_links_of_documents_have_targets(document: Path) -> None:
 
 
 def test_backend_protocol_methods_documented_completely() -> None:
-    rows = rows_of(DOCS / "backends.md", "Method", "What it does")
+    rows = rows_of(DOCS / "backends.md", "Method", "Effect or result")
     shown = {row[0].strip("`").partition("(")[0] for row in rows}
     methods = {
         f"{name}.{method}"
