@@ -79,30 +79,29 @@ class OutOfMemoryError(TrainingError):
 
     Args:
         batch_size: Samples per step.
-        accumulation: Parts into which the batch was split.
+        accumulation_steps: Parts into which the batch was split.
         why: The original exception.
     """
 
-    def __init__(self, batch_size: int, accumulation: int, why: Exception) -> None:
+    def __init__(self, batch_size: int, accumulation_steps: int, why: Exception) -> None:
         what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
         if batch_size > 1:
             what += f"; try batch_size={batch_size // 2}"
-        if batch_size >= 2 * accumulation:
-            what += (
-                f", or accumulation_steps={2 * accumulation} for the same batch in smaller parts"
-            )
+        if batch_size >= 2 * accumulation_steps:
+            more = 2 * accumulation_steps
+            what += f", or accumulation_steps={more} for the same batch in smaller parts"
         super().__init__(what)
 
 
 @contextmanager
-def memory_shortage(batch_size: int, accumulation: int) -> Iterator[None]:
+def memory_shortage(batch_size: int, accumulation_steps: int) -> Iterator[None]:
     """Convert an exception raised because memory ran out to an ``OutOfMemoryError``."""
     try:
         yield
     except Exception as error:
         if not is_memory_shortage(error):
             raise
-        raise OutOfMemoryError(batch_size, accumulation, error) from error
+        raise OutOfMemoryError(batch_size, accumulation_steps, error) from error
 
 
 SHORTAGE_MESSAGES = (

@@ -91,7 +91,7 @@ class Network(Protocol):
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update.
 
-        With ``accumulation`` the gradients of the parts of the batch are added up.
+        With ``accumulation_steps`` the gradients of the parts of the batch are added up.
 
         Args:
             x: Inputs (N, ...).

@@ -14,7 +14,7 @@ Errors of Hydra and OmegaConf are converted to ConfigErrors of one line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,7 @@ from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError, nearest, suggest
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import simplify_message
+from nnopt.schema import renamed_key
 from nnopt.schema.reader import PLUGINS
 
 
@@ -143,12 +144,24 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             value = given.text if isinstance(given, QuotedString) else given
             if value is None and group in EXPERIMENTS:
                 continue
-            if not isinstance(value, str) or value not in options:
+            if isinstance(value, dict):
+                problems.append(_map_problem(override, value))
+            elif not isinstance(value, str) or value not in options:
                 name = re.sub(r"\.ya?ml$", "", str(value))
                 problems.append(f"{group} = {value!r}: {suggest(name, options)}")
             elif hidden := _hidden_file(f"{group}/{value}"):
                 problems.append(f"{group} = {value!r}: {hidden}")
     return problems
+
+
+def _map_problem(override: Override, value: Mapping[Any, Any]) -> str:
+    """Return the message about an override that sets a group to a map: ``optimizer={lr: 1}``."""
+    group = override.key_or_group
+    problem = (
+        f"{override_text(override)!r}: needs the name of a file; set a key with {group}.KEY=VALUE"
+    )
+    renamed = (renamed_key(f"{group}.{key}") for key in value)
+    return "; ".join([problem, *filter(None, renamed)])
 
 
 def _hidden_file(config: str) -> str | None:
@@ -289,6 +302,8 @@ def one_line(error: BaseException) -> str:
             return one_line(error.__cause__)
         if merged := re.match(r"Error merging override (.*)", text):
             return f"{merged[1]!r}: {one_line(error.__cause__)}"
+    if missing := re.fullmatch(r"Interpolation key '(.+)' not found", text):
+        text = renamed_key(missing[1]) or text
     key = getattr(error, "full_key", None)
     if not key:
         return text or type(error).__name__

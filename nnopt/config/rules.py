@@ -172,7 +172,7 @@ def _optimizer(config: Config) -> Iterator[str]:
         )
 
 
-def _accumulation(config: Config) -> Iterator[str]:
+def _accumulation_steps(config: Config) -> Iterator[str]:
     if config.accumulation_steps > config.batch_size:
         yield (
             f"{_setting(config, 'accumulation_steps')} is more than "
@@ -308,7 +308,7 @@ RULES: tuple[Rule, ...] = (
     _convolutions,
     _group_norm,
     _optimizer,
-    _accumulation,
+    _accumulation_steps,
     _validation,
     _loss,
     _images,

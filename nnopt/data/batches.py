@@ -112,20 +112,20 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
     )
 
 
-def batch_parts(count: int, batch_size: int, accumulation: int) -> list[slice]:
+def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:
     """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
 
-    A micro-batch has at most ⌈batch_size / accumulation⌉ rows. Their number is minimal, and their
-    sizes differ by at most one. A smaller last batch has fewer micro-batches.
+    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. Their number is minimal, and
+    their sizes differ by at most one. A smaller last batch has fewer micro-batches.
     """
-    parts = -(-count // -(-batch_size // accumulation))
+    parts = -(-count // -(-batch_size // accumulation_steps))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
-def parts_of(batches: Iterable[Any], batch_size: int, accumulation: int) -> Iterator[Any]:
+def parts_of(batches: Iterable[Any], batch_size: int, accumulation_steps: int) -> Iterator[Any]:
     """Iterate over the inputs (N, ...) of the micro-batches of all batches."""
     for x in batches:
-        for rows in batch_parts(len(x), batch_size, accumulation):
+        for rows in batch_parts(len(x), batch_size, accumulation_steps):
             yield x[rows]
 
 

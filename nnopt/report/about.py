@@ -15,6 +15,7 @@ from nnopt.io.own_files import SUMMARY
 from nnopt.io.received_files import LOG_BYTES, open_received
 from nnopt.report.points import Point, read_plan
 from nnopt.results.collect import setting_text
+from nnopt.schema import new_override
 
 MAX_VALUES = 12
 """Number of values of a key, or of differing machines, that are listed."""
@@ -51,9 +52,10 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
 
 
 def _arguments(sweep: Path) -> list[str]:
+    """Return the arguments of the sweep's command, with the new names of renamed keys."""
     arguments = read_plan(sweep).get("words")
     if isinstance(arguments, list) and all(isinstance(text, str) for text in arguments):
-        return arguments
+        return list(map(new_override, arguments))
     return []
 
 

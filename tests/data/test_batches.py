@@ -39,19 +39,21 @@ def test_epoch_order_depends_on_epoch_and_seed() -> None:
     assert len({order.tobytes() for order in orders}) == 9
 
 
-@given(count=st.integers(1, 60), batch_size=st.integers(1, 60), accumulation=st.integers(1, 60))
-def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation: int) -> None:
-    parts = batch_parts(count, batch_size, accumulation)
+@given(
+    count=st.integers(1, 60), batch_size=st.integers(1, 60), accumulation_steps=st.integers(1, 60)
+)
+def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_steps: int) -> None:
+    parts = batch_parts(count, batch_size, accumulation_steps)
     assert np.concatenate([np.arange(60)[part] for part in parts]).tolist() == list(range(count))
     sizes = [part.stop - part.start for part in parts]
-    largest = -(-batch_size // accumulation)
+    largest = -(-batch_size // accumulation_steps)
     assert max(sizes) <= largest
     assert max(sizes) - min(sizes) <= 1
     assert (len(parts) - 1) * largest < count  # fewer would not do
     if count <= batch_size:
-        assert len(parts) <= accumulation  # each has a number of its own among the steps'
-    if batch_size % accumulation == 0 == count - batch_size:
-        assert sizes == [batch_size // accumulation] * accumulation
+        assert len(parts) <= accumulation_steps  # each has a number of its own among the steps'
+    if batch_size % accumulation_steps == 0 == count - batch_size:
+        assert sizes == [batch_size // accumulation_steps] * accumulation_steps
 
 
 def cut_out_by_loops(

@@ -136,7 +136,8 @@ def test_report_of_sweep_with_old_keys_has_new_keys(
 ) -> None:
     assert nnopt("report", str(sweep_with_first_keys)) == 0
     page = (sweep_with_first_keys / "report.html").read_text()
-    assert "schedule.gamma" in page
+    assert "schedule.gamma=0.5,0.7" in page
+    assert "schedule.factor=0.5,0.7" not in page
 
 
 def test_compare_condition_on_old_key_names_new_key(

@@ -108,7 +108,7 @@ class TorchNetwork:
             if is_penalized(tuple(parameter.shape), regularizer.decay_norm_and_bias)
         ]
         self._weights = [x for name, x in named.items() if is_weight(name, tuple(x.shape))]
-        self._batch_size, self._accumulation = config.batch_size, config.accumulation_steps
+        self._batch_size, self._accumulation_steps = config.batch_size, config.accumulation_steps
         self._regularizer = regularizer
         self._optimizer = build_optimizer(self._parameters, self._weights, config)
         self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
@@ -147,7 +147,7 @@ class TorchNetwork:
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         """Perform one optimizer update."""
         self._set_mode(training=True)
-        is_whole = self._accumulation == 1
+        is_whole = self._accumulation_steps == 1
         for parameter in self._parameters:  # no CUDA graph overwrites the memory of the sums
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
@@ -171,10 +171,11 @@ class TorchNetwork:
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """
         losses, logits = [], []
-        for number, rows in enumerate(batch_parts(len(y), self._batch_size, self._accumulation)):
+        parts = batch_parts(len(y), self._batch_size, self._accumulation_steps)
+        for number, rows in enumerate(parts):
             fraction = (rows.stop - rows.start) / len(y)
             # Each part has its own step number, so the dropout masks of the parts differ.
-            part_step = step * self._accumulation + number
+            part_step = step * self._accumulation_steps + number
             loss, z = self._backward(x[rows], y[rows], part_step, fraction)
             losses.append(loss * fraction)
             logits.append(z)
@@ -215,7 +216,7 @@ class TorchNetwork:
         momenta = [norm.momentum for norm in norms]
         self._set_mode(training=False)  # Schedule-Free uses the weights for evaluation
         self.module.train()
-        parts = parts_of(batches, self._batch_size, self._accumulation)
+        parts = parts_of(batches, self._batch_size, self._accumulation_steps)
         try:
             for number, x in enumerate(parts):
                 for dropout in self._dropouts:

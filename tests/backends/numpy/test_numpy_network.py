@@ -172,7 +172,7 @@ def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Ba
 
 
 @pytest.mark.parametrize(
-    ("small", "accumulation", "expected"),
+    ("small", "accumulation_steps", "expected"),
     [
         (range(10**9), 1, [1]),
         (range(0), 1, [2]),
@@ -184,13 +184,13 @@ def test_products_of_a_small_batch_use_one_thread(
     make_network: MakeNetwork,
     monkeypatch: pytest.MonkeyPatch,
     small: range,
-    accumulation: int,
+    accumulation_steps: int,
     expected: list[int],
 ) -> None:
     library, *_ = threads._blas_libraries()  # SciPy may have loaded another
     seen: list[int] = []
     monkeypatch.setattr(tuning, "SINGLE_BLAS_THREAD_FLOPS", small)
-    sizes = {"batch_size": 6, "accumulation_steps": accumulation}
+    sizes = {"batch_size": 6, "accumulation_steps": accumulation_steps}
     network = make_network("numpy", [{"dense": 5}, {"dense": "classes"}], (8,), **sizes)
     assert network._largest_flops in range(80, 160)
     backward = network._tape.backward

@@ -228,8 +228,10 @@ def test_recomputed_statistics_need_the_memory_of_one_part(
     x = np.random.default_rng(0).standard_normal((1024, 6))
     layers = [{"dense": 64}, "batch_norm", "tanh", {"dense": "classes"}]
     peaks = []
-    for accumulation in (1, 8):
-        network = make_network("numpy", layers, batch_size=1024, accumulation_steps=accumulation)
+    for accumulation_steps in (1, 8):
+        network = make_network(
+            "numpy", layers, batch_size=1024, accumulation_steps=accumulation_steps
+        )
         tracemalloc.start()
         network.recompute_statistics([x])
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -220,7 +220,7 @@ def assert_same_training(
     make_network: MakeNetwork,
     backend: str,
     batches: Any,
-    accumulation: int,
+    accumulation_steps: int,
     dtype: str,
     tolerance: dict[str, float],
 ) -> None:
@@ -235,7 +235,7 @@ def assert_same_training(
             **{"backend.dtype": dtype},
             **PENALIZED,
         )
-        for k in (1, accumulation)
+        for k in (1, accumulation_steps)
     ]
     (whole, record, logits), (found, found_record, found_logits) = (
         train(network, backend, batches, 20, 0.1) for network in networks
@@ -251,28 +251,28 @@ def assert_same_training(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("accumulation", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
+@pytest.mark.parametrize("accumulation_steps", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
 @pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
 def test_accumulated_parts_equal_the_batch(
-    make_network: MakeNetwork, batches: Any, backend: str, accumulation: int, mixed: bool
+    make_network: MakeNetwork, batches: Any, backend: str, accumulation_steps: int, mixed: bool
 ) -> None:
     """Every seventh batch has three samples only."""
     if mixed:
         rng = np.random.default_rng(0)
         batches = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
     tight = {"rtol": 1e-9, "atol": 1e-12}
-    assert_same_training(make_network, backend, batches, accumulation, "float64", tight)
+    assert_same_training(make_network, backend, batches, accumulation_steps, "float64", tight)
     if not mixed:
         loose = {"rtol": 1e-3, "atol": 1e-5}
-        assert_same_training(make_network, backend, batches, accumulation, "float32", loose)
+        assert_same_training(make_network, backend, batches, accumulation_steps, "float32", loose)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_accumulation_with_a_repeated_sample_is_detected(
     make_network: MakeNetwork, batches: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shifted(count: int, batch_size: int, accumulation: int) -> list[slice]:
-        first, *others = batch_parts(count, batch_size, accumulation)
+    def shifted(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:
+        first, *others = batch_parts(count, batch_size, accumulation_steps)
         return [first, *(slice(x.start - 1, x.stop - 1) for x in others)]
 
     for module in (numpy_network, torch_network):
@@ -301,14 +301,18 @@ def test_accumulated_loss_is_the_mean_over_the_batch(
     assert abs(of_means - record.losses[0]) > 1e-3
 
 
-@pytest.mark.parametrize("accumulation", [2, 4])
+@pytest.mark.parametrize("accumulation_steps", [2, 4])
 def test_accumulation_agrees_between_backends(
-    make_network: MakeNetwork, batches: Any, accumulation: int
+    make_network: MakeNetwork, batches: Any, accumulation_steps: int
 ) -> None:
     """With dropout, whose masks differ from part to part, and batch norm, which sees a part."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
     batches = batches[:6]  # the last has three samples, which parts of two and one would be
-    options = HALF | {"batch_size": 10, "accumulation_steps": accumulation, "optimizer": "momentum"}
+    options = HALF | {
+        "batch_size": 10,
+        "accumulation_steps": accumulation_steps,
+        "optimizer": "momentum",
+    }
     assert_equal_after(make_network, batches, layers, 20, 0.05, CLOSE, **options)
 
 
@@ -350,8 +354,10 @@ def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) ->
     x, y = np.random.default_rng(0).standard_normal((1024, 6)), np.zeros(1024, np.int64)
     layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]
     peaks = []
-    for accumulation in (1, 8):
-        network = make_network("numpy", layers, batch_size=1024, accumulation_steps=accumulation)
+    for accumulation_steps in (1, 8):
+        network = make_network(
+            "numpy", layers, batch_size=1024, accumulation_steps=accumulation_steps
+        )
         tracemalloc.start()
         network.train_step(x, y, 0.1, 0)
         peaks.append(tracemalloc.get_traced_memory()[1])

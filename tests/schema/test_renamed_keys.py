@@ -1,0 +1,66 @@
+"""Old names of keys are refused with the new names, and are converted in stored overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnopt.config.compose import make_plan
+from nnopt.errors import ConfigError
+from nnopt.schema import FIRST_KEYS, RENAMED_KEYS, first_override, new_override
+
+OVERRIDES = [
+    ("accumulation=2", "accumulation_steps=2"),
+    ("last_batch=keep,drop", "drop_last=false,true"),
+    ("view=terminal", "progress=curves"),
+    ("epochs=${steps}", "epochs=${max_steps}"),
+    (r"epochs=$\{steps\}", r"epochs=$\{max_steps\}"),
+    (
+        "early_stopping={check_every: 1, min_improvement: 0.1}",
+        "early_stopping={validate_every: 1, min_delta: 0.1}",
+    ),
+    ("++schedule.every=range(1,5)", "++schedule.step_size=range(1,5)"),
+    ("optimizer.lr=interval(0.1,1)", "optimizer.lr=interval(0.1,1)"),
+]
+"""Overrides with the old names and with the new names."""
+
+
+@pytest.mark.parametrize(("old", "new"), OVERRIDES)
+def test_override_is_converted_in_both_directions(old: str, new: str) -> None:
+    assert new_override(old) == new
+    assert first_override(new) == old
+    assert new_override(new) == new
+
+
+def test_renamed_keys_are_unambiguous() -> None:
+    assert len(FIRST_KEYS) == len(RENAMED_KEYS)
+    assert FIRST_KEYS.keys().isdisjoint(RENAMED_KEYS)
+
+
+REFUSED = [
+    ("accumulation=2", "accumulation is now accumulation_steps"),
+    ("last_batch=keep", "last_batch is now drop_last: false for keep, true for drop"),
+    ("epochs=${steps}", "epochs: steps is now max_steps"),
+    ("batch_size=${schedule.every}", "batch_size: schedule.every is now schedule.step_size"),
+    (
+        "optimizer={name: muon, adam_ratio: 1}",
+        "set a key with optimizer.KEY=VALUE; optimizer.adam_ratio is now optimizer.adam_lr_ratio",
+    ),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), REFUSED)
+def test_override_with_old_key_is_refused_with_new_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_plan([override])
+    assert caught.value.exit_code == 2
+    assert message in str(caught.value)
+
+
+def test_file_with_old_key_in_interpolation_is_refused_with_new_key(workplace: Path) -> None:
+    folder = workplace / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\nepochs: ${steps}\n")
+    with pytest.raises(ConfigError, match=r"epochs: steps is now max_steps .*mine.yaml, line 2"):
+        make_plan(["experiment=mine"])
