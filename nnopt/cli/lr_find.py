@@ -1,4 +1,4 @@
-"""The verb ``lr-find``: sweeps the learning rate over one training, and suggests one.
+"""The verb ``lr-find``: trains once with a rising learning rate, and suggests a rate.
 
 It trains a new network and writes into a new folder. It neither reads nor changes other runs.
 """
@@ -38,16 +38,18 @@ Train the configured network once with an exponentially increasing learning rate
 and their plot into a new folder, and suggest a learning rate."""
 
 KEYS = f"""\
-keys of the sweep:
-  {GROUP}.min_lr=RATE    of the first step (default: {LrRangeTest.min_lr:g})
-  {GROUP}.max_lr=RATE   of the last step, unless the loss diverges before \
+keys of the range test:
+  {GROUP}.min_lr=RATE   learning rate of the first step (default: {LrRangeTest.min_lr:g})
+  {GROUP}.max_lr=RATE   learning rate of the last step \
 (default: {LrRangeTest.max_lr:g})
-  {GROUP}.steps=N        optimizer steps, evenly spaced on a logarithmic scale \
+  {GROUP}.steps=N       optimizer steps, evenly spaced on a logarithmic scale \
 (default: {LrRangeTest.steps})
 
-All other keys are as for nnopt run. The schedule, optimizer.lr, epochs and steps are ignored.
-hydra.run.dir=DIR names the folder, plots=false omits the plot.
+All other keys are as for nnopt run. The schedule, optimizer.lr, epochs and max_steps are
+ignored. The test ends early if the loss diverges. hydra.run.dir=DIR sets the folder, and
+plots=false omits the plot.
 
+example:
   nnopt lr-find dataset=mnist optimizer=adam {GROUP}.max_lr=1
 """
 

@@ -35,7 +35,7 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt describe dataset=mnist architecture.hidden=[256,128]
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
       nnopt gradcheck architecture.activation=gelu regularizer.norm=batch
-  nnopt lr-find [key=value ...]    sweep the learning rate over one training, suggest one
+  nnopt lr-find [key=value ...]    train once with a rising learning rate, suggest a rate
       nnopt lr-find dataset=mnist optimizer=adam lr_find.max_lr=1
   nnopt data list|fetch|verify     list, download or verify the datasets
       nnopt data fetch mnist

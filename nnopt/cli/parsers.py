@@ -68,7 +68,9 @@ def make_parser(verb: str, description: str, epilog: str | None = None) -> Parse
 def overrides_parser(verb: str, description: str, epilog: str | None = None) -> Parser:
     """Return a parser of ``overrides`` and ``config_dir``, to which a verb adds its options."""
     parser = make_parser(verb, description, epilog)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for nnopt run")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="keys and groups, as for nnopt run"
+    )
     parser.add_argument(
         "--config-dir",
         "-cd",
@@ -83,7 +85,7 @@ def run_parser() -> Parser:
     """Return the parser of ``nnopt run``. It leaves ``--help`` to the verb."""
     parser = Parser("nnopt run", add_help=False)
     add = parser.add_argument
-    add("overrides", nargs="*", help="key=value: set a key, or choose a file of a group")
+    add("overrides", nargs="*", help="key=value: set a key, or select a file of a group")
     add("--help", "-h", action="store_true", help="print the groups, keys and options")
     add("--multirun", "-m", action="store_true", help="run every point of a sweep")
     add("--fail-fast", action="store_true", help="stop a sweep at the first failed point")
@@ -156,19 +158,24 @@ def compare_parser() -> Parser:
     )
     add("--sort", metavar="NAME", help="sort by a key, or by a metric with the best value first")
     add("--reverse", action="store_true", help="reverse the order")
-    add("--pivot", nargs=2, metavar=("ROW", "COLUMN"), help="two keys that span the table")
+    add(
+        "--pivot",
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="table of means: a row and a column for each value of two keys",
+    )
     add("--allow-mixed-data", action="store_true", help="allow runs on different datasets or files")
     add(
         "--format",
         choices=tuple(SUFFIXES.values()),
-        help="default: by the suffix of --out, or table",
+        help="format of the output (default: that of the suffix of --out, else table)",
     )
     add(
         "--keep-formulas",
         action="store_true",
         help="in CSV, do not put an apostrophe before texts that spreadsheets read as formulas",
     )
-    add("--plots", metavar="FOLDER", help="draw figures of the settings, as PNG and SVG")
+    add("--plots", metavar="FOLDER", help="draw plots of the settings into this folder")
     add("--out", metavar="FILE", help=f"write to a file: {', '.join(SUFFIXES)}")
     return parser
 
@@ -196,7 +203,7 @@ def diff_parser() -> Parser:
     add = parser.add_argument
     add("a", metavar="A", help="the folder of a run")
     add("b", metavar="B", help="the folder of another run")
-    add("--weights", choices=("best", "last"), default="best", help="the weights to compare")
+    add("--weights", choices=("best", "last"), default="best", help="the epoch of the weights")
     add("--out", metavar="DIR", help="draw the weights: DIR/weights.png and DIR/weights.svg")
     return parser
 
@@ -216,9 +223,13 @@ def data_parser() -> Parser:
     verbs.add_parser("list", parents=[root], help="list the datasets and their locations")
     known = ", ".join(PUBLISHED)
     fetch = verbs.add_parser("fetch", parents=[root], help="download datasets")
-    fetch.add_argument("names", nargs="+", metavar="NAME", help=known)
-    verify = verbs.add_parser("verify", parents=[root], help="compare all files with their SHA-256")
-    verify.add_argument("names", nargs="*", metavar="NAME", help=f"default: all present of {known}")
+    fetch.add_argument("names", nargs="+", metavar="NAME", help=f"a dataset: {known}")
+    verify = verbs.add_parser(
+        "verify", parents=[root], help="check files with their published checksums"
+    )
+    verify.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"a dataset (default: all present of {known})"
+    )
     return parser
 
 
@@ -236,7 +247,7 @@ def _add_metric(parser: Parser) -> None:
         "--metric",
         action="append",
         metavar="NAME[,NAME]",
-        help="a number of summary.json (default: test_accuracy)",
+        help="numbers of summary.json (default: test_accuracy)",
     )
 
 
