@@ -252,7 +252,7 @@ class _SampleNorm(Layer):
     """Normalization of each sample by itself, with one scale and shift for each channel."""
 
     def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
-        groups, size = self._count_groups(name, shape), math.prod(shape)
+        groups, size = self.count_groups(name, shape), math.prod(shape)
         if size == groups:
             in_groups = "" if groups == 1 else f" in {groups} groups"
             each = "" if groups == 1 else " per group"
@@ -263,7 +263,7 @@ class _SampleNorm(Layer):
         parameters = {"weight": shape[:1], "bias": shape[:1]}
         return InferredLayer(name, self, shape, shape, 8 * size, parameters)
 
-    def _count_groups(self, name: str, shape: Shape) -> int:
+    def count_groups(self, name: str, shape: Shape) -> int:
         """Return the number of groups that are normalized separately."""
         return 1
 
@@ -285,7 +285,8 @@ class GroupNorm(_SampleNorm):
     groups: Size = 8
     epsilon: Epsilon = 1e-5
 
-    def _count_groups(self, name: str, shape: Shape) -> int:
+    def count_groups(self, name: str, shape: Shape) -> int:
+        """Return ``groups``, which must divide the channels."""
         require_divisible(name, shape[0], "channels", self.groups)
         return self.groups
 
@@ -298,7 +299,8 @@ class InstanceNorm(_SampleNorm):
     needs_images = True
     epsilon: Epsilon = 1e-5
 
-    def _count_groups(self, name: str, shape: Shape) -> int:
+    def count_groups(self, name: str, shape: Shape) -> int:
+        """Return the number of channels."""
         return shape[0]
 
 

@@ -26,9 +26,12 @@ from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
 
-Module = Callable[[Tape, Variable, int | None], Variable]
-"""A layer with its parameters: (tape, input, step) -> output. A step of None means evaluation mode.
-``layer_of`` finds the layer in the local variable ``layer`` of the function."""
+Step = int | None
+"""The index of a training step, which determines the dropout masks, or None in evaluation mode."""
+
+Module = Callable[[Tape, Variable, Step], Variable]
+"""A layer with its parameters: (tape, input, step) -> output. ``layer_of`` finds the layer in the
+local variable ``layer`` of the function."""
 
 ACTIVATIONS: dict[type, Op] = {
     records.ReLU: RELU,
@@ -107,9 +110,7 @@ class LayerBuilder:
             options["relu"] = True
         parameters = self._parameters_of(layer)
 
-        def apply(
-            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
-        ) -> Variable:
+        def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
             return tape.apply(op, x, *parameters, **options)
 
         return apply
@@ -133,13 +134,9 @@ class LayerBuilder:
                 return GLOBAL_AVG_POOL, {}
             case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
                 return LAYER_NORM, {"epsilon": epsilon}
-            case records.LayerNorm(epsilon):
-                return GROUP_NORM, workers | {"groups": 1, "epsilon": epsilon}
-            case records.GroupNorm(groups, epsilon):
-                return GROUP_NORM, workers | {"groups": groups, "epsilon": epsilon}
-            case records.InstanceNorm(epsilon):
-                channels = layer.input_shape[0]
-                return GROUP_NORM, workers | {"groups": channels, "epsilon": epsilon}
+            case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
+                groups = norm.count_groups(layer.name, layer.input_shape)
+                return GROUP_NORM, workers | {"groups": groups, "epsilon": norm.epsilon}
             case records.LeakyReLU(slope):
                 return LEAKY_RELU, workers | {"slope": slope}
             case records.Flatten():
@@ -161,9 +158,7 @@ class LayerBuilder:
         running_mean = self._statistics[f"{layer.name}.running_mean"]
         running_var = self._statistics[f"{layer.name}.running_var"]
 
-        def apply(
-            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
-        ) -> Variable:
+        def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
                 statistics = running_mean, running_var, epsilon
@@ -192,9 +187,7 @@ class LayerBuilder:
             return lambda tape, x, step: x
         masks = DropoutMasks(self._config.seed, layer.name, rate)
 
-        def apply(
-            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
-        ) -> Variable:
+        def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
             if step is None:
                 return x
             *positions, count, channels = x.value.shape  # (N, D) or (H, W, N, C)
@@ -217,9 +210,7 @@ class LayerBuilder:
         if layer.skip_probability:
             inner.append(self._dropout(layer, layer.skip_probability, axes=1))
 
-        def apply(
-            tape: Tape, x: Variable, step: int | None, layer: InferredLayer = layer
-        ) -> Variable:
+        def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
             branch_output, shortcut_output = x, x
             for module in inner:
                 branch_output = module(tape, branch_output, step)
@@ -236,7 +227,7 @@ def _recording(module: Module, name: str, outputs: dict[str, Array]) -> Module:
     The output is copied because some layers return their input or a view of it.
     """
 
-    def apply(tape: Tape, x: Variable, step: int | None) -> Variable:
+    def apply(tape: Tape, x: Variable, step: Step) -> Variable:
         y = module(tape, x, step)
         is_image = y.value.ndim == 4  # (H, W, N, C)
         outputs[name] = (y.value.transpose(2, 3, 0, 1) if is_image else y.value).copy()

@@ -65,59 +65,59 @@ def adam_naive(
 
 
 class Update(NamedTuple):
-    """The arguments of an update rule, for one chunk of the parameters.
+    """The arrays with which a thread updates one chunk of the parameters.
 
-    The rule updates ``state`` and writes to ``change`` the amount to subtract from the parameters.
+    An update rule takes these, the learning rate ``lr`` and the number ``t`` of the update, from 1.
+    It updates ``state`` and writes to ``change`` the amount to subtract from the parameters.
     """
 
     config: Any
+    w: Array  # the parameters
     g: Array  # the gradient, which is only read
     state: Sequence[Array]
-    lr: float
-    t: int  # the number of the update, from 1
     change: Array
     scratch: Array
 
 
-def sgd(u: Update) -> None:
+def sgd(u: Update, lr: float, t: int) -> None:
     """Robbins and Monro 1951."""
-    np.multiply(u.g, u.lr, out=u.change)
+    np.multiply(u.g, lr, out=u.change)
 
 
-def momentum(u: Update) -> None:
+def momentum(u: Update, lr: float, t: int) -> None:
     """Polyak 1964; the learning rate is outside v, as in PyTorch."""
     (v,) = u.state
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.g, out=v)
-    np.multiply(v, u.lr, out=u.change)
+    np.multiply(v, lr, out=u.change)
 
 
-def nesterov(u: Update) -> None:
+def nesterov(u: Update, lr: float, t: int) -> None:
     """Sutskever et al. 2013, in the form of PyTorch."""
     (v,) = u.state
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.g, out=v)
     np.multiply(v, u.config.momentum, out=u.change)
     np.add(u.change, u.g, out=u.change)
-    np.multiply(u.change, u.lr, out=u.change)
+    np.multiply(u.change, lr, out=u.change)
 
 
-def adagrad(u: Update) -> None:
+def adagrad(u: Update, lr: float, t: int) -> None:
     """Duchi et al. 2011."""
     (s,) = u.state
     np.multiply(u.g, u.g, out=u.change)
     np.add(s, u.change, out=s)
-    _divide_gradient(s, u)
+    _divide_gradient(s, u, lr)
 
 
-def rmsprop(u: Update) -> None:
+def rmsprop(u: Update, lr: float, t: int) -> None:
     """Tieleman and Hinton 2012, lecture 6.5."""
     (s,) = u.state
     _average_squares(s, u.config.rho, u)
-    _divide_gradient(s, u)
+    _divide_gradient(s, u, lr)
 
 
-def adam(u: Update) -> None:
+def adam(u: Update, lr: float, t: int) -> None:
     """Kingma and Ba 2015, algorithm 1."""
     m, s = u.state
     np.multiply(m, u.config.beta1, out=m)
@@ -125,9 +125,9 @@ def adam(u: Update) -> None:
     np.add(m, u.change, out=m)
     _average_squares(s, u.config.beta2, u)
     np.sqrt(s, out=u.change)
-    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**u.t), out=u.change)
+    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**t), out=u.change)
     np.add(u.change, u.config.epsilon, out=u.change)
-    np.multiply(m, u.lr / (1 - u.config.beta1**u.t), out=u.scratch)
+    np.multiply(m, lr / (1 - u.config.beta1**t), out=u.scratch)
     np.divide(u.scratch, u.change, out=u.change)
 
 
@@ -139,18 +139,18 @@ def _average_squares(s: Array, decay: float, u: Update) -> None:
     np.add(s, u.change, out=s)
 
 
-def _divide_gradient(s: Array, u: Update) -> None:
+def _divide_gradient(s: Array, u: Update, lr: float) -> None:
     """Compute change ← lr·g / (√s + ε)."""
     np.sqrt(s, out=u.change)
     np.add(u.change, u.config.epsilon, out=u.change)
-    np.multiply(u.g, u.lr, out=u.scratch)
+    np.multiply(u.g, lr, out=u.scratch)
     np.divide(u.scratch, u.change, out=u.change)
 
 
 class Rule(NamedTuple):
     """An update rule, and the number of state vectors that it needs."""
 
-    update: Callable[[Update], None]
+    update: Callable[[Update, float, int], None]
     state_vectors: int
     has_squares: bool = False  # the last state vector sums squares of the gradient
 
@@ -173,13 +173,13 @@ class Optimizer:
     views of all chunks are therefore made once, and little Python runs between two calls of NumPy.
 
     Args:
-        config: the optimizer's configuration.
-        parameters: the flat vector of all parameters, updated in place.
-        gradient: the flat vector of their gradients, read in every step.
-        decayed: the slice of the parameters with decoupled weight decay, w ← (1 - lr·λ) w
+        config: The configuration of the optimizer.
+        parameters: The flat vector of all parameters, updated in place.
+        gradient: The flat vector of their gradients, read in every step.
+        decayed: The slice of the parameters with decoupled weight decay, w ← (1 - lr·λ) w
             (Loshchilov and Hutter 2019, algorithms 1 and 2).
         weight_decay: λ.
-        workers: the threads.
+        workers: The threads.
     """
 
     def __init__(
@@ -201,19 +201,30 @@ class Optimizer:
         self._weight_decay = weight_decay
         self._workers = update_workers(parameters.size, workers)
         chunks = update_chunks(parameters.size, self._workers)
-        self._chunks = [
-            (parameters[chunk], gradient[chunk], [vector[chunk] for vector in self._state])
+        self._updates = [  # of each worker, for each chunk
+            self._chunk_updates(parameters, gradient, chunks) for _ in range(self._workers.count)
+        ]
+
+    def _chunk_updates(self, w: Array, g: Array, chunks: Sequence[slice]) -> list[Update]:
+        change, scratch = (empty((chunks[0].stop,), w.dtype) for _ in range(2))
+        return [
+            Update(
+                self.config,
+                w[chunk],
+                g[chunk],
+                [vector[chunk] for vector in self._state],
+                change[: chunk.stop - chunk.start],
+                scratch[: chunk.stop - chunk.start],
+            )
             for chunk in chunks
         ]
-        largest = (chunks[0].stop,), parameters.dtype
-        self._scratch = [(empty(*largest), empty(*largest)) for _ in range(self._workers.count)]
 
     def step(self, lr: float) -> None:
         """Update the parameters. The number of threads does not change a bit of the result."""
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
-        self._workers.map(partial(self._update, lr), len(self._chunks))
+        self._workers.map(partial(self._update, lr), len(self._updates[0]))
 
     def state_is_finite(self) -> bool:
         """Return whether no sum of squares has overflowed, which would silently stop its parameter.
@@ -223,11 +234,9 @@ class Optimizer:
         return self._squares is None or math.isfinite(float(np.max(self._squares)))
 
     def _update(self, lr: float, worker: int, index: int) -> None:
-        w, g, state = self._chunks[index]
-        change, scratch = self._scratch[worker]
-        change, scratch = change[: w.size], scratch[: w.size]
-        self._rule(Update(self.config, g, state, lr, self.steps, change, scratch))
-        np.subtract(w, change, out=w)
+        update = self._updates[worker][index]
+        self._rule(update, lr, self.steps)
+        np.subtract(update.w, update.change, out=update.w)
 
 
 def update_workers(size: int, workers: ThreadPool) -> ThreadPool:

@@ -146,10 +146,7 @@ def _norm(layer: InferredLayer) -> nn.Module:
             return norm
         case records.LayerNorm(epsilon) if not is_image:
             return LayerNorm(size, epsilon, device="meta")
-        case records.GroupNorm(groups, epsilon):
-            return GroupNorm(groups, size, epsilon, device="meta")
-        case records.LayerNorm(epsilon):
-            return GroupNorm(1, size, epsilon, device="meta")
-        case records.InstanceNorm(epsilon):
-            return GroupNorm(size, size, epsilon, device="meta")
+        case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
+            groups = norm.count_groups(layer.name, layer.input_shape)
+            return GroupNorm(groups, size, norm.epsilon, device="meta")
     raise TypeError(f"{layer.name} is no normalization")

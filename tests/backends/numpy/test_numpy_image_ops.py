@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_gradients import all_gradients
 from image_cases import (
     CASES,
     C,
@@ -74,9 +75,8 @@ def test_image_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: 
         assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     transposed = np.asfortranarray(g)  # a possible layout of the gradient
     y, saved = case.op.forward(*inputs, **case.options)
-    gradients = case.op.gradients(transposed, saved, (True,) * len(inputs))
+    gradients = all_gradients(case.op, transposed, saved, len(inputs))
     for gradient, theirs in zip(gradients, expected[1:], strict=True):
-        assert gradient is not None
         assert_allclose(gradient, theirs, rtol=1e-10, atol=1e-12)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from all_gradients import all_gradients
 from numpy.testing import assert_allclose
 from torch import Tensor
 from torch.nn import functional as F
@@ -104,8 +105,7 @@ def test_op_forward_and_backward_equal_torch(name: str, zeros: bool) -> None:
     y, saved = op.forward(*inputs, **options)
     assert_allclose(y, expected.detach().numpy(), rtol=rtol, atol=1e-13)
     g = rng.standard_normal(np.shape(y))
-    ours = op.gradients(np.array(g), saved, (True,) * len(inputs))
+    ours = all_gradients(op, np.array(g), saved, len(inputs))
     theirs = torch.autograd.grad(expected, tensors, torch.tensor(g))
     for by_hand, by_torch in zip(ours, theirs, strict=True):
-        assert by_hand is not None
         assert_allclose(by_hand, by_torch.numpy(), rtol=rtol, atol=1e-12)

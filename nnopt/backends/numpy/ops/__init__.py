@@ -50,11 +50,3 @@ class Op(NamedTuple):
     backward: Callable[..., tuple[Array | None, ...]]
     inputs: tuple[str, ...]
     takes_requires_grad: bool = False
-
-    def gradients(
-        self, g: Any, saved: Any, requires_grad: tuple[bool, ...], *, buffer: Buffer = new
-    ) -> tuple[Array | None, ...]:
-        """Call backward, with ``requires_grad`` if it takes that argument."""
-        if self.takes_requires_grad:
-            return self.backward(g, saved, requires_grad, buffer=buffer)
-        return self.backward(g, saved, buffer=buffer)

@@ -245,25 +245,26 @@ def _chunked(
     def chunked_forward(
         x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **options: Any
     ) -> tuple[Array, Any]:
-        if _is_small(x):
-            return forward(x, buffer=buffer, **options)
+        if x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS:
+            y, saved = forward(x, buffer=buffer, **options)
+            return y, (None, saved, workers)
         rows = _rows(x)
         chunks = lanes.row_chunks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
-        saved: list[Any] = [None] * len(chunks)
+        saved_by_chunk: list[Any] = [None] * len(chunks)
         y = buffer("y", rows.shape, x.dtype)
 
         def task(worker: int, index: int) -> None:
             chunk = chunks[index]
             chunk_buffer = partial(_chunk_buffer, buffer, index, y[chunk])
-            _, saved[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
+            _, saved_by_chunk[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
 
         lanes.workers_for(x, workers).map(task, len(chunks))
-        return y.reshape(x.shape), (chunks, saved, workers)
+        return y.reshape(x.shape), (chunks, saved_by_chunk, workers)
 
     def chunked_backward(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
-        if _is_small(g):
-            return backward(g, saved, buffer=buffer)
         chunks, saved_by_chunk, workers = saved
+        if chunks is None:
+            return backward(g, saved_by_chunk, buffer=buffer)
         rows = _rows(g)
 
         def task(worker: int, index: int) -> None:
@@ -280,10 +281,6 @@ def _chunk_buffer(
 ) -> Array:
     """Return the chunk's view of the output for the name "y", else an array of its own."""
     return y if name == "y" else buffer(f"{name} of chunk {index}", shape, dtype)
-
-
-def _is_small(x: Array) -> bool:
-    return x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS
 
 
 def _rows(x: Array) -> Array:

@@ -38,7 +38,7 @@ def dense_forward(
 ) -> tuple[Array, Saved]:
     """Compute ``dense_naive_forward``, then max(y, 0) in place if ``relu``."""
     y = product = buffer("y", (len(x), len(weight)), x.dtype)
-    if _is_transposed(weight):
+    if weight.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS:
         np.matmul(x, weight.T, out=y)
     else:
         product = np.matmul(weight, x.T, out=buffer("y_transposed", y.shape[::-1], x.dtype)).T
@@ -71,11 +71,8 @@ def dense_backward(
 
 def weight_view(vector: Array, shape: tuple[int, int]) -> Array:
     """Return a flat vector as a weight (out, in), stored as (in, out) unless it is large."""
-    return vector.reshape(shape[::-1]).T if _is_transposed(vector) else vector.reshape(shape)
-
-
-def _is_transposed(weight: Array) -> bool:
-    return weight.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS
+    is_small = vector.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS
+    return vector.reshape(shape[::-1]).T if is_small else vector.reshape(shape)
 
 
 DENSE = Op(dense_forward, dense_backward, ("x", "weight", "bias"), takes_requires_grad=True)

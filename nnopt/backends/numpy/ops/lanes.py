@@ -134,13 +134,19 @@ def moments(
         return Moments(values, np.zeros_like(mean), mean, variance)
     shift = np.where(is_far, mean, 0)
     shifted = buffer("shifted", values.shape, x.dtype)
-    np.subtract(values, np.broadcast_to(shift, shape).reshape(-1), out=shifted)
+    np.subtract(values, to_lanes(shape, shift), out=shifted)
     return Moments(shifted, shift, *mean_and_variance(shifted))
 
 
-def to_lanes(shape: tuple[int, ...], *values: Array) -> list[Array]:
-    """Broadcast values to ``shape``, that of the lanes, and return vectors (N·C,)."""
-    return [np.broadcast_to(value, shape).reshape(-1) for value in values]
+def to_lanes(shape: tuple[int, ...], *values: Array) -> Array:
+    """Return k values, broadcast to ``shape``, the shape of the lanes, as an array (k, N·C).
+
+    ``np.broadcast_to`` would take several times as long.
+    """
+    lanes = np.empty((len(values), *shape), values[0].dtype)
+    for lane, value in zip(lanes, values, strict=True):
+        lane[:] = value
+    return lanes.reshape(len(values), -1)
 
 
 def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
