@@ -115,10 +115,11 @@ def _converted_override(
     key = key[len(sign) :]
     for before, after in values.get(key, {}).items():
         value = re.sub(rf"\b{_text(before)}\b", _text(after), value, flags=re.IGNORECASE)
-    for before, after in keys.items():
-        value = re.sub(_reference(before), rf"\g<1>{after}\g<2>", value)
-        if "{" in value and before.startswith(f"{key}."):
-            value = re.sub(_entry(before), after.rpartition(".")[2], value)
+    if "{" in value:  # an interpolation or a map
+        for before, after in keys.items():
+            value = re.sub(_reference(before), rf"\g<1>{after}\g<2>", value)
+            if before.startswith(f"{key}."):
+                value = re.sub(_entry(before), after.rpartition(".")[2], value)
     return f"{sign}{keys.get(key, key)}{equals}{value}"
 
 
