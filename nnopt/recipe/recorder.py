@@ -205,10 +205,12 @@ def _training_summary(training: TrainingState) -> dict[str, Any]:
 def _status_of(error: BaseException) -> str:
     if isinstance(error, NnoptError | TimeLimitError):
         return error.status
-    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    return "failed" if isinstance(error, Exception) else "interrupted"
 
 
 def _message_of(error: BaseException) -> str:
+    if isinstance(error, GeneratorExit):  # a signal came while the context was entered or left
+        return "interrupted"
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return message_of(error)
     is_complete = isinstance(error, NnoptError | TimeLimitError)

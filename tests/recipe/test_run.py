@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from nnopt.config.compose import make_plan
 from nnopt.config.validate import read_config
 from nnopt.errors import DivergedError, TrainingError
+from nnopt.recipe.recorder import RunRecorder
 from nnopt.recipe.run import run
 from nnopt.results.metrics_file import EpochRow, FileRow, MetricsFile, read_metrics
 
@@ -402,3 +403,13 @@ def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) 
     run(point, workplace / "a")
     names = {path.stem for path in (workplace / "a" / "plots").iterdir()}
     assert {"filters", "feature_maps", "layer_statistics", "samples"} <= names
+
+
+def test_recording_that_is_abandoned_is_interrupted(workplace: Path) -> None:
+    """A signal may come while the context manager is entered or left, outside of its generator."""
+    (point,) = make_plan(SMALL).points
+    recording = RunRecorder(point, workplace, (), quiet=True).recording()
+    recording.__enter__()
+    del recording
+    summary = summary_of(workplace)
+    assert (summary["status"], summary["error"]) == ("interrupted", "interrupted")
