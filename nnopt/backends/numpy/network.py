@@ -185,8 +185,7 @@ class NumpyNetwork:
     def gradients(self, loss: Variable) -> dict[str, Array]:
         """Return the gradient of the loss, without penalties, for every parameter, as views."""
         self._tape.backward(loss)
-        buffers = {name: parameter.grad_buffer for name, parameter in self.parameters.items()}
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+        return self._gradient_views()
 
     def read_steps(self) -> StepRecord:
         """Return the record of the steps since the last call."""
@@ -252,8 +251,11 @@ class NumpyNetwork:
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return copies of the last step's gradients, with penalties and after clipping."""
+        return {name: gradient.copy() for name, gradient in self._gradient_views().items()}
+
+    def _gradient_views(self) -> dict[str, Array]:
         buffers = {name: parameter.grad_buffer for name, parameter in self.parameters.items()}
-        return {name: buffer.copy() for name, buffer in buffers.items() if buffer is not None}
+        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
     def _modules(self, first: int = 0) -> list[Module]:
         """Return the modules of the layers from index ``first`` on."""

@@ -153,9 +153,8 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         return x[0] * weight[1] * (2 * x[1] + 1)
 
     def pool(x: Shape, window: list[int], *_: Any, out_shape: Any, **__: Any) -> int:
-        output: Shape = (
-            out_shape if isinstance(out_shape[0], int) else out_shape[0]
-        )  # or a pair with the indices
+        # Max pooling returns a pair: the outputs and their indices.
+        output: Shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]
         return math.prod(output) * math.prod(window if len(window) == 2 else 2 * window)
 
     def per_input_element(factor: int) -> Callable[..., int]:

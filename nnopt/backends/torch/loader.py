@@ -167,14 +167,9 @@ class TorchLoader:
     def _mix(
         self, x: Tensor, labels: Tensor, partner: Tensor, mixing: Mixing, batch: int
     ) -> Tensor:
-        """Mix the inputs x (N, ...) of a batch in place and return the mixed labels (N, K).
+        """Mix the inputs x (N, ...) in place and return the mixed labels (N, K).
 
-        Args:
-            x: The inputs.
-            labels: The labels (N,).
-            partner: The index in the batch of each sample's partner, (N,).
-            mixing: The weights or boxes of all batches.
-            batch: The index of the batch.
+        ``partner``, (N,), contains the index in the batch of each sample's partner.
         """
         weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
         if box is None:

@@ -22,19 +22,15 @@ fastest, and do not converge to 1."""
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
-    """Return U S' Vᵀ for each matrix U S Vᵀ, with singular values S' near 1.
+    """Return U S' Vᵀ for each matrix U S Vᵀ (..., rows, columns), with singular values S' near 1.
 
-    The Newton-Schulz iteration is
+    Each of the ``steps`` of the Newton-Schulz iteration computes
 
         X₀ = M / (‖M‖ + 1e-7);   X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ
 
     Each step maps a singular value σ ≤ 1 of X to aσ + bσ³ + cσ⁵, independently of the others. Five
     steps map values from 0.002 to 1 into 0.68 to 1.21, and multiply smaller values by about 485.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
-
-    Args:
-        matrices: (..., rows, columns). Their number type is used.
-        steps: The number of iterations.
     """
     rows, columns = matrices.shape[-2:]
     x: Tensor = matrices.mT if rows > columns else matrices  # the Gram matrix of the shorter side
@@ -60,11 +56,6 @@ class Muon(optim.Optimizer):
     the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type
     of the weights is used. ``torch.optim.Muon`` supports only matrices and always uses bfloat16; a
     test compares both.
-
-    Args:
-        parameters: All parameters.
-        weights: The matrices and kernels among them, in the architecture's order.
-        config: The configuration of the optimizer.
     """
 
     def __init__(
@@ -73,6 +64,7 @@ class Muon(optim.Optimizer):
         weights: Sequence[nn.Parameter],
         config: MuonConfig,
     ) -> None:
+        """Use ``weights``, the matrices and kernels in the order of the architecture."""
         hidden = weights[1 if config.input_layer == "adam" else 0 : -1]
         chosen = {id(p) for p in hidden}
         rest = [p for p in parameters if id(p) not in chosen]

@@ -14,28 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def _evaluate(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Return the norm of x in evaluation mode."""
-    variance = norm.running_var
-    assert variance is not None
-    variance = variance.masked_fill(variance.isinf(), math.nan)
-    return F.batch_norm(x, norm.running_mean, variance, norm.weight, norm.bias, eps=norm.eps)
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized samples, in x's shape."""
+        if self.training:
+            return super().forward(x)
+        variance = self.running_var
+        assert variance is not None
+        variance = variance.masked_fill(variance.isinf(), math.nan)
+        return F.batch_norm(x, self.running_mean, variance, self.weight, self.bias, eps=self.eps)
 
 
-class BatchNorm1d(nn.BatchNorm1d):
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     """Batch norm of samples (N, D)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized samples (N, D)."""
-        return super().forward(x) if self.training else _evaluate(self, x)
 
-
-class BatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """Batch norm of images (N, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized images (N, C, H, W)."""
-        return super().forward(x) if self.training else _evaluate(self, x)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -59,16 +54,8 @@ class GroupNorm(nn.GroupNorm):
         samples, channels, height, width = x.shape
         if not x.is_cpu or not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
-        y, _, inverse_std = torch.native_group_norm(
-            x,
-            self.weight,
-            self.bias,
-            samples,
-            channels,
-            height * width,
-            self.num_groups,
-            self.eps,
-        )
+        sizes = samples, channels, height * width, self.num_groups
+        y, _, inverse_std = torch.native_group_norm(x, self.weight, self.bias, *sizes, self.eps)
         wrong = _zero_or_nan(inverse_std).sum(dim=1)
         return y.add_(wrong.view(-1, 1, 1, 1))
 

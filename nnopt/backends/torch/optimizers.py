@@ -40,25 +40,15 @@ def sgd(parameters: Parameters, config: SgdConfig) -> optim.Optimizer:
 
 
 def momentum(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
-    """Return SGD with momentum: v ← μ·v + g;  w ← w - lr·v."""
-    return _with_zero_momentum(optim.SGD(parameters, momentum=config.momentum, fused=True))
+    """Return SGD with momentum: v ← μ·v + g;  w ← w - lr·v, or w ← w - lr·(g + μ·v) for Nesterov.
 
-
-def nesterov(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
-    """Return SGD with Nesterov momentum: v ← μ·v + g;  w ← w - lr·(g + μ·v)."""
-    return _with_zero_momentum(
-        optim.SGD(parameters, momentum=config.momentum, nesterov=True, fused=True)
-    )
-
-
-def _with_zero_momentum(optimizer: optim.SGD) -> optim.SGD:
-    """Set v = 0, which gives the same steps as PyTorch's initial v = g.
-
-    PyTorch leaves v uninitialized if fp16's loss scaling skips the first step, as it often does.
+    v is 0 at first, which gives the same steps as PyTorch's initial v = g. PyTorch leaves v
+    uninitialized if fp16's loss scaling skips the first step, as it often does.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    nesterov = config.name == "nesterov"
+    optimizer = optim.SGD(parameters, momentum=config.momentum, nesterov=nesterov, fused=True)
+    for parameter in parameters if config.momentum else ():
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
@@ -82,7 +72,7 @@ def adam(parameters: Parameters, config: AdamConfig) -> optim.Optimizer:
 OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
     "sgd": sgd,
     "momentum": momentum,
-    "nesterov": nesterov,
+    "nesterov": momentum,
     "rmsprop": rmsprop,
     "adagrad": adagrad,
     "adam": adam,
@@ -92,12 +82,9 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
-    """Return the configured optimizer.
+    """Return the configured optimizer of all parameters.
 
-    Args:
-        parameters: All parameters.
-        weights: The matrices and kernels among them, in the architecture's order.
-        config: The configuration of the run.
+    ``weights`` are the matrices and kernels among them, in the order of the architecture.
     """
     if isinstance(config.optimizer, MuonConfig):
         return Muon(parameters, weights, config.optimizer)

@@ -67,42 +67,27 @@ def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     }
 
 
-def apply_operation(images: Tensor, name: str, magnitude: float) -> Tensor:
-    """Return the result of torchvision's operation on images (..., C, H, W) with 1 or 3 channels.
+def _degrees(tangent: float) -> float:
+    return math.degrees(math.atan(tangent))
 
-    Images are uint8, or of any type for geometric operations.
-    """
-    changed: Tensor
-    match name:
-        case "ShearX" | "ShearY":
-            angle = math.degrees(math.atan(magnitude))
-            shear = [angle, 0.0] if name == "ShearX" else [0.0, angle]
-            changed = F.affine(images, 0.0, [0, 0], 1.0, shear, center=[0, 0])
-        case "TranslateX" | "TranslateY":
-            pixels = int(magnitude)
-            move = [pixels, 0] if name == "TranslateX" else [0, pixels]
-            changed = F.affine(images, 0.0, move, 1.0, [0.0, 0.0])
-        case "Rotate":
-            changed = F.rotate(images, magnitude)
-        case "Brightness":
-            changed = F.adjust_brightness(images, 1 + magnitude)
-        case "Color":
-            changed = F.adjust_saturation(images, 1 + magnitude)
-        case "Contrast":
-            changed = F.adjust_contrast(images, 1 + magnitude)
-        case "Sharpness":
-            changed = F.adjust_sharpness(images, 1 + magnitude)
-        case "Posterize":
-            changed = F.posterize(images, int(magnitude))
-        case "Solarize":
-            changed = F.solarize(images, 255 * magnitude)
-        case "AutoContrast":
-            changed = F.autocontrast(images)
-        case "Equalize":
-            changed = F.equalize(images)
-        case _:
-            raise ValueError(f"no operation {name!r}")
-    return changed
+
+FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "ShearX": lambda x, m: F.affine(x, 0.0, [0, 0], 1.0, [_degrees(m), 0.0], center=[0, 0]),
+    "ShearY": lambda x, m: F.affine(x, 0.0, [0, 0], 1.0, [0.0, _degrees(m)], center=[0, 0]),
+    "TranslateX": lambda x, m: F.affine(x, 0.0, [int(m), 0], 1.0, [0.0, 0.0]),
+    "TranslateY": lambda x, m: F.affine(x, 0.0, [0, int(m)], 1.0, [0.0, 0.0]),
+    "Rotate": lambda x, m: F.rotate(x, m),
+    "Brightness": lambda x, m: F.adjust_brightness(x, 1 + m),
+    "Color": lambda x, m: F.adjust_saturation(x, 1 + m),
+    "Contrast": lambda x, m: F.adjust_contrast(x, 1 + m),
+    "Sharpness": lambda x, m: F.adjust_sharpness(x, 1 + m),
+    "Posterize": lambda x, m: F.posterize(x, int(m)),
+    "Solarize": lambda x, m: F.solarize(x, 255 * m),
+    "AutoContrast": lambda x, m: F.autocontrast(x),
+    "Equalize": lambda x, m: F.equalize(x),
+}
+"""torchvision's operations on images (..., C, H, W) with 1 or 3 channels and a magnitude m. Images
+are uint8, or of any type for geometric operations."""
 
 
 class PolicyOperations:
@@ -175,4 +160,4 @@ class PolicyOperations:
         operation, level = setting
         name = OPERATIONS[operation]
         magnitude = self._magnitudes[name][abs(level)] if name in self._magnitudes else 0.0
-        return apply_operation(images, name, -magnitude if level < 0 else magnitude)
+        return FUNCTIONS[name](images, -magnitude if level < 0 else magnitude)

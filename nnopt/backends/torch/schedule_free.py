@@ -17,19 +17,13 @@ class ScheduleFree(optim.Optimizer):
         z ← z - lr·g(y);  x ← (1-c)·x + c·z;  y = (1-β)·z + β·x;  c = lrₘ² / Σ lrₘ²
 
     lrₘ is the largest learning rate so far, so the steps of a warm-up have less weight. AdamW
-    divides g by √ŝ + ε. Weight decay is z ← z - lr·λ·y. The network cannot apply it, because the
-    parameters hold y, and a change of y does not reach z. Source: Defazio et al. 2024, "The road
-    less scheduled", equations 1 to 3 and algorithm 1.
+    divides g by √ŝ + ε. Weight decay is z ← z - lr·λ·y with λ = ``weight_decay``. The network
+    cannot apply it, because the parameters hold y, and a change of y does not reach z. Source:
+    Defazio et al. 2024, "The road less scheduled", equations 1 to 3 and algorithm 1.
 
     The parameters are y in training mode and x in evaluation mode. The library converts one into
     the other, which rounds. Here y is saved during the evaluation, so that an evaluation does not
     change the training.
-
-    Args:
-        parameters: All parameters.
-        config: The configuration of the optimizer.
-        weight_decay: λ.
-        decay_norm_and_bias: Whether λ applies to all parameters instead of the weights.
     """
 
     def __init__(

@@ -75,7 +75,8 @@ CASES: list[tuple[str, list[tuple[int, ...]], dict[str, Any]]] = [
 def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call a function with those of the named arguments that it takes."""
     taken = inspect.signature(function).parameters
-    return function(*arguments, **{key: x for key, x in named.items() if key in taken})
+    takes_all = any(x.kind == x.VAR_KEYWORD for x in taken.values())
+    return function(*arguments, **{k: x for k, x in named.items() if takes_all or k in taken})
 
 
 def check(name: str, inputs: list[Array], options: dict[str, Any]) -> None:

@@ -1,9 +1,8 @@
 """Pooling of images (H, W, N, C): the maximum or the mean of each window.
 
-Windows of ``size`` x ``size`` pixels start every ``stride`` pixels, on images that are padded with
-``padding`` pixels on each side. Rows and columns that no complete window reaches are ignored. The
-naive versions loop over the windows. The fast versions loop over the size² positions in a window:
-the inputs at one position of all windows are a strided view of x.
+The option ``window`` of all functions contains the size, the stride and the padding of
+``Windows``. The naive versions loop over the windows. The fast versions loop over the size²
+positions in a window: the inputs at one position of all windows are a strided view of x.
 """
 
 from __future__ import annotations
@@ -22,20 +21,18 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 Shape = tuple[int, ...]
 
 
-def max_pool2d_naive_forward(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
+def max_pool2d_naive_forward(x: Array, **window: int) -> Array:
     """Compute yᵢⱼ = the maximum of x over window (i, j); NaN if the window contains one."""
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     y = np.empty(windows.output_shape(), x.dtype)
     for output in np.ndindex(y.shape):
         y[output] = x[_naive_winner(x, windows, output)]
     return y
 
 
-def max_pool2d_naive_backward(
-    g: Array, x: Array, *, size: int, stride: int, padding: int = 0
-) -> tuple[Array]:
+def max_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
     """Add the gradient of each output to the input that is its maximum."""
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for output in np.ndindex(g.shape):
         d_x[_naive_winner(x, windows, output)] += g[output]
@@ -54,25 +51,23 @@ def _naive_winner(x: Array, windows: Windows, output: Shape) -> Shape:
     return best
 
 
-def avg_pool2d_naive_forward(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
+def avg_pool2d_naive_forward(x: Array, **window: int) -> Array:
     """Compute yᵢⱼ = Σ x over window (i, j) / size²; the padding counts as zeros."""
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     y = np.zeros(windows.output_shape(), x.dtype)
     for i, j in np.ndindex(y.shape[:2]):
         for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
-            y[i, j] += x[pixel] / size**2
+            y[i, j] += x[pixel] / windows.size**2
     return y
 
 
-def avg_pool2d_naive_backward(
-    g: Array, x: Array, *, size: int, stride: int, padding: int = 0
-) -> tuple[Array]:
+def avg_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
     """Add the gradient of each output, divided by size², to all inputs of its window."""
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for i, j in np.ndindex(g.shape[:2]):
         for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
-            d_x[pixel] += g[i, j] / size**2
+            d_x[pixel] += g[i, j] / windows.size**2
     return (d_x,)
 
 
@@ -87,12 +82,16 @@ def global_avg_pool_naive_backward(g: Array, x: Array) -> tuple[Array]:
 
 
 class Windows(NamedTuple):
-    """The positions of the windows on images (H, W, N, C)."""
+    """The windows of ``size`` x ``size`` pixels on images (H, W, N, C).
 
+    They start every ``stride`` pixels, on images that are padded with ``padding`` pixels on each
+    side. Rows and columns that no complete window reaches are ignored.
+    """
+
+    images: Shape
     size: int
     stride: int
-    padding: int
-    images: Shape
+    padding: int = 0
 
     def output_shape(self) -> Shape:
         """Return (H', W', N, C), with H' = ⌊(H + 2 padding - size) / stride⌋ + 1."""
@@ -119,8 +118,8 @@ class Windows(NamedTuple):
         """Yield the positions in a window, row by row, for some rows of the output.
 
         Yields:
-            The number of the position, the slices of the outputs and the slices of the inputs at
-            this position of their windows. Inputs in the padding are excluded.
+            The number of the position, the slice of the outputs whose windows have it inside the
+            image, and the slice of the inputs there.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
@@ -153,35 +152,30 @@ class Windows(NamedTuple):
 
 
 def max_pool2d_forward(
-    x: Array,
-    *,
-    size: int,
-    stride: int,
-    padding: int = 0,
-    workers: ThreadPool = SERIAL,
-    buffer: Buffer = new,
+    x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **window: int
 ) -> tuple[Array, tuple[Array, Windows, ThreadPool]]:
     """Compute ``max_pool2d_naive_forward``.
 
-    Saved for backward is the number of the position that is the maximum in each window: the first
-    of equal values, as in PyTorch, because zeros after a ReLU are often equal. If y is NaN, it is
-    the position of the maximum before the first NaN, unlike in the naive version: a NaN loss ends
-    the training, so its gradients do not justify another pass over x.
+    Backward needs the number of the position of each maximum, the first of equal values. If y is
+    NaN, this is the position of the maximum before the first NaN, unlike in the naive version: a
+    NaN loss ends the training, so its gradients do not justify another pass over x.
     """
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
-    number_type = np.min_scalar_type(size**2 - 1)
+    number_type = np.min_scalar_type(windows.size**2 - 1)
     winner = buffer("winner", y.shape, number_type)
     larger = buffer("larger", y.shape, bool)
     marked = buffer("marked", y.shape, number_type)
 
     def task(rows: slice) -> None:
-        winner[rows] = windows.first_positions(rows) if padding else 0  # the winner if all are -∞
-        if padding:
+        winner[rows] = (
+            windows.first_positions(rows) if windows.padding else 0
+        )  # the winner if all are -∞
+        if windows.padding:
             y[rows] = -np.inf
         for number, outputs, inputs in windows.positions(rows):
             best, candidate = y[outputs], x[inputs]
-            if number == 0 and not padding:  # every window has a first pixel
+            if number == 0 and not windows.padding:  # every window has a first pixel
                 np.copyto(best, candidate)
                 continue
             np.greater(candidate, best, out=larger[outputs])
@@ -218,23 +212,17 @@ def max_pool2d_backward(
 
 
 def avg_pool2d_forward(
-    x: Array,
-    *,
-    size: int,
-    stride: int,
-    padding: int = 0,
-    workers: ThreadPool = SERIAL,
-    buffer: Buffer = new,
+    x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **window: int
 ) -> tuple[Array, tuple[Windows, ThreadPool]]:
     """Compute ``avg_pool2d_naive_forward``."""
-    windows = Windows(size, stride, padding, x.shape)
+    windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
 
     def task(rows: slice) -> None:
         y[rows] = 0
         for _, outputs, inputs in windows.positions(rows):
             np.add(y[outputs], x[inputs], out=y[outputs])
-        np.multiply(y[rows], 1 / size**2, out=y[rows])
+        np.multiply(y[rows], 1 / windows.size**2, out=y[rows])
 
     _map_rows(task, windows, workers_for(x, workers))
     return y, (windows, workers)
