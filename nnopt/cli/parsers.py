@@ -50,8 +50,11 @@ class Parser(argparse.ArgumentParser):
         for old, new in RENAMED_FLAGS.items():
             if old in message.split():
                 message = f"{old} is now {new}"
-        is_key = message.startswith("unrecognized arguments: -") and "=" in message
-        hint = "; keys have no dash before them, as in epochs=3" if is_key else ""
+        hint = ""
+        if message.startswith("unrecognized arguments: --config-"):
+            hint = "; --config-dir adds a folder with YAML files"
+        elif message.startswith("unrecognized arguments: -") and "=" in message:
+            hint = "; keys have no dash before them, as in epochs=3"
         raise ConfigError(f"{message}{hint}; `{self.prog} --help` lists the options")
 
 
@@ -102,6 +105,8 @@ def run_parser() -> Parser:
         help="print the resolved configuration instead of running it: job, hydra or all",
     )
     add("--package", "-p", help="with --cfg: print only the values of this key")
+    add("--resolve", action="store_true", help="with --cfg: no effect, values are always resolved")
+    add("--run", "-r", action="store_true", help="no effect: a single run is the default")
     add(
         "--info",
         "-i",

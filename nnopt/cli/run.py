@@ -92,8 +92,9 @@ def _parse(arguments: Sequence[str]) -> Namespace:
     options = run_parser().parse_intermixed_args(arguments)
     if options.cfg and options.multirun:
         raise ConfigError("--cfg prints one configuration; leave -m out")
-    if options.package is not None and not options.cfg:
-        raise ConfigError("--package belongs to --cfg; write --cfg job --package")
+    if not options.cfg and (options.resolve or options.package is not None):
+        flag = "--resolve" if options.resolve else "--package"
+        raise ConfigError(f"{flag} belongs to --cfg; write --cfg job {flag}")
     return options
 
 

@@ -221,8 +221,8 @@ def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
     if without and "validation" in settings.metric:
         raise ConfigError(
             f"hydra.sweeper.metric = {settings.metric!r} needs validation data, but "
-            "dataset.validation.source = 'none'; set dataset.validation.source=train, or "
-            "hydra.sweeper.metric=final_train_loss"
+            "dataset.validation.source = 'none'; set dataset.validation.source=train, because a "
+            "search must not use the test set, or hydra.sweeper.metric=final_train_loss"
         )
 
 

@@ -173,6 +173,22 @@ def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, words: list[str
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_config_name_of_hydra_is_refused_with_config_dir(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("run", "--config-name=other") == 2
+    message = capsys.readouterr().err
+    assert "--config-dir adds a folder" in message
+    assert "epochs=3" not in message
+
+
+def test_resolve_and_run_of_hydra_have_no_effect(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("run", "--run", "--cfg", "job", "--resolve") == 0
+    resolved = capsys.readouterr().out
+    assert nnopt("run", "--cfg", "job") == 0
+    assert capsys.readouterr().out == resolved
+    assert nnopt("run", "--resolve") == 2
+    assert "--cfg job --resolve" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_run_help_and_cfg_print_and_write_nothing(start_nnopt: Start, workplace: Path) -> None:
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
