@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 MAX_LISTED_NAMES = 20
 """Allowed names that a hint lists after the nearest name. Longer lists are left out."""
@@ -33,6 +34,29 @@ def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
     from difflib import get_close_matches  # imported here because nnopt version must be fast
 
     return next(iter(get_close_matches(name, list(allowed), n=1, cutoff=cutoff)), None)
+
+
+class Problem(str):
+    """A message about a key, which a YAML file may set.
+
+    Attributes:
+        key: The dotted key, such as ``optimizer.lr`` or ``architecture.hidden[0]``.
+        value: The refused value, or ``...`` if the message is not about the value.
+    """
+
+    key: str
+    value: Any
+
+    def __new__(cls, message: str, key: str, value: Any = ...) -> Problem:
+        """Create the message."""
+        problem = super().__new__(cls, message)
+        problem.key, problem.value = key, value
+        return problem
+
+
+def refused_value(key: str, value: Any, reason: str) -> Problem:
+    """Return the problem ``KEY = VALUE: REASON``."""
+    return Problem(f"{key} = {value!r}: {reason}", key, value)
 
 
 class NnoptError(Exception):

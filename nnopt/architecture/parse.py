@@ -12,7 +12,7 @@ from typing import Any
 
 from nnopt.architecture.inference import Layer
 from nnopt.architecture.layers import LAYERS, Residual
-from nnopt.errors import ConfigError, suggest
+from nnopt.errors import ConfigError, refused_value, suggest
 from nnopt.schema.reader import Reader, types_of
 
 
@@ -38,7 +38,9 @@ def _parse_layer(item: Any, where: str) -> Layer:
     if isinstance(item, Mapping) and len(item) == 1:
         ((name, arguments),) = item.items()
     if not isinstance(name, str):
-        raise ConfigError(f"{where} = {item!r}: needs a layer, as a name or {{name: arguments}}")
+        raise ConfigError(
+            refused_value(where, item, "needs a layer, as a name or {name: arguments}")
+        )
     if name not in LAYERS:
         raise ConfigError(f"{where}: unknown layer {name!r}; {suggest(name, LAYERS)}")
     return _make_layer(LAYERS[name], arguments, f"{where}.{name}")
@@ -79,5 +81,5 @@ def _parse_branch(items: Any, where: str, is_required: bool) -> tuple[Layer, ...
     is_list = isinstance(items, Sequence) and not isinstance(items, str)
     if not is_list or (is_required and not items):
         least = " with at least one layer" if is_required else ""
-        raise ConfigError(f"{where} = {items!r}: needs a list of layers{least}")
+        raise ConfigError(refused_value(where, items, f"needs a list of layers{least}"))
     return parse_layers(items, where)

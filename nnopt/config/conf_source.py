@@ -24,9 +24,9 @@ from nnopt.config.conf_file import (
     read_conf_file,
     settings_of,
 )
-from nnopt.config.grammar import flatten_sweeps, functions, shown
+from nnopt.config.grammar import flatten_sweeps, functions
 from nnopt.config.yaml_file import shown_path
-from nnopt.errors import ConfigError, suggest
+from nnopt.errors import ConfigError, Problem, suggest
 
 SCHEME = "nnopt-user"
 
@@ -164,96 +164,73 @@ def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str
     return ""
 
 
-SWEPT = ("hydra.sweeper.params", "hydra.sweeper.grids")
-"""The keys below which a file sets other keys to several values."""
-
-
-def _location_of_swept(key: str, accepts: Callable[[Any], bool]) -> str:
-    """Return the location of a key, also if a file sets it to several values of a sweep.
-
-    ``accepts`` then gets the text of all values.
-    """
-    keys = (key, *(f"{swept}.{key}" for swept in SWEPT))
-    return next(filter(None, (location_of(x, accepts) for x in keys)), "")
+SWEPT = ("", "hydra.sweeper.params.", "hydra.sweeper.grids.")
+"""The prefixes of the keys in files. A sweep sets a key below its own to several values."""
 
 
 def with_location(problem: str) -> str:
-    """Return a problem of a key with the line in the user's files that sets it to this value.
-
-    The key and the value are read from the problem, ``KEY = VALUE: ...``.
-    """
-    if unknown := re.match(r"unknown key '([\w.]+)'|([\w.]+) is now ", problem):
-        key = unknown[1] or unknown[2]
-        return _with_end(problem, _location_of_swept(key, lambda value: True))
-    if not (match := re.match(r"([a-z_0-9]+(?:\.[a-z_0-9]+)*)[^ ]* = ", problem)):
+    """Return a problem of a key with the line in the user's files that sets it to this value."""
+    if not isinstance(problem, Problem):
         return problem
+    key, value = problem.key.partition("[")[0], problem.value
 
-    key, rest = match[1], problem.partition(" = ")[2]
-    named = [rest[: colon.start()] for colon in re.finditer(": ", rest)]  # the value is one of them
-
-    def is_named(value: Any) -> bool:
-        if isinstance(value, str) and any(_is_among(text, key, value) for text in named):
+    def is_refused(setting: Any) -> bool:
+        if isinstance(setting, str) and _is_among(value, key, setting):
             return True
-        return value is ... or not {shown(value), *_forms(value)}.isdisjoint(named)
+        return ... in (setting, value) or _is_same(setting, value)
 
-    def is_truth_value(value: Any) -> bool:
-        return isinstance(value, bool) and is_named(value)
+    def is_truth_value(setting: Any) -> bool:
+        return isinstance(setting, bool) and is_refused(setting)
 
-    location = _location_of_swept(key, is_named)
-    if location and location == _location_of_swept(key, is_truth_value):
-        problem = _with_truth_value(problem)
-    return _with_end(problem, location)
+    def find(accepts: Callable[[Any], bool]) -> str:
+        return next(filter(None, (location_of(prefix + key, accepts) for prefix in SWEPT)), "")
 
-
-def _forms(value: Any) -> Iterator[str]:
-    """Yield the texts of a value in messages: whole numbers also in floating point."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _forms(item)
-    value = value.text if isinstance(value, QuotedString) else value
-    yield repr(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**308:
-        yield repr(float(value))
+    location, message = find(is_refused), str(problem)
+    takes_texts = "allowed: " in message or "needs a text" in message
+    if takes_texts and isinstance(value, bool) and location and location == find(is_truth_value):
+        words = "yes and on" if value else "no and off"
+        reading = f"YAML reads {words} without quotes as {str(value).lower()}, a truth value"
+        reason, semicolon, remedy = message.partition(";")
+        message = f"{reason}; {reading}{semicolon}{remedy}"
+    return message if message.endswith(location) else message + location
 
 
-def _is_among(text: str, key: str, swept: str) -> bool:
-    """Return whether a text in a message is one of the values of a key that ``swept`` lists."""
-    forms, bounds = _values_of(key, swept)
-    try:
-        return text in forms or bool(bounds and bounds[0] <= float(text) <= bounds[1])
-    except ValueError:
-        return False
+def _is_same(setting: Any, value: Any) -> bool:
+    """Return whether two values are equal. A truth value equals no number; NaN equals NaN."""
+    is_bool = isinstance(setting, bool), isinstance(value, bool)
+    return repr(setting) == repr(value) or (setting == value and not any(is_bool))
+
+
+def _is_among(value: Any, key: str, swept: str) -> bool:
+    """Return whether a value is one of the values of a key that ``swept`` lists."""
+    values = _values_of(key, swept)
+    if isinstance(values, IntervalSweep):
+        start, end = values.start, values.end
+        is_number = isinstance(value, int | float) and start is not None and end is not None
+        return is_number and start <= value <= end
+    return any(_is_same(item, value) for item in _flat(values))
 
 
 @cache
-def _values_of(key: str, swept: str) -> tuple[frozenset[str], tuple[float, float] | None]:
-    """Return the texts of the values of, for example, ``range(3)``, and the bounds of an interval.
+def _values_of(key: str, swept: str) -> Any:
+    """Return the values of, for example, ``range(3)``: a list, or the sweep of an interval.
 
     A text that cannot be parsed is split at its commas.
     """
     try:
         override = OverridesParser(functions()).parse_override(f"{key}={swept}")
-        value = override._value = flatten_sweeps(override._value)
+        value = flatten_sweeps(override._value)
     except (HydraException, ConfigError, RecursionError, ValueError):
-        return frozenset(repr(text.strip()) for text in swept.split(",")), None
-    if isinstance(value, IntervalSweep):
-        start, end = value.start, value.end
-        return frozenset(), (start, end) if start is not None and end is not None else None
-    values = value.list if isinstance(value, ChoiceSweep) else [value]
-    return frozenset(form for item in values for form in _forms(item)), None
+        return [text.strip() for text in swept.split(",")]
+    return value.list if isinstance(value, ChoiceSweep) else value
 
 
-def _with_truth_value(problem: str) -> str:
-    """Return a problem of a truth value with the words that YAML reads as one."""
-    if not (match := re.search(r" = (True|False): .*(?:allowed|needs a text)[^;]*", problem)):
-        return problem
-    words = "yes and on" if match[1] == "True" else "no and off"
-    reading = f"; YAML reads {words} without quotes as {match[1].lower()}, a truth value"
-    return problem[: match.end()] + reading + problem[match.end() :]
-
-
-def _with_end(problem: str, location: str) -> str:
-    return problem if problem.endswith(location) else problem + location
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield a value, and the items of a list, as plain texts and numbers."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    yield value.text if isinstance(value, QuotedString) else value
 
 
 def with_defaults_location(

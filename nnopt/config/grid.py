@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 
 from nnopt.config.grammar import check_count, shown
 from nnopt.config.hydra import check_hydra_keys, group_problems, override_text, parse_overrides
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, Problem, refused_value
 from nnopt.schema import GridConfig
 from nnopt.schema.values import format_value
 
@@ -109,7 +109,9 @@ def expand(
     """
     params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):
-        raise ConfigError(f"hydra.sweeper.grids = {settings.grids!r}: needs a list of maps")
+        raise ConfigError(
+            refused_value("hydra.sweeper.grids", settings.grids, "needs a list of maps")
+        )
     additions = [
         parse_params(g, f"hydra.sweeper.grids[{i}]") for i, g in enumerate(settings.grids)
     ] or [[]]
@@ -152,16 +154,15 @@ def parse_params(params: Any, where: str) -> list[Override]:
     if params is None:
         return []
     if not isinstance(params, Mapping):
-        raise ConfigError(f"{where} = {params!r}: needs a map from keys to their values")
+        raise ConfigError(refused_value(where, params, "needs a map from keys to their values"))
     parsed: list[Override] = []
     problems: list[str] = []
     for key, value in params.items():
         name = f"{where}.{key} = {shown(value)}"
         if isinstance(value, Mapping):
-            inner = next(iter(value), "KEY")
-            problems.append(
-                f"{name}: needs values, not a map; write each key in full, such as {key}.{inner}"
-            )
+            example = f"{key}.{next(iter(value), 'KEY')}"
+            reason = f"needs values, not a map; write each key in full, such as {example}"
+            problems.append(Problem(f"{name}: {reason}", f"{where}.{key}", value))
             continue
         text = f"{key}={format_value(value)}"
         try:
@@ -169,7 +170,8 @@ def parse_params(params: Any, where: str) -> list[Override]:
             check_hydra_keys(overrides)
             parsed += overrides
         except ConfigError as error:
-            problems += [f"{name}: {_without_override(x, text)}" for x in error.problems]
+            reasons = [_without_override(problem, text) for problem in error.problems]
+            problems += [Problem(f"{name}: {x}", f"{where}.{key}", value) for x in reasons]
     if problems:
         raise ConfigError(problems)
     return parsed

@@ -47,7 +47,7 @@ from nnopt.config.conf_source import (
 from nnopt.config.grammar import flatten_sweeps, functions, shown, unreadable
 from nnopt.config.set_aside import Composed, Loader, compose
 from nnopt.config.yaml_file import shown_path
-from nnopt.errors import ConfigError, nearest, suggest
+from nnopt.errors import ConfigError, nearest, refused_value, suggest
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import simplify_message
 from nnopt.schema import renamed_key
@@ -126,7 +126,7 @@ def _loader() -> ConfigLoader:
 
 def group_problems(parsed: Sequence[Override]) -> list[str]:
     """Return the problems of overrides that choose a missing file, or several sweeps."""
-    problems = []
+    problems: list[str] = []
     for override in parsed:
         group = override.key_or_group
         if group not in (*config_groups(), *PLUGIN_GROUPS) or override.is_delete():
@@ -148,9 +148,9 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
                 problems.append(_map_problem(override, value))
             elif not isinstance(value, str) or value not in options:
                 name = re.sub(r"\.ya?ml$", "", str(value))
-                problems.append(f"{group} = {value!r}: {suggest(name, options)}")
+                problems.append(refused_value(group, value, suggest(name, options)))
             elif hidden := _hidden_file(f"{group}/{value}"):
-                problems.append(f"{group} = {value!r}: {hidden}")
+                problems.append(refused_value(group, value, hidden))
     return problems
 
 

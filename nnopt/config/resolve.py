@@ -116,7 +116,8 @@ class _ComposedFiles:
         Raises ConfigError if the values cannot be resolved.
         """
         try:
-            problems, settings = [], {}
+            problems: list[str] = []
+            settings = {}
             for override in overrides:
                 key = override.key_or_group
                 if key not in self._known:

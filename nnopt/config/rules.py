@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import (
     Config,
@@ -53,17 +53,18 @@ def _setting(config: Config, key: str) -> str:
 
 def _name(config: Config) -> Iterator[str]:
     if not re.fullmatch(r"[\w.-]+", config.name) or len(config.name.encode()) > 100:
-        yield (
-            f"{_setting(config, 'name')}: needs letters, digits, '_', '-' or '.', at most 100 "
-            "bytes, because it is part of the name of the run's folder"
+        reason = (
+            "needs letters, digits, '_', '-' or '.', at most 100 bytes, because it is part of the "
+            "name of the run's folder"
         )
+        yield refused_value("name", config.name, reason)
 
 
 def _data_folders(config: Config) -> Iterator[str]:
     for key in ("data.root", "data.cache"):
         folder = attrgetter(key)(config)
         if folder is not None and (problem := path_problem(folder)):
-            yield f"{_setting(config, key)}: {problem}"
+            yield refused_value(key, folder, problem)
 
 
 def _without_effect(config: Config, defaults: dict[str, object], reason: str) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _layers(config: Config) -> Iterator[str]:
     if not isinstance(config.architecture, LayersConfig):
         return
     if not config.architecture.layers:
-        yield "architecture.layers = []: needs at least one layer"
+        yield refused_value("architecture.layers", [], "needs at least one layer")
     try:
         parse_layers(config.architecture.layers)
     except ConfigError as error:
@@ -131,12 +132,14 @@ def _torchvision(config: Config) -> Iterator[str]:
 def _convolutions(config: Config) -> Iterator[str]:
     architecture = config.architecture
     if isinstance(architecture, VggConfig) and not architecture.widths:
-        yield "architecture.widths = []: needs at least one block, or set architecture=mlp"
+        reason = "needs at least one block, or set architecture=mlp"
+        yield refused_value("architecture.widths", [], reason)
     if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
-        yield (
-            f"{_setting(config, 'architecture.kernel')}: needs an odd number, so that the padding "
-            "that preserves the size of the image is the same on both sides"
+        reason = (
+            "needs an odd number, so that the padding that preserves the size of the image is the "
+            "same on both sides"
         )
+        yield refused_value("architecture.kernel", architecture.kernel, reason)
 
 
 def _group_norm(config: Config) -> Iterator[str]:

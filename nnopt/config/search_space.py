@@ -27,7 +27,7 @@ from nnopt.config.search_parameters import (
     to_override,
 )
 from nnopt.config.validate import known_keys, takes_whole_numbers
-from nnopt.errors import CombinationError, ConfigError, suggest
+from nnopt.errors import CombinationError, ConfigError, refused_value, suggest
 from nnopt.schema import OptunaConfig
 from nnopt.schema.reader import unknown_key
 
@@ -205,13 +205,14 @@ def _setting_problems(settings: OptunaConfig) -> list[str]:
             "pip install 'nnopt[search]'"
         )
     metric = settings.metric
-    if metric.startswith("test_"):
-        problems.append(
-            f"hydra.sweeper.metric = {metric!r}: the test result of the best of many trials is "
-            "biased; search by best_validation_accuracy instead"
-        )
-    elif metric not in COLUMNS:
-        problems.append(f"hydra.sweeper.metric = {metric!r}: {suggest(metric, COLUMNS)}")
+    if metric not in COLUMNS:
+        reason = suggest(metric, COLUMNS)
+        if metric.startswith("test_"):
+            reason = (
+                "the test result of the best of many trials is biased; search by "
+                "best_validation_accuracy instead"
+            )
+        problems.append(refused_value("hydra.sweeper.metric", metric, reason))
     return problems
 
 

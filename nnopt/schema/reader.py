@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from nnopt.errors import nearest, suggest
+from nnopt.errors import Problem, nearest, refused_value, suggest
 from nnopt.schema.config import VARIANTS, Config
 from nnopt.schema.launcher import LAUNCHERS
 from nnopt.schema.range import Entries, Text
@@ -46,7 +46,7 @@ QUOTE = "; quote the word"
 """The remedy for a truth value in the place of a text."""
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
+def unknown_key(key: str, known: Iterable[str]) -> Problem:
     """Return the message about an unknown key.
 
     It names the new key of a renamed one, the choices of the group that have the key, or the
@@ -58,7 +58,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         known: All dotted keys of the present choices.
     """
     if message := renamed_key(key):
-        return message
+        return Problem(message, key)
     known = list(known)
     group, _, leaf = key.rpartition(".")
     owners = [
@@ -67,15 +67,15 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         if leaf in types_of(record)
     ]
     if owners:
-        return f"unknown key {key!r} here; it belongs to {', '.join(owners)}"
+        return Problem(f"unknown key {key!r} here; it belongs to {', '.join(owners)}", key)
     siblings = [name for name in known if name.rpartition(".")[0] == group]
     leaves = {name.rpartition(".")[2]: name for name in siblings}
     close = leaves.get(nearest(leaf, leaves) or "")
     close = close or next((name for name in known if name.rpartition(".")[2] == leaf), None)
     close = close or (None if siblings else nearest(key, known))
     if close:
-        return f"unknown key {key!r}; did you mean {close!r}?"
-    return f"unknown key {key!r}; known here: {', '.join(siblings or known)}"
+        return Problem(f"unknown key {key!r}; did you mean {close!r}?", key)
+    return Problem(f"unknown key {key!r}; known here: {', '.join(siblings or known)}", key)
 
 
 def variants_of(group: str) -> Mapping[str, type]:
@@ -106,11 +106,9 @@ class Reader:
     def read_record(self, record: type, container: Any, where: str) -> Any:
         prefix = f"{where}." if where else ""
         if not is_map(container):
-            self.problems.append(
-                f"{where} = {container!r}: needs a group of keys, such as "
-                f"{', '.join(types_of(record))}"
+            return self.refuse(
+                where, container, f"needs a group of keys, such as {', '.join(types_of(record))}"
             )
-            return None
         known = types_of(record)
         for key in container:
             if key not in known:
@@ -134,8 +132,7 @@ class Reader:
         variants = variants_of(group)
         name = container.get("name") if is_map(container) else container
         if not isinstance(name, str) or name not in variants:
-            self.problems.append(f"{group}.name = {name!r}: {suggest(name, variants)}")
-            return None
+            return self.refuse(f"{group}.name", name, suggest(name, variants))
         return self.read_record(variants[name], container, group)
 
     def read_value(
@@ -179,14 +176,13 @@ class Reader:
         """Note a text, or a text in a list, that does not have the pattern."""
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, str) and not re.fullmatch(text.pattern, item):
-                self.problems.append(f"{key} = {item!r}: needs {text.allowed}")
+                self.refuse(key, item, f"needs {text.allowed}")
 
     def _read_entries(self, entries: Entries, container: Any, key: str) -> Any:
         """A map whose values are texts, whole numbers or true."""
         if not is_map(container):
             example = f"{{{next(iter(sorted(entries.keys)))}: VALUE}}"
-            self.problems.append(f"{key} = {container!r}: needs a map, such as {example}")
-            return None
+            return self.refuse(key, container, f"needs a map, such as {example}")
         for name, value in container.items():
             where = f"{key}.{name}"
             if str(name).replace("_", "-") not in entries.keys:
@@ -194,9 +190,7 @@ class Reader:
                 self.problems.append(f"{where!r}: {suggest(name, known)}")
             elif value is False or not isinstance(value, str | int) or _is_huge(value):
                 quote = QUOTE if isinstance(value, bool) else ""
-                self.problems.append(
-                    f"{where} = {value!r}: needs a text, a whole number or true{quote}"
-                )
+                self.refuse(where, value, f"needs a text, a whole number or true{quote}")
             else:
                 self._check_texts(entries.text, value, where)
         return container
@@ -208,13 +202,11 @@ class Reader:
             return value
         names = [str(choice) for choice in choices] + (["null"] if optional else [])
         right = "; write none" if value is False and "none" in names else ""
-        self.problems.append(f"{key} = {value!r}: {suggest(value, names)}{right}")
-        return None
+        return self.refuse(key, value, f"{suggest(value, names)}{right}")
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
         if not isinstance(value, list | tuple):
-            self.problems.append(f"{key} = {value!r}: needs a list, such as [{value}]")
-            return None
+            return self.refuse(key, value, f"needs a list, such as [{value}]")
         return tuple(
             self.read_value(kind, item, f"{key}[{index}]", bounds)
             for index, item in enumerate(value)
@@ -243,20 +235,18 @@ class Reader:
             )
             if isinstance(value, bool) and str in kinds:
                 hint = QUOTE
-            self.problems.append(f"{key} = {value!r}: needs {wanted}{hint}")
-        elif isinstance(matched, int | float) and not isinstance(matched, bool):
-            return matched if self._in_range(matched, key, bounds) else None
+            return self.refuse(key, value, f"needs {wanted}{hint}")
+        if isinstance(matched, int | float) and not isinstance(matched, bool):
+            allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
+            if isinstance(matched, float) and not math.isfinite(matched):
+                return self.refuse(key, matched, f"needs a finite number, {allowed}")
+            if not all(BOUNDS[name][1](matched, bound) for name, bound in bounds.items()):
+                return self.refuse(key, matched, f"needs to be {allowed}")
         return matched
 
-    def _in_range(self, value: float, key: str, bounds: Mapping[str, Any]) -> bool:
-        allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
-        if isinstance(value, float) and not math.isfinite(value):
-            self.problems.append(f"{key} = {value}: needs a finite number, {allowed}")
-            return False
-        if not all(BOUNDS[name][1](value, bound) for name, bound in bounds.items()):
-            self.problems.append(f"{key} = {value!r}: needs to be {allowed}")
-            return False
-        return True
+    def refuse(self, key: str, value: Any, reason: str) -> None:
+        """Add the problem ``KEY = VALUE: REASON``."""
+        self.problems.append(refused_value(key, value, reason))
 
 
 def _is_huge(value: str | int) -> bool:
