@@ -7,13 +7,9 @@ def clipping_factors(norm: float, max_norm: float, tiny: float) -> list[float]:
     """Return factors by which a gradient is multiplied to have a norm of at most ``max_norm``.
 
     The list is empty if the gradient is small enough, and otherwise usually has one factor. It has
-    two if their product is below ``tiny``, because such a number has few digits. The formula is
-    algorithm 1 of Pascanu et al. 2013, with PyTorch's 1e-6 in the denominator.
-
-    Args:
-        norm: The norm of the gradient. NaN gives the factor NaN.
-        max_norm: The limit of the norm.
-        tiny: The smallest normal number of the gradient's number type.
+    two if their product is below ``tiny``, the smallest normal number of the gradient's type,
+    because such a product has few digits. NaN gives the factor NaN. The formula is algorithm 1 of
+    Pascanu et al. 2013, with PyTorch's 1e-6 in the denominator.
     """
     divisor = norm + 1e-6
     factor = max_norm / divisor

@@ -38,20 +38,12 @@ def build_architecture(
 
 
 def initial_arrays(
-    architecture: Architecture,
-    config: InitializerConfig,
-    seed: int,
-    dataset: Dataset | None = None,
+    architecture: Architecture, config: InitializerConfig, seed: int, dataset: Dataset | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name.
 
-    Models of torchvision are initialized by torchvision or with its pretrained weights.
-
-    Args:
-        architecture: The network.
-        config: The initializers of nnopt's own layers.
-        seed: The seed of the run.
-        dataset: Required by ``initializer.input=whitening``.
+    Models of torchvision are initialized by torchvision or with its pretrained weights. ``config``
+    applies to nnopt's own layers; ``initializer.input=whitening`` requires ``dataset``.
 
     Raises:
         DataError: The file of the pretrained weights is missing or damaged.

@@ -25,10 +25,8 @@ Reason = Literal["backend.threads", "work", "cores", "library"]
 class ThreadChoice:
     """The number of threads and the reason for it.
 
-    Attributes:
-        count: The number of threads.
-        reason: The key ``backend.threads``, the work of a step, the number of usable cores, or a
-            limit of the matrix library such as ``OMP_NUM_THREADS``.
+    The reason is the key ``backend.threads``, the work of a step, the number of usable cores, or a
+    limit of the matrix library such as ``OMP_NUM_THREADS``.
     """
 
     count: int
@@ -42,13 +40,10 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Return the number of threads of a training.
+    """Return the number of threads of a training whose largest layer has ``flops`` for a batch.
 
-    Args:
-        requested: ``backend.threads``, which has priority.
-        flops: Operations of the largest layer for a batch.
-        cores: Number of usable cores.
-        library_threads: Number of threads that the matrix library uses by default.
+    ``requested`` is ``backend.threads``, which has priority, and ``library_threads`` the default of
+    the matrix library.
     """
     if requested is not None:
         return ThreadChoice(requested, "backend.threads")
@@ -61,7 +56,7 @@ def choose_threads(
 
 
 def threads_for(architecture: Architecture, config: Config, library_threads: int) -> ThreadChoice:
-    """Return the number of threads of a training of this network; see ``choose_threads``."""
+    """Return the result of ``choose_threads`` for this network."""
     flops = flops_on_processor(architecture, config)
     return choose_threads(config.backend.threads, flops, usable_cores() or 1, library_threads)
 

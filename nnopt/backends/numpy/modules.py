@@ -44,15 +44,15 @@ ACTIVATIONS: dict[type, Op] = {
 
 
 class LayerBuilder:
-    """Builds modules from layers.
+    """Builds the modules of layers.
 
     Args:
         config: The configuration of the run.
         parameters: The parameters by full name.
         statistics: The running statistics and frozen weights by full name.
         workers: The threads of all operations.
-        outputs: If given, no layers are fused, and each module stores a copy of its layer's output
-            here by name, (N, D) or (N, C, H, W).
+        outputs: If given, each layer is a module of its own, which stores a copy of its output here
+            by the name of the layer, (N, D) or (N, C, H, W).
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class LayerBuilder:
     def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
-        A ReLU is computed after the max pooling that follows it: max(x, 0) is monotonic, so the
-        outputs are equal, and where they are not positive neither order gives a gradient. A dense
-        layer or a norm of images and the ReLU after it become one operation.
+        Fusion computes two layers in one operation: a dense layer, or a norm of images, and the
+        ReLU after it. A ReLU before max pooling is computed after it: max(x, 0) is monotonic, so
+        the outputs are equal, and where they are not positive neither order gives a gradient.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -167,7 +167,8 @@ class LayerBuilder:
                 )
                 return Variable(y_value)
             y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu, workers=workers)
-            mean, variance = tape.entries[-1][4][-2:]
+            *_, saved, _ = tape.entries[-1]
+            mean, variance = saved[-2:]
             count = x.value.size // x.value.shape[-1]
             rate = momentum if self.momentum is None else self.momentum
             running_mean[:] = (1 - rate) * running_mean + rate * mean
@@ -181,7 +182,7 @@ class LayerBuilder:
         """Apply a mask in training mode, and nothing in evaluation mode.
 
         The mask is drawn for the first ``axes`` axes of PyTorch's layout, (N, D) or (N, C, H, W),
-        so that both backends can use the same masks. The entries share it along the other axes.
+        so that both backends can use the same masks, and repeated along the other axes.
         """
         if not rate:
             return lambda tape, x, step: x

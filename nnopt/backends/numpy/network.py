@@ -159,31 +159,24 @@ class NumpyNetwork:
     def forward(
         self, x: Variable, y: Array, step: int, first: int = 0
     ) -> tuple[Variable, Variable]:
-        """Compute the forward pass in training mode and record it on the tape.
+        """Return logits (N, K) and the mean loss in training mode, recorded on the tape.
 
-        Args:
-            x: The input of layer ``first``, (N, D) or (N, C, H, W).
-            y: Labels (N,), or the fraction of each class (N, K).
-            step: Determines the dropout masks.
-            first: The index of the first layer to compute.
-
-        Returns:
-            Logits (N, K) and the mean loss.
+        ``x`` is the input of the layer with the index ``first``, (N, D) or (N, C, H, W), and ``y``
+        contains labels (N,) or class fractions (N, K).
         """
         logits = self._run(self._modules(first), self._tape, x, step)
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
-        """Return the input of each of ``architecture.layers`` in training mode.
+        """Return the inputs of ``architecture.layers`` in training mode, (N, D) or (N, C, H, W).
 
-        Returns:
-            Arrays (N, D) or (N, C, H, W): x for the first layer, copies for the others.
+        The first one is x; the others are copies.
         """
         outputs = self._record_outputs(x, step)
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 
     def gradients(self, loss: Variable) -> dict[str, Array]:
-        """Return the gradient of the loss, without penalties, for every parameter, as views."""
+        """Return the gradient of the loss without penalties for every parameter, as views."""
         self._tape.backward(loss)
         return self._gradient_views()
 

@@ -3,8 +3,8 @@
 In the forward pass the tape records each operation and the values that its backward function
 needs. In the backward pass it visits the entries in reverse order and adds up the gradients of each
 variable (Griewank and Walther 2008, chapter 3). A network repeats the same operations at every
-step, so the i-th operation of a step reuses the arrays of the i-th operation of the previous step:
-after the first batch of each size, training allocates almost no memory.
+step, so the i-th operation of a step reuses the arrays of the i-th operation of the previous step,
+its buffers: after the first batch of each size, training allocates almost no memory.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class Variable:
 class Buffers:
     """The arrays of one operation by name and shape, reused at every step.
 
-    Arrays of one name and several shapes, for batches of several sizes, share the memory of the
-    largest.
+    Arrays of one name share the memory of the largest, because batches have several sizes.
     """
 
     def __init__(self) -> None:
@@ -70,10 +69,10 @@ class Buffers:
         return array
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
-        """Use the gradient buffers of parameters as the arrays of their gradients.
+        """Use ``grad_buffer`` of each parameter as the array of its gradient, which saves a copy.
 
-        This saves a copy. If a parameter is used twice, only the gradient that is computed first is
-        written to its buffer; the other one is added.
+        If a parameter is used twice, the gradient that is computed first is written to its buffer,
+        and the other one is added.
         """
         self.bound = True
         for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):
@@ -113,8 +112,7 @@ class Tape:
     def backward(self, output: Variable) -> None:
         """Set ``gradient`` of every variable that requires it to d output / d variable.
 
-        Args:
-            output: A scalar.
+        The output is a scalar.
         """
         for _, inputs, *_ in self.entries:
             for variable in inputs:

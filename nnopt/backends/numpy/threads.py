@@ -36,7 +36,7 @@ class ThreadPool:
     """``count`` threads, including the calling thread.
 
     The other threads start when they are first needed, sleep while there is no task, and end with
-    this object. They receive tasks through a queue that is implemented in C: a training step calls
+    this object. Tasks are sent through a queue that is implemented in C: a training step calls
     ``map`` about a hundred times, and an executor of ``concurrent.futures`` can take 0.1 ms each
     time.
     """
@@ -50,17 +50,13 @@ class ThreadPool:
     def map(self, task: Callable[[int, int], None], chunks: int) -> None:
         """Call ``task(worker, chunk)`` for every chunk from 0 to ``chunks`` - 1, in any order.
 
-        Two chunks with the same ``worker`` never overlap in time, so each worker can use its own
-        scratch memory. Any worker may compute any chunk, so a result that must not depend on the
-        threads is written to a location of its chunk. The context of the calling thread, with
-        ``numpy.errstate``, applies in all threads.
+        ``worker`` is the index of a thread, from 0 to ``count`` - 1. It computes one chunk at a
+        time, so it can have its own scratch memory. Any worker may compute any chunk, so results
+        that must not depend on the threads are stored by chunk. The context of the calling thread,
+        with ``numpy.errstate``, applies in all threads.
 
         On a busy machine another thread may wait for a core for milliseconds. The calling thread
         therefore waits only for chunks that other threads have started.
-
-        Args:
-            task: A function of the worker, from 0 to ``count`` - 1, and the chunk.
-            chunks: The number of chunks.
 
         Raises:
             BaseException: The error of a task, after every started chunk has ended. The remaining
@@ -140,12 +136,8 @@ class ThreadPool:
     def cached(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
         """Return ``make(self, *arguments)``, views of the calling thread's scratch memory.
 
-        The views are made again only after that memory has grown. This shortens the time between
+        ``make`` is called again only after that memory has grown. This shortens the time between
         two calls of NumPy, in which a thread holds Python's global lock and others may wait for it.
-
-        Args:
-            make: A function at the top level of a module.
-            arguments: Everything that the views depend on.
         """
         result = self._local.results.get((make, *arguments))
         if result is None:

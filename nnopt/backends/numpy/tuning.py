@@ -11,7 +11,7 @@ IMAGE_CHUNK_ELEMENTS = 2**17
 Smaller ones need more calls, and threads acquire Python's lock more often."""
 
 IMAGE_CHUNK_LANES = 4096
-"""Largest number of lanes in a chunk of images, so that each lane has enough rows to add up."""
+"""Largest number of lanes (``ops/lanes.py``) in a chunk of images, so that it has enough rows."""
 
 IMAGE_CHUNK_ROWS = 256
 """Largest number of rows in a chunk of images. Rows are added one after another, so the rounding
@@ -35,8 +35,7 @@ UPDATE_CHUNK_ELEMENTS = 2**18
 may wait for Python's lock after each of them."""
 
 UPDATE_THREADING_MIN_ELEMENTS = 2**20
-"""Number of parameters from which threads share an update. NumPy's loops use one thread each and
-release Python's lock."""
+"""Number of parameters from which threads share an update."""
 
 # Matrix products -------------------------------------------------------------------------------
 
@@ -52,18 +51,15 @@ its data from the other core's cache: two to three times slower on a virtual mac
 cores."""
 
 EVALUATION_CHUNK_ELEMENTS = 2**21
-"""Elements of the largest layer output in one chunk of an evaluation. A chunk has at least one
-sample."""
+"""Elements of the largest layer's output in a chunk of an evaluation, at least one sample."""
 
 # Convolution -----------------------------------------------------------------------------------
 
 IM2COL_CHUNK_ELEMENTS = 2**17
-"""Elements of the matrix of windows that one task makes. A chunk has at least one row of
-windows."""
+"""Elements of the matrix of windows in a chunk, which has at least one row of windows."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
-"""The same limit for the input gradient, which makes one call per kernel position and therefore
-needs larger chunks."""
+"""The same for the input gradient, which needs one call for each kernel position of a chunk."""
 
 IM2COL_CHUNK_IMAGES = 16
 """Images per task when images are padded and in the input gradient. Other steps process all
@@ -73,8 +69,7 @@ WINOGRAD_MIN_CHANNELS = 16
 """Number of channels, in and out, from which Winograd's method is faster than im2col."""
 
 WINOGRAD_RUN_ELEMENTS = 1024
-"""Elements of a run (images times channels) from which the products that transform tiles are
-efficient."""
+"""Elements of a run (``ops/winograd.py``) from which the transforms of tiles are efficient."""
 
 WINOGRAD_MIN_TILES = 128
 """Least number of tiles in a chunk, for efficient matrix products over the channels."""

@@ -41,10 +41,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def check_backend(config: Config) -> list[str]:
-    """Return all reasons why this machine cannot use ``config.backend``, one line each.
-
-    A missing device is a reason; the network is never moved to another device.
-    """
+    """Return all reasons why this machine cannot use ``config.backend``, one line each."""
     assert isinstance(config.backend, TorchConfig)
     try:
         with _no_garbage_collection():
@@ -163,11 +160,7 @@ def default_threads() -> int:
 
 
 def build_network(architecture: Architecture, config: Config) -> TorchNetwork:
-    """Return a network without weights; ``TorchNetwork.load`` sets them.
-
-    Raises:
-        ConfigError: ``check_backend`` returns a problem.
-    """
+    """Return a network without weights; ``TorchNetwork.load`` sets them."""
     _require(config)
     with _no_garbage_collection():
         from nnopt.backends.torch.network import TorchNetwork
@@ -176,11 +169,7 @@ def build_network(architecture: Architecture, config: Config) -> TorchNetwork:
 
 
 def build_loader(part: Part, normalization: Normalization, config: Config) -> TorchLoader:
-    """Return the loader of the batches of one part of a dataset.
-
-    Raises:
-        ConfigError: ``check_backend`` returns a problem.
-    """
+    """Return the loader of the batches of one part of a dataset."""
     _require(config)
     from nnopt.backends.torch.loader import TorchLoader
 
@@ -188,5 +177,6 @@ def build_loader(part: Part, normalization: Normalization, config: Config) -> To
 
 
 def _require(config: Config) -> None:
+    """Raise ConfigError with the problems of ``check_backend``, if there are any."""
     if problems := check_backend(config):
         raise ConfigError(problems)

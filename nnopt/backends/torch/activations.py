@@ -44,10 +44,7 @@ class _Tanh(torch.autograd.Function):
 
 
 def _times_sigmoid_derivative(g: Tensor, x: Tensor, steepness: float = 1) -> Tensor:
-    """Return g · s (1 - s) with s = σ(-k|x|) for a steepness k.
-
-    s is at most 1/2, so 1 - s loses no digits.
-    """
+    """Return g · s (1 - s) with s = σ(-k|x|) ≤ 1/2 for a steepness k: 1 - s loses no digits."""
     tail = x.abs().mul_(-steepness).sigmoid_()
     product: Tensor = torch.ops.aten.sigmoid_backward(g, tail)
     return product

@@ -49,7 +49,7 @@ def image_memory_format(
 
 
 _compiled_keys: list[tuple[Any, ...]] = []
-"""Everything that determines the code of each compiled network in PyTorch's cache."""
+"""For each compiled network in PyTorch's cache, everything that its code depends on."""
 
 MAX_COMPILED_NETWORKS = 3
 """Compiled networks at a time, each for two batch sizes: PyTorch keeps eight compiled versions of a
@@ -97,10 +97,7 @@ class DeviceErrors:
 
     A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. Both
     name the layer in whose forward pass they occur. The backward pass and compiled code run outside
-    of the modules, so their errors name no layer.
-
-    Args:
-        layers: id of a module -> name of its layer.
+    of the modules, so their errors name no layer. ``layers`` maps the id of a module to its name.
     """
 
     def __init__(self, layers: Mapping[int, str] | None = None) -> None:

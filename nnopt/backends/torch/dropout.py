@@ -39,16 +39,11 @@ class DeviceMasks:
 
 
 class Dropout(nn.Module):
-    """Multiply by a mask and its scale in training mode, and return x in evaluation mode.
+    """Inverted dropout with the masks of a step, which ``set_step`` sets before every step.
 
-    ``set_step`` is called before every training step. A module that is used several times in a step
-    draws a mask for each use.
-
-    Args:
-        masks: Draws the masks.
-        axes: The number of leading axes for which a mask is drawn. The entries along the other axes
-            share it: 2 drops whole channels of images (N, C, H, W), 1 whole samples. None means all
-            axes.
+    A mask is drawn for the first ``axes`` axes, or for all if it is None, and repeated along the
+    others: 2 drops whole channels of images (N, C, H, W), and 1 whole samples. A module that is
+    used several times in a step draws a mask for each use.
     """
 
     def __init__(self, masks: DropoutMasks | DeviceMasks, axes: int | None = None) -> None:
@@ -68,7 +63,7 @@ class Dropout(nn.Module):
     # PyTorch would compile this function again at every step, because the step number changes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
-        """Return the scale where a unit is kept and 0 elsewhere, in a shape that multiplies x.
+        """Return the mask times its scale, in a shape that is broadcast to x's.
 
         It is in float32 at least: in 16 bits the scale would be rounded, which shifts the mean.
         """

@@ -14,15 +14,10 @@ from nnopt.backends.clipping import clipping_factors
 
 @dataclass(frozen=True)
 class Norm:
-    """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32.
+    """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32."""
 
-    Attributes:
-        unit: The normal number by which the values were divided.
-        relative: The norm of the divided values, NaN if a value is not finite.
-    """
-
-    unit: Tensor
-    relative: Tensor
+    unit: Tensor  # the normal number by which the values were divided
+    relative: Tensor  # the norm of the divided values, NaN if a value is not finite
 
     def read(self) -> float:
         """Return the norm, or NaN if it is not finite. Waits for the device."""

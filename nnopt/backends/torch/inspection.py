@@ -1,6 +1,7 @@
 """Layers, shapes, parameters and FLOPs of a module that nnopt did not build.
 
-They are recorded in a forward pass on PyTorch's meta device, where tensors have only shapes.
+They are recorded in a forward pass on PyTorch's meta device, whose tensors have shapes but no
+values.
 """
 
 from __future__ import annotations
@@ -21,17 +22,11 @@ from nnopt.architecture.inference import ForeignLayer, InferredLayer, Layer, Sha
 
 @dataclass(frozen=True)
 class Inspection:
-    """The contents of a module.
+    """The contents of a module."""
 
-    Attributes:
-        layers: Its layers in the order of their first call.
-        own_parameters: Shapes of the parameters that belong to no layer.
-        flops: FLOPs of one sample's forward pass.
-    """
-
-    layers: tuple[InferredLayer, ...]
-    own_parameters: dict[str, Shape]
-    flops: int
+    layers: tuple[InferredLayer, ...]  # in the order of their first call
+    own_parameters: dict[str, Shape]  # the shapes of the parameters that belong to no layer
+    flops: int  # of one sample's forward pass
 
 
 @torch.no_grad()
@@ -133,7 +128,7 @@ def _record(module: nn.Module) -> Layer | ForeignLayer:
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Return the FLOPs of each operation as a function of shapes, which replace the tensors.
+    """Return the FLOPs of each operation as a function of its arguments, with shapes for tensors.
 
     They are counted as in ``nnopt.architecture.inference``. PyTorch counts matrix products itself.
     Operations that only move data have no FLOPs.

@@ -59,10 +59,7 @@ def hinge(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
-    """Return the largest number of samples that are evaluated at once.
-
-    It limits the elements of the largest layer's input and output.
-    """
+    """Return the number of samples to evaluate at once, which limits the memory of a layer."""
     layers = architecture.walk()
     largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
     is_cpu = backend.device == "cpu"
@@ -269,7 +266,7 @@ class TorchNetwork:
         }
 
     def _set_mode(self, training: bool) -> None:
-        """Set the mode of the layers and of Schedule-Free, which evaluates other weights."""
+        """Set the mode of the layers and of Schedule-Free, which evaluates different weights."""
         if self.module.training is not training:
             self.module.train(training)
             if self._schedule_free:

@@ -114,7 +114,7 @@ class PolicyOperations:
         changes: tuple[tuple[NDArray[np.bool_], Change], ...] = (
             (is_geometric, self._move_pixels),
             (is_value, self._map_values),
-            (is_other, self._compute),
+            (is_other, self._apply_by_setting),
         )
         for chosen, change in changes:
             if chosen.any():
@@ -137,7 +137,9 @@ class PolicyOperations:
         tables = self._lookup_tables(self._values, settings, counts)
         return tables.gather(1, images.flatten(1).to(torch.int64)).view_as(images)
 
-    def _compute(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
+    def _apply_by_setting(
+        self, images: Tensor, settings: list[Setting], counts: list[int]
+    ) -> Tensor:
         groups = images.split(counts)  # type: ignore[no-untyped-call]
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 

@@ -53,10 +53,7 @@ class Precision:
     def overflowed(self, optimizer: Optimizer) -> Tensor | None:
         """Return whether ``step`` will skip the update because a gradient overflowed.
 
-        Call it after ``unscale``.
-
-        Returns:
-            A boolean tensor () on the device, or None without scaling.
+        The result is a boolean tensor (), or None without scaling. Call ``unscale`` before.
         """
         if self._scaler is None:
             return None

@@ -13,10 +13,7 @@ MAX_PENDING_STEPS = 256
 
 
 class StepSums:
-    """Losses and correct predictions of several steps.
-
-    They stay on the device until they are read, because Python waits for the device at each read.
-    """
+    """Losses and correct predictions, which stay on the device until ``record`` reads them."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []

@@ -69,7 +69,7 @@ def model_problems(config: TorchvisionConfig) -> list[str]:
 def describe_model(
     config: TorchvisionConfig, input_shape: Shape, classes: int
 ) -> ModuleArchitecture:
-    """Return the layers of the model for images ``input_shape`` (C, H, W).
+    """Return the layers of the model for images of ``input_shape`` (C, H, W).
 
     They are determined on the meta device, without computing any values.
 
@@ -105,8 +105,8 @@ def describe_model(
 def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name.
 
-    Torchvision's rules draw them from the seed. With ``pretrained``, the published arrays replace
-    those of the same name and shape.
+    Torchvision's initialization draws them from the seed. With ``pretrained``, the published arrays
+    replace those of the same name and shape.
 
     Raises:
         DataError: The file of published weights is missing or damaged.
@@ -142,14 +142,10 @@ def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
 
 
 def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
-    """Return torchvision's newest weights of a model by full name.
-
-    Args:
-        name: The name of the model.
-        download: Whether a missing file is downloaded.
+    """Return torchvision's newest weights of the model ``name`` by full name.
 
     Raises:
-        DataError: The file is missing or cannot be downloaded, or its hash differs from its name.
+        DataError: The file is missing and not downloaded, or its hash differs from its name.
     """
     url = models.get_model_weights(name).DEFAULT.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -191,9 +187,9 @@ def _initialized_model(architecture: ModuleArchitecture, seed: int) -> nn.Module
 
 
 def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.Module:
-    """Return the model with a first convolution for the images.
+    """Return the model with a first convolution for images of ``input_shape``.
 
-    Only running statistics remain in the ``state_dict`` as buffers.
+    Its ``state_dict`` contains only parameters and running statistics.
     """
     options = dict(MODEL_OPTIONS.get(config.model, {}))
     if options:  # their weights were trained on images with another normalization

@@ -3,15 +3,17 @@
     output, saved = forward(*inputs, buffer=new, **options)
     gradients     = backward(g, saved, buffer=new)
 
-``g`` is dL/d output and ``saved`` contains the values that backward needs. Backward returns
-dL/d input for each input. No function changes its inputs, but backward may overwrite ``g`` and
-``saved``: it runs at most once per forward pass. Without a ``buffer`` all arrays are new. The tape
-passes a buffer that returns the same arrays in every step, so gradients are valid until the next
-step.
+``g`` is dL/d output for a loss L, and ``saved`` contains the values that backward needs. Backward
+returns dL/d input for each input. It may overwrite ``g`` and ``saved``, because it runs at most
+once per forward pass. Otherwise no function changes its arguments.
 
-The operation ``RELU`` has a short reference version at the top of its file, ``relu_naive_forward``
-and ``relu_naive_backward``, which takes inputs and options and allocates its results. All other
-operations are named in the same way.
+A ``buffer`` returns the memory of outputs, gradients and intermediate results. Without it all
+arrays are new. The tape (``nnopt.backends.numpy.tape``) passes a buffer that returns the same
+arrays in every step, so gradients are valid until the next step.
+
+Each fast version, such as ``relu_forward`` and ``relu_backward`` of the operation ``RELU``, has a
+short reference version at the top of its file, ``relu_naive_forward`` and ``relu_naive_backward``.
+It takes inputs and options, and allocates its results.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import numpy as np
 from nnopt.backends.numpy.memory import empty
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
 
 Buffer = Callable[[str, tuple[int, ...], Any], Array]
 """Returns an uninitialized array for a name, shape and type: the same array for the same name and
@@ -40,10 +41,10 @@ class Op(NamedTuple):
     """A forward and a backward function.
 
     Attributes:
-        inputs: names of forward's array arguments. The gradient of ``x`` is written to the buffer
-            ``d_x``.
-        takes_requires_grad: backward takes a third argument ``requires_grad``, one bool per input,
-            and may return None for an input whose gradient is not required.
+        inputs: The names of forward's array arguments. ``buffer("d_x", ...)`` returns the memory of
+            the gradient of the argument ``x``.
+        takes_requires_grad: Whether backward takes a third argument ``requires_grad``, one bool per
+            input, and returns None for an input that requires no gradient.
     """
 
     forward: Callable[..., tuple[Array, Any]]

@@ -1,7 +1,7 @@
 """Activations: element-wise functions. x, y and their gradients have the same shape.
 
-Backward writes dL/dx over dL/dy. Images and large flat batches are divided into chunks of rows that
-stay in a core's cache, and threads share the chunks.
+Backward overwrites dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are divided into
+chunks of rows that stay in a core's cache, and threads share the chunks.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
 
 
 def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Array:
-    """Compute σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k.
+    """Compute s = σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k, without overflow.
 
-    It is at most 1/2, and no step overflows or cancels.
+    s is at most 1/2, so 1 - s loses no digits.
     """
     np.abs(x, out=out)
     np.multiply(out, -steepness, out=out)
@@ -144,7 +144,7 @@ def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Ar
 
 
 def _logistic_slope(tail: Array, out: Array) -> Array:
-    """Compute σ' = s (1 - s) from the tail s = σ(-|x|), which loses no digits in 1 - s."""
+    """Compute σ' = s (1 - s) from the tail s = σ(-|x|)."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 
@@ -191,8 +191,8 @@ def silu_backward(
 def _bell(x: Array, out: Array, rest: Array, scratch: Array) -> Array:
     """Compute exp(-x²/2) as exp(-h²/2) · exp(-(x - h)(x + h)/2).
 
-    h has the leading half of the digits of x, so h² is exact. Rounding x² directly, with the unit
-    roundoff u, would cause a relative error of u x²/2.
+    h has the leading half of the digits of x, so h² is exact. The rounding of x² would cause a
+    relative error of u x²/2, with the unit roundoff u.
     """
     integer, mask = LEADING_HALF[x.dtype]
     np.bitwise_and(x.view(integer), mask, out=out.view(integer))
@@ -214,14 +214,11 @@ digits."""
 
 
 def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
-    """Compute y = x Φ(x), exact (Hendrycks and Gimpel 2016).
-
-    SciPy's ``ndtr`` computes Φ(x) as erfc(-x/√2) / 2 for x < 0, where (1 + erf(x/√2)) / 2 cancels.
-    """
+    """Compute y = x Φ(x) without approximation (Hendrycks and Gimpel 2016)."""
     from scipy.special import ndtr
 
     cdf = buffer("cdf", x.shape, x.dtype)
-    ndtr(x, out=cdf)
+    ndtr(x, out=cdf)  # by erfc(-x/√2) / 2 for x < 0, where (1 + erf(x/√2)) / 2 cancels
     y = np.multiply(x, cdf, out=buffer("y", x.shape, x.dtype))
     return y, (x, cdf)
 

@@ -1,8 +1,8 @@
 """Two-dimensional convolution, which in neural networks is correlation: the kernel is not flipped.
 
-Images are (H, W, N, C) and weights (O, C / groups, kh, kw), as in PyTorch. There are three
-algorithms: loops over the positions of the output (the reference), matrix products (``im2col``) and
-minimal filtering (``winograd``).
+Images are (H, W, N, C) and weights (O, C / groups, kh, kw). There are three algorithms: loops over
+the positions of the output (``naive``), matrix products (``im2col``) and minimal filtering
+(``winograd``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nnopt.schema import ConvAlgorithm
 class Saved(NamedTuple):
     """The values that backward needs."""
 
-    x: Array  # (H, W, N, C); by im2col padded, (H + 2p, W + 2p, C, N)
+    x: Array  # (H, W, N, C); for im2col padded, (H + 2p, W + 2p, C, N)
     weight: Array
     stride: int
     padding: int
@@ -88,11 +88,11 @@ def conv2d_forward(
     workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, list[Saved]]:
-    """Compute the convolution with the given algorithm, or the fastest one for ``auto``.
+    """Compute ``conv2d_naive_forward`` for each group of channels.
 
-    ``winograd`` is for 3x3 kernels of stride 1; other convolutions then use im2col. Each of several
-    groups maps its part of the input channels to its part of the outputs (Krizhevsky et al. 2012,
-    section 3.2). The other arguments are those of ``conv2d_naive_forward``.
+    ``auto`` selects the fastest algorithm. ``winograd`` applies to 3x3 kernels of stride 1; other
+    convolutions then use im2col. A group maps its part of the input channels to its part of the
+    outputs (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
     if algorithm == "im2col":

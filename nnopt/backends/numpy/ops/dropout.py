@@ -20,15 +20,11 @@ def dropout_naive_backward(g: Array, *, keep_mask: Array, scale: float) -> tuple
 def dropout_forward(
     x: Array, *, keep_mask: Array, scale: float, buffer: Buffer = new
 ) -> tuple[Array, Array]:
-    """Compute ``dropout_naive_forward`` (Srivastava et al. 2014).
+    """Compute ``dropout_naive_forward`` for x (N, D) or (H, W, N, C) (Srivastava et al. 2014).
 
-    Args:
-        x: (N, D) or (H, W, N, C).
-        keep_mask: bool, broadcast to the shape of x. (N, C) drops channels (Tompson et al. 2015,
-            section 3.2). (N, 1) drops samples, for stochastic depth at the end of a residual
-            branch (Huang et al. 2016, section 3).
-        scale: 1 / P(keep), so evaluation needs no change.
-        buffer: see ``nnopt.backends.numpy.ops``.
+    The boolean ``keep_mask`` is broadcast to the shape of x: (N, C) drops channels (Tompson et al.
+    2015, section 3.2), and (N, 1) samples, for stochastic depth (Huang et al. 2016, section 3).
+    With ``scale`` = 1 / P(keep), the layer is the identity in evaluation mode.
     """
     mask = np.multiply(keep_mask, x.dtype.type(scale), out=buffer("mask", keep_mask.shape, x.dtype))
     return np.multiply(x, mask, out=buffer("y", x.shape, x.dtype)), mask

@@ -1,9 +1,9 @@
 """Convolution as a matrix product, for kernels, strides and paddings of any size.
 
 The windows of the input become the columns of a matrix (image to column, Chellapilla et al. 2006),
-whose rows are the C · kh · kw positions in a kernel. The matrix is computed in chunks of rows of
-windows that stay in a core's cache. Images are padded and have the layout (H, W, C, N): the values
-at one position in the windows of all images are contiguous.
+whose rows are the C · kh · kw positions in a kernel. A chunk of this matrix contains some rows of
+windows and stays in a core's cache. Images are padded and have the layout (H, W, C, N), where the
+values of all images at one position are contiguous.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def im2col_input_gradient(
     """Compute dL/dx of the given shape (H, W, N, C).
 
     The product wᵀ gᵀ, (C · kh · kw, windows), contains the gradient of each position of each
-    window. It is added to the pixels of the windows. Windows overlap, so one task adds all windows
-    of an image, a few rows at a time, from the last row to the first. A pixel receives its terms in
-    the order of the kernel's rows, so the sum does not depend on the chunks.
+    window, which is added to the pixel there. Windows overlap, so one task adds all windows of an
+    image, a few rows at a time, from the last row to the first. A pixel thus receives its terms in
+    the order of the kernel's rows, and the sum does not depend on the chunks.
     """
     height, width, _, channels = shape
     down, across = g.shape[:2]

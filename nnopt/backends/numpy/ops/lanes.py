@@ -1,10 +1,12 @@
-"""Passes over a batch of images, divided into chunks that stay in a core's cache.
+"""Sums and element-wise operations on a batch of images.
 
-Images (H, W, N, C) are used as a matrix (P, L) = (H·W, N·C): one row per position, and one
-column, called a lane, per sample and channel. Sums over positions add long rows, and a number for
-each channel or sample, repeated to a vector of L lanes, applies to a whole row at once. Sums are
-computed per chunk, then over the chunks: their rounding error is that of a few hundred additions,
-and the result does not depend on the threads.
+Images (H, W, N, C) are used as a matrix (P, L) = (H·W, N·C): one row per position, and one column,
+called a lane, per sample and channel. A sum over positions adds long rows. A number for each
+channel or sample, repeated to a vector of L lanes, applies to a whole row at once.
+
+The matrix is divided into chunks that stay in a core's cache. A sum is computed for each chunk and
+then over the chunks, so its rounding error is that of a few hundred additions, and the result does
+not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def workers_for(x: Array, workers: ThreadPool) -> ThreadPool:
 def sums(
     a: Array, b: Array, workers: ThreadPool, buffer: Buffer, where: Array | None = None
 ) -> Array:
-    """Return Σ a and Σ a · b over the positions, (2, L), of two matrices (P, L).
+    """Return Σ a and Σ a · b of each lane, (2, L), for two matrices (P, L).
 
     With ``where``, (P, L), a is first set to 0 in place where ``where`` is not positive.
     """
@@ -60,7 +62,7 @@ def sums(
 def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, workers: ThreadPool, relu: bool = False
 ) -> Array:
-    """Compute out = x · scale + shift, (P, L), with scale and shift (L,); then ReLU if ``relu``."""
+    """Compute out = x · scale + shift, (P, L), with scale and shift (L,), and optionally a ReLU."""
     _, chunks = _chunks(x.shape)
     zeros = np.zeros_like(shift)
 
@@ -110,13 +112,13 @@ def moments(
     a large μ are therefore shifted by it, in a copy of x, and the sums are computed again.
 
     Args:
-        x: images, (H, W, N, C).
-        shape: the shape of the N · C lanes, for example (N, groups, C / groups).
-        axis: the axis of ``shape`` to average over. It has length 1 in the moments, or is absent
+        x: Images (H, W, N, C).
+        shape: The shape of the N · C lanes, for example (N, groups, C / groups).
+        axis: The axis of ``shape`` to average over. It has length 1 in the moments, or is absent
             if it is the first one.
-        epsilon: ε, which decides with σ² whether μ is large.
-        workers: the threads.
-        buffer: see ``nnopt.backends.numpy.ops``.
+        epsilon: ε of the norm; see MAX_MEAN_IN_STDS.
+        workers: The threads.
+        buffer: The memory for the sums and the copy.
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:
@@ -155,11 +157,10 @@ def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, list[tuple[int, tuple[slice, slice]]]]:
-    """Divide a matrix (P, L) into chunks.
+    """Divide a matrix (P, L) into a grid of chunks.
 
-    Returns:
-        The largest number of rows of a chunk, and for each chunk its row in the grid of chunks and
-        its index: a slice of positions and a slice of lanes.
+    Return the largest number of rows of a chunk, and for each chunk its row in the grid and its
+    index in the matrix: a slice of positions and a slice of lanes.
     """
     width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
     height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)

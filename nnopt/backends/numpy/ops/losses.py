@@ -16,7 +16,10 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 def cross_entropy_naive_forward(
     logits: Array, *, labels: Array, label_smoothing: float = 0.0
 ) -> Array:
-    """Compute L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, with p = softmax(z) and t = (1 - ε) y + ε/K."""
+    """Compute L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, with p = softmax(z) and t = (1 - ε) y + ε/K.
+
+    ε is the ``label_smoothing``, and y contains the class fractions, one-hot for classes (N,).
+    """
     target = _naive_targets(labels, logits.shape[1], label_smoothing)
     return np.asarray(-np.sum(target * _naive_log_softmax(logits)) / len(logits))
 
@@ -65,20 +68,13 @@ def cross_entropy_forward(
 ) -> tuple[Array, Array]:
     """Compute the softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
-    As the probability p of the label approaches 1, p - 1 and log Σ would lose all digits to
-    cancellation. Both are computed from the sum r of the other exponentials instead:
-    p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is z - max z of the label. For a
-    mixture, the class with the largest fraction is the label.
+    ``logits`` are z, (N, K). ``labels`` are classes (N,) or class fractions y (N, K), whose rows
+    sum to one. p - t, (K, N), is saved.
 
-    Args:
-        logits: z, (N, K).
-        labels: classes y, (N,) in 0..K-1, which stand for one-hot rows; or mixtures y, (N, K),
-            whose rows sum to one.
-        label_smoothing: ε.
-        buffer: see ``nnopt.backends.numpy.ops``.
-
-    Returns:
-        The loss and, for backward, p - t as (K, N).
+    As the probability p of the label approaches 1, p - 1 and the logarithm of the sum Σ of the
+    exponentials would lose all digits to cancellation. Both are computed from the sum r of the
+    other exponentials instead: p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is
+    z - max z of the label. The label of class fractions is the class with the largest one.
     """
     count, classes = logits.shape
     dtype = logits.dtype
@@ -145,11 +141,6 @@ def hinge_forward(
     """Compute the multiclass support vector machine's loss (Weston and Watkins 1999).
 
     The loss is NaN if a logit is not finite, because a margin of -∞ would not contribute.
-
-    Args:
-        logits: s, (N, K).
-        labels: y, (N,) in 0..K-1.
-        buffer: see ``nnopt.backends.numpy.ops``.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)
@@ -164,10 +155,7 @@ def hinge_forward(
 
 
 def hinge_backward(
-    g: Array,
-    saved: tuple[Array, tuple[Array, Array]],
-    *,
-    buffer: Buffer = new,
+    g: Array, saved: tuple[Array, tuple[Array, Array]], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """Compute ``hinge_naive_backward``."""
     margins, label_index = saved

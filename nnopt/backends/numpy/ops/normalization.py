@@ -1,8 +1,8 @@
 """Batch and layer normalization of flat samples (N, D), batch and group normalization of images.
 
-For flat samples the fast versions compute the formula step by step. For images they rearrange it
-into one scale and one shift of x, which reads and writes the images fewer times, and include a
-ReLU that follows.
+For flat samples the fast versions compute the formula step by step. For images they compute one
+scale and one shift of x per lane (see ``lanes``), which reads and writes the images fewer times,
+and optionally a ReLU in the same pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def batch_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
 def batch_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """With means over the same axes, see ``_naive_backward``."""
+    """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with sums and means over all axes but the last."""
     axes = tuple(range(x.ndim - 1))
     x_hat, std = _naive_normalize(x, axes, epsilon)
     return _naive_input_gradient(g * weight, x_hat, std, axes), (g * x_hat).sum(axes), g.sum(axes)
@@ -47,7 +47,7 @@ def layer_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
 def layer_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """dL/dγ = Σₙ gₙ x̂ₙ, dL/dβ = Σₙ gₙ and dL/dx with means over the features."""
+    """dL/dγ = Σₙ gₙ x̂ₙ, dL/dβ = Σₙ gₙ and dL/dx, with means over the features."""
     x_hat, std = _naive_normalize(x, (1,), epsilon)
     return _naive_input_gradient(g * weight, x_hat, std, (1,)), (g * x_hat).sum(0), g.sum(0)
 
@@ -66,7 +66,7 @@ def group_norm_naive_forward(
 def group_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, groups: int, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx with means over a sample's group."""
+    """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with means over a sample's group."""
     grouped = *x.shape[:3], groups, -1
     x_hat, std = _naive_normalize(x.reshape(grouped), (0, 1, 4), epsilon)
     d_x = _naive_input_gradient((g * weight).reshape(grouped), x_hat, std, (0, 1, 4))
@@ -242,7 +242,7 @@ def group_norm_backward(
 def _flat_forward(
     x: Array, weight: Array, bias: Array, axis: int, epsilon: float, buffer: Buffer
 ) -> tuple[Array, Saved]:
-    """Normalize (N, D) over an axis; save x̂, 1 / σ, γ, μ and the biased σ²."""
+    """Normalize samples (N, D) over an axis, and save x̂, 1 / σ, γ, μ and the biased σ²."""
     count, keepdims = x.shape[axis], axis == 1
     shape = (len(x), 1) if keepdims else weight.shape
     mean = np.add.reduce(x, axis=axis, keepdims=keepdims, out=buffer("mean", shape, x.dtype))
@@ -295,8 +295,8 @@ def _image_forward(
 ) -> tuple[Array, Saved]:
     """Normalize images over the positions and one axis of their lanes, reshaped to ``shape``.
 
-    Saved are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if ``relu``, the
-    workers, the mean of x and the biased σ².
+    The images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if ``relu``, the workers, the
+    mean of x and the biased σ² are saved.
     """
     values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)

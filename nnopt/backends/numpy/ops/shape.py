@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """(N, C, H, W) to (H, W, N, C), as a view: the first layer copies or flattens it anyway."""
+    """Return (N, C, H, W) as (H, W, N, C), a view because the first layer copies it anyway."""
     return x.transpose(2, 3, 0, 1), None
 
 
@@ -26,7 +26,7 @@ def channels_last_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tu
 
 
 def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
-    """(H, W, N, C) to (N, C·H·W), in PyTorch's order; flat samples (N, D) stay unchanged."""
+    """Return (H, W, N, C) as (N, C·H·W), in PyTorch's order; (N, D) stays unchanged."""
     if x.ndim == 2:
         return x, x.shape
     y = moved = x.transpose(2, 3, 0, 1)

@@ -9,9 +9,9 @@ product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follow from 
 ±1, ±2 and infinity; docs/theory.md derives them, and the gradients.
 
 Images are (H, W, N, C). The work is divided into chunks, a few rows of tiles of a few images, whose
-intermediate results stay in a core's cache. The images of a chunk and their channels form one axis,
-called a run, which is contiguous at every position: a transform multiplies a small matrix with rows
-of runs.
+intermediate results stay in a core's cache. The values of all images and channels of a chunk at one
+position are contiguous and are called a run. A transform multiplies a small matrix by the runs of a
+tile.
 """
 
 from __future__ import annotations
@@ -165,9 +165,9 @@ def _add_product(a: Array, b: Array, total: Array, is_first: bool, workers: Thre
 def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
     """Divide all tiles into chunks of enough tiles for efficient products.
 
-    A chunk first gets enough images for a run, then rows of tiles until it has enough tiles, then
-    more images. "Enough" grows with the channels, because their products have a fixed cost, but is
-    at most a quarter of all tiles, so that threads can share the work.
+    A chunk gets enough images for a long run, then rows of tiles until it has ``enough`` tiles, and
+    then more images. ``enough`` grows with the channels, because their products have a fixed cost,
+    but is at most a quarter of all tiles, so that threads can share the work.
     """
     enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
     enough = max(enough, tuning.WINOGRAD_MIN_TILES)
