@@ -37,19 +37,21 @@ def repeated_rows(
     """Find the rows whose inputs equal those of another row in any part.
 
     The result contains an array (2, k) for each part: the indices of the rows, ascending, and the
-    indices of their groups of equal rows.
+    numbers of their groups of equal rows, in the order of the first rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))
     ordered.sort()
     repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    result = {}
+    found = {}
     for name, of_part in hashes.items():
         groups = np.searchsorted(repeated, of_part)
         groups[groups == len(repeated)] = 0
         rows = np.flatnonzero(repeated[groups] == of_part) if len(repeated) else groups[:0]
-        result[name] = np.stack([rows, groups[rows]])
-    return result
+        found[name] = rows, groups[rows]
+    _, first = np.unique(np.concatenate([x for _, x in found.values()]), return_index=True)
+    numbers = np.argsort(np.argsort(first))  # Python's hashes differ between processes
+    return {name: np.stack([rows, numbers[groups]]) for name, (rows, groups) in found.items()}
 
 
 def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.errors import ConfigError, DataError, suggest
+from nnopt.errors import MAX_LISTED_NAMES, ConfigError, DataError, nearest, suggest
 from nnopt.schema import ImageConfig
 
 Rows = NDArray[np.int64]
@@ -120,9 +120,10 @@ def chosen_classes(names: tuple[str, ...], selected: Sequence[int | str] | None)
         elif isinstance(item, int) and 0 <= item < len(names):
             numbers.append(item)
         else:
+            listed = names if nearest(str(item), names) else names[:MAX_LISTED_NAMES]
             raise ConfigError(
-                f"{key}: there is no class {item!r}; {suggest(item, names)}; or a number from 0 to "
-                f"{len(names) - 1}"
+                f"{key}: there is no class {item!r}; {suggest(item, listed)}; or a number from 0 "
+                f"to {len(names) - 1}"
             )
     if len(set(numbers)) < len(numbers):
         raise ConfigError(f"{key}: a class is named twice; name each once")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +22,24 @@ def test_row_hashes_equal_only_for_equal_rows(dtype: str, width: int) -> None:
 
 def test_row_hashes_depend_on_the_column() -> None:
     assert len(set(row_hashes(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])))) == 3
+
+
+def test_repeated_rows_equal_in_every_process() -> None:
+    program = (
+        "import numpy as np; from nnopt.data.duplicates import repeated_rows; "
+        "rows = np.random.default_rng(0).integers(0, 9, (40, 1)); "
+        "print(repeated_rows({'train': (rows, None), 'test': (rows[:9], None)}))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2)
+    }
+    assert len(outputs) == 1
 
 
 def test_row_hashes_negative_zero_equals_zero() -> None:

@@ -98,6 +98,13 @@ def test_chosen_classes_wrong_entry_is_refused(wanted: list[int | str], said: st
         chosen_classes(("airplane", "bird", "cat", "dog"), wanted)
 
 
+def test_chosen_classes_message_lists_at_most_20_names() -> None:
+    names = tuple(f"class {number}" for number in range(1000))
+    with pytest.raises(ConfigError) as caught:
+        chosen_classes(names, ["xyz"])
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("source", ["train", "test", "own", "none"])
 @pytest.mark.parametrize("count", [None, 7])
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
