@@ -93,10 +93,10 @@ def drawing(
     """Create a figure, let the caller draw into it, and write it to files.
 
     Args:
-        path: one file or several; SVG if the suffix is ``.svg``, else PNG.
-        width: in inches.
-        height: in inches.
-        title: drawn in the uppermost 0.45 inches, from the left; cut at the width of the figure.
+        path: One file or several; SVG if the suffix is ``.svg``, else PNG.
+        width: In inches.
+        height: In inches.
+        title: Drawn in the uppermost 0.45 inches, from the left; cut at the width of the figure.
 
     Raises:
         OutputError: A file cannot be written.
@@ -168,10 +168,7 @@ def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -
 def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
     """Set round ticks with plain numbers, without an offset or a common factor.
 
-    Args:
-        axis: of the ticks.
-        most: maximum number of intervals.
-        integer: whether ticks are integers.
+    ``most`` is the maximum number of intervals.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -246,6 +243,18 @@ def readable(text: str, most: int | None = None) -> str:
     if not text.isascii() or not text.isprintable():
         text = "".join(c if _has_glyph(c) else ascii(c)[1:-1] for c in text)
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` evenly spaced indices of ``count`` items, with the first and last."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def column_of(rows: Sequence[Any], name: str) -> NDArray[np.float64]:
+    """Return an attribute of all rows, with NaN for missing and infinite values."""
+    values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
+    values[~(np.abs(values) < LARGEST)] = np.nan
+    return values
 
 
 def rgb(colour: str) -> NDArray[np.float64]:

@@ -27,17 +27,8 @@ def plot_confusion(
     """Draw true classes as rows, predicted classes as columns, and the accuracy of each class.
 
     The colour of a cell is its fraction of the row, on a square-root scale that makes rare
-    confusions visible. Its number is the count of samples or, if a count reaches 10,000, the
-    percentage of the row; empty cells have no number.
-
-    Args:
-        counts: shape (K, K).
-        classes: names of the classes.
-        path: the file.
-        title: of the plot.
-
-    Raises:
-        OutputError: The file cannot be written.
+    confusions visible. Its number is the entry of ``counts`` (K, K) or, if a count reaches 10,000,
+    the percentage of the row; empty cells have no number.
     """
     size = len(classes)
     every = -(-size // MAX_NAMES)

@@ -28,15 +28,12 @@ def plot_curves(
 
     The loss has a logarithmic scale if it spans more than two decades. Missing and infinite values
     are gaps.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     epochs = np.array([row.epoch for row in history], dtype=np.int64)
-    train_loss = _column(history, "train_loss")
-    validation_loss = _column(history, "validation_loss")
-    train_percent = 100 * _column(history, "train_accuracy")
-    validation_percent = 100 * _column(history, "validation_accuracy")
+    train_loss = style.column_of(history, "train_loss")
+    validation_loss = style.column_of(history, "validation_loss")
+    train_percent = 100 * style.column_of(history, "train_accuracy")
+    validation_percent = 100 * style.column_of(history, "validation_accuracy")
 
     with style.drawing(path, 9.6, 3.8, style.readable(title, 62)) as figure:
         loss = style.panel(figure, 0.85, 0.6, 3.7, 2.4)
@@ -57,13 +54,6 @@ def plot_curves(
             best = np.flatnonzero(epochs == best_epoch)[0]
             _mark(loss, epochs[best], validation_loss[best], "{:.4g}")
             _mark(accuracy, epochs[best], validation_percent[best], "{:.2f} %")
-
-
-def _column(history: Sequence[EpochRow], name: str) -> Floats:
-    """Return a column as floats, with NaN for missing and infinite values."""
-    values = np.array([getattr(row, name) for row in history], dtype=np.float64)
-    values[~(np.abs(values) < style.LARGEST)] = np.nan
-    return values
 
 
 def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floats) -> None:

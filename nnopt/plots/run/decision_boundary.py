@@ -31,22 +31,12 @@ def plot_decision_boundary(
     path: Path,
     title: str,
 ) -> None:
-    """Draw regions in the colours of the predicted classes, and samples.
+    """Draw regions in the colours of the predicted classes, and the samples ``points`` (N, 2).
 
-    Uncertain predictions are paler. Misclassified samples have a ring.
-
-    Args:
-        predict: maps points (M, 2) to logits (M, K).
-        points: samples, shape (N, 2).
-        labels: their classes, shape (N,).
-        classes: names of the classes.
-        path: the file.
-        title: of the plot.
-
-    Raises:
-        OutputError: The file cannot be written.
+    ``predict`` maps points (M, 2) to logits (M, K). Uncertain predictions are paler. Misclassified
+    samples have a ring.
     """
-    shown = np.unique(np.linspace(0, len(points) - 1, min(len(points), MAX_SAMPLES)).astype(int))
+    shown = style.evenly_spaced(len(points), MAX_SAMPLES)
     points, labels = np.asarray(points)[shown], np.asarray(labels)[shown]
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.08 * np.where(high > low, high - low, 1)

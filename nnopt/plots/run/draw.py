@@ -42,15 +42,12 @@ def plot_training(
     """Draw curves, learning rates, weights before and after training, and layer statistics.
 
     Args:
-        training: result of the training loop.
-        initial: parameters before training.
-        layers: statistics of the layers; empty if they were not recorded.
-        steps_per_epoch: optimizer steps of each epoch.
-        name: of the run, for titles.
-        folder: of the files.
-
-    Raises:
-        OutputError: A file cannot be written.
+        training: Result of the training loop.
+        initial: Parameters before training.
+        layers: Statistics of the layers; empty if they were not recorded.
+        steps_per_epoch: Optimizer steps of each epoch.
+        name: Name of the run, for titles.
+        folder: Folder of the files.
     """
     if training.history:
         plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
@@ -61,8 +58,8 @@ def plot_training(
     if layers:
         path = folder / "layer_statistics.png"
         weights = {key.removesuffix(".weight"): np.ndim(array) for key, array in initial.items()}
-        multiplying = {layer for layer, axes in weights.items() if axes > 1}
-        plot_layer_statistics(layers, multiplying, path, name)
+        with_weights = {layer for layer, axes in weights.items() if axes > 1}
+        plot_layer_statistics(layers, with_weights, path, name)
 
 
 def plot_test(
@@ -71,14 +68,11 @@ def plot_test(
     """Draw the confusion matrix, and samples of images or the decision boundary in the plane.
 
     Args:
-        dataset: its test part is drawn.
-        logits: of the test part, shape (N, K).
-        predict: maps raw inputs (M, 2) to logits (M, K).
-        name: of the run, for titles.
-        folder: of the files.
-
-    Raises:
-        OutputError: A file cannot be written.
+        dataset: Its test part is drawn.
+        logits: (N, K), of the test part.
+        predict: Maps raw inputs (M, 2) to logits (M, K).
+        name: Name of the run, for titles.
+        folder: Folder of the files.
     """
     test = dataset.test
     labels, predictions = test.labels[test.rows], logits.argmax(axis=1)
@@ -104,14 +98,11 @@ def plot_inside(
     Nothing is drawn for a network without convolutions.
 
     Args:
-        dataset: one test image of each of its first six classes is shown.
-        architecture: of the network.
-        weights: trained parameters.
-        outputs: maps raw images (N, C, H, W) to the output of each layer.
-        folder: of the files.
-
-    Raises:
-        OutputError: A file cannot be written.
+        dataset: One test image of each of its first six classes is shown.
+        architecture: The network.
+        weights: Trained parameters.
+        outputs: Maps raw images (N, C, H, W) to the output of each layer.
+        folder: Folder of the files.
     """
     convolutions = [x.name for x in architecture.walk() if isinstance(x.record, Conv2d)]
     if not convolutions:

@@ -52,8 +52,7 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
         if not isinstance(layer.record, IGNORED_LAYERS):
             last[stage] = layer.name
     names = list(last.values())
-    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_STAGES)).astype(np.int64))
-    return tuple(names[index] for index in shown)
+    return tuple(names[index] for index in style.evenly_spaced(len(names), MAX_STAGES))
 
 
 def _chain(layers: Iterable[InferredLayer]) -> Iterator[InferredLayer]:
@@ -71,17 +70,9 @@ def plot_feature_maps(
 ) -> None:
     """Draw a row for each image: the image, and the most informative channels of each layer.
 
-    A channel has the same scale in all rows.
-
-    Args:
-        images: shape (N, C, H, W).
-        names: of the images.
-        outputs: name of a layer -> its output, shape (N, C, H, W). At most 8 channels of a layer
-            and 18 of all layers are drawn, chosen by ``select_channels``.
-        path: the file.
-
-    Raises:
-        OutputError: The file cannot be written.
+    ``images`` and the ``outputs`` of each layer are (N, C, H, W). At most 8 channels of a layer and
+    18 of all layers are drawn, chosen by ``select_channels``. A channel has the same scale in all
+    rows.
     """
     labels = [style.readable(name, MAX_NAME_CHARACTERS) for name in names]
     left = 0.25 + style.text_width(labels)
@@ -121,17 +112,13 @@ def plot_feature_maps(
 
 
 def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
-    """Choose channels that differ from each other.
+    """Choose at most ``most`` channels of ``maps`` (N, C, H, W) that differ from each other.
 
     The first channel has the largest variance over images and positions. Each next channel has the
     largest variance that a linear regression on the previous ones does not explain. This is
     Gram-Schmidt orthogonalization with pivoting (Businger and Golub, 1965) on the covariances.
     Channels with less than 10 % unexplained variance, or less than 1 % of the variance of the
     first, are not chosen. Infinite values count as 0.
-
-    Args:
-        maps: shape (N, C, H, W).
-        most: maximum number of channels.
 
     Returns:
         The channels, at least one; and the fraction of the variance of all channels that they

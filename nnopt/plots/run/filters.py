@@ -29,20 +29,12 @@ COLOURS = ("#00204D", "#2E6DB4", "#ABABAB", "#E3B93A", "#FFF3A0")
 
 
 def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
-    """Draw the first 64 filters of a convolution as a grid of images.
+    """Draw the first 64 filters of a convolution, ``weight`` (O, C, kh, kw), as a grid of images.
 
     Each filter is scaled by its largest absolute weight. The bar below it is its norm relative to
-    the largest norm. Filters of three channels are drawn in colour, where grey is 0. Others are
-    the mean over their channels, from blue (negative) over grey (0) to yellow. A filter whose norm
-    is less than 1 % of the largest is dead: it is pale and crossed out.
-
-    Args:
-        weight: shape (O, C, kh, kw).
-        layer: name of the layer.
-        path: the file.
-
-    Raises:
-        OutputError: The file cannot be written.
+    the largest norm. Filters of three channels are drawn in colour, where grey is 0. Others are the
+    mean over their channels, from blue (negative) over grey (0) to yellow. A filter whose norm is
+    less than 1 % of the largest is dead: it is pale and crossed out.
     """
     images, norms = _images(weight[:MAX_FILTERS]), _relative_norms(weight)
     count, total, channels = len(images), len(weight), weight.shape[1]

@@ -36,12 +36,8 @@ def draw_deviations(
 ) -> None:
     """Draw a panel with a line for each layer in each box, and a legend to the right of the last.
 
-    Args:
-        figure: to draw into.
-        boxes: left, bottom, width and height of each panel in inches.
-        epochs: shape (E,).
-        panels: title -> values, shape (L, E).
-        names: of the layers.
+    A box is left, bottom, width and height in inches. ``panels``: title -> values (L, E) of L
+    layers at E epochs.
     """
     for box, (title, values) in zip(boxes, panels.items(), strict=True):
         axes = _draw_panel(figure, box, title, epochs, values, names)

@@ -52,14 +52,8 @@ def draw_deviations(
 ) -> None:
     """Draw a map with a logarithmic colour scale in each box, with names at the first.
 
-    A circle marks a value of exactly 0, a cross an infinite value.
-
-    Args:
-        figure: to draw into.
-        boxes: left, bottom, width and height of each map in inches.
-        epochs: shape (E,).
-        panels: title -> values, shape (L, E).
-        names: of the layers.
+    The arguments are those of ``layer_lines.draw_deviations``. A circle marks a value of exactly 0,
+    a cross an infinite value.
     """
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
@@ -92,17 +86,10 @@ def draw_fractions(
     percent: Floats,
     names: Sequence[str],
 ) -> None:
-    """Draw percentages in grey, on a square-root scale on which 1 % is visible.
+    """Draw percentages (L, E) in grey, on a square-root scale on which 1 % is visible.
 
-    If there is space, the value of the last epoch is printed at the end of each row.
-
-    Args:
-        figure: to draw into.
-        box: left, bottom, width and height in inches. Few rows take the upper part.
-        epochs: shape (E,).
-        title: of the map.
-        percent: shape (L, E).
-        names: of the layers.
+    If there is space, the value of the last epoch is printed at the end of each row. Few rows take
+    the upper part of the box.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, PowerNorm

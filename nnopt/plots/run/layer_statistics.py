@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +26,26 @@ def plot_layer_statistics(
     """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
     Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on rails
-    below and above the panel. More layers are rows of maps. The fraction of dead units, which are
-    0 for every sample, is always a map.
+    below and above the panel. More layers are rows of maps. The fraction of dead units, which are 0
+    for every sample, is always a map.
 
     Args:
-        history: statistics of all layers after each epoch.
-        matrices: layers whose weight is a matrix or kernels, not the scale of a normalization.
-        path: the file.
-        name: of the run, for the title.
-
-    Raises:
-        OutputError: The file cannot be written.
+        history: Statistics of all layers after each epoch.
+        matrices: Layers whose weight is a matrix or kernels, not the scale of a normalization.
+        path: The file.
+        name: Name of the run, for the title.
     """
     layers = list(dict.fromkeys(row.layer for row in history))
     first = history[: len(layers)]
-    multiplying = [row.layer for row in first if row.layer in matrices]
-    rectifying = [row.layer for row in first if row.dead_fraction is not None]
+    with_weights = [row.layer for row in first if row.layer in matrices]
+    relu_layers = [row.layer for row in first if row.dead_fraction is not None]
     epochs = np.unique([row.epoch for row in history])
-    outputs = _table(history, multiplying, lambda row: row.activation_std)
-    gradients = _table(history, multiplying, lambda row: row.gradient_std)
-    dead = 100 * _table(history, rectifying, lambda row: row.dead_fraction)
+    outputs = _table(history, with_weights, "activation_std")
+    gradients = _table(history, with_weights, "gradient_std")
+    dead = 100 * _table(history, relu_layers, "dead_fraction")
 
-    names = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in multiplying]
-    relus = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in rectifying]
+    names = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in with_weights]
+    relus = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in relu_layers]
     in_lines = len(names) <= MAX_LINES
     module = layer_lines if in_lines else layer_maps
     before, between, after = module.margins(names)
@@ -69,15 +66,10 @@ def plot_layer_statistics(
             layer_maps.draw_fractions(figure, box, epochs, caption, dead, relus)
 
 
-def _table(
-    history: Sequence[LayerRow], layers: Sequence[str], get: Callable[[LayerRow], float | None]
-) -> Floats:
-    """Return a statistic, shape (L, E), with NaN for values that are not finite."""
-    rows: dict[str, list[float]] = {layer: [] for layer in layers}
+def _table(history: Sequence[LayerRow], layers: Sequence[str], name: str) -> Floats:
+    """Return a statistic (L, E), with NaN for values that are not finite."""
+    rows: dict[str, list[LayerRow]] = {layer: [] for layer in layers}
     for row in history:
         if row.layer in rows:
-            value = get(row)
-            rows[row.layer].append(np.nan if value is None else value)
-    values = np.array(list(rows.values()), dtype=np.float64)
-    values[~(np.abs(values) < style.LARGEST)] = np.nan
-    return values
+            rows[row.layer].append(row)
+    return np.array([style.column_of(x, name) for x in rows.values()], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The loss against the learning rate in a learning rate range test."""
+"""The loss against the learning rate in a learning-rate range test."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ def plot_lr_find(suggestion: LrSuggestion, path: Path, title: str) -> None:
     """Draw the losses of the batches, the smoothed loss, and the suggestion if there is one.
 
     The plot ends where the smoothed loss exceeds the vertical axis, because the training diverges.
-
-    Args:
-        suggestion: result of the test.
-        path: the file.
-        title: name of the run.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     curve = suggestion.curve
     if suggestion.lr is None:

@@ -31,15 +31,7 @@ def plot_samples(
 ) -> None:
     """Draw a 4x4 grid of images with the true class and, if it is wrong, the predicted one.
 
-    Args:
-        images: shape (N, C, H, W), in grey (C = 1) or colour (C = 3). The first 16 are drawn.
-        labels: true classes, shape (N,).
-        predictions: predicted classes, shape (N,).
-        classes: names of the classes.
-        path: the file.
-
-    Raises:
-        OutputError: The file cannot be written.
+    ``images`` (N, C, H, W) are grey (C = 1) or coloured (C = 3). The first 16 are drawn.
     """
     count = min(len(images), MAX_SAMPLES)
     correct = int(np.sum(labels[:count] == predictions[:count]))

@@ -18,18 +18,9 @@ def plot_schedule(
     """Draw the learning rate of every optimizer step.
 
     The scale is logarithmic if most rates span more than two decades; rates of 0 are then left out.
-
-    Args:
-        learning_rates: of every step, shape (steps,).
-        steps_per_epoch: optimizer steps of each epoch.
-        path: the file.
-        title: of the plot.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     rates = np.asarray(learning_rates, dtype=np.float64)
-    shown = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), MAX_POINTS)).astype(np.int64))
+    shown = style.evenly_spaced(len(rates), MAX_POINTS)
     with style.drawing(path, 6.4, 3.6, title) as figure:
         axes = style.panel(figure, 0.95, 0.6, 5.15, 2.45)
         marker = "o" if len(shown) == 1 else ""

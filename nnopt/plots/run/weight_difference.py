@@ -31,20 +31,10 @@ def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: P
 
     The tensors are those of rank 2 or more that have the same shape in both runs. Of more than 6,
     evenly spaced ones are drawn, and the title contains the number of the others.
-
-    Args:
-        a: parameters of the first run.
-        b: parameters of the second run.
-        names: of the runs.
-        path: the file, PNG or SVG.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     matrices = [name for name, x in a.items() if name.endswith(".weight") and np.ndim(x) >= 2]
     both = [name for name in matrices if name in b and np.shape(b[name]) == np.shape(a[name])]
-    positions = np.linspace(0, len(both) - 1, min(len(both), MAX_LAYERS))
-    chosen = [both[index] for index in np.unique(positions.astype(np.int64))]
+    chosen = [both[index] for index in style.evenly_spaced(len(both), MAX_LAYERS)]
     title = "Weights of two runs"
     if len(chosen) < len(both):
         title += f", {len(both) - len(chosen)} of {len(both)} layers left out"
@@ -113,16 +103,10 @@ def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
 
 
 def strongest(matrix: Floats, most: int) -> Floats:
-    """Return the entry of largest magnitude of each block of a matrix.
+    """Return the entry of largest magnitude of each block of a matrix (O, I).
 
-    In contrast to a mean, it shows a single changed weight.
-
-    Args:
-        matrix: shape (O, I).
-        most: maximum number of rows and columns of the result.
-
-    Returns:
-        Shape (min(O, most), min(I, most)).
+    The result has at most ``most`` rows and columns. In contrast to a mean, it shows a single
+    changed weight.
     """
     high, low = matrix, matrix
     for axis, size in enumerate(matrix.shape):

@@ -25,21 +25,13 @@ STEP = (2.55, 2.0)  # inches from one panel to the next
 def plot_weight_histograms(
     initial: Mapping[str, NDArray[Any]], final: Mapping[str, NDArray[Any]], path: Path
 ) -> None:
-    """Draw histograms of each weight tensor: initial (outline) and trained (filled).
+    """Draw histograms of each weight tensor of rank 2 or more: initial (outline), trained (filled).
 
     Of more than 12 tensors, evenly spaced ones are drawn, and the title contains the number of the
     others.
-
-    Args:
-        initial: parameters before training.
-        final: parameters after training; those named ``*.weight`` of rank 2 or more are drawn.
-        path: the file.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     names = [name for name, w in final.items() if name.endswith(".weight") and np.ndim(w) >= 2]
-    shown = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_PANELS)).astype(np.int64))
+    shown = style.evenly_spaced(len(names), MAX_PANELS)
     columns = max(1, min(len(shown), COLUMNS))
     rows = max(1, -(-len(shown) // columns))
     width, height = max(6.4, 0.6 + STEP[0] * columns), 0.85 + STEP[1] * rows

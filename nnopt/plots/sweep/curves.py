@@ -51,13 +51,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """The metrics of a setting.
-
-    Args:
-        row: the setting.
-        histories: the epochs of each of its runs.
-        diverged: whether all runs diverged.
-    """
+    """Epochs of each run of a setting, and whether all its runs diverged."""
 
     row: Row
     histories: tuple[History, ...]
@@ -66,14 +60,10 @@ class LearningCurves:
 
 @dataclass(frozen=True)
 class Line:
-    """Mean and band over seeds at each epoch.
+    """Mean over seeds, and the ends of its band, at each epoch: arrays (E,).
 
-    Args:
-        epochs: numbers of the epochs, shape (E,).
-        centre: mean, shape (E,); NaN where no seed has a value.
-        low: lower end of the band, shape (E,); NaN where there is none.
-        high: upper end of the band, shape (E,).
-        complete: whether all seeds have a value, shape (E,); else there is no band.
+    Where some seeds have no value, ``complete`` is False and the band is NaN. Where no seed has
+    one, ``centre`` is NaN, too.
     """
 
     epochs: Floats
@@ -102,9 +92,6 @@ def plot_sweep_curves(
     A line is the mean over seeds, its band ± 1 standard deviation; on a logarithmic axis, those of
     the logarithms. Where some seeds have stopped, the line is thin and the mean of the others. Of
     many settings, only the best are coloured.
-
-    Raises:
-        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     by_row = {id(setting.row): setting for setting in curves}
@@ -253,26 +240,20 @@ def _mark_end(axes: Axes, line: Line, colour: str) -> None:
 
 
 def values_of(histories: Sequence[History], column: str) -> Floats:
-    """Return a column of each history, accuracies in percent.
+    """Return a column of S histories as (S, E), accuracies in percent.
 
-    Returns:
-        Shape (S, E) for S seeds. NaN after the end of a history, and for missing and infinite
-        values.
+    The values after the end of a history, and missing and infinite values, are NaN.
     """
     values = np.full((len(histories), max(map(len, histories))), np.nan)
     for seed, history in enumerate(histories):
-        column_values = np.array([getattr(row, column) for row in history], dtype=np.float64)
-        column_values[~(np.abs(column_values) < style.LARGEST)] = np.nan
-        values[seed, : len(history)] = column_values
+        values[seed, : len(history)] = style.column_of(history, column)
     return 100 * values if column.endswith("accuracy") else values
 
 
 def line_of(values: Floats, logarithmic: bool) -> Line:
-    """Return mean ± standard deviation (divided by S - 1) over the seeds.
+    """Return mean ± standard deviation (divided by S - 1) over the seeds of ``values`` (S, E).
 
-    Args:
-        values: shape (S, E), NaN for missing values.
-        logarithmic: compute them of the logarithms, and return their exponentials.
+    If ``logarithmic``, they are computed of the logarithms, and their exponentials are returned.
     """
     seeds, epochs = values.shape
     if logarithmic:

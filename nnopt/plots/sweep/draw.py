@@ -34,16 +34,10 @@ Plot = Callable[[Sequence[Path]], None]
 
 
 def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
-    """Draw the plots of the finished runs of a sweep into its folder ``plots``.
+    """Draw the plots of the finished runs of a sweep into its folder ``plots``; return the files.
 
-    This never raises: a plot that cannot be drawn is a warning in the log.
-
-    Args:
-        directory: of the sweep.
-        metric: what the plots show; None for the test accuracy.
-
-    Returns:
-        The files.
+    ``metric`` None is the test accuracy. The function never raises: a plot that cannot be drawn is
+    a warning in the log.
     """
     metric = metric or DEFAULT_METRIC
     try:
@@ -65,15 +59,9 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
 
 
 def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw the plots of settings, compared by their first metric.
+    """Draw the plots of settings, compared by their first metric, into ``folder``.
 
-    Args:
-        comparison: the settings.
-        runs: the compared runs.
-        folder: of the files; created if it does not exist.
-
-    Returns:
-        The files.
+    Return the files.
 
     Raises:
         OutputError: A file cannot be written.

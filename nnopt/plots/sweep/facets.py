@@ -24,14 +24,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Facet:
-    """One map, with an entry of each array for each cell.
+    """One map: arrays (Y, X) with an entry for each cell. The title has the values of other keys.
 
-    Args:
-        title: the values of the other keys.
-        means: shape (Y, X), NaN where no run finished.
-        settings: number of settings, shape (Y, X).
-        done: number of settings with a mean, shape (Y, X).
-        is_best: whether the cell has the best mean, shape (Y, X).
+    Attributes:
+        means: NaN where no run finished.
+        settings: Number of settings.
+        done: Number of settings with a mean.
+        is_best: Whether the cell has the best mean.
     """
 
     title: str
@@ -47,14 +46,9 @@ def rows_with(comparison: Comparison, keys: tuple[str, str]) -> list[Row]:
 
 
 def numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
-    """Return the sorted values of a key if they are at least two numbers and perhaps null.
+    """Return the sorted values of a key if they are at least two numbers and perhaps null, else [].
 
-    Args:
-        rows: settings that have the key.
-        key: a configuration key.
-
-    Returns:
-        An empty list for other values.
+    All ``rows`` have the key.
     """
     ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
     values = list(dict.fromkeys(row.setting.values[key] for row in ordered))
@@ -93,11 +87,7 @@ def facets_of(
 ) -> list[Facet]:
     """Return a map for each setting of the other keys, or one map if there are too many.
 
-    Args:
-        rows: settings that have both keys.
-        keys: across and down.
-        others: the other keys that vary.
-        metric: of the means.
+    ``keys`` are those across and down. All ``rows`` have both.
     """
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:

@@ -41,17 +41,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of the maps in inches.
+    """Positions of the maps. Pairs are (width, height) in inches.
 
-    Args:
-        columns: number of maps side by side.
-        cell: width and height of a cell.
-        map_size: width and height of a map.
-        step: distance from a map to the next, in both directions.
-        size: width and height of all maps.
-        left: width of the labels at the left.
-        below: height of the labels below.
-        is_rotated: whether the labels below are vertical.
+    Attributes:
+        columns: Number of maps side by side.
+        step: Distance from a map to the next, in both directions.
+        size: Size of all maps.
+        left, below: Space for the labels of the axes.
+        is_rotated: Whether the labels below are vertical.
     """
 
     columns: int
@@ -92,19 +89,11 @@ def _grid(facets: int, across: Sequence[str], down: Sequence[str]) -> Grid:
 
 
 def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence[Path]) -> None:
-    """Draw the mean over seeds for every pair of values of two keys.
+    """Draw the mean over seeds for every pair of values of two keys, across and down.
 
     Each setting of the other keys has its own map; if there are more than six, one map shows their
     mean. A frame marks the best cell. Cells without a finished run are hatched, cells without runs
     are blank. The colours do not span outliers.
-
-    Args:
-        comparison: the settings.
-        keys: across and down, as returned by ``heat_map_keys``.
-        paths: the files.
-
-    Raises:
-        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows = rows_with(comparison, keys)

@@ -40,11 +40,11 @@ METRIC_NAMES = {
 class Metric:
     """A metric as plots show it.
 
-    Args:
-        name: its name in words.
-        unit: empty if it has none.
-        label: its name and unit.
-        factor: from the unit of ``summary.json`` to ``unit``.
+    Attributes:
+        name: Its name in words.
+        unit: Empty if it has none.
+        label: Its name and unit.
+        factor: Converts the unit of ``summary.json`` to ``unit``.
         direction: "higher" or "lower" if such values are better, else None.
     """
 
@@ -169,12 +169,8 @@ def is_logarithmic(values: Sequence[float], metric: Metric) -> bool:
 def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
     """Return axis limits that ignore outliers on the worse side.
 
-    The axis contains all finite values if the worst quarter is within three times the spread of
-    the others; else it ends at that distance.
-
-    Args:
-        values: the values to show.
-        direction: which values are better, as in Metric.
+    The axis contains all finite values if the worst quarter is within three times the spread of the
+    others; else it ends at that distance. ``direction`` is that of ``Metric``.
     """
     x = np.sort(np.array([value for value in values if np.isfinite(value)]))
     if not len(x):

@@ -67,10 +67,10 @@ class SettingTable:
 class Legend:
     """A table with a sample of a line before each row.
 
-    Args:
-        table: a row for each line.
-        line_styles: keyword arguments of matplotlib's Line2D for each line.
-        unnamed: text of a last row for the lines without a row; empty for none.
+    Attributes:
+        table: A row for each line.
+        line_styles: Keyword arguments of matplotlib's Line2D for each line.
+        unnamed: Text of a last row for the lines without a row; empty for none.
     """
 
     table: SettingTable
@@ -144,15 +144,12 @@ def sweep_figure(
     """Create a figure, let the caller draw its content, and write it to files.
 
     Args:
-        paths: the files, .png or .svg.
-        title: above the content.
-        note: footnote; wrapped at the width of the figure.
-        size: width and height of the content in inches.
-        margins: around the content.
-        legend: drawn to the right of the content, or below it if it is wide.
-
-    Raises:
-        OutputError: A file cannot be written.
+        paths: The files, .png or .svg.
+        title: Text above the content.
+        note: Footnote; wrapped at the width of the figure.
+        size: Width and height of the content in inches.
+        margins: Space around the content.
+        legend: Drawn to the right of the content, or below it if it is wide.
     """
     width, below = margins.left + size[0] + margins.right, 0.0
     is_beside = legend is not None and legend.width <= MAX_LEGEND_WIDTH

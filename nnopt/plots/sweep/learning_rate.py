@@ -70,9 +70,6 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     Each setting of the other keys is a line. Of many lines, only the best are coloured. If few
     settings differ only in the learning rate, as in a random search, every setting is a dot. A
     cross marks a setting without a finished run. Outliers do not stretch the axis.
-
-    Raises:
-        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     groups = groups_by_rate(comparison)

@@ -45,9 +45,6 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
 
     A star marks the best mean, a dotted line the mean of the baseline. Outliers do not stretch the
     axis: an arrow at its end points to them.
-
-    Raises:
-        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows: Sequence[Row] = comparison.rows

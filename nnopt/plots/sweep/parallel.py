@@ -46,12 +46,12 @@ Floats = NDArray[np.float64]
 class Scale:
     """An axis.
 
-    Args:
-        group: small text above the name.
-        name: title of the axis.
-        heights: position of every row, shape (R,), between 0 and 1.
-        ticks: positions and texts.
-        is_even: whether the values are evenly spaced rather than to scale.
+    Attributes:
+        group: Small text above the name.
+        name: Title of the axis.
+        heights: (R,), position of every row, between 0 and 1.
+        ticks: Positions and texts.
+        is_even: Whether the values are evenly spaced rather than to scale.
     """
 
     group: str
@@ -67,9 +67,6 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     Better settings are darker, and the best three are broad. Lines through the same value are
     spread a little, the better ones above. Settings without a result are dotted and end below the
     last axis.
-
-    Raises:
-        OutputError: A file cannot be written.
     """
     metric = metric_of(comparison)
     rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
@@ -123,14 +120,7 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """Return an axis to scale. Numbers beyond its ends are moved to the ends.
-
-    Args:
-        names: group and name of the axis.
-        numbers: values of the rows.
-        ends: lowest and highest value.
-        logarithmic: scale of the axis.
-    """
+    """Return an axis to scale. Numbers beyond its ``ends`` are moved to the ends."""
     from matplotlib.ticker import MaxNLocator
 
     def height(x: Floats) -> Floats:
@@ -228,14 +218,9 @@ def _draw_lines(
 
 
 def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
-    """Draw a vertical line with its ticks to the left.
+    """Draw a vertical line at ``x`` with its ticks to the left.
 
-    Args:
-        axes: of the figure.
-        x: position of the line.
-        scale: heights and texts.
-        shades: colours of the axis of the metric from below, shape (64, 4); its ticks are on the
-            right.
+    ``shades`` (64, 4) are the colours of the axis of the metric, whose ticks are to the right.
     """
     if shades is not None:
         from matplotlib.collections import LineCollection
