@@ -40,13 +40,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as strict JSON; see ``strict``. Raises OutputError."""
-    write_strict_json(path, strict(value))
-
-
-def write_strict_json(path: Path, value: Any) -> None:
-    """Write a value that ``strict`` has returned. Raises OutputError."""
     # A lone surrogate, from a file name that is not UTF-8, becomes \udcXX, a valid JSON escape.
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 

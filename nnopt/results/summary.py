@@ -12,13 +12,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from nnopt.errors import DataError
-from nnopt.io.atomic_files import shown, strict, write_strict_json
+from nnopt.io.atomic_files import shown, strict, write_json
 from nnopt.io.own_files import SUMMARY
 from nnopt.io.received_files import SUMMARY_BYTES, open_received, parse_json
 from nnopt.io.safe_text import shortened, visible
@@ -68,7 +68,7 @@ class Summary:
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
     rest = strict({key: value for key, value in values.items() if key != CHECKSUM})
-    write_strict_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
+    write_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
 
 
 def read_summary(folder: Path) -> Summary:
@@ -136,16 +136,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)  # includes bool: stopped_early
-
-
 def _is_whole_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_status(value: Any) -> bool:
-    return value in STATUSES
 
 
 def _is_time(value: Any) -> bool:
@@ -157,10 +149,6 @@ def _is_time(value: Any) -> bool:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _maps_texts(value: Any) -> bool:
@@ -186,22 +174,27 @@ class _Rule:
     can_be_null: bool = False
 
 
+# bool is an int: stopped_early is a number.
+_NUMBER = _Rule(lambda value: isinstance(value, int | float), "a number", can_be_null=True)
+_MAP = _Rule(lambda value: isinstance(value, dict), "a map")
+_MAP_OR_NULL = replace(_MAP, can_be_null=True)
+
 _RULES: dict[str, _Rule] = {
-    "status": _Rule(_is_status, f"one of {', '.join(STATUSES)}"),
+    "status": _Rule(STATUSES.__contains__, f"one of {', '.join(STATUSES)}"),
     "seed": _Rule(_is_whole_number, "a whole number"),
-    "config": _Rule(_is_map, "a map"),
+    "config": _MAP,
     "overrides": _Rule(_is_texts, "a list of texts"),
     "data": _Rule(_is_data, "a map of name, sources and samples", can_be_null=True),
     "error": _Rule(_is_text, "a text", can_be_null=True),
-    **dict.fromkeys(METRICS, _Rule(_is_number, "a number", can_be_null=True)),
+    **dict.fromkeys((*METRICS, *RENAMED), _NUMBER),
     "started": _Rule(_is_time, "a time", can_be_null=True),
     "finished": _Rule(_is_time, "a time", can_be_null=True),
-    "git": _Rule(_is_map, "a map", can_be_null=True),
-    "threads": _Rule(_is_map, "a map", can_be_null=True),
+    "git": _MAP_OR_NULL,
+    "threads": _MAP_OR_NULL,
     FILES: _Rule(_maps_texts, "a map of texts", can_be_null=True),
     CHECKSUM: _Rule(_is_text, "a text"),
     "versions": _Rule(_maps_texts, "a map of texts"),
-    "machine": _Rule(_is_map, "a map"),
+    "machine": _MAP,
     "id": _Rule(_is_text, "a text"),
     "name": _Rule(_is_text, "a text"),
 }

@@ -1,4 +1,4 @@
-"""summary.json: its checksum finds every change, and its schema every wrong type."""
+"""``summary.json``: the checksum detects every change, and the rules every wrong type."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_read_summary_flipped_bit_never_changes_a_value(tmp_path: Path) -> None:
     assert refused > 300
 
 
-def test_read_summary_laid_out_anew_accepted(tmp_path: Path) -> None:
+def test_read_summary_reformatted_accepted(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
@@ -89,6 +89,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "config": ([], "config is [], expected a map"),
     "test_loss": ("0.1", "expected a number"),
     "test_accuracy": ([0.5], "expected a number"),
+    "found_lr": ("0.1", "expected a number"),  # of version 0.1.0
     "finished": ("yesterday", "expected a time"),
     "started": ("2026-11-20T10:00:00", "expected a time"),
     "versions": ({"numpy": 2}, "expected a map of texts"),
