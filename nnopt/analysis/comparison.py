@@ -26,11 +26,8 @@ from nnopt.results.metrics import METRICS, better_direction
 class MetricResult:
     """Result of one setting in one metric.
 
-    Attributes:
-        estimate: None if no run has the metric.
-        difference: Difference to the baseline of the setting, None without a baseline.
-        is_best: Whether the mean is the best of the settings with the same data; always False for
-            metrics without a better direction.
+    ``estimate`` is None if no run has the metric, ``difference`` without a baseline. ``is_best``:
+    the mean is the best of the settings with the same data.
     """
 
     estimate: Estimate | None
@@ -53,9 +50,7 @@ class Comparison:
 
     Attributes:
         keys: Keys that vary.
-        metrics: Names of the metrics.
         baseline: Conditions that select the baseline; empty without one.
-        rows: One row for each setting.
         notes: Remarks about the data, one sentence each.
     """
 
@@ -81,10 +76,7 @@ def compare_runs(
 ) -> Comparison:
     """Group the runs by setting and compare their means over seeds.
 
-    Args:
-        runs: Runs of any settings.
-        metrics: Names of the metrics.
-        baseline: Conditions that select the settings to compare with.
+    ``baseline`` selects the settings to compare with.
 
     Raises:
         ConfigError: No run has a metric, or the baseline does not exist or is ambiguous.
@@ -116,12 +108,11 @@ def compare_runs(
         )
         for i, setting in enumerate(settings)
     ]
-    notes = (
-        *_notes(settings),
-        *notes_on_training_files(runs),
-        *_notes_on_baselines(partners, baseline),
-    )
-    return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), notes)
+    notes = [*_notes(settings), *notes_on_training_files(runs)]
+    if baseline and (count := partners.count(None)):
+        subject = "1 setting has" if count == 1 else f"{count} settings have"
+        notes.append(f"{subject} no baseline with the same other keys")
+    return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), tuple(notes))
 
 
 def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
@@ -266,14 +257,3 @@ def _notes(settings: Sequence[Setting]) -> list[str]:
     if repeated := sum(setting.repeated for setting in settings):
         notes.append(f"{repeated} runs repeat a setting and seed; the newest one counts")
     return notes
-
-
-def _notes_on_baselines(
-    partners: Sequence[int | None], conditions: Sequence[Condition]
-) -> list[str]:
-    if not conditions:
-        return []
-    if not (count := partners.count(None)):
-        return []
-    subject = "1 setting has" if count == 1 else f"{count} settings have"
-    return [f"{subject} no baseline with the same other keys"]

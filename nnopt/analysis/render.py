@@ -40,10 +40,8 @@ def text_rows(table: Table) -> list[list[str]]:
 def to_csv(rows: Sequence[Record], keep_formulas: bool = False) -> str:
     """Return records as CSV; numbers keep all their bits, and None is an empty cell.
 
-    Args:
-        rows: Records with the same columns.
-        keep_formulas: Whether to write text that a spreadsheet would interpret as a formula
-            unchanged, instead of with a leading apostrophe.
+    A spreadsheet would interpret some texts as formulas. They get a leading apostrophe unless
+    ``keep_formulas``.
     """
     as_cell = (lambda value: value) if keep_formulas else _without_formula
     text = io.StringIO()

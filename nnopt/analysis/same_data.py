@@ -138,10 +138,7 @@ def with_unified_file_names(
 ) -> Condition:
     """Replace the paths in a condition by those of ``unify_file_names``.
 
-    Args:
-        condition: A condition on any key.
-        runs: The original runs.
-        named: The result of ``unify_file_names`` for the runs.
+    ``named`` is the result of ``unify_file_names`` for ``runs``.
     """
     if condition.key not in PATHS:
         return condition

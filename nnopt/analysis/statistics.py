@@ -24,11 +24,8 @@ ROUNDING = 1e-12
 class Estimate:
     """Mean of n values.
 
-    Attributes:
-        n: Number of values.
-        mean: Their mean.
-        std: Standard deviation with n - 1 in the denominator; None for a single value.
-        interval: Confidence interval of the mean; None for a single value or without variance.
+    ``std`` is the standard deviation with n - 1 in the denominator, None for a single value. The
+    confidence interval is None for a single value or without variance.
     """
 
     n: int
@@ -63,10 +60,8 @@ class Difference:
 def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
     """Return the mean of at least one value and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
 
-    Args:
-        values: At least one value.
-        scale: Magnitude of the numbers that the values were computed from, if larger than the
-            values. It determines which standard deviation counts as rounding error.
+    ``scale`` is the magnitude of the numbers that the values were computed from, if larger than the
+    values. It determines which standard deviation counts as rounding error.
     """
     n = len(values)
     mean = float(statistics.mean(map(float, values)))  # exact fractions: no rounding, no overflow

@@ -32,15 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
-
-    Attributes:
-        title: Line above the table.
-        header: Titles of the columns.
-        align: "l" or "r" for each column.
-        rows: Cells of each row.
-        notes: Lines below the table.
-    """
+    """A table of text, with lines above and below it. ``align`` has "l" or "r" for each column."""
 
     title: str
     header: tuple[str, ...]

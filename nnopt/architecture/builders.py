@@ -177,13 +177,9 @@ def _dropout(regularizer: RegularizerConfig) -> Layers:
 def build(
     config: ArchitectureVariant, regularizer: RegularizerConfig, input_shape: Shape, classes: int
 ) -> Architecture:
-    """Build the configured architecture.
+    """Build the configured architecture for samples of this shape, (C, H, W) or (D,).
 
-    Args:
-        config: The architecture; torchvision's are built in ``nnopt.backends.models``.
-        regularizer: Norm, dropout and stochastic depth of the network.
-        input_shape: Shape of one sample, (C, H, W) or (D,).
-        classes: Number of classes.
+    ``nnopt.backends.models`` builds those of torchvision.
 
     Raises:
         ConfigError: A layer is invalid or does not accept its input.

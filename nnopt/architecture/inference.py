@@ -25,12 +25,7 @@ class Layer:
     needs_images: ClassVar[bool] = False
 
     def infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
-        """Apply the shape rule.
-
-        Args:
-            name: Name in the network, for the result and for messages.
-            shape: Input shape.
-            classes: Number of classes, for layers that have one output per class.
+        """Apply the shape rule to an input shape. ``name`` is the layer's name in the network.
 
         Raises:
             ConfigError: The layer does not accept this input shape.

@@ -38,25 +38,15 @@ def _uniform(variance: Callable[[int, int], float]) -> Draw:
     return draw
 
 
-def _he(fan_in: int, fan_out: int) -> float:
-    return 2 / fan_in
-
-
-def _glorot(fan_in: int, fan_out: int) -> float:
-    return 2 / (fan_in + fan_out)
-
-
-def _lecun(fan_in: int, fan_out: int) -> float:
-    return 1 / fan_in
-
+VARIANCES: dict[str, Callable[[int, int], float]] = {
+    "he": lambda fan_in, fan_out: 2 / fan_in,
+    "glorot": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
+    "lecun": lambda fan_in, fan_out: 1 / fan_in,
+}
 
 INITIALIZERS: dict[str, Draw] = {
-    "he_normal": _normal(_he),
-    "he_uniform": _uniform(_he),
-    "glorot_normal": _normal(_glorot),
-    "glorot_uniform": _uniform(_glorot),
-    "lecun_normal": _normal(_lecun),
-    "lecun_uniform": _uniform(_lecun),
+    **{f"{name}_normal": _normal(variance) for name, variance in VARIANCES.items()},
+    **{f"{name}_uniform": _uniform(variance) for name, variance in VARIANCES.items()},
     "normal": lambda rng, shape: rng.standard_normal(shape),
     "uniform": lambda rng, shape: rng.uniform(0, 1, shape),
     "zeros": lambda rng, shape: np.zeros(shape),
@@ -75,13 +65,7 @@ def initial_arrays(
 
     Weights are drawn from the configured distributions. Biases and running means are 0, norm
     weights and running variances 1. Each layer draws from its own random stream, so adding or
-    removing another layer does not change its weights.
-
-    Args:
-        architecture: The network.
-        config: The distributions.
-        seed: The seed of the run.
-        dataset: Its images determine the weights of a whitening layer. Otherwise unused.
+    removing another layer does not change its weights. Only whitening needs ``dataset``.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}

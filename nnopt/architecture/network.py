@@ -114,11 +114,7 @@ def infer_shapes(
 ) -> Architecture:
     """Infer the shapes of all layers and arrays of a network.
 
-    Args:
-        layers: The layer records in order.
-        input_shape: Shape of one sample, (D,) or (C, H, W).
-        classes: Number of classes.
-        stochastic_depth: Probability of skipping the last residual branch.
+    ``stochastic_depth`` is the probability of skipping the last residual branch.
 
     Raises:
         ConfigError: A layer does not accept its input, the last layer does not return one number

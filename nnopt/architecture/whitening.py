@@ -29,9 +29,7 @@ CHUNK_ELEMENTS = 2**21
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:
     """Return the reasons against ``initializer.input = 'whitening'``, one line each.
 
-    Args:
-        architecture: The network.
-        samples: Number of training samples; None if it is unknown until the data are loaded.
+    ``samples`` is the number of training samples, None if it is unknown until the data are loaded.
     """
     first = architecture.layers[0]
     if not isinstance(first.record, Conv2d) or first.record.groups > 1:

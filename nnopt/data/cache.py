@@ -38,12 +38,8 @@ INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decoded:
     """Return the arrays of a source from ``cache``; decode and store them if they are absent.
 
-    If the cache cannot be written, the arrays stay in memory, with a warning.
-
-    Args:
-        source: The source.
-        cache: The folder of the cache. Links below it are not followed.
-        root: The folder of the datasets. Links between it and ``cache`` are not followed.
+    If the cache cannot be written, the arrays stay in memory, with a warning. Links below
+    ``cache``, and between ``cache`` and the folder of the datasets, ``root``, are not followed.
     """
     paths = {role: str(path) for role, path in source.files.items()}
     identity = f"{source.name}-{_hash_of(source.name, paths, source.settings)}"

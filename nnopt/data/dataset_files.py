@@ -30,11 +30,9 @@ SizeOf = Callable[[bytes], int]
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
     """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
-    Args:
-        path: The file.
-        limit: Largest allowed size in bytes, packed and unpacked.
-        size_of: Function from the first ``HEADER_BYTES`` to the size of the unpacked file. A .gz
-            file is unpacked to at most one byte more.
+    ``limit`` is the largest allowed size in bytes, packed and unpacked. ``size_of`` returns the
+    size of the unpacked file from its first ``HEADER_BYTES``; a .gz file is unpacked to at most one
+    byte more.
 
     Raises:
         DataError: The file is absent, damaged, too large or not a regular file.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from nnopt.data.dataset_files import read, refuse_links, remove, sha256
@@ -179,26 +178,21 @@ def unpack(archive: Path, folder: Path) -> None:
     the number and total size of the files are limited.
     """
     size = count = 0
-    with _explained(archive), tarfile.open(archive, "r:gz") as tar:
-        for member in tar:
-            size, count = size + member.size, count + 1
-            if size > MAX_BYTES or count > MAX_FILES:
-                raise DataError(
-                    f"{shown(archive)} unpacks to more than {MAX_BYTES:,} bytes or "
-                    f"{MAX_FILES:,} files; it is not the published archive, delete it"
-                )
-            if not (member.isreg() or member.isdir()):
-                raise DataError(
-                    f"{shown(archive)} is damaged or hostile: {visible(member.name)!r} is neither "
-                    "a file nor a folder; delete it and fetch again"
-                )
-            tar.extract(member, folder, filter="data")
-
-
-@contextmanager
-def _explained(archive: Path) -> Iterator[None]:
     try:
-        yield
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                size, count = size + member.size, count + 1
+                if size > MAX_BYTES or count > MAX_FILES:
+                    raise DataError(
+                        f"{shown(archive)} unpacks to more than {MAX_BYTES:,} bytes or "
+                        f"{MAX_FILES:,} files; it is not the published archive, delete it"
+                    )
+                if not (member.isreg() or member.isdir()):
+                    raise DataError(
+                        f"{shown(archive)} is damaged or hostile: {visible(member.name)!r} is "
+                        "neither a file nor a folder; delete it and fetch again"
+                    )
+                tar.extract(member, folder, filter="data")
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(
             f"{shown(archive)} is damaged or hostile: {' '.join(str(error).split())}; delete it "

@@ -14,19 +14,11 @@ Rows = NDArray[np.int64]
 
 
 def stratified(labels: Rows, rows: Rows, count: int, random: np.random.Generator) -> Rows:
-    """Draw ``count`` of ``rows``, with each class in proportion to its size.
+    """Draw ``count`` of ``rows`` (N,), ascending, with each class in proportion to its size.
 
-    Of a class with n_k rows, count * n_k / N are drawn, rounded down. Missing rows are drawn from
-    the classes with the largest remainders. No class contributes more rows than it has.
-
-    Args:
-        labels: (M,) class of every row of the arrays.
-        rows: (N,) the rows to draw from.
-        count: Number of rows to draw.
-        random: The generator.
-
-    Returns:
-        The drawn rows (count,), ascending.
+    ``labels`` (M,) are the classes of all rows of the arrays. Of a class with n_k rows, count * n_k
+    / N are drawn, rounded down. Missing rows are drawn from the classes with the largest
+    remainders. No class contributes more rows than it has.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
     exact = sizes * count

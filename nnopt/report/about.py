@@ -27,10 +27,7 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
     """Return the known facts in the order of the page.
 
-    Args:
-        points: of the report.
-        keys: configuration keys that vary.
-        sweep: folder of the sweep, if all points belong to one.
+    ``keys`` are those that vary. ``sweep`` is the folder of the sweep, if all points belong to one.
     """
     arguments = _arguments(sweep) if sweep else []
     flag = [] if any(argument.startswith("ablation=") for argument in arguments) else ["-m"]
@@ -149,9 +146,8 @@ def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
     """Return the distinct descriptions of the points, with counts if they differ."""
     counts: Counter[str] = Counter()
     for point in points:
-        with suppress(
-            KeyError, TypeError, AttributeError, ValueError
-        ):  # the summary of another version
+        # The summary of another version may lack values.
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
             if text := describe(point):
                 counts[text] += 1
     if len(counts) == 1:

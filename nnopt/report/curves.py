@@ -36,14 +36,14 @@ Column = list[float | None] | float | None
 
 @dataclass(frozen=True)
 class Curve:
-    """The curves of one run.
+    """The curves of one run: values at the epochs that are kept.
 
-    Args:
-        epochs: numbers of the epochs that are kept.
-        steps: optimizer steps until the end of each.
-        seconds: seconds until the end of each.
-        columns: name of a column -> its values.
-        every: distance between the epochs that are kept.
+    Attributes:
+        epochs: Numbers of these epochs.
+        steps: Optimizer steps until the end of each.
+        seconds: Seconds until the end of each.
+        columns: Name of a column -> its values.
+        every: Distance between these epochs.
     """
 
     epochs: list[int]
@@ -58,12 +58,9 @@ MetricsLocation = tuple[Path, str | None]
 
 
 def read_curves(locations: Sequence[MetricsLocation | None]) -> list[Curve | str | None]:
-    """Return the curve of each run.
+    """Return the curve of each run, None without epochs, or the reason why its file is unreadable.
 
     Runs of similar length keep the same epochs, so that they can be averaged.
-
-    Returns:
-        None for a run without epochs, and the reason for a run whose file cannot be read.
     """
     histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
@@ -111,8 +108,7 @@ def _column(values: Sequence[float | None]) -> Column:
 def short(value: Any, digits: int) -> float | None:
     """Return a number with this many significant digits, an integer as int.
 
-    Returns:
-        None if the value is None or not finite.
+    The result is None for None and for a number that is not finite.
     """
     if value is None or not math.isfinite(value):
         return None

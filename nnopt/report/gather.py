@@ -39,13 +39,7 @@ MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 
 def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path) -> Record:
-    """Return the data of the page.
-
-    Args:
-        directory: the folder that the report is about.
-        index: its runs.
-        metrics: columns of the comparison.
-        page: the file of the page, which links are relative to.
+    """Return the data of the page ``page`` about the runs below ``directory``.
 
     Raises:
         ConfigError: No run has one of the metrics.

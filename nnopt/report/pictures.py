@@ -95,14 +95,8 @@ def embed_or_link(
 ) -> Pictures:
     """Embed or link every plot: first those of sweeps, then those of runs by their name.
 
-    All plots with the same name are embedded if there is enough space for them, else all are
-    linked.
-
-    Args:
-        sweeps: plots of sweeps.
-        runs: plots of runs.
-        page: the file that links are relative to.
-        available_bytes: space for the plots in the page.
+    All plots with the same name are embedded if ``available_bytes`` suffice for them, else all are
+    linked, relative to the file ``page``.
     """
     pictures = Pictures()
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}

@@ -31,18 +31,14 @@ FIXED_COLUMNS = ("number", "id", "status", "error")
 class Point:
     """One point with the available information.
 
-    Args:
-        name: its id.
+    Attributes:
+        name: Its id.
         folder: None for a point that has not started.
-        sweep: folder of the sweep that contains it.
-        number: its number in ``results.csv`` of the sweep.
-        status: that of the summary; without a summary "running" if a process has locked the folder,
+        sweep: Folder of the sweep that contains it.
+        number: Its number in ``results.csv`` of the sweep.
+        status: That of the summary; without a summary "running" if a process has locked the folder,
             else "interrupted", "pending" or "damaged".
-        error: message of a failure.
-        seed: of the run.
-        settings: values of the configuration keys.
-        metrics: results of a finished run.
-        summary: content of ``summary.json``; empty if it cannot be read.
+        summary: Content of ``summary.json``; empty if it cannot be read.
     """
 
     name: str
@@ -139,8 +135,7 @@ def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Po
 def read_plan(sweep: Path) -> dict[str, Any]:
     """Return the content of ``sweep.json``: the arguments and the configuration of every point.
 
-    Returns:
-        An empty dictionary if the file is missing or damaged.
+    It is empty if the file is missing or damaged.
     """
     with suppress(OSError, ValueError):
         plan = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))

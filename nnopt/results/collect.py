@@ -94,9 +94,7 @@ class RunIndex:
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
     """Read every run in and below the directories once, without following links.
 
-    Args:
-        directories: Folders of runs or sweeps, or their parents.
-        with_summaries: Whether to store all values of the summaries.
+    ``with_summaries`` stores all values of the summaries.
 
     Raises:
         ConfigError: A directory does not exist or there is no run.
@@ -245,12 +243,7 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 
 
 def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
-    """Return the settings of a resolved configuration, as in ``Run.settings``.
-
-    Args:
-        config: The resolved configuration.
-        overrides: The overrides that it was composed from.
-    """
+    """Return the settings of a resolved configuration and its overrides, as in ``Run.settings``."""
     pairs = (override.lstrip("+").partition("=") for override in map(new_override, overrides))
     choices = {key: value for key, _, value in pairs if "." not in key}
     return dict(_settings(with_new_keys(config), choices))

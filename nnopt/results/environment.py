@@ -134,14 +134,12 @@ def peak_memory_mb() -> float | None:
 def threads() -> dict[str, Any]:
     """Return the numbers of threads, on which the bits of a result depend.
 
-    Returns:
-        Name, version and threads of NumPy's matrix library, None if threadpoolctl does not find it;
-        and the threads of PyTorch if it is imported.
+    They are name, version and threads of NumPy's matrix library, None if threadpoolctl does not
+    find it; and the threads of PyTorch if it is imported.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    libraries.sort(
-        key=lambda library: "numpy" not in library["filepath"]
-    )  # torch may contain another one
+    # PyTorch may contain another library.
+    libraries.sort(key=lambda library: "numpy" not in library["filepath"])
     found: dict[str, Any] = {"library": None, "version": None, "blas": None}
     if libraries:
         first = libraries[0]

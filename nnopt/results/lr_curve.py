@@ -13,17 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def write_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
-    """Write step, lr, loss and smoothed_loss of each step, in full precision.
-
-    Args:
-        path: The file.
-        rates: (steps,) learning rates.
-        losses: (steps,) mean losses of the batches.
-        smoothed: (steps,) smoothed losses.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write step, lr, loss and smoothed_loss of each step. Raises OutputError."""
     columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
     rows = [
         f"{step},{lr!r},{loss!r},{smoothed!r}\n"

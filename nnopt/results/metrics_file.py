@@ -60,13 +60,9 @@ FileRow = EpochRow | LayerRow
 class MetricsFile:
     """Writer of a new ``metrics.csv``, or of a file with other records; a context manager.
 
-    The fields of the record are the columns. Each call of ``append`` is a single synced
+    The fields of ``record`` are the columns. Each call of ``append`` is a single synced
     ``os.write`` in append mode. If the disk accepts only a part, the file is truncated, so that it
     always ends with a complete epoch.
-
-    Args:
-        path: The new file.
-        record: Class of the rows.
 
     Raises:
         OutputError: The file exists already or cannot be written; also raised by the methods.
@@ -136,9 +132,7 @@ class MetricsFile:
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
     """Return the rows of a ``metrics.csv``; an incomplete last line is ignored.
 
-    Args:
-        path: The file.
-        checksum: SHA-256 of the file at the end of the run, None if unknown.
+    ``checksum`` is the SHA-256 of the file at the end of the run, None if unknown.
 
     Raises:
         DataError: The file is missing, was changed, has other columns or an invalid cell.

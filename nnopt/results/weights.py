@@ -61,10 +61,7 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
     """Return the named arrays of an ``.npz`` written by nnopt, without unpickling.
 
     The decoded arrays are never larger than the file, because nnopt does not compress weights.
-
-    Args:
-        path: The file.
-        parameters: Number of parameters of the network, None if unknown.
+    ``parameters`` is the number of parameters of the network, None if unknown.
 
     Raises:
         DataError: The file is missing, damaged, or not written by nnopt.

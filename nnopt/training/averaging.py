@@ -73,10 +73,7 @@ class Averaging:
     ) -> None:
         """Update the SWA average at the end of a complete epoch, and the running statistics.
 
-        Args:
-            epoch: 1 for the first.
-            batches: Returns the batches of an epoch again.
-            is_complete: Whether every batch of the epoch was trained on.
+        ``batches`` returns the batches of an epoch again.
         """
 
         def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated

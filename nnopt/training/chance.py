@@ -24,11 +24,7 @@ def chance_level_warning(
 ) -> str | None:
     """Return a warning if the training accuracy of the last epoch is not above chance, else None.
 
-    Args:
-        config: Configuration of the run.
-        labels: (N,) labels of all training samples.
-        last: Metrics of the last epoch.
-        steps_per_epoch: Optimizer steps of a complete epoch.
+    ``labels`` (N,) are those of all training samples.
     """
     chance = float(np.bincount(labels).max() / len(labels))
     error = math.sqrt(chance * (1 - chance) / len(labels))

@@ -13,10 +13,7 @@ from nnopt.training.loop import TrainingState
 def raise_if_diverged(config: Config, training: TrainingState, result: Evaluation | None) -> None:
     """Raise DivergedError if training diverged or the test loss is not finite.
 
-    Args:
-        config: Configuration of the run; determines the remedies in the message.
-        training: State at the end of training.
-        result: Evaluation of the test set, None if there was none.
+    ``result`` is the evaluation of the test set, None if there was none.
     """
     if result is not None and np.isfinite(result.loss):
         return

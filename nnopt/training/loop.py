@@ -81,14 +81,7 @@ class Length:
 def epoch_batches(
     config: Config, dataset: Dataset, loader: Loader, epoch: int
 ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-    """Return the batches of one epoch, shuffled, augmented and mixed as configured.
-
-    Args:
-        config: Configuration of the run.
-        dataset: The dataset with its training part.
-        loader: Loader of the training part.
-        epoch: 1 for the first.
-    """
+    """Return the batches of one epoch, shuffled, augmented and mixed; the first epoch is 1."""
     samples = len(dataset.train)
     order = epoch_order(config.seed, epoch, samples)
     if config.drop_last:

@@ -159,16 +159,10 @@ def suggest_learning_rate(
 ) -> LrSuggestion:
     """Run a range test of the configured network and suggest a learning rate.
 
-    The network is new and has the configured initial weights; batches, augmentation, dropout
-    masks, penalties and optimizer are those of the run. ``config.schedule`` and
-    ``config.optimizer.lr``, which may be "auto", are ignored. The result is deterministic.
-
-    Args:
-        config: Configuration of the run.
-        dataset: Its data.
-        architecture: Its network.
-        range_test: Learning rates to try.
-        report: Called after each step.
+    The network is new and has the configured initial weights; batches, augmentation, dropout masks,
+    penalties and optimizer are those of the run. ``config.schedule`` and ``config.optimizer.lr``,
+    which may be "auto", are ignored. The result is deterministic. ``report`` is called after each
+    step.
     """
     backend = load_backend(config.backend.name)
     threads = threads_for(architecture, config, backend.default_threads())
@@ -183,7 +177,7 @@ def suggest_learning_rate(
 
 
 def _obstacle(config: Config) -> str | None:
-    """Return the reason why no rate can reduce the loss of this configuration, if there is one."""
+    """Return the ``obstacle`` of ``suggest_from_curve``."""
     if config.initializer.hidden == "zeros":
         return (
             "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
@@ -210,7 +204,7 @@ def run_range_test(
     rates = np.geomspace(range_test.min_lr, range_test.max_lr, range_test.steps)
     losses: list[float] = []
     smoothed: list[float] = []
-    average, smallest = 0.0, math.inf
+    average, smallest, diverged = 0.0, math.inf, False
     for step, (rate, (x, y)) in enumerate(zip(rates.tolist(), batches, strict=False)):
         network.train_step(x, y, rate, step)
         (loss,) = network.read_steps().losses.tolist()
@@ -220,11 +214,8 @@ def run_range_test(
         smallest = min(smallest, smoothed[-1])
         report(step + 1, rate, smoothed[-1])
         if not smoothed[-1] <= max(DIVERGENCE_FACTOR * smallest, smoothed[0]):  # NaN is not
-            return _curve(rates, losses, smoothed, diverged=True)
-    return _curve(rates, losses, smoothed, diverged=False)
-
-
-def _curve(rates: Floats, losses: list[float], smoothed: list[float], diverged: bool) -> LrCurve:
+            diverged = True
+            break
     return LrCurve(rates[: len(losses)], np.array(losses), np.array(smoothed), diverged)
 
 
@@ -233,10 +224,8 @@ def suggest_from_curve(
 ) -> LrSuggestion:
     """Return the suggestion of a curve, or the range to try instead.
 
-    Args:
-        curve: Losses of the range test.
-        range_test: Learning rates of the test.
-        obstacle: The reason why the configuration prevents any rate from reducing the loss.
+    ``obstacle`` is the reason why no rate can reduce the loss of this configuration, if there is
+    one.
     """
     drop = measure_loss_drop(curve)
     if not drop.is_significant:
