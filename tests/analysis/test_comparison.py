@@ -1,4 +1,4 @@
-"""Settings side by side: baselines, verdicts, the best, and which data they are on."""
+"""Comparison of settings: baselines, verdicts, the best, and their data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs_of(
     metric: str = METRIC,
     **settings: Value,
 ) -> list[Run]:
-    """Runs of the seeds 0, 1, ... with these results; one that is None failed."""
+    """Return runs of the seeds 0, 1, ... with these results; None is a failed run."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     values = {"dataset": "spiral"} | dotted
     return [
@@ -59,7 +59,7 @@ def verdicts(comparison: Comparison) -> list[str]:
 BASE = [0.80, 0.85, 0.90]
 
 
-def test_every_verdict() -> None:
+def test_verdict_has_every_case() -> None:
     runs = [
         *runs_of(BASE, optimizer="a-baseline"),
         *runs_of([0.9, 0.952, 1.0], optimizer="b-better"),
@@ -87,7 +87,7 @@ def test_every_verdict() -> None:
     ("metric", "expected"),
     [("test_loss", "worse"), ("train_seconds", "worse"), ("best_epoch", "higher")],
 )
-def test_the_metric_says_what_is_better(metric: str, expected: str) -> None:
+def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: str) -> None:
     runs = runs_of(BASE, metric=metric, epochs=1)
     runs += runs_of([0.9, 0.952, 1.0], metric=metric, epochs=2)
     comparison = compared(runs, "epochs=1", metric=metric)
@@ -96,8 +96,8 @@ def test_the_metric_says_what_is_better(metric: str, expected: str) -> None:
     assert best == [metric != "best_epoch", False]
 
 
-def test_more_comparisons_need_more_evidence() -> None:
-    """The same two rows, alone and among others that tell nothing."""
+def test_compare_runs_more_comparisons_raise_p() -> None:
+    """The same two rows are compared alone and among rows without a difference."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
     others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
@@ -107,7 +107,7 @@ def test_more_comparisons_need_more_evidence() -> None:
     assert among.tests == 8
 
 
-def test_a_baseline_of_several_settings_is_matched_in_the_other_keys() -> None:
+def test_baseline_of_several_settings_matches_the_other_keys() -> None:
     runs = []
     for lr in (0.1, 0.2):
         for l2 in (0.0, 1e-3):
@@ -125,7 +125,7 @@ def test_a_baseline_of_several_settings_is_matched_in_the_other_keys() -> None:
         assert difference.change.mean == pytest.approx(1.5e-3)  # not 0.1 off, as the other lr is
 
 
-def test_a_baseline_is_held_against_the_same_test_set_alone() -> None:
+def test_baseline_applies_to_the_same_test_set_only() -> None:
     runs = [
         *runs_of(BASE, dataset="mnist", optimizer="sgd"),
         *runs_of([0.9, 0.952, 1.0], dataset="mnist", optimizer="adam"),
@@ -141,7 +141,7 @@ def test_a_baseline_is_held_against_the_same_test_set_alone() -> None:
     assert "worse" in verdicts(across)
 
 
-def test_validation_samples_from_the_test_set_make_another_one() -> None:
+def test_test_set_without_its_validation_samples_is_another() -> None:
     runs = [
         *runs_of(BASE, lr=1, dataset__validation__source="none"),
         *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
@@ -155,7 +155,7 @@ def test_validation_samples_from_the_test_set_make_another_one() -> None:
     assert best == {"train", "test"}
 
 
-def test_settings_without_a_match_are_told() -> None:
+def test_baseline_settings_without_a_match_are_noted() -> None:
     runs = runs_of(BASE, lr=1, l2=0) + runs_of(BASE, lr=2, l2=0)
     runs += runs_of(BASE, lr=1, l2=5) + runs_of(BASE, lr=3, l2=5)
     comparison = compared(runs, "l2=0")
@@ -171,14 +171,14 @@ def test_settings_without_a_match_are_told() -> None:
         (["l2=0"], "l2=0 matches 2 settings, .* specify one of these keys too"),
     ],
 )
-def test_baselines_that_are_none(baseline: list[str], message: str) -> None:
+def test_baseline_unknown_or_ambiguous_is_refused(baseline: list[str], message: str) -> None:
     runs = [*runs_of(BASE, lr=1, l2=0, epochs=1), *runs_of(BASE, lr=2, l2=0, epochs=1)]
     runs += runs_of(BASE, lr=3, l2=5, epochs=1)
     with pytest.raises(ConfigError, match=message):
         compared(runs, *baseline)
 
 
-def test_failed_runs_are_counted_and_not_averaged() -> None:
+def test_compare_runs_failed_runs_are_counted_and_not_averaged() -> None:
     comparison = compared(runs_of([0.5, None, 0.7], lr=1) + runs_of([None, None], lr=2))
     first, second = comparison.rows
     assert first.outcomes[0].estimate is not None
@@ -188,7 +188,7 @@ def test_failed_runs_are_counted_and_not_averaged() -> None:
     assert comparison.notes == ("left out of every mean: 3 failed",)
 
 
-def test_best_of_each_test_set() -> None:
+def test_compare_runs_marks_the_best_of_each_test_set() -> None:
     settings = [("circles", "unit", 0.9), ("circles", "none", 0.8), ("moons", "unit", 0.7)]
     settings += [("moons", "none", 0.75)]
     runs = []
@@ -202,7 +202,7 @@ def test_best_of_each_test_set() -> None:
     assert best == [("circles", 0.9), ("moons", 0.75)]
 
 
-def test_sorting() -> None:
+def test_sort_rows_by_key_or_metric() -> None:
     runs = runs_of([0.5], lr=1) + runs_of([0.9], lr=2) + runs_of([0.7], lr=10)
     runs += runs_of([None], lr=0)
     comparison = compared(runs)
@@ -211,23 +211,28 @@ def test_sorting() -> None:
         return [row.setting.values["lr"] for row in sort_rows(comparison, name, reverse)]
 
     assert order(METRIC) == [2, 10, 1, 0]
-    assert order(METRIC, reverse=True) == [1, 10, 2, 0]  # what has no result is last either way
+    assert order(METRIC, reverse=True) == [
+        1,
+        10,
+        2,
+        0,
+    ]  # missing results are last, too
     assert order("lr", reverse=True) == [10, 2, 1, 0]
     with pytest.raises(ConfigError, match="did you mean 'test_accuracy'"):
         order("test_acuracy")
 
 
-def test_unknown_metric() -> None:
+def test_compare_runs_unknown_metric_is_refused() -> None:
     with pytest.raises(ConfigError, match="'test_acc'; did you mean 'test_accuracy'"):
         compared(runs_of(BASE), metric="test_acc")
 
 
-def test_a_metric_that_is_null_everywhere() -> None:
+def test_compare_runs_metric_without_numbers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no run has a number for test_loss; there are: test_ac"):
         compared(runs_of(BASE), metric="test_loss")
 
 
-def test_different_datasets_are_refused() -> None:
+def test_check_same_data_different_datasets_are_refused() -> None:
     runs = runs_of(BASE, dataset="mnist") + runs_of(BASE, dataset="cifar10")
     with pytest.raises(ConfigError, match=r"datasets, cifar10, mnist: .*--where dataset=cifar10"):
         check_same_data(runs)
@@ -235,7 +240,7 @@ def test_different_datasets_are_refused() -> None:
     check_same_data(runs[:3])
 
 
-def test_different_files_of_one_dataset_are_refused_and_never_averaged() -> None:
+def test_check_same_data_different_files_are_refused() -> None:
     runs = runs_of([0.1], frozenset({"ab"}), lr=1) + runs_of([0.9], frozenset({"cd"}), lr=1)
     with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data(runs, may_differ=True)
@@ -296,7 +301,7 @@ def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) 
         ),
     ],
 )
-def test_paths_of_one_file_are_one_setting(
+def test_unify_file_names_paths_of_one_file_are_one_setting(
     files: list[tuple[str, str | None]], names: list[str]
 ) -> None:
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
@@ -317,7 +322,7 @@ def test_paths_of_one_file_are_one_setting(
         ("dataset=/data/a.csv", ("/data/a.csv",)),
     ],
 )
-def test_condition_on_a_path_of_one_file_names_the_file(word: str, values: tuple[str]) -> None:
+def test_condition_on_a_path_selects_the_file(word: str, values: tuple[str]) -> None:
     files = [("a.csv", "x"), ("/data/a.csv", "x"), ("/tmp/a.csv", "x"), ("/tmp/a.csv", "y")]
     files += [("o/a.csv", "y"), ("/o/a.csv", "y")]
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]

@@ -1,4 +1,4 @@
-"""Numbers as they are shown."""
+"""Formatting of numbers."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ from nnopt.analysis.statistics import Difference, Estimate
         (0.123456789, None, "0.1235"),
     ],
 )
-def test_means(mean: float, std: float | None, text: str) -> None:
+def test_format_mean_has_two_digits_of_the_deviation(
+    mean: float, std: float | None, text: str
+) -> None:
     assert format_mean(Estimate(5, mean, std, None)) == text
 
 
-def test_intervals_have_digits_of_their_own() -> None:
+def test_format_interval_has_its_own_digits() -> None:
     assert format_interval(Estimate(5, 0.99166, 0.0032, (0.98769, 0.99563))) == "[0.9877, 0.9956]"
     assert format_interval(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
     assert format_interval(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"
     assert format_interval(None) == format_interval(Estimate(1, 0.9, None, None)) == "–"
 
 
-def test_numbers_near_the_largest() -> None:
+def test_format_mean_largest_numbers_do_not_overflow() -> None:
     huge = Estimate(2, 1e308, 5e307, (-math.inf, math.inf))
     assert format_interval(huge) == "[-inf, inf]"
     assert format_mean(huge) == "(1.00 ± 0.50)e+308"
@@ -55,7 +57,7 @@ def test_numbers_near_the_largest() -> None:
     assert format_difference(Difference(2, huge, 0.5)) == "+1e+308 [-inf, inf]"
 
 
-def test_changes_have_signs() -> None:
+def test_format_difference_has_a_sign() -> None:
     def text(mean: float, interval: tuple[float, float] | None) -> str:
         return format_difference(Difference(3, Estimate(3, mean, 0.1, interval), 0.5))
 
@@ -66,7 +68,7 @@ def test_changes_have_signs() -> None:
     assert format_difference(Difference(0, None, None)) == format_difference(None) == "–"
 
 
-def test_p_values() -> None:
+def test_format_p_never_crosses_the_significance_level() -> None:
     shown = {None: "–", 1.0: "1.000", 0.001: "0.001", 0.00099: "<0.001", 0.0494: "0.049"}
     shown |= {0.0496: "0.0496", 0.04999: "0.04999", 0.05: "0.050", 0.0502: "0.050"}
     shown |= {math.nextafter(0.05, 0): "0.049999999999999996"}
@@ -77,7 +79,7 @@ def test_p_values() -> None:
     ("value", "text"),
     [(387.0, "387"), (235_530.0, "235530"), (0.0, "0"), (12.3456, "12.35"), (123456.7, "123457")],
 )
-def test_values(value: float, text: str) -> None:
+def test_format_value_has_four_digits(value: float, text: str) -> None:
     assert format_value(value) == text
 
 

@@ -1,4 +1,4 @@
-"""A table in every format: what is in it is read back, and nothing in it breaks the format."""
+"""Tables in every format are read back, and no text breaks a format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TABLE = Table(
 )
 
 
-def test_text_is_aligned_and_marks_the_best() -> None:
+def test_to_text_is_aligned_and_marks_the_best() -> None:
     lines = to_text(TABLE).splitlines()
     assert len(lines) == 6
     assert lines[0] == TABLE.title
@@ -45,7 +45,7 @@ def test_text_is_aligned_and_marks_the_best() -> None:
     assert r"*\n" in adam
 
 
-def test_csv_is_read_back_with_the_same_bits() -> None:
+def test_to_csv_is_read_back_bit_by_bit() -> None:
     rows = [{"key": NASTY, "mean": 0.1 + 0.2, "std": None}, {"key": "b", "mean": 1e-300, "std": 1}]
     found = list(csv.DictReader(io.StringIO(to_csv(rows))))
     assert found[0]["key"] == NASTY
@@ -53,7 +53,7 @@ def test_csv_is_read_back_with_the_same_bits() -> None:
     assert found[0]["std"] == ""
 
 
-def test_markdown_has_as_many_cells_in_every_row() -> None:
+def test_to_markdown_rows_have_equal_numbers_of_cells() -> None:
     lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {6}
@@ -62,7 +62,7 @@ def test_markdown_has_as_many_cells_in_every_row() -> None:
     assert "\n- bold: the best mean\n- left out: 1 failed\n" in to_markdown(TABLE)
 
 
-def test_latex_escapes_and_sets_formulas() -> None:
+def test_to_latex_escapes_text_and_typesets_numbers() -> None:
     lines = to_latex(TABLE).splitlines()
     body = [line for line in lines if line.endswith(r"\\")]
     assert len(body) == 3
@@ -76,7 +76,7 @@ def test_latex_escapes_and_sets_formulas() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
-def test_latex_rows_may_begin_with_a_list_and_formulas_keep_their_spaces() -> None:
+def test_to_latex_lists_and_spaces_in_formulas_are_kept() -> None:
     cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
     body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
     assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body
@@ -104,7 +104,7 @@ class _Cells(HTMLParser):
             self.cells[-1] += data
 
 
-def test_html_is_read_back() -> None:
+def test_to_html_is_read_back() -> None:
     page = _Cells()
     page.feed(to_html(TABLE))
     assert page.open == []
@@ -116,7 +116,7 @@ def test_html_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("form", sorted(RENDERERS))
-def test_everything_is_in_every_format(form: str) -> None:
+def test_renderers_contain_all_cells_and_notes(form: str) -> None:
     text = RENDERERS[form](TABLE)
     for word in ("mean ± standard deviation", "optimizer", "adam", "left out: 1 failed"):
         assert word in text

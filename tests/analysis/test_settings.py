@@ -1,4 +1,4 @@
-"""Which keys vary, which runs belong together, and conditions on them."""
+"""Keys that vary, groups of runs, and conditions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nnopt.results.collect import Run, Value
 
 
 def run(seed: int = 0, status: str = "done", ended: float = 0.0, **settings: Value) -> Run:
-    """A run; ``optimizer__lr`` stands for ``optimizer.lr``."""
+    """Return a run; ``optimizer__lr`` means ``optimizer.lr``."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     metrics = {"test_accuracy": 0.5 + ended}
     values = {**dotted, "seed": seed}
     return Run(Path(f"{seed}"), seed, status, None, values, metrics, frozenset(), ended)
 
 
-def test_keys_that_follow_from_a_group_do_not_count() -> None:
+def test_varying_keys_exclude_keys_that_depend_on_a_group() -> None:
     sgd = {"optimizer": "sgd", "optimizer__lr": 0.1}
     adam = {"optimizer": "adam", "optimizer__lr": 0.001, "optimizer__beta1": 0.9}
     assert varying_keys([run(0, **sgd), run(1, **sgd)]) == []
@@ -32,7 +32,7 @@ def test_keys_that_follow_from_a_group_do_not_count() -> None:
     assert varying_keys([run(**adam), run(**lower)]) == ["optimizer.lr"]
 
 
-def test_groups_keep_their_order_and_names_come_first() -> None:
+def test_known_keys_are_in_the_order_of_groups() -> None:
     one = {"optimizer": "sgd", "optimizer__lr": 0.1, "epochs": 1}
     two = {"optimizer": "adam", "optimizer__lr": 0.1, "epochs": 2, "optimizer__beta1": 0.9}
     three = two | {"optimizer__beta1": 0.8}
@@ -40,13 +40,13 @@ def test_groups_keep_their_order_and_names_come_first() -> None:
     assert varying_keys(runs) == ["optimizer", "optimizer.beta1", "epochs"]
 
 
-def test_a_key_that_older_runs_lack_does_not_vary_by_that() -> None:
+def test_varying_keys_exclude_keys_that_older_runs_lack() -> None:
     old, new = run(0, epochs=3), run(1, epochs=3, regularizer__swa=0.0)
     assert varying_keys([old, new]) == []
     assert len(group_runs([old, new], [])) == 1
 
 
-def test_a_choice_counts_only_if_every_run_tells_it() -> None:
+def test_varying_keys_include_a_choice_only_if_all_runs_have_it() -> None:
     none = {"regularizer": "none", "regularizer__l2": 0.0}
     l2 = {"regularizer": "l2", "regularizer__l2": 1e-3}
     assert varying_keys([run(**none), run(**l2)]) == ["regularizer"]
@@ -54,7 +54,7 @@ def test_a_choice_counts_only_if_every_run_tells_it() -> None:
     assert varying_keys([run(**none), run(**l2), run(**untold)]) == ["regularizer.l2"]
 
 
-def test_runs_are_grouped_over_seeds_and_sorted_by_value() -> None:
+def test_group_runs_are_grouped_over_seeds_and_sorted() -> None:
     values: list[Any] = [100.0, None, 9, 0.5, "adam", (64,), (8, 8), True]
     runs = [run(seed, lr=value) for value in values for seed in (1, 0)]
     settings = group_runs(runs, ["lr"])
@@ -63,14 +63,14 @@ def test_runs_are_grouped_over_seeds_and_sorted_by_value() -> None:
     assert all(list(setting.runs) == [0, 1] for setting in settings)
 
 
-def test_only_done_runs_are_averaged_and_the_others_counted() -> None:
+def test_group_runs_only_done_runs_are_averaged() -> None:
     runs = [run(0), run(1, "diverged"), run(2, "failed"), run(3, "failed")]
     (setting,) = group_runs(runs, [])
     assert list(setting.runs) == [0]
     assert setting.left_out == {"diverged": 1, "failed": 2}
 
 
-def test_of_a_repeated_seed_the_newest_counts() -> None:
+def test_group_runs_newest_run_of_a_seed_counts() -> None:
     runs = [run(0, ended=0.2), run(0, ended=0.3), run(0, ended=0.1), run(1)]
     (setting,) = group_runs(runs, [])
     assert setting.repeated == 2
@@ -107,7 +107,7 @@ VALUES: dict[str, Value] = {
         "weight_decay!=0",
     ],
 )
-def test_conditions(word: str) -> None:
+def test_condition_holds_for_equal_values(word: str) -> None:
     assert read_condition(word, KNOWN).holds(VALUES)
     operator = "=" if "!=" in word else "!="
     if "<" not in word and ">" not in word:
@@ -126,17 +126,17 @@ def test_conditions(word: str) -> None:
         "plots<1",
     ],
 )
-def test_conditions_that_do_not_hold(word: str) -> None:
+def test_condition_does_not_hold_for_other_values(word: str) -> None:
     assert not read_condition(word, KNOWN).holds(VALUES)
 
 
-def test_alternatives_may_be_lists_of_lists() -> None:
+def test_condition_alternatives_can_be_nested_lists() -> None:
     text = "[{residual: [relu, tanh]}, relu, [1, 2], 3],[64, 32],x"
     values = read_condition(f"architecture.hidden={text}", KNOWN).values
     assert values == ("[{residual: [relu, tanh]}, relu, [1, 2], 3]", "[64, 32]", "x")
 
 
-def test_conditions_on_missing_keys() -> None:
+def test_condition_on_missing_key_meets_only_unequal() -> None:
     for word, holds in {"optimizer.lr=1": False, "optimizer.lr!=1": True, "plots<1": False}.items():
         assert read_condition(word, KNOWN).holds({}) == holds
 
@@ -151,15 +151,15 @@ def test_conditions_on_missing_keys() -> None:
         ("optimizer.lr<high", "'high' is no number"),
     ],
 )
-def test_conditions_that_cannot_be_read(word: str, message: str) -> None:
+def test_read_condition_malformed_is_refused(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_condition(word, KNOWN)
 
 
-def test_a_baseline_takes_no_other_operator() -> None:
+def test_read_condition_baseline_accepts_only_equality() -> None:
     with pytest.raises(ConfigError, match=r"write KEY=VALUE$"):
         read_condition("optimizer!=sgd", KNOWN, operators=("=",))
 
 
-def test_all_names_are_told_where_none_is_near() -> None:
+def test_unknown_name_without_a_near_one_lists_all() -> None:
     assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; allowed: a, b"

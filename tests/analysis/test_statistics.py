@@ -22,8 +22,8 @@ from nnopt.analysis.statistics import (
 numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
 
 
-def test_interval_of_five_values_by_hand() -> None:
-    """Mean 3, s = √2.5; t of 4 degrees of freedom is 2.776 in every table."""
+def test_estimate_of_five_values_equals_hand_calculation() -> None:
+    """The mean is 3 and s = √2.5; the t of 4 degrees of freedom is 2.776."""
     found = estimate([1, 2, 3, 4, 5])
     assert (found.n, found.mean) == (5, 3)
     assert found.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
@@ -34,7 +34,7 @@ def test_interval_of_five_values_by_hand() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(numbers, min_size=2, max_size=12))
-def test_interval_is_scipys(values: list[float]) -> None:
+def test_estimate_interval_equals_scipy(values: list[float]) -> None:
     from scipy import stats
 
     found = estimate(values)
@@ -47,16 +47,16 @@ def test_interval_is_scipys(values: list[float]) -> None:
     assert found.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
 
 
-def test_too_few_values_and_huge_ones() -> None:
+def test_estimate_single_and_huge_values_have_no_interval() -> None:
     one = estimate([0.5])
     assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
     assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)
-    assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # they differ by rounding alone
+    assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # differ only by rounding
 
 
 @settings(max_examples=25)
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=10))
-def test_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
+def test_paired_difference_equals_scipy(pairs: list[tuple[float, float]]) -> None:
     from scipy import stats
 
     ours, theirs = zip(*pairs, strict=True)
@@ -72,7 +72,7 @@ def test_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
     assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
 
 
-def test_pairs_are_common_seeds() -> None:
+def test_paired_difference_uses_common_seeds() -> None:
     found = paired_difference({1: 3.0, 2: 5.0, 9: 100.0}, {2: 4.0, 1: 1.0, 7: -100.0})
     assert found.pairs == 2
     assert found.change is not None
@@ -81,8 +81,8 @@ def test_pairs_are_common_seeds() -> None:
     assert found.p == pytest.approx(1 - 2 / math.pi * math.atan(3), rel=1e-12)
 
 
-def test_a_shared_effect_of_the_seed_does_not_hide_a_difference() -> None:
-    """What pairing is for: Welch's test of the same numbers sees nothing."""
+def test_paired_difference_removes_the_effect_of_the_seed() -> None:
+    """Welch's unpaired test of the same numbers finds no difference."""
     from scipy import stats
 
     seeds = {0: 0.80, 1: 0.90, 2: 0.70, 3: 0.85, 4: 0.95}
@@ -94,8 +94,8 @@ def test_a_shared_effect_of_the_seed_does_not_hide_a_difference() -> None:
     assert stats.ttest_ind(list(other.values()), list(seeds.values()), equal_var=False).pvalue > 0.8
 
 
-def test_differences_without_spread_are_not_tested() -> None:
-    """All differ by 1/120; in floating point by 1e-17 more or less, of which t would be 1e14."""
+def test_paired_difference_without_variance_has_no_p() -> None:
+    """All differences are 1/120, up to a rounding error of 1e-17, for which t would be 1e14."""
     accuracies = {seed: k / 120 for seed, k in enumerate((101, 113, 97))}
     higher = {seed: k / 120 for seed, k in enumerate((102, 114, 98))}
     found = paired_difference(higher, accuracies)
@@ -109,14 +109,14 @@ def test_differences_without_spread_are_not_tested() -> None:
     assert same.change.mean == 0
 
 
-def test_one_common_seed_and_none() -> None:
+def test_paired_difference_of_one_or_no_seed_has_no_p() -> None:
     one = paired_difference({0: 1.0, 1: 2.0}, {1: 1.5, 2: 7.0})
     assert (one.pairs, one.p) == (1, None)
     assert paired_difference({0: 1.0}, {1: 1.0}) == Difference(0, None, None)
 
 
-def test_holm_by_hand() -> None:
-    """0.01 x 4, 0.02 x 3 = 0.06, 0.03 x 2 = 0.06, and 0.005 is least: x 4... in any order."""
+def test_holm_equals_hand_calculation() -> None:
+    """The products are 0.005 · 4, 0.01 · 3, 0.03 · 2 and 0.04 · 1, then made monotonic."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([0.04]) == [0.04]
@@ -125,8 +125,8 @@ def test_holm_by_hand() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_rejects_what_the_stepwise_rule_rejects(p_values: list[float]) -> None:
-    """The procedure as Holm states it: go up from the smallest while p(i) <= α / (m - i + 1)."""
+def test_holm_equals_the_stepwise_rule(p_values: list[float]) -> None:
+    """Reject from the smallest p value on while p(i) <= α / (m - i + 1) (Holm 1979)."""
     alpha = 0.05
     rejected: set[int] = set()
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -136,7 +136,7 @@ def test_holm_rejects_what_the_stepwise_rule_rejects(p_values: list[float]) -> N
     assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
 
 
-def test_only_what_was_tested_is_corrected() -> None:
+def test_corrected_leaves_untested_differences() -> None:
     tested = Difference(5, estimate([1, 2, 4]), 0.02)
     untested = Difference(1, estimate([1]), None)
     found = corrected([tested, None, untested, tested])
@@ -150,7 +150,7 @@ LIMIT = 18
 """Of 200 with a chance of 5 % each, more than 18 err with a probability below 1 % (binomial)."""
 
 
-def test_the_limit_is_the_binomial_one() -> None:
+def test_simulation_limit_equals_scipy() -> None:
     from scipy.stats import binom
 
     assert (
@@ -161,8 +161,10 @@ def test_the_limit_is_the_binomial_one() -> None:
 
 
 def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
-    """Test accuracies (rows, seeds) of equally good settings: the seed moves all settings, and
-    the test set has few samples, so that there are ties."""
+    """Draw test accuracies (rows, seeds) of equally good settings.
+
+    The seed affects all settings, and the test set has few samples, so that there are ties.
+    """
     seed_effect = draw.normal(0, 0.02, seeds)
     skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
     return draw.binomial(samples, np.clip(skill, 0, 1)) / samples
@@ -170,9 +172,8 @@ def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -
 
 @pytest.mark.parametrize("samples", [120, 10_000])
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
-def test_identical_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
-    """Comparisons of equal settings with a baseline: the share in which any difference at all is
-    called significant stays at 5 %."""
+def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
+    """At most 5 % of the comparisons of equal settings have any significant difference."""
     draw = np.random.default_rng(rows * 100 + seeds)
     errors = 0
     for _ in range(COMPARISONS):
@@ -183,8 +184,8 @@ def test_identical_settings_rarely_differ(rows: int, seeds: int, samples: int) -
     assert errors <= LIMIT
 
 
-def test_without_the_correction_they_would() -> None:
-    """The simulation is able to fail: five uncorrected tests err in far more than 5 %."""
+def test_uncorrected_equal_settings_often_differ() -> None:
+    """Five uncorrected tests err in far more than 5 %: the simulation can fail."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):
@@ -194,8 +195,8 @@ def test_without_the_correction_they_would() -> None:
     assert errors > LIMIT
 
 
-def test_a_real_difference_is_found() -> None:
-    """Power: four percentage points among seeds that scatter by one."""
+def test_corrected_real_difference_is_found() -> None:
+    """The difference is four percentage points, the standard deviation of the seeds one."""
     draw = np.random.default_rng(1)
     found = 0
     for _ in range(50):

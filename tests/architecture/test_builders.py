@@ -1,4 +1,4 @@
-"""Named architectures: the layers that a few arguments stand for."""
+"""The layers of named architectures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_mlp_batch_norm_precedes_and_dropout_follows_activation(make_config: Mak
 
 
 def test_mlp_layer_norm_keeps_the_bias(make_config: MakeConfig) -> None:
-    """It subtracts one mean over all units, not each unit's own: the bias is not in vain."""
+    """Layer norm subtracts one mean over all units, so the biases of the units have an effect."""
     assert records(mlp(make_config, (8,), norm="layer"))[:2] == [Dense(8), LayerNorm()]
 
 

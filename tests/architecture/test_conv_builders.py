@@ -1,4 +1,4 @@
-"""Convolutional networks: the layers that a few arguments stand for."""
+"""The layers of convolutional networks."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None
 
 
 def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
-    """Nine blocks of two convolutions; the first of a stage halves the image, on both sides."""
+    """Nine blocks have two convolutions each; the first of a stage halves the sides of images."""
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
     found = records(network)
     assert found[:3] == [Conv2d(16), LayerNorm(), ReLU()]
@@ -137,8 +137,10 @@ def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -
 def test_published_networks_have_the_published_sizes(
     make_config: MakeConfig, depth: Any, weights: int
 ) -> None:
-    """9: 6.57 million parameters; 18: 11.17; 20: 0.27 (He et al. 2016, table 6). ``weights`` are
-    those of convolutions and the dense layer alone. Shortcuts do not count as layers."""
+    """Depth 9 has 6.57 million parameters, 18 has 11.17 and 20 has 0.27 (He et al. 2016, table 6).
+
+    ``weights`` counts convolutions and the dense layer, without those of shortcuts.
+    """
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
     arrays = network.parameter_shapes()
     assert len([x for x in weighted(network) if ".shortcut." not in x.name]) == depth

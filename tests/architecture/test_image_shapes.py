@@ -1,4 +1,4 @@
-"""Shape inference of images: counted by hand, against PyTorch's rule, and what does not fit."""
+"""Shape inference of images against hand counts and PyTorch, and layers that do not fit."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def test_infer_shapes_conv_network_equals_hand_count() -> None:
         "global_avg_pool1": 8,
     }
     inside = sum(count for name, count in flops.items() if name.startswith("residual1."))
-    flops["residual1"] = inside + 48  # the 48 are the sum
+    flops["residual1"] = inside + 48  # 48 for the sum
     assert {name: layer.flops for name, layer in layers.items()} == flops
     assert network.flops_per_sample == sum(flops.values()) - inside
     assert network.output_layer.name == "conv2d2"
 
 
 def test_output_layer_conv_has_its_own_initializer() -> None:
-    """The output layer's initializer is its, and no dense layer is missed."""
+    """A convolution can be the output layer: no dense layer is needed."""
     network = infer(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
     arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros", None), seed=0)
     assert arrays["conv2d1.weight"].any()
@@ -134,7 +134,7 @@ SIDES = st.integers(1, 12)
 def test_infer_windows_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
-    """Where PyTorch computes, the shape is its; where it refuses, so does the inference."""
+    """The shape equals that of PyTorch, and inference refuses where PyTorch does."""
     assume(not pool or 2 * pad <= window)
     record = MaxPool2d(window, stride, pad) if pool else Conv2d(3, window, stride, pad)
     module = (
@@ -257,7 +257,9 @@ IMAGES_ONLY = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:60])
-def test_infer_shapes_misfit_is_named(layers: list[Any], shape: Any, message: str) -> None:
+def test_infer_shapes_layer_that_does_not_fit_is_named(
+    layers: list[Any], shape: Any, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         infer(layers, shape)
     assert str(caught.value).startswith(message)

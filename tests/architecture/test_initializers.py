@@ -1,4 +1,4 @@
-"""First weights: their variance, their streams, and which layer is the output."""
+"""Initial weights: their variance, their streams, and the output layer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_initializers_have_mean_and_variance_of_the_formula(name: str) -> None:
 
 @pytest.mark.parametrize("name", VARIANCES)
 def test_initializers_have_the_distribution_of_their_name(name: str) -> None:
-    """A normal distribution has fourth moment 3 σ⁴, a uniform one 1.8 σ⁴ and an end."""
+    """The fourth moment is 3 σ⁴ for a normal and 1.8 σ⁴ for a uniform distribution."""
     weights = INITIALIZERS[name](generator(0, "test"), SHAPE)
     z = (weights - weights.mean()) / weights.std()
     if "uniform" in name:

@@ -1,4 +1,4 @@
-"""Reading layers from YAML: every form that is right, and what is said about the wrong ones."""
+"""Layers in YAML: every valid form, and the messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -211,14 +211,14 @@ MISTAKES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "message"), MISTAKES, ids=lambda x: str(x)[:50])
-def test_parse_layers_mistake_is_located(item: Any, message: str) -> None:
+def test_parse_layers_problem_is_located(item: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers([item])
     assert str(caught.value).startswith(message)
     assert len(caught.value.problems) == 1
 
 
-def test_parse_layers_all_mistakes_are_reported() -> None:
+def test_parse_layers_all_problems_are_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers(
             ["relu", {"dense": {"units": 0, "bias": 1}}, "rellu", {"residual": [7, "tan"]}]

@@ -1,4 +1,4 @@
-"""Shape inference: shapes, names, parameters and FLOPs counted by hand, and what does not fit."""
+"""Shape inference against hand counts, and layers that do not fit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_infer_shapes_dense_network_equals_hand_count() -> None:
         "batch_norm1": 4 * 5,
         "relu1": 5,
         "dropout1": 5,
-        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the last 5 are the sum
+        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the last 5 for the sum
         "residual1.dense1": 50,
         "residual1.layer_norm1": 40,
         "residual1.tanh1": 40,
@@ -137,7 +137,9 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:40])
-def test_infer_shapes_misfit_is_named(layers: list[Any], shape: Any, message: str) -> None:
+def test_infer_shapes_layer_that_does_not_fit_is_named(
+    layers: list[Any], shape: Any, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         infer(layers, shape)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Whitening: what the first layer gives for the training images has unit covariance and mean 0."""
+"""Whitening: the outputs of the first layer have covariance 1 and mean 0."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 
 
 def photographs(count: int = 40) -> Dataset:
-    """Images that vary smoothly, as photographs do; every second row of the arrays is another's,
-    and far from them."""
+    """Return images that vary smoothly, like photographs.
+
+    Every second row of the arrays belongs to another part and has very different values.
+    """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)
     mixed = np.einsum("dc,nchw->ndhw", rng.standard_normal((3, 3)) + 2, smooth)
@@ -48,7 +50,7 @@ def scaling_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndarray:
-    """What the first layer gives (O, positions) for the training images, by the NumPy backend."""
+    """Return the outputs (O, positions) of the first layer for the training images, from NumPy."""
     dataset, architecture = photographs(), network(conv)
     net = NumpyNetwork(architecture, make_config(**{"backend.dtype": "float64"}))
     net.load(initial_arrays(architecture, WHITENING, 0, dataset))
@@ -72,7 +74,7 @@ def test_whitening_outputs_have_unit_covariance_and_mean_zero(
         for j in range(SHAPE[2] - kernel + 1)
     ]
     variances = np.linalg.eigvalsh(np.cov(np.array(patches).T, bias=True))[::-1]
-    assert variances[0] > 1000 * variances[-1]  # so there is something to whiten
+    assert variances[0] > 1000 * variances[-1]  # so that the covariance is not 0
     damped = variances / (variances + 5e-4 * variances.mean())
     assert_allclose(covariance, np.diag(damped), atol=1e-9)
     assert_allclose(covariance[:4, :4], np.eye(4), atol=0.05)
@@ -104,7 +106,7 @@ def test_whitening_without_bias_keeps_the_mean(make_config: Callable[..., Config
 def test_whitening_filters_two_pixels_equal_hand_calculation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pixels a + b and a - b, of variances α² = 9 and β² = 4, give a / α and b / β."""
+    """Pixels a + b and a - b, with variances α² = 9 and β² = 4, become a / α and b / β."""
     monkeypatch.setattr(whitening, "EPSILON", 0)
     filters = whitening_filters(np.array([[13.0, 5.0], [5.0, 13.0]]), 2)
     a, b = 0.7, -1.9
@@ -193,7 +195,7 @@ def test_whitening_images_of_one_colour_are_refused(colour: int) -> None:
 def test_whitening_is_used_by_every_training_command(
     workplace: Path, nnopt: Callable[..., int]
 ) -> None:
-    """With a learning rate of 0, what is saved is what the training began with."""
+    """With a learning rate of 0, the saved weights are the initial ones."""
     rng = np.random.default_rng(0)
     header = ",".join(["label", *(f"pixel{i}" for i in range(25))])
     rows = [",".join(map(str, [k % 2, *rng.integers(0, 256, 25)])) for k in range(40)]
@@ -202,7 +204,7 @@ def test_whitening_is_used_by_every_training_command(
     words += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
     words += ["architecture.hidden=2", "plots=false"]
     assert nnopt("gradcheck", *words) == 0
-    assert nnopt("lr-find", *words, "lr_find.steps=20") in (0, 5)  # 5 suggests no rate
+    assert nnopt("lr-find", *words, "lr_find.steps=20") in (0, 5)  # 5: no rate is suggested
     assert nnopt("run", *words, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)

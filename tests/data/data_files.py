@@ -1,4 +1,4 @@
-"""Tiny datasets in the original file formats, written by the tests."""
+"""Tiny datasets in the original file formats."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def write_idx(root: Path, folder: str = "MNIST/raw", packed: bool = False) -> dict[str, np.ndarray]:
-    """Forty training and twenty test images of 4x4 pixels; returns the arrays by file name."""
+    """Write 40 training and 20 test images of 4x4 pixels; return the arrays by file name."""
     random = np.random.default_rng(0)
     arrays = {
         "train-images-idx3-ubyte": random.integers(0, 256, (40, 4, 4)),
@@ -91,7 +91,10 @@ def png_bytes(pixels: np.ndarray, mode: str | None = None, **options: object) ->
 
 
 def write_cinic(root: Path, each: int = 2) -> dict[str, np.ndarray]:
-    """``each`` images per class and part; returns part -> pixels (M, 32, 32, 3) in file order."""
+    """Write ``each`` images per class and part.
+
+    Return the pixels (M, 32, 32, 3) of each part, in the order of the files.
+    """
     random = np.random.default_rng(0)
     arrays = {}
     for part in CINIC10.parts:
@@ -104,7 +107,7 @@ def write_cinic(root: Path, each: int = 2) -> dict[str, np.ndarray]:
 
 
 def write_cifar(root: Path, count: int) -> Path:
-    """``count`` images in each file of the binary version; returns the folder.
+    """Write ``count`` images to each file of the binary version; return the folder.
 
     A test has to set ``cifar10.IMAGES_PER_FILE`` to ``count``.
     """
@@ -119,6 +122,6 @@ def write_cifar(root: Path, count: int) -> Path:
 
 
 def summary_values(**changes: Any) -> dict[str, Any]:
-    """Return a ``summary.json`` of a finished run with no more keys than it needs, with changes."""
+    """Return the required keys of the ``summary.json`` of a finished run, with changes."""
     needed = {"seed": 0, "config": {}, "overrides": [], "data": None, "error": None}
     return {"status": "done", **needed, **changes}

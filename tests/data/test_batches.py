@@ -49,9 +49,9 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
     largest = -(-batch_size // accumulation_steps)
     assert max(sizes) <= largest
     assert max(sizes) - min(sizes) <= 1
-    assert (len(parts) - 1) * largest < count  # fewer would not do
+    assert (len(parts) - 1) * largest < count  # the minimum
     if count <= batch_size:
-        assert len(parts) <= accumulation_steps  # each has a number of its own among the steps'
+        assert len(parts) <= accumulation_steps  # distinct numbers
     if batch_size % accumulation_steps == 0 == count - batch_size:
         assert sizes == [batch_size // accumulation_steps] * accumulation_steps
 
@@ -59,7 +59,7 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
 def cut_out_by_loops(
     images: np.ndarray, crop: int, top: np.ndarray, left: np.ndarray, flip: np.ndarray
 ) -> np.ndarray:
-    """Pixel by pixel: what a crop of the zero-padded image, then mirrored, shows."""
+    """Return a crop of the zero-padded image, mirrored if ``flip``, pixel by pixel."""
     n, channels, height, width = images.shape
     result = np.zeros_like(images)
     for i in range(n):
@@ -235,9 +235,12 @@ def test_draw_cutmix_weight_is_the_area_outside_of_the_box(
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
 def test_draw_cutmix_boxes_equal_the_paper(alpha: float, side: float) -> None:
-    """side: the mean of √(1 - λ). A box of side s, its centre c uniform in 0..1, touches an edge
-    with probability P(c < s / 2), whose mean is half of the mean side, and begins on average at
-    E[max(c - s / 2, 0)] = E[(1 - s / 2)²] / 2."""
+    """Let ``side`` be the mean of √(1 - λ).
+
+    A box of side s whose centre c is uniform in 0..1 touches an edge with probability P(c < s / 2),
+    whose mean is half of the mean side. On average it begins at E[max(c - s / 2, 0)] = E[(1 - s /
+    2)²] / 2.
+    """
     mixing = draw_cutmix(0, 0, 20_000, 1, alpha, 2, 1000, 500)
     edges = np.array([(b[0].start, b[0].stop, b[1].start, b[1].stop) for b in mixing.boxes if b])
     top, bottom, left, right = edges.T / np.array([[1000, 1000, 500, 500]]).T
@@ -260,7 +263,7 @@ def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
 
 
 def test_draw_either_each_batch_has_one_kind() -> None:
-    """Either with probability ½: 10,000 draws lie within four standard deviations of it."""
+    """10,000 draws with probability ½ are within four standard deviations of 5,000."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
     both = draw_either(0, 0, 29_999, 3, mixup, cutmix)

@@ -30,7 +30,7 @@ LABELS = "MNIST/raw/train-labels-idx1-ubyte"
 
 
 class Counted:
-    """A source that counts how often it is decoded."""
+    """A source that counts its decodings."""
 
     def __init__(self, root: Path) -> None:
         write_idx(root)
@@ -74,7 +74,7 @@ def test_cached_key_depends_on_the_contents(tmp_path: Path) -> None:
     cached(counted.source, tmp_path / "cache")
     first = entry(tmp_path / "cache")
     assert len(first.name) == len("mnist-") + 16
-    # The same bytes written anew: read again, but nothing new is stored.
+    # The same bytes with a new time: the file is read again, but no new entry is stored.
     path = tmp_path / LABELS
     content = path.read_bytes()
     path.unlink()
@@ -196,7 +196,7 @@ def test_cached_sources_with_equal_content_share_an_entry(
 def test_cached_entry_with_other_labels_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An entry of the right name whose arrays are not those of the source, checksum included."""
+    """The entry has the right name and valid checksums, but the arrays of another source."""
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
     expected = np.array(cached(one.source, tmp_path / "cache").parts["train"][1])
     folder = entry(tmp_path / "cache")
@@ -260,7 +260,7 @@ def test_cached_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> Non
     assert path.read_bytes() == original
 
 
-def test_part_mapped_file_cut_short_refused(
+def test_part_truncated_mapped_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., Config]
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
@@ -331,7 +331,7 @@ def test_csv_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
     assert len(list((tmp_path / "cache").glob("csv-*"))) == len(CHANGES)
 
 
-def test_csv_choice_of_rows_shares_an_entry(tmp_path: Path) -> None:
+def test_csv_selection_of_rows_shares_an_entry(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("label,b\n0,1\n1,0\n1,1\n")
     for changes in ({}, {"subset": 2}, {"classes": ("1",)}, {"normalization": "unit"}):
         config = csv_config("train.csv", **changes)
@@ -350,7 +350,7 @@ def test_csv_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
 
 
 def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
-    """As a later option of a decoder would be: nothing but the settings differs."""
+    """Only the settings differ, as with a future option of a decoder."""
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     other = replace(counted.source, settings=replace(MNIST, shape=(1, 4, 4)))
@@ -362,7 +362,7 @@ def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
 def test_cached_damaged_entry_is_replaced_under_a_mapping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files that another process has mapped are deleted, not written to."""
+    """Files that another process has mapped are deleted and never overwritten."""
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     counted = Counted(tmp_path)
     inputs, _ = cached(counted.source, tmp_path / "cache").parts["train"]

@@ -21,7 +21,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records(index: int) -> np.ndarray:
-    """The records of one file: labels, then random pixels."""
+    """Return the records of one file: labels and random pixels."""
     random = np.random.default_rng(index)
     labels = (np.arange(COUNT) + index) % 10
     return np.column_stack([labels, random.integers(0, 256, (COUNT, 3072))]).astype(np.uint8)
@@ -35,7 +35,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """A file of the Python version, with the keys that Python 2 wrote."""
+    """Return a file of the Python version, with the keys that Python 2 wrote."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",
@@ -104,7 +104,7 @@ def test_decode_label_out_of_range_is_located(tmp_path: Path) -> None:
 
 
 class Hostile:
-    """Unpickling it runs a command that leaves a marker."""
+    """Unpickling an instance runs a command that creates a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

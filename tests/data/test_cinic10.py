@@ -105,7 +105,7 @@ def deep() -> bytes:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """A PNG whose header claims another size, its CRC put right."""
+    """Return a PNG whose header has another size, with a valid CRC."""
     import struct
     import zlib
 

@@ -1,4 +1,4 @@
-"""Names of pixel columns: which are pixels, and in which order."""
+"""Names of pixel columns, and the order of the pixels."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def test_decode_numbers_equal_in_float64_remedy_fits_the_numbers(
 
 
 def test_decode_short_text_between_two_numbers_the_two_reported(tmp_path: Path) -> None:
-    """The short text may be either of two numbers that are equal in float64."""
+    """The short text can be either of two numbers that are equal in float64."""
     texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
     (note,) = decode(tmp_path, "label,x\n" + text).notes
@@ -298,7 +298,7 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_decode_numbers_float64_tells_apart_not_reported(
+def test_decode_numbers_distinct_in_float64_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))

@@ -26,7 +26,7 @@ FILE = "train-images-idx3-ubyte"
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address on this machine at which its files are served."""
+    """Yield a folder, and the local address at which its files are served."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -37,7 +37,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         def do_GET(self) -> None:
             if "stall" in self.path:
                 time.sleep(3)
-            elif "cut" in self.path:  # says more than it sends
+            elif "cut" in self.path:  # announces more bytes than it sends
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
                 self.end_headers()
@@ -61,7 +61,7 @@ def sha256(content: bytes) -> str:
 
 
 def small_mnist(folder: Path, base: str, tmp_path: Path) -> Published:
-    """MNIST with the four small files of ``write_idx``, served at ``base``."""
+    """Return MNIST with the four small files of ``write_idx``, served at ``base``."""
     downloads, known = [], {}
     for name, array in write_idx(tmp_path / "original").items():
         packed = gzip.compress(idx_bytes(array))

@@ -90,7 +90,7 @@ def test_decode_wrong_contents_are_refused(tmp_path: Path) -> None:
 
 def test_read_giant_file_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
-    os.truncate(tmp_path / "MNIST/raw" / IMAGES, 20 * 2**30)  # a hole: takes no space
+    os.truncate(tmp_path / "MNIST/raw" / IMAGES, 20 * 2**30)  # sparse: occupies no disk space
     with pytest.raises(DataError, match=r"has 21,474,836,480 bytes, expected 1,073,741,824 at"):
         decode(tmp_path)
 
@@ -162,7 +162,7 @@ def test_decode_file_of_another_dataset_is_refused(
 
 
 def test_read_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
-    """A header of 40 images of 4x4, and 100 MB of zeros: one byte more shows it."""
+    """The header has 40 images of 4x4, and 100 MB of zeros follow; one byte more is unpacked."""
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((40, 4, 4))) + bytes(10**8)))

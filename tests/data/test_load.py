@@ -34,7 +34,7 @@ def rows(part: Part | None) -> set[int]:
 
 
 def seen(dataset: Dataset, part: Part) -> np.ndarray:
-    """What a network sees of a part: (N, C, ...)."""
+    """Return the normalized inputs of a part, (N, C, ...)."""
     values = part.inputs[part.rows].astype(np.float64)
     if values.ndim == 2:
         return dataset.normalization.of_features(values)
@@ -95,7 +95,7 @@ def test_load_run_seed_and_dataset_seed_are_independent() -> None:
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))
     )
-    assert again.train.inputs is one.train.inputs  # remembered: the points of a sweep share them
+    assert again.train.inputs is one.train.inputs  # not decoded again
     assert other.train.inputs is one.train.inputs
     assert rows(one.train) != rows(other.train)
     assert not np.array_equal(one.train.inputs, points.train.inputs)
@@ -135,7 +135,7 @@ def test_load_next_start_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert np.array_equal(second.train.inputs, first.train.inputs)
 
 
-def test_load_chosen_classes_are_renumbered(tmp_path: Path) -> None:
+def test_load_selected_classes_are_renumbered(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     config = image_config("mnist", classes=(7, "3"), validation=Validation("none", 0.1))
     dataset = load(config, data_config(tmp_path), seed=0)
@@ -181,7 +181,7 @@ def test_load_standard_normalization_of_images(tmp_path: Path) -> None:
     values = seen(dataset, dataset.train)
     assert np.abs(values.mean(axis=(0, 2, 3))).max() < 1e-12
     assert np.abs(values.var(axis=(0, 2, 3)) - 1).max() < 1e-12
-    # Of all training images: neither a subset nor a choice of classes changes it.
+    # The statistics are those of all training images: subset and classes do not change them.
     small = load(replace(config, subset=3, classes=(0, 1)), data_config(tmp_path), seed=0)
     assert np.array_equal(small.normalization.scale, dataset.normalization.scale)
 
@@ -212,7 +212,7 @@ def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
     assert [len(rows(part)) for part in (one.train, one.validation, one.test)] == [24, 6, 10]
     assert rows(one.train) | rows(one.validation) | rows(one.test) == set(range(40))
     assert rows(one.test) != rows(other.test)
-    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # whatever the seed
+    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # for any seed
 
 
 def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_load_too_few_samples_are_refused(
         load(csv_config("train.csv", **changes), data_config(tmp_path), seed=0)
 
 
-def test_load_part_without_chosen_class_is_refused(tmp_path: Path) -> None:
+def test_load_part_without_selected_class_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     (tmp_path / "test.csv").write_text("label,a,b,constant\n0,1,2,3\n")
     config = csv_config("train.csv", test="test.csv", classes=("1", "2"))
@@ -294,7 +294,7 @@ def test_load_path_not_utf8_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("normalization", ["standard", "unit", "none"])
 @pytest.mark.parametrize("name", ["x", "pixel1"])
-def test_split_mapped_file_cut_short_refused(
+def test_split_truncated_mapped_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, normalization: str
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

@@ -1,4 +1,4 @@
-"""Datasets in folders and under names that people use."""
+"""Datasets in folders with usual names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_locate_mnist_name_is_found(tmp_path: Path, name: str) -> None:
     assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
-def test_locate_file_beside_folder_of_its_name_is_found(tmp_path: Path) -> None:
+def test_locate_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> None:
     write_idx(tmp_path)
     shutil.copy(tmp_path / "MNIST/raw" / IDX_FILES[0], tmp_path / "MNIST/raw/keep")
     (tmp_path / "MNIST/raw" / IDX_FILES[0]).unlink()
@@ -60,10 +60,10 @@ def test_locate_file_beside_folder_of_its_name_is_found(tmp_path: Path) -> None:
     assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
-def test_locate_folder_of_another_dataset_is_passed_over(
+def test_locate_folder_of_another_dataset_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both datasets flat in one root have one set of names: the checksums decide."""
+    """Both datasets use the same file names in one folder: the checksums distinguish them."""
     write_idx(tmp_path, ".")
     write_idx(tmp_path, "mnist")
     labels = (tmp_path / IDX_FILES[1]).read_bytes()

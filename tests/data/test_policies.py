@@ -1,4 +1,4 @@
-"""Which operations a policy draws, and that nothing but its own keys decides them."""
+"""The distribution of the operations of a policy, and its independence of other keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(
 
 
 def assert_likely(counts: np.ndarray, expected: np.ndarray) -> None:
-    """Pearson's statistic within five standard deviations of its mean, the degrees of freedom."""
+    """Check that Pearson's statistic is within five standard deviations of its mean."""
     freedom = counts.size - 1
     statistic = ((counts - expected) ** 2 / expected).sum()
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)

@@ -1,4 +1,4 @@
-"""The published files themselves, where they lie under NNOPT_DATA_DIR."""
+"""The published files in NNOPT_DATA_DIR."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nnopt.schema import DataConfig, Validation
 
 pytestmark = pytest.mark.data
 
-# Mean and standard deviation per channel, in units of 255, as they are found in many papers.
+# Mean and standard deviation per channel, divided by 255, as in many papers.
 KNOWN = {
     "mnist": ([0.1307], [0.3081]),
     "fashion_mnist": ([0.2860], [0.3530]),
@@ -54,7 +54,7 @@ def test_published_datasets_have_the_published_contents(
     )
     assert 1 / dataset.normalization.scale / 255 == pytest.approx(std, abs=1e-4)
     counts = np.bincount(dataset.test.labels)
-    if name != "mnist":  # whose digits are not equally frequent
+    if name != "mnist":  # MNIST has different numbers of each digit.
         assert counts.tolist() == [1000] * 10
     else:
         assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -50,7 +50,7 @@ def labels_among(
 ) -> list[str]:
     """Return the warnings about labels among the features.
 
-    labels: the class of each row; by default, row k is of class k % count.
+    ``labels`` are the classes of the rows, by default k % count for row k.
     """
     rows = list(zip(*features.values(), strict=True))
     labels = labels or [k % count for k in range(len(rows))]
@@ -158,7 +158,7 @@ def test_load_feature_marks_a_rare_class_reported_from_five_samples(
 
 
 class CheckedPart(Part):
-    """A part that raises DataError at the check of its file with this number."""
+    """A part whose file check with this number raises DataError."""
 
     checks_left: ClassVar[int] = 0
 
@@ -169,7 +169,7 @@ class CheckedPart(Part):
 
 
 class CheckedArray(np.ndarray):
-    """Inputs that may be read as often as the file was checked before."""
+    """Inputs that can be read once for each preceding check of the file."""
 
     reads: ClassVar[int] = 0
 

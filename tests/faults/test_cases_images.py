@@ -264,5 +264,7 @@ def test_packed_archive_message_advises_unpacking(
 ) -> None:
     (workplace / "data").mkdir()
     (workplace / "data" / archive).write_bytes(b"")
-    attempt("run", f"dataset={dataset}").is_refused(3, f"unpack {archive} if it contains the dataset")
+    attempt("run", f"dataset={dataset}").is_refused(
+        3, f"unpack {archive} if it contains the dataset"
+    )
     assert "unpack" not in attempt("run", "dataset=mnist").err

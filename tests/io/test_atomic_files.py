@@ -1,4 +1,4 @@
-"""Files whole or absent, folders that belong to one run."""
+"""Files that are complete or absent, and folders that belong to one run."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_write_text_interrupted_leaves_no_file(
 
 
 def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
-    """A real limit of the operating system, not a patched function."""
+    """The limit is that of the operating system (RLIMIT_FSIZE)."""
     program = (
         "import numpy as np, sys; from pathlib import Path\n"
         "from nnopt.io.atomic_files import write_arrays\n"

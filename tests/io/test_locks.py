@@ -1,4 +1,4 @@
-"""Who holds a folder, also on network file systems, whose locks are not quite those of a disk."""
+"""Locks on folders, also on network file systems, whose locks differ from those of a disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ fcntl = pytest.importorskip("fcntl")
 def _with_and_without_flock(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Use flock, and then what takes its place on Windows."""
+    """Run each test with flock, and with its replacement on Windows."""
     monkeypatch.setattr("nnopt.io.locks.HAS_FLOCK", request.param)
 
 
@@ -43,7 +43,7 @@ def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
     with hold(tmp_path):
         pass
     with (tmp_path / "lock").open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # as another process that asks at this moment
+        fcntl.flock(file, fcntl.LOCK_SH)  # as another process does in ``is_held``
         assert not is_held(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
         ("folder", "is a directory"),
     ],
 )
-def test_lock_not_a_regular_file_refused(tmp_path: Path, kind: str, why: str) -> None:
+def test_lock_other_than_a_regular_file_is_refused(tmp_path: Path, kind: str, why: str) -> None:
     lock, outside = tmp_path / "lock", tmp_path / "outside"
     if kind == "pipe":
         os.mkfifo(lock)
@@ -211,8 +211,8 @@ def test_lock_refused_by_the_system_raises(
     assert not is_held(tmp_path)
 
 
-def test_waiters_get_the_lock_in_turn(tmp_path: Path) -> None:
-    """The kernel queues those that wait in flock (/proc/locks); those that poll are not there."""
+def test_exclusive_waiting_processes_get_the_lock_in_order(tmp_path: Path) -> None:
+    """The kernel queues processes that wait in flock, and lists them in /proc/locks."""
     if not Path("/proc/locks").exists():
         pytest.skip("/proc/locks is not there: the number of waiting threads is not known")
     path, order = tmp_path / "a.lock", list[int]()

@@ -1,4 +1,4 @@
-"""What nnopt may open and delete in a folder of results."""
+"""The files in a folder of results that nnopt opens or deletes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_remove_run_link_for_a_file_leaves_its_target(tmp_path: Path) -> None:
     assert not (folder / "run.log").is_symlink()
 
 
-def test_open_to_append_link_pipe_and_second_name_refused(tmp_path: Path) -> None:
+def test_open_to_append_link_pipe_and_hard_link_are_refused(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to("target")
     (tmp_path / "dangling").symlink_to("nowhere")

@@ -1,4 +1,4 @@
-"""Files of received folders: what is opened, and what is refused with which reason."""
+"""Files of received folders: accepted ones, and the reasons of refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots are checked twice: the PNG on the disk, and what the figure behind it holds."""
+"""Checks of the PNG on the disk, and of the figure that was written to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CheckPng = Callable[[Path], np.ndarray]
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
-    """Every figure saved during the test."""
+    """Return every figure saved during the test."""
     saved: list[matplotlib.figure.Figure] = []
     save = matplotlib.figure.Figure.savefig
 
@@ -34,7 +34,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
 def check_png(
     figures: list[matplotlib.figure.Figure], caplog: pytest.LogCaptureFixture
 ) -> CheckPng:
-    """The pixels (H, W, 3) of the plot just written, after the checks that all plots must pass."""
+    """Return the pixels (H, W, 3) of the last plot, after the checks that all plots must pass."""
 
     def check(path: Path) -> np.ndarray:
         from PIL import Image

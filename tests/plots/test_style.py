@@ -76,7 +76,7 @@ def test_matplotlib_unwritable_home_is_accepted(tmp_path: Path) -> None:
         ("größe, ключ, λ → ✗", "größe, ключ, λ → ✗"),
         ("a\nb\x00", "a\\nb\\x00"),
         ("\udcff", "\\udcff"),
-        ("\U000f0000", "\\U000f0000"),  # private use: no font has it
+        ("\U000f0000", "\\U000f0000"),  # private use area: no font has this character
     ],
 )
 def test_readable_missing_glyphs_become_codes(text: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""A sweep with one of everything that can happen, and a browser to look at its page with."""
+"""A sweep with every status, and a browser that opens its page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EPOCHS = 30
 
 
 def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
-    """Losses that fall as level / epoch, training at half the loss; accuracies rise with them."""
+    """Write losses level / epoch, half of that for training; accuracies rise."""
     rows = []
     for epoch in range(1, epochs + 1):
         loss = level / epoch
@@ -42,7 +42,7 @@ def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
 
 
 def _write_plot(path: Path, size: int = 64) -> None:
-    """Noise, which no format makes small."""
+    """Write noise, which no format compresses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -50,19 +50,19 @@ def _write_plot(path: Path, size: int = 64) -> None:
 
 @pytest.fixture(scope="session")
 def write_metrics() -> Callable[..., None]:
-    """``write_metrics(folder, 1.5, epochs=20)``."""
+    """Return a function: ``write_metrics(folder, 1.5, epochs=20)``."""
     return _write_metrics
 
 
 @pytest.fixture(scope="session")
 def write_plot() -> Callable[..., None]:
-    """``write_plot(path, 64)``: of so many pixels along each side."""
+    """Return a function: ``write_plot(path, 64)`` writes 64 by 64 pixels."""
     return _write_plot
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
-    """sgd and adam with three seeds each, done; and points failed, running, pending, damaged."""
+    """Write a sweep: sgd and adam with three seeds each, and a point of each other status."""
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]
 
@@ -85,7 +85,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
     failed = leave("sgd", 3, "failed", error=f"ValueError: {EVIL}", test_accuracy=None)
     (failed / "run.log").write_text(f"2026-01-02 03:00:00,000 INFO\nTraceback {EVIL}\n")
     (leave("adam", 3) / "summary.json").unlink()
-    table[-1][2] = "interrupted"  # before it was resumed, as it has been since
+    table[-1][2] = "interrupted"  # the status before the point was resumed
     (leave("adam", 4) / "summary.json").write_text('{"status": "do')
     table.append([str(len(table)), "lion-0", "pending", "", "lion", "0", ""])
     table.append([str(len(table)), "lion-1", "timeout", "took longer than 60 s", "lion", "1", ""])
@@ -97,7 +97,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
-    """A headless Chromium of 1400 by 1000 pixels, with a profile of its own."""
+    """Start a headless Chromium of 1400 by 1000 pixels, with its own profile."""
     if not (CHROMIUM.exists() and DRIVER.exists()):
         pytest.skip(f"no browser: {CHROMIUM} and {DRIVER} are not both there")
     from selenium import webdriver

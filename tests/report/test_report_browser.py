@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows, and that everything on it works."""
+"""The page in a real browser."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def page(sweep: Path) -> Path:
 
 @pytest.fixture
 def open_page(browser: WebDriver, page: Path) -> Open:
-    """``open_page(path, width=400, scheme="dark")``, by default the sweep's; waits until it is
-    painted."""
+    """Return ``open_page(path, width=400, scheme="dark")``, which waits until the page is painted.
+
+    The default path is that of the sweep.
+    """
 
     def open_it(path: Path = page, width: int = 1400, scheme: str = "light") -> None:
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
@@ -46,7 +48,7 @@ def open_page(browser: WebDriver, page: Path) -> Open:
 
 
 def ask(browser: WebDriver, script: str, *arguments: Any) -> Any:
-    """What the script returns, as soon as that is something; after 20 s, what it is by then."""
+    """Run a script until it returns a value; after 20 s, return the value in any case."""
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -65,7 +67,7 @@ def texts(browser: WebDriver, selector: str) -> list[str]:
 
 
 def click(browser: WebDriver, selector: str, text: str = "") -> None:
-    """Click what the user sees: it has to be in sight and on top. text: what it begins with."""
+    """Click a visible element on top whose text begins with ``text``."""
     script = """
         const node = [...document.querySelectorAll(arguments[0])]
           .find((node) => node.textContent.startsWith(arguments[1]));
@@ -86,14 +88,14 @@ def choose(browser: WebDriver, label: str, text: str) -> None:
 
 
 def column(browser: WebDriver, name: str) -> list[str]:
-    """The cells below a title of the table of points."""
+    """Return the cells of a column of the table of points."""
     titles = texts(browser, "#points thead tr:first-child th")
     place = titles.index(name) + 1
     return texts(browser, f"#points tbody tr > td:nth-child({place})")
 
 
 def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Over the chart, in shares of its width and height."""
+    """Drag over the chart, between fractions of its width and height."""
     from selenium.webdriver.common.action_chains import ActionChains
 
     chart = browser.find_element("css selector", "#curves .plot")
@@ -121,7 +123,7 @@ def test_page_opens_without_errors_or_requests(
     events = browser.get_log("performance")  # type: ignore[no-untyped-call]
     messages = [json.loads(event["message"])["message"] for event in events]
     requests = [x["params"] for x in messages if x["method"] == "Network.requestWillBeSent"]
-    # A browser that has just begun may still be busy with a page of its own.
+    # A browser that has just started may still load its own start page.
     asked = [x["request"]["url"] for x in requests if x["documentURL"] == page.as_uri()]
     assert asked.count(page.as_uri()) == 1
     assert {url.partition(",")[0] for url in asked} <= {page.as_uri()}
@@ -142,7 +144,7 @@ def test_page_opens_without_errors_or_requests(
 def test_page_screenshot_is_not_blank(
     browser: WebDriver, open_page: Open, width: int, scheme: str
 ) -> None:
-    """The lines of both settings are there in their colours, on light or on dark ground."""
+    """The lines of both settings have their colours, in the light and in the dark scheme."""
     open_page(width=width, scheme=scheme)
     overflow = "return document.documentElement.scrollWidth - window.innerWidth"
     assert browser.execute_script(overflow) <= 0
@@ -164,7 +166,7 @@ def test_table_sorts_by_column(browser: WebDriver, open_page: Open) -> None:
     best_first = ["0.9900", "0.9300", "0.9000", "0.8400", "0.8200", "0.8000"] + ["–"] * 5
     assert column(browser, "test_accuracy") == best_first
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["descending"]
-    browser.switch_to.active_element.send_keys("\n")  # by keyboard; what is missing stays last
+    browser.switch_to.active_element.send_keys("\n")  # by keyboard; missing values stay last
     assert column(browser, "test_accuracy") == [*best_first[5::-1], *best_first[6:]]
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["ascending"]
     click(browser, "#comparison th button", "test_accuracy")
@@ -226,7 +228,7 @@ def test_chart_zooms_pans_and_resets(browser: WebDriver, open_page: Open) -> Non
     open_page()
     whole = ticks(browser, "x")
     assert (whole[0], whole[-1]) == (5, 30)
-    drag(browser, (0.5, 0.5), (0.8, 0.5))  # flat: all heights stay
+    drag(browser, (0.5, 0.5), (0.8, 0.5))  # a flat drag keeps the vertical axis
     zoomed = ticks(browser, "x")
     assert 12 < zoomed[0] < zoomed[-1] < 26
     drag(browser, (0.3, 0.3), (0.7, 0.7))
@@ -263,7 +265,7 @@ def test_chart_changes_metric_and_scales(browser: WebDriver, open_page: Open) ->
 
 
 def test_chart_shows_values_under_the_cursor(browser: WebDriver, open_page: Open) -> None:
-    """Mean and standard deviation of the runs that have the epoch, here the first."""
+    """They are mean and standard deviation of the runs that have the epoch, here the first."""
     from selenium.webdriver.common.keys import Keys
 
     open_page()

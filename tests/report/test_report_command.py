@@ -1,4 +1,4 @@
-"""The verb ``report``: what it writes, says, and refuses."""
+"""The verb ``report``: files, messages and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its records, as a browser would read them."""
+    """The elements of a page, and its records, as a browser reads them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

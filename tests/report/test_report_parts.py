@@ -1,4 +1,4 @@
-"""Curves and plots of a report: what is thinned, and what fits."""
+"""Curves and plots of a report: thinning, and the limits of size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_curves_runs_of_like_length_keep_the_same_epochs(
 
 
 def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write) -> None:
-    """The large ones of all points are linked, though those of one would have had room."""
+    """The large plots of all points are linked, although those of one point would fit."""
     for point in ("a #1", "b"):
         write_plot(tmp_path / point / "plots" / "confusion.png", 16)
         write_plot(tmp_path / point / "plots" / "weights.png", 256)

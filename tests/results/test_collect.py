@@ -1,4 +1,4 @@
-"""What lies below a folder: runs, unfinished ones, damaged ones."""
+"""Finding runs below a folder: finished, unfinished and damaged ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnopt.schema import WITHOUT_EFFECT
 LeaveRun = Callable[..., Path]
 
 
-def test_runs_are_found_at_any_depth_and_once(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_find_runs_at_any_depth_are_found_once(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "runs" / "b", seed=1)
     inner = leave_run(tmp_path / "sweeps" / "s" / "a", seed=2)
     leave_run(inner / "plots" / "not-a-run", seed=3)
@@ -27,7 +27,7 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path, leave_run: LeaveRu
     assert [run.folder for run in find_runs([inner]).runs] == [inner]
 
 
-def test_settings_and_metrics(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_read_run_settings_and_metrics_are_read(tmp_path: Path, leave_run: LeaveRun) -> None:
     folder = leave_run(
         tmp_path / "a",
         5,
@@ -43,7 +43,7 @@ def test_settings_and_metrics(tmp_path: Path, leave_run: LeaveRun) -> None:
     assert run.metrics == {"test_accuracy": 0.5, "best_epoch": 7, "epochs": 3}
     assert run.settings["optimizer"] == "adam"
     assert run.settings["optimizer.beta1"] == 0.9
-    assert run.settings["regularizer"] == "none"  # told by the command line alone
+    assert run.settings["regularizer"] == "none"  # known only from the command line
     assert run.settings["regularizer.augmentation.crop"] == 0
     assert run.settings["architecture.hidden"] == (64, 32)
     assert "initializer" not in run.settings
@@ -51,7 +51,9 @@ def test_settings_and_metrics(tmp_path: Path, leave_run: LeaveRun) -> None:
     assert not {key.partition(".")[0] for key in run.settings} & set(WITHOUT_EFFECT)
 
 
-def test_a_run_is_as_old_as_it_says_whatever_its_file(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_read_run_time_of_summary_precedes_time_of_file(
+    tmp_path: Path, leave_run: LeaveRun
+) -> None:
     old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
     new = leave_run(tmp_path / "new", finished="2026-11-20T12:30:00+01:00")
     os.utime(new / "summary.json", (0, 0))  # the old one was copied later
@@ -63,7 +65,7 @@ def test_a_run_is_as_old_as_it_says_whatever_its_file(tmp_path: Path, leave_run:
         read_run(leave_run(tmp_path / "bad", finished="yesterday"))
 
 
-def test_unfinished_runs_are_told_apart(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_find_runs_unfinished_runs_are_separate(tmp_path: Path, leave_run: LeaveRun) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "run.log").write_text("")
     leave_run(tmp_path / "running", status="running")
@@ -73,7 +75,7 @@ def test_unfinished_runs_are_told_apart(tmp_path: Path, leave_run: LeaveRun) -> 
     assert [run.status for run in found.runs] == ["diverged"]
 
 
-def test_points_that_have_not_begun_are_counted(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_find_runs_pending_points_are_counted(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "a")
     rows = "number,id,status,error\n1,a,done,\n2,b,pending,\n3,c,running,\n4,d,pending,\n"
     (tmp_path / "results.csv").write_text(rows)
@@ -100,7 +102,9 @@ def test_points_that_have_not_begun_are_counted(tmp_path: Path, leave_run: Leave
     ],
     ids=lambda content: content[:40].decode(errors="replace"),
 )
-def test_damaged_summary_is_named(tmp_path: Path, leave_run: LeaveRun, content: bytes) -> None:
+def test_find_runs_damaged_summary_is_named(
+    tmp_path: Path, leave_run: LeaveRun, content: bytes
+) -> None:
     good, bad = leave_run(tmp_path / "a"), leave_run(tmp_path / "b")
     (bad / "summary.json").write_bytes(content)
     found = find_runs([tmp_path])
@@ -112,7 +116,7 @@ def test_damaged_summary_is_named(tmp_path: Path, leave_run: LeaveRun, content: 
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
-def test_read_run_number_not_finite_damaged(
+def test_read_run_number_not_finite_is_damaged(
     tmp_path: Path, leave_run: LeaveRun, number: str
 ) -> None:
     folder = leave_run(tmp_path / "a", test_loss=0.25)
@@ -122,7 +126,7 @@ def test_read_run_number_not_finite_damaged(
         read_run(folder)
 
 
-def test_nothing_to_find(tmp_path: Path) -> None:
+def test_find_runs_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run in or below"):
         find_runs([tmp_path])
     with pytest.raises(ConfigError) as caught:
@@ -143,11 +147,13 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         ((64, 32), "[64, 32]"),
     ],
 )
-def test_values_are_shown_as_the_command_line_takes_them(value: object, text: str) -> None:
+def test_setting_text_has_the_syntax_of_overrides(value: object, text: str) -> None:
     assert setting_text(value) == text  # type: ignore[arg-type]
 
 
-def test_layers_in_a_list_are_shown_as_written(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_settings_of_layers_have_the_syntax_of_overrides(
+    tmp_path: Path, leave_run: LeaveRun
+) -> None:
     folder = leave_run(tmp_path / "a")
     summary = json.loads((folder / "summary.json").read_text())
     summary["config"]["architecture"] = {"name": "layers", "layers": [{"dense": 32}, "tanh"]}

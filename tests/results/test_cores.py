@@ -1,4 +1,4 @@
-"""The cores that may be used, and those that other processes use."""
+"""The usable cores, and their use by other processes."""
 
 from __future__ import annotations
 

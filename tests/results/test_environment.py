@@ -19,7 +19,7 @@ import nnopt
 from nnopt.results import environment
 
 
-def test_versions() -> None:
+def test_versions_are_those_of_the_packages() -> None:
     found = environment.versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["numpy"] == np.__version__
@@ -27,7 +27,7 @@ def test_versions() -> None:
     assert found["hydra-core"].startswith("1.")
 
 
-def test_torch_is_named_only_where_it_was_imported() -> None:
+def test_versions_contain_torch_only_if_imported() -> None:
     program = (
         "import sys; from nnopt.results.environment import *\n"
         "found = versions(); git_state(); machine(); peak_memory_mb(); threads()\n"
@@ -46,7 +46,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one commit that is the current folder; nnopt is installed elsewhere."""
+    """Return a repository with one commit, as the current folder; nnopt is installed elsewhere."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     for name in [name for name in os.environ if name.startswith("GIT_")]:
@@ -62,7 +62,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_git_state(repository: Path) -> None:
+def test_git_state_is_commit_and_changes(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     assert environment.git_state() == {"commit": commit, "dirty": False}
     (repository / "outputs").mkdir()
@@ -72,7 +72,7 @@ def test_git_state(repository: Path) -> None:
     assert environment.git_state() == {"commit": commit, "dirty": True}
 
 
-def test_the_codes_own_repository_comes_first(
+def test_git_state_repository_of_the_code_takes_precedence(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -85,14 +85,16 @@ def test_the_codes_own_repository_comes_first(
     assert state["commit"] == git(repository, "rev-parse", "HEAD")
 
 
-def test_a_git_hooks_environment_does_not_mislead(
+def test_git_state_ignores_the_environment_of_a_hook(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other.git"))
     assert environment.git_state() is not None
 
 
-def test_no_commit_yet_and_no_git(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_state_without_commit_or_git_is_none(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = repository / "fresh"
     fresh.mkdir()
     git(fresh, "init", "-q")
@@ -103,7 +105,7 @@ def test_no_commit_yet_and_no_git(repository: Path, monkeypatch: pytest.MonkeyPa
     assert environment.git_state() is None
 
 
-def test_the_machine_is_described_but_not_named() -> None:
+def test_machine_is_described_but_not_named() -> None:
     described = environment.machine()
     assert set(described) == {"cpu", "logical_cores", "usable_cores", "platform", "memory_mb"}
     cores, memory = described["usable_cores"], described["memory_mb"]
@@ -117,8 +119,8 @@ def test_the_machine_is_described_but_not_named() -> None:
     assert len(user) < 5 or user not in text
 
 
-def test_peak_memory_sees_what_was_used() -> None:
-    """In a process of its own: the peak of this one may be far above."""
+def test_peak_memory_contains_a_large_array() -> None:
+    """A new process is measured, because the peak of this one may be much higher."""
     program = (
         "import numpy as np; from nnopt.results.environment import peak_memory_mb\n"
         "before = peak_memory_mb(); np.ones(100 * 2**17); print(peak_memory_mb() - before)"
@@ -129,8 +131,8 @@ def test_peak_memory_sees_what_was_used() -> None:
     assert 90 < float(answer.stdout) < 120
 
 
-def test_peak_memory_is_not_that_of_the_parent() -> None:
-    """getrusage alone reports the larger parent's peak after exec."""
+def test_peak_memory_excludes_the_parent() -> None:
+    """After exec, getrusage alone reports the peak of the larger parent."""
     program = (
         "import numpy as np, subprocess, sys\n"
         "big = np.ones(300 * 2**17)\n"
@@ -143,7 +145,7 @@ def test_peak_memory_is_not_that_of_the_parent() -> None:
     assert float(answer.stdout) < 200
 
 
-def test_blas_threads_are_those_in_force() -> None:
+def test_threads_of_blas_are_the_current_ones() -> None:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
@@ -152,7 +154,7 @@ def test_blas_threads_are_those_in_force() -> None:
     assert found["blas"] == 1
 
 
-def test_a_cuda_device_is_named_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerator_cuda_has_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     properties = SimpleNamespace(name="NVIDIA H200", total_memory=150 * 2**30)
     cuda = SimpleNamespace(
         get_device_properties={"cuda:1": properties}.get,

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, read back by TensorBoard itself."""
+"""Event files, read back by TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (step, value) of each event, as TensorBoard reads them."""
+    """Return (step, value) of each event by tag, as TensorBoard reads them."""
     events = EventAccumulator(str(folder)).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.scalars.Keys()}
 
 
 def groups(folder: Path) -> list[Any]:
-    """The rows of the tab HParams, of all runs below a folder."""
+    """Return the rows of the tab HParams of all runs below a folder."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder))
     runs.Reload()
     provider = MultiplexerDataProvider(runs, str(folder))
@@ -47,7 +47,7 @@ def groups(folder: Path) -> list[Any]:
     return list(Handler(RequestContext(), context, "", request).run().session_groups)
 
 
-def test_every_value_is_that_of_metrics_csv(nnopt: Run, workplace: Path) -> None:
+def test_event_file_equals_metrics_csv(nnopt: Run, workplace: Path) -> None:
     assert nnopt("run", *SMALL, "epochs=4", "regularizer.l2=1e-3", "hydra.run.dir=one") == 0
     rows, found = read_metrics(Path("one/metrics.csv")), scalars(Path("one"))
     assert len(rows) == 4
@@ -60,7 +60,7 @@ def test_every_value_is_that_of_metrics_csv(nnopt: Run, workplace: Path) -> None
     assert not found
 
 
-def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None:
+def test_event_files_of_a_sweep_list_its_settings(nnopt: Run, workplace: Path) -> None:
     swept = [
         "-m",
         "optimizer.lr=0.1,1e6",
@@ -92,7 +92,7 @@ def test_a_sweep_is_a_table_of_its_settings(nnopt: Run, workplace: Path) -> None
     assert ends == {("done", api_pb2.STATUS_SUCCESS), ("diverged", api_pb2.STATUS_FAILURE)}
 
 
-def test_an_epoch_is_there_at_once(tmp_path: Path) -> None:
+def test_event_file_contains_each_epoch_immediately(tmp_path: Path) -> None:
     events = EventFile(tmp_path, "point", {"seed": 0})
     events.epoch(ROW, True)
     assert scalars(tmp_path)["loss/validation"] == [(1, 1.25)]
@@ -103,19 +103,19 @@ def test_an_epoch_is_there_at_once(tmp_path: Path) -> None:
     assert groups(tmp_path)[0].sessions[0].status == api_pb2.STATUS_FAILURE
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_event_file_existing_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"")
     with pytest.raises(OutputError, match=FILE_NAME):
         EventFile(tmp_path, "point", {})
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_file_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(OutputError, match="the disk, or its quota, is full"):
         EventFile(tmp_path, "point", {"seed": 0})
 
 
-def test_a_missing_package_is_refused_before_anything_starts(
+def test_event_file_missing_package_is_refused_first(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)
@@ -127,7 +127,7 @@ def test_a_missing_package_is_refused_before_anything_starts(
     assert not Path("outputs").exists()
 
 
-def test_neither_framework_is_imported(tmp_path: Path) -> None:
+def test_event_file_imports_neither_pytorch_nor_tensorflow(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path

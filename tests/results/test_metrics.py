@@ -1,4 +1,4 @@
-"""Losses and scores against torch, against arithmetic written out, and at the edges of float64."""
+"""Losses and accuracies against PyTorch and hand calculations, and at the limits of float64."""
 
 from __future__ import annotations
 
@@ -34,43 +34,45 @@ def test_cross_entropy_equals_pytorch(case: Case) -> None:
 
 
 @given(case=cases())
-def test_hinge_is_torchs_times_the_classes(case: Case) -> None:
-    """torch divides the sum over the wrong classes by K."""
+def test_hinge_equals_pytorch_times_the_classes(case: Case) -> None:
+    """PyTorch divides the sum over the wrong classes by K."""
     torch = pytest.importorskip("torch")
     logits, labels = map(torch.from_numpy, case)
     expected = torch.nn.functional.multi_margin_loss(logits, labels) * logits.shape[1]
     assert hinge(*case) == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
 
 
-def test_cross_entropy_by_hand() -> None:
+def test_cross_entropy_equals_hand_calculation() -> None:
     logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
     expected = -(math.log(0.5) + math.log(0.7)) / 2
     assert cross_entropy(logits, np.array([0, 2])) == pytest.approx(expected, rel=1e-14)
 
 
-def test_hinge_by_hand() -> None:
-    """The example of the CS231n notes: scores 13, -7, 11, the first class is right: 0 + 0 = 0;
-    here with 12.5 for 11, within the margin by 0.5."""
+def test_hinge_equals_hand_calculation() -> None:
+    """Use the example of the CS231n notes: scores 13, -7, 11, and the first class is right.
+
+    The loss is 0 + 0 = 0. With 12.5 in place of 11, the margin is violated by 0.5.
+    """
     assert hinge(np.array([[13.0, -7.0, 12.5]]), np.array([0])) == pytest.approx(0.5)
     assert hinge(np.array([[3.2, 5.1, -1.7]]), np.array([0])) == pytest.approx(2.9)
     assert hinge(np.array([[5.0, 0.0, 0.0]]), np.array([0])) == 0.0
 
 
 @given(case=cases(largest=1e4))
-def test_large_logits_give_finite_losses(case: Case) -> None:
+def test_cross_entropy_large_logits_are_finite(case: Case) -> None:
     with np.errstate(all="raise", under="ignore"):
         assert math.isfinite(cross_entropy(*case))
         assert math.isfinite(hinge(*case))
         assert np.isfinite(softmax(case[0])).all()
 
 
-def test_the_largest_logits_by_hand() -> None:
+def test_cross_entropy_largest_logits_equal_hand_calculation() -> None:
     logits = np.array([[1e4, -1e4], [1e4, -1e4]])
     assert cross_entropy(logits, np.array([0, 1])) == 1e4  # (0 + 2e4) / 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_diverged_logits_give_a_loss_that_shows_it(bad: float) -> None:
+def test_losses_of_diverged_logits_are_not_finite(bad: float) -> None:
     logits, labels = np.array([[0.0, 1.0], [bad, 0.0]], dtype=np.float32), np.array([1, 0])
     with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
         warnings.simplefilter("error")
@@ -79,21 +81,21 @@ def test_diverged_logits_give_a_loss_that_shows_it(bad: float) -> None:
 
 
 @given(case=cases(), shift=st.floats(-100, 100))
-def test_softmax_is_a_distribution_and_shifts_away(case: Case, shift: float) -> None:
+def test_softmax_sums_to_one_and_ignores_shifts(case: Case, shift: float) -> None:
     p = softmax(case[0])
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
     np.testing.assert_allclose(softmax(case[0] + shift), p, rtol=1e-9, atol=1e-300)
     assert p.dtype == np.float64
 
 
-def test_float32_logits_are_summed_in_float64() -> None:
-    """100,000 equal losses: a float32 sum would be off in the fifth digit."""
+def test_cross_entropy_float32_is_summed_in_float64() -> None:
+    """A float32 sum of 100,000 equal losses would have an error in the fifth digit."""
     logits = np.zeros((100_000, 10), dtype=np.float32)
     labels = np.zeros(100_000, dtype=np.int64)
     assert cross_entropy(logits, labels) == pytest.approx(math.log(10), rel=1e-13)
 
 
-def test_accuracy_gives_ties_to_the_first() -> None:
+def test_accuracy_of_ties_takes_the_first() -> None:
     logits = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [3.0, 2.0]])
     assert accuracy(logits, np.array([0, 1, 1, 1])) == 0.5
 
@@ -114,7 +116,7 @@ def test_confusion_matrix_counts_pairs(classes: int, data: st.DataObject) -> Non
     ]
 
 
-def test_penalty_by_hand() -> None:
+def test_penalty_equals_hand_calculation() -> None:
     weights = [np.array([[1.0, -2.0]]), np.array([3.0], dtype=np.float32)]
     assert penalty(weights, l1=0.1, l2=0.0) == pytest.approx(0.6)
     assert penalty(weights, l1=0.0, l2=0.1) == pytest.approx(0.7)

@@ -1,4 +1,4 @@
-"""metrics.csv: rows that are whole, numbers that come back bit by bit."""
+"""``metrics.csv``: complete rows, and numbers that are read back bit by bit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ rows = st.builds(
 
 
 def bits(row: EpochRow) -> list[bytes | int | None]:
-    """Every value as it lies in memory; any NaN counts as the same."""
+    """Return the bits of every value; all NaN are equal."""
     return [
         value
         if value is None or isinstance(value, int)
@@ -47,14 +47,14 @@ def bits(row: EpochRow) -> list[bytes | int | None]:
     ]
 
 
-def test_the_columns_are_fixed() -> None:
+def test_metrics_file_columns_are_fixed() -> None:
     assert ",".join(METRICS_COLUMNS) == (
         "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,"
         "penalty,gradient_norm,seconds"
     )
 
 
-def test_the_header_stands_there_at_once_and_rows_as_they_come(tmp_path: Path) -> None:
+def test_metrics_file_header_and_rows_are_written_immediately(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     with MetricsFile(path) as file:
         assert path.read_text() == ",".join(METRICS_COLUMNS) + "\n"
@@ -69,7 +69,7 @@ def test_the_header_stands_there_at_once_and_rows_as_they_come(tmp_path: Path) -
 
 
 @given(history=st.lists(rows, max_size=4))
-def test_rows_come_back_bit_by_bit(
+def test_read_metrics_rows_equal_bit_by_bit(
     history: list[EpochRow], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "metrics.csv"
@@ -80,7 +80,7 @@ def test_rows_come_back_bit_by_bit(
     assert [bits(row) for row in read_metrics(path)] == [bits(row) for row in history]
 
 
-def test_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
+def test_metrics_file_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
     import numpy as np
 
     row = dataclasses.replace(ROW, train_loss=np.float64(0.1), lr=np.float32(0.5))
@@ -89,20 +89,22 @@ def test_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "m.csv") == [dataclasses.replace(ROW, train_loss=0.1, lr=0.5)]
 
 
-def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+def test_metrics_file_existing_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("mine")
     with pytest.raises(OutputError, match="file exists"):
         MetricsFile(tmp_path / "m.csv")
     assert (tmp_path / "m.csv").read_text() == "mine"
 
 
-def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
+def test_metrics_file_unwritable_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"missing/m\.csv"):
         MetricsFile(tmp_path / "missing" / "m.csv")
 
 
-def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk takes seven bytes of the second row, then nothing."""
+def test_metrics_file_full_disk_leaves_complete_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk accepts seven bytes of the second row."""
     real_write = os.write
 
     def partial(descriptor: int, data: bytes) -> int:
@@ -126,7 +128,7 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_metrics(path) == [ROW, second]
 
 
-def test_a_row_that_is_not_synced_is_not_there(
+def test_metrics_file_failed_sync_removes_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -142,7 +144,7 @@ def test_a_row_that_is_not_synced_is_not_there(
     assert not (tmp_path / "n.csv").exists()
 
 
-def test_a_row_still_being_written_is_not_read(tmp_path: Path) -> None:
+def test_read_metrics_incomplete_row_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     with MetricsFile(path) as file:
         file.append(ROW)
@@ -165,13 +167,13 @@ def test_a_row_still_being_written_is_not_read(tmp_path: Path) -> None:
         (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
     ],
 )
-def test_files_that_are_no_metrics(tmp_path: Path, text: str, message: str) -> None:
+def test_read_metrics_other_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_metrics(tmp_path / "m.csv")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_read_metrics_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*m\.csv: No such file"):
         read_metrics(tmp_path / "m.csv")
 

@@ -1,4 +1,4 @@
-"""Weights of two runs: read, and compared as vectors."""
+"""Reading the weights of two runs and comparing them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnopt.io.atomic_files import write_arrays
 from nnopt.results.weights import array_differences, read_weights
 
 
-def test_norms_and_angles_by_hand() -> None:
+def test_array_differences_equal_hand_calculation() -> None:
     a = {"w": np.array([[3.0, 0.0], [0.0, 4.0]], np.float32), "zero": np.zeros(2)}
     b = {"w": np.array([[0.0, 0.0], [0.0, 8.0]], np.float32), "zero": np.ones(2)}
     first, second = array_differences(a, b)
@@ -25,13 +25,13 @@ def test_norms_and_angles_by_hand() -> None:
     assert second.distance == pytest.approx(math.sqrt(2))
 
 
-def test_only_arrays_of_equal_shape_are_compared() -> None:
+def test_array_differences_other_shapes_are_left_out() -> None:
     a = {"w": np.ones((2, 3)), "b": np.ones(3), "only": np.ones(1)}
     b = {"w": np.ones((3, 2)), "b": np.ones(3), "other": np.ones(1)}
     assert [row.name for row in array_differences(a, b)] == ["b"]
 
 
-def test_read_back(tmp_path: Path) -> None:
+def test_read_weights_equals_written_arrays(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"dense1.weight": np.eye(2, dtype=np.float32)})
     found = read_weights(tmp_path / "a.npz")
     assert list(found) == ["dense1.weight"]
@@ -39,7 +39,7 @@ def test_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file", b"no archive"])
-def test_damaged_files(tmp_path: Path, content: bytes | None) -> None:
+def test_read_weights_damaged_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.npz"
     if content is not None:
         path.write_bytes(content)
@@ -47,20 +47,20 @@ def test_damaged_files(tmp_path: Path, content: bytes | None) -> None:
         read_weights(path)
 
 
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
+def test_read_weights_pickled_object_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
-def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+def test_read_weights_single_array_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(DataError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
-def test_a_damaged_entry(tmp_path: Path) -> None:
+def test_read_weights_damaged_entry_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     write_arrays(path, {"w": np.arange(1000.0)})
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A training that has learned nothing is reported."""
+"""The warning about a training accuracy at chance level."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
 from nnopt.training.chance import chance_level_warning
 
-TEN = np.arange(10_000) % 10  # the share of each class is 0.1, its standard error 0.003
+TEN = np.arange(10_000) % 10  # the fraction of each class is 0.1, its standard error 0.003
 SKEWED = np.array([0] * 9_500 + [1] * 500)
 
 
@@ -33,7 +33,7 @@ def row(accuracy: float, step: int = 500) -> EpochRow:
         (np.zeros(1000, np.int64), 1.0, False),
     ],
 )
-def test_near_chance_accuracy_is_compared_with_most_frequent_class(
+def test_chance_level_is_that_of_the_most_frequent_class(
     make_config: Callable[..., Config], labels: np.ndarray, accuracy: float, is_near: bool
 ) -> None:
     told = chance_level_warning(make_config(), labels, row(accuracy), 100)
@@ -41,13 +41,13 @@ def test_near_chance_accuracy_is_compared_with_most_frequent_class(
 
 
 @pytest.mark.parametrize(("step", "steps_per_epoch"), [(99, 10), (499, 500)])
-def test_near_chance_short_training_is_not_judged(
+def test_chance_level_short_training_has_no_warning(
     make_config: Callable[..., Config], step: int, steps_per_epoch: int
 ) -> None:
     assert chance_level_warning(make_config(), TEN, row(0.1, step), steps_per_epoch) is None
 
 
-def test_near_chance_message_has_numbers_and_advice(make_config: Callable[..., Config]) -> None:
+def test_chance_level_message_has_numbers_and_advice(make_config: Callable[..., Config]) -> None:
     told = chance_level_warning(make_config(), TEN, row(0.1), 100)
     assert told is not None
     for fragment in (

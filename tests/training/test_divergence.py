@@ -1,4 +1,4 @@
-"""The advice of a diverged training."""
+"""The remedies for a diverged training."""
 
 from __future__ import annotations
 

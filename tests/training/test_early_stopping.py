@@ -1,4 +1,4 @@
-"""When a value counts as better, and when patience runs out."""
+"""Improvements, and the end of patience."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ def looks(follower: EarlyStopping, values: list[float]) -> list[bool]:
     return [follower.update(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
 
 
-def test_better_is_smaller() -> None:
+def test_update_smaller_value_is_an_improvement() -> None:
     follower = stopping()
     assert looks(follower, [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
     assert (follower.best_epoch, follower.best_step) == (5, 50)
 
 
-def test_monitor_says_what_is_small() -> None:
+def test_monitored_value_depends_on_the_monitor() -> None:
     assert stopping(monitor="loss").monitored_value(0.3, 0.9) == 0.3
     assert stopping(monitor="accuracy").monitored_value(0.3, 0.9) == -0.9
 
 
-def test_least_improvement_is_measured_from_the_best() -> None:
+def test_update_min_delta_is_relative_to_the_best() -> None:
     follower = stopping(least=0.1)
-    # 0.95 and 0.91 are too near to 1; 0.89 is not, and from then on 0.79 is the bar
+    # 0.95 and 0.91 are too close to 1; after 0.89, a value must be below 0.79
     assert looks(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
 
 
-def test_first_value_is_the_best_however_bad() -> None:
+def test_update_first_value_is_an_improvement() -> None:
     assert looks(stopping(least=10.0), [5, 4]) == [True, False]
 
 
 @pytest.mark.parametrize("values", [[math.nan, 2, math.nan, 1], [math.nan, math.nan, 5, math.nan]])
-def test_nan_is_never_the_best(values: list[float]) -> None:
+def test_update_nan_is_no_improvement(values: list[float]) -> None:
     found = looks(stopping(), values)
     assert not any(best for best, value in zip(found, values, strict=True) if math.isnan(value))
     assert any(found)
 
 
-def test_nan_runs_patience_down() -> None:
+def test_should_stop_counts_nan() -> None:
     follower = stopping(patience=2)
     looks(follower, [1, math.nan, math.nan])
     assert follower.should_stop(3, 30)
 
 
 @pytest.mark.parametrize("value", [1.0, math.nan])
-def test_without_patience_nothing_stops(value: float) -> None:
+def test_should_stop_without_patience_is_false(value: float) -> None:
     follower = stopping(None)
     looks(follower, [value] * 5)
     assert not follower.should_stop(10**6, 10**7)
@@ -68,7 +68,7 @@ def test_without_patience_nothing_stops(value: float) -> None:
 @pytest.mark.parametrize(
     ("unit", "patience", "stop"), [("epochs", 3, (4, 40)), ("steps", 25, (4, 35))]
 )
-def test_patience_runs_out_after_so_many_units(unit: Any, patience: int, stop: Any) -> None:
+def test_should_stop_after_patience_epochs_or_steps(unit: Any, patience: int, stop: Any) -> None:
     follower = stopping(patience, unit)
     looks(follower, [1.0])  # at epoch 1, step 10
     epoch, step = stop
@@ -76,12 +76,12 @@ def test_patience_runs_out_after_so_many_units(unit: Any, patience: int, stop: A
     assert not follower.should_stop(epoch - 1, step - 1)
 
 
-def test_an_improvement_starts_the_wait_anew() -> None:
+def test_should_stop_improvement_restarts_the_count() -> None:
     follower = stopping(2)
     looks(follower, [3, 3, 2])
     assert not follower.should_stop(4, 40)
     assert follower.should_stop(5, 50)
 
 
-def test_infinity_is_never_the_best() -> None:
+def test_update_infinity_is_no_improvement() -> None:
     assert looks(stopping(), [math.inf, 5.0, math.inf]) == [False, True, False]

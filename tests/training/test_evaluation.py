@@ -1,4 +1,4 @@
-"""Evaluation: batches joined in order, the loss that was asked for."""
+"""Evaluation: all batches in order, and the configured loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnopt.training.evaluation import evaluate
 
 
 class Echo:
-    """Its logits are its inputs."""
+    """A network whose logits are its inputs."""
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         return x
@@ -30,7 +30,7 @@ LABELS = np.array([0, 2, 2])
 
 
 @pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1]])
-def test_mean_over_all_samples_whatever_the_batches(cuts: list[int]) -> None:
+def test_evaluate_is_the_mean_for_any_batch_size(cuts: list[int]) -> None:
     batches = Batches(np.split(LOGITS, np.cumsum(cuts)[:-1]))
     found = evaluate(Echo(), batches, LABELS, "cross_entropy")  # type: ignore[arg-type]
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
@@ -39,7 +39,7 @@ def test_mean_over_all_samples_whatever_the_batches(cuts: list[int]) -> None:
     assert found.logits.tolist() == LOGITS.tolist()
 
 
-def test_hinge() -> None:
+def test_evaluate_hinge_equals_hand_calculation() -> None:
     found = evaluate(Echo(), Batches([LOGITS]), LABELS, "hinge")  # type: ignore[arg-type]
     # margins: (0, 0), then 0 - 1.5 + 1 < 0 and 2 - 1.5 + 1, then 1 - 0.2 + 1 and 0 - 0.2 + 1
     assert found.loss == pytest.approx((0 + 1.5 + 2.6) / 3)

@@ -1,4 +1,4 @@
-"""Three short trainings whose losses are written down: any change of the numbers is noticed."""
+"""Three short trainings with recorded losses: any change of the numbers is detected."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_final_losses_are_those_written_down(name: str) -> None:
+def test_final_losses_equal_the_recorded_ones(name: str) -> None:
     overrides, expected = GOLDEN[name]
     last = train(*overrides)[-1]
     found = (last.train_loss, last.validation_loss, last.gradient_norm)
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
     overrides = [*GOLDEN["moons, batch norm, dropout, adam"][0], "epochs=2", "backend=numpy"]
 
     def losses(*more: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Statistics of layers against the same computed at once, and by hand."""
+"""Statistics of layers, batch by batch, against those of all samples and hand calculations."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def dataset_of(train: Part, validation: Part | None) -> Dataset:
 
 
 @pytest.mark.parametrize("shape", [(70, 3), (70, 3, 4, 5)])
-def test_moments_of_batches_are_those_of_all(shape: tuple[int, ...]) -> None:
-    """With a mean so far from 0 that E[y²] - E[y]² would lose every digit."""
+def test_running_moments_of_batches_equal_those_of_all(shape: tuple[int, ...]) -> None:
+    """The mean is so large that E[y²] - E[y]² would lose every digit."""
     y = 1e8 + np.random.default_rng(0).standard_normal(shape)
     moments = RunningMoments()
     for batch in np.array_split(y, [1, 30, 55]):
@@ -49,7 +49,7 @@ def test_moments_of_batches_are_those_of_all(shape: tuple[int, ...]) -> None:
     assert moments.std == pytest.approx(y.std(), rel=1e-6)
 
 
-def test_a_unit_is_dead_if_it_is_zero_in_every_batch() -> None:
+def test_running_moments_unit_is_dead_if_zero_in_every_batch() -> None:
     moments = RunningMoments()
     moments.add(np.array([[0.0, 0.0, 1.0, 0.0]]))
     moments.add(np.array([[0.0, 2.0, 0.0, 0.0]]))
@@ -61,7 +61,7 @@ def test_a_unit_is_dead_if_it_is_zero_in_every_batch() -> None:
     assert images.dead_fraction == 0.75
 
 
-def test_the_probe_is_some_validation_data_and_always_the_same() -> None:
+def test_select_probe_is_a_fixed_part_of_the_validation_data() -> None:
     train, validation = part_of(10), part_of(1000)
     probe = select_probe(dataset_of(train, validation))
     assert len(probe) == MAX_PROBE_SAMPLES
@@ -73,7 +73,9 @@ def test_the_probe_is_some_validation_data_and_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_rows_of_a_network(make_config: MakeConfig, backend: str) -> None:
+def test_layer_rows_of_a_network_equal_hand_calculation(
+    make_config: MakeConfig, backend: str
+) -> None:
     config = make_config(backend=backend, **{"backend.dtype": "float64"})
     architecture = infer_shapes(parse_layers(LAYERS), SHAPE, 3)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The loop, driven by a network whose losses and logits are written down beforehand."""
+"""The training loop with a network that returns scripted losses and logits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from nnopt.training.loop import Length, Loop
 MakeConfig = Callable[..., Config]
 Array = np.ndarray
 
-SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps an epoch
+SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps per epoch
 
 
 class ScriptedNetwork:
-    """Its one weight counts the steps, another is frozen; validation accuracy and training losses
-    follow a script."""
+    """A network with scripted validation accuracies and training losses.
+
+    One weight counts the steps, another is frozen.
+    """
 
     def __init__(
         self, accuracies: Sequence[float] = (), losses: Mapping[int, float] | None = None
@@ -68,7 +70,7 @@ class ScriptedNetwork:
 
 
 class AveragedNetwork(ScriptedNetwork):
-    """The same with an average, and a count of how often it was moved."""
+    """A scripted network with an average, which counts its updates."""
 
     def __init__(self, accuracies: Sequence[float]) -> None:
         super().__init__(accuracies)
@@ -130,7 +132,7 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
     return schema.EarlyStoppingConfig(**values | changes)
 
 
-def test_rows_count_epochs_and_steps_and_weigh_batches_by_their_size(
+def test_rows_count_steps_and_weight_batches_by_size(
     make_config: MakeConfig,
 ) -> None:
     loop, found = run(make_config(epochs=3, batch_size=BATCH), ScriptedNetwork([0.5]))
@@ -145,7 +147,7 @@ def test_rows_count_epochs_and_steps_and_weigh_batches_by_their_size(
     assert loop.training.history == rows
 
 
-def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(make_config: MakeConfig) -> None:
+def test_epochs_contain_each_sample_once_in_another_order(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     run(make_config(epochs=2, batch_size=BATCH, seed=3), network)
     epochs = [np.concatenate(network.batches[i : i + 3]) for i in (0, 3)]
@@ -154,7 +156,7 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(make_config: 
     assert list(epochs[0]) != list(epochs[1])
 
 
-def test_last_batch_is_dropped_on_wish(make_config: MakeConfig) -> None:
+def test_drop_last_drops_the_last_batch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     _, found = run(make_config(epochs=2, batch_size=BATCH, drop_last=True), network)
     assert [len(x) for x in network.batches] == [4, 4, 4, 4]
@@ -162,7 +164,7 @@ def test_last_batch_is_dropped_on_wish(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 9])
-def test_so_many_steps_and_no_more(make_config: MakeConfig, steps: int) -> None:
+def test_max_steps_ends_training(make_config: MakeConfig, steps: int) -> None:
     network = ScriptedNetwork([0.5])
     _, found = run(make_config(epochs=3, batch_size=BATCH, max_steps=steps), network)
     assert [step for _, step in network.steps] == list(range(steps))
@@ -179,7 +181,7 @@ def test_length_is_the_shorter_of_epochs_and_steps(make_config: MakeConfig) -> N
     assert Length.of(make_config(epochs=3, batch_size=99), 10) == Length(1, 3, 3)
 
 
-def test_schedule_is_asked_for_every_step(make_config: MakeConfig) -> None:
+def test_schedule_sets_the_rate_of_every_step(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     schedule = schema.CosineConfig("cosine", 1, 0.0)
     loop, found = run(make_config(epochs=4, batch_size=BATCH, schedule=schedule), network)
@@ -191,7 +193,7 @@ def test_schedule_is_asked_for_every_step(make_config: MakeConfig) -> None:
     assert [row.lr for row, _ in found] == [rates[i] for i in (2, 5, 8, 11)]
 
 
-def test_plateau_lowers_the_rate_of_the_next_epoch(make_config: MakeConfig) -> None:
+def test_plateau_reduces_the_rate_of_the_next_epoch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5, 0.5, 0.5, 0.9])
     schedule = schema.PlateauConfig("plateau", 0, 1, 0.5, 0.0)
     run(make_config(epochs=5, batch_size=BATCH, schedule=schedule), network)
@@ -210,7 +212,7 @@ def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> No
 
 
 def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
-    """All wrong but unsure beats half right and half badly wrong, by the loss."""
+    """Uncertain wrong predictions have a lower loss than half right, half certainly wrong ones."""
 
     class Unsure(ScriptedNetwork):
         def predict(self, x: Array) -> Array:
@@ -223,7 +225,7 @@ def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
     assert run(by_loss, Unsure([0.4, 0.5]))[0].training.best_epoch == 1
 
 
-def test_without_validation_data_the_last_weights_are_the_best(make_config: MakeConfig) -> None:
+def test_best_weights_without_validation_data_are_the_last(make_config: MakeConfig) -> None:
     config = make_config(
         epochs=2,
         batch_size=BATCH,
@@ -236,7 +238,7 @@ def test_without_validation_data_the_last_weights_are_the_best(make_config: Make
     assert loop.training.best_validation_accuracy is None
 
 
-def test_patience_in_epochs(make_config: MakeConfig) -> None:
+def test_patience_in_epochs_stops_training(make_config: MakeConfig) -> None:
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=stopping(patience=2))
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.5, 0.9]))
     assert len(found) == 4
@@ -247,15 +249,15 @@ def test_patience_in_epochs(make_config: MakeConfig) -> None:
 def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> None:
     early = stopping(patience=4, unit="steps", validate_every=2)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
-    # looks after steps 2, 3 (end of epoch), 4, 6 (end of epoch, both), 8
+    # validated after steps 2, 3 (end of epoch), 4, 6 (end of epoch, too), 8
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
     assert loop.training.stopped_early
     assert loop.training.best["dense1.weight"] == 3
-    assert found[-1][0].step == 8  # the first look 4 or more steps after the best one, at 3
+    assert found[-1][0].step == 8  # the first evaluation 4 or more steps after the best one, at 3
     assert len(loop.training.learning_rates) == 8
 
 
-def test_an_epoch_that_patience_counts_is_a_whole_one(make_config: MakeConfig) -> None:
+def test_patience_counts_complete_epochs(make_config: MakeConfig) -> None:
     early = stopping(patience=1, validate_every=1)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
     loop, found = run(config, ScriptedNetwork([0.5]))
@@ -263,7 +265,7 @@ def test_an_epoch_that_patience_counts_is_a_whole_one(make_config: MakeConfig) -
     assert loop.training.stopped_early
 
 
-def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
+def test_validate_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(validate_every=2))
     loop, found = run(config, ScriptedNetwork([0.9, 0.5]))
     assert loop.training.best["dense1.weight"] == 2
@@ -272,8 +274,8 @@ def test_check_every_finds_the_best_weights_within_an_epoch(make_config: MakeCon
     assert found[0][0].validation_accuracy == 0.5  # at the end of the epoch
 
 
-def test_an_average_of_ends_of_epochs_is_looked_at_when_they_end(make_config: MakeConfig) -> None:
-    """Within an epoch it stays as it is: more looks would only run patience down."""
+def test_swa_average_is_validated_only_after_epochs(make_config: MakeConfig) -> None:
+    """It is constant within an epoch; more evaluations would only exhaust the patience."""
     early = stopping(validate_every=1, patience=4, unit="steps")
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.5}
@@ -286,27 +288,27 @@ def test_an_average_of_ends_of_epochs_is_looked_at_when_they_end(make_config: Ma
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 3)
 
 
-def test_an_epoch_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
+def test_swa_skips_an_epoch_ended_by_patience(make_config: MakeConfig) -> None:
     early = stopping(patience=4, unit="steps", validate_every=2)
     config = make_config(
         epochs=9, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.3}
     )
     network = AveragedNetwork([0.5, 0.6, 0.6])
     loop, found = run(config, network)
-    assert found[-1][0].step == 8  # within the third epoch, which the average would begin with
+    assert found[-1][0].step == 8  # within the third epoch, the first of the average
     assert network.moves == 0
     assert loop.training.last["dense1.weight"] == 8
     assert (loop.training.last_averaged, loop.training.best_averaged) == (0, 0)
 
 
-def test_best_weights_from_before_the_average_are_known_as_such(make_config: MakeConfig) -> None:
+def test_best_weights_before_swa_have_zero_averaged_epochs(make_config: MakeConfig) -> None:
     config = make_config(epochs=4, batch_size=BATCH, **{"regularizer.swa_start": 0.5})
     loop, _ = run(config, AveragedNetwork([0.9, 0.5]))
     assert loop.training.best["dense1.weight"] == 3
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 0)
 
 
-def test_an_epoch_that_steps_cut_short_is_not_averaged(make_config: MakeConfig) -> None:
+def test_swa_skips_an_epoch_ended_by_max_steps(make_config: MakeConfig) -> None:
     config = make_config(epochs=4, max_steps=8, batch_size=BATCH, **{"regularizer.swa_start": 0.5})
     network = AveragedNetwork([0.9, 0.5])
     loop, found = run(config, network)
@@ -314,7 +316,7 @@ def test_an_epoch_that_steps_cut_short_is_not_averaged(make_config: MakeConfig) 
     assert loop.training.last_averaged == network.moves == 1
 
 
-def test_nan_in_validation_is_never_the_best(make_config: MakeConfig) -> None:
+def test_best_weights_never_have_nan_validation(make_config: MakeConfig) -> None:
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=stopping(monitor="loss", patience=2)
     )
@@ -326,7 +328,7 @@ def test_nan_in_validation_is_never_the_best(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_divergence_keeps_what_was_finite(make_config: MakeConfig, loss: float) -> None:
+def test_divergence_keeps_finite_rows_and_weights(make_config: MakeConfig, loss: float) -> None:
     config = make_config(epochs=4, batch_size=BATCH)
     network = ScriptedNetwork([0.5], losses={7: loss, 8: loss})
     loop, found = run(config, network)
@@ -336,7 +338,7 @@ def test_divergence_keeps_what_was_finite(make_config: MakeConfig, loss: float) 
     assert len(network.steps) == 9
 
 
-def test_divergence_in_the_first_epoch_leaves_the_initial_weights(make_config: MakeConfig) -> None:
+def test_divergence_in_the_first_epoch_keeps_the_initial_weights(make_config: MakeConfig) -> None:
     loop, found = run(make_config(batch_size=BATCH), ScriptedNetwork([0.5], losses={1: math.nan}))
     assert found == []
     assert loop.training.diverged_at == 2
@@ -344,7 +346,7 @@ def test_divergence_in_the_first_epoch_leaves_the_initial_weights(make_config: M
     assert loop.training.best["dense1.weight"] == 0
 
 
-def test_weights_that_are_not_finite_are_a_divergence_too(make_config: MakeConfig) -> None:
+def test_divergence_by_weights_is_detected(make_config: MakeConfig) -> None:
     class Broken(ScriptedNetwork):
         def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
             super().train_step(x, y, lr, step)
@@ -357,7 +359,7 @@ def test_weights_that_are_not_finite_are_a_divergence_too(make_config: MakeConfi
     assert loop.training.last["dense1.weight"] == 3
 
 
-def test_penalty_column_is_the_value_of_l1_and_l2(make_config: MakeConfig) -> None:
+def test_penalty_column_equals_l1_and_l2(make_config: MakeConfig) -> None:
     options = {"regularizer.l1": 0.1, "regularizer.l2": 0.01}
     _, found = run(make_config(epochs=2, batch_size=BATCH, **options), ScriptedNetwork([0.5]))
     assert [row.penalty for row, _ in found] == pytest.approx(
@@ -370,7 +372,7 @@ def test_penalty_is_zero_without_regularization(make_config: MakeConfig) -> None
     assert found[0][0].penalty == 0
 
 
-def test_every_step_is_reported(make_config: MakeConfig) -> None:
+def test_report_step_is_called_after_every_step(make_config: MakeConfig) -> None:
     loop = make_loop(make_config(epochs=2, batch_size=BATCH), ScriptedNetwork([0.5]))
     reported: list[int] = []
     loop.report_step = reported.append
@@ -378,7 +380,7 @@ def test_every_step_is_reported(make_config: MakeConfig) -> None:
     assert reported == [1, 2, 3, 4, 5, 6]
 
 
-def test_while_validation_was_never_finite_the_last_weights_stand_as_the_best(
+def test_best_weights_without_finite_validation_are_the_last(
     make_config: MakeConfig,
 ) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
@@ -389,7 +391,7 @@ def test_while_validation_was_never_finite_the_last_weights_stand_as_the_best(
     assert loop.training.best["dense1.weight"] == 6
 
 
-def test_the_end_of_an_epoch_is_looked_at_once(make_config: MakeConfig) -> None:
+def test_end_of_epoch_is_validated_once(make_config: MakeConfig) -> None:
     network = ScriptedNetwork(accuracies=[0.5])
     run(
         make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(validate_every=1)),
@@ -398,7 +400,7 @@ def test_the_end_of_an_epoch_is_looked_at_once(make_config: MakeConfig) -> None:
     assert network.looks == 6  # after each of the three steps of two epochs
 
 
-def test_patience_that_runs_out_with_the_training_stops_nothing_early(
+def test_patience_ending_with_training_is_not_early_stopping(
     make_config: MakeConfig,
 ) -> None:
     config = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(patience=1))
@@ -407,18 +409,18 @@ def test_patience_that_runs_out_with_the_training_stops_nothing_early(
     assert not loop.training.stopped_early
 
 
-def test_a_diverged_epoch_is_not_run_to_its_end(
+def test_divergence_ends_the_epoch_early(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.training.loop.READ_EVERY_STEPS", 2)
     network = ScriptedNetwork(accuracies=[0.5], losses={0: math.nan})
-    loop, rows = run(make_config(epochs=3, batch_size=1), network)  # ten steps an epoch
+    loop, rows = run(make_config(epochs=3, batch_size=1), network)  # ten steps per epoch
     assert rows == []
     assert loop.training.diverged_at == 1
     assert len(network.steps) == 2
 
 
-def test_logits_that_are_not_finite_have_no_merit(make_config: MakeConfig) -> None:
+def test_best_weights_never_have_logits_that_are_not_finite(make_config: MakeConfig) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(monitor="accuracy"))
     loop, _ = run(config, network)

@@ -1,4 +1,4 @@
-"""The learning rate finder: known curves, known best rates, and the run's own steps."""
+"""The learning-rate range test: known curves, known best rates, and equality with training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = ["dataset.samples_per_class=40", "architecture.hidden=[8]", "plots=false
 
 
 class Recorded:
-    """The part of a network that a sweep uses; ``loss`` says what a step with a rate gives."""
+    """The methods of a network that a range test uses; ``loss`` returns the loss at a rate."""
 
     def __init__(self, loss: Callable[[int, float], float]) -> None:
         self._loss = loss
@@ -49,8 +49,10 @@ class Recorded:
 
 
 class Quadratic(Recorded):
-    """½ Σ hᵢ wᵢ² under gradient descent, from w = (1, 1, ...). noise: standard deviation of where
-    the gradient takes w to be."""
+    """½ Σ hᵢ wᵢ² under gradient descent from w = (1, 1, ...).
+
+    noise: standard deviation of the error of w in the gradient.
+    """
 
     def __init__(self, curvatures: Sequence[float], noise: float = 0.0) -> None:
         super().__init__(self._descend)
@@ -80,10 +82,12 @@ def scripted(losses: Sequence[float]) -> LrSuggestion:
 
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
 @pytest.mark.parametrize("others", [(), (0.5, 0.1)], ids=["round", "elongated"])
-def test_quadratic(curvature: float, others: Sequence[float]) -> None:
-    """With the largest curvature h, descent converges below 2/h and diverges above; the best
-    constant rate lies between 1/h and 2/h (Nocedal and Wright 2006, section 3.3). What is suggested
-    converges, and is at most five times too small."""
+def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence[float]) -> None:
+    """The suggestion converges and is at most five times too small.
+
+    With the largest curvature h, descent converges below 2/h and diverges above; the best constant
+    rate is between 1/h and 2/h (Nocedal and Wright 2006, section 3.3).
+    """
     network = Quadratic([curvature, *(curvature * share for share in others)])
     found = swept(network)
     assert found.curve.diverged
@@ -92,16 +96,16 @@ def test_quadratic(curvature: float, others: Sequence[float]) -> None:
 
 
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
-def test_noise_brings_the_edge_to_where_descent_diverges(curvature: float) -> None:
-    """Noise keeps w from falling to nothing, from where it would take long to rise."""
+def test_edge_with_noise_is_where_descent_diverges(curvature: float) -> None:
+    """Noise keeps w away from 0, from where the loss would take many steps to rise."""
     noisy = Quadratic([curvature], noise=0.1)
     found = swept(noisy)
     assert found.edge_step is not None
     assert 1.0 < found.curve.rates[found.edge_step] * curvature < 3.0
 
 
-def test_another_unit_of_the_loss_changes_nothing_else() -> None:
-    """Curvature times 100 and rates over 100 give the same trajectory."""
+def test_suggestion_scales_with_the_unit_of_the_loss() -> None:
+    """Curvatures times 100 and rates divided by 100 give the same trajectory."""
     one = swept(Quadratic([3.0, 1.0]), LrRangeTest(1e-3, 10, 200))
     other = swept(Quadratic([300.0, 100.0]), LrRangeTest(1e-5, 0.1, 200))
     assert one.lr is not None
@@ -109,8 +113,8 @@ def test_another_unit_of_the_loss_changes_nothing_else() -> None:
     np.testing.assert_allclose(other.curve.losses, 100 * one.curve.losses, rtol=1e-6, atol=1e-12)
 
 
-def test_a_plateau_is_used_to_its_end() -> None:
-    """On it, noise decides where the smallest loss lies; the edge is where it ends."""
+def test_edge_is_the_end_of_a_plateau() -> None:
+    """On the plateau, noise determines the position of the minimum."""
     steps = np.arange(300)
     fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # from step 120 on a plateau
     losses = np.where(steps > 240, fall + (steps - 240) * 0.5, fall)
@@ -126,7 +130,7 @@ def test_a_plateau_is_used_to_its_end() -> None:
 # the sweep --------------------------------------------------------------------------------------
 
 
-def test_rates_rise_exponentially_and_the_average_is_corrected() -> None:
+def test_range_test_rates_rise_and_average_is_corrected() -> None:
     network = Recorded(lambda step, lr: 1.0 + 0.1 * (step % 3))
     curve = run_range_test(network, itertools.repeat((None, None)), LrRangeTest(1e-4, 1.0, 41))  # type: ignore[arg-type]
     rates, steps = zip(*network.steps, strict=True)
@@ -139,7 +143,7 @@ def test_rates_rise_exponentially_and_the_average_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_a_loss_that_is_not_finite_ends_the_sweep(wrong: float) -> None:
+def test_range_test_ends_at_a_loss_that_is_not_finite(wrong: float) -> None:
     falling = np.geomspace(2.0, 0.5, 150).tolist()
     found = scripted([*falling, wrong, *[0.1] * 149])
     assert found.curve.diverged
@@ -148,14 +152,14 @@ def test_a_loss_that_is_not_finite_ends_the_sweep(wrong: float) -> None:
     assert 140 <= found.edge_step < 150
 
 
-def test_a_loss_several_times_the_smallest_ends_the_sweep() -> None:
+def test_range_test_ends_at_a_multiple_of_the_smallest_loss() -> None:
     found = scripted([1.0] * 100 + [0.5] * 50 + [30.0] * 150)
     assert found.curve.diverged
     assert len(found.curve.rates) == 151  # the smoothed loss is then 0.9 · 0.5 + 0.1 · 30
 
 
-def test_small_losses_may_rise_below_where_they_started() -> None:
-    """0.02 after 0.004 is no divergence where it began with 1."""
+def test_range_test_continues_below_the_initial_loss() -> None:
+    """A rise from 0.004 to 0.02 is no divergence if the initial loss is 1."""
     found = scripted([1.0] * 50 + [0.004] * 150 + [0.02] * 100)
     assert not found.curve.diverged
     assert len(found.curve.rates) == 300
@@ -165,7 +169,7 @@ def test_small_losses_may_rise_below_where_they_started() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_noise_suggests_higher_rates(seed: int) -> None:
+def test_noise_without_drop_advises_higher_rates(seed: int) -> None:
     losses = np.random.default_rng(seed).normal(1.0, 0.2, 300).tolist()
     found = scripted(losses)
     assert found.lr is None
@@ -175,7 +179,7 @@ def test_noise_suggests_higher_rates(seed: int) -> None:
 
 
 @pytest.mark.parametrize("losses", [[0.0] * 300, [2.3] * 300], ids=["zero", "constant"])
-def test_a_flat_loss_suggests_nothing(losses: list[float]) -> None:
+def test_flat_loss_has_no_suggestion(losses: list[float]) -> None:
     found = scripted(losses)
     assert (found.lr, found.edge_step) == (None, None)
     assert "did not change" in (found.advice or "")
@@ -192,7 +196,7 @@ def test_a_flat_loss_suggests_nothing(losses: list[float]) -> None:
     ],
     ids=["nan at once", "inf", "explodes", "grows", "rises and stays"],
 )
-def test_a_loss_that_only_rises_suggests_lower_rates(losses: list[float]) -> None:
+def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
@@ -227,7 +231,7 @@ def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> 
     )
 
 
-def test_a_suggestion_below_the_range_is_not_made() -> None:
+def test_suggestion_below_the_range_is_none() -> None:
     falls_and_explodes = [2.0] * 30 + [0.5] * 15 + [50.0]
     found = scripted([*falls_and_explodes, *[1.0] * 254])
     assert found.curve.rates[44] < 1e-4  # ten times the lowest
@@ -237,7 +241,7 @@ def test_a_suggestion_below_the_range_is_not_made() -> None:
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
-def test_a_range_that_ends_too_early_is_noted() -> None:
+def test_suggestion_at_the_end_of_the_range_advises_a_wider_one() -> None:
     found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
     assert "lr_find.max_lr=10 may suggest a larger one" in (found.advice or "")
@@ -258,8 +262,8 @@ def configured(*words: str, sweep: LrRangeTest | None = None) -> LrCurve:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_at_a_constant_rate_it_is_the_run(backend: str) -> None:
-    """Same weights, batches, mixing, masks, penalties and optimizer as the training loop."""
+def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
+    """Weights, batches, mixing, masks, penalties and optimizer equal those of the training loop."""
     words = [
         f"backend={backend}",
         "optimizer=adam",
@@ -290,7 +294,7 @@ def trained(config: Config) -> list[Any]:
     return [row for row, _ in loop.run()]
 
 
-def test_the_seed_decides() -> None:
+def test_suggestion_depends_on_the_seed() -> None:
     first = configured("seed=3", "regularizer.dropout=0.2")
     again = configured("seed=3", "regularizer.dropout=0.2")
     other = configured("seed=4", "regularizer.dropout=0.2")
@@ -298,13 +302,13 @@ def test_the_seed_decides() -> None:
     assert not np.array_equal(other.losses, first.losses)
 
 
-def test_schedule_and_configured_rate_play_no_part() -> None:
+def test_suggestion_ignores_schedule_and_configured_rate() -> None:
     plain = configured()
     words = ["schedule=cosine", "schedule.warmup_epochs=1", "optimizer.lr=123", "epochs=4"]
     np.testing.assert_array_equal(configured(*words).losses, plain.losses)
 
 
-def test_the_data_are_left_as_they_were() -> None:
+def test_suggestion_does_not_change_the_data() -> None:
     config = compose_config([*SMALL, "dataset.normalization=none"])
     prepared = prepare(config)
     before = prepared.dataset.train.inputs.copy()

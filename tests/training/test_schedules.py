@@ -1,4 +1,4 @@
-"""Learning rates: formulas, warm-up, bounds."""
+"""Learning-rate schedules: formulas, warm-up, bounds."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def epochs(steps: int = STEPS) -> np.ndarray:
     return np.arange(steps) / PER_EPOCH
 
 
-def test_constant() -> None:
+def test_schedule_constant_is_lr() -> None:
     assert set(rates(schema.ConstantConfig("constant", 0))) == {LR}
 
 
-def test_step() -> None:
+def test_schedule_step_equals_formula() -> None:
     found = rates(schema.StepConfig("step", 0, 3, 0.5))
     assert found == pytest.approx(LR * 0.5 ** np.floor(epochs() / 3))
     assert len(set(found)) == 4
@@ -41,33 +41,31 @@ def test_step() -> None:
 
 @pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
 @pytest.mark.parametrize("tenths", [1, 3, 7, 12])
-def test_step_falls_at_the_right_step_for_a_broken_number_of_epochs(
-    per_epoch: int, tenths: int
-) -> None:
-    """0.3 / 0.1 is 2.9999999999999996 in floating point, yet three intervals are over."""
+def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
+    """0.3 / 0.1 is 2.9999999999999996 in floating point, but three intervals are over."""
     found = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
     expected = [LR * 0.5 ** (10 * step // (tenths * per_epoch)) for step in range(5 * per_epoch)]
     assert found == pytest.approx(expected)
 
 
-def test_exponential() -> None:
+def test_schedule_exponential_equals_formula() -> None:
     found = rates(schema.ExponentialConfig("exponential", 0, 0.9))
     assert found == pytest.approx(LR * 0.9 ** epochs())
 
 
-def test_inverse_time() -> None:
+def test_schedule_inverse_time_equals_formula() -> None:
     found = rates(schema.InverseTimeConfig("inverse_time", 0, 0.3))
     assert found == pytest.approx(LR / (1 + 0.3 * epochs()))
 
 
-def test_cosine() -> None:
+def test_schedule_cosine_equals_formula() -> None:
     found = rates(schema.CosineConfig("cosine", 0, 0.1))
     share = np.arange(STEPS) / STEPS
     assert found == pytest.approx(LR * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2))
     assert found[0] == LR
 
 
-def test_one_cycle_rises_to_its_peak_and_falls_to_its_end() -> None:
+def test_schedule_one_cycle_rises_and_falls() -> None:
     found = rates(schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001))
     peak = int(found.argmax())
     assert peak == 0.3 * STEPS - 1
@@ -91,9 +89,7 @@ SCHEDULES: list[ScheduleVariant] = [
 
 @pytest.mark.parametrize("config", SCHEDULES, ids=lambda config: config.name)
 @pytest.mark.parametrize("warmup", [2, 1.5, 1 / PER_EPOCH])
-def test_warmup_rises_evenly_to_lr_then_the_schedule_begins(
-    config: ScheduleVariant, warmup: float
-) -> None:
+def test_warmup_rises_linearly_before_the_schedule(config: ScheduleVariant, warmup: float) -> None:
     count = round(warmup * PER_EPOCH)
     warmed = type(config)(**{**vars(config), "warmup_epochs": warmup})
     found = rates(warmed)
@@ -102,7 +98,7 @@ def test_warmup_rises_evenly_to_lr_then_the_schedule_begins(
     assert found[count:] == pytest.approx(rates(config, steps=STEPS - count))
 
 
-def test_warmup_may_last_the_whole_training() -> None:
+def test_warmup_can_last_the_whole_training() -> None:
     found = rates(schema.CosineConfig("cosine", 10, 0.1))
     assert found == pytest.approx(LR * np.arange(1, STEPS + 1) / STEPS)
 
@@ -137,7 +133,7 @@ SCHEDULE_STRATEGY = st.one_of(
     steps=st.integers(1, 90),
 )
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_every_rate_is_finite_and_between_zero_and_lr(
+def test_schedule_rates_are_between_zero_and_lr(
     config: ScheduleVariant, lr: float, per_epoch: int, steps: int
 ) -> None:
     found = learning_rates(build_schedule(config, lr, per_epoch, steps), steps)
@@ -159,20 +155,20 @@ def factors(follower: Plateau, values: list[float]) -> list[float]:
     return found
 
 
-def test_plateau_waits_for_more_than_patience_looks_then_counts_anew() -> None:
+def test_plateau_reduces_after_patience_and_restarts() -> None:
     assert factors(plateau(), [1, 1, 1, 1, 1, 1, 1]) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
     assert factors(plateau(), [4, 3, 3, 3, 2, 2, 2, 2]) == [1] * 7 + [0.5]
 
 
-def test_plateau_with_patience_zero_acts_at_once() -> None:
+def test_plateau_patience_zero_reduces_immediately() -> None:
     assert factors(plateau(0), [1, 1, 0.5, 0.7]) == [1, 0.5, 0.5, 0.25]
 
 
-def test_plateau_asks_for_the_least_improvement() -> None:
+def test_plateau_requires_min_delta() -> None:
     assert factors(plateau(0, 0.1), [1, 0.95, 0.85]) == [1, 0.5, 0.5]
 
 
-def test_plateau_takes_nan_for_no_improvement() -> None:
+def test_plateau_nan_is_no_improvement() -> None:
     assert factors(plateau(1), [math.nan, math.nan, 1.0, math.nan, math.nan]) == [
         1,
         0.5,
@@ -182,6 +178,6 @@ def test_plateau_takes_nan_for_no_improvement() -> None:
     ]
 
 
-def test_other_schedules_have_no_plateau() -> None:
+def test_plateau_factor_of_other_schedules_is_one() -> None:
     follower = Plateau(schema.ConstantConfig("constant", 0))
     assert factors(follower, [1.0] * 50) == [1.0] * 50

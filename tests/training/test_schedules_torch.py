@@ -88,7 +88,7 @@ CASES: dict[str, tuple[ScheduleVariant, Build]] = {
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")
 @pytest.mark.parametrize("name", CASES)
-def test_rates_are_those_of_torch(name: str) -> None:
+def test_schedules_equal_pytorch(name: str) -> None:
     config, build = CASES[name]
     ours = learning_rates(build_schedule(config, LR, PER_EPOCH, STEPS), STEPS)
     assert ours == pytest.approx(rates_of_torch(build), rel=1e-9, abs=1e-13)
@@ -96,7 +96,7 @@ def test_rates_are_those_of_torch(name: str) -> None:
 
 @pytest.mark.parametrize("patience", [0, 1, 3])
 @pytest.mark.parametrize("least", [0.0, 0.05])
-def test_plateau_is_that_of_torch(patience: int, least: float) -> None:
+def test_plateau_equals_pytorch(patience: int, least: float) -> None:
     stepped = optimizer()
     theirs = lr_scheduler.ReduceLROnPlateau(
         stepped, factor=0.5, patience=patience, threshold=least, threshold_mode="abs", eps=0

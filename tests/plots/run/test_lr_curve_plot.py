@@ -1,4 +1,4 @@
-"""The picture of a sweep of the learning rate."""
+"""The plot of a learning-rate range test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def found(
     losses: list[float], sweep: LrRangeTest | None = None, diverged: bool = True
 ) -> LrSuggestion:
     sweep = sweep or LrRangeTest()
-    rates = np.geomspace(sweep.lowest, sweep.highest, sweep.steps)[: len(losses)]
+    rates = np.geomspace(sweep.min_lr, sweep.max_lr, sweep.steps)[: len(losses)]
     smoothed = [
         float(np.average(losses[:k], weights=BETA ** np.arange(k)[::-1]))
         for k in range(1, len(losses) + 1)
@@ -28,7 +28,7 @@ def found(
 
 
 def usual() -> LrSuggestion:
-    """From 2.3 to 0.3, then up to a million."""
+    """Return a curve that falls from 2.3 to 0.3, then rises to a million."""
     losses = [2.3] * 80 + np.linspace(2.3, 0.3, 100).tolist() + [0.3] * 60
     return found(losses + np.geomspace(0.3, 1e6, 40).tolist())
 

@@ -1,4 +1,4 @@
-"""Pictures of what was learned: filters, feature maps, statistics of layers."""
+"""Plots of filters, feature maps and statistics of layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CheckPng = Callable[[Path], np.ndarray]
 
 
 def drawn(axes: Axes) -> list[np.ndarray]:
-    """The images of a coordinate system, in the order they were drawn."""
+    """Return the images of the axes in the order of drawing."""
     return [np.asarray(image.get_array()) for image in axes.images]
 
 
@@ -59,7 +59,7 @@ def test_filters_are_drawn_as_a_grid(
 def test_filters_are_scaled_about_grey_with_their_colours(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
-    """Of two filters that differ by a factor the pictures are the same; 0 is mid-grey."""
+    """Two filters that differ by a factor have equal images; 0 is mid-grey."""
     weight = np.zeros((3, 3, 2, 2))
     weight[0, 0, 0, 1] = 0.1  # red, upper right
     weight[0, 2, 1, 0] = -0.05  # less blue, lower left
@@ -79,14 +79,14 @@ def test_filters_many_channels_show_the_mean(tmp_path: Path, figures: list[Figur
 
 
 def crossed_out(axes: Axes) -> list[tuple[float, float]]:
-    """Left and upper edge of the filters that are marked as dead."""
+    """Return the left and upper edge of the filters that are marked as dead."""
     corners = [line.get_xydata() for line in axes.lines if line.get_label() == "dead"]
     return [(points[0, 0], points[0, 1]) for points in np.asarray(corners)]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels: int) -> None:
-    """Norms under 1 % of the largest, 0 among them, and no other; not by the mean over channels."""
+    """A filter is dead if its norm, not its mean, is under 1 % of the largest."""
     weight = np.ones((12, channels, 3, 3))
     weight[:, :, 1, 1] = -1
     weight[2] *= 0.009
@@ -135,7 +135,7 @@ def test_filters_single_channel_have_a_colour_bar(
 
 
 def test_colour_map_signs_differ_in_grey() -> None:
-    """The colours get ever brighter; that of 0 is neutral."""
+    """The lightness of the colours increases; that of 0 is neutral."""
     colours = colour_map()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
@@ -202,7 +202,7 @@ def test_feature_maps_many_stages_have_fewer_channels_each(
 
 
 def test_channels_duplicates_are_chosen_once() -> None:
-    """The strongest four are copies, scaled, shifted, negated and slightly noisy: one is taken."""
+    """The strongest four channels are scaled, shifted, negated or noisy copies of one."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
     maps[:, 1] *= 30
@@ -220,7 +220,7 @@ def test_channels_duplicates_are_chosen_once() -> None:
 
 
 def test_channels_equal_pivoted_qr() -> None:
-    """SciPy's QR decomposition with pivoting, of the centred maps as columns, picks the same."""
+    """SciPy's QR decomposition with pivoting of the centred maps chooses the same channels."""
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)
     mixed = np.einsum("dc,nchw->ndhw", rng.standard_normal((12, 12)), rng.random((5, 12, 6, 6)))
@@ -267,7 +267,7 @@ def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes
 
 
 def on_rail(axes: Axes) -> dict[int, list[float]]:
-    """For each line of a rail its height, and the epochs at which it is there."""
+    """Return the height and the epochs of each line of a rail."""
     found = {}
     for line in axes.lines:
         heights, epochs = values_of(line), np.asarray(line.get_xdata(), np.float64)
@@ -318,7 +318,7 @@ def test_layer_statistics_over_a_decade_have_a_log_scale(
 def test_layer_statistics_zero_gradient_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
-    """Of few layers on a rail marked 0, each at its own height; of many as circles on the map."""
+    """Few layers have their own heights on a rail marked 0; many have circles on the map."""
     rows = statistics(4, layers)
     for k, row in enumerate(rows):
         if row.epoch >= 3 and row.layer in ("conv2d1", "conv2d2"):

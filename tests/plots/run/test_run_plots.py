@@ -1,4 +1,4 @@
-"""What each plot shows, for ordinary data and at its edges."""
+"""The contents of each plot, for ordinary data and at its limits."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_schedule_long_is_thinned_with_both_ends(tmp_path: Path, figures: list[F
 
 
 def numbers_shown(axes: Axes, size: int) -> list[list[str]]:
-    """The digits drawn in each cell, from left to right."""
+    """Return the digits drawn in each cell, from left to right."""
     cells: dict[tuple[int, int], list[tuple[float, str]]] = {}
     for collection in axes.collections:
         if len(label := str(collection.get_label())) == 1:
@@ -187,7 +187,7 @@ def numbers_shown(axes: Axes, size: int) -> list[list[str]]:
 
 
 def bar_lengths(axes: Axes) -> np.ndarray:
-    """Of the accuracies, relative to the grey bars behind them."""
+    """Return the lengths of the accuracies relative to the grey bars behind them."""
     full, bars = (
         np.array([segment[1, 0] - segment[0, 0] for segment in collection.get_segments()])
         for collection in axes.collections
@@ -273,7 +273,7 @@ def test_samples_show_true_and_predicted_classes(
 
 
 def test_samples_are_upright_with_original_colours(tmp_path: Path, check_png: CheckPng) -> None:
-    """The upper left quarter is red, the rest blue; black and white keep their range."""
+    """The upper left quarter is red, the rest blue; black and white are unchanged."""
     image = np.zeros((16, 3, 8, 8), dtype=np.uint8)
     image[:, 2] = 255
     image[:, :, :4, :4] = np.array([255, 0, 0], dtype=np.uint8)[None, :, None, None]
@@ -298,7 +298,7 @@ def test_samples_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng)
 
 
 def right_of_zero(points: np.ndarray) -> np.ndarray:
-    """Class 1 where the first feature is positive, surer further away."""
+    """Return logits of class 1 where the first feature is positive, larger further away."""
     assert points.dtype == np.float32  # that of the samples
     assert points.ndim == 2
     assert points.shape[1] == 2

@@ -1,4 +1,4 @@
-"""The weights of two runs over each other."""
+"""The plot of the weights of two runs."""
 
 from __future__ import annotations
 

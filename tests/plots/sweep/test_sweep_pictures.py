@@ -1,4 +1,4 @@
-"""What the pictures of a sweep show, each for ordinary results and at its edges."""
+"""The contents of the plots of a sweep, for ordinary results and at their limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T_2 = 4.302652729911275  # Student's t of two degrees of freedom, 97.5 % (any ta
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
-    """A run that is done, or of another ``status``."""
+    """Return a run that is done, or has another ``status``."""
     status = str(metrics.pop("status", "done"))
     numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
     return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
@@ -45,7 +45,7 @@ def compared(runs: Sequence[Run], metric: str = "test_accuracy") -> Comparison:
 
 
 def grid(**metrics: Callable[[float, float], float]) -> list[Run]:
-    """Learning rates by L2 penalties; metrics as functions of both."""
+    """Return runs of learning rates by L2 penalties; the metrics are functions of both."""
     return [
         run_of(
             {"regularizer.l2": l2, "optimizer.lr": lr},
@@ -78,7 +78,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def note_of(figure: Figure) -> str:
-    """The footnote: its lines are the last texts, from below."""
+    """Return the footnote, whose lines are the last texts, from below."""
     faint = [text for text in figure.texts if text.get_fontsize() == 8.5]
     return " ".join(text.get_text() for text in reversed(faint))
 
@@ -117,7 +117,7 @@ def test_values_of_different_lengths_are_padded() -> None:
 
 
 def curves_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[LearningCurves]:
-    """For each row its seeds' losses."""
+    """Return learning curves of rows from their seeds' losses."""
     return [
         LearningCurves(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
         for row, seeds in zip(comparison.rows, losses, strict=True)
@@ -146,7 +146,7 @@ def test_sweep_curves_contain_mean_and_band(
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.7 - spread, 0.9 + spread))
     (cross,) = [line for line in loss.lines if line.get_marker() == "X"]
     assert (cross.get_xdata(), cross.get_ydata()) == ([2], [loss.get_ylim()[1]])
-    assert 1 < loss.get_ylim()[1] < 1.2  # the loss that was lost does not stretch the axis
+    assert 1 < loss.get_ylim()[1] < 1.2  # the diverged loss does not stretch the axis
     words = texts(figures[0])
     assert words[0] == "Learning curves: 3 settings"
     assert [text for text in words if text in ("optimizer", "adam", "sgd")]
@@ -295,7 +295,7 @@ def test_labels_of_keys_and_values() -> None:
 
 
 def images(figure: Figure) -> list[np.ndarray]:
-    """The maps' values (Y, X), y upwards."""
+    """Return the values (Y, X) of the maps, y upwards."""
     return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
@@ -346,7 +346,10 @@ def test_heat_map_keys_are_the_best_filled_pair() -> None:
             compared([run_of({"a": a, "b": b}, test_accuracy=0.5) for a, b in values])
         )
 
-    assert keys(list(product((1, 2), (1, 2, 3)))) == ("b", "a")  # the longer side lies across
+    assert keys(list(product((1, 2), (1, 2, 3)))) == (
+        "b",
+        "a",
+    )  # the longer axis is horizontal
     assert keys(list(product((1, 2), (None, 2, 3)))) == ("b", "a")
     assert keys([(k, k) for k in range(5)]) is None  # a fifth of the cells
     assert keys(list(product((1, 2), ("x", "y")))) is None
@@ -398,7 +401,7 @@ def test_parallel_random_numbers_are_to_scale(tmp_path: Path, figures: Figures) 
     (axes,) = figures[0].axes
     lines = axes.collections[1]
     assert isinstance(lines, LineCollection)
-    # The logarithm of the rate and the share of dropout are the same number: level lines.
+    # The logarithm of the rate equals the dropout rate: the lines are horizontal.
     for line in lines.get_segments():
         on = {int(x): y for x, y in np.asarray(line) if x in (0, 1, 2, 3)}
         assert on[0] == pytest.approx(on[1], abs=1e-9)

@@ -1,4 +1,4 @@
-"""Which pictures a sweep gets, and that none of them can cost it anything."""
+"""The plots that a sweep gets; an error in a plot never fails the sweep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Nnopt = Callable[..., int]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Pictures are not drawn, only their names kept, in order."""
+    """Record the names of plots in order instead of drawing them."""
     drawn: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -46,7 +46,7 @@ def leave_epochs(folder: Path, epochs: int) -> None:
 
 
 def names_of(sweep: Path) -> list[str]:
-    """The pictures that a comparison of these runs calls for."""
+    """Return the names of the plots of a comparison of these runs."""
     runs = find_runs([sweep]).runs
     paths = plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, sweep / "plots")
     return list(dict.fromkeys(path.stem for path in paths))
@@ -91,7 +91,7 @@ def test_plot_sweep_writes_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> N
 def test_sweep_curves_prefer_finished_runs(
     tmp_path: Path, leave_run: LeaveRun, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the runs that are done; of a setting without any, of those that are not."""
+    """They are of the finished runs, or of the others if a setting has no finished one."""
     for n, (lr, status) in enumerate(
         [(1, "done"), (1, "pruned"), (2, "pruned"), (3, "diverged"), (4, "failed")]
     ):
@@ -164,7 +164,7 @@ def test_sweep_end_draws_plots(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("plot_training", "plot_test", "plot_inside"):  # those of the points take seconds
+    for name in ("plot_training", "plot_test", "plot_inside"):  # plots of the points take seconds
         monkeypatch.setattr(f"nnopt.recipe.run.{name}", lambda *arguments: None)
     words = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
     assert nnopt(*words, "plots=false", "hydra.sweep.dir=plain") == 0
@@ -189,7 +189,7 @@ def test_compare_plots_are_written(
     output = capsys.readouterr().out.splitlines()
     assert output[-1] == "wrote to some/where, as PNG and SVG: means, learning_rate"
     assert nnopt("compare", "sweep", "--format", "csv", "--plots", "p") == 0
-    assert "wrote" not in capsys.readouterr().out  # a table for other programs
+    assert "wrote" not in capsys.readouterr().out  # machine-readable output
     assert nnopt("compare", "sweep", "--where", "optimizer.lr=0.1", "--plots", "p") == 0
     assert "no figure was drawn" in capsys.readouterr().out
     assert nnopt("compare", "sweep", "--metric", "test_loss,epochs", "--plots", "p") == 2
