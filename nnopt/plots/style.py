@@ -78,6 +78,7 @@ STYLE: dict[str, Any] = {
     "ytick.labelsize": 9,
     "text.color": INK,
     "text.parse_math": False,
+    "image.aspect": "auto",
     "axes.unicode_minus": True,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
@@ -137,6 +138,19 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
     """Return axes whose frame has this position and size in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def canvas(figure: Figure) -> Axes:
+    """Return axes over the whole figure, in inches from its upper left corner.
+
+    They are for many small images, because creating axes is slow.
+    """
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    return axes
 
 
 def caption(figure: Figure, left: float, top: float, text: str) -> None:

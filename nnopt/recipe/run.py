@@ -19,7 +19,7 @@ from nnopt.config.point import Point, to_yaml
 from nnopt.data.dataset import Part
 from nnopt.errors import memory_shortage
 from nnopt.io.atomic_files import write_arrays, write_text
-from nnopt.plots.run.draw import plot_inside, plot_test, plot_training
+from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
@@ -191,7 +191,7 @@ def draw(
     plot_training(training, model.initial, recorder.layer_rows, steps, name, plots)
     if result is not None:
         plot_test(prepared.dataset, result.logits, model.predict, name, plots)
-        plot_inside(
+        plot_convolutions(
             prepared.dataset,
             prepared.architecture,
             model.network.arrays(),

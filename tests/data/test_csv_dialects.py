@@ -58,7 +58,7 @@ def test_decode_table_of_pandas_equals_pandas(
         path,
         separator=data.draw(st.sampled_from([None, MARKS[separator]])),
         decimal="point" if decimal == "." else "comma",
-        drop=(0,) if options["index"] else (),
+        drop_columns=(0,) if options["index"] else (),
     )
     inputs, numbers = found.parts["train"]
     assert inputs.tolist() == values.tolist()  # to the last bit

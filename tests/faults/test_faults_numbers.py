@@ -270,7 +270,7 @@ def test_d11_out_of_memory_in_a_step_names_layer_and_batch(
     assert summary(workplace)["status"] == "failed"
 
 
-PLACES = ("prepare", "initial_arrays", "evaluate", "plot_training", "plot_inside")
+PLACES = ("prepare", "initial_arrays", "evaluate", "plot_training", "plot_convolutions")
 
 SHORTAGES = {
     "NumPy": MemoryError("Unable to allocate 9 GiB"),

@@ -47,7 +47,7 @@ def plot_decision_boundary(
     with style.drawing(path, 6.9, 5.2, title) as figure:
         axes = style.panel(figure, 0.85, 0.6, 4.1, 4.05)
         extent = (low[0], high[0], low[1], high[1])
-        axes.imshow(regions, extent=extent, origin="lower", interpolation="bilinear", aspect="auto")
+        axes.imshow(regions, extent=extent, origin="lower", interpolation="bilinear")
         _draw_points(axes, points, labels, classes, wrong)
         axes.set_xlim(low[0], high[0])
         axes.set_ylim(low[1], high[1])

@@ -86,7 +86,7 @@ def plot_test(
         plot_decision_boundary(predict, points, labels, dataset.classes, path, name)
 
 
-def plot_inside(
+def plot_convolutions(
     dataset: Dataset,
     architecture: Architecture,
     weights: Arrays,

@@ -82,9 +82,7 @@ def plot_feature_maps(
     widths = [max(MIN_STAGE_WIDTH, len(channels) * (CELL + GAP)) for channels, _ in chosen.values()]
     width = max(6.8, left + CELL + GAP + sum(widths) + len(widths) * STAGE_GAP + 0.1)
     with style.drawing(path, width, height, "Feature maps of test images") as figure:
-        # One set of axes in inches from the upper left corner, because creating axes is slow.
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
+        axes = style.canvas(figure)
         for row, label in enumerate(labels):
             middle = TOP + row * (CELL + GAP) + CELL / 2
             axes.text(left - 0.1, middle, label, ha="right", va="center", fontsize=9)
@@ -106,9 +104,6 @@ def plot_feature_maps(
             left += stage_width + STAGE_GAP
         for above, note in zip((0.25, 0.1), NOTE, strict=True):
             axes.text(0.15, height - above, note, va="bottom", fontsize=8, color=style.FAINT)
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_aspect("auto")
 
 
 def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
@@ -128,23 +123,26 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.i
     flat = np.nan_to_num(flat, posinf=0, neginf=0)
     flat = flat / (np.abs(flat).max() or 1.0)
     flat = flat - flat.mean(axis=1, keepdims=True)
-    left = flat @ flat.T  # unexplained covariances, times the number of values
-    total = np.trace(left)
+    unexplained = flat @ flat.T  # covariances, times the number of values
+    total = np.trace(unexplained)
     minimum = np.maximum(
-        MIN_UNEXPLAINED_FRACTION * left.diagonal(), MIN_VARIANCE_FRACTION * left.diagonal().max()
+        MIN_UNEXPLAINED_FRACTION * unexplained.diagonal(),
+        MIN_VARIANCE_FRACTION * unexplained.diagonal().max(),
     )
     chosen: list[int] = []
     while len(chosen) < most:
-        new = np.where(left.diagonal() > minimum, left.diagonal(), 0)
+        new = np.where(unexplained.diagonal() > minimum, unexplained.diagonal(), 0)
         channel = int(new.argmax())
         variance = new[channel]
         if chosen and variance == 0:
             break
         chosen.append(channel)
         if variance > 0:
-            left = left - np.outer(left[channel], left[channel]) / variance
-            left[channel] = left[:, channel] = 0  # exactly
-    explained = 1 - float(np.trace(left) / total) if total > 0 else float("nan")
+            unexplained = (
+                unexplained - np.outer(unexplained[channel], unexplained[channel]) / variance
+            )
+            unexplained[channel] = unexplained[:, channel] = 0  # exactly
+    explained = 1 - float(np.trace(unexplained) / total) if total > 0 else float("nan")
     return np.array(chosen, dtype=np.int64), explained
 
 

@@ -44,16 +44,14 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
     which = f"{total} filters" if count == total else f"the first {count} of {total} filters"
     dead = int((norms < MAX_DEAD_NORM).sum())
     with style.drawing(path, WIDTH, height, f"{layer}: {which} of {shape}") as figure:
-        # One set of axes in inches from the upper left corner, because creating axes is slow.
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
+        axes = style.canvas(figure)
         row, column = np.divmod(np.arange(count), COLUMNS)
         left, top = MARGIN + STEP_RIGHT * column, TOP + STEP_DOWN * row
         for x, y, image, norm in zip(left, top, images, norms, strict=False):
             _draw_filter(axes, x, y, image, norm < MAX_DEAD_NORM)
-        under = top + FILTER_SIZE + BAR_DISTANCE
-        axes.hlines(under, left, left + FILTER_SIZE, style.GRID, linewidth=3)
-        axes.hlines(under, left, left + FILTER_SIZE * norms[:count], style.INK, linewidth=3)
+        bar = top + FILTER_SIZE + BAR_DISTANCE
+        axes.hlines(bar, left, left + FILTER_SIZE, style.GRID, linewidth=3)
+        axes.hlines(bar, left, left + FILTER_SIZE * norms[:count], style.INK, linewidth=3)
         note = "bar: norm of the filter relative to the largest"
         if dead:
             note += f"   ⊠ {dead} of {total} dead: norm under 1 % of it"
@@ -64,9 +62,6 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
             axes.text(MARGIN, below, text, va="top", fontsize=8.5, color=style.INK)
         else:
             _draw_scale(figure, channels)
-        axes.set_xlim(0, WIDTH)
-        axes.set_ylim(height, 0)
-        axes.set_aspect("auto")
 
 
 @cache
@@ -108,9 +103,7 @@ def _draw_scale(figure: Figure, channels: int) -> None:
     """Draw the colour bar of filters with one value per pixel."""
     value = "weight" if channels == 1 else f"mean weight over {channels} input channels"
     axes = style.panel(figure, MARGIN + 0.05, 0.22, 1.6, 0.12)
-    axes.imshow(
-        np.linspace(0, 1, 256)[None], cmap=colour_map(), aspect="auto", extent=(-1, 1, 0, 1)
-    )
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colour_map(), extent=(-1, 1, 0, 1))
     axes.set_yticks([])
     axes.set_xticks([-1, 0, 1], ["−1", "0", "1"], fontsize=8)
     axes.tick_params(length=2, pad=1)

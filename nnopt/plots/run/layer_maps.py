@@ -67,10 +67,10 @@ def draw_deviations(
         rows = [] if index else names
         axes, image = _draw_map(figure, box, epochs, positive, rows, colormaps["viridis"], norm)
         marks = [("o", "○ exactly 0", values == 0), ("x", "× not finite", ~np.isfinite(values))]
-        for marker, words, where in marks:
+        for marker, text, where in marks:
             if where.any():
                 _draw_marks(axes, box, epochs, where, marker)
-                title += f"   {words}"
+                title += f"   {text}"
         style.caption(figure, box[0], box[1] + box[3], title)
         if positive.count():
             bar = _draw_bar(figure, box, image, "standard deviation")
@@ -108,8 +108,8 @@ def draw_fractions(
         y = -0.5 - 0.06 / used * len(names)
         axes.text(x, y, "last", va="bottom", fontsize=NAME_POINTS, color=style.FAINT)
     style.caption(figure, left, bottom + height, title)
-    tall = max(used, MIN_BAR_HEIGHT)
-    bar_box = (left + LAST_COLUMN_WIDTH, bottom + height - tall, width, tall)
+    bar_height = max(used, MIN_BAR_HEIGHT)
+    bar_box = (left + LAST_COLUMN_WIDTH, bottom + height - bar_height, width, bar_height)
     bar = _draw_bar(figure, bar_box, image, "fraction of units (%)")
     bar.set_ticks([0, 1, 5, 10, 25, 50, 100])
 
@@ -137,7 +137,6 @@ def _draw_map(
         values,
         cmap=colours.with_extremes(bad="white"),
         norm=norm,
-        aspect="auto",
         interpolation="nearest",
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, rows - 0.5, -0.5),
     )
@@ -156,11 +155,14 @@ def _draw_marks(
 ) -> None:
     """Draw a mark in each cell where ``where`` (L, E) is true; fewer if cells are small."""
     rows, columns = where.shape
-    tall, wide = 72 * box[3] / rows, 72 * box[2] / columns
-    steps = int(np.ceil(MIN_MARK_DISTANCE / tall)), int(np.ceil(MIN_MARK_DISTANCE / wide))
-    layers, columns_marked = np.nonzero(where[:: steps[0], :: steps[1]])
+    cell_height, cell_width = 72 * box[3] / rows, 72 * box[2] / columns  # points
+    steps = (
+        int(np.ceil(MIN_MARK_DISTANCE / cell_height)),
+        int(np.ceil(MIN_MARK_DISTANCE / cell_width)),
+    )
+    layers, marked = np.nonzero(where[:: steps[0], :: steps[1]])
     axes.plot(
-        epochs[:: steps[1]][columns_marked],
+        epochs[:: steps[1]][marked],
         layers * steps[0],
         marker,
         markersize=4,

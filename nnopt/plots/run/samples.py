@@ -39,16 +39,12 @@ def plot_samples(
     width, height = 0.1 + STEP[0] * COLUMNS, TOP + STEP[1] * rows
     title = f"{correct} of {count} test samples are right"
     with style.drawing(path, width, height, title) as figure:
-        # One set of axes in inches from the upper left corner, because creating axes is slow.
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
+        axes = style.canvas(figure)
         for index in range(count):
             row, column = divmod(index, COLUMNS)
             true, predicted = classes[labels[index]], classes[predictions[index]]
             middle, top = 0.05 + STEP[0] * (column + 0.5), TOP + STEP[1] * row
             _draw(axes, images[index], true, predicted, middle, top)
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
 
 
 def _draw(
@@ -67,7 +63,6 @@ def _draw(
         vmax=255,
         extent=(left, right, bottom, top),
         interpolation="nearest" if enlarged else "antialiased",
-        aspect="auto",
     )
     wrong = true != predicted
     colour = style.VERMILLION if wrong else style.FAINT

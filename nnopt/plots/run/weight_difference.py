@@ -87,7 +87,6 @@ def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
         cmap=colour_map(),
         vmin=-limit,
         vmax=limit,
-        aspect="auto",
         interpolation="nearest",
     )
     axes.set_xticks([])

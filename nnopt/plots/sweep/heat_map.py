@@ -141,7 +141,6 @@ def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_number
         np.ma.masked_invalid(facet.means),
         cmap=colours(metric),
         norm=norm,
-        aspect="auto",
         interpolation="nearest",
         origin="lower",
     )

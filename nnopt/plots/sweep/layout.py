@@ -179,7 +179,7 @@ def _wrapped(note: str, width: float) -> list[str]:
 
 
 def _draw_text(
-    figure: Figure, x: float, y: float, text: str, points: float = TABLE_POINTS, **style_: Any
+    figure: Figure, x: float, y: float, text: str, points: float = TABLE_POINTS, **options: Any
 ) -> None:
     across, up = figure.get_size_inches()
-    figure.text(x / across, y / up, text, fontsize=points, **{"va": "center", **style_})
+    figure.text(x / across, y / up, text, fontsize=points, **{"va": "center", **options})

@@ -164,7 +164,7 @@ def test_sweep_end_draws_plots(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("plot_training", "plot_test", "plot_inside"):  # plots of the points take seconds
+    for name in ("plot_training", "plot_test", "plot_convolutions"):  # slow
         monkeypatch.setattr(f"nnopt.recipe.run.{name}", lambda *arguments: None)
     words = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
     assert nnopt(*words, "plots=false", "hydra.sweep.dir=plain") == 0
