@@ -37,7 +37,7 @@ from nnopt.io.safe_text import simplify_message
 PRIMARY = "config"
 """The file that chooses one file of each group. That of the user is merged into nnopt's."""
 
-EXPERIMENTS = ("experiment", "ablation")
+EXPERIMENTS = ("experiment", "ablation", "debug")
 """The groups whose files set keys of every group."""
 
 PLUGIN_GROUPS = ("hydra/sweeper", "hydra/launcher")

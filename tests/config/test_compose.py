@@ -371,4 +371,4 @@ def test_compose_missing_file_does_not_hide_other_problems() -> None:
 
 def test_compose_unknown_key_lists_keys_and_groups() -> None:
     (found,) = problems("zzz=1")
-    assert found.endswith("initializer, early_stopping, ablation, experiment")
+    assert found.endswith("initializer, early_stopping, ablation, debug, experiment")

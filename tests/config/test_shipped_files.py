@@ -31,6 +31,7 @@ COUNTS = {
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
+    "debug": 2,
     "experiment": 16,
     "hydra/launcher": 4,
     "hydra/sweeper": 2,
@@ -79,7 +80,7 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
             assert hints[key] is Any or not isinstance(value, dict), f"{where}.{key}"
 
 
-SINGLE = ("experiment", "ablation")
+SINGLE = ("experiment", "ablation", "debug")
 OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
 """Files of the groups that a point's configuration has."""
 
