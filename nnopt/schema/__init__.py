@@ -1,9 +1,8 @@
-"""The configuration: one frozen dataclass per config group, with the range of every value.
+"""The types and ranges of the configuration's keys, with a module for each config group.
 
-The YAML files under ``conf/`` hold the values and explain the keys to the user; here, in a file for
-each group, are their types and ranges. A group whose files differ in their keys (a spiral has
-points, MNIST does not) has one dataclass per file, found by its ``name``.
-``nnopt.schema.reader`` reads YAML into these classes.
+The YAML files in ``conf/`` contain the values and describe the keys. A group whose files have
+different keys has a dataclass for each file, which is selected by the key ``name``.
+``nnopt.schema.reader`` converts YAML to these dataclasses.
 """
 
 from nnopt.schema.architecture import Activation as Activation

@@ -1,4 +1,4 @@
-"""``conf/architecture/``: the networks."""
+"""The keys of ``conf/architecture/``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"]
 
 @dataclass(frozen=True)
 class MlpConfig:
+    """A multilayer perceptron with the widths ``hidden``."""
+
     name: Literal["mlp"]
     hidden: Annotated[tuple[int, ...], Range(minimum=1, maximum=1_000_000)]
     activation: Activation
@@ -20,7 +22,7 @@ class MlpConfig:
 
 @dataclass(frozen=True)
 class ThreeLayerConvConfig:
-    """One convolution, one hidden dense layer."""
+    """A convolution, a hidden dense layer and the output layer."""
 
     name: Literal["three_layer_conv"]
     channels: Annotated[int, Range(minimum=1, maximum=100_000)]
@@ -31,7 +33,7 @@ class ThreeLayerConvConfig:
 
 @dataclass(frozen=True)
 class VggConfig:
-    """Blocks of 3x3 convolutions, one width each; ``hidden: 0`` leaves the dense layer out."""
+    """Blocks of ``convs`` 3x3 convolutions, then a hidden dense layer unless ``hidden`` is 0."""
 
     name: Literal["vgg"]
     widths: Annotated[tuple[int, ...], Range(minimum=1, maximum=100_000)]
@@ -42,7 +44,7 @@ class VggConfig:
 
 @dataclass(frozen=True)
 class ResnetConfig:
-    """Residual networks for small images; ``width: null`` is the published one."""
+    """A residual network for small images. The width None is the published width."""
 
     name: Literal["resnet"]
     depth: Literal[9, 18, 20]
@@ -51,7 +53,7 @@ class ResnetConfig:
 
 @dataclass(frozen=True)
 class TorchvisionConfig:
-    """A classification model of torchvision, by its name there; ``backend=torch`` only."""
+    """A classification model of torchvision, for ``backend=torch`` only."""
 
     name: Literal["torchvision"]
     model: str
@@ -61,7 +63,7 @@ class TorchvisionConfig:
 
 @dataclass(frozen=True)
 class LayersConfig:
-    """A literal list of layers; ``nnopt.architecture.layers`` reads its items."""
+    """A list of layers, which ``nnopt.architecture.layers`` reads."""
 
     name: Literal["layers"]
     layers: tuple[Any, ...]

@@ -1,4 +1,4 @@
-"""``conf/backend/``: what computes, where, and in which numbers."""
+"""The keys of ``conf/backend/``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
 
 @dataclass(frozen=True)
 class NumpyConfig:
-    """``conv_algorithm`` chooses how convolutions are computed; auto: by their shape."""
+    """The NumPy backend. ``conv_algorithm=auto`` selects the algorithm by the shapes."""
 
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
@@ -25,7 +25,10 @@ class NumpyConfig:
 
 @dataclass(frozen=True)
 class TorchConfig:
-    """``precision``: of products and convolutions, weights staying in ``dtype``."""
+    """The PyTorch backend.
+
+    ``precision`` applies to matrix products and convolutions. The weights have the ``dtype``.
+    """
 
     name: Literal["torch"]
     dtype: Literal["float32", "float64"]

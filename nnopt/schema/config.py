@@ -1,4 +1,4 @@
-"""The whole configuration of a point, and which dataclass goes with which file."""
+"""The configuration of a point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nnopt.schema.schedule import SCHEDULES, ScheduleVariant
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """``monitor`` also says which epoch is the best one; ``patience: null`` never stops early."""
+    """Early stopping, if ``patience`` is set. ``monitor`` also determines the best epoch."""
 
     patience: Annotated[int | None, Range(minimum=1)]
     unit: Literal["epochs", "steps"]
@@ -29,7 +29,7 @@ class EarlyStoppingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One point: everything that decides what a run computes."""
+    """The configuration of a point."""
 
     name: str
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
@@ -62,29 +62,29 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
-"""Group -> value of its ``name`` key -> the dataclass of that value's keys."""
+"""Group -> value of its ``name`` -> the dataclass of its keys."""
 
 WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "progress", "data")
-"""Top-level keys that cannot change what a run computes: no part of a point's id."""
+"""Top-level keys that cannot change the results, so a point's id does not depend on them."""
 
 
 def weight_decay(config: Config) -> float:
-    """The decoupled decay λ: as configured, or the optimizer's own default."""
+    """Return the decoupled weight decay λ, or the default of the optimizer if it is not set."""
     if config.regularizer.weight_decay is not None:
         return config.regularizer.weight_decay
     return 0.01 if config.optimizer.name == "adamw" else 0.0
 
 
 def draws_plots(config: Config) -> bool:
-    """Are the run's own pictures drawn? What auto comes to in a sweep is decided when it begins."""
+    """Return whether the plots of the run are drawn. A sweep replaces ``auto`` before it starts."""
     return config.plots in (True, "auto")
 
 
 def learning_rate(config: Config) -> float:
-    """η as a number. Raises ValueError if it is yet to be found."""
+    """Return the learning rate. Raises ValueError for ``auto``."""
     rate = config.optimizer.lr
     if isinstance(rate, str):
         raise ValueError(
-            f"optimizer.lr = {rate!r}: nnopt.recipe.auto_lr finds the number before training"
+            f"optimizer.lr = {rate!r}: nnopt.recipe.auto_lr determines it before training"
         )
     return rate

@@ -1,4 +1,4 @@
-"""``conf/dataset/`` and ``data``: which samples, and where their files lie."""
+"""The keys of ``conf/dataset/`` and ``data``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from nnopt.schema.range import LARGEST_SEED, Range
 
 @dataclass(frozen=True)
 class Validation:
-    """Where validation samples come from: a fraction of the training or the test part, the
-    dataset's own validation part (CINIC-10), or nowhere."""
+    """The source of validation samples.
+
+    ``fraction`` applies to the training part or the test part. Only CINIC-10 has its own validation
+    part.
+    """
 
     source: Literal["train", "test", "own", "none"]
     fraction: Annotated[float, Range(above=0, below=1)]
@@ -20,7 +23,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What all datasets share."""
+    """The keys of every dataset."""
 
     name: str
     subset: Annotated[int | None, Range(minimum=1)]
@@ -51,7 +54,7 @@ class TwoClassConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class ImageConfig(DatasetConfig):
-    """A published image dataset; ``classes`` keeps some of its classes, by name or number."""
+    """A published image dataset, with all classes or the selected ``classes``."""
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "cinic10"]
     classes: tuple[int | str, ...] | None
@@ -59,7 +62,7 @@ class ImageConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class CsvConfig(DatasetConfig):
-    """Rows of a CSV file: one label column, the others features or pixels."""
+    """A CSV file with a column of labels and columns of features or pixels."""
 
     name: Literal["csv"]
     classes: tuple[int | str, ...] | None
@@ -77,7 +80,7 @@ class CsvConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The folder of data files, the folder of decoded arrays or None, and whether to download."""
+    """The folder of datasets, the folder of decoded arrays or None, and whether to download."""
 
     root: str
     cache: str | None

@@ -1,4 +1,4 @@
-"""``conf/initializer/``: the first weights."""
+"""The keys of ``conf/initializer/``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ Initializer = Literal[
 
 @dataclass(frozen=True)
 class InitializerConfig:
-    """The distribution of the first weights, for hidden layers and for the output layer; ``input:
-    whitening`` takes those of the first layer from the training images."""
+    """The distributions of the initial weights of the hidden layers and of the output layer.
+
+    With ``input=whitening``, the weights of the first layer are computed from the training images.
+    """
 
     hidden: Initializer
     output: Initializer

@@ -1,4 +1,4 @@
-"""``conf/hydra/launcher/``: who works on the points of a sweep."""
+"""The keys of ``conf/hydra/launcher/``, which determine how the points of a sweep run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTITION = Text(r"[A-Za-z0-9_.,@+-]+", "letters, digits and _ . , @ + -")
 OPTION = Text(
     r"[A-Za-z0-9_.,:=+@&|*?()\[\]-]+", "letters, digits and _ . , : = + @ & | * ? ( ) [ ] -"
 )
-"""Texts that reach a script or another program: they hold no space, quote, ``$`` or line break."""
+"""The texts are passed to scripts and other programs, so they exclude quotes and line breaks."""
 
 SBATCH_OPTIONS = frozenset(
     {
@@ -31,20 +31,23 @@ SBATCH_OPTIONS = frozenset(
         "wckey",
     }
 )  # fmt: skip
-"""Options of sbatch that ask for resources. Those that run a command, or that name a file, a folder
-or environment variables, are not among them: a received ``sweep.json`` may hold any option."""
+"""The allowed options of sbatch, which request resources.
+
+Options that run a command, or that name a file, a folder or environment variables, are not allowed:
+a ``sweep.json`` from another person may contain any option.
+"""
 
 
 @dataclass(frozen=True)
 class SequentialConfig:
-    """One point after another, in the process of the sweep itself."""
+    """The points run one after another in the process of the sweep."""
 
     name: Literal["sequential"]
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Processes on this machine. ``timeout`` is in seconds; ``devices`` are dealt out in turn."""
+    """Processes on this machine. ``timeout`` is in seconds; the workers use ``devices`` in turn."""
 
     name: Literal["pool"]
     workers: Annotated[int | None, Range(minimum=1, maximum=1024)]
@@ -55,7 +58,7 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class RayConfig:
-    """Tasks on a Ray cluster; a null ``address`` starts one of this machine, for the sweep."""
+    """Tasks on a Ray cluster. The address None starts a cluster on this machine for the sweep."""
 
     name: Literal["ray"]
     address: Annotated[str | None, ADDRESS]
@@ -67,8 +70,10 @@ class RayConfig:
 
 @dataclass(frozen=True)
 class SubmititConfig:
-    """Jobs of SLURM, or of submitit's stand-in for it on this machine. ``memory`` is in GB,
-    ``options`` a map from the names of sbatch's options to their values."""
+    """Jobs of SLURM, or of submitit's local executor.
+
+    ``memory`` is in GB. ``options`` is a map from names of sbatch's options to their values.
+    """
 
     name: Literal["submitit"]
     cluster: Literal["slurm", "local"]

@@ -1,4 +1,4 @@
-"""``conf/optimizer/``: the rules of an update."""
+"""The keys of ``conf/optimizer/``."""
 
 from __future__ import annotations
 
@@ -9,91 +9,116 @@ from typing import Annotated, Literal
 from nnopt.schema.range import Range
 
 LearningRate = Annotated[float | Literal["auto"], Range(minimum=0)]
-"""auto: found before training, by ``nnopt.recipe.auto_lr``."""
+"""A number, or ``auto``: ``nnopt.recipe.auto_lr`` determines it before training."""
+
+DecayRate = Annotated[float, Range(minimum=0, below=1)]
+"""The decay rate of an exponential moving average of gradients, or of their squares."""
+
+Epsilon = Annotated[float, Range(above=0)]
+"""A small number that is added to a denominator."""
 
 
 @dataclass(frozen=True)
-class SgdConfig:
+class OptimizerConfig:
+    """The keys of every optimizer."""
+
+    name: str
+    lr: LearningRate
+
+
+@dataclass(frozen=True)
+class SgdConfig(OptimizerConfig):
+    """Stochastic gradient descent."""
+
     name: Literal["sgd"]
-    lr: LearningRate
 
 
 @dataclass(frozen=True)
-class MomentumConfig:
+class MomentumConfig(OptimizerConfig):
+    """SGD with momentum, or with Nesterov's momentum."""
+
     name: Literal["momentum", "nesterov"]
-    lr: LearningRate
-    momentum: Annotated[float, Range(minimum=0, below=1)]
+    momentum: DecayRate
 
 
 @dataclass(frozen=True)
-class RmspropConfig:
+class RmspropConfig(OptimizerConfig):
+    """RMSprop."""
+
     name: Literal["rmsprop"]
-    lr: LearningRate
-    rho: Annotated[float, Range(minimum=0, below=1)]
-    epsilon: Annotated[float, Range(above=0)]
+    rho: DecayRate
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True)
-class AdagradConfig:
+class AdagradConfig(OptimizerConfig):
+    """Adagrad."""
+
     name: Literal["adagrad"]
-    lr: LearningRate
-    epsilon: Annotated[float, Range(above=0)]
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True)
-class AdamConfig:
+class AdamConfig(OptimizerConfig):
+    """Adam, or AdamW with decoupled weight decay."""
+
     name: Literal["adam", "adamw"]
-    lr: LearningRate
-    beta1: Annotated[float, Range(minimum=0, below=1)]
-    beta2: Annotated[float, Range(minimum=0, below=1)]
-    epsilon: Annotated[float, Range(above=0)]
+    beta1: DecayRate
+    beta2: DecayRate
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True)
-class LionConfig:
+class LionConfig(OptimizerConfig):
+    """Lion."""
+
     name: Literal["lion"]
-    lr: LearningRate
-    beta1: Annotated[float, Range(minimum=0, below=1)]
-    beta2: Annotated[float, Range(minimum=0, below=1)]
+    beta1: DecayRate
+    beta2: DecayRate
 
 
 @dataclass(frozen=True)
-class MuonConfig:
-    """The betas and epsilon are those of Adam, for the parameters that Muon is not made for."""
+class MuonConfig(OptimizerConfig):
+    """Muon for hidden weights, Adam for the other parameters.
+
+    Adam has the learning rate ``lr * adam_lr_ratio``, and the keys ``beta1`` to ``epsilon``.
+    """
 
     name: Literal["muon"]
-    lr: LearningRate
-    momentum: Annotated[float, Range(minimum=0, below=1)]
+    momentum: DecayRate
     newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
     input_layer: Literal["muon", "adam"]
     adam_lr_ratio: Annotated[float, Range(minimum=0)]
-    beta1: Annotated[float, Range(minimum=0, below=1)]
-    beta2: Annotated[float, Range(minimum=0, below=1)]
-    epsilon: Annotated[float, Range(above=0)]
+    beta1: DecayRate
+    beta2: DecayRate
+    epsilon: Epsilon
 
 
 @dataclass(frozen=True)
-class ScheduleFreeSgdConfig:
+class ScheduleFreeSgdConfig(OptimizerConfig):
+    """Schedule-free SGD."""
+
     name: Literal["schedule_free_sgd"]
-    lr: LearningRate
     momentum: Annotated[float, Range(above=0, below=1)]
 
 
 @dataclass(frozen=True)
-class ScheduleFreeAdamwConfig:
+class ScheduleFreeAdamwConfig(OptimizerConfig):
+    """Schedule-free AdamW."""
+
     name: Literal["schedule_free_adamw"]
-    lr: LearningRate
     beta1: Annotated[float, Range(above=0, below=1)]
-    beta2: Annotated[float, Range(minimum=0, below=1)]
-    epsilon: Annotated[float, Range(above=0)]
+    beta2: DecayRate
+    epsilon: Epsilon
 
 
 SharedOptimizer = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
+"""The optimizers of both backends."""
 
 ScheduleFreeConfig = ScheduleFreeSgdConfig | ScheduleFreeAdamwConfig
 
 TorchOptimizer = LionConfig | MuonConfig | ScheduleFreeConfig
-"""Those that the NumPy backend does not have."""
+"""The optimizers of PyTorch only."""
 
 OptimizerVariant = SharedOptimizer | TorchOptimizer
 

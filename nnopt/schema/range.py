@@ -1,4 +1,4 @@
-"""The range of a number, or the pattern of a text, as an annotation of its type."""
+"""Annotations of types: the range of a number, or the pattern of a text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number lies, or every number of a list: minimum and maximum are closed ends, above
-    and below open ones; None is no bound."""
+    """The range of a number, or of every number of a list. None is no bound.
+
+    Attributes:
+        minimum: The least allowed value.
+        above: A lower bound that is not allowed itself.
+        maximum: The largest allowed value.
+        below: An upper bound that is not allowed itself.
+    """
 
     minimum: Number | None = None
     above: Number | None = None
@@ -20,7 +26,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """The pattern of a whole text, or of every text in a list; ``allowed`` says it in words."""
+    """The pattern of a text, or of every text in a list.
+
+    Attributes:
+        pattern: A regular expression, which the whole text must match.
+        allowed: The description of the pattern in error messages.
+    """
 
     pattern: str
     allowed: str
@@ -28,7 +39,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Entries:
-    """The entries of a map: its possible keys, with hyphens, and the pattern of its texts."""
+    """The entries of a map: the allowed keys, written with hyphens, and the pattern of texts."""
 
     keys: frozenset[str]
     text: Text

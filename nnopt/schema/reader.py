@@ -1,4 +1,4 @@
-"""Reads plain values into the dataclasses of the configuration, and checks types and ranges."""
+"""Conversion of plain values to the dataclasses of the configuration, with checks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "maximum": ("at most", operator.le),
     "below": ("below", operator.lt),
 }
-"""The bounds of a ``schema.Range`` -> how to say and how to check them."""
+"""Attribute of ``Range`` -> its name in messages and its check."""
 
 UNIONS = (types.UnionType, typing.Union)
-"""What ``A | B`` is, and what it is if one of them is no class."""
+"""The types of ``A | B``; the second if one of them is not a class."""
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -36,26 +36,24 @@ PLUGINS: Mapping[str, Mapping[str, type]] = {
     "hydra.sweeper": SWEEPERS,
     "hydra.launcher": LAUNCHERS,
 }
-"""Which points a sweep has, and who runs them: group -> value of its ``name`` -> the dataclass."""
+"""Group -> value of its ``name`` -> the dataclass of its keys, which are settings of a sweep."""
 
 SWITCHES = {"off": False, "on": True}
-"""Choices that YAML reads as truth values, unless they are quoted."""
-
+"""Choices that YAML reads as boolean values unless they are quoted."""
 
 QUOTE = "; quote the word"
-"""The remedy for a truth value in the place of a text."""
+"""The remedy for a boolean value of a key that needs a text."""
 
 
 def unknown_key(key: str, known: Iterable[str]) -> Problem:
-    """Return the message about an unknown key.
+    """Return the problem of an unknown key.
 
-    It names the new key of a renamed one, the choices of the group that have the key, or the
-    nearest known key: similar in the same group, of the same name in another group, or similar
-    as a whole.
+    It suggests the new name of a renamed key, the choices of the group that have the key, a similar
+    key of the group, a key with the same name in another group, or the most similar key.
 
     Args:
         key: The dotted key.
-        known: All dotted keys of the present choices.
+        known: All dotted keys of the configuration.
     """
     if message := renamed_key(key):
         return Problem(message, key)
@@ -79,23 +77,24 @@ def unknown_key(key: str, known: Iterable[str]) -> Problem:
 
 
 def variants_of(group: str) -> Mapping[str, type]:
-    """The dataclasses of a group by their ``name``; none if it has the same keys in every file."""
+    """Return the dataclasses of a group by ``name``, or {} if its files have the same keys."""
     return VARIANTS.get(group) or PLUGINS.get(group) or {}
 
 
 def is_map(value: Any) -> bool:
+    """Return whether the value is a map."""
     return isinstance(value, Mapping)
 
 
 @cache
 def types_of(record: type[Any]) -> dict[str, Any]:
-    """Field -> its type, ranges included."""
+    """Return the annotated type of each field."""
     hints = typing.get_type_hints(record, include_extras=True)
     return {f.name: hints[f.name] for f in fields(record)}
 
 
 class Reader:
-    """Reads records and values, and collects all problems.
+    """A reader of dataclasses ("records") and values, which collects all problems.
 
     A returned value is valid only if ``problems`` is empty.
     """
@@ -104,6 +103,13 @@ class Reader:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
+        """Return an instance of a dataclass, or None if there is a problem.
+
+        Args:
+            record: The dataclass.
+            container: The map of its keys.
+            where: The dotted key of the map, or "" for the whole configuration.
+        """
         prefix = f"{where}." if where else ""
         if not is_map(container):
             return self.refuse(
@@ -128,7 +134,7 @@ class Reader:
         return record(**values) if set(values) == set(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
-        """A group whose dataclass is found by its ``name``."""
+        """Return the instance of a group whose dataclass is determined by the key ``name``."""
         variants = variants_of(group)
         name = container.get("name") if is_map(container) else container
         if not isinstance(name, str) or name not in variants:
@@ -138,8 +144,15 @@ class Reader:
     def read_value(
         self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any] = NO_BOUNDS
     ) -> Any:
-        """A value of the type ``kind``: a plain one, a choice, a list, a record, a word in the
-        place of a number, or null."""
+        """Return a value of a type, or None if it has another type or is out of range.
+
+        Args:
+            kind: The type: a dataclass, an annotated type, an optional type, a union, ``Literal``,
+                a tuple, or a plain type.
+            value: The value.
+            key: The dotted key.
+            bounds: The bounds of a number, by attribute of ``Range``.
+        """
         if isinstance(kind, type) and is_dataclass(kind):
             return self.read_record(kind, value, key)
         if get_origin(kind) is Annotated:
@@ -147,9 +160,9 @@ class Reader:
             if isinstance(within, Entries):
                 return self._read_entries(within, value, key)
             if isinstance(within, Text):
-                found = self.read_value(kind, value, key)
-                self._check_texts(within, found, key)
-                return found
+                text = self.read_value(kind, value, key)
+                self._check_texts(within, text, key)
+                return text
             bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
         origin, arguments = get_origin(kind), get_args(kind)
         optional = origin in UNIONS and type(None) in arguments
@@ -165,21 +178,21 @@ class Reader:
         if kind is Any:
             return value
         kinds = arguments if origin in UNIONS else (kind,)
-        words = [w for k in kinds if get_origin(k) is Literal for w in get_args(k)]
-        if value in words:
+        choices = [x for k in kinds if get_origin(k) is Literal for x in get_args(k)]
+        if value in choices:
             return value
         kinds = tuple(k for k in kinds if get_origin(k) is not Literal)
-        others = [*words, "null"] if optional else words
+        others = [*choices, "null"] if optional else choices
         return self._read_plain(kinds, value, key, bounds, others)
 
     def _check_texts(self, text: Text, value: Any, key: str) -> None:
-        """Note a text, or a text in a list, that does not have the pattern."""
+        """Report a text, or a text in a list, that does not match the pattern."""
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, str) and not re.fullmatch(text.pattern, item):
                 self.refuse(key, item, f"needs {text.allowed}")
 
     def _read_entries(self, entries: Entries, container: Any, key: str) -> Any:
-        """A map whose values are texts, whole numbers or true."""
+        """Return a map whose values are texts, whole numbers or true."""
         if not is_map(container):
             example = f"{{{next(iter(sorted(entries.keys)))}: VALUE}}"
             return self.refuse(key, container, f"needs a map, such as {example}")
@@ -201,8 +214,8 @@ class Reader:
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
         names = [str(choice) for choice in choices] + (["null"] if optional else [])
-        right = "; write none" if value is False and "none" in names else ""
-        return self.refuse(key, value, f"{suggest(value, names)}{right}")
+        remedy = "; write none" if value is False and "none" in names else ""
+        return self.refuse(key, value, f"{suggest(value, names)}{remedy}")
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
         if not isinstance(value, list | tuple):
@@ -220,7 +233,7 @@ class Reader:
         bounds: Mapping[str, Any],
         others: Sequence[str],
     ) -> Any:
-        """A text, a number or a truth value; ``others``: what else the key may be set to."""
+        """Return a text, a number or a boolean. ``others`` are further values in the message."""
         if isinstance(value, bool) and bool not in kinds:
             matched = None
         elif float in kinds and isinstance(value, int | float):
@@ -229,13 +242,13 @@ class Reader:
             matched = value if isinstance(value, kinds) else None
         if matched is None:
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-            wanted = " or ".join([*[names[k] for k in kinds], *others])
+            needed = " or ".join([*[names[k] for k in kinds], *others])
             hint = (
                 f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
             )
             if isinstance(value, bool) and str in kinds:
                 hint = QUOTE
-            return self.refuse(key, value, f"needs {wanted}{hint}")
+            return self.refuse(key, value, f"needs {needed}{hint}")
         if isinstance(matched, int | float) and not isinstance(matched, bool):
             allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
             if isinstance(matched, float) and not math.isfinite(matched):
@@ -254,7 +267,7 @@ def _is_huge(value: str | int) -> bool:
 
 
 def _as_float(value: float) -> float:
-    """The number in floating point; infinite where it is too large for that."""
+    """Return the number as a float, which is infinite if the number is too large."""
     try:
         return float(value)
     except OverflowError:

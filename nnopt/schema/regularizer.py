@@ -1,4 +1,4 @@
-"""``conf/regularizer/``: what holds a network back from learning by heart."""
+"""The keys of ``conf/regularizer/``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from nnopt.schema.range import Range
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of training samples, zero being off. Pixels: crop is the padding, cutout the
-    side of the hidden square. mixup, cutmix: α of the Beta distribution of the mixing weight.
-    num_ops, magnitude: of RandAugment."""
+    """The augmentation of training samples. Zero, False and "none" switch a method off.
+
+    Attributes:
+        crop: The padding in pixels before a random crop.
+        flip: Whether half of the images are mirrored.
+        policy: The augmentation policy of torchvision.
+        num_ops: The number of operations of RandAugment per image.
+        magnitude: The magnitude of RandAugment.
+        cutout: The side in pixels of the square that is set to 0.
+        mixup: α of the Beta distribution of the mixing weight.
+        cutmix: α of the Beta distribution of the area of the pasted box.
+    """
 
     crop: Annotated[int, Range(minimum=0, maximum=64)]
     flip: bool
@@ -26,7 +35,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class RegularizerConfig:
-    """All regularizers in one flat record; zero or none means off."""
+    """The regularizers. Zero, False, None and "none" switch a regularizer off."""
 
     l1: Annotated[float, Range(minimum=0)]
     l2: Annotated[float, Range(minimum=0)]

@@ -1,7 +1,8 @@
-"""Keys, values and flags that have a new name.
+"""Old and new names of keys, values and flags.
 
-A configuration or a command line with an old name is refused with the new one. Sweeps and runs that
-were written with the old names are converted when they are read.
+A configuration or a command line with an old name is refused with the new name. Stored runs and
+sweeps with old names are converted when they are read. The ids of points and the studies of
+searches have the old names.
 """
 
 from __future__ import annotations
@@ -59,21 +60,21 @@ _FIRST_VALUES = {
 
 
 def renamed_key(key: str) -> str | None:
-    """Return the message about an old key, with the new one; None for any other key."""
+    """Return the error message for an old key, or None for any other key."""
     if key not in RENAMED_KEYS:
         return None
     values = RENAMED_VALUES.get(key, {})
-    told = ", ".join(f"{_text(new)} for {old}" for old, new in values.items())
-    return f"{key} is now {RENAMED_KEYS[key]}{told and f': {told}'}"
+    hint = ", ".join(f"{_text(new)} for {old}" for old, new in values.items())
+    return f"{key} is now {RENAMED_KEYS[key]}{hint and f': {hint}'}"
 
 
 def with_new_keys(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration whose old keys and values are replaced by the new ones."""
+    """Return a configuration with the new names of its keys and values."""
     return _converted(container, RENAMED_KEYS, RENAMED_VALUES)
 
 
 def with_first_keys(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration whose new keys and values are replaced by the old ones."""
+    """Return a configuration with the old names of its keys and values."""
     return _converted(container, FIRST_KEYS, _FIRST_VALUES)
 
 

@@ -1,4 +1,4 @@
-"""``conf/schedule/``: the course of the learning rate."""
+"""The keys of ``conf/schedule/``."""
 
 from __future__ import annotations
 
@@ -10,53 +10,68 @@ from nnopt.schema.range import Range
 
 
 @dataclass(frozen=True)
-class ConstantConfig:
-    name: Literal["constant"]
+class ScheduleConfig:
+    """The keys of every schedule. The warm-up precedes the schedule."""
+
+    name: str
     warmup_epochs: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
-class StepConfig:
+class ConstantConfig(ScheduleConfig):
+    """A constant learning rate."""
+
+    name: Literal["constant"]
+
+
+@dataclass(frozen=True)
+class StepConfig(ScheduleConfig):
+    """The learning rate is multiplied by ``gamma`` every ``step_size`` epochs."""
+
     name: Literal["step"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     step_size: Annotated[float, Range(above=0)]
     gamma: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
-class ExponentialConfig:
+class ExponentialConfig(ScheduleConfig):
+    """``lr(t) = lr * gamma^t``, with the time t in epochs."""
+
     name: Literal["exponential"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     gamma: Annotated[float, Range(above=0, maximum=1)]
 
 
 @dataclass(frozen=True)
-class InverseTimeConfig:
+class InverseTimeConfig(ScheduleConfig):
+    """``lr(t) = lr / (1 + decay_rate * t)``, with the time t in epochs."""
+
     name: Literal["inverse_time"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     decay_rate: Annotated[float, Range(minimum=0)]
 
 
 @dataclass(frozen=True)
-class CosineConfig:
+class CosineConfig(ScheduleConfig):
+    """A cosine from ``lr`` to ``final_factor * lr``."""
+
     name: Literal["cosine"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     final_factor: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
-class OneCycleConfig:
+class OneCycleConfig(ScheduleConfig):
+    """A cosine from ``initial_factor * lr`` to ``lr``, then to ``final_factor * lr``."""
+
     name: Literal["one_cycle"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     pct_start: Annotated[float, Range(above=0, below=1)]
     initial_factor: Annotated[float, Range(above=0, maximum=1)]
     final_factor: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
-class PlateauConfig:
+class PlateauConfig(ScheduleConfig):
+    """The learning rate is multiplied by ``gamma`` when the monitored metric does not improve."""
+
     name: Literal["plateau"]
-    warmup_epochs: Annotated[float, Range(minimum=0)]
     patience: Annotated[int, Range(minimum=0)]
     gamma: Annotated[float, Range(above=0, below=1)]
     min_delta: Annotated[float, Range(minimum=0)]

@@ -1,4 +1,4 @@
-"""``conf/hydra/sweeper/``: which points a sweep has. No part of a point's configuration."""
+"""The keys of ``conf/hydra/sweeper/``, which determine the points of a sweep."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from nnopt.schema.range import LARGEST_SEED, Range
 
 @dataclass(frozen=True)
 class GridConfig:
-    """``params`` and each of ``grids``: a map from a key to its values in one text, as on the
-    command line, or to a single value; ``nnopt.config.grid`` reads them."""
+    """A grid, or concatenated grids.
+
+    ``params`` and the items of ``grids`` are maps from a key to a single value, or to several
+    values in a text such as ``1,2``. ``nnopt.config.grid`` reads them.
+    """
 
     name: Literal["grid"]
     mode: Literal["grid", "zip", "one_at_a_time"]
@@ -22,9 +25,11 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class OptunaConfig:
-    """A search: each trial draws the keys that have several values, or an interval of them.
-    ``params`` is as of a grid; ``nnopt.config.search_space`` reads it, and says which metrics
-    there are."""
+    """A search. Each trial draws a value of every key that has several values or an interval.
+
+    ``params`` is a map as in ``GridConfig``. ``nnopt.config.search_space`` reads it, and checks
+    the metric.
+    """
 
     name: Literal["optuna"]
     params: Any
