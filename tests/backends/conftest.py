@@ -1,4 +1,4 @@
-"""Small networks with known weights, for either backend."""
+"""Fixtures of small networks and batches for both backends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEATURES, CLASSES = 6, 4
 
 
 def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
-    """Parameters and statistics without a zero or a one among them, the same on every call."""
+    """Return reproducible parameters and statistics that contain no zeros and ones."""
     rng = np.random.default_rng(1)
     arrays = {}
     for name, shape in (architecture.parameter_shapes() | architecture.statistic_shapes()).items():
@@ -31,9 +31,10 @@ def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
 
 @pytest.fixture(scope="session")
 def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
-    """``make_network("torch", [{"dense": 8}, "relu", {"dense": "classes"}], optimizer="adam")``.
+    """Return a function that builds a network; it computes in float64 by default.
 
-    Computes in float64 unless told otherwise.
+    Example: ``make_network("torch", [{"dense": 8}, "relu", {"dense": "classes"}],
+    optimizer="adam")``.
     """
 
     def make(
@@ -55,7 +56,7 @@ def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
 
 @pytest.fixture
 def batches() -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Seven batches (N, D) with labels; the last one is smaller."""
+    """Return seven batches (N, D) with labels; the last batch is smaller."""
     rng = np.random.default_rng(2)
     sizes = [10] * 6 + [3]
     return [(rng.standard_normal((n, FEATURES)), rng.integers(0, CLASSES, n)) for n in sizes]

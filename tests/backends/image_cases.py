@@ -1,4 +1,4 @@
-"""Operations on images (H, W, N, C), their equivalents in PyTorch, and comparisons of both."""
+"""Operations on images (H, W, N, C), and comparisons with their equivalents in PyTorch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ N, C = 3, 6
 
 
 def outside(image: Any) -> Any:
-    """(H, W, N, C) to (N, C, H, W), of an array or a tensor."""
+    """Permute an array or a tensor from (H, W, N, C) to (N, C, H, W)."""
     return image.permute(2, 3, 0, 1) if isinstance(image, Tensor) else image.transpose(2, 3, 0, 1)
 
 
 def inside(image: Any) -> Any:
-    """(N, C, H, W) to (H, W, N, C): the same permutation."""
+    """Permute an array or a tensor from (N, C, H, W) to (H, W, N, C)."""
     return outside(image)
 
 
@@ -45,18 +45,18 @@ def off_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def distinct(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Return values, most of them negative, of which no two are within 0.1: a maximum has kinks."""
+    """Return mostly negative values that differ by at least 0.1, so that no maximum is a tie."""
     return (3 - 0.1 * rng.permutation(int(np.prod(shape)))).reshape(shape)
 
 
 def gradient_like(y: Array, seed: int) -> Array:
-    """Return a random gradient of an output."""
+    """Return a random array of the shape of an output, for use as its gradient."""
     return np.random.default_rng(seed).standard_normal(y.shape)
 
 
 @dataclass(frozen=True)
 class Case:
-    """An operation on x (H, W, N, C) and parameters, and the same in PyTorch, of (N, C, H, W)."""
+    """An operation on x (H, W, N, C) and parameters, and its PyTorch equivalent."""
 
     op: Op
     reference: Callable[..., Tensor]
@@ -216,7 +216,10 @@ CASES: dict[str, Case] = {
 
 
 def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[Array]:
-    """Return copies of the output and all gradients, for the gradient g of the output, or ones."""
+    """Return copies of the output and of all gradients.
+
+    ``g`` is the gradient of the output; None stands for ones.
+    """
     buffer = options.pop("buffer", None)
     keep = {} if buffer is None else {"buffer": buffer}
     y, saved = op.forward(*inputs, **options, **keep)
@@ -226,7 +229,7 @@ def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[A
 
 
 def torch_step(case: Case, inputs: list[Array], seed: int = 2) -> tuple[Array, list[Array]]:
-    """Return a gradient of the output, and PyTorch's output and gradients for it, in float64."""
+    """Return a random gradient of the output, and PyTorch's output and gradients in float64."""
     tensors = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in inputs]
     y = case.reference(outside(tensors[0]), *tensors[1:])
     y = inside(y) if y.ndim == 4 else y
@@ -244,7 +247,7 @@ def check_against_torch(case: Case, op: Op, inputs: list[Array] | None = None) -
 
 
 def check_against_differences(case: Case, op: Op) -> None:
-    """Compare every gradient with that of sum(g · y) by central differences."""
+    """Compare every gradient of sum(g · y) with central differences."""
     inputs, h = case.inputs(seed=3), 1e-5
     y = op.forward(*inputs, **case.options)[0]
     g = gradient_like(y, seed=4)

@@ -1,4 +1,4 @@
-"""Activations of both backends in their tails, against references of 40 digits."""
+"""Tails of the activations of second_slope_term backends against references of 40 digits."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def normal(x: mpf) -> mpf:
     return mpmath.erfc(-x / mpmath.sqrt(2)) / 2
 
 
-def bell(x: mpf) -> mpf:
+def x_times_density(x: mpf) -> mpf:
     return x * mpmath.exp(-x * x / 2) / mpmath.sqrt(2 * mpmath.pi)
 
 
-def both(record: type, x: mpf) -> mpf:
-    """Return x σ(x) σ(-x) of SiLU or x φ(x) of GELU, the second term of the slope."""
-    return x * logistic(x) * logistic(-x) if record is records.SiLU else bell(x)
+def second_slope_term(record: type, x: mpf) -> mpf:
+    """Return the second term of the slope: x σ(x) σ(-x) of SiLU or x φ(x) of GELU."""
+    return x * logistic(x) * logistic(-x) if record is records.SiLU else x_times_density(x)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An activation, its slope as a sum of two terms, which have opposite signs for x < 0."""
+    """An activation and the two terms of its slope, which have opposite signs for x < 0."""
 
     value: Real
     terms: Callable[[mpf], tuple[mpf, mpf]]
@@ -59,14 +59,16 @@ REFERENCES = {
     records.Sigmoid: Reference(logistic, lambda x: (logistic(x) * logistic(-x), mpf(0))),
     records.Tanh: Reference(mpmath.tanh, lambda x: (mpmath.sech(x) ** 2, mpf(0))),
     records.SiLU: Reference(
-        lambda x: x * logistic(x), lambda x: (logistic(x), both(records.SiLU, x))
+        lambda x: x * logistic(x), lambda x: (logistic(x), second_slope_term(records.SiLU, x))
     ),
-    records.GELU: Reference(lambda x: x * normal(x), lambda x: (normal(x), both(records.GELU, x))),
+    records.GELU: Reference(
+        lambda x: x * normal(x), lambda x: (normal(x), second_slope_term(records.GELU, x))
+    ),
 }
 
 
 def grid(dtype: str) -> Array:
-    """Return numbers of both signs: zeros, denormal numbers, both tails, and extremes."""
+    """Return zeros, denormal numbers, both tails and extreme values, with both signs."""
     info = np.finfo(dtype)
     small = [0, info.smallest_subnormal, info.tiny / 3, info.tiny, 1e-30, 1e-10, 1e-5]
     tails = [*np.geomspace(1e-4, 60, 150), *np.linspace(0.05, 40, 250)]
@@ -91,50 +93,55 @@ def compute(backend: str, record: type, x: Array) -> tuple[Array, Array]:
     return value[0], slope[0]
 
 
-def check(found: Array, x: Array, wanted: list[mpf], scales: list[mpf]) -> None:
+def check(computed: Array, x: Array, expected: list[mpf], scales: list[mpf]) -> None:
     dtype = str(x.dtype)
-    for number, at, value, scale in zip(found, x, wanted, scales, strict=True):
+    for number, at, value, scale in zip(computed, x, expected, scales, strict=True):
         error = abs(mpf(float(number)) - value)
         limit = TOLERANCE[dtype] * abs(scale) + SMALLEST[dtype]
         assert error <= limit, f"{number} at {at}, not {mpmath.nstr(value, 10)}"
 
 
-OWN = [
+ACCURATE_TAILS = [
     (record, backend)
     for record in REFERENCES
     for backend in ("numpy", "torch")
     if (record, backend) != (records.GELU, "torch")
 ]
-"""All but the GELU of PyTorch, whose tail has an absolute error."""
+"""All except PyTorch's GELU, whose tail is accurate only in the absolute error."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("record", "backend"), OWN)
+@pytest.mark.parametrize(("record", "backend"), ACCURATE_TAILS)
 def test_activation_tail_relative_error_small(record: type, backend: str, dtype: str) -> None:
     x, reference = grid(dtype), REFERENCES[record]
     with mpmath.workdps(40), np.errstate(over="raise", divide="raise", invalid="raise"):
         points = [mpf(float(number)) for number in x]
         value, slope = compute(backend, record, x)
-        wanted = [reference.value(point) for point in points]
-        check(value, x, wanted, wanted)
+        expected = [reference.value(point) for point in points]
+        check(value, x, expected, expected)
         terms = [reference.terms(point) for point in points]
         check(slope, x, [a + b for a, b in terms], [abs(a) + abs(b) for a, b in terms])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_gelu_absolute_error_small(dtype: str) -> None:
-    """The bound in docs/backends.md: four roundings of 1 in Φ(x). PyTorch's kernels depend on the
-    processor. The largest error measured is one rounding on an AMD EPYC, three on an Intel Xeon."""
+    """The bound of docs/backends.md is four roundings of 1 in Φ(x).
+
+    PyTorch's kernels depend on the processor. The largest error measured is one rounding on an AMD
+    EPYC and three on an Intel Xeon.
+    """
     x = grid(dtype)
     x = x[np.abs(x) < 100]
     rounding = float(np.finfo(dtype).eps)
     with mpmath.workdps(40):
         value, slope = compute("torch", records.GELU, x)
-        for number, found, its_slope in zip(x, value, slope, strict=True):
+        for number, computed, its_slope in zip(x, value, slope, strict=True):
             point = mpf(float(number))
             limit = 4 * rounding * max(1, abs(float(number)))
-            assert abs(mpf(float(found)) - point * normal(point)) <= limit
-            assert abs(mpf(float(its_slope)) - normal(point) - bell(point)) <= 4 * rounding
+            assert abs(mpf(float(computed)) - point * normal(point)) <= limit
+            assert (
+                abs(mpf(float(its_slope)) - normal(point) - x_times_density(point)) <= 4 * rounding
+            )
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -180,7 +187,7 @@ def test_leaky_relu_tail_exact() -> None:
 
 
 def losses_from(network: Network, backend: str, bias: float) -> Array:
-    """Return the losses of 20 steps whose first layer starts with this bias."""
+    """Return the losses of 20 steps; the first layer starts with the given bias."""
     random = np.random.default_rng(0)
     arrays = {
         name: 0.5 * random.standard_normal(array.shape).astype(np.float32)

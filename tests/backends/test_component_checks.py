@@ -1,7 +1,6 @@
-"""One list of checks for every operation of the NumPy backend, and for every optimizer.
+"""One list of checks for every operation of the NumPy backend and for every optimizer.
 
-Gradients, layouts of inputs, and number types are checked in test_numpy_ops.py and
-test_numpy_image_ops.py.
+test_numpy_ops.py and test_numpy_image_ops.py check gradients, memory layouts and number types.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ FLAT, IMAGES = (4, 3), (6, 6, 2, 4)
 
 @dataclass(frozen=True)
 class Component:
-    """An operation: the shapes of its inputs, and its options. sample_axis: of batches."""
+    """An operation with its options, the shapes of its inputs, and the axis of samples."""
 
     op: Op
     shapes: tuple[Shape, ...] = (FLAT,)
@@ -173,7 +172,7 @@ Update = Callable[[str, Array, Array], Array]
 
 @pytest.fixture
 def update(make_config: Callable[..., Config]) -> Update:
-    """Return the parameters after three updates by the optimizer of this name."""
+    """Return a function that applies three updates of the named optimizer."""
 
     def three_updates(name: str, w: Array, g: Array) -> Array:
         optimizer = Optimizer(make_config(optimizer=name).optimizer, w, g, slice(0), 0.0)

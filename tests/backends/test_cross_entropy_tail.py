@@ -1,7 +1,7 @@
-"""Cross-entropy of confident predictions, against references of 40 digits.
+"""Cross-entropy of confident predictions against references of 40 digits.
 
-The loss and the label's gradient are small differences of numbers near 1: computed as these
-differences, they would lose their digits below 1e-7 in float32, and Adam would stop or take noise.
+The loss and the gradient of the label are small differences of numbers near 1. Computed as such a
+difference, they would lose their digits below 1e-7 in float32, and Adam would stop or follow noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEADS = [0.0, 1.0, 3.0, 8.0, 15.0, 20.0, 40.0, 80.0]
 
 
 def logits_of(lead: float, dtype: str) -> Array:
-    """Return logits (1, 4), the label's the third, and the sample's own offset."""
+    """Return logits (1, 4) whose third entry, the label's, exceeds the others by ``lead``."""
     return np.array([[0.5, -1.0, 0.5 + lead, 0.25]], dtype)
 
 

@@ -1,4 +1,4 @@
-"""The outputs of all layers and the last gradient, equal in both backends."""
+"""Layer outputs and gradients of the last step, compared between both backends."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_gradient_arrays_agree_between_backends(
 def test_layer_outputs_and_gradients_are_copies(
     make_network: MakeNetwork, backend: str, x: np.ndarray
 ) -> None:
-    """Changes of the returned arrays do not affect training."""
+    """Changing the returned arrays does not affect training."""
     plain, watched = (trained(make_network, backend) for _ in range(2))
     (there,) = on_device(backend, x)
     for array in (*watched.layer_outputs(there).values(), *watched.gradient_arrays().values()):

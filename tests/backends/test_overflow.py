@@ -1,4 +1,4 @@
-"""Numbers whose squares leave the range of float32: the right result, or one that is not finite."""
+"""Numbers whose squares overflow float32 give the expected result or one that is not finite."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LABELS = np.array([0, 1, 2, 3, 0])
 
 
 def inputs(backend: str, x: Array) -> Any:
-    """Return a float32 batch as the backend takes it."""
+    """Return a float32 batch as an array or tensor of the backend."""
     x = x.astype(np.float32)
     return torch.tensor(x) if backend == "torch" else x
 
@@ -66,9 +66,9 @@ def test_gradient_norm_of_any_scale_right(
     make_network: MakeNetwork, backend: str, scale: float
 ) -> None:
     network = one_step(make_network, backend, scale)
-    right = float(np.linalg.norm(gradient(network).astype(np.float64)))
-    assert right > 0.05 * scale
-    assert_allclose(network.read_steps().gradient_norm, right, rtol=1e-5)
+    expected = float(np.linalg.norm(gradient(network).astype(np.float64)))
+    assert expected > 0.05 * scale
+    assert_allclose(network.read_steps().gradient_norm, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e22])
@@ -128,9 +128,9 @@ def test_norm_extreme_vectors(backend: str, dtype: str) -> None:
 def test_norm_above_range_of_float32_right(backend: str, shares: list[float]) -> None:
     largest = float(np.finfo(np.float32).max)
     vector = np.float32(largest) * np.array(shares, np.float32)
-    right = largest * math.sqrt(math.fsum(share**2 for share in shares))
-    assert right > largest
-    assert_allclose(norms(backend, vector), right, rtol=1e-6)
+    expected = largest * math.sqrt(math.fsum(share**2 for share in shares))
+    assert expected > largest
+    assert_allclose(norms(backend, vector), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -149,8 +149,8 @@ def test_clipping_factors_on_device_equal_those_on_host(size: float, largest: fl
     on_host = clipping_factors(norm.read(), largest, float(np.finfo(np.float32).tiny))
     for factor in on_host:
         vector = vector * np.float32(factor)
-    right = np.array([3, 0, 0, -4], np.float32) * np.float32(size) * on_device[0] * on_device[1]
-    assert_allclose(vector, right, rtol=1e-6)
+    expected = np.array([3, 0, 0, -4], np.float32) * np.float32(size) * on_device[0] * on_device[1]
+    assert_allclose(vector, expected, rtol=1e-6)
     if not math.isnan(size):
         clipped = min(5 * size, largest * (5 * size) / (5 * size + 1e-6))
         assert_allclose(np.linalg.norm(vector.astype(np.float64)), clipped, rtol=1e-5)
@@ -171,8 +171,8 @@ def test_clip_norm_above_range_of_float32_keeps_direction(
     norm = 1e38 * math.sqrt(41 * 0.75)
     assert norm > float(np.finfo(np.float32).max)
     assert_allclose(network.read_steps().gradient_norm, norm, rtol=1e-6)
-    right = np.outer(slopes, x) * (grad_clip / norm)
-    assert_allclose(gradient(network), right.ravel(), rtol=1e-5)
+    expected = np.outer(slopes, x) * (grad_clip / norm)
+    assert_allclose(gradient(network), expected.ravel(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
@@ -287,10 +287,10 @@ def test_flat_norm_overflow_is_nan_only_where_it_overflows(op: Any) -> None:
     ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
     with np.errstate(all="ignore"):
         y, _ = op.forward(scaled, ones, zeros, epsilon=1e-5)
-        right, _ = op.forward(x, ones, zeros, epsilon=1e-5)
+        expected, _ = op.forward(x, ones, zeros, epsilon=1e-5)
     assert np.isnan(y[place]).all()
-    right[place] = np.nan
-    assert_allclose(y, right, rtol=1e-6)
+    expected[place] = np.nan
+    assert_allclose(y, expected, rtol=1e-6)
 
 
 def test_group_norm_overflow_is_nan() -> None:

@@ -67,7 +67,7 @@ def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(make_network: MakeNetwork, name: str, count: int, **settings: Any) -> dict[str, Any]:
-    """Return the weights, average, losses and logits of a short training with this many threads."""
+    """Return weights, averages, losses and logits of a short training with ``count`` threads."""
     layers, shape = NETWORKS[name]
     found: dict[str, Any] = {}
     with threadpool_limits(count, user_api="blas"):

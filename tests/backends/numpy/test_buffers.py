@@ -1,4 +1,4 @@
-"""The arrays of an operation, requested by several threads at the same time."""
+"""Buffers of an operation that several threads request at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THREADS = 4
 
 @pytest.fixture
 def frequent_switches() -> Iterator[None]:
-    """Let Python change between threads after a microsecond."""
+    """Set Python's thread switch interval to one microsecond."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

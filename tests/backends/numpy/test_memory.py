@@ -1,4 +1,4 @@
-"""Arrays of the NumPy backend begin on a cache line."""
+"""Alignment of the NumPy backend's arrays to cache lines."""
 
 import numpy as np
 import pytest

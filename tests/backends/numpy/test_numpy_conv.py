@@ -1,4 +1,4 @@
-"""Convolution by every algorithm, compared with PyTorch and finite differences."""
+"""Every convolution algorithm compared with PyTorch and with finite differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALGORITHMS = ["naive", "im2col", "winograd", "auto"]
 
 @dataclass(frozen=True)
 class Case:
-    """A convolution of N images of C channels, H x W, to O channels."""
+    """A convolution of N images with C channels and H x W pixels to O channels."""
 
     n: int
     c: int
@@ -81,12 +81,12 @@ def arrays(case: Case, dtype: type = np.float64) -> tuple[np.ndarray, ...]:
 
 
 def inside(image: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) to (H, W, N, C)."""
+    """Permute (N, C, H, W) to (H, W, N, C)."""
     return np.ascontiguousarray(image.transpose(2, 3, 0, 1))
 
 
 def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> list[np.ndarray]:
-    """Return y, d_x, d_weight and d_bias, with images as (N, C, H, W)."""
+    """Return y, d_x, d_weight and d_bias; images are (N, C, H, W)."""
     x, weight, bias, g = data[:4]
     keep = {} if buffer is None else {"buffer": buffer}
     y, saved = conv2d_forward(
@@ -97,7 +97,7 @@ def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> li
 
 
 def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **options) -> float:
-    """Return the largest error against PyTorch in float64, relative to the largest value."""
+    """Return the largest error against PyTorch, relative to the largest value."""
     data = arrays(case, dtype)
     ours = compute(case, algorithm, data, **options)
     pairs = zip(ours, data[4:], strict=True)
@@ -154,7 +154,7 @@ def test_winograd_float32_many_channels_is_near_float64():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["tiles cut off", "stem", "groups", "wide padding"])
 def test_conv_gradients_equal_finite_differences(name, algorithm):
-    """v·∇L equals (L(p + h v) - L(p - h v)) / 2h for L = Σ g y, which is linear in each array."""
+    """L = Σ g y is linear in each array, so (L(p + h v) - L(p - h v)) / 2h is v·∇L."""
     case = CASES[name]
     data = arrays(case)
     gradients = compute(case, algorithm, data)[1:]
@@ -190,7 +190,7 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
 
 @pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
 def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
-    """With one output, each product is one multiplication, so only the order of sums matters."""
+    """With one output channel there are no sums in the products, only sums over windows."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
     for numbers in (1, 5000, 2**30):  # chunks of one row of windows, some rows, all rows
@@ -202,7 +202,7 @@ def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
 
 @pytest.mark.parametrize("images", [16, 32])
 def test_im2col_input_gradient_memory_is_bounded(images):
-    """The full matrix of windows is k² = 25 times as large as the images."""
+    """The full matrix of windows would be k² = 25 times as large as the images."""
     weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()
@@ -257,7 +257,7 @@ def test_conv_auto_algorithm_depends_on_shape():
 
 
 def test_winograd_transforms_are_exact_in_rational_numbers():
-    """Aᵀ [(G w) ⊙ (Bᵀ d)] is the correlation of six numbers with three."""
+    """Aᵀ [(G w) ⊙ (Bᵀ d)] is the correlation of six numbers with three numbers."""
     rng = np.random.default_rng(2)
     fraction = np.vectorize(lambda v: Fraction(v).limit_denominator(24))
     bt, g, at = (fraction(m) for m in (winograd.BT, winograd.G, winograd.AT))

@@ -1,4 +1,4 @@
-"""Errors planted in the operations on images, which the checks must detect."""
+"""Errors planted in the operations on images, to show that the checks detect them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops.shape import FLATTEN
 
 
 def last_of_equals() -> Op:
-    """Return max pooling of tiles that assigns ties to the last maximum."""
+    """Return a max pooling of tiles that assigns ties to the last maximum."""
 
     def forward(x: Array, **options: Any) -> tuple[Array, Any]:
         y, saved = MAX_POOL2D.forward(x[::-1, ::-1], **options)
@@ -31,7 +31,7 @@ def last_of_equals() -> Op:
 
 
 def padded_with_zeros(op: Op) -> Op:
-    """Return pooling whose padding consists of zero pixels."""
+    """Return a pooling that includes the zero-valued padding in each window."""
 
     def forward(x: Array, *, padding: int, **options: Any) -> tuple[Array, Any]:
         margin = (padding, padding)

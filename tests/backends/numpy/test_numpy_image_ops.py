@@ -1,6 +1,6 @@
 """Operations on images except convolution, in chunks and on threads.
 
-They are compared with PyTorch, finite differences and their results on one thread.
+The tests compare them with PyTorch, finite differences and their results on one thread.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ THREADED = [name for name, case in CASES.items() if case.threaded]
 
 @pytest.fixture(params=["whole", "in chunks"])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Process small images as one chunk, and also in many chunks on all threads."""
+    """Process small images once as one chunk, and once as many chunks on all threads."""
     if request.param == "in chunks":
         cut_finely(monkeypatch)
     return str(request.param)
@@ -164,7 +164,7 @@ def test_pool_nan_output_equals_torch(name: str) -> None:
 def test_max_pool_nan_gradient_goes_to_documented_position(
     window: list[float], fast: int, naive: int, padding: int
 ) -> None:
-    """In the one window that is inside. The naive version agrees with PyTorch."""
+    """Only one window is inside the image. The naive version agrees with PyTorch."""
     size = 2 + 2 * padding
     x = np.array(window).reshape(2, 2, 1, 1)
     options = {"size": size, "stride": size, "padding": padding}
@@ -207,7 +207,7 @@ def test_image_batch_norm_saves_batch_statistics_for_evaluation(workers: ThreadP
 
 @pytest.mark.parametrize("distance", [0.5, 3.9, 4.1, 1000], ids=["zero", "near", "far", "farther"])
 def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
-    """The mean of the 65,536 rows is ``distance`` standard deviations."""
+    """The mean of the 65,536 rows is ``distance`` standard deviations away from zero."""
     rng = np.random.default_rng(13)
     x = (distance + rng.standard_normal((32, 32, 64, 4))).astype(np.float32)
     rows = x.astype(np.float64).reshape(-1, 4)
@@ -221,7 +221,7 @@ def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
 
 
 def test_batch_norm_float32_variance_of_many_positions_is_accurate() -> None:
-    """The data have only two values, so rounding errors do not cancel."""
+    """The data have only two distinct values, so rounding errors do not cancel."""
     rng = np.random.default_rng(15)
     x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))
     ones = np.ones(4, np.float32)

@@ -1,4 +1,4 @@
-"""Batches in NumPy: gathered, cut out, normalized."""
+"""Batches of the NumPy loader: selected rows, crops and normalization."""
 
 from __future__ import annotations
 

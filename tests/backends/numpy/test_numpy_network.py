@@ -1,4 +1,4 @@
-"""The NumPy network: gradients of every layer in place, penalties, clipping, arrays kept."""
+"""The NumPy network: gradients, penalties, clipping and reuse of memory."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_network_gradients_equal_central_differences(
 
 
 def step_of(network: NumpyNetwork, batch: tuple[Array, Array]) -> dict[str, Array]:
-    """Return the difference that one step of SGD with lr 1 subtracts from each parameter."""
+    """Return the change that one step of SGD with lr 1 subtracts from each parameter."""
     before = network.arrays()
     network.train_step(batch[0], batch[1], 1.0, 0)
     after = network.arrays()
@@ -243,7 +243,7 @@ def test_first_layer_not_finite_is_named(
 def test_smaller_last_batch_does_not_affect_later_batches(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """Buffers of one batch size must not affect the results of another."""
+    """Buffers of one batch size must not affect the results of another batch size."""
     layers = [*NETWORKS[name], {"dense": "classes"}]
     used = make_network("numpy", layers)
     order = [0, 6, 1, 6, 2, 0]
@@ -365,7 +365,7 @@ def test_learning_rate_zero_changes_no_bit(
 def test_dead_network_stays_finite(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
-    """All gradients of the first layer are zero: 0 / (√0 + ε)."""
+    """All gradients of the first layer are zero, so the update is 0 / (√0 + ε)."""
     layers = [{"dense": 8}, "relu", {"dense": "classes"}]
     network = make_network("numpy", layers, optimizer=optimizer, **{"regularizer.weight_decay": 0})
     arrays = network.arrays()

@@ -1,4 +1,4 @@
-"""Gradients of every NumPy operation against central differences, and effects on its inputs."""
+"""Gradients of every NumPy operation against central differences, and unchanged inputs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def off_zero(rng: Rng, shape: tuple[int, ...]) -> Array:
 
 
 def off_margin(rng: Rng, shape: tuple[int, ...]) -> Array:
-    """Return multiples of 0.3, because the hinge loss has a kink where two values differ by 1."""
+    """Return multiples of 0.3, because the hinge loss has a kink where two logits differ by 1."""
     return rng.integers(-5, 6, shape) * 0.3
 
 
 @dataclass(frozen=True)
 class Case:
-    """An operation with its options, and the shapes of its inputs for a batch (N, D)."""
+    """An operation, its options, and the shapes of its inputs for a batch (N, D)."""
 
     op: Op
     shapes: Callable[[int, int], list[tuple[int, ...]]] = lambda n, d: [(n, d)]
@@ -168,7 +168,7 @@ def test_op_gradients_for_any_shape_equal_central_differences(
 
 
 def strided(x: Array) -> Array:
-    """Return the same values with a gap after each row and column."""
+    """Return an array with the same values and with gaps between rows and columns in memory."""
     wide = np.full([2 * size for size in x.shape], np.nan, x.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
     view[...] = x

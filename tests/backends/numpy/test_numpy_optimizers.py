@@ -58,7 +58,7 @@ def test_every_optimizer_has_a_case() -> None:
 
 
 def curvature() -> np.ndarray:
-    """Return a positive definite matrix A, so that the gradient of ½ wᵀ A w depends on all of w."""
+    """Return a positive definite matrix A; the gradient of ½ wᵀ A w depends on all of w."""
     root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
     return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
 

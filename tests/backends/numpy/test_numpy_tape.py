@@ -1,4 +1,4 @@
-"""The tape: gradients of whole graphs, and the arrays it keeps between steps."""
+"""The tape: gradients of whole graphs, and reuse of arrays between steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = np.array([0, 3, 2, 1, 1])
 
 
 def used_twice(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """One weight in two layers."""
+    """Use one weight in two layers."""
     return tape.apply(DENSE, tape.apply(TANH, tape.apply(DENSE, x, w)), w)
 
 
@@ -32,7 +32,7 @@ def used_three_times(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def used_twice_by_one_operation(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """W Wᵀ: the weight is also the input."""
+    """Compute W Wᵀ: the weight is also the input."""
     return tape.apply(DENSE, x, tape.apply(DENSE, w, w))
 
 
@@ -41,7 +41,7 @@ def added_to_itself(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def diamond(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """Two branches of one value are added."""
+    """Add two branches of one value."""
     h = tape.apply(DENSE, x, w)
     return tape.apply(ADD, tape.apply(TANH, h), tape.apply(SIGMOID, h))
 
@@ -98,7 +98,7 @@ def test_graph_gradients_equal_central_differences(name: str) -> None:
         rng.standard_normal((D, D)), requires_grad=True, grad_buffer=np.full((D, D), np.nan)
     )
     tape = Tape()
-    for _ in range(3):  # the second time, every array has been used before
+    for _ in range(3):  # the second step reuses every array
         tape.backward(loss_of(graph, tape, x, w))
         assert w.grad_buffer is not None
         for variable, ours in ((x, x.gradient), (w, w.grad_buffer)):

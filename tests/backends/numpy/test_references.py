@@ -73,7 +73,7 @@ CASES: list[tuple[str, list[tuple[int, ...]], dict[str, Any]]] = [
 
 
 def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function with those of the named arguments that it takes."""
+    """Call a function with those of the named arguments that it accepts."""
     taken = inspect.signature(function).parameters
     takes_all = any(x.kind == x.VAR_KEYWORD for x in taken.values())
     return function(*arguments, **{k: x for k, x in named.items() if takes_all or k in taken})

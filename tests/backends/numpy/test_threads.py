@@ -16,22 +16,22 @@ def blas_threads() -> set[int]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("pieces", [0, 1, 2, 50])
-def test_map_computes_every_chunk_once(count, pieces):
+@pytest.mark.parametrize("chunks", [0, 1, 2, 50])
+def test_map_computes_every_chunk_once(count, chunks):
     done, workers = [], ThreadPool(count)
 
-    def task(worker: int, piece: int) -> None:
+    def task(worker: int, chunk: int) -> None:
         assert 0 <= worker < count
-        done.append(piece)
+        done.append(chunk)
 
-    workers.map(task, pieces)
-    assert sorted(done) == list(range(pieces))
+    workers.map(task, chunks)
+    assert sorted(done) == list(range(chunks))
 
 
 def test_chunks_of_one_worker_do_not_overlap():
     busy = [threading.Lock() for _ in range(3)]
 
-    def task(worker: int, piece: int) -> None:
+    def task(worker: int, chunk: int) -> None:
         assert busy[worker].acquire(blocking=False)
         np.linalg.norm(np.ones((100, 100)) @ np.ones((100, 100)))
         busy[worker].release()
@@ -42,7 +42,7 @@ def test_chunks_of_one_worker_do_not_overlap():
 def test_map_runs_two_threads_at_once():
     meet = threading.Barrier(2, timeout=30)
     places: list[int] = []
-    ThreadPool(2).map(lambda worker, piece: places.append(meet.wait()), 2)
+    ThreadPool(2).map(lambda worker, chunk: places.append(meet.wait()), 2)
     assert sorted(places) == [0, 1]
 
 
@@ -50,7 +50,7 @@ def test_threads_end_with_their_pool():
     before = set(threading.enumerate())
 
     def threads_of(workers: ThreadPool) -> set[threading.Thread]:
-        workers.map(lambda worker, piece: workers.scratch("a", (2,), np.float32).fill(piece), 5)
+        workers.map(lambda worker, chunk: workers.scratch("a", (2,), np.float32).fill(chunk), 5)
         return set(threading.enumerate()) - before
 
     workers = ThreadPool(3)
@@ -66,40 +66,40 @@ def test_threads_end_with_their_pool():
 def test_map_limits_blas_to_one_thread_and_restores_it():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
-        for pieces in (1, 4):
-            ThreadPool(2).map(lambda worker, piece: seen.update(blas_threads()), pieces)
+        for chunks in (1, 4):
+            ThreadPool(2).map(lambda worker, chunk: seen.update(blas_threads()), chunks)
         assert seen == {1}
         assert blas_threads() == {2}
 
 
 def test_map_does_not_wait_for_a_thread_that_has_not_started():
-    """The other thread is kept busy, as on a machine without a free core."""
+    """The other thread is kept busy, as on a machine whose cores are all in use."""
     workers, release = ThreadPool(2), threading.Event()
-    workers.map(lambda worker, piece: None, 2)  # starts the other thread
+    workers.map(lambda worker, chunk: None, 2)  # starts the other thread
     workers._tasks.put(lambda: release.wait(30) and None)
     while not workers._tasks.empty():
         time.sleep(0.001)
     try:
         done: list[tuple[int, int]] = []
         for _ in range(3):
-            workers.map(lambda worker, piece: done.append((worker, piece)), 5)
-        assert done == [(0, piece) for piece in range(5)] * 3
+            workers.map(lambda worker, chunk: done.append((worker, chunk)), 5)
+        assert done == [(0, chunk) for chunk in range(5)] * 3
         assert workers._tasks.empty()
     finally:
         release.set()
 
 
 def test_map_waits_for_a_chunk_that_another_thread_has_started():
-    workers, begun = ThreadPool(2), threading.Event()
+    workers, started = ThreadPool(2), threading.Event()
     done = []
 
-    def task(worker: int, piece: int) -> None:
+    def task(worker: int, chunk: int) -> None:
         if worker == 0:
-            assert begun.wait(30)  # until the other thread has a piece
+            assert started.wait(30)  # until the other thread has a chunk
         else:
-            begun.set()
+            started.set()
             time.sleep(0.1)
-        done.append(piece)
+        done.append(chunk)
 
     workers.map(task, 2)
     assert sorted(done) == [0, 1]
@@ -107,9 +107,9 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
 
 @pytest.mark.parametrize("faulty", [0, 1, 2, 3])
 def test_map_error_in_any_thread_is_raised_and_blas_restored(faulty):
-    def task(worker: int, piece: int) -> None:
-        if piece == faulty:
-            raise ZeroDivisionError(piece)
+    def task(worker: int, chunk: int) -> None:
+        if chunk == faulty:
+            raise ZeroDivisionError(chunk)
 
     before = blas_threads()
     with pytest.raises(ZeroDivisionError):
@@ -120,7 +120,7 @@ def test_map_error_in_any_thread_is_raised_and_blas_restored(faulty):
 def test_errstate_applies_in_every_thread():
     states, meet = [], threading.Barrier(2, timeout=30)
 
-    def task(worker: int, piece: int) -> None:
+    def task(worker: int, chunk: int) -> None:
         meet.wait()
         states.append(np.geterr()["over"])
 
@@ -133,7 +133,7 @@ def test_scratch_is_separate_per_thread_and_reused():
     workers, meet = ThreadPool(2), threading.Barrier(2, timeout=30)
     first: dict[int, np.ndarray] = {}
 
-    def task(worker: int, piece: int) -> None:
+    def task(worker: int, chunk: int) -> None:
         meet.wait()
         first[worker] = workers.scratch("a", (4, 5), np.float32)
 
@@ -169,14 +169,14 @@ def test_cached_views_are_remade_after_memory_has_grown() -> None:
     ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
 )
 def test_chunk_slices_are_equal_and_within_the_limit(count, largest, sizes):
-    pieces = chunk_slices(count, largest)
-    assert sorted(x.stop - x.start for x in pieces) == sorted(sizes)
-    assert [i for x in pieces for i in range(x.start, x.stop)] == list(range(count))
+    chunks = chunk_slices(count, largest)
+    assert sorted(x.stop - x.start for x in chunks) == sorted(sizes)
+    assert [i for x in chunks for i in range(x.start, x.stop)] == list(range(count))
 
 
 def test_serial_pool_uses_the_calling_thread():
     names = []
-    SERIAL.map(lambda worker, piece: names.append(threading.current_thread()), 3)
+    SERIAL.map(lambda worker, chunk: names.append(threading.current_thread()), 3)
     assert set(names) == {threading.current_thread()}
 
 

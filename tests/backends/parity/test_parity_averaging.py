@@ -1,5 +1,4 @@
-"""Averages of the weights in both backends, in float64, against plain recurrences over the weights
-recorded step by step."""
+"""Averaged weights in both backends against recurrences over the weights of all steps."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 
 @dataclass
 class Recorded:
-    """A training, and the raw weights and statistics before it and after each of its steps."""
+    """A training, and its raw weights and statistics initially and after each step."""
 
     training: TrainingState
     weights: list[Arrays]
@@ -78,7 +77,7 @@ def train(*overrides: str) -> Recorded:
     loop = Loop(network, dataset, loaders, config)
     rows = [row for row, _ in loop.run()]
     if held is not None:
-        # what the last row says has to be what the kept weights give
+        # The last row has to describe the final weights.
         network.load(loop.training.last)
         assert loaders[1] is not None
         result = evaluate(network, loaders[1], held.labels[held.rows], config.loss)
@@ -87,7 +86,7 @@ def train(*overrides: str) -> Recorded:
 
 
 def exponential(weights: list[Arrays], decay: float) -> list[Arrays]:
-    """a₀ = w₀, aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ."""
+    """Return the averages a₀ = w₀, aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ of all steps."""
     averages = [weights[0]]
     for t, w in enumerate(weights[1:], start=1):
         d = min(decay, (1 + t) / (10 + t))
@@ -96,6 +95,7 @@ def exponential(weights: list[Arrays], decay: float) -> list[Arrays]:
 
 
 def gap(first: Arrays, second: Arrays) -> float:
+    """Return the largest absolute difference of two sets of arrays."""
     assert set(first) == set(second)
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
 
@@ -138,10 +138,10 @@ def test_averages_agree_between_backends(key: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["ema_decay=0.9", "swa_start=0.5"])
 def test_averaging_does_not_change_training(backend: str, key: str) -> None:
-    """To the bit, though the average is evaluated every other step."""
-    looks = "early_stopping.validate_every=2"
+    """Weights and gradients have the same bits, also with evaluations during an epoch."""
+    validation = "early_stopping.validate_every=2"
     plain = train(f"backend={backend}")
-    averaged = train(f"backend={backend}", f"regularizer.{key}", looks)
+    averaged = train(f"backend={backend}", f"regularizer.{key}", validation)
     assert len(plain.weights) == len(averaged.weights)
     for first, second in zip(plain.weights, averaged.weights, strict=True):
         assert gap(first, second) == 0
@@ -156,7 +156,7 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
         "regularizer.ema_decay=0.9",
         "early_stopping.validate_every=3",
         "early_stopping.monitor=loss",
-        "optimizer.lr=0.3",  # so high that the best weights come early, with this seed
+        "optimizer.lr=0.3",  # so high that the best epoch is early with this seed
         "regularizer.grad_clip=0",
         "seed=2",
     )
@@ -166,8 +166,11 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
 
 
 def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
-    """The mean over an epoch's batches, or their equal parts, of batch norm's means and unbiased
-    variances, for the network of two hidden layers, written out."""
+    """Return batch norm's statistics for a network of two hidden layers.
+
+    They are the means and unbiased variances, averaged over the batches of an epoch or over the
+    equal parts of these batches.
+    """
     order = epoch_order(config.seed, epoch, len(dataset.train))
     x = dataset.train.inputs[dataset.train.rows[order]]
     x = x * dataset.normalization.scale + dataset.normalization.shift
@@ -186,34 +189,34 @@ def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: i
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("share", "first"), [(0.5, 3), (0.67, 5), (0.01, 1)])
+@pytest.mark.parametrize(("fraction", "first"), [(0.5, 3), (0.67, 5), (0.01, 1)])
 def test_swa_equals_mean_of_weights_after_each_epoch(
-    backend: str, share: float, first: int
+    backend: str, fraction: float, first: int
 ) -> None:
-    words = (f"backend={backend}", f"regularizer.swa_start={share}", "test_weights=last")
-    run = train(*words, "batch_size=15")  # 15, 15, 15, 15 and 4 samples
+    overrides = (f"backend={backend}", f"regularizer.swa_start={fraction}", "test_weights=last")
+    run = train(*overrides, "batch_size=15")  # 15, 15, 15, 15 and 4 samples
     ends = run.weights[5::5][first - 1 :]
     assert len(ends) == 7 - first
     mean = {name: np.mean([w[name] for w in ends], axis=0) for name in ends[0]}
-    config = compose_config([*BASE, *words, "batch_size=15"])
+    config = compose_config([*BASE, *overrides, "batch_size=15"])
     statistics = batch_statistics(mean, config, prepare(config).dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
-    assert gap(mean, mean | statistics) > 1e-3  # those that training collected are others
+    assert gap(mean, mean | statistics) > 1e-3  # the statistics from training differ
     if run.training.best_epoch < first:
         assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
-    words = (
+    overrides = (
         f"backend={backend}",
         "regularizer.swa_start=0.5",
         "test_weights=last",
         "accumulation_steps=2",
     )
-    run = train(*words)
+    run = train(*overrides)
     mean = {name: np.mean([w[name] for w in run.weights[12::4]], axis=0) for name in run.weights[0]}
-    config = compose_config([*BASE, *words])
+    config = compose_config([*BASE, *overrides])
     dataset = prepare(config).dataset
     statistics = batch_statistics(mean, config, dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
@@ -224,7 +227,7 @@ def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
 def test_recomputed_statistics_need_the_memory_of_one_part(
     make_network: Callable[..., Network],
 ) -> None:
-    """Of NumPy's backend, whose arrays tracemalloc sees."""
+    """The test uses the NumPy backend, because tracemalloc tracks its arrays."""
     x = np.random.default_rng(0).standard_normal((1024, 6))
     layers = [{"dense": 64}, "batch_norm", "tanh", {"dense": "classes"}]
     peaks = []
@@ -248,12 +251,12 @@ def test_recomputed_image_statistics_equal_pytorchs(
     layers = [{"conv2d": 4}, "batch_norm", "relu", "flatten", {"dense": 3}, "batch_norm"]
     rng = np.random.default_rng(3)
     batches = [rng.standard_normal((n, 2, 5, 6)) for n in (6, 6, 4)]
-    found = {}
+    computed = {}
     for backend in BACKENDS:
         network = make_network(backend, layers, (2, 5, 6), 3)
-        place = torch.tensor if backend == "torch" else np.copy
-        network.recompute_statistics(place(x) for x in batches)
-        found[backend] = network.arrays()
+        convert = torch.tensor if backend == "torch" else np.copy
+        network.recompute_statistics(convert(x) for x in batches)
+        computed[backend] = network.arrays()
     reference = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1),
         nn.BatchNorm2d(4),
@@ -274,15 +277,15 @@ def test_recomputed_image_statistics_equal_pytorchs(
     torch.optim.swa_utils.update_bn([torch.tensor(x) for x in batches], reference)
     for name, key in translated.items():
         for backend in BACKENDS:
-            if key in found[backend]:
-                assert_allclose(found[backend][key], state[name].numpy(), rtol=1e-10, atol=1e-12)
+            if key in computed[backend]:
+                assert_allclose(computed[backend][key], state[name].numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_recompute_without_batch_norm_requests_no_batch(
     make_network: Callable[..., Network],
 ) -> None:
     def batches() -> Iterator[Any]:
-        raise AssertionError("asked for")
+        raise AssertionError("a batch was requested")
         yield
 
     for backend in BACKENDS:
@@ -292,13 +295,13 @@ def test_recompute_without_batch_norm_requests_no_batch(
 
 
 @pytest.mark.parametrize(
-    ("share", "epochs", "first"),
+    ("fraction", "epochs", "first"),
     [(0.75, 20, 15), (0.55, 100, 55), (0.07, 100, 7), (0.5, 5, 3), (0.99, 10, 10), (0.01, 10, 1)],
 )
 def test_swa_starts_with_the_epoch_that_completes_its_fraction(
-    share: float, epochs: int, first: int
+    fraction: float, epochs: int, first: int
 ) -> None:
-    assert averaging.first_swa_epoch(share, epochs) == first
+    assert averaging.first_swa_epoch(fraction, epochs) == first
 
 
 @pytest.mark.parametrize(("decay", "updates"), [(0.999, 1), (0.999, 90), (0.5, 8), (0.9, 10_000)])
@@ -308,12 +311,12 @@ def test_ema_decay_is_smaller_in_first_steps(decay: float, updates: int) -> None
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 4)
     monkeypatch.setattr(tuning, "UPDATE_THREADING_MIN_ELEMENTS", 8)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_chunks_and_threads_do_not_change_an_average(workers: int) -> None:
     rng = np.random.default_rng(0)
@@ -345,7 +348,7 @@ def test_averaging_allocates_no_lasting_memory() -> None:
 
 
 def test_torch_average_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a number or copying to the host is what would wait."""
+    """Reading a number or copying to the host would wait for the device."""
     import torch
 
     from nnopt.backends.torch.average import Average as TorchAverage

@@ -1,4 +1,4 @@
-"""Convolutional networks in both backends, in float64: layer by layer and whole."""
+"""Convolutional networks in both backends, in float64: single layers and whole networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LAYERS: dict[str, list[Any]] = {
 
 
 def image_batches(count: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of 3 x 9 x 8 images of 4 classes."""
+    """Return batches of 3 x 9 x 8 images of 4 classes."""
     rng = np.random.default_rng(0)
     return [(rng.standard_normal((6, 3, 9, 8)), rng.integers(0, 4, 6)) for _ in range(count)]
 
@@ -61,7 +61,7 @@ def test_image_layer_agrees_between_backends(make_network: MakeNetwork, name: st
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_frozen_weight_does_not_change(make_network: MakeNetwork, backend: str, bias: bool) -> None:
-    """No regularizer or optimizer changes it."""
+    """No regularizer or optimizer changes a frozen weight."""
     conv = {"conv2d": {"channels": 5, "bias": bias, "frozen": True}}
     keys = ("l1", "l2", "weight_decay", "max_norm", "grad_clip", "ema_decay")
     options = {f"regularizer.{key}": 0.01 for key in keys} | {

@@ -1,4 +1,4 @@
-"""Both loaders give the same bits, augmentation included, of images and of features."""
+"""Both loaders return the same bits for images and features, with and without augmentation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_loader(
 
 
 def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and labels of an epoch. NumPy's inputs are overwritten by the next batch."""
+    """Return the inputs and labels of an epoch; NumPy's loader overwrites its inputs."""
     batches = [
         (np.asarray(x).copy(), np.asarray(y))
         for x, y in loader.train_batches(epoch_order(0, 1, COUNT), BATCH, augmentation)
@@ -145,7 +145,7 @@ def test_mixup_equals_formula(
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("mixup", [0.0, 1.0], ids=["alone", "with mixup"])
 def test_cutmix_equals_formula(make_config: MakeConfig, backend: str, mixup: float) -> None:
-    """Pixel by pixel; batches of mixup among them, blended as without cutmix."""
+    """With mixup, some batches are blended by mixup instead of cutmix."""
     dataset = make_dataset((3, 6, 5))
     loader = make_loader(make_config, backend, dataset)
     plain, labels = whole_epoch(loader, Augmentation())
@@ -189,7 +189,7 @@ def test_augmentation_keeps_the_data(make_config: MakeConfig, backend: str) -> N
 def test_float64_features_are_centred_before_rounding(
     make_config: Callable[..., Config], dtype: str
 ) -> None:
-    """Times within a minute: in float32 they are one or two numbers, less their mean sixty."""
+    """In float32, these time stamps within one minute would round to one or two numbers."""
     inputs = 1.7e9 + np.arange(60.0)[:, None]
     part = Part(inputs, np.zeros(60, np.int64), np.arange(0, 60, 2))
     scaling = Normalization(np.array([1 / 17]), np.zeros(1), origin=np.array([1.7e9 + 30]))
@@ -202,7 +202,7 @@ def test_float64_features_are_centred_before_rounding(
         part, scaling, make_config(backend="torch", **{"backend.dtype": dtype})
     )
     (other,) = loader.evaluation_batches()
-    on_device = loader._whole(part)  # as an accelerator gets them
+    on_device = loader._whole(part)  # as for an accelerator
     assert np.array_equal(other.numpy(), found)
     assert np.array_equal(on_device.numpy(), found)
     assert inputs[0] == 1.7e9

@@ -1,4 +1,4 @@
-"""The curves of both backends are equal in float64 with shared dropout masks."""
+"""The learning-rate curves of both backends in float64 with shared dropout masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nnopt.config.compose import compose_config
 from nnopt.recipe.prepare import prepare
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
-WORDS = [
+OVERRIDES = [
     "dataset.samples_per_class=60",
     "architecture.hidden=[16]",
     "architecture.activation=tanh",
@@ -21,8 +21,8 @@ WORDS = [
 ]
 
 
-def found_by(backend: str, *words: str) -> LrSuggestion:
-    config = compose_config([f"backend={backend}", *WORDS, *words])
+def suggestion_of(backend: str, *overrides: str) -> LrSuggestion:
+    config = compose_config([f"backend={backend}", *OVERRIDES, *overrides])
     prepared = prepare(config)
     sweep = LrRangeTest(1e-4, 1.0, 120)
     return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
@@ -30,10 +30,10 @@ def found_by(backend: str, *words: str) -> LrSuggestion:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_lr_finder_curves_agree_between_backends(optimizer: str) -> None:
-    by_hand = found_by("numpy", f"optimizer={optimizer}")
-    by_torch = found_by("torch", f"optimizer={optimizer}")
-    np.testing.assert_array_equal(by_torch.curve.rates, by_hand.curve.rates)
-    np.testing.assert_allclose(by_torch.curve.losses, by_hand.curve.losses, rtol=1e-9)
-    np.testing.assert_allclose(by_torch.curve.smoothed, by_hand.curve.smoothed, rtol=1e-9)
-    assert by_hand.lr is not None
-    assert by_torch.lr == by_hand.lr
+    by_numpy = suggestion_of("numpy", f"optimizer={optimizer}")
+    by_torch = suggestion_of("torch", f"optimizer={optimizer}")
+    np.testing.assert_array_equal(by_torch.curve.rates, by_numpy.curve.rates)
+    np.testing.assert_allclose(by_torch.curve.losses, by_numpy.curve.losses, rtol=1e-9)
+    np.testing.assert_allclose(by_torch.curve.smoothed, by_numpy.curve.smoothed, rtol=1e-9)
+    assert by_numpy.lr is not None
+    assert by_torch.lr == by_numpy.lr

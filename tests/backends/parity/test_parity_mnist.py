@@ -1,4 +1,4 @@
-"""Train on MNIST in both backends, on the whole path from files to accuracy."""
+"""Train on MNIST in both backends, from the files to the test accuracy."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ pytestmark = [
 
 
 def test_training_float64_ends_with_equal_accuracy() -> None:
-    """Differences of rounding stay too small to change predictions; one image may differ."""
+    """Rounding errors are too small to change predictions, except that of at most one image."""
     words = "epochs=1", "backend.dtype=float64"
     assert abs(accuracy_of("numpy", *words) - accuracy_of("torch", *words)) < 0.015
 
 
 def test_training_float32_mean_of_seeds_within_a_fifth_of_a_point() -> None:
-    """In float32, the rounding of either backend leads to other weights within an epoch. Seeds
-    0 to 4 then differ by -0.27 to 0.08 points on an Intel Xeon."""
+    """Rounding in float32 makes the weights of the backends diverge within an epoch.
+
+    The accuracies of seeds 0 to 4 then differ by -0.27 to 0.08 points on an Intel Xeon.
+    """
     runs = [[accuracy_of(b, "epochs=5", f"seed={i}") for i in range(3)] for b in ("numpy", "torch")]
     means = [statistics.mean(run) for run in runs]
     assert min(map(min, runs)) > 96.5

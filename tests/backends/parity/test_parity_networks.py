@@ -1,7 +1,8 @@
-"""The same records, weights and batches in both backends, in float64: forward, gradients, training.
+"""The same records, weights and batches in both backends, in float64.
 
-Plain SGD with lr 1 subtracts the gradient itself, so one step shows every gradient. A dense layer
-before the one under test makes its input's gradient show too.
+The tests compare logits, gradients and training. A step of plain SGD with lr 1 subtracts the
+gradient itself, so one step shows every gradient. The dense layer in front of the layer under test
+shows the gradient of that layer's input.
 """
 
 from __future__ import annotations
@@ -68,12 +69,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def train(
     network: Network, backend: str, batches: Batches, steps: int, lr: float
 ) -> tuple[dict[str, np.ndarray], StepRecord, np.ndarray]:
-    """Arrays, record and logits of the first batch after some steps, the lr different in each."""
-    place = torch.tensor if backend == "torch" else np.copy
+    """Return arrays, step record and logits of the first batch after steps with varying lr."""
+    convert = torch.tensor if backend == "torch" else np.copy
     for step in range(steps):
         x, y = batches[step % len(batches)]
-        network.train_step(place(x), place(y), lr * (1 + step % 3) / 2, step)
-    return network.arrays(), network.read_steps(), network.predict(place(batches[0][0]))
+        network.train_step(convert(x), convert(y), lr * (1 + step % 3) / 2, step)
+    return network.arrays(), network.read_steps(), network.predict(convert(batches[0][0]))
 
 
 def assert_equal_after(
@@ -85,7 +86,7 @@ def assert_equal_after(
     tolerance: dict[str, float],
     **options: Any,
 ) -> None:
-    """Both backends, from the same weights, over the same steps."""
+    """Train both backends from the same weights and compare their results."""
     options = {"backend.shared_masks": True} | options
     shape = batches[0][0].shape[1:]
     (arrays, record, logits), (torch_arrays, torch_record, torch_logits) = (
@@ -129,7 +130,7 @@ def test_loss_penalty_and_clipping_agree_between_backends(
 def test_mixed_labels_agree_between_backends(
     make_network: MakeNetwork, batches: Batches, smoothing: float
 ) -> None:
-    """As mixup makes them; the accuracy counts the larger share."""
+    """The labels are mixtures; the accuracy counts the class with the larger fraction."""
     rng = np.random.default_rng(0)
     mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -158,7 +159,7 @@ WHOLE = {
 def test_hundred_steps_agree_between_backends(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """With momentum and L2, over batches of which every seventh is smaller."""
+    """Training uses momentum and L2; every seventh batch is smaller."""
     hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
     layers = [*hidden, *hidden, {"dense": "classes"}]
     tolerance = {"rtol": 1e-9, "atol": 1e-12}
@@ -169,7 +170,7 @@ def test_hundred_steps_agree_between_backends(
 def test_comparison_of_different_networks_fails(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
-    """Masks that are not shared, or another seed, are seen by the comparisons above."""
+    """The comparisons above detect different masks and different seeds."""
     layers = [{"dense": 8}, {"dropout": 0.3}, {"dense": "classes"}]
     with pytest.raises(AssertionError, match="dense"):
         assert_equal_after(

@@ -1,5 +1,4 @@
-"""Regularizers that act on a network's weights or layers, and batches in parts: what each does, and
-that both backends do the same."""
+"""Regularizers of weights and layers, and accumulation over parts of a batch, in both backends."""
 
 from __future__ import annotations
 
@@ -41,8 +40,7 @@ IMAGE = (3, 9, 8)
 def test_max_norm_scales_down_the_units_that_exceed_it(
     make_network: MakeNetwork, backend: str, dtype: str
 ) -> None:
-    """Every parameter after a step is the one without max-norm, or, if it is a weight whose unit
-    has a larger norm, as many times smaller."""
+    """Max-norm rescales the weights of units with too large a norm, and changes nothing else."""
     batches = [(x.astype(dtype), y) for x, y in image_batches()]
     options = {"backend.dtype": dtype, "regularizer.decay_norm_and_bias": True}
     free, limited = (
@@ -60,13 +58,13 @@ def test_max_norm_scales_down_the_units_that_exceed_it(
         if not name.endswith(("conv2d1.weight", "dense1.weight")):
             assert_array_equal(limited[name], array)
             continue
-        for weight, found in zip(array, limited[name], strict=True):
+        for weight, computed in zip(array, limited[name], strict=True):
             norm = np.sqrt(sum(float(w) ** 2 for w in weight.flat))
             if norm > 1:
-                assert_allclose(found, weight / norm, rtol=1e-6 if dtype == "float32" else 1e-13)
+                assert_allclose(computed, weight / norm, rtol=1e-6 if dtype == "float32" else 1e-13)
                 scaled += 1
             else:
-                assert_array_equal(found, weight)
+                assert_array_equal(computed, weight)
                 kept += 1
     assert scaled
     assert kept
@@ -120,7 +118,7 @@ def test_stochastic_depth_skips_deeper_branches_more_often(
 
 
 def test_skipped_branch_adds_zero_and_others_are_scaled(make_network: MakeNetwork) -> None:
-    """Sample by sample, of a branch within another's too; evaluation skips none."""
+    """Branches are skipped sample by sample, nested ones included; evaluation skips none."""
     layers = [*RESIDUAL[:1], {"residual": ["tanh", {"residual": ["sigmoid"]}]}, RESIDUAL[-1]]
     network, plain = (make_network("numpy", layers, seed=7, **options) for options in (HALF, {}))
     assert isinstance(network, NumpyNetwork)
@@ -151,8 +149,8 @@ def test_stochastic_depth_gradients_equal_central_differences(
     rng = np.random.default_rng(1)
     x = Variable(rng.standard_normal((7, *shape)), requires_grad=True)
     y = rng.integers(0, 4, 7)
-    found = {n: g.copy() for n, g in network.gradients(network.forward(x, y, 2)[1]).items()}
-    found["input"] = np.array(x.gradient)
+    computed = {n: g.copy() for n, g in network.gradients(network.forward(x, y, 2)[1]).items()}
+    computed["input"] = np.array(x.gradient)
     values = {n: p.value for n, p in network.parameters.items()} | {"input": x.value}
     for name, value in values.items():
         numeric = np.empty_like(value)
@@ -163,7 +161,7 @@ def test_stochastic_depth_gradients_equal_central_differences(
                 losses.append(float(network.forward(x, y, 2)[1].value))
             value[index] += 1e-6
             numeric[index] = (losses[0] - losses[1]) / 2e-6
-        assert_allclose(found[name], numeric, rtol=1e-6, atol=1e-8, err_msg=name)
+        assert_allclose(computed[name], numeric, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 def test_gradient_of_a_skipped_branch_is_detected(
@@ -183,14 +181,13 @@ def test_stochastic_depth_agrees_between_backends(
     if name == "images":
         layers = [{"conv2d": 2}, *layers]
     assert_equal_after(make_network, data, layers, 20, 0.01, CLOSE, optimizer="momentum", **HALF)
-    unlike = HALF | {"backend.shared_masks": False}
+    different = HALF | {"backend.shared_masks": False}
     with pytest.raises(AssertionError, match="weight"):
-        assert_equal_after(make_network, data, layers, 1, 0.1, CLOSE, **unlike)
+        assert_equal_after(make_network, data, layers, 1, 0.1, CLOSE, **different)
 
 
 def test_device_masks_skip_whole_samples(make_network: MakeNetwork) -> None:
-    """With the last layer's weight as the unit matrix the logits are x, or x and twice the
-    branch."""
+    """With an identity matrix as last weight, a logit is x or x + 2 · branch."""
     layers = [{"residual": [{"dense": 4}, "tanh"]}, {"dense": {"units": "classes", "bias": False}}]
     network = make_network("torch", layers, (4,), **{"regularizer.stochastic_depth": 0.5})
     assert isinstance(network, TorchNetwork)
@@ -224,7 +221,7 @@ def assert_same_training(
     dtype: str,
     tolerance: dict[str, float],
 ) -> None:
-    """20 steps in parts and whole: weights, losses, right answers, gradient and its norm."""
+    """Compare 20 steps on whole batches with 20 steps on their parts."""
     batches = [(x.astype(dtype), y) for x, y in batches]
     networks = [
         make_network(
@@ -237,17 +234,17 @@ def assert_same_training(
         )
         for k in (1, accumulation_steps)
     ]
-    (whole, record, logits), (found, found_record, found_logits) = (
+    (whole, record, logits), (computed, computed_record, computed_logits) = (
         train(network, backend, batches, 20, 0.1) for network in networks
     )
-    gradient, found_gradient = (network.gradient_arrays() for network in networks)
+    gradient, computed_gradient = (network.gradient_arrays() for network in networks)
     for name, array in whole.items():
-        assert_allclose(found[name], array, **tolerance, err_msg=name)
-        assert_allclose(found_gradient[name], gradient[name], **tolerance, err_msg=name)
-    assert_allclose(found_logits, logits, **tolerance)
-    assert_allclose(found_record.losses, record.losses, **tolerance)
-    assert_allclose(found_record.gradient_norm, record.gradient_norm, **tolerance)
-    assert (found_record.correct, found_record.count) == (record.correct, record.count)
+        assert_allclose(computed[name], array, **tolerance, err_msg=name)
+        assert_allclose(computed_gradient[name], gradient[name], **tolerance, err_msg=name)
+    assert_allclose(computed_logits, logits, **tolerance)
+    assert_allclose(computed_record.losses, record.losses, **tolerance)
+    assert_allclose(computed_record.gradient_norm, record.gradient_norm, **tolerance)
+    assert (computed_record.correct, computed_record.count) == (record.correct, record.count)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -256,7 +253,7 @@ def assert_same_training(
 def test_accumulated_parts_equal_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str, accumulation_steps: int, mixed: bool
 ) -> None:
-    """Every seventh batch has three samples only."""
+    """Every seventh batch has only three samples."""
     if mixed:
         rng = np.random.default_rng(0)
         batches = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
@@ -286,7 +283,7 @@ def test_accumulation_with_a_repeated_sample_is_detected(
 def test_accumulated_loss_is_the_mean_over_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
-    """Not the mean of the parts' means, which would count samples of small parts more."""
+    """The mean of the parts' means would weight samples of small parts more."""
     x, y = batches[0]
     singly = [
         train(make_network(backend, PLAIN), backend, [(x[i : i + 1], y[i : i + 1])], 1, 0.0)[1]
@@ -305,9 +302,9 @@ def test_accumulated_loss_is_the_mean_over_the_batch(
 def test_accumulation_agrees_between_backends(
     make_network: MakeNetwork, batches: Any, accumulation_steps: int
 ) -> None:
-    """With dropout, whose masks differ from part to part, and batch norm, which sees a part."""
+    """The dropout masks of the parts differ, and batch norm uses the statistics of one part."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
-    batches = batches[:6]  # the last has three samples, which parts of two and one would be
+    batches = batches[:6]  # without the last batch, whose parts would have two samples and one
     options = HALF | {
         "batch_size": 10,
         "accumulation_steps": accumulation_steps,
@@ -318,15 +315,17 @@ def test_accumulation_agrees_between_backends(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backend: str) -> None:
-    """Ten times the same sample: where the two halves had one mask, the gradient would be that of
-    one half. Every mask of a training has a number of its own."""
-    place = torch.tensor if backend == "torch" else np.copy
+    """The batch repeats one sample, so equal masks of the halves would give equal gradients.
+
+    Every mask of a training has its own number.
+    """
+    convert = torch.tensor if backend == "torch" else np.copy
     x, y = np.tile(np.linspace(1, 2, 6), (10, 1)), np.zeros(10, np.int64)
     layers = [{"dropout": 0.5}, {"dense": "classes"}]
 
     def gradient(step: int, rows: int, **changes: Any) -> np.ndarray:
         network = make_network(backend, layers, optimizer="sgd", **changes)
-        network.train_step(place(x[:rows]), place(y[:rows]), 0.1, step)
+        network.train_step(convert(x[:rows]), convert(y[:rows]), 0.1, step)
         return network.gradient_arrays()["dense1.weight"]
 
     whole = gradient(3, 10, batch_size=10, accumulation_steps=2)
@@ -350,7 +349,10 @@ def test_batch_norm_updates_statistics_after_each_part(
 
 
 def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) -> None:
-    """Of NumPy's backend, whose arrays tracemalloc sees; weights and gradients are small here."""
+    """The test uses the NumPy backend, because tracemalloc tracks its arrays.
+
+    The memory of weights and gradients is small in this network.
+    """
     x, y = np.random.default_rng(0).standard_normal((1024, 6)), np.zeros(1024, np.int64)
     layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]
     peaks = []

@@ -1,4 +1,4 @@
-"""Problems of the PyTorch backend on a machine, and the time at which PyTorch is imported."""
+"""Problems that the PyTorch backend reports for a machine, and the time of PyTorch's import."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def images(count: int = 16) -> tuple[Tensor, Tensor]:
 
 
 def formats_seen(network: TorchNetwork, x: Tensor) -> dict[str, torch.dtype]:
-    """Layer -> number format of its output in a training step."""
+    """Return the memory format of each layer's output in a training step."""
     seen: dict[str, torch.dtype] = {}
     for name, module in network.module.named_children():
         module.register_forward_hook(
@@ -118,7 +118,7 @@ def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
 
 
 def scaled(make_config: MakeConfig) -> Precision:
-    """Loss scaling of fp16, which does not depend on the device."""
+    """Return a configuration with loss scaling for fp16, which works on any device."""
     backend = make_config(backend="torch").backend
     assert isinstance(backend, TorchConfig)
     return Precision(replace(backend, precision="fp16"))
@@ -153,9 +153,11 @@ def test_fp16_overflow_skips_step_and_reduces_scale(make_config: MakeConfig) -> 
 def test_fp16_overflow_changes_no_state(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """Weights, the optimizer's memory, weight decay and max-norm: afterwards all goes on as if the
-    step had not been, to the bit, at the scale to which the scaler backs off from 2^120."""
-    words = {
+    """A skipped step changes no bit of weights, optimizer state, weight decay and max-norm.
+
+    The scaler starts at 2^120 and backs off to 2^16.
+    """
+    overrides = {
         "backend.precision": "fp16",
         "optimizer": optimizer,
         "regularizer.weight_decay": 0.1,
@@ -171,7 +173,7 @@ def test_fp16_overflow_changes_no_state(
     for scale in (2.0**120, 2.0**16):
         scaler = make_scaler("cpu", init_scale=scale, backoff_factor=2.0**-104)
         monkeypatch.setattr(torch.amp, "GradScaler", lambda device, scaler=scaler: scaler)
-        network = make_network("torch", layers, (x.shape[1],), **SINGLE, **words)
+        network = make_network("torch", layers, (x.shape[1],), **SINGLE, **overrides)
         before = network.arrays()
         if scale > 2**16:
             network.train_step(x, y, 0.05, 0)
@@ -190,10 +192,10 @@ def test_fp16_overflow_changes_no_state(
 def test_fp16_scaling_keeps_weight_decay_and_max_norm(
     make_network: MakeNetwork, precision: str
 ) -> None:
-    """The hinge loss of samples far on the right side is flat, so that these two alone move."""
-    words = {"regularizer.weight_decay": 10.0, "regularizer.max_norm": 0.5, "optimizer": "sgd"}
-    words |= {"backend.precision": precision, "loss": "hinge"}
-    network = make_network("torch", MLP, **SINGLE, **words)
+    """The hinge loss of confidently right samples is zero, so only these two change the weights."""
+    overrides = {"regularizer.weight_decay": 10.0, "regularizer.max_norm": 0.5, "optimizer": "sgd"}
+    overrides |= {"backend.precision": precision, "loss": "hinge"}
+    network = make_network("torch", MLP, **SINGLE, **overrides)
     before = network.arrays()
     arrays = before | {"dense2.bias": np.array([9, 0, 0, 0], np.float32)}
     network.load(arrays)
@@ -209,7 +211,7 @@ def test_fp16_scaling_keeps_weight_decay_and_max_norm(
 
 @pytest.mark.slow
 def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: MakeNetwork) -> None:
-    """The next network, which differs only in the seed, reuses the compiled code."""
+    """A second network that differs only in the seed reuses the compiled code."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     torch.compiler.reset()
     for seed in (0, 1):
@@ -225,15 +227,15 @@ def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: Make
 def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
     make_network: MakeNetwork,
 ) -> None:
-    """What recipes for a GPU combine: dropout, parts of a batch, shares of classes, bf16."""
+    """Recipes for a GPU combine dropout, accumulation, mixed labels and bf16."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
-    words = {"backend.precision": "bf16", "batch_size": 16, "accumulation_steps": 2}
+    overrides = {"backend.precision": "bf16", "batch_size": 16, "accumulation_steps": 2}
     x, labels = images()
     y = 0.7 * nn.functional.one_hot(labels, 4).float() + 0.075
     ends = []
     for compile_ in ("off", "default"):
         choice = {"backend.compile": compile_}
-        network = make_network("torch", layers, IMAGE, **SINGLE, **words, **choice)
+        network = make_network("torch", layers, IMAGE, **SINGLE, **overrides, **choice)
         for step in range(5):
             network.train_step(x, y, 0.05, step)
         assert network.read_steps().count == 80
@@ -253,8 +255,8 @@ def test_compiled_code_of_too_many_networks_is_deleted(
     kinds = (31, 8, 0), (31, 8, 0.1), (33, 8, 0.1), (33, 9, 0.1), (31, 8, 0), (35, 8, 0), (31, 8, 0)
     for width, batch_size, l2 in kinds:
         layers = [{"dense": width}, "relu", {"dense": "classes"}]
-        words = {"batch_size": batch_size, "regularizer.l2": l2, "seed": len(counts)}
-        make_network("torch", layers, **words, **{"backend.compile": "default"})
+        overrides = {"batch_size": batch_size, "regularizer.l2": l2, "seed": len(counts)}
+        make_network("torch", layers, **overrides, **{"backend.compile": "default"})
         counts.append(len(forgotten))
     assert counts == [0, 0, 0, 0, 0, 1, 1]
 
@@ -321,11 +323,11 @@ def test_compilation_without_compiler_is_refused(
     monkeypatch.setattr(pytorch.shutil, "which", lambda name: None)
     spec = object() if triton else None
     monkeypatch.setattr(pytorch.importlib.util, "find_spec", lambda name: spec)
-    words = {"backend.device": device}
-    config = make_config(backend="torch", **words, **{"backend.compile": "default"})
+    overrides = {"backend.device": device}
+    config = make_config(backend="torch", **overrides, **{"backend.compile": "default"})
     (problem,) = pytorch.check_backend(config)
     assert f"backend.compile = 'default' on {device} needs {lacking}" in problem
-    assert pytorch.check_backend(make_config(backend="torch", **words)) == []
+    assert pytorch.check_backend(make_config(backend="torch", **overrides)) == []
 
 
 def test_deterministic_applies_only_to_its_network(make_network: MakeNetwork) -> None:
@@ -339,7 +341,7 @@ def test_deterministic_applies_only_to_its_network(make_network: MakeNetwork) ->
 
 
 class Greedy(nn.Module):
-    """Asks for more memory than there is."""
+    """A layer that requests more memory than the machine has."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.empty(2**58)
@@ -398,7 +400,7 @@ def test_missing_deterministic_kernel_names_the_key() -> None:
 def test_evaluation_chunk_is_limited_by_memory(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest layers, of 8 channels and 6x6 pixels, take and give 576 numbers of a sample."""
+    """The largest layers (8 channels, 6x6 pixels) read and write 576 numbers for each sample."""
     plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
     network = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
@@ -455,9 +457,9 @@ def test_smooth_activations_compiled_in_16_bits_end_near_float32(
     torch.compiler.reset()
     x, labels = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
     ends = []
-    for words in ({}, {"backend.precision": "bf16"}):
-        choice = {"backend.compile": compile_ if words else "off"}
-        network = make_network("torch", layers, **SINGLE, **words, **choice)
+    for overrides in ({}, {"backend.precision": "bf16"}):
+        choice = {"backend.compile": compile_ if overrides else "off"}
+        network = make_network("torch", layers, **SINGLE, **overrides, **choice)
         for step in range(5):
             network.train_step(x, labels, 0.05, step)
         ends.append(network.arrays())

@@ -1,4 +1,4 @@
-"""Dropout masks, shared with NumPy or the device's own: functions of (seed, layer, step)."""
+"""Dropout masks, shared with NumPy or drawn on the device: functions of seed, layer and step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
     masks = DeviceMasks(0, "dropout1", 0.5, CPU)
     first, second = masks.draw(0, shape), masks.draw(1, shape)
     torch.rand(3)
-    assert torch.equal(masks.draw(0, shape), first)  # a resumed run goes back, or jumps ahead
+    assert torch.equal(masks.draw(0, shape), first)  # the order of steps does not matter
     assert torch.equal(draw(0, "dropout1", 1), second)
     others = [
         second,
@@ -54,14 +54,14 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
 
 
 def test_units_of_one_mask_are_independent() -> None:
-    """Also those that come out of the same 64 random bits."""
+    """This includes units whose random numbers come from the same 64 random bits."""
     keep = DeviceMasks(0, "dropout1", 0.5, CPU).draw(0, torch.Size((100_000, 4)))
     correlation = np.corrcoef(keep.numpy().T.astype(float))
     assert np.abs(correlation - np.eye(4)).max() < 0.02
 
 
 def test_shared_masks_equal_those_of_numpy(make_network: Callable[..., TorchNetwork]) -> None:
-    """Logits in training, seen through the gradient of the last layer: d_z ᵀ (x · keep · scale)."""
+    """The gradient of the last layer, d_zᵀ (x · keep · scale), shows the masks."""
     changes = {"backend.shared_masks": True, "optimizer": "sgd", "seed": 11}
     network = make_network("torch", [{"dropout": 0.3}, {"dense": "classes"}], **changes)
     rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_evaluation_and_rate_zero_drop_nothing(make_network: Callable[..., Torch
 
 
 def test_dropout_used_twice_in_a_step_draws_two_masks() -> None:
-    """As the stochastic depth of torchvision's Swin transformers is, for both branches."""
+    """Torchvision's Swin transformers use one stochastic depth module for both branches."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.5, CPU))
     x = torch.ones(64, 64)
     module.set_step(3)
@@ -111,7 +111,7 @@ def test_dropout_used_twice_in_a_step_draws_two_masks() -> None:
 
 
 def test_dropout_in_16_bits_keeps_the_mean() -> None:
-    """The scale of rate 0.1 is 1.1111; rounded to bfloat16 it would be 1.1094, 0.16 % less."""
+    """The scale of rate 0.1 is 1.1111. Rounded to bfloat16 it would be 1.1094, 0.16 % too small."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.1, CPU))
     x = torch.linspace(1, 2, 2**20).to(torch.bfloat16)
     y = module(x)

@@ -1,4 +1,4 @@
-"""Layers of images as PyTorch modules: inferred shapes, names, FLOPs and values."""
+"""Image layers as PyTorch modules: inferred shapes, names, FLOPs and values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ON_IMAGES: dict[str, list[Any]] = {
         },
     ],
 }
-"""Layers that take images, of every kind but the element-wise functions."""
+"""Layers that accept images: every kind except the element-wise functions."""
 
 HEAD = ["flatten", {"dense": "classes"}]
 
@@ -77,7 +77,7 @@ def images(seed: int = 0, count: int = 5, shape: tuple[int, ...] = IMAGE) -> Ten
 
 
 def assert_shapes(module: nn.Module, architecture: Architecture) -> None:
-    """Every module's output is what was inferred for its record; state and parameters too."""
+    """Check that outputs, state and parameters of every module have the inferred shapes."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, child in module.named_modules():
         child.register_forward_hook(
@@ -142,7 +142,7 @@ def test_network_outputs_have_the_inferred_shapes(
 def test_parameters_and_flops_equal_pytorchs_counts(
     make_config: MakeConfig, variant: schema.ArchitectureVariant, parameters: int
 ) -> None:
-    """PyTorch counts two for a multiplication and an addition, of products and convolutions."""
+    """PyTorch counts two FLOPs for a multiplication and an addition."""
     config = make_config(backend="torch", **{"regularizer.norm": "batch"})
     architecture = build(variant, config.regularizer, (3, 32, 32), 10)
     module = build_sequential(architecture.layers, config)
@@ -166,7 +166,7 @@ def test_parameters_and_flops_equal_pytorchs_counts(
 
 
 def forward(make_network: MakeNetwork, layer: Any, training: bool = True) -> tuple[Any, Any, Any]:
-    """(module of the layer, its arrays, its input and output) in a network that ends in HEAD."""
+    """Return a layer's module, its arrays, and its input and output in a network ending in HEAD."""
     network = make_network("torch", [layer, *head_of(layer)], input_shape=IMAGE)
     x = images()
     arrays = {k: torch.tensor(v) for k, v in network.arrays().items()}
@@ -194,7 +194,7 @@ def test_batch_norm_of_images_equals_formula(make_network: MakeNetwork, training
 def test_norms_of_single_images_equal_formula(
     make_network: MakeNetwork, layer: Any, groups: int
 ) -> None:
-    """Over the channels of a group and all positions; one scale and shift for each channel."""
+    """Statistics span the channels of a group and all positions."""
     _, arrays, (x, y) = forward(make_network, layer)
     weight, bias = (v.view(-1, 1, 1) for k, v in arrays.items() if "_norm1." in k)
     rows = x.view(5, groups, -1)
@@ -216,7 +216,7 @@ def test_pooling_equals_formula(make_network: MakeNetwork) -> None:
 
 
 def test_convolution_every_option_equals_formula(make_network: MakeNetwork) -> None:
-    """Against windows gathered one by one and multiplied with their group's part of the weight."""
+    """The formula multiplies each window with its group's part of the weight."""
     options = {"channels": 4, "kernel": 4, "stride": 3, "padding": 2, "groups": 2}
     _, arrays, (x, y) = forward(make_network, {"conv2d": options})
     windows = F.pad(x, (2,) * 4).unfold(2, 4, 3).unfold(3, 4, 3)  # (N, C, H, W, 4, 4)
@@ -240,7 +240,7 @@ def test_residual_adds_its_shortcut(make_network: MakeNetwork) -> None:
 
 
 def test_spatial_dropout_drops_whole_channels(make_network: MakeNetwork) -> None:
-    """Masks of (N, C), NumPy's if they are to be shared, spread over the positions."""
+    """The masks (N, C) apply to all positions; shared masks equal NumPy's."""
     rate, x = 0.4, images(count=50)
     changes = {"backend.shared_masks": True, "seed": 3}
     layers = [{"spatial_dropout": rate}, *HEAD]
@@ -267,7 +267,7 @@ def test_dropout_of_images_drops_single_elements() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_training_lowers_the_loss(make_config: MakeConfig, name: str) -> None:
-    """Twenty steps on eight images halve the loss; the weights leave and return by their names."""
+    """Twenty steps on eight images halve the loss; loading restores the weights by name."""
     config = make_config(backend="torch", optimizer="adam", **{"regularizer.norm": "batch"})
     config = replace(config, seed=1)
     architecture = build(NETWORKS[name], config.regularizer, (1, 14, 14), CLASSES)

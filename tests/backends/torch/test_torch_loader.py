@@ -27,7 +27,7 @@ SCALE = Normalization(np.array([0.5, 0.25, 2.0]), np.array([-1.0, 0.0, 3.0]))
 
 
 def images(count: int = 23, seed: int = 0) -> Part:
-    """Every other row of twice as many images belongs to the part."""
+    """Return a dataset part that uses every other row of its images."""
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, 256, (2 * count, 3, 5, 4), dtype=np.uint8)
     return Part(inputs, rng.integers(0, 7, 2 * count), np.arange(1, 2 * count, 2))
@@ -100,7 +100,7 @@ def test_memory_map_is_not_copied_and_gives_no_warning(
 
 
 def cut_out(image: np.ndarray, top: int, left: int, flip: bool, pad: int) -> np.ndarray:
-    """One image, pixel by pixel."""
+    """Return one cropped and flipped image, computed pixel by pixel."""
     channels, height, width = image.shape
     cut = np.zeros_like(image)
     for c in range(channels):

@@ -1,4 +1,4 @@
-"""Muon against its published formula in NumPy, and the singular values of its iteration."""
+"""Muon against its published formula in NumPy, and the singular values after its iteration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Array = np.ndarray
 
 
 def polynomial(x: Array) -> Array:
-    """Of singular values, one at a time."""
+    """Return the polynomial of Muon's iteration, applied to singular values."""
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     return x
 
 
 def newton_schulz(matrix: Array) -> Array:
-    """The published five steps, without turning tall matrices over: X (X^T X) = (X X^T) X."""
+    """Apply the published five steps, X (XᵀX) = (XXᵀ) X, without transposing tall matrices."""
     x = matrix / (np.sqrt((matrix**2).sum()) + 1e-7)
     for _ in range(5):
         gram = x @ x.T
@@ -100,11 +100,11 @@ def test_muon_twenty_steps_equal_formula(
     by_muon = {0, 2, 3, 5, 6} - ({0} if input_layer == "adam" else set())
     m, s = [0.0 * w for w in expected], [0.0 * w for w in expected]
     for t in range(1, 21):
-        lr = 0.05 * (1 + math.cos(t))  # the schedule's, not the one the optimizer began with
+        lr = 0.05 * (1 + math.cos(t))  # the schedule's lr, not the initial one
         set_learning_rate(optimizer, lr)
         for k, w in enumerate(expected):
             g = rng.standard_normal(w.shape) * 10.0 ** rng.integers(-3, 3)
-            gradient = torch.empty_like(parameters[k])  # laid out as autograd does
+            gradient = torch.empty_like(parameters[k])  # with autograd's memory layout
             parameters[k].grad = gradient.copy_(torch.tensor(g))
             if k in by_muon:
                 m[k] = 0.95 * m[k] + 0.05 * g
@@ -125,7 +125,7 @@ def test_muon_twenty_steps_equal_formula(
 def test_weight_decay_uses_the_learning_rate_of_the_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
-    """The output layer's by Adam's. All gradients of weights are zero, since all inputs are."""
+    """The output layer's group has Adam's learning rate. All gradients are zero."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
     words = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
     network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **words)
@@ -140,7 +140,7 @@ def test_weight_decay_uses_the_learning_rate_of_the_group(
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9")
 def test_muon_equals_torch_optim_muon(make_config: Callable[..., Config]) -> None:
-    """torch.optim.Muon computes in bfloat16: two to three digits of the direction."""
+    """torch.optim.Muon computes in bfloat16, so two to three digits of the direction agree."""
     muon = make_config(optimizer="muon").optimizer
     assert isinstance(muon, MuonConfig)
     ours, theirs = (nn.Parameter(torch.tensor(random(12, 5)).float()) for _ in range(2))

@@ -206,7 +206,7 @@ def test_penalties_act_only_on_weights(
 def test_weight_decay_is_decoupled(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
-    """One step with decay lies lr·λ·w below the step without, for weights, and nowhere else."""
+    """A step with decay subtracts lr·λ·w more than one without, from weights only."""
     lr, decay = 0.05, 0.3
     plain, decayed = (
         make_network("torch", MLP, optimizer=optimizer, **{"regularizer.weight_decay": x})
@@ -250,7 +250,7 @@ def test_clipping_scales_the_whole_gradient(make_network: MakeNetwork, batches: 
 def test_read_steps_returns_all_steps_once(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against the same steps in plain PyTorch; the logits are folded after every three steps."""
+    """The reference is plain PyTorch; the network folds its logits after every three steps."""
     monkeypatch.setattr(step_sums, "MAX_PENDING_STEPS", 3)
     network = make_network("torch", MLP, optimizer="sgd", **{"regularizer.l2": 0.1})
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
@@ -299,7 +299,7 @@ def test_learning_rate_zero_changes_no_bit(make_network: MakeNetwork, batches: B
 
 
 def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) -> None:
-    """Alone, or taking turns with another network and with PyTorch's own generator: same bits."""
+    """Interleaved steps of another network and draws from PyTorch's generator change no bit."""
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.4}, {"dense": "classes"}]
 
     def steps(between: Callable[[int], object]) -> dict[str, np.ndarray]:
@@ -328,7 +328,7 @@ def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) ->
 def test_threads_are_set_for_each_network(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.threads": 2})
     assert torch.get_num_threads() == 2
-    make_network("torch", MLP)  # so small that the rule gives it one
+    make_network("torch", MLP)  # so small that the rule chooses one thread
     assert torch.get_num_threads() == 1
 
 

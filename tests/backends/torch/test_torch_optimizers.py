@@ -121,10 +121,10 @@ def test_optimizer_twenty_steps_equal_formula(
     for rule in rules:
         next(rule)
     for step in range(20):
-        lr = 0.05 * (1 + math.cos(step))  # the schedule's, not the one the optimizer began with
+        lr = 0.05 * (1 + math.cos(step))  # the schedule's lr, not the initial one
         set_learning_rate(optimizer, lr)
         for k, rule in enumerate(rules):
-            g = rng.standard_normal(shapes[k]) * (step != 7)  # once, a gradient of zero
+            g = rng.standard_normal(shapes[k]) * (step != 7)  # one gradient is zero
             parameters[k].grad = torch.tensor(g)
             expected[k] -= rule.send((g, lr))
         optimizer.step()

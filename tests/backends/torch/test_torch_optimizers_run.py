@@ -1,4 +1,4 @@
-"""Optimizers that only PyTorch has, from the command line to the test accuracy."""
+"""Runs with the optimizers that only PyTorch has, from the command line to the test accuracy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-WORDS = {
+OVERRIDES = {
     "lion": ["optimizer.lr=0.01"],
     "muon": ["optimizer.adam_lr_ratio=0.5"],
     "schedule_free_sgd": ["schedule.warmup_epochs=1"],
@@ -16,11 +16,11 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", OVERRIDES)
 def test_torch_optimizers_learn_the_spiral(
     nnopt: Callable[..., int], workplace: Path, name: str
 ) -> None:
-    words = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *WORDS[name]]
+    words = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *OVERRIDES[name]]
     assert nnopt("run", *words, "hydra.run.dir=run") == 0
     summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
     assert summary["test_accuracy"] > 0.9

@@ -1,4 +1,4 @@
-"""Augmentation policies against torchvision's classes: operations, magnitudes, frequencies."""
+"""Augmentation policies against torchvision's classes: operations, magnitudes and frequencies."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_magnitudes_equal_torchvisions(policy: str, size: tuple[int, int]) -> No
 def test_every_operation_and_level_equals_torchvisions(
     policy: str, shape: tuple[int, int, int]
 ) -> None:
-    """All in one batch, in any order, on noise, on a ramp of few values, and on one value."""
+    """One batch combines all operations and levels on noise, a ramp and a constant image."""
     settings = [(k, level) for k, name in enumerate(OPERATIONS) for level in levels_of(name)]
     rng = np.random.default_rng(0)
     rng.shuffle(settings)
@@ -102,7 +102,7 @@ def config_of(make_config: MakeConfig, policy: str, seed: int = 0, **chosen: Any
 def epoch_of(
     config: Config, samples: Dataset, count: int = COUNT
 ) -> tuple[np.ndarray, Augmentation]:
-    """The inputs of the first epoch, in the part's own order, and what was drawn for them."""
+    """Return the inputs of the first epoch in dataset order, and their drawn augmentation."""
     loader = build_loader(samples.train, samples.normalization, config)
     augmentation = draw_augmentation(config, samples, 1, count)
     batches = loader.train_batches(np.arange(count), BATCH, augmentation)
@@ -142,7 +142,7 @@ def test_policy_is_applied_after_flips_and_before_normalization(
 
 
 def numpy_state() -> str:
-    return repr(np.random.get_state())  # noqa: NPY002 # nobody is to draw from it
+    return repr(np.random.get_state())  # noqa: NPY002 # must stay unchanged
 
 
 @POLICIES
@@ -169,8 +169,11 @@ def test_policy_is_repeatable_and_keeps_data_and_generators(
 def test_policy_frequencies_equal_torchvisions(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    """Two samples of one distribution: Σ (a - b)² / (a + b) over the cells they fall into lies
-    within five deviations of the cells' number. A cell: operation, direction, weak or strong."""
+    """The counts of nnopt and torchvision are samples of one distribution.
+
+    A cell is an operation, a direction, and a weak or strong magnitude. Σ (a - b)² / (a + b) over
+    all cells is within five standard deviations of the number of cells.
+    """
     transform, count = CLASSES[policy], 2000
     seen: list[tuple[str, float]] = []
 
@@ -206,7 +209,7 @@ def test_policy_frequencies_equal_torchvisions(
 def test_torchvision_is_imported_only_for_a_policy(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it raises
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # makes an import raise
     monkeypatch.delitem(sys.modules, "nnopt.backends.torch.policies")
     epoch_of(config_of(make_config, "none", crop=1), dataset())
     (problem,) = check_backend(config_of(make_config, "trivial_augment"))

@@ -1,4 +1,4 @@
-"""Schedule-Free: the formula in NumPy, the library itself, and evaluations during training."""
+"""Schedule-Free compared with its formula in NumPy and with the library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> Sch
 def test_schedule_free_twenty_steps_equal_formula(
     make_config: Callable[..., Config], name: str
 ) -> None:
-    """The paper's three sequences, with weight decay, and a warm-up that weights the mean."""
+    """The formula has the paper's three sequences, weight decay and a warm-up."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 3))
     z, s, total = x.copy(), 0 * x, 0.0
@@ -106,7 +106,7 @@ def test_network_equals_the_librarys_optimizer(
     assert_allclose(outputs, by_hand(inputs).detach(), **CLOSE)
     for array, p, y in zip(network.arrays().values(), by_hand.parameters(), training, strict=True):
         assert_allclose(array, p.detach(), **CLOSE)
-        assert np.abs(array - y.numpy()).max() > 1e-4  # it was trained elsewhere
+        assert np.abs(array - y.numpy()).max() > 1e-4  # as after training on another machine
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +154,7 @@ def test_load_sets_weights_and_resets_state(
 def test_recomputed_statistics_belong_to_the_average(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """The mean over the batches of what the first layer gives with x; training goes on from y."""
+    """The statistics are those of the first layer's outputs with x; training continues from y."""
     layers = [{"dense": 5}, "batch_norm", "relu", {"dense": "classes"}]
     straight, renewed = (make_network("torch", layers, optimizer=name) for _ in "ab")
     found = renewed.arrays()

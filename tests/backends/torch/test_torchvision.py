@@ -44,7 +44,7 @@ def described(
 
 @pytest.fixture
 def vision(make_config: MakeConfig) -> Callable[..., Config]:
-    """``vision("resnet18", small_images=True, seed=1)``."""
+    """Return a function that makes a configuration, as in ``vision("resnet18", seed=1)``."""
 
     def make(model: str, small: bool = False, pretrained: bool = False, **changes: Any) -> Config:
         architecture = TorchvisionConfig("torchvision", model, small, pretrained)
@@ -77,7 +77,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
 def test_parameter_counts_equal_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """Torchvision counts multiplications with an addition once, and no other operation."""
+    """Torchvision counts a multiplication with an addition once, and no other operation."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -87,7 +87,7 @@ def test_parameter_counts_equal_published_counts(
 
 
 def test_adapted_resnet_equals_nnopts_resnet(make_config: MakeConfig) -> None:
-    """The same arrays give the same logits, in NumPy's network and in torchvision's."""
+    """Equal arrays give equal logits in NumPy's network and in torchvision's."""
     norm = {"regularizer.norm": "batch", "backend.dtype": "float64"}
     own = make_config(architecture=ResnetConfig("resnet", 18, None), **norm)
     model = TorchvisionConfig("torchvision", "resnet18", True, False)
@@ -108,7 +108,7 @@ def test_adapted_resnet_equals_nnopts_resnet(make_config: MakeConfig) -> None:
 
 
 def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) -> None:
-    """By shape; known kinds have nnopt's records, and arrays the names of the state."""
+    """Known kinds of layers have nnopt's records; arrays have the names of the state dict."""
     config = vision("mobilenet_v3_small")
     architecture = described(config)
     network = built(config, architecture)
@@ -123,8 +123,10 @@ def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) 
 
 
 def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
-    """A transformer's class token belongs to the whole, the arrays of attention, which gives two
-    tensors, to the block around it; the size of the images is the network's."""
+    """A class token belongs to the network, and the arrays of attention to the enclosing block.
+
+    Attention returns two tensors, so its module is not described as a layer.
+    """
     architecture = described(vision("vit_b_32"))
     shapes = architecture.parameter_shapes()
     assert shapes["class_token"] == (1, 1, 768)
@@ -138,9 +140,9 @@ def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) 
 
 
 def test_initial_weights_equal_torchvisions_for_the_seed(vision: Callable[..., Config]) -> None:
-    """To the bit the same for the same seed, others for another; the global generator is as it was.
+    """The weights depend only on the seed, and the global generator is unchanged.
 
-    The convolution that replaces the first one is drawn as the model draws its own.
+    The replaced first convolution has the model's own initialization.
     """
     config = vision("resnet18", True)
     architecture = described(config)
@@ -150,7 +152,7 @@ def test_initial_weights_equal_torchvisions_for_the_seed(vision: Callable[..., C
     assert torch.equal(before, torch.default_generator.get_state())
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["layer1.0.conv1.weight"], other["layer1.0.conv1.weight"])
-    for name in ("conv1", "layer2.0.conv2", "layer4.1.conv1"):  # He et al. 2015 by fan out
+    for name in ("conv1", "layer2.0.conv2", "layer4.1.conv1"):  # He et al. 2015, fan-out mode
         weight = first[f"{name}.weight"]
         scale = math.sqrt(2 / (weight.shape[0] * weight.shape[2] * weight.shape[3]))
         assert weight.std() == pytest.approx(scale, rel=0.06)
@@ -163,7 +165,7 @@ def test_initial_weights_equal_torchvisions_for_the_seed(vision: Callable[..., C
 def test_small_and_grey_images_are_accepted(
     vision: Callable[..., Config], model: str, stem: str
 ) -> None:
-    """The first convolution takes one channel, and keeps the size of small images."""
+    """The first convolution has one input channel and keeps the size of small images."""
     sizes = {}
     for small in (False, True):
         layers = {x.name: x for x in described(vision(model, small), (1, 32, 32)).walk()}
@@ -174,7 +176,7 @@ def test_small_and_grey_images_are_accepted(
 
 
 def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
-    """The same steps to the same bits, dropout included; no draw from the global generator."""
+    """Repeated steps give the same bits, dropout included, without the global generator."""
     config = vision("mobilenet_v3_small", optimizer="sgd")
     architecture = described(config)
     before = torch.default_generator.get_state()
@@ -195,8 +197,7 @@ def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
 def test_muon_and_max_norm_act_on_matrices_and_kernels(
     vision: Callable[..., Config], input_layer: str
 ) -> None:
-    """A transformer's class token and positions have several axes too, and stand before the first
-    kernel."""
+    """A transformer's class token and position embedding have several axes but use Adam."""
     config = vision("vit_b_32", optimizer="muon", **{"optimizer.input_layer": input_layer})
     weights = described(config).weights
     with torch.device("meta"):
@@ -213,7 +214,7 @@ def test_muon_and_max_norm_act_on_matrices_and_kernels(
 
 
 def test_dropout_in_models_is_nnopts(vision: Callable[..., Config]) -> None:
-    """Dropout, and stochastic depth, which drops whole samples of a branch."""
+    """This includes stochastic depth, which drops whole samples of a branch."""
     config = vision("efficientnet_b0")
     network = built(config, described(config))
     module: nn.Module = network.module  # type: ignore[attr-defined]
@@ -317,7 +318,7 @@ SMALL_MODEL = "shufflenet_v2_x0_5"
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Tensor]]:
-    """A file of weights at an address of torchvision's, as it were, and what is in it."""
+    """Return a file of weights at torchvision's patched address, and its content."""
     with torch.random.fork_rng(devices=[]):
         state = models.get_model(SMALL_MODEL, num_classes=1000).state_dict()
     torch.save(state, tmp_path / "weights")
@@ -335,9 +336,9 @@ def test_published_weights_are_used_where_shapes_match(
     path, state = published
     config = vision(SMALL_MODEL, pretrained=True)
     architecture = described(config)
-    assert not (tmp_path / "home").exists()  # to describe it needs no file
+    assert not (tmp_path / "home").exists()  # the description needs no file
     published_weights(SMALL_MODEL, download=True)
-    path.unlink()  # fetched once
+    path.unlink()  # the cached copy remains
     arrays = initial_arrays(architecture, config.initializer, 0)
     for name, array in arrays.items():
         if name.startswith("fc."):
