@@ -67,29 +67,29 @@ def main() -> int:
     parser.add_argument("new", type=Path)
     options = parser.parse_args()
     failed = False
-    for title, words in CONFIGURATIONS.items():
+    for title, overrides in CONFIGURATIONS.items():
         for backend in ("numpy", "torch"):
             with tempfile.TemporaryDirectory() as folder:
                 places = [Path(folder) / name for name in ("old", "new")]
                 for place, executable in zip(places, (options.old, options.new), strict=True):
-                    train(executable, place, words, backend)
+                    train(executable, place, overrides, backend)
                 differences = compare(*places)
             failed |= bool(differences)
             print(f"{title:<28} {backend:<6} {', '.join(differences) or 'equal'}", flush=True)
     return int(failed)
 
 
-def train(executable: Path, folder: Path, words: list[str], backend: str) -> None:
+def train(executable: Path, folder: Path, overrides: list[str], backend: str) -> None:
     """Train a configuration with one executable into a new folder."""
-    words = [
-        f"{word},{','.join(TORCH_ONLY)}" if "," in word and backend == "torch" else word
-        for word in words
+    overrides = [
+        f"{override},{','.join(TORCH_ONLY)}" if "," in override and backend == "torch" else override
+        for override in overrides
     ]
-    is_sweep = any("," in word for word in words)
+    is_sweep = any("," in override for override in overrides)
     target = [f"hydra.sweep.dir={folder}"] if is_sweep else [f"hydra.run.dir={folder}"]
     if wants_first_keys(executable):
-        words = [with_first_key(word) for word in words]
-    command = [str(executable.absolute()), "run", *(["-m"] if is_sweep else []), *words]
+        overrides = [with_first_key(override) for override in overrides]
+    command = [str(executable.absolute()), "run", *(["-m"] if is_sweep else []), *overrides]
     command += [f"backend={backend}", "backend.threads=1", "plots=false", *target]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

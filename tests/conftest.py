@@ -212,7 +212,7 @@ def nnopt(workplace: Path) -> Callable[..., int]:
     """``nnopt("run", "epochs=2")``: a command line in this process; returns its exit code."""
     from nnopt.cli.main import run_verb
 
-    return lambda *words: run_verb(list(words))
+    return lambda *arguments: run_verb(list(arguments))
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def start_nnopt(workplace: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     What is still running at the end of the test is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*words: str, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from nnopt.cli.main import main; main()", *words]
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from nnopt.cli.main import main; main()", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(command, text=True, cwd=workplace, **pipes | options)
         started.append(process)

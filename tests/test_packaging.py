@@ -45,8 +45,8 @@ def project() -> dict[str, Any]:
 def pins() -> dict[str, str]:
     """Package -> version, of constraints.txt."""
     lines = (REPOSITORY / "constraints.txt").read_text("utf-8").splitlines()
-    words = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in words}
+    overrides = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in overrides}
 
 
 def test_packages_in_tree_are_listed_in_pyproject(project: dict[str, Any]) -> None:
@@ -61,8 +61,8 @@ def test_dependencies_pinned_within_their_ranges(
     project: dict[str, Any], pins: dict[str, str]
 ) -> None:
     extras = project["project"]["optional-dependencies"]
-    wanted = [*project["project"]["dependencies"], *itertools.chain(*extras.values())]
-    for requirement in map(Requirement, wanted):
+    expected = [*project["project"]["dependencies"], *itertools.chain(*extras.values())]
+    for requirement in map(Requirement, expected):
         name = canonicalize_name(requirement.name)
         if name == "nnopt":  # an extra that holds another one
             assert requirement.extras <= set(extras)
@@ -86,15 +86,15 @@ def test_version_printed_equals_package_metadata(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == f"{nnopt.__version__}\n"
 
 
-def run(*words: object, cwd: Path) -> str:
+def run(*arguments: object, cwd: Path) -> str:
     """The output of a command that has to succeed."""
     environment = {
         key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
     }
     result = subprocess.run(
-        [str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True
+        [str(word) for word in arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
-    assert result.returncode == 0, f"{words}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
 

@@ -100,16 +100,16 @@ def _elsewhere(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What a command of the README prints; it has to end with its exit code."""
-    words = shlex.split(command)[1:]
-    if "outputs/latest" in words:
+    arguments = shlex.split(command)[1:]
+    if "outputs/latest" in arguments:
         run(SWEEP, capsys)
-    if words[0] == "run" and "--cfg" not in words and command not in AS_THEY_STAND:
-        words += LIMITS
+    if arguments[0] == "run" and "--cfg" not in arguments and command not in AS_THEY_STAND:
+        arguments += LIMITS
         if command == SWEEP:  # its output lists the plots of the sweep
-            words[-1] = "plots=sweep"
-    if any(word.startswith("experiment=") for word in words):  # networks of some size: one seed
-        words = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in words]
-    code = run_verb(words)
+            arguments[-1] = "plots=sweep"
+    if any(word.startswith("experiment=") for word in arguments):  # networks of some size: one seed
+        arguments = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in arguments]
+    code = run_verb(arguments)
     printed = capsys.readouterr()
     assert code == AS_THEY_STAND.get(command, 0), printed.err
     return re.sub(f" {' '.join(LIMITS)}", "", printed.out + printed.err, flags=re.I)
@@ -141,10 +141,10 @@ def test_first_command_reaches_documented_accuracy(capsys: pytest.CaptureFixture
     (shown,) = [example for example in EXAMPLES if example.command == "nnopt run"]
     number = re.compile(r"^ +(.* accuracy|test loss|parameters) +([\d.,]+)", re.M)
     expected = dict(number.findall("\n".join(shown.output)))
-    found = dict(number.findall(run("nnopt run", capsys)))
+    actual = dict(number.findall(run("nnopt run", capsys)))
     assert len(expected) == 4
     for name, value in expected.items():
-        assert float(found[name]) == pytest.approx(float(value), abs=0.02), name
+        assert float(actual[name]) == pytest.approx(float(value), abs=0.02), name
 
 
 def test_readme_lists_every_verb() -> None:

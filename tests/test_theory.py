@@ -90,9 +90,9 @@ def test_theory_sections_are_in_contents_with_a_check() -> None:
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_theory_commands_are_valid(command: str) -> None:
-    verb, *words = shlex.split(command)
+    verb, *arguments = shlex.split(command)
     assert verb == "gradcheck"
-    assert compose_config(words).backend.name == "numpy"
+    assert compose_config(arguments).backend.name == "numpy"
 
 
 @pytest.mark.slow
@@ -150,9 +150,9 @@ def test_winograd_matrices_follow_from_interpolation() -> None:
 @settings(max_examples=20)
 def test_winograd_interpolated_products_equal_polynomial_product(w: Rational, u: Rational) -> None:
     interpolate = (BT / SCALE[:, None]).T
-    found = interpolate @ ((E3 @ w) * (E4 @ u))
+    actual = interpolate @ ((E3 @ w) * (E4 @ u))
     expected = [sum(w[j] * u[i - j] for j in range(3) if 0 <= i - j < 4) for i in range(6)]
-    assert list(found) == expected
+    assert list(actual) == expected
 
 
 @given(w=rationals(3), d=rationals(6))
@@ -194,14 +194,14 @@ def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
 def test_winograd_two_dimensions_equal_summed_correlation(seed: int) -> None:
     x, w = draw((3, 10, 10), seed), draw((3, 3, 3), seed + 10)
     expected = sum(correlate(image, kernel) for image, kernel in zip(x, w, strict=True))
-    found = np.full((8, 8), Fraction(0))
+    actual = np.full((8, 8), Fraction(0))
     for tile in tiles():
         transformed = sum(
             (G @ kernel @ G.T) * (BT @ image[window(tile)] @ B)
             for image, kernel in zip(x, w, strict=True)
         )
-        found[tile] = AT @ transformed @ A
-    assert (found == expected).all()
+        actual[tile] = AT @ transformed @ A
+    assert (actual == expected).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -245,9 +245,9 @@ def test_check_same_data_different_files_are_refused() -> None:
     with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data(runs, may_differ=True)
     assert len(compared(runs).rows) == 1
-    told = compared(split_by_data_files(runs))
-    assert told.keys == ("dataset.files",)
-    assert [row.outcomes[0].is_best for row in told.rows] == [False, False]  # other test sets
+    message = compared(split_by_data_files(runs))
+    assert message.keys == ("dataset.files",)
+    assert [row.outcomes[0].is_best for row in message.rows] == [False, False]  # other test sets
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
@@ -258,9 +258,9 @@ def test_check_same_data_other_training_file_compared_with_a_note() -> None:
 
     runs = trained_on("a", 0.1) + trained_on("b", 0.9)
     check_same_data(runs)
-    told = compared(split_by_data_files(runs))
-    assert [row.outcomes[0].is_best for row in told.rows] == [False, True]
-    (note,) = told.notes
+    message = compared(split_by_data_files(runs))
+    assert [row.outcomes[0].is_best for row in message.rows] == [False, True]
+    (note,) = message.notes
     assert "files of different content, dataset.train=a,b; the test file is the same" in note
     other = [
         replace(run, named_files={"dataset.test": "other"}, sources=frozenset({"b", "other"}))

@@ -37,14 +37,14 @@ def test_estimate_of_five_values_equals_hand_calculation() -> None:
 def test_estimate_interval_equals_scipy(values: list[float]) -> None:
     from scipy import stats
 
-    found = estimate(values)
-    if found.interval is None:
+    actual = estimate(values)
+    if actual.interval is None:
         assert max(values) == min(values)
-        assert found.std == 0
+        assert actual.std == 0
         return
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     scale = max(map(abs, values))
-    assert found.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
+    assert actual.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
 
 
 def test_estimate_single_and_huge_values_have_no_interval() -> None:
@@ -60,16 +60,16 @@ def test_paired_difference_equals_scipy(pairs: list[tuple[float, float]]) -> Non
     from scipy import stats
 
     ours, theirs = zip(*pairs, strict=True)
-    found = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
-    assert found.pairs == len(pairs)
-    if found.p is None:
+    actual = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs)))
+    assert actual.pairs == len(pairs)
+    if actual.p is None:
         spread = np.ptp(np.subtract(ours, theirs))
         assert spread <= 1e-9 * max(map(abs, (*ours, *theirs, 1)))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences
         expected = stats.ttest_rel(ours, theirs)
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    assert actual.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
 
 
 def test_paired_difference_uses_common_seeds() -> None:

@@ -115,20 +115,20 @@ def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None
 def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
     """Nine blocks have two convolutions each; the first of a stage halves the sides of images."""
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
-    found = records(network)
-    assert found[:3] == [Conv2d(16), LayerNorm(), ReLU()]
+    actual = records(network)
+    assert actual[:3] == [Conv2d(16), LayerNorm(), ReLU()]
     branch = (Conv2d(16), LayerNorm(), ReLU(), Conv2d(16), LayerNorm())
-    assert found[3:5] == [Residual(branch), ReLU()]
+    assert actual[3:5] == [Residual(branch), ReLU()]
     branch = (Conv2d(32, stride=2), LayerNorm(), ReLU(), Conv2d(32), LayerNorm())
     shortcut = (Conv2d(32, kernel=1, stride=2), LayerNorm())
-    assert found[9:11] == [Residual(branch, shortcut), ReLU()]
+    assert actual[9:11] == [Residual(branch, shortcut), ReLU()]
     residuals = [layer for layer in network.layers if isinstance(layer.record, Residual)]
     assert [layer.output_shape for layer in residuals] == [
         *[(16, 32, 32)] * 3,
         *[(32, 16, 16)] * 3,
         *[(64, 8, 8)] * 3,
     ]
-    assert found[-2:] == [GlobalAvgPool(), Dense("classes")]
+    assert actual[-2:] == [GlobalAvgPool(), Dense("classes")]
 
 
 @pytest.mark.parametrize(

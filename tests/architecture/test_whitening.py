@@ -162,7 +162,7 @@ def test_whitening_leaves_other_layers_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "samples", "words"),
+    ("layers", "samples", "expected_parts"),
     [
         (["batch_norm", {"conv2d": 4}], 40, ["batch_norm1", "first layer"]),
         ([{"conv2d": {"channels": 3, "groups": 3}}], 40, ["with groups"]),
@@ -172,11 +172,11 @@ def test_whitening_leaves_other_layers_unchanged() -> None:
     ],
 )
 def test_whitening_problems_unsuitable_network_is_refused(
-    layers: list[Any], samples: int | None, words: list[str]
+    layers: list[Any], samples: int | None, expected_parts: list[str]
 ) -> None:
     architecture = infer_shapes(parse_layers([*layers, "flatten", {"dense": 2}]), SHAPE, 2)
     (problem,) = whitening_problems(architecture, samples)
-    assert all(word in problem for word in ("initializer.input", *words)), problem
+    assert all(word in problem for word in ("initializer.input", *expected_parts)), problem
 
 
 def test_whitening_problems_suitable_network_has_none() -> None:
@@ -200,14 +200,14 @@ def test_whitening_is_used_by_every_training_command(
     header = ",".join(["label", *(f"pixel{i}" for i in range(25))])
     rows = [",".join(map(str, [k % 2, *rng.integers(0, 256, 25)])) for k in range(40)]
     Path("images.csv").write_text("\n".join([header, *rows]) + "\n", "utf-8")
-    words = ["dataset=csv", "dataset.train=images.csv", "architecture=three_layer_conv"]
-    words += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
-    words += ["architecture.hidden=2", "plots=false"]
-    assert nnopt("gradcheck", *words) == 0
-    assert nnopt("lr-find", *words, "lr_find.steps=20") in (0, 5)  # 5: no rate is suggested
-    assert nnopt("run", *words, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
+    overrides = ["dataset=csv", "dataset.train=images.csv", "architecture=three_layer_conv"]
+    overrides += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
+    overrides += ["architecture.hidden=2", "plots=false"]
+    assert nnopt("gradcheck", *overrides) == 0
+    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # 5: no rate is suggested
+    assert nnopt("run", *overrides, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
     products = weight @ weight.T  # eigenvectors are orthogonal
     assert_allclose(products - np.diag(np.diag(products)), 0, atol=1e-6)
-    assert nnopt("run", *words[:2], "initializer.input=whitening") == 2  # a perceptron
+    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # a perceptron

@@ -118,8 +118,8 @@ def test_component_inputs_unchanged_and_same_result_for_every_layout(
     for x in frozen:
         x.setflags(write=False)
     for layout in (wide, frozen, [np.asfortranarray(x) for x in inputs]):
-        for found, wanted in zip(step(component, layout), right, strict=True):
-            np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
+        for actual, expected in zip(step(component, layout), right, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-12)
 
 
 @ALL
@@ -140,8 +140,8 @@ def test_component_batch_of_one_finite(component: Component) -> None:
 @ALL
 def test_component_same_inputs_same_bits(component: Component) -> None:
     first, second = (step(component, component.inputs("float32")) for _ in range(2))
-    for found, wanted in zip(first, second, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for actual, expected in zip(first, second, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @ALL

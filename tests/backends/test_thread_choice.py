@@ -46,7 +46,7 @@ def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "flops"),
+    ("overrides", "flops"),
     [
         ((), MNIST_MLP),
         (("accumulation_steps=4",), MNIST_MLP // 4),
@@ -56,9 +56,9 @@ def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> 
     ],
 )
 def test_flops_on_processor_count_the_largest_layer_of_a_part(
-    words: tuple[str, ...], flops: int
+    overrides: tuple[str, ...], flops: int
 ) -> None:
-    config = compose_config(["experiment=mnist_mlp", *words])
+    config = compose_config(["experiment=mnist_mlp", *overrides])
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
     found = flops_on_processor(architecture, config)
     assert found == pytest.approx(flops, rel=0.01)  # biases count too
@@ -76,11 +76,11 @@ def test_threads_for_is_the_same_rule_in_both_backends(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)
-    words = ["experiment=mnist_mlp", f"backend={backend}"]
-    config = compose_config([*words, "architecture.hidden=[1024,256]"])
+    overrides = ["experiment=mnist_mlp", f"backend={backend}"]
+    config = compose_config([*overrides, "architecture.hidden=[1024,256]"])
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
     assert threads_for(architecture, config, 16) == ThreadChoice(4, "work")
     assert threads_for(architecture, config, 2) == ThreadChoice(2, "library")
-    config = compose_config(words)
+    config = compose_config(overrides)
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
     assert threads_for(architecture, config, 16) == ThreadChoice(1, "work")

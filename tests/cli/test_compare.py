@@ -1,4 +1,4 @@
-"""The verb ``compare``: from folders to a table, and what it refuses."""
+"""The verb ``compare``: tables of finished runs, filters, output formats and refused arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
-    """Two optimizers, two rates of one of them, three seeds."""
+    """Leave a sweep of three settings (SGD with two learning rates, Adam) and three seeds."""
     folder = workplace / "sweep"
     accuracies = {
         ("sgd", 0.1): (0.80, 0.81, 0.85),
@@ -44,8 +44,8 @@ def lines_of(captured: Captured) -> list[str]:
 
 
 def test_compare_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -> None:
-    words = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
-    assert nnopt("compare", str(sweep), *words) == 0
+    arguments = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
+    assert nnopt("compare", str(sweep), *arguments) == 0
     title, header, *rows = lines_of(capsys)
     assert title == "test_accuracy, mean ± standard deviation over seeds: 9 runs, 3 settings"
     assert header == (
@@ -142,7 +142,7 @@ def test_compare_point_without_folder_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a folder"),
         (["sweep", "--metric", "test_acc"], "unknown metric 'test_acc'; did you mean 'test_accura"),
@@ -161,9 +161,9 @@ def test_compare_point_without_folder_is_reported(
     ],
 )
 def test_compare_wrong_usage_is_refused(
-    nnopt: Run, sweep: Path, capsys: Captured, words: list[str], message: str
+    nnopt: Run, sweep: Path, capsys: Captured, arguments: list[str], message: str
 ) -> None:
-    assert nnopt("compare", *words) == 2
+    assert nnopt("compare", *arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
@@ -176,12 +176,12 @@ def test_compare_different_datasets_are_refused_without_option(
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})
     assert nnopt("compare", "sweep") == 2
     assert "different datasets, moons, spiral" in capsys.readouterr().err
-    for words in (
+    for arguments in (
         ["--allow-mixed-data"],
         ["--where", "dataset=moons,spiral"],
         ["--pivot", "dataset", "optimizer"],
     ):
-        assert nnopt("compare", "sweep", *words) == 0
+        assert nnopt("compare", "sweep", *arguments) == 0
         assert "moons" in capsys.readouterr().out
     assert nnopt("compare", "sweep", "--where", "dataset=spiral") == 0
     assert lines_of(capsys)[1].startswith("optimizer ")
@@ -194,8 +194,8 @@ def test_compare_file_names_select_runs(
         data = {"name": "spiral", "sources": {"file": digest * 64}}
         leave_run(Path(f"csv/{digest}{seed}"), seed, data=data, test_accuracy=0.5)
     assert nnopt("compare", "csv") == 2
-    told = capsys.readouterr().err
-    found = re.search(r"--where (dataset\.files=[0-9a-f]{8}),", told)
+    stderr = capsys.readouterr().err
+    found = re.search(r"--where (dataset\.files=[0-9a-f]{8}),", stderr)
     assert found
     assert nnopt("compare", "csv", "--where", found[1]) == 0
     assert "2 runs, 1 setting" in capsys.readouterr().out
@@ -249,8 +249,8 @@ def test_compare_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
 def test_compare_real_sweep_prints_differences(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
-    words = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]
-    assert nnopt("run", "-m", "regularizer=none,l2", "seed=0,1", *words) == 0
+    overrides = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]
+    assert nnopt("run", "-m", "regularizer=none,l2", "seed=0,1", *overrides) == 0
     capsys.readouterr()
     assert nnopt("compare", "s", "--baseline", "regularizer=none") == 0
     rows = lines_of(capsys)

@@ -1,4 +1,4 @@
-"""Tab completion: verbs are ours, groups and keys are Hydra's."""
+"""Tab completion: nnopt completes verbs and options, and Hydra completes groups and keys."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_completion_lists_options(
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     assert nnopt("-sc", "query=bash") == 0
-    found = set(capsys.readouterr().out.split())
-    assert expected <= found if "--b" in line else expected == found
+    actual = set(capsys.readouterr().out.split())
+    assert expected <= actual if "--b" in line else expected == actual
 
 
 def test_completion_version_is_empty(

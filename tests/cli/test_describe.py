@@ -1,4 +1,4 @@
-"""The table of layers of convolutional networks."""
+"""The table of layers that ``describe`` prints for convolutional networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_describe_shortcut_is_at_level_of_branch(nnopt: Run, capsys: Captured) -> None:
-    words = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
-    assert nnopt("describe", "dataset=mnist", *words) == 0
+    overrides = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
+    assert nnopt("describe", "dataset=mnist", *overrides) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines}
     assert rows["residual4"] == ["8x14x14", "0", f"{14 * 14 * (2 * 8 * (4 * 10 + 72) + 14 * 8):,}"]
@@ -24,14 +24,14 @@ def test_describe_shortcut_is_at_level_of_branch(nnopt: Run, capsys: Captured) -
 
 
 def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
-    """The l-th of L residual layers has l/L of it (Huang et al. 2016, section 3)."""
-    words = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
-    assert nnopt("describe", *words, "regularizer.stochastic_depth=0.5") == 0
+    """Residual layer l of L has l/L of the rate (Huang et al. 2016, section 3)."""
+    overrides = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
+    assert nnopt("describe", *overrides, "regularizer.stochastic_depth=0.5") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     found = [line.split("  ")[0] for line in lines if "skipped" in line]
     rates = ("0.0625", "0.125", "0.188", "0.25", "0.312", "0.375", "0.438", "0.5")
     assert found == [f"residual{i}, skipped {rate}" for i, rate in enumerate(rates, start=1)]
-    assert nnopt("describe", *words) == 0
+    assert nnopt("describe", *overrides) == 0
     assert "skipped" not in capsys.readouterr().out
 
 
@@ -51,8 +51,8 @@ def test_describe_conv_algorithm_of_torch_is_refused(nnopt: Run, capsys: Capture
 
 
 def test_describe_wrong_config_is_refused_without_data(nnopt: Run, capsys: Captured) -> None:
-    words = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
-    assert nnopt("describe", *words, "epochs=60") == 2
+    overrides = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
+    assert nnopt("describe", *overrides, "epochs=60") == 2
     message = capsys.readouterr().err
     assert "regularizer.augmentation.cutout = 29 is larger than the images of mnist" in message
     assert "max_steps = 1000000 is more than the" in message

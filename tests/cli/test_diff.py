@@ -1,4 +1,4 @@
-"""The verb ``diff``: two runs side by side."""
+"""The verb ``diff``, which compares two runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pair(workplace: Path, leave_run: LeaveRun) -> None:
-    """a: SGD; b: Adam, another seed, another version of NumPy, one layer more."""
+    """Leave two runs: a with SGD; b with Adam, another seed and NumPy version, and one more
+    layer."""
     numpy, torch = {"numpy": "2.0"}, {"numpy": "2.1", "torch": "2.6"}
     leave_run(workplace / "a", 0, {"optimizer": "sgd"}, test_loss=0.5, versions=numpy)
     adam = {"optimizer": "adam"}

@@ -1,4 +1,4 @@
-"""The gradient check: it passes what is right, and every planted error is caught."""
+"""The gradient check: correct gradients pass, and planted errors are detected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RESIDUAL = [
 ]
 
 
-def words(overrides: list[str]) -> list[str]:
+def small_overrides(overrides: list[str]) -> list[str]:
     literal = "architecture=layers" in overrides
     return [
         "dataset.samples_per_class=20",
@@ -60,7 +60,7 @@ def words(overrides: list[str]) -> list[str]:
     ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
 )
 def test_gradcheck_correct_gradients_pass(overrides: list[str]) -> None:
-    config = compose_config(words(overrides))
+    config = compose_config(small_overrides(overrides))
     checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert checks[-1].name == "input"
     assert all(one.passed for one in checks), checks
@@ -68,7 +68,7 @@ def test_gradcheck_correct_gradients_pass(overrides: list[str]) -> None:
 
 
 def changed(op: Op, number: int, change: Any) -> Op:
-    """The operation with one of its gradients changed."""
+    """Return the operation with one of its gradients changed."""
 
     def backward(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
         given = g.copy()
@@ -86,12 +86,12 @@ def dense_without_relu(g: Array, saved: Any, *requires_grad: Any, buffer: Any = 
 
 
 def relu_with_slope_one_at_zero(g: Array, y: Array, *, buffer: Any = new) -> Any:
-    """y >= 0 holds everywhere, since y is max(x, 0)."""
+    """Return g for every unit, because y = max(x, 0) always fulfils y >= 0."""
     return (g * (y >= 0),)
 
 
 def batch_norm_without_means(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
-    """As if μ and σ² did not depend on x."""
+    """Return gradients that neglect the dependence of μ and σ² on x."""
     normalized, inverse_std, weight = saved[:3]
     d_weight, d_bias = (g * normalized).sum(axis=0), g.sum(axis=0)
     return g * weight * inverse_std, d_weight, d_bias
@@ -128,7 +128,7 @@ PLANTED: dict[str, tuple[str, Op, list[str]]] = {
     "relu: slope one at zero": (
         "RELU",
         with_backward(RELU, relu_with_slope_one_at_zero),
-        ["regularizer.norm=batch"],  # or the ReLU would be part of the dense layer
+        ["regularizer.norm=batch"],  # otherwise the ReLU is fused into the dense layer
     ),
     "tanh: 1 - y instead of 1 - y²": (
         "TANH",
@@ -196,7 +196,7 @@ def test_gradcheck_planted_error_is_detected(monkeypatch: pytest.MonkeyPatch, na
         is_loss = attribute in ("CROSS_ENTROPY", "HINGE")
         monkeypatch.setattr(network_file if is_loss else modules_file, attribute, op)
     with pytest.raises(TrainingError, match="gradients differ from central differences") as caught:
-        gradcheck.main(words(overrides))
+        gradcheck.main(small_overrides(overrides))
     assert caught.value.exit_code == 5
 
 
@@ -204,8 +204,8 @@ def test_gradcheck_prints_table_and_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_verb(["gradcheck", *SMALL]) == 0
-    told = capsys.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()] == [
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()] == [
         "array",
         "dense1.weight",
         "dense1.bias",
@@ -215,18 +215,23 @@ def test_gradcheck_prints_table_and_exit_code(
         "checked",
         "all",
     ]
-    assert "checked 77 of 77 entries one by one, and all of them along 5 random" in told.out
+    assert "checked 77 of 77 entries one by one, and all of them along 5 random" in captured.out
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
     assert run_verb(["gradcheck", *SMALL]) == 5
-    told = capsys.readouterr()
-    assert told.out.count("WRONG") == 2
-    assert told.err.count("\n") == 1
-    assert "for: dense1.bias, dense2.bias" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.count("WRONG") == 2
+    assert captured.err.count("\n") == 1
+    assert "for: dense1.bias, dense2.bias" in captured.err
 
 
 def test_gradcheck_ignores_length_of_training() -> None:
-    words = ["epochs=1", "max_steps=100", "schedule.warmup_epochs=2", "regularizer.swa_start=0.5"]
-    assert run_verb(["gradcheck", *SMALL, *words]) == 0
+    overrides = [
+        "epochs=1",
+        "max_steps=100",
+        "schedule.warmup_epochs=2",
+        "regularizer.swa_start=0.5",
+    ]
+    assert run_verb(["gradcheck", *SMALL, *overrides]) == 0
 
 
 def test_gradcheck_does_not_change_data() -> None:
@@ -249,7 +254,7 @@ def test_gradcheck_large_arrays_are_sampled() -> None:
 def test_gradcheck_loss_of_wrong_label_is_detected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The samples checked have to be of several classes, though the data are in their order."""
+    """The checked samples must have several classes, although the dataset is sorted by class."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
         _, saved = CROSS_ENTROPY.forward(logits, labels=np.zeros_like(labels), **options)
@@ -262,7 +267,7 @@ def test_gradcheck_loss_of_wrong_label_is_detected(
 
 
 def images(folder: Path, side: int, channels: int = 3) -> list[str]:
-    """Words for a dataset of 20 random images of 10 classes."""
+    """Write 20 random images of 10 classes and return the overrides that select them."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (20, channels * side * side))
     lines = [f"{i % 10}," + ",".join(map(str, row)) for i, row in enumerate(pixels)]
@@ -273,15 +278,15 @@ def images(folder: Path, side: int, channels: int = 3) -> list[str]:
 
 
 class Passes:
-    """Counts the forward passes of NumPy's networks."""
+    """A counter of the forward passes of NumPy's networks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         forward = NumpyNetwork.forward
 
-        def counted(*words: Any, **options: Any) -> Any:
+        def counted(*arguments: Any, **options: Any) -> Any:
             self.count += 1
-            return forward(*words, **options)
+            return forward(*arguments, **options)
 
         monkeypatch.setattr(NumpyNetwork, "forward", counted)
 
@@ -294,9 +299,9 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
-    """The default networks for CIFAR-10: entries of every array, small arrays wholly."""
-    words = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
-    sizes = gradcheck.array_sizes(prepare(compose_config(words)))
+    """The networks are the default ones for CIFAR-10; small arrays are checked completely."""
+    overrides = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
+    sizes = gradcheck.array_sizes(prepare(compose_config(overrides)))
     most = gradcheck.entries_each(list(sizes.values()))
     tried = sum(min(size, most) for size in sizes.values())
     assert 16 <= most < gradcheck.MAX_ENTRIES_PER_ARRAY
@@ -310,10 +315,16 @@ def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) 
 def test_gradcheck_comparison_takes_about_two_forward_passes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """Two by rights; kinks nearby cost some more. The form is that of the default networks."""
+    """A comparison needs two passes, and more near a kink. The networks are small default
+    networks."""
     monkeypatch.setattr(gradcheck, "MAX_COMPARISONS", 400)
-    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
-    config = compose_config(words)
+    overrides = [
+        *images(tmp_path, 8),
+        f"architecture={name}",
+        "regularizer.norm=batch",
+        *DEEP[name],
+    ]
+    config = compose_config(overrides)
     prepared = prepare(config)
     passes = Passes(monkeypatch)
     checks = list(gradcheck.check_gradients(config, prepared))
@@ -324,7 +335,7 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
 
 
 def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once an array is known to be wrong, its other entries are not tried with every h."""
+    """The other entries of an array known to be wrong are not repeated with every step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     prepared = prepare(config)
@@ -340,8 +351,8 @@ def test_gradcheck_directions_find_unchecked_wrong_entry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))
-    words = [*images(tmp_path, 8), "architecture.hidden=[300]", "architecture.activation=tanh"]
-    config = compose_config(words)
+    overrides = [*images(tmp_path, 8), "architecture.hidden=[300]", "architecture.activation=tanh"]
+    config = compose_config(overrides)
     checks = gradcheck.check_gradients(config, prepare(config), entries=2)
     large = next(check for check in checks if check.name == "dense1.weight")
     assert (large.size, large.tried) == (3 * 8 * 8 * 300, 2)
@@ -357,7 +368,8 @@ def test_gradcheck_nan_error_does_not_pass() -> None:
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
-    """sin w + 0.1 |w - side · 1e-9|: slope 1 - 0.1 side at 0, and another behind the kink."""
+    """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 side at 0, and another behind the
+    kink."""
     w = np.zeros(1)
 
     def loss() -> float:
@@ -373,9 +385,14 @@ def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
 
 @pytest.mark.parametrize("name", DEEP)
 def test_gradcheck_forward_from_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
-    words = [*images(tmp_path, 8), f"architecture={name}", "regularizer.norm=batch", *DEEP[name]]
-    words += ["regularizer.dropout=0.2", "backend.dtype=float64"]
-    config = compose_config(words)
+    overrides = [
+        *images(tmp_path, 8),
+        f"architecture={name}",
+        "regularizer.norm=batch",
+        *DEEP[name],
+    ]
+    overrides += ["regularizer.dropout=0.2", "backend.dtype=float64"]
+    config = compose_config(overrides)
     architecture = prepare(config).architecture
     network = NumpyNetwork(architecture, config)
     network.load(initial_arrays(architecture, config.initializer, config.seed))
@@ -393,21 +410,23 @@ def test_gradcheck_forward_from_layer_gives_same_loss(tmp_path: Path, name: str)
 def test_gradcheck_rows_are_printed_when_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In a file or a pipe too, where Python would hold them back."""
-    told, seen = tmp_path / "told", []
+    """Rows are flushed at once, also to a file or a pipe."""
+    output, seen = tmp_path / "told", []
     check_gradients = gradcheck.check_gradients
 
-    def watched(*words: Any) -> Any:
-        for check in check_gradients(*words):
-            seen.append(told.read_text("utf-8").count("\n"))
+    def watched(*arguments: Any) -> Any:
+        for check in check_gradients(*arguments):
+            seen.append(output.read_text("utf-8").count("\n"))
             yield check
 
     monkeypatch.setattr(gradcheck, "check_gradients", watched)
-    with told.open("w", encoding="utf-8") as stream:
+    with output.open("w", encoding="utf-8") as stream:
         monkeypatch.setattr("sys.stdout", stream)
         assert run_verb(["gradcheck", *SMALL]) == 0
     assert seen == [1, 2, 3, 4, 5]
-    columns = [line.index("  ok") for line in told.read_text("utf-8").splitlines() if "ok" in line]
+    columns = [
+        line.index("  ok") for line in output.read_text("utf-8").splitlines() if "ok" in line
+    ]
     assert len(columns) == 5
     assert len(set(columns)) == 1
 
@@ -427,7 +446,7 @@ def test_gradcheck_entries_not_positive_is_refused(
 
 
 def test_gradcheck_images_with_constant_background_pass(tmp_path: Path) -> None:
-    """Its pixels tie in every pooling window, where the loss has no derivative."""
+    """The constant pixels tie in every pooling window, where the loss has no derivative."""
     lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
     header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
     (tmp_path / "dots.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
@@ -454,7 +473,7 @@ SKIPPING = [
     "architecture=layers",
     f"architecture.layers=[flatten, {{dense: 6}}, {BLOCK}, {BLOCK}, {{dense: classes}}]",
     "regularizer.stochastic_depth=0.7",
-    "seed=0",  # with which both samples skip the second block at the first step
+    "seed=0",  # both samples skip the second block at the first step
 ]
 
 
@@ -467,15 +486,15 @@ def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
 def test_gradcheck_skipped_branch_is_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever its backward pass does; nor does it fail."""
+    """A branch that no sample uses is neither confirmed nor refused."""
     monkeypatch.setattr(gradcheck, "MASK_STEPS", 1)
     assert run_verb(["gradcheck", *images(tmp_path, 4, 1), *SKIPPING]) == 0
-    told = capsys.readouterr().out
-    rows = dict(line.split(maxsplit=1) for line in told.splitlines()[1:-3])
+    stdout = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=1) for line in stdout.splitlines()[1:-3])
     missed = [name for name, rest in rows.items() if rest.endswith("not reached")]
     assert missed == ["residual2.dense1.weight", "residual2.dense1.bias"]
-    assert "7 of 9 gradients agree" in told
-    assert f"does not depend on them: {', '.join(missed)}" in told
+    assert "7 of 9 gradients agree" in stdout
+    assert f"does not depend on them: {', '.join(missed)}" in stdout
 
 
 def test_gradcheck_dropped_units_are_not_reached() -> None:
@@ -493,6 +512,6 @@ def test_gradcheck_missing_gradient_is_wrong() -> None:
 
 @pytest.mark.parametrize("optimizer", ["lion", "muon", "schedule_free_sgd"])
 def test_gradcheck_ignores_backend_and_optimizer(optimizer: str) -> None:
-    """Not even if the NumPy backend has no such optimizer."""
+    """This includes optimizers that the NumPy backend does not have."""
     config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
     assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

@@ -1,4 +1,4 @@
-"""The verb ``lr-find``: its words, its files, what it prints, and its exit codes."""
+"""The verb ``lr-find``: overrides, files, output and exit codes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_lr_find_writes_files_and_prints_suggestion(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
     assert nnopt("lr-find", *SMALL, "optimizer.lr=5", "name=mine", "seed=2") == 0
-    told = capsys.readouterr()
-    assert told.err == ""
+    captured = capsys.readouterr()
+    assert captured.err == ""
     (folder,) = (workplace / "outputs" / "lr-find").iterdir()
     assert folder.name.endswith("_mine")
     assert (workplace / "outputs" / "latest").resolve() == folder
@@ -55,14 +55,14 @@ def test_lr_find_writes_files_and_prints_suggestion(
     assert outcome["sweep"] == {"min_lr": 1e-5, "max_lr": 10.0, "steps": 300}
     suggestion = outcome["suggestion"]
     assert suggestion == float(f"{suggestion:.2g}")
-    lines = told.out.splitlines()
+    lines = captured.out.splitlines()
     assert lines[0].split() == ["learning", "rate", "smoothed", "loss"]
     assert lines[2].split()[:2] == ["suggestion", f"{suggestion:g}"]
-    words = shlex.split(lines[-1].removeprefix("continue with: "))
-    assert words[:2] == ["nnopt", "run"]
-    assert f"optimizer.lr={suggestion:g}" in words
-    assert "optimizer.lr=5" not in words
-    assert nnopt(*words[1:], "epochs=1", "plots=false") == 0
+    arguments = shlex.split(lines[-1].removeprefix("continue with: "))
+    assert arguments[:2] == ["nnopt", "run"]
+    assert f"optimizer.lr={suggestion:g}" in arguments
+    assert "optimizer.lr=5" not in arguments
+    assert nnopt(*arguments[1:], "epochs=1", "plots=false") == 0
 
 
 def test_lr_find_does_not_change_runs(nnopt: Run, workplace: Path) -> None:
@@ -82,14 +82,14 @@ def test_lr_find_is_reproducible(nnopt: Run, workplace: Path) -> None:
 
 
 def test_lr_find_ignores_epochs(nnopt: Run, capsys: Captured, workplace: Path) -> None:
-    words = [*SMALL, "plots=false", "regularizer.swa_start=0.5"]
+    overrides = [*SMALL, "plots=false", "regularizer.swa_start=0.5"]
     short = ["epochs=1", "schedule.warmup_epochs=2"]
-    assert nnopt("run", *words, *short) == 2
-    told = capsys.readouterr().err
-    assert "schedule.warmup_epochs = 2 epochs" in told
-    assert "regularizer.swa_start = 0.5" in told
+    assert nnopt("run", *overrides, *short) == 2
+    stderr = capsys.readouterr().err
+    assert "schedule.warmup_epochs = 2 epochs" in stderr
+    assert "regularizer.swa_start = 0.5" in stderr
     for name, more in (("a", []), ("b", short)):
-        assert nnopt("lr-find", *words, *more, f"hydra.run.dir={name}") == 0
+        assert nnopt("lr-find", *overrides, *more, f"hydra.run.dir={name}") == 0
     curves = [contents(workplace / name)["lr_find.csv"] for name in ("a", "b")]
     assert curves[0] == curves[1]
 
@@ -113,11 +113,11 @@ def test_lr_find_without_suggestion_fails(
     nnopt: Run, capsys: Captured, workplace: Path, range_: tuple[str, ...], advice: str
 ) -> None:
     assert nnopt("lr-find", *SMALL, *range_) == 5
-    told = capsys.readouterr()
-    assert "continue with" not in told.out
-    assert told.err.count("\n") == 1
-    assert "no learning rate to suggest: the loss " in told.err
-    assert advice in told.err
+    captured = capsys.readouterr()
+    assert "continue with" not in captured.out
+    assert captured.err.count("\n") == 1
+    assert "no learning rate to suggest: the loss " in captured.err
+    assert advice in captured.err
     (folder,) = (workplace / "outputs" / "lr-find").iterdir()
     outcome = json.loads((folder / "lr_find.json").read_text("utf-8"))
     assert outcome["suggestion"] is None
@@ -146,9 +146,9 @@ def test_lr_find_wrong_overrides_are_refused(
     nnopt: Run, capsys: Captured, workplace: Path, word: str
 ) -> None:
     assert nnopt("lr-find", word) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert WRONG[word] in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert WRONG[word] in captured.err
     assert list(workplace.iterdir()) == []
 
 
@@ -170,8 +170,8 @@ def test_lr_find_out_of_memory_suggests_smaller_batch(
 
     monkeypatch.setattr("nnopt.cli.lr_find.suggest_learning_rate", fail)
     assert nnopt("lr-find", *SMALL, "batch_size=64") == 5
-    assert "out of memory" in (told := capsys.readouterr().err)
-    assert "batch_size=32" in told
+    assert "out of memory" in (stderr := capsys.readouterr().err)
+    assert "batch_size=32" in stderr
 
 
 def test_lr_find_overrides_are_read() -> None:
@@ -182,8 +182,8 @@ def test_lr_find_overrides_are_read() -> None:
 
 def test_lr_find_command_is_quoted_for_shell() -> None:
     layers = "architecture.layers=[{dense: 4}, tanh, {dense: classes}]"
-    words = ["architecture=layers", layers, "optimizer.lr=1", "hydra.run.dir=x"]
-    point = plan_one(words).points[0]
+    overrides = ["architecture=layers", layers, "optimizer.lr=1", "hydra.run.dir=x"]
+    point = plan_one(overrides).points[0]
     assert shlex.split(command(point, "my conf", 3.2e-4))[:4] == [
         "nnopt",
         "run",

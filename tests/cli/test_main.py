@@ -1,4 +1,4 @@
-"""The command line: verbs, errors in one line, exit codes, what is imported."""
+"""The command line: verbs, one-line errors, exit codes and imports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def imported_by(code: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after running the code."""
+    """Return the top-level modules that a new interpreter has loaded after running the code."""
     script = f"import sys\n{code}\nprint('|', *{{name.split('.')[0] for name in sys.modules}})"
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -29,9 +29,11 @@ def imported_by(code: str) -> set[str]:
     return set(result.stdout.rsplit("|", 1)[1].split())
 
 
-@pytest.mark.parametrize("words", [["version"], ["--version"], [], ["--help"], ["-h"], ["help"]])
-def test_version_and_help_import_nothing_heavy(words: list[str]) -> None:
-    loaded = imported_by(f"from nnopt.cli.main import run_verb; run_verb({words})")
+@pytest.mark.parametrize(
+    "arguments", [["version"], ["--version"], [], ["--help"], ["-h"], ["help"]]
+)
+def test_version_and_help_import_nothing_heavy(arguments: list[str]) -> None:
+    loaded = imported_by(f"from nnopt.cli.main import run_verb; run_verb({arguments})")
     assert not loaded & {"numpy", "hydra", "omegaconf", "rich", "torch", "yaml", "difflib"}
 
 
@@ -40,17 +42,17 @@ def test_version_is_printed(nnopt: Run, capsys: Captured) -> None:
     assert capsys.readouterr().out == f"{package.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
 def test_help_shows_every_verb_with_an_example(
-    nnopt: Run, capsys: Captured, words: list[str]
+    nnopt: Run, capsys: Captured, arguments: list[str]
 ) -> None:
-    assert nnopt(*words) == 0
-    told = capsys.readouterr().out
+    assert nnopt(*arguments) == 0
+    stdout = capsys.readouterr().out
     for verb in [*cli.VERBS, "version"]:
-        assert re.search(rf"^  nnopt {verb}\b", told, re.MULTILINE), verb
+        assert re.search(rf"^  nnopt {verb}\b", stdout, re.MULTILINE), verb
     for verb in cli.VERBS:
-        assert re.search(rf"^      nnopt {verb} ", told, re.MULTILINE), verb
-    assert max(map(len, told.splitlines())) <= 100
+        assert re.search(rf"^      nnopt {verb} ", stdout, re.MULTILINE), verb
+    assert max(map(len, stdout.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -61,11 +63,11 @@ def test_unknown_verb_is_refused_with_nearest(
     nnopt: Run, capsys: Captured, verb: str, hint: str
 ) -> None:
     assert nnopt(verb) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert f"unknown verb {verb!r}" in told.err
-    assert hint in told.err
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert f"unknown verb {verb!r}" in captured.err
+    assert hint in captured.err
+    assert captured.out == ""
 
 
 ERRORS: list[tuple[BaseException, int]] = [
@@ -96,22 +98,22 @@ def test_every_error_has_its_exit_code(
 
     monkeypatch.setattr("nnopt.cli.run.main", fail)
     assert nnopt("run", "x=1", *(["--debug"] if debug else [])) == code
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     shows_traceback = debug and isinstance(error, Exception)
-    assert ("Traceback" in told) is shows_traceback
-    lines = [line for line in told.splitlines() if line.startswith("nnopt: ")]
+    assert ("Traceback" in stderr) is shows_traceback
+    lines = [line for line in stderr.splitlines() if line.startswith("nnopt: ")]
     assert len(lines) == (2 if code == 2 else 1)
     if not shows_traceback:
-        assert told.splitlines() == lines
+        assert stderr.splitlines() == lines
 
 
 def test_debug_prints_traceback(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "epochs=0") == 2
     assert capsys.readouterr().err.startswith("nnopt: error: epochs = 0: ")
     assert nnopt("describe", "epochs=0", "--debug") == 2
-    told = capsys.readouterr().err
-    assert "Traceback" in told
-    assert "ConfigError" in told
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr
+    assert "ConfigError" in stderr
 
 
 @pytest.mark.parametrize("verb", ["run", "describe", "gradcheck", "lr-find"])
@@ -119,10 +121,10 @@ def test_wrong_config_gives_one_line_per_problem(
     nnopt: Run, capsys: Captured, workplace: Path, verb: str
 ) -> None:
     assert nnopt(verb, "epochs=0", "optimizer.lrr=1") == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 2
-    assert all(line.startswith("nnopt: error: ") for line in told.err.splitlines())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 2
+    assert all(line.startswith("nnopt: error: ") for line in captured.err.splitlines())
     assert list(workplace.iterdir()) == []
 
 
@@ -159,17 +161,17 @@ def test_layers_wrong_are_reported(nnopt: Run, capsys: Captured, workplace: Path
 
 def test_missing_data_gives_exit_code_3(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     assert nnopt("run", "dataset=mnist") == 3
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "nnopt data fetch mnist" in told
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert "nnopt data fetch mnist" in stderr
     assert not (workplace / "outputs").exists()
 
 
 @pytest.mark.parametrize(
-    "words", [["--nonsense"], ["-x"], ["--config-name=other"], ["--config-path=x"]]
+    "arguments", [["--nonsense"], ["-x"], ["--config-name=other"], ["--config-path=x"]]
 )
-def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, words: list[str]) -> None:
-    assert nnopt("run", *words) == 2
+def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, arguments: list[str]) -> None:
+    assert nnopt("run", *arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -215,9 +217,9 @@ except SystemExit as ended:
 
 @pytest.mark.slow
 def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
-    """Plots included, which show a decision boundary."""
-    words = ["run", "epochs=2", "dataset.samples_per_class=20"]
-    code = f"from nnopt.cli.main import run_verb; run_verb({words})"
+    """This includes the plots, which show a decision boundary."""
+    arguments = ["run", "epochs=2", "dataset.samples_per_class=20"]
+    code = f"from nnopt.cli.main import run_verb; run_verb({arguments})"
     loaded = imported_by(code)
     assert not loaded & {"torch", "torchvision", "pandas", "sklearn", "pooch"}
     assert "matplotlib" in loaded
@@ -225,8 +227,8 @@ def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None
 
 
 def test_module_run_by_python_is_the_command(workplace: Path) -> None:
-    for words, code in ((["version"], 0), (["rnu"], 2)):
-        command = [sys.executable, "-m", "nnopt", *words]
+    for arguments, code in ((["version"], 0), (["rnu"], 2)):
+        command = [sys.executable, "-m", "nnopt", *arguments]
         result = subprocess.run(command, cwd=workplace, capture_output=True, text=True)
         assert result.returncode == code
     assert "rnu" in result.stderr
@@ -234,8 +236,8 @@ def test_module_run_by_python_is_the_command(workplace: Path) -> None:
 
 def test_closed_pipe_does_not_stop_training(workplace: Path) -> None:
     command = "from nnopt.cli.main import main; main()"
-    words = ["run", "epochs=30", "dataset.samples_per_class=20", "plots=false"]
-    shell = f'"$0" -c "{command}" {" ".join(words)} | head -1; echo "codes ${{PIPESTATUS[@]}}"'
+    arguments = ["run", "epochs=30", "dataset.samples_per_class=20", "plots=false"]
+    shell = f'"$0" -c "{command}" {" ".join(arguments)} | head -1; echo "codes ${{PIPESTATUS[@]}}"'
     result = subprocess.run(
         ["bash", "-c", shell, sys.executable],
         cwd=workplace,

@@ -1,4 +1,4 @@
-"""The verb resume: what is done stays, what is missing runs, and nothing else changes."""
+"""The verb ``resume``: it runs missing points and does not change finished points."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def without_times(folder: Path) -> list[dict[str, str]]:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
-    """Hash and time of every file of a folder."""
+    """Return the hash and the modification time of every file in a folder."""
     return {
         str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -53,9 +53,9 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture
 def sweep(nnopt: Run, workplace: Path) -> Path:
-    """Points 1 and 4 done, 2 diverged, 3 killed in the middle, 5 not begun."""
-    words = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
-    assert nnopt("run", "-m", *SMALL, *words) == 5
+    """Leave a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
+    overrides = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *SMALL, *overrides) == 5
     folder = workplace / "sweep"
     rows = table_of(folder)
     (folder / rows[2]["id"] / "summary.json").unlink()
@@ -75,12 +75,12 @@ def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captur
     assert {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)} == kept
     assert not (sweep / ids[2] / "layers.csv").exists()
     assert (sweep / ids[2] / "notes.txt").read_text() == "the user's own"
-    told = capsys.readouterr()
-    assert "[3/5] optimizer.lr=0.2" in told.out
-    assert "[5/5] optimizer.lr=0.4" in told.out
-    assert "[1/5]" not in told.out
-    assert "--retry-failed" in told.out
-    assert ids[1] in told.err
+    captured = capsys.readouterr()
+    assert "[3/5] optimizer.lr=0.2" in captured.out
+    assert "[5/5] optimizer.lr=0.4" in captured.out
+    assert "[1/5]" not in captured.out
+    assert "--retry-failed" in captured.out
+    assert ids[1] in captured.err
 
 
 def test_resume_failed_points_run_with_retry_failed_only(
@@ -143,7 +143,7 @@ def test_resume_added_values_run_new_points_only(nnopt: Run, sweep: Path) -> Non
 
 def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     before = fingerprint(sweep)
-    for word, told in (
+    for word, message in (
         ("epochs=7", "'epochs=7' would change the points that are there"),
         ("optimizer=adam", "'optimizer=adam' would change the points"),
         ("hydra.sweeper.mode=zip", "of Hydra's settings only those of the launcher"),
@@ -152,7 +152,7 @@ def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Capt
     ):
         capsys.readouterr()
         assert nnopt("resume", "sweep", word) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
         assert fingerprint(sweep) == before
 
 
@@ -162,8 +162,8 @@ def test_resume_added_points_with_changed_yaml_are_refused(
     file = workplace / "conf" / "optimizer" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("name: sgd\nlr: 0.1\n")
-    words = [*SMALL, "optimizer=mine", "seed=0,1", "hydra.sweep.dir=sweep"]
-    assert nnopt("run", "-m", *words) == 0
+    overrides = [*SMALL, "optimizer=mine", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *overrides) == 0
     file.write_text("name: sgd\nlr: 0.2\n")
     assert nnopt("resume", "sweep", "seed=2") == 4
     assert "optimizer.lr was 0.1 and is 0.2" in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_resume_added_points_with_changed_yaml_are_refused(
 def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     path = sweep / "sweep.json"
     text = path.read_text()
-    for damaged, told in (
+    for damaged, message in (
         (text[: len(text) // 2], "is damaged"),
         ("", "is damaged"),
         (text.replace('"batch_size": 32', '"batch_size": 33', 1), "is damaged"),
@@ -185,42 +185,42 @@ def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Capture
         assert nnopt("resume", "sweep") == 4
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
-        assert told in lines[0]
+        assert message in lines[0]
 
 
 def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL) == 0
-    for place, told in (
+    for place, message in (
         ("outputs/latest", "is a single run, no sweep"),
         (f"sweep/{table_of(sweep)[0]['id']}", "is one point; resume its sweep"),
         ("nowhere", "is no folder"),
     ):
         capsys.readouterr()
         assert nnopt("resume", place) == 4
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_resume_moved_sweep_runs(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n5,6,x\n7,8,y\n" * 20)
-    words = ["dataset=csv", "dataset.train=t.csv", "epochs=1", "plots=false", "seed=0,1"]
-    assert nnopt("run", "-m", *words, "hydra.sweep.dir=sweep") == 0
-    wanted = without_times(workplace / "sweep")
-    shutil.rmtree(workplace / "sweep" / wanted[1]["id"])
+    overrides = ["dataset=csv", "dataset.train=t.csv", "epochs=1", "plots=false", "seed=0,1"]
+    assert nnopt("run", "-m", *overrides, "hydra.sweep.dir=sweep") == 0
+    expected = without_times(workplace / "sweep")
+    shutil.rmtree(workplace / "sweep" / expected[1]["id"])
     (workplace / "elsewhere").mkdir()
     shutil.move(workplace / "sweep", workplace / "elsewhere" / "moved")
     monkeypatch.chdir(workplace / "elsewhere")
     assert nnopt("resume", "moved") == 0
-    assert without_times(Path("moved")) == wanted
+    assert without_times(Path("moved")) == expected
     assert nnopt("resume", "moved", "seed=2") == 0
     assert statuses(Path("moved")) == ["done"] * 3
     assert not (workplace / "sweep").exists()
 
 
 def test_fail_fast_stops_at_first_failure(nnopt: Run, workplace: Path) -> None:
-    words = ["optimizer.lr=0.1,1e20,0.2", "epochs=5", "hydra.sweep.dir=sweep"]
-    assert nnopt("run", "-m", *SMALL, *words, "--fail-fast") == 5
+    overrides = ["optimizer.lr=0.1,1e20,0.2", "epochs=5", "hydra.sweep.dir=sweep"]
+    assert nnopt("run", "-m", *SMALL, *overrides, "--fail-fast") == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
     assert nnopt("resume", "sweep", "--retry-failed", "--fail-fast") == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
@@ -262,13 +262,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_sweep_interrupted_prints_resume_command(
     nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
-    words = [
+    overrides = [
         "dataset.samples_per_class=20",
         "plots=false",
         "epochs=1,100000,2",
         "hydra.sweep.dir=a sweep",
     ]
-    process = start_nnopt("run", "-m", *words)
+    process = start_nnopt("run", "-m", *overrides)
     wait_until(lambda: len(list(workplace.glob("a sweep/*/metrics.csv"))) == 2)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
@@ -286,17 +286,17 @@ def test_resume_killed_sweep_equals_uninterrupted(
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=whole") == 0
     random.seed(4)
-    words = ["run", "-m", *POINTS, "hydra.sweep.dir=killed"]
+    arguments = ["run", "-m", *POINTS, "hydra.sweep.dir=killed"]
     folder = workplace / "killed"
     for _ in range(2):
-        process = start_nnopt(*words)
+        process = start_nnopt(*arguments)
         wait_until(lambda: bool(list(folder.glob("*/lock"))))
         before = len(list(folder.glob("*/metrics.csv")))
         wait_until(lambda: len(list(folder.glob("*/metrics.csv"))) > before)  # noqa: B023
         time.sleep(random.uniform(0, 0.3))
         process.kill()
-        assert process.wait() == -signal.SIGKILL  # it was not over yet
-        words = ["resume", "killed"]
+        assert process.wait() == -signal.SIGKILL  # the process was still running
+        arguments = ["resume", "killed"]
     assert nnopt("resume", "killed") == 0
     assert without_times(folder) == without_times(workplace / "whole")
     for row in table_of(folder):
@@ -309,16 +309,16 @@ def test_sweep_points_are_shared_by_two_processes(
     nnopt: Run, start_nnopt: Start, workplace: Path
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=both") == 0
-    wanted, folder = without_times(workplace / "both"), workplace / "both"
-    for row in wanted:
+    expected, folder = without_times(workplace / "both"), workplace / "both"
+    for row in expected:
         shutil.rmtree(folder / row["id"])
     processes = [start_nnopt("resume", "both") for _ in range(2)]
-    told = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert without_times(folder) == wanted
-    finished = [line for out, _ in told for line in out.splitlines() if line.startswith("[")]
+    assert without_times(folder) == expected
+    finished = [line for out, _ in outputs for line in out.splitlines() if line.startswith("[")]
     assert {line[:5] for line in finished} == {"[1/4]", "[2/4]", "[3/4]", "[4/4]"}
-    assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in told)
+    assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in outputs)
 
 
 def test_sweep_point_without_folder_fails(nnopt: Run, workplace: Path, capsys: Captured) -> None:
@@ -332,9 +332,9 @@ def test_sweep_point_without_folder_fails(nnopt: Run, workplace: Path, capsys: C
     (_, row) = table_of(folder)
     assert row["status"] == "failed"
     assert "cannot create folder" in row["error"]
-    told = capsys.readouterr()
-    assert "failed" in told.out
-    assert f"[2] {row['id']}: cannot create folder" in told.err
+    captured = capsys.readouterr()
+    assert "failed" in captured.out
+    assert f"[2] {row['id']}: cannot create folder" in captured.err
 
     (folder / row["id"]).unlink()
     assert nnopt("resume", "sweep") == 0
@@ -348,7 +348,7 @@ def test_sweep_interrupted_point_is_not_success(
         write_json(directory / "summary.json", initial_summary(point) | {"status": "interrupted"})
 
     with monkeypatch.context() as patch:
-        patch.setattr("nnopt.sweeps.task.run", cut_off)  # such as by SIGTERM to a worker
+        patch.setattr("nnopt.sweeps.task.run", cut_off)  # as after SIGTERM to a worker
         assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
     assert "runs what is left, 2 points" in capsys.readouterr().out
     assert nnopt("resume", "sweep") == 0
@@ -361,13 +361,13 @@ def test_resume_changed_data_file_is_refused(nnopt: Run, workplace: Path, capsys
         _decode.cache_clear()  # as in another process
 
     write(3)
-    words = ["epochs=1", "plots=false", "dataset=csv", "dataset.train=rows.csv", "seed=0,1"]
-    assert nnopt("run", "-m", *words, "hydra.sweep.dir=sweep") == 0
+    overrides = ["epochs=1", "plots=false", "dataset=csv", "dataset.train=rows.csv", "seed=0,1"]
+    assert nnopt("run", "-m", *overrides, "hydra.sweep.dir=sweep") == 0
     assert nnopt("resume", "sweep", "seed=2") == 0
     write(5)
     capsys.readouterr()
     before = (workplace / "sweep/results.csv").read_bytes()
-    assert nnopt("resume", "sweep") == 0  # nothing is left to read it
+    assert nnopt("resume", "sweep") == 0  # no remaining point reads the file
     assert nnopt("resume", "sweep", "seed=3") == 4
     assert "rows.csv: changed since" in capsys.readouterr().err
     assert statuses(workplace / "sweep")[:3] == ["done"] * 3

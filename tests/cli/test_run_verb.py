@@ -1,4 +1,4 @@
-"""The verb run: folders that are never overwritten, sweeps that go on, signals."""
+"""The verb ``run``: new folders, sweeps that continue after failures, and signals."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_run_makes_new_folder_and_updates_latest(
     (first,) = workplace.glob("outputs/runs/*")
     assert first.name.endswith("_first")
     assert (workplace / "outputs/latest").resolve() == first
-    told = capsys.readouterr()
-    assert told.err == ""
-    for words in ("epoch 1/2", "epoch 2/2", "test accuracy", f"outputs/runs/{first.name}"):
-        assert words in told.out
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for text in ("epoch 1/2", "epoch 2/2", "test accuracy", f"outputs/runs/{first.name}"):
+        assert text in captured.out
     assert nnopt("run", *SMALL, "name=second") == 0
     assert len(list(workplace.glob("outputs/runs/*"))) == 2
     assert (workplace / "outputs/latest").resolve().name.endswith("_second")
@@ -55,22 +55,23 @@ def test_sweep_large_draws_no_plots_of_points(
         monkeypatch.setattr(f"nnopt.{module}.MAX_POINTS_WITH_PLOTS", 2)
     small = ["epochs=2", "dataset.samples_per_class=20"]
 
-    def pictures(number: int, *words: str) -> tuple[int, bool, bool]:
-        """Points that have some; has the sweep? was it told?"""
+    def plots_of(number: int, *overrides: str) -> tuple[int, bool, bool]:
+        """Return the number of points with plots, if the sweep has plots, and if a note was
+        printed."""
         folder = f"hydra.sweep.dir={number}"
-        assert nnopt("run", "-m", *small, *words, folder) == 0
+        assert nnopt("run", "-m", *small, *overrides, folder) == 0
         drawn = len(list(workplace.glob(f"{number}/*/plots/curves.png")))
-        told = "plots=true adds" in capsys.readouterr().out
-        return drawn, (workplace / str(number) / "plots/curves.svg").is_file(), told
+        stdout = "plots=true adds" in capsys.readouterr().out
+        return drawn, (workplace / str(number) / "plots/curves.svg").is_file(), stdout
 
-    assert pictures(1, "optimizer.lr=0.1,0.2") == (2, True, False)
-    assert pictures(2, "optimizer.lr=0.1,0.2,0.3") == (0, True, True)
-    assert pictures(3, "optimizer.lr=0.1,0.2,0.3", "plots=true") == (3, True, False)
-    assert pictures(4, "optimizer.lr=0.1,0.2", "plots=false") == (0, False, False)
+    assert plots_of(1, "optimizer.lr=0.1,0.2") == (2, True, False)
+    assert plots_of(2, "optimizer.lr=0.1,0.2,0.3") == (0, True, True)
+    assert plots_of(3, "optimizer.lr=0.1,0.2,0.3", "plots=true") == (3, True, False)
+    assert plots_of(4, "optimizer.lr=0.1,0.2", "plots=false") == (0, False, False)
     assert nnopt("resume", "1", "optimizer.lr=0.3") == 0
-    assert len(list(workplace.glob("1/*/plots"))) == 2  # of three, the new one has none
+    assert len(list(workplace.glob("1/*/plots"))) == 2  # the third, added point has no plots
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1, 0.5)"]
-    assert pictures(5, *search) == (0, True, True)
+    assert plots_of(5, *search) == (0, True, True)
 
 
 def test_run_dir_names_folder(nnopt: Run, workplace: Path, capsys: Captured) -> None:
@@ -81,9 +82,9 @@ def test_run_dir_names_folder(nnopt: Run, workplace: Path, capsys: Captured) -> 
     capsys.readouterr()
 
     assert nnopt("run", *SMALL, "seed=1", "hydra.run.dir=here/it is") == 6
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "here/it is is not empty" in told
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert "here/it is is not empty" in stderr
     assert metrics.read_bytes() == before
     assert nnopt("run", "-m", *SMALL, "seed=1", "hydra.sweep.dir=here/it is") == 6
     assert metrics.read_bytes() == before
@@ -140,25 +141,25 @@ def test_sweep_writes_folder_per_point_and_table(
         assert row["status"] == summary["status"] == "done"
         assert row["error"] == ""
         assert float(row["test_accuracy"]) == summary["test_accuracy"]
-    told = capsys.readouterr().out
-    assert "[3/4] optimizer=adam seed=0  done " in told
-    assert "epoch" not in told
-    assert re.search(r"\[1/4\] .* about \d+ s left$", told, re.M)
-    assert "4 of 4" in told
+    stdout = capsys.readouterr().out
+    assert "[3/4] optimizer=adam seed=0  done " in stdout
+    assert "epoch" not in stdout
+    assert re.search(r"\[1/4\] .* about \d+ s left$", stdout, re.M)
+    assert "4 of 4" in stdout
 
 
 def test_sweep_continues_after_failed_point(nnopt: Run, workplace: Path, capsys: Captured) -> None:
-    words = ["optimizer.lr=0.1,1e20,0.2", "hydra.sweep.dir=sweep", "epochs=10"]
-    assert nnopt("run", "-m", *SMALL, *words) == 5
+    overrides = ["optimizer.lr=0.1,1e20,0.2", "hydra.sweep.dir=sweep", "epochs=10"]
+    assert nnopt("run", "-m", *SMALL, *overrides) == 5
     rows = table_of(workplace / "sweep")
     assert [row["status"] for row in rows] == ["done", "diverged", "done"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]
     assert "training diverged: at step" in rows[1]["error"]
     assert rows[1]["test_accuracy"] == ""
-    told = capsys.readouterr()
-    assert "2 of 3" in told.out
-    assert rows[1]["id"] in told.err
-    assert "Traceback" not in told.err
+    captured = capsys.readouterr()
+    assert "2 of 3" in captured.out
+    assert rows[1]["id"] in captured.err
+    assert "Traceback" not in captured.err
 
 
 def test_sweep_continues_after_bug_in_point(
@@ -185,42 +186,42 @@ def test_sweep_continues_after_bug_in_point(
 def test_sweep_wrong_point_is_refused_before_start(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
-    words = ["optimizer.lr=0.1,abc,0.2", "batch_size=0,16"]
-    assert nnopt("run", "-m", *SMALL, *words) == 2
+    overrides = ["optimizer.lr=0.1,abc,0.2", "batch_size=0,16"]
+    assert nnopt("run", "-m", *SMALL, *overrides) == 2
     assert capsys.readouterr().err.count("\n") == 2
     assert list(workplace.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("overrides", "named"),
     [
-        # 60 points, 12 of them held out
+        # 60 samples, 12 of them for validation
         (["regularizer.norm=batch", "batch_size=47"], ["batch_size = 47", "48", "batch_norm1"]),
         (["regularizer.norm=batch", "batch_size=1"], ["batch_size = 1 ", "batch_size=2"]),
         (["drop_last=true", "batch_size=49"], ["batch_size = 49", "drop_last", "48"]),
     ],
 )
 def test_run_impossible_batches_are_refused(
-    nnopt: Run, workplace: Path, capsys: Captured, words: list[str], named: list[str]
+    nnopt: Run, workplace: Path, capsys: Captured, overrides: list[str], named: list[str]
 ) -> None:
-    assert nnopt("run", *SMALL, *words) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert all(word in told for word in named), told
+    assert nnopt("run", *SMALL, *overrides) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert all(word in stderr for word in named), stderr
     assert list(workplace.iterdir()) == []
 
 
 def test_run_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
-    words = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
-    assert nnopt("run", *SMALL, *words) == 0
+    overrides = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
+    assert nnopt("run", *SMALL, *overrides) == 0
 
 
 def test_run_diverged_gives_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "optimizer.lr=1e20", "hydra.run.dir=here", "epochs=10") == 5
     assert summary_of(workplace / "here")["status"] == "diverged"
-    told = capsys.readouterr().err
-    assert told.count("nnopt: error: ") == 1
-    assert "diverged" in told
+    stderr = capsys.readouterr().err
+    assert stderr.count("nnopt: error: ") == 1
+    assert "diverged" in stderr
 
 
 LONG = ["epochs=100000", "dataset.samples_per_class=20", "plots=false", "hydra.run.dir=here"]
@@ -259,13 +260,13 @@ def test_run_interrupted_keeps_results(
 
 
 def test_sweep_interrupted_writes_table(start_nnopt: Start, workplace: Path) -> None:
-    words = [
+    overrides = [
         "dataset.samples_per_class=20",
         "plots=false",
         "epochs=1,100000,2",
         "hydra.sweep.dir=sweep",
     ]
-    process = start_nnopt("run", "-m", *words)
+    process = start_nnopt("run", "-m", *overrides)
     for _ in range(600):
         folders = [path.parent for path in workplace.glob("sweep/*/metrics.csv")]
         if len(folders) == 2:

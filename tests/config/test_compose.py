@@ -22,14 +22,14 @@ def _alone(workplace: Path) -> None:
     """No test sees a conf folder that is not its own."""
 
 
-def problems(*words: str, multirun: bool = False) -> list[str]:
+def problems(*overrides: str, multirun: bool = False) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        make_plan(words, multirun)
+        make_plan(overrides, multirun)
     return caught.value.problems
 
 
-def ids(*words: str, multirun: bool = False) -> list[str]:
-    return [point.id for point in make_plan(words, multirun).points]
+def ids(*overrides: str, multirun: bool = False) -> list[str]:
+    return [point.id for point in make_plan(overrides, multirun).points]
 
 
 def test_compose_single_run_gives_one_point() -> None:
@@ -111,8 +111,8 @@ def test_command_line_overrides_ablation() -> None:
 
 
 def test_sweep_problems_of_all_points_are_reported_once() -> None:
-    found = problems("optimizer.lr=0.1,abc,-1,abc", "epochs=0", "seed=0,1", multirun=True)
-    assert sorted(line.split(":")[0] for line in found) == [
+    messages = problems("optimizer.lr=0.1,abc,-1,abc", "epochs=0", "seed=0,1", multirun=True)
+    assert sorted(line.split(":")[0] for line in messages) == [
         "epochs = 0",
         "optimizer.lr = 'abc'",
         "optimizer.lr = -1.0",
@@ -120,7 +120,7 @@ def test_sweep_problems_of_all_points_are_reported_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         (["optm.lr=1"], "unknown key 'optm.lr'; did you mean 'optimizer.lr'?"),
         (["optimizer.lrr=1"], "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?"),
@@ -155,18 +155,20 @@ def test_sweep_problems_of_all_points_are_reported_once() -> None:
     ],
     ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
 )
-def test_compose_error_is_one_line(words: list[str], expected: str) -> None:
-    found = problems(*words)
-    assert len(found) == 1
-    assert found[0].startswith(expected)
-    assert "\n" not in found[0]
-    assert "Traceback" not in found[0]
+def test_compose_error_is_one_line(overrides: list[str], expected: str) -> None:
+    messages = problems(*overrides)
+    assert len(messages) == 1
+    assert messages[0].startswith(expected)
+    assert "\n" not in messages[0]
+    assert "Traceback" not in messages[0]
 
 
 def test_compose_all_problems_are_reported() -> None:
-    found = problems("optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16")
-    assert len(found) == 5
-    assert {line.split(" ")[0] for line in found} == {
+    messages = problems(
+        "optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16"
+    )
+    assert len(messages) == 5
+    assert {line.split(" ")[0] for line in messages} == {
         "unknown",
         "epochs",
         "optimizer.lr",
@@ -218,17 +220,17 @@ def test_user_ablation_is_sweep() -> None:
 
 def test_user_file_wrong_value_is_refused() -> None:
     user_file("optimizer/bad.yaml", "name: sgd\nlr: -1\nmu: 3\n")
-    found = problems("optimizer=bad")
-    assert len(found) == 2
-    assert any(line.startswith("optimizer.lr = -1") for line in found)
-    assert any(line.startswith("unknown key 'optimizer.mu'") for line in found)
+    messages = problems("optimizer=bad")
+    assert len(messages) == 2
+    assert any(line.startswith("optimizer.lr = -1") for line in messages)
+    assert any(line.startswith("unknown key 'optimizer.mu'") for line in messages)
 
 
 def test_user_file_broken_yaml_is_one_line_error() -> None:
     user_file("optimizer/broken.yaml", "name: sgd\nlr: [0.1\n")
-    (found,) = problems("optimizer=broken")
-    assert "broken.yaml" in found
-    assert "line" in found
+    (message,) = problems("optimizer=broken")
+    assert "broken.yaml" in message
+    assert "line" in message
 
 
 def test_user_file_yaml_tags_are_not_executed() -> None:
@@ -328,7 +330,7 @@ def test_point_id_is_same_in_every_process() -> None:
 
 @pytest.mark.parametrize(("kind", "multirun"), [("run", False), ("sweep", True)])
 def test_plan_directory_is_named_folder(kind: str, multirun: bool) -> None:
-    find: Callable[..., Plan] = lambda *words: make_plan(words, multirun)  # noqa: E731
+    find: Callable[..., Plan] = lambda *overrides: make_plan(overrides, multirun)  # noqa: E731
     assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
     assert find("seed=3").directory is None
     other = "run" if multirun else "sweep"
@@ -361,8 +363,10 @@ def test_sweep_empty_or_of_ablations_is_refused() -> None:
 
 
 def test_compose_missing_file_does_not_hide_other_problems() -> None:
-    found = problems("optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1")
-    assert [line.split()[0] for line in found] == [
+    messages = problems(
+        "optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1"
+    )
+    assert [line.split()[0] for line in messages] == [
         "optimizer",
         "epochs",
         "regularizer.label_smoothing",
@@ -370,5 +374,5 @@ def test_compose_missing_file_does_not_hide_other_problems() -> None:
 
 
 def test_compose_unknown_key_lists_keys_and_groups() -> None:
-    (found,) = problems("zzz=1")
-    assert found.endswith("initializer, early_stopping, ablation, debug, experiment")
+    (message,) = problems("zzz=1")
+    assert message.endswith("initializer, early_stopping, ablation, debug, experiment")

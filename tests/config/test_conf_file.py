@@ -1,4 +1,4 @@
-"""One YAML file of the user's: what it holds, and why it is refused."""
+"""One YAML file of the user: its contents and the reasons to refuse it."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_conf_file_keys_without_effect_are_refused(tmp_path: Path, name: str, he
 
 
 def test_conf_file_package_after_first_key_is_refused(tmp_path: Path) -> None:
-    told = refused(tmp_path, "lr: 1\n# @package _global_\n", "task/mine")
-    assert "line 2: '# @package _global_' must come before the first key" in told
+    message = refused(tmp_path, "lr: 1\n# @package _global_\n", "task/mine")
+    assert "line 2: '# @package _global_' must come before the first key" in message
 
 
 @pytest.mark.parametrize(

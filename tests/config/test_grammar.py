@@ -1,4 +1,4 @@
-"""Words of the command line: ranges counted in decimals, their order, and what cannot be read."""
+"""The grammar of overrides: decimal ranges, their order, and unreadable overrides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nnopt.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _alone(workplace: object) -> None:
-    """No test sees a conf folder that is not its own."""
+def _own_folder(workplace: object) -> None:
+    """Run every test in an empty folder, so that it finds no other conf folder."""
 
 
 def values(word: str) -> list[Any]:
@@ -67,9 +67,9 @@ def problem(word: str) -> str:
     ],
 )
 def test_range_has_decimal_values(text: str, expected: list[float]) -> None:
-    found = values(f"seed={text}")
-    assert found == expected
-    assert list(map(repr, found)) == list(map(repr, expected))
+    actual = values(f"seed={text}")
+    assert actual == expected
+    assert list(map(repr, actual)) == list(map(repr, expected))
 
 
 def test_shuffle_is_deterministic() -> None:
@@ -164,5 +164,7 @@ def test_override_quoted_number_stays_text() -> None:
 
 def test_override_leading_plus_is_ignored() -> None:
     with composing():
-        words = [o.input_line for o in parse_overrides(["+seed=1", "++optimizer=adam", "+typo=3"])]
-    assert words == ["seed=1", "optimizer=adam", "typo=3"]
+        overrides = [
+            o.input_line for o in parse_overrides(["+seed=1", "++optimizer=adam", "+typo=3"])
+        ]
+    assert overrides == ["seed=1", "optimizer=adam", "typo=3"]

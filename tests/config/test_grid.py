@@ -1,4 +1,4 @@
-"""Which points a sweep has: grids, zipped lists, one change at a time, grids one after another."""
+"""The points of a sweep: products, zipped lists, one change at a time, and lists of grids."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nnopt.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _alone(workplace: Path) -> None:
-    """No test sees a conf folder that is not its own."""
+def _own_folder(workplace: Path) -> None:
+    """Run every test in an empty folder, so that it finds no other conf folder."""
 
 
-def plan_of(*words: str) -> Plan:
-    return make_plan(words, multirun=True)
+def plan_of(*overrides: str) -> Plan:
+    return make_plan(overrides, multirun=True)
 
 
 def values(plan: Plan, *keys: str) -> list[tuple[Any, ...]]:
-    """What the keys are set to, point by point."""
+    """Return the values of the keys for each point."""
 
     def value(container: Any, key: str) -> Any:
         for name in key.split("."):
@@ -32,9 +32,9 @@ def values(plan: Plan, *keys: str) -> list[tuple[Any, ...]]:
     return [tuple(value(point.container, key) for key in keys) for point in plan.points]
 
 
-def refused(*words: str) -> list[str]:
+def refused(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        make_plan(words, multirun=True)
+        make_plan(overrides, multirun=True)
     return caught.value.problems
 
 
@@ -62,8 +62,8 @@ def test_zip_varies_keys_in_parallel_for_every_seed() -> None:
 
 
 def test_zip_unequal_lengths_are_refused() -> None:
-    (told,) = refused("hydra.sweeper.mode=zip", RATES, "batch_size=32,64", "seed=range(7)")
-    assert told.endswith("but optimizer.lr has 3, batch_size has 2")
+    (message,) = refused("hydra.sweeper.mode=zip", RATES, "batch_size=32,64", "seed=range(7)")
+    assert message.endswith("but optimizer.lr has 3, batch_size has 2")
 
 
 def test_one_at_a_time_varies_single_keys_from_base() -> None:
@@ -114,14 +114,14 @@ def test_grids_overriding_command_line_gives_warning(
 
 
 def test_params_of_command_line_are_merged_with_file() -> None:
-    words = ["ablation=l2_spiral", 'hydra.sweeper.params.optimizer.lr="0.1,0.2"', "seed=0"]
-    plan = plan_of(*words)
+    overrides = ["ablation=l2_spiral", 'hydra.sweeper.params.optimizer.lr="0.1,0.2"', "seed=0"]
+    plan = plan_of(*overrides)
     assert plan.varied == ("regularizer.l2", "optimizer.lr")
     assert len(plan.points) == 8
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("hydra.sweeper.moed=zip", "unknown key 'hydra.sweeper.moed'; did you mean 'hydra.sweep"),
         ("hydra.sweeper.mode=zpi", "hydra.sweeper.mode = 'zpi': did you mean 'zip'? allowed: grid"),
@@ -157,9 +157,9 @@ def test_params_of_command_line_are_merged_with_file() -> None:
         ("hydra.launcher.workers=3", "unknown key 'hydra.launcher.workers'"),
     ],
 )
-def test_sweep_settings_wrong_are_refused_in_one_line(word: str, told: str) -> None:
-    (found,) = refused(word)
-    assert found.startswith(told)
+def test_sweep_settings_wrong_are_refused_in_one_line(word: str, message: str) -> None:
+    (problem,) = refused(word)
+    assert problem.startswith(message)
 
 
 def test_single_run_sweep_settings_are_refused() -> None:
@@ -169,7 +169,7 @@ def test_single_run_sweep_settings_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["seed=3", "architecture.hidden=[5,4]", "data.root=/x", "name=${seed}_a"],
         ["architecture=layers", "architecture.layers=[{dense: 3}, relu, {dense: classes}]"],
@@ -177,28 +177,30 @@ def test_single_run_sweep_settings_are_refused() -> None:
         ["dataset.validation={fraction: 0.3}", "regularizer.augmentation.flip=false"],
         ["experiment=mnist_conv", "epochs=3"],
     ],
-    ids=lambda words: words[0],
+    ids=lambda overrides: overrides[0],
 )
 def test_resolve_plain_merge_equals_omegaconf(
-    words: list[str], monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnopt.config import resolve
 
-    quick = plan_of(*words).points
+    quick = plan_of(*overrides).points
     monkeypatch.setattr(resolve._ComposedFiles, "_affects_references", lambda self, settings: True)
-    assert plan_of(*words).points == quick
+    assert plan_of(*overrides).points == quick
 
 
 def test_sweep_too_large_is_refused_before_expansion() -> None:
-    (told,) = refused("seed=range(1000)", "epochs=range(1,1001)")
-    assert told.startswith("the sweep has 1,000,000 points, but a sweep has at most 100,000 points")
-    (told,) = refused('hydra.sweeper.grids=[{seed: "range(70000)"},{seed: "range(60000)"}]')
-    assert told.startswith("the sweep has 130,000 points")
+    (message,) = refused("seed=range(1000)", "epochs=range(1,1001)")
+    assert message.startswith(
+        "the sweep has 1,000,000 points, but a sweep has at most 100,000 points"
+    )
+    (message,) = refused('hydra.sweeper.grids=[{seed: "range(70000)"},{seed: "range(60000)"}]')
+    assert message.startswith("the sweep has 130,000 points")
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
 def test_expand_counts_only_points_of_mode(mode: str) -> None:
-    words = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
+    overrides = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
     sizes = {"zip": 300, "one_at_a_time": 599}
     from nnopt.config.grid import expand
     from nnopt.config.hydra import composing, parse_overrides
@@ -206,7 +208,7 @@ def test_expand_counts_only_points_of_mode(mode: str) -> None:
 
     with composing():
         points, _ = expand(
-            GridConfig("grid", mode, {}, ()), parse_overrides([*words, "seed=range(100)"])
+            GridConfig("grid", mode, {}, ()), parse_overrides([*overrides, "seed=range(100)"])
         )
     assert len(points) == sizes[mode] * 100
 

@@ -1,4 +1,4 @@
-"""Words of Hydra's grammar as what a search draws from."""
+"""Search parameters read from overrides in Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(text: str, whole: bool = False) -> Parameter:
         ("k=tag(log, interval(1e-4,1))", Numbers("k", 1e-4, 1.0, None, True)),
         ("k=int(interval(1,5))", Numbers("k", 1, 5, 1, False)),
         ("k=tag(log, int(interval(1,500)))", Numbers("k", 1, 500, 1, True)),
-        ("k=range(1,10)", Numbers("k", 1, 9, 1, False)),  # Hydra's ranges leave out their stop
+        ("k=range(1,10)", Numbers("k", 1, 9, 1, False)),  # Hydra's ranges exclude their stop
         ("k=range(10,1,-3)", Numbers("k", 4, 10, 3, False)),
         ("k=shuffle(range(1,4))", Numbers("k", 1, 3, 1, False)),
         ("k=tag(log, range(1,33))", Numbers("k", 1, 32, 1, True)),
@@ -62,7 +62,7 @@ def test_float_range_value_is_decimal(text: str) -> None:
 
 
 def test_float_range_is_sampled_without_warning() -> None:
-    """pytest turns Optuna's warning about a step that does not divide the range into an error."""
+    """Optuna warns if the step does not divide the range, and pytest turns warnings into errors."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     parameter = read("k=range(0.1,0.5,0.1)")
     drawn = {to_override(parameter, suggest(study.ask(), parameter)) for _ in range(100)}

@@ -1,4 +1,4 @@
-"""What a search is asked for, checked before it begins."""
+"""The search space and the settings of a search, checked before the search starts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from nnopt.schema import OptunaConfig
 OPTUNA = ["hydra/sweeper=optuna", "dataset.samples_per_class=20"]
 
 
-def plan_of(*words: str) -> Plan:
-    return make_plan([*OPTUNA, *words], multirun=True)
+def plan_of(*overrides: str) -> Plan:
+    return make_plan([*OPTUNA, *overrides], multirun=True)
 
 
-def problems_of(*words: str) -> list[str]:
+def problems_of(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        plan_of(*words)
+        plan_of(*overrides)
     return caught.value.problems
 
 
@@ -70,21 +70,21 @@ def test_draw_integer_key_gives_integers() -> None:
 
 
 def test_space_all_problems_of_keys_are_reported() -> None:
-    found = problems_of(
+    messages = problems_of(
         "optimizer.lr=interval(-1,1)", "optimizer.rate=0.1,0.2", "batch_size=0,8", "epochs=1,2"
     )
-    assert len(found) == 3
-    assert any("optimizer.lr = -1.0: needs to be at least 0" in problem for problem in found)
-    assert any("batch_size = 0" in problem for problem in found)
-    assert any("unknown key 'optimizer.rate'" in problem for problem in found)
+    assert len(messages) == 3
+    assert any("optimizer.lr = -1.0: needs to be at least 0" in problem for problem in messages)
+    assert any("batch_size = 0" in problem for problem in messages)
+    assert any("unknown key 'optimizer.rate'" in problem for problem in messages)
 
 
 def test_space_all_problems_of_settings_are_reported() -> None:
-    found = problems_of(
+    messages = problems_of(
         "hydra.sweeper.trials=0", "hydra.sweeper.sampler=tpa", "hydra.sweeper.trails=3", "seed=0,1"
     )
-    assert len(found) == 3
-    text = " ".join(found)
+    assert len(messages) == 3
+    text = " ".join(messages)
     assert "did you mean 'hydra.sweeper.trials'" in text
     assert "hydra.sweeper.trials = 0" in text
     assert "'tpe'" in text
@@ -101,14 +101,14 @@ def test_search_metric_of_test_set_is_refused() -> None:
 
 
 def test_samples_refused_combination_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    words = ["optimizer=sgd", "optimizer.lr=interval(0.1,1)", "regularizer.weight_decay=1.5,0"]
+    overrides = ["optimizer=sgd", "optimizer.lr=interval(0.1,1)", "regularizer.weight_decay=1.5,0"]
     caplog.set_level(logging.WARNING, "nnopt")
-    plan = plan_of(*words)
+    plan = plan_of(*overrides)
     assert "are refused, and count as failed trials: optimizer.lr = 1.0" in caplog.text
     assert {p.config.optimizer.lr for p in plan.points} == {0.1}
     assert (
         "times regularizer.weight_decay"
-        in problems_of(*words[:2], "regularizer.weight_decay=11")[0]
+        in problems_of(*overrides[:2], "regularizer.weight_decay=11")[0]
     )
 
 

@@ -1,4 +1,4 @@
-"""Values that a file sets for one choice are not passed to another one."""
+"""Values that a file sets for one choice do not apply to another choice."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ FILES = {
 
 @pytest.fixture(autouse=True)
 def files(workplace: Path) -> None:
-    """Files of the user's own."""
+    """Write the user's configuration files."""
     for name, text in FILES.items():
         path = workplace / "conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(GLOBAL + text)
 
 
-def optimizer_of(*words: str) -> tuple[str, Any]:
-    config = compose_config(words)
+def optimizer_of(*overrides: str) -> tuple[str, Any]:
+    config = compose_config(overrides)
     return config.optimizer.name, config.optimizer.lr
 
 
@@ -76,7 +76,7 @@ def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     {
         "same choice": (["optimizer=momentum"], ("momentum", 0.3)),
         "no choice": ([], ("momentum", 0.3)),
@@ -96,8 +96,8 @@ def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
         ),
     }.values(),
 )
-def test_optimizer_gets_rate_made_for_it(words: list[str], expected: tuple[str, Any]) -> None:
-    assert optimizer_of("experiment=tuned", *words) == expected
+def test_optimizer_gets_rate_made_for_it(overrides: list[str], expected: tuple[str, Any]) -> None:
+    assert optimizer_of("experiment=tuned", *overrides) == expected
 
 
 def test_close_relative_of_optimizer_uses_own_values() -> None:
@@ -168,14 +168,14 @@ def test_ablation_with_rate_passes_it_to_its_own_optimizer_alone() -> None:
 
 def test_search_draws_optimizers_with_their_own_rates() -> None:
     pytest.importorskip("optuna")
-    words = ["experiment=tuned", "hydra/sweeper=optuna", "optimizer=momentum,adam"]
-    plan = make_plan(words, multirun=True)
+    overrides = ["experiment=tuned", "hydra/sweeper=optuna", "optimizer=momentum,adam"]
+    plan = make_plan(overrides, multirun=True)
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001)]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["experiment=tuned", "optimizer=momentum,adam"],
         ["experiment=tuned", "ablation=entries"],
@@ -183,22 +183,22 @@ def test_search_draws_optimizers_with_their_own_rates() -> None:
         ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
     ],
 )
-def test_words_of_point_alone_give_same_point(words: list[str]) -> None:
-    for point in make_plan(words, multirun=True).points:
-        alone = [w for w in point.overrides if w != "ablation=entries"]  # whose grids win
+def test_overrides_of_point_give_same_point(overrides: list[str]) -> None:
+    for point in make_plan(overrides, multirun=True).points:
+        alone = [x for x in point.overrides if x != "ablation=entries"]  # its grids win
         assert compose_config(alone) == point.config
 
 
 def test_other_schedule_uses_own_values() -> None:
     step = compose_config(["experiment=tuned", "schedule=step"]).schedule
     assert (getattr(step, "gamma", None), step.warmup_epochs) == (0.1, 1)
-    words = ["experiment=tuned", "schedule=exponential"]
-    assert compose_config(words).schedule == compose_config(words[1:]).schedule
+    overrides = ["experiment=tuned", "schedule=exponential"]
+    assert compose_config(overrides).schedule == compose_config(overrides[1:]).schedule
 
 
 def test_other_architecture_uses_own_values() -> None:
-    words = ["experiment=sized", "architecture=vgg"]
-    assert compose_config(words).architecture == compose_config(words[1:]).architecture
+    overrides = ["experiment=sized", "architecture=vgg"]
+    assert compose_config(overrides).architecture == compose_config(overrides[1:]).architecture
 
 
 def test_other_dataset_and_backend_keep_keys_that_they_have() -> None:
@@ -247,20 +247,20 @@ NOTES = {
 }
 
 
-@pytest.mark.parametrize(("words", "expected"), NOTES.values(), ids=NOTES)
+@pytest.mark.parametrize(("overrides", "expected"), NOTES.values(), ids=NOTES)
 def test_values_set_aside_are_named(
-    words: list[str], expected: list[str], caplog: pytest.LogCaptureFixture
+    overrides: list[str], expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "nnopt"):
-        compose_config(words)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == len(expected)
-    for message, beginning in zip(told, expected, strict=True):
+        compose_config(overrides)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(expected)
+    for message, beginning in zip(messages, expected, strict=True):
         assert message.startswith(beginning)
 
 
 def test_values_set_aside_are_named_once_in_sweep(caplog: pytest.LogCaptureFixture) -> None:
-    words = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
+    overrides = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
     with caplog.at_level(logging.WARNING, "nnopt"):
-        assert len(make_plan(words, multirun=True).points) == 8
+        assert len(make_plan(overrides, multirun=True).points) == 8
     assert len(caplog.records) == 1

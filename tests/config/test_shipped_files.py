@@ -1,4 +1,4 @@
-"""Every YAML file under conf/: its keys are the schema's, it composes, and what it says builds."""
+"""Every YAML file below conf/: its keys match the schema, it composes, and its network builds."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SIN
 
 
 def load_group_file(name: str) -> dict[str, Any]:
-    """The keys of a file, those of the file it starts from included."""
+    """Return the keys of a file, including the keys of its base file."""
     container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
     for base in container.pop("defaults", []):
         if base != "_self_":
@@ -126,7 +126,7 @@ def test_main_file_keys_equal_config_fields() -> None:
         for entry in container.pop("defaults")
         if isinstance(entry, dict)
         for key in entry
-        if not key.startswith("override ")  # of Hydra's own groups
+        if not key.startswith("override ")  # a group of Hydra's
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}
@@ -150,16 +150,16 @@ def test_group_file_is_valid(name: str, base: dict[str, Any]) -> None:
     group, stem = name.removesuffix(".yaml").split("/")
     container = load_group_file(name)
     if stem == "csv":
-        container["train"] = "some.csv"  # which has no default
+        container["train"] = "some.csv"  # this key has no default
     others = {}
     policies = ("rand_augment", "trivial_augment")
-    if stem in ("augmentation", "cutout", "cutmix", *policies):  # needs images
+    if stem in ("augmentation", "cutout", "cutmix", *policies):  # these need images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
     torch_only = *typing.get_args(schema.TorchOptimizer), schema.TorchvisionConfig
     if stem in policies or schema.VARIANTS.get(group, {}).get(stem) in torch_only:
         others["backend"] = load_group_file("backend/torch.yaml")
-    if stem == "stochastic_depth":  # needs residual layers
+    if stem == "stochastic_depth":  # this needs residual layers
         resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")
         others["architecture"] = OmegaConf.to_container(resnet)
     chosen = getattr(read_config({**base, **others, group: container}), group)
@@ -167,7 +167,7 @@ def test_group_file_is_valid(name: str, base: dict[str, Any]) -> None:
 
 
 def assert_builds(point: Point) -> None:
-    """The architecture fits the dataset, and the backends that have it can train a step of it."""
+    """Check that the architecture fits the dataset and that its backends can train one step."""
     config = point.config
     shape, classes = SHAPES[config.dataset.name]
     chosen = getattr(config.dataset, "classes", None)
@@ -229,7 +229,7 @@ def test_architecture_header_command_composes_and_builds(name: str) -> None:
 
 
 def point_without_seed(point: Point) -> str:
-    """Two points that differ in their seed alone build the same networks."""
+    """Return a text that is equal for points which differ only in the seed."""
     return str(replace(point.config, seed=0))
 
 

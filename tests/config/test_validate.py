@@ -1,4 +1,4 @@
-"""What is refused, and what is said about it: the key, the value seen, what is allowed."""
+"""Error messages of the validation: the key, the refused value and the allowed values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture(scope="module")
 def base() -> dict[str, Any]:
-    """What ``nnopt run`` resolves to."""
+    """Return the configuration of ``nnopt run`` without overrides."""
     return dict(make_plan([]).points[0].container)
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Some values changed, by dotted key; ``@group`` puts a file of a group in place."""
+    """Return a copy with changed values by dotted key; ``@group`` loads a file of that group."""
     container = copy.deepcopy(base)
     for key, value in changes.items():
         if key.startswith("@"):
@@ -165,20 +165,20 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
 def test_value_wrong_is_reported_with_allowed_values(
     base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
 ) -> None:
-    found = problems(base, {**setting, key: value})
-    assert len(found) == 1
-    # a whole number given for a real one is shown as a real one
-    assert found[0].startswith((f"{key} = {value!r}: ", f"{key} = {value}.0: "))
-    assert allowed in found[0]
-    assert "\n" not in found[0]
+    messages = problems(base, {**setting, key: value})
+    assert len(messages) == 1
+    # a whole number for a float key is shown as a float
+    assert messages[0].startswith((f"{key} = {value!r}: ", f"{key} = {value}.0: "))
+    assert allowed in messages[0]
+    assert "\n" not in messages[0]
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["large", "small"])
 @pytest.mark.parametrize("key", ["epochs", "optimizer.lr", "dataset.noise", "seed"])
 def test_number_too_large_is_refused(base: dict[str, Any], key: str, value: int) -> None:
-    found = problems(base, {key: value})
-    assert len(found) == 1
-    assert found[0].startswith(f"{key} = ")
+    messages = problems(base, {key: value})
+    assert len(messages) == 1
+    assert messages[0].startswith(f"{key} = ")
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_number_too_large_is_refused(base: dict[str, Any], key: str, value: int)
 def test_list_item_wrong_is_reported_with_index(
     base: dict[str, Any], value: Any, expected: str
 ) -> None:
-    (found,) = problems(base, {"architecture.hidden": value})
-    assert found.startswith(expected)
+    (message,) = problems(base, {"architecture.hidden": value})
+    assert message.startswith(expected)
 
 
 CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
@@ -238,9 +238,9 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
 def test_choice_wrong_is_reported_with_choices(
     base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
 ) -> None:
-    (found,) = problems(base, {**setting, key: value})
-    assert found.startswith(f"{key} = {value!r}: ")
-    assert allowed in found
+    (message,) = problems(base, {**setting, key: value})
+    assert message.startswith(f"{key} = {value!r}: ")
+    assert allowed in message
 
 
 @pytest.mark.parametrize(
@@ -267,14 +267,14 @@ def test_choice_wrong_is_reported_with_choices(
 def test_key_unknown_is_reported_with_nearest(
     base: dict[str, Any], key: str, value: Any, expected: str
 ) -> None:
-    (found,) = problems(base, {key: value})
-    assert found.startswith(expected)
+    (message,) = problems(base, {key: value})
+    assert message.startswith(expected)
 
 
 def test_key_of_other_variant_is_reported_with_owner(base: dict[str, Any]) -> None:
-    (found,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
+    (message,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
     expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
-    assert found == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
+    assert message == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
@@ -288,8 +288,8 @@ def test_key_missing_is_reported(base: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(container)
     assert caught.value.problems == [f"the key {key!r} is missing; set it with {key}=..."]
-    (found,) = problems(base, {key: "???"})  # OmegaConf's own mark for "has to be set"
-    assert found.startswith(f"the key {key!r} is missing")
+    (message,) = problems(base, {key: "???"})  # OmegaConf's marker of a missing value
+    assert message.startswith(f"the key {key!r} is missing")
 
 
 @pytest.mark.parametrize(
@@ -311,8 +311,8 @@ def test_key_missing_is_reported(base: dict[str, Any], key: str) -> None:
 def test_group_not_a_map_is_reported(
     base: dict[str, Any], changes: dict[str, Any], expected: str
 ) -> None:
-    (found,) = problems(base, changes)
-    assert found.startswith(expected)
+    (message,) = problems(base, changes)
+    assert message.startswith(expected)
 
 
 NO_VALIDATION = {"dataset.validation.source": "none", "test_weights": "last"}
@@ -466,8 +466,8 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
 def test_combination_wrong_is_reported_with_both_keys(
     base: dict[str, Any], changes: dict[str, Any], named: list[str]
 ) -> None:
-    (found,) = problems(base, changes)
-    assert all(words in found for words in named), found
+    (message,) = problems(base, changes)
+    assert all(text in message for text in named), message
 
 
 def test_value_default_or_edge_of_range_is_accepted(base: dict[str, Any]) -> None:
@@ -494,23 +494,23 @@ def test_value_default_or_edge_of_range_is_accepted(base: dict[str, Any]) -> Non
 
 def test_value_word_instead_of_number_is_accepted(base: dict[str, Any]) -> None:
     assert read(base, **{"optimizer.lr": "auto"}).optimizer.lr == "auto"
-    # The rule on lr times weight decay waits for the number.
+    # The rule on lr times weight decay applies only to numbers.
     assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
 
 
 def test_key_below_experiment_is_unknown(base: dict[str, Any]) -> None:
-    (found,) = problems(base, {"experiment": {"epochs": 3}})
-    assert found.startswith("unknown key 'experiment'")
+    (message,) = problems(base, {"experiment": {"epochs": 3}})
+    assert message.startswith("unknown key 'experiment'")
 
 
 def test_choice_read_by_yaml_as_truth_value_is_accepted(base: dict[str, Any]) -> None:
     assert read(base, **TORCH, **{"backend.compile": False}).backend == read(base, **TORCH).backend
-    (found,) = problems(base, TORCH | {"backend.compile": True})
-    assert found.startswith("backend.compile = True: allowed: off")
+    (message,) = problems(base, TORCH | {"backend.compile": True})
+    assert message.startswith("backend.compile = True: allowed: off")
 
 
 @pytest.mark.parametrize(
-    ("group", "key", "value", "told"),
+    ("group", "key", "value", "messages"),
     [
         ({}, "regularizer.norm", False, ["; write none"]),
         ({}, "regularizer.augmentation.policy", False, ["; write none"]),
@@ -523,15 +523,15 @@ def test_choice_read_by_yaml_as_truth_value_is_accepted(base: dict[str, Any]) ->
     ],
 )
 def test_truth_value_instead_of_word_is_refused_with_remedy(
-    base: dict[str, Any], group: dict[str, Any], key: str, value: Any, told: list[str]
+    base: dict[str, Any], group: dict[str, Any], key: str, value: Any, messages: list[str]
 ) -> None:
-    (found,) = problems(base, group | {key: value})
-    assert all(part in found for part in (key, *told))
-    assert "YAML" not in found  # no file is known here
+    (message,) = problems(base, group | {key: value})
+    assert all(part in message for part in (key, *messages))
+    assert "YAML" not in message  # the value comes from no file
 
 
 def test_config_all_problems_are_reported(base: dict[str, Any]) -> None:
-    found = problems(
+    messages = problems(
         base,
         {
             "epochs": 0,
@@ -544,12 +544,12 @@ def test_config_all_problems_are_reported(base: dict[str, Any]) -> None:
         },
     )
     keys = ("epochs", "dataset.noise", "dataset.validation", "backend", "regularizer", "optimizer")
-    assert len(found) == 7
-    assert all(any(key in line for line in found) for key in keys)
+    assert len(messages) == 7
+    assert all(any(key in line for line in messages) for key in keys)
 
 
 def test_config_all_wrong_combinations_are_reported(base: dict[str, Any]) -> None:
-    found = problems(
+    messages = problems(
         base,
         {
             "accumulation_steps": 10**6,
@@ -558,4 +558,4 @@ def test_config_all_wrong_combinations_are_reported(base: dict[str, Any]) -> Non
             "backend.device": "cuda",
         },
     )
-    assert len(found) == 4
+    assert len(messages) == 4

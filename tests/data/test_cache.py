@@ -205,8 +205,8 @@ def test_cached_entry_with_other_labels_is_replaced(
     contents = json.loads((folder / "contents.json").read_text())
     contents["arrays"]["train_labels"]["sha256"] = hashlib.sha256(labels).hexdigest()
     (folder / "contents.json").write_text(json.dumps(contents))
-    found = cached(other.source, tmp_path / "cache")
-    assert np.array_equal(found.parts["train"][1], expected)
+    actual = cached(other.source, tmp_path / "cache")
+    assert np.array_equal(actual.parts["train"][1], expected)
     assert "is damaged and is written again" in caplog.text
 
 

@@ -84,7 +84,7 @@ def test_chosen_classes_name_precedes_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("expected", "said"),
     [
         (["dgo"], "no class 'dgo'; did you mean 'dog'"),
         ([4], "no class 4"),
@@ -93,9 +93,9 @@ def test_chosen_classes_name_precedes_number() -> None:
         (["dog", 3], "named twice"),
     ],
 )
-def test_chosen_classes_wrong_entry_is_refused(wanted: list[int | str], said: str) -> None:
+def test_chosen_classes_wrong_entry_is_refused(expected: list[int | str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        chosen_classes(("airplane", "bird", "cat", "dog"), wanted)
+        chosen_classes(("airplane", "bird", "cat", "dog"), expected)
 
 
 def test_chosen_classes_message_lists_at_most_20_names() -> None:

@@ -26,9 +26,9 @@ def attempt(
 ) -> Iterator[Command]:
     """Run a command in this process and check its promises; see ``commands.Command``."""
 
-    def run(*words: str) -> Attempt:
+    def run(*arguments: str) -> Attempt:
         capfd.readouterr()
-        code = nnopt(*words)
+        code = nnopt(*arguments)
         result = Attempt(code, *capfd.readouterr())
         result.keeps_promises()
         return result

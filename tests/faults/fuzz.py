@@ -220,14 +220,14 @@ def damage(target: Target, data: bytes, others: Sequence[bytes], rng: Random) ->
 # Commands in child processes ---------------------------------------------------------------------
 
 
-def run_command(workplace: Path, words: Sequence[str], result: Callable[[], Any]) -> Report:
+def run_command(workplace: Path, arguments: Sequence[str], result: Callable[[], Any]) -> Report:
     """Run a command in a forked child, whose current folder is the workplace."""
     files = {
         name: workplace.parent / f"{workplace.name}.{name}" for name in ("out", "err", "result")
     }
     child = os.fork()
     if child == 0:
-        _be_child(workplace, words, result, files)
+        _be_child(workplace, arguments, result, files)
     deadline, code = time.monotonic() + SECONDS, None
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
@@ -247,7 +247,7 @@ def run_command(workplace: Path, words: Sequence[str], result: Callable[[], Any]
 
 
 def _be_child(
-    workplace: Path, words: Sequence[str], result: Callable[[], Any], files: dict[str, Path]
+    workplace: Path, arguments: Sequence[str], result: Callable[[], Any], files: dict[str, Path]
 ) -> None:
     """Run the command and end this process."""
     code = 99
@@ -260,7 +260,7 @@ def _be_child(
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
         from nnopt.cli.main import run_verb
 
-        code = run_verb(list(words))
+        code = run_verb(list(arguments))
         if code == 0:
             files["result"].write_text(json.dumps(result()))
     except BaseException as error:

@@ -38,8 +38,8 @@ def build_workplace(folder: Path) -> None:
     sweep = ("run", "-m", "seed=0,1", "optimizer.lr=0.1,0.01", *TINY, "hydra.sweep.dir=sweep")
     search = ("run", "-m", "hydra/sweeper=optuna", "hydra.sweeper.trials=3", *TINY)
     own = ("optimizer.lr=interval(0.01,0.1)", "hydra.sweep.dir=search")
-    for words in (sweep, (*search, *own)):
-        report = run_command(folder, words, lambda: None)
+    for overrides in (sweep, (*search, *own)):
+        report = run_command(folder, overrides, lambda: None)
         if report.code != 0:
             raise RuntimeError(f"the workplace cannot be built: {report.err}")
     points = sorted(path for path in (folder / "sweep").iterdir() if path.is_dir())
@@ -117,12 +117,12 @@ def printed_config() -> Any:
     ]  # fmt: skip
 
 
-def loaded_data(*words: str) -> Any:
+def loaded_data(*overrides: str) -> Any:
     """Return the digest of every sample and label, in the order of the files."""
     from nnopt.config.compose import compose_config
     from nnopt.data import load
 
-    config = compose_config(words)
+    config = compose_config(overrides)
     dataset = load(config.dataset, config.data, config.seed)
     parts = {id(part.inputs): part for part in (dataset.train, dataset.test) if part is not None}
     return [

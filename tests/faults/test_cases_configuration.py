@@ -77,17 +77,17 @@ READ_FILES: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("files", "words", "printed"), READ_FILES.values(), ids=READ_FILES)
+@pytest.mark.parametrize(("files", "overrides", "printed"), READ_FILES.values(), ids=READ_FILES)
 def test_config_file_unusual_form_is_accepted(
     attempt: Command,
     workplace: Path,
     files: dict[str, str | bytes],
-    words: list[str],
+    overrides: list[str],
     printed: str,
 ) -> None:
     for path, content in files.items():
         write(path, content)
-    attempt(*words).is_done(printed)
+    attempt(*overrides).is_done(printed)
 
 
 REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
@@ -179,11 +179,11 @@ def test_group_file_without_effect_is_refused(
 
 def test_config_dir_unread_files_are_refused(attempt: Command, workplace: Path) -> None:
     write("more/optimizer/adam.yaml", "name: adam\nlr: 1\n")
-    words = ["run", "--cfg", "job", "--config-dir", "more"]
-    attempt(*words, "optimizer=adam").is_refused(2, "more/optimizer/adam.yaml is not read")
-    attempt(*words, "optimizer=sgd").is_done("lr: ")
+    arguments = ["run", "--cfg", "job", "--config-dir", "more"]
+    attempt(*arguments, "optimizer=adam").is_refused(2, "more/optimizer/adam.yaml is not read")
+    attempt(*arguments, "optimizer=sgd").is_done("lr: ")
     write("more/config.yaml", "epochs: 7\n")
-    attempt(*words).is_refused(2, "its config.yaml would not be read")
+    attempt(*arguments).is_refused(2, "its config.yaml would not be read")
 
 
 REFUSED_WORDS = {
@@ -244,14 +244,14 @@ def points_of(workplace: Path, key: str) -> list[float]:
 
 
 def test_sweep_range_has_decimal_values(attempt: Command, workplace: Path, backend: str) -> None:
-    words = [
+    overrides = [
         "epochs=1",
         "max_steps=1",
         "plots=false",
         "dataset.samples_per_class=20",
         f"backend={backend}",
     ]
-    attempt("run", "-m", *words, "optimizer.lr=sort(range(0.1,0.5,0.1),reverse=true)").is_done()
+    attempt("run", "-m", *overrides, "optimizer.lr=sort(range(0.1,0.5,0.1),reverse=true)").is_done()
     assert points_of(workplace, "optimizer.lr") == [0.4, 0.3, 0.2, 0.1]
 
 
@@ -265,16 +265,16 @@ LONG_SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("words", LONG_SWEEPS.values(), ids=LONG_SWEEPS)
+@pytest.mark.parametrize("overrides", LONG_SWEEPS.values(), ids=LONG_SWEEPS)
 def test_sweep_too_many_points_is_refused(
-    attempt: Command, workplace: Path, words: list[str]
+    attempt: Command, workplace: Path, overrides: list[str]
 ) -> None:
-    attempt("run", "-m", *words).is_refused(2, "at most 100,000 points")
+    attempt("run", "-m", *overrides).is_refused(2, "at most 100,000 points")
     assert files_of(workplace) == set()
 
 
 def test_search_range_draws_its_values(attempt: Command, workplace: Path) -> None:
-    words = [
+    overrides = [
         "epochs=1",
         "max_steps=1",
         "plots=false",
@@ -282,7 +282,7 @@ def test_search_range_draws_its_values(attempt: Command, workplace: Path) -> Non
         "hydra/sweeper=optuna",
     ]
     draws = ["hydra.sweeper.trials=12", "hydra.sweeper.sampler=random"]
-    result = attempt("run", "-m", *words, *draws, "optimizer.lr=range(0.1,0.5,0.1)")
+    result = attempt("run", "-m", *overrides, *draws, "optimizer.lr=range(0.1,0.5,0.1)")
     result.is_done()
     assert "arning" not in result.err
     assert set(points_of(workplace, "optimizer.lr")) == {0.1, 0.2, 0.3, 0.4}

@@ -18,9 +18,9 @@ from commands import Command
 from nnopt.data.load import _decode
 
 
-def run(attempt: Command, workplace: Path, *words: str, folder: str = "out") -> dict[str, Any]:
+def run(attempt: Command, workplace: Path, *arguments: str, folder: str = "out") -> dict[str, Any]:
     """Train on CSV files, and return the summary of the run."""
-    attempt("run", "dataset=csv", f"hydra.run.dir={folder}", *words).is_done()
+    attempt("run", "dataset=csv", f"hydra.run.dir={folder}", *arguments).is_done()
     summary: dict[str, Any] = json.loads((workplace / folder / "summary.json").read_text())
     return summary
 
@@ -46,9 +46,9 @@ def two_labels(workplace: Path) -> None:
 def test_cache_other_label_column_gives_other_labels(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = *TRAIN, f"backend={backend}", "dataset.train=two.csv"
+    overrides = *TRAIN, f"backend={backend}", "dataset.train=two.csv"
     accuracies = [
-        run(attempt, workplace, *words, f"dataset.label={label}", folder=f"{number}-{label}")
+        run(attempt, workplace, *overrides, f"dataset.label={label}", folder=f"{number}-{label}")
         for number, label in enumerate(["decided", "chance", "decided"])
     ]
     first, other, again = (summary["test_accuracy"] for summary in accuracies)
@@ -61,8 +61,8 @@ def test_cache_other_label_column_gives_other_labels(
 def test_cache_sweep_over_labels_gives_separate_entries(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = *TRAIN, f"backend={backend}", "dataset.train=two.csv", "hydra.sweep.dir=out"
-    attempt("run", "-m", "dataset=csv", *words, "dataset.label=decided,chance").is_done()
+    overrides = *TRAIN, f"backend={backend}", "dataset.train=two.csv", "hydra.sweep.dir=out"
+    attempt("run", "-m", "dataset=csv", *overrides, "dataset.label=decided,chance").is_done()
     accuracies = {
         summary["config"]["dataset"]["label"]: summary["test_accuracy"]
         for path in (workplace / "out").glob("*/summary.json")
@@ -81,8 +81,8 @@ def test_cache_swapped_folds_give_swapped_parts(
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
         write_table(workplace / f"{fold}.csv", "x,label", table)
     for train, test in (("fold1", "fold2"), ("fold2", "fold1")):
-        words = *TRAIN, f"dataset.train={train}.csv", f"dataset.test={test}.csv"
-        summary = run(attempt, workplace, *words, f"backend={backend}", folder=train)
+        overrides = *TRAIN, f"dataset.train={train}.csv", f"dataset.test={test}.csv"
+        summary = run(attempt, workplace, *overrides, f"backend={backend}", folder=train)
         assert summary["test_accuracy"] == pytest.approx(shares[test])
 
 
@@ -170,21 +170,21 @@ SAME: dict[str, tuple[str | bytes, list[str]]] = {
 }
 
 
-def losses(attempt: Command, workplace: Path, *words: str, folder: str = "out") -> Any:
-    summary = run(attempt, workplace, *words, folder=folder)
+def losses(attempt: Command, workplace: Path, *overrides: str, folder: str = "out") -> Any:
+    summary = run(attempt, workplace, *overrides, folder=folder)
     return [summary[key] for key in ("test_loss", "test_accuracy", "final_train_loss")]
 
 
-@pytest.mark.parametrize(("content", "words"), SAME.values(), ids=SAME)
+@pytest.mark.parametrize(("content", "overrides"), SAME.values(), ids=SAME)
 def test_csv_other_dialect_gives_equal_data(
-    attempt: Command, workplace: Path, backend: str, content: str | bytes, words: list[str]
+    attempt: Command, workplace: Path, backend: str, content: str | bytes, overrides: list[str]
 ) -> None:
     (workplace / "a.csv").write_text(table())
     expected = losses(attempt, workplace, *LEARN, f"backend={backend}", folder="expected")
     content = content.encode() if isinstance(content, str) else content
     (workplace / "a.csv").write_bytes(content)
     _decode.cache_clear()
-    assert losses(attempt, workplace, *LEARN, f"backend={backend}", *words) == expected
+    assert losses(attempt, workplace, *LEARN, f"backend={backend}", *overrides) == expected
 
 
 # Tables that are refused -------------------------------------------------------------------------
@@ -270,18 +270,20 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("content", "words", "code", "fragment"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(
+    ("content", "overrides", "code", "fragment"), REFUSED.values(), ids=REFUSED
+)
 def test_csv_malformed_is_refused(
     attempt: Command,
     workplace: Path,
     content: str | bytes,
-    words: list[str],
+    overrides: list[str],
     code: int,
     fragment: str,
 ) -> None:
     content = content.encode() if isinstance(content, str) else content
     (workplace / "a.csv").write_bytes(content)
-    result = attempt("run", "dataset=csv", *LEARN, *words)
+    result = attempt("run", "dataset=csv", *LEARN, *overrides)
     result.is_refused(code, fragment, "a.csv")
     assert len(result.err) < 1000
 
@@ -298,9 +300,9 @@ def test_csv_test_columns_reordered_are_matched_by_name(
         order = [("x", "y", "label").index(column) for column in header.split(",")]
         text = table(header=header, row=lambda *cells, order=order: [cells[k] for k in order])
         (workplace / name).write_text(text)
-    words = *LEARN, f"backend={backend}"
+    overrides = *LEARN, f"backend={backend}"
     one, other = (
-        losses(attempt, workplace, *words, f"dataset.test={name}", folder=name[:1])
+        losses(attempt, workplace, *overrides, f"dataset.test={name}", folder=name[:1])
         for name in orders
     )
     assert one == other
@@ -327,8 +329,8 @@ def test_csv_test_file_equal_to_training_file_is_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
-    words = *LEARN, f"backend={backend}", "dataset.validation.source=none", "test_weights=last"
-    result = attempt("run", "dataset=csv", *words, "dataset.test=a.csv")
+    overrides = *LEARN, f"backend={backend}", "dataset.validation.source=none", "test_weights=last"
+    result = attempt("run", "dataset=csv", *overrides, "dataset.test=a.csv")
     result.is_done("60 of 60 test samples have the same inputs as a training sample")
 
 
@@ -372,28 +374,28 @@ AS_IMAGES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("text", "words"), AS_IMAGES.values(), ids=AS_IMAGES)
+@pytest.mark.parametrize(("text", "overrides"), AS_IMAGES.values(), ids=AS_IMAGES)
 def test_csv_pixels_reordered_give_equal_images(
-    attempt: Command, workplace: Path, backend: str, text: str, words: list[str]
+    attempt: Command, workplace: Path, backend: str, text: str, overrides: list[str]
 ) -> None:
-    words = [*LEARN, *CONVOLVE, f"backend={backend}", *words]
+    overrides = [*LEARN, *CONVOLVE, f"backend={backend}", *overrides]
     (workplace / "a.csv").write_text(images(list(range(12)), NUMBERED))
-    expected = losses(attempt, workplace, *words, "dataset.shape=[1,3,4]", folder="expected")
+    expected = losses(attempt, workplace, *overrides, "dataset.shape=[1,3,4]", folder="expected")
     (workplace / "a.csv").write_text(text)
     _decode.cache_clear()
-    assert losses(attempt, workplace, *words) == expected
+    assert losses(attempt, workplace, *overrides) == expected
 
 
 def test_csv_pixels_channels_last_give_equal_images(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = *LEARN, *CONVOLVE, f"backend={backend}", "dataset.shape=[3,2,2]"
+    overrides = *LEARN, *CONVOLVE, f"backend={backend}", "dataset.shape=[3,2,2]"
     (workplace / "a.csv").write_text(images(list(range(12)), list("abcdefghijkl")))
-    expected = losses(attempt, workplace, *words, folder="expected")
+    expected = losses(attempt, workplace, *overrides, folder="expected")
     last = [channel * 4 + pixel for pixel in range(4) for channel in range(3)]
     (workplace / "a.csv").write_text(images(last, list("abcdefghijkl")))
     _decode.cache_clear()
-    assert losses(attempt, workplace, *words, "dataset.shape_order=hwc") == expected
+    assert losses(attempt, workplace, *overrides, "dataset.shape_order=hwc") == expected
 
 
 # Precision ---------------------------------------------------------------------------------------
@@ -407,9 +409,9 @@ def test_csv_times_within_a_minute_stay_distinct(
     seconds = np.random.default_rng(0).permutation(np.arange(300) % 60)
     lines = [f"{1_700_000_000 + second},{int(second > 30)}" for second in seconds]
     (workplace / "a.csv").write_text("time,label\n" + "\n".join(lines) + "\n")
-    words = "plots=false", "epochs=20", "dataset.train=a.csv", f"dataset.normalization={rule}"
-    words = *words, f"backend={backend}", f"backend.dtype={dtype}"
-    assert run(attempt, workplace, *words)["test_accuracy"] > 0.95
+    overrides = "plots=false", "epochs=20", "dataset.train=a.csv", f"dataset.normalization={rule}"
+    overrides = *overrides, f"backend={backend}", f"backend.dtype={dtype}"
+    assert run(attempt, workplace, *overrides)["test_accuracy"] > 0.95
 
 
 @pytest.mark.parametrize(("dtype", "warns"), [("float32", True), ("float64", False)])
@@ -418,8 +420,8 @@ def test_csv_values_merged_by_float32_are_reported(
 ) -> None:
     lines = [f"{1_700_000_000 + k},{k % 2}" for k in np.random.default_rng(0).permutation(60)]
     (workplace / "a.csv").write_text("time,label\n" + "\n".join(lines) + "\n")
-    words = f"backend={backend}", f"backend.dtype={dtype}", "dataset.normalization=none"
-    result = attempt("run", "dataset=csv", *LEARN, *words, "optimizer.lr=1e-30")
+    overrides = f"backend={backend}", f"backend.dtype={dtype}", "dataset.normalization=none"
+    result = attempt("run", "dataset=csv", *LEARN, *overrides, "optimizer.lr=1e-30")
     assert ("feature 'time': " in result.err) == warns, result.err
     assert ("different values become" in result.err) == warns
 
@@ -434,8 +436,8 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
     project.mkdir()
     (project / "a.csv").write_text(table())
     monkeypatch.chdir(project)
-    words = "dataset=csv", *LEARN, "seed=0,1", "hydra.sweep.dir=sweeps/s", "data.root=data"
-    attempt("run", "-m", *words).is_done()
+    overrides = "dataset=csv", *LEARN, "seed=0,1", "hydra.sweep.dir=sweeps/s", "data.root=data"
+    attempt("run", "-m", *overrides).is_done()
     (one,) = project.glob("sweeps/s/*-s1-*")
     shutil.rmtree(one)
     project.rename(workplace / "after")
@@ -444,13 +446,13 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
     return workplace / "after"
 
 
-@pytest.mark.parametrize("words", [(), ("seed=2",)], ids=["what is missing", "more points"])
+@pytest.mark.parametrize("overrides", [(), ("seed=2",)], ids=["what is missing", "more points"])
 def test_resume_sweep_moved_with_its_csv_runs(
-    attempt: Command, workplace: Path, moved_sweep: Path, words: tuple[str, ...]
+    attempt: Command, workplace: Path, moved_sweep: Path, overrides: tuple[str, ...]
 ) -> None:
-    attempt("resume", "after/sweeps/s", *words).is_done()
+    attempt("resume", "after/sweeps/s", *overrides).is_done()
     summaries = [json.loads(x.read_text()) for x in moved_sweep.glob("sweeps/s/*/summary.json")]
-    assert [summary["status"] for summary in summaries] == ["done"] * (2 + len(words))
+    assert [summary["status"] for summary in summaries] == ["done"] * (2 + len(overrides))
     assert len({tuple(summary["data"]["sources"].values()) for summary in summaries}) == 1
     assert not (workplace / "before").exists()
 

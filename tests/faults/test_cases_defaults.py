@@ -54,16 +54,16 @@ def rates_of(folder: Path) -> list[float]:
     return [summary["config"]["optimizer"]["lr"] for summary in summaries]
 
 
-@pytest.mark.parametrize(("words", "rates"), RATES.values(), ids=RATES)
+@pytest.mark.parametrize(("overrides", "rates"), RATES.values(), ids=RATES)
 def test_optimizer_on_command_line_uses_its_own_rate(
     attempt: Command,
     workplace: Path,
     backend: str,
     tuned: str,
-    words: list[str],
+    overrides: list[str],
     rates: list[float],
 ) -> None:
-    attempt("run", *words, tuned, f"backend={backend}", *SHORT).is_done()
+    attempt("run", *overrides, tuned, f"backend={backend}", *SHORT).is_done()
     assert rates_of(workplace / "outputs" / "latest") == rates
 
 
@@ -77,11 +77,11 @@ NOTED = {
 }
 
 
-@pytest.mark.parametrize("words", NOTED.values(), ids=NOTED)
+@pytest.mark.parametrize("overrides", NOTED.values(), ids=NOTED)
 def test_experiment_rate_of_other_optimizer_is_noted(
-    attempt: Command, tuned: str, words: list[str]
+    attempt: Command, tuned: str, overrides: list[str]
 ) -> None:
-    attempt(*words, tuned).is_done(BOTH_RATES)
+    attempt(*overrides, tuned).is_done(BOTH_RATES)
 
 
 def test_cfg_job_prints_rate_used_by_run(attempt: Command, tuned: str) -> None:
@@ -103,12 +103,12 @@ STILL = {
 }
 
 
-@pytest.mark.parametrize("words", STILL.values(), ids=STILL)
+@pytest.mark.parametrize("overrides", STILL.values(), ids=STILL)
 def test_lr_find_constant_loss_is_explained(
-    attempt: Command, backend: str, words: list[str]
+    attempt: Command, backend: str, overrides: list[str]
 ) -> None:
     data = ["dataset.samples_per_class=20", f"backend={backend}", "plots=false"]
-    result = attempt(*words, "initializer=zeros", *data)
+    result = attempt(*overrides, "initializer=zeros", *data)
     result.is_refused(5, "initializer.hidden = 'zeros'", "no hidden layer has a gradient")
     assert "lr_find." not in result.err
 
@@ -122,19 +122,19 @@ ADVICE = {
 }
 
 
-@pytest.mark.parametrize(("words", "advice"), ADVICE.values(), ids=ADVICE)
+@pytest.mark.parametrize(("overrides", "advice"), ADVICE.values(), ids=ADVICE)
 def test_divergence_advice_follows_configuration(
-    attempt: Command, backend: str, words: list[str], advice: list[str]
+    attempt: Command, backend: str, overrides: list[str], advice: list[str]
 ) -> None:
-    result = attempt("run", f"backend={backend}", *DIVERGED, *words)
+    result = attempt("run", f"backend={backend}", *DIVERGED, *overrides)
     result.is_refused(5, *advice)
-    assert ("grad_clip" in result.err) == ("regularizer.grad_clip=0" in words)
-    assert ("normalization" in result.err) == ("dataset.normalization=none" in words)
+    assert ("grad_clip" in result.err) == ("regularizer.grad_clip=0" in overrides)
+    assert ("normalization" in result.err) == ("dataset.normalization=none" in overrides)
 
 
-def accuracy_of(attempt: Command, workplace: Path, *words: str) -> float:
+def accuracy_of(attempt: Command, workplace: Path, *overrides: str) -> float:
     """Return the test accuracy of a run."""
-    attempt("run", *words, "plots=false", "progress=none").is_done()
+    attempt("run", *overrides, "plots=false", "progress=none").is_done()
     summary = json.loads((workplace / "outputs" / "latest" / "summary.json").read_text())
     return float(summary["test_accuracy"])
 
@@ -156,8 +156,8 @@ def test_defaults_train_features_of_any_scale(
     x = random.standard_normal((200, 3)) * scale + 5 * scale
     lines = [f"{a!r},{b!r},{c!r},{int(a > b)}" for a, b, c in x.tolist()]
     (workplace / "a.csv").write_text("\n".join(["a,b,c,label", *lines]))
-    words = ["dataset=csv", "dataset.train=a.csv", "epochs=30"]
-    assert accuracy_of(attempt, workplace, *words) > 0.85
+    overrides = ["dataset=csv", "dataset.train=a.csv", "epochs=30"]
+    assert accuracy_of(attempt, workplace, *overrides) > 0.85
 
 
 SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"]
@@ -165,8 +165,8 @@ SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"]
 
 @pytest.mark.parametrize("name", SHARED)
 def test_optimizer_trains_at_default_rate(attempt: Command, workplace: Path, name: str) -> None:
-    words = ["dataset=moons", f"optimizer={name}", "epochs=20"]
-    assert accuracy_of(attempt, workplace, *words) > 0.8
+    overrides = ["dataset=moons", f"optimizer={name}", "epochs=20"]
+    assert accuracy_of(attempt, workplace, *overrides) > 0.8
 
 
 NETWORKS = {
@@ -179,9 +179,9 @@ NETWORKS = {
 
 @pytest.mark.data
 @pytest.mark.skipif("NNOPT_DATA_DIR" not in os.environ, reason="NNOPT_DATA_DIR is not set")
-@pytest.mark.parametrize("words", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("overrides", NETWORKS.values(), ids=NETWORKS)
 def test_defaults_train_mnist(
-    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", str(DATA))
-    assert accuracy_of(attempt, workplace, "dataset=mnist", "max_steps=400", *words) > 0.85
+    assert accuracy_of(attempt, workplace, "dataset=mnist", "max_steps=400", *overrides) > 0.85

@@ -58,35 +58,35 @@ WRONG_FOLDERS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize(("words", "fragment"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
+@pytest.mark.parametrize(("overrides", "fragment"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
 def test_folder_setting_wrong_refused(
-    attempt: Command, workplace: Path, words: tuple[str, ...], fragment: str
+    attempt: Command, workplace: Path, overrides: tuple[str, ...], fragment: str
 ) -> None:
     (workplace / "file").write_text("")
     (workplace / "more/experiment").mkdir(parents=True)
     text = '# @package _global_\ndata: {root: "a\\0b"}\n'
     (workplace / "more/experiment/null_byte.yaml").write_text(text)
-    attempt(*words).is_refused(2, fragment)
+    attempt(*overrides).is_refused(2, fragment)
     assert sorted(path.name for path in workplace.iterdir()) == ["file", "more"]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("run", "dataset=mnist", *QUICK),
         ("run", "-m", "dataset=mnist", "seed=0,1", "hydra/launcher=pool", *QUICK),
         ("gradcheck", "dataset=mnist", "architecture.hidden=[2]"),
         ("describe", "dataset=csv", "dataset.train=t.csv"),
     ],
-    ids=lambda words: words[0],
+    ids=lambda arguments: arguments[0],
 )
 def test_home_folder_is_expanded(
-    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("HOME", str(workplace / "home"))
     write_idx(workplace / "home/x")
     (workplace / "home/x/t.csv").write_text("a,label\n" + "1,0\n2,1\n" * 10)
-    attempt(*words, "data.root='~/x'").is_done()
+    attempt(*arguments, "data.root='~/x'").is_done()
     attempt("data", "list", "--root", "~/x").is_done(str(workplace / "home/x/MNIST/raw"))
     attempt("data", "verify", "mnist", "--root", "~/x").is_refused(3, "is not the published file")
     assert not (workplace / "~").exists()
@@ -232,8 +232,8 @@ def test_cache_file_changed_during_run_results_unchanged(
 
     monkeypatch.setattr(Part, "check_file", check_file)
     monkeypatch.setattr(numpy_loader, "EVALUATION_BATCH_SIZE", 8)
-    words = "dataset=mnist", "epochs=4", "batch_size=4", "plots=false", "hydra.run.dir=out"
-    result = attempt("run", *words, f"backend={backend}")
+    overrides = "dataset=mnist", "epochs=4", "batch_size=4", "plots=false", "hydra.run.dir=out"
+    result = attempt("run", *overrides, f"backend={backend}")
     if is_mapped and damage == "cut short":
         result.is_refused(3, "truncated to 0 bytes while it was in use")
         summary = json.loads((workplace / "out/summary.json").read_text())

@@ -28,12 +28,14 @@ def write_data(workplace: Path, scale: float, shift: float = 0.0, features: int 
     (workplace / "data.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
-def train(attempt: Command, backend: str, layers: str, *words: str, folder: str = "out") -> Attempt:
+def train(
+    attempt: Command, backend: str, layers: str, *overrides: str, folder: str = "out"
+) -> Attempt:
     """Train these layers on ``data.csv`` as it is, in whole batches."""
     return attempt(
         *("run", "dataset=csv", "dataset.train=data.csv", "dataset.normalization=none"),
         *(f"backend={backend}", "architecture=layers", f"architecture.layers={layers}"),
-        *("plots=false", "batch_size=64", f"hydra.run.dir={folder}", *words),
+        *("plots=false", "batch_size=64", f"hydra.run.dir={folder}", *overrides),
     )
 
 
@@ -60,8 +62,8 @@ def test_activation_tail_backends_update_equally(
     layers = f"[{{dense: 64}}, {activation}, {{dense: classes}}]"
     weights = []
     for backend in ("numpy", "torch"):
-        words = "optimizer=adam", "optimizer.lr=0.1", "optimizer.epsilon=1e-16", "epochs=3"
-        train(attempt, backend, layers, *words, "seed=1", folder=backend).is_done()
+        overrides = "optimizer=adam", "optimizer.lr=0.1", "optimizer.epsilon=1e-16", "epochs=3"
+        train(attempt, backend, layers, *overrides, "seed=1", folder=backend).is_done()
         with np.load(workplace / backend / "model_last.npz") as file:
             weights.append(file["dense1.weight"])
     np.testing.assert_allclose(weights[0], weights[1], rtol=1e-3, atol=1e-3)
@@ -88,13 +90,13 @@ DIVERGES = {
 }
 
 
-@pytest.mark.parametrize(("scale", "layers", "words"), DIVERGES.values(), ids=DIVERGES)
+@pytest.mark.parametrize(("scale", "layers", "overrides"), DIVERGES.values(), ids=DIVERGES)
 def test_run_overflow_diverged(
-    attempt: Command, workplace: Path, backend: str, scale: float, layers: str, words: list[str]
+    attempt: Command, workplace: Path, backend: str, scale: float, layers: str, overrides: list[str]
 ) -> None:
     write_data(workplace, scale)
     fixed = ("epochs=2", "regularizer.grad_clip=0")
-    train(attempt, backend, layers, *fixed, *words).is_refused(5, "training diverged")
+    train(attempt, backend, layers, *fixed, *overrides).is_refused(5, "training diverged")
     assert summary(workplace)["status"] == "diverged"
 
 
@@ -109,8 +111,8 @@ def test_run_clip_large_gradient_trains(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)
-    words = "optimizer=sgd", "optimizer.lr=0.1", "regularizer.grad_clip=1", "epochs=10"
-    train(attempt, backend, LINEAR, *words).is_done()
+    overrides = "optimizer=sgd", "optimizer.lr=0.1", "regularizer.grad_clip=1", "epochs=10"
+    train(attempt, backend, LINEAR, *overrides).is_done()
     table = rows(workplace)
     assert 0.01 * scale < float(table[0]["gradient_norm"]) < 100 * scale
     assert float(table[-1]["train_loss"]) < 0.8 * float(table[0]["train_loss"])
@@ -146,8 +148,8 @@ def test_run_norm_over_one_number_refused(
 
 
 def test_run_builder_norm_over_one_unit_refused(attempt: Command, backend: str) -> None:
-    words = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
-    attempt("run", *words).is_refused(2, "layer layer_norm1: its input of 1 has one number")
+    overrides = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
+    attempt("run", *overrides).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 
 
 def test_run_hinge_finite_trains(attempt: Command, workplace: Path, backend: str) -> None:

@@ -56,19 +56,19 @@ def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
         file.close()
 
 
-@pytest.mark.parametrize("words", PRINTING)
+@pytest.mark.parametrize("arguments", PRINTING)
 @pytest.mark.parametrize("kind", ["full", "reader", "closed"])
 def test_command_output_lost_exit_6_unless_reader_gone(
     attempt: Command,
     two_runs: Path,
     stdout_is: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
-    words: str,
+    arguments: str,
     kind: str,
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt ")
     stdout_is(kind)
-    ended = attempt(*words.split())
+    ended = attempt(*arguments.split())
     if kind == "full":
         ended.is_refused(6, "cannot write to standard output: No space left on device")
     else:
@@ -137,23 +137,23 @@ HOME_PATHS = {
 }
 
 
-@pytest.mark.parametrize(("words", "made"), HOME_PATHS.values(), ids=HOME_PATHS)
+@pytest.mark.parametrize(("arguments", "made"), HOME_PATHS.values(), ids=HOME_PATHS)
 def test_path_with_tilde_home_folder_used(
     attempt: Command,
     workplace: Path,
     leave_run: LeaveRun,
     monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
+    arguments: list[str],
     made: str,
 ) -> None:
     home = workplace / "home"
     monkeypatch.setenv("HOME", str(home))
     leave_run(home / "run", seed=0)
     leave_run(home / "other", seed=1, changes={"optimizer": "adam"})
-    attempt(*words).is_done()
+    attempt(*arguments).is_done()
     assert (home / made).exists()
     assert not (workplace / "~").exists()
-    user = [word.replace("~", "~nobody-here") for word in words]
+    user = [word.replace("~", "~nobody-here") for word in arguments]
     attempt(*user).is_refused(2, "there is no user")
 
 
@@ -161,8 +161,8 @@ def test_run_one_class_loss_is_zero_without_sign(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
-    words = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
-    result = attempt("run", "epochs=1", "max_steps=1", "hydra.run.dir=a", "plots=false", *words)
+    overrides = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
+    result = attempt("run", "epochs=1", "max_steps=1", "hydra.run.dir=a", "plots=false", *overrides)
     assert "-0" not in result.out
     assert "test loss" in result.out
 
@@ -180,10 +180,10 @@ def test_terminal_control_characters_of_data_and_folders_escaped(
     labels = [ESCAPE, "b", "b", "b", "b", "b", "b", "b", "b", "b"]
     lines = [f"{i},{label}" for i, label in enumerate(labels)]
     (folder / "a.csv").write_text("\n".join(["a,label", *lines]) + "\n", "utf-8")
-    words = ["dataset=csv", "dataset.train=a.csv", f"data.root='{folder}'", "plots=false"]
+    overrides = ["dataset=csv", "dataset.train=a.csv", f"data.root='{folder}'", "plots=false"]
     attempts = [
-        attempt("run", *words, "epochs=1", "max_steps=1", "hydra.run.dir=x"),
-        attempt("run", *words, f"dataset.label={ESCAPE}"),
+        attempt("run", *overrides, "epochs=1", "max_steps=1", "hydra.run.dir=x"),
+        attempt("run", *overrides, f"dataset.label={ESCAPE}"),
         attempt("describe", f"name={ESCAPE}", "nonsense=1"),
         attempt("compare", str(folder)),
         attempt("compare", "x", f"--format={ESCAPE}"),

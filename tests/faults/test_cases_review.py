@@ -39,10 +39,10 @@ def test_run_points_of_file_without_sweep_refused(
     file = workplace / "conf" / group / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(content)
-    words = (f"{group}=mine", f"backend={backend}", "dataset.samples_per_class=20", *QUICK)
+    overrides = (f"{group}=mine", f"backend={backend}", "dataset.samples_per_class=20", *QUICK)
     place = f"conf/{group}/mine.yaml, line "
-    attempt("run", *words).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN", place)
-    attempt("run", "-m", *words).is_done()
+    attempt("run", *overrides).is_refused(2, key, "nnopt run -m", "mode: MULTIRUN", place)
+    attempt("run", "-m", *overrides).is_done()
 
 
 LIBRARY_TEXTS = {
@@ -241,12 +241,12 @@ UNCLEAR = {
 }
 
 
-@pytest.mark.parametrize(("words", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
+@pytest.mark.parametrize(("arguments", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
 def test_run_common_mistake_message_has_remedy(
-    attempt: Command, workplace: Path, words: list[str], fragment: str
+    attempt: Command, workplace: Path, arguments: list[str], fragment: str
 ) -> None:
     write_rows(workplace / "a.csv")
-    attempt("run", *words).is_refused(2, fragment)
+    attempt("run", *arguments).is_refused(2, fragment)
 
 
 # Numbers that are rounded ------------------------------------------------------------------------
@@ -294,11 +294,11 @@ def test_csv_column_among_pixels_refused_with_choice(
     attempt: Command, workplace: Path, name: str
 ) -> None:
     write_rows(workplace / "a.csv", columns=f"pixel0,pixel1,pixel2,pixel3,{name},label")
-    words = ("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
-    attempt(*words).is_refused(
+    arguments = ("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
+    attempt(*arguments).is_refused(
         3, f"and also '{name}'", f"dataset.drop_columns=[{name}]", "shape=[5]"
     )
-    attempt(*words, f"dataset.drop_columns=[{name}]").is_done()
+    attempt(*arguments, f"dataset.drop_columns=[{name}]").is_done()
 
 
 def test_csv_features_named_after_pixels_are_features(attempt: Command, workplace: Path) -> None:
@@ -315,13 +315,13 @@ ONCE = {
 }
 
 
-@pytest.mark.parametrize("words", ONCE.values(), ids=ONCE)
+@pytest.mark.parametrize("overrides", ONCE.values(), ids=ONCE)
 def test_sweep_repeated_rows_reported_once(
-    attempt: Command, workplace: Path, words: list[str]
+    attempt: Command, workplace: Path, overrides: list[str]
 ) -> None:
     rows = "".join(f"{k % 3},{k % 2}\n" for k in range(60))
     (workplace / "a.csv").write_text("x,label\n" + rows)
-    ended = attempt("run", "-m", "dataset=csv", "dataset.train=a.csv", *QUICK, *words)
+    ended = attempt("run", "-m", "dataset=csv", "dataset.train=a.csv", *QUICK, *overrides)
     assert ended.code == 0
     assert ended.err.count("the same inputs as a training sample") == 1
 
@@ -343,8 +343,8 @@ def test_compare_swapped_train_and_test_files_refused(
     write_rows(workplace / "a.csv")
     write_rows(workplace / "b.csv", 100)
     for folder, train, test in (("x", one, other), ("y", other, one)):
-        words = (f"dataset.train={train}", f"dataset.test={test}", f"hydra.run.dir={folder}")
-        attempt("run", "dataset=csv", *QUICK, *words).is_done()
+        overrides = (f"dataset.train={train}", f"dataset.test={test}", f"hydra.run.dir={folder}")
+        attempt("run", "dataset=csv", *QUICK, *overrides).is_done()
     refused = attempt("compare", "x", "y")
     refused.is_refused(2, "tested on different files", "--allow-mixed-data")
     digest = refused.err.partition("dataset.files=")[2][:8]
@@ -364,8 +364,8 @@ CHANGED = {
 def test_resume_changed_summary_reason_printed(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
-    words = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")
-    attempt("run", "-m", *QUICK, *words).is_done()
+    overrides = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")
+    attempt("run", "-m", *QUICK, *overrides).is_done()
     file = sorted((workplace / "s").glob("*/summary.json"))[0]
     summary = json.loads(file.read_text())
     file.write_text(file.read_text().replace(old, new, 1))

@@ -61,8 +61,8 @@ def test_run_busy_machine_thread_choice_noted_once(
 
 @pytest.mark.usefixtures("busy_machine")
 def test_sweep_busy_machine_thread_choice_noted_once(attempt: Command, backend: str) -> None:
-    words = ("seed=0,1", "backend.threads=1,2", f"backend={backend}", *QUICK)
-    result = attempt("run", "-m", *words)
+    overrides = ("seed=0,1", "backend.threads=1,2", f"backend={backend}", *QUICK)
+    result = attempt("run", "-m", *overrides)
     result.is_done()
     assert (result.out + result.err).count("other processes use") == 1
 
@@ -80,8 +80,8 @@ def test_run_more_threads_than_cores_noted_and_used(
 
 @pytest.mark.usefixtures("two_cores")
 def test_pool_more_workers_than_cores_noted_once(attempt: Command, workplace: Path) -> None:
-    words = ("hydra/launcher=pool", "hydra.launcher.workers=3", "seed=range(3)", *QUICK)
-    result = attempt("run", "-m", *words, "hydra.sweep.dir=s")
+    overrides = ("hydra/launcher=pool", "hydra.launcher.workers=3", "seed=range(3)", *QUICK)
+    result = attempt("run", "-m", *overrides, "hydra.sweep.dir=s")
     result.is_done("hydra.launcher.workers = 3 is more than the 2 cores that may be used")
     assert (result.out + result.err).count("workers = 3") == 1
     for summary in (workplace / "s").glob("*/summary.json"):
@@ -95,8 +95,8 @@ def test_run_any_number_of_threads_gives_equal_bits(
     weights = []
     for threads in (1, 2, 2, 4):
         folder = f"{len(weights)}"
-        words = (f"backend={backend}", f"backend.threads={threads}", *QUICK)
-        attempt("run", *words, f"hydra.run.dir={folder}").is_done()
+        overrides = (f"backend={backend}", f"backend.threads={threads}", *QUICK)
+        attempt("run", *overrides, f"hydra.run.dir={folder}").is_done()
         with np.load(workplace / folder / "model_last.npz") as arrays:
             weights.append({name: arrays[name] for name in arrays.files})
     for other in weights[1:]:

@@ -134,12 +134,12 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("words", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
+@pytest.mark.parametrize(("overrides", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
 def test_run_wrong_argument_refused(
-    attempt: Command, workplace: Path, backend: str, words: list[str], fragments: list[str]
+    attempt: Command, workplace: Path, backend: str, overrides: list[str], fragments: list[str]
 ) -> None:
-    own = [] if any(word.startswith("backend=") for word in words) else [f"backend={backend}"]
-    attempt("run", *own, *words).is_refused(2, *fragments)
+    own = [] if any(word.startswith("backend=") for word in overrides) else [f"backend={backend}"]
+    attempt("run", *own, *overrides).is_refused(2, *fragments)
     assert list(workplace.iterdir()) == []
 
 
@@ -191,8 +191,8 @@ def test_sweep_wrong_point_refused_before_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """C12"""
-    words = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
-    attempt("run", "-m", *words).is_refused(2, "lr = 'abc'", "lr = -1", "epochs = 0")
+    overrides = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
+    attempt("run", "-m", *overrides).is_refused(2, "lr = 'abc'", "lr = -1", "epochs = 0")
     assert list(workplace.iterdir()) == []
 
 
@@ -244,11 +244,11 @@ def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: P
     """C13: ``attempt`` checks that each command succeeds or prints the reason."""
     draw = random.Random(0)
     for _ in range(60):
-        words = [
+        overrides = [
             draw.choice(("", "", "", "+", "~")) + draw.choice(KEYS) + "=" + draw.choice(VALUES)
             for _ in range(draw.choice((1, 1, 2)))
         ]
-        attempt(*draw.choice(COMMANDS), *words)
+        attempt(*draw.choice(COMMANDS), *overrides)
     assert list(workplace.iterdir()) == []
 
 

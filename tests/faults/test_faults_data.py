@@ -59,19 +59,19 @@ REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("train", "test", "words", "fragments"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("train", "test", "overrides", "fragments"), REFUSED.values(), ids=REFUSED)
 def test_run_impossible_data_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
     train: list[int],
     test: list[int],
-    words: list[str],
+    overrides: list[str],
     fragments: list[str],
 ) -> None:
     write_part(workplace / "data", "train", train)
     write_part(workplace / "data", "test", test)
-    result = attempt("run", f"backend={backend}", *QUICK, *words)
+    result = attempt("run", f"backend={backend}", *QUICK, *overrides)
     result.is_refused(3, *fragments)
     assert not (workplace / "out").exists()
 
@@ -83,7 +83,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("train", "test", "words", "message"), WARNED.values(), ids=WARNED)
+@pytest.mark.parametrize(("train", "test", "overrides", "message"), WARNED.values(), ids=WARNED)
 def test_run_absent_class_reported(
     attempt: Command,
     workplace: Path,
@@ -91,13 +91,13 @@ def test_run_absent_class_reported(
     caplog: pytest.LogCaptureFixture,
     train: list[int],
     test: list[int],
-    words: list[str],
+    overrides: list[str],
     message: str,
 ) -> None:
     write_part(workplace / "data", "train", train)
     write_part(workplace / "data", "test", test)
     with caplog.at_level(logging.WARNING, "nnopt"):
-        attempt("run", f"backend={backend}", *QUICK[:-2], *QUICK[-1:], *words).is_done()
+        attempt("run", f"backend={backend}", *QUICK[:-2], *QUICK[-1:], *overrides).is_done()
     assert message in caplog.text
     summary = json.loads((workplace / "out/summary.json").read_text())
     assert summary["test_loss"] is not None
@@ -126,9 +126,9 @@ def test_run_labels_in_other_order_reported(
     labels = np.random.default_rng(1).permutation(np.arange(400) % 2).tolist()
     write_part(workplace / "data", "train", labels)
     write_part(workplace / "data", "test", TEN)
-    words = "dataset=mnist", "dataset.classes=[0,1]", "architecture.hidden=[]", "epochs=20"
+    overrides = "dataset=mnist", "dataset.classes=[0,1]", "architecture.hidden=[]", "epochs=20"
     quick = "plots=false", "optimizer=sgd", "optimizer.lr=1e-4", "dataset.normalization=unit"
-    attempt("run", f"backend={backend}", *words, *quick, "hydra.run.dir=out").is_done(
+    attempt("run", f"backend={backend}", *overrides, *quick, "hydra.run.dir=out").is_done(
         "is not above chance", "inputs and labels are in the same order", "optimizer.lr than 0.0001"
     )
     assert "is not above chance" in (workplace / "out/run.log").read_text()
@@ -136,8 +136,8 @@ def test_run_labels_in_other_order_reported(
 
 def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
     """E5: the default run learns, and a run of one step is not judged."""
-    for words in (["epochs=20"], ["epochs=1", "max_steps=1"]):
-        result = attempt("run", f"backend={backend}", *words, "plots=false")
+    for overrides in (["epochs=20"], ["epochs=1", "max_steps=1"]):
+        result = attempt("run", f"backend={backend}", *overrides, "plots=false")
         assert "above chance" not in result.out + result.err
 
 

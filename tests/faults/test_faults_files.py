@@ -178,8 +178,8 @@ def test_run_damaged_file_refused(
 ) -> None:
     WRITERS[dataset](workplace / "data")
     damage(workplace / "data" / file)
-    words = f"backend={backend}", f"dataset={dataset}", *QUICK
-    attempt("run", *words).is_refused(3, *fragments)
+    overrides = f"backend={backend}", f"dataset={dataset}", *QUICK
+    attempt("run", *overrides).is_refused(3, *fragments)
     assert not (workplace / "out").exists()
 
 
@@ -234,8 +234,8 @@ def test_run_hostile_pickle_refused(
     folder.mkdir(parents=True)
     for name in (name.removesuffix(".bin") for name in CIFAR10.sha256):
         (folder / name).write_bytes(pickle.dumps(value, protocol=2))
-    words = f"backend={backend}", "dataset=cifar10", *QUICK
-    attempt("run", *words).is_refused(3, "cifar-10-batches-py/data_batch_1", fragment)
+    overrides = f"backend={backend}", "dataset=cifar10", *QUICK
+    attempt("run", *overrides).is_refused(3, "cifar-10-batches-py/data_batch_1", fragment)
     assert not (workplace / "marker").exists()
 
 
@@ -288,10 +288,10 @@ def test_run_missing_data_without_network_refused(
     address = "http://127.0.0.1:9/x.gz"
     downloads = tuple(replace(one, addresses=(address,)) for one in MNIST.downloads)
     monkeypatch.setitem(published.PUBLISHED, "mnist", replace(MNIST, downloads=downloads))
-    words = "run", f"backend={backend}", "dataset=mnist", *QUICK
-    attempt(*words).is_refused(3, address, "nnopt data fetch mnist", "not found")
+    arguments = "run", f"backend={backend}", "dataset=mnist", *QUICK
+    attempt(*arguments).is_refused(3, address, "nnopt data fetch mnist", "not found")
     checksum = downloads[0].checksum
-    attempt(*words, "data.download=true").is_refused(3, address, "data/MNIST/raw", checksum)
+    attempt(*arguments, "data.download=true").is_refused(3, address, "data/MNIST/raw", checksum)
 
 
 FOLDERS = ["a b", "größe", "new\nline", "a=b,c", "50%", "[x]{y}", "'quoted\"", "x" * 200, "$HOME"]
@@ -309,12 +309,12 @@ def test_run_folder_of_any_name_works(
     write_idx(workplace / name)
     monkeypatch.setenv("NNOPT_DATA_DIR", name)
     attempt("data", "list").is_done("mnist")
-    words = "run", f"backend={backend}", "dataset=mnist", *QUICK[:-1]
-    attempt(*words).is_done()
+    arguments = "run", f"backend={backend}", "dataset=mnist", *QUICK[:-1]
+    attempt(*arguments).is_done()
     if "$" not in name and "\n" not in name:
         monkeypatch.delenv("NNOPT_DATA_DIR")
         quoted = name.replace("'", r"\'")
-        attempt(*words, f"data.root='{quoted}'", "seed=1").is_done()
+        attempt(*arguments, f"data.root='{quoted}'", "seed=1").is_done()
 
 
 def test_run_folder_with_umlaut_in_c_locale_works(
@@ -336,8 +336,8 @@ def test_run_folder_with_umlaut_in_c_locale_works(
 def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
     """B10: one pixel differs from the data of the finished points."""
     write_idx(workplace / "data")
-    words = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"
-    attempt("run", *words, "plots=false", "hydra.sweep.dir=s").is_done()
+    arguments = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"
+    attempt("run", *arguments, "plots=false", "hydra.sweep.dir=s").is_done()
     content = bytearray((workplace / "data" / IMAGES).read_bytes())
     content[20] ^= 1
     (workplace / "data" / IMAGES).write_bytes(content)

@@ -57,11 +57,11 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
         holder = __import__(module, fromlist=["_"]) if module != "MetricsFile" else MetricsFile
         function, calls = getattr(holder, attribute), [0]
 
-        def trapped(*words: Any, **options: Any) -> Any:
+        def trapped(*arguments: Any, **options: Any) -> Any:
             calls[0] += 1
             if calls[0] == count:
                 act()
-            return function(*words, **options)
+            return function(*arguments, **options)
 
         monkeypatch.setattr(holder, attribute, trapped)
 
@@ -91,9 +91,9 @@ main()
 def test_sweep_killed_resumed_to_equal_bits(
     attempt: Command, workplace: Path, backend: str, name: str, count: int
 ) -> None:
-    words = [*TINY, f"backend={backend}", "regularizer.dropout=0.2", "seed=0,1"]
-    attempt("run", "-m", *words, "hydra.sweep.dir=whole").is_done()
-    arguments = [name, str(count), "run", "-m", *words, "hydra.sweep.dir=killed"]
+    overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.2", "seed=0,1"]
+    attempt("run", "-m", *overrides, "hydra.sweep.dir=whole").is_done()
+    arguments = [name, str(count), "run", "-m", *overrides, "hydra.sweep.dir=killed"]
     process = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     attempt("resume", "killed").is_done("are done; to be run: ")
@@ -118,8 +118,8 @@ def test_run_sigterm_files_complete(
 ) -> None:
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
     plots = "true" if name == "nnopt.recipe.run.plot_test" else "false"
-    words = ["epochs=4", "dataset.samples_per_class=10", f"plots={plots}"]
-    result = attempt("run", *words, f"backend={backend}", "hydra.run.dir=run")
+    overrides = ["epochs=4", "dataset.samples_per_class=10", f"plots={plots}"]
+    result = attempt("run", *overrides, f"backend={backend}", "hydra.run.dir=run")
     result.is_refused(143, "interrupted by SIGTERM; the results until then are kept in")
     summary = json.loads((workplace / "run" / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("interrupted", "interrupted by SIGTERM")
@@ -139,10 +139,10 @@ def test_run_sigterm_files_complete(
 def test_sweep_signal_stopped_and_resumed_to_equal_bits(
     attempt: Command, workplace: Path, backend: str, trap: Trap, number: int, code: int, why: str
 ) -> None:
-    words = [*TINY, f"backend={backend}", "seed=0,1,2"]
-    attempt("run", "-m", *words, "hydra.sweep.dir=whole").is_done()
+    overrides = [*TINY, f"backend={backend}", "seed=0,1,2"]
+    attempt("run", "-m", *overrides, "hydra.sweep.dir=whole").is_done()
     trap("MetricsFile.append", 6, lambda: signal.raise_signal(number))
-    result = attempt("run", "-m", *words, "hydra.sweep.dir=cut")
+    result = attempt("run", "-m", *overrides, "hydra.sweep.dir=cut")
     result.is_refused(code, f"{why}; `nnopt resume cut` runs the rest")
     rows = table(workplace / "cut")
     assert [row["status"] for row in rows] == ["done", "interrupted", "pending"]
@@ -207,11 +207,11 @@ def test_run_closed_output_trains_to_the_end(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     sweep = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
-    for words in (["hydra.run.dir=run"], sweep):
+    for overrides in (["hydra.run.dir=run"], sweep):
         with ExitStack() as stack:
             opened = stream and stack.enter_context(os.fdopen(stream(), "w"))
             monkeypatch.setattr(sys, "stdout", opened)
-            assert attempt("run", f"backend={backend}", *TINY, *words).code == code
+            assert attempt("run", f"backend={backend}", *TINY, *overrides).code == code
     assert "status: done" in (workplace / "run" / "run.log").read_text()
     assert [row["status"] for row in table(workplace / "sweep")] == ["done", "done"]
 
@@ -220,9 +220,9 @@ def test_run_sigstop_and_sigcont_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """A6, for half a second in place of a minute."""
-    words = ["dataset.samples_per_class=20", "epochs=400", "plots=false"]
-    attempt("run", *words, "hydra.run.dir=whole").is_done()
-    process = start_nnopt("run", *words, "hydra.run.dir=stopped")
+    overrides = ["dataset.samples_per_class=20", "epochs=400", "plots=false"]
+    attempt("run", *overrides, "hydra.run.dir=whole").is_done()
+    process = start_nnopt("run", *overrides, "hydra.run.dir=stopped")
     while not (workplace / "stopped" / "metrics.csv").exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -303,9 +303,9 @@ def test_output_folder_impossible_refused_before_data(
     (workplace / "full").mkdir()
     (workplace / "full" / "thesis.tex").touch()
     (workplace / "link").symlink_to("nowhere")
-    words = ["dataset=csv", "dataset.train=missing.csv", f"hydra.{kind}.dir={place}"]
+    overrides = ["dataset=csv", "dataset.train=missing.csv", f"hydra.{kind}.dir={place}"]
     sweep = ["-m", "seed=0,1"] if kind == "sweep" else []
-    attempt("run", *sweep, *words).is_refused(6, fragment)
+    attempt("run", *sweep, *overrides).is_refused(6, fragment)
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
@@ -320,10 +320,10 @@ def test_output_folder_unwritable_refused_before_data(
     """A8: root may write anywhere, so the system's answer is replaced."""
     (workplace / "mine").mkdir()
     monkeypatch.setattr("nnopt.io.own_files.os.access", _denied)
-    words = ["dataset=csv", "dataset.train=missing.csv"]
-    words += [f"hydra.{kind}.dir={name}"] if name else []
+    overrides = ["dataset=csv", "dataset.train=missing.csv"]
+    overrides += [f"hydra.{kind}.dir={name}"] if name else []
     sweep = ["-m", "seed=0,1"] if kind == "sweep" else []
-    attempt("run", *sweep, *words).is_refused(6, "permission denied")
+    attempt("run", *sweep, *overrides).is_refused(6, "permission denied")
     assert sorted(path.name for path in workplace.iterdir()) == ["mine"]
 
 
@@ -423,8 +423,8 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
     program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
-    words = ["run", "epochs=1", "dataset.samples_per_class=10", "hydra.run.dir=run"]
-    command = [sys.executable, "-c", program, *words]
+    arguments = ["run", "epochs=1", "dataset.samples_per_class=10", "hydra.run.dir=run"]
+    command = [sys.executable, "-c", program, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     result = Attempt(ended.returncode, ended.stdout, ended.stderr)
     result.keeps_promises()
@@ -440,14 +440,14 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
         "run", "-m", "epochs=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"
     ).is_done()
     before = len(os.listdir("/proc/self/fd"))
-    words = [
+    overrides = [
         "epochs=1",
         "max_steps=1",
         "dataset.samples_per_class=10",
         "plots=false",
         "seed=range(30)",
     ]
-    attempt("run", "-m", *words).is_done("30 of 30")
+    attempt("run", "-m", *overrides).is_done("30 of 30")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -473,8 +473,13 @@ def test_run_folder_removed_noticed_after_epoch(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     trap("MetricsFile.append", 2, lambda: shutil.rmtree(workplace / "run"))
-    words = ["epochs=100000", "dataset.samples_per_class=10", "plots=false", f"backend={backend}"]
-    attempt("run", *words, "hydra.run.dir=run").is_refused(6, "cannot write")
+    overrides = [
+        "epochs=100000",
+        "dataset.samples_per_class=10",
+        "plots=false",
+        f"backend={backend}",
+    ]
+    attempt("run", *overrides, "hydra.run.dir=run").is_refused(6, "cannot write")
     assert not (workplace / "run").exists()
 
 

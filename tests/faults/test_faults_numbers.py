@@ -24,8 +24,8 @@ PENALTY = "regularizer.l2=1000", "regularizer.grad_clip=0"
 SPIRAL = ("dataset=spiral", "dataset.samples_per_class=20", "architecture.hidden=[8]")
 
 
-def run(attempt: Command, backend: str, *words: str) -> Attempt:
-    return attempt("run", f"backend={backend}", *QUICK, *words)
+def run(attempt: Command, backend: str, *arguments: str) -> Attempt:
+    return attempt("run", f"backend={backend}", *QUICK, *arguments)
 
 
 def arrays(workplace: Path, name: str = "model_last", folder: str = "out") -> dict[str, np.ndarray]:
@@ -53,8 +53,8 @@ def features(rows: int, constant: float = 7) -> list[list[object]]:
 def test_d1_loss_not_finite_diverged_and_files_kept(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = *SPIRAL, "epochs=5", "optimizer.lr=1e20", "architecture.hidden=[8,8]"
-    run(attempt, backend, *words).is_refused(5, "training diverged: at step ")
+    overrides = *SPIRAL, "epochs=5", "optimizer.lr=1e20", "architecture.hidden=[8,8]"
+    run(attempt, backend, *overrides).is_refused(5, "training diverged: at step ")
     assert summary(workplace)["status"] == "diverged"
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
     assert (workplace / "out" / "metrics.csv").exists()
@@ -63,9 +63,9 @@ def test_d1_loss_not_finite_diverged_and_files_kept(
 def test_d1_rows_before_divergence_and_plots_kept(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
+    overrides = "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
     result = attempt(
-        "run", f"backend={backend}", *SPIRAL, *words, "plots=true", "hydra.run.dir=out"
+        "run", f"backend={backend}", *SPIRAL, *overrides, "plots=true", "hydra.run.dir=out"
     )
     result.is_refused(5, "rows and weights up to epoch ")
     lines = (workplace / "out" / "metrics.csv").read_text().splitlines()[1:]
@@ -79,9 +79,9 @@ def test_d1_rows_before_divergence_and_plots_kept(
 def test_d1_divergence_in_a_sweep_leaves_other_points(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    words = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
+    overrides = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
     result = attempt(
-        "run", "-m", f"backend={backend}", *SPIRAL, "architecture.hidden=[8,8]", *words
+        "run", "-m", f"backend={backend}", *SPIRAL, "architecture.hidden=[8,8]", *overrides
     )
     result.is_refused(5, "training diverged")
     with (workplace / "sweep" / "results.csv").open() as file:
@@ -110,10 +110,10 @@ def test_d2_validation_not_finite_never_best(
     write_csv(workplace / "train.csv", "a,b,label", features(20))
     write_csv(workplace / "test.csv", "a,b,label", features(6, constant=3e38))
     files = "dataset=csv", "dataset.train=train.csv", "dataset.test=test.csv"
-    words = *files, "dataset.normalization=none", "dataset.validation.source=test", "epochs=3"
+    overrides = *files, "dataset.normalization=none", "dataset.validation.source=test", "epochs=3"
     network = "architecture=layers", "architecture.layers=[{dense: 64}, {dense: classes}]"
     stop = "early_stopping.patience=2"
-    result = run(attempt, backend, *words, *network, stop)
+    result = run(attempt, backend, *overrides, *network, stop)
     result.is_refused(5, "the test loss is not finite")
     assert summary(workplace)["best_epoch"] == 0
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
@@ -146,11 +146,11 @@ TRAINS = {
 }
 
 
-@pytest.mark.parametrize("words", TRAINS.values(), ids=TRAINS)
+@pytest.mark.parametrize("overrides", TRAINS.values(), ids=TRAINS)
 def test_run_extreme_setting_stays_finite(
-    attempt: Command, workplace: Path, backend: str, words: list[str]
+    attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
-    run(attempt, backend, "epochs=2", *words).is_done()
+    run(attempt, backend, "epochs=2", *overrides).is_done()
     assert np.isfinite(summary(workplace)["test_loss"])
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
 
@@ -162,7 +162,7 @@ def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: st
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["batch_size=47"],
         ["batch_size=1"],
@@ -173,13 +173,13 @@ def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: st
     ids=str,
 )
 def test_d4_batch_of_one_with_batch_norm_refused(
-    attempt: Command, workplace: Path, backend: str, words: list[str]
+    attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
-    result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *words)
+    result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *overrides)
     message = (
-        "one of them of 1 sample" if "accumulation_steps=2" in words else "leaves a batch of 1"
+        "one of them of 1 sample" if "accumulation_steps=2" in overrides else "leaves a batch of 1"
     )
-    result.is_refused(2, words[0].replace("=", " = "), message)
+    result.is_refused(2, overrides[0].replace("=", " = "), message)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
@@ -187,8 +187,8 @@ def test_d5_constant_feature_finite(
     attempt: Command, workplace: Path, backend: str, norm: str
 ) -> None:
     write_csv(workplace / "constant.csv", "a,b,label", features(20))
-    words = "dataset=csv", "dataset.train=constant.csv", f"regularizer.norm={norm}", "epochs=2"
-    run(attempt, backend, *words).is_done()
+    overrides = "dataset=csv", "dataset.train=constant.csv", f"regularizer.norm={norm}", "epochs=2"
+    run(attempt, backend, *overrides).is_done()
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
@@ -197,16 +197,16 @@ def test_d5_zero_images_finite_with_every_norm(
 ) -> None:
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])
     write_csv(workplace / "zero.csv", header, [[0] * 16 + [i % 2] for i in range(20)])
-    words = "dataset=csv", "dataset.train=zero.csv", "architecture=layers", "epochs=2"
-    run(attempt, backend, *words, f"architecture.layers={IMAGE_NORMS}").is_done()
+    overrides = "dataset=csv", "dataset.train=zero.csv", "architecture=layers", "epochs=2"
+    run(attempt, backend, *overrides, f"architecture.layers={IMAGE_NORMS}").is_done()
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
 def test_d6_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, backend: str) -> None:
     for folder, epochs in (("one", 1), ("two", 3)):
-        words = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
+        overrides = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
         decay = "regularizer.weight_decay=0.1", "regularizer.l2=0.1"
-        attempt("run", f"backend={backend}", *SPIRAL, *words, *decay).is_done()
+        attempt("run", f"backend={backend}", *SPIRAL, *overrides, *decay).is_done()
     first, second = (arrays(workplace, folder=folder) for folder in ("one", "two"))
     assert all((first[name] == second[name]).all() for name in first)
 
@@ -214,8 +214,8 @@ def test_d6_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, bac
 def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, backend: str) -> None:
     runs = [("one", "epochs=1", "1e-30"), ("two", "epochs=3", "1e-30")]
     for folder, epochs, rate in runs:
-        words = f"hydra.run.dir={folder}", epochs, f"optimizer.lr={rate}", "plots=false"
-        attempt("run", f"backend={backend}", *SPIRAL, *words).is_done()
+        overrides = f"hydra.run.dir={folder}", epochs, f"optimizer.lr={rate}", "plots=false"
+        attempt("run", f"backend={backend}", *SPIRAL, *overrides).is_done()
     first, second = (arrays(workplace, folder=folder) for folder, *_ in runs)
     weights = [name for name in first if name.endswith("weight")]
     assert weights
@@ -223,8 +223,8 @@ def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, bac
 
 
 def test_d9_penalty_overflow_diverged(attempt: Command, workplace: Path, backend: str) -> None:
-    words = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
-    run(attempt, backend, *words).is_refused(5, "training diverged")
+    overrides = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
+    run(attempt, backend, *overrides).is_refused(5, "training diverged")
 
 
 # D9, D11 ------------------------------------------------------------------------------------------
@@ -289,8 +289,8 @@ def test_d11_out_of_memory_outside_a_step_reported(
         raise SHORTAGES[kind]
 
     monkeypatch.setattr(f"nnopt.recipe.run.{place}", fail)
-    words = "epochs=1", "plots=true", "hydra.run.dir=out", "backend=torch"
-    attempt("run", *SPIRAL, *words).is_refused(5, "out of memory")
+    overrides = "epochs=1", "plots=true", "hydra.run.dir=out", "backend=torch"
+    attempt("run", *SPIRAL, *overrides).is_refused(5, "out of memory")
 
 
 LIMITED = """
@@ -307,7 +307,7 @@ sys.exit(run_verb(sys.argv[1:]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
 def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
-    words = (
+    arguments = (
         "run",
         f"backend={backend}",
         "architecture.hidden=[20000,20000]",
@@ -315,7 +315,7 @@ def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
         *QUICK,
     )
     process = subprocess.run(
-        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False
     )
     assert process.returncode == 5, process.stderr
     assert "out of memory with batch_size = " in process.stderr
@@ -324,7 +324,7 @@ def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
 
 def test_d12_same_seed_same_bits(attempt: Command, workplace: Path, backend: str) -> None:
     for folder in ("one", "two"):
-        words = "epochs=2", "regularizer.dropout=0.2", f"hydra.run.dir={folder}", "plots=false"
-        attempt("run", f"backend={backend}", *SPIRAL, *words).is_done()
+        overrides = "epochs=2", "regularizer.dropout=0.2", f"hydra.run.dir={folder}", "plots=false"
+        attempt("run", f"backend={backend}", *SPIRAL, *overrides).is_done()
     first, second = (arrays(workplace, folder=folder) for folder in ("one", "two"))
     assert all((first[name] == second[name]).all() for name in first)

@@ -57,8 +57,8 @@ RATES = {
 def test_sweep_failed_points_others_finish(
     attempt: Command, workplace: Path, backend: str, rates: str, failing: list[int]
 ) -> None:
-    words = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr={rates}"]
-    result = attempt("run", "-m", *words, "hydra.sweep.dir=sweep")
+    overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr={rates}"]
+    result = attempt("run", "-m", *overrides, "hydra.sweep.dir=sweep")
     assert result.code == 5
     for row in table(workplace / "sweep"):
         fails = int(row["number"]) in failing
@@ -82,16 +82,16 @@ def test_sweep_failed_points_others_finish(
 def test_pool_worker_killed_costs_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
 ) -> None:
-    words = [
+    overrides = [
         "dataset.samples_per_class=10",
         "plots=false",
         "epochs=1000000,1",
         "hydra.sweep.dir=sweep",
     ]
-    words += ["hydra/launcher=pool", "hydra.launcher.workers=1"]
+    overrides += ["hydra/launcher=pool", "hydra.launcher.workers=1"]
     killer = threading.Thread(target=_signal_worker, args=(workplace, number))
     killer.start()
-    result = attempt("run", "-m", *words)
+    result = attempt("run", "-m", *overrides)
     killer.join()
     assert result.code == 5
     rows = table(workplace / "sweep")
@@ -132,8 +132,8 @@ def test_resume_failed_points_run_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """S3."""
-    words = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
-    assert attempt("run", "-m", *words, "hydra.sweep.dir=sweep").code == 5
+    overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
+    assert attempt("run", "-m", *overrides, "hydra.sweep.dir=sweep").code == 5
     folders = [workplace / "sweep" / row["id"] for row in table(workplace / "sweep")]
     (folders[2] / "summary.json").unlink()
     before = [contents(folder) for folder in folders[:2]]
@@ -164,15 +164,15 @@ def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> No
 
 def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
     """S6."""
-    words = [
+    overrides = [
         "epochs=1",
         "max_steps=1",
         "dataset.samples_per_class=10",
         "plots=false",
         "seed=range(12)",
     ]
-    words += ["hydra/launcher=pool", "hydra.launcher.workers=4", "hydra.sweep.dir=sweep"]
-    attempt("run", "-m", *words).is_done("12 of 12")
+    overrides += ["hydra/launcher=pool", "hydra.launcher.workers=4", "hydra.sweep.dir=sweep"]
+    attempt("run", "-m", *overrides).is_done("12 of 12")
     assert [row["seed"] for row in table(workplace / "sweep")] == [str(n) for n in range(12)]
 
 
@@ -180,8 +180,8 @@ def test_sweep_fail_fast_stops_after_first_failure(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """S7."""
-    words = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
-    assert attempt("run", "-m", *words, "--fail-fast", "hydra.sweep.dir=sweep").code == 5
+    overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
+    assert attempt("run", "-m", *overrides, "--fail-fast", "hydra.sweep.dir=sweep").code == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
 
 
@@ -189,10 +189,10 @@ def test_sweep_order_of_points_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """S8."""
-    words = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
-    attempt("run", "-m", *words, "seed=0,1", "hydra.sweep.dir=up").is_done()
-    attempt("run", "-m", *words, "seed=1,0", "hydra.sweep.dir=down").is_done()
-    attempt("run", *words, "seed=1", "hydra.run.dir=alone").is_done()
+    overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
+    attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=up").is_done()
+    attempt("run", "-m", *overrides, "seed=1,0", "hydra.sweep.dir=down").is_done()
+    attempt("run", *overrides, "seed=1", "hydra.run.dir=alone").is_done()
     up, down = table(workplace / "up"), table(workplace / "down")
     assert [row | {"number": ""} for row in up] == [row | {"number": ""} for row in down[::-1]]
     folders = [workplace / "up" / up[1]["id"], workplace / "down" / up[1]["id"]]
@@ -239,8 +239,8 @@ OTHERS = {
 def test_resume_points_of_other_versions_noted(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
-    words = [*TINY, "batch_size=1000000"]  # work for more threads than there are cores
-    attempt("run", "-m", *words, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
+    overrides = [*TINY, "batch_size=1000000"]  # work for more threads than there are cores
+    attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     first, second = (next((workplace / "sweep").glob(f"*-s{n}-*/summary.json")) for n in (0, 1))
     second.unlink()
     plain = attempt("resume", "sweep")
@@ -282,9 +282,9 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nnopt.cli.main import run_verb
 
     folder = tmp_path_factory.mktemp("search") / "sweep"
-    words = [*TINY, "optimizer.lr=interval(0.01,0.1)", "hydra/sweeper=optuna"]
-    words += ["hydra.sweeper.trials=2", f"hydra.sweep.dir={folder}"]
-    assert run_verb(["run", "-m", *words]) == 0
+    overrides = [*TINY, "optimizer.lr=interval(0.01,0.1)", "hydra/sweeper=optuna"]
+    overrides += ["hydra.sweeper.trials=2", f"hydra.sweep.dir={folder}"]
+    assert run_verb(["run", "-m", *overrides]) == 0
     return folder
 
 
@@ -331,8 +331,8 @@ def test_search_journal_with_damaged_last_line_refused(
     sweep = _copy(search, workplace)
     path = sweep / "search.journal"
     path.write_bytes(path.read_bytes()[:-20] + b"\0\0\n")
-    words = ("resume", "sweep", "hydra.sweeper.trials=3")
-    attempt(*words).is_refused(4, "search.journal is not a journal of nnopt")
+    arguments = ("resume", "sweep", "hydra.sweeper.trials=3")
+    attempt(*arguments).is_refused(4, "search.journal is not a journal of nnopt")
 
 
 def _copy(search: Path, workplace: Path) -> Path:

@@ -273,10 +273,10 @@ def test_hostile_data_folder_nothing_outside_touched(
     build(received)
     before = list(contents_of(received.outside))
     places = {path.name for path in workplace.iterdir()}
-    for words in COMMANDS:
-        result = attempt(*words)
+    for arguments in COMMANDS:
+        result = attempt(*arguments)
         assert "\x1b" not in result.out + result.err
-        if words[0] != "run" and result.code:
+        if arguments[0] != "run" and result.code:
             assert all(line.startswith("nnopt: ") for line in result.err.splitlines())
     assert list(contents_of(received.outside)) == before
     assert {path.name for path in workplace.iterdir()} <= places | {"out"}
@@ -289,8 +289,8 @@ def test_hostile_cache_run_succeeds(
     attempt: Command, received: Received, backend: str, build: Callable[[Received], None]
 ) -> None:
     build(received)
-    words = "dataset=mnist", f"backend={backend}", "epochs=1", "max_steps=1", "plots=false"
-    attempt("run", *words).is_done()
+    overrides = "dataset=mnist", f"backend={backend}", "epochs=1", "max_steps=1", "plots=false"
+    attempt("run", *overrides).is_done()
 
 
 def test_cache_folder_linked_by_user_is_used(
@@ -299,6 +299,6 @@ def test_cache_folder_linked_by_user_is_used(
     """A link that the user names on the command line is the user's own choice."""
     (workplace / "scratch").mkdir()
     (workplace / "mycache").symlink_to("scratch")
-    words = "dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "data.cache=mycache"
-    attempt("run", *words).is_done()
+    overrides = "dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "data.cache=mycache"
+    attempt("run", *overrides).is_done()
     assert list((workplace / "scratch").glob("mnist-*"))

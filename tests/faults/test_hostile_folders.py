@@ -62,15 +62,15 @@ def test_hostile_folder_nothing_outside_touched_or_printed(
     before = fingerprint(received.outside)
     around = sorted(path.name for path in workplace.iterdir())
     printed = ""
-    for words in (
+    for arguments in (
         ("compare", str(received.sweep)),
         ("report", str(received.sweep), "--out", str(workplace / "page.html")),
         ("diff", str(received.done), str(received.interrupted)),
         ("resume", str(received.sweep)),
     ):
-        result = attempt(*words)
+        result = attempt(*arguments)
         printed += result.out + result.err
-        if words[0] == "resume":
+        if arguments[0] == "resume":
             assert result.code in hostile.resume, result.err
             assert len(result.err.splitlines()) <= 1 + (result.code == 0)
     page = workplace / "page.html"

@@ -274,14 +274,14 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the finished runs a and b."""
     folder = tmp_path_factory.mktemp("sender")
     for seed, name in enumerate("ab"):
-        words = [
+        overrides = [
             "epochs=1",
             "max_steps=1",
             "dataset.samples_per_class=9",
             "plots=false",
             f"seed={seed}",
         ]
-        assert run_verb(["run", *words, f"hydra.run.dir={folder / name}"]) == 0
+        assert run_verb(["run", *overrides, f"hydra.run.dir={folder / name}"]) == 0
     return folder
 
 
@@ -351,8 +351,8 @@ def test_compare_losses_near_float_maximum_shown_exactly(
         for seed, loss in enumerate(losses):
             changes = {"optimizer.lr": lr}
             leave_run(workplace / "runs" / f"{name}{seed}", seed, changes, test_loss=loss)
-    words = ("compare", "runs", "--metric", "test_loss", "--baseline", "optimizer.lr=0.1")
-    printed = attempt(*words)
+    arguments = ("compare", "runs", "--metric", "test_loss", "--baseline", "optimizer.lr=0.1")
+    printed = attempt(*arguments)
     printed.is_done("inf", "1e+308")
     assert "nan" not in printed.out
     attempt("report", "runs", "--metric", "test_loss").is_done()
@@ -360,10 +360,10 @@ def test_compare_losses_near_float_maximum_shown_exactly(
 
 
 def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: Path) -> None:
-    words = ["run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "plots=false"]
-    attempt(*words, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
+    arguments = ["run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "plots=false"]
+    attempt(*arguments, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
-    attempt(*words, "hydra.run.dir=b", deep).is_done()
+    attempt(*arguments, "hydra.run.dir=b", deep).is_done()
     printed = attempt("diff", "a", "b")
     printed.is_done("not in both, or of different shapes: dense1.weight", "more")
 
@@ -371,8 +371,8 @@ def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: P
 def test_weights_read_back_equal_bits(sent: Path) -> None:
     from nnopt.results.weights import read_weights
 
-    found = read_weights(sent / "a" / "model_best.npz")
+    actual = read_weights(sent / "a" / "model_best.npz")
     with np.load(sent / "a" / "model_best.npz") as expected:
-        assert set(found) == set(expected.files)
-        for name, array in found.items():
+        assert set(actual) == set(expected.files)
+        for name, array in actual.items():
             np.testing.assert_array_equal(array, expected[name], strict=True)

@@ -32,7 +32,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("schedule=cosine", "regularizer.weight_decay=0.01", "regularizer.ema_decay=0.9"),
         ("backend=torch", "optimizer=adam", "backend.threads=1"),
@@ -41,17 +41,17 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     ids=["numpy", "torch", "schedule-free"],
 )
 def test_auto_lr_run_equals_run_with_number(
-    nnopt: Run, capsys: Captured, workplace: Path, words: tuple[str, ...]
+    nnopt: Run, capsys: Captured, workplace: Path, overrides: tuple[str, ...]
 ) -> None:
-    words = (*SMALL, *words, "regularizer.dropout=0.2", "regularizer.norm=batch", "seed=3")
-    assert nnopt("run", *words, "optimizer.lr=auto", "hydra.run.dir=a") == 0
+    overrides = (*SMALL, *overrides, "regularizer.dropout=0.2", "regularizer.norm=batch", "seed=3")
+    assert nnopt("run", *overrides, "optimizer.lr=auto", "hydra.run.dir=a") == 0
     found = summary_of(workplace / "a")["suggested_lr"]
     curve = (workplace / "a" / "lr_find.csv").read_bytes()
     steps = len(curve.splitlines()) - 1
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"optimizer.lr = {found:g}, found in {steps} steps"
+    stdout = capsys.readouterr().out.splitlines()
+    assert stdout[0] == f"optimizer.lr = {found:g}, found in {steps} steps"
 
-    assert nnopt("run", *words, f"optimizer.lr={found!r}", "hydra.run.dir=b") == 0
+    assert nnopt("run", *overrides, f"optimizer.lr={found!r}", "hydra.run.dir=b") == 0
     assert summary_of(workplace / "b")["suggested_lr"] is None
     assert not (workplace / "b" / "lr_find.csv").exists()
     assert rows_of(workplace / "a" / "metrics.csv") == rows_of(workplace / "b" / "metrics.csv")
@@ -62,14 +62,14 @@ def test_auto_lr_run_equals_run_with_number(
         config = yaml.safe_load((workplace / "a" / written).read_text("utf-8"))
         assert config.get("config", config)["optimizer"]["lr"] == "auto"
 
-    assert nnopt("lr-find", *words, "hydra.run.dir=c") == 0
+    assert nnopt("lr-find", *overrides, "hydra.run.dir=c") == 0
     assert (workplace / "c" / "lr_find.csv").read_bytes() == curve
     assert json.loads((workplace / "c" / "lr_find.json").read_text())["suggestion"] == found
 
 
 def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Path) -> None:
-    words = ("optimizer=sgd,adam", "optimizer.lr=auto,0.01", "hydra.sweep.dir=s")
-    assert nnopt("run", "-m", *SMALL, *words) == 0
+    overrides = ("optimizer=sgd,adam", "optimizer.lr=auto,0.01", "hydra.sweep.dir=s")
+    assert nnopt("run", "-m", *SMALL, *overrides) == 0
     rows = rows_of(workplace / "s" / "results.csv")
     assert [row["optimizer.lr"] for row in rows] == ["auto", "0.01", "auto", "0.01"]
     found = [row["suggested_lr"] for row in rows]
@@ -86,16 +86,16 @@ def test_auto_lr_without_suggestion_trains_nothing(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
     """All weights zero: no gradient reaches any but the last biases, which cannot help."""
-    words = ("initializer=zeros", "optimizer.lr=auto", "hydra.run.dir=a", "plots=true")
-    assert nnopt("run", *SMALL, *words) == 5
-    told = capsys.readouterr()
-    assert "epoch" not in told.out
-    assert told.err.count("nnopt: error: ") == 1
-    assert "optimizer.lr = 'auto' found no learning rate: the loss " in told.err
-    assert "choose another one, such as initializer=he, or set a number" in told.err
+    overrides = ("initializer=zeros", "optimizer.lr=auto", "hydra.run.dir=a", "plots=true")
+    assert nnopt("run", *SMALL, *overrides) == 5
+    captured = capsys.readouterr()
+    assert "epoch" not in captured.out
+    assert captured.err.count("nnopt: error: ") == 1
+    assert "optimizer.lr = 'auto' found no learning rate: the loss " in captured.err
+    assert "choose another one, such as initializer=he, or set a number" in captured.err
     summary = summary_of(workplace / "a")
     assert (summary["status"], summary["suggested_lr"]) == ("failed", None)
-    assert told.err.endswith(f"nnopt: error: {summary['error']}\n")
+    assert captured.err.endswith(f"nnopt: error: {summary['error']}\n")
     files = {path.name for path in (workplace / "a").rglob("*")}
     assert files == {
         *("config.yaml", "lock", "lr_find.csv", "plots", "lr_find.png", "run.log", "summary.json")
@@ -113,8 +113,8 @@ def test_auto_lr_breaking_rule_is_refused(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found_rate(0.5))
-    words = (*SMALL, "optimizer.lr=auto", "regularizer.weight_decay=2", "hydra.run.dir=a")
-    assert nnopt("run", *words) == 2
+    overrides = (*SMALL, "optimizer.lr=auto", "regularizer.weight_decay=2", "hydra.run.dir=a")
+    assert nnopt("run", *overrides) == 2
     assert (
         "optimizer.lr = 'auto' found 0.5: optimizer.lr = 0.5 times regularizer.weight_decay = 2.0 "
         "must be below 1"
@@ -127,15 +127,15 @@ def test_auto_lr_advice_is_printed(
 ) -> None:
     found = found_rate(0.03, "try lr_find.x=1", "lr_find.x=1")
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found)
-    words = (*SMALL, "plots=true", "optimizer.lr=auto", "hydra.run.dir=a")
-    assert nnopt("run", *words) == 0
+    overrides = (*SMALL, "plots=true", "optimizer.lr=auto", "hydra.run.dir=a")
+    assert nnopt("run", *overrides) == 0
     assert "note: try lr_find.x=1 with nnopt lr-find\n" in capsys.readouterr().out
     assert {"lr_find.png", "curves.png"} <= {x.name for x in (workplace / "a" / "plots").iterdir()}
     assert "lr_find.x=1" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    ("advice", "proposed", "told"),
+    ("advice", "proposed", "message"),
     [
         ("the loss rose; try lr_find.x=1", "lr_find.x=1", "try lr_find.x=1 with nnopt lr-find, or"),
         ("look at lr_find.csv", None, "found no learning rate: look at lr_find.csv, or set"),
@@ -149,13 +149,13 @@ def test_auto_lr_advice_with_range_names_lr_find(
     monkeypatch: pytest.MonkeyPatch,
     advice: str,
     proposed: str | None,
-    told: str,
+    message: str,
 ) -> None:
     curve = LrCurve(np.array([0.1, 1.0]), np.ones(2), np.ones(2), diverged=False)
     found = LrSuggestion(curve, None, None, advice, proposed)
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", lambda *_: found)
     assert nnopt("run", *SMALL, "optimizer.lr=auto", "hydra.run.dir=a") == 5
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["describe", "gradcheck"])

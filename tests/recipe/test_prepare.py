@@ -61,7 +61,7 @@ def test_prepare_impossible_sizes_names_both_numbers(
     with pytest.raises(ConfigError) as caught:
         prepare(make_config(**changes))
     (problem,) = caught.value.problems
-    assert all(words in problem for words in expected), problem
+    assert all(text in problem for text in expected), problem
 
 
 def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
@@ -194,7 +194,7 @@ def test_prepare_published_refuses_without_files(
     with pytest.raises(ConfigError) as caught:
         prepare_published(config, config.dataset)
     (problem,) = caught.value.problems
-    assert all(words in problem for words in expected), problem
+    assert all(text in problem for text in expected), problem
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ SUMMARY_KEYS = {
 }
 
 
-def finish(directory: Path, *words: str) -> dict[str, Any]:
+def finish(directory: Path, *overrides: str) -> dict[str, Any]:
     """Run one point; returns what is in its summary.json."""
-    (point,) = make_plan([*SMALL, *words]).points
+    (point,) = make_plan([*SMALL, *overrides]).points
     directory.mkdir()
     run(point, directory)
     return summary_of(directory)
@@ -136,13 +136,13 @@ def test_run_config_file_reads_back_equal(workplace: Path) -> None:
 
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_run_tests_configured_weights(workplace: Path, which: str) -> None:
-    words = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
-    summary = finish(workplace / "a", *words)
+    overrides = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
+    summary = finish(workplace / "a", *overrides)
     from nnopt.backends.numpy import build_loader, build_network
     from nnopt.recipe.prepare import prepare
     from nnopt.training.evaluation import evaluate
 
-    (point,) = make_plan([*SMALL, *words]).points
+    (point,) = make_plan([*SMALL, *overrides]).points
     prepared = prepare(point.config)
     network = build_network(prepared.architecture, point.config)
     test = prepared.dataset.test
@@ -208,13 +208,13 @@ def test_run_two_features_plots_decision_boundary(workplace: Path) -> None:
 def test_run_log_contains_epochs_and_status(workplace: Path) -> None:
     finish(workplace / "a", "seed=1")
     log = (workplace / "a" / "run.log").read_text("utf-8")
-    for words in ("seed=1", "epoch 2: ", "test accuracy", "status: done"):
-        assert words in log
+    for overrides in ("seed=1", "epoch 2: ", "test accuracy", "status: done"):
+        assert overrides in log
 
 
 def test_run_without_validation_has_empty_cells(workplace: Path) -> None:
-    words = ["dataset.validation.source=none", "test_weights=last"]
-    summary = finish(workplace / "a", *words)
+    overrides = ["dataset.validation.source=none", "test_weights=last"]
+    summary = finish(workplace / "a", *overrides)
     rows = without_seconds(workplace / "a")
     assert all(row["validation_loss"] == row["validation_accuracy"] == "" for row in rows)
     assert summary["best_validation_accuracy"] is None
@@ -268,11 +268,11 @@ def test_run_bug_is_recorded_in_summary(workplace: Path, monkeypatch: pytest.Mon
 def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
     """When they are called the epoch is in the files; the seed gives the bits it always gives."""
     (workplace / "told").mkdir()
-    told: list[tuple[EpochRow, bool]] = []
+    received: list[tuple[EpochRow, bool]] = []
 
     def look(row: EpochRow, best: bool) -> None:
-        told.append((row, best))
-        assert read_metrics(workplace / "told" / "metrics.csv") == [row for row, _ in told]
+        received.append((row, best))
+        assert read_metrics(workplace / "told" / "metrics.csv") == [row for row, _ in received]
 
     def stop(row: EpochRow, best: bool) -> None:
         if row.epoch == 2:
@@ -287,11 +287,11 @@ def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
 
     whole = finish(workplace / "whole", *SMALL, "epochs=4")
     rows = read_metrics(workplace / "whole" / "metrics.csv")
-    assert [replace(row, seconds=0) for row, _ in told] == [
+    assert [replace(row, seconds=0) for row, _ in received] == [
         replace(row, seconds=0) for row in rows[:2]
     ]
     assert whole["epochs"] == 4
-    assert told[0][1]  # the first epoch is the best so far
+    assert received[0][1]  # the first epoch is the best so far
 
 
 @pytest.mark.parametrize("is_written", [False, True])
@@ -319,8 +319,8 @@ def test_run_interrupted_before_row_loses_no_row(
 
 
 def test_run_early_stopping_is_recorded(workplace: Path) -> None:
-    words = ["epochs=50", "optimizer.lr=0", "early_stopping.patience=3"]
-    summary = finish(workplace / "a", *words)
+    overrides = ["epochs=50", "optimizer.lr=0", "early_stopping.patience=3"]
+    summary = finish(workplace / "a", *overrides)
     assert summary["stopped_early"] is True
     assert (summary["best_epoch"], summary["epochs"]) == (1, 4)
 
@@ -328,26 +328,26 @@ def test_run_early_stopping_is_recorded(workplace: Path) -> None:
 def test_run_swa_without_average_prints_note(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
+    overrides = [
         "epochs=10",
         "optimizer.lr=0",
         "early_stopping.patience=2",
         "regularizer.swa_start=0.5",
     ]
-    assert finish(workplace / "a", *words)["averaged_epochs"] == 0
-    told = (
+    assert finish(workplace / "a", *overrides)["averaged_epochs"] == 0
+    message = (
         "regularizer.swa_start = 0.5 averages from the end of epoch 5 on, but the best weights, "
         "which "
     )
-    assert f"note: {told}" in capsys.readouterr().out
-    assert f"WARNING {told}" in (workplace / "a" / "run.log").read_text("utf-8")
+    assert f"note: {message}" in capsys.readouterr().out
+    assert f"WARNING {message}" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
 def test_run_swa_records_averaged_epochs(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["epochs=4", "regularizer.swa_start=0.5", "test_weights=last"]
-    assert finish(workplace / "a", *words)["averaged_epochs"] == 3
+    overrides = ["epochs=4", "regularizer.swa_start=0.5", "test_weights=last"]
+    assert finish(workplace / "a", *overrides)["averaged_epochs"] == 3
     assert finish(workplace / "b")["averaged_epochs"] is None
     assert "regularizer.swa_start" not in capsys.readouterr().out
 
@@ -356,9 +356,9 @@ def test_run_layer_statistics_are_optional_and_change_nothing(
     workplace: Path,
 ) -> None:
     """A look costs a forward pass of up to 256 samples: on few data, a good part of an epoch."""
-    words = ["plots=true", "regularizer.dropout=0.2"]
-    plain = finish(workplace / "plain", *words)
-    watched = finish(workplace / "watched", *words, "layer_statistics=true")
+    overrides = ["plots=true", "regularizer.dropout=0.2"]
+    plain = finish(workplace / "plain", *overrides)
+    watched = finish(workplace / "watched", *overrides, "layer_statistics=true")
     assert not (workplace / "plain" / "layers.csv").exists()
     assert not (workplace / "plain" / "plots" / "layer_statistics.png").exists()
     assert (workplace / "watched" / "plots" / "layer_statistics.png").exists()

@@ -110,8 +110,8 @@ def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float
 
 
 def ticks(browser: WebDriver, axis: str) -> list[float]:
-    words = texts(browser, f"#curves .tick.{axis}")
-    return [float(word.replace("−", "-").replace(",", "")) for word in words]
+    labels = texts(browser, f"#curves .tick.{axis}")
+    return [float(word.replace("−", "-").replace(",", "")) for word in labels]
 
 
 def test_page_opens_without_errors_or_requests(

@@ -214,7 +214,7 @@ def test_page_folder_of_many_sweeps_has_scopes(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a folder"),
         (["empty"], "no run in or below empty"),
@@ -223,11 +223,11 @@ def test_page_folder_of_many_sweeps_has_scopes(
     ],
 )
 def test_report_wrong_arguments_are_refused(
-    nnopt: Run, leave_run: LeaveRun, capsys: Captured, words: list[str], message: str
+    nnopt: Run, leave_run: LeaveRun, capsys: Captured, arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
     leave_run(Path("runs"))
-    assert nnopt("report", *words) == 2
+    assert nnopt("report", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(Path().rglob("*.html"))
 

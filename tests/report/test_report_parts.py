@@ -28,8 +28,8 @@ Write = Callable[..., None]
     [(0.123456, 0.12346), (15.0, 15), (1e-7, 1e-7), (math.nan, None), (math.inf, None), (0, 0)],
 )
 def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
-    found = short(value, 5)
-    assert (found, type(found)) == (expected, type(expected))
+    actual = short(value, 5)
+    assert (actual, type(actual)) == (expected, type(expected))
 
 
 def test_curves_runs_of_like_length_keep_the_same_epochs(
@@ -103,8 +103,8 @@ def test_about_machine_includes_accelerator() -> None:
         ({"device": "mps"}, f"mps, {plain}"),
         ({"device": "cuda:0", "name": "NVIDIA H200"}, f"NVIDIA H200, {plain}"),
     ]
-    for accelerator, told in cases:
+    for accelerator, message in cases:
         summary = {"machine": machine | {"accelerator": accelerator}}
-        assert _machine(cast(Point, SimpleNamespace(summary=summary))) == told
+        assert _machine(cast(Point, SimpleNamespace(summary=summary))) == message
     before = cast(Point, SimpleNamespace(summary={"machine": machine}))
     assert _machine(before) == plain  # of a run from before accelerators were recorded

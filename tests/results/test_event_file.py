@@ -49,15 +49,15 @@ def groups(folder: Path) -> list[Any]:
 
 def test_event_file_equals_metrics_csv(nnopt: Run, workplace: Path) -> None:
     assert nnopt("run", *SMALL, "epochs=4", "regularizer.l2=1e-3", "hydra.run.dir=one") == 0
-    rows, found = read_metrics(Path("one/metrics.csv")), scalars(Path("one"))
+    rows, actual = read_metrics(Path("one/metrics.csv")), scalars(Path("one"))
     assert len(rows) == 4
     for column, tag in TAGS.items():
         expected = [(row.epoch, float(np.float32(getattr(row, column)))) for row in rows]
-        assert found.pop(tag) == expected, tag
-    told = json.loads(Path("one/summary.json").read_text("utf-8"))
-    assert found.pop("loss/test") == [(4, float(np.float32(told["test_loss"])))]
-    assert found.pop("accuracy/test") == [(4, float(np.float32(told["test_accuracy"])))]
-    assert not found
+        assert actual.pop(tag) == expected, tag
+    summary_values = json.loads(Path("one/summary.json").read_text("utf-8"))
+    assert actual.pop("loss/test") == [(4, float(np.float32(summary_values["test_loss"])))]
+    assert actual.pop("accuracy/test") == [(4, float(np.float32(summary_values["test_accuracy"])))]
+    assert not actual
 
 
 def test_event_files_of_a_sweep_list_its_settings(nnopt: Run, workplace: Path) -> None:

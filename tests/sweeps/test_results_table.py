@@ -22,8 +22,8 @@ from nnopt.sweeps.results_table import ResultsTable
 
 @pytest.fixture
 def plan(workplace: Path) -> Plan:
-    words = ["optimizer=sgd,adam", "+regularizer.l2=0,1e-4", "architecture.hidden=[8,4]"]
-    return make_plan([*words, "seed=3"], multirun=True)
+    overrides = ["optimizer=sgd,adam", "+regularizer.l2=0,1e-4", "architecture.hidden=[8,4]"]
+    return make_plan([*overrides, "seed=3"], multirun=True)
 
 
 def write_table(plan: Plan, folder: Path) -> ResultsTable:

@@ -293,10 +293,10 @@ def test_table_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None
     program += f"print_table({header}, {rows}, 'lrl')"
     lines = without_codes(on_terminal(program, tmp_path, columns)).splitlines()
     assert max(map(len, lines)) <= columns
-    words = " ".join(lines).split()
+    texts = " ".join(lines).split()
     for word in ("adam", "0.9533", "±", "0.0094"):
-        assert word in words  # none is cut
-    assert words.count("worse") == 4
+        assert word in texts  # none is cut
+    assert texts.count("worse") == 4
 
 
 def test_no_color_disables_colours(tmp_path: Path) -> None:

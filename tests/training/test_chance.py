@@ -36,8 +36,8 @@ def row(accuracy: float, step: int = 500) -> EpochRow:
 def test_chance_level_is_that_of_the_most_frequent_class(
     make_config: Callable[..., Config], labels: np.ndarray, accuracy: float, is_near: bool
 ) -> None:
-    told = chance_level_warning(make_config(), labels, row(accuracy), 100)
-    assert (told is not None) is is_near
+    warning = chance_level_warning(make_config(), labels, row(accuracy), 100)
+    assert (warning is not None) is is_near
 
 
 @pytest.mark.parametrize(("step", "steps_per_epoch"), [(99, 10), (499, 500)])
@@ -48,12 +48,12 @@ def test_chance_level_short_training_has_no_warning(
 
 
 def test_chance_level_message_has_numbers_and_advice(make_config: Callable[..., Config]) -> None:
-    told = chance_level_warning(make_config(), TEN, row(0.1), 100)
-    assert told is not None
+    warning = chance_level_warning(make_config(), TEN, row(0.1), 100)
+    assert warning is not None
     for fragment in (
         "0.1000",
         "10,000 samples",
         "optimizer.lr than 0.01",
         "normalization=standard",
     ):
-        assert fragment in told
+        assert fragment in warning

@@ -25,12 +25,14 @@ REMEDIES = {
 }
 
 
-@pytest.mark.parametrize(("words", "expected"), REMEDIES.values(), ids=REMEDIES)
-def test_divergence_advice_depends_on_configuration(words: list[str], expected: list[str]) -> None:
-    config = make_plan([*words, "optimizer.lr=3"]).points[0].config
+@pytest.mark.parametrize(("overrides", "expected"), REMEDIES.values(), ids=REMEDIES)
+def test_divergence_advice_depends_on_configuration(
+    overrides: list[str], expected: list[str]
+) -> None:
+    config = make_plan([*overrides, "optimizer.lr=3"]).points[0].config
     with pytest.raises(DivergedError) as error:
         raise_if_diverged(config, TrainingState({}, {}, diverged_at=3), None)
     advice = str(error.value).partition("try one of: ")[2]
-    told = [remedy for remedy in advice.split(", ") if "=" in remedy]
-    assert told[0] == "lower optimizer.lr = 3"
-    assert [remedy.split(" ")[0] for remedy in told[1:]] == expected
+    remedies = [remedy for remedy in advice.split(", ") if "=" in remedy]
+    assert remedies[0] == "lower optimizer.lr = 3"
+    assert [remedy.split(" ")[0] for remedy in remedies[1:]] == expected

@@ -67,8 +67,8 @@ GOLDEN = {
 def test_final_losses_equal_the_recorded_ones(name: str) -> None:
     overrides, expected = GOLDEN[name]
     last = train(*overrides)[-1]
-    found = (last.train_loss, last.validation_loss, last.gradient_norm)
-    assert found == pytest.approx(expected, rel=1e-4)
+    actual = (last.train_loss, last.validation_loss, last.gradient_norm)
+    assert actual == pytest.approx(expected, rel=1e-4)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:

@@ -256,15 +256,15 @@ def find_rate(config: Config, sweep: LrRangeTest) -> LrSuggestion:
     return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
 
 
-def configured(*words: str, sweep: LrRangeTest | None = None) -> LrCurve:
-    config = compose_config([*SMALL, *words])
+def configured(*overrides: str, sweep: LrRangeTest | None = None) -> LrCurve:
+    config = compose_config([*SMALL, *overrides])
     return find_rate(config, sweep or LrRangeTest(steps=60)).curve
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
     """Weights, batches, mixing, masks, penalties and optimizer equal those of the training loop."""
-    words = [
+    overrides = [
         f"backend={backend}",
         "optimizer=adam",
         "optimizer.lr=0.02",
@@ -274,7 +274,7 @@ def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
         "regularizer.augmentation.mixup=0.5",
         "regularizer.grad_clip=0.5",
     ]
-    config = compose_config([*SMALL, *words])
+    config = compose_config([*SMALL, *overrides])
     curve = find_rate(config, LrRangeTest(0.02, 0.02, 6)).curve
     expected = [row.train_loss for row in trained(config)]
     sizes = [32, 32, 32]  # of 96 training samples
@@ -304,8 +304,8 @@ def test_suggestion_depends_on_the_seed() -> None:
 
 def test_suggestion_ignores_schedule_and_configured_rate() -> None:
     plain = configured()
-    words = ["schedule=cosine", "schedule.warmup_epochs=1", "optimizer.lr=123", "epochs=4"]
-    np.testing.assert_array_equal(configured(*words).losses, plain.losses)
+    overrides = ["schedule=cosine", "schedule.warmup_epochs=1", "optimizer.lr=123", "epochs=4"]
+    np.testing.assert_array_equal(configured(*overrides).losses, plain.losses)
 
 
 def test_suggestion_does_not_change_the_data() -> None:

@@ -43,9 +43,9 @@ def test_schedule_step_equals_formula() -> None:
 @pytest.mark.parametrize("tenths", [1, 3, 7, 12])
 def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
     """0.3 / 0.1 is 2.9999999999999996 in floating point, but three intervals are over."""
-    found = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
+    actual = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
     expected = [LR * 0.5 ** (10 * step // (tenths * per_epoch)) for step in range(5 * per_epoch)]
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
 
 
 def test_schedule_exponential_equals_formula() -> None:

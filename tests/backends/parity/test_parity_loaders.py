@@ -110,14 +110,16 @@ def test_cutout_hides_only_a_square(make_config: MakeConfig, backend: str, side:
     augmentation = drawn(make_config, dataset, cutout=side)
     squares = augmentation.squares
     assert squares is not None
-    found, _ = whole_epoch(loader, augmentation)
-    for image, original, row, column in zip(found, plain, squares.row, squares.column, strict=True):
+    actual, _ = whole_epoch(loader, augmentation)
+    for image, original, row, column in zip(
+        actual, plain, squares.row, squares.column, strict=True
+    ):
         top, left = row - side // 2, column - side // 2
         expected = original.copy()
         expected[:, max(top, 0) : top + side, max(left, 0) : left + side] = 0
         assert_array_equal(image, expected)
     hidden = hidden_pixels(squares.row, squares.column, side, np.arange(6), np.arange(5))
-    assert ((found == 0) == hidden).all()
+    assert ((actual == 0) == hidden).all()
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -131,13 +133,13 @@ def test_mixup_equals_formula(
     augmentation = drawn(make_config, dataset, mixup=1.0)
     mixing = augmentation.mixing
     assert mixing is not None
-    found, targets = whole_epoch(loader, augmentation)
+    actual, targets = whole_epoch(loader, augmentation)
     assert targets.shape == (COUNT, 4)
     assert_array_equal(targets.sum(axis=1), 1)
     for i in range(COUNT):
         weight = mixing.weight[i // BATCH]
         j = i // BATCH * BATCH + mixing.partner[i]
-        assert_allclose(found[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
+        assert_allclose(actual[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
         expected = weight * np.eye(4)[labels[i]] + (1 - weight) * np.eye(4)[labels[j]]
         assert_array_equal(targets[i], expected)
 
@@ -153,18 +155,18 @@ def test_cutmix_equals_formula(make_config: MakeConfig, backend: str, mixup: flo
     mixing = augmentation.mixing
     assert mixing is not None
     assert any(box is None for box in mixing.boxes) == bool(mixup)
-    found, targets = whole_epoch(loader, augmentation)
+    actual, targets = whole_epoch(loader, augmentation)
     for i in range(COUNT):
         weight, box = mixing.weight[i // BATCH], mixing.boxes[i // BATCH]
         j = i // BATCH * BATCH + mixing.partner[i]
         if box is None:
-            assert_allclose(found[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
+            assert_allclose(actual[i], weight * plain[i] + (1 - weight) * plain[j], rtol=1e-13)
             continue
         for row in range(6):
             for column in range(5):
                 inside = box[0].start <= row < box[0].stop and box[1].start <= column < box[1].stop
                 source = plain[j if inside else i]
-                assert_array_equal(found[i, :, row, column], source[:, row, column])
+                assert_array_equal(actual[i, :, row, column], source[:, row, column])
         expected = weight * np.eye(4)[labels[i]] + (1 - weight) * np.eye(4)[labels[j]]
         assert_array_equal(targets[i], expected)
     areas = {(b[0].stop - b[0].start) * (b[1].stop - b[1].start) for b in mixing.boxes if b}
@@ -195,14 +197,14 @@ def test_float64_features_are_centred_before_rounding(
     scaling = Normalization(np.array([1 / 17]), np.zeros(1), origin=np.array([1.7e9 + 30]))
     expected = (np.arange(-30.0, 30, 2)[:, None] / 17).astype(dtype)
     config = make_config(**{"backend.dtype": dtype})
-    (found,) = NumpyLoader(part, scaling, config).evaluation_batches()
-    assert found.dtype == dtype
-    np.testing.assert_array_max_ulp(found, expected, 1)
+    (actual,) = NumpyLoader(part, scaling, config).evaluation_batches()
+    assert actual.dtype == dtype
+    np.testing.assert_array_max_ulp(actual, expected, 1)
     loader = torch_loader_file.TorchLoader(
         part, scaling, make_config(backend="torch", **{"backend.dtype": dtype})
     )
     (other,) = loader.evaluation_batches()
-    on_device = loader._whole(part)  # as for an accelerator
-    assert np.array_equal(other.numpy(), found)
-    assert np.array_equal(on_device.numpy(), found)
+    on_device = loader._rows_of(part)  # as for an accelerator
+    assert np.array_equal(other.numpy(), actual)
+    assert np.array_equal(on_device.numpy(), actual)
     assert inputs[0] == 1.7e9

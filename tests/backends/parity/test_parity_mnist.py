@@ -43,8 +43,8 @@ pytestmark = [
 
 def test_training_float64_ends_with_equal_accuracy() -> None:
     """Rounding errors are too small to change predictions, except that of at most one image."""
-    words = "epochs=1", "backend.dtype=float64"
-    assert abs(accuracy_of("numpy", *words) - accuracy_of("torch", *words)) < 0.015
+    overrides = "epochs=1", "backend.dtype=float64"
+    assert abs(accuracy_of("numpy", *overrides) - accuracy_of("torch", *overrides)) < 0.015
 
 
 def test_training_float32_mean_of_seeds_within_a_fifth_of_a_point() -> None:

@@ -158,8 +158,8 @@ def test_import_of_torch_restores_garbage_collection() -> None:
 def test_max_autotune_with_deterministic_is_refused(
     make_config: MakeConfig, precision: str
 ) -> None:
-    words = {"backend.precision": precision, "backend.compile": "max-autotune"}
-    assert cross_field_problems(make_config(backend="torch", **words)) == []
-    words["backend.deterministic"] = True  # type: ignore[assignment]
-    (problem,) = cross_field_problems(make_config(backend="torch", **words))
+    overrides = {"backend.precision": precision, "backend.compile": "max-autotune"}
+    assert cross_field_problems(make_config(backend="torch", **overrides)) == []
+    overrides["backend.deterministic"] = True  # type: ignore[assignment]
+    (problem,) = cross_field_problems(make_config(backend="torch", **overrides))
     assert "backend.deterministic = true: backend.compile = 'max-autotune'" in problem

@@ -354,13 +354,13 @@ def test_out_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> 
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
     x = torch.zeros(4, 6, dtype=torch.float64)
     more = () if verb == "predict" else (torch.zeros(4, dtype=torch.int64), 0.1, 0)
-    told = f"^{2**60} bytes more were needed in layer relu1$"
-    with pytest.raises(MemoryError, match=told):
+    message = f"^{2**60} bytes more were needed in layer relu1$"
+    with pytest.raises(MemoryError, match=message):
         getattr(network, verb)(x, *more)
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "message"),
     [
         (
             "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB",
@@ -380,10 +380,10 @@ def test_out_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> 
         ),
     ],
 )
-def test_out_of_memory_every_message_is_recognized(said: str, told: str) -> None:
+def test_out_of_memory_every_message_is_recognized(said: str, message: str) -> None:
     with pytest.raises(MemoryError) as caught, pytorch.device_errors():
         raise RuntimeError(said)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_missing_deterministic_kernel_names_the_key() -> None:
@@ -437,9 +437,9 @@ def test_run_out_of_memory_ends_with_5_and_saves_weights(
 
     monkeypatch.setattr(owner, verb, greedy)
     assert nnopt("run", "backend=torch", "batch_size=64", "epochs=9", "hydra.run.dir=out") == 5
-    told = capsys.readouterr().err
-    assert "out of memory with batch_size = 64" in told
-    assert "try batch_size=32, or accumulation_steps=2" in told
+    stderr = capsys.readouterr().err
+    assert "out of memory with batch_size = 64" in stderr
+    assert "try batch_size=32, or accumulation_steps=2" in stderr
     summary = json.loads((workplace / "out" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert summary["epochs"] >= 1

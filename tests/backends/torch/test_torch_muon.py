@@ -127,8 +127,8 @@ def test_weight_decay_uses_the_learning_rate_of_the_group(
 ) -> None:
     """The output layer's group has Adam's learning rate. All gradients are zero."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
-    words = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
-    network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **words)
+    overrides = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
+    network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **overrides)
     before = network.arrays()
     x, y = torch.zeros(4, 6, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     network.train_step(x, y, 0.1, 0)

@@ -20,8 +20,8 @@ OVERRIDES = {
 def test_torch_optimizers_learn_the_spiral(
     nnopt: Callable[..., int], workplace: Path, name: str
 ) -> None:
-    words = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *OVERRIDES[name]]
-    assert nnopt("run", *words, "hydra.run.dir=run") == 0
+    overrides = ["backend=torch", f"optimizer={name}", "epochs=15", "plots=false", *OVERRIDES[name]]
+    assert nnopt("run", *overrides, "hydra.run.dir=run") == 0
     summary = json.loads((workplace / "run" / "summary.json").read_text("utf-8"))
     assert summary["test_accuracy"] > 0.9
 

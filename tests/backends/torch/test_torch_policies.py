@@ -119,7 +119,7 @@ def test_policy_is_applied_after_flips_and_before_normalization(
     moves = {"crop": 2, "flip": True}
     pixels = replace(samples, normalization=Normalization(np.ones(3), np.zeros(3)))
     moved, before = epoch_of(config_of(make_config, "none", **moves), pixels)
-    found, augmentation = epoch_of(config_of(make_config, policy, cutout=3, **moves), samples)
+    actual, augmentation = epoch_of(config_of(make_config, policy, cutout=3, **moves), samples)
     assert repr(augmentation.crops) == repr(before.crops)
     drawn, squares = augmentation.policy, augmentation.squares
     assert drawn is not None
@@ -137,7 +137,7 @@ def test_policy_is_applied_after_flips_and_before_normalization(
         x.reshape(3, 1, 1) for x in (samples.normalization.scale, samples.normalization.shift)
     )
     hidden = hidden_pixels(squares.row, squares.column, 3, *map(np.arange, SHAPE[1:]))
-    assert_array_equal(found, np.where(hidden, 0, expected.numpy() * scale + shift))
+    assert_array_equal(actual, np.where(hidden, 0, expected.numpy() * scale + shift))
     assert (expected.numpy() != moved).any(axis=(1, 2, 3)).mean() > 0.7
 
 

@@ -242,7 +242,7 @@ def test_numpy_backend_refuses_torchvision_model(nnopt: Run, capsys: Captured) -
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["architecture.model=resnet81"], "no such model; did you mean 'resnet18'?"),
         (["architecture.model=fcn_resnet50"], "architecture.model = 'fcn_resnet50': torchvision"),
@@ -260,9 +260,9 @@ def test_numpy_backend_refuses_torchvision_model(nnopt: Run, capsys: Captured) -
     ],
 )
 def test_impossible_model_configuration_is_refused(
-    nnopt: Run, capsys: Captured, words: list[str], message: str
+    nnopt: Run, capsys: Captured, overrides: list[str], message: str
 ) -> None:
-    assert nnopt("describe", *TORCHVISION, "backend=torch", *words) == 2
+    assert nnopt("describe", *TORCHVISION, "backend=torch", *overrides) == 2
     error = capsys.readouterr().err
     assert message in error.replace("\n", " ")
 

@@ -99,14 +99,14 @@ def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels
     shown = [image.get_extent() for image in axes.images]
     assert marked == [(shown[k][0], shown[k][3]) for k in (2, 9)]
     assert [k for k, image in enumerate(axes.images) if image.get_alpha() < 1] == [2, 9]
-    assert any("2 of 12 dead" in words for words in words_of(axes))
+    assert any("2 of 12 dead" in labels for labels in words_of(axes))
 
 
 def test_filters_without_dead_have_no_mark(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.eye(9).reshape(9, 1, 3, 3), "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert not crossed_out(axes)
-    assert not any("dead" in words for words in words_of(axes))
+    assert not any("dead" in labels for labels in words_of(axes))
 
 
 def test_filters_all_zero_are_dead(tmp_path: Path, figures: list[Figure]) -> None:

@@ -36,8 +36,10 @@ def test_weight_difference_contains_histograms_and_map(
     np.testing.assert_allclose(shown[0], 0.5)
     assert shown[1][3, 1] == pytest.approx(-2)
     assert np.count_nonzero(shown[1]) == 1
-    words = [text.get_text() for legend in figures[-1].legends for text in legend.get_texts()]
-    assert words == ["A: one", "B: other"]
+    legend_texts = [
+        text.get_text() for legend in figures[-1].legends for text in legend.get_texts()
+    ]
+    assert legend_texts == ["A: one", "B: other"]
 
 
 def test_weight_difference_svg_is_deterministic(tmp_path: Path) -> None:

@@ -147,11 +147,11 @@ def test_sweep_curves_contain_mean_and_band(
     (cross,) = [line for line in loss.lines if line.get_marker() == "X"]
     assert (cross.get_xdata(), cross.get_ydata()) == ([2], [loss.get_ylim()[1]])
     assert 1 < loss.get_ylim()[1] < 1.2  # the diverged loss does not stretch the axis
-    words = texts(figures[0])
-    assert words[0] == "Learning curves: 3 settings"
-    assert [text for text in words if text in ("optimizer", "adam", "sgd")]
-    assert "90.50 ± 0.71" in words
-    assert "1 diverged" in words
+    labels = texts(figures[0])
+    assert labels[0] == "Learning curves: 3 settings"
+    assert [text for text in labels if text in ("optimizer", "adam", "sgd")]
+    assert "90.50 ± 0.71" in labels
+    assert "1 diverged" in labels
     note = note_of(figures[0])
     assert note.startswith("mean ± 1 standard deviation (band) over 1 to 2 seeds a setting")
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
@@ -168,11 +168,11 @@ def test_sweep_curves_many_settings_name_the_best(tmp_path: Path, figures: Figur
     grey = loss.collections[0]
     assert isinstance(grey, LineCollection)
     assert len(grey.get_segments()) == 5
-    words = texts(figures[0])
-    assert words[0] == "Learning curves: the best 7 of 12 settings"
-    assert "5 other settings" in words
-    assert {str(n) for n in range(1, 8)} <= set(words)
-    assert "8" not in words
+    labels = texts(figures[0])
+    assert labels[0] == "Learning curves: the best 7 of 12 settings"
+    assert "5 other settings" in labels
+    assert {str(n) for n in range(1, 8)} <= set(labels)
+    assert "8" not in labels
     assert note_of(figures[0]) == "1 seed a setting"
     looks = {
         (line.get_color(), line.get_linestyle(), line.get_marker())
@@ -217,10 +217,10 @@ def test_means_contain_mean_interval_and_seeds(
     half = T_2 * 2 / 3**0.5
     assert interval == (pytest.approx([92 - half, 92 + half]), [0, 0])
     assert lines_of(axes, style.SKY)[1] == (pytest.approx([80, 81, 85]), [-1] * 3)
-    words = texts(figures[0])
-    assert words[0] == "Test accuracy of 4 settings"
+    labels = texts(figures[0])
+    assert labels[0] == "Test accuracy of 4 settings"
     for text in ("92.0 ± 2.0", "88", "1, 1 diverged", "2 failed", "mean ± std"):
-        assert text in words
+        assert text in labels
     assert note_of(figures[0]) == (
         "mean and its 95 % interval over 1 to 3 seeds a setting; faint: single seeds; ★ best mean"
     )
@@ -230,10 +230,10 @@ def test_means_many_settings_show_the_best(tmp_path: Path, figures: Figures) -> 
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
     runs.append(run_of({"batch_size": 1}, status="failed"))
     plot_means(compared(runs, "test_loss"), [tmp_path / "a.png"])
-    words = texts(figures[0])
-    assert words[0] == "Test loss of the best 30 of 42 settings"
-    assert "129" in words
-    assert "130" not in words
+    labels = texts(figures[0])
+    assert labels[0] == "Test loss of the best 30 of 42 settings"
+    assert "129" in labels
+    assert "130" not in labels
     assert note_of(figures[0]) == (
         "1 seed a setting; ★ best mean; the other 11: 1.3 to 1.4; 1 more have no value"
     )
@@ -283,9 +283,9 @@ def test_labels_of_keys_and_values() -> None:
         {"a": (), "b": "text", "c": 0.0, "d": (64,)},
     ]
     rows = compared([run_of(values, test_accuracy=0.5) for values in settings]).rows
-    words = {value_labels(row, ["b", "c", "d"]) for row in rows}
+    labels = {value_labels(row, ["b", "c", "d"]) for row in rows}
     expected = {("null", "0.1235", "[64, 32]"), ("true", "1e-05", "–"), ("text", "0", "[64]")}
-    assert words == expected
+    assert labels == expected
     first, second = (text for row in rows if len(text := value_labels(row, ["a"])[0]) > 2)
     assert first != second
     assert max(len(first), len(second)) <= 24

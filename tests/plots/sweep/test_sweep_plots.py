@@ -166,11 +166,11 @@ def test_sweep_end_draws_plots(
 ) -> None:
     for name in ("plot_training", "plot_test", "plot_convolutions"):  # slow
         monkeypatch.setattr(f"nnopt.recipe.run.{name}", lambda *arguments: None)
-    words = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
-    assert nnopt(*words, "plots=false", "hydra.sweep.dir=plain") == 0
+    command = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
+    assert nnopt(*command, "plots=false", "hydra.sweep.dir=plain") == 0
     assert quick == []
     assert not (workplace / "plain" / "plots").exists()
-    assert nnopt(*words, "hydra.sweep.dir=drawn") == 0
+    assert nnopt(*command, "hydra.sweep.dir=drawn") == 0
     assert quick == ["curves", "means", "learning_rate"]
     assert "drawn/plots" in capsys.readouterr().out
 

@@ -90,11 +90,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         port, agent_port = one.getsockname()[1], other.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths have to be short
     log = Path(folder, "output")
-    words = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
-    words += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
-    words += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"]
-    words += [f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"]
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
+    arguments = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
+    arguments += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
+    arguments += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"]
+    arguments += [f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
     with log.open("w") as output:
         process = subprocess.Popen(start, stdout=output, stderr=output)
     try:
@@ -117,16 +117,20 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 def test_ray_cluster_gives_sequential_table(
     start_nnopt: Start, nnopt: Run, cluster: Cluster
 ) -> None:
-    words = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
-    sweep = start_nnopt("run", "-m", *words, *SWEEP, "hydra.sweep.dir=elsewhere")
+    overrides = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
+    sweep = start_nnopt("run", "-m", *overrides, *SWEEP, "hydra.sweep.dir=elsewhere")
     assert_same_table_as_sequentially(sweep, nnopt)
 
 
 @pytest.mark.slurm
 def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
     """At most two at once; what submitit writes lies in the sweep's folder."""
-    words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.launcher.workers=2"]
-    sweep = start_nnopt("run", "-m", *words, *SWEEP, "hydra.sweep.dir=elsewhere")
+    overrides = [
+        "hydra/launcher=submitit",
+        "hydra.launcher.cluster=local",
+        "hydra.launcher.workers=2",
+    ]
+    sweep = start_nnopt("run", "-m", *overrides, *SWEEP, "hydra.sweep.dir=elsewhere")
     most, seen = 0, set[int]()
     while sweep.poll() is None:
         jobs = descendants(sweep.pid)
@@ -160,10 +164,10 @@ def test_slurm_jobs_get_configured_resources(
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     settings = {"partition": "quick", "memory": 2, "threads": 1, "timeout": 90, "workers": 4}
-    words = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
-    words += ["hydra/launcher=submitit", "hydra.launcher.options={qos: high}"]
-    words += ["hydra.launcher.options.constraint=a100"]
-    sweep = start_nnopt("run", "-m", *words, *SWEEP[:-2], "hydra.sweep.dir=sweep")
+    overrides = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
+    overrides += ["hydra/launcher=submitit", "hydra.launcher.options={qos: high}"]
+    overrides += ["hydra.launcher.options.constraint=a100"]
+    sweep = start_nnopt("run", "-m", *overrides, *SWEEP[:-2], "hydra.sweep.dir=sweep")
     out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 0, err
     assert [row["status"] for row in table_of(Path("sweep"))] == ["done"]
@@ -181,8 +185,8 @@ def test_slurm_jobs_get_configured_resources(
 
 @pytest.mark.slurm
 def test_submitit_local_jobs_end_with_sweep(start_nnopt: Start, workplace: Path) -> None:
-    words = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep"]
-    sweep = start_nnopt("run", "-m", *words, "epochs=10000000", "plots=false", "seed=0,1")
+    overrides = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep"]
+    sweep = start_nnopt("run", "-m", *overrides, "epochs=10000000", "plots=false", "seed=0,1")
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
     jobs = descendants(sweep.pid)
     assert len(jobs) == 4  # each with a process that watches over it

@@ -13,7 +13,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "messages"),
     [
         (["hydra/launcher=pol"], ["hydra/launcher = 'pol': did you mean 'pool'?"]),
         (["hydra/launcher=basic"], ["allowed: pool, ray, sequential, submitit"]),
@@ -35,11 +35,11 @@ Captured = pytest.CaptureFixture[str]
     ],
 )
 def test_launcher_contradictory_settings_are_refused(
-    nnopt: Run, workplace: Path, capsys: Captured, words: list[str], told: list[str]
+    nnopt: Run, workplace: Path, capsys: Captured, overrides: list[str], messages: list[str]
 ) -> None:
-    assert nnopt("run", "-m", "seed=0,1", *words) == 2
+    assert nnopt("run", "-m", "seed=0,1", *overrides) == 2
     err = capsys.readouterr().err
-    for line in told:
+    for line in messages:
         assert line in err
     assert not (workplace / "outputs").exists()
 

@@ -138,7 +138,9 @@ def test_pool_starts_at_most_configured_workers_and_threads(
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
-        subprocess, "Popen", lambda *words, **keys: started.append(1) or popen(*words, **keys)
+        subprocess,
+        "Popen",
+        lambda *arguments, **keys: started.append(1) or popen(*arguments, **keys),
     )
     tasks = [make_task(10), make_task(11)]
     run_all(tasks, config(workers=8, threads=3, devices=(4, "GPU-5")))
@@ -248,9 +250,9 @@ def test_pool_killed_point_is_interrupted(
 def test_pool_workers_end_with_sweep(
     start_nnopt: Start, workplace: Path, end: signal.Signals
 ) -> None:
-    words = ["epochs=10000000", "plots=false", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+    overrides = ["epochs=10000000", "plots=false", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
-    sweep = start_nnopt("run", "-m", *launcher, *words)
+    sweep = start_nnopt("run", "-m", *launcher, *overrides)
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
     workers = descendants(sweep.pid)
     assert len(workers) == 2

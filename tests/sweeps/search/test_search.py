@@ -194,8 +194,8 @@ def test_search_killed_during_draw_resumes_equal(
     with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         next(run.tasks())
     events = journal.read_bytes().splitlines(keepends=True)
-    begun = max(n for n, line in enumerate(events) if json.loads(line)["op_code"] == 4)
-    journal.write_bytes(b"".join(events[: begun + lines]))
+    started = max(n for n, line in enumerate(events) if json.loads(line)["op_code"] == 4)
+    journal.write_bytes(b"".join(events[: started + lines]))
     assert told(go(with_settings(plan, trials=trials + 1), folder)) == whole
 
 
@@ -249,24 +249,24 @@ def test_search_with_changed_yaml_is_refused(
     monkeypatch.chdir(tmp_path)
     mine = Path("conf/experiment/mine.yaml")
     mine.parent.mkdir(parents=True)
-    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=0.1,0.2"]
-    words.append("experiment=mine")
+    overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=0.1,0.2"]
+    overrides.append("experiment=mine")
     mine.write_text("# @package _global_\nbatch_size: 16\n")
-    go(make_plan(words, multirun=True), folder := tmp_path / "s")
-    go(make_plan(words, multirun=True), folder)
+    go(make_plan(overrides, multirun=True), folder := tmp_path / "s")
+    go(make_plan(overrides, multirun=True), folder)
     mine.write_text("# @package _global_\nbatch_size: 32\n")
     with pytest.raises(ResumeError, match="begun with another configuration"):
-        go(make_plan(words, multirun=True), folder)
+        go(make_plan(overrides, multirun=True), folder)
 
 
 def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=12",
         "epochs=1,2",
         "optimizer.lr=0.1,0.2",
     ]
-    plan = make_plan(words, multirun=True)
+    plan = make_plan(overrides, multirun=True)
     run = go(plan, tmp_path / "s", score=lambda p: p.config.epochs / 10)
     assert len(run.sweep.points) == 4
     assert [t.state for t in run.study.trials] == [TrialState.COMPLETE] * 12
@@ -279,8 +279,8 @@ def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
 def test_search_parallel_tasks_finish_in_any_order(tmp_path: Path) -> None:
     """Three workers: a trial that repeats one under way waits for it, and outcomes come in any
     order."""
-    words = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
-    plan = make_plan(words, multirun=True)
+    overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
+    plan = make_plan(overrides, multirun=True)
     with open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
         tasks = run.tasks()
         waiting = list(islice(tasks, 3))
@@ -308,12 +308,12 @@ def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: 
 
 
 def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
         "regularizer.weight_decay=0.5,4",
     ]
-    plan = make_plan(["hydra/sweeper=optuna", *words], multirun=True)
+    plan = make_plan(["hydra/sweeper=optuna", *overrides], multirun=True)
     run = go(plan, tmp_path / "s")
     refused = [t for t in run.study.trials if t.state == TrialState.FAIL]
     assert refused
@@ -329,13 +329,13 @@ def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
 
 
 def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) -> None:
-    words = [
+    overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=6",
         "epochs=interval(1,9)",
         "seed=range(3)",
     ]
-    plan = make_plan(words, multirun=True)
+    plan = make_plan(overrides, multirun=True)
 
     def by_seed(point: Point) -> float:
         return -2.0 if point.config.epochs > 5 else point.config.epochs + point.config.seed
@@ -416,9 +416,9 @@ def test_rerun_command_gives_same_point(
     run = go(plan, tmp_path / "s")
     top = max(run.sweep.points, key=score)
     with composing():
-        words = list(best.overrides_of(top.container))
-    assert make_plan(words).points[0].id == top.id
-    assert not any(word.startswith(("name=", "plots=", "seed=", "data.")) for word in words)
+        overrides = list(best.overrides_of(top.container))
+    assert make_plan(overrides).points[0].id == top.id
+    assert not any(word.startswith(("name=", "plots=", "seed=", "data.")) for word in overrides)
     with run.space.composing():
         best.print_best_trials(run)
     out = capsys.readouterr().out

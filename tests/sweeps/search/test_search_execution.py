@@ -96,9 +96,9 @@ def test_resume_search_from_another_folder_finds_its_files(
     write(3)
     (workplace / "there").mkdir()
     monkeypatch.chdir(workplace / "here")
-    words = ["experiment=mine", "dataset.train=rows.csv", "optimizer.lr=interval(0.1, 0.3)"]
-    words += ["plots=false", "hydra/sweeper=optuna", "hydra.sweeper.trials=1"]
-    assert nnopt("run", "-m", *words, "hydra.sweep.dir=../there/s") == 0
+    overrides = ["experiment=mine", "dataset.train=rows.csv", "optimizer.lr=interval(0.1, 0.3)"]
+    overrides += ["plots=false", "hydra/sweeper=optuna", "hydra.sweeper.trials=1"]
+    assert nnopt("run", "-m", *overrides, "hydra.sweep.dir=../there/s") == 0
 
     monkeypatch.chdir(workplace / "there")
     assert nnopt("resume", "s", "hydra.sweeper.trials=2") == 0
@@ -113,12 +113,12 @@ def test_resume_search_from_another_folder_finds_its_files(
 
 
 def test_search_failed_trial_sets_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
-    words = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=6", "hydra.sweeper.pruner=none"]
+    overrides = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=6", "hydra.sweeper.pruner=none"]
     small = [word for word in SMALL if not word.startswith(("optimizer.lr", "architecture"))]
-    assert nnopt("run", *small, *words) == 5
-    told = capsys.readouterr()
-    assert "training diverged" in told.err
-    assert "repeated draws: " in told.out
+    assert nnopt("run", *small, *overrides) == 5
+    captured = capsys.readouterr()
+    assert "training diverged" in captured.err
+    assert "repeated draws: " in captured.out
     assert {row["status"] for row in table_of(workplace / "s")} == {"done", "diverged"}
 
 
@@ -126,10 +126,10 @@ def test_search_failed_trial_sets_exit_code(nnopt: Run, workplace: Path, capsys:
 def test_search_killed_and_resumed_gives_equal_table(
     start_nnopt: Callable[..., subprocess.Popen[str]], nnopt: Run, workplace: Path
 ) -> None:
-    words = [*SMALL, "hydra.sweeper.trials=12", "hydra.sweeper.startup_trials=4"]
-    assert nnopt("run", *words, "hydra.sweep.dir=whole") == 0
+    overrides = [*SMALL, "hydra.sweeper.trials=12", "hydra.sweeper.startup_trials=4"]
+    assert nnopt("run", *overrides, "hydra.sweep.dir=whole") == 0
     journal = workplace / "s" / JOURNAL
-    command = ["run", *words]
+    command = ["run", *overrides]
     for size in (2_000, 12_000):
         process = start_nnopt(*command)
         while process.poll() is None and not (journal.exists() and journal.stat().st_size > size):
@@ -158,9 +158,9 @@ def test_grid_sweep_does_not_import_optuna() -> None:
 def test_resume_search_lost_results_run_again(
     nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
 ) -> None:
-    words = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
+    overrides = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1,0.5)"]
-    assert nnopt("run", "-m", *words, *search, f"hydra/launcher={launcher}") == 0
+    assert nnopt("run", "-m", *overrides, *search, f"hydra/launcher={launcher}") == 0
     before = without_times(workplace / "s")
     first, second, third = (workplace / "s" / row["id"] for row in before)
     text = (first / "summary.json").read_text()
@@ -172,16 +172,16 @@ def test_resume_search_lost_results_run_again(
     assert nnopt("resume", "s") == 0
     assert without_times(workplace / "s") == before
     assert (third / "summary.json").read_bytes() == kept
-    told = capfd.readouterr()
-    notes = [line for line in told.err.splitlines() if "runs again" in line]
+    captured = capfd.readouterr()
+    notes = [line for line in captured.err.splitlines() if "runs again" in line]
     assert len(notes) == 1
     assert f"{first.name}/summary.json is damaged: status is" in notes[0]
-    assert "points done  3 of 3" in told.out
-    assert told.out.splitlines()[0] == "2 points whose results are lost run again"
+    assert "points done  3 of 3" in captured.out
+    assert captured.out.splitlines()[0] == "2 points whose results are lost run again"
     assert nnopt("resume", "s") == 0
-    told = capfd.readouterr()
-    assert "runs again" not in told.err
-    assert "lost" not in told.out
+    captured = capfd.readouterr()
+    assert "runs again" not in captured.err
+    assert "lost" not in captured.out
     (third / "summary.json").unlink()
     assert nnopt("resume", "s") == 0
     assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
