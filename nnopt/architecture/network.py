@@ -36,7 +36,7 @@ class Architecture:
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.parameters.items()}
 
     def statistic_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of all other arrays by full name, ``batch_norm1.running_mean``."""
+        """Return the shapes of all other arrays, such as ``batch_norm1.running_mean``."""
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.statistics.items()}
 
     @property

@@ -139,10 +139,10 @@ class _ArraySpec:
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])
         if not all(type(size) is int and size >= 0 for size in self.shape):
-            raise ValueError(f"shape {self.shape}")
+            raise ValueError(f"the shape {self.shape} is not allowed")
         allowed = INPUT_TYPES[len(self.shape)] if len(self.shape) > 1 else ("int64",)
         if found["dtype"] not in allowed:
-            raise ValueError(f"dtype {found['dtype']}")
+            raise ValueError(f"the type {found['dtype']} is not allowed")
         self.dtype = np.dtype(found["dtype"])
         self.bytes = math.prod(self.shape) * self.dtype.itemsize
 

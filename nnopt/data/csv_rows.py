@@ -201,7 +201,7 @@ class RowReader:
         """Raise DataError if the two parsers differ, such as for an open quotation mark."""
         found = sum(1 for _ in self._records())
         if found != rows:
-            raise self._problem(f"{found:,} rows by one way of reading it, {rows:,} by another")
+            raise self._problem(f"NumPy reads {rows:,} rows, Python {found:,}")
 
     def _problem(self, reason: str) -> DataError:
         """Return the error for the first cell of this chunk that cannot be used."""

@@ -134,7 +134,7 @@ class _Bounded(io.RawIOBase):
         if self._left < 0:
             raise DataError(
                 f"{shown(self._path)} unpacks to more than {GZIP_FLOOR:,} bytes, {GZIP_RATIO} "
-                "times its size or more; if that is right, unpack it yourself"
+                "times its size or more; if this is correct, unpack it yourself"
             )
         buffer[: len(content)] = content
         return len(content)

@@ -130,7 +130,7 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
     if any(isinstance(side, bool) or side < 0 for side in shape) or len(shape) > 32:
         raise ValueError(f"{name!r} has an impossible shape")
     if math.prod(shape) * dtype.itemsize != member.file_size - length:
-        raise ValueError(f"{name!r} has other bytes than its shape {str(shape)[:50]} needs")
+        raise ValueError(f"{name!r} has another size than its shape {str(shape)[:50]}")
     return _Header(shape, is_fortran, dtype, length)
 
 

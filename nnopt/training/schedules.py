@@ -75,7 +75,7 @@ class Plateau:
     """Reduces the learning rate when the validation metric stops improving.
 
     After more than ``patience`` evaluations without improvement it multiplies the learning rate by
-    ``factor`` and restarts the count.
+    ``gamma`` and restarts the count.
 
     Attributes:
         factor: Product of all reductions so far; constant 1 for other schedules.

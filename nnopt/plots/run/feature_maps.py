@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_STAGES = 4
 MAX_COLUMNS = 18  # of all stages
 MAX_CHANNELS = 8  # of a stage
-MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel; less looks like the shown channels
+MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel; with less, it looks like a shown one
 MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
 MAX_PERCENTILE = 99  # of the values of a channel; a single peak does not darken the image
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
