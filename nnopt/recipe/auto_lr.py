@@ -26,12 +26,6 @@ def with_suggested_rate(
     The finder trains a separate network, so that the run equals a run with the same number in its
     configuration. It writes ``lr_find.csv`` and, if plots are drawn, ``plots/lr_find.png``.
 
-    Args:
-        config: The configuration, with any ``optimizer.lr``.
-        prepared: The data and the architecture of the run.
-        folder: The folder of the run.
-        quiet: Show no progress bar.
-
     Raises:
         TrainingError: The finder suggests no rate.
         ConfigError: The rate contradicts another key.

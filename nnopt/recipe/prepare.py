@@ -36,11 +36,8 @@ class Prepared:
 class DataShape:
     """The properties of a dataset that a network and its training depend on.
 
-    Attributes:
-        dataset: The name of the dataset.
-        input_shape: The shape of one sample, (C, H, W) or (D,).
-        classes: The number of classes.
-        samples: The number of training samples, or None if it is known only from the files.
+    ``input_shape`` is the shape of one sample, (C, H, W) or (D,). ``samples`` is the number of
+    training samples, or None if it is known only from the files.
     """
 
     dataset: str
@@ -52,10 +49,7 @@ class DataShape:
 def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and infer the shapes of the layers.
 
-    Args:
-        config: The configuration.
-        trains: Whether the network is trained for as long as configured. If not, the length of
-            training is not checked.
+    The length of training is checked only if ``trains`` is true.
 
     Raises:
         ConfigError: The device is absent, the layers do not fit, or the batches are impossible.

@@ -35,13 +35,7 @@ training as Ctrl-C does: the files are kept, and the summary contains the reason
 
 
 class RunRecorder:
-    """Writes the files of one run, and prints its progress.
-
-    Args:
-        point: The point that runs.
-        directory: The folder of the run.
-        after_epoch: Functions that are called, in this order, once an epoch is in the files.
-        quiet: Print nothing.
+    """Writes the files of one run, and prints its progress. The arguments are those of ``run``.
 
     Attributes:
         directory: The folder of the run.
@@ -95,10 +89,6 @@ class RunRecorder:
 
         At the end, the results of the training are in the summary. After an interruption, the
         row of every finished epoch is in ``metrics.csv``.
-
-        Args:
-            loop: The training.
-            with_layers: Whether ``layers.csv`` is written too.
         """
         mode = "none" if self._quiet else self._point.config.progress
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)

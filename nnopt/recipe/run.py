@@ -78,11 +78,7 @@ def run(
 
 @dataclass(frozen=True)
 class Model:
-    """The network of a run, and the data and settings that it was built for.
-
-    Attributes:
-        initial: The initial weights and statistics, by full name.
-    """
+    """The network of a run with its initial weights and statistics by full name."""
 
     config: Config
     prepared: Prepared
@@ -91,11 +87,8 @@ class Model:
 
     def loader(self, part: Part) -> Loader:
         """Return the batches of a part of the dataset."""
-        backend, normalization = (
-            load_backend(self.config.backend.name),
-            self.prepared.dataset.normalization,
-        )
-        return backend.build_loader(part, normalization, self.config)
+        normalization = self.prepared.dataset.normalization
+        return load_backend(self.config.backend.name).build_loader(part, normalization, self.config)
 
     def predict(self, inputs: np.ndarray) -> NDArray[np.floating]:
         """Return the logits (N, K) of raw inputs (N, ...)."""
@@ -156,11 +149,9 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
     config, dataset, summary = model.config, model.prepared.dataset, recorder.summary
     if training.diverged_at is not None:
         return None
-    length = model.prepared.length
+    length, last = model.prepared.length, training.history[-1]
     labels = dataset.train.labels[dataset.train.rows]
-    if warning := chance_level_warning(
-        config, labels, training.history[-1], length.steps_per_epoch
-    ):
+    if warning := chance_level_warning(config, labels, last, length.steps_per_epoch):
         recorder.warn(warning)
     if training.best_epoch == 0:
         log.warning("the validation metric was never finite: the last weights count as best")
@@ -190,14 +181,9 @@ def draw(
     steps, name = prepared.length.steps_per_epoch, config.name
     plot_training(training, model.initial, recorder.layer_rows, steps, name, plots)
     if result is not None:
-        plot_test(prepared.dataset, result.logits, model.predict, name, plots)
-        plot_convolutions(
-            prepared.dataset,
-            prepared.architecture,
-            model.network.arrays(),
-            model.layer_outputs,
-            plots,
-        )
+        dataset, arrays = prepared.dataset, model.network.arrays()
+        plot_test(dataset, result.logits, model.predict, name, plots)
+        plot_convolutions(dataset, prepared.architecture, arrays, model.layer_outputs, plots)
 
 
 def _without_average(config: Config, training: TrainingState, length: Length) -> str:

@@ -42,12 +42,7 @@ def thread_note(
 ) -> str | None:
     """Return the note, or None if threads do not wait for cores.
 
-    Args:
-        choices: As for ``note_threads``.
-        points: As for ``note_threads``.
-        launcher: As for ``note_threads``.
-        cores: The number of cores that this process may use.
-        busy: The mean number of cores that other processes use, or None if it is unknown.
+    This process may use ``cores`` cores. Other processes use ``busy`` on average, if it is known.
     """
     largest = max(choices, key=lambda choice: choice.count)
     count, setting = largest.count, f"backend.threads = {largest.count}"

@@ -26,14 +26,9 @@ def run_sweep(
 ) -> int:
     """Run every point that is not finished and that no other process runs.
 
-    Args:
-        sweep: The sweep.
-        launcher: Runs the points.
-        retry_failed: Whether failed points run again.
-        fail_fast: Whether no further point starts after a failure.
-
-    Returns:
-        The exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
+    With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
+    failure. Return the exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143
+    after SIGTERM.
     """
     started = time.monotonic()
     table = ResultsTable(sweep)
@@ -62,16 +57,8 @@ def run_tasks(
 ) -> int | None:
     """Run tasks, and update the table and the progress after each result.
 
-    Args:
-        tasks: The tasks, each created when it can start.
-        launcher: Runs the tasks.
-        table: The table of the sweep.
-        progress: The progress of the sweep, which is closed at the end.
-        on_result: Called with each result before the table is written.
-        fail_fast: Whether no further task starts after a failure.
-
-    Returns:
-        The exit code after Ctrl-C or a signal, else None.
+    ``on_result`` is called with each result before the table is written. Return the exit code after
+    Ctrl-C or a signal, else None.
     """
     try:
         with closing(launcher(tasks)) as results:

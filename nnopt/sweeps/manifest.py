@@ -45,13 +45,10 @@ class Sweep:
     """A sweep.
 
     Attributes:
-        folder: The folder of the sweep.
-        working_dir: The working directory in which the sweep was created.
-        overrides: The overrides of the command line that created it.
+        working_dir: The working directory of the command line that created the sweep.
+        overrides: The overrides of that command line.
         config_dir: The ``--config-dir`` of that command line, or None.
         varied: The keys that vary, in their order.
-        sweeper: The settings that determine the points.
-        launcher: The settings of the launcher.
         points: The points, which are numbered from 1 and keep their numbers.
         move: The folders of the sweep when its file was written, and now.
     """
@@ -104,16 +101,9 @@ def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = 
 def add_points(
     sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
 ) -> Sweep:
-    """Add points to a sweep, write it, and return it.
+    """Add points to a sweep that it does not have yet, write the sweep, and return it.
 
-    Args:
-        sweep: The sweep.
-        points: The points. A point that the sweep already has is not added.
-        varied: The keys that vary in the points.
-        planned: The number of points that the sweep will have, if it is known.
-
-    Raises:
-        OutputError: The file cannot be written.
+    ``planned`` is the final number of points, if it is known. Raises OutputError.
     """
     known = {point.id for point in sweep.points}
     new = [with_absolute_paths(point) for point in points if point.id not in known]
@@ -153,9 +143,7 @@ def write_sweep(sweep: Sweep) -> None:
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     """Read the sweep in a folder. Raises ResumeError with the reason why it cannot be resumed.
 
-    Args:
-        folder: The folder of the sweep.
-        before: The sweep as it was read earlier, whose points are not checked again.
+    The points of ``before``, the sweep as it was read earlier, are not checked again.
     """
     path = folder / MANIFEST
     found = _read_json(folder)
@@ -228,18 +216,17 @@ def _point(entry: Mapping[str, Any], move: Move) -> Point:
 def _with_new_keys(sweeper: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a sweeper with the new names of the keys that vary."""
     converted = dict(sweeper)
-    if isinstance(params := converted.get("params"), dict):
-        converted["params"] = _new_params(params)
-    if isinstance(grids := converted.get("grids"), list):
-        converted["grids"] = [_new_params(x) if isinstance(x, dict) else x for x in grids]
-    return converted
+    converted["params"] = _new_params(sweeper.get("params"))
+    if isinstance(grids := sweeper.get("grids"), list):
+        converted["grids"] = list(map(_new_params, grids))
+    return {key: converted[key] for key in sweeper}
 
 
-def _new_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = ((key, new_override(f"{key}={value}").partition("=")) for key, value in params.items())
-    return {
-        new: text if isinstance(params[key], str) else params[key] for key, (new, _, text) in pairs
-    }
+def _new_params(params: Any) -> Any:
+    if not isinstance(params, dict):
+        return params
+    pairs = ((new_override(f"{key}={x}").split("=", 1), x) for key, x in params.items())
+    return {key: text if isinstance(value, str) else value for (key, text), value in pairs}
 
 
 def with_absolute_paths(point: Point) -> Point:

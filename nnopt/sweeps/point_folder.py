@@ -30,9 +30,7 @@ class PointState:
     Attributes:
         status: "pending" (no folder), "running" (a process holds the folder), "interrupted"
             (neither finished nor held), or the status in ``summary.json``.
-        error: The error in one line, or None.
         stamp: Identifies the version of ``summary.json``, or None if there is none.
-        summary: The content of ``summary.json``, empty if there is none.
     """
 
     status: str
@@ -41,19 +39,13 @@ class PointState:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-PENDING, RUNNING, INTERRUPTED = (
-    PointState("pending"),
-    PointState("running"),
-    PointState("interrupted"),
-)
+PENDING, RUNNING, INTERRUPTED = map(PointState, ("pending", "running", "interrupted"))
 
 
 def read_state(folder: Path, held: bool | None = None) -> PointState:
     """Return the state of a folder, which need not exist.
 
-    Args:
-        folder: The folder of a point.
-        held: Whether a process holds the folder, or None to check it.
+    ``held`` states whether a process holds the folder; None checks it.
     """
     end = _end(folder)
     if end is None and held is None:

@@ -36,12 +36,7 @@ class PointsProgress(LiveDisplay):
         self._epoch = ""
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
-        """Print the result of a point.
-
-        Args:
-            identity: The id of the point.
-            rows: The current rows of all points.
-        """
+        """Print the result of a point. ``rows`` are the current rows of all points."""
         raise NotImplementedError
 
     def epoch(self, row: EpochRow, is_best: bool) -> None:
@@ -74,7 +69,7 @@ class PointsProgress(LiveDisplay):
 
 
 class SweepProgress(PointsProgress):
-    """The progress of a sweep.
+    """The progress of a sweep. ``to_run`` has the ids of the points to run.
 
     Example::
 
@@ -82,11 +77,6 @@ class SweepProgress(PointsProgress):
             progress.start(point_id)
             progress.epoch(row, is_best)
             progress.finish(point_id, rows)
-
-    Args:
-        sweep: The sweep.
-        rows: The current rows of all points.
-        to_run: The ids of the points to run.
     """
 
     def __init__(self, sweep: Sweep, rows: Sequence[TableRow], to_run: set[str]) -> None:

@@ -22,12 +22,8 @@ def note_differences(
 ) -> None:
     """Print a note if finished points used other software, another machine or other threads.
 
-    The numbers of the remaining points may then differ in the last digits.
-
-    Args:
-        states: The states of all points.
-        threads: The threads of the points to run.
-        launcher: The launcher of the points to run.
+    ``threads`` and ``launcher`` are those of the points to run, whose results may then differ in
+    the last digits.
     """
     done = [state.summary for state in states if state.status == "done"]
     if not (done and threads):

@@ -69,10 +69,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
     """Raise ResumeError for a stored setting that would leave the folder or contact a machine.
 
-    Args:
-        launcher: The launcher.
-        given: The keys on the command line, whose values are trusted.
-        sweep_folder: The folder of the sweep.
+    The values of the ``given`` keys, which are on the command line, are trusted.
     """
     value: str | None
     if isinstance(launcher, RayConfig) and launcher.address not in OWN_CLUSTERS:

@@ -30,15 +30,7 @@ log = logging.getLogger("nnopt")
 
 @dataclass(frozen=True)
 class TableRow:
-    """The row of a point.
-
-    Attributes:
-        status: The status of the point.
-        error: Its error in one line, or None.
-        accuracy: The test accuracy, or None.
-        seconds: The total time of the run, or None before its end.
-        text: The line of ``results.csv``.
-    """
+    """The row of a point. ``text`` is its line of ``results.csv``."""
 
     status: str
     error: str | None

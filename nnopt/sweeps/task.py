@@ -18,12 +18,9 @@ from nnopt.sweeps.point_folder import make_folder, read_state
 
 @dataclass(frozen=True)
 class Task:
-    """A point to run. It can be sent to another process.
+    """A point to run in a folder, which ``run_task`` creates. It can be sent to another process.
 
     Attributes:
-        point: The point.
-        folder: The folder of its results, which ``run_task`` creates.
-        after_epoch: Callbacks, as for ``nnopt.recipe.run.run``.
         replaces: The stamp of the point's state when the task was created. If another process has
             finished the point since then, its result counts.
     """
@@ -38,10 +35,7 @@ class Task:
 class TaskResult:
     """The result of a task.
 
-    Attributes:
-        task: The task.
-        status: A status as in ``summary.json``, or "running" if another process runs the point.
-        error: The error in one line, or None.
+    The status is one of ``summary.json``, or "running" if another process runs the point.
     """
 
     task: Task

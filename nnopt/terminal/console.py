@@ -29,13 +29,9 @@ def error(message: str) -> None:
 
 
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
-    """Print the results of a command: a panel on a terminal that is wide enough, else lines.
+    """Print the results of a command and the paths of its files.
 
-    Args:
-        title: first line.
-        pairs: names and values.
-        paths: names and paths of the files written; shown relative to the current folder if they
-            are below it.
+    They are a panel on a terminal that is wide enough, else lines.
     """
     stream = standard_output()
     files = {name: short(path) for name, path in paths.items()}
@@ -54,12 +50,7 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
     """Print a table: drawn by rich on a terminal, columns two spaces apart in a pipe.
 
-    On a narrow terminal the text of cells is wrapped.
-
-    Args:
-        header: titles of the columns.
-        rows: cells.
-        align: "l" or "r" for each column.
+    On a narrow terminal the text of cells is wrapped. ``align`` has "l" or "r" for each column.
     """
     stream = standard_output()
     lines = list(aligned_lines(header, rows, align))

@@ -50,14 +50,13 @@ class LiveDisplay:
 
     Args:
         mode: "curves" draws learning curves if the terminal can show them; "none" draws no live
-            part at all.
-        total: units of work of the bar; None for a display without a bar.
-        counter: text to the left of the bar; empty for none.
+            part.
+        total: The units of work of the bar, or None for a display without a bar.
+        counter: The text to the left of the bar, which may be changed later; empty for none.
 
     Attributes:
-        counter: as above; may change between refreshes.
-        text: line below the bar, cut at the width of the terminal; empty for none.
-        final_line: printed when the display is closed, below the curves, which then stay.
+        text: The line below the bar, cut at the width of the terminal; empty for none.
+        final_line: Printed when the display is closed, below the curves, which then stay.
     """
 
     def __init__(
@@ -136,11 +135,7 @@ class LiveDisplay:
             self.draw(self._completed)
 
     def draw(self, completed: int | None = None) -> None:
-        """Redraw the live part, whether a refresh is due or not.
-
-        Args:
-            completed: units of work that are done; None if unchanged.
-        """
+        """Redraw the live part, also if no refresh is due. ``completed`` is in units of work."""
         if self._progress is None:
             return
         started = time.monotonic()
@@ -161,8 +156,7 @@ class LiveDisplay:
     def curves(self, terminal: Console) -> Text | None:
         """Return the learning curves in the current size of the terminal.
 
-        Returns:
-            None before the first epoch, and while the terminal is too small.
+        They are None before the first epoch, and while the terminal is too small.
         """
         columns, lines = terminal.size
         current = len(self._rows), columns, lines
@@ -190,10 +184,9 @@ class LiveDisplay:
 
 
 def no_curves_reason(stream: Stream | None = None) -> str | None:
-    """Return the reason why a stream cannot show learning curves; None if it can.
+    """Return the reason why a stream, by default standard output, cannot show learning curves.
 
-    Args:
-        stream: the output; None for standard output.
+    Return None if it can.
     """
     stream = stream or standard_output()
     if not stream.is_terminal():

@@ -46,10 +46,8 @@ class _Panel:
 def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     """Return loss and accuracy of training and validation against the epoch, with a legend.
 
-    Args:
-        rows: epochs; at least one.
-        columns: available width in characters; at least 30. At most MAX_COLUMNS are used.
-        lines: available height; at least 9. At most MAX_LINES are used.
+    There is at least one row. The available size is at least 30 columns and 9 lines, of which at
+    most MAX_COLUMNS and MAX_LINES are used.
     """
     import plotext
     from rich.text import Text

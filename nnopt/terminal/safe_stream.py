@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 class Stream:
     """A text stream that accepts every character and never fails.
 
-    Args:
-        stream: a standard stream; None if the process was started with it closed.
-
-    Attributes:
-        failure: the error of the first write that failed; None after a broken pipe.
+    It wraps a standard stream, or None if the process was started with the stream closed. After a
+    failed write, ``failure`` is its error, unless the pipe was broken.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -89,11 +86,7 @@ class Stream:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor.
-
-        Raises:
-            OSError: The stream is closed.
-        """
+        """Return the descriptor. Raises OSError if the stream is closed."""
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
@@ -167,13 +160,7 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
-    """Return a line of cells two spaces apart.
-
-    Args:
-        row: the cells.
-        widths: of the columns.
-        align: "l" or "r" for each column.
-    """
+    """Return a line of cells two spaces apart. ``align`` has "l" or "r" for each column."""
     cells = [
         cell.rjust(width) if side == "r" else cell.ljust(width)
         for cell, width, side in zip(row, widths, align, strict=True)

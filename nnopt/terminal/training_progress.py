@@ -12,12 +12,8 @@ MAX_PLAIN_LINES = 20
 class TrainingProgress(LiveDisplay):
     """The progress of one training: a bar on a terminal, else a line for every few epochs.
 
-    The last epoch is always printed, also if the training is interrupted or stops early.
-
-    Args:
-        epochs: maximum number of epochs.
-        steps_per_epoch: optimizer steps of each epoch.
-        mode: as in LiveDisplay; with "none" nothing is printed.
+    The last epoch is always printed, also if the training is interrupted or stops early. With
+    mode="none" nothing is printed.
     """
 
     def __init__(self, epochs: int, steps_per_epoch: int, mode: ProgressMode = "bar") -> None:
@@ -33,12 +29,7 @@ class TrainingProgress(LiveDisplay):
             self.draw(done_steps)
 
     def epoch(self, row: EpochRow, best: bool) -> None:
-        """Report an epoch.
-
-        Args:
-            row: its metrics.
-            best: whether the validation metric is the best so far.
-        """
+        """Report an epoch, and whether its validation metric is the best so far."""
         if self._is_silent:
             return
         counter, metrics = self._counter(row.epoch), _metrics(row)
@@ -60,12 +51,7 @@ class TrainingProgress(LiveDisplay):
 
 
 class LrSearchProgress(LiveDisplay):
-    """The progress of a learning rate range test; nothing where no bar can be drawn.
-
-    Args:
-        steps: number of steps of the test.
-        mode: as in LiveDisplay.
-    """
+    """The progress of a learning rate range test; nothing where no bar can be drawn."""
 
     def __init__(self, steps: int, mode: ProgressMode = "bar") -> None:
         self._steps = steps

@@ -67,12 +67,10 @@ class Worker:
     """A worker process and its current task.
 
     Attributes:
-        stderr: The file that receives the stderr of the process.
         device: The only CUDA device that the process sees, or None for all devices.
         started: Whether the process has imported its modules.
-        task: The current task, or None.
         deadline: The time on the clock of ``time.monotonic`` at which the task is stopped.
-        stderr_read: The number of bytes of stderr that were read.
+        stderr_read: The number of bytes of ``stderr`` that were read.
     """
 
     process: subprocess.Popen[bytes]

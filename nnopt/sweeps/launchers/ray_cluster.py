@@ -39,9 +39,7 @@ def connect(config: RayConfig) -> None:
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if config.address is None:
-        os.environ.setdefault(
-            "RAY_USAGE_STATS_ENABLED", "0"
-        )  # else Ray reports usage to its developers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's developers
         ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     else:
         try:
@@ -121,10 +119,8 @@ def _result(
     except RayError as error:
         if config.timeout is not None and time.monotonic() - started > config.timeout:
             return record_lost_task(task, "timeout", str(TimeLimitError(config.timeout)))
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return record_lost_task(
-            task, "failed", f"{type(error).__name__}: {lines[0] if lines else ''}"
-        )
+        line = next(filter(None, map(str.strip, str(error).splitlines())), "")
+        return record_lost_task(task, "failed", f"{type(error).__name__}: {line}")
     return TaskResult(task, result.status, result.error)
 
 

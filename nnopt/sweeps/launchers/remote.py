@@ -30,10 +30,7 @@ GRACE_SECONDS = 10.0
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Return environment variables that limit the threads of NumPy's and PyTorch's libraries.
-
-    The libraries read them when they are loaded, so a process has to start with them.
-    """
+    """Return the environment with which a process must start to limit the threads of libraries."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
@@ -76,15 +73,10 @@ def append_log(task: Task, text: str) -> None:
 
 
 def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskResult:
-    """Run a task in a process of a cluster, within a time limit.
+    """Run a task in a process of a cluster, in the working directory of the sweep.
 
-    After the time limit the point writes its results with the status "timeout". If it does not
-    end within GRACE_SECONDS, the process is killed.
-
-    Args:
-        task: The task.
-        seconds: The time limit, or None.
-        directory: The working directory of the sweep, to which relative paths refer.
+    After the time limit, if there is one, the point writes its results with the status "timeout".
+    If it does not end within GRACE_SECONDS, the process is killed.
     """
 
     def stop(number: int, frame: object) -> None:

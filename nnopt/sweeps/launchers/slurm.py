@@ -90,9 +90,8 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
     """Make a new folder for the scripts, logs and results of this process's jobs.
 
-    submitit unpickles the results, so the folder must not contain files of another process. Raises
-    ConfigError for a path that would break a line of a script, OutputError if the folder cannot be
-    made.
+    submitit unpickles the results, so the folder must be new. Raises ConfigError for a path that
+    would break a line of a script, OutputError if the folder cannot be made.
     """
     if config.folder is None:
         path = Path(os.path.abspath(task.folder.parent / SUBMITIT))

@@ -39,17 +39,9 @@ def run_search(
     fail_fast: bool = False,
     adapt: Callable[[Point], Point] = lambda point: point,
 ) -> int:
-    """Run the remaining trials of a search.
+    """Run the remaining trials of a search, and return the exit code as ``run_sweep`` does.
 
-    Args:
-        plan: The search space, and sample points.
-        sweep: The sweep with the points of the trials so far.
-        launcher: Runs the points.
-        fail_fast: Whether no further trial starts after a failure.
-        adapt: Changes each point before it runs, but not in ``sweep.json``.
-
-    Returns:
-        The exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
+    ``adapt`` changes each point before it runs, but not in ``sweep.json``.
     """
     started = time.monotonic()
     mode = plan.points[0].config.progress

@@ -17,13 +17,8 @@ from nnopt.schema import OptunaConfig
 class PrunerCallback:
     """Callback after each epoch of a trial, which raises PrunedError for an unpromising trial.
 
-    It can be sent to another process, which opens the journal by its path.
-
-    Attributes:
-        journal: The path of the journal.
-        trial: The number of the trial, from 0.
-        settings: The settings of the search.
-        epochs: The number of epochs of a complete training.
+    It can be sent to another process, which opens the journal by its path. ``trial`` is the number
+    of the trial, from 0, and ``epochs`` the length of a complete training.
     """
 
     journal: Path

@@ -51,9 +51,8 @@ class FinishedTrial:
         overrides: The values that were drawn.
         status: "done", "pruned", "refused" (by a rule of the configuration), or the status of the
             point that failed.
-        value: The mean of the metric over the seeds, or None unless the status is "done".
-        error: The error in one line, or None.
-        seconds: The total time of the points, or None if no point ran.
+        value: The mean of the metric over the seeds if the status is "done".
+        seconds: The total time of the points.
     """
 
     number: int
@@ -76,10 +75,7 @@ class OpenTrial:
         """Return the result of the trial, or None while it waits for a point.
 
         The trial is finished if a point failed or was pruned, or if all points are done.
-
-        Args:
-            results: The states of the finished points, by id.
-            metric: The metric of the search.
+        ``results`` has the states of the finished points by their ids.
         """
         states = [results[point.id] for point in self.points if point.id in results]
         seconds = [s.summary["total_seconds"] for s in states if s.summary.get("total_seconds")]
@@ -103,15 +99,8 @@ def open_search(
 ) -> Iterator[SearchRun]:
     """Start a search in its folder, or continue the search of the folder.
 
-    The messages of Optuna go to ``search.log``.
-
-    Args:
-        plan: The search space, and sample points.
-        sweep: The sweep, with the current settings.
-        adapt: Changes each point before it runs.
-
-    Raises:
-        ResumeError: The folder has another search, or another process runs it.
+    The messages of Optuna go to ``search.log``. Raises ResumeError if the folder has another
+    search, or if another process runs it.
     """
     handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
@@ -173,8 +162,7 @@ class SearchRun:
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
         """Yield a task for each point to run. A trial is drawn when its task is requested.
 
-        Args:
-            after_epoch: Callbacks of each task, called before the pruner.
+        The callbacks ``after_epoch`` of each task are called before the pruner.
         """
         for point, frozen in self.lost:
             yield self._task(point, frozen.number, self._draw_overrides(frozen), after_epoch)
@@ -315,9 +303,8 @@ class SearchRun:
     def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
         """Raise ResumeError if the folder has another search.
 
-        Args:
-            samples: Sample points, whose ids change with the YAML files.
-            parameters: The parameters with the first names of their keys.
+        The ids of the sample points change with the YAML files. The parameters have the first names
+        of their keys.
         """
         asked = asdict(self.settings)
         for key in ("params", "trials", "timeout"):

@@ -175,12 +175,7 @@ def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
 
 
 def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
-    """Return Optuna's pruner, whose steps are epochs from 1.
-
-    Args:
-        settings: The settings of the search.
-        epochs: The number of epochs of a complete training.
-    """
+    """Return Optuna's pruner for a training of ``epochs`` epochs. Its steps are epochs, from 1."""
     if settings.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=settings.warmup_epochs)
     if settings.pruner == "hyperband":
