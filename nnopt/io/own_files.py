@@ -62,7 +62,7 @@ def open_to_append(path: Path) -> int:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", path) from error
+            raise OSError(errno.ELOOP, "it is a link, which nnopt never creates", path) from error
         raise
     status = os.fstat(descriptor)
     why = None

@@ -140,8 +140,8 @@ def _length_problems(config: Config, length: Length) -> list[str]:
     swa = config.regularizer.swa_start
     if swa and first_swa_epoch(swa, length.epochs) == length.epochs:
         problems.append(
-            f"regularizer.swa_start = {swa:g} leaves one set of weights to average, those that end "
-            f"the last of {length.epochs} epochs; set a smaller share or more epochs"
+            f"regularizer.swa_start = {swa:g} averages only the weights after the last of "
+            f"{length.epochs} epochs; set a smaller value or more epochs"
         )
     return problems
 
@@ -152,8 +152,8 @@ def _batch_problems(
     size = config.batch_size
     if config.drop_last and samples < size:
         return [
-            f"batch_size = {size} with drop_last = True leaves no batch of {samples} training "
-            "samples; set drop_last=false or a smaller batch_size"
+            f"batch_size = {size} with drop_last = True leaves no batch, because there are only "
+            f"{samples} training samples; set drop_last=false or a smaller batch_size"
         ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
     norms = [  # layers that compute each variance over the batch axis only
@@ -165,14 +165,14 @@ def _batch_problems(
     if norms and (size == 1 or last == 1):
         mend = f"batch_size={size + 1}" if size == 1 else "drop_last=true or another batch_size"
         problems.append(
-            f"batch_size = {size} with {samples} training samples leaves a batch of 1, which batch "
-            f"normalization ({norms[0]}) cannot take the variance of; set {mend}"
+            f"batch_size = {size} with {samples} training samples leaves a batch of 1, of which "
+            f"batch normalization ({norms[0]}) cannot compute the variance; set {mend}"
         )
     elif norms and (count := _cut_to_one(config, (size if samples >= size else 0, last))):
         problems.append(
-            f"accumulation_steps = {config.accumulation_steps} with batch_size = {size} cuts a "
-            f"batch of {count} into parts, one of them of 1 sample, which batch normalization "
-            f"({norms[0]}) cannot take the variance of; set a smaller accumulation_steps"
+            f"accumulation_steps = {config.accumulation_steps} with batch_size = {size} splits a "
+            f"batch of {count} into parts, one of them of 1 sample, of which batch normalization "
+            f"({norms[0]}) cannot compute the variance; set a smaller accumulation_steps"
         )
     return problems
 

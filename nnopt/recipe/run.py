@@ -193,6 +193,6 @@ def _without_average(config: Config, training: TrainingState, length: Length) ->
     return (
         f"regularizer.swa_start = {config.regularizer.swa_start:g} averages from the end of epoch "
         f"{first_swa_epoch(config.regularizer.swa_start, length.epochs)} on, but the "
-        f"{config.test_weights} weights, which are tested, are from before that, of epoch "
-        f"{tested}: nothing is averaged in them"
+        f"{config.test_weights} weights, which are tested, are those of epoch {tested}, "
+        "before any average"
     )

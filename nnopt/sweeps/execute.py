@@ -70,7 +70,9 @@ def run_tasks(
                     break
     except (KeyboardInterrupt, SystemExit) as stop:
         progress.close()
-        console.error(f"{message_of(stop)}; `{resume_command(table.folder)}` runs the rest")
+        console.error(
+            f"{message_of(stop)}; `{resume_command(table.folder)}` runs the remaining points"
+        )
         return code_of(stop)
     finally:
         progress.close()
@@ -124,10 +126,10 @@ def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int
             failed = True
             console.error(f"[{number}] {point.id}: {row.error or row.status}")
     if running:
-        console.note(f"another process works on {running} of the points")
+        console.note(f"another process runs {running} of the points")
     command = resume_command(sweep.folder)
     if failed and sweep.sweeper.name != "optuna":
-        console.note(f"`{command} --retry-failed` runs what failed again")
+        console.note(f"`{command} --retry-failed` runs the failed points again")
     if left := statuses.count("pending") + statuses.count("interrupted"):
-        console.note(f"`{command}` runs what is left, {left} points")
+        console.note(f"`{command}` runs the remaining points: {left}")
     return TrainingError.exit_code if failed or "interrupted" in statuses else 0

@@ -84,7 +84,7 @@ def create_sweep(plan: Plan, folder: Path) -> Sweep:
     )
     with hold(folder, wait=True):
         if (folder / MANIFEST).exists():
-            raise OutputError(f"another process began a sweep in {shown(folder)}; name another")
+            raise OutputError(f"another process created a sweep in {shown(folder)}")
         write_sweep(sweep)
     return sweep
 
@@ -256,12 +256,12 @@ def _csv_path(root: str, name: str) -> str:
 
 def _no_sweep(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{shown(folder)} is no folder; name the folder of a sweep"
+        return f"{shown(folder)} is not a folder; name the folder of a sweep"
     if (folder / "summary.json").exists() or (folder / "run.log").exists():
         if (folder.parent / MANIFEST).exists():
-            return f"{shown(folder)} is one point; resume its sweep, {shown(folder.parent)}"
-        return f"{shown(folder)} is a single run, no sweep; only sweeps can be resumed"
-    return f"{shown(folder)} is no sweep: it has no {MANIFEST}"
+            return f"{shown(folder)} is a point; resume its sweep, {shown(folder.parent)}"
+        return f"{shown(folder)} is a single run; only sweeps can be resumed"
+    return f"{shown(folder)} is not a sweep: it has no {MANIFEST}"
 
 
 def _json(value: Any) -> str:

@@ -51,7 +51,9 @@ def check_entries(entries: list[Any]) -> None:
             raise ValueError(f"{where} has the number {_short(entry.get('number'))}")
         identity = entry.get("id")
         if not (isinstance(identity, str) and ID.fullmatch(identity)):
-            raise ValueError(f"{where} has the id {_short(identity)}, which is no name of a point")
+            raise ValueError(
+                f"{where} has the id {_short(identity)}, which is not the name of a point"
+            )
         if identity in ids:
             raise ValueError(f"{where} has the id of another point, {identity}")
         ids.add(identity)
@@ -72,7 +74,7 @@ def check_point(point: Point) -> None:
     if isinstance(config.dataset, CsvConfig):
         own, given = own.rpartition("-")[0], given.rpartition("-")[0]
     if own != given:
-        raise ValueError(f"the configuration of point {point.id} is not that of its id")
+        raise ValueError(f"the id of point {point.id} does not match its configuration")
     _check_path({"data.root": config.data.root}, "data.root")
     if config.data.cache is not None:
         _check_path({"data.cache": config.data.cache}, "data.cache")

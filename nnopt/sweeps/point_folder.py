@@ -85,6 +85,6 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link, which nnopt never makes", str(folder))
+            raise OSError(errno.ELOOP, "it is a link, which nnopt never creates", str(folder))
     except OSError as error:
         raise output_error("create folder", folder, error) from error

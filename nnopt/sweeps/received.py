@@ -39,7 +39,7 @@ def check_folder(sweep: Sweep) -> None:
     """
     for problem in _intruders(sweep):
         raise ResumeError(
-            f"{problem}, which nnopt never makes; remove it, or replace it by a copy, and resume "
+            f"{problem}, which nnopt never creates; remove it, or replace it by a copy, and resume "
             "the sweep again"
         )
 
@@ -82,8 +82,8 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
         return
     if key not in given:
         raise ResumeError(
-            f"{key} = {value!r} is stored with the sweep, and {danger}; if it is right, give it "
-            f"again: {key}={value}"
+            f"{key} = {value!r} is stored with the sweep, and {danger}; to trust this value, "
+            f"give it again: {key}={value}"
         )
 
 

@@ -103,7 +103,7 @@ class ResultsTable:
         try:
             return read_sweep(self._sweep.folder, self._sweep)
         except ResumeError as error:
-            log.warning("%s; it is written again, as this process has it", error)
+            log.warning("%s; it is written again from memory", error)
             write_sweep(self._sweep)
             return self._sweep
 

@@ -72,19 +72,19 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
             yield message
         elif is_hydra_setting(override):
             if not key.startswith(("hydra/launcher", "hydra.launcher.")):
-                yield f"{text!r}: of Hydra's settings only those of the launcher can change now"
+                yield f"{text!r}: on resume, Hydra's settings cannot change, except the launcher's"
         elif key in in_grids:
             yield (
-                f"{text!r}: the values of {key} are in hydra.sweeper.grids, to which none can be "
-                "added; begin a new sweep"
+                f"{text!r}: the values of {key} are in hydra.sweeper.grids, to which no values "
+                "can be added; start a new sweep"
             )
         elif key.startswith("data.") and not override.is_sweep_override():
             continue
         elif key not in _addable(sweep):
             varied = ", ".join(_addable(sweep))
             yield (
-                f"{text!r} would change the points that are there; only values of what the sweep "
-                f"varies can be added ({varied}); begin a new sweep with nnopt run -m"
+                f"{text!r} would change the existing points; on resume, values can be added to the "
+                f"varied keys only ({varied}); start a new sweep with nnopt run -m"
             )
 
 
@@ -112,7 +112,7 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
         keys = _differing(changed[0], sweep.points)
         raise ResumeError(
             "the YAML files, or nnopt, have changed since the sweep began, so added points would "
-            f"not compare with its own: {keys}; begin a new sweep"
+            f"not be comparable with the existing points: {keys}; start a new sweep"
         )
     new = {override.key_or_group for override in added}
     with composing(sweep.config_dir):
@@ -132,8 +132,8 @@ def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))
         if old not in first:
             raise ConfigError(
-                f"hydra.sweeper.mode = 'one_at_a_time' changes the first value of each key, which "
-                f"has to stay: begin the values of {key} with that of {old}"
+                f"hydra.sweeper.mode = 'one_at_a_time' combines the first values of all keys, "
+                f"which must not change: begin the values of {key} with that of {old}"
             )
 
 

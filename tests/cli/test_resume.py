@@ -144,9 +144,9 @@ def test_resume_added_values_run_new_points_only(nnopt: Run, sweep: Path) -> Non
 def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     before = fingerprint(sweep)
     for word, message in (
-        ("epochs=7", "'epochs=7' would change the points that are there"),
-        ("optimizer=adam", "'optimizer=adam' would change the points"),
-        ("hydra.sweeper.mode=zip", "of Hydra's settings only those of the launcher"),
+        ("epochs=7", "'epochs=7' would change the existing points"),
+        ("optimizer=adam", "'optimizer=adam' would change the existing points"),
+        ("hydra.sweeper.mode=zip", "Hydra's settings cannot change, except the launcher's"),
         ("hydra/launcher=none", "hydra/launcher = 'none': allowed: "),
         ("optimizer.lr=0.1,abc", "optimizer.lr = 'abc': needs a number"),
     ):
@@ -178,7 +178,7 @@ def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Capture
         ("", "is damaged"),
         (text.replace('"batch_size": 32', '"batch_size": 33', 1), "is damaged"),
         (text.replace('"format": 1', '"format": 2'), "newer than this one"),
-        (None, "is no sweep: it has no sweep.json"),
+        (None, "is not a sweep: it has no sweep.json"),
     ):
         path.unlink() if damaged is None else path.write_text(damaged)
         capsys.readouterr()
@@ -191,9 +191,9 @@ def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Capture
 def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL) == 0
     for place, message in (
-        ("outputs/latest", "is a single run, no sweep"),
-        (f"sweep/{table_of(sweep)[0]['id']}", "is one point; resume its sweep"),
-        ("nowhere", "is no folder"),
+        ("outputs/latest", "is a single run; only sweeps"),
+        (f"sweep/{table_of(sweep)[0]['id']}", "is a point; resume its sweep"),
+        ("nowhere", "is not a folder"),
     ):
         capsys.readouterr()
         assert nnopt("resume", place) == 4
@@ -274,7 +274,8 @@ def test_sweep_interrupted_prints_resume_command(
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
     why = "Ctrl-C" if number == signal.SIGINT else number.name
-    assert err == f"nnopt: error: interrupted by {why}; `nnopt resume 'a sweep'` runs the rest\n"
+    command = "`nnopt resume 'a sweep'` runs the remaining points"
+    assert err == f"nnopt: error: interrupted by {why}; {command}\n"
     assert statuses(workplace / "a sweep") == ["done", "interrupted", "pending"]
 
 
@@ -350,7 +351,7 @@ def test_sweep_interrupted_point_is_not_success(
     with monkeypatch.context() as patch:
         patch.setattr("nnopt.sweeps.task.run", cut_off)  # as after SIGTERM to a worker
         assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
-    assert "runs what is left, 2 points" in capsys.readouterr().out
+    assert "runs the remaining points: 2" in capsys.readouterr().out
     assert nnopt("resume", "sweep") == 0
 
 

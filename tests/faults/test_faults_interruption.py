@@ -143,7 +143,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
     attempt("run", "-m", *overrides, "hydra.sweep.dir=whole").is_done()
     trap("MetricsFile.append", 6, lambda: signal.raise_signal(number))
     result = attempt("run", "-m", *overrides, "hydra.sweep.dir=cut")
-    result.is_refused(code, f"{why}; `nnopt resume cut` runs the rest")
+    result.is_refused(code, f"{why}; `nnopt resume cut` runs the remaining points")
     rows = table(workplace / "cut")
     assert [row["status"] for row in rows] == ["done", "interrupted", "pending"]
     assert rows[1]["error"] == why
@@ -337,7 +337,7 @@ def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace
     point = next((workplace / "sweep").glob("*-s1-*"))
     (point / "summary.json").unlink()
     with hold(point):
-        attempt("resume", "sweep").is_done("another process works on 1 of the points")
+        attempt("resume", "sweep").is_done("another process runs 1 of the points")
     attempt("resume", "sweep").is_done("[2/2]")
 
 
@@ -348,7 +348,7 @@ def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
     attempt("run", *TINY, "hydra.run.dir=run").is_refused(6, "is not empty")
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_refused(6, "is not empty")
-    attempt("resume", "sweep", "epochs=9").is_refused(2, "would change the points")
+    attempt("resume", "sweep", "epochs=9").is_refused(2, "would change the existing points")
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -370,7 +370,7 @@ LOSSES: dict[str, tuple[str, int, str]] = {
     "A13 weights and summary": ("*-s1-*/*[ny]*", 0, "1 of 2 points are done; to be run: 1"),
     "A13 folder of a point": ("*-s1-*", 0, "1 of 2 points are done; to be run: 1"),
     "A13 table": ("results.csv", 0, "2 of 2 points are done; to be run: 0"),
-    "A13 manifest": ("sweep.json", 4, "is no sweep: it has no sweep.json"),
+    "A13 manifest": ("sweep.json", 4, "is not a sweep: it has no sweep.json"),
 }
 
 

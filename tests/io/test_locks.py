@@ -118,8 +118,8 @@ def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("link", "it is a link, which nnopt never makes"),
-        ("dangling link", "it is a link, which nnopt never makes"),
+        ("link", "it is a link, which nnopt never creates"),
+        ("dangling link", "it is a link, which nnopt never creates"),
         ("hard link", "it is a hard link; replace it by a copy"),
         ("pipe", "it is a named pipe"),
         ("folder", "is a directory"),

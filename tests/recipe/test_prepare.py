@@ -148,7 +148,7 @@ def test_prepare_batch_of_one_image_needs_positions(
     config = make_config(architecture=architecture, batch_size=1, drop_last=True)
     config = pictures(config, tmp_path, (1, 2, 3))
     if pooled:
-        with pytest.raises(ConfigError, match=r"batch of 1, which .* \(batch_norm1\)"):
+        with pytest.raises(ConfigError, match=r"batch of 1, of which .* \(batch_norm1\)"):
             prepare(config)
     else:
         prepare(config)

@@ -99,11 +99,11 @@ def _job_folder(config: SubmititConfig, task: Task) -> Path:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))
     if not str(path).isprintable():
         raise ConfigError(
-            f"{str(path)!r}: the scripts of jobs would hold this path, which has a line break or "
-            "another control character; choose another folder with hydra.launcher.folder=DIR"
+            f"{str(path)!r}: the scripts of jobs would contain this path, which has a line break "
+            "or another control character; choose another folder with hydra.launcher.folder=DIR"
         )
     if path.is_symlink():
-        raise OutputError(f"{shown(path)} is a link, which nnopt never makes; remove it")
+        raise OutputError(f"{shown(path)} is a link, which nnopt never creates; remove it")
     return fresh_folder(path, time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 

@@ -62,7 +62,7 @@ def run_search(
         code = print_summary(run.sweep, table.rows, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
         if left > 0:  # after the timeout of the search, or with fail_fast
-            console.note(f"`{resume_command(sweep.folder)}` runs the {left} trials that are left")
+            console.note(f"`{resume_command(sweep.folder)}` runs the remaining trials: {left}")
         return code
 
 
@@ -77,9 +77,7 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
             new, before = parse_overrides(overrides), parse_overrides(sweep.overrides)
         if refused := [override_text(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
             names = ", ".join(CHANGEABLE)
-            raise ConfigError(
-                f"{refused[0]!r}: when a search is continued, only {names} can change"
-            )
+            raise ConfigError(f"{refused[0]!r}: on resume of a search, only {names} can change")
         changed = tuple(override.key_or_group for override in new)
         if "hydra/launcher" in changed:  # the keys of the previous launcher do not apply
             changed += ("hydra.launcher.",)

@@ -52,7 +52,9 @@ def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
     for trial in study.get_trials(deepcopy=False):
         for key, distribution in trial.distributions.items():
             if key not in known or not _fits(known[key], distribution, trial.params[key]):
-                raise ValueError(f"trial {trial.number + 1} has another {key!r} than the search")
+                raise ValueError(
+                    f"trial {trial.number + 1} has drawn {key!r} from another distribution"
+                )
 
 
 def check_points(study: Study, ids: Collection[str]) -> None:
@@ -60,7 +62,7 @@ def check_points(study: Study, ids: Collection[str]) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         points = trial.user_attrs.get("points")
         if not points or not all(point in ids for point in points):
-            raise ValueError(f"trial {trial.number + 1} has no points, or none of this search")
+            raise ValueError(f"trial {trial.number + 1} has no points of this search")
 
 
 def _fits(parameter: Parameter, distribution: BaseDistribution, value: Any) -> bool:
@@ -84,7 +86,7 @@ def _check_trial(trial: FrozenTrial) -> None:
         raise ValueError(f"{where} has {len(values)} values in the state {trial.state.name}")
     reports = trial.intermediate_values.items()
     if not all(type(step) is int and isinstance(x, int | float) for step, x in reports):
-        raise ValueError(f"{where} has a report that is not a number of an epoch")
+        raise ValueError(f"{where} has a report that is not a number for an epoch")
     points, error = trial.user_attrs.get("points", []), trial.user_attrs.get("error")
     if not (isinstance(points, list) and all(isinstance(point, str) for point in points)):
         raise ValueError(f"{where} has points that are not a list of ids")

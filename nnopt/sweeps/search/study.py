@@ -93,7 +93,7 @@ def lock_search(journal: Path) -> Iterator[None]:
     """Hold the lock of the search. Raises ResumeError if another process holds it."""
     with locked(journal.with_suffix(".lock"), wait=False) as is_held_here:
         if not is_held_here:
-            raise ResumeError(f"another process continues the search in {journal.parent}")
+            raise ResumeError(f"another process runs the search in {journal.parent}")
         yield
 
 

@@ -37,7 +37,7 @@ def print_best_trials(run: SearchRun) -> None:
     ranked = best_trials(run)
     console.note(f"{count_trials(run)}; the best by {metric}:")
     if not ranked:
-        console.note("  none has ended with a value")
+        console.note("  no trial has a value")
         return
     parameters = run.space.parameters
     rows = [
@@ -49,7 +49,7 @@ def print_best_trials(run: SearchRun) -> None:
     if weights := importances(run.study):
         texts = [f"{key} {weight:.2f}" for key, weight in weights.items()]
         console.note(f"importance (PED-ANOVA): {', '.join(texts)}")
-    console.note("the best again, with other seeds:")
+    console.note("to run the best trial again with other seeds:")
     console.note(f"  {rerun_command(run)}")
 
 

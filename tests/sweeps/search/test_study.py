@@ -19,7 +19,7 @@ fcntl = pytest.importorskip("fcntl")
 def test_lock_search_held_by_another_process_is_refused(tmp_path: Path) -> None:
     with (
         lock_search(tmp_path / JOURNAL),
-        pytest.raises(ResumeError, match="another process continues the search"),
+        pytest.raises(ResumeError, match="another process runs the search"),
         lock_search(tmp_path / JOURNAL),
     ):
         pass
