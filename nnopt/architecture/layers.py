@@ -44,8 +44,7 @@ class Dense(Layer):
                 "put 'flatten' before it"
             )
         units = classes if self.units == "classes" else self.units
-        bias: dict[str, Shape] = {"bias": (units,)} if self.bias else {}
-        parameters = {"weight": (units, *shape), **bias}
+        parameters = {"weight": (units, *shape)} | ({"bias": (units,)} if self.bias else {})
         flops = units * (2 * shape[0] + self.bias)
         return InferredLayer(name, self, shape, (units,), flops, parameters)
 
