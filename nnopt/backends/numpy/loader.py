@@ -77,13 +77,8 @@ class NumpyLoader:
         _, channels, height, width = raw.shape
         pad = self._padding
         padded = np.pad(raw, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        rows, columns = crop_indices(
-            crops.top[batch_slice],
-            crops.left[batch_slice],
-            crops.flip[batch_slice],
-            np.arange(height),
-            np.arange(width),
-        )
+        top, left, flip = (x[batch_slice] for x in (crops.top, crops.left, crops.flip))
+        rows, columns = crop_indices(top, left, flip, np.arange(height), np.arange(width))
         image = np.arange(len(raw))[:, None, None, None]
         channel = np.arange(channels)[None, :, None, None]
         cropped: Array = padded[image, channel, rows[:, None], columns[:, None]]

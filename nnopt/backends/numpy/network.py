@@ -45,11 +45,8 @@ class NumpyNetwork:
         self.flat = zeros((size,), self.dtype)
         self.flat_gradient = zeros((size,), self.dtype)
         self._gradient_sum = zeros((size if config.accumulation_steps > 1 else 0,), self.dtype)
-        penalized = [
-            name
-            for name, shape in shapes.items()
-            if is_penalized(shape, config.regularizer.decay_norm_and_bias)
-        ]
+        penalize_all = config.regularizer.decay_norm_and_bias
+        penalized = [name for name, shape in shapes.items() if is_penalized(shape, penalize_all)]
         self._penalized = slice(sum(math.prod(shapes[name]) for name in penalized))
         self.parameters = self._parameter_views(shapes, penalized)
         self._weights = [  # (units, inputs)
@@ -57,10 +54,8 @@ class NumpyNetwork:
             for x in self.parameters.values()
             if is_penalized(x.value.shape, False)
         ]
-        self.statistics = {
-            name: np.zeros(shape, self.dtype)
-            for name, shape in architecture.statistic_shapes().items()
-        }
+        statistics = architecture.statistic_shapes()
+        self.statistics = {name: np.zeros(shape, self.dtype) for name, shape in statistics.items()}
         self._workers = ThreadPool(threads_for(architecture, config, default_threads()).count)
         self._builder = LayerBuilder(config, self.parameters, self.statistics, self._workers)
         self._modules_from: dict[int, list[Module]] = {}

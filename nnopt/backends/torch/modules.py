@@ -90,10 +90,17 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
             return nn.MaxPool2d(pool.size, pool.stride_size, pool.padding)
         case records.AvgPool2d() as pool:
             return nn.AvgPool2d(pool.size, pool.stride_size, pool.padding)
-        case (
-            records.BatchNorm() | records.LayerNorm() | records.GroupNorm() | records.InstanceNorm()
-        ):
-            return _norm(layer)
+        case records.BatchNorm(momentum, epsilon):
+            kind = BatchNorm2d if len(layer.input_shape) == 3 else BatchNorm1d
+            batch_norm = kind(size, epsilon, momentum, device="meta")
+            batch_norm.num_batches_tracked = None  # the number of steps is not used
+            return batch_norm
+        case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
+            return LayerNorm(size, epsilon, device="meta")
+        case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
+            # PyTorch's LayerNorm has a scale for each element of an image, its InstanceNorm none.
+            groups = norm.count_groups(layer.name, layer.input_shape)
+            return GroupNorm(groups, size, norm.epsilon, device="meta")
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
         case records.Dropout(rate):
@@ -103,9 +110,8 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.Residual():
             children = _children(layer.inner, config)
             if layer.skip_probability:  # drops whole samples at the end of the branch
-                children["stochastic_depth"] = build_dropout(
-                    layer.name, layer.skip_probability, config, axes=1
-                )
+                dropout = build_dropout(layer.name, layer.skip_probability, config, axes=1)
+                children["stochastic_depth"] = dropout
             if layer.shortcut:
                 children["shortcut"] = build_sequential(layer.shortcut, config)
             return Residual(children)
@@ -114,39 +120,11 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
 
 def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:
     """Return a convolution. A frozen weight is a buffer, so it has no gradient and no penalty."""
-    conv = nn.Conv2d(
-        layer.input_shape[0],
-        layer.output_shape[0],
-        record.kernel,
-        record.stride,
-        record.padding_size,
-        groups=record.groups,
-        bias=record.bias,
-        device="meta",
-    )
+    channels = layer.input_shape[0], layer.output_shape[0]
+    window = record.kernel, record.stride, record.padding_size
+    conv = nn.Conv2d(*channels, *window, groups=record.groups, bias=record.bias, device="meta")
     if record.frozen:
         weight = conv.weight.detach()
         del conv.weight
         conv.register_buffer("weight", weight)
     return conv
-
-
-def _norm(layer: InferredLayer) -> nn.Module:
-    """Return a norm with one scale and one shift for each channel or feature.
-
-    Layer norm and instance norm of images are group norms with one group or one group per channel:
-    PyTorch's LayerNorm has a scale for each element of an image, its InstanceNorm none by default.
-    """
-    is_image, size = len(layer.input_shape) == 3, layer.input_shape[0]
-    match layer.record:
-        case records.BatchNorm(momentum, epsilon):
-            kind = BatchNorm2d if is_image else BatchNorm1d
-            norm = kind(size, epsilon, momentum, device="meta")
-            norm.num_batches_tracked = None  # the number of steps is not used
-            return norm
-        case records.LayerNorm(epsilon) if not is_image:
-            return LayerNorm(size, epsilon, device="meta")
-        case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
-            groups = norm.count_groups(layer.name, layer.input_shape)
-            return GroupNorm(groups, size, norm.epsilon, device="meta")
-    raise TypeError(f"{layer.name} is no normalization")

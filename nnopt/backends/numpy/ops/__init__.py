@@ -26,13 +26,14 @@ import numpy as np
 from nnopt.backends.numpy.memory import empty
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Shape = tuple[int, ...]
 
-Buffer = Callable[[str, tuple[int, ...], Any], Array]
+Buffer = Callable[[str, Shape, Any], Array]
 """Returns an uninitialized array for a name, shape and type: the same array for the same name and
 shape."""
 
 
-def new(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+def new(name: str, shape: Shape, dtype: Any) -> Array:
     """Return a new array: a buffer without memory."""
     return empty(shape, dtype)
 

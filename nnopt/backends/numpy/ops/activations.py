@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
+from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
@@ -274,7 +274,7 @@ def _chunked(
 
 
 def _chunk_buffer(
-    buffer: Buffer, index: int, y: Array, name: str, shape: tuple[int, ...], dtype: Any
+    buffer: Buffer, index: int, y: Array, name: str, shape: Shape, dtype: Any
 ) -> Array:
     """Return the chunk's view of the output for the name "y", else an array of its own."""
     return y if name == "y" else buffer(f"{name} of chunk {index}", shape, dtype)

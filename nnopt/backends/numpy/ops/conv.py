@@ -124,15 +124,11 @@ def conv2d_backward(
         group_buffer = _group_buffer(buffer, i)
         part_g = _channels(g, i, len(parts), group_buffer)
         gradients.append(_backward(part, part_g, requires_grad, group_buffer))
+    by_input = zip(*gradients, strict=True)
+    names = ("d_x", 3), ("d_weight", 0), ("d_bias", 0)
     return tuple(
-        _concatenate(name, arrays, axis, buffer) if is_required else None
-        for name, axis, is_required, arrays in zip(
-            ("d_x", "d_weight", "d_bias"),
-            (3, 0, 0),
-            requires_grad,
-            zip(*gradients, strict=True),
-            strict=False,
-        )
+        None if arrays[0] is None else _concatenate(name, arrays, axis, buffer)
+        for (name, axis), arrays in zip(names, by_input, strict=False)
     )
 
 

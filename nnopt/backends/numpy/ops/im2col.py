@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer
+from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.ops.lanes import workers_for
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count
 
@@ -110,7 +110,7 @@ def im2col_parameter_gradients(
 
 def im2col_input_gradient(
     g: Array,
-    shape: tuple[int, ...],
+    shape: Shape,
     weight: Array,
     stride: int,
     padding: int,
@@ -159,19 +159,14 @@ def im2col_input_gradient(
     return d_x
 
 
-def _row_chunks(size: tuple[int, ...], weight: Array, max_elements: int) -> list[slice]:
+def _row_chunks(size: Shape, weight: Array, max_elements: int) -> list[slice]:
     """Divide the rows of an output (H', W', N, ...) into chunks."""
     rows, across, images = size[:3]
     return chunk_slices(rows, max(max_elements // (weight[0].size * across * images), 1))
 
 
 def _columns(
-    padded: Array,
-    kernel: tuple[int, ...],
-    rows: slice,
-    across: int,
-    stride: int,
-    workers: ThreadPool,
+    padded: Array, kernel: Shape, rows: slice, across: int, stride: int, workers: ThreadPool
 ) -> Array:
     """Copy the windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
     channels, images = padded.shape[2:]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer
+from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
 MAX_MEAN_IN_STDS = 4
@@ -104,7 +104,7 @@ class Moments(NamedTuple):
 
 
 def moments(
-    x: Array, shape: tuple[int, ...], axis: int, epsilon: float, workers: ThreadPool, buffer: Buffer
+    x: Array, shape: Shape, axis: int, epsilon: float, workers: ThreadPool, buffer: Buffer
 ) -> Moments:
     """Compute μ = Σx / M and σ² = Σx² / M - μ² over positions and an axis of the lanes.
 
@@ -140,7 +140,7 @@ def moments(
     return Moments(shifted, shift, *mean_and_variance(shifted))
 
 
-def to_lanes(shape: tuple[int, ...], *values: Array) -> Array:
+def to_lanes(shape: Shape, *values: Array) -> Array:
     """Return k values, broadcast to ``shape``, the shape of the lanes, as an array (k, N·C).
 
     ``np.broadcast_to`` would take several times as long.
@@ -156,7 +156,7 @@ def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
     return chunk_slices(rows, max(1, max_elements // row_elements))
 
 
-def _chunks(shape: tuple[int, ...]) -> tuple[int, list[tuple[int, tuple[slice, slice]]]]:
+def _chunks(shape: Shape) -> tuple[int, list[tuple[int, tuple[slice, slice]]]]:
     """Divide a matrix (P, L) into a grid of chunks.
 
     Return the largest number of rows of a chunk, and for each chunk its row in the grid and its

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nnopt.backends.numpy.ops import Array, Buffer, Op, lanes, new
+from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Any, ...]
@@ -74,13 +74,13 @@ def group_norm_naive_backward(
     return d_x.reshape(x.shape), (g * x_hat.reshape(x.shape)).sum(rows), g.sum(rows)
 
 
-def _naive_normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
+def _naive_normalize(x: Array, axes: Shape, epsilon: float) -> tuple[Array, Array]:
     """Return x̂ = (x - μ) / σ and σ = √(variance + ε), with moments over these axes."""
     std = np.sqrt(x.var(axes, keepdims=True) + epsilon)
     return (x - x.mean(axes, keepdims=True)) / std, std
 
 
-def _naive_input_gradient(h: Array, x_hat: Array, std: Array, axes: tuple[int, ...]) -> Array:
+def _naive_input_gradient(h: Array, x_hat: Array, std: Array, axes: Shape) -> Array:
     """dL/dx = (h - mean(h) - x̂ · mean(h x̂)) / σ, with h = g γ and means over these axes."""
     mean_h = h.mean(axes, keepdims=True)
     return np.asarray((h - mean_h - x_hat * (h * x_hat).mean(axes, keepdims=True)) / std)
@@ -286,7 +286,7 @@ def _image_forward(
     x: Array,
     weight: Array,
     bias: Array,
-    shape: tuple[int, ...],
+    shape: Shape,
     axis: int,
     epsilon: float,
     relu: bool,

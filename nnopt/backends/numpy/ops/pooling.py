@@ -14,11 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer, Op, new
+from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 from nnopt.backends.numpy.ops.lanes import by_position, row_chunks, workers_for
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
-
-Shape = tuple[int, ...]
 
 
 def max_pool2d_naive_forward(x: Array, **window: int) -> Array:

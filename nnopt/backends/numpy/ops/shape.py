@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer, Op, new
+from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
@@ -25,7 +25,7 @@ def channels_last_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tu
     return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
 
 
-def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int, ...]]:
+def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Shape]:
     """Return (H, W, N, C) as (N, C·H·W), in PyTorch's order; (N, D) stays unchanged."""
     if x.ndim == 2:
         return x, x.shape
@@ -36,7 +36,7 @@ def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[int
     return y.reshape(len(y), math.prod(y.shape[1:])), x.shape
 
 
-def flatten_backward(g: Array, shape: tuple[int, ...], *, buffer: Buffer = new) -> tuple[Array]:
+def flatten_backward(g: Array, shape: Shape, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx is g in the layout of x."""
     if len(shape) == 2:
         return (g,)

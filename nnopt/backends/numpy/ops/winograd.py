@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer
+from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count, sum_into_first
 
 BT = np.array(
@@ -230,9 +230,7 @@ class WindowTransform:
         return scratch.transformed
 
 
-def _window_scratch(
-    workers: ThreadPool, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> WindowScratch:
+def _window_scratch(workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> WindowScratch:
     down, across, run, padding, reach, channels = shape
     half = workers.scratch("half", (6, 4 * across + 2, run), dtype)
     s_row, s_column, s_run = half.strides
@@ -305,7 +303,7 @@ class TileTransform:
                 np.copyto(inside, scratch.border[: len(inside), : self.width])
 
 
-def _tile_scratch(workers: ThreadPool, shape: tuple[int, ...], dtype: np.dtype[Any]) -> TileScratch:
+def _tile_scratch(workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> TileScratch:
     down, across, run, channels = shape
     transformed = workers.scratch("tiles", (6, 6, down, across * run), dtype)
     half = workers.scratch("half", (4, 6, across, run), dtype)
