@@ -1,4 +1,4 @@
-"""Comparison of settings: baselines, verdicts, the best, and their data."""
+"""Comparisons of settings: baselines, verdicts, the best setting, and the compared data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs_of(
     metric: str = METRIC,
     **settings: Value,
 ) -> list[Run]:
-    """Return runs of the seeds 0, 1, ... with these results; None is a failed run."""
+    """Return runs with the seeds 0, 1, ... and these results; None stands for a failed run."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     values = {"dataset": "spiral"} | dotted
     return [
@@ -122,7 +122,7 @@ def test_baseline_of_several_settings_matches_the_other_keys() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(1.5e-3)  # not 0.1 off, as the other lr is
+        assert difference.change.mean == pytest.approx(1.5e-3)  # for the other lr: 0.1
 
 
 def test_baseline_applies_to_the_same_test_set_only() -> None:
@@ -247,7 +247,7 @@ def test_check_same_data_different_files_are_refused() -> None:
     assert len(compared(runs).rows) == 1
     message = compared(split_by_data_files(runs))
     assert message.keys == ("dataset.files",)
-    assert [row.outcomes[0].is_best for row in message.rows] == [False, False]  # other test sets
+    assert [row.outcomes[0].is_best for row in message.rows] == [False, False]  # test sets differ
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 

@@ -1,4 +1,4 @@
-"""Tables in every format are read back, and no text breaks a format."""
+"""Tables in every format: their content is read back, and no cell breaks the format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that vary, groups of runs, and conditions."""
+"""Varying keys, groups of runs that differ only in the seed, and conditions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnopt.results.collect import Run, Value
 
 
 def run(seed: int = 0, status: str = "done", ended: float = 0.0, **settings: Value) -> Run:
-    """Return a run; ``optimizer__lr`` means ``optimizer.lr``."""
+    """Return a run; ``optimizer__lr`` stands for ``optimizer.lr``."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     metrics = {"test_accuracy": 0.5 + ended}
     values = {**dotted, "seed": seed}

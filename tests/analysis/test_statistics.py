@@ -1,4 +1,4 @@
-"""Intervals, paired tests and corrections against SciPy, tables and simulation."""
+"""Intervals, paired tests and corrections against SciPy, tables and simulations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
 
 
 def test_estimate_of_five_values_equals_hand_calculation() -> None:
-    """The mean is 3 and s = √2.5; the t of 4 degrees of freedom is 2.776."""
+    """The mean is 3, s = √2.5, and t of 4 degrees of freedom is 2.776."""
     found = estimate([1, 2, 3, 4, 5])
     assert (found.n, found.mean) == (5, 3)
     assert found.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
@@ -77,7 +77,7 @@ def test_paired_difference_uses_common_seeds() -> None:
     assert found.pairs == 2
     assert found.change is not None
     assert found.change.mean == 1.5  # (3 - 1 + 5 - 4) / 2
-    # s = 1/√2, t = 1.5 / (s / √2) = 3; of one degree of freedom, p = 1 - 2/π atan 3.
+    # s = 1/√2, t = 1.5 / (s / √2) = 3; for one degree of freedom, p = 1 - 2/π atan 3.
     assert found.p == pytest.approx(1 - 2 / math.pi * math.atan(3), rel=1e-12)
 
 
@@ -116,7 +116,7 @@ def test_paired_difference_of_one_or_no_seed_has_no_p() -> None:
 
 
 def test_holm_equals_hand_calculation() -> None:
-    """The products are 0.005 · 4, 0.01 · 3, 0.03 · 2 and 0.04 · 1, then made monotonic."""
+    """0.005 x 4 = 0.02, 0.01 x 3 = 0.03, 0.02 x 2 = 0.04 and 0.03 x 1, which becomes 0.04."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([0.04]) == [0.04]
@@ -161,9 +161,9 @@ def test_simulation_limit_equals_scipy() -> None:
 
 
 def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
-    """Draw test accuracies (rows, seeds) of equally good settings.
+    """Return test accuracies (rows, seeds) of equally good settings.
 
-    The seed affects all settings, and the test set has few samples, so that there are ties.
+    The seed shifts all settings, and the test set has few samples, so some accuracies are equal.
     """
     seed_effect = draw.normal(0, 0.02, seeds)
     skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
@@ -173,7 +173,7 @@ def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -
 @pytest.mark.parametrize("samples", [120, 10_000])
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
 def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
-    """At most 5 % of the comparisons of equal settings have any significant difference."""
+    """The fraction of comparisons with any significant difference stays at 5 %."""
     draw = np.random.default_rng(rows * 100 + seeds)
     errors = 0
     for _ in range(COMPARISONS):
@@ -185,7 +185,7 @@ def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: 
 
 
 def test_uncorrected_equal_settings_often_differ() -> None:
-    """Five uncorrected tests err in far more than 5 %: the simulation can fail."""
+    """The simulation can fail: five uncorrected tests err in far more than 5 % of comparisons."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):

@@ -315,8 +315,7 @@ def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) 
 def test_gradcheck_comparison_takes_about_two_forward_passes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """A comparison needs two passes, and more near a kink. The networks are small default
-    networks."""
+    """A comparison needs two passes, and more near a kink."""
     monkeypatch.setattr(gradcheck, "MAX_COMPARISONS", 400)
     overrides = [
         *images(tmp_path, 8),
@@ -368,8 +367,7 @@ def test_gradcheck_nan_error_does_not_pass() -> None:
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
-    """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 side at 0, and another behind the
-    kink."""
+    """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 side at 0 and a kink nearby."""
     w = np.zeros(1)
 
     def loss() -> float:

@@ -1,4 +1,4 @@
-"""From the words of a command line to points: files, sweeps, ids, and what is refused."""
+"""From command-line overrides to points: files, sweeps, point ids and refused overrides."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nnopt.schema import Config
 
 
 @pytest.fixture(autouse=True)
-def _alone(workplace: Path) -> None:
-    """No test sees a conf folder that is not its own."""
+def _own_folder(workplace: Path) -> None:
+    """Run every test in an empty folder, so that it finds no other conf folder."""
 
 
 def problems(*overrides: str, multirun: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""What tests of the launchers share."""
+"""Fixtures of the tests of launchers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MakeTask = Callable[..., Task]
 
 @pytest.fixture
 def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
-    """``make_task(3, epochs=5)``: a quick point of seed 3 with changes, below ``tmp_path``."""
+    """Return a function that makes short tasks, such as ``make_task(3, epochs=5)`` with seed 3."""
 
     def make(seed: int, **changes: Any) -> Task:
         quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}

@@ -1,4 +1,4 @@
-"""Which processes there are, for tests that look what is left behind (Linux)."""
+"""Functions that list processes, for tests of processes left running (Linux)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def descendants(process: int) -> set[int]:
-    """The processes that this one has started, and those that they have, and so on (Linux)."""
+    """Return all processes that this process has started, directly or indirectly."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # gone meanwhile
+        except OSError:  # has ended meanwhile
             continue
         if fields[0] != "Z":
             parents[int(folder.name)] = int(fields[1])
@@ -27,7 +27,7 @@ def descendants(process: int) -> set[int]:
 
 
 def is_alive(process: int) -> bool:
-    """Is there such a process, and is it no zombie (one that is dead but not yet counted)?"""
+    """Return whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -35,7 +35,7 @@ def is_alive(process: int) -> bool:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Look again and again until the condition holds; fails if it does not."""
+    """Wait until the condition holds, and fail after some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -43,5 +43,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def own_workers() -> set[int]:
-    """The processes that this one has started."""
+    """Return the processes that this process has started."""
     return descendants(os.getpid())

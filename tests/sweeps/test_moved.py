@@ -9,7 +9,7 @@ from nnopt.sweeps.moved import Move
 
 @pytest.fixture
 def move(tmp_path: Path) -> Move:
-    """A project of sweeps/s, data/ and a.csv, moved from before/ to after/."""
+    """Move a project with sweeps/s, data/ and a.csv from before/ to after/."""
     (tmp_path / "after/sweeps/s").mkdir(parents=True)
     (tmp_path / "after/data").mkdir()
     (tmp_path / "after/a.csv").touch()

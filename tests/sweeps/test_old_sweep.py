@@ -102,7 +102,7 @@ def test_resume_sweep_with_old_keys_runs_missing_points(
     assert [row["status"] for row in after] == ["done"] * 4
     assert [row["drop_last"] for row in after] == ["false", "false", "true", "true"]
     assert [row["schedule.gamma"] for row in after] == ["0.5", "0.7", "0.5", "0.7"]
-    for old, new in zip(before, after, strict=True):  # the missing ones were deleted
+    for old, new in zip(before, after, strict=True):  # the missing points were deleted
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
 
 

@@ -1,4 +1,4 @@
-"""The state of a point's folder, while somebody else works on it."""
+"""The state of a point's folder while another process works on it."""
 
 from __future__ import annotations
 

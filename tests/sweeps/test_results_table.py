@@ -1,4 +1,4 @@
-"""results.csv: a row for every point, whatever state it is in."""
+"""results.csv: one row for every point, in any state."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_table_concurrent_writers_lose_no_row(workplace: Path) -> None:
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 
     def add(start: int) -> None:
-        table = ResultsTable(sweep)  # flock excludes threads, too: each opens the file
+        table = ResultsTable(sweep)  # flock also excludes threads, because each opens the file
         for point in points[start::8]:
             extend_sweep(sweep, [point])
             table.write()

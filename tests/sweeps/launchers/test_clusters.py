@@ -1,4 +1,4 @@
-"""The launchers ray and submitit: the sequential launcher's table, and no process left behind."""
+"""The launchers ray and submitit: sequential results, and no process left running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-# Four points, one of which fails. Threads are among what the bits of a result depend on.
+# Four points, one of which fails. The bits of a result depend on the number of threads.
 SWEEP = ["epochs=2", "dataset.samples_per_class=20", "plots=false", "backend.threads=1"]
 SWEEP += ["optimizer.lr=0.1,1e20", "seed=0,1"]
 VARYING = ("train_seconds", "total_seconds", "peak_memory_mb")
@@ -43,7 +43,10 @@ def table_of(folder: Path) -> list[dict[str, str]]:
 
 
 def assert_same_table_as_sequentially(sweep: subprocess.Popen[str], nnopt: Run) -> None:
-    """Of the sweep in the folder "elsewhere"; both fail because of points that diverge."""
+    """Compare the sweep's table with the sequential launcher's.
+
+    Both sweeps fail, because some of their points diverge.
+    """
     out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 5, err
     assert nnopt("run", "-m", *SWEEP, "hydra.sweep.dir=here") == 5
@@ -52,7 +55,7 @@ def assert_same_table_as_sequentially(sweep: subprocess.Popen[str], nnopt: Run) 
     assert rows == table_of(Path("here"))
 
 
-# SLURM's commands, as far as submitit uses them: a job runs at once, in the background.
+# The SLURM commands that submitit uses: a job starts at once, in the background.
 COMMANDS = {
     "sbatch": """
         cp "$1" {folder}/$$.sh
@@ -79,16 +82,18 @@ class Cluster(NamedTuple):
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A Ray cluster on the loopback device, whose ports are free ones, and whose token is its own:
-    not the user's, which lies in ~/.ray."""
+    """Start a Ray cluster on free ports of the loopback device, with its own token.
+
+    The user's token in ~/.ray is not used.
+    """
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "100")  # seconds to start, on a busy machine
+    monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "100")  # seconds for a slow start
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         port, agent_port = one.getsockname()[1], other.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths have to be short
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # paths of sockets must be short
     log = Path(folder, "output")
     arguments = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     arguments += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
@@ -124,7 +129,7 @@ def test_ray_cluster_gives_sequential_table(
 
 @pytest.mark.slurm
 def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
-    """At most two at once; what submitit writes lies in the sweep's folder."""
+    """At most two jobs run at once; submitit's files are below the sweep's folder."""
     overrides = [
         "hydra/launcher=submitit",
         "hydra.launcher.cluster=local",
@@ -135,7 +140,7 @@ def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Ru
     while sweep.poll() is None:
         jobs = descendants(sweep.pid)
         seen |= jobs
-        controllers = [x for x in jobs if "submitit.local._local" in words_of(x)]
+        controllers = [x for x in jobs if "submitit.local._local" in command_line(x)]
         most = max(most, len(controllers))
         time.sleep(0.1)
     assert most == 2
@@ -144,8 +149,8 @@ def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Ru
     assert len(list(Path("elsewhere/submitit").glob("*/*_log.err"))) == 4
 
 
-def words_of(process: int) -> str:
-    """The command line of a process; none if it is gone."""
+def command_line(process: int) -> str:
+    """Return the command line of a process, or an empty one if the process has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -176,7 +181,7 @@ def test_slurm_jobs_get_configured_resources(
         "#SBATCH --partition=quick",
         "#SBATCH --mem=2GB",
         "#SBATCH --cpus-per-task=1",
-        "#SBATCH --time=3",  # 90 s, a minute to start, and whole minutes
+        "#SBATCH --time=3",  # 90 s and a minute to start, rounded up to minutes
         "#SBATCH --qos=high",
         "#SBATCH --constraint=a100",
         "export OMP_NUM_THREADS=1",
@@ -189,7 +194,7 @@ def test_submitit_local_jobs_end_with_sweep(start_nnopt: Start, workplace: Path)
     sweep = start_nnopt("run", "-m", *overrides, "epochs=10000000", "plots=false", "seed=0,1")
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
     jobs = descendants(sweep.pid)
-    assert len(jobs) == 4  # each with a process that watches over it
+    assert len(jobs) == 4  # each has a supervising process
     sweep.send_signal(signal.SIGTERM)
     sweep.communicate(timeout=60)
     assert sweep.returncode == 143

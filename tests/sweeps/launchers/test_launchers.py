@@ -1,4 +1,4 @@
-"""The choice of a launcher on the command line: what is refused, all at once, before any folder."""
+"""The choice of a launcher on the command line, refused before any folder exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher pool: what a worker's end costs, and what is left behind (nothing)."""
+"""The launcher pool: the effects of a worker's death, and no process left running."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 MakeTask = Callable[..., Task]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-# A worker whose points do as their seed says: 1 hangs, 2 hangs and hears no SIGTERM, 3 kills the
-# process, 4 crashes in C, 5 starts a process and hangs, others write down who they are.
+# A worker whose behaviour depends on the seed: 1 hangs, 2 hangs and ignores SIGTERM, 3 kills
+# itself, 4 crashes in C, 5 starts a process and hangs; others report their id and environment.
 PROGRAM = """
 import os, signal, subprocess, sys, time
 sys.path = sys.argv[1:]
@@ -50,13 +50,13 @@ def run_task(task):
     if seed == 5:
         child = subprocess.Popen(["sleep", "1000"])
         (task.folder / "child").write_text(str(child.pid))
-    (task.folder / "begun").touch()
+    (task.folder / "started").touch()
     if seed in (1, 2, 5):
         time.sleep(1000)
     print("not for the terminal")
     names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
-    said = {name: os.environ.get(name) for name in names}
-    (task.folder / "said").write_text(repr((os.getpid(), said)))
+    environment = {name: os.environ.get(name) for name in names}
+    (task.folder / "report").write_text(repr((os.getpid(), environment)))
     return file.TaskResult(task, "done")
 
 file.run_task = run_task
@@ -87,14 +87,14 @@ def config(
 
 
 def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, TaskResult]:
-    """Seed -> outcome."""
+    """Return the outcomes by seed."""
     with closing(run_in_pool(tasks, settings)) as outcomes:
         return {outcome.task.point.config.seed: outcome for outcome in outcomes}
 
 
-def said(task: Task) -> tuple[int, dict[str, str | None]]:
-    spoken: tuple[int, dict[str, str | None]] = eval((task.folder / "said").read_text())
-    return spoken
+def report_of(task: Task) -> tuple[int, dict[str, str | None]]:
+    report: tuple[int, dict[str, str | None]] = eval((task.folder / "report").read_text())
+    return report
 
 
 def summary_of(task: Task) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def summary_of(task: Task) -> dict[str, Any]:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """The epochs' rows, but for how long they took."""
+    """Return the rows of the epochs without their durations."""
     with path.open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path) -> None:
-    """Weights and metrics, of three points on two workers, one of which ends in an error."""
+    """Weights and metrics of three points agree, on two workers and with one failed point."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
         make_task(seed, epochs=3, **{"optimizer.lr": lr, "architecture.hidden": (128, 64)})
@@ -134,7 +134,7 @@ def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path)
 def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """And each has a device, which its successors keep."""
+    """Each worker has a device, which the next worker in its place keeps."""
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
@@ -145,7 +145,7 @@ def test_pool_starts_at_most_configured_workers_and_threads(
     tasks = [make_task(10), make_task(11)]
     run_all(tasks, config(workers=8, threads=3, devices=(4, "GPU-5")))
     assert len(started) == 2
-    found = [said(task)[1] for task in tasks]
+    found = [report_of(task)[1] for task in tasks]
     assert [list(x.values())[:3] for x in found] == [["3"] * 3] * 2
     assert {x["CUDA_VISIBLE_DEVICES"] for x in found} == {"4", "GPU-5"}
     assert capfd.readouterr() == ("", "")
@@ -175,16 +175,16 @@ def test_pool_requests_task_when_worker_is_idle(
     with closing(run_in_pool(asked(), config(workers=2))) as outcomes:
         for number, outcome in enumerate(outcomes, start=1):
             assert outcome.status == "done"
-            assert any(outcome.task is task for task in tasks)  # not its copy from the worker
-            # the next ones are asked for with the outcomes known that were yielded until then
+            assert any(outcome.task is task for task in tasks)  # not the worker's copy
+            # tasks are requested with knowledge of all outcomes yielded so far
             assert len(tasks) <= number + 1
     assert len(tasks) == 6
-    assert len({said(task)[0] for task in tasks}) <= 2
+    assert len({report_of(task)[0] for task in tasks}) <= 2
 
 
 @pytest.mark.usefixtures("scripted")
 def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
-    """kill -9, a crash, a hang, a hang that hears no SIGTERM; each time another worker goes on."""
+    """kill -9, a crash, a hang and an ignored SIGTERM each cost one point."""
     tasks = [make_task(seed) for seed in (10, 3, 11, 4, 12, 1, 13, 2, 14)]
     outcomes = run_all(tasks, config(workers=2, timeout=1.5))
     assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
@@ -205,7 +205,7 @@ def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
     log = (crash.folder / "run.log").read_text()
     assert "what went wrong" in log
     assert "Fatal Python error: Aborted" in log
-    assert "in run_task" in log  # where, by faulthandler
+    assert "in run_task" in log  # faulthandler prints the location
 
 
 @pytest.mark.usefixtures("scripted")
@@ -221,7 +221,7 @@ def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
 def test_pool_killed_point_is_interrupted(
     make_task: MakeTask,
 ) -> None:
-    """Nor does a bug cost more than its point, with its traceback in the log."""
+    """A bug also costs only its own point, with its traceback in the log."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 
@@ -265,7 +265,7 @@ def test_pool_workers_end_with_sweep(
     assert sweep.returncode == 128 + end
     summaries = [json.loads(x.read_text()) for x in workplace.glob("sweep/*/summary.json")]
     assert [x["status"] for x in summaries] == ["interrupted"] * 2
-    assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2  # what they had is kept
+    assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2  # their rows are kept
     with (workplace / "sweep" / "results.csv").open() as file:
         states = [row["status"] for row in csv.DictReader(file)]
     assert states == ["interrupted", "interrupted", "pending"]

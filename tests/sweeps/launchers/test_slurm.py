@@ -21,7 +21,7 @@ def config(folder: str | None) -> SubmititConfig:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder in the current one, with a link to another folder."""
+    """Return a home folder below the current folder, with a link to another folder."""
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "outside").mkdir()

@@ -1,4 +1,4 @@
-"""A search as a source of tasks, its trainings replaced by a formula, held against Optuna alone."""
+"""A search as a source of tasks, with a formula instead of training, compared with Optuna alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def with_settings(plan: Plan, **settings: Any) -> Plan:
 
 
 def score(point: Point) -> float:
-    """Best, 1, at lr = 0.01, batch_size = 32, hidden = [16, 8]."""
+    """Return a score whose maximum, 1, is at lr = 0.01, batch_size = 32 and hidden = [16, 8]."""
     config = point.config
     far = math.log10(float(config.optimizer.lr)) + 2
     layers = len(config.architecture.hidden)  # type: ignore[union-attr]
@@ -61,15 +61,15 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """A training that takes no time. epochs: so many are reported, on the way to the score."""
+    """Finish a task without training, after reporting some epochs on the way to its score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
         for epoch in range(1, epochs + 1):
             so_far = value * (1 - 0.5**epoch)
             row = EpochRow(epoch, epoch, 0.1, 1.0, so_far, 1 - so_far, so_far, 0.0, 1.0, 0.1)
-            for tell in task.after_epoch:
-                tell(row, True)
+            for callback in task.after_epoch:
+                callback(row, True)
     except PrunedError as pruned:
         status, error = "pruned", f"{pruned}"
     if value < -1:
@@ -82,7 +82,7 @@ def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
 
 @contextmanager
 def another_process() -> Iterator[None]:
-    """What follows knows no more of the journal than its file says."""
+    """Clear the cached journal, as if another process read it from its file."""
     study._open_journal.cache_clear()
     yield
     study._open_journal.cache_clear()
@@ -95,9 +95,8 @@ def sweep_in(folder: Path, plan: Plan) -> Sweep:
     return manifest.create_sweep(replace(plan, points=()), folder)
 
 
-def go(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
-    """Run the search, or so many tasks of it, after the last of which the process is killed before
-    it can tell."""
+def search(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
+    """Run the search, or kill it before it reports the outcome of task number ``steps``."""
     with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         for number, task in enumerate(run.tasks(), start=1):
             outcome = work(task, **options)
@@ -107,19 +106,19 @@ def go(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> Se
     return run
 
 
-def told(run: SearchRun) -> list[tuple[Any, ...]]:
+def trials_of(run: SearchRun) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.value, t.state) for t in run.study.trials]
 
 
 def test_search_repeats_and_depends_on_seed(plan: Plan, tmp_path: Path) -> None:
-    first = go(plan, tmp_path / "a")
+    first = search(plan, tmp_path / "a")
     assert len(first.study.trials) == 10
     assert len({p.id for p in first.sweep.points}) == 10
-    assert told(go(plan, tmp_path / "b")) == told(first)
-    other = go(with_settings(plan, seed=1), tmp_path / "c")
+    assert trials_of(search(plan, tmp_path / "b")) == trials_of(first)
+    other = search(with_settings(plan, seed=1), tmp_path / "c")
     assert not {p.id for p in other.sweep.points} & {p.id for p in first.sweep.points}
     for trial, point in zip(first.study.trials, first.sweep.points, strict=True):
-        assert trial.params["optimizer.lr"] == point.config.optimizer.lr  # every bit of it
+        assert trial.params["optimizer.lr"] == point.config.optimizer.lr  # bit by bit
         assert trial.params["batch_size"] == point.config.batch_size
         assert trial.value == score(point)
 
@@ -127,7 +126,7 @@ def test_search_repeats_and_depends_on_seed(plan: Plan, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_search_draws_equal_optuna(plan: Plan, tmp_path: Path, sampler: str) -> None:
-    run = go(with_settings(plan, sampler=sampler), tmp_path / "a")
+    run = search(with_settings(plan, sampler=sampler), tmp_path / "a")
     assert isinstance(run.settings, OptunaConfig)
     spaces: dict[str, Callable[[optuna.Trial], Any]] = {
         "architecture.hidden": lambda t: t.suggest_categorical(
@@ -169,16 +168,16 @@ def test_tpe_beats_random_search(plan: Plan) -> None:
 @pytest.mark.parametrize("pruner", ["none", "median"])
 def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
-    whole = go(plan, tmp_path / "whole", epochs=3)
+    whole = search(plan, tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
     for steps in (1, 3, 2, 1):
-        go(plan, folder, steps, epochs=3)
+        search(plan, folder, steps, epochs=3)
         with (folder / study.JOURNAL).open("ab") as file:
-            file.write(b'{"op_code":4,"worker')  # a line that was being written
+            file.write(b'{"op_code":4,"worker')  # an incomplete line
     newest = max(folder.glob("*/summary.json"), key=lambda path: path.stat().st_mtime_ns)
-    newest.unlink()  # it was training
-    resumed = go(plan, folder, epochs=3)
-    assert told(resumed) == told(whole)
+    newest.unlink()  # its last task was running
+    resumed = search(plan, folder, epochs=3)
+    assert trials_of(resumed) == trials_of(whole)
     assert resumed.sweep.points == whole.sweep.points
     assert {p.name for p in folder.glob("spiral*")} == {p.id for p in whole.sweep.points}
 
@@ -187,37 +186,37 @@ def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, p
 def test_search_killed_during_draw_resumes_equal(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
-    """Killed when its keys were drawn jointly and one was stored, or when one was drawn alone."""
-    whole = told(go(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
-    go(with_settings(plan, trials=trials), folder := tmp_path / "killed")
+    """The search dies after one key of a joint draw was stored, or after an independent draw."""
+    whole = trials_of(search(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
+    search(with_settings(plan, trials=trials), folder := tmp_path / "killed")
     journal = folder / study.JOURNAL
     with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         next(run.tasks())
     events = journal.read_bytes().splitlines(keepends=True)
     started = max(n for n, line in enumerate(events) if json.loads(line)["op_code"] == 4)
     journal.write_bytes(b"".join(events[: started + lines]))
-    assert told(go(with_settings(plan, trials=trials + 1), folder)) == whole
+    assert trials_of(search(with_settings(plan, trials=trials + 1), folder)) == whole
 
 
 def test_search_resumed_with_more_trials_equals_longer_search(plan: Plan, tmp_path: Path) -> None:
-    go(with_settings(plan, trials=5), folder := tmp_path / "s")
+    search(with_settings(plan, trials=5), folder := tmp_path / "s")
     before = {path: path.read_bytes() for path in folder.glob("*/summary.json")}
-    more = go(plan, folder)
-    assert told(more) == told(go(plan, tmp_path / "whole"))
+    more = search(plan, folder)
+    assert trials_of(more) == trials_of(search(plan, tmp_path / "whole"))
     assert before.items() <= {p: p.read_bytes() for p in folder.glob("*/summary.json")}.items()
-    assert told(go(with_settings(plan, trials=3), folder)) == told(more)
+    assert trials_of(search(with_settings(plan, trials=3), folder)) == trials_of(more)
 
 
 def test_search_lost_points_run_under_their_trials(plan: Plan, tmp_path: Path) -> None:
-    def looks_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
+    def epochs_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
         seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
         with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
             running = ""
 
-            def look(row: EpochRow, best: bool) -> None:
+            def record(row: EpochRow, best: bool) -> None:
                 seen.append((running, row.epoch, run.latest))
 
-            for task in run.tasks((look,)):
+            for task in run.tasks((record,)):
                 running = task.point.id
                 run.report(work(task, epochs=2))
                 assert len(run.latest[1]) == 3
@@ -225,22 +224,22 @@ def test_search_lost_points_run_under_their_trials(plan: Plan, tmp_path: Path) -
         return seen
 
     short = with_settings(plan, trials=4)
-    before = looks_of(short)
+    before = epochs_of(short)
     assert [(epoch, number) for _, epoch, (number, _) in before] == [
         (epoch, number) for number in range(1, 5) for epoch in (1, 2)
     ]
     for identity in {identity for identity, _, (number, _) in before if number in (2, 3)}:
         (tmp_path / "s" / identity / "summary.json").unlink()
-    more = looks_of(with_settings(plan, trials=5))
+    more = epochs_of(with_settings(plan, trials=5))
     assert more[:4] == before[2:6]
     assert [(epoch, number) for _, epoch, (number, _) in more[4:]] == [(1, 5), (2, 5)]
-    assert looks_of(short) == []
+    assert epochs_of(short) == []
 
 
 def test_search_with_other_settings_is_refused(plan: Plan, tmp_path: Path) -> None:
-    go(with_settings(plan, trials=2), folder := tmp_path / "s")
+    search(with_settings(plan, trials=2), folder := tmp_path / "s")
     with pytest.raises(ResumeError, match="begun with another metric, seed"):
-        go(with_settings(plan, metric="best_validation_loss", seed=3), folder)
+        search(with_settings(plan, metric="best_validation_loss", seed=3), folder)
 
 
 def test_search_with_changed_yaml_is_refused(
@@ -252,11 +251,11 @@ def test_search_with_changed_yaml_is_refused(
     overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=0.1,0.2"]
     overrides.append("experiment=mine")
     mine.write_text("# @package _global_\nbatch_size: 16\n")
-    go(make_plan(overrides, multirun=True), folder := tmp_path / "s")
-    go(make_plan(overrides, multirun=True), folder)
+    search(make_plan(overrides, multirun=True), folder := tmp_path / "s")
+    search(make_plan(overrides, multirun=True), folder)
     mine.write_text("# @package _global_\nbatch_size: 32\n")
     with pytest.raises(ResumeError, match="begun with another configuration"):
-        go(make_plan(overrides, multirun=True), folder)
+        search(make_plan(overrides, multirun=True), folder)
 
 
 def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
@@ -267,7 +266,7 @@ def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
         "optimizer.lr=0.1,0.2",
     ]
     plan = make_plan(overrides, multirun=True)
-    run = go(plan, tmp_path / "s", score=lambda p: p.config.epochs / 10)
+    run = search(plan, tmp_path / "s", score=lambda p: p.config.epochs / 10)
     assert len(run.sweep.points) == 4
     assert [t.state for t in run.study.trials] == [TrialState.COMPLETE] * 12
     for trial in run.study.trials:
@@ -277,8 +276,7 @@ def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
 
 
 def test_search_parallel_tasks_finish_in_any_order(tmp_path: Path) -> None:
-    """Three workers: a trial that repeats one under way waits for it, and outcomes come in any
-    order."""
+    """With three workers, a repeated trial waits for the running one."""
     overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
     plan = make_plan(overrides, multirun=True)
     with open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -296,7 +294,7 @@ def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: 
     def diverges(point: Point) -> float:
         return -2.0 if float(point.config.optimizer.lr) > 0.1 else score(point)
 
-    run = go(plan, tmp_path / "s", score=diverges)
+    run = search(plan, tmp_path / "s", score=diverges)
     failed = [t for t in run.study.trials if t.state == TrialState.FAIL]
     assert failed
     assert {t.number for t in failed} == {
@@ -304,7 +302,9 @@ def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: 
     }
     assert failed[0].user_attrs["error"] == "diverged: the loss is not finite"
     assert len(run.study.trials) == 10
-    assert told(go(plan, tmp_path / "s", score=diverges)) == told(run)  # and are not tried again
+    assert trials_of(search(plan, tmp_path / "s", score=diverges)) == trials_of(
+        run
+    )  # and are not retried
 
 
 def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
         "regularizer.weight_decay=0.5,4",
     ]
     plan = make_plan(["hydra/sweeper=optuna", *overrides], multirun=True)
-    run = go(plan, tmp_path / "s")
+    run = search(plan, tmp_path / "s")
     refused = [t for t in run.study.trials if t.state == TrialState.FAIL]
     assert refused
     for trial in run.study.trials:
@@ -325,7 +325,7 @@ def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
     assert len(told_of) == len(refused)
     assert told_of[0].error in refused[0].user_attrs["error"]
     assert len(run.sweep.points) == 8 - len(refused)
-    assert told(go(plan, tmp_path / "s")) == told(run)
+    assert trials_of(search(plan, tmp_path / "s")) == trials_of(run)
 
 
 def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) -> None:
@@ -340,19 +340,19 @@ def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) 
     def by_seed(point: Point) -> float:
         return -2.0 if point.config.epochs > 5 else point.config.epochs + point.config.seed
 
-    run = go(plan, tmp_path / "s", score=by_seed)
+    run = search(plan, tmp_path / "s", score=by_seed)
     for trial in run.study.trials:
         epochs = trial.params["epochs"]
         assert trial.value == (None if epochs > 5 else epochs + 1)
         ran = [p for p in run.sweep.points if p.config.epochs == epochs]
-        assert len(ran) == (1 if epochs > 5 else 3)  # what is not begun is no point of the sweep
+        assert len(ran) == (1 if epochs > 5 else 3)  # a skipped seed is no point of the sweep
     assert all((tmp_path / "s" / point.id).exists() for point in run.sweep.points)
 
 
 def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    read_before = sweep_in(folder, plan)  # and then waits, for the data or for the lock
-    run = go(plan, folder, steps=3)
+    read_before = sweep_in(folder, plan)  # then it waits for the data or for the lock
+    run = search(plan, folder, steps=3)
     with another_process(), open_search(plan, read_before) as later:
         assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
         for task in later.tasks():
@@ -363,7 +363,7 @@ def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_pruner_saves_epochs_and_keeps_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
-    run = go(plan, tmp_path / pruner, epochs=9)
+    run = search(plan, tmp_path / pruner, epochs=9)
     trials = run.study.trials
     pruned = [t for t in trials if t.state == TrialState.PRUNED]
     assert len(pruned) >= 3
@@ -387,11 +387,11 @@ def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
                 outcome = work(pickle.loads(sent), epochs=3)
             finally:
                 study._open_journal = kept
-            outcome = pickle.loads(pickle.dumps(outcome))  # with all that the task has opened
+            outcome = pickle.loads(pickle.dumps(outcome))  # without its open files
             statuses.add(outcome.status)
             run.report(replace(outcome, task=task))
     assert statuses == {"done", "pruned"}
-    assert told(run) == told(go(plan, tmp_path / "here", epochs=3))
+    assert trials_of(run) == trials_of(search(plan, tmp_path / "here", epochs=3))
 
 
 def test_search_timeout_ends_search(
@@ -399,7 +399,7 @@ def test_search_timeout_ends_search(
 ) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("nnopt.sweeps.search.search.time.monotonic", lambda: float(next(clock)))
-    run = go(with_settings(plan, timeout=4.5), tmp_path / "s")
+    run = search(with_settings(plan, timeout=4.5), tmp_path / "s")
     assert len(run.study.trials) == 4
 
 
@@ -413,7 +413,7 @@ def test_rerun_command_gives_same_point(
         "early_stopping.patience=7",
     ]
     plan = make_plan([*WORDS, *extra, "hydra.sweeper.trials=5"], multirun=True)
-    run = go(plan, tmp_path / "s")
+    run = search(plan, tmp_path / "s")
     top = max(run.sweep.points, key=score)
     with composing():
         overrides = list(best.overrides_of(top.container))

@@ -1,4 +1,4 @@
-"""A search from the command line to its files: trained, pruned, resumed, told."""
+"""A search from the command line to its files: training, pruning, resuming and output."""
 
 from __future__ import annotations
 

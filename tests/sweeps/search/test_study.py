@@ -1,4 +1,4 @@
-"""The lock of a search: one process at a time asks for trials."""
+"""The lock of a search: only one process at a time requests trials."""
 
 from __future__ import annotations
 
