@@ -3,37 +3,37 @@
 ``nnopt/__init__.py`` reads this table when a module is not found.
 """
 
+MOVED_PACKAGES = {
+    "nnopt.cli": "compare completion describe diff gradcheck lr_find resume",
+    "nnopt.config": "compose conf_file conf_source grammar hydra_internals point rules set_aside "
+    "show validate yaml_file",
+    "nnopt.io": "paths",
+    "nnopt.recipe": "auto_lr prepare run thread_notes",
+    "nnopt.terminal": "console interruption",
+}
+"""Package -> the modules that were in ``nnopt`` before, under the same name."""
+
 MOVED_MODULES = {
+    **{
+        f"nnopt.{name}": f"{new}.{name}"
+        for new, names in MOVED_PACKAGES.items()
+        for name in names.split()
+    },
     "nnopt.arguments": "nnopt.cli.parsers",
-    "nnopt.auto_lr": "nnopt.recipe.auto_lr",
     "nnopt.backends.numpy_scratch": "nnopt.backends.numpy",
     "nnopt.backends.pytorch": "nnopt.backends.torch",
     "nnopt.bars": "nnopt.terminal.live_display",
-    "nnopt.compare": "nnopt.cli.compare",
-    "nnopt.completion": "nnopt.cli.completion",
-    "nnopt.compose": "nnopt.config.compose",
     "nnopt.composer": "nnopt.config.resolve",
-    "nnopt.conf_file": "nnopt.config.conf_file",
-    "nnopt.conf_source": "nnopt.config.conf_source",
-    "nnopt.console": "nnopt.terminal.console",
     "nnopt.data.fetch": "nnopt.data.download",
     "nnopt.data.files": "nnopt.data.dataset_files",
     "nnopt.data.generated": "nnopt.data.synthetic",
     "nnopt.data.places": "nnopt.data.locations",
     "nnopt.data.repeats": "nnopt.data.duplicates",
     "nnopt.data_command": "nnopt.cli.data",
-    "nnopt.describe": "nnopt.cli.describe",
-    "nnopt.diff": "nnopt.cli.diff",
     "nnopt.differences": "nnopt.training.finite_differences",
-    "nnopt.gradcheck": "nnopt.cli.gradcheck",
-    "nnopt.grammar": "nnopt.config.grammar",
     "nnopt.hydra_adapter": "nnopt.config.hydra",
-    "nnopt.hydra_internals": "nnopt.config.hydra_internals",
-    "nnopt.interruption": "nnopt.terminal.interruption",
     "nnopt.launch": "nnopt.cli.run",
     "nnopt.live_curves": "nnopt.terminal.live_display",
-    "nnopt.lr_find": "nnopt.cli.lr_find",
-    "nnopt.paths": "nnopt.io.paths",
     "nnopt.plots.confusion": "nnopt.plots.run.confusion",
     "nnopt.plots.curves": "nnopt.plots.run.curves",
     "nnopt.plots.decision_boundary": "nnopt.plots.run.decision_boundary",
@@ -57,8 +57,6 @@ MOVED_MODULES = {
     "nnopt.plots.sweep_words": "nnopt.plots.sweep.labels",
     "nnopt.plots.weight_difference": "nnopt.plots.run.weight_difference",
     "nnopt.plots.weights": "nnopt.plots.run.weights",
-    "nnopt.point": "nnopt.config.point",
-    "nnopt.prepare": "nnopt.recipe.prepare",
     "nnopt.report.command": "nnopt.cli.report",
     "nnopt.results.digits": "nnopt.analysis.number_format",
     "nnopt.results.files": "nnopt.io.atomic_files",
@@ -68,17 +66,9 @@ MOVED_MODULES = {
     "nnopt.results.own_files": "nnopt.io.own_files",
     "nnopt.results.received": "nnopt.io.received_files",
     "nnopt.results.statistics": "nnopt.analysis.statistics",
-    "nnopt.resume": "nnopt.cli.resume",
-    "nnopt.rules": "nnopt.config.rules",
-    "nnopt.run": "nnopt.recipe.run",
-    "nnopt.set_aside": "nnopt.config.set_aside",
-    "nnopt.show": "nnopt.config.show",
     "nnopt.stream": "nnopt.terminal.safe_stream",
     "nnopt.sweep": "nnopt.sweeps, nnopt.config or nnopt.analysis",
     "nnopt.terminal_curves": "nnopt.terminal.plotext_curves",
     "nnopt.text": "nnopt.io.safe_text",
-    "nnopt.thread_notes": "nnopt.recipe.thread_notes",
-    "nnopt.validate": "nnopt.config.validate",
-    "nnopt.yaml_file": "nnopt.config.yaml_file",
 }
 """Old name -> new name. The modules of an old package are in the new package."""

@@ -72,8 +72,7 @@ def _make_layer(record: type[Layer], arguments: Any, where: str) -> Layer:
             values[key] = reader.read_value(types[key], arguments[key], f"{where}.{key}")
         elif is_required:
             reader.problems.append(f"{where}: the argument {key!r} is missing")
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    reader.checked(values)
     return record(**values)
 
 

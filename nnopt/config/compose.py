@@ -8,12 +8,14 @@ of several errors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nnopt.config.conf_file import EXPERIMENTS, PLUGIN_GROUPS
 from nnopt.config.conf_source import location_of
@@ -27,16 +29,19 @@ from nnopt.config.hydra import (
     group_problems,
     is_hydra_setting,
     is_plugin_key,
+    one_line,
     override_text,
     parse_overrides,
+    plain,
 )
 from nnopt.config.point import Point as Point
 from nnopt.config.point import point_id as point_id
 from nnopt.config.point import to_yaml as to_yaml
 from nnopt.config.resolve import ConfigResolver
-from nnopt.config.sweep_settings import named_directory, read_plugins
+from nnopt.config.validate import read_plugin
 from nnopt.errors import ConfigError
 from nnopt.schema import Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
+from nnopt.schema.reader import PLUGINS
 
 if TYPE_CHECKING:
     from nnopt.config.search_space import Space
@@ -74,12 +79,7 @@ class Plan:
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
     """Return the configuration of one run: ``compose_config(["optimizer=adam"])``.
 
-    Args:
-        overrides: Overrides as on the command line.
-        config_dir: A folder with more YAML files.
-
-    Raises:
-        ConfigError: Lists all problems.
+    Raises ConfigError with all problems.
     """
     return plan_one(overrides, config_dir).points[0].config
 
@@ -95,12 +95,7 @@ def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
 def make_plan(
     overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
 ) -> Plan:
-    """Expand overrides into points, and check every point.
-
-    Args:
-        overrides: Overrides as on the command line.
-        multirun: Whether ``-m`` was given. A YAML file can also make it a sweep.
-        config_dir: A folder with more YAML files.
+    """Expand overrides into points, and check every point. A YAML file can also make it a sweep.
 
     Raises:
         ConfigError: Lists the problems of all points, each once.
@@ -152,8 +147,76 @@ def _plan(
         lists, varied = expand(sweeper, own)
         points = _resolve_all(resolver, _with_choices(lists, varied, composed))
     else:
-        points = _resolve_all(resolver, [_single_point(own)])
+        last = {override.key_or_group: override for override in own}
+        point = [text for override in last.values() for text in single_overrides(override)]
+        points = _resolve_all(resolver, [point])
     return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir, space)
+
+
+def read_plugins(
+    composed: DictConfig, parsed: Sequence[Override]
+) -> tuple[SweeperConfig, LauncherConfig]:
+    """Return the settings of the sweeper and of the launcher: those of files, then overrides.
+
+    Raises ConfigError with all problems.
+    """
+    settings, problems = [], []
+    for plugin in PLUGINS:
+        node = OmegaConf.select(composed, plugin)
+        try:
+            container = plain(node) if OmegaConf.is_dict(node) else {}
+            settings.append(read_plugin(plugin, with_entries(plugin, container, parsed)))
+        except ConfigError as error:
+            problems += error.problems
+        except OmegaConfBaseException as error:
+            problems.append(f"{plugin}: {one_line(error)}")
+    if problems:
+        raise ConfigError(problems)
+    sweeper, launcher = settings
+    return sweeper, launcher
+
+
+def with_entries(
+    plugin: str, container: Mapping[str, Any], parsed: Sequence[Override]
+) -> dict[str, Any]:
+    """Return the settings of a sweeper or launcher, updated by overrides.
+
+    ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``.
+    A map is merged with the existing map.
+    """
+    settings = dict(container)
+    for override in parsed:
+        if not override.key_or_group.startswith(f"{plugin}."):
+            continue
+        key, value = override.key_or_group.removeprefix(f"{plugin}."), override.value()
+        field, _, entry = key.partition(".")
+        before = settings.get(field)
+        if isinstance(before, dict) and entry:
+            settings[field] = {**before, entry: value}
+        elif isinstance(before, dict) and isinstance(value, dict):
+            settings[field] = {**before, **value}
+        else:
+            settings[key] = value
+    return settings
+
+
+def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: bool) -> str | None:
+    """Return the folder that the command line or a file names, or None. Raises ConfigError."""
+    own, other = ("hydra.sweep.dir", "hydra.run.dir")[:: 1 if is_sweep else -1]
+    if any(o.key_or_group == other for o in single):
+        kind = "a sweep" if is_sweep else "a single run"
+        raise ConfigError(f"{other} does not apply to {kind}; its folder is {own}")
+    try:
+        named = composed.hydra.sweep if is_sweep else composed.hydra.run
+        directory = named._get_node("dir")._value()
+        if "${" not in str(directory):
+            return directory or None
+        # The name contains the values of other keys, which overrides may set.
+        whole = compose_files([override_text(o) for o in single], with_hydra=True).config
+        HydraConfig.instance().set_config(whole)
+        return str(OmegaConf.select(whole, own))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{own}: {one_line(error)}") from error
 
 
 def _check_single(
@@ -171,12 +234,6 @@ def _check_single(
             f"a file sets {key}, which lists the points of a sweep; run it with `nnopt run -m`, or "
             f"add 'mode: MULTIRUN' below 'hydra:' in the file{location_of(key, lambda value: True)}"
         )
-
-
-def _single_point(parsed: Sequence[Override]) -> tuple[str, ...]:
-    """Return the overrides of a single run, with the last one of each key."""
-    last = {override.key_or_group: override for override in parsed}
-    return tuple(text for override in last.values() for text in single_overrides(override))
 
 
 def _with_choices(

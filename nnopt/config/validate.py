@@ -5,12 +5,12 @@ All problems are reported together. Nothing is loaded or written before a config
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from nnopt.config.rules import cross_field_problems
-from nnopt.errors import CombinationError, ConfigError
+from nnopt.errors import CombinationError
 from nnopt.schema import VARIANTS, Config
 from nnopt.schema.reader import UNIONS, Reader, is_map, types_of
 
@@ -18,10 +18,7 @@ Record = TypeVar("Record")
 
 
 def read_config(container: Mapping[str, Any]) -> Config:
-    """Return the typed configuration of one point.
-
-    Args:
-        container: The composed and resolved YAML, without the part of Hydra.
+    """Return the typed configuration of one point, from its resolved values.
 
     Raises:
         CombinationError: Each value is allowed, but their combination is not.
@@ -29,50 +26,31 @@ def read_config(container: Mapping[str, Any]) -> Config:
     """
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")
-    combined = []
-    if config is not None:
-        combined = cross_field_problems(config, incomplete=bool(reader.problems))
-    if config is None or reader.problems:
-        raise ConfigError(reader.problems + combined)
-    if combined:
+    combined = cross_field_problems(config, incomplete=bool(reader.problems)) if config else []
+    if combined and not reader.problems:
         raise CombinationError(combined)
-    return config
+    reader.problems += combined
+    checked: Config = reader.checked(config)
+    return checked
 
 
 def read_keys(record: type[Record], container: Mapping[str, Any], group: str) -> Record:
     """Return a record of keys that are not part of the configuration.
 
-    Args:
-        record: The dataclass.
-        container: The values of its keys.
-        group: The group of the keys, for messages.
-
-    Raises:
-        ConfigError: Lists all problems.
+    ``group`` is their group, for messages. Raises ConfigError with all problems.
     """
-    values: Record = _read(lambda reader: reader.read_record(record, container, group))
+    reader = Reader()
+    values: Record = reader.checked(reader.read_record(record, container, group))
     return values
 
 
 def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
-    """Return the settings of a sweeper or launcher.
+    """Return the settings of ``hydra.sweeper`` or ``hydra.launcher``.
 
-    Args:
-        group: ``hydra.sweeper`` or ``hydra.launcher``.
-        container: The settings; ``name`` selects the dataclass.
-
-    Raises:
-        ConfigError: Lists all problems.
+    Their ``name`` selects the dataclass. Raises ConfigError with all problems.
     """
-    return _read(lambda reader: reader.read_variant(group, container))
-
-
-def _read(read: Callable[[Reader], Any]) -> Any:
     reader = Reader()
-    values = read(reader)
-    if values is None or reader.problems:
-        raise ConfigError(reader.problems)
-    return values
+    return reader.checked(reader.read_variant(group, container))
 
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from nnopt.errors import Problem, nearest, refused_value, suggest
+from nnopt.errors import ConfigError, Problem, nearest, refused_value, suggest
 from nnopt.schema.config import VARIANTS, Config
 from nnopt.schema.launcher import LAUNCHERS
 from nnopt.schema.range import Entries, Text
@@ -71,9 +71,8 @@ def unknown_key(key: str, known: Iterable[str]) -> Problem:
     close = leaves.get(nearest(leaf, leaves) or "")
     close = close or next((name for name in known if name.rpartition(".")[2] == leaf), None)
     close = close or (None if siblings else nearest(key, known))
-    if close:
-        return Problem(f"unknown key {key!r}; did you mean {close!r}?", key)
-    return Problem(f"unknown key {key!r}; known here: {', '.join(siblings or known)}", key)
+    hint = f"did you mean {close!r}?" if close else f"known here: {', '.join(siblings or known)}"
+    return Problem(f"unknown key {key!r}; {hint}", key)
 
 
 def variants_of(group: str) -> Mapping[str, type]:
@@ -256,6 +255,12 @@ class Reader:
             if not all(BOUNDS[name][1](matched, bound) for name, bound in bounds.items()):
                 return self.refuse(key, matched, f"needs to be {allowed}")
         return matched
+
+    def checked(self, values: Any) -> Any:
+        """Return values that were read. Raises ConfigError if there are problems."""
+        if values is None or self.problems:
+            raise ConfigError(self.problems)
+        return values
 
     def refuse(self, key: str, value: Any, reason: str) -> None:
         """Add the problem ``KEY = VALUE: REASON``."""

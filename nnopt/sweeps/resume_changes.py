@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
 
-from nnopt.config.compose import Plan, Point, make_plan
+from nnopt.config.compose import Plan, Point, make_plan, read_plugins, with_entries
 from nnopt.config.hydra import (
     check_hydra_keys,
     compose_files,
@@ -23,7 +23,6 @@ from nnopt.config.hydra import (
     override_text,
     parse_overrides,
 )
-from nnopt.config.sweep_settings import read_plugins, with_entries
 from nnopt.config.validate import read_config, read_plugin
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig, renamed_key
