@@ -196,13 +196,9 @@ def check_gradients(
 ) -> Iterator[Check]:
     """Compare the gradients of every parameter and of the input with central differences.
 
-    The batch is a small one of the training data, and the dropout masks are fixed.
-
-    Args:
-        config: The configuration. The backend is replaced by NumPy in float64.
-        prepared: Its dataset and architecture.
-        entries: The entries to check one by one in each array; None: ``entries_each``.
-        advance: Called after each comparison.
+    The batch is a small one of the training data, and the dropout masks are fixed. The backend is
+    replaced by NumPy in float64. At most ``entries`` of each array are checked one by one, by
+    default ``entries_each``. ``advance`` is called after each comparison.
 
     Yields:
         The result for each array.

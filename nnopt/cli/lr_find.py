@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) 
         "advice": found.advice,
         "diverged": found.curve.diverged,
         "steps": len(found.curve.rates),
-        "sweep": {field.name: getattr(sweep, field.name) for field in fields(sweep)},
+        "sweep": asdict(sweep),
         "overrides": list(point.overrides),
     }
     write_json(folder / "lr_find.json", outcome)

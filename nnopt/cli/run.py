@@ -162,10 +162,6 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
 def check_directory(plan: Plan, kind: str) -> None:
     """Check that results can be written. Make no folder, because later checks may fail.
 
-    Args:
-        plan: The plan of the run or sweep.
-        kind: The folder below ``outputs``: ``runs`` or ``sweeps``.
-
     Raises:
         OutputError: The folder is not empty, or not writable.
     """
@@ -209,15 +205,13 @@ def _check_empty(directory: Path) -> None:
 def make_directory(plan: Plan, kind: str) -> Path:
     """Make the folder of the results.
 
-    Args:
-        plan: The plan of the run or sweep. A folder that it names must be absent or empty.
-        kind: The folder below ``outputs`` for a new folder with the time and ``name``.
+    It is the folder that the plan names, or a new folder below ``outputs/KIND``. Its name contains
+    the time and ``name``.
 
     Returns:
         The absolute path.
 
     Raises:
-        ConfigError: The named path is invalid.
         OutputError: The folder cannot be made, or is not empty.
     """
     directory = _named_directory(plan)

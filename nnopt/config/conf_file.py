@@ -65,12 +65,9 @@ class ConfFile:
 
 
 def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> ConfFile:
-    """Return the keys and values of a file.
+    """Return the keys and values of a file ``name``, such as ``experiment/mine``.
 
-    Args:
-        path: The file.
-        name: Its path in the conf folder, such as ``experiment/mine``.
-        own_groups: The groups of nnopt. A file of another group may name its package.
+    A file of a group that is not among ``own_groups`` may name its package.
 
     Raises:
         ConfigError: The file is not a YAML map, or has an entry without effect.

@@ -142,13 +142,10 @@ def _group(entry: Any) -> str:
 
 
 def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
-    """Return " (FILE, line N)" of the line in the user's files that sets a key, or an empty text.
+    """Return " (FILE, line N)" of the line in the user's files that sets a key, or "".
 
-    Args:
-        key: The dotted key.
-        accepts: Returns whether the value on a line is the value of the message. A list or a map
-            is passed as ``...``.
-        name: The name of the file, such as ``experiment/mine``; empty: any file.
+    The line must have a value that ``accepts`` accepts; lists and maps are passed as ``...``.
+    ``name`` restricts the search to one file, such as ``experiment/mine``.
     """
     for path, package in reversed(files_read.items()):
         if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
@@ -236,12 +233,9 @@ def _flat(value: Any) -> Iterator[Any]:
 def with_defaults_location(
     problem: str, groups: Collection[str], is_group: Callable[[str], bool]
 ) -> str:
-    """Return a problem of a list of defaults with the file and the line of its entry.
+    """Return Hydra's message about a list of defaults with the file and the line of the entry.
 
-    Args:
-        problem: The message of Hydra.
-        groups: The names of the existing groups, to suggest the nearest one.
-        is_group: Returns whether there is a folder of a name such as ``dataset/sub``.
+    The nearest of ``groups`` is suggested for a folder that ``is_group`` does not find.
     """
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):

@@ -29,7 +29,6 @@ from nnopt.errors import ConfigError
 MAX_SWEEP_POINTS = 100_000
 """The largest number of values of one range, and of points of one sweep."""
 
-
 FORMS = {
     "range": "range(STOP), range(START,STOP) or range(START,STOP,STEP)",
     "interval": "interval(START,END)",
@@ -204,11 +203,8 @@ def _refuse_sweeps(value: Any) -> None:
             "several values cannot be part of a list or a map, and an interval or a glob cannot be "
             "one of several choices; write each value in full, such as choice([16],[32])"
         )
-    if isinstance(value, builtins.list):
-        for item in value:
-            _refuse_sweeps(item)
-    elif isinstance(value, dict):
-        for item in value.values():
+    if isinstance(value, builtins.list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             _refuse_sweeps(item)
 
 

@@ -96,10 +96,8 @@ def expand(
 ) -> tuple[list[Overrides], tuple[str, ...]]:
     """Expand the settings of a sweep and the command line into points.
 
-    Args:
-        settings: The settings of the sweep. Keys of ``grids`` take precedence over those of the
-            command line, which take precedence over ``params``.
-        parsed: The overrides of the command line.
+    Keys of ``settings.grids`` take precedence over those of the command line, which take
+    precedence over ``settings.params``.
 
     Returns:
         The overrides of each point, and the keys that vary, in order.
@@ -142,14 +140,9 @@ def expand(
 
 
 def parse_params(params: Any, where: str) -> list[Override]:
-    """Return the overrides of a map from keys to values.
+    """Return the overrides of a map from keys to values. ``where`` is its key, for messages.
 
-    Args:
-        params: The map, or None.
-        where: The key of the map, for messages.
-
-    Raises:
-        ConfigError: Lists all problems.
+    Raises ConfigError with all problems.
     """
     if params is None:
         return []

@@ -73,13 +73,10 @@ def register_plugins() -> None:
 
 @contextmanager
 def composing(config_dir: str | None = None) -> Iterator[None]:
-    """Let Hydra find nnopt's and the user's YAML files.
+    """Let Hydra find the YAML files of nnopt, of the user and of the folder ``config_dir``.
 
     Problems of a ConfigError that is raised within get the file and the line, if a file sets the
     value.
-
-    Args:
-        config_dir: One more folder to search, or None.
 
     Raises:
         ConfigError: The folder does not exist, or has a ``config.yaml``.
@@ -237,17 +234,12 @@ def _is_added(override: Override) -> bool:
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
-    """Merge the files that overrides choose. Use it within ``composing()``.
+    """Merge the files that overrides choose, with or without the part ``hydra``.
 
-    Args:
-        overrides: Choices of files, and settings of Hydra.
-        with_hydra: Whether to keep the part ``hydra`` of the configuration.
-
-    Raises:
-        ConfigError: A file is missing or wrong.
+    Use it within ``composing()``. Raises ConfigError if a file is missing or wrong.
     """
     with hydra_errors():
-        return compose(PRIMARY, overrides=list(overrides), return_hydra_config=with_hydra)
+        return compose(PRIMARY, overrides, with_hydra)
 
 
 @contextmanager

@@ -35,9 +35,8 @@ Rule = Callable[[Config], Iterator[str]]
 def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
     """Return the problems of combinations of values, one line each.
 
-    Args:
-        config: The configuration.
-        incomplete: Whether refused values are None. Rules that need them are skipped.
+    If the configuration is ``incomplete``, refused values are None, and rules that need them are
+    skipped.
     """
     problems: list[str] = []
     for rule in RULES:

@@ -89,12 +89,8 @@ def to_override(parameter: Parameter, value: Drawn) -> str:
 def read_parameter(override: Override, whole: bool) -> Parameter:
     """Return the parameter of an override with several values.
 
-    Args:
-        override: The override.
-        whole: Whether the key accepts whole numbers only.
-
-    Raises:
-        ConfigError: The values cannot be searched.
+    ``whole`` is whether its key accepts whole numbers only. Raises ConfigError if the values cannot
+    be searched.
     """
     key, text = override.key_or_group, override.input_line
     sweep = override.value()

@@ -84,10 +84,9 @@ class Space:
         return chdir(self.working) if os.path.isdir(self.working) else nullcontext()
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
-        """Return the overrides of one trial.
+        """Return the overrides of one trial. ``suggest`` samples a parameter.
 
-        Args:
-            suggest: Samples a parameter. Keys that the chosen files do not have are not sampled.
+        Keys that the chosen files do not have are not sampled.
         """
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
@@ -168,16 +167,9 @@ def read_space(
     resolver: ConfigResolver,
     config_dir: str | None,
 ) -> Space:
-    """Return the search space. Call it within ``composing()``.
+    """Return the search space of ``settings.params``, and of overrides, which take precedence.
 
-    Args:
-        settings: The settings of the search.
-        parsed: The overrides of the command line, which take precedence over ``settings.params``.
-        resolver: Resolves the points.
-        config_dir: The folder of ``--config-dir``, or None.
-
-    Raises:
-        ConfigError: Lists all problems of the settings and the keys.
+    Call it within ``composing()``. Raises ConfigError with all problems of settings and keys.
     """
     problems = _setting_problems(settings)
     try:
@@ -190,10 +182,10 @@ def read_space(
     last = {override.key_or_group: override for override in (*params, *parsed)}
     swept = [override for override in last.values() if override.is_sweep_override()]
     fixed = [override for override in last.values() if not override.is_sweep_override()]
-    words = tuple(text for override in fixed for text in single_overrides(override))
+    texts = tuple(text for override in fixed for text in single_overrides(override))
     keys = tuple(override.key_or_group for override in swept)
     seeds = _seeds(last.get("seed"))
-    space = Space(keys, (), words, seeds, resolver, config_dir, os.getcwd())
+    space = Space(keys, (), texts, seeds, resolver, config_dir, os.getcwd())
     return replace(space, parameters=_parameters(swept, space))
 
 

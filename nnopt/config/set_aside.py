@@ -62,9 +62,8 @@ class SetAside:
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
         """Return a note with the used values and those set aside, or None if they are equal.
 
-        Args:
-            section: The used values of the group.
-            given: The dotted keys that the command line sets.
+        ``section`` are the used values of the group, and ``given`` are the dotted keys that the
+        command line sets.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
@@ -93,20 +92,17 @@ class Composed:
     set_aside: tuple[SetAside, ...]
 
 
-def compose(
-    config_name: str, overrides: Sequence[str], return_hydra_config: bool = False
-) -> Composed:
+def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
     """Merge the files that overrides choose, as ``hydra.compose`` does, with the loader below.
 
     Values of ``PRESETS`` are returned as set aside only for a choice of the overrides.
     """
     loader = GlobalHydra.instance().config_loader()
-    config = hydra_compose(config_name, list(overrides), return_hydra_config)
+    config = hydra_compose(config_name, list(overrides), with_hydra)
     set_aside = loader.set_aside if isinstance(loader, Loader) else []
-    typed = {word.partition("=")[0] for word in overrides}
-    return Composed(
-        config, tuple(x for x in set_aside if x.group not in PRESETS or x.group in typed)
-    )
+    given = {text.partition("=")[0] for text in overrides}
+    noted = tuple(x for x in set_aside if x.group not in PRESETS or x.group in given)
+    return Composed(config, noted)
 
 
 class Loader(ConfigLoaderImpl):

@@ -83,11 +83,8 @@ def syntax_problem(path: Path, error: YAMLError) -> str:
 class ValueChecker:
     """Refuses values that a configuration cannot have, or that YAML reads in an unexpected way.
 
-    An example is 010, which YAML reads as octal.
-
-    Args:
-        path: The file, for messages.
-        dotted: Whether keys may contain dots, as in the parameters of a sweep.
+    An example is 010, which YAML reads as octal. Keys may contain dots if ``dotted`` is true, as in
+    the parameters of a sweep.
     """
 
     def __init__(self, path: Path, dotted: bool) -> None:
