@@ -44,9 +44,9 @@ class Dense(Layer):
                 "put 'flatten' before it"
             )
         units = classes if self.units == "classes" else self.units
-        parameters = {"weight": (units, *shape)} | ({"bias": (units,)} if self.bias else {})
+        bias: dict[str, Shape] = {"bias": (units,)} if self.bias else {}
         flops = units * (2 * shape[0] + self.bias)
-        return InferredLayer(name, self, shape, (units,), flops, parameters)
+        return InferredLayer(name, self, shape, (units,), flops, {"weight": (units, *shape), **bias})
 
 
 @dataclass(frozen=True)
