@@ -46,7 +46,8 @@ class Dense(Layer):
         units = classes if self.units == "classes" else self.units
         bias: dict[str, Shape] = {"bias": (units,)} if self.bias else {}
         flops = units * (2 * shape[0] + self.bias)
-        return InferredLayer(name, self, shape, (units,), flops, {"weight": (units, *shape), **bias})
+        arrays = {"weight": (units, *shape), **bias}
+        return InferredLayer(name, self, shape, (units,), flops, arrays)
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,11 @@ class Conv2d(Layer):
                 f"{format_shape(image)} with a padding of {padding}, {padded}"
             )
         output = (outputs, *count_windows(image, kernel, self.stride, padding))
-        weight = {"weight": (outputs, inputs // self.groups, kernel, kernel)}
+        weight: dict[str, Shape] = {"weight": (outputs, inputs // self.groups, kernel, kernel)}
         flops = math.prod(output) * (2 * math.prod(weight["weight"][1:]) + self.bias)
         bias: dict[str, Shape] = {"bias": (outputs,)} if self.bias else {}
-        if self.frozen:
-            return InferredLayer(name, self, shape, output, flops, bias, {**weight})
-        return InferredLayer(name, self, shape, output, flops, {**weight, **bias})
+        trained, frozen = (bias, weight) if self.frozen else ({**weight, **bias}, {})
+        return InferredLayer(name, self, shape, output, flops, trained, frozen)
 
 
 @dataclass(frozen=True)
