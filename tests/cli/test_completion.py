@@ -68,6 +68,7 @@ def test_completion_version_is_empty(
     ("line", "expected"),
     [
         ("nnopt run optimizer=ad", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
+        ("nnopt run debug=", {"debug=overfit_batch", "debug=tiny"}),
         ("nnopt lr-find optimizer=adag", {"optimizer=adagrad"}),
         ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from commands import Command
 
-QUICK = ("epochs=1", "plots=false", "dataset.samples_per_class=40")
+QUICK = ("debug=tiny",)
 
 
 def threads_of(folder: Path) -> dict[str, Any]:
