@@ -1,4 +1,4 @@
-"""What tests of several packages share."""
+"""Fixtures that tests of several packages share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OPTIMIZER_DEFAULTS: dict[str, schema.OptimizerVariant] = {
 
 
 def plain_config() -> Config:
-    """The configuration of ``nnopt run`` with no arguments, written out without Hydra."""
+    """Return the configuration of ``nnopt run`` without arguments, built without Hydra."""
     return Config(
         name="test",
         seed=0,
@@ -106,9 +106,9 @@ def plain_config() -> Config:
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
-    """The configuration with some values changed, by dotted key.
+    """Return the configuration with some values changed, by dotted key.
 
-    ``optimizer`` may be a name, for that optimizer with its defaults, and so may ``backend``.
+    ``optimizer`` and ``backend`` may be names, which select the default configuration of that name.
     """
     for key, value in overrides.items():
         group, _, inner = key.partition(".")
@@ -127,7 +127,7 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def _replaced(record: Any, key: str, value: Any) -> Any:
-    """The record with the value at a dotted key changed."""
+    """Return the record with the value at a dotted key changed."""
     name, _, inner = key.partition(".")
     return replace(
         record, **{name: _replaced(getattr(record, name), inner, value) if inner else value}
@@ -162,15 +162,19 @@ def compose_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Config]:
-    """``make_config(optimizer="adam", **{"backend.dtype": "float64"})``: the defaults with changes,
-    applied in the order given."""
+    """Return a function that applies changes to the default configuration, in the given order.
+
+    Example: ``make_config(optimizer="adam", **{"backend.dtype": "float64"})``.
+    """
     return lambda **overrides: with_overrides(plain_config(), overrides)
 
 
 @pytest.fixture(scope="session")
 def leave_run() -> Callable[..., Path]:
-    """``leave_run(folder, 3, {"optimizer": "adam"}, test_accuracy=0.9)``: the summary of a finished
-    run of seed 3 of the defaults with changes, as ``nnopt run`` leaves it; returns the folder."""
+    """Return a function that writes the summary of a finished run and returns its folder.
+
+    Example: ``leave_run(folder, 3, {"optimizer": "adam"}, test_accuracy=0.9)`` for seed 3.
+    """
 
     def leave(
         folder: Path, seed: int = 0, changes: dict[str, Any] | None = None, **summary: Any
@@ -197,7 +201,7 @@ def leave_run() -> Callable[..., Path]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, without the user's data; ``nnopt run`` leaves no signal handler."""
+    """Change to an empty folder without the user's data, and restore signal handlers afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NNOPT_DATA_DIR", raising=False)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -209,7 +213,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def nnopt(workplace: Path) -> Callable[..., int]:
-    """``nnopt("run", "epochs=2")``: a command line in this process; returns its exit code."""
+    """Return a function that runs a command line in this process and returns its exit code."""
     from nnopt.cli.main import run_verb
 
     return lambda *arguments: run_verb(list(arguments))
@@ -217,8 +221,10 @@ def nnopt(workplace: Path) -> Callable[..., int]:
 
 @pytest.fixture
 def start_nnopt(workplace: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """``start_nnopt("run", "epochs=2")``: a command line in a process of its own, its output piped.
-    What is still running at the end of the test is killed."""
+    """Return a function that starts a command line in a new process with piped output.
+
+    Processes that still run at the end of the test are killed.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:

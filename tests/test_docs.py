@@ -1,5 +1,4 @@
-"""The documents in docs/ against the code: no key, column or file is missing or described wrongly,
-and no link leads nowhere."""
+"""The documents in docs/ against the code: keys, columns, files and links."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ Row = tuple[str, ...]
 
 
 def rows_of(document: Path, *header: str) -> list[Row]:
-    """The cells of every row of the tables with this header, row by row."""
+    """Return the cells of each row of the tables with this header."""
     rows: list[Row] = []
     for table in re.findall(r"(?:^\|.*\n)+", document.read_text("utf-8"), re.M):
         head, _, *lines = [
@@ -57,15 +56,15 @@ def rows_of(document: Path, *header: str) -> list[Row]:
 # configuration.md ---------------------------------------------------------------------------------
 
 
-def in_words(kind: Any) -> str:
-    """What a key may be set to, in the words of the document and of error messages."""
+def allowed_text(kind: Any) -> str:
+    """Return the allowed values of a key, as in documents and error messages."""
     bounds = ""
     if get_origin(kind) is Annotated:
         kind, *metadata = get_args(kind)
         (limits,) = metadata
         if isinstance(limits, Range):
-            bounds = in_words_of(limits)
-        else:  # a pattern: launchers.md says which texts are allowed
+            bounds = range_text(limits)
+        else:  # launchers.md describes the allowed texts of a pattern
             assert isinstance(limits, Text | Entries)
     alternatives = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
     plain, *words = [x for x in alternatives if x is not NoneType]
@@ -74,7 +73,7 @@ def in_words(kind: Any) -> str:
     return name_of(plain) + bounds + "".join(f"{comma} or {other}" for other in others)
 
 
-def in_words_of(limits: Range) -> str:
+def range_text(limits: Range) -> str:
     ends = {key: end for key, end in asdict(limits).items() if end is not None}
     words = {"minimum": "at least", "maximum": "at most"}
     bounds = " and ".join(f"{words.get(key, key)} {number(end)}" for key, end in ends.items())
@@ -104,7 +103,7 @@ def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, st
         if isinstance(hints[field.name], type) and is_dataclass(hints[field.name]):
             yield from keys_of(hints[field.name], value, f"{key}.")
         elif not (record is Config and field.name in VARIANTS):
-            yield key, in_words(hints[field.name]), value
+            yield key, allowed_text(hints[field.name]), value
 
 
 def shown(value: Any) -> str:
@@ -122,8 +121,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def documented_keys() -> set[Row]:
-    """(key, allowed, default) of every key but the groups' names; a default that differs from file
-    to file is "its own"."""
+    """Return key, allowed values and default of every key except group names.
+
+    A default that differs between files is "its own".
+    """
     top = load(CONF / "config.yaml")
     groups = {"regularizer": "none", "initializer": "he"}
     top |= {group: load(CONF / group / f"{file}.yaml") for group, file in groups.items()}
@@ -186,7 +187,7 @@ def test_layers_documented_with_all_arguments() -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that a short run left."""
+    """Return the folder of a short run."""
     from nnopt.config.compose import make_plan
     from nnopt.recipe.run import run
 
@@ -277,7 +278,7 @@ def test_search_settings_documented_completely() -> None:
     assert shown_rows.keys() == {f"`hydra.sweeper.{key}`" for key in hints if key != "name"}
     for key in hints.keys() - {"name", "params", "metric"}:
         row = shown_rows[f"`hydra.sweeper.{key}`"]
-        assert row == (in_words(hints[key]), shown(defaults[key]))
+        assert row == (allowed_text(hints[key]), shown(defaults[key]))
     metrics = ", ".join(f"`{name}`" for name in COLUMNS)
     assert shown_rows["`hydra.sweeper.metric`"] == (metrics, shown(defaults["metric"]))
 
@@ -310,7 +311,7 @@ def test_backend_protocol_methods_documented_completely() -> None:
 
 
 def test_random_streams_documented_completely() -> None:
-    """By the names that stand in the code: the second argument of a generator, the key of masks."""
+    """Names are the second argument of a generator and the key of masks in the code."""
     (text,) = re.findall(
         r"^## Randomness.*", (DOCS / "backends.md").read_text("utf-8"), re.M | re.S
     )

@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def write_point(
     folder: Path, accuracy: float, seconds: list[float], seed: int = 0, validated: int = 0
 ) -> None:
-    """A point of 100 steps of 10 samples, each of 2·10¹² FLOPs forward."""
+    """Write a point of 100 steps with 10 samples and 2·10¹² FLOPs forward each."""
     folder.mkdir(parents=True)
     summary: dict[str, Any] = {"test_accuracy": accuracy, "train_seconds": sum(seconds)}
     summary |= {"flops_per_sample": 2 * 10**12, "steps": 100, "config": {"batch_size": 10}}
@@ -41,8 +41,10 @@ def write_point(
 def test_result_row_fixed_summaries_equals_hand_computation(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP: in 4 · 10 and in 4 · 15 warm seconds 150 and 100
-    TFLOP/s, of 250 the half."""
+    """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP.
+
+    In 40 and 60 warm seconds they are 150 and 100 TFLOP/s, on average half of 250.
+    """
     write_point(tmp_path / "a", 0.93, [30, 15, 15, 15], seed=1)
     write_point(tmp_path / "b", 0.95, [30, 10, 11, 9])
     row, reached = script.measure("cifar10_fast", tmp_path, 250.0)
@@ -52,7 +54,7 @@ def test_result_row_fixed_summaries_equals_hand_computation(
 
 
 def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
-    """4 epochs of 750 more samples, 2 TFLOP each, are 6,000 TFLOP more: in 40 s 300 TFLOP/s."""
+    """4 epochs of 750 further samples add 6,000 TFLOP: 300 TFLOP/s in 40 s."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 
@@ -77,7 +79,7 @@ def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
     assert set(script.MIN_ACCURACY) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
-        assert point.config.drop_last  # which its count of samples relies on
+        assert point.config.drop_last  # the count of samples relies on it
         text = (BENCHMARKS.parent / "conf" / "experiment" / f"{name}.yaml").read_text("utf-8")
         assert f"gpu_recipes.py --only {name}" in text
         assert " ".join(script.SETTINGS) in text

@@ -1,5 +1,7 @@
-"""What gets installed: every package, the YAML files, the command; editable, and as a wheel, made
-from the source archive so that this lacks nothing either."""
+"""The installed package: modules, YAML files and command, editable and as a wheel.
+
+The wheel is built from the source archive, so that the archive is complete too.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def project() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pins() -> dict[str, str]:
-    """Package -> version, of constraints.txt."""
+    """Return the versions in constraints.txt by package."""
     lines = (REPOSITORY / "constraints.txt").read_text("utf-8").splitlines()
     overrides = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, version in overrides}
@@ -64,7 +66,7 @@ def test_dependencies_pinned_within_their_ranges(
     expected = [*project["project"]["dependencies"], *itertools.chain(*extras.values())]
     for requirement in map(Requirement, expected):
         name = canonicalize_name(requirement.name)
-        if name == "nnopt":  # an extra that holds another one
+        if name == "nnopt":  # an extra that contains another extra
             assert requirement.extras <= set(extras)
             continue
         assert name in pins, f"{name} is not pinned in constraints.txt"
@@ -87,7 +89,7 @@ def test_version_printed_equals_package_metadata(capsys: pytest.CaptureFixture[s
 
 
 def run(*arguments: object, cwd: Path) -> str:
-    """The output of a command that has to succeed."""
+    """Return the output of a command that must succeed."""
     environment = {
         key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
     }
@@ -140,7 +142,7 @@ def as_wheel_of_the_source_archive(source: Path) -> list[Path | str]:
 def test_package_installed_runs_in_another_folder(
     form: Callable[[Path], list[Path | str]], source: Path, tmp_path: Path
 ) -> None:
-    """In an environment of its own, which borrows the dependencies of this one."""
+    """The environment is new and shares the dependencies of this one."""
     import json
     import sysconfig
 

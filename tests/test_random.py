@@ -43,7 +43,7 @@ def test_generator_different_arguments_give_different_numbers(
 
 
 def test_generator_neighbouring_counters_do_not_overlap() -> None:
-    """Step 1's numbers are not step 0's, shifted: the counter of draws is a word of its own."""
+    """The numbers of step 1 are not those of step 0 shifted: draws have their own counter."""
     assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
         generator(0, "x", 1).integers(0, 2**62, 1000)
     )
@@ -70,7 +70,7 @@ def test_generator_in_another_process_gives_equal_numbers() -> None:
 
 
 def test_generator_known_arguments_give_recorded_numbers() -> None:
-    """Results of earlier versions can be repeated only as long as these stay."""
+    """Results of earlier versions are reproducible only while these numbers stay."""
     assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
     assert DropoutMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
 
@@ -102,7 +102,7 @@ def test_dropout_scale_extreme_rate_is_finite(rate: float) -> None:
 def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
     masks = DropoutMasks(1, "dropout1", 0.5)
     expected = {step: masks.draw(step, (7, 5)) for step in range(4)}
-    for step in (3, 1, 0, 1, 2):  # in any order, however often, with other shapes in between
+    for step in (3, 1, 0, 1, 2):  # any order, repetitions and other shapes change nothing
         masks.draw(9, (3,))
         assert_array_equal(masks.draw(step, (7, 5)), expected[step])
         assert_array_equal(DropoutMasks(1, "dropout1", 0.5).draw(step, (7, 5)), expected[step])

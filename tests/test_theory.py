@@ -1,7 +1,6 @@
 """docs/theory.md against the code.
 
-Links have targets, commands run, and the transforms of Winograd's method on the page are right in
-rational arithmetic.
+Links have targets, commands run, and the Winograd transforms are exact in rational arithmetic.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Rational = np.ndarray
 
 
 def names_of(path: Path) -> set[str]:
-    """What a file defines at its top level."""
+    """Return the names that a file defines at its top level."""
     names: set[str] = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -105,7 +104,7 @@ def test_theory_commands_on_generated_data_succeed(nnopt: Callable[..., int], co
 
 
 def matrix(name: str) -> Rational:
-    """A matrix of the page, by the name before its equals sign."""
+    """Return the matrix of the page with this name."""
     (body,) = re.findall(
         re.escape(name) + r" = \\begin\{bmatrix\}(.*?)\\end\{bmatrix\}", TEXT, re.S
     )
@@ -164,7 +163,7 @@ def test_winograd_one_dimension_equals_correlation(w: Rational, d: Rational) -> 
 
 
 def correlate(x: Rational, w: Rational) -> Rational:
-    """Without padding, by loops over the kernel."""
+    """Return the correlation without padding, computed by loops over the kernel."""
     height, width = x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1
     places = product(range(w.shape[0]), range(w.shape[1]))
     return sum(w[i, j] * x[i : i + height, j : j + width] for i, j in places)  # type: ignore[return-value]
@@ -185,7 +184,7 @@ def tiles(across: int = 2) -> list[tuple[slice, slice]]:
 
 
 def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
-    """The window of 6 x 6 that a tile depends on."""
+    """Return the 6 x 6 window of a tile."""
     rows, columns = tile
     return slice(rows.start, rows.start + 6), slice(columns.start, columns.start + 6)
 
@@ -210,11 +209,11 @@ def test_winograd_transformed_gradients_equal_correlation_gradients(seed: int) -
     d_u, d_x = np.full((6, 6), Fraction(0)), np.full((10, 10), Fraction(0))
     for tile in tiles():
         d_m = A @ g[tile] @ AT
-        assert d_m[1, 1] == g[tile].sum()  # where the bias has its gradient
+        assert d_m[1, 1] == g[tile].sum()  # the gradient of the bias
         d_u += (BT @ x[window(tile)] @ B) * d_m
         d_x[window(tile)] += B @ ((G @ w @ G.T) * d_m) @ BT
     assert (G.T @ d_u @ G == correlate(x, g)).all()
-    # The other way: a full correlation with the kernel turned by half.
+    # The input gradient is a full correlation with the kernel rotated by 180°.
     full = np.full((12, 12), Fraction(0))
     full[2:10, 2:10] = g
     assert (d_x == correlate(full, w[::-1, ::-1])).all()
@@ -233,7 +232,7 @@ def test_winograd_gradient_windows_give_both_gradients(seed: int) -> None:
         d_u += v * (A @ whole[tile] @ AT)
     assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
     assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
-    # What the second one follows from.
+    # The second identity follows from this one.
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 

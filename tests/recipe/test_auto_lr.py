@@ -1,4 +1,4 @@
-"""``optimizer.lr=auto``: the number that is found, the run it gives, and where none is found."""
+"""``optimizer.lr=auto``: the learning rate found, the resulting run, and failed searches."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Pat
     assert [row["optimizer.lr"] for row in rows] == ["auto", "0.01", "auto", "0.01"]
     found = [row["suggested_lr"] for row in rows]
     assert found[1] == found[3] == ""
-    assert float(found[0]) > 2 * float(found[2])  # Adam's is smaller than that of plain descent
+    assert float(found[0]) > 2 * float(found[2])  # Adam's rate is smaller than SGD's
     assert capsys.readouterr().out.count("optimizer.lr = ") == 2
     for row, rate in zip(rows, found, strict=True):
         folder = workplace / "s" / row["id"]
@@ -85,7 +85,7 @@ def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Pat
 def test_auto_lr_without_suggestion_trains_nothing(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
-    """All weights zero: no gradient reaches any but the last biases, which cannot help."""
+    """With zero weights, only the last biases have a gradient, and they cannot reduce the loss."""
     overrides = ("initializer=zeros", "optimizer.lr=auto", "hydra.run.dir=a", "plots=true")
     assert nnopt("run", *SMALL, *overrides) == 5
     captured = capsys.readouterr()
@@ -102,7 +102,7 @@ def test_auto_lr_without_suggestion_trains_nothing(
     }
 
 
-def found_rate(
+def suggestion_of(
     rate: float, advice: str | None = None, proposed: str | None = None
 ) -> Callable[..., LrSuggestion]:
     curve = LrCurve(np.array([rate, 10 * rate]), np.ones(2), np.ones(2), diverged=False)
@@ -112,7 +112,7 @@ def found_rate(
 def test_auto_lr_breaking_rule_is_refused(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found_rate(0.5))
+    monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", suggestion_of(0.5))
     overrides = (*SMALL, "optimizer.lr=auto", "regularizer.weight_decay=2", "hydra.run.dir=a")
     assert nnopt("run", *overrides) == 2
     assert (
@@ -125,7 +125,7 @@ def test_auto_lr_breaking_rule_is_refused(
 def test_auto_lr_advice_is_printed(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = found_rate(0.03, "try lr_find.x=1", "lr_find.x=1")
+    found = suggestion_of(0.03, "try lr_find.x=1", "lr_find.x=1")
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", found)
     overrides = (*SMALL, "plots=true", "optimizer.lr=auto", "hydra.run.dir=a")
     assert nnopt("run", *overrides) == 0

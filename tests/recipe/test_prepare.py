@@ -1,4 +1,4 @@
-"""What can only be refused once the size of the data is known."""
+"""Problems that depend on the size of the data."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_prepare_impossible_sizes_names_both_numbers(
     assert all(text in problem for text in expected), problem
 
 
-def pictures(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
-    """The same with ten rows of six numbers each, read as images of this shape or as features."""
+def with_image_shape(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
+    """Return the configuration for ten rows of numbers, as images of this shape or features."""
     lines = [f"{i % 2}," + ",".join(str(i + j) for j in range(6)) for i in range(10)]
     (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
     validation = schema.Validation("train", 0.2)
@@ -94,7 +94,7 @@ def test_prepare_cutout_larger_than_image_is_refused(
 ) -> None:
     def chosen(cutout: int) -> Config:
         changed = make_config(**with_cutout(cutout))
-        return pictures(changed, tmp_path, (1, 2, 3))
+        return with_image_shape(changed, tmp_path, (1, 2, 3))
 
     prepare(chosen(2))
     with pytest.raises(ConfigError, match=r"cutout = 3 .* 2 pixels; set at most 2"):
@@ -110,9 +110,9 @@ def test_prepare_features_allow_mixing_only(
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})
     with pytest.raises(ConfigError, match=r"needs images, .* shape \(6,\)"):
-        prepare(pictures(config, tmp_path, None))
+        prepare(with_image_shape(config, tmp_path, None))
     config = make_config(**{"regularizer.augmentation.mixup": 0.4})
-    prepare(pictures(config, tmp_path, None))
+    prepare(with_image_shape(config, tmp_path, None))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -121,7 +121,7 @@ def test_prepare_policy_needs_one_or_three_channels(
 ) -> None:
     chosen = {"regularizer.augmentation.policy": "trivial_augment"}
     config = make_config(backend="torch", **chosen)
-    config = pictures(config, tmp_path, (channels, 6 // channels, 1))
+    config = with_image_shape(config, tmp_path, (channels, 6 // channels, 1))
     if channels == 2:
         with pytest.raises(ConfigError, match=r"policy = 'trivial_augment' .* 1 or 3 .* have 2"):
             prepare(config)
@@ -134,8 +134,8 @@ def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Pa
     with pytest.raises(
         ConfigError, match=r"regularizer.test_time_flip = True needs images, .* \(6,\)"
     ):
-        prepare(pictures(config, tmp_path, None))
-    prepare(pictures(config, tmp_path, (1, 2, 3)))
+        prepare(with_image_shape(config, tmp_path, None))
+    prepare(with_image_shape(config, tmp_path, (1, 2, 3)))
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -146,7 +146,7 @@ def test_prepare_batch_of_one_image_needs_positions(
     layers = ({"conv2d": 2}, *pool, "batch_norm", *["flatten"][pooled:], {"dense": "classes"})
     architecture = schema.LayersConfig("layers", layers)
     config = make_config(architecture=architecture, batch_size=1, drop_last=True)
-    config = pictures(config, tmp_path, (1, 2, 3))
+    config = with_image_shape(config, tmp_path, (1, 2, 3))
     if pooled:
         with pytest.raises(ConfigError, match=r"batch of 1, of which .* \(batch_norm1\)"):
             prepare(config)
@@ -188,7 +188,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
 def test_prepare_published_refuses_without_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
-    """The sizes are those of the published parts: 60,000 images, a tenth held out."""
+    """The sizes are those of the published parts: 60,000 images, a tenth for validation."""
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
     assert isinstance(config.dataset, schema.ImageConfig)
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""One run: its files, their columns and keys, and that the same seed gives the same bits."""
+"""One run: its files, their columns and keys, and reproducibility from the seed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_run_writes_its_files(workplace: Path) -> None:
     assert set(summary) == SUMMARY_KEYS
     expected = {"status": "done", "error": None, "seed": 3, "name": "spiral_mlp", "epochs": 2}
     assert {key: summary[key] for key in expected} == expected
-    # 60 points, 12 of them held out: two steps an epoch of 32 and 16 samples
+    # 60 samples, 12 for validation: two steps per epoch, with 32 and 16 samples
     assert (summary["steps"], summary["parameters"]) == (4, 387)
     assert summary["flops_per_sample"] == 771
     assert 0 < summary["train_seconds"] < summary["total_seconds"]
@@ -266,13 +266,13 @@ def test_run_bug_is_recorded_in_summary(workplace: Path, monkeypatch: pytest.Mon
 
 
 def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
-    """When they are called the epoch is in the files; the seed gives the bits it always gives."""
-    (workplace / "told").mkdir()
+    """Files contain the epoch when a callback is called, and the results stay the same."""
+    (workplace / "callbacks").mkdir()
     received: list[tuple[EpochRow, bool]] = []
 
-    def look(row: EpochRow, best: bool) -> None:
+    def record(row: EpochRow, best: bool) -> None:
         received.append((row, best))
-        assert read_metrics(workplace / "told" / "metrics.csv") == [row for row, _ in received]
+        assert read_metrics(workplace / "callbacks" / "metrics.csv") == [row for row, _ in received]
 
     def stop(row: EpochRow, best: bool) -> None:
         if row.epoch == 2:
@@ -280,10 +280,10 @@ def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
 
     point = make_plan([*SMALL, "epochs=4"]).points[0]
     with pytest.raises(TrainingError, match="enough"):
-        run(point, workplace / "told", [look, stop])
-    summary = json.loads((workplace / "told" / "summary.json").read_text("utf-8"))
+        run(point, workplace / "callbacks", [record, stop])
+    summary = json.loads((workplace / "callbacks" / "summary.json").read_text("utf-8"))
     assert (summary["status"], summary["error"], summary["epochs"]) == ("failed", "enough", 2)
-    assert (workplace / "told" / "model_last.npz").exists()
+    assert (workplace / "callbacks" / "model_last.npz").exists()
 
     whole = finish(workplace / "whole", *SMALL, "epochs=4")
     rows = read_metrics(workplace / "whole" / "metrics.csv")
@@ -291,7 +291,7 @@ def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
         replace(row, seconds=0) for row in rows[:2]
     ]
     assert whole["epochs"] == 4
-    assert received[0][1]  # the first epoch is the best so far
+    assert received[0][1]  # the first epoch is the best until now
 
 
 @pytest.mark.parametrize("is_written", [False, True])
@@ -355,7 +355,7 @@ def test_run_swa_records_averaged_epochs(
 def test_run_layer_statistics_are_optional_and_change_nothing(
     workplace: Path,
 ) -> None:
-    """A look costs a forward pass of up to 256 samples: on few data, a good part of an epoch."""
+    """The statistics cost a forward pass of up to 256 samples per epoch."""
     overrides = ["plots=true", "regularizer.dropout=0.2"]
     plain = finish(workplace / "plain", *overrides)
     watched = finish(workplace / "watched", *overrides, "layer_statistics=true")

@@ -1,4 +1,4 @@
-"""What a run says: on a terminal, in a pipe, to a reader that left, in poor encodings."""
+"""The output of a run on terminals and pipes, to closed readers, and in limited encodings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ print("end")
 
 
 def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A training of 8 epochs in a process of its own, in ``folder``, into pipes."""
+    """Train 8 epochs in a new process in ``folder``, with pipes."""
     return subprocess.run(
         [sys.executable, "-c", TRAINING],
         cwd=folder,
@@ -79,12 +79,12 @@ def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def train_on_terminal(folder: Path, columns: int, **environment: str) -> str:
-    """The same on a pseudo-terminal; everything it was sent."""
+    """Train on a pseudo-terminal, and return its output."""
     return on_terminal(TRAINING, folder, columns, **environment)
 
 
 def on_terminal(program: str, folder: Path, columns: int, **environment: str) -> str:
-    """All that a program sends to a pseudo-terminal."""
+    """Return the output of a program on a pseudo-terminal."""
     primary, secondary = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""progress=curves and progress=none on terminals of several sizes, in a pipe, and after errors."""
+"""progress=curves and progress=none on terminals of several sizes, in pipes, and after errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 class Terminal(io.StringIO):
-    """A standard output that says it is one."""
+    """A standard output that reports to be a terminal."""
 
     encoding = "utf-8"
 
@@ -45,7 +45,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Standard output is a terminal of 80 columns and 24 lines; COLUMNS and LINES change it."""
+    """Replace standard output by a terminal of 80 columns and 24 lines.
+
+    COLUMNS and LINES change its size.
+    """
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     shown = Terminal()
@@ -55,14 +58,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def one_run() -> Plan:
-    """A plan of one run with progress=curves."""
+    """Return a plan of one run with progress=curves."""
     points = [SimpleNamespace(config=SimpleNamespace(progress="curves"))]
     launcher = SimpleNamespace(name="sequential")
     return cast(Plan, SimpleNamespace(is_sweep=False, launcher=launcher, points=points))
 
 
 def train(mode: ProgressMode = "curves", last: int = 8) -> None:
-    """A training of 8 epochs that ends after some, with a refresh of the display at each."""
+    """Train up to 8 epochs, with a refresh of the display at each epoch."""
     with TrainingProgress(8, 20, mode=mode) as run:
         for epoch in range(1, last + 1):
             row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
@@ -103,7 +106,7 @@ def test_live_curves_fill_the_terminal(
     monkeypatch.setenv("LINES", str(lines))
     train()
     sent = terminal.getvalue()
-    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # to the first line of what is drawn over
+    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # to the first line of the redrawn area
     assert max(climb.count("\x1b[1A") for climb in climbs) in (drawn + 1, drawn + 2)
     assert max(map(len, lines_of(sent)[:-2])) <= columns
 
@@ -129,7 +132,7 @@ def test_live_curves_interruption_restores_the_terminal(terminal: Terminal) -> N
         train(last=5)
     sent = terminal.getvalue()
     assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")  # the cursor is shown again
-    assert "\x1b[?1049h" not in sent  # nor is there another screen to leave
+    assert "\x1b[?1049h" not in sent  # no alternate screen is used
     assert lines_of(sent)[-2].startswith("epoch 5/8  loss 0.2 ")
 
 
@@ -169,7 +172,7 @@ def test_live_curves_suitable_terminal_gets_no_note(terminal: Terminal) -> None:
 def test_live_curves_sweep_shows_the_running_point(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, mode: ProgressMode
 ) -> None:
-    """Above the line that counts the points, and under its name; what stays is a line a point."""
+    """Curves are above the progress line, below the point's name; one line per point remains."""
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
     small = ["epochs=3", "dataset.samples_per_class=20", "plots=false", f"progress={mode}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
@@ -204,7 +207,7 @@ def test_live_curves_search_shows_the_running_trial(
 
 
 def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
-    """Also with another seed of the same trial, which has no name of its own."""
+    """This includes another seed of the same trial, which has no name of its own."""
     display, drawn = Stream(terminal).rich(), LiveDisplay("curves")
 
     def first_and_last(name: str, epoch: int) -> tuple[str, int]:
@@ -282,7 +285,7 @@ def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:
 
 
 def test_display_drawing_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the terminal is, or the drawing."""
+    """The terminal or the drawing may be slow."""
     now = 0.0
     spent = 0.0
 
@@ -320,7 +323,7 @@ def test_live_curves_failure_does_not_stop_training(
 
 
 def test_live_curves_run_on_a_pseudo_terminal(workplace: Path) -> None:
-    """And neither plotext nor tensorboard is imported before it is asked for."""
+    """Plotext and tensorboard are imported only if requested."""
     program = """
 import sys
 import nnopt.recipe.run

@@ -1,4 +1,4 @@
-"""Learning curves in characters: where their dots are, what fits, what can be drawn at all."""
+"""Learning curves in text: positions of the dots, sizes, and extreme values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def history(
 
 
 class Panel:
-    """The characters of one panel, and the dots of its canvas, (0, 0) at the lower left."""
+    """The characters of one panel and the dots of its canvas; (0, 0) is at the lower left."""
 
     def __init__(self, text: Text, columns: slice, lines: slice) -> None:
         self.lines = [line[columns].ljust(1) for line in text.plain.splitlines()[lines]]
@@ -60,7 +60,7 @@ class Panel:
         return found
 
     def ticks(self) -> dict[str, int]:
-        """Label on the left -> line of the canvas, 0 the lowest."""
+        """Return the canvas line, from 0 at the bottom, for each label on the left."""
         canvas = self.lines[1:-2]
         labels = {line[: self.axis].strip(): i for i, line in enumerate(reversed(canvas))}
         return {label: i for label, i in labels.items() if label}
@@ -78,7 +78,7 @@ def test_curves_dots_are_at_the_values() -> None:
     for i, value in enumerate(values):
         x, y = panel.place(i / 39, (value - low) / (high - low))
         assert any(abs(a - x) <= 1 and abs(b - y) <= 1 for a, b in dots), (i, value)
-    for a, b in dots:  # and nothing else is lit than what lies between two epochs
+    for a, b in dots:  # only dots between two epochs are set
         i = int((a - 0.5) / (panel.width - 2) * 39)
         near = values[max(0, i - 1) : i + 3]
         bounds = [panel.place(0, (value - low) / (high - low))[1] for value in near]
@@ -131,7 +131,7 @@ def test_curves_parts_differ_without_colours() -> None:
 
 
 def test_curves_only_lines_are_coloured() -> None:
-    """So that it is legible on dark and on light."""
+    """Text stays legible on dark and light backgrounds."""
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     for i, character in enumerate(text.plain):
         styles = [str(s.style) for s in text.spans if s.start <= i < s.end]

@@ -124,7 +124,7 @@ def test_optimizer_twenty_steps_equal_formula(
         lr = 0.05 * (1 + math.cos(step))  # the schedule's lr, not the initial one
         set_learning_rate(optimizer, lr)
         for k, rule in enumerate(rules):
-            g = rng.standard_normal(shapes[k]) * (step != 7)  # one gradient is zero
+            g = rng.standard_normal(shapes[k]) * (step != 7)  # all zero in step 7
             parameters[k].grad = torch.tensor(g)
             expected[k] -= rule.send((g, lr))
         optimizer.step()

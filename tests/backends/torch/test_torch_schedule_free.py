@@ -106,7 +106,7 @@ def test_network_equals_the_librarys_optimizer(
     assert_allclose(outputs, by_hand(inputs).detach(), **CLOSE)
     for array, p, y in zip(network.arrays().values(), by_hand.parameters(), training, strict=True):
         assert_allclose(array, p.detach(), **CLOSE)
-        assert np.abs(array - y.numpy()).max() > 1e-4  # as after training on another machine
+        assert np.abs(array - y.numpy()).max() > 1e-4  # training uses y
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,7 +33,7 @@ def values_of(line: Line2D) -> np.ndarray:
     return np.asarray(line.get_ydata(), dtype=np.float64)
 
 
-def words_of(axes: Axes) -> list[str]:
+def texts_of(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
@@ -99,14 +99,14 @@ def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels
     shown = [image.get_extent() for image in axes.images]
     assert marked == [(shown[k][0], shown[k][3]) for k in (2, 9)]
     assert [k for k, image in enumerate(axes.images) if image.get_alpha() < 1] == [2, 9]
-    assert any("2 of 12 dead" in labels for labels in words_of(axes))
+    assert any("2 of 12 dead" in labels for labels in texts_of(axes))
 
 
 def test_filters_without_dead_have_no_mark(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.eye(9).reshape(9, 1, 3, 3), "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert not crossed_out(axes)
-    assert not any("dead" in labels for labels in words_of(axes))
+    assert not any("dead" in labels for labels in texts_of(axes))
 
 
 def test_filters_all_zero_are_dead(tmp_path: Path, figures: list[Figure]) -> None:
@@ -180,7 +180,7 @@ def test_feature_maps_are_drawn_for_each_image(
     for column, channel in enumerate((1, 4, 3), start=1):
         for row in range(4):
             assert_array_equal(shown[4 * column + row], maps[row, channel])
-    texts = words_of(axes)
+    texts = texts_of(axes)
     for text in ("cat", "dog", "input", "3×8×6", "relu1", "5×8×6", "relu2", "2×4×3"):
         assert text in texts
     assert "3 of 5 channels" in texts
@@ -237,7 +237,7 @@ def test_feature_maps_dead_or_not_finite_are_drawn(tmp_path: Path, figures: list
     maps = np.zeros((1, 3, 4, 4))
     maps[:, 1] = np.nan
     plot_feature_maps(np.zeros((1, 1, 4, 4), np.uint8), ["a"], {"relu1": maps}, tmp_path / "a.png")
-    texts = words_of(figures[0].axes[0])
+    texts = texts_of(figures[0].axes[0])
     assert "1 of 3 channels" in texts
     assert "no variance" in texts
 
@@ -298,7 +298,7 @@ def test_layer_statistics_few_layers_are_lines(
     assert len(looks) == len({colour for colour, _ in looks}) == 3
     assert ticks_of(dead) == ["relu1", "relu2"]
     assert_allclose(drawn(dead)[0], [[0, 0, 0, 12.5]] * 2)
-    assert words_of(dead) == ["12 %", "12 %", "last"]
+    assert texts_of(dead) == ["12 %", "12 %", "last"]
     assert bar.get_ylabel() == "fraction of units (%)"
     assert figures[0].texts[0].get_text() == "spiral_mlp: layers over training"
 
@@ -352,7 +352,7 @@ def test_layer_statistics_all_zero_gradients_are_drawn(
     axes = plot(rows, tmp_path, figures)
     if layers == 2:
         assert on_rail(axes[2]) == {0: [1, 2, 3], -1: [1, 2, 3], -2: [1, 2, 3]}
-        assert words_of(axes[1]) == ["nothing above 0"]
+        assert texts_of(axes[1]) == ["nothing above 0"]
     else:
         assert len(axes[2].lines[0].get_xydata()) == 3 * (layers + 1)
 
@@ -398,7 +398,7 @@ def test_layer_statistics_without_relu_or_finite_values_are_drawn(
 ) -> None:
     rows = [LayerRow(k, "dense1", np.nan, np.inf, None, np.nan, np.nan) for k in (1, 2)]
     outputs, rail, gradients, _ = plot(rows, tmp_path, figures)
-    assert words_of(outputs) == words_of(gradients) == ["no finite values"]
+    assert texts_of(outputs) == texts_of(gradients) == ["no finite values"]
     assert on_rail(rail) == {0: [1, 2]}
 
 

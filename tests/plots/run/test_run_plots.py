@@ -299,7 +299,7 @@ def test_samples_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng)
 
 def right_of_zero(points: np.ndarray) -> np.ndarray:
     """Return logits of class 1 where the first feature is positive, larger further away."""
-    assert points.dtype == np.float32  # that of the samples
+    assert points.dtype == np.float32  # the dtype of the samples
     assert points.ndim == 2
     assert points.shape[1] == 2
     return np.column_stack([np.zeros(len(points)), 20 * points[:, 0]])
