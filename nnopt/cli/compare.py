@@ -32,15 +32,7 @@ log = logging.getLogger("nnopt")
 
 
 def main(arguments: list[str]) -> int:
-    """Print or write the table.
-
-    Returns:
-        The exit code: 0, or that of damaged data if a run could not be read.
-
-    Raises:
-        ConfigError: An argument is wrong, or the runs cannot be compared.
-        OutputError: A file cannot be written.
-    """
+    """Print or write the table."""
     options = compare_parser().parse_intermixed_args(arguments)
     out = None if options.out is None else given_path(options.out, "--out")
     form = _format(options.format, out)

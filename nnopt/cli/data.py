@@ -13,12 +13,7 @@ from nnopt.terminal import console
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``list``, ``fetch`` or ``verify``.
-
-    Raises:
-        ConfigError: A dataset is unknown.
-        DataError: A dataset is missing or damaged, or cannot be downloaded.
-    """
+    """Run ``list``, ``fetch`` or ``verify``."""
     options = data_parser().parse_args(arguments)
     root = Path(absolute_folder(options.root, "--root"))
     if options.verb == "list":

@@ -18,10 +18,6 @@ def main(arguments: list[str]) -> int:
 
     FLOPs are those of the forward pass of one sample, with a multiplication and an addition
     counted as two. ``skipped`` is the rate of stochastic depth. Published datasets need no files.
-
-    Raises:
-        ConfigError: The configuration is refused.
-        DataError: The files of a dataset that is not published are missing or damaged.
     """
     parser = overrides_parser("describe", "Print the layers of the configured network.")
     options = parser.parse_intermixed_args(arguments)

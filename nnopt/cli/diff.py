@@ -34,13 +34,7 @@ Rows = list[tuple[str, ...]]
 
 
 def main(arguments: list[str]) -> int:
-    """Print the differences between two runs, and draw those of their weights.
-
-    Raises:
-        ConfigError: An argument is wrong, or a folder is not that of a finished run.
-        DataError: A file of a run is damaged.
-        OutputError: The figure cannot be written.
-    """
+    """Print the differences between two runs, and draw those of their weights."""
     options = diff_parser().parse_args(arguments)
     a, b = given_path(options.a, "A"), given_path(options.b, "B")
     for folder in (a, b):

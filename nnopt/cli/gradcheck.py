@@ -93,13 +93,7 @@ HEADER = ("array", "entries", "tried", "|gradient|", "error", "along directions"
 
 
 def main(arguments: list[str]) -> int:
-    """Check the configured network, and print a table, each row when its array is checked.
-
-    Raises:
-        ConfigError: The configuration is refused.
-        DataError: The dataset is missing or damaged.
-        TrainingError: A gradient is wrong.
-    """
+    """Check the configured network, and print a table, each row when its array is checked."""
     parser = overrides_parser("gradcheck", "Compare gradients with central finite differences.")
     parser.add_argument(
         "--entries",

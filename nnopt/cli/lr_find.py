@@ -55,14 +55,7 @@ example:
 
 
 def main(arguments: list[str]) -> int:
-    """Sweep the learning rate, write the files, and print the suggestion.
-
-    Raises:
-        ConfigError: The configuration is refused.
-        DataError: The dataset is missing or damaged.
-        OutputError: The files cannot be written.
-        TrainingError: The curve of the losses suggests no learning rate.
-    """
+    """Sweep the learning rate, write the files, and print the suggestion."""
     options = overrides_parser("lr-find", PURPOSE, KEYS).parse_intermixed_args(arguments)
     plan, sweep = read_overrides(options.overrides, options.config_dir)
     point = plan.points[0]
@@ -91,8 +84,7 @@ def main(arguments: list[str]) -> int:
 def read_overrides(overrides: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
     """Read the configuration of the run and the sweep of the learning rate.
 
-    Raises:
-        ConfigError: Lists the problems of both.
+    Raises ConfigError with the problems of both.
     """
     own = [x for x in overrides if x.startswith(f"{GROUP}.") and "=" in x]
     problems: list[str] = []

@@ -57,7 +57,10 @@ VERBS = {
     "lr-find": "nnopt.cli.lr_find",
     "data": "nnopt.cli.data",
 }
-"""Verb -> the module whose ``main(arguments)`` runs it and returns the exit code."""
+"""Verb -> the module whose ``main(arguments)`` runs it and returns the exit code.
+
+Errors are raised as ``NnoptError``, whose class determines the exit code.
+"""
 
 OUTPUT_ERROR_CODE = 6
 """The exit code of a command whose results or notes could not be printed."""

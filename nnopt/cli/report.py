@@ -13,15 +13,7 @@ from nnopt.terminal import console
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page.
-
-    Returns:
-        The exit code: 0, or that of damaged data if a run could not be read.
-
-    Raises:
-        ConfigError: An argument is wrong, or no run was found.
-        OutputError: The page cannot be written.
-    """
+    """Write the page."""
     options = report_parser().parse_intermixed_args(arguments)
     directory = given_path(options.directory, "DIR")
     found = find_runs([directory], with_summaries=True)

@@ -36,16 +36,7 @@ from nnopt.terminal.interruption import stop_on_signals
 
 
 def main(arguments: list[str]) -> int:
-    """Resume a sweep or a search.
-
-    Returns:
-        The exit code of the sweep.
-
-    Raises:
-        ResumeError: There is no sweep to resume, or its data has changed.
-        ConfigError: An override would change existing points.
-        DataError: The data is missing or damaged.
-    """
+    """Resume a sweep or a search."""
     start = processor_times()
     options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
@@ -80,11 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], move: Move) -> None:
-    """Check that the points to run read the same data as the finished points.
-
-    Raises:
-        ResumeError: A data file has changed, so the points could not be compared.
-    """
+    """Raise ResumeError if the points to run would read other data than the finished points."""
     read: dict[str, str] = {}  # file -> its SHA-256
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):

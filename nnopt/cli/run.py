@@ -38,15 +38,6 @@ def main(arguments: list[str]) -> int:
     """Run the configuration or the sweep of a command line.
 
     All points are checked before a folder is made. A sweep continues after a failed point.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        ConfigError: The configuration of a point is refused.
-        DataError: A dataset is missing or damaged.
-        OutputError: The folder cannot be made or written.
-        TrainingError: The training of a single run failed.
     """
     start = processor_times()
     stop_on_signals()
@@ -134,16 +125,9 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
-    """Load the data and build the network of every point, before the first one starts.
+    """Load the data and build the network of every point. Return the numbers of threads.
 
-    Points share loaded data.
-
-    Returns:
-        The numbers of threads, by point.
-
-    Raises:
-        ConfigError: Points cannot run; lists the problems of all points.
-        DataError: A dataset is missing or damaged.
+    Points share loaded data. Raises ConfigError with the problems of all points, or DataError.
     """
     problems: dict[str, None] = {}
     threads = []

@@ -60,7 +60,7 @@ class Plan:
         directory: The folder that hydra.run.dir or hydra.sweep.dir names, or None.
         sweeper: The settings that determine the points.
         launcher: The settings of the processes that run the points.
-        words: The overrides of the command line.
+        overrides: The overrides of the command line.
         config_dir: The folder of ``--config-dir``, or None.
         space: The search space of a search, or None.
     """
@@ -71,7 +71,7 @@ class Plan:
     directory: str | None
     sweeper: SweeperConfig
     launcher: LauncherConfig
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     config_dir: str | None
     space: Space | None = None
 
@@ -117,7 +117,7 @@ def make_plan(
 
 
 def _plan(
-    parsed: Sequence[Override], multirun: bool, words: tuple[str, ...], config_dir: str | None
+    parsed: Sequence[Override], multirun: bool, texts: tuple[str, ...], config_dir: str | None
 ) -> Plan:
     """Merge the files, read the settings of the sweep, and expand it into checked points."""
     _warn_of_repetition(parsed)
@@ -150,7 +150,7 @@ def _plan(
         last = {override.key_or_group: override for override in own}
         point = [text for override in last.values() for text in single_overrides(override)]
         points = _resolve_all(resolver, [point])
-    return Plan(points, is_sweep, varied, directory, sweeper, launcher, words, config_dir, space)
+    return Plan(points, is_sweep, varied, directory, sweeper, launcher, texts, config_dir, space)
 
 
 def read_plugins(
@@ -227,7 +227,9 @@ def _check_single(
         text = override_text(swept[0])
         raise ConfigError(f"{text!r} has several values; `nnopt run -m` runs them all")
     if unused := [*plugin_keys, *(o for o in parsed if o.key_or_group in PLUGIN_GROUPS)]:
-        raise ConfigError(f"{override_text(unused[0])!r} concerns a sweep; `nnopt run -m` runs one")
+        raise ConfigError(
+            f"{override_text(unused[0])!r} applies to a sweep; `nnopt run -m` runs one"
+        )
     if lists := [key for key in ("params", "grids") if getattr(sweeper, key, None)]:
         key = f"hydra.sweeper.{lists[0]}"
         raise ConfigError(

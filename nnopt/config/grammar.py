@@ -230,8 +230,8 @@ def unreadable(text: str, error: Exception) -> str:
         return f"cannot read {shown(text)}: an interpolation '${{' has no '}}'"
     if value.startswith(("[", "{", "'", '"')):
         return (
-            f"cannot read {shown(text)}: its brackets or quotes do not match, or it contains a "
-            "text that needs quotes: with characters other than a to z, digits and _-/.+*$%@?|"
+            f"cannot read {shown(text)}: its brackets or quotes do not match, or a text in it "
+            "needs quotes, because it has characters other than a to z, digits and _-/.+*$%@?|"
         )
     if proposal := _quotes_for(text):
         return f"cannot read {shown(text)}: the value needs quotes{proposal}"

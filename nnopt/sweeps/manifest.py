@@ -75,7 +75,7 @@ def create_sweep(plan: Plan, folder: Path) -> Sweep:
     sweep = Sweep(
         folder,
         os.getcwd(),
-        plan.words,
+        plan.overrides,
         config_dir,
         plan.varied,
         plan.sweeper,

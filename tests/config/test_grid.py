@@ -164,7 +164,7 @@ def test_sweep_settings_wrong_are_refused_in_one_line(word: str, message: str) -
 
 def test_single_run_sweep_settings_are_refused() -> None:
     for word in ("hydra.sweeper.mode=zip", "hydra/launcher=sequential"):
-        with pytest.raises(ConfigError, match="concerns a sweep; `nnopt run -m` runs one"):
+        with pytest.raises(ConfigError, match="applies to a sweep; `nnopt run -m` runs one"):
             make_plan([word])
 
 
