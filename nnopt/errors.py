@@ -150,8 +150,8 @@ def is_memory_shortage(error: Exception) -> bool:
 class TimeLimitError(BaseException):
     """A point of a sweep exceeded its time limit.
 
-    A timer raises this error at any place of the program. Like ``KeyboardInterrupt``, it derives
-    from ``BaseException``, so that handlers for ``Exception`` cannot swallow it.
+    A timer raises it anywhere in the program. It is a ``BaseException``, like
+    ``KeyboardInterrupt``, so that handlers for ``Exception`` do not catch it.
     """
 
     status = "timeout"

@@ -51,10 +51,8 @@ class NumberSweep(ChoiceSweep):
 def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
     """Return the numbers from ``start`` up to, but not including, ``stop``.
 
-    A single argument is ``stop``, and ``start`` is 0.
-
-    Raises:
-        ConfigError: The step is 0, or the range is too long.
+    A single argument is ``stop``, and ``start`` is 0. Raises ConfigError if the step is 0 or the
+    range is too long.
     """
     if stop is None:
         start, stop = 0, start
@@ -174,8 +172,7 @@ def functions() -> Functions:
 def flatten_sweeps(value: Any) -> Any:
     """Return the value of an override with sweeps among its choices replaced by their values.
 
-    Raises:
-        ConfigError: A sweep is not a choice, for example an entry of a list.
+    Raises ConfigError if a sweep is not a choice, for example an entry of a list.
     """
     if isinstance(value, ChoiceSweep):
         if any(isinstance(item, Sweep) for item in value.list):

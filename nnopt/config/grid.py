@@ -102,8 +102,7 @@ def expand(
     Returns:
         The overrides of each point, and the keys that vary, in order.
 
-    Raises:
-        ConfigError: A setting is wrong, or the sweep has no points or too many.
+    Raises ConfigError if a setting is wrong, or if the sweep has no points or too many.
     """
     params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):

@@ -58,9 +58,7 @@ class ConfigResolver:
     def point(self, overrides: Sequence[str]) -> Point:
         """Return the point of overrides with one value each.
 
-        Raises:
-            CombinationError: Each value is allowed, but their combination is not.
-            ConfigError: Lists all other problems.
+        Raises ConfigError with all problems; CombinationError if only combinations are refused.
         """
         parsed = [self._parse(text) for text in overrides]
         values = [o for o in parsed if o.key_or_group not in config_groups()]

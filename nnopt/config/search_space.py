@@ -102,11 +102,8 @@ class Space:
         """Return points with each choice and the ends of each range.
 
         All other keys have their first value. Points with a refused combination are left out, with
-        a warning.
-
-        Raises:
-            ConfigError: A value is not allowed, no choice of files has a key, or all points are
-                refused.
+        a warning. Raises ConfigError if a value is not allowed, if no choice of files has a key, or
+        if all points are refused.
         """
         problems: dict[str, None] = {}
         refused: dict[str, None] = {}
@@ -210,8 +207,8 @@ def _setting_problems(settings: OptunaConfig) -> list[str]:
 
 def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
     """Raise ConfigError if the metric needs validation data, and a point has none."""
-    without = any(point.config.dataset.validation.source == "none" for point in points)
-    if without and "validation" in settings.metric:
+    sources = {point.config.dataset.validation.source for point in points}
+    if "none" in sources and "validation" in settings.metric:
         raise ConfigError(
             f"hydra.sweeper.metric = {settings.metric!r} needs validation data, but "
             "dataset.validation.source = 'none'; set dataset.validation.source=train, because a "

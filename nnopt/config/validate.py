@@ -20,9 +20,7 @@ Record = TypeVar("Record")
 def read_config(container: Mapping[str, Any]) -> Config:
     """Return the typed configuration of one point, from its resolved values.
 
-    Raises:
-        CombinationError: Each value is allowed, but their combination is not.
-        ConfigError: Lists all other problems.
+    Raises ConfigError with all problems; CombinationError if only combinations are refused.
     """
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")

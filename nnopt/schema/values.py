@@ -11,9 +11,7 @@ WORDS = {None: "null", True: "true", False: "false"}
 def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
     """Return a value in Hydra's grammar: ``null``, ``true``, ``[64, 32]``, ``{padding: 1}``.
 
-    Args:
-        value: A scalar, list, tuple or map.
-        scalar: Formats texts and numbers.
+    ``scalar`` formats texts and numbers.
     """
     if value is None or isinstance(value, bool):
         return WORDS[value]
