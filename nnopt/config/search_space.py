@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -28,6 +28,7 @@ from nnopt.config.search_parameters import (
 )
 from nnopt.config.validate import known_keys, takes_whole_numbers
 from nnopt.errors import CombinationError, ConfigError, refused_value, suggest
+from nnopt.io.paths import in_folder
 from nnopt.schema import OptunaConfig
 from nnopt.schema.reader import unknown_key
 
@@ -81,7 +82,7 @@ class Space:
 
     def in_working_folder(self) -> AbstractContextManager[None]:
         """Change to the working folder at the start of the search, if it exists."""
-        return chdir(self.working) if os.path.isdir(self.working) else nullcontext()
+        return in_folder(self.working)
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
         """Return the overrides of one trial. ``suggest`` samples a parameter.

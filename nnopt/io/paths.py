@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 
 from nnopt.errors import ConfigError
@@ -25,6 +26,11 @@ def absolute_folder(text: str, key: str) -> str:
     if problem := path_problem(text):
         raise ConfigError(f"{key} = {text!r}: {problem}")
     return os.path.abspath(os.path.expanduser(text))
+
+
+def in_folder(path: str) -> AbstractContextManager[None]:
+    """Change to a folder in the context, if the folder exists."""
+    return chdir(path) if os.path.isdir(path) else nullcontext()
 
 
 def given_path(text: str, name: str) -> Path:

@@ -26,10 +26,8 @@ def with_suggested_rate(
     The finder trains a separate network, so that the run equals a run with the same number in its
     configuration. It writes ``lr_find.csv`` and, if plots are drawn, ``plots/lr_find.png``.
 
-    Raises:
-        TrainingError: The finder suggests no rate.
-        ConfigError: The rate contradicts another key.
-        OutputError: A file cannot be written.
+    Raises TrainingError if the finder suggests no rate, ConfigError if the rate contradicts another
+    key, OutputError if a file cannot be written.
     """
     sweep = LrRangeTest()
     with LrSearchProgress(sweep.steps, "none" if quiet else config.progress) as progress:

@@ -49,11 +49,9 @@ class DataShape:
 def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and infer the shapes of the layers.
 
-    The length of training is checked only if ``trains`` is true.
-
-    Raises:
-        ConfigError: The device is absent, the layers do not fit, or the batches are impossible.
-        DataError: A file of the data, or of published weights, is missing or damaged.
+    The length of training is checked only if ``trains`` is true. Raises ConfigError if the device
+    is absent, the layers do not fit, or the batches are impossible, and DataError if a file of the
+    data or of published weights is missing or damaged.
     """
     _check_backend(config)
     if trains:

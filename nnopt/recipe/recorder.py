@@ -38,7 +38,6 @@ class RunRecorder:
     """Writes the files of one run, and prints its progress. The arguments are those of ``run``.
 
     Attributes:
-        directory: The folder of the run.
         summary: The content of ``summary.json`` so far.
         layer_rows: The rows of ``layers.csv`` so far.
     """
@@ -68,7 +67,7 @@ class RunRecorder:
                 yield
                 summary["status"] = "done"
             except BaseException as error:
-                summary["status"], summary["error"] = _status_of(error), _message_of(error)
+                summary["status"], summary["error"] = _status_and_message(error)
                 if not isinstance(error, PrunedError):
                     log.error("the run ended early", exc_info=error)
                 raise
@@ -155,10 +154,7 @@ class RunRecorder:
 
 
 def initial_summary(point: Point) -> dict[str, Any]:
-    """Return the summary of a run that has just started.
-
-    It has the keys of every summary, so that a run that ends early has them too.
-    """
+    """Return the summary of a run that has just started, with the keys of every summary."""
     return {
         "status": "running",
         **dict.fromkeys(("error", *METRICS)),
@@ -192,19 +188,14 @@ def _training_summary(training: TrainingState) -> dict[str, Any]:
     }
 
 
-def _status_of(error: BaseException) -> str:
+def _status_and_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, NnoptError | TimeLimitError):
-        return error.status
-    return "failed" if isinstance(error, Exception) else "interrupted"
-
-
-def _message_of(error: BaseException) -> str:
-    if isinstance(error, GeneratorExit):  # a signal came while the context was entered or left
-        return "interrupted"
+        return error.status, str(error)
+    if isinstance(error, Exception):
+        return "failed", f"{type(error).__name__}: {error}"
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return message_of(error)
-    is_complete = isinstance(error, NnoptError | TimeLimitError)
-    return str(error) if is_complete else f"{type(error).__name__}: {error}"
+        return "interrupted", message_of(error)
+    return "interrupted", "interrupted"  # a signal came while the context was entered or left
 
 
 @contextmanager

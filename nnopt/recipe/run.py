@@ -44,14 +44,9 @@ def run(
     An exception that ends the run early is recorded as status and error in ``summary.json`` and
     raised again: NnoptError, TimeLimitError, KeyboardInterrupt, SystemExit, or a bug.
 
-    Args:
-        point: The point.
-        directory: An empty folder.
-        after_epoch: Functions that are called, in this order, once an epoch is in the files.
-        quiet: Print nothing, as in a sweep, which prints one line per point.
-
-    Returns:
-        The content of ``summary.json``.
+    The functions ``after_epoch`` are called, in this order, once an epoch is in the files. With
+    ``quiet``, nothing is printed, as in a sweep, which prints one line per point. The folder must
+    be empty. Return the content of ``summary.json``.
     """
     config, recorder = point.config, RunRecorder(point, directory, after_epoch, quiet)
     with recorder.recording():

@@ -18,11 +18,8 @@ def note_threads(
 ) -> None:
     """Print a note if there are more threads than cores, or if other processes use the cores.
 
-    Args:
-        choices: The threads of the points that are known before the first one runs.
-        points: The number of all points.
-        launcher: The launcher of the points.
-        start: The processor times when the command started.
+    ``choices`` are the threads of the points that are known before the first one runs. ``points``
+    is the number of all points, ``start`` the processor times when the command started.
     """
     cores = usable_cores()
     if not choices or cores is None or launcher.name not in ("sequential", "pool"):

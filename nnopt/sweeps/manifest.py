@@ -45,9 +45,7 @@ class Sweep:
     """A sweep.
 
     Attributes:
-        working_dir: The working directory of the command line that created the sweep.
-        overrides: The overrides of that command line.
-        config_dir: The ``--config-dir`` of that command line, or None.
+        working_dir, overrides, config_dir: Those of the command line that created the sweep.
         varied: The keys that vary, in their order.
         points: The points, which are numbered from 1 and keep their numbers.
         move: The folders of the sweep when its file was written, and now.

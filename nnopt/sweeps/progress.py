@@ -69,15 +69,7 @@ class PointsProgress(LiveDisplay):
 
 
 class SweepProgress(PointsProgress):
-    """The progress of a sweep. ``to_run`` has the ids of the points to run.
-
-    Example::
-
-        with SweepProgress(sweep, rows, to_run) as progress:
-            progress.start(point_id)
-            progress.epoch(row, is_best)
-            progress.finish(point_id, rows)
-    """
+    """The progress of a sweep. ``to_run`` has the ids of the points to run."""
 
     def __init__(self, sweep: Sweep, rows: Sequence[TableRow], to_run: set[str]) -> None:
         super().__init__(sweep.points[0].config.progress if sweep.points else "none")

@@ -47,10 +47,8 @@ class ResultsTable:
     that other processes have added.
 
     The columns are number, id, status, error, each varied key under its full name, seed, and the
-    metrics. Numbers have full precision. A missing value is an empty cell.
-
-    Attributes:
-        rows: The rows of all points, in their order, as they were last read.
+    metrics. Numbers have full precision. A missing value is an empty cell. ``rows`` are the rows of
+    all points, in their order, as they were last read.
     """
 
     def __init__(self, sweep: Sweep) -> None:

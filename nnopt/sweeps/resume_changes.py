@@ -6,9 +6,7 @@ Existing points never change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, nullcontext
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
@@ -25,6 +23,7 @@ from nnopt.config.hydra import (
 )
 from nnopt.config.validate import read_config, read_plugin
 from nnopt.errors import ConfigError, ResumeError
+from nnopt.io.paths import in_folder
 from nnopt.schema import WITHOUT_EFFECT, GridConfig, LauncherConfig, renamed_key
 from nnopt.schema.values import flatten
 from nnopt.sweeps.manifest import Sweep, extend_sweep
@@ -40,8 +39,7 @@ def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
         ResumeError: The new points would not be comparable with the existing ones.
     """
     # YAML files are found relative to the working directory in which the sweep was created.
-    is_present = Path(sweep.working_dir).is_dir()
-    with chdir(sweep.working_dir) if is_present else nullcontext():
+    with in_folder(sweep.working_dir):
         with composing(sweep.config_dir):
             parsed = parse_overrides(overrides)
             check_hydra_keys(parsed)

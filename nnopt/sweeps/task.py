@@ -33,10 +33,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result of a task.
-
-    The status is one of ``summary.json``, or "running" if another process runs the point.
-    """
+    """The result of a task. The status "running" means that another process runs the point."""
 
     task: Task
     status: str

@@ -106,9 +106,8 @@ class LiveDisplay:
     def print_line(self, line: str) -> None:
         """Print a line that stays, above the live part."""
         if self._progress is not None:
-            self._progress.console.print(
-                visible(line), markup=False, highlight=False, soft_wrap=True
-            )
+            terminal = self._progress.console
+            terminal.print(visible(line), markup=False, highlight=False, soft_wrap=True)
         else:
             self._stream.write_line(visible(line))
 

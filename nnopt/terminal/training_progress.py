@@ -12,8 +12,7 @@ MAX_PLAIN_LINES = 20
 class TrainingProgress(LiveDisplay):
     """The progress of one training: a bar on a terminal, else a line for every few epochs.
 
-    The last epoch is always printed, also if the training is interrupted or stops early. With
-    mode="none" nothing is printed.
+    Unless mode="none", the last epoch is always printed, also if the training ends early.
     """
 
     def __init__(self, epochs: int, steps_per_epoch: int, mode: ProgressMode = "bar") -> None:

@@ -204,10 +204,7 @@ class _Pool:
         return [record_lost_task(task, "failed", error)]
 
     def _stop(self, workers: Sequence[Worker], status: str, error: str) -> list[TaskResult]:
-        """Let points write their results, and kill their workers.
-
-        The workers are killed after GRACE_SECONDS at the latest, or after a second Ctrl-C.
-        """
+        """Let points write their results, and kill their workers after GRACE_SECONDS or Ctrl-C."""
         deadline = time.monotonic() + GRACE_SECONDS
         try:
             for worker in workers:

@@ -52,11 +52,9 @@ def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
             if not is_held_here:  # another process has resumed the sweep
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.status in ENDED and state.stamp != task.replaces:
+            is_recorded = state.status == status == "interrupted" and state.error
+            if state.stamp != task.replaces and (state.status in ENDED or is_recorded):
                 return TaskResult(task, state.status, state.error)
-            is_recorded = state.status == status == "interrupted" and state.stamp != task.replaces
-            if is_recorded and state.error:
-                return TaskResult(task, status, state.error)
             summary = dict(state.summary) if state.status == "interrupted" else {}
             summary = {**(summary or initial_summary(task.point)), "status": status, "error": error}
             write_summary(task.folder, summary)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import chdir, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.errors import ConfigError
+from nnopt.io.paths import in_folder
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import plot, print_summary, resume_command, run_tasks
 from nnopt.sweeps.manifest import Sweep, with_absolute_paths
@@ -71,8 +70,7 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
 
     Raises ConfigError for an override whose key is not CHANGEABLE.
     """
-    is_present = Path(sweep.working_dir).is_dir()
-    with chdir(sweep.working_dir) if is_present else nullcontext():
+    with in_folder(sweep.working_dir):
         with composing(sweep.config_dir):
             new, before = parse_overrides(overrides), parse_overrides(sweep.overrides)
         if refused := [override_text(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:

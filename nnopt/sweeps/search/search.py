@@ -122,17 +122,12 @@ class SearchRun:
 
     Attributes:
         sweep: The sweep with the points of all trials, each once, in the order of the draws.
-        study: The study of Optuna.
-        settings: The current settings of the search.
-        space: The search space.
         finished: The trials that have finished and that the caller has not yet removed.
         lost: The points that run again because their results are missing, each with its trial.
         latest: The number, from 1, and the overrides of the trial of the latest task.
     """
 
-    def __init__(
-        self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
-    ) -> None:
+    def __init__(self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point]) -> None:
         assert isinstance(sweep.sweeper, OptunaConfig)
         assert plan.space is not None
         self.sweep = sweep

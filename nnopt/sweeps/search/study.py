@@ -119,20 +119,20 @@ class RepeatableSampler(BaseSampler):
 
     def __init__(self, settings: OptunaConfig) -> None:
         self._settings = settings
-        self._joint: tuple[int, BaseSampler] = (-1, self._new(0, ""))
+        self._joint = self._new(0, "")
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return the keys that are drawn jointly. Optuna calls it once per trial."""
-        self._joint = (trial.number, self._new(trial.number, ""))
-        return self._joint[1].infer_relative_search_space(study, trial)
+        self._joint = self._new(trial.number, "")
+        return self._joint.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw these keys jointly."""
-        return self._joint[1].sample_relative(study, trial, search_space)
+        return self._joint.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -214,20 +214,15 @@ def damaged_journal(journal: Path, error: Exception) -> ResumeError:
 
 def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     storage = open_journal(journal)
-    sampler, pruner = RepeatableSampler(settings), new_pruner(settings, epochs)
+    parts: dict[str, Any] = {"study_name": STUDY, "storage": storage}
+    parts |= {"sampler": RepeatableSampler(settings), "pruner": new_pruner(settings, epochs)}
     names = [study.study_name for study in storage.get_all_studies()]
     if STUDY in names:  # a failed attempt to create it would be logged
-        return optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler, pruner=pruner)
+        return optuna.load_study(**parts)
     if names or b"\n" in journal.read_bytes():  # more than an incomplete line
         raise ValueError("it does not contain the study of a search of nnopt")
-    is_higher_better = better_direction(settings.metric) == "higher"
-    return optuna.create_study(
-        study_name=STUDY,
-        storage=storage,
-        sampler=sampler,
-        pruner=pruner,
-        direction="maximize" if is_higher_better else "minimize",
-    )
+    parts["direction"] = "maximize" if better_direction(settings.metric) == "higher" else "minimize"
+    return optuna.create_study(**parts)
 
 
 def load_trial(study: Study, journal: Path, number: int) -> Trial:
