@@ -12,15 +12,8 @@ from nnopt.schema.range import Range
 class AugmentationConfig:
     """The augmentation of training samples. Zero, False and "none" switch a method off.
 
-    Attributes:
-        crop: The padding in pixels before a random crop.
-        flip: Whether half of the images are mirrored.
-        policy: The augmentation policy of torchvision.
-        num_ops: The number of operations of RandAugment per image.
-        magnitude: The magnitude of RandAugment.
-        cutout: The side in pixels of the square that is set to 0.
-        mixup: α of the Beta distribution of the mixing weight.
-        cutmix: α of the Beta distribution of the area of the pasted box.
+    ``crop`` and ``cutout`` are in pixels. ``mixup`` and ``cutmix`` are α of a Beta distribution.
+    ``num_ops`` and ``magnitude`` apply to RandAugment.
     """
 
     crop: Annotated[int, Range(minimum=0, maximum=64)]
