@@ -89,16 +89,11 @@ class Network(Protocol):
         ...
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
-        """Perform one optimizer update.
+        """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
 
-        With ``accumulation_steps`` the gradients of the parts of the batch are added up.
-
-        Args:
-            x: Inputs (N, ...).
-            y: Labels (N,) or (N, K), which must not change before ``read_steps``.
-            lr: The learning rate.
-            step: The index of the step in the training, from 0. It determines the dropout masks,
-                together with the index of the part.
+        With ``accumulation_steps`` the gradients of the parts of the batch are added up. ``step``,
+        the index of the step in the training, from 0, and the index of the part determine the
+        dropout masks. ``y`` must not change before ``read_steps``.
         """
         ...
 

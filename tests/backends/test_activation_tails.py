@@ -1,4 +1,4 @@
-"""Tails of the activations of second_slope_term backends against references of 40 digits."""
+"""Tails of the activations of both backends against references of 40 digits."""
 
 from __future__ import annotations
 

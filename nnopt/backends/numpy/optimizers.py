@@ -80,12 +80,12 @@ class Update(NamedTuple):
 
 
 def sgd(u: Update, lr: float, t: int) -> None:
-    """Robbins and Monro 1951."""
+    """Compute the update of ``sgd_naive`` (Robbins and Monro 1951)."""
     np.multiply(u.g, lr, out=u.change)
 
 
 def momentum(u: Update, lr: float, t: int) -> None:
-    """Polyak 1964; the learning rate is outside v, as in PyTorch."""
+    """Compute the update of ``momentum_naive`` (Polyak 1964; the learning rate is outside v, as in PyTorch)."""
     (v,) = u.state
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.g, out=v)
@@ -93,7 +93,7 @@ def momentum(u: Update, lr: float, t: int) -> None:
 
 
 def nesterov(u: Update, lr: float, t: int) -> None:
-    """Sutskever et al. 2013, in the form of PyTorch."""
+    """Compute the update of ``nesterov_naive`` (Sutskever et al. 2013, in the form of PyTorch)."""
     (v,) = u.state
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.g, out=v)
@@ -103,7 +103,7 @@ def nesterov(u: Update, lr: float, t: int) -> None:
 
 
 def adagrad(u: Update, lr: float, t: int) -> None:
-    """Duchi et al. 2011."""
+    """Compute the update of ``adagrad_naive`` (Duchi et al. 2011)."""
     (s,) = u.state
     np.multiply(u.g, u.g, out=u.change)
     np.add(s, u.change, out=s)
@@ -111,14 +111,14 @@ def adagrad(u: Update, lr: float, t: int) -> None:
 
 
 def rmsprop(u: Update, lr: float, t: int) -> None:
-    """Tieleman and Hinton 2012, lecture 6.5."""
+    """Compute the update of ``rmsprop_naive`` (Tieleman and Hinton 2012, lecture 6.5)."""
     (s,) = u.state
     _average_squares(s, u.config.rho, u)
     _divide_gradient(s, u, lr)
 
 
 def adam(u: Update, lr: float, t: int) -> None:
-    """Kingma and Ba 2015, algorithm 1."""
+    """Compute the update of ``adam_naive`` (Kingma and Ba 2015, algorithm 1)."""
     m, s = u.state
     np.multiply(m, u.config.beta1, out=m)
     np.multiply(u.g, 1 - u.config.beta1, out=u.change)
@@ -201,23 +201,18 @@ class Optimizer:
         self._weight_decay = weight_decay
         self._workers = update_workers(parameters.size, workers)
         chunks = update_chunks(parameters.size, self._workers)
-        self._updates = [  # of each worker, for each chunk
+        self._updates = [  # by worker and chunk
             self._chunk_updates(parameters, gradient, chunks) for _ in range(self._workers.count)
         ]
 
     def _chunk_updates(self, w: Array, g: Array, chunks: Sequence[slice]) -> list[Update]:
         change, scratch = (empty((chunks[0].stop,), w.dtype) for _ in range(2))
-        return [
-            Update(
-                self.config,
-                w[chunk],
-                g[chunk],
-                [vector[chunk] for vector in self._state],
-                change[: chunk.stop - chunk.start],
-                scratch[: chunk.stop - chunk.start],
-            )
-            for chunk in chunks
-        ]
+        updates = []
+        for chunk in chunks:
+            size = chunk.stop - chunk.start
+            views = w[chunk], g[chunk], [vector[chunk] for vector in self._state]
+            updates.append(Update(self.config, *views, change[:size], scratch[:size]))
+        return updates
 
     def step(self, lr: float) -> None:
         """Update the parameters. The number of threads does not change a bit of the result."""

@@ -138,9 +138,6 @@ def _formulas() -> dict[Any, Callable[..., int]]:
     def output_elements(*_: Any, out_shape: Shape, **__: Any) -> int:
         return math.prod(out_shape)
 
-    def input_elements(x: Shape, *_: Any, **__: Any) -> int:
-        return math.prod(x)
-
     def convolution(x: Shape, weight: Shape, bias: Shape | None, *_: Any, out_shape: Shape) -> int:
         return math.prod(out_shape) * (2 * math.prod(weight[1:]) + (bias is not None))
 
@@ -165,7 +162,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         simple: output_elements,
         norms: per_input_element(4),
         costly: per_input_element(8),
-        "mean _adaptive_avg_pool2d": input_elements,
+        "mean _adaptive_avg_pool2d": per_input_element(1),
         "max_pool2d_with_indices avg_pool2d": pool,
         "convolution": convolution,
         "addmm": dense,

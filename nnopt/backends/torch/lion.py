@@ -1,4 +1,4 @@
-"""Lion: updates of equal size, of which the gradients determine only the signs."""
+"""Lion: all elements of an update have the same size, and gradients determine their signs."""
 
 from __future__ import annotations
 

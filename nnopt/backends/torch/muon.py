@@ -64,7 +64,7 @@ class Muon(optim.Optimizer):
         weights: Sequence[nn.Parameter],
         config: MuonConfig,
     ) -> None:
-        """Use ``weights``, the matrices and kernels in the order of the architecture."""
+        """Select the hidden ones of ``weights``, which are in the order of the architecture."""
         hidden = weights[1 if config.input_layer == "adam" else 0 : -1]
         chosen = {id(p) for p in hidden}
         rest = [p for p in parameters if id(p) not in chosen]

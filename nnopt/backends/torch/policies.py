@@ -121,10 +121,8 @@ class PolicyOperations:
                 indices = np.flatnonzero(chosen)
                 code = operation[indices] * 2 * LEVELS + level[indices] + LEVELS
                 codes, counts = np.unique(code, return_counts=True)
-                settings = [
-                    (number, shifted - LEVELS)
-                    for number, shifted in (divmod(x, 2 * LEVELS) for x in codes.tolist())
-                ]
+                pairs = (divmod(x, 2 * LEVELS) for x in codes.tolist())
+                settings = [(number, shifted - LEVELS) for number, shifted in pairs]
                 rows = torch.from_numpy(indices[np.argsort(code)]).to(images.device)
                 images[rows] = change(images[rows], settings, counts.tolist())
 

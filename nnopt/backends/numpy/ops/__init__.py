@@ -34,7 +34,7 @@ shape."""
 
 
 def new(name: str, shape: Shape, dtype: Any) -> Array:
-    """Return a new array: a buffer without memory."""
+    """Return a new array. This is the buffer that never reuses memory."""
     return empty(shape, dtype)
 
 

@@ -127,6 +127,7 @@ def im2col_input_gradient(
     height, width, _, channels = shape
     down, across = g.shape[:2]
     outputs, kernel = len(weight), weight.shape[2:]
+    factor = weight.reshape(outputs, -1).T
     d_x = buffer("d_x", shape, g.dtype)
     chunks = chunk_slices(shape[2], tuning.IM2COL_CHUNK_IMAGES)
 
@@ -136,18 +137,14 @@ def im2col_input_gradient(
         padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
         padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
-        for rows in reversed(
-            _row_chunks((down, across, images), weight, tuning.COL2IM_CHUNK_ELEMENTS)
-        ):
-            size = (rows.stop - rows.start, across, images)
+        size = down, across, images
+        for rows in reversed(_row_chunks(size, weight, tuning.COL2IM_CHUNK_ELEMENTS)):
+            size = rows.stop - rows.start, across, images
             rows_of_g = workers.scratch("rows_of_g", (*size, outputs), g.dtype)
             np.copyto(rows_of_g, g[rows, :, chunk])
             terms = workers.scratch("terms", (channels, *kernel, *size), g.dtype)
-            np.matmul(
-                weight.reshape(outputs, -1).T,
-                rows_of_g.reshape(-1, outputs).T,
-                out=terms.reshape(weight[0].size, -1),
-            )
+            columns = terms.reshape(weight[0].size, -1)
+            np.matmul(factor, rows_of_g.reshape(-1, outputs).T, out=columns)
             for i, j in np.ndindex(kernel):
                 window = padded[stride * rows.start + i :: stride, :, j::stride]
                 window = window[: size[0], :, :across]
