@@ -62,10 +62,7 @@ def threads_for(architecture: Architecture, config: Config, library_threads: int
 
 
 def flops_on_processor(architecture: Architecture, config: Config) -> int:
-    """Return the FLOPs of the largest layer for a batch, or for its largest part.
-
-    They are 0 for a network on an accelerator.
-    """
+    """Return the largest layer's FLOPs for a part of a batch, or 0 if an accelerator computes."""
     if config.backend.device != "cpu":
         return 0
     samples = -(-config.batch_size // config.accumulation_steps)

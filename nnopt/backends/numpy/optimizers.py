@@ -85,7 +85,7 @@ def sgd(u: Update, lr: float, t: int) -> None:
 
 
 def momentum(u: Update, lr: float, t: int) -> None:
-    """Compute the update of ``momentum_naive`` (Polyak 1964; the learning rate is outside v, as in PyTorch)."""
+    """Compute the update of ``momentum_naive`` (Polyak 1964, with lr outside v as in PyTorch)."""
     (v,) = u.state
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.g, out=v)

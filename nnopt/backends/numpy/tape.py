@@ -110,10 +110,7 @@ class Tape:
         return output
 
     def backward(self, output: Variable) -> None:
-        """Set ``gradient`` of every variable that requires it to d output / d variable.
-
-        The output is a scalar.
-        """
+        """Set ``gradient`` of each variable that requires it to that of the scalar ``output``."""
         for _, inputs, *_ in self.entries:
             for variable in inputs:
                 variable.gradient = None

@@ -142,10 +142,7 @@ class PolicyOperations:
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
     def _lookup_tables(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Return the result of each image's setting on the image ``probe`` (1, H, W), (n, H·W).
-
-        Torchvision computes the result once for each setting.
-        """
+        """Return (n, H·W): the result of each image's setting on the image ``probe`` (1, H, W)."""
         for setting in settings:
             if setting not in self._tables:
                 result = self._operate(probe, setting).flatten()

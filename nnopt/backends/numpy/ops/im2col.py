@@ -137,8 +137,8 @@ def im2col_input_gradient(
         padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
         padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
         padded.fill(0)
-        size = down, across, images
-        for rows in reversed(_row_chunks(size, weight, tuning.COL2IM_CHUNK_ELEMENTS)):
+        whole = down, across, images
+        for rows in reversed(_row_chunks(whole, weight, tuning.COL2IM_CHUNK_ELEMENTS)):
             size = rows.stop - rows.start, across, images
             rows_of_g = workers.scratch("rows_of_g", (*size, outputs), g.dtype)
             np.copyto(rows_of_g, g[rows, :, chunk])
