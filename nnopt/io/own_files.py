@@ -36,16 +36,16 @@ RUN_FILES = frozenset(
         "run.log",
     }
 )
-"""The files of a run, apart from its lock and its pictures."""
+"""The files of a run, apart from its lock and its plots."""
 
 SWEEP_FILES = frozenset(
     {"plots.log", "results.csv", "search.journal", "search.lock", "search.log", "sweep.json"}
 )
-"""The files of a sweep, apart from its lock, its pictures and its points."""
+"""The files of a sweep, apart from its lock, its plots and its points."""
 
 PLOTS, SUBMITIT = "plots", "submitit"  # folders
 
-PICTURES = (".png", ".svg")  # ends of file names
+PLOT_SUFFIXES = (".png", ".svg")
 
 TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
 """Temporary file of ``nnopt.io.atomic_files``; its name contains the process id."""
@@ -163,7 +163,7 @@ def remove_run(folder: Path) -> None:
         _remove_files(folder, [n for n in os.listdir(folder) if n in RUN_FILES or is_temporary(n)])
         if plots.is_dir():
             names = os.listdir(plots)
-            _remove_files(plots, [n for n in names if n.endswith(PICTURES) or is_temporary(n)])
+            _remove_files(plots, [n for n in names if n.endswith(PLOT_SUFFIXES) or is_temporary(n)])
             if not os.listdir(plots):
                 plots.rmdir()
     except OSError as error:

@@ -126,12 +126,12 @@ def drawing(
 
 def _encode(figure: Figure, path: Path) -> bytes:
     """Return the figure in the format of the suffix."""
-    picture = io.BytesIO()
+    file = io.BytesIO()
     if path.suffix == ".svg":
-        figure.savefig(picture, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", metadata={"Date": None})
     else:
-        figure.savefig(picture, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
-    return picture.getvalue()
+        figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 3})
+    return file.getvalue()
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

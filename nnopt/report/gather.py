@@ -21,7 +21,7 @@ from nnopt.io.safe_text import shortened
 from nnopt.report.about import about
 from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
-from nnopt.report.pictures import MAX_PAGE_BYTES, embed_or_link, plots_of
+from nnopt.report.plots import MAX_PAGE_BYTES, embed_or_link, plots_of
 from nnopt.report.points import Point, find_points, keys_that_vary
 from nnopt.results.collect import RunIndex, setting_text
 from nnopt.results.metrics import METRICS, better_direction
@@ -79,7 +79,7 @@ def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path)
         "lines": list(lines),
         "thinned": max((curve.every for curve in curves if isinstance(curve, Curve)), default=1),
     }
-    return page_records | {"pictures": _add_plots(page_records, scopes, points, page)}
+    return page_records | {"plots": _add_plots(page_records, scopes, points, page)}
 
 
 def _metrics_location(point: Point) -> tuple[Path, str | None] | None:
@@ -103,7 +103,7 @@ def _add_plots(
     ]
     plots = [plots_of(folder) for folder, _ in owners]
     sweeps = sum(sweep is not None for sweep, _ in scopes)
-    pictures = embed_or_link(
+    page_plots = embed_or_link(
         [path for paths in plots[:sweeps] for path in paths],
         [path for paths in plots[sweeps:] for path in paths],
         page,
@@ -111,11 +111,11 @@ def _add_plots(
     )
     for (_, record), paths in zip(owners, plots, strict=True):
         record["plots"] = [
-            {"name": path.stem, "src": pictures.sources[path], "file": path.name}
+            {"name": path.stem, "src": page_plots.sources[path], "file": path.name}
             for path in paths
-            if path in pictures.sources
+            if path in page_plots.sources
         ]
-    return {"embedded": pictures.embedded, "linked": pictures.linked}
+    return {"embedded": page_plots.embedded, "linked": page_plots.linked}
 
 
 def check_metrics(index: RunIndex, metrics: Sequence[str]) -> None:

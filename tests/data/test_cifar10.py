@@ -140,7 +140,7 @@ def test_decode_unknown_global_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"labels": None}, "no key 'labels'"),
         ({"data": None}, "no key 'data'"),
@@ -156,9 +156,11 @@ def test_decode_unknown_global_is_refused(tmp_path: Path, name: str) -> None:
         ({"labels": [True] * COUNT}, "label True at index 0"),
     ],
 )
-def test_decode_wrong_batch_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_decode_wrong_batch_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     write_python(tmp_path, **changes)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         cifar10.locate(CIFAR10, tmp_path).decode()
 
 

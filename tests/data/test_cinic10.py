@@ -116,7 +116,7 @@ def claiming(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is not a PNG: it begins with nothing"),
         (jpeg(), "is not a PNG: it begins with ff d8"),
@@ -127,11 +127,11 @@ def claiming(width: int, height: int) -> bytes:
         (deep(), "16 bits per channel"),
     ],
 )
-def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     write_cinic(tmp_path, each=1)
     path = tmp_path / "CINIC-10/test/frog/image-006.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"image-006\.png.*{said}"):
+    with pytest.raises(DataError, match=rf"image-006\.png.*{message}"):
         decode(tmp_path)
 
 
@@ -213,9 +213,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_decode_png_hostile_refused(tmp_path: Path, content: bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+@pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_decode_png_hostile_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         cinic10.decode_png(content, tmp_path / "bad.png")
     assert str(tmp_path / "bad.png") in str(caught.value)
 

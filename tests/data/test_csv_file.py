@@ -77,7 +77,7 @@ def test_decode_given_image_shape_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ("", r"row 2 .*column 'y' holds ''"),
         ("nan", r"row 2 .*column 'y' holds '.*'; expected a finite"),
@@ -88,8 +88,8 @@ def test_decode_given_image_shape_is_used(tmp_path: Path) -> None:
         ("1,2", r"row 2 .*has 4 cells, but there are 3 columns; it begins with '1,3,1,2'"),
     ],
 )
-def test_decode_bad_cell_is_located(tmp_path: Path, cell: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_decode_bad_cell_is_located(tmp_path: Path, cell: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         decode(tmp_path, f"label,x,y\n0,1,2\n1,3,{cell}\n0,5,6\n")
 
 
@@ -100,7 +100,7 @@ def test_decode_bad_pixel_is_located(tmp_path: Path, cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["0", "1.5", "1"], "label '1.5' at index 1 "),
         (["0", "", "1"], "label '' at index 1 "),
@@ -113,9 +113,9 @@ def test_decode_bad_pixel_is_located(tmp_path: Path, cell: str) -> None:
         (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
     ],
 )
-def test_decode_bad_label_is_located(tmp_path: Path, labels: list[str], said: str) -> None:
+def test_decode_bad_label_is_located(tmp_path: Path, labels: list[str], message: str) -> None:
     text = "label,x\n" + "".join(f"{label},1\n" for label in labels)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         decode(tmp_path, text)
 
 
@@ -142,7 +142,7 @@ def test_decode_missing_label_column_suggests_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "no CSV file"),
         (b"label,x\n", "0 rows"),
@@ -156,10 +156,10 @@ def test_decode_missing_label_column_suggests_names(tmp_path: Path) -> None:
     ],
 )
 def test_decode_file_that_is_not_a_table_is_refused(
-    tmp_path: Path, content: bytes, said: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "train.csv").write_bytes(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
 
 

@@ -84,13 +84,13 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 def test_fetch_files_are_verified_and_kept(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
-    said: list[str] = []
-    fetch_dataset(mnist, tmp_path / "root", said.append)
+    reports: list[str] = []
+    fetch_dataset(mnist, tmp_path / "root", reports.append)
     folder = tmp_path / "root/MNIST/raw"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"{name}.gz" for name in mnist.sha256
     )
-    assert sum("fetching" in line for line in said) == 4
+    assert sum("fetching" in line for line in reports) == 4
     again: list[str] = []
     fetch_dataset(mnist, tmp_path / "root", again.append)
     assert all("verified" in line for line in again)
@@ -120,7 +120,7 @@ def test_fetch_failed_address_tries_the_next(tmp_path: Path, served: tuple[Path,
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("wrong.gz", "hash of downloaded file"),
         ("nothing.gz", "404"),
@@ -133,13 +133,13 @@ def test_fetch_failed_download_leaves_no_file(
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
     address: str,
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
     mnist = small_mnist(*served, tmp_path)
     (served[0] / "wrong.gz").write_bytes(b"<html>try later</html>")
     bad = replace(mnist.downloads[0], addresses=(served[1] + address,))
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         fetch_dataset(replace(mnist, downloads=(bad,)), tmp_path / "root", lambda _: None)
     message = str(caught.value)
     assert served[1] + address in message
@@ -172,17 +172,17 @@ def test_fetch_unwritable_root_is_refused(tmp_path: Path) -> None:
 
 def test_fetch_two_processes_download_once(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
-    said: list[str] = []
+    reports: list[str] = []
     threads = [
-        threading.Thread(target=fetch_dataset, args=(mnist, tmp_path / "root", said.append))
+        threading.Thread(target=fetch_dataset, args=(mnist, tmp_path / "root", reports.append))
         for _ in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum("fetching" in line for line in said) == 4
-    assert sum("verified" in line for line in said) == 12
+    assert sum("fetching" in line for line in reports) == 4
+    assert sum("verified" in line for line in reports) == 12
 
 
 def small_cifar10(
@@ -208,9 +208,9 @@ def test_fetch_archive_is_unpacked_verified_and_removed(
     assert sorted(path.name for path in root.iterdir()) == ["cifar-10-batches-bin", "downloads"]
     assert [path.suffix for path in (root / "downloads").iterdir()] == [".lock"]
     assert cifar10.locate(CIFAR10, root).decode().parts["test"][1].tolist() == [5, 5]
-    said: list[str] = []
-    fetch_dataset(dataset, root, said.append)
-    assert "already present" in said[0]
+    reports: list[str] = []
+    fetch_dataset(dataset, root, reports.append)
+    assert "already present" in reports[0]
 
 
 def test_fetch_archive_without_top_folder_is_unpacked(
@@ -233,7 +233,7 @@ def test_fetch_archive_without_top_folder_is_unpacked(
 
 
 @pytest.mark.parametrize(
-    ("contents", "said"),
+    ("contents", "message"),
     [
         (archive({"cifar-10-batches-bin/readme": b"?"}), "has no file data_batch_1.bin"),
         (archive({f"cifar-10-batches-bin/{n}": b"?" for n in CIFAR10.sha256}), "has SHA-256"),
@@ -247,10 +247,10 @@ def test_fetch_wrong_archive_leaves_no_file(
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
     contents: bytes,
-    said: str,
+    message: str,
 ) -> None:
     dataset = small_cifar10(*served, monkeypatch, contents)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         fetch_dataset(dataset, tmp_path / "root", lambda _: None)
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["downloads"]
 

@@ -79,10 +79,10 @@ def test_decode_wrong_contents_are_refused(tmp_path: Path) -> None:
         (LABELS, idx_bytes(np.full(40, 7) + 3 * (np.arange(40) == 5)), "label 10 at index 5 "),
         (IMAGES, bytes([0, 0, 8, 3]) + b"\xff" * 12 + b"\0" * 99, "truncated: 115 bytes"),
     ]
-    for file, content, said in cases:
+    for file, content, message in cases:
         original = (folder / file).read_bytes()
         (folder / file).write_bytes(content)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             decode(tmp_path)
         (folder / file).write_bytes(original)
     decode(tmp_path)
@@ -117,8 +117,8 @@ def test_decode_damaged_gzip_is_refused(
         content = bytearray(gzip.compress(idx_bytes(np.zeros((2**12, 16, 16)))))
         monkeypatch.setattr("nnopt.data.dataset_files.GZIP_FLOOR", 2**16)
     path.write_bytes(content)
-    said = "unpacks to more than" if damage == "bomb" else "is damaged"
-    with pytest.raises(DataError, match=said):
+    message = "unpacks to more than" if damage == "bomb" else "is damaged"
+    with pytest.raises(DataError, match=message):
         decode(tmp_path)
 
 

@@ -238,7 +238,7 @@ def test_load_relative_path_starts_at_working_folder(
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         (
             {"validation": Validation("train", 0.01)},
@@ -256,10 +256,10 @@ def test_load_relative_path_starts_at_working_folder(
     ],
 )
 def test_load_too_few_samples_are_refused(
-    tmp_path: Path, changes: dict[str, object], error: type[Exception], said: str
+    tmp_path: Path, changes: dict[str, object], error: type[Exception], message: str
 ) -> None:
     write_csv(tmp_path)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         load(csv_config("train.csv", **changes), data_config(tmp_path), seed=0)
 
 

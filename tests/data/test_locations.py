@@ -134,9 +134,9 @@ def test_locate_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("file", "it is not a folder"), ("dangling link", "a dangling link")]
+    ("kind", "message"), [("file", "it is not a folder"), ("dangling link", "a dangling link")]
 )
-def test_locate_root_is_no_folder_refused(tmp_path: Path, kind: str, said: str) -> None:
+def test_locate_root_is_no_folder_refused(tmp_path: Path, kind: str, message: str) -> None:
     root = tmp_path / "root"
     root.write_text("") if kind == "file" else root.symlink_to("nowhere")
     for locate, published in (
@@ -144,5 +144,5 @@ def test_locate_root_is_no_folder_refused(tmp_path: Path, kind: str, said: str) 
         (cinic10.locate, CINIC10),
         (idx.locate, MNIST),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             locate(published, root)

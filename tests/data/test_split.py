@@ -84,7 +84,7 @@ def test_chosen_classes_name_precedes_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "said"),
+    ("expected", "message"),
     [
         (["dgo"], "no class 'dgo'; did you mean 'dog'"),
         ([4], "no class 4"),
@@ -93,8 +93,8 @@ def test_chosen_classes_name_precedes_number() -> None:
         (["dog", 3], "named twice"),
     ],
 )
-def test_chosen_classes_wrong_entry_is_refused(expected: list[int | str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_chosen_classes_wrong_entry_is_refused(expected: list[int | str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         chosen_classes(("airplane", "bird", "cat", "dog"), expected)
 
 

@@ -112,10 +112,10 @@ def test_log_ticks_number_and_texts(low: float, high: float, expected: list[str]
 
 def test_palette_differs_in_grey_or_by_marker() -> None:
     """Any two of the first 88 classes differ in colour or marker."""
-    looks = {
+    styles = {
         (style.PALETTE[k % len(style.PALETTE)], style.MARKERS[k % len(style.MARKERS)])
         for k in range(88)
     }
-    assert len(looks) == 88
+    assert len(styles) == 88
     luminance = [style.rgb(colour) @ [0.299, 0.587, 0.114] for colour in style.PALETTE[:2]]
     assert abs(luminance[0] - luminance[1]) > 0.05

@@ -306,7 +306,7 @@ def test_points_open_to_details(browser: WebDriver, open_page: Open) -> None:
     click(browser, "[aria-label='details of adam-1']")
     loaded = "return document.querySelector('.details img')?.naturalWidth"
     assert ask(browser, loaded) == 64
-    click(browser, ".picture")
+    click(browser, ".plot-button")
     assert browser.find_element("css selector", "dialog img").is_displayed()
     click(browser, "dialog button")
     assert texts(browser, "dialog") == []

@@ -17,7 +17,7 @@ from PIL import Image
 from nnopt.report.about import _machine
 from nnopt.report.curves import MIN_EPOCHS, read_curves, short
 from nnopt.report.page import as_json
-from nnopt.report.pictures import embed_or_link, plots_of
+from nnopt.report.plots import embed_or_link, plots_of
 from nnopt.report.points import Point
 
 Write = Callable[..., None]

@@ -20,13 +20,13 @@ def stopping(
     return EarlyStopping(EarlyStoppingConfig(patience, unit, None, least, monitor))
 
 
-def looks(follower: EarlyStopping, values: list[float]) -> list[bool]:
+def updates(follower: EarlyStopping, values: list[float]) -> list[bool]:
     return [follower.update(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
 
 
 def test_update_smaller_value_is_an_improvement() -> None:
     follower = stopping()
-    assert looks(follower, [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
+    assert updates(follower, [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
     assert (follower.best_epoch, follower.best_step) == (5, 50)
 
 
@@ -38,30 +38,30 @@ def test_monitored_value_depends_on_the_monitor() -> None:
 def test_update_min_delta_is_relative_to_the_best() -> None:
     follower = stopping(least=0.1)
     # 0.95 and 0.91 are too close to 1; after 0.89, a value must be below 0.79
-    assert looks(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
+    assert updates(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
 
 
 def test_update_first_value_is_an_improvement() -> None:
-    assert looks(stopping(least=10.0), [5, 4]) == [True, False]
+    assert updates(stopping(least=10.0), [5, 4]) == [True, False]
 
 
 @pytest.mark.parametrize("values", [[math.nan, 2, math.nan, 1], [math.nan, math.nan, 5, math.nan]])
 def test_update_nan_is_no_improvement(values: list[float]) -> None:
-    found = looks(stopping(), values)
+    found = updates(stopping(), values)
     assert not any(best for best, value in zip(found, values, strict=True) if math.isnan(value))
     assert any(found)
 
 
 def test_should_stop_counts_nan() -> None:
     follower = stopping(patience=2)
-    looks(follower, [1, math.nan, math.nan])
+    updates(follower, [1, math.nan, math.nan])
     assert follower.should_stop(3, 30)
 
 
 @pytest.mark.parametrize("value", [1.0, math.nan])
 def test_should_stop_without_patience_is_false(value: float) -> None:
     follower = stopping(None)
-    looks(follower, [value] * 5)
+    updates(follower, [value] * 5)
     assert not follower.should_stop(10**6, 10**7)
 
 
@@ -70,7 +70,7 @@ def test_should_stop_without_patience_is_false(value: float) -> None:
 )
 def test_should_stop_after_patience_epochs_or_steps(unit: Any, patience: int, stop: Any) -> None:
     follower = stopping(patience, unit)
-    looks(follower, [1.0])  # at epoch 1, step 10
+    updates(follower, [1.0])  # at epoch 1, step 10
     epoch, step = stop
     assert follower.should_stop(epoch, step)
     assert not follower.should_stop(epoch - 1, step - 1)
@@ -78,10 +78,10 @@ def test_should_stop_after_patience_epochs_or_steps(unit: Any, patience: int, st
 
 def test_should_stop_improvement_restarts_the_count() -> None:
     follower = stopping(2)
-    looks(follower, [3, 3, 2])
+    updates(follower, [3, 3, 2])
     assert not follower.should_stop(4, 40)
     assert follower.should_stop(5, 50)
 
 
 def test_update_infinity_is_no_improvement() -> None:
-    assert looks(stopping(), [math.inf, 5.0, math.inf]) == [False, True, False]
+    assert updates(stopping(), [math.inf, 5.0, math.inf]) == [False, True, False]

@@ -35,7 +35,7 @@ class ScriptedNetwork:
         self.weight = np.zeros((1, 1))
         self.steps: list[tuple[float, int]] = []
         self.batches: list[Array] = []
-        self.looks = 0
+        self.evaluations = 0
         self._accuracies = accuracies
         self._losses = losses or {}
         self._record: list[float] = []
@@ -61,8 +61,8 @@ class ScriptedNetwork:
 
     def predict(self, x: Array) -> Array:
         """So many of the validation samples, all of class 0, right as the script says."""
-        accuracy = self._accuracies[min(self.looks, len(self._accuracies) - 1)]
-        self.looks += 1
+        accuracy = self._accuracies[min(self.evaluations, len(self._accuracies) - 1)]
+        self.evaluations += 1
         if math.isnan(accuracy):
             return np.full((len(x), 2), np.nan)
         right = np.arange(len(x)) < round(accuracy * len(x))
@@ -217,7 +217,7 @@ def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
     class Unsure(ScriptedNetwork):
         def predict(self, x: Array) -> Array:
             logits = super().predict(x)
-            return logits * (0.1 if self.looks == 1 else 20)
+            return logits * (0.1 if self.evaluations == 1 else 20)
 
     config = make_config(epochs=2, batch_size=BATCH)
     by_loss = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(monitor="loss"))
@@ -282,7 +282,7 @@ def test_swa_average_is_validated_only_after_epochs(make_config: MakeConfig) -> 
     )
     network = AveragedNetwork([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     loop, found = run(config, network)
-    assert network.looks == 3 + 3 + 1 + 1  # it begins at the end of the second epoch
+    assert network.evaluations == 3 + 3 + 1 + 1  # it begins at the end of the second epoch
     assert [row.step for row, _ in found] == [3, 6, 9, 12]
     assert loop.training.last["dense1.weight"] == (6 + 9 + 12) / 3
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 3)
@@ -397,7 +397,7 @@ def test_end_of_epoch_is_validated_once(make_config: MakeConfig) -> None:
         make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(validate_every=1)),
         network,
     )
-    assert network.looks == 6  # after each of the three steps of two epochs
+    assert network.evaluations == 6  # after each of the three steps of two epochs
 
 
 def test_patience_ending_with_training_is_not_early_stopping(

@@ -47,7 +47,7 @@ function plotsOf(plots) {
     const words = name.replaceAll("_", " ");
     const image = element("img", { src, alt: words, loading: "lazy" });
     const figure = element("figure", {},
-      element("button", { type: "button", class: "picture", "aria-label": `enlarge ${words}`, onclick: () => enlarge(src, words) }, image),
+      element("button", { type: "button", class: "plot-button", "aria-label": `enlarge ${words}`, onclick: () => enlarge(src, words) }, image),
       element("figcaption", {}, words));
     image.addEventListener("error", () => {
       figure.replaceChildren(element("p", { class: "gone" }, `${file} is missing. This page links to it: keep ` +

@@ -67,7 +67,7 @@ function badge(status) {
 }
 
 function makeFoot() {
-  const { embedded, linked } = data.pictures;
+  const { embedded, linked } = data.plots;
   const parts = [`Made ${data.made} by nnopt ${data.version}.`];
   if (embedded) parts.push(`${plural(embedded, "plot")} of runs and sweeps ${embedded === 1 ? "is" : "are"} embedded in this page.`);
   if (linked) {

@@ -294,8 +294,8 @@ def test_layer_statistics_few_layers_are_lines(
         assert axes.get_ylabel() == "standard deviation"
     assert_allclose(values_of(outputs.lines[2]), 2.0)
     assert_allclose(values_of(gradients.lines[0]), [0.01, 0.005, 0.01 / 3, 0.0025])
-    looks = {(str(line.get_color()), line.get_marker()) for line in outputs.lines}
-    assert len(looks) == len({colour for colour, _ in looks}) == 3
+    styles = {(str(line.get_color()), line.get_marker()) for line in outputs.lines}
+    assert len(styles) == len({colour for colour, _ in styles}) == 3
     assert ticks_of(dead) == ["relu1", "relu2"]
     assert_allclose(drawn(dead)[0], [[0, 0, 0, 12.5]] * 2)
     assert texts_of(dead) == ["12 %", "12 %", "last"]

@@ -362,8 +362,8 @@ def test_decision_boundary_many_classes_and_points_are_drawn(
     legend = axes.get_legend()
     assert legend is not None
     assert len(legend.get_texts()) == 13
-    looks = {(line.get_marker(), line.get_color()) for line in axes.lines[:88]}
-    assert len(looks) == 88
+    styles = {(line.get_marker(), line.get_color()) for line in axes.lines[:88]}
+    assert len(styles) == 88
 
 
 def test_decision_boundary_one_point_is_drawn(tmp_path: Path, check_png: CheckPng) -> None:

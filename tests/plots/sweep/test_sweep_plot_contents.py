@@ -174,12 +174,12 @@ def test_sweep_curves_many_settings_name_the_best(tmp_path: Path, figures: Figur
     assert {str(n) for n in range(1, 8)} <= set(labels)
     assert "8" not in labels
     assert note_of(figures[0]) == "1 seed a setting"
-    looks = {
+    styles = {
         (line.get_color(), line.get_linestyle(), line.get_marker())
         for line in loss.lines
         if line.get_marker()
     }
-    assert len({marker for _, _, marker in looks} - {"", "None"}) == 7
+    assert len({marker for _, _, marker in styles} - {"", "None"}) == 7
 
 
 def test_sweep_curves_without_validation_show_training(tmp_path: Path, figures: Figures) -> None:
@@ -270,7 +270,7 @@ def test_axis_limits_ignore_outliers(
     assert axis_limits(values, direction) == expected
 
 
-# words --------------------------------------------------------------------------------------------
+# labels -------------------------------------------------------------------------------------------
 
 
 def test_labels_of_keys_and_values() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from nnopt.io.own_files import PICTURES
+from nnopt.io.own_files import PLOT_SUFFIXES
 from nnopt.io.received_files import open_received, read_received
 
 MAX_PAGE_BYTES = 4_800_000
@@ -44,7 +44,7 @@ DRAWN_BY_PAGE = ("schedule", "curves")
 
 
 @dataclass
-class Pictures:
+class PagePlots:
     """The ``src`` attribute of each plot, and the numbers of embedded and of linked plots."""
 
     sources: dict[Path, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ def plots_of(folder: Path) -> list[Path]:
         return []
     plots: dict[str, Path] = {}
     for path in paths:  # .png comes before .svg
-        if path.suffix not in PICTURES or not _is_safe(path):
+        if path.suffix not in PLOT_SUFFIXES or not _is_safe(path):
             continue
         is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > MAX_SVG_BYTES
         if not is_too_large:
@@ -92,26 +92,26 @@ def _rank(path: Path) -> tuple[bool, str]:
 
 def embed_or_link(
     sweeps: Sequence[Path], runs: Sequence[Path], page: Path, available_bytes: int
-) -> Pictures:
+) -> PagePlots:
     """Embed or link every plot: first those of sweeps, then those of runs by their name.
 
     All plots with the same name are embedded if ``available_bytes`` suffice for them, else all are
     linked, relative to the file ``page``.
     """
-    pictures = Pictures()
+    result = PagePlots()
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
     for path in sorted(runs, key=_rank):
         kinds.setdefault(path.stem, []).append(path)
     for paths in kinds.values():
         data = _embed(paths, available_bytes)
         if data is None:
-            pictures.sources |= {path: _link(path, page) for path in paths}
-            pictures.linked += len(paths)
+            result.sources |= {path: _link(path, page) for path in paths}
+            result.linked += len(paths)
         else:
             available_bytes -= sum(map(len, data.values()))
-            pictures.sources |= data
-            pictures.embedded += len(data)
-    return pictures
+            result.sources |= data
+            result.embedded += len(data)
+    return result
 
 
 def _embed(paths: Sequence[Path], available_bytes: int) -> dict[Path, str] | None:
@@ -137,7 +137,7 @@ def _data_url(path: Path) -> str:
     kind = "svg+xml"
     try:
         if path.suffix == ".svg":
-            picture = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
+            content = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
         else:
             kind, file = "webp", io.BytesIO()
             data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
@@ -145,10 +145,10 @@ def _data_url(path: Path) -> str:
                 if image.width * image.height > MAX_PLOT_PIXELS:
                     return ""
                 image.convert("RGB").save(file, "webp", quality=WEBP_QUALITY, method=1)
-            picture = file.getvalue()
+            content = file.getvalue()
     except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # incomplete or damaged
         return ""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _link(path: Path, page: Path) -> str:
