@@ -85,8 +85,9 @@ def dense_without_relu(g: Array, saved: Any, *requires_grad: Any, buffer: Any = 
     return DENSE.backward(g, (x, weight, has_bias, None), *requires_grad, buffer=buffer)
 
 
-def relu_with_slope_one_at_zero(g: Array, y: Array, *, buffer: Any = new) -> Any:
+def relu_with_slope_one_at_zero(g: Array, saved: Any, *, buffer: Any = new) -> Any:
     """Return g for every unit, because y = max(x, 0) always fulfils y >= 0."""
+    _, y, _ = saved
     return (g * (y >= 0),)
 
 
@@ -132,17 +133,17 @@ PLANTED: dict[str, tuple[str, Op, list[str]]] = {
     ),
     "tanh: 1 - y instead of 1 - y²": (
         "TANH",
-        changed(TANH, 0, lambda d, g, y: g * (1 - y)),
+        changed(TANH, 0, lambda d, g, saved: g * (1 - saved[1])),
         ["architecture.activation=tanh"],
     ),
     "gelu: x φ(x) missing": (
         "GELU",
-        changed(GELU, 0, lambda d, g, saved: g * saved[1]),
+        changed(GELU, 0, lambda d, g, saved: g * saved[1][1]),
         ["architecture.activation=gelu"],
     ),
     "silu: y (1 - σ) missing": (
         "SILU",
-        changed(SILU, 0, lambda d, g, saved: g * saved[2]),
+        changed(SILU, 0, lambda d, g, saved: g * saved[1][2]),
         ["architecture.activation=silu"],
     ),
     "dropout: scale missing": (
