@@ -1,6 +1,6 @@
-"""The result of a command, and the promises that every command keeps.
+"""The result of a command, and the guarantees that every command gives.
 
-Every command of the fault suite shows no traceback and no "bug in nnopt", explains an exit code
+A command of the fault suite prints no traceback and no "bug in nnopt". It explains an exit code
 other than 0 in lines that begin with ``nnopt: error:``, and leaves no temporary file.
 """
 
@@ -34,7 +34,7 @@ class Attempt:
             assert fragment in self.out + self.err, f"{fragment!r} is not in: {self.out + self.err}"
 
     def keeps_promises(self) -> None:
-        """Assert the promises of every command."""
+        """Assert the guarantees that every command gives."""
         printed = self.out + self.err
         assert "Traceback" not in printed, printed
         assert "a bug in nnopt" not in printed, printed
@@ -48,5 +48,5 @@ Command = Callable[..., Attempt]
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """Return the files and folders below ``folder`` whose names mark them as temporary."""
+    """Return the files and folders below ``folder`` with names of temporary files."""
     return sorted(path for path in folder.rglob(".*tmp*") if not path.is_symlink())

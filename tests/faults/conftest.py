@@ -1,8 +1,8 @@
 """The fixtures of the fault suite.
 
 A test of this folder creates a hostile file, folder, setting or environment, runs a command, and
-checks the exit code and the message. ``attempt`` checks the promises of ``commands.py`` itself, so
-that no test can forget them.
+checks the exit code and the message. ``attempt`` checks the guarantees of ``commands.py`` in every
+test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from commands import Attempt, Command, temporary_files
 
 @pytest.fixture(params=["numpy", "torch"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Run a test once with each backend: ``f"backend={backend}"``."""
+    """Run a test once with each backend, such as ``f"backend={backend}"``."""
     return str(request.param)
 
 
@@ -24,7 +24,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def attempt(
     nnopt: Callable[..., int], workplace: Path, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
-    """Run a command in this process and check its promises; see ``commands.Command``."""
+    """Return a function that runs a command in this process; see ``commands.Command``."""
 
     def run(*arguments: str) -> Attempt:
         capfd.readouterr()

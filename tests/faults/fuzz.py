@@ -40,7 +40,7 @@ Random = random.Random
 
 @dataclass(frozen=True)
 class Report:
-    """One finished command: its exit code (None: it hung), output, peak memory, and its result."""
+    """One finished command: exit code (None if it hung), output, peak memory and result."""
 
     code: int | None
     out: str
@@ -51,11 +51,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file, a command that reads it, and the result that must not be wrong.
+    """A kind of file, a command that reads it, and the correct result.
 
-    file: a path below the workplace. result: called in the child process after the command, in the
-    workplace. reference: an independent reader of the damaged file, which returns the right result
-    or raises ValueError; without one, the right result is that of the undamaged file.
+    file: a path below the workplace. result: a function that the child process calls after the
+    command, in the workplace. reference: an independent reader of the damaged file, which returns
+    the correct result or raises ValueError. Without a reference, the result of the undamaged file
+    is correct.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Target:
         return f"{self.name}: nnopt {' '.join(self.words)}"
 
 
-# Damages -----------------------------------------------------------------------------------------
+# Kinds of damage ---------------------------------------------------------------------------------
 
 
 def flip_bits(data: bytes, rng: Random) -> bytes:
@@ -167,7 +168,7 @@ def retype_sweep(data: bytes, rng: Random) -> bytes:
 
 
 def retype_lines(data: bytes, rng: Random) -> bytes:
-    """Return JSON lines, with an entry of a wrong type in one line."""
+    """Return JSON lines with a value of the wrong type in one line."""
     lines = data.splitlines()
     index = rng.randrange(len(lines))
     lines[index] = json.dumps(wrong_type(json.loads(lines[index]), rng)).encode()
@@ -175,7 +176,7 @@ def retype_lines(data: bytes, rng: Random) -> bytes:
 
 
 def retype_cell(data: bytes, rng: Random) -> bytes:
-    """Return a CSV file, with a wrong value in one cell."""
+    """Return a CSV file with a wrong value in one cell."""
     rows = data.splitlines()
     index = rng.randrange(len(rows))
     cells = rows[index].split(b",")
@@ -272,10 +273,10 @@ def _be_child(
 
 
 def problem(target: Target, before: Report, after: Report, expected: Any) -> str | None:
-    """Return the reason why an outcome is wrong, or None if it is right.
+    """Return the reason why an outcome is wrong, or None for a correct outcome.
 
-    before: the command with the undamaged file. expected: the right result, or ValueError if the
-    file has to be refused.
+    before: the command with the undamaged file. expected: the correct result, or ValueError if the
+    file must be refused.
     """
     printed = after.out + after.err
     if after.code is None:
@@ -316,7 +317,7 @@ def difference(found: Any, expected: Any, place: str = "") -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One attempt, and the reason why its outcome is wrong, if it is."""
+    """One attempt, and the reason if its outcome is wrong."""
 
     target: Target
     damage: str
@@ -332,7 +333,7 @@ class Outcome:
 
 
 class Fuzzer:
-    """Runs attempts, each in a fresh copy of one workplace.
+    """Runs attempts, each in a new copy of one workplace.
 
     The same seed gives the same attempt.
     """
@@ -351,7 +352,7 @@ class Fuzzer:
         self._undamaged: dict[str, Report] = {}
 
     def attempt(self, seed: int) -> Outcome:
-        """Damage one file, chosen by the seed, and judge the command that reads it."""
+        """Damage one file, chosen by the seed, and check the outcome of its command."""
         rng = random.Random(seed)
         target = self._targets[seed % len(self._targets)]
         before = self._before(target)
@@ -396,7 +397,7 @@ def _import_early() -> None:
 
 
 def main() -> int:
-    """Run the attempts of the command line; return 1 if the outcome of one is wrong."""
+    """Run the attempts of the command line; return 1 if an outcome is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300, help="attempts (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="of the first attempt (default: 0)")

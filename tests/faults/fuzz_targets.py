@@ -1,4 +1,4 @@
-"""The files that ``fuzz.py`` damages, the commands that read them, and the right results."""
+"""The files that ``fuzz.py`` damages, the commands that read them, and the correct results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _write_datasets(folder: Path) -> None:
 
 
 def sweep_rows() -> Any:
-    """Return id -> status, loss and accuracy, from the summaries of the sweep's points."""
+    """Return status, loss and accuracy of the sweep's points, by id."""
     return _rows(Path("sweep"))
 
 
@@ -103,11 +103,11 @@ def page_curves() -> Any:
 
 
 def nothing() -> None:
-    """Return no result: the command's exit code and message are all that counts."""
+    """Return no result, because only the exit code and the message are checked."""
 
 
 def printed_config() -> Any:
-    """Return the values that the experiment sets, from the configuration that was composed."""
+    """Return the values of the experiment's keys in the composed configuration."""
     from nnopt.config.compose import compose_config
 
     config = compose_config(["experiment=mine"])
@@ -140,7 +140,7 @@ def digest(inputs: np.ndarray, labels: list[str]) -> str:
 
 
 def read_idx_folder(folder: Path) -> Any:
-    """Return what ``loaded_data`` should, from the four IDX files. Raises ValueError."""
+    """Return the correct result of ``loaded_data`` for four IDX files; raise ValueError."""
     parts = []
     for part in ("train", "t10k"):
         images = _read_idx(folder / f"{part}-images-idx3-ubyte", 3)
@@ -163,7 +163,7 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def read_cifar_folder(folder: Path) -> Any:
-    """Return what ``loaded_data`` should, from the six binary files. Raises ValueError."""
+    """Return the correct result of ``loaded_data`` for six binary files; raise ValueError."""
     from nnopt.data.published import OBJECTS
 
     parts = []
@@ -180,8 +180,10 @@ def read_cifar_folder(folder: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what ``printed_config`` should. A key that is missing has nnopt's default: a file
-    without it is right. Raises ValueError."""
+    """Return the correct result of ``printed_config``; raise ValueError.
+
+    A missing key has nnopt's default value.
+    """
     try:
         found = yaml.safe_load(path.read_text("utf-8-sig"))
         optimizer, architecture, regularizer = (
@@ -197,7 +199,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def small_cifar_files() -> None:
-    """Let nnopt read CIFAR-10 files of few images: full ones take 180 MB."""
+    """Let nnopt accept CIFAR-10 files of few images; complete files have 180 MB."""
     from nnopt.data import cifar10
 
     cifar10.IMAGES_PER_FILE = CIFAR_IMAGES
@@ -215,7 +217,7 @@ def loaded_table() -> Any:
 
 
 def read_table(path: Path) -> Any:
-    """Return what ``loaded_table`` should. Raises ValueError."""
+    """Return the correct result of ``loaded_table``; raise ValueError."""
     text = path.read_bytes().decode("utf-8-sig")
     try:
         rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
@@ -234,7 +236,7 @@ def read_table(path: Path) -> Any:
 
 
 def _label(text: str) -> str:
-    """Return one spelling for whole numbers, such as 1, 01 and 1.0."""
+    """Return one spelling of equal whole numbers, such as 1, 01 and 1.0."""
     try:
         number = float(text)
         return str(int(number)) if number.is_integer() else text.strip()

@@ -1,8 +1,8 @@
-"""Folders of results as a hostile sender would make them: one function for each, in one table.
+"""Hostile folders of results: a table with one function for each folder.
 
-Each function changes a copy of a sweep that nnopt made. Its first point is done, its second one was
-interrupted. ``HOSTILE`` names the exit codes that ``nnopt resume`` may have; every verb has to keep
-the promises of ``test_hostile_folders.py``.
+Each function changes a copy of a sweep of nnopt. The sweep's first point is done, and the second is
+interrupted. ``HOSTILE`` has the allowed exit codes of ``nnopt resume``. Every verb must keep the
+guarantees in ``test_hostile_folders.py``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SECRET = "the-password-of-another-person"
 class Received:
     """A received sweep and its surroundings.
 
-    outside: a folder with private files, among them ``secret.json`` and the folder ``run``, which
-    looks like an interrupted point. marker: a file that only an injected command would make.
+    outside: a folder with private files, such as ``secret.json`` and the folder ``run``, which
+    looks like an interrupted point. marker: a file that only an injected command would create.
     """
 
     sweep: Path
@@ -45,9 +45,10 @@ Build = Callable[[Received], None]
 
 @dataclass(frozen=True)
 class Hostile:
-    """How to build a folder, and the exit codes that resuming it may have.
+    """A function that builds a folder, and the allowed exit codes of resuming it.
 
-    shown: a reader may show the content of a private file: a hard link is that file itself.
+    shown: whether a command may print a private file, because a hard link cannot be told from the
+    file.
     """
 
     build: Build
@@ -56,7 +57,7 @@ class Hostile:
 
 
 def private_files(folder: Path) -> None:
-    """Make the files that no verb may read aloud, change or delete."""
+    """Create files that no verb may print, change or delete."""
     (folder / "run" / "plots").mkdir(parents=True)
     summary = summary_values(status="interrupted", error=SECRET, config={"name": SECRET})
     for name in ("secret.json", "run/summary.json"):
@@ -67,7 +68,7 @@ def private_files(folder: Path) -> None:
 
 
 def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change ``sweep.json`` and give it a right checksum, as anybody can."""
+    """Change ``sweep.json`` and give it a correct checksum."""
     path = received.sweep / "sweep.json"
     found = json.loads(path.read_text())
     del found["sha256"]
@@ -77,7 +78,7 @@ def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def sealed_text(received: Received, body: str) -> None:
-    """Write a body of ``sweep.json`` with a right checksum."""
+    """Write a body of ``sweep.json`` with a correct checksum."""
     digest = hashlib.sha256(body.encode()).hexdigest()
     (received.sweep / "sweep.json").write_text(f'{{"sha256": "{digest}",\n{body}}}\n')
 
@@ -107,7 +108,7 @@ def with_config(dotted: str, value: Any) -> Build:
 
 
 def with_launcher(**settings: Any) -> Build:
-    """Store settings of a launcher; "MARKER" and "OUTSIDE" stand for the paths."""
+    """Store settings of a launcher; "MARKER" and "OUTSIDE" represent the paths."""
 
     def build(received: Received) -> None:
         paths = {"MARKER": str(received.marker), "OUTSIDE": str(received.outside)}
@@ -137,8 +138,11 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
 
 
 def linked(where: str, target: str) -> Build:
-    """Put a link in the place of a file or folder. where: below the sweep, DONE and INTERRUPTED
-    stand for the points' folders. target: below the private folder."""
+    """Replace a file or folder by a link.
+
+    where: a path below the sweep, in which DONE and INTERRUPTED represent the points' folders.
+    target: a path below the private folder.
+    """
 
     def build(received: Received) -> None:
         path = _place(received, where)
@@ -149,8 +153,11 @@ def linked(where: str, target: str) -> Build:
 
 
 def hard_linked(where: str) -> Build:
-    """Add a hard link to a file outside. Its content may be printed: an archive cannot contain such
-    a link, and copies that share files are common."""
+    """Add a hard link to a file outside of the sweep.
+
+    Its content may be printed. An archive cannot contain such a link, and copies that share files
+    are common.
+    """
 
     def build(received: Received) -> None:
         path = _place(received, where)
@@ -161,7 +168,7 @@ def hard_linked(where: str) -> Build:
 
 
 def piped(where: str) -> Build:
-    """Put a named pipe in the place of a file: opening it would block for ever."""
+    """Replace a file by a named pipe, which blocks a reader."""
 
     def build(received: Received) -> None:
         path = _place(received, where)
@@ -172,7 +179,7 @@ def piped(where: str) -> Build:
 
 
 def huge(where: str) -> Build:
-    """Make a file that claims 64 GiB."""
+    """Create a sparse file of 64 GiB."""
 
     def build(received: Received) -> None:
         path = _place(received, where)
@@ -188,7 +195,7 @@ def written(where: str, text: str) -> Build:
 
 
 def with_id(identity: str) -> Build:
-    """Give the interrupted point another id, whose folder is then emptied."""
+    """Give the interrupted point another id and thereby another folder, which resuming empties."""
 
     def build(received: Received) -> None:
         name = identity.replace("OUTSIDE", str(received.outside))
@@ -199,13 +206,13 @@ def with_id(identity: str) -> Build:
 
 
 def with_cache_outside(received: Received) -> None:
-    """Name a private folder as the cache of decoded data; a spiral needs none."""
+    """Set a private folder as the cache of decoded data."""
     with_config("data.cache", str(received.outside / "cache"))(received)
     with_data(received, "data.cache", str(received.outside / "run"))
 
 
 def with_download_outside(received: Received) -> None:
-    """Ask for a download of MNIST into a private folder."""
+    """Request a download of MNIST to a private folder."""
     for key, value in (("data.root", str(received.outside)), ("data.download", True)):
         with_data(received, key, value)
     dataset = {
@@ -219,7 +226,7 @@ def with_download_outside(received: Received) -> None:
 
 
 def with_data(received: Received, key: str, value: Any) -> None:
-    """Set a key of the interrupted point's configuration, with the id that belongs to it."""
+    """Set a key of the interrupted point's configuration, and the id that matches it."""
 
     def change(found: dict[str, Any]) -> None:
         point = found["points"][1]
@@ -254,7 +261,7 @@ def exchanged_ids(received: Received) -> None:
 
 
 def stolen_temporary_name(received: Received) -> None:
-    """Name a link as nnopt names the files that it has not finished."""
+    """Create a link with the name of a temporary file of nnopt."""
     for folder in (received.sweep, received.interrupted):
         (folder / ".1-0123456789ab.tmp").symlink_to(received.outside / "secret.json")
         (folder / ".999999999-0123456789ab.tmp").symlink_to(received.outside / "run")

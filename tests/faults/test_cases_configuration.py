@@ -1,4 +1,4 @@
-"""Configurations that people met elsewhere: one line for each case of words, files and sweeps."""
+"""Forms of configurations that users know from other programs: overrides, files and sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV files that people have, each with the results or the message that it must give."""
+"""CSV files of many origins, each with the expected results or message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRAIN = ("epochs=10", "batch_size=8", "plots=false")
 
 @pytest.fixture
 def two_labels(workplace: Path) -> None:
-    """Write a table of x, a label that x decides, and a label by chance."""
+    """Write a table of x, a label determined by x, and a random label."""
     random = np.random.default_rng(0)
     x = random.uniform(-1, 1, 200)
     table = np.stack([x, x > 0, random.integers(0, 2, 200)], axis=1)
@@ -75,7 +75,7 @@ def test_cache_sweep_over_labels_gives_separate_entries(
 def test_cache_swapped_folds_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network can only predict the larger class, so the accuracy is its share of the test."""
+    """The network predicts only the larger class, so the accuracy is the fraction of that class."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
@@ -99,7 +99,7 @@ def table(
     row: Callable[[float, float, int], list[Any]] = lambda x, y, kind: [x, y, kind],
     end: str = "",
 ) -> str:
-    """Return the table of X, Y and KIND; row: the cells of a row."""
+    """Return the table of X, Y and KIND; ``row`` formats the cells of a row."""
     lines = [header.replace(",", separator)] if header else []
     lines += [separator.join(map(str, row(*cells))) for cells in zip(X, Y, KIND, strict=True)]
     return "".join(f"{line}{end}\n" for line in lines)
@@ -344,7 +344,8 @@ def test_csv_repeated_rows_are_reported(attempt: Command, workplace: Path, backe
 
 
 def images(order: list[int], names: list[str]) -> str:
-    """Return a table of images in which pixel 2 determines the class; order: of the columns."""
+    """Return a table of images in which pixel 2 determines the class; ``order`` permutes
+    columns."""
     random = np.random.default_rng(0)
     values = random.integers(0, 256, (80, 12))
     labels = np.arange(80) % 2
@@ -431,7 +432,7 @@ def test_csv_values_merged_by_float32_are_reported(
 
 @pytest.fixture
 def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Begin a sweep of two seeds, remove one point, and move the folder of sweep and CSV file."""
+    """Start a sweep of two seeds, remove one point, and move the sweep with its CSV file."""
     project = workplace / "before"
     project.mkdir()
     (project / "a.csv").write_text(table())

@@ -1,4 +1,4 @@
-"""Entries of cases.md about defaults and learning rates."""
+"""Defaults and learning rates that users expect to work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ optimizer: {lr: 0.3, momentum: 0.8}
 
 @pytest.fixture
 def tuned(workplace: Path) -> str:
-    """Return the word that chooses an experiment whose rate is made for ``momentum``."""
+    """Return an override that selects an experiment with a learning rate for ``momentum``."""
     (workplace / "conf" / "experiment").mkdir(parents=True)
     (workplace / "conf" / "experiment" / "tuned.yaml").write_text(TUNED)
     return "experiment=tuned"
@@ -45,7 +45,7 @@ RATES = {
 
 
 def rates_of(folder: Path) -> list[float]:
-    """Return the learning rates of the runs below a folder, in the order of a sweep's points."""
+    """Return the learning rates of the runs below a folder, in the order of the points."""
     order = folder / "results.csv"
     names = ["."]
     if order.exists():

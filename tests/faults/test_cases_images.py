@@ -1,4 +1,4 @@
-"""Paths, data folders and image datasets as people have them."""
+"""Paths, data folders and image datasets in forms that users have."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_cache_file_changed_during_run_results_unchanged(
     damage: str,
     is_mapped: bool,
 ) -> None:
-    """Only a mapped file that is cut short matters; it ends the run with an error, no SIGBUS."""
+    """Only truncating a mapped file ends the run, with an error instead of SIGBUS."""
     write_idx(workplace / "data")
     if is_mapped:
         monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

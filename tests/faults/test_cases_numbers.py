@@ -1,4 +1,4 @@
-"""Numbers that were plausible but wrong, each with the result or the message that it must give."""
+"""Settings that gave plausible but wrong numbers, with the expected result or message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = 24
 
 
 def write_data(workplace: Path, scale: float, shift: float = 0.0, features: int = 4) -> None:
-    """Write ``data.csv`` of two classes: a table of features of this scale around a shift."""
+    """Write ``data.csv`` with two classes; ``shift`` is the mean and ``scale`` the spread."""
     random = np.random.default_rng(0)
     labels = np.arange(ROWS) % 2
     x = random.normal(size=(ROWS, features)) + labels[:, None]
@@ -31,7 +31,7 @@ def write_data(workplace: Path, scale: float, shift: float = 0.0, features: int 
 def train(
     attempt: Command, backend: str, layers: str, *overrides: str, folder: str = "out"
 ) -> Attempt:
-    """Train these layers on ``data.csv`` as it is, in whole batches."""
+    """Train these layers on ``data.csv`` without normalization, in full batches."""
     return attempt(
         *("run", "dataset=csv", "dataset.train=data.csv", "dataset.normalization=none"),
         *(f"backend={backend}", "architecture=layers", f"architecture.layers={layers}"),
@@ -57,7 +57,7 @@ TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
 def test_activation_tail_backends_update_equally(
     attempt: Command, workplace: Path, activation: str
 ) -> None:
-    """Adam makes a whole step of a gradient however small, and none of a gradient of zero."""
+    """Adam makes a full step for any gradient except zero, however small."""
     write_data(workplace, 0.5, TAILS[activation], features=1)
     layers = f"[{{dense: 64}}, {activation}, {{dense: classes}}]"
     weights = []

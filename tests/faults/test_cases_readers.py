@@ -1,4 +1,4 @@
-"""Lost output and hostile results: entries of cases.md and faults.md."""
+"""Lost output, home folders, and control characters in results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRINTING = (
 
 @pytest.fixture
 def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
-    """A working folder with the runs a and b."""
+    """Leave the runs a and b in the current folder."""
     leave_run(workplace / "a", seed=0)
     leave_run(workplace / "b", seed=1)
     return workplace
@@ -36,7 +36,7 @@ def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
 
 @pytest.fixture
 def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Replace standard output: "full" disk, pipe without "reader", or "closed"."""
+    """Replace standard output by a full disk, a pipe without a reader, or a closed file."""
     opened: list[TextIO] = []
 
     def replace(kind: str) -> None:
@@ -79,7 +79,7 @@ def test_command_output_lost_exit_6_unless_reader_gone(
 def test_interpreter_end_output_lost_no_traceback(
     workplace: Path, redirection: str, code: int
 ) -> None:
-    """The interpreter flushes its streams once more when it ends."""
+    """The interpreter flushes its streams again when it exits."""
     script = f'"$0" -c "$1" version {redirection}; exit ${{PIPESTATUS[0]}}'
     ended = subprocess.run(
         ["bash", "-c", script, sys.executable, "from nnopt.cli.main import main; main()"],
@@ -97,7 +97,7 @@ SMALL = ("run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "hydra
 
 @pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
 def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> None:
-    """matplotlib reads the variable when it is imported, so a new process is needed."""
+    """Matplotlib reads the variable during its import, so a new process is needed."""
     ended = subprocess.run(
         [sys.executable, "-c", "from nnopt.cli.main import main; main()", *SMALL],
         env={**os.environ, "MPLBACKEND": name},

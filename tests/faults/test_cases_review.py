@@ -1,4 +1,4 @@
-"""Cases near those of the specification that a reviewer found wrong."""
+"""Regression tests of cases that a review of the program found wrong."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LIST = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
 
 
 def write_rows(path: Path, first: int = 0, columns: str = "a,label", count: int = 40) -> None:
-    """Write features from ``first`` on, and two classes in turn."""
+    """Write features that count up from ``first``, with two alternating classes."""
     features = len(columns.split(",")) - 1
     rows = [[*[first + k] * features, k % 2] for k in range(count)]
     path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
 
 
-# Configuration that would be dropped -------------------------------------------------------------
+# Configuration without effect -------------------------------------------------------------
 
 NO_SWEEP = {
     "params of an ablation": ("ablation", "# @package _global_\n" + LIST, "sweeper.params"),
@@ -326,7 +326,7 @@ def test_sweep_repeated_rows_reported_once(
     assert ended.err.count("the same inputs as a training sample") == 1
 
 
-# Runs and sweeps read again ----------------------------------------------------------------------
+# Runs and sweeps of earlier commands --------------------------------------------------------------
 
 FILES = {
     "names": ("a.csv", "b.csv"),

@@ -1,4 +1,4 @@
-"""Entry 18 of cases.md and fault D12: threads on busy machines."""
+"""Threads on busy machines."""
 
 from __future__ import annotations
 

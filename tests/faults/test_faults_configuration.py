@@ -1,6 +1,6 @@
-"""Faults C1 to C13: configurations that are wrong, before anything is written.
+"""Faults C1 to C13: wrong configurations, which are refused before any file is written.
 
-All words of a line are given at once, and the message names every one of them.
+The overrides of a line are given together, and the message names each of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Faults E1 to E7: files that can be read, but whose data cannot be trained on as they are.
+"""Faults E1 to E7: readable files with data that are unsuitable for training.
 
-CSV files have tests of their own in ``test_cases_csv.py``.
+``test_cases_csv.py`` tests CSV files.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def test_run_absent_class_reported(
 def test_run_parts_of_different_shapes_refused(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """E4: both shapes are named."""
+    """E4: the message names both shapes."""
     write_part(workplace / "data", "train", TEN)
     write_part(workplace / "data", "test", TEN, side=5)
     result = attempt("run", f"backend={backend}", *QUICK)
@@ -114,7 +114,7 @@ def test_run_parts_of_different_shapes_refused(
 
 
 def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) -> None:
-    """E4: a network for images of three channels, of at least 32 pixels."""
+    """E4: the network needs three channels or at least 32 pixels."""
     write_idx(workplace / "data")
     attempt("run", *QUICK, "architecture=vgg").is_refused(2, "max_pool2d3", "use larger images")
 
@@ -122,7 +122,7 @@ def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) 
 def test_run_labels_in_other_order_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """E5: not to be seen in the files, but in the training accuracy."""
+    """E5: only the training accuracy shows that labels are permuted."""
     labels = np.random.default_rng(1).permutation(np.arange(400) % 2).tolist()
     write_part(workplace / "data", "train", labels)
     write_part(workplace / "data", "test", TEN)
@@ -135,7 +135,7 @@ def test_run_labels_in_other_order_reported(
 
 
 def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
-    """E5: the default run learns, and a run of one step is not judged."""
+    """E5: neither a run that learns nor a run of one step gives a warning."""
     for overrides in (["epochs=20"], ["epochs=1", "max_steps=1"]):
         result = attempt("run", f"backend={backend}", *overrides, "plots=false")
         assert "above chance" not in result.out + result.err
@@ -149,7 +149,7 @@ def test_run_files_of_other_dataset_recognized(
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
 ) -> None:
-    """E7: same names and shapes, different checksums."""
+    """E7: names and shapes are equal, but checksums differ."""
     write_idx(workplace / "data", folder)
     content = (workplace / "data" / folder / FILES["train"][1]).read_bytes()
     known = {**FASHION_MNIST.sha256, FILES["train"][1]: idx.sha256(content)}

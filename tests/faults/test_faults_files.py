@@ -44,7 +44,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(size: float) -> Callable[[Path], Any]:
-    """Keep a part of a file: bytes, or a share below 1, or all but some bytes if negative."""
+    """Truncate a file to a number of bytes or, below 1, to a fraction; remove bytes if negative."""
 
     def damage(path: Path) -> None:
         content = path.read_bytes()
@@ -58,7 +58,7 @@ def put(content: bytes) -> Callable[[Path], Any]:
 
 
 def replaced(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """Replace a file by what ``make`` makes at its path."""
+    """Replace a file by the result of ``make`` at its path."""
 
     def damage(path: Path) -> None:
         path.unlink()
@@ -266,7 +266,7 @@ ARCHIVES = {
 def test_fetch_hostile_archive_refused(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    """The archive has the expected checksum: nothing but unpacking can refuse it."""
+    """The archive has the expected checksum, so only the unpacking can refuse it."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     download = Download("downloads/a.tar.gz", ("http://127.0.0.1:9/a",), checksum)
     cifar = replace(CIFAR10, downloads=(download,))
@@ -284,7 +284,7 @@ def test_fetch_hostile_archive_refused(
 def test_run_missing_data_without_network_refused(
     attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B7: address, target and checksum; nothing that was half fetched is read."""
+    """B7: the message has address, target and checksum; incomplete downloads are not read."""
     address = "http://127.0.0.1:9/x.gz"
     downloads = tuple(replace(one, addresses=(address,)) for one in MNIST.downloads)
     monkeypatch.setitem(published.PUBLISHED, "mnist", replace(MNIST, downloads=downloads))
@@ -305,7 +305,7 @@ def test_run_folder_of_any_name_works(
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B9: given by the environment, then on the command line within quotes."""
+    """B9: the folder comes from the environment, then from a quoted override."""
     write_idx(workplace / name)
     monkeypatch.setenv("NNOPT_DATA_DIR", name)
     attempt("data", "list").is_done("mnist")
@@ -320,7 +320,7 @@ def test_run_folder_of_any_name_works(
 def test_run_folder_with_umlaut_in_c_locale_works(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
-    """B9: the locale of a bare container."""
+    """B9: a minimal container has the C locale."""
     write_idx(workplace / "größe")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment["NNOPT_DATA_DIR"] = "größe"
@@ -334,7 +334,7 @@ def test_run_folder_with_umlaut_in_c_locale_works(
 
 
 def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
-    """B10: one pixel differs from the data of the finished points."""
+    """B10: one pixel has changed since the finished points."""
     write_idx(workplace / "data")
     arguments = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"
     attempt("run", *arguments, "plots=false", "hydra.sweep.dir=s").is_done()

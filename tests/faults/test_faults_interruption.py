@@ -1,7 +1,7 @@
 """Faults A1 to A11, A13 and A16 to A18: interruption and storage.
 
-tests/cli, tests/recipe, tests/sweeps and tests/results go deeper; here each entry is tried once
-with the real command.
+Each fault is tested once with the real command. Detailed tests are in tests/cli, tests/recipe,
+tests/sweeps and tests/results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def table(sweep: Path) -> list[dict[str, str]]:
 
 
 def weights(sweep: Path) -> dict[str, bytes]:
-    """Return the bytes of the weights, and of metrics.csv without its last column, the seconds."""
+    """Return the bytes of the weights, and of metrics.csv without the column of seconds."""
     found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
     for path in sweep.rglob("metrics.csv"):
         rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]
@@ -50,7 +50,7 @@ def weights(sweep: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """Let something happen before the n-th call of a function, named by its dotted path."""
+    """Return a function that acts before call number ``count`` of a function."""
 
     def set_trap(name: str, count: int, act: Callable[[], Any]) -> None:
         module, _, attribute = name.rpartition(".")
@@ -153,7 +153,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
 
 
 def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
-    """A4: the first Ctrl-C waits until the files are written, the second does not."""
+    """A4: the first Ctrl-C waits until the files are written."""
     program = (
         "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
@@ -219,7 +219,7 @@ def test_run_closed_output_trains_to_the_end(
 def test_run_sigstop_and_sigcont_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """A6, for half a second in place of a minute."""
+    """A6: the process stops for half a second."""
     overrides = ["dataset.samples_per_class=20", "epochs=400", "plots=false"]
     attempt("run", *overrides, "hydra.run.dir=whole").is_done()
     process = start_nnopt("run", *overrides, "hydra.run.dir=stopped")
@@ -253,7 +253,7 @@ def test_run_full_disk_no_partial_file_left(
 def test_run_full_disk_for_log_trains_on(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: lines of run.log that the disk does not take are dropped."""
+    """A7: lines of run.log that do not fit on the disk are dropped."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -265,8 +265,10 @@ def test_run_full_disk_for_log_trains_on(
 
 
 def test_sweep_table_disk_full_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
-    """A7: a limit of the process on the size of its files, met by results.csv. The
-    captured output stays below it."""
+    """A7: the process has a limit on file sizes, which results.csv exceeds.
+
+    The captured output stays below the limit.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     trap("nnopt.sweeps.results_table.write_text", 2, lambda: _limit_files(600, limits[1]))
     try:
@@ -317,7 +319,7 @@ def test_output_folder_unwritable_refused_before_data(
     kind: str,
     name: str | None,
 ) -> None:
-    """A8: root may write anywhere, so the system's answer is replaced."""
+    """A8: the system call is patched, because root may write to any folder."""
     (workplace / "mine").mkdir()
     monkeypatch.setattr("nnopt.io.own_files.os.access", _denied)
     overrides = ["dataset=csv", "dataset.train=missing.csv"]
@@ -328,7 +330,7 @@ def test_output_folder_unwritable_refused_before_data(
 
 
 def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
-    """A9: the first one holds the folder."""
+    """A9: the first process holds the folder's lock."""
     folder = workplace / "run"
     folder.mkdir()
     with hold(folder):
@@ -342,7 +344,7 @@ def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace
 
 
 def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
-    """A10: nothing of the first run or sweep is touched."""
+    """A10: files of the first run or sweep are unchanged."""
     attempt("run", *TINY, "hydra.run.dir=run").is_done()
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
@@ -419,7 +421,7 @@ def test_runs_started_in_one_second_get_separate_folders(
 
 
 def test_run_bare_environment_succeeds(workplace: Path) -> None:
-    """A17: no HOME, no folder for temporary files, no read permission for others."""
+    """A17: no HOME, no temporary folder, and a umask that denies others."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
     program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
@@ -435,7 +437,7 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
 
 
 def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
-    """A18, with 30 points; benchmarks/sweep.py has many more."""
+    """A18: the sweep has 30 points; benchmarks/sweep.py has more."""
     attempt(
         "run", "-m", "epochs=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"
     ).is_done()
@@ -454,7 +456,7 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
 def test_resume_temporary_files_of_dead_processes_removed(
     attempt: Command, workplace: Path
 ) -> None:
-    """A2: files of a process killed during a write are removed, similar names are kept."""
+    """A2: temporary files of a killed process are removed, similar names are kept."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     sweep = workplace / "sweep"
     dead, alive = "999999999", str(os.getppid())
@@ -484,7 +486,7 @@ def test_run_folder_removed_noticed_after_epoch(
 
 
 def test_temporary_file_names_match_removal_pattern(workplace: Path) -> None:
-    """The test of the test: the pattern is that of the writer."""
+    """The pattern matches the names that the writer creates."""
     from nnopt.io.own_files import is_temporary
 
     assert is_temporary(files._temporary(workplace).name)

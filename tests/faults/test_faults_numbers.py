@@ -43,7 +43,7 @@ def write_csv(path: Path, header: str, rows: Sequence[Sequence[object]]) -> None
 
 
 def features(rows: int, constant: float = 7) -> list[list[object]]:
-    """Return rows of one feature that separates two classes, a constant one, and the label."""
+    """Return rows of a feature that separates two classes, a constant feature, and the label."""
     return [[i % 2 + i / 100, constant, i % 2] for i in range(rows)]
 
 
@@ -239,7 +239,7 @@ def test_d9_denormal_features_train(attempt: Command, workplace: Path, backend: 
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
-    """Let dense layers of the backend ask for 2**60 bytes from their ``first`` call on."""
+    """Let dense layers request 2**60 bytes from call number ``first`` on."""
     calls = itertools.count(1)
     own: Callable[..., Any] = DENSE.forward
 

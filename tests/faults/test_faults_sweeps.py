@@ -1,4 +1,4 @@
-"""Faults S1 to S8: sweeps. The depth is in tests/cli/test_resume.py and tests/sweep."""
+"""Faults S1 to S8: sweeps. Detailed tests are in tests/cli/test_resume.py and tests/sweeps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def unsealed(path: Path) -> dict[str, Any]:
-    """Return a summary without its checksum, so that an edit is accepted."""
+    """Return a summary without its checksum, so that a changed summary is accepted."""
     summary: dict[str, Any] = json.loads(path.read_text())
     del summary["sha256"]
     return summary
@@ -102,7 +102,7 @@ def test_pool_worker_killed_costs_one_point(
 
 
 def _signal_worker(workplace: Path, number: int) -> None:
-    """Send a signal to the worker, once its point has written a row."""
+    """Send a signal to the worker after its point has written a row."""
     while not [x for x in workplace.glob("sweep/*/metrics.csv") if x.stat().st_size > 200]:
         time.sleep(0.02)
     for folder in Path("/proc").glob("[0-9]*"):
@@ -117,7 +117,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
 def test_resume_point_of_interrupted_worker_runs_again(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S2: unlike a failed one."""
+    """S2: a failed point would not run again."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     path = next((workplace / "sweep").glob("*-s1-*/summary.json"))
     summary = unsealed(path)

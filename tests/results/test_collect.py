@@ -56,7 +56,7 @@ def test_read_run_time_of_summary_precedes_time_of_file(
 ) -> None:
     old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
     new = leave_run(tmp_path / "new", finished="2026-11-20T12:30:00+01:00")
-    os.utime(new / "summary.json", (0, 0))  # the old one was copied later
+    os.utime(new / "summary.json", (0, 0))  # the older run was copied later
     assert read_run(new).ended - read_run(old).ended == 90 * 60
     silent = leave_run(tmp_path / "silent", finished=None)
     os.utime(silent / "summary.json", (7, 7))

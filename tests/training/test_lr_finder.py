@@ -200,9 +200,7 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    lowest = (
-        last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
-    )  # never the range that was tried
+    lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000  # not the range of this test
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
@@ -277,7 +275,7 @@ def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
     config = compose_config([*SMALL, *overrides])
     curve = find_rate(config, LrRangeTest(0.02, 0.02, 6)).curve
     expected = [row.train_loss for row in trained(config)]
-    sizes = [32, 32, 32]  # of 96 training samples
+    sizes = [32, 32, 32]  # the training set has 96 samples
     for epoch in range(2):
         losses = curve.losses[3 * epoch : 3 * epoch + 3]
         assert np.average(losses, weights=sizes) == pytest.approx(expected[epoch], rel=1e-6)

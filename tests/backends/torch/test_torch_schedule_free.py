@@ -110,34 +110,34 @@ def test_network_equals_the_librarys_optimizer(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("look", ["predict", "layer_outputs", "arrays"])
+@pytest.mark.parametrize("method", ["predict", "layer_outputs", "arrays"])
 def test_evaluation_does_not_change_the_training(
-    make_network: MakeNetwork, batches: Batches, name: str, look: str
+    make_network: MakeNetwork, batches: Batches, name: str, method: str
 ) -> None:
-    straight, looked_at = (
+    straight, evaluated = (
         make_network("torch", MLP, optimizer=name, **{"backend.dtype": "float32"}) for _ in "ab"
     )
     for step, (x, y) in enumerate(batches):
         inputs, labels = torch.tensor(x).float(), torch.tensor(y)
         straight.train_step(inputs, labels, 0.05, step)
-        looked_at.train_step(inputs, labels, 0.05, step)
+        evaluated.train_step(inputs, labels, 0.05, step)
         for _ in range(2):
-            looked_at.arrays() if look == "arrays" else getattr(looked_at, look)(inputs)
-    after = looked_at.arrays()
+            evaluated.arrays() if method == "arrays" else getattr(evaluated, method)(inputs)
+    after = evaluated.arrays()
     for key, array in straight.arrays().items():
         assert_array_equal(array, after[key])
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.parametrize("evaluated", [False, True])
 def test_load_sets_weights_and_resets_state(
-    make_network: MakeNetwork, batches: Batches, name: str, looked_at: bool
+    make_network: MakeNetwork, batches: Batches, name: str, evaluated: bool
 ) -> None:
     fresh, used = (make_network("torch", MLP, optimizer=name) for _ in "ab")
     start = fresh.arrays()
     for step, batch in enumerate(batches):
         used.train_step(*as_tensors(batch), 0.05, step)
-    if looked_at:
+    if evaluated:
         used.predict(torch.tensor(batches[0][0]))
     used.load(start)
     for key, array in used.arrays().items():
