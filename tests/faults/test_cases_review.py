@@ -97,6 +97,7 @@ SWEPT = {
     "quoted text": ("optimizer: \"adam,'a b'\"", "optimizer = 'a b': allowed: "),
     "number in a list": ("architecture.hidden: '[4],[8,0]'", "hidden[1] = 0: needs to be at"),
     "truth value": ("optimizer.lr: 0.1,true", "optimizer.lr = True: needs a number or auto ("),
+    "not a number": ("optimizer.lr: .nan", "optimizer.lr = nan: needs a finite number"),
     "word that YAML reads": ("regularizer.norm: no", "YAML reads no and off without quotes"),
     "range of a text": ("epochs: 'range(5,x)'", "params.epochs = 'range(5,x)': a range needs"),
     "types that do not compare": ("epochs: 'sort(1,a)'", "'sort(1,a)': cannot be evaluated; write"),
