@@ -124,14 +124,14 @@ def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
     plot.ruler("x").ticks(ticks, list(map(str, ticks)))
 
 
-def _thinned(x: Floats, y: Floats, most: int) -> tuple[Floats, Floats]:
+def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
     """Return the finite points, thinned to the minimum and maximum of equal intervals.
 
-    Thus a peak is visible in a terminal with few columns.
+    So peaks remain visible in a terminal with few columns.
     """
     indices = np.flatnonzero(np.isfinite(y))
-    if len(indices) > most:
-        intervals = np.array_split(indices, most // 2)
+    if len(indices) > max_points:
+        intervals = np.array_split(indices, max_points // 2)
         ends = [(part[y[part].argmin()], part[y[part].argmax()]) for part in intervals]
         indices = np.unique(np.array(ends))
     return x[indices], y[indices]
@@ -147,9 +147,9 @@ def _round_step(minimum: float) -> tuple[float, int]:
     return step, max(0, -(exponent + shift))
 
 
-def _linear_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """Return round numbers within the limits: at most ``most``, but at least two."""
-    for count in (most, 2 * most, 4 * most):
+def _linear_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
+    """Return about ``max_ticks`` round numbers within the limits, but at least two."""
+    for count in (max_ticks, 2 * max_ticks, 4 * max_ticks):
         step, decimals = _round_step((high - low) / count)
         numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
         ticks = [number * step for number in numbers]
@@ -160,11 +160,11 @@ def _linear_ticks(low: float, high: float, most: int) -> tuple[list[float], list
     return ticks, [form.format(tick) for tick in ticks]
 
 
-def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[str]]:
-    """Return ticks at 1, 2 and 5 times powers of ten, or fewer, at most ``most``.
+def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
+    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if they fit.
 
-    The limits and positions are logarithms to base 10. If there is too little space, the ticks are
-    powers of ten, or every second, third, ... of them.
+    Otherwise the ticks are powers of ten, or every second, third, ... power of ten. The limits and
+    positions are logarithms to base 10.
     """
     decades = range(math.floor(low), math.ceil(high) + 1)
     for factors, every in [
@@ -173,14 +173,14 @@ def _log_ticks(low: float, high: float, most: int) -> tuple[list[float], list[st
     ]:
         numbers = [f * 10.0**k for k in decades if k % every == 0 for f in factors]
         ticks = [(math.log10(v), f"{v:g}") for v in numbers if low <= math.log10(v) <= high]
-        if len(ticks) <= most:
+        if len(ticks) <= max_ticks:
             break
     return [position for position, _ in ticks], [label for _, label in ticks]
 
 
-def _epoch_ticks(first: int, last: int, most: int) -> Iterator[int]:
+def _epoch_ticks(first: int, last: int, max_ticks: int) -> Iterator[int]:
     """Yield the first epoch, and round numbers that are not close to it."""
-    step = max(1, int(_round_step(max(1, (last - first) / most))[0]))
+    step = max(1, int(_round_step(max(1, (last - first) / max_ticks))[0]))
     yield first
     yield from (i for i in range(step, last + 1, step) if i - first > step / 2)
 

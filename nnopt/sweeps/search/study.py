@@ -131,7 +131,7 @@ class RepeatableSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw these keys jointly."""
+        """Draw the keys of the search space jointly."""
         return self._joint.sample_relative(study, trial, search_space)
 
     def sample_independent(

@@ -87,7 +87,7 @@ def config(
 
 
 def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, TaskResult]:
-    """Return the outcomes by seed."""
+    """Return the results by seed."""
     with closing(run_in_pool(tasks, settings)) as outcomes:
         return {outcome.task.point.config.seed: outcome for outcome in outcomes}
 
