@@ -144,14 +144,14 @@ def test_run_wrong_argument_refused(
 
 
 def test_run_repeated_key_gives_warning(attempt: Command, workplace: Path) -> None:
-    """C6"""
+    """This is fault C6."""
     attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
         "epochs=1 is overridden by epochs=2", "epochs: 2\n"
     )
 
 
 def test_run_option_of_other_backend_refused(attempt: Command, workplace: Path) -> None:
-    """C8"""
+    """This is fault C8."""
     attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
     attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
     attempt("run", "backend.device=cuda").is_refused(2, "needs backend=torch")
@@ -190,7 +190,7 @@ def test_run_wrong_file_refused_with_line(
 def test_sweep_wrong_point_refused_before_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """C12"""
+    """This is fault C12."""
     overrides = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
     attempt("run", "-m", *overrides).is_refused(2, "lr = 'abc'", "lr = -1", "epochs = 0")
     assert list(workplace.iterdir()) == []

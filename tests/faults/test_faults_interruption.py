@@ -357,7 +357,7 @@ def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
 def test_sweep_moved_resumed_from_elsewhere(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A11."""
+    """This is fault A11."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     next((workplace / "sweep").glob("*-s1-*/summary.json")).unlink()
     (workplace / "other").mkdir()
@@ -395,7 +395,7 @@ def test_sweep_deleted_files_reported_and_recreated(
 def test_run_clock_set_back_durations_not_negative(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A16."""
+    """This is fault A16."""
     now, calls = time.time(), [0]
 
     def backwards() -> float:
@@ -413,7 +413,7 @@ def test_run_clock_set_back_durations_not_negative(
 def test_runs_started_in_one_second_get_separate_folders(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A16."""
+    """This is fault A16."""
     monkeypatch.setattr("nnopt.cli.run.time.strftime", lambda *_: "2026-10-25_02-30-00")
     for _ in range(2):
         attempt("run", *TINY).is_done()

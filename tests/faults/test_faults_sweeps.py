@@ -131,7 +131,7 @@ def test_resume_point_of_interrupted_worker_runs_again(
 def test_resume_failed_points_run_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """S3."""
+    """This is fault S3."""
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
     assert attempt("run", "-m", *overrides, "hydra.sweep.dir=sweep").code == 5
     folders = [workplace / "sweep" / row["id"] for row in table(workplace / "sweep")]
@@ -146,7 +146,7 @@ def test_resume_failed_points_run_only_on_request(
 
 
 def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
-    """S4."""
+    """This is fault S4."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = [row["id"] for row in table(workplace / "sweep")]
     result = attempt("resume", "sweep", "seed=0,1,2")
@@ -156,14 +156,14 @@ def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) ->
 
 
 def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> None:
-    """S5."""
+    """This is fault S5."""
     attempt("run", "-m", *TINY, "seed=1,1", "hydra.sweep.dir=sweep").is_done("1 of 1")
     assert statuses(workplace / "sweep") == ["done"]
     attempt("run", "-m", *TINY, "seed=range(0)").is_refused(2, "0 points")
 
 
 def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
-    """S6."""
+    """This is fault S6."""
     overrides = [
         "epochs=1",
         "max_steps=1",
@@ -179,7 +179,7 @@ def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace:
 def test_sweep_fail_fast_stops_after_first_failure(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """S7."""
+    """This is fault S7."""
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
     assert attempt("run", "-m", *overrides, "--fail-fast", "hydra.sweep.dir=sweep").code == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
@@ -188,7 +188,7 @@ def test_sweep_fail_fast_stops_after_first_failure(
 def test_sweep_order_of_points_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """S8."""
+    """This is fault S8."""
     overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
     attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=up").is_done()
     attempt("run", "-m", *overrides, "seed=1,0", "hydra.sweep.dir=down").is_done()

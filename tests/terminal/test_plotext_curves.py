@@ -45,8 +45,10 @@ class Panel:
         self.height, self.width = 4 * len(self.canvas), 2 * max(map(len, self.canvas))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """The dot at these shares of the rulers, which go from the middle of the first character to
-        that of the last."""
+        """Return the dot at these fractions of both axes.
+
+        An axis extends from the centre of its first character to the centre of its last character.
+        """
         return 0.5 + x * (self.width - 2), 1.5 + y * (self.height - 4)
 
     def dots(self) -> set[tuple[int, int]]:

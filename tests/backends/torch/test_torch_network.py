@@ -27,7 +27,7 @@ def as_tensors(batch: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 
 def gradients(network: Network, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the difference that one step of plain SGD with lr 1 subtracts."""
+    """Return the gradient of every parameter, as the change by one step of SGD with lr 1."""
     before = network.arrays()
     network.train_step(*as_tensors(batch), 1.0, 0)
     after = network.arrays()
