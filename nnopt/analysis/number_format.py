@@ -83,6 +83,14 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def format_rough_duration(seconds: float) -> str:
+    """Return an estimated duration with few digits: ``40 s``, ``12 min`` or ``3 h 20 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 89.5:
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _round_to_uncertainty(uncertainty: float, *values: float) -> tuple[list[str], str]:
     """Round the values to the second digit of the uncertainty.
 

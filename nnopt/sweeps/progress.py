@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from nnopt.analysis.number_format import format_duration
+from nnopt.analysis.number_format import format_rough_duration
 from nnopt.io.safe_text import visible
 from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.manifest import Sweep
@@ -65,7 +65,7 @@ class PointsProgress(LiveDisplay):
         if not finished:
             return ""
         seconds = (time.monotonic() - self._started) / finished * left
-        return f"about {format_duration(seconds)} left"
+        return f"about {format_rough_duration(seconds)} left"
 
 
 class SweepProgress(PointsProgress):

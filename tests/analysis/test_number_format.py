@@ -9,6 +9,7 @@ import pytest
 from nnopt.analysis.number_format import (
     format_difference,
     format_duration,
+    format_rough_duration,
     format_interval,
     format_mean,
     format_p,
@@ -89,3 +90,18 @@ def test_format_value_has_four_digits(value: float, text: str) -> None:
 )
 def test_format_duration_has_two_units_at_most(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (40.4, "40 s"),
+        (89.4, "89 s"),
+        (89.6, "1 min"),
+        (720, "12 min"),
+        (12000, "3 h 20 min"),
+    ],
+)
+def test_format_rough_duration_has_few_digits(seconds: float, text: str) -> None:
+    assert format_rough_duration(seconds) == text
