@@ -9,10 +9,10 @@ import pytest
 from nnopt.analysis.number_format import (
     format_difference,
     format_duration,
-    format_rough_duration,
     format_interval,
     format_mean,
     format_p,
+    format_rough_duration,
     format_value,
 )
 from nnopt.analysis.statistics import Difference, Estimate
