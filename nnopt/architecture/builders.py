@@ -115,7 +115,10 @@ def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def _resnet9(width: int, regularizer: RegularizerConfig) -> list[Layer]:
-    """Return a convolution, then three with pooling; a residual block follows two of these."""
+    """Return a convolution, then three convolutions with pooling.
+
+    A residual block follows the first and the last of the three.
+    """
 
     def conv(channels: int) -> Layers:
         return (*_conv(channels, regularizer), ReLU())

@@ -61,7 +61,7 @@ class Space:
             varied, there is one empty tuple.
         resolver: Resolves the points.
         config_dir: The folder of ``--config-dir``, or None.
-        working: The working folder at the start of the search.
+        working: The folder in which the search was started.
     """
 
     keys: tuple[str, ...]
@@ -81,7 +81,7 @@ class Space:
             yield
 
     def in_working_folder(self) -> AbstractContextManager[None]:
-        """Change to the working folder at the start of the search, if it exists."""
+        """Change to the folder in which the search was started, if it still exists."""
         return in_folder(self.working)
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:

@@ -109,7 +109,10 @@ class RowReader:
         return None
 
     def _table(self, most: int) -> NDArray[Any]:
-        """Return up to ``most`` rows as a structured array: texts, and arrays of numbers."""
+        """Return up to ``most`` rows as a structured array.
+
+        A column of text is one field. Adjacent columns of numbers are one field together.
+        """
         kind = self._kind()
         options: dict[str, Any] = {
             "delimiter": self._swapped(self.separator),

@@ -133,8 +133,8 @@ class _Bounded(io.RawIOBase):
         self._left -= len(content)
         if self._left < 0:
             raise DataError(
-                f"{shown(self._path)} unpacks to more than {GZIP_FLOOR:,} bytes, {GZIP_RATIO} "
-                "times its size or more; if this is correct, unpack it yourself"
+                f"{shown(self._path)} unpacks to more than {GZIP_FLOOR:,} bytes and to "
+                f"more than {GZIP_RATIO} times its size; if you trust the file, unpack it yourself"
             )
         buffer[: len(content)] = content
         return len(content)

@@ -81,7 +81,7 @@ def _read_gzip(path: Path, limit: int, size_of: SizeOf | None) -> bytes:
         content = start + file.read(size + 1 - len(start))
     if len(content) > limit:
         raise DataError(
-            f"{shown(path)} unpacks to more than {limit:,} bytes; if this is correct, "
+            f"{shown(path)} unpacks to more than {limit:,} bytes; if you trust the file, "
             "unpack it yourself"
         )
     return content

@@ -76,7 +76,7 @@ def test_to_latex_escapes_text_and_typesets_numbers() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
-def test_to_latex_lists_and_spaces_in_formulas_are_kept() -> None:
+def test_to_latex_keeps_lists_in_text_and_spaces_in_formulas() -> None:
     cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
     body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
     assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body

@@ -93,7 +93,7 @@ def test_grids_are_concatenated_and_override_params() -> None:
     assert set(plan.varied) == {"optimizer", "optimizer.lr", "seed"}
 
 
-def test_grids_default_choice_is_recorded() -> None:
+def test_grids_group_missing_from_one_grid_gets_its_default_as_override() -> None:
     plan = plan_of("hydra.sweeper.grids=[{batch_size: 16},{regularizer: l2}]")
     assert plan.points[0].overrides == ("regularizer=none", "batch_size=16")
     assert plan.points[1].overrides == ("regularizer=l2",)

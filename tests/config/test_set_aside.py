@@ -160,7 +160,7 @@ def test_entries_of_sweep_give_rates_of_their_own() -> None:
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]
 
 
-def test_ablation_with_rate_passes_it_to_its_own_optimizer_alone() -> None:
+def test_rate_of_ablation_applies_only_to_its_default_optimizer() -> None:
     plan = make_plan(["ablation=rates"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("sgd", 0.1), ("momentum", 0.05)]

@@ -164,7 +164,7 @@ def test_pool_nan_output_equals_torch(name: str) -> None:
 def test_max_pool_nan_gradient_goes_to_documented_position(
     window: list[float], fast: int, naive: int, padding: int
 ) -> None:
-    """Only one window is inside the image. The naive version agrees with PyTorch."""
+    """One window covers the image. The naive version chooses the same position as PyTorch."""
     size = 2 + 2 * padding
     x = np.array(window).reshape(2, 2, 1, 1)
     options = {"size": size, "stride": size, "padding": padding}
