@@ -59,7 +59,7 @@ def verdicts(comparison: Comparison) -> list[str]:
 BASE = [0.80, 0.85, 0.90]
 
 
-def test_verdict_has_every_case() -> None:
+def test_verdict_of_every_kind() -> None:
     runs = [
         *runs_of(BASE, optimizer="a-baseline"),
         *runs_of([0.9, 0.952, 1.0], optimizer="b-better"),
@@ -97,7 +97,7 @@ def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: s
 
 
 def test_compare_runs_more_comparisons_raise_p() -> None:
-    """The same two rows are compared alone and among rows without a difference."""
+    """Compare the same two rows alone, and among more rows that do not differ."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
     others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
@@ -122,7 +122,7 @@ def test_baseline_of_several_settings_matches_the_other_keys() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(1.5e-3)  # for the other lr: 0.1
+        assert difference.change.mean == pytest.approx(1.5e-3)  # 0.1 against the other lr
 
 
 def test_baseline_applies_to_the_same_test_set_only() -> None:
@@ -141,7 +141,7 @@ def test_baseline_applies_to_the_same_test_set_only() -> None:
     assert "worse" in verdicts(across)
 
 
-def test_test_set_without_its_validation_samples_is_another() -> None:
+def test_test_set_without_its_validation_samples_is_a_different_one() -> None:
     runs = [
         *runs_of(BASE, lr=1, dataset__validation__source="none"),
         *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
@@ -251,7 +251,7 @@ def test_check_same_data_different_files_are_refused() -> None:
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
-def test_check_same_data_other_training_file_compared_with_a_note() -> None:
+def test_check_same_data_different_training_file_is_noted() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
         return [replace(run, named_files={"dataset.test": "test"}) for run in found]

@@ -22,7 +22,7 @@ from nnopt.analysis.statistics import Difference, Estimate
     ("mean", "std", "text"),
     [
         (0.991666, 0.003234, "0.9917 ± 0.0032"),
-        (0.991666, 0.0996, "0.99 ± 0.10"),  # is rounded up to the next power of ten
+        (0.991666, 0.0996, "0.99 ± 0.10"),  # the deviation is rounded up to 0.10
         (0.5, 0.36, "0.50 ± 0.36"),
         (12.3456, 1.26, "12.3 ± 1.3"),
         (56789.4, 1234.0, "56800 ± 1200"),

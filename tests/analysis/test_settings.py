@@ -136,7 +136,7 @@ def test_condition_alternatives_can_be_nested_lists() -> None:
     assert values == ("[{residual: [relu, tanh]}, relu, [1, 2], 3]", "[64, 32]", "x")
 
 
-def test_condition_on_missing_key_meets_only_unequal() -> None:
+def test_condition_on_missing_key_holds_only_for_unequal() -> None:
     for word, holds in {"optimizer.lr=1": False, "optimizer.lr!=1": True, "plots<1": False}.items():
         assert read_condition(word, KNOWN).holds({}) == holds
 
@@ -161,5 +161,5 @@ def test_read_condition_baseline_accepts_only_equality() -> None:
         read_condition("optimizer!=sgd", KNOWN, operators=("=",))
 
 
-def test_unknown_name_without_a_near_one_lists_all() -> None:
+def test_unknown_name_without_a_similar_one_lists_all_names() -> None:
     assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; allowed: a, b"

@@ -136,7 +136,7 @@ def test_holm_equals_the_stepwise_rule(p_values: list[float]) -> None:
     assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
 
 
-def test_corrected_leaves_untested_differences() -> None:
+def test_corrected_differences_without_p_are_unchanged() -> None:
     tested = Difference(5, estimate([1, 2, 4]), 0.02)
     untested = Difference(1, estimate([1]), None)
     found = corrected([tested, None, untested, tested])
@@ -173,7 +173,7 @@ def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -
 @pytest.mark.parametrize("samples", [120, 10_000])
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
 def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
-    """The fraction of comparisons with any significant difference stays at 5 %."""
+    """At most 5 % of the comparisons contain a significant difference."""
     draw = np.random.default_rng(rows * 100 + seeds)
     errors = 0
     for _ in range(COMPARISONS):
@@ -185,7 +185,7 @@ def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: 
 
 
 def test_uncorrected_equal_settings_often_differ() -> None:
-    """The simulation can fail: five uncorrected tests err in far more than 5 % of comparisons."""
+    """The simulation detects missing correction: more than 5 % of comparisons are significant."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):
@@ -196,7 +196,7 @@ def test_uncorrected_equal_settings_often_differ() -> None:
 
 
 def test_corrected_real_difference_is_found() -> None:
-    """The difference is four percentage points, the standard deviation of the seeds one."""
+    """The difference is four percentage points; the seeds' standard deviation is one."""
     draw = np.random.default_rng(1)
     found = 0
     for _ in range(50):

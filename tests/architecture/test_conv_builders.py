@@ -113,7 +113,7 @@ def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None
 
 
 def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
-    """Nine blocks have two convolutions each; the first of a stage halves the sides of images."""
+    """Each of nine blocks has two convolutions; the first block of stages 2 and 3 halves images."""
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
     actual = records(network)
     assert actual[:3] == [Conv2d(16), LayerNorm(), ReLU()]
@@ -137,9 +137,9 @@ def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -
 def test_published_networks_have_the_published_sizes(
     make_config: MakeConfig, depth: Any, weights: int
 ) -> None:
-    """Depth 9 has 6.57 million parameters, 18 has 11.17 and 20 has 0.27 (He et al. 2016, table 6).
+    """Depths 9, 18 and 20 have 6.57, 11.17 and 0.27 million parameters (He et al. 2016, table 6).
 
-    ``weights`` counts convolutions and the dense layer, without those of shortcuts.
+    The depth excludes layers of shortcuts; ``weights`` excludes biases and norms.
     """
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
     arrays = network.parameter_shapes()

@@ -103,7 +103,7 @@ def test_infer_shapes_conv_network_equals_hand_count() -> None:
         "global_avg_pool1": 8,
     }
     inside = sum(count for name, count in flops.items() if name.startswith("residual1."))
-    flops["residual1"] = inside + 48  # 48 for the sum
+    flops["residual1"] = inside + 48  # the addition of the shortcut costs 48
     assert {name: layer.flops for name, layer in layers.items()} == flops
     assert network.flops_per_sample == sum(flops.values()) - inside
     assert network.output_layer.name == "conv2d2"
@@ -134,7 +134,7 @@ SIDES = st.integers(1, 12)
 def test_infer_windows_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
-    """The shape equals that of PyTorch, and inference refuses where PyTorch does."""
+    """Inference gives PyTorch's shapes, and refuses the options that PyTorch refuses."""
     assume(not pool or 2 * pad <= window)
     record = MaxPool2d(window, stride, pad) if pool else Conv2d(3, window, stride, pad)
     module = (

@@ -15,7 +15,7 @@ from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.random import generator
 
-SHAPE = (400, 250)  # (out, in)
+SHAPE = (400, 250)  # (outputs, inputs)
 VARIANCES = {
     "he_normal": 2 / 250,
     "he_uniform": 2 / 250,

@@ -69,7 +69,7 @@ def test_infer_shapes_dense_network_equals_hand_count() -> None:
         "batch_norm1": 4 * 5,
         "relu1": 5,
         "dropout1": 5,
-        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the last 5 for the sum
+        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the addition of the shortcut costs 5
         "residual1.dense1": 50,
         "residual1.layer_norm1": 40,
         "residual1.tanh1": 40,

@@ -29,7 +29,7 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 def photographs(count: int = 40) -> Dataset:
     """Return images that vary smoothly, like photographs.
 
-    Every second row of the arrays belongs to another part and has very different values.
+    The part uses every second row of the array; the other rows have very different values.
     """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)
@@ -204,10 +204,10 @@ def test_whitening_is_used_by_every_training_command(
     overrides += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
     overrides += ["architecture.hidden=2", "plots=false"]
     assert nnopt("gradcheck", *overrides) == 0
-    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # 5: no rate is suggested
+    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # exit code 5: no suggestion
     assert nnopt("run", *overrides, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
     products = weight @ weight.T  # eigenvectors are orthogonal
     assert_allclose(products - np.diag(np.diag(products)), 0, atol=1e-6)
-    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # a perceptron
+    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # has no convolution

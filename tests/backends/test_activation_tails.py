@@ -125,7 +125,7 @@ def test_activation_tail_relative_error_small(record: type, backend: str, dtype:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_gelu_absolute_error_small(dtype: str) -> None:
-    """The bound of docs/backends.md is four roundings of 1 in Φ(x).
+    """docs/backends.md allows an error of Φ(x) of four roundings of 1.
 
     PyTorch's kernels depend on the processor. The largest error measured is one rounding on an AMD
     EPYC and three on an Intel Xeon.

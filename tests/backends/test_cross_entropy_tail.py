@@ -80,7 +80,7 @@ def test_cross_entropy_mixture_has_loss_and_gradient(labels: list[float], smooth
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("form", ["label", "mixture", "smoothing"])
-def test_cross_entropy_logit_not_finite_gives_no_number(
+def test_cross_entropy_logit_not_finite_loss_and_gradient_not_finite(
     form: str, classes: int, place: int, bad: float
 ) -> None:
     z = np.zeros((3, classes), np.float32)

@@ -93,7 +93,7 @@ def test_clip_small_gradient_unchanged(make_network: MakeNetwork, backend: str) 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clip_gradient_not_finite_ends_not_finite(
+def test_clip_gradient_not_finite_gives_nan_weights(
     make_network: MakeNetwork, backend: str, value: float
 ) -> None:
     network = make_network(
@@ -186,7 +186,7 @@ def test_square_of_gradient_overflows_state_not_finite(
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "schedule_free_adamw", "lion"])
-def test_torch_optimizer_large_gradient_not_a_plausible_stop(
+def test_torch_optimizer_large_gradient_does_not_stop_training_silently(
     make_network: MakeNetwork, optimizer: str
 ) -> None:
     layers = [{"dense": {"units": 5, "bias": False}}, {"dense": 5}, *LINEAR]

@@ -14,7 +14,7 @@ from nnopt.backends.thread_choice import (
 )
 from nnopt.config.compose import compose_config
 
-MNIST_MLP = 128 * 2 * 784 * 256  # the largest layer of experiment=mnist_mlp, one batch
+MNIST_MLP = 128 * 2 * 784 * 256  # FLOPs of the largest layer of experiment=mnist_mlp for a batch
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""The order of samples, parts of batches, and random augmentations."""
+
 from __future__ import annotations
 
 from collections import ChainMap
@@ -49,9 +51,9 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
     largest = -(-batch_size // accumulation_steps)
     assert max(sizes) <= largest
     assert max(sizes) - min(sizes) <= 1
-    assert (len(parts) - 1) * largest < count  # the minimum
+    assert (len(parts) - 1) * largest < count  # no more parts than necessary
     if count <= batch_size:
-        assert len(parts) <= accumulation_steps  # distinct numbers
+        assert len(parts) <= accumulation_steps  # so their numbers are distinct
     if batch_size % accumulation_steps == 0 == count - batch_size:
         assert sizes == [batch_size // accumulation_steps] * accumulation_steps
 

@@ -1,3 +1,5 @@
+"""The cache of decoded datasets: reuse, damage, and concurrent processes."""
+
 from __future__ import annotations
 
 import hashlib
@@ -196,7 +198,7 @@ def test_cached_sources_with_equal_content_share_an_entry(
 def test_cached_entry_with_other_labels_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The entry has the right name and valid checksums, but the arrays of another source."""
+    """The entry has the expected name and valid checksums, but arrays of a different source."""
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
     expected = np.array(cached(one.source, tmp_path / "cache").parts["train"][1])
     folder = entry(tmp_path / "cache")

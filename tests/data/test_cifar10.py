@@ -1,3 +1,5 @@
+"""CIFAR-10 in the binary and the Python version."""
+
 from __future__ import annotations
 
 import pickle

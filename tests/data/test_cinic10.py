@@ -1,3 +1,5 @@
+"""CINIC-10: folders of PNG images."""
+
 from __future__ import annotations
 
 import io

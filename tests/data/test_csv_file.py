@@ -1,3 +1,5 @@
+"""Datasets in CSV files."""
+
 from __future__ import annotations
 
 import os
@@ -265,8 +267,8 @@ def test_decode_numbers_equal_in_float64_remedy_fits_the_numbers(
     assert ("above 2^53" in note) == remedy.startswith("sub")
 
 
-def test_decode_short_text_between_two_numbers_the_two_reported(tmp_path: Path) -> None:
-    """The short text can be either of two numbers that are equal in float64."""
+def test_decode_ambiguous_short_text_reports_both_numbers(tmp_path: Path) -> None:
+    """The short text can stand for either of two numbers that are equal in float64."""
     texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
     (note,) = decode(tmp_path, "label,x\n" + text).notes

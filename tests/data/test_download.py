@@ -1,3 +1,5 @@
+"""Downloads of datasets from a local server, and the unpacking of archives."""
+
 from __future__ import annotations
 
 import gzip

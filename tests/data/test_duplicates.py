@@ -1,3 +1,5 @@
+"""Hashes of rows, and repeated rows."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""MNIST and Fashion-MNIST in IDX files."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""Loading of datasets: splits, selections, normalization and the cache."""
+
 from __future__ import annotations
 
 import os

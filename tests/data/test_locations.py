@@ -119,7 +119,7 @@ def test_locate_cifar10_folder_is_found(tmp_path: Path, folder: str) -> None:
     assert Path(cifar10.locate(CIFAR10, tmp_path).location) == tmp_path / folder
 
 
-def test_locate_cifar10_incomplete_folder_lists_what_is_missing(tmp_path: Path) -> None:
+def test_locate_cifar10_incomplete_folder_lists_missing_files(tmp_path: Path) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR_FILES[:1])
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES[:4])
     with pytest.raises(DataError, match="cifar-10-batches-py/data_batch_5 and 1 more not found"):
@@ -136,7 +136,7 @@ def test_locate_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"), [("file", "it is not a folder"), ("dangling link", "a dangling link")]
 )
-def test_locate_root_is_no_folder_refused(tmp_path: Path, kind: str, message: str) -> None:
+def test_locate_root_not_a_folder_is_refused(tmp_path: Path, kind: str, message: str) -> None:
     root = tmp_path / "root"
     root.write_text("") if kind == "file" else root.symlink_to("nowhere")
     for locate, published in (

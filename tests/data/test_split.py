@@ -1,3 +1,5 @@
+"""Stratified splits, subsets and chosen classes."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Generated two-dimensional datasets."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Warnings about absent classes and about labels among the features."""
+
 from __future__ import annotations
 
 import logging
@@ -111,7 +113,7 @@ def test_load_features_repeat_the_label_all_named(
 def test_load_features_without_stored_names_no_columns_to_drop_claimed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number of a feature is not that of its column."""
+    """A feature's number differs from its column's number, so it cannot name a column."""
     monkeypatch.setattr(csv_file, "MAX_NAMES_LENGTH", 3)
     features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
     (message,) = labels_among(tmp_path, caplog, features, 3)
@@ -158,7 +160,7 @@ def test_load_feature_marks_a_rare_class_reported_from_five_samples(
 
 
 class CheckedPart(Part):
-    """A part whose file check with this number raises DataError."""
+    """A part whose file check raises DataError after ``checks_left`` successful checks."""
 
     checks_left: ClassVar[int] = 0
 
@@ -169,7 +171,7 @@ class CheckedPart(Part):
 
 
 class CheckedArray(np.ndarray):
-    """Inputs that can be read once for each preceding check of the file."""
+    """Inputs that count how often they are read."""
 
     reads: ClassVar[int] = 0
 

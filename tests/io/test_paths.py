@@ -1,4 +1,4 @@
-"""Folders that settings and environment variables name."""
+"""Paths of folders in settings and environment variables."""
 
 from __future__ import annotations
 

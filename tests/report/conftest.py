@@ -31,7 +31,7 @@ EPOCHS = 30
 
 
 def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
-    """Write losses level / epoch, half of that for training; accuracies rise."""
+    """Write validation losses level / epoch, half as large training losses, and accuracies."""
     rows = []
     for epoch in range(1, epochs + 1):
         loss = level / epoch
@@ -62,7 +62,7 @@ def write_plot() -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
-    """Write a sweep: sgd and adam with three seeds each, and a point of each other status."""
+    """Write a sweep of sgd and adam with three seeds each, and one point of every other status."""
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]
 
@@ -85,7 +85,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
     failed = leave("sgd", 3, "failed", error=f"ValueError: {EVIL}", test_accuracy=None)
     (failed / "run.log").write_text(f"2026-01-02 03:00:00,000 INFO\nTraceback {EVIL}\n")
     (leave("adam", 3) / "summary.json").unlink()
-    table[-1][2] = "interrupted"  # the status before the point was resumed
+    table[-1][2] = "interrupted"  # as recorded before the point was resumed
     (leave("adam", 4) / "summary.json").write_text('{"status": "do')
     table.append([str(len(table)), "lion-0", "pending", "", "lion", "0", ""])
     table.append([str(len(table)), "lion-1", "timeout", "took longer than 60 s", "lion", "1", ""])

@@ -48,7 +48,7 @@ def open_page(browser: WebDriver, page: Path) -> Open:
 
 
 def ask(browser: WebDriver, script: str, *arguments: Any) -> Any:
-    """Run a script until it returns a value; after 20 s, return the value in any case."""
+    """Repeat a script for at most 20 s until its value is true, and return the value."""
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -102,7 +102,7 @@ def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     width, height = chart.size["width"], chart.size["height"]
 
-    def offset(place: tuple[float, float]) -> tuple[int, int]:  # from the middle
+    def offset(place: tuple[float, float]) -> tuple[int, int]:  # from the centre
         return round((place[0] - 0.5) * width), round((place[1] - 0.5) * height)
 
     actions = ActionChains(browser, duration=0).move_to_element_with_offset(chart, *offset(start))
@@ -265,7 +265,7 @@ def test_chart_changes_metric_and_scales(browser: WebDriver, open_page: Open) ->
 
 
 def test_chart_shows_values_under_the_cursor(browser: WebDriver, open_page: Open) -> None:
-    """They are mean and standard deviation of the runs that have the epoch, here the first."""
+    """The values are mean and standard deviation over the runs that reached the epoch."""
     from selenium.webdriver.common.keys import Keys
 
     open_page()

@@ -37,7 +37,7 @@ def test_monitored_value_depends_on_the_monitor() -> None:
 
 def test_update_min_delta_is_measured_from_the_best() -> None:
     follower = stopping(least=0.1)
-    # 0.95 and 0.91 are too close to 1; after 0.89, a value must be below 0.79
+    # The best value is 1, then 0.89; an improvement must be below 0.9, then below 0.79.
     assert updates(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
 
 

@@ -26,7 +26,7 @@ SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps per epoch
 class ScriptedNetwork:
     """A network with scripted validation accuracies and training losses.
 
-    One weight counts the steps, another is frozen.
+    One weight counts the steps; a second weight is frozen.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ScriptedNetwork:
         return StepRecord(np.array(record), correct=5, count=10, gradient_norm=0.5)
 
     def predict(self, x: Array) -> Array:
-        """So many of the validation samples, all of class 0, right as the script says."""
+        """Return logits with the scripted accuracy; all validation samples are of class 0."""
         accuracy = self._accuracies[min(self.evaluations, len(self._accuracies) - 1)]
         self.evaluations += 1
         if math.isnan(accuracy):
@@ -212,7 +212,7 @@ def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> No
 
 
 def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
-    """Uncertain wrong predictions have a lower loss than half right, half certainly wrong ones."""
+    """Epoch 1 has less accurate, but less confident predictions, and thus the lower loss."""
 
     class Unsure(ScriptedNetwork):
         def predict(self, x: Array) -> Array:
@@ -253,7 +253,7 @@ def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> Non
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
     assert loop.training.stopped_early
     assert loop.training.best["dense1.weight"] == 3
-    assert found[-1][0].step == 8  # the first evaluation 4 or more steps after the best one, at 3
+    assert found[-1][0].step == 8  # the first evaluation at least 4 steps after the best step, 3
     assert len(loop.training.learning_rates) == 8
 
 
@@ -275,14 +275,14 @@ def test_validate_every_finds_the_best_weights_within_an_epoch(make_config: Make
 
 
 def test_swa_average_is_validated_only_after_epochs(make_config: MakeConfig) -> None:
-    """It is constant within an epoch; more evaluations would only exhaust the patience."""
+    """The average is constant within an epoch, so more evaluations only exhaust the patience."""
     early = stopping(validate_every=1, patience=4, unit="steps")
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.5}
     )
     network = AveragedNetwork([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     loop, found = run(config, network)
-    assert network.evaluations == 3 + 3 + 1 + 1  # it begins at the end of the second epoch
+    assert network.evaluations == 3 + 3 + 1 + 1  # the average starts after the second epoch
     assert [row.step for row, _ in found] == [3, 6, 9, 12]
     assert loop.training.last["dense1.weight"] == (6 + 9 + 12) / 3
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 3)
@@ -295,7 +295,7 @@ def test_swa_skips_an_epoch_ended_by_patience(make_config: MakeConfig) -> None:
     )
     network = AveragedNetwork([0.5, 0.6, 0.6])
     loop, found = run(config, network)
-    assert found[-1][0].step == 8  # within the third epoch, the first of the average
+    assert found[-1][0].step == 8  # in the third epoch, the first that SWA would average
     assert network.moves == 0
     assert loop.training.last["dense1.weight"] == 8
     assert (loop.training.last_averaged, loop.training.best_averaged) == (0, 0)

@@ -32,7 +32,7 @@ SMALL = ["dataset.samples_per_class=40", "architecture.hidden=[8]", "plots=false
 
 
 class Recorded:
-    """The methods of a network that a range test uses; ``loss`` returns the loss at a rate."""
+    """A network for range tests that records its steps; ``loss(step, lr)`` gives its losses."""
 
     def __init__(self, loss: Callable[[int, float], float]) -> None:
         self._loss = loss
@@ -49,9 +49,9 @@ class Recorded:
 
 
 class Quadratic(Recorded):
-    """½ Σ hᵢ wᵢ² under gradient descent from w = (1, 1, ...).
+    """Gradient descent on ½ Σ hᵢ wᵢ² from w = (1, 1, ...).
 
-    noise: standard deviation of the error of w in the gradient.
+    The gradient is that at w plus normal noise with standard deviation ``noise``.
     """
 
     def __init__(self, curvatures: Sequence[float], noise: float = 0.0) -> None:
@@ -83,7 +83,7 @@ def scripted(losses: Sequence[float]) -> LrSuggestion:
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
 @pytest.mark.parametrize("others", [(), (0.5, 0.1)], ids=["round", "elongated"])
 def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence[float]) -> None:
-    """The suggestion converges and is at most five times too small.
+    """Training with the suggestion converges; the best rate is at most five times larger.
 
     With the largest curvature h, descent converges below 2/h and diverges above; the best constant
     rate is between 1/h and 2/h (Nocedal and Wright 2006, section 3.3).
@@ -97,7 +97,7 @@ def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence
 
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
 def test_edge_with_noise_is_where_descent_diverges(curvature: float) -> None:
-    """Noise keeps w away from 0, from where the loss would take many steps to rise."""
+    """Without noise, w would be so near 0 that the loss would rise only after many steps."""
     noisy = Quadratic([curvature], noise=0.1)
     found = swept(noisy)
     assert found.edge_step is not None
@@ -116,7 +116,7 @@ def test_suggestion_scales_with_the_unit_of_the_loss() -> None:
 def test_edge_is_the_end_of_a_plateau() -> None:
     """On the plateau, noise determines the position of the minimum."""
     steps = np.arange(300)
-    fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # from step 120 on a plateau
+    fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # constant from step 120 on
     losses = np.where(steps > 240, fall + (steps - 240) * 0.5, fall)
     for dip in (130, 180, 230):
         dented = losses.copy()
@@ -200,7 +200,9 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000  # not the range of this test
+    lowest = (
+        last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
+    )  # the default range, not the test's
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
 
@@ -214,7 +216,7 @@ def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
 
 
 @pytest.mark.parametrize("losses", [[2.3] * 300, [2.3] * 100 + [3.1] * 200], ids=["flat", "rises"])
-def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> None:
+def test_reason_from_configuration_replaces_proposed_range(losses: list[float]) -> None:
     sweep = LrRangeTest()
     curve = run_range_test(
         Recorded(lambda step, lr: losses[step]),  # type: ignore[arg-type]
@@ -232,7 +234,7 @@ def test_obstacle_of_configuration_takes_place_of_range(losses: list[float]) -> 
 def test_suggestion_below_the_range_is_none() -> None:
     falls_and_explodes = [2.0] * 30 + [0.5] * 15 + [50.0]
     found = scripted([*falls_and_explodes, *[1.0] * 254])
-    assert found.curve.rates[44] < 1e-4  # ten times the lowest
+    assert found.curve.rates[44] < 1e-4  # ten times the lowest rate
     assert found.lr is None
     assert "is below the lowest one, 1e-05" in (found.advice or "")
     assert found.proposed_range == "lr_find.min_lr=1e-08 lr_find.max_lr=10"

@@ -190,7 +190,7 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
 
 @pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
 def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
-    """With one output channel there are no sums in the products, only sums over windows."""
+    """With one output channel, only the sums over overlapping windows can round differently."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
     for numbers in (1, 5000, 2**30):  # chunks of one row of windows, some rows, all rows

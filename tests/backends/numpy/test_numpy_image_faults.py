@@ -48,7 +48,7 @@ def padded_with_zeros(op: Op) -> Op:
 
 
 def without(term: int) -> Callable[..., Array]:
-    """Return lanes.combine, a · g + b · x + c, without one of its factors."""
+    """Return a version of lanes.combine, a · g + b · x + c, that omits one factor."""
     right = lanes.combine
 
     def wrong(g: Array, x: Array, *rest: Any) -> Array:

@@ -176,8 +176,8 @@ def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Ba
     [
         (range(10**9), 1, [1]),
         (range(0), 1, [2]),
-        (range(6 * 80), 1, [2]),  # 6 samples are too many,
-        (range(6 * 80), 2, [1, 1]),  # each half of them is not
+        (range(6 * 80), 1, [2]),  # a batch of 6 samples is not small
+        (range(6 * 80), 2, [1, 1]),  # each half of the batch is small
     ],
 )
 def test_products_of_a_small_batch_use_one_thread(
@@ -187,7 +187,7 @@ def test_products_of_a_small_batch_use_one_thread(
     accumulation_steps: int,
     expected: list[int],
 ) -> None:
-    library, *_ = threads._blas_libraries()  # SciPy may have loaded another
+    library, *_ = threads._blas_libraries()  # SciPy may have loaded a second one
     seen: list[int] = []
     monkeypatch.setattr(tuning, "SINGLE_BLAS_THREAD_FLOPS", small)
     sizes = {"batch_size": 6, "accumulation_steps": accumulation_steps}
@@ -235,7 +235,7 @@ def test_first_layer_not_finite_is_named(
     network.parameters[f"{broken}.weight"].value[0, 0] = np.nan
     with np.errstate(all="ignore"):
         network.train_step(x, y, 0.1, 1)
-        network.train_step(x, y, 0.1, 2)  # by now all weights are lost
+        network.train_step(x, y, 0.1, 2)  # by now all weights are NaN
     assert network.read_steps().not_finite == broken
 
 
@@ -301,7 +301,7 @@ def test_arrays_are_copies_and_load_restores_them(
         network.train_step(x, y, 0.1, step)
     for name in before:
         assert_array_equal(before[name], kept[name])
-        if name != "dense1.bias":  # batch norm subtracts it again
+        if name != "dense1.bias":  # batch norm cancels this bias
             assert (network.arrays()[name] != kept[name]).any(), name
     network.load(before)
     assert_array_equal(network.predict(batches[0][0]), logits)

@@ -45,7 +45,7 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 
 @dataclass
 class Recorded:
-    """A training, and its raw weights and statistics initially and after each step."""
+    """A training; its weights and statistics, not averaged, initially and after each step."""
 
     training: TrainingState
     weights: list[Arrays]
@@ -109,7 +109,7 @@ def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> Non
     assert gap(run.training.last, averages[-1]) < 1e-12
     best = averages[run.training.best_epoch * STEPS_PER_EPOCH]
     assert gap(run.training.best, best) < 1e-12
-    assert gap(run.training.last, run.weights[-1]) > 1e-3  # an average, not the weights
+    assert gap(run.training.last, run.weights[-1]) > 1e-3  # the last weights are not the average
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -156,7 +156,7 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
         "regularizer.ema_decay=0.9",
         "early_stopping.validate_every=3",
         "early_stopping.monitor=loss",
-        "optimizer.lr=0.3",  # so high that the best epoch is early with this seed
+        "optimizer.lr=0.3",  # so high that an early evaluation is the best
         "regularizer.grad_clip=0",
         "seed=2",
     )
@@ -168,8 +168,8 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
 def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
     """Return batch norm's statistics for a network of two hidden layers.
 
-    They are the means and unbiased variances, averaged over the batches of an epoch or over the
-    equal parts of these batches.
+    The means and unbiased variances are averaged over the batches of an epoch. With
+    ``accumulation_steps``, they are averaged over the equal parts of these batches.
     """
     order = epoch_order(config.seed, epoch, len(dataset.train))
     x = dataset.train.inputs[dataset.train.rows[order]]

@@ -191,7 +191,7 @@ def test_augmentation_keeps_the_data(make_config: MakeConfig, backend: str) -> N
 def test_float64_features_are_centred_before_rounding(
     make_config: Callable[..., Config], dtype: str
 ) -> None:
-    """In float32, these time stamps within one minute would round to one or two numbers."""
+    """In float32, the time stamps of one minute would round to at most two different numbers."""
     inputs = 1.7e9 + np.arange(60.0)[:, None]
     part = Part(inputs, np.zeros(60, np.int64), np.arange(0, 60, 2))
     scaling = Normalization(np.array([1 / 17]), np.zeros(1), origin=np.array([1.7e9 + 30]))

@@ -42,7 +42,7 @@ pytestmark = [
 
 
 def test_training_float64_ends_with_equal_accuracy() -> None:
-    """Rounding errors are too small to change predictions, except that of at most one image."""
+    """Rounding errors change the prediction of at most one image."""
     overrides = "epochs=1", "backend.dtype=float64"
     assert abs(accuracy_of("numpy", *overrides) - accuracy_of("torch", *overrides)) < 0.015
 

@@ -317,7 +317,7 @@ def test_accumulation_agrees_between_backends(
 def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backend: str) -> None:
     """The batch repeats one sample, so equal masks of the halves would give equal gradients.
 
-    Every mask of a training has its own number.
+    A part's mask depends on its number, step · accumulation_steps + part.
     """
     convert = torch.tensor if backend == "torch" else np.copy
     x, y = np.tile(np.linspace(1, 2, 6), (10, 1)), np.zeros(10, np.int64)
@@ -329,7 +329,7 @@ def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backe
         return network.gradient_arrays()["dense1.weight"]
 
     whole = gradient(3, 10, batch_size=10, accumulation_steps=2)
-    halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + part
+    halves = [gradient(step, 5) for step in (6, 7)]  # step 3 · 2 parts + part 0 or 1
     assert_allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-12, atol=1e-14)
     assert not np.allclose(halves[0], halves[1])
 

@@ -192,7 +192,7 @@ def test_fp16_overflow_changes_no_state(
 def test_fp16_scaling_keeps_weight_decay_and_max_norm(
     make_network: MakeNetwork, precision: str
 ) -> None:
-    """The hinge loss of confidently right samples is zero, so only these two change the weights."""
+    """The hinge loss is zero, so only weight decay and max-norm change the weights."""
     overrides = {"regularizer.weight_decay": 10.0, "regularizer.max_norm": 0.5, "optimizer": "sgd"}
     overrides |= {"backend.precision": precision, "loss": "hinge"}
     network = make_network("torch", MLP, **SINGLE, **overrides)
@@ -227,7 +227,7 @@ def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: Make
 def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
     make_network: MakeNetwork,
 ) -> None:
-    """Recipes for a GPU combine dropout, accumulation, mixed labels and bf16."""
+    """The configuration combines dropout, accumulation, mixed labels and bf16, as on a GPU."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     overrides = {"backend.precision": "bf16", "batch_size": 16, "accumulation_steps": 2}
     x, labels = images()

@@ -154,7 +154,7 @@ def test_load_sets_weights_and_resets_state(
 def test_recomputed_statistics_belong_to_the_average(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """The statistics are those of the first layer's outputs with x; training continues from y."""
+    """The statistics are computed with the averaged weights x; training continues from y."""
     layers = [{"dense": 5}, "batch_norm", "relu", {"dense": "classes"}]
     straight, renewed = (make_network("torch", layers, optimizer=name) for _ in "ab")
     found = renewed.arrays()
@@ -176,7 +176,7 @@ def test_recomputed_statistics_belong_to_the_average(
 def test_epoch_ends_with_statistics_of_the_average(
     make_config: MakeConfig, steps: int | None
 ) -> None:
-    """This includes an incomplete epoch of 2 of 8 steps."""
+    """With ``max_steps=10``, the second epoch ends after 2 of 8 steps."""
     changes = {"optimizer": "schedule_free_sgd", "regularizer.norm": "batch", "epochs": 2}
     changes |= {"max_steps": steps}
     config = make_config(backend="torch", **changes, **{"backend.dtype": "float64"})

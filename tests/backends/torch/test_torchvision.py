@@ -123,7 +123,7 @@ def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) 
 
 
 def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
-    """A class token belongs to the network, and the arrays of attention to the enclosing block.
+    """The network has the class token; the block around an attention has the attention's arrays.
 
     Attention returns two tensors, so its module is not described as a layer.
     """
@@ -229,7 +229,7 @@ def test_dropout_in_models_is_nnopts(vision: Callable[..., Config]) -> None:
     assert 0 < (kept == 0).float().mean() < 0.4
 
 
-# what is refused ----------------------------------------------------------------------------------
+# refusals -----------------------------------------------------------------------------------------
 
 TORCHVISION = ("architecture=torchvision", "dataset=cifar10")
 
@@ -318,7 +318,7 @@ SMALL_MODEL = "shufflenet_v2_x0_5"
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Tensor]]:
-    """Return a file of weights at torchvision's patched address, and its content."""
+    """Return a file of weights, and its content; torchvision's address is that of the file."""
     with torch.random.fork_rng(devices=[]):
         state = models.get_model(SMALL_MODEL, num_classes=1000).state_dict()
     torch.save(state, tmp_path / "weights")
@@ -336,7 +336,7 @@ def test_published_weights_are_used_where_shapes_match(
     path, state = published
     config = vision(SMALL_MODEL, pretrained=True)
     architecture = described(config)
-    assert not (tmp_path / "home").exists()  # the description needs no file
+    assert not (tmp_path / "home").exists()  # describing the model loads no weights
     published_weights(SMALL_MODEL, download=True)
     path.unlink()  # the cached copy remains
     arrays = initial_arrays(architecture, config.initializer, 0)

@@ -79,7 +79,7 @@ def test_filters_many_channels_show_the_mean(tmp_path: Path, figures: list[Figur
 
 
 def crossed_out(axes: Axes) -> list[tuple[float, float]]:
-    """Return the left and upper edge of the filters that are marked as dead."""
+    """Return the left and upper edges of the filters that are marked as dead."""
     corners = [line.get_xydata() for line in axes.lines if line.get_label() == "dead"]
     return [(points[0, 0], points[0, 1]) for points in np.asarray(corners)]
 
@@ -202,7 +202,7 @@ def test_feature_maps_many_stages_have_fewer_channels_each(
 
 
 def test_channels_duplicates_are_chosen_once() -> None:
-    """The strongest four channels are scaled, shifted, negated or noisy copies of one."""
+    """Channels 3, 4 and 6 are scaled, shifted, negated or noisy copies of channel 1."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
     maps[:, 1] *= 30
@@ -267,7 +267,7 @@ def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes
 
 
 def on_rail(axes: Axes) -> dict[int, list[float]]:
-    """Return the height and the epochs of each line of a rail."""
+    """Return the height and epochs of each line in the row for zero gradients."""
     found = {}
     for line in axes.lines:
         heights, epochs = values_of(line), np.asarray(line.get_xdata(), np.float64)
@@ -318,7 +318,7 @@ def test_layer_statistics_over_a_decade_have_a_log_scale(
 def test_layer_statistics_zero_gradient_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
-    """Few layers have their own heights on a rail marked 0; many have circles on the map."""
+    """Zeros of few layers are lines in a row below the plot; those of many are circles."""
     rows = statistics(4, layers)
     for k, row in enumerate(rows):
         if row.epoch >= 3 and row.layer in ("conv2d1", "conv2d2"):

@@ -30,7 +30,7 @@ from nnopt.results.metrics_file import EpochRow
 CheckPng = Callable[[Path], np.ndarray]
 Figures = list[Figure]
 
-T_2 = 4.302652729911275  # Student's t of two degrees of freedom, 97.5 % (any table)
+T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of freedom
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
@@ -140,8 +140,8 @@ def test_sweep_curves_contain_mean_and_band(
     thin, whole = lines_of(loss, style.BLUE)
     assert thin == ([1, 2, 3], pytest.approx([0.9, 0.7, 0.6]))
     assert whole[1][:2] == pytest.approx([0.9, 0.7])
-    assert np.isnan(whole[1][2])  # the other seed has stopped
-    band = loss.collections[1].get_paths()[0].vertices  # the collection after the grey lines
+    assert np.isnan(whole[1][2])  # the second seed has ended earlier
+    band = loss.collections[1].get_paths()[0].vertices  # collection 0 has the grey lines
     spread = np.std([1.0, 0.8], ddof=1)
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.7 - spread, 0.9 + spread))
     (cross,) = [line for line in loss.lines if line.get_marker() == "X"]
@@ -351,7 +351,7 @@ def test_heat_map_keys_are_the_best_filled_pair() -> None:
         "a",
     )  # the longer axis is horizontal
     assert keys(list(product((1, 2), (None, 2, 3)))) == ("b", "a")
-    assert keys([(k, k) for k in range(5)]) is None  # a fifth of the cells is filled
+    assert keys([(k, k) for k in range(5)]) is None  # only a fifth of the cells is filled
     assert keys(list(product((1, 2), ("x", "y")))) is None
     assert keys(list(product((1, 2), (True, False)))) is None
     assert keys(list(product((1, 2), (None, 3)))) is None

@@ -91,7 +91,7 @@ def test_plot_sweep_writes_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> N
 def test_sweep_curves_prefer_finished_runs(
     tmp_path: Path, leave_run: LeaveRun, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are of the finished runs, or of the others if a setting has no finished one."""
+    """A setting without finished runs is drawn from its unfinished runs."""
     for n, (lr, status) in enumerate(
         [(1, "done"), (1, "pruned"), (2, "pruned"), (3, "diverged"), (4, "failed")]
     ):
