@@ -147,7 +147,7 @@ def test_corrected_differences_without_p_are_unchanged() -> None:
 
 COMPARISONS = 200
 LIMIT = 18
-"""Of 200 with a chance of 5 % each, more than 18 err with a probability below 1 % (binomial)."""
+"""If each of 200 comparisons errs with probability 5 %, more than 18 err with less than 1 %."""
 
 
 def test_simulation_limit_equals_scipy() -> None:

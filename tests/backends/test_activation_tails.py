@@ -24,10 +24,10 @@ Array = NDArray[np.floating]
 Real = Callable[[mpf], mpf]
 
 TOLERANCE = {"float32": 1.5e-6, "float64": 1e-12}
-"""Relative error. The floor of the scale is the smallest normal number of the type."""
+"""Bounds of the error relative to the value, or to the smallest normal number if larger."""
 
 SMALLEST = {"float32": 1e-36, "float64": 1e-306}
-"""Absolute error. Smaller results may become zero."""
+"""Bounds of the absolute error, so that smaller results may become zero."""
 
 
 def logistic(x: mpf) -> mpf:
@@ -107,7 +107,7 @@ ACCURATE_TAILS = [
     for backend in ("numpy", "torch")
     if (record, backend) != (records.GELU, "torch")
 ]
-"""All except PyTorch's GELU, whose tail is accurate only in the absolute error."""
+"""All except PyTorch's GELU, of whose tail only the absolute error is small."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -20,7 +20,7 @@ Array = NDArray[np.floating]
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
 LEADS = [0.0, 1.0, 3.0, 8.0, 15.0, 20.0, 40.0, 80.0]
-"""Of the label's logit over the next one."""
+"""Differences between the label's logit and the second largest logit."""
 
 
 def logits_of(lead: float, dtype: str) -> Array:

@@ -30,7 +30,7 @@ def test_pixels_ordered_by_number_else_as_in_file(names: str, ordered: str | Non
     assert " ".join(found.feature_names) == (ordered or names)
 
 
-def test_grid_of_pixels_has_rows_and_columns_of_names() -> None:
+def test_names_of_rows_and_columns_give_image_shape() -> None:
     names = [f"{row}x{column}" for column in range(3) for row in range(2)]
     found = find_columns(["label", *names], csv_config(train="a"), Path("a.csv"))
     assert found.shape == (1, 2, 3)
@@ -44,6 +44,6 @@ def test_other_names_are_features_in_order_of_file(names: str) -> None:
 
 
 @pytest.mark.parametrize("names", ["pixel5 pixel1 pixel2 pixel3", "px1 px2 px2_ px3"])
-def test_gap_or_other_name_among_pixels_refused(names: str) -> None:
+def test_gap_or_different_name_among_pixels_refused(names: str) -> None:
     with pytest.raises(DataError, match=r"gaps or repeat|and also"):
         find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))

@@ -208,7 +208,7 @@ def test_locate_too_long_name_is_not_found(tmp_path: Path) -> None:
         csv_file.locate(csv_config("x" * 300), tmp_path, tmp_path)
 
 
-# numbers that float64 makes equal -----------------------------------------------------------------
+# different numbers that are equal in float64 -----------------------------------------------------
 
 MERGED = {
     "20 digits": ("12345678901234567890", "12345678901234567891"),
@@ -216,7 +216,7 @@ MERGED = {
     "20 decimals": ("0.12345678901234567890", "0.12345678901234567891"),
     "17 digits": ("0.90071992547409931", "0.90071992547409932"),
     "exponents": ("1.2345678901234567891e-7", "1.2345678901234567892E-7"),
-    "one and a little more": ("1", "1.00000000000000000001"),
+    "one and slightly more than one": ("1", "1.00000000000000000001"),
     "below the smallest": ("1e-400", "2e-400"),
     "zero and below the smallest": ("0", "-1E-0400"),
     "zeros at the end": ("1700000000000000000", "1700000000000000001"),
@@ -290,7 +290,7 @@ EQUAL = {
     "zeros before": ("1.5", "0000000000000000000001.50"),
     "forms": ("1000000000000000000000", "1e21"),
     "digits of the same float64": ("0.1", "0.10000000000000001"),
-    "more digits of it": ("0.1000000000000000055511151231257827", "0.1"),
+    "more digits of the same float64": ("0.1000000000000000055511151231257827", "0.1"),
     "different float64": ("0.12345678901234567", "0.12345678901234569"),
     "an exponent beyond Decimal's": ("0", "0e-99999999999999999999"),
     "rounded down": ("0.3333333333333333", "0.33333333333333333333"),

@@ -47,7 +47,7 @@ HOSTILE = {
     "extension": b"\x82\x01.",
     "persistent id": b"Px\n.",
     "object": b"(cnumpy\ndtype\no.",
-    "odd dictionary": b"(K\x01d.",
+    "dictionary with a key without a value": b"(K\x01d.",
 }
 
 

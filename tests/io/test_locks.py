@@ -198,7 +198,7 @@ def test_lock_refused_by_the_system_raises(
 
     def refuse(file: int, operation: int) -> None:
         calls.append(operation)
-        assert len(calls) < 10, "it tries again and again"
+        assert len(calls) < 10, "the lock is requested again and again"
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)

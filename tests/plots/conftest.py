@@ -45,9 +45,9 @@ def check_png(
         assert np.abs(struct.unpack(">II", data[16:24]) - size).max() <= 1
         pixels = np.asarray(Image.open(path).convert("RGB"))
         for half in (*np.array_split(pixels, 2, axis=0), *np.array_split(pixels, 2, axis=1)):
-            assert (half < 200).any(axis=2).sum() > 20, "a half of the picture is blank"
+            assert (half < 200).any(axis=2).sum() > 20, "half of the image is blank"
         border = np.concatenate([pixels[:2].reshape(-1, 3), pixels[:, :2].reshape(-1, 3)])
-        assert (border == 255).all(), "something is cut off at the border"
+        assert (border == 255).all(), "a drawing touches the border"
         assert [record.message for record in caplog.records] == []
         assert [left.name for left in path.parent.iterdir() if left.suffix == ".tmp"] == []
         return pixels

@@ -25,7 +25,7 @@ LeaveRun = Callable[..., Path]
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
 EVIL = '</script><script>document.title="taken"</script><!--<b>&amp;"\u2028'
-"""What a user may have typed, by bad luck or worse."""
+"""Text that would break the page if it were not escaped."""
 
 EPOCHS = 30
 

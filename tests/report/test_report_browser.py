@@ -166,7 +166,9 @@ def test_table_sorts_by_column(browser: WebDriver, open_page: Open) -> None:
     best_first = ["0.9900", "0.9300", "0.9000", "0.8400", "0.8200", "0.8000"] + ["–"] * 5
     assert column(browser, "test_accuracy") == best_first
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["descending"]
-    browser.switch_to.active_element.send_keys("\n")  # by keyboard; missing values stay last
+    browser.switch_to.active_element.send_keys(
+        "\n"
+    )  # sorts in ascending order; missing values stay last
     assert column(browser, "test_accuracy") == [*best_first[5::-1], *best_first[6:]]
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["ascending"]
     click(browser, "#comparison th button", "test_accuracy")

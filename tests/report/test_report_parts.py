@@ -32,10 +32,10 @@ def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
     assert (actual, type(actual)) == (expected, type(expected))
 
 
-def test_curves_runs_of_like_length_keep_the_same_epochs(
+def test_curves_runs_of_similar_length_keep_the_same_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
 ) -> None:
-    monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # the minimum remains
+    monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # MIN_EPOCHS epochs remain
     lengths = {"short": MIN_EPOCHS, "long": 10 * MIN_EPOCHS, "longer": 10 * MIN_EPOCHS + 3}
     for name, epochs in lengths.items():
         (tmp_path / name).mkdir()

@@ -10,9 +10,9 @@ from nnopt.training.divergence import raise_if_diverged
 from nnopt.training.loop import TrainingState
 
 REMEDIES = {
-    "none but the rate": ([], []),
+    "only a lower rate": ([], []),
     "no clipping": (["regularizer.grad_clip=0"], ["regularizer.grad_clip=1"]),
-    "clipping of the user's own": (["regularizer.grad_clip=5"], []),
+    "clipping configured by the user": (["regularizer.grad_clip=5"], []),
     "unscaled inputs": (["dataset.normalization=none"], ["dataset.normalization=standard"]),
     "scaled inputs": (["dataset.normalization=unit"], []),
     "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),

@@ -71,7 +71,7 @@ def test_final_losses_equal_the_recorded_ones(name: str) -> None:
     assert actual == pytest.approx(expected, rel=1e-4)
 
 
-def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
+def test_equal_seeds_give_equal_bits_and_different_seeds_do_not() -> None:
     overrides = [*GOLDEN["moons, batch norm, dropout, adam"][0], "epochs=2", "backend=numpy"]
 
     def losses(*more: str) -> np.ndarray:

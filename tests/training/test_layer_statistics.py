@@ -24,7 +24,7 @@ MakeConfig = Callable[..., Config]
 SHAPE = (2, 5, 4)
 LAYERS: list[Any] = [{"conv2d": 4}, "relu", "batch_norm", "flatten", {"dense": "classes"}]
 DEAD = 1
-"""The channel whose bias keeps it from ever being above 0."""
+"""Index of the channel whose bias makes every output negative."""
 
 
 def part_of(count: int) -> Part:
@@ -90,7 +90,9 @@ def test_layer_rows_of_a_network_equal_hand_calculation(
 
     loader = load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
     rows = layer_rows(network, architecture, loader, epoch=7)
-    assert {row.gradient_std for row in rows} == {0.0, None}, "before the first step"
+    assert {row.gradient_std for row in rows} == {0.0, None}, (
+        "gradients exist before the first step"
+    )
     (x,) = loader.evaluation_batches()
     y = x.astype(np.int64)[:, 0, 0, 0] % 3 if backend == "numpy" else (x[:, 0, 0, 0] % 3).long()
     network.train_step(x, y, 0.0, 0)

@@ -147,7 +147,7 @@ def test_penalty_gradients_equal_central_differences(
 
 
 @pytest.mark.parametrize("largest", [0.05, 0.5, 50.0])
-def test_clipping_equals_torchs(
+def test_clipping_equals_clipping_of_torch(
     make_network: MakeNetwork, batches: Batches, largest: float
 ) -> None:
     gradients = step_of(make_network("numpy", MLP, optimizer="sgd"), batches[0])

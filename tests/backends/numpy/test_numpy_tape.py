@@ -16,7 +16,7 @@ from nnopt.backends.numpy.tape import Tape, Variable
 
 Array = np.ndarray
 Graph = Callable[[Tape, Variable, Variable], Variable]
-"""(tape, x, parameter) -> logits."""
+"""A function of (tape, x, parameter) that returns logits."""
 
 D = 4
 LABELS = np.array([0, 3, 2, 1, 1])

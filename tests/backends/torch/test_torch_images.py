@@ -58,7 +58,7 @@ ON_IMAGES: dict[str, list[Any]] = {
         },
     ],
 }
-"""Layers that accept images: every kind except the element-wise functions."""
+"""Layers of every kind that accepts images, except element-wise functions."""
 
 HEAD = ["flatten", {"dense": "classes"}]
 

@@ -74,7 +74,7 @@ def test_orthogonalize_stack_equals_single_matrices() -> None:
 
 
 SHAPES = [(6, 2, 3, 3), (6,), (4, 6, 1, 1), (12, 5), (12,), (5, 12), (12, 5), (3, 12), (3,)]
-"""Kernels, tall and wide matrices, two of one shape, biases; the last weight gives the logits."""
+"""Kernels, tall and wide matrices, and biases; the last matrix is the output layer's weight."""
 
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])

@@ -224,13 +224,13 @@ def test_weight_decay_is_decoupled(
 def test_adamw_decays_by_default_and_adam_does_not(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
-    changes = {"adam": {}, "adamw": {}, "adam with it": {"regularizer.weight_decay": 0.01}}
+    changes = {"adam": {}, "adamw": {}, "adam with decay": {"regularizer.weight_decay": 0.01}}
     ends = {}
     for name, change in changes.items():
         network = make_network("torch", MLP, optimizer=name.split()[0], **change)
         network.train_step(*as_tensors(batches[0]), 0.1, 0)
         ends[name] = network.arrays()["dense1.weight"]
-    assert_array_equal(ends["adamw"], ends["adam with it"])
+    assert_array_equal(ends["adamw"], ends["adam with decay"])
     assert np.abs(ends["adamw"] - ends["adam"]).max() > 1e-5
 
 
@@ -328,7 +328,7 @@ def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) ->
 def test_threads_are_set_for_each_network(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.threads": 2})
     assert torch.get_num_threads() == 2
-    make_network("torch", MLP)  # so small that the rule chooses one thread
+    make_network("torch", MLP)  # one thread, because the network is small
     assert torch.get_num_threads() == 1
 
 

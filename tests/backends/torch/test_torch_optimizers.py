@@ -17,7 +17,7 @@ from nnopt.schema import VARIANTS, Config
 
 Array = np.ndarray
 Rule = Callable[[Any], Iterator[Array]]
-"""config -> a generator to which (g, lr) are sent and that yields what to subtract from w."""
+"""A function of the configuration; its generator receives (g, lr) and yields the decrease of w."""
 
 
 def sgd(config: Any) -> Iterator[Array]:

@@ -175,7 +175,7 @@ def test_feature_maps_are_drawn_for_each_image(
     check_png(tmp_path / "a.png")
     axes = figures[0].axes[0]
     shown = drawn(axes)
-    assert len(shown) == 4 * (1 + 3 + 1), "channels that hardly vary are left out"
+    assert len(shown) == 4 * (1 + 3 + 1), "channels that hardly vary must be left out"
     assert_array_equal(shown[1], images[1].transpose(1, 2, 0))
     for column, channel in enumerate((1, 4, 3), start=1):
         for row in range(4):
@@ -187,7 +187,7 @@ def test_feature_maps_are_drawn_for_each_image(
     assert "100 % of variance" in texts
     scales = {image.get_clim() for image in axes.images[4:8]}
     bright = np.percentile(maps[:, 1], 99)
-    assert scales == {(maps[:, 1].min(), bright)}, "one scale in all rows"
+    assert scales == {(maps[:, 1].min(), bright)}, "all rows must have the same scale"
 
 
 @pytest.mark.parametrize(("stages", "each"), [(1, 8), (2, 8), (3, 6), (4, 4)])
@@ -216,7 +216,9 @@ def test_channels_duplicates_are_chosen_once() -> None:
     assert channels.tolist() == [1, 5, 7]
     assert 0.99 < explained < 1
     variances = maps.var(axis=(0, 2, 3))
-    assert set(np.argsort(-variances)[:3]) == {1, 3, 6}, "the largest variances alone fail"
+    assert set(np.argsort(-variances)[:3]) == {1, 3, 6}, (
+        "the test would pass with the channels of largest variance"
+    )
 
 
 def test_channels_equal_pivoted_qr() -> None:

@@ -320,7 +320,9 @@ def test_decision_boundary_contains_regions_and_samples(
         image[:, 0] / 255, np.broadcast_to((1 + blue) / 2, (height, 3)), atol=0.01
     )
     np.testing.assert_allclose(image[5, -1] / 255, (1 + vermillion) / 2, atol=0.01)
-    assert image[:, width // 2 - 1 : width // 2 + 1].min() > 200, "not pale at the border"
+    assert image[:, width // 2 - 1 : width // 2 + 1].min() > 200, (
+        "the colours are not pale at the boundary"
+    )
     first, second, rings = axes.lines
     assert np.asarray(first.get_xydata()).tolist() == points[labels == 0].tolist()
     assert np.asarray(second.get_xydata()).tolist() == points[labels == 1].tolist()
