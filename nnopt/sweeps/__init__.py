@@ -1,1 +1,1 @@
-"""Sweeps: many points, their folders and their table."""
+"""Sweeps: runs of many points, the folders of the points, and the table of their results."""

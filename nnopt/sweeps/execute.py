@@ -1,4 +1,4 @@
-"""Run a sweep: give its points to a launcher, and update the table and the terminal."""
+"""Run a sweep with a launcher, and update the table of results and the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nnopt.terminal.safe_stream import standard_output
 def run_sweep(
     sweep: Sweep, launcher: Launcher, *, retry_failed: bool = False, fail_fast: bool = False
 ) -> int:
-    """Run every point that is not finished and that no other process runs.
+    """Run every point of the sweep that is unfinished and not running in another process.
 
     With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
     failure. Return the exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143
@@ -55,7 +55,7 @@ def run_tasks(
     on_result: Callable[[TaskResult], None],
     fail_fast: bool,
 ) -> int | None:
-    """Run tasks, and update the table and the progress after each result.
+    """Run tasks, and update the table and the progress display after each result.
 
     ``on_result`` is called with each result before the table is written. Return the exit code after
     Ctrl-C or a signal, else None.
@@ -81,7 +81,7 @@ def run_tasks(
 
 
 def plot(sweep: Sweep, metric: str | None = None) -> None:
-    """Draw the plots of the sweep, unless every point has plots=false."""
+    """Draw the plots of the sweep, unless all its points are configured with plots=false."""
     if any(point.config.plots is not False for point in sweep.points):
         plot_sweep(sweep.folder, metric)
 
@@ -92,7 +92,7 @@ def resume_command(folder: Path) -> str:
 
 
 def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterator[Task]:
-    """Yield a task for each point to run. Its state is read when the task is requested."""
+    """Yield a task for each point to run, after reading the current state of the point."""
     for point in sweep.points:
         folder = sweep.folder / point.id
         state = read_state(folder)
@@ -107,7 +107,7 @@ def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterato
 
 
 def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int:
-    """Print the numbers of points by status, and the failures; return the exit code."""
+    """Print the number of points with each status and the failed points; return the exit code."""
     statuses = [row.status for row in rows]
     pruned, running = statuses.count("pruned"), statuses.count("running")
     more = f", {pruned} pruned" if pruned else ""

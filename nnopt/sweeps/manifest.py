@@ -1,8 +1,7 @@
 """``sweep.json``: the description of a sweep, from which any process can resume it.
 
 The file is written before the first point starts and when points are added. It does not depend on
-the folder that it is read from: paths of data are absolute, and those of points are relative to
-the file.
+the current folder: paths of data are absolute, and paths of points are relative to the file.
 """
 
 from __future__ import annotations
@@ -42,13 +41,14 @@ NEW_SWEEP = "run the sweep again, in a new folder"
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep.
+    """The content of ``sweep.json``, and the folder of the sweep.
 
     Attributes:
-        working_dir, overrides, config_dir: Those of the command line that created the sweep.
-        varied: The keys that vary, in their order.
-        points: The points, which are numbered from 1 and keep their numbers.
-        move: The folders of the sweep when its file was written, and now.
+        working_dir, overrides, config_dir: The working directory, overrides and YAML directory of
+            the command that created the sweep.
+        varied: The keys that vary among the points, in the order of the command line.
+        points: The points. The number of a point is its index plus 1, and never changes.
+        move: The path of the folder when ``sweep.json`` was written, and its current path.
     """
 
     folder: Path
@@ -63,9 +63,10 @@ class Sweep:
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:
-    """Write ``sweep.json`` of a new sweep into its folder.
+    """Create a sweep in a folder and write its ``sweep.json``.
 
-    Raises OutputError, also if another process has created a sweep in the folder at the same time.
+    Raises OutputError if the file cannot be written, or if another process creates a sweep in the
+    same folder at the same time.
     """
     count = len(plan.points)
     points = tuple(with_plots_decided(with_absolute_paths(point), count) for point in plan.points)
@@ -88,7 +89,7 @@ def create_sweep(plan: Plan, folder: Path) -> Sweep:
 
 
 def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
-    """Add points to the current sweep of the folder, while this process holds its lock.
+    """Read the sweep in the folder again and add points to it, while its lock is held.
 
     Raises ResumeError or OutputError.
     """
@@ -99,7 +100,7 @@ def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = 
 def add_points(
     sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
 ) -> Sweep:
-    """Add points to a sweep that it does not have yet, write the sweep, and return it.
+    """Return the sweep with additional points, and write it. Points that it has are skipped.
 
     ``planned`` is the final number of points, if it is known. Raises OutputError.
     """
@@ -139,9 +140,9 @@ def write_sweep(sweep: Sweep) -> None:
 
 
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
-    """Read the sweep in a folder. Raises ResumeError with the reason why it cannot be resumed.
+    """Read the sweep in a folder. Raises ResumeError if it cannot be resumed.
 
-    The points of ``before``, the sweep as it was read earlier, are not checked again.
+    ``before`` is the same sweep from an earlier call. Its points are not checked again.
     """
     path = folder / MANIFEST
     found = _read_json(folder)
@@ -175,7 +176,7 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    """Return the content of ``sweep.json``, after a check of its format and checksum."""
+    """Read ``sweep.json``, and check its format and checksum."""
     path = folder / MANIFEST
     try:
         data = read_received(path, folder, TABLE_BYTES)
@@ -212,7 +213,7 @@ def _point(entry: Mapping[str, Any], move: Move) -> Point:
 
 
 def _with_new_keys(sweeper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a sweeper with the new names of the keys that vary."""
+    """Replace the old names of renamed keys in the settings of a sweeper."""
     converted = dict(sweeper)
     converted["params"] = _new_params(sweeper.get("params"))
     if isinstance(grids := sweeper.get("grids"), list):
@@ -228,7 +229,7 @@ def _new_params(params: Any) -> Any:
 
 
 def with_absolute_paths(point: Point) -> Point:
-    """Return the point with paths that do not depend on the working directory."""
+    """Return the point with absolute paths instead of paths relative to the working directory."""
     data = point.config.data
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
@@ -267,5 +268,5 @@ def _json(value: Any) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    """Encode JSON. A lone surrogate, from a file name that is not UTF-8, is escaped."""
+    """Encode JSON, and escape surrogates, which represent file names that are not UTF-8."""
     return text.encode("utf-8", errors="backslashreplace")

@@ -1,6 +1,6 @@
 """Checks of the values in ``sweep.json``.
 
-The file may be a download. Its checksum reveals damage only, because anyone can compute it.
+The file may be a download. Its checksum does not prove who wrote it, because anyone can compute it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MAX_DEPTH = 30
 
 
 def check_head(found: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value of a wrong type outside of the points."""
+    """Raise ValueError if a value other than the points has a wrong type."""
     _check_path(found, "working")
-    if found.get("folder") is not None:  # older files lack the key
+    if found.get("folder") is not None:  # older versions of nnopt did not write the key
         _check_path(found, "folder")
     if found.get("config_dir") is not None:
         _check_path(found, "config_dir")
@@ -64,10 +64,10 @@ def check_entries(entries: list[Any]) -> None:
 
 
 def check_point(point: Point) -> None:
-    """Raise ValueError unless the id matches the configuration and the paths are absolute.
+    """Raise ValueError unless the id matches the configuration and all paths are absolute.
 
-    For data from a CSV file, the hash in the id depends on the folder in which the sweep was
-    created, so only the rest of the id is compared.
+    If the data come from a CSV file, the hash in the id depends on the folder in which the sweep
+    was created. In this case the hash is not compared, only the rest of the id.
     """
     config = point.config
     own, given = point_id(config), point.id
@@ -96,7 +96,7 @@ def _check_strings(values: Any, where: str) -> None:
 
 
 def _check_depth(value: Any, where: str) -> None:
-    """Raise ValueError for lists and maps nested too deeply for recursive functions."""
+    """Raise ValueError if lists and maps are nested too deeply for recursive functions."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [

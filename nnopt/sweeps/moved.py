@@ -1,4 +1,4 @@
-"""Paths of a sweep whose folder was moved together with its data."""
+"""Current paths of the data of a sweep whose folder was moved together with them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test")}
 
 @dataclass(frozen=True)
 class Move:
-    """The absolute path of a sweep's folder when ``sweep.json`` was written, and now."""
+    """The absolute path of a sweep's folder when ``sweep.json`` was written, and its path now."""
 
     before: str
     after: str
 
     def path(self, path: str) -> str:
-        """Return the present path of a file or folder.
+        """Return the current path of a file or folder, given its stored path.
 
-        An existing path does not change. Otherwise the path relative to the sweep's folder stays
-        the same. A folder that does not exist yet, such as a cache, follows its parent folder.
+        If the stored path exists, it is returned. Otherwise the file is looked up at the same
+        position relative to the sweep's folder. If it does not exist there either, as a cache that
+        is not written yet, its parent folder decides.
         """
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path
@@ -34,7 +35,7 @@ class Move:
         return now if has_moved else path
 
     def config(self, container: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a configuration with the present paths of its data."""
+        """Return a configuration with the current paths of its data."""
         moved = dict(container)
         for group, keys in PATH_KEYS.items():
             values = moved.get(group)
@@ -46,5 +47,5 @@ class Move:
         return moved
 
     def sources(self, sources: Mapping[str, str]) -> dict[str, str]:
-        """Return the hashes of files by their present paths."""
+        """Return hashes of files by the current paths of the files."""
         return {self.path(file): digest for file, digest in sources.items()}

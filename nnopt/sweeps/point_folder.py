@@ -28,9 +28,9 @@ class PointState:
     """The state of a point.
 
     Attributes:
-        status: "pending" (no folder), "running" (a process holds the folder), "interrupted"
-            (neither finished nor held), or the status in ``summary.json``.
-        stamp: Identifies the version of ``summary.json``, or None if there is none.
+        status: "pending" (no folder), "running" (a process holds the folder's lock), "interrupted"
+            (unfinished, and the lock is free), or the status in ``summary.json``.
+        stamp: The time of the last change of ``summary.json`` in ns, or None without the file.
     """
 
     status: str
@@ -43,14 +43,14 @@ PENDING, RUNNING, INTERRUPTED = map(PointState, ("pending", "running", "interrup
 
 
 def read_state(folder: Path, held: bool | None = None) -> PointState:
-    """Return the state of a folder, which need not exist.
+    """Return the state of the point in a folder. The folder may be missing.
 
-    ``held`` states whether a process holds the folder; None checks it.
+    ``held`` states whether a process holds the folder's lock. If it is None, the lock is checked.
     """
     end = _end(folder)
     if end is None and held is None:
         held = is_held(folder)
-        if not held:  # the point may have ended since its summary was read
+        if not held:  # the point may have ended after its summary was read
             end = _end(folder)
     if end is not None:
         return end
@@ -60,7 +60,7 @@ def read_state(folder: Path, held: bool | None = None) -> PointState:
 
 
 def _end(folder: Path) -> PointState | None:
-    """Return the state in the summary, or None if there is no valid summary."""
+    """Return the state that the summary contains, or None without a valid summary."""
     try:
         found = read_summary(folder)
     except UnusableSummaryError:
@@ -72,7 +72,7 @@ def _end(folder: Path) -> PointState | None:
 
 
 def note_unusable_summary(folder: Path) -> None:
-    """Log the reason why a point runs again if its summary cannot be used."""
+    """Log why an existing summary cannot be used, so that the point runs again."""
     try:
         read_summary(folder)
     except UnusableSummaryError as error:
@@ -81,7 +81,7 @@ def note_unusable_summary(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder unless it exists. Raises OutputError, also for a link in its place."""
+    """Make the folder unless it exists. Raises OutputError if this fails or it is a link."""
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():

@@ -1,4 +1,4 @@
-"""The progress of a sweep: a line for each finished point and a live line below them."""
+"""Progress display of a sweep: a line for each finished point, and a live line below them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OTHER_COLUMNS = 50
 
 
 class PointsProgress(LiveDisplay):
-    """The progress of many points.
+    """Progress display of many points, the base class for sweeps and searches.
 
-    On a terminal, a live line contains counts, the remaining time, and the epoch of the point that
-    runs in this process.
+    On a terminal, its live line contains the counts of points, the remaining time, and the epoch
+    of the point that runs in this process.
     """
 
     def __init__(self, mode: ProgressMode) -> None:
@@ -40,7 +40,7 @@ class PointsProgress(LiveDisplay):
         raise NotImplementedError
 
     def epoch(self, row: EpochRow, is_best: bool) -> None:
-        """Show an epoch of the point that runs. Most calls only read a clock."""
+        """Show an epoch of the running point. Most calls only read a clock."""
         title, total = self._running_point()
         self.add_epoch(row, title)
         if self.is_due():
@@ -48,11 +48,11 @@ class PointsProgress(LiveDisplay):
             self._refresh()
 
     def _running_point(self) -> tuple[str, str]:
-        """Return the title of the point that runs, and the text after its epoch."""
+        """Return the title of the running point, and the text that follows its epoch."""
         raise NotImplementedError
 
     def _parts(self) -> Iterator[str]:
-        """Yield the parts of the live line."""
+        """Yield the texts that the live line consists of."""
         raise NotImplementedError
 
     def _refresh(self) -> None:
@@ -69,7 +69,7 @@ class PointsProgress(LiveDisplay):
 
 
 class SweepProgress(PointsProgress):
-    """The progress of a sweep. ``to_run`` has the ids of the points to run."""
+    """Progress display of a sweep. ``to_run`` has the ids of the points to run."""
 
     def __init__(self, sweep: Sweep, rows: Sequence[TableRow], to_run: set[str]) -> None:
         super().__init__(sweep.points[0].config.progress if sweep.points else "none")
@@ -98,7 +98,7 @@ class SweepProgress(PointsProgress):
         self._refresh()
 
     def skip(self, identity: str) -> None:
-        """Count a point as finished, because another process runs it or has finished it."""
+        """Count a point that another process runs or has finished as finished."""
         self._to_run.discard(identity)
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:

@@ -1,4 +1,4 @@
-"""Comparison of the versions, machine and threads of finished points with those of this process."""
+"""Notes on finished points that used other versions, machines or threads than this process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LIMITS = ("cores", "library")
 def note_differences(
     states: Iterable[PointState], threads: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> None:
-    """Print a note if finished points used other software, another machine or other threads.
+    """Print a note if finished points used other versions, processors or threads.
 
-    ``threads`` and ``launcher`` are those of the points to run, whose results may then differ in
-    the last digits.
+    The results of the points to run may then differ in the last digits. ``threads`` and
+    ``launcher`` belong to the points to run.
     """
     done = [state.summary for state in states if state.status == "done"]
     if not (done and threads):
@@ -49,10 +49,10 @@ def _machine(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _threads(
     done: Sequence[Mapping[str, Any]], choices: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> Iterator[str]:
-    """Yield a text if a limit of the machine or of a launcher caused other numbers of threads.
+    """Yield a text if the number of threads differs because of the machine or the launcher.
 
-    The number also depends on the work of each point. So a difference is reported only if one side
-    exceeds a limit of the other side.
+    The number of threads also depends on the network and the data of a point. So a difference is
+    reported only if one number exceeds the limit that applied to the other number.
     """
     most = threads_of(launcher) if isinstance(launcher, PoolConfig) else None
     here = [min(choice.count, most or choice.count) for choice in choices]
@@ -71,13 +71,13 @@ def _threads(
 
 
 def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
-    """Return an entry of a group of a summary, or None."""
+    """Return an entry of a group of a summary, or None if it is missing."""
     values = summary.get(group)
     return values.get(key) if isinstance(values, dict) else None
 
 
 def _others(values: Iterable[Any], name: str, here: Any) -> Iterator[str]:
-    """Yield a text if a known value differs from the one here."""
+    """Yield a text if a value other than None differs from the value of this process."""
     known = [value for value in values if isinstance(value, str | int)]
     others = sorted({str(value) for value in known if value != here})
     if others:

@@ -1,7 +1,7 @@
 """Safety checks of a sweep that is resumed. Its folder may be a download.
 
-Unless the command line allows it, nothing outside the folder is written, no program is started,
-and no other machine is contacted. The only exception is an existing cache of nnopt.
+Without permission on the command line, nnopt writes nothing outside the folder, starts no program
+and contacts no other machine. The only exception: it may write to an existing cache of nnopt.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OWN_CLUSTERS = (None, "auto", "local")
 def check_folder(sweep: Sweep) -> None:
     """Raise ResumeError if a file that nnopt would use is a link or a special file.
 
-    Reading or writing a link would leave the folder. Reading a pipe would block.
+    A link could lead to a file outside the folder. Reading a pipe would block.
     """
     for problem in _intruders(sweep):
         raise ResumeError(
@@ -53,11 +53,12 @@ def _intruders(sweep: Sweep) -> Iterator[str]:
 
 
 def remove_leftovers(sweep: Sweep) -> None:
-    """Remove the temporary files of processes that were killed while they wrote.
+    """Remove the temporary files of processes that were killed during a write.
 
-    A folder that a process holds, perhaps on another machine, is left alone. Raises OutputError.
+    Folders of points that a process is running, perhaps on another machine, are skipped. Raises
+    OutputError.
     """
-    with hold(sweep.folder, wait=True):  # held by every process that writes to the folder
+    with hold(sweep.folder, wait=True):  # every process that writes to the folder holds this lock
         remove_temporary_files(sweep.folder)
     remove_temporary_files(sweep.folder / PLOTS)
     for folder in (sweep.folder / point.id for point in sweep.points):
@@ -67,9 +68,9 @@ def remove_leftovers(sweep: Sweep) -> None:
 
 
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
-    """Raise ResumeError for a stored setting that would leave the folder or contact a machine.
+    """Raise ResumeError if a stored setting would contact a cluster or write to other folders.
 
-    The values of the ``given`` keys, which are on the command line, are trusted.
+    ``given`` are the keys on the command line, whose values are trusted.
     """
     value: str | None
     if isinstance(launcher, RayConfig) and launcher.address not in OWN_CLUSTERS:
@@ -88,11 +89,11 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 
 
 def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
-    """Return the point with a cache that may be written to, and without downloads.
+    """Return the point without downloads and without a cache that may not be written to.
 
-    The data are only read. The cache is written if data.cache or data.root is on the command line,
-    or if the folder already is a cache of nnopt. Without a cache, decoded data stay in memory.
-    Nothing is downloaded without data.download on the command line.
+    A cache is kept if data.cache or data.root is on the command line, or if its folder is already
+    a cache of nnopt outside the sweep. Without a cache, decoded data stay in memory. Downloads
+    need data.download on the command line.
     """
     data = point.config.data
     cache: str | None = data.cache
@@ -110,7 +111,10 @@ def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> P
 
 
 def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:
-    """Print a note if stored caches of data from files are not used."""
+    """Print a note for each stored cache that ``with_safe_data`` has removed.
+
+    Generated data need no cache.
+    """
     unused = {
         old.config.data.cache
         for old, new in zip(before, after, strict=True)
@@ -126,7 +130,7 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
 
 
 def _is_inside(path: str | None, folder: Path) -> bool:
-    """Return whether a path is inside a folder. None stands for a path inside it."""
+    """Return whether a path is inside a folder; True for None."""
     if path is None:
         return True
     return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())

@@ -30,7 +30,7 @@ log = logging.getLogger("nnopt")
 
 @dataclass(frozen=True)
 class TableRow:
-    """The row of a point. ``text`` is its line of ``results.csv``."""
+    """The row of a point. ``text`` is the row as a line of ``results.csv``."""
 
     status: str
     error: str | None
@@ -40,15 +40,15 @@ class TableRow:
 
 
 class ResultsTable:
-    """The table of a sweep, which is written again after each result.
+    """The table of a sweep, which is rewritten after each result.
 
-    Only summaries that have changed are read again. Several processes may write the table of one
-    sweep: each process holds the sweep's lock and writes the rows of all points, including points
-    that other processes have added.
+    Only summaries that have changed are read again. Several processes may write the same table:
+    each one holds the sweep's lock and writes the rows of all points, including points that other
+    processes have added.
 
-    The columns are number, id, status, error, each varied key under its full name, seed, and the
-    metrics. Numbers have full precision. A missing value is an empty cell. ``rows`` are the rows of
-    all points, in their order, as they were last read.
+    The columns are number, id, status, error, the varied keys with their full names, seed, and the
+    metrics. Numbers have full precision. A missing value is an empty cell. ``rows`` has the rows
+    of all points, in the order of the points, from the last read.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -64,7 +64,7 @@ class ResultsTable:
         return self._sweep.folder
 
     def use(self, sweep: Sweep) -> None:
-        """Replace the sweep by a later state of the same sweep, which may have more points."""
+        """Replace the sweep by a newer version of it, which may have more points."""
         self._sweep = sweep
         varied = [key for key in sweep.varied if key != "seed"]
         if varied != self._varied:
@@ -74,7 +74,7 @@ class ResultsTable:
     def report(self, result: TaskResult) -> None:
         """Record a failure that a launcher reports.
 
-        It is used if the point's own summary is missing, for example on a full disk.
+        The table contains it if the point could not write a summary, as on a full disk.
         """
         if result.status in FAILED:
             self._reported[result.task.point.id] = PointState(result.status, result.error)
@@ -97,7 +97,7 @@ class ResultsTable:
         return self.rows
 
     def _read_sweep(self) -> Sweep:
-        """Read the sweep. A removed or damaged ``sweep.json`` is written again from memory."""
+        """Read the sweep. If ``sweep.json`` was removed or damaged, write it again."""
         try:
             return read_sweep(self._sweep.folder, self._sweep)
         except ResumeError as error:
@@ -139,7 +139,7 @@ class ResultsTable:
         )
 
     def _header(self) -> str:
-        # A varied key may have the name of a metric, such as "epochs".
+        # A varied key may have the same name as a metric, such as "epochs".
         metrics = [f"{key}_done" if key in self._varied else key for key in METRICS]
         return _csv_line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
 
@@ -150,13 +150,13 @@ class ResultsTable:
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
-    text = io.StringIO()  # csv writes None as an empty cell
+    text = io.StringIO()  # the csv module writes None as an empty cell
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
 def _setting(point: Point, key: str) -> str:
-    """Return the value of a varied key, of a group the file name; empty if the key is absent."""
+    """Return the value of a varied key, or the file name of a group; empty if it is absent."""
     overrides = dict(override.lstrip("+").partition("=")[::2] for override in point.overrides)
     if key in overrides:
         return overrides[key]

@@ -30,15 +30,16 @@ from nnopt.sweeps.manifest import Sweep, extend_sweep
 
 
 def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
-    """Return the sweep with the overrides of ``nnopt resume``. Additional points are written.
+    """Apply the overrides of ``nnopt resume`` to a sweep, and return the changed sweep.
 
-    The launcher and the location of the data change for this resume only.
+    Additional points are written to ``sweep.json``. Changes of the launcher and of the location of
+    the data apply to this resume only.
 
     Raises:
         ConfigError: An override would change existing points.
         ResumeError: The new points would not be comparable with the existing ones.
     """
-    # YAML files are found relative to the working directory in which the sweep was created.
+    # Paths of YAML files are relative to the working directory in which the sweep was created.
     with in_folder(sweep.working_dir):
         with composing(sweep.config_dir):
             parsed = parse_overrides(overrides)
@@ -86,7 +87,7 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
 
 
 def _addable(sweep: Sweep) -> tuple[str, ...]:
-    """Return the keys that can get more values. Every sweep can get more seeds."""
+    """Return the keys that can get additional values. Seeds can be added to every sweep."""
     return tuple(dict.fromkeys((*sweep.varied, "seed")))
 
 
@@ -101,7 +102,8 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
     """Return the plan of the sweep's command line with additional values.
 
-    Raises ConfigError, or ResumeError if the original command line now gives other points.
+    Raises ConfigError, or ResumeError if the original command line now gives different points,
+    for example because a YAML file has changed.
     """
     before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
     known = {point.id for point in sweep.points}
@@ -123,7 +125,7 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Raise ConfigError if a key has another first value, which is its value in the base."""
+    """Raise ConfigError if the first value of a key changes, because the base point has it."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))
@@ -135,7 +137,7 @@ def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
 
 
 def _differing(point: Point, others: Sequence[Point]) -> str:
-    """Return the keys in which a point differs from the point of the same overrides."""
+    """Return the keys in which a point differs from the other point with the same overrides."""
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"

@@ -1,4 +1,4 @@
-"""A point of a sweep as a task, and the interface of the launchers that run tasks."""
+"""Tasks, each of which runs one point, and the interface of the launchers that run tasks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nnopt.sweeps.point_folder import make_folder, read_state
 
 @dataclass(frozen=True)
 class Task:
-    """A point to run in a folder, which ``run_task`` creates. It can be sent to another process.
+    """A point to run, and its folder, which ``run_task`` creates. A task can be pickled.
 
     Attributes:
-        replaces: The stamp of the point's state when the task was created. If another process has
-            finished the point since then, its result counts.
+        replaces: The stamp of the point's state when the task was created. A different stamp later
+            means that another process has finished the point, whose result is then used.
     """
 
     point: Point
@@ -33,7 +33,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result of a task. The status "running" means that another process runs the point."""
+    """The result of a task. The status is "running" if another process is running the point."""
 
     task: Task
     status: str
@@ -44,19 +44,19 @@ class Launcher(Protocol):
     """Runs tasks in this process, in other processes, or on other machines."""
 
     def __call__(self, tasks: Iterable[Task]) -> Generator[TaskResult, None, None]:
-        """Run the tasks, and yield each result as soon as its task has ended.
+        """Run the tasks, and yield the result of each task as soon as the task has ended.
 
         The next task is requested only when it can start, because a search chooses each point from
-        the results yielded so far. The results come in any order. Closing the generator, or an
-        exception while it waits, stops all running tasks and their processes.
+        the results yielded so far. The order of the results is arbitrary. If the generator is
+        closed or raises an exception, all running tasks and their processes are stopped.
         """
         ...
 
 
 def run_task(task: Task) -> TaskResult:
-    """Run a task in this process, and hold the lock of its folder meanwhile.
+    """Run a task in this process while holding the lock of its folder.
 
-    Only KeyboardInterrupt and SystemExit are raised; other errors are part of the result.
+    Only KeyboardInterrupt and SystemExit are raised. The result reports every other error.
     """
     try:
         make_folder(task.folder)
@@ -64,7 +64,7 @@ def run_task(task: Task) -> TaskResult:
             if not is_held_here:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.stamp != task.replaces:  # another process has finished it
+            if state.stamp != task.replaces:  # another process has finished the point
                 return TaskResult(task, state.status, state.error)
             remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)

@@ -1,1 +1,1 @@
-"""Launchers: who runs the points of a sweep."""
+"""Launchers, which run the points of a sweep on this or on other machines."""

@@ -1,4 +1,4 @@
-"""The launcher that ``hydra/launcher`` selects."""
+"""Creation of the launcher that the group ``hydra/launcher`` selects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnopt.sweeps.task import Launcher, run_sequentially
 
 
 def make_launcher(config: LauncherConfig) -> Launcher:
-    """Return the launcher, without starting a point.
+    """Return the launcher with these settings. No point is started.
 
     Raises ConfigError if a required package, cluster or program is missing.
     """

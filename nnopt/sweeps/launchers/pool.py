@@ -1,8 +1,8 @@
 """The launcher ``pool``: worker processes on this machine.
 
 Each worker is a separate process (``worker.py``) that runs one point after another, so it imports
-PyTorch and loads the data once. Cached data above 256 MiB are mapped into memory, so all workers
-share one copy. If a worker dies, only its current point fails, and the worker is replaced.
+PyTorch and loads the data only once. Cached data above 256 MiB are mapped into memory, so all
+workers share one copy. If a worker dies, only its current point fails, and the worker is replaced.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ START_SECONDS = 120.0
 MAX_STDERR_BYTES = 64 * 1024
 """Size of the stderr of a worker that is copied to the log of its point."""
 
-# A worker imports the same modules as this process, because it gets its import path.
+# A worker gets the import path of this process, so that both import the same modules.
 PROGRAM = (
     "import sys; sys.path = sys.argv[1:]; from nnopt.sweeps.launchers.worker import main; main()"
 )
 
 
 def run_in_pool(tasks: Iterable[Task], config: PoolConfig) -> Generator[TaskResult, None, None]:
-    """Run tasks in worker processes, each started when a task needs it. Implements ``Launcher``."""
+    """Run tasks in worker processes, which are started as needed. Implements ``Launcher``."""
     pool, waiting = _Pool(config), iter(tasks)
     try:
         while True:
@@ -67,10 +67,10 @@ class Worker:
     """A worker process and its current task.
 
     Attributes:
-        device: The only CUDA device that the process sees, or None for all devices.
-        started: Whether the process has imported its modules.
-        deadline: The time on the clock of ``time.monotonic`` at which the task is stopped.
-        stderr_read: The number of bytes of ``stderr`` that were read.
+        device: The only CUDA device that the worker can use, or None if it can use all devices.
+        started: Whether the worker has imported its modules.
+        deadline: The value of ``time.monotonic()`` at which the task is stopped.
+        stderr_read: The number of bytes already read from ``stderr``.
     """
 
     process: subprocess.Popen[bytes]
@@ -82,7 +82,7 @@ class Worker:
     stderr_read: int = 0
 
     def new_stderr(self) -> str:
-        """Return the end of the text that was written to stderr since the last call."""
+        """Return the last part of the text that the worker wrote to stderr since the last call."""
         descriptor = self.stderr.fileno()
         size = os.fstat(descriptor).st_size
         start, self.stderr_read = max(self.stderr_read, size - MAX_STDERR_BYTES), size
@@ -90,7 +90,7 @@ class Worker:
 
 
 class _Pool:
-    """The workers of one sweep. A thread per worker receives its messages."""
+    """The workers of one sweep. Each worker has a thread here that receives its messages."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
@@ -107,7 +107,7 @@ class _Pool:
 
     @property
     def has_room(self) -> bool:
-        """Whether another task may be submitted."""
+        """Whether a task may be submitted now."""
         return len(self.busy) < self._count
 
     def submit(self, task: Task) -> None:
@@ -118,7 +118,7 @@ class _Pool:
         worker.task, worker.deadline = task, time.monotonic() + allowance + self._timeout
         stdin = worker.process.stdin
         assert stdin is not None
-        with suppress(BrokenPipeError):  # the worker has died: its other pipe will report it
+        with suppress(BrokenPipeError):  # the worker has died, as its output pipe will report
             pickle.dump(task, stdin)
             stdin.flush()
 
@@ -159,7 +159,7 @@ class _Pool:
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=environment,
-            start_new_session=True,  # a process group, which Ctrl-C on the terminal does not reach
+            start_new_session=True,  # Ctrl-C on the terminal does not reach the new process group
         )
         worker = Worker(process, stderr, device)
         self._workers.append(worker)
@@ -176,7 +176,7 @@ class _Pool:
                 yield self._messages.get_nowait()
 
     def _release(self, worker: Worker) -> tuple[Task | None, str]:
-        """Free the worker, and copy its stderr to the log of the point."""
+        """Mark the worker as idle, and copy its stderr to the log of its point."""
         task, worker.task, worker.deadline = worker.task, None, math.inf
         stderr = worker.new_stderr()
         if task is not None and stderr:
@@ -184,8 +184,8 @@ class _Pool:
         return task, stderr
 
     def _handle_exit(self, worker: Worker) -> list[TaskResult]:
-        """Return the result of the task of a worker that died."""
-        with suppress(subprocess.TimeoutExpired):  # the pipe is closed before the process has ended
+        """Remove a worker that died, and return the result of its task, if it had one."""
+        with suppress(subprocess.TimeoutExpired):  # the pipe closes before the process ends
             worker.process.wait(GRACE_SECONDS)
         [(task, stderr)] = self._end([worker])
         code = worker.process.returncode
@@ -204,7 +204,7 @@ class _Pool:
         return [record_lost_task(task, "failed", error)]
 
     def _stop(self, workers: Sequence[Worker], status: str, error: str) -> list[TaskResult]:
-        """Let points write their results, and kill their workers after GRACE_SECONDS or Ctrl-C."""
+        """Let points write their results, then kill the workers after GRACE_SECONDS or Ctrl-C."""
         deadline = time.monotonic() + GRACE_SECONDS
         try:
             for worker in workers:
@@ -217,7 +217,7 @@ class _Pool:
         return [record_lost_task(task, status, error) for task, _ in ended if task is not None]
 
     def _end(self, workers: Sequence[Worker]) -> list[tuple[Task | None, str]]:
-        """Kill the process groups of workers. Return the task and the stderr of each worker."""
+        """Kill the process group of each worker. Return the task and the stderr of each worker."""
         for worker in workers:
             with suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
@@ -240,5 +240,5 @@ def _listen(worker: Worker, messages: SimpleQueue[tuple[Worker, Any]]) -> None:
         with worker.process.stdout as pipe, suppress(EOFError, pickle.UnpicklingError):
             while True:
                 messages.put((worker, pickle.load(pipe)))
-    finally:  # also after an error: the pool waits for this message
+    finally:  # even after an error, because the pool waits for this message
         messages.put((worker, None))

@@ -32,14 +32,15 @@ POLL_SECONDS = 0.1
 def connect(config: RayConfig) -> None:
     """Connect this process to the cluster, or start a cluster on this machine.
 
-    Raises ConfigError if Ray or the cluster is missing, or if no node is large enough for a point.
+    Raises ConfigError if Ray is not installed, if the cluster is not reachable, or if no node has
+    enough resources for a point.
     """
     require_package("ray", "ray", "ray")
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if config.address is None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no reports to Ray's developers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disables Ray's usage reports
         ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     else:
         try:
@@ -60,7 +61,7 @@ def connect(config: RayConfig) -> None:
 
 
 def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult, None, None]:
-    """Run tasks on the connected cluster. Implements ``Launcher``."""
+    """Run tasks on the cluster to which ``connect`` has connected. Implements ``Launcher``."""
     import ray
 
     remote = ray.remote(run_task_within).options(
@@ -78,7 +79,7 @@ def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult
                 running[reference] = task, time.monotonic()
             if not running:
                 return
-            # Waiting inside Ray would turn the SystemExit of a signal handler into an error of Ray.
+            # If Ray waited, it would turn the SystemExit of a signal handler into its own error.
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             if not ended:
                 time.sleep(POLL_SECONDS)
@@ -92,7 +93,7 @@ def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult
 
 
 def _room(config: RayConfig) -> int:
-    """Return how many points may run at once. The number grows with the cluster."""
+    """Return the number of points that may run at once. It grows when the cluster grows."""
     import ray
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -100,7 +101,7 @@ def _room(config: RayConfig) -> int:
 
 
 def _points_on(resources: dict[str, float], config: RayConfig) -> int:
-    """Return how many points fit on a node or a cluster with these resources."""
+    """Return the number of points that these resources of a node or cluster allow at once."""
     fitting = resources.get("CPU", 0) // config.threads
     if config.gpus:
         fitting = min(fitting, resources.get("GPU", 0) // config.gpus)
@@ -110,7 +111,7 @@ def _points_on(resources: dict[str, float], config: RayConfig) -> int:
 def _result(
     reference: ObjectRef[TaskResult], task: Task, started: float, config: RayConfig
 ) -> TaskResult:
-    """Return the result of a task, also if its process or its node was killed."""
+    """Return the result of a task, even if its process or its node was killed."""
     import ray
     from ray.exceptions import RayError
 
@@ -125,7 +126,7 @@ def _result(
 
 
 def _cancel(references: list[ObjectRef[TaskResult]]) -> None:
-    """Interrupt the points, which then write their results, and kill those that do not end."""
+    """Interrupt the points, so that they write their results; kill points that do not end."""
     import ray
 
     if not references:

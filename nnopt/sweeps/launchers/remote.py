@@ -30,7 +30,7 @@ GRACE_SECONDS = 10.0
 
 
 def thread_limits(threads: int) -> dict[str, str]:
-    """Return the environment with which a process must start to limit the threads of libraries."""
+    """Return the environment variables that limit the threads of libraries in a new process."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
@@ -41,10 +41,11 @@ def threads_of(config: PoolConfig) -> int:
 
 
 def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
-    """Return the result of a task whose process ended without a result.
+    """Return the result of a task whose process ended without reporting one.
 
-    If the point ended or was interrupted, its ``summary.json`` contains the result. Otherwise
-    ``status`` and ``error`` are the result, and are written to that file if possible.
+    If the point has already written its result to ``summary.json``, this result is returned.
+    Otherwise the result has the given ``status`` and ``error``, which are then written to this file
+    if possible.
     """
     with suppress(NnoptError):
         make_folder(task.folder)
@@ -63,7 +64,7 @@ def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
 
 
 def append_log(task: Task, text: str) -> None:
-    """Append text to the log of the point. An OSError is ignored."""
+    """Append text to the log of the point. A failure to write is ignored."""
     with suppress(OSError):
         descriptor = open_to_append(task.folder / "run.log")
         with open(descriptor, "a", encoding="utf-8") as file:
@@ -73,8 +74,8 @@ def append_log(task: Task, text: str) -> None:
 def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskResult:
     """Run a task in a process of a cluster, in the working directory of the sweep.
 
-    After the time limit, if there is one, the point writes its results with the status "timeout".
-    If it does not end within GRACE_SECONDS, the process is killed.
+    When the time limit ``seconds`` has passed, the point writes its results with the status
+    "timeout". If it does not end within GRACE_SECONDS after that, the process is killed.
     """
 
     def stop(number: int, frame: object) -> None:
@@ -96,7 +97,7 @@ def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskRe
 
 
 def require_package(package: str, extra: str, launcher: str) -> None:
-    """Raise ConfigError if a package is not installed. The package is not imported."""
+    """Raise ConfigError if a package is not installed, without importing the package."""
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"hydra/launcher={launcher} needs {package}, which is not installed; "

@@ -41,7 +41,7 @@ MARGIN_SECONDS = 60.0
 
 
 def require_submitit(config: SubmititConfig) -> None:
-    """Raise ConfigError if submitit or SLURM is missing, or if a local job gets a SLURM option."""
+    """Raise ConfigError if submitit or SLURM is missing, or a local job has a SLURM option."""
     require_package("submitit", "slurm", "submitit")
     problems = []
     if config.cluster == "local":
@@ -61,7 +61,7 @@ def require_submitit(config: SubmititConfig) -> None:
 
 
 def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[TaskResult, None, None]:
-    """Run tasks as jobs, at most ``config.workers`` at once. Implements ``Launcher``."""
+    """Run each task as a job, at most ``config.workers`` at once. Implements ``Launcher``."""
     waiting, running = iter(tasks), list[tuple["Job[TaskResult]", Task]]()
     executor: AutoExecutor | None = None
     limits = thread_limits(config.threads)
@@ -88,10 +88,11 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
-    """Make a new folder for the scripts, logs and results of this process's jobs.
+    """Make a new folder for the scripts, logs and results of the jobs of this process.
 
-    submitit unpickles the results, so the folder must be new. Raises ConfigError for a path that
-    would break a line of a script, OutputError if the folder cannot be made.
+    submitit unpickles the results in the folder, so the folder must contain no other files. Raises
+    ConfigError if its path has a line break or another control character, because the scripts of
+    jobs contain the path, and OutputError if the folder cannot be made.
     """
     if config.folder is None:
         path = Path(os.path.abspath(task.folder.parent / SUBMITIT))
@@ -130,13 +131,13 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
 
 
 def _work(task: Task, seconds: float, directory: str) -> TaskResult:
-    """Run the task in a job. After SIGTERM, as from ``scancel``, the point writes its results."""
+    """Run a task in a job. After SIGTERM, which ``scancel`` sends, its results are written."""
     stop_on_signals()
     return run_task_within(task, seconds, directory)
 
 
 def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskResult:
-    """Return the result of a job, also if the job or its node was killed."""
+    """Return the result of a job, even if the job or its node was killed."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     where = f"job {job.job_id}, whose output is in {job.paths.stderr}"
@@ -152,7 +153,7 @@ def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskRes
 
 
 def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
-    """Cancel the jobs, and wait at most GRACE_SECONDS for local ones to end."""
+    """Cancel the jobs, and wait at most GRACE_SECONDS until the local jobs have ended."""
     for job in jobs:
         job.cancel(check=False)
     deadline = time.monotonic() + GRACE_SECONDS
@@ -164,7 +165,7 @@ def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that start in the context."""
+    """Set environment variables for the processes that are started within the context."""
     before: dict[str, Any] = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,9 +1,8 @@
-"""The program of a worker process: reads tasks from a pipe and writes their results to another.
+"""The program of a worker process. It reads tasks from one pipe and writes results to another.
 
-A worker ends with the process that started it. A thread waits until the pipe is closed, which the
-kernel does even after ``kill -9``, and then kills the whole process group, including processes
-that the worker has started. (On Linux, PR_SET_PDEATHSIG would kill the worker only, and leave the
-others of its group.)
+A worker ends when its parent process ends, even after ``kill -9``, because the kernel then closes
+the pipe. A thread of the worker notices this and kills the process group, which includes the
+processes that the worker has started. (On Linux, PR_SET_PDEATHSIG would kill the worker only.)
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ READY = "ready"
 
 
 def main() -> None:
-    """Run tasks until SIGTERM, after which the point writes its results, or the pipe is closed."""
+    """Run tasks until the pipe is closed, or until SIGTERM; the point then writes its results."""
     faulthandler.enable()
     stop_on_signals()
     tasks_pipe, results_pipe = _take_pipe(0, "rb"), _take_pipe(1, "wb")
@@ -42,11 +41,11 @@ def main() -> None:
 
 
 def _take_pipe(number: int, mode: str) -> BinaryIO:
-    """Return standard input or output, and replace it by the null device.
+    """Return the pipe on standard input or output, and replace that stream by the null device.
 
-    The output of points and of the processes that they start does not reach the pipe.
+    So the output of points, and of the processes that they start, does not reach the pipe.
     """
-    pipe = cast(BinaryIO, os.fdopen(os.dup(number), mode))  # not inherited by other programs
+    pipe = cast(BinaryIO, os.fdopen(os.dup(number), mode))  # child processes do not inherit it
     with open(os.devnull, "r+b") as null:
         os.dup2(null.fileno(), number)
     return pipe
@@ -59,7 +58,7 @@ def _receive(pipe: BinaryIO, tasks: SimpleQueue[Task]) -> None:
             tasks.put(pickle.load(pipe))
     except EOFError:
         pass
-    except Exception:  # an incomplete task, or one of another version of nnopt
+    except Exception:  # the task is incomplete, or another version of nnopt sent it
         traceback.print_exc()
     os.killpg(0, signal.SIGKILL)
 

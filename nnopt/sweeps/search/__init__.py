@@ -1,1 +1,1 @@
-"""Searches of hyperparameters with Optuna."""
+"""Hyperparameter searches with Optuna."""

@@ -38,9 +38,9 @@ def run_search(
     fail_fast: bool = False,
     adapt: Callable[[Point], Point] = lambda point: point,
 ) -> int:
-    """Run the remaining trials of a search, and return the exit code as ``run_sweep`` does.
+    """Run the remaining trials of a search. Return the same exit codes as ``run_sweep``.
 
-    ``adapt`` changes each point before it runs, but not in ``sweep.json``.
+    ``adapt`` changes each point before it runs; ``sweep.json`` contains the unchanged point.
     """
     started = time.monotonic()
     mode = plan.points[0].config.progress
@@ -77,7 +77,7 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
             names = ", ".join(CHANGEABLE)
             raise ConfigError(f"{refused[0]!r}: on resume of a search, only {names} can change")
         changed = tuple(override.key_or_group for override in new)
-        if "hydra/launcher" in changed:  # the keys of the previous launcher do not apply
+        if "hydra/launcher" in changed:  # drop the settings of the previous launcher
             changed += ("hydra.launcher.",)
         kept = [override_text(o) for o in before if not o.key_or_group.startswith(changed)]
         plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)

@@ -1,4 +1,4 @@
-"""Checks that a journal of Optuna contains values of nnopt only. It may be a download."""
+"""Checks that Optuna's journal, which may be a download, contains only values of nnopt."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
 def check_last_line(data: bytes) -> None:
     """Raise ValueError if the last line is complete but is not JSON.
 
-    Optuna ignores such a line until another line follows. An incomplete line comes from a killed
-    process and is removed later.
+    Optuna does not report such a line until another line follows it. An incomplete last line is no
+    error: a killed process leaves one, and ``FileLock`` removes it.
     """
     if data.endswith(b"\n"):
         json.loads(data[:-1].rpartition(b"\n")[2])
 
 
 def check_study(study: Study) -> None:
-    """Raise ValueError for a value of a type that nnopt does not store."""
+    """Raise ValueError if the study has a value of a type that nnopt does not store."""
     if len(study.directions) != 1:
         raise ValueError("its study has several objectives")
     asked = study.user_attrs.get("asked")
@@ -47,7 +47,7 @@ def check_study(study: Study) -> None:
 
 
 def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
-    """Raise ValueError if a trial has drawn a key from another distribution than the search."""
+    """Raise ValueError if a trial drew a key from a distribution that the search does not use."""
     known = {parameter.key: parameter for parameter in parameters}
     for trial in study.get_trials(deepcopy=False):
         for key, distribution in trial.distributions.items():
@@ -58,7 +58,7 @@ def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
 
 
 def check_points(study: Study, ids: Collection[str]) -> None:
-    """Raise ValueError unless every complete trial has points with known ids."""
+    """Raise ValueError unless every complete trial has points whose ids are in ``ids``."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         points = trial.user_attrs.get("points")
         if not points or not all(point in ids for point in points):

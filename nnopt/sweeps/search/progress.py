@@ -1,4 +1,4 @@
-"""The progress of a search: a line for each finished trial and a live line below them."""
+"""Progress display of a search: a line for each finished trial, and a live line below them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnopt.terminal.live_display import ProgressMode
 
 
 class SearchProgress(PointsProgress):
-    """The progress of a search, used like ``SweepProgress`` but without ``start`` and ``skip``."""
+    """Progress display of a search, used like ``SweepProgress`` without ``start`` and ``skip``."""
 
     def __init__(self, run: SearchRun, mode: ProgressMode = "bar") -> None:
         super().__init__(mode)
@@ -42,12 +42,12 @@ class SearchProgress(PointsProgress):
         return self
 
     def close(self) -> None:
-        """Print the results of the last trials, and remove the live part."""
+        """Print the results that are not printed yet, and remove the live part."""
         self._print_finished()
         super().close()
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
-        """Print the results of the trials that the point completes."""
+        """Print the results of the trials that are finished because the point is finished."""
         self._print_finished()
         self._epoch = ""
         self._refresh()
@@ -59,7 +59,7 @@ class SearchProgress(PointsProgress):
             self.print_line(self._line(trial, self._is_best(trial.value, trial.number)))
 
     def _is_best(self, value: float | None, number: int) -> bool:
-        """Return whether the value of a trial is the best so far, and store it."""
+        """Return whether the value of a trial is the best so far; if so, store it."""
         if value is None:
             return False
         sign = 1 if better_direction(self._run.settings.metric) == "higher" else -1
@@ -96,7 +96,7 @@ class SearchProgress(PointsProgress):
 
 
 def short_override(override: str) -> str:
-    """Return an override without the group of its key, and with its number to four digits."""
+    """Return an override without the group of its key and with its number in four digits."""
     key, _, text = override.partition("=")
     with suppress(ValueError):
         text = text if len(text) < 7 else f"{float(text):.4g}"

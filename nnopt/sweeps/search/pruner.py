@@ -1,4 +1,4 @@
-"""The callback that reports the epochs of a trial to Optuna, and prunes the trial."""
+"""The callback that reports each epoch of a trial to Optuna's pruner."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nnopt.schema import OptunaConfig
 
 @dataclass(frozen=True)
 class PrunerCallback:
-    """Callback after each epoch of a trial, which raises PrunedError for an unpromising trial.
+    """Callback that reports each epoch, and raises PrunedError if the pruner stops the trial.
 
-    It can be sent to another process, which opens the journal by its path. ``trial`` is the number
-    of the trial, from 0, and ``epochs`` the length of a complete training.
+    It can be pickled: the receiving process opens the journal by its path. ``trial`` is the number
+    of the trial, counted from 0. ``epochs`` is the number of epochs of a complete training.
     """
 
     journal: Path
@@ -27,12 +27,12 @@ class PrunerCallback:
     epochs: int
 
     def __call__(self, row: EpochRow, is_best: bool) -> None:
-        """Report the epoch; raise PrunedError if the pruner stops the trial."""
+        """Report an epoch. Raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None:  # the epoch was not validated
             return
         if row.epoch <= self._reported:
-            return  # the epoch was reported before the run was killed
+            return  # an earlier process reported the epoch and was then killed
         self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(
@@ -41,7 +41,7 @@ class PrunerCallback:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields, without the opened journal."""
+        """Return the attributes without the open journal, which cannot be pickled."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -53,6 +53,6 @@ class PrunerCallback:
 
     @cached_property
     def _reported(self) -> int:
-        """The last epoch that an earlier process reported."""
+        """The last epoch that an earlier process reported for the trial."""
         trials = self._trial.study.get_trials(deepcopy=False)
         return trials[self.trial].last_step or 0

@@ -1,6 +1,6 @@
-"""A search as a source of tasks, which asks Optuna for trials and reports their results to it.
+"""A search: it draws trials with Optuna, yields their points as tasks, and reports the results.
 
-The module imports Optuna, so only searches import it.
+Only code that runs a search imports this module, because it imports Optuna.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class FinishedTrial:
     """The result of a trial.
 
     Attributes:
-        number: The number of the trial, from 1.
-        overrides: The values that were drawn.
+        number: The number of the trial, counted from 1.
+        overrides: The drawn values, as overrides.
         status: "done", "pruned", "refused" (by a rule of the configuration), or the status of the
             point that failed.
-        value: The mean of the metric over the seeds if the status is "done".
-        seconds: The total time of the points.
+        value: The mean of the metric over the seeds; None unless the status is "done".
+        seconds: The total time of the points of the trial.
     """
 
     number: int
@@ -65,17 +65,17 @@ class FinishedTrial:
 
 @dataclass(eq=False)
 class OpenTrial:
-    """A trial that is not finished. It has one point for each seed."""
+    """An unfinished trial, with one point for each seed."""
 
     trial: Trial
     overrides: tuple[str, ...]
     points: list[Point]
 
     def finish(self, results: Mapping[str, PointState], metric: str) -> FinishedTrial | None:
-        """Return the result of the trial, or None while it waits for a point.
+        """Return the result of the trial, or None if it is not finished yet.
 
-        The trial is finished if a point failed or was pruned, or if all points are done.
-        ``results`` has the states of the finished points by their ids.
+        The trial is finished if one of its points failed or was pruned, or if all are done.
+        ``results`` maps the ids of finished points to their states.
         """
         states = [results[point.id] for point in self.points if point.id in results]
         seconds = [s.summary["total_seconds"] for s in states if s.summary.get("total_seconds")]
@@ -97,10 +97,10 @@ class OpenTrial:
 def open_search(
     plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
 ) -> Iterator[SearchRun]:
-    """Start a search in its folder, or continue the search of the folder.
+    """Start a search in the folder of the sweep, or continue the search in this folder.
 
-    The messages of Optuna go to ``search.log``. Raises ResumeError if the folder has another
-    search, or if another process runs it.
+    Optuna's messages are written to ``search.log``. Raises ResumeError if the folder contains a
+    different search, or if another process is running the search.
     """
     handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
@@ -108,7 +108,7 @@ def open_search(
     assert plan.space is not None
     try:
         with lock_search(sweep.folder / JOURNAL), plan.space.composing():
-            # Another process may have added points before this process held the lock.
+            # Another process may have added points before this process acquired the lock.
             stored = read_sweep(sweep.folder, sweep)
             current = replace(stored, sweeper=sweep.sweeper, launcher=sweep.launcher)
             yield SearchRun(plan, current, adapt)
@@ -121,10 +121,11 @@ class SearchRun:
     """A running search.
 
     Attributes:
-        sweep: The sweep with the points of all trials, each once, in the order of the draws.
-        finished: The trials that have finished and that the caller has not yet removed.
-        lost: The points that run again because their results are missing, each with its trial.
-        latest: The number, from 1, and the overrides of the trial of the latest task.
+        sweep: The sweep with the distinct points of all trials, in the order of the trials.
+        finished: The results of finished trials. The caller removes them.
+        lost: Pairs of a point and its trial. The point runs again because its result is missing.
+        latest: The number (counted from 1) and the overrides of the trial whose task was yielded
+            last.
     """
 
     def __init__(self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point]) -> None:
@@ -155,9 +156,10 @@ class SearchRun:
         self._started = time.monotonic()
 
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
-        """Yield a task for each point to run. A trial is drawn when its task is requested.
+        """Yield a task for each point to run.
 
-        The callbacks ``after_epoch`` of each task are called before the pruner.
+        A trial is drawn only when its first task is requested. The callbacks ``after_epoch`` of
+        each task are called before the callback of the pruner.
         """
         for point, frozen in self.lost:
             yield self._task(point, frozen.number, self._draw_overrides(frozen), after_epoch)
@@ -169,7 +171,7 @@ class SearchRun:
             for index, point in enumerate(opened.points):
                 self._report_finished()
                 if opened not in self._open:
-                    break  # an earlier seed failed or was pruned
+                    break  # the point of an earlier seed failed or was pruned
                 if point.id not in self._running and point.id not in self._results:
                     point = self._add_point(point)
                     callbacks = (*after_epoch, *self._pruner_callbacks(trial, index))
@@ -202,10 +204,10 @@ class SearchRun:
             self._results[point.id] = state
 
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
-        """Return the points of complete trials whose results are missing.
+        """Return each point without a result that belongs to a complete trial, with that trial.
 
-        Each point has the first of its trials. Damaged summaries are logged. Points of pruned and
-        failed trials do not run again.
+        If several complete trials have the point, the first one is returned. Damaged summaries are
+        logged. Points that belong only to pruned and failed trials do not run again.
         """
         states: dict[str, set[TrialState]] = {}
         complete: dict[str, FrozenTrial] = {}
@@ -227,7 +229,7 @@ class SearchRun:
         return lost
 
     def _trials(self) -> Iterator[Trial]:
-        """Yield the trials that an earlier process left unfinished, then new trials."""
+        """Yield the trials that an earlier process has not finished, then new trials."""
         study, limit = self.study, self.settings.timeout
         for frozen in study.get_trials(deepcopy=False):
             if not frozen.state.is_finished():
@@ -238,7 +240,7 @@ class SearchRun:
             yield study.ask()
 
     def _draw(self, trial: Trial) -> OpenTrial | None:
-        """Draw the keys of a trial. Report a draw that a rule refuses, and return None."""
+        """Draw the keys of a trial. If a rule refuses the values, report this and return None."""
         overrides = self._draw_overrides(trial)
         try:
             points = self.space.points(overrides)
@@ -253,13 +255,13 @@ class SearchRun:
         return tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
 
     def _add_point(self, point: Point) -> Point:
-        """Add the point to the sweep unless the sweep has it; return the point of the sweep.
+        """Return the point with the same id in the sweep, after adding it if it is missing.
 
-        The points of later seeds are added only when they run, so a trial whose first seed fails
-        leaves no pending points.
+        The point of each seed is added just before it runs. So a trial whose first seed fails has
+        no pending points.
         """
         planned = self.space.points_of(self.settings)
-        with self.space.in_working_folder():  # relative paths of the data refer to this folder
+        with self.space.in_working_folder():  # paths of data may be relative to this folder
             self.sweep = add_points(self.sweep, [point], planned=planned)
         return next(known for known in self.sweep.points if known.id == point.id)
 
@@ -281,7 +283,7 @@ class SearchRun:
         self.finished.append(finished)
 
     def _copy_reports(self, opened: OpenTrial) -> None:
-        """Copy the reports of the first trial of a pruned point to a trial that repeats it."""
+        """Copy the reported epochs of a pruned point from its first trial to a repeated trial."""
         trials = self.study.get_trials(deepcopy=False)
         identity = opened.points[0].id
         first = next(t for t in trials if identity in t.user_attrs.get("points", ()))
@@ -290,16 +292,16 @@ class SearchRun:
                 opened.trial.report(value, epoch)
 
     def _pruner_callbacks(self, trial: Trial, index: int) -> Sequence[AfterEpoch]:
-        """Return the callback of the pruner, which only the first seed of a trial has."""
+        """Return the callback of the pruner for the first seed of a trial, and none for others."""
         if self.settings.pruner == "none" or index > 0:
             return ()
         return (PrunerCallback(self._journal, trial.number, self.settings, self._epochs),)
 
     def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
-        """Raise ResumeError if the folder has another search.
+        """Raise ResumeError if the folder contains a different search.
 
-        The ids of the sample points change with the YAML files. The parameters have the first names
-        of their keys.
+        The ids of the sample points reveal changes of the YAML files. The keys of the parameters
+        have their first names, as in the journal.
         """
         asked = asdict(self.settings)
         for key in ("params", "trials", "timeout"):

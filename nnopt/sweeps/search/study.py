@@ -1,9 +1,9 @@
 """The study, the sampler and the pruner of Optuna.
 
-The study is stored in a journal, which a killed process does not damage. The draws are a function
-of the seed, the results and the names of the keys. The study has the old names of renamed keys, so
-searches with old names continue with the same draws. The module imports Optuna, so only searches
-import it.
+The study is stored in a journal, a file that remains readable after a process is killed. The drawn
+values depend only on the seed, the results and the names of the keys. The study stores renamed keys
+under their first names, so that older searches continue with the same values. Only code that runs
+a search imports this module, because it imports Optuna.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ JOURNAL = "search.journal"
 STUDY = "search"
 """The name of the study. Hyperband assigns trials to its brackets by this name."""
 
-optuna.logging.disable_default_handler()  # it writes to the terminal
+optuna.logging.disable_default_handler()  # the handler writes to the terminal
 logging.getLogger("optuna").propagate = False
 
 
 class FileLock(JournalFileOpenLock):
-    """A lock of the journal, which the kernel releases when its process ends.
+    """A lock on the journal. The kernel releases it when the process that holds it ends.
 
     Optuna's own locks are files, which remain for 30 s after a process is killed. ``acquire`` also
-    removes an incomplete last line of a killed process.
+    removes an incomplete last line, which a killed process has left in the journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class FileLock(JournalFileOpenLock):
         self._descriptor = -1
 
     def acquire(self) -> bool:
-        """Wait for the lock, and hold it."""
+        """Wait until the lock is free, and acquire it."""
         descriptor = open_to_append(self._path)
         try:
             take(descriptor, wait=True)
@@ -98,9 +98,9 @@ def lock_search(journal: Path) -> Iterator[None]:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Return the storage in a journal, which is created if it is missing.
+    """Return Optuna's storage for a journal, which is created if it is missing.
 
-    A process has one storage per journal, which reads only new lines.
+    Each process has one storage per journal, so that it reads each line only once.
     """
     return _open_journal(path, os.getpid())
 
@@ -111,10 +111,10 @@ def _open_journal(path: Path, process: int) -> JournalStorage:
 
 
 class RepeatableSampler(BaseSampler):
-    """Optuna's sampler with a new seed for each trial and for each key that is drawn separately.
+    """Optuna's sampler, with a seed of its own for each trial and for each single key.
 
-    A draw depends only on the seed, the number of the trial and the results so far. So a search
-    that was killed and resumed draws the same trials.
+    A drawn value depends only on the seed of the search, the number of the trial and the results so
+    far. So a search that was killed and resumed draws the same values.
     """
 
     def __init__(self, settings: OptunaConfig) -> None:
@@ -124,14 +124,14 @@ class RepeatableSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the keys that are drawn jointly. Optuna calls it once per trial."""
+        """Return the keys that ``sample_relative`` draws. Optuna calls it once per trial."""
         self._joint = self._new(trial.number, "")
         return self._joint.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw the keys of the search space jointly."""
+        """Draw the values of all keys in ``search_space`` together."""
         return self._joint.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -141,7 +141,7 @@ class RepeatableSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draw a single key."""
+        """Draw the value of a single key."""
         sampler = self._new(trial.number, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -150,20 +150,20 @@ class RepeatableSampler(BaseSampler):
 
 
 def sampler_seed(seed: int, trial: int, key: str = "") -> int:
-    """Return the seed of the sampler for the joint draw of a trial, or for one key."""
+    """Return the seed with which a trial draws one key, or several keys together if it is empty."""
     return int(generator(seed, "search", trial, zlib.crc32(key.encode())).integers(2**32))
 
 
 def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
-    """Return Optuna's sampler.
+    """Return the sampler of Optuna that the settings select.
 
-    TPE (Bergstra et al. 2011) is multivariate (Falkner et al. 2018) within groups of keys that
-    occur together. It counts running trials as bad ones ("constant liar"), so that parallel workers
-    do not draw similar values. With one worker, no other trial is running.
+    TPE (Bergstra et al. 2011) draws keys that occur in the same trials together (Falkner et al.
+    2018). It treats running trials as bad trials ("constant liar"), so that parallel workers do not
+    draw similar values. With one worker, no other trial is running.
     """
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
-    with warnings.catch_warnings():  # Optuna calls "group" experimental since 2021
+    with warnings.catch_warnings():  # Optuna has marked "group" as experimental since 2021
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return TPESampler(
             seed=seed,
@@ -175,7 +175,7 @@ def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
 
 
 def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
-    """Return Optuna's pruner for a training of ``epochs`` epochs. Its steps are epochs, from 1."""
+    """Return Optuna's pruner for a training of ``epochs`` epochs. A step is an epoch, from 1 on."""
     if settings.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=settings.warmup_epochs)
     if settings.pruner == "hyperband":
@@ -187,7 +187,7 @@ def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
 def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
     """Return the study in the journal, which is created if it is missing.
 
-    Raises ResumeError for a journal that nnopt did not write, OutputError if it cannot be written.
+    Raises ResumeError if nnopt did not write the journal, OutputError if it cannot be written.
     """
     try:
         if journal.exists():
@@ -198,13 +198,13 @@ def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
         check_study(study)
     except OSError as error:
         raise output_error("use", journal, error) from error
-    except Exception as error:  # a replay of wrong JSON fails in many ways
+    except Exception as error:  # Optuna raises many types of errors for wrong JSON
         raise damaged_journal(journal, error) from error
     return study
 
 
 def damaged_journal(journal: Path, error: Exception) -> ResumeError:
-    """Return the error for a journal that nnopt did not write."""
+    """Return the error for a journal that is damaged or that nnopt did not write."""
     reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
     return ResumeError(
         f"{shown(journal)} is not a journal of nnopt, or is damaged ({visible(reason)[:200]}); "
@@ -217,26 +217,26 @@ def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study
     parts: dict[str, Any] = {"study_name": STUDY, "storage": storage}
     parts |= {"sampler": RepeatableSampler(settings), "pruner": new_pruner(settings, epochs)}
     names = [study.study_name for study in storage.get_all_studies()]
-    if STUDY in names:  # a failed attempt to create it would be logged
+    if STUDY in names:  # Optuna would log a failed attempt to create the study
         return optuna.load_study(**parts)
-    if names or b"\n" in journal.read_bytes():  # more than an incomplete line
+    if names or b"\n" in journal.read_bytes():  # it has a complete line
         raise ValueError("it does not contain the study of a search of nnopt")
     parts["direction"] = "maximize" if better_direction(settings.metric) == "higher" else "minimize"
     return optuna.create_study(**parts)
 
 
 def load_trial(study: Study, journal: Path, number: int) -> Trial:
-    """Return an unfinished trial, which another process may have started."""
+    """Return an unfinished trial by its number, even if another process has started it."""
     storage = open_journal(journal)
     identity = storage.get_study_id_from_name(STUDY)
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(identity, number))
 
 
 def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
-    """Draw a key, or return the value that was drawn before."""
+    """Return the value of a key in a trial, and draw it unless it was drawn before."""
     key = parameter.with_first_names().key
     if isinstance(parameter, Choice):
-        texts = parameter.with_first_names().texts  # as strings: Optuna stores no lists
+        texts = parameter.with_first_names().texts  # strings, because Optuna cannot store lists
         return parameter.texts[texts.index(trial.suggest_categorical(key, texts))]
     low, high, step, log = parameter.low, parameter.high, parameter.step, parameter.log
     if parameter.is_whole:
@@ -245,7 +245,7 @@ def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
 
 
 def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
-    """Return the value of a key that a trial has drawn, or None if it did not draw the key."""
+    """Return the value that a trial drew for a key, or None if it did not draw the key."""
     is_drawn = parameter.with_first_names().key in trial.params
     return suggest(trial, parameter) if is_drawn else None
 
@@ -253,7 +253,8 @@ def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
 def importances(study: Study) -> Mapping[str, float]:
     """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023), normalized to sum 1.
 
-    The result is empty for fewer than 20 complete trials, or if all have the same value.
+    The result is empty if there are fewer than 20 complete trials, or if all complete trials have
+    the same value.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 20 or len({trial.value for trial in done}) == 1:

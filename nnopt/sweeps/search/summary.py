@@ -1,4 +1,4 @@
-"""The result of a search: the best trials, the importance of keys, and a command to rerun."""
+"""The output after a search: the best trials, the importance of keys, and a command."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ UNSET_KEYS = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
 
 
 def print_best_trials(run: SearchRun) -> None:
-    """Print the best trials, the importance of the keys, and a command for more seeds.
+    """Print the best trials, the importance of keys, and a command to rerun the best trial.
 
-    The search must be open.
+    Must be called within ``open_search``.
     """
     metric = run.settings.metric
     ranked = best_trials(run)
@@ -54,7 +54,7 @@ def print_best_trials(run: SearchRun) -> None:
 
 
 def count_trials(run: SearchRun) -> str:
-    """Return a line such as ``30 trials: 25 done, 3 pruned, 2 failed; repeated draws: 4``."""
+    """Count the trials: ``30 trials: 25 done, 3 pruned, 2 failed; repeated draws: 4``."""
     trials = run.study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
     names = {
@@ -71,7 +71,7 @@ def count_trials(run: SearchRun) -> str:
 
 
 def best_trials(run: SearchRun) -> list[FrozenTrial]:
-    """Return the trials with a value, the best first, and one for each configuration."""
+    """Return the trials with a value, best first. Of trials with equal points, return one."""
     sign = -1.0 if better_direction(run.settings.metric) == "higher" else 1.0
     trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     first: dict[str, FrozenTrial] = {}
@@ -88,9 +88,9 @@ def rerun_command(run: SearchRun) -> str:
 
 
 def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the overrides that give a configuration, without experiments and ablations.
+    """Yield overrides that reproduce a configuration without an experiment or ablation file.
 
-    The seed and keys that do not change the results are left out. Must be called within
+    The seed, and keys that do not change the results, are omitted. Must be called within
     ``composing``.
     """
     default = plain(compose_files([]).config)
@@ -98,7 +98,7 @@ def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
     files = [f"{group}={name}" for group, name in chosen.items() if default[group]["name"] != name]
     yield from files
     before = dict(flatten(plain(compose_files(files).config)))
-    for key in ("data.root", "data.cache"):  # absolute in the points of a sweep
+    for key in ("data.root", "data.cache"):  # the points of a sweep have absolute paths
         before[key] = os.path.abspath(os.path.expanduser(before[key]))
     for key, value in flatten(container):
         if key.partition(".")[0] not in UNSET_KEYS and (key not in before or before[key] != value):
@@ -106,7 +106,7 @@ def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _quoted(value: Any) -> str:
-    """Return a text in quotes if Hydra's grammar needs them, and a number as it is."""
+    """Return a value as text, in quotes if Hydra's grammar requires them."""
     if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
         return str(value)
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
