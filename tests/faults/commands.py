@@ -22,19 +22,19 @@ class Attempt:
     err: str
 
     def is_refused(self, code: int, *fragments: str) -> None:
-        """Assert this exit code, and an error message that contains every fragment."""
+        """Assert that the command ended with this code, and an error with every fragment."""
         assert self.code == code, f"exit code {self.code}, not {code}: {self.err}"
         for fragment in fragments:
             assert fragment in self.err, f"{fragment!r} is not in: {self.err}"
 
     def is_done(self, *fragments: str) -> None:
-        """Assert exit code 0, and output or notes that contain every fragment."""
+        """Assert that the command succeeded, and that its output has every fragment."""
         assert self.code == 0, f"exit code {self.code}: {self.err}"
         for fragment in fragments:
             assert fragment in self.out + self.err, f"{fragment!r} is not in: {self.out + self.err}"
 
     def keeps_promises(self) -> None:
-        """Assert the guarantees that every command gives."""
+        """Assert the guarantees that the docstring of this module lists."""
         printed = self.out + self.err
         assert "Traceback" not in printed, printed
         assert "a bug in nnopt" not in printed, printed
@@ -48,5 +48,5 @@ Command = Callable[..., Attempt]
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """Return the files and folders below ``folder`` with names of temporary files."""
+    """Return the files and folders below ``folder`` that are named like temporary files."""
     return sorted(path for path in folder.rglob(".*tmp*") if not path.is_symlink())

@@ -16,7 +16,7 @@ from commands import Attempt, Command, temporary_files
 
 @pytest.fixture(params=["numpy", "torch"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Run a test once with each backend, such as ``f"backend={backend}"``."""
+    """Return "numpy" or "torch", so that a test runs once with each backend."""
     return str(request.param)
 
 

@@ -2,11 +2,11 @@
 
     python tests/faults/fuzz.py --count 300 --seed 0
 
-Each attempt copies a small workplace, damages one file (bit flips, truncation, swapped or removed
-bytes, another file's content, wrong types with a correct checksum), and runs one command in a
-child process. The command has to refuse the file in one line, repair it, or be unaffected by it.
-An attempt fails on a wrong result, a traceback, a hang, memory far above that of the undamaged
-file, or a change outside the workplace.
+Each attempt copies a small folder of runs and data, the workplace. It damages one file (bit flips,
+truncation, swapped or removed bytes, another file's content, wrong types with a correct checksum),
+and runs one command in a child process. The command must refuse the file in one line, repair it,
+or be unaffected by it. An attempt fails on a wrong result, a traceback, a hang, memory far above
+that of the undamaged file, or a change outside the workplace.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Random = random.Random
 
 @dataclass(frozen=True)
 class Report:
-    """One finished command: exit code (None if it hung), output, peak memory and result."""
+    """Exit code (None if the command hung), output, peak memory and result of one command."""
 
     code: int | None
     out: str
@@ -140,7 +140,7 @@ WRONG_VALUES: tuple[Any, ...] = (
 
 
 def wrong_type(value: Any, rng: Random, depth: int = 0) -> Any:
-    """Return the value with one entry, at a random depth, replaced by one of another type."""
+    """Replace one entry of the value, at a random depth, by an entry of another type."""
     if isinstance(value, dict) and value and (depth == 0 or rng.random() < 0.8):
         key = rng.choice(sorted(value))
         return {**value, key: wrong_type(value[key], rng, depth + 1)}
@@ -156,7 +156,7 @@ def _kind(value: Any) -> str:
 
 
 def sign_sweep(value: dict[str, Any]) -> bytes:
-    """Return a ``sweep.json`` with a correct checksum."""
+    """Return the content of a ``sweep.json`` with a correct checksum."""
     body = ",\n".join(
         f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items() if key != "sha256"
     )
@@ -207,7 +207,7 @@ TYPE_DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
 
 
 def damage(target: Target, data: bytes, others: Sequence[bytes], rng: Random) -> tuple[str, bytes]:
-    """Return the name of a random damage, and the damaged content, which differs from ``data``."""
+    """Damage ``data`` at random; return the name of the damage and the changed content."""
     while True:
         name = rng.choice((*BYTE_DAMAGES, "another file", *target.damages, *target.damages))
         if name == "another file":
@@ -275,8 +275,8 @@ def _be_child(
 def problem(target: Target, before: Report, after: Report, expected: Any) -> str | None:
     """Return the reason why an outcome is wrong, or None for a correct outcome.
 
-    before: the command with the undamaged file. expected: the correct result, or ValueError if the
-    file must be refused.
+    before, after: reports of the command with the undamaged and with the damaged file. expected:
+    the correct result, or ValueError if the command must refuse the file.
     """
     printed = after.out + after.err
     if after.code is None:
@@ -317,7 +317,7 @@ def difference(found: Any, expected: Any, place: str = "") -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One attempt, and the reason if its outcome is wrong."""
+    """One attempt and, if its outcome is wrong, the reason."""
 
     target: Target
     damage: str
@@ -333,7 +333,7 @@ class Outcome:
 
 
 class Fuzzer:
-    """Runs attempts, each in a new copy of one workplace.
+    """A sequence of attempts, each in a new copy of the workplace.
 
     The same seed gives the same attempt.
     """

@@ -103,7 +103,7 @@ def page_curves() -> Any:
 
 
 def nothing() -> None:
-    """Return no result, because only the exit code and the message are checked."""
+    """Return None: only the exit code and the message of the command are checked."""
 
 
 def printed_config() -> Any:
@@ -199,7 +199,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def small_cifar_files() -> None:
-    """Let nnopt accept CIFAR-10 files of few images; complete files have 180 MB."""
+    """Let nnopt accept CIFAR-10 files of few images, because complete files have 180 MB."""
     from nnopt.data import cifar10
 
     cifar10.IMAGES_PER_FILE = CIFAR_IMAGES
@@ -236,7 +236,7 @@ def read_table(path: Path) -> Any:
 
 
 def _label(text: str) -> str:
-    """Return one spelling of equal whole numbers, such as 1, 01 and 1.0."""
+    """Return the same text for equal whole numbers, such as 1, 01 and 1.0."""
     try:
         number = float(text)
         return str(int(number)) if number.is_integer() else text.strip()

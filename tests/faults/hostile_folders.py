@@ -47,8 +47,8 @@ Build = Callable[[Received], None]
 class Hostile:
     """A function that builds a folder, and the allowed exit codes of resuming it.
 
-    shown: whether a command may print a private file, because a hard link cannot be told from the
-    file.
+    shown: whether a command may print a private file. It is True for hard links, which are
+    indistinguishable from the linked file.
     """
 
     build: Build
@@ -68,7 +68,7 @@ def private_files(folder: Path) -> None:
 
 
 def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change ``sweep.json`` and give it a correct checksum."""
+    """Change ``sweep.json``, and correct its checksum."""
     path = received.sweep / "sweep.json"
     found = json.loads(path.read_text())
     del found["sha256"]
@@ -108,7 +108,7 @@ def with_config(dotted: str, value: Any) -> Build:
 
 
 def with_launcher(**settings: Any) -> Build:
-    """Store settings of a launcher; "MARKER" and "OUTSIDE" represent the paths."""
+    """Store launcher settings; replace "MARKER" and "OUTSIDE" by the paths in ``Received``."""
 
     def build(received: Received) -> None:
         paths = {"MARKER": str(received.marker), "OUTSIDE": str(received.outside)}
@@ -153,10 +153,10 @@ def linked(where: str, target: str) -> Build:
 
 
 def hard_linked(where: str) -> Build:
-    """Add a hard link to a file outside of the sweep.
+    """Replace a file by a hard link to a file outside of the sweep.
 
-    Its content may be printed. An archive cannot contain such a link, and copies that share files
-    are common.
+    nnopt may print the content of the linked file. A sender cannot create such a link, because an
+    archive has no hard links to files outside of it. Copies that share files often use hard links.
     """
 
     def build(received: Received) -> None:
@@ -195,7 +195,7 @@ def written(where: str, text: str) -> Build:
 
 
 def with_id(identity: str) -> Build:
-    """Give the interrupted point another id and thereby another folder, which resuming empties."""
+    """Change the interrupted point's id, which names the folder that ``resume`` empties."""
 
     def build(received: Received) -> None:
         name = identity.replace("OUTSIDE", str(received.outside))
@@ -226,7 +226,7 @@ def with_download_outside(received: Received) -> None:
 
 
 def with_data(received: Received, key: str, value: Any) -> None:
-    """Set a key of the interrupted point's configuration, and the id that matches it."""
+    """Set a key of the interrupted point's configuration, and the id of the new configuration."""
 
     def change(found: dict[str, Any]) -> None:
         point = found["points"][1]
@@ -303,7 +303,7 @@ HOSTILE: dict[str, Hostile] = {
     "id of another configuration": Hostile(with_id("spiral-numpy-mlp-momentum-s1-0123456789")),
     "id twice": Hostile(two_points_of_one_name),
     "ids exchanged": Hostile(exchanged_ids),
-    # links in the place of files and folders
+    # links instead of files and folders
     "link for a point": Hostile(linked("INTERRUPTED", "run")),
     "link for a finished point": Hostile(linked("DONE", "run")),
     "link for a point, dangling": Hostile(linked("INTERRUPTED", "new")),
@@ -328,7 +328,7 @@ HOSTILE: dict[str, Hostile] = {
     "link for a temporary file": Hostile(stolen_temporary_name, RUNS),
     "hard link for a log": Hostile(hard_linked("INTERRUPTED/run.log"), RUNS, shown=True),
     "hard link for a finished metrics file": Hostile(hard_linked("INTERRUPTED/metrics.csv"), RUNS),
-    # pipes, and files without an end
+    # pipes, and files that never end
     "pipe for sweep.json": Hostile(piped("sweep.json")),
     "pipe for a summary": Hostile(piped("INTERRUPTED/summary.json")),
     "pipe for a finished summary": Hostile(piped("DONE/summary.json")),
@@ -350,7 +350,7 @@ HOSTILE: dict[str, Hostile] = {
     "devices with a command": Hostile(with_launcher(name="pool", devices=["0; touch MARKER"])),
     "another's cluster": Hostile(with_launcher(name="ray", address="192.0.2.1:6379")),
     "cluster with a line break": Hostile(with_launcher(name="ray", address="auto\nx")),
-    # sweep.json with a right checksum
+    # sweep.json with a correct checksum
     "working is relative": Hostile(with_key("working", "evil")),
     "working is a list": Hostile(with_key("working", ["/"])),
     "working has a null byte": Hostile(with_key("working", "/\0")),

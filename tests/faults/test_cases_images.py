@@ -211,7 +211,7 @@ def test_cache_file_changed_during_run_results_unchanged(
     damage: str,
     is_mapped: bool,
 ) -> None:
-    """Only truncating a mapped file ends the run, with an error instead of SIGBUS."""
+    """A truncated memory-mapped file ends the run with an error, not with SIGBUS."""
     write_idx(workplace / "data")
     if is_mapped:
         monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

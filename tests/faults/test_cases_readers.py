@@ -97,7 +97,7 @@ SMALL = ("run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "hydra
 
 @pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
 def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> None:
-    """Matplotlib reads the variable during its import, so a new process is needed."""
+    """The run needs a new process, because Matplotlib reads MPLBACKEND during its import."""
     ended = subprocess.run(
         [sys.executable, "-c", "from nnopt.cli.main import main; main()", *SMALL],
         env={**os.environ, "MPLBACKEND": name},

@@ -1,4 +1,4 @@
-"""Regression tests of cases that a review of the program found wrong."""
+"""Regression tests of errors that a review of nnopt found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads on busy machines."""
+"""The number of threads on machines with busy cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def threads_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nnopt use two cores, independent of this machine."""
+    """Let nnopt use two cores, independent of the machine."""
     for module in (
         "results.cores",
         "backends.thread_choice",
@@ -32,7 +32,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def busy_machine(two_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes use both cores."""
+    """Let other processes appear to use both cores."""
     monkeypatch.setattr("nnopt.recipe.thread_notes.busy_cores", lambda start, end: 1.9)
 
 

@@ -1,6 +1,6 @@
-"""Faults C1 to C13: wrong configurations, which are refused before any file is written.
+"""Wrong configurations, which nnopt refuses before it writes any file.
 
-The overrides of a line are given together, and the message names each of them.
+A test case gives all of its overrides in one command, and the message names each of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from commands import Command
 from nnopt.config.hydra import composing
 
 WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
-    "C1 unknown keys": (
+    "unknown keys": (
         ["optimizer.lrr=1", "optm.lr=1", "epoch=3", "model=x"],
         [
             "'optimizer.lrr'; did you mean 'optimizer.lr'?",
@@ -24,11 +24,11 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
             "'model'",
         ],
     ),
-    "C1 unknown files": (
+    "unknown files": (
         ["optimizer=adm", "dataset=mnits", "experiment=mnist"],
         ["did you mean 'adam'?", "did you mean 'mnist'?", "did you mean 'mnist_mlp'?"],
     ),
-    "C2 wrong types": (
+    "wrong types": (
         [
             "optimizer.lr=abc",
             "epochs=1.5",
@@ -44,11 +44,11 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
             "architecture.hidden[1] = 'a': needs a whole number",
         ],
     ),
-    "C3 whole numbers as decimals": (
+    "whole numbers as decimals": (
         ["epochs=1.0", "batch_size=32.0"],
         ["epochs = 1.0: needs a whole number; write 1", "write 32"],
     ),
-    "C4 out of range": (
+    "out of range": (
         [
             "optimizer.lr=-0.1",
             "epochs=-3",
@@ -68,7 +68,7 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
             "regularizer.label_smoothing = -1",
         ],
     ),
-    "C4 not finite": (
+    "not finite": (
         ["optimizer.lr=nan", "regularizer.l2=inf", "schedule.warmup_epochs=-inf"],
         [
             "optimizer.lr = nan: needs a finite",
@@ -76,61 +76,61 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
             "schedule.warmup_epochs = -inf",
         ],
     ),
-    "C4 of one optimizer": (
+    "of one optimizer": (
         ["optimizer=adam", "optimizer.beta2=1", "optimizer.epsilon=0"],
         ["optimizer.beta2 = 1", "optimizer.epsilon = 0"],
     ),
-    "C4 groups that do not divide": (
+    "groups that do not divide": (
         [
             "architecture=layers",
             "architecture.layers=[{dense: 64}, {group_norm: 5}, {dense: classes}]",
         ],
         ["group"],
     ),
-    "C5 too large": (
+    "too large": (
         ["epochs=100000000000000000000000", "seed=18446744073709551616", "max_steps=-1"],
         ["epochs = 1", "seed = 18446744073709551616", "max_steps = -1"],
     ),
-    "C5 too wide": (["architecture.hidden=[1000000000]"], ["architecture.hidden[0] = 1000000000"]),
-    "C5 too many parameters": (
+    "too wide": (["architecture.hidden=[1000000000]"], ["architecture.hidden[0] = 1000000000"]),
+    "too many parameters": (
         ["architecture.hidden=[1000000,1000000]"],
         ["1,000,007,000,003 parameters need 16,000 GB"],
     ),
-    "C6 added and left out": (
+    "added and left out": (
         ["+new=1", "++other=2", "~optimizer.lr"],
         ["unknown key 'new'", "unknown key 'other'", "'optimizer.lr' cannot be left out"],
     ),
-    "C7 empty": (["dataset="], ["dataset = ''", "allowed: "]),
-    "C7 all missing": (
+    "empty": (["dataset="], ["dataset = ''", "allowed: "]),
+    "all missing": (
         ["dataset=csv", "epochs=0", "optm=3"],
         ["set it with dataset.train=", "epochs = 0", "unknown key 'optm'"],
     ),
-    "C7 missing value": (["seed=???"], ["seed: "]),
-    "C8 no such backend": (["backend=jax"], ["backend = 'jax'", "allowed: numpy, torch"]),
-    "C9 Nesterov without momentum": (
+    "missing value": (["seed=???"], ["seed: "]),
+    "no such backend": (["backend=jax"], ["backend = 'jax'", "allowed: numpy, torch"]),
+    "Nesterov without momentum": (
         ["optimizer=nesterov", "optimizer.momentum=0"],
         ["optimizer.name = 'nesterov'", "optimizer.momentum"],
     ),
-    "C9 batch norm of one sample": (
+    "batch norm of one sample": (
         ["regularizer.norm=batch", "batch_size=1"],
         ["batch_size = 1", "batch"],
     ),
-    "C9 crops of features": (
+    "crops of features": (
         ["regularizer.augmentation.crop=4"],
         ["regularizer.augmentation.crop = 4", "dataset.name = 'spiral'"],
     ),
-    "C9 warm-up longer than training": (
+    "warm-up longer than training": (
         ["schedule.warmup_epochs=100", "epochs=2"],
         ["schedule.warmup_epochs = 100"],
     ),
-    "C9 nothing to stop by": (
+    "nothing to stop by": (
         ["early_stopping.patience=3", "dataset.validation.source=none"],
         ["early_stopping.patience", "dataset.validation.source = 'none'"],
     ),
-    "C9 no patience": (["early_stopping.patience=0"], ["early_stopping.patience = 0"]),
-    "C11 secret": (["name=${oc.env:SECRET}"], ["name: ", "'SECRET' not found"]),
-    "C11 circle": (["seed=${epochs}", "epochs=${seed}"], ["Recursive interpolation"]),
-    "C11 target": (["+_target_=os.system"], ["unknown key '_target_'"]),
+    "no patience": (["early_stopping.patience=0"], ["early_stopping.patience = 0"]),
+    "secret": (["name=${oc.env:SECRET}"], ["name: ", "'SECRET' not found"]),
+    "circle": (["seed=${epochs}", "epochs=${seed}"], ["Recursive interpolation"]),
+    "target": (["+_target_=os.system"], ["unknown key '_target_'"]),
 }
 
 
@@ -144,31 +144,29 @@ def test_run_wrong_argument_refused(
 
 
 def test_run_repeated_key_gives_warning(attempt: Command, workplace: Path) -> None:
-    """This is fault C6."""
     attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
         "epochs=1 is overridden by epochs=2", "epochs: 2\n"
     )
 
 
 def test_run_option_of_other_backend_refused(attempt: Command, workplace: Path) -> None:
-    """This is fault C8."""
     attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
     attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
     attempt("run", "backend.device=cuda").is_refused(2, "needs backend=torch")
 
 
 WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
-    "C10 tab": ("optimizer:\n\tlr: 1\n", "line 2, column 1"),
-    "C10 indent": ("optimizer:\n  lr: 1\n seed: 1\n", "line 3, column 2"),
-    "C10 duplicate key": ("seed: 1\nseed: 2\n", "line 2: the key 'seed' occurs twice"),
-    "C10 Latin-1": ("seed: 1 # größe\n".encode("latin-1"), "line 1: byte 0xf6 is not UTF-8"),
-    "C10 octal": ("epochs: 010\n", "line 1: YAML reads 010 as octal"),
-    "C10 base 60": ("epochs: 1:30\n", "line 1: YAML reads 1:30 in base 60"),
-    "C10 no": ("epochs: no\n", "epochs = False: needs a whole number"),
-    "C11 tag": ("name: !!python/object/apply:os.system [touch x]\n", "line 1: the tag"),
-    "C11 target": ("optimizer: {_target_: os.system}\n", "unknown key 'optimizer._target_'"),
-    "C11 secret": ("seed: 1\nname: ${oc.env:SECRET}\n", "mine.yaml, line 2)"),
-    "C11 growing aliases": (
+    "tab": ("optimizer:\n\tlr: 1\n", "line 2, column 1"),
+    "indent": ("optimizer:\n  lr: 1\n seed: 1\n", "line 3, column 2"),
+    "duplicate key": ("seed: 1\nseed: 2\n", "line 2: the key 'seed' occurs twice"),
+    "Latin-1": ("seed: 1 # größe\n".encode("latin-1"), "line 1: byte 0xf6 is not UTF-8"),
+    "octal": ("epochs: 010\n", "line 1: YAML reads 010 as octal"),
+    "base 60": ("epochs: 1:30\n", "line 1: YAML reads 1:30 in base 60"),
+    "no": ("epochs: no\n", "epochs = False: needs a whole number"),
+    "tag": ("name: !!python/object/apply:os.system [touch x]\n", "line 1: the tag"),
+    "target": ("optimizer: {_target_: os.system}\n", "unknown key 'optimizer._target_'"),
+    "secret": ("seed: 1\nname: ${oc.env:SECRET}\n", "mine.yaml, line 2)"),
+    "growing aliases": (
         "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\n"
         "c: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c]\n",
         "more than 3,000 values",
@@ -190,7 +188,6 @@ def test_run_wrong_file_refused_with_line(
 def test_sweep_wrong_point_refused_before_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """This is fault C12."""
     overrides = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
     attempt("run", "-m", *overrides).is_refused(2, "lr = 'abc'", "lr = -1", "epochs = 0")
     assert list(workplace.iterdir()) == []
@@ -241,7 +238,7 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 @pytest.mark.slow
 def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: Path) -> None:
-    """C13: ``attempt`` checks that each command succeeds or prints the reason."""
+    """``attempt`` checks that each command succeeds or prints the reason."""
     draw = random.Random(0)
     for _ in range(60):
         overrides = [
@@ -254,7 +251,7 @@ def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: P
 
 @pytest.mark.slow
 def test_run_wrong_configuration_refused_within_seconds(attempt: Command, workplace: Path) -> None:
-    """C13: the file has the largest size that is read."""
+    """The file has nearly the maximum number of values that nnopt accepts."""
     nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
     file = workplace / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)

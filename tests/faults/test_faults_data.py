@@ -1,4 +1,4 @@
-"""Faults E1 to E7: readable files with data that are unsuitable for training.
+"""Readable files with data that are unsuitable for training.
 
 ``test_cases_csv.py`` tests CSV files.
 """
@@ -38,19 +38,19 @@ def write_part(root: Path, part: str, labels: list[int], side: int = 4) -> None:
 TEN = list(range(10))
 
 REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
-    "E1 label 10": ([*TEN, 10], TEN, [], ["label 10 at index 10", "allowed are 0 to 9"]),
-    "E1 labels from 1": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
-    "E1 label 255 is -1": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
-    "E3 no sample": ([], TEN, [], ["has no images"]),
-    "E3 no test sample": (TEN, [], [], ["0 samples in the test part"]),
-    "E3 one sample": (
+    "label 10": ([*TEN, 10], TEN, [], ["label 10 at index 10", "allowed are 0 to 9"]),
+    "labels from 1": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
+    "label 255 is -1": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
+    "no sample": ([], TEN, [], ["has no images"]),
+    "no test sample": (TEN, [], [], ["0 samples in the test part"]),
+    "one sample": (
         [3],
         TEN,
         ["dataset.validation.source=none", "test_weights=last"],
         ["1 training sample(s) for 10 classes"],
     ),
-    "E3 fewer than classes": (TEN * 2, TEN, ["dataset.subset=9"], ["9 training sample(s) for 10"]),
-    "E3 no validation sample": (
+    "fewer than classes": (TEN * 2, TEN, ["dataset.subset=9"], ["9 training sample(s) for 10"]),
+    "no validation sample": (
         TEN,
         TEN,
         ["dataset.validation.fraction=0.01"],
@@ -77,9 +77,9 @@ def test_run_impossible_data_refused(
 
 
 WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
-    "E2 class without training sample": (TEN[1:] * 4, TEN, [], "no training sample of class 0"),
-    "E2 class without test sample": (TEN * 4, TEN[:9], [], "no test sample of class 9"),
-    "E2 one class": (TEN * 40, TEN, ["dataset.classes=[3]"], "3 is the only class"),
+    "class without training sample": (TEN[1:] * 4, TEN, [], "no training sample of class 0"),
+    "class without test sample": (TEN * 4, TEN[:9], [], "no test sample of class 9"),
+    "one class": (TEN * 40, TEN, ["dataset.classes=[3]"], "3 is the only class"),
 }
 
 
@@ -106,7 +106,7 @@ def test_run_absent_class_reported(
 def test_run_parts_of_different_shapes_refused(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """E4: the message names both shapes."""
+    """The message names both shapes."""
     write_part(workplace / "data", "train", TEN)
     write_part(workplace / "data", "test", TEN, side=5)
     result = attempt("run", f"backend={backend}", *QUICK)
@@ -114,7 +114,7 @@ def test_run_parts_of_different_shapes_refused(
 
 
 def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) -> None:
-    """E4: the network needs three channels or at least 32 pixels."""
+    """The images are too small for the pooling layers of the network."""
     write_idx(workplace / "data")
     attempt("run", *QUICK, "architecture=vgg").is_refused(2, "max_pool2d3", "use larger images")
 
@@ -122,7 +122,7 @@ def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) 
 def test_run_labels_in_other_order_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """E5: only the training accuracy shows that labels are permuted."""
+    """Only a training accuracy at chance level reveals permuted labels."""
     labels = np.random.default_rng(1).permutation(np.arange(400) % 2).tolist()
     write_part(workplace / "data", "train", labels)
     write_part(workplace / "data", "test", TEN)
@@ -135,7 +135,7 @@ def test_run_labels_in_other_order_reported(
 
 
 def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
-    """E5: neither a run that learns nor a run of one step gives a warning."""
+    """A run that learns and a run of one step give no warning."""
     for overrides in (["epochs=20"], ["epochs=1", "max_steps=1"]):
         result = attempt("run", f"backend={backend}", *overrides, "plots=false")
         assert "above chance" not in result.out + result.err
@@ -149,7 +149,7 @@ def test_run_files_of_other_dataset_recognized(
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
 ) -> None:
-    """E7: names and shapes are equal, but checksums differ."""
+    """Files of both datasets have the same names and shapes, but different checksums."""
     write_idx(workplace / "data", folder)
     content = (workplace / "data" / folder / FILES["train"][1]).read_bytes()
     known = {**FASHION_MNIST.sha256, FILES["train"][1]: idx.sha256(content)}

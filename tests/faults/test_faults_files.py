@@ -1,4 +1,4 @@
-"""Faults B1 to B12: data files that are damaged, hostile, missing or of another kind."""
+"""Data files that are damaged, hostile, missing or of another kind."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(size: float) -> Callable[[Path], Any]:
-    """Truncate a file to a number of bytes or, below 1, to a fraction; remove bytes if negative."""
+    """Truncate a file.
+
+    size: the new size in bytes, or a fraction between 0 and 1 of the size. A negative number
+    removes bytes from the end.
+    """
 
     def damage(path: Path) -> None:
         content = path.read_bytes()
@@ -98,71 +102,71 @@ LARGE = bytes([0, 0, 8, 3]) + struct.pack(">3I", 20, 2**15, 2**15)  # 20 GiB
 Damage = tuple[str, str, Callable[[Path], Any], list[str]]
 
 DAMAGED: dict[str, Damage] = {
-    "B1 idx of 0 bytes": ("mnist", IMAGES, cut(0), [IMAGES, "0 bytes"]),
-    "B1 idx of 10 bytes": ("mnist", IMAGES, cut(10), [IMAGES, "10 bytes"]),
-    "B1 idx cut to half": ("mnist", IMAGES, cut(0.5), ["328 bytes", "656"]),
-    "B1 idx without last byte": ("mnist", LABELS, cut(-1), [LABELS, "47 bytes", "48"]),
-    "B1 gz of 0 bytes": ("mnist", IMAGES, packed(lambda x: b""), [f"{IMAGES}.gz", "0 bytes"]),
-    "B1 gz of 10 bytes": ("mnist", IMAGES, packed(lambda x: bytes(x[:10])), ["is damaged"]),
-    "B1 gz cut to half": ("mnist", IMAGES, packed(lambda x: bytes(x[:300])), ["is damaged"]),
-    "B1 gz without last byte": ("mnist", IMAGES, packed(lambda x: bytes(x[:-1])), ["is damaged"]),
-    "B1 batch of 0 bytes": ("cifar10", BATCH, cut(0), [BATCH, "0 bytes", "61,460"]),
-    "B1 batch cut to half": ("cifar10", BATCH, cut(0.5), [BATCH, "30,730 bytes"]),
-    "B1 batch without last byte": ("cifar10", BATCH, cut(-1), [BATCH, "61,459 bytes"]),
-    "B1 batch with one more byte": ("cifar10", BATCH, put(bytes(61_461)), ["is too long"]),
-    "B1 png of 0 bytes": ("cinic10", PNG, cut(0), [PNG, "0 bytes"]),
-    "B1 png of 10 bytes": ("cinic10", PNG, cut(10), [PNG, "truncated PNG"]),
-    "B1 png cut to half": ("cinic10", PNG, cut(0.5), [PNG, "truncated PNG"]),
-    "B1 png without last byte": ("cinic10", PNG, cut(-1), [PNG, "truncated PNG"]),
-    "B2 page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
-    "B2 page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
-    "B2 wrong CRC of gz": ("mnist", IMAGES, packed(with_wrong_crc), ["CRC check failed"]),
-    "B2 page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is not a PNG"]),
-    "B3 labels as images": ("mnist", IMAGES, put(idx_bytes(ZEROS[:, 0, 0])), ["00 00 08 01"]),
-    "B3 other count": ("mnist", LABELS, put(idx_bytes(ZEROS[:39, 0, 0])), ["40 images", "39"]),
-    "B3 more than the header": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
-    "B3 type of float": ("mnist", IMAGES, put(b"\0\0\x0d\x03" + bytes(12)), ["00 00 0d 03"]),
-    "B6 idx of 8 PiB": ("mnist", IMAGES, put(GIANT), ["16 bytes", "9,007,199,254,741,008"]),
-    "B6 idx of 20 GB": ("mnist", IMAGES, put(LARGE), ["16 bytes", "21,474,836,496"]),
-    "B6 png of 4 GB": ("cinic10", PNG, put(png(2**15, 2**15)), ["32768x32768", "32x32"]),
-    "B6 png with two headers": ("cinic10", PNG, put(png(32, 32, repeat=True)), ["second header"]),
-    "B8 folder": ("mnist", IMAGES, replaced(Path.mkdir), [IMAGES, "is a folder"]),
-    "B8 FIFO": ("mnist", IMAGES, replaced(os.mkfifo), [IMAGES, "FIFO"]),
-    "B8 dangling link": (
+    "idx of 0 bytes": ("mnist", IMAGES, cut(0), [IMAGES, "0 bytes"]),
+    "idx of 10 bytes": ("mnist", IMAGES, cut(10), [IMAGES, "10 bytes"]),
+    "idx cut to half": ("mnist", IMAGES, cut(0.5), ["328 bytes", "656"]),
+    "idx without last byte": ("mnist", LABELS, cut(-1), [LABELS, "47 bytes", "48"]),
+    "gz of 0 bytes": ("mnist", IMAGES, packed(lambda x: b""), [f"{IMAGES}.gz", "0 bytes"]),
+    "gz of 10 bytes": ("mnist", IMAGES, packed(lambda x: bytes(x[:10])), ["is damaged"]),
+    "gz cut to half": ("mnist", IMAGES, packed(lambda x: bytes(x[:300])), ["is damaged"]),
+    "gz without last byte": ("mnist", IMAGES, packed(lambda x: bytes(x[:-1])), ["is damaged"]),
+    "batch of 0 bytes": ("cifar10", BATCH, cut(0), [BATCH, "0 bytes", "61,460"]),
+    "batch cut to half": ("cifar10", BATCH, cut(0.5), [BATCH, "30,730 bytes"]),
+    "batch without last byte": ("cifar10", BATCH, cut(-1), [BATCH, "61,459 bytes"]),
+    "batch with one more byte": ("cifar10", BATCH, put(bytes(61_461)), ["is too long"]),
+    "png of 0 bytes": ("cinic10", PNG, cut(0), [PNG, "0 bytes"]),
+    "png of 10 bytes": ("cinic10", PNG, cut(10), [PNG, "truncated PNG"]),
+    "png cut to half": ("cinic10", PNG, cut(0.5), [PNG, "truncated PNG"]),
+    "png without last byte": ("cinic10", PNG, cut(-1), [PNG, "truncated PNG"]),
+    "page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
+    "page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
+    "wrong CRC of gz": ("mnist", IMAGES, packed(with_wrong_crc), ["CRC check failed"]),
+    "page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is not a PNG"]),
+    "labels as images": ("mnist", IMAGES, put(idx_bytes(ZEROS[:, 0, 0])), ["00 00 08 01"]),
+    "other count": ("mnist", LABELS, put(idx_bytes(ZEROS[:39, 0, 0])), ["40 images", "39"]),
+    "more than the header": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
+    "type of float": ("mnist", IMAGES, put(b"\0\0\x0d\x03" + bytes(12)), ["00 00 0d 03"]),
+    "idx of 8 PiB": ("mnist", IMAGES, put(GIANT), ["16 bytes", "9,007,199,254,741,008"]),
+    "idx of 20 GB": ("mnist", IMAGES, put(LARGE), ["16 bytes", "21,474,836,496"]),
+    "png of 4 GB": ("cinic10", PNG, put(png(2**15, 2**15)), ["32768x32768", "32x32"]),
+    "png with two headers": ("cinic10", PNG, put(png(32, 32, repeat=True)), ["second header"]),
+    "folder": ("mnist", IMAGES, replaced(Path.mkdir), [IMAGES, "is a folder"]),
+    "FIFO": ("mnist", IMAGES, replaced(os.mkfifo), [IMAGES, "FIFO"]),
+    "dangling link": (
         "mnist",
         IMAGES,
         replaced(lambda path: path.symlink_to("nowhere")),
         [IMAGES, "is a dangling link"],
     ),
-    "B8 device": (
+    "device": (
         "mnist",
         IMAGES,
         replaced(lambda path: path.symlink_to("/dev/zero")),
         [IMAGES, "is a device"],
     ),
-    "B8 FIFO as batch": ("cifar10", BATCH, replaced(os.mkfifo), [BATCH, "FIFO"]),
-    "B8 FIFO as png": ("cinic10", PNG, replaced(os.mkfifo), [PNG, "FIFO"]),
-    "B11 jpeg named png": ("cinic10", PNG, put(b"\xff\xd8\xff\xe0" + bytes(99)), ["is not a PNG"]),
-    "B11 another file": (
+    "FIFO as batch": ("cifar10", BATCH, replaced(os.mkfifo), [BATCH, "FIFO"]),
+    "FIFO as png": ("cinic10", PNG, replaced(os.mkfifo), [PNG, "FIFO"]),
+    "jpeg named png": ("cinic10", PNG, put(b"\xff\xd8\xff\xe0" + bytes(99)), ["is not a PNG"]),
+    "another file": (
         "cinic10",
         PNG,
         lambda path: path.with_name("a\x1b[2J.txt").write_text(""),
         [r"a\x1b[2J.txt", "is no .png"],
     ),
-    "B11 class missing": (
+    "class missing": (
         "cinic10",
         PNG,
         lambda path: shutil.rmtree(path.parent),
         ["CINIC-10/test lacks the class folder(s) frog"],
     ),
-    "B11 eleventh class": (
+    "eleventh class": (
         "cinic10",
         PNG,
         lambda path: (path.parents[1] / "zebra").mkdir(),
         ["CINIC-10/test/zebra is not a class"],
     ),
-    "B12 31x32": ("cinic10", PNG, put(png_bytes(BLACK[:31])), [PNG, "32x31", "32x32"]),
-    "B12 16 bit": ("cinic10", PNG, put(png(32, 32, 16)), [PNG, "16 bits per channel"]),
+    "31x32": ("cinic10", PNG, put(png_bytes(BLACK[:31])), [PNG, "32x31", "32x32"]),
+    "16 bit": ("cinic10", PNG, put(png(32, 32, 16)), [PNG, "16 bits per channel"]),
 }
 
 
@@ -184,11 +188,11 @@ def test_run_damaged_file_refused(
 
 
 ACCEPTED: dict[str, Callable[[Path], Any]] = {
-    "B11 hidden files": lambda path: (path.parent / ".DS_Store").write_text("x"),
-    "B11 Thumbs.db": lambda path: (path.parent / "Thumbs.db").write_text("x"),
-    "B12 gray": lambda path: path.write_bytes(png_bytes(BLACK, "L")),
-    "B12 RGBA": lambda path: path.write_bytes(png_bytes(BLACK, "RGBA")),
-    "B12 palette": lambda path: path.write_bytes(png_bytes(BLACK, "P")),
+    "hidden files": lambda path: (path.parent / ".DS_Store").write_text("x"),
+    "Thumbs.db": lambda path: (path.parent / "Thumbs.db").write_text("x"),
+    "gray": lambda path: path.write_bytes(png_bytes(BLACK, "L")),
+    "RGBA": lambda path: path.write_bytes(png_bytes(BLACK, "RGBA")),
+    "palette": lambda path: path.write_bytes(png_bytes(BLACK, "P")),
 }
 
 
@@ -202,7 +206,7 @@ def test_run_unusual_png_accepted(
 
 
 def test_verify_other_checksum_refused(attempt: Command, workplace: Path) -> None:
-    """B2: the message has both checksums and a remedy."""
+    """The message contains the expected and the actual checksum."""
     write_idx(workplace / "data")
     found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
     known = MNIST.sha256[Path(IMAGES).name]
@@ -215,11 +219,11 @@ class Hostile:
 
 
 PICKLES: dict[str, tuple[Any, str]] = {
-    "B4 hostile global": ({b"data": Hostile()}, "mkdir, which is not allowed"),
-    "B4 missing key": ({b"labels": [1]}, "no key 'data'"),
-    "B4 wrong shape": ({b"data": np.zeros((2, 2), np.uint8), b"labels": []}, "(2, 2)"),
-    "B4 wrong type": ({b"data": np.zeros((20, 3072)), b"labels": []}, "'f8'"),
-    "B4 giant label": (
+    "hostile global": ({b"data": Hostile()}, "mkdir, which is not allowed"),
+    "missing key": ({b"labels": [1]}, "no key 'data'"),
+    "wrong shape": ({b"data": np.zeros((2, 2), np.uint8), b"labels": []}, "(2, 2)"),
+    "wrong type": ({b"data": np.zeros((20, 3072)), b"labels": []}, "'f8'"),
+    "giant label": (
         {b"data": np.zeros((20, 3072), np.uint8), b"labels": [1 << 1_000] * 20},
         "of more than 18 digits",
     ),
@@ -250,15 +254,15 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int
 
 
 ARCHIVES = {
-    "B5 leads out": member("../../outside", size=3),
-    "B5 absolute": member("/outside", size=3),
-    "B5 symbolic link": member("link", tarfile.SYMTYPE, "../../outside"),
-    "B5 hard link": member("link", tarfile.LNKTYPE, "../../outside"),
-    "B5 device": member("device", tarfile.CHRTYPE),
-    "B5 FIFO": member("fifo", tarfile.FIFOTYPE),
-    "B5 zeros": member("zeros", size=2**21),
-    "B5 truncated": member("file", size=10_000)[:-20],
-    "B5 page": b"<html>404</html>",
+    "leads out": member("../../outside", size=3),
+    "absolute": member("/outside", size=3),
+    "symbolic link": member("link", tarfile.SYMTYPE, "../../outside"),
+    "hard link": member("link", tarfile.LNKTYPE, "../../outside"),
+    "device": member("device", tarfile.CHRTYPE),
+    "FIFO": member("fifo", tarfile.FIFOTYPE),
+    "zeros": member("zeros", size=2**21),
+    "truncated": member("file", size=10_000)[:-20],
+    "page": b"<html>404</html>",
 }
 
 
@@ -266,7 +270,7 @@ ARCHIVES = {
 def test_fetch_hostile_archive_refused(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    """The archive has the expected checksum, so only the unpacking can refuse it."""
+    """The archive has the expected checksum, so only the code that unpacks it can refuse it."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     download = Download("downloads/a.tar.gz", ("http://127.0.0.1:9/a",), checksum)
     cifar = replace(CIFAR10, downloads=(download,))
@@ -284,7 +288,7 @@ def test_fetch_hostile_archive_refused(
 def test_run_missing_data_without_network_refused(
     attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B7: the message has address, target and checksum; incomplete downloads are not read."""
+    """The message contains the address, the target folder and the checksum of the download."""
     address = "http://127.0.0.1:9/x.gz"
     downloads = tuple(replace(one, addresses=(address,)) for one in MNIST.downloads)
     monkeypatch.setitem(published.PUBLISHED, "mnist", replace(MNIST, downloads=downloads))
@@ -305,7 +309,7 @@ def test_run_folder_of_any_name_works(
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B9: the folder comes from the environment, then from a quoted override."""
+    """An environment variable names the folder, and then a quoted override."""
     write_idx(workplace / name)
     monkeypatch.setenv("NNOPT_DATA_DIR", name)
     attempt("data", "list").is_done("mnist")
@@ -320,7 +324,7 @@ def test_run_folder_of_any_name_works(
 def test_run_folder_with_umlaut_in_c_locale_works(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
-    """B9: a minimal container has the C locale."""
+    """Minimal containers have the C locale."""
     write_idx(workplace / "größe")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment["NNOPT_DATA_DIR"] = "größe"
@@ -334,7 +338,7 @@ def test_run_folder_with_umlaut_in_c_locale_works(
 
 
 def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
-    """B10: one pixel has changed since the finished points."""
+    """One pixel changes between the sweep and its resumption."""
     write_idx(workplace / "data")
     arguments = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"
     attempt("run", *arguments, "plots=false", "hydra.sweep.dir=s").is_done()

@@ -1,4 +1,4 @@
-"""Faults A1 to A11, A13 and A16 to A18: interruption and storage.
+"""Interrupted processes, and faults of storage, streams and clocks.
 
 Each fault is tested once with the real command. Detailed tests are in tests/cli, tests/recipe,
 tests/sweeps and tests/results.
@@ -34,7 +34,7 @@ Trap = Callable[[str, int, Callable[[], Any]], None]
 
 
 def table(sweep: Path) -> list[dict[str, str]]:
-    """Return the rows of a sweep without its times."""
+    """Return the rows of results.csv without the columns in ``TIMES``."""
     with (sweep / "results.csv").open(newline="") as file:
         return [{k: v for k, v in x.items() if k not in TIMES} for x in csv.DictReader(file)]
 
@@ -50,7 +50,7 @@ def weights(sweep: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """Return a function that acts before call number ``count`` of a function."""
+    """Return a function that lets ``act`` run before call number ``count`` of a function."""
 
     def set_trap(name: str, count: int, act: Callable[[], Any]) -> None:
         module, _, attribute = name.rpartition(".")
@@ -86,7 +86,7 @@ main()
 @pytest.mark.parametrize(
     ("name", "count"),
     [("fsync", 9), ("replace", 4), ("mkdir", 3)],
-    ids=["A1 in an epoch", "A2 before a rename", "A2 before a folder"],
+    ids=["in an epoch", "before a rename", "before a folder"],
 )
 def test_sweep_killed_resumed_to_equal_bits(
     attempt: Command, workplace: Path, backend: str, name: str, count: int
@@ -111,7 +111,7 @@ def test_sweep_killed_resumed_to_equal_bits(
         ("os.replace", 2),
         ("nnopt.recipe.run.plot_test", 1),
     ],
-    ids=["A3 in an epoch", "A3 in the test", "A3 at weights", "A3 in a write", "A3 in a plot"],
+    ids=["in an epoch", "in the test", "at weights", "in a write", "in a plot"],
 )
 def test_run_sigterm_files_complete(
     attempt: Command, workplace: Path, backend: str, trap: Trap, name: str, count: int
@@ -134,7 +134,7 @@ def test_run_sigterm_files_complete(
         (signal.SIGTERM, 143, "interrupted by SIGTERM"),
         (signal.SIGHUP, 143, "interrupted by SIGHUP"),
     ],
-    ids=["A4 Ctrl-C", "A3 SIGTERM", "A5 SIGHUP"],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
 def test_sweep_signal_stopped_and_resumed_to_equal_bits(
     attempt: Command, workplace: Path, backend: str, trap: Trap, number: int, code: int, why: str
@@ -153,7 +153,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
 
 
 def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
-    """A4: the first Ctrl-C waits until the files are written."""
+    """After the first Ctrl-C, the run still writes its files; the second Ctrl-C stops it."""
     program = (
         "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
@@ -172,7 +172,6 @@ def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
 def test_run_started_with_nohup_ignores_hangup(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
-    """A5: nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     trap("MetricsFile.append", 2, lambda: signal.raise_signal(signal.SIGHUP))
     attempt("run", *TINY).is_done("test accuracy")
@@ -189,11 +188,11 @@ def _broken_pipe() -> int:
 
 
 STREAMS = {
-    "A5 closed": (None, 0),
-    "A5 full": (_full_device, 6),
-    "A5 reader gone": (_broken_pipe, 0),
+    "closed": (None, 0),
+    "full": (_full_device, 6),
+    "reader gone": (_broken_pipe, 0),
 }
-"""How the standard output is opened, and the exit code. Results are kept in every case."""
+"""The function that opens standard output, and the exit code of a run that writes to it."""
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
@@ -219,7 +218,7 @@ def test_run_closed_output_trains_to_the_end(
 def test_run_sigstop_and_sigcont_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """A6: the process stops for half a second."""
+    """The process is suspended for half a second."""
     overrides = ["dataset.samples_per_class=20", "epochs=400", "plots=false"]
     attempt("run", *overrides, "hydra.run.dir=whole").is_done()
     process = start_nnopt("run", *overrides, "hydra.run.dir=stopped")
@@ -238,7 +237,7 @@ def test_run_sigstop_and_sigcont_gives_equal_bits(
 def test_run_full_disk_no_partial_file_left(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """A7: config.yaml, metrics.csv, four rows, two files of weights."""
+    """A run synchronizes config.yaml, metrics.csv, four rows and two weight files with the disk."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -253,7 +252,7 @@ def test_run_full_disk_no_partial_file_left(
 def test_run_full_disk_for_log_trains_on(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A7: lines of run.log that do not fit on the disk are dropped."""
+    """The run drops the lines of run.log that do not fit on the disk."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -265,7 +264,7 @@ def test_run_full_disk_for_log_trains_on(
 
 
 def test_sweep_table_disk_full_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
-    """A7: the process has a limit on file sizes, which results.csv exceeds.
+    """A limit on file sizes, which results.csv exceeds, replaces the full disk.
 
     The captured output stays below the limit.
     """
@@ -288,11 +287,11 @@ def _denied(*_: object) -> bool:
 
 
 PLACES = {
-    "A8 is a file": ("file", "not a directory"),
-    "A8 parent is a file": ("file/sweep", "not a directory"),
-    "A8 long name": ("n" * 256, "name too long"),
-    "A8 not empty": ("full", "is not empty"),
-    "A8 dangling link": ("link", "cannot make the folder link"),
+    "is a file": ("file", "not a directory"),
+    "parent is a file": ("file/sweep", "not a directory"),
+    "long name": ("n" * 256, "name too long"),
+    "not empty": ("full", "is not empty"),
+    "dangling link": ("link", "cannot make the folder link"),
 }
 
 
@@ -319,7 +318,7 @@ def test_output_folder_unwritable_refused_before_data(
     kind: str,
     name: str | None,
 ) -> None:
-    """A8: the system call is patched, because root may write to any folder."""
+    """The system call is patched, because the user root may write to any folder."""
     (workplace / "mine").mkdir()
     monkeypatch.setattr("nnopt.io.own_files.os.access", _denied)
     overrides = ["dataset=csv", "dataset.train=missing.csv"]
@@ -330,7 +329,7 @@ def test_output_folder_unwritable_refused_before_data(
 
 
 def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
-    """A9: the first process holds the folder's lock."""
+    """The test holds the lock of the folder in place of a first process."""
     folder = workplace / "run"
     folder.mkdir()
     with hold(folder):
@@ -344,7 +343,7 @@ def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace
 
 
 def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
-    """A10: files of the first run or sweep are unchanged."""
+    """The files of the first run or sweep do not change."""
     attempt("run", *TINY, "hydra.run.dir=run").is_done()
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
@@ -357,7 +356,6 @@ def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
 def test_sweep_moved_resumed_from_elsewhere(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This is fault A11."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     next((workplace / "sweep").glob("*-s1-*/summary.json")).unlink()
     (workplace / "other").mkdir()
@@ -368,11 +366,11 @@ def test_sweep_moved_resumed_from_elsewhere(
 
 
 LOSSES: dict[str, tuple[str, int, str]] = {
-    "A13 summary": ("*-s1-*/summary.json", 0, "1 of 2 points are done; to be run: 1"),
-    "A13 weights and summary": ("*-s1-*/*[ny]*", 0, "1 of 2 points are done; to be run: 1"),
-    "A13 folder of a point": ("*-s1-*", 0, "1 of 2 points are done; to be run: 1"),
-    "A13 table": ("results.csv", 0, "2 of 2 points are done; to be run: 0"),
-    "A13 manifest": ("sweep.json", 4, "is not a sweep: it has no sweep.json"),
+    "summary": ("*-s1-*/summary.json", 0, "1 of 2 points are done; to be run: 1"),
+    "weights and summary": ("*-s1-*/*[ny]*", 0, "1 of 2 points are done; to be run: 1"),
+    "folder of a point": ("*-s1-*", 0, "1 of 2 points are done; to be run: 1"),
+    "table": ("results.csv", 0, "2 of 2 points are done; to be run: 0"),
+    "manifest": ("sweep.json", 4, "is not a sweep: it has no sweep.json"),
 }
 
 
@@ -395,7 +393,6 @@ def test_sweep_deleted_files_reported_and_recreated(
 def test_run_clock_set_back_durations_not_negative(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This is fault A16."""
     now, calls = time.time(), [0]
 
     def backwards() -> float:
@@ -413,7 +410,6 @@ def test_run_clock_set_back_durations_not_negative(
 def test_runs_started_in_one_second_get_separate_folders(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This is fault A16."""
     monkeypatch.setattr("nnopt.cli.run.time.strftime", lambda *_: "2026-10-25_02-30-00")
     for _ in range(2):
         attempt("run", *TINY).is_done()
@@ -421,7 +417,7 @@ def test_runs_started_in_one_second_get_separate_folders(
 
 
 def test_run_bare_environment_succeeds(workplace: Path) -> None:
-    """A17: no HOME, no temporary folder, and a umask that denies others."""
+    """The home and temporary folders do not exist, and the umask denies access to others."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
     program = "import os; os.umask(0o077); from nnopt.cli.main import main; main()"
@@ -437,7 +433,7 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
 
 
 def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
-    """A18: the sweep has 30 points; benchmarks/sweep.py has more."""
+    """The number of open files before a sweep of 30 points equals the number after it."""
     attempt(
         "run", "-m", "epochs=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"
     ).is_done()
@@ -456,7 +452,7 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
 def test_resume_temporary_files_of_dead_processes_removed(
     attempt: Command, workplace: Path
 ) -> None:
-    """A2: temporary files of a killed process are removed, similar names are kept."""
+    """Resuming removes the temporary files of a killed process, and keeps similar names."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     sweep = workplace / "sweep"
     dead, alive = "999999999", str(os.getppid())

@@ -1,4 +1,4 @@
-"""Faults D1 to D12: numbers and training. D7, pruning, has no feature yet."""
+"""Numbers in training: divergence, extreme settings and data, and lack of memory."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def features(rows: int, constant: float = 7) -> list[list[object]]:
     return [[i % 2 + i / 100, constant, i % 2] for i in range(rows)]
 
 
-# D1, D2 -------------------------------------------------------------------------------------------
+# Divergence ---------------------------------------------------------------------------------------
 
 
-def test_d1_loss_not_finite_diverged_and_files_kept(
+def test_run_loss_not_finite_diverged_and_files_kept(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *SPIRAL, "epochs=5", "optimizer.lr=1e20", "architecture.hidden=[8,8]"
@@ -60,7 +60,7 @@ def test_d1_loss_not_finite_diverged_and_files_kept(
     assert (workplace / "out" / "metrics.csv").exists()
 
 
-def test_d1_rows_before_divergence_and_plots_kept(
+def test_run_diverged_keeps_earlier_rows_and_plots(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
@@ -76,7 +76,7 @@ def test_d1_rows_before_divergence_and_plots_kept(
     assert {"weights.png", "schedule.png", "curves.png"} <= pictures
 
 
-def test_d1_divergence_in_a_sweep_leaves_other_points(
+def test_sweep_diverged_point_leaves_other_points(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
@@ -95,7 +95,7 @@ def test_d1_divergence_in_a_sweep_leaves_other_points(
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
-def test_d1_search_diverging_rate_refused(
+def test_lr_search_diverging_rate_refused(
     attempt: Command, workplace: Path, backend: str, verb: str, word: str, message: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
@@ -104,7 +104,7 @@ def test_d1_search_diverging_rate_refused(
     attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, message)
 
 
-def test_d2_validation_not_finite_never_best(
+def test_run_validation_not_finite_never_best(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20))
@@ -127,22 +127,22 @@ IMAGE_NORMS = (
 )
 
 TRAINS = {
-    "D3 label smoothing near 1": [*SPIRAL, "regularizer.label_smoothing=0.99"],
-    "D3 equal logits": [*SPIRAL, "initializer.output=zeros"],
-    "D3 logits of 1e4": [*SPIRAL, "optimizer.lr=1000", "optimizer=sgd", "regularizer.max_norm=100"],
-    "D4 last batch of 1 dropped": [
+    "label smoothing near 1": [*SPIRAL, "regularizer.label_smoothing=0.99"],
+    "equal logits": [*SPIRAL, "initializer.output=zeros"],
+    "logits of 1e4": [*SPIRAL, "optimizer.lr=1000", "optimizer=sgd", "regularizer.max_norm=100"],
+    "last batch of 1 dropped": [
         *SPIRAL,
         *("regularizer.norm=batch", "batch_size=47", "drop_last=true"),
     ],
-    "D6 nothing regularized": [
+    "nothing regularized": [
         *SPIRAL,
         *("regularizer.dropout=0", "optimizer.momentum=0", "regularizer.weight_decay=0"),
     ],
-    "D6 batch larger than the dataset": [*SPIRAL, "batch_size=100000"],
-    "D6 one step": [*SPIRAL, "max_steps=1"],
-    "D8 zero gradients with Adam": [*SPIRAL, "optimizer=adam", "initializer.hidden=zeros"],
-    "D8 zero gradients with RMSprop": [*SPIRAL, "optimizer=rmsprop", "initializer.hidden=zeros"],
-    "D8 zero gradients with Adagrad": [*SPIRAL, "optimizer=adagrad", "initializer.hidden=zeros"],
+    "batch larger than the dataset": [*SPIRAL, "batch_size=100000"],
+    "one step": [*SPIRAL, "max_steps=1"],
+    "zero gradients with Adam": [*SPIRAL, "optimizer=adam", "initializer.hidden=zeros"],
+    "zero gradients with RMSprop": [*SPIRAL, "optimizer=rmsprop", "initializer.hidden=zeros"],
+    "zero gradients with Adagrad": [*SPIRAL, "optimizer=adagrad", "initializer.hidden=zeros"],
 }
 
 
@@ -155,7 +155,7 @@ def test_run_extreme_setting_stays_finite(
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
 
 
-def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_one_class_has_no_loss(attempt: Command, workplace: Path, backend: str) -> None:
     write_csv(workplace / "one.csv", "a,label", [[i, "only"] for i in range(20)])
     run(attempt, backend, "dataset=csv", "dataset.train=one.csv", "epochs=2").is_done()
     assert summary(workplace)["test_loss"] == 0
@@ -172,7 +172,7 @@ def test_d3_one_class_has_no_loss(attempt: Command, workplace: Path, backend: st
     ],
     ids=str,
 )
-def test_d4_batch_of_one_with_batch_norm_refused(
+def test_run_batch_of_one_with_batch_norm_refused(
     attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *overrides)
@@ -183,7 +183,7 @@ def test_d4_batch_of_one_with_batch_norm_refused(
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_d5_constant_feature_finite(
+def test_run_constant_feature_finite(
     attempt: Command, workplace: Path, backend: str, norm: str
 ) -> None:
     write_csv(workplace / "constant.csv", "a,b,label", features(20))
@@ -192,7 +192,7 @@ def test_d5_constant_feature_finite(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_d5_zero_images_finite_with_every_norm(
+def test_run_zero_images_finite_with_every_norm(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])
@@ -202,7 +202,7 @@ def test_d5_zero_images_finite_with_every_norm(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_d6_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, backend: str) -> None:
     for folder, epochs in (("one", 1), ("two", 3)):
         overrides = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
         decay = "regularizer.weight_decay=0.1", "regularizer.l2=0.1"
@@ -211,7 +211,7 @@ def test_d6_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, bac
     assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, backend: str) -> None:
     runs = [("one", "epochs=1", "1e-30"), ("two", "epochs=3", "1e-30")]
     for folder, epochs, rate in runs:
         overrides = f"hydra.run.dir={folder}", epochs, f"optimizer.lr={rate}", "plots=false"
@@ -222,15 +222,15 @@ def test_d6_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, bac
     assert all((first[name] == second[name]).all() for name in weights)
 
 
-def test_d9_penalty_overflow_diverged(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_penalty_overflow_diverged(attempt: Command, workplace: Path, backend: str) -> None:
     overrides = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
     run(attempt, backend, *overrides).is_refused(5, "training diverged")
 
 
-# D9, D11 ------------------------------------------------------------------------------------------
+# Tiny numbers and lack of memory ------------------------------------------------------------------
 
 
-def test_d9_denormal_features_train(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_denormal_features_train(attempt: Command, workplace: Path, backend: str) -> None:
     rows = [[f"{(i % 2 + 1) * 1e-40:g}", f"{i * 1e-42:g}", i % 2] for i in range(20)]
     write_csv(workplace / "tiny.csv", "a,b,label", rows)
     files = "dataset=csv", "dataset.train=tiny.csv", "dataset.normalization=none", "epochs=2"
@@ -260,7 +260,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
 
 
 @pytest.mark.parametrize("first", [1, 2, 20])
-def test_d11_out_of_memory_in_a_step_names_layer_and_batch(
+def test_run_out_of_memory_in_a_step_names_layer_and_batch(
     attempt: Command, workplace: Path, backend: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, backend, first)
@@ -282,7 +282,7 @@ SHORTAGES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", SHORTAGES)
-def test_d11_out_of_memory_outside_a_step_reported(
+def test_run_out_of_memory_outside_a_step_reported(
     attempt: Command, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> None:
@@ -306,7 +306,7 @@ sys.exit(run_verb(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
-def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
+def test_run_memory_limit_reported(workplace: Path, backend: str) -> None:
     arguments = (
         "run",
         f"backend={backend}",
@@ -322,7 +322,7 @@ def test_d11_memory_limit_reported(workplace: Path, backend: str) -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_d12_same_seed_same_bits(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_same_seed_same_bits(attempt: Command, workplace: Path, backend: str) -> None:
     for folder in ("one", "two"):
         overrides = "epochs=2", "regularizer.dropout=0.2", f"hydra.run.dir={folder}", "plots=false"
         attempt("run", f"backend={backend}", *SPIRAL, *overrides).is_done()

@@ -1,4 +1,4 @@
-"""Faults S1 to S8: sweeps. Detailed tests are in tests/cli/test_resume.py and tests/sweeps."""
+"""Faults in sweeps. Detailed tests are in tests/cli/test_resume.py and tests/sweeps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIVERGES = "1e20"
 
 
 def table(sweep: Path) -> list[dict[str, str]]:
-    """Return the rows of a sweep without its times."""
+    """Return the rows of results.csv without the columns in ``TIMES``."""
     with (sweep / "results.csv").open(newline="") as file:
         return [{k: v for k, v in x.items() if k not in TIMES} for x in csv.DictReader(file)]
 
@@ -34,22 +34,22 @@ def statuses(sweep: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Return the bytes and the times of the files of a folder."""
+    """Return the content and the modification time of every file in a folder."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 def unsealed(path: Path) -> dict[str, Any]:
-    """Return a summary without its checksum, so that a changed summary is accepted."""
+    """Return a summary without its checksum, so that nnopt accepts changes to it."""
     summary: dict[str, Any] = json.loads(path.read_text())
     del summary["sha256"]
     return summary
 
 
 RATES = {
-    "S1 second of five": (f"0.1,{DIVERGES},0.2,0.3,0.4", [2]),
-    "S1 second and fourth": (f"0.1,{DIVERGES},0.2,1e21,0.3", [2, 4]),
-    "S1 all": (f"{DIVERGES},1e21", [1, 2]),
+    "second of five": (f"0.1,{DIVERGES},0.2,0.3,0.4", [2]),
+    "second and fourth": (f"0.1,{DIVERGES},0.2,1e21,0.3", [2, 4]),
+    "all": (f"{DIVERGES},1e21", [1, 2]),
 }
 
 
@@ -77,7 +77,7 @@ def test_sweep_failed_points_others_finish(
         (signal.SIGINT, "interrupted", "interrupted by Ctrl-C"),
         (signal.SIGKILL, "failed", "killed by signal 9"),
     ],
-    ids=["S2 SIGTERM", "S2 SIGHUP", "S2 Ctrl-C", "S2 SIGKILL"],
+    ids=["SIGTERM", "SIGHUP", "Ctrl-C", "SIGKILL"],
 )
 def test_pool_worker_killed_costs_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
@@ -102,7 +102,7 @@ def test_pool_worker_killed_costs_one_point(
 
 
 def _signal_worker(workplace: Path, number: int) -> None:
-    """Send a signal to the worker after its point has written a row."""
+    """Send a signal to the worker as soon as its point has written a row."""
     while not [x for x in workplace.glob("sweep/*/metrics.csv") if x.stat().st_size > 200]:
         time.sleep(0.02)
     for folder in Path("/proc").glob("[0-9]*"):
@@ -117,7 +117,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
 def test_resume_point_of_interrupted_worker_runs_again(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S2: a failed point would not run again."""
+    """An interrupted point runs again; a failed point needs --retry-failed."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     path = next((workplace / "sweep").glob("*-s1-*/summary.json"))
     summary = unsealed(path)
@@ -131,7 +131,6 @@ def test_resume_point_of_interrupted_worker_runs_again(
 def test_resume_failed_points_run_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """This is fault S3."""
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
     assert attempt("run", "-m", *overrides, "hydra.sweep.dir=sweep").code == 5
     folders = [workplace / "sweep" / row["id"] for row in table(workplace / "sweep")]
@@ -146,7 +145,6 @@ def test_resume_failed_points_run_only_on_request(
 
 
 def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
-    """This is fault S4."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = [row["id"] for row in table(workplace / "sweep")]
     result = attempt("resume", "sweep", "seed=0,1,2")
@@ -156,14 +154,13 @@ def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) ->
 
 
 def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> None:
-    """This is fault S5."""
+    """A value that is given twice yields one point; a sweep without values is refused."""
     attempt("run", "-m", *TINY, "seed=1,1", "hydra.sweep.dir=sweep").is_done("1 of 1")
     assert statuses(workplace / "sweep") == ["done"]
     attempt("run", "-m", *TINY, "seed=range(0)").is_refused(2, "0 points")
 
 
 def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
-    """This is fault S6."""
     overrides = [
         "epochs=1",
         "max_steps=1",
@@ -179,7 +176,6 @@ def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace:
 def test_sweep_fail_fast_stops_after_first_failure(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """This is fault S7."""
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
     assert attempt("run", "-m", *overrides, "--fail-fast", "hydra.sweep.dir=sweep").code == 5
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
@@ -188,7 +184,6 @@ def test_sweep_fail_fast_stops_after_first_failure(
 def test_sweep_order_of_points_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """This is fault S8."""
     overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
     attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=up").is_done()
     attempt("run", "-m", *overrides, "seed=1,0", "hydra.sweep.dir=down").is_done()
@@ -250,7 +245,7 @@ def test_resume_points_of_other_versions_noted(
     summary[group][key] = value
     first.write_text(json.dumps(summary))
     attempt("resume", "sweep").is_done("finished points were made with", fragment)
-    assert "were made with" not in attempt("resume", "sweep").out  # nothing was left to run
+    assert "were made with" not in attempt("resume", "sweep").out  # no point remained to run
 
 
 HEADER = '{"op_code": 0, "worker_id": "w", "study_name": "search", "directions": [2]}'

@@ -1,4 +1,4 @@
-"""A part of ``fuzz.py``: one damaged file for each kind of file and command that reads it."""
+"""Run ``fuzz.py`` with one damaged file for each kind of file and each command that reads it."""
 
 from __future__ import annotations
 

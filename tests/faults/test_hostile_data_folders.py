@@ -1,4 +1,4 @@
-"""Data folders as a hostile sender would make them: no verb writes, deletes or runs outside."""
+"""Data folders from a hostile sender: no verb writes, deletes or executes files outside of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Received:
 
 @pytest.fixture
 def received(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Received:
-    """Make a data folder, fill its cache, and cut the network off."""
+    """Return a data folder with a filled cache; the network is disabled."""
     root, outside = workplace / "data", workplace / "outside"
     write_idx(root)
     outside.mkdir()
@@ -69,7 +69,7 @@ def fifo(path: Path) -> None:
 
 
 def forget(received: Received) -> None:
-    """Remove the index, so that the data are decoded and written again."""
+    """Remove the index of the cache, so that nnopt decodes the data and writes them again."""
     received.index.unlink()
 
 
@@ -202,7 +202,7 @@ def unpacked_link(received: Received) -> None:
 
 
 def unpacking_link(received: Received) -> None:
-    """The archive has the right checksum, and the temporary folder is a link."""
+    """Create an archive with a correct checksum, and a link as the temporary folder."""
     archive = received.root / "downloads/cifar-10-binary.tar.gz"
     archive.parent.mkdir()
     archive.write_bytes(b"no archive")
@@ -260,7 +260,7 @@ COMMANDS = (
 
 
 def contents_of(folder: Path) -> Iterator[tuple[str, int, bytes]]:
-    """Yield name, time of the last change and bytes of all that is in a folder."""
+    """Yield the name, modification time and content of every entry of a folder."""
     for path in sorted(folder.rglob("*")):
         content = path.read_bytes() if path.is_file() else b""
         yield str(path), path.stat().st_mtime_ns, content
@@ -296,7 +296,7 @@ def test_hostile_cache_run_succeeds(
 def test_cache_folder_linked_by_user_is_used(
     attempt: Command, workplace: Path, received: Received
 ) -> None:
-    """A link that the user names on the command line is the user's own choice."""
+    """nnopt follows a link that the user names on the command line."""
     (workplace / "scratch").mkdir()
     (workplace / "mycache").symlink_to("scratch")
     overrides = "dataset=mnist", "epochs=1", "max_steps=1", "plots=false", "data.cache=mycache"

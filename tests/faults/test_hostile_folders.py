@@ -1,4 +1,4 @@
-"""Folders of results that a hostile sender made: no verb leaves the folder that it was given.
+"""Folders of results from a hostile sender: no verb accesses files outside of the given folder.
 
 The table of folders is in ``hostile_folders.py``.
 """
@@ -45,7 +45,7 @@ def received(finished_sweep: Path, tmp_path: Path) -> Iterator[Received]:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
-    """Return the names, times, links and contents of all that is in a folder."""
+    """Return the names, times, links and contents of all entries of a folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,7 +1,8 @@
-"""Folders of runs that a hostile sender made, for the verbs that read them.
+"""Folders of runs from a hostile sender, and the verbs that read them.
 
-Each line changes one file of a finished run. compare, report and diff refuse the file by name or
-leave it out; they never hang, never show a private file, and never decode more than a file holds.
+Each test case changes one file of a finished run. The verbs compare, report and diff either leave
+the file out or refuse it with its name. They never hang, show a private file, or use more memory
+than a file of normal size needs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Build = Callable[[Path], Any]
 
 
 def summary(**changes: Any) -> Build:
-    """Change keys of the summary, which gets a right checksum."""
+    """Change keys of the summary, and correct its checksum."""
 
     def build(run: Path) -> None:
         values = json.loads((run / "summary.json").read_text())
@@ -67,7 +68,7 @@ def pipe(name: str) -> Build:
 
 
 def endless(name: str) -> Build:
-    """Replace a file by a link to a device without an end."""
+    """Replace a file by a link to a device that never ends."""
 
     def build(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
@@ -77,7 +78,7 @@ def endless(name: str) -> Build:
 
 
 def sparse(name: str) -> Build:
-    """Let a file claim 64 GiB."""
+    """Extend a file to 64 GiB that need no space on the disk."""
 
     def build(run: Path) -> None:
         with (run / name).open("ab") as file:
@@ -91,7 +92,7 @@ def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) 
 
     def build(run: Path) -> None:
         with (
-            warnings.catch_warnings(action="ignore"),  # of a name that occurs twice
+            warnings.catch_warnings(action="ignore"),  # zipfile warns of repeated names
             zipfile.ZipFile(run / "model_best.npz", "w", compression) as file,
         ):
             for name, data in members:
@@ -101,7 +102,7 @@ def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) 
 
 
 def array(shape: str, descr: str = "'<f4'", data: bytes = b"") -> bytes:
-    """Return the bytes of an ``.npy`` with a header as given."""
+    """Return the content of an ``.npy`` file with this header."""
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(header), 65535)) + header + data
 
@@ -137,7 +138,7 @@ def linked_plots(run: Path) -> None:
 
 
 def unfinished(build: Build) -> Build:
-    """Take the summary away, so that readers need the other files."""
+    """Remove the summary, so that readers need the other files."""
 
     def both(run: Path) -> None:
         (run / "summary.json").unlink()
@@ -296,7 +297,7 @@ def runs(sent: Path, workplace: Path) -> Path:
 
 
 def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
-    """Run the readers; check their exit codes, and that nothing private or dangerous is shown."""
+    """Run compare and report; check exit codes, and that no private or dangerous text is shown."""
     results = [attempt("compare", "runs", "--metric", "test_accuracy", "--format", "csv")]
     results.append(attempt("compare", "runs", "--metric", "test_accuracy,total_seconds"))
     results.append(attempt("report", "runs", "--out", "page.html"))
