@@ -20,8 +20,8 @@ from nnopt import schema
 from nnopt.config.set_aside import Composed
 from nnopt.schema import Config
 
-# The time of an example depends on the machine more than on the code. A suite that is run as a
-# gate tries the same examples every time.
+# The time of an example depends on the machine more than on the code. The suite tries
+# the same examples in every run.
 settings.register_profile(
     "nnopt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

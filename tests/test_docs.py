@@ -311,7 +311,7 @@ def test_backend_protocol_methods_documented_completely() -> None:
 
 
 def test_random_streams_documented_completely() -> None:
-    """Names are the second argument of a generator and the key of masks in the code."""
+    """In the code, the name of a stream is the second argument of ``generator`` or ``*_key``."""
     (text,) = re.findall(
         r"^## Randomness.*", (DOCS / "backends.md").read_text("utf-8"), re.M | re.S
     )

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_recipes.py: evaluation of results, message on a machine without a GPU."""
+"""The evaluation of results by benchmarks/gpu_recipes.py, and its message without a GPU."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def write_point(
 def test_result_row_fixed_summaries_equals_hand_computation(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    """3 · 2 TFLOP · 1,000 samples are 6,000 TFLOP.
+    """Training on 1,000 samples takes 1,000 · 3 · 2 TFLOP = 6,000 TFLOP.
 
-    In 40 and 60 warm seconds they are 150 and 100 TFLOP/s, on average half of 250.
+    At the speed of the later epochs, four epochs take 60 and 40 s. These are 100 and 150 TFLOP/s,
+    on average half of the peak of 250 TFLOP/s.
     """
     write_point(tmp_path / "a", 0.93, [30, 15, 15, 15], seed=1)
     write_point(tmp_path / "b", 0.95, [30, 10, 11, 9])
@@ -54,7 +55,7 @@ def test_result_row_fixed_summaries_equals_hand_computation(
 
 
 def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
-    """4 epochs of 750 further samples add 6,000 TFLOP: 300 TFLOP/s in 40 s."""
+    """Validation on 750 samples in 4 epochs adds 6,000 TFLOP: 300 TFLOP/s in 40 s."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 

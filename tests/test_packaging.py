@@ -1,6 +1,6 @@
 """The installed package: modules, YAML files and command, editable and as a wheel.
 
-The wheel is built from the source archive, so that the archive is complete too.
+The wheel is built from the source archive, so that a file missing in the archive is noticed.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def as_wheel_of_the_source_archive(source: Path) -> list[Path | str]:
 def test_package_installed_runs_in_another_folder(
     form: Callable[[Path], list[Path | str]], source: Path, tmp_path: Path
 ) -> None:
-    """The environment is new and shares the dependencies of this one."""
+    """The package is in a new environment, which shares the dependencies of the test's one."""
     import json
     import sysconfig
 
@@ -153,8 +153,8 @@ def test_package_installed_runs_in_another_folder(
     packages = run(
         python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
     )
-    # A path added this way is searched, but its .pth files are not read: an nnopt that is
-    # installed editable there is not seen here.
+    # Python does not read the .pth files in a folder that a .pth file adds. The new environment
+    # thus does not see an editable nnopt in that folder.
     borrowed = sysconfig.get_path("purelib")
     (Path(packages.strip()) / "borrowed.pth").write_text(borrowed, "utf-8")
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")

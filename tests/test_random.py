@@ -43,7 +43,7 @@ def test_generator_different_arguments_give_different_numbers(
 
 
 def test_generator_neighbouring_counters_do_not_overlap() -> None:
-    """The numbers of step 1 are not those of step 0 shifted: draws have their own counter."""
+    """The numbers of step 1 are not the numbers of step 0 from a later position."""
     assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
         generator(0, "x", 1).integers(0, 2**62, 1000)
     )
@@ -70,7 +70,7 @@ def test_generator_in_another_process_gives_equal_numbers() -> None:
 
 
 def test_generator_known_arguments_give_recorded_numbers() -> None:
-    """Results of earlier versions are reproducible only while these numbers stay."""
+    """Results of earlier versions are reproducible only if these numbers never change."""
     assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
     assert DropoutMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
 

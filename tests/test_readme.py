@@ -74,7 +74,7 @@ TO_RUN = [example for example in EXAMPLES if example.command.startswith("nnopt "
 
 @pytest.fixture(scope="module")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in the form of MNIST, Fashion-MNIST and CIFAR-10, the classes in turn."""
+    """Write random images in the formats of MNIST, Fashion-MNIST and CIFAR-10."""
     root, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST"):
         folder = root / name / "raw"
@@ -96,14 +96,14 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _elsewhere(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, and the tiny data."""
+    """Change to an empty working directory, and select the tiny data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NNOPT_DATA_DIR", str(tiny_data))
     monkeypatch.setattr(cifar10, "IMAGES_PER_FILE", CIFAR_IMAGES)
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the output of a command of the README. Check its exit code."""
+    """Run a command of the README, check its exit code, and return its output."""
     arguments = shlex.split(command)[1:]
     if "outputs/latest" in arguments:
         run(SWEEP, capsys)
@@ -177,7 +177,7 @@ def test_readme_lists_every_exit_code() -> None:
 
 def test_readme_named_files_exist() -> None:
     names = re.findall(r"`((?:nnopt|tests|conf|docs|benchmarks|\.ci)/[\w./-]*)`", README)
-    names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # of the layout
+    names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # files in the layout
     names += re.findall(r"python (\S+\.py)", README)
     assert len(names) > 30
     for name in names:

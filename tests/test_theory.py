@@ -104,7 +104,7 @@ def test_theory_commands_on_generated_data_succeed(nnopt: Callable[..., int], co
 
 
 def matrix(name: str) -> Rational:
-    """Return the matrix of the page with this name."""
+    """Return the matrix with this name in docs/theory.md."""
     (body,) = re.findall(
         re.escape(name) + r" = \\begin\{bmatrix\}(.*?)\\end\{bmatrix\}", TEXT, re.S
     )
@@ -224,7 +224,7 @@ def test_winograd_gradient_windows_give_both_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     turned = w[::-1, ::-1]
     padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
-    padded[2:10, 2:10], whole[:10, :10] = g, x  # by 2 - p, and up to whole tiles
+    padded[2:10, 2:10], whole[:10, :10] = g, x  # padding of 2 - p, and up to whole tiles
     d_x, d_u = np.full((12, 12), Fraction(0)), np.full((6, 6), Fraction(0))
     for tile in tiles(3):
         v = BT @ padded[window(tile)] @ B

@@ -23,7 +23,7 @@ BACKENDS = ("numpy", "torch")
 
 @pytest.fixture
 def data(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Fifty random training samples of every dataset that is read from files."""
+    """Write fifty random training samples of every dataset that is read from files."""
     root = workplace / "data"
     write_idx(root)
     write_idx(root, "FashionMNIST/raw")

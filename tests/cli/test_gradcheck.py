@@ -335,7 +335,7 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
 
 
 def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other entries of an array known to be wrong are not repeated with every step size h."""
+    """Once an array has a wrong entry, its other entries are not checked with every step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     prepared = prepare(config)
@@ -485,7 +485,7 @@ def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
 def test_gradcheck_skipped_branch_is_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A branch that no sample uses is neither confirmed nor refused."""
+    """Gradients of a branch that no sample uses neither pass nor fail."""
     monkeypatch.setattr(gradcheck, "MASK_STEPS", 1)
     assert run_verb(["gradcheck", *images(tmp_path, 4, 1), *SKIPPING]) == 0
     stdout = capsys.readouterr().out

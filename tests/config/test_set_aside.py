@@ -185,7 +185,7 @@ def test_search_draws_optimizers_with_their_own_rates() -> None:
 )
 def test_overrides_of_point_give_same_point(overrides: list[str]) -> None:
     for point in make_plan(overrides, multirun=True).points:
-        alone = [x for x in point.overrides if x != "ablation=entries"]  # its grids win
+        alone = [x for x in point.overrides if x != "ablation=entries"]  # which would override it
         assert compose_config(alone) == point.config
 
 

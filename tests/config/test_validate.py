@@ -25,7 +25,7 @@ def base() -> dict[str, Any]:
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy with changed values by dotted key; ``@group`` loads a file of that group."""
+    """Return a copy with new values by dotted key; ``@group`` loads a file of the group."""
     container = copy.deepcopy(base)
     for key, value in changes.items():
         if key.startswith("@"):

@@ -64,7 +64,7 @@ SUMMARY_KEYS = {
 
 
 def finish(directory: Path, *overrides: str) -> dict[str, Any]:
-    """Run one point; returns what is in its summary.json."""
+    """Run one point, and return the values in its summary.json."""
     (point,) = make_plan([*SMALL, *overrides]).points
     directory.mkdir()
     run(point, directory)
@@ -355,7 +355,7 @@ def test_run_swa_records_averaged_epochs(
 def test_run_layer_statistics_are_optional_and_change_nothing(
     workplace: Path,
 ) -> None:
-    """The statistics cost a forward pass of up to 256 samples per epoch."""
+    """The statistics change neither the metrics, nor the weights, nor the id of the point."""
     overrides = ["plots=true", "regularizer.dropout=0.2"]
     plain = finish(workplace / "plain", *overrides)
     watched = finish(workplace / "watched", *overrides, "layer_statistics=true")
@@ -406,7 +406,7 @@ def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) 
 
 
 def test_recording_that_is_abandoned_is_interrupted(workplace: Path) -> None:
-    """A signal may come while the context manager is entered or left, outside of its generator."""
+    """A signal may interrupt the ``with`` statement outside of the context manager's generator."""
     (point,) = make_plan(SMALL).points
     recording = RunRecorder(point, workplace, (), quiet=True).recording()
     recording.__enter__()

@@ -38,7 +38,7 @@ def forced(count: int) -> list[ThreadChoice]:
         (by_rule(1), pool(workers=8), 8, 7.0),
     ],
 )
-def test_thread_note_choice_as_asked_on_free_cores_is_silent(
+def test_thread_note_requested_choice_on_free_cores_is_silent(
     choices: list[ThreadChoice], launcher: object, cores: int, busy: float | None
 ) -> None:
     assert thread_note(choices, 10, launcher, cores, busy) is None

@@ -120,7 +120,7 @@ def test_machine_is_described_but_not_named() -> None:
 
 
 def test_peak_memory_contains_a_large_array() -> None:
-    """A new process is measured, because the peak of this one may be much higher."""
+    """The array is in a new process, because the peak of pytest's process may be much higher."""
     program = (
         "import numpy as np; from nnopt.results.environment import peak_memory_mb\n"
         "before = peak_memory_mb(); np.ones(100 * 2**17); print(peak_memory_mb() - before)"
@@ -132,7 +132,7 @@ def test_peak_memory_contains_a_large_array() -> None:
 
 
 def test_peak_memory_excludes_the_parent() -> None:
-    """After exec, getrusage alone reports the peak of the larger parent."""
+    """In a child, getrusage reports the peak memory of a larger parent, even after exec."""
     program = (
         "import numpy as np, subprocess, sys\n"
         "big = np.ones(300 * 2**17)\n"

@@ -138,7 +138,7 @@ def test_read_summary_wrong_data_refused(tmp_path: Path, data: Any) -> None:
         read_summary(tmp_path)
 
 
-def test_read_summary_changed_by_one_unit_in_the_last_place_refused(tmp_path: Path) -> None:
+def test_read_summary_number_changed_by_one_ulp_is_refused(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Limits on the effects of a received sweep, and settings that must be repeated to resume it."""
+"""Settings of a sweep from another person that ``resume`` ignores or requires to be repeated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_check_launcher_outside_folder_must_be_given_again(tmp_path: Path, folde
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)
     check_launcher(launcher, frozenset({"hydra.launcher.folder"}), tmp_path)
-    with pytest.raises(ResumeError):  # a launcher's file is not the key itself
+    with pytest.raises(ResumeError):  # another launcher file does not set the folder
         check_launcher(launcher, frozenset({"hydra/launcher"}), tmp_path)
 
 
@@ -91,7 +91,7 @@ def point_at(make_config: Callable[..., Any], **data: Any) -> Point:
 def test_with_safe_data_foreign_cache_is_not_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
-    """The folder is no cache of nnopt, or it is inside the sweep."""
+    """Neither a cache that nnopt did not write nor a cache inside the sweep is used."""
     sweep = tmp_path / "sweep"
     for cache in (tmp_path / "photos", sweep / "cache"):
         (cache / "index").mkdir(parents=True)

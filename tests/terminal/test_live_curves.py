@@ -35,7 +35,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 class Terminal(io.StringIO):
-    """A standard output that reports to be a terminal."""
+    """A standard output whose ``isatty`` returns True."""
 
     encoding = "utf-8"
 
@@ -207,7 +207,7 @@ def test_live_curves_search_shows_the_running_trial(
 
 
 def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
-    """This includes another seed of the same trial, which has no name of its own."""
+    """Another seed of a trial has the same name, but its epochs start at 1 again."""
     display, drawn = Stream(terminal).rich(), LiveDisplay("curves")
 
     def first_and_last(name: str, epoch: int) -> tuple[str, int]:
@@ -285,7 +285,7 @@ def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:
 
 
 def test_display_drawing_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The terminal or the drawing may be slow."""
+    """The display is refreshed less often if a refresh takes long."""
     now = 0.0
     spent = 0.0
 

@@ -1,4 +1,4 @@
-"""The launchers ray and submitit: sequential results, and no process left running."""
+"""The launchers ray and submitit: results equal the sequential ones, and every process ends."""
 
 from __future__ import annotations
 

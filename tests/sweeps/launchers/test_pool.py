@@ -1,4 +1,4 @@
-"""The launcher pool: the effects of a worker's death, and no process left running."""
+"""The launcher pool: the effects of a worker's death, and the end of every process."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path) -> None:
-    """Weights and metrics of three points agree, on two workers and with one failed point."""
+    """Compare weights and metrics of three points, one of which fails, on two workers."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
         make_task(seed, epochs=3, **{"optimizer.lr": lr, "architecture.hidden": (128, 64)})
@@ -134,7 +134,7 @@ def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path)
 def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each worker has a device, which the next worker in its place keeps."""
+    """A worker that replaces a dead worker gets the same device."""
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
@@ -184,7 +184,7 @@ def test_pool_requests_task_when_worker_is_idle(
 
 @pytest.mark.usefixtures("scripted")
 def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
-    """kill -9, a crash, a hang and an ignored SIGTERM each cost one point."""
+    """A SIGKILL, a crash, a hang and an ignored SIGTERM each fail one point."""
     tasks = [make_task(seed) for seed in (10, 3, 11, 4, 12, 1, 13, 2, 14)]
     outcomes = run_all(tasks, config(workers=2, timeout=1.5))
     assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
@@ -221,7 +221,7 @@ def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
 def test_pool_killed_point_is_interrupted(
     make_task: MakeTask,
 ) -> None:
-    """A bug also costs only its own point, with its traceback in the log."""
+    """A bug fails only the point in which it occurs, and run.log has the traceback."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 

@@ -29,7 +29,8 @@ MakeTask = Callable[..., Task]
 @pytest.fixture(autouse=True)
 def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)  # then pytest itself is ended
+    # After the grace period, pytest itself would be killed.
+    monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)
 
 
 def test_task_over_time_limit_keeps_its_results(make_task: MakeTask, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_lost_task_with_own_summary_keeps_it(make_task: MakeTask, status: str) -
 
 
 def test_lost_task_with_earlier_summary_is_replaced(make_task: MakeTask) -> None:
-    """A failed point is retried, and its process dies before the point starts."""
+    """The process of a retried point dies before the point starts."""
     task = make_task(0)
     task.folder.mkdir()
     values = summary_values(status="failed", error="its own", epochs=3)

@@ -1,4 +1,4 @@
-"""A search as a source of tasks, with a formula instead of training, compared with Optuna alone."""
+"""Searches in which a formula replaces the training, compared with Optuna alone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """Finish a task without training, after reporting some epochs on the way to its score."""
+    """Finish a task without training; report epochs whose values approach the score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
@@ -82,7 +82,7 @@ def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
 
 @contextmanager
 def another_process() -> Iterator[None]:
-    """Clear the cached journal, as if another process read it from its file."""
+    """Clear the cached journal, so that it is read from its file as in a new process."""
     study._open_journal.cache_clear()
     yield
     study._open_journal.cache_clear()
@@ -186,7 +186,10 @@ def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, p
 def test_search_killed_during_draw_resumes_equal(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
-    """The search dies after one key of a joint draw was stored, or after an independent draw."""
+    """The search is killed after it has stored one of several values of a trial.
+
+    Optuna draws the values of trial 6 together, and those of trial 2 one by one.
+    """
     whole = trials_of(search(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
     search(with_settings(plan, trials=trials), folder := tmp_path / "killed")
     journal = folder / study.JOURNAL
@@ -276,7 +279,7 @@ def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
 
 
 def test_search_parallel_tasks_finish_in_any_order(tmp_path: Path) -> None:
-    """With three workers, a repeated trial waits for the running one."""
+    """Three tasks run at once, and a repeated configuration waits for the running one."""
     overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
     plan = make_plan(overrides, multirun=True)
     with open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -351,7 +354,7 @@ def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) 
 
 def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    read_before = sweep_in(folder, plan)  # then it waits for the data or for the lock
+    read_before = sweep_in(folder, plan)  # the process then waits for the data or for the lock
     run = search(plan, folder, steps=3)
     with another_process(), open_search(plan, read_before) as later:
         assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
