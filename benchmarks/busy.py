@@ -4,8 +4,9 @@
 
 Each command runs at the same time as three processes that compute without pause, all on the first
 two cores that this process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1``
-(784-256-128-10, batches of 128). The variants take turns. For each backend, the ratio of the median
-training times must be at most 1.6. Exits with 1 if it is larger.
+(784-256-128-10, batches of 128). Commands with default threads and with one thread take turns. For
+each backend, the ratio of the median training times must be at most 1.6. Exits with 1 if it is
+larger.
 
 Training times are those of ``summary.json``, without the start of Python and PyTorch. The column
 "command" has the ratio for whole commands.

@@ -2,10 +2,11 @@
 
     python benchmarks/conv_step.py
 
-3 x 32 x 32 images in batches of 64, float32, SGD with momentum, 2 threads. The NumPy side is
-nnopt's network and optimizer (``NumpyNetwork.train_step``). The PyTorch side has the same layers as
-``torch.nn`` modules, and ``torch.optim`` with default settings, in the faster of its two memory
-formats. Both take turns; the ratio is the median over turns.
+Both sides train on images of 3 x 32 x 32 pixels in batches of 64, in float32, by SGD with momentum
+and with 2 threads. The NumPy side is nnopt's network and optimizer (``NumpyNetwork.train_step``).
+The PyTorch side has the same layers as ``torch.nn`` modules, and ``torch.optim`` with default
+settings, in the faster of its two memory formats. Both take turns; the ratio is the median over
+turns.
 
 Memory is the growth of the peak of a new process during 20 steps, from before the network is built.
 "growth" is the further growth of the NumPy side from step 20 to step 200. Exits with 1 if a ratio
@@ -42,7 +43,7 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """A network, by its overrides."""
+    """A network, described by its overrides."""
 
     name: str
     overrides: tuple[str, ...]
@@ -130,13 +131,13 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return megabytes of 20 steps, and of 180 further steps, in a process of its own."""
+    """Return the growth of memory in MB in 20 steps and in 180 further ones, in a new process."""
     first, growth = run_command(sys.executable, __file__, side, number).output.split()[-2:]
     return float(first), float(growth)
 
 
 def measure_memory(side: str, number: int) -> None:
-    """Build, train and print, in the child process."""
+    """Build and train a network and print its memory, in the child process."""
     torch.set_num_threads(THREADS)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which imports have raised
     before = peak()

@@ -73,7 +73,7 @@ def measure(root: Path, images: int) -> int:
 
 
 def child(root: Path, action: str) -> tuple[dict[str, float], float]:
-    """Return the results of a new process, and the seconds from its start to its end."""
+    """Return the results of ``load`` in a new process, and the seconds that the process took."""
     process = run_command(sys.executable, __file__, "--child", root, action)
     return json.loads(process.output.splitlines()[-1]), process.seconds
 

@@ -48,7 +48,7 @@ LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gr
 
 @dataclass(frozen=True)
 class Case:
-    """A net by its sizes, input first and classes last, and the largest ratio allowed."""
+    """The sizes of a net, from its input to its classes, and the largest ratio allowed."""
 
     sizes: tuple[int, ...]
     batch: int

@@ -61,7 +61,7 @@ NEW_COLUMNS = {"dead_share": "dead_fraction"}
 
 
 def main() -> int:
-    """Print a line for each configuration and backend; 1 if a result differs."""
+    """Print a line for each configuration and backend; return 1 if a result differs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
@@ -119,7 +119,7 @@ def compare(old: Path, new: Path) -> list[str]:
 
 
 def content(path: Path) -> object:
-    """Return what has to be equal in a file; None if it does not exist."""
+    """Return the contents of a file that must be equal; None if it does not exist."""
     if not path.exists():
         return None
     if path.suffix == ".npz":

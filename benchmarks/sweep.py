@@ -3,10 +3,10 @@
     python benchmarks/sweep.py [--points 1000]
 
 A sweep of 100 points of one step on the spiral must take at most 15 s, and at most 100 ms per point
-in addition to training, with every config group chosen on the command line. The same with plots of
-each point, the default of small sweeps, has no target. In a sweep of ``--points`` points, the
-number of open files must not grow from the 10th point to the last, and the memory by at most 2 %.
-Exits with 1 if a target is missed.
+in addition to training, with every config group chosen on the command line. The same sweep with
+plots of each point, the default of small sweeps, has no target. In a sweep of ``--points`` points,
+the number of open files must not grow from the 10th point to the last, and the memory must grow by
+at most 2 %. Exits with 1 if a target is missed.
 
 Other work on the machine affects the wall times; the column "cpu" has the processor time.
 """

@@ -106,7 +106,7 @@ def compare(whole: Path, killed: Path) -> int:
 
 
 def start(folder: Path) -> list[str | Path]:
-    """Return the command that starts the sweep; delete the files of one that was killed early."""
+    """Return the command that starts the sweep; delete the files of a sweep killed early."""
     for path in folder.iterdir() if folder.exists() else ():
         path.unlink()
     return [NNOPT, "run", "-m", *OVERRIDES, f"hydra.sweep.dir={folder}"]

@@ -2,8 +2,8 @@
 
     NNOPT_DATA_DIR=... python benchmarks/sweep_over_scripts.py [--loop 16] [--epochs 10]
 
-16 settings (4 learning rates, 4 strengths of L2) times 5 seeds of a 784-128-64-10 net, trained for
-the same epochs with the same batch size and optimizer:
+Both train a 784-128-64-10 net with 16 settings (4 learning rates, 4 strengths of L2) and 5 seeds,
+for the same epochs with the same batch size and optimizer:
 
     nnopt run -m hydra/launcher=pool dataset=mnist ... 'seed=range(5)'
     for ...; do python benchmarks/plain_mnist.py --lr ... --l2 ... --seed ...; done

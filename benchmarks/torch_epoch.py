@@ -9,8 +9,8 @@ tutorial: the loop of most tutorials: a dataset that transforms sample by sample
 
 The backend and plain take turns every 50 steps. The backend and tutorial take turns every epoch,
 because the worker processes would continue during the backend's turn. The ratio is the median over
-rounds. Exits with 1 if the backend takes more than 1.05 of plain or 0.6 of tutorial. The images are
-noise if NNOPT_DATA_DIR does not contain MNIST.
+rounds. Exits with 1 if the backend takes more than 1.05 of plain's or 0.6 of tutorial's time. The
+images are noise if NNOPT_DATA_DIR does not contain MNIST.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     NNOPT_DATA_DIR=... python benchmarks/torch_policies.py [--rounds 25] [--threads 2]
 
 Batches of 128 images of CIFAR-10, cropped and flipped, come from nnopt's loader without a policy
-and with each. torchvision's class processes 128 single images. They take turns. The script prints
-medians and minima.
+and with each policy. torchvision's class processes 128 single images. Both take turns. The script
+prints medians and minima.
 """
 
 from __future__ import annotations

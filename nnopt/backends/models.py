@@ -1,7 +1,7 @@
 """Architectures and initial weights of all configurations, including torchvision's models.
 
-``nnopt.architecture`` computes those of nnopt's own layers without a backend. The models of
-torchvision need PyTorch.
+``nnopt.architecture`` builds and initializes networks of nnopt's own layers without a backend.
+Torchvision's models need PyTorch.
 """
 
 from __future__ import annotations

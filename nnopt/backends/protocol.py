@@ -1,8 +1,8 @@
 """The interface between the training loop and a backend: a network, and a loader of its batches.
 
-The training loop uses only these methods. Arrays have PyTorch's layouts: weights (out, in), inputs
-(N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed labels are (N, K), the fraction of each
-class in the backend's number type.
+The training loop uses a backend only through these methods. Arrays have PyTorch's layouts: weights
+(out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed labels are (N, K),
+the fraction of each class in the backend's number type.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ DeviceArray = Any
 class StepRecord:
     """The results of several training steps.
 
-    It is read once an epoch, or every few hundred steps of a long epoch, so that Python does not
-    wait for the device at every step.
+    The training loop reads the record once an epoch, or every few hundred steps of a long epoch, so
+    that Python does not wait for the device at every step.
 
     Attributes:
         losses: Mean loss of each batch without penalties, (steps,).
@@ -39,10 +39,10 @@ class StepRecord:
         gradient_norm: L2 norm of the whole gradient of the last step, with penalties and before
             clipping.
         not_finite: The first layer with an output that is not finite, at the first step with a loss
-            that is not finite. None if there is no such step. Always None in PyTorch, which would
-            have to wait for the device.
-        state_is_finite: Whether the state of the optimizer is finite. The average of squared
-            gradients may overflow, and its parameter then never changes again.
+            that is not finite. None if there is no such step. Always None in the PyTorch backend,
+            which would have to wait for the device.
+        state_is_finite: Whether the state of the optimizer is finite. If the average of a
+            parameter's squared gradients overflows, the parameter never changes again.
     """
 
     losses: NDArray[np.float64]
@@ -91,9 +91,9 @@ class Network(Protocol):
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
 
-        With ``accumulation_steps`` the gradients of the parts of the batch are added up. ``step``,
-        the index of the step in the training, from 0, and the index of the part determine the
-        dropout masks. ``y`` must not change before ``read_steps``.
+        With ``accumulation_steps``, the batch is divided into parts and their gradients are added
+        up. The dropout masks depend on the index of the part and on ``step``, the index of the
+        step in the training, from 0. ``y`` must not change before ``read_steps`` is called.
         """
         ...
 
@@ -118,9 +118,10 @@ class Network(Protocol):
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
         """Set the running statistics of batch norm to averages over these batches of inputs.
 
-        The averages are those of the mean and the unbiased variance of each part of a batch in
-        training mode, with the dropout masks of steps 0, 1, ... No batch is requested if the
-        network has no batch norm.
+        The running mean becomes the average of the means of all parts of all batches, and the
+        running variance the average of their unbiased variances. The forward passes are in training
+        mode, with the dropout masks of steps 0, 1, ... Without batch norm in the network, no batch
+        is requested.
         """
         ...
 

@@ -16,7 +16,7 @@ from nnopt.results.cores import usable_cores
 from nnopt.schema import Config
 
 FLOPS_PER_THREAD = 2**26
-"""About a millisecond's work of a core. ``docs/backends.md`` has the measurements."""
+"""The work of a core in about a millisecond. ``docs/backends.md`` has the measurements."""
 
 Reason = Literal["backend.threads", "work", "cores", "library"]
 
@@ -33,7 +33,7 @@ class ThreadChoice:
     reason: Reason
 
     def as_record(self) -> dict[str, Any]:
-        """Return the entries of ``summary.json``."""
+        """Return the choice as entries of ``summary.json``."""
         return {"used": self.count, "chosen_by": self.reason}
 
 
@@ -42,8 +42,8 @@ def choose_threads(
 ) -> ThreadChoice:
     """Return the number of threads of a training whose largest layer has ``flops`` for a batch.
 
-    ``requested`` is ``backend.threads``, which has priority, and ``library_threads`` the default of
-    the matrix library.
+    ``requested`` is ``backend.threads``, which has priority, and ``library_threads`` is the default
+    of the matrix library.
     """
     if requested is not None:
         return ThreadChoice(requested, "backend.threads")
@@ -62,7 +62,7 @@ def threads_for(architecture: Architecture, config: Config, library_threads: int
 
 
 def flops_on_processor(architecture: Architecture, config: Config) -> int:
-    """Return the largest layer's FLOPs for a part of a batch, or 0 if an accelerator computes."""
+    """Return the largest layer's FLOPs for one part of a batch, or 0 on an accelerator."""
     if config.backend.device != "cpu":
         return 0
     samples = -(-config.batch_size // config.accumulation_steps)

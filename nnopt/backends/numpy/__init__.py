@@ -19,7 +19,7 @@ def check_backend(config: Config) -> list[str]:
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Add the layer in whose forward pass a MemoryError is raised to its message."""
+    """Add to the message of a MemoryError the layer whose forward pass raised it."""
     try:
         yield
     except MemoryError as error:

@@ -27,7 +27,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return an array of zeros, aligned likewise."""
+    """Return a C-contiguous array of zeros, aligned to CACHE_LINE_BYTES."""
     array = empty(shape, dtype)
     array.fill(0)
     return array

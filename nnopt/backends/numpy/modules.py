@@ -75,8 +75,9 @@ class LayerBuilder:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
         Fusion computes two layers in one operation: a dense layer, or a norm of images, and the
-        ReLU after it. A ReLU before max pooling is computed after it: max(x, 0) is monotonic, so
-        the outputs are equal, and where they are not positive neither order gives a gradient.
+        ReLU after it. A ReLU before max pooling is computed after the pooling. The outputs are
+        equal because max(x, 0) is monotonic. Where an output is not positive, the gradient is 0 in
+        either order.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -144,14 +145,14 @@ class LayerBuilder:
         return ACTIVATIONS[type(layer.record)], workers
 
     def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
-        """Return the inputs of its operation after x. A frozen weight requires no gradient."""
+        """Return the inputs of a layer's operation after x. A frozen weight has no gradient."""
         trained = [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
         if "weight" in layer.statistics:
             return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
         return trained
 
     def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
-        """Use the batch's statistics in training mode, the running ones in evaluation mode."""
+        """Return batch norm, by the statistics of the batch or, in evaluation mode, the running ones."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
         parameters, workers = self._parameters_of(layer), self._workers
@@ -179,7 +180,7 @@ class LayerBuilder:
         return apply
 
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
-        """Apply a mask in training mode, and nothing in evaluation mode.
+        """Return dropout, which is the identity in evaluation mode.
 
         The mask is drawn for the first ``axes`` axes of PyTorch's layout, (N, D) or (N, C, H, W),
         so that both backends can use the same masks, and repeated along the other axes.
@@ -202,7 +203,7 @@ class LayerBuilder:
         return apply
 
     def _residual(self, layer: InferredLayer) -> Module:
-        """Add the branch, which stochastic depth may skip for a sample, and the shortcut.
+        """Return the sum of the branch, which stochastic depth may skip, and the shortcut.
 
         Stochastic depth is dropout of whole samples at the end of the branch (Huang et al. 2016,
         section 3, with one draw for each sample).

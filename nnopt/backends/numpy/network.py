@@ -1,4 +1,4 @@
-"""A network trained by hand: layers on the tape, loss, penalties, clipping, update."""
+"""A network in NumPy: its layers and loss on the tape, penalties, clipping and update."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from nnopt.schema import Config, weight_decay
 class NumpyNetwork:
     """A network in NumPy; ``nnopt.backends.protocol.Network`` documents its methods.
 
-    All parameters are views of one flat vector and their gradients views of another, those with
-    penalties first: penalties, clipping and the update are a few operations on long vectors.
+    All parameters are views of one flat vector, and their gradients are views of another one.
+    Parameters with penalties come first. Penalties, clipping and the update are therefore a few
+    operations on long vectors.
     """
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
@@ -121,7 +122,7 @@ class NumpyNetwork:
             self._limit_norms(self._config.regularizer.max_norm)
 
     def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
-        """Return the mean loss and the logits (N, K), and write to ``flat_gradient``."""
+        """Return the mean loss and the logits (N, K); write the gradient to ``flat_gradient``."""
         is_small = len(x) * self._largest_flops in tuning.SINGLE_BLAS_THREAD_FLOPS
         with single_blas_thread() if is_small else nullcontext():
             logits, loss = self.forward(Variable(x), y, step)
@@ -132,7 +133,7 @@ class NumpyNetwork:
         return value, copied
 
     def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
-        """Compute the same in parts of the batch.
+        """Compute the results of ``_backward`` in parts of the batch.
 
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """
@@ -298,8 +299,8 @@ class NumpyNetwork:
     def _limit_norms(self, max_norm: float) -> None:
         """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
 
-        These are a row of a dense weight or the kernel of an output channel (Srivastava et al.
-        2014, section 5.1).
+        They are a row of a dense weight or the kernel of an output channel (Srivastava et al. 2014,
+        section 5.1).
         """
         for weight in self._weights:
             norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))

@@ -1,6 +1,6 @@
 """Optimizers: update rules for a flat vector of all parameters.
 
-The time of an update is the time of memory traffic, not of arithmetic. The vector is therefore
+Memory traffic, not arithmetic, determines the time of an update. The vector is therefore
 updated in chunks that stay in the processor's cache from one operation to the next.
 """
 
@@ -67,8 +67,9 @@ def adam_naive(
 class Update(NamedTuple):
     """The arrays with which a thread updates one chunk of the parameters.
 
-    An update rule takes these, the learning rate ``lr`` and the number ``t`` of the update, from 1.
-    It updates ``state`` and writes to ``change`` the amount to subtract from the parameters.
+    An update rule takes these arrays, the learning rate ``lr`` and the number ``t`` of the update,
+    counted from 1. It updates ``state`` and writes to ``change`` the amount to subtract from the
+    parameters.
     """
 
     config: Any
@@ -170,7 +171,8 @@ class Optimizer:
     """Applies one update rule to all parameters.
 
     Threads take turns at Python's lock, and waking a thread takes longer than a short task. The
-    views of all chunks are therefore made once, and little Python runs between two calls of NumPy.
+    views of all chunks are therefore created once, so that little Python code runs between two
+    calls of NumPy.
 
     Args:
         config: The configuration of the optimizer.
@@ -215,16 +217,17 @@ class Optimizer:
         return updates
 
     def step(self, lr: float) -> None:
-        """Update the parameters. The number of threads does not change a bit of the result."""
+        """Update the parameters. The number of threads does not change any bit of them."""
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
         self._workers.map(partial(self._update, lr), len(self._updates[0]))
 
     def state_is_finite(self) -> bool:
-        """Return whether no sum of squares has overflowed, which would silently stop its parameter.
+        """Return whether all sums of squared gradients are finite.
 
-        Other state vectors are not finite only if the parameters are not.
+        A parameter with an infinite sum never changes again. Other state vectors are not finite
+        only if the parameters are not.
         """
         return self._squares is None or math.isfinite(float(np.max(self._squares)))
 

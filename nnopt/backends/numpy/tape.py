@@ -3,8 +3,8 @@
 In the forward pass the tape records each operation and the values that its backward function
 needs. In the backward pass it visits the entries in reverse order and adds up the gradients of each
 variable (Griewank and Walther 2008, chapter 3). A network repeats the same operations at every
-step, so the i-th operation of a step reuses the arrays of the i-th operation of the previous step,
-its buffers: after the first batch of each size, training allocates almost no memory.
+step, so the i-th operation of a step reuses the arrays (buffers) of the i-th operation of the
+previous step. After the first batch of each size, training allocates almost no memory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Buffers:
             if memory is None or memory.size < size:
                 memory = self._memory[name] = empty((size,), dtype)
                 for key in [key for key in self._arrays if key[0] == name]:
-                    del self._arrays[key]  # it holds the smaller memory
+                    del self._arrays[key]  # it is a view of the smaller memory
             array = self._arrays[name, shape] = memory[:size].reshape(shape)
         return array
 
@@ -110,7 +110,7 @@ class Tape:
         return output
 
     def backward(self, output: Variable) -> None:
-        """Set ``gradient`` of each variable that requires it to that of the scalar ``output``."""
+        """Compute the gradient of the scalar ``output`` for each variable that requires it."""
         for _, inputs, *_ in self.entries:
             for variable in inputs:
                 variable.gradient = None

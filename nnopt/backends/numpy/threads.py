@@ -1,9 +1,10 @@
 """A pool of threads for work that is divided into chunks.
 
-NumPy's element-wise loops use one thread, and an array larger than the cache is read from memory
-and written back in each of them. Chunks that fit into a core's cache, computed by several threads,
-use all cores and need little memory traffic: NumPy releases Python's global lock while it computes.
-BLAS is limited to one thread meanwhile, because its threads would compete for the same cores.
+Each of NumPy's element-wise loops uses one thread, and reads an array larger than the cache from
+memory and writes it back. Here several threads process chunks that fit into a core's cache, which
+uses all cores and needs little memory traffic. They run in parallel because NumPy releases Python's
+global lock while it computes. Meanwhile BLAS is limited to one thread, because its threads would
+compete for the same cores.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ThreadPool:
             return
         if not self._started:
             self._start()
-        numbers = itertools.count()  # next() of it is atomic
+        numbers = itertools.count()  # next(numbers) is atomic
         reports: SimpleQueue[tuple[int, BaseException | None]] = SimpleQueue()
 
         def run_chunks(worker: int) -> tuple[int, BaseException | None]:
@@ -93,7 +94,7 @@ class ThreadPool:
                 self._tasks.put(partial(copy_context().run, run_and_report, worker))
             started, error = run_chunks(0)
             self._discard_tasks()
-            while next(numbers) < chunks:  # after an error
+            while next(numbers) < chunks:  # after an error, count skipped chunks as started
                 started += 1
             while started < chunks:
                 count, other_error = reports.get()
@@ -127,7 +128,7 @@ class ThreadPool:
             local, key, size = self._local, (name, np.dtype(dtype)), math.prod(shape)
             if key in local.memory and local.memory[key].size < size:
                 del local.memory[key]
-                local.results.clear()  # they hold the smaller memory
+                local.results.clear()  # they are views of the smaller memory
             if key not in local.memory:
                 local.memory[key] = empty((size,), dtype)
             array = local.results[name, shape, dtype] = local.memory[key][:size].reshape(shape)
@@ -168,8 +169,8 @@ SERIAL = ThreadPool(1)
 def default_threads() -> int:
     """Return the number of threads that NumPy's matrix library uses by default.
 
-    It follows OMP_NUM_THREADS, ``taskset`` and the limit that a run sets. It is one for each core
-    if the library does not report it.
+    The number depends on OMP_NUM_THREADS, ``taskset`` and the limit that a run sets. It is the
+    number of cores if the library does not report its own.
     """
     counts = [library.get_num_threads() for library in _blas_libraries()]
     return max(counts, default=os.cpu_count() or 1)
@@ -185,8 +186,8 @@ def chunk_slices(count: int, largest: int) -> list[slice]:
 def partial_sum_count(chunks: int, elements: int) -> int:
     """Return the number of partial sums for a sum of ``elements`` elements over ``chunks`` chunks.
 
-    It does not depend on the number of threads, so the sum is the same with any. Each partial sum
-    is the task of one thread, and takes memory.
+    It does not depend on the number of threads, so neither does the rounding of the sum. One task
+    computes each partial sum and needs memory for it.
     """
     most = min(tuning.MAX_PARTIAL_SUMS, max(tuning.MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
     return min(chunks, most)
@@ -232,8 +233,8 @@ class single_blas_thread:
 def _blas_functions() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     """Return the functions that read and set the number of threads of each matrix library.
 
-    OpenBLAS's own functions are used where it has threads of its own: those of threadpoolctl check
-    more, and take 5 µs after a product has emptied the cache.
+    If OpenBLAS manages its own threads, its own functions are used. The functions of threadpoolctl
+    perform more checks, which take 5 µs after a product has emptied the cache.
     """
     functions = []
     for library in _blas_libraries():

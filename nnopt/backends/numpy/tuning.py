@@ -45,10 +45,10 @@ then computes x Wᵀ and (gᵀ x)ᵀ 10 to 33 % faster, which outweighs the slow
 leaves the cache in every step; stored as (out, in), W xᵀ reads it in memory order."""
 
 SINGLE_BLAS_THREAD_FLOPS = range(2**19, 2**24)
-"""FLOPs of a batch's largest layer, forward, for which one thread is used although OpenBLAS would
-use several. Two cores hardly speed up a tenth of a millisecond of work, and the update then fetches
-its data from the other core's cache: two to three times slower on a virtual machine with distant
-cores."""
+"""FLOPs of the largest layer in a batch's forward pass for which one thread is used although
+OpenBLAS would use several. Two cores hardly speed up a tenth of a millisecond of work, and the
+update then fetches its data from the other core's cache. This makes the update two to three times
+slower on a virtual machine with distant cores."""
 
 EVALUATION_CHUNK_ELEMENTS = 2**21
 """Elements of the largest layer's output in a chunk of an evaluation, at least one sample."""
@@ -56,7 +56,7 @@ EVALUATION_CHUNK_ELEMENTS = 2**21
 # Convolution -----------------------------------------------------------------------------------
 
 IM2COL_CHUNK_ELEMENTS = 2**17
-"""Elements of the matrix of windows in a chunk, which has at least one row of windows."""
+"""Elements of the matrix of windows in a chunk. A chunk has at least one row of windows."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
 """The same for the input gradient, which needs one call for each kernel position of a chunk."""

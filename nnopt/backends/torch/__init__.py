@@ -114,7 +114,7 @@ def _torchvision_problems(config: Config) -> list[str]:
         return []
     try:
         import torchvision  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: made for another PyTorch
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
         remedy = _pip_install(error, "torch", "torchvision")
         return [f"{' and '.join(needed_by)}: torchvision does not load ({error}); run: {remedy}"]
     if not isinstance(architecture, TorchvisionConfig):
@@ -125,9 +125,9 @@ def _torchvision_problems(config: Config) -> list[str]:
 
 
 def _missing_for_compilation(device: str) -> str | None:
-    """Return the tool that torch.compile needs and that is not installed.
+    """Return a missing tool that torch.compile needs, or None.
 
-    It generates C++ on a CPU. On CUDA it generates Triton kernels, which are launched from C.
+    torch.compile generates C++ on a CPU, and on CUDA Triton kernels, which are launched from C.
     """
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:

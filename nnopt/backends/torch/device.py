@@ -32,7 +32,7 @@ def configure_process(backend: TorchConfig, threads: int) -> None:
     torch.use_deterministic_algorithms(backend.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read
     torch.backends.cudnn.benchmark = not backend.deterministic
-    # TF32 keeps 10 of float32's 23 bits. It is the default of cuDNN, but not of other products.
+    # TF32 keeps 10 of float32's 23 fraction bits. By default only cuDNN uses it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
@@ -52,16 +52,16 @@ _compiled_keys: list[tuple[Any, ...]] = []
 """For each compiled network in PyTorch's cache, everything that its code depends on."""
 
 MAX_COMPILED_NETWORKS = 3
-"""Compiled networks at a time, each for two batch sizes: PyTorch keeps eight compiled versions of a
-function, and runs further ones uncompiled."""
+"""Largest number of compiled networks at a time. Each is compiled for two batch sizes, and PyTorch
+keeps at most eight compiled versions of a function and runs further ones uncompiled."""
 
 
 def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
     """Return ``forward`` compiled by torch.compile, or unchanged if compilation is off.
 
-    It and its gradient are compiled at the first batch of each size. A network that differs from an
-    earlier one only in numbers such as the seed or the learning rate reuses the compiled code,
-    unless more than MAX_COMPILED_NETWORKS other networks were compiled since.
+    Forward and backward pass are compiled at the first batch of each size. A network that differs
+    from an earlier one only in numbers such as the seed or the learning rate reuses the compiled
+    code, unless more than MAX_COMPILED_NETWORKS other networks were compiled since.
     """
     backend = config.backend
     assert isinstance(backend, TorchConfig)

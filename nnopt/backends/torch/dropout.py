@@ -9,8 +9,8 @@ from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
 MAX_STEPS = 2**26
-"""The distance of the seeds of two uses of a module in a step. Few trainings have more steps, and
-PyTorch's generator on a CPU uses only 32 bits of a seed."""
+"""Difference between the seeds of two uses of a module in a step. Few trainings have more steps,
+and PyTorch's generator on a CPU uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
@@ -41,9 +41,9 @@ class DeviceMasks:
 class Dropout(nn.Module):
     """Inverted dropout with the masks of a step, which ``set_step`` sets before every step.
 
-    A mask is drawn for the first ``axes`` axes, or for all if it is None, and repeated along the
-    others: 2 drops whole channels of images (N, C, H, W), and 1 whole samples. A module that is
-    used several times in a step draws a mask for each use.
+    A mask is drawn for the first ``axes`` axes, or for all axes if ``axes`` is None, and repeated
+    along the others. ``axes=2`` drops whole channels of images (N, C, H, W), and ``axes=1`` whole
+    samples. A module that is used several times in a step draws a mask for each use.
     """
 
     def __init__(self, masks: DropoutMasks | DeviceMasks, axes: int | None = None) -> None:

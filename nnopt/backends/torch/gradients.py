@@ -59,7 +59,7 @@ def total_norm(tensors: list[Tensor]) -> Norm:
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Norm:
-    """Scale the gradient to a norm of at most ``max_norm`` and return its norm before.
+    """Scale the gradient to a norm of at most ``max_norm``; return its norm before scaling.
 
     A value that is not finite makes the gradient NaN, so that the training ends as diverged.
     """

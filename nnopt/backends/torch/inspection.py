@@ -33,7 +33,7 @@ class Inspection:
 def inspect(model: nn.Module, input_shape: Shape) -> Inspection:
     """Return the contents of a model on the meta device, for samples of ``input_shape``."""
     model.eval()
-    seen: dict[str, list[Shape]] = {}  # in the order of the first call: [input, output] of the last
+    seen: dict[str, list[Shape]] = {}  # shapes [input, output] of the last call
 
     def before(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen.setdefault(name, [])
@@ -128,10 +128,10 @@ def _record(module: nn.Module) -> Layer | ForeignLayer:
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Return the FLOPs of each operation as a function of its arguments, with shapes for tensors.
+    """Return for each operation a function from its arguments to its FLOPs.
 
-    They are counted as in ``nnopt.architecture.inference``. PyTorch counts matrix products itself.
-    Operations that only move data have no FLOPs.
+    Tensor arguments are given as shapes. FLOPs are counted as in ``nnopt.architecture.inference``.
+    PyTorch counts matrix products itself. Operations that only move data have no FLOPs.
     """
     aten = torch.ops.aten
 

@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from nnopt.backends.torch.policies import PolicyOperations
 
 CPU_CHUNK_BYTES = 2**20
-"""Size of a chunk of small batches that are gathered and normalized together: on 64 rows the
-overhead of an operation exceeds its work. Larger chunks leave the level-2 cache, and their memory
-is requested from the operating system."""
+"""Size of a chunk. The small batches of a chunk are gathered and normalized together, because on 64
+rows the overhead of an operation exceeds its work. Larger chunks do not fit into the level-2 cache,
+and PyTorch requests their memory from the operating system each time."""
 
 CPU_POLICY_CHUNK_BYTES = 2**23
-"""The same with an augmentation policy: its operations have more overhead, which outweighs the
-cache."""
+"""Size of a chunk with an augmentation policy. Its operations have more overhead, which matters
+more than the cache."""
 
 ACCELERATOR_CHUNK_BYTES = 2**26
-"""The same on an accelerator."""
+"""Size of a chunk on an accelerator."""
 
 EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
-"""The largest size of an evaluation batch."""
+"""Largest size of an evaluation batch, in rows and in bytes."""
 
 
 class TorchLoader:
     """A loader in PyTorch; ``nnopt.backends.protocol.Loader`` documents its methods.
 
-    Images stay uint8 until they are gathered, which needs a quarter of the memory traffic.
+    Images stay uint8 until they are gathered, which needs a quarter of float32's memory traffic.
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
@@ -119,7 +119,7 @@ class TorchLoader:
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Return the rows of a part.
+        """Return a copy of the inputs of a part, (N, ...).
 
         Features in float64, which some accelerators lack, are converted to the network's precision.
         """
@@ -144,7 +144,7 @@ class TorchLoader:
 
     @cached_property
     def _operations(self) -> PolicyOperations:
-        """The operations of the policy. Torchvision is imported only if there is one."""
+        """The operations of the policy. Torchvision is imported only if it is used."""
         from nnopt.backends.torch.policies import PolicyOperations
 
         height, width = self._inputs.shape[2:]

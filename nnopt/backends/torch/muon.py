@@ -1,7 +1,7 @@
 """Muon: momentum with updates that are nearly orthogonal matrices.
 
 Such an update has nearly equal singular values. Adam updates the output layer and all parameters
-that are no matrices.
+that are not matrices.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from nnopt.schema import MuonConfig
 
 A, B, C = 3.4445, -4.7750, 2.0315
 """Coefficients by Jordan et al. They maximize the slope at 0, so that small singular values grow
-fastest, and do not converge to 1."""
+fastest. With them the singular values do not converge to 1, but stay near it."""
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """Return U S' Vᵀ for each matrix U S Vᵀ (..., rows, columns), with singular values S' near 1.
 
-    Each of the ``steps`` of the Newton-Schulz iteration computes
+    The Newton-Schulz iteration starts at X = M / (‖M‖ + 1e-7) for a matrix M, and computes
 
-        X₀ = M / (‖M‖ + 1e-7);   X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ
+        X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ
 
-    Each step maps a singular value σ ≤ 1 of X to aσ + bσ³ + cσ⁵, independently of the others. Five
-    steps map values from 0.002 to 1 into 0.68 to 1.21, and multiply smaller values by about 485.
-    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    in each of its ``steps``. A step maps a singular value σ ≤ 1 of X to aσ + bσ³ + cσ⁵,
+    independently of the others. Five steps map values from 0.002 to 1 into 0.68 to 1.21, and
+    multiply smaller values by about 485. Source: Jordan et al. 2024, "Muon: an optimizer for hidden
+    layers in neural networks".
     """
     rows, columns = matrices.shape[-2:]
     x: Tensor = matrices.mT if rows > columns else matrices  # the Gram matrix of the shorter side
@@ -55,7 +56,7 @@ class Muon(optim.Optimizer):
     Matrices of one shape are orthogonalized together, in bfloat16 for float32 on an accelerator, as
     the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type
     of the weights is used. ``torch.optim.Muon`` supports only matrices and always uses bfloat16; a
-    test compares both.
+    test compares both implementations.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Muon(optim.Optimizer):
         weights: Sequence[nn.Parameter],
         config: MuonConfig,
     ) -> None:
-        """Select the hidden ones of ``weights``, which are in the order of the architecture."""
+        """Select the hidden weights among ``weights``, which have the order of the architecture."""
         hidden = weights[1 if config.input_layer == "adam" else 0 : -1]
         chosen = {id(p) for p in hidden}
         rest = [p for p in parameters if id(p) not in chosen]

@@ -34,7 +34,8 @@ from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
-"""Elements of a layer's input and output in evaluation: 256 MB and 1 GB in float32."""
+"""Largest number of elements of a layer's input and output in evaluation: 256 MB and 1 GB in
+float32."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,) or class fractions (N, K)) -> mean loss of the batch."""
@@ -70,7 +71,8 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    It is not a method because a reference cycle would keep the network's memory allocated.
+    It is not a method of the network because a reference cycle would keep the
+    network's memory allocated.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +147,7 @@ class TorchNetwork:
         """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # no CUDA graph overwrites the memory of the sums
+        for parameter in self._parameters:  # a CUDA graph does not overwrite a new tensor
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
@@ -155,7 +157,7 @@ class TorchNetwork:
     def _backward(
         self, x: Tensor, y: Tensor, step: int, fraction: float = 1
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and the logits (N, K), and add ``fraction`` of its gradients."""
+        """Return the mean loss and the logits (N, K); add ``fraction`` times its gradients."""
         for dropout in self._dropouts:
             dropout.set_step(step)
         logits, loss = self._forward(self._to_memory_format(x), y)
@@ -163,7 +165,7 @@ class TorchNetwork:
         return loss.detach(), logits.detach()
 
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Compute the same in parts of the batch.
+        """Compute the results of ``_backward`` in parts of the batch.
 
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """
@@ -211,7 +213,7 @@ class TorchNetwork:
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        self._set_mode(training=False)  # Schedule-Free uses the weights for evaluation
+        self._set_mode(training=False)  # Schedule-Free: select the weights for evaluation
         self.module.train()
         parts = parts_of(batches, self._batch_size, self._accumulation_steps)
         try:
@@ -316,8 +318,8 @@ class TorchNetwork:
     def _limit_norms(self, max_norm: float, overflowed: Tensor | None) -> None:
         """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
 
-        These are a row of a dense weight or the kernel of an output channel (Srivastava et al.
-        2014, section 5.1). Nothing changes if the step was skipped.
+        They are a row of a dense weight or the kernel of an output channel (Srivastava et al. 2014,
+        section 5.1). Nothing changes if the step was skipped.
         """
         for weight in self._weights:
             inputs = tuple(range(1, weight.ndim))

@@ -1,4 +1,4 @@
-"""Augmentation policies in PyTorch: torchvision's operations, with one per image.
+"""Augmentation policies in PyTorch: torchvision's operations, one for each image.
 
 Torchvision's classes draw one operation for all images of a call, so a batch needs one call per
 image. Here a batch needs few calls. For an operation that only moves pixels, or maps each pixel
@@ -50,7 +50,7 @@ def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     255 from which values are inverted (solarize).
     """
     wide = policy == "trivial_augment"
-    # In float32 as in torchvision, because a rounding error can change the integer part.
+    # Computed in float32 as in torchvision, because rounding can change the integer part.
     rising = {
         "ShearX": 0.99 if wide else 0.3,
         "ShearY": 0.99 if wide else 0.3,
@@ -142,7 +142,7 @@ class PolicyOperations:
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
     def _lookup_tables(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Return (n, H·W): the result of each image's setting on the image ``probe`` (1, H, W)."""
+        """Return ``probe``, an image (1, H, W), changed by each image's setting, as (n, H·W)."""
         for setting in settings:
             if setting not in self._tables:
                 result = self._operate(probe, setting).flatten()

@@ -22,8 +22,8 @@ class ScheduleFree(optim.Optimizer):
     Defazio et al. 2024, "The road less scheduled", equations 1 to 3 and algorithm 1.
 
     The parameters are y in training mode and x in evaluation mode. The library converts one into
-    the other, which rounds. Here y is saved during the evaluation, so that an evaluation does not
-    change the training.
+    the other, which causes rounding errors. Here y is saved during an evaluation, so that the
+    evaluation does not change the training.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ScheduleFree(optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Perform one update in training mode, without overwriting the gradients.
 
-        The library alone would overwrite them to save memory.
+        The library overwrites gradients to save memory, so it gets copies.
         """
         gradients = [p.grad for p in self._parameters]
         for p in self._parameters:

@@ -9,7 +9,7 @@ from torch import Tensor
 from nnopt.backends.protocol import StepRecord
 
 MAX_PENDING_STEPS = 256
-"""Steps with stored logits before their correct predictions are counted in one operation."""
+"""Largest number of steps whose correct predictions are counted in one operation."""
 
 
 class StepSums:

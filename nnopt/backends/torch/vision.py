@@ -71,7 +71,7 @@ def describe_model(
 ) -> ModuleArchitecture:
     """Return the layers of the model for images of ``input_shape`` (C, H, W).
 
-    They are determined on the meta device, without computing any values.
+    The layers are determined on the meta device, without computing any values.
 
     Raises:
         ConfigError: There is no such model, or it cannot take such images.
@@ -142,10 +142,10 @@ def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
 
 
 def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
-    """Return torchvision's newest weights of the model ``name`` by full name.
+    """Return torchvision's newest weights of the model ``name``, by the full name of each array.
 
     Raises:
-        DataError: The file is missing and not downloaded, or its hash differs from its name.
+        DataError: The file is missing and not downloaded, or its hash is not the one in its name.
     """
     url = models.get_model_weights(name).DEFAULT.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -218,9 +218,9 @@ def _stem(model: str) -> tuple[str, str | None] | None:
 def _replace_first_conv(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
     """Replace the first convolution by one for images with ``channels`` channels.
 
-    For small images it is 3x3 with stride 1, and the max pooling after it is removed. If the shape
-    of the weight changes, it is drawn from a normal distribution, with a variance that preserves
-    the variance of the outputs.
+    For small images the new convolution is 3x3 with stride 1, and the max pooling after it is
+    removed. If the shape of the weight changes, the new weight is drawn from a normal distribution
+    with a variance that preserves the variance of the outputs.
     """
     if config.small_images and (stem := _stem(config.model)):
         path, pool = stem

@@ -124,7 +124,10 @@ def tanh_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
 
 
 def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|). For large |x|, 1 - tanh² x cancels."""
+    """dL/dx = g / cosh² x = g · 4 s (1 - s), s = σ(-2|x|).
+
+    1 - tanh² x would lose all digits to cancellation for large |x|.
+    """
     tail, slope = (buffer(name, x.shape, x.dtype) for name in ("tail", "slope"))
     _logistic_tail(x, 2, tail, slope)
     _logistic_slope(tail, slope)
@@ -157,7 +160,7 @@ def _from_tail(x: Array, tail: Array, out: Array) -> Array:
 
 
 def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """Compute y = σ(x) = 1 / (1 + exp(-x)), computed from σ(-|x|), which is saved."""
+    """Compute y = σ(x) = 1 / (1 + exp(-x)) from σ(-|x|), which is saved."""
     y, tail = (buffer(name, x.shape, x.dtype) for name in ("y", "tail"))
     _logistic_tail(x, 1, tail, y)
     return _from_tail(x, tail, y), tail
@@ -218,7 +221,7 @@ def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array,
     from scipy.special import ndtr
 
     cdf = buffer("cdf", x.shape, x.dtype)
-    ndtr(x, out=cdf)  # by erfc(-x/√2) / 2 for x < 0, where (1 + erf(x/√2)) / 2 cancels
+    ndtr(x, out=cdf)  # precise for x < 0, where (1 + erf(x/√2)) / 2 loses digits
     y = np.multiply(x, cdf, out=buffer("y", x.shape, x.dtype))
     return y, (x, cdf)
 

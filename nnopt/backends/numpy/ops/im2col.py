@@ -76,8 +76,8 @@ def im2col_parameter_gradients(
 ) -> tuple[Array | None, Array | None]:
     """Compute dL/dw = (X g)ᵀ, (O, C, kh, kw), and dL/db = Σ g, (O,), if they are required.
 
-    X: the matrix of windows, (C · kh · kw, windows), g = dL/dy as a matrix (windows, O). Chunks and
-    partial sums do not depend on the number of threads, so neither do the sums.
+    X is the matrix of windows, (C · kh · kw, windows), and g is dL/dy as a matrix (windows, O).
+    Chunks and partial sums do not depend on the number of threads, so neither do the sums.
     """
     outputs, kernel = len(weight), weight.shape[2:]
     weight_requires_grad, bias_requires_grad = requires_grad
@@ -119,10 +119,10 @@ def im2col_input_gradient(
 ) -> Array:
     """Compute dL/dx of the given shape (H, W, N, C).
 
-    The product wᵀ gᵀ, (C · kh · kw, windows), contains the gradient of each position of each
-    window, which is added to the pixel there. Windows overlap, so one task adds all windows of an
-    image, a few rows at a time, from the last row to the first. A pixel thus receives its terms in
-    the order of the kernel's rows, and the sum does not depend on the chunks.
+    The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each position in each window.
+    The term is added to the gradient of the pixel at this position. Windows overlap, so one task
+    adds all windows of an image, a few rows at a time, from the last row to the first. A pixel thus
+    receives its terms in the order of the kernel's rows, and the sum does not depend on the chunks.
     """
     height, width, _, channels = shape
     down, across = g.shape[:2]
@@ -165,7 +165,7 @@ def _row_chunks(size: Shape, weight: Array, max_elements: int) -> list[slice]:
 def _columns(
     padded: Array, kernel: Shape, rows: slice, across: int, stride: int, workers: ThreadPool
 ) -> Array:
-    """Copy the windows of some rows of the output: (C · kh · kw, rows · W' · N)."""
+    """Return a copy of the windows of some rows of the output, (C · kh · kw, rows · W' · N)."""
     channels, images = padded.shape[2:]
     row, column, channel, image = padded.strides
     windows = as_strided(

@@ -114,8 +114,8 @@ def moments(
     Args:
         x: Images (H, W, N, C).
         shape: The shape of the N · C lanes, for example (N, groups, C / groups).
-        axis: The axis of ``shape`` to average over. It has length 1 in the moments, or is absent
-            if it is the first one.
+        axis: The axis of ``shape`` to average over. The moments have length 1 along this axis, or
+            lack it if it is the first one.
         epsilon: ε of the norm; see MAX_MEAN_IN_STDS.
         workers: The threads.
         buffer: The memory for the sums and the copy.
@@ -152,7 +152,7 @@ def to_lanes(shape: Shape, *values: Array) -> Array:
 
 
 def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
-    """Divide rows into chunks of at most ``max_elements``, or of one row."""
+    """Divide rows into chunks of at most ``max_elements`` elements, but at least one row."""
     return chunk_slices(rows, max(1, max_elements // row_elements))
 
 

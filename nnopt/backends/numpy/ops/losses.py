@@ -18,7 +18,8 @@ def cross_entropy_naive_forward(
 ) -> Array:
     """Compute L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, with p = softmax(z) and t = (1 - ε) y + ε/K.
 
-    ε is the ``label_smoothing``, and y contains the class fractions, one-hot for classes (N,).
+    ε is the ``label_smoothing``. y contains the class fractions of each sample, which are one-hot
+    if ``labels`` are classes (N,).
     """
     target = _naive_targets(labels, logits.shape[1], label_smoothing)
     return np.asarray(-np.sum(target * _naive_log_softmax(logits)) / len(logits))
@@ -74,7 +75,7 @@ def cross_entropy_forward(
     As the probability p of the label approaches 1, p - 1 and the logarithm of the sum Σ of the
     exponentials would lose all digits to cancellation. Both are computed from the sum r of the
     other exponentials instead: p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is
-    z - max z of the label. The label of class fractions is the class with the largest one.
+    z - max z of the label. For class fractions, the label is the class with the largest fraction.
     """
     count, classes = logits.shape
     dtype = logits.dtype
@@ -138,9 +139,9 @@ def cross_entropy_backward(g: Array, difference: Array, *, buffer: Buffer = new)
 def hinge_forward(
     logits: Array, *, labels: Array, buffer: Buffer = new
 ) -> tuple[Array, tuple[Array, tuple[Array, Array]]]:
-    """Compute the multiclass support vector machine's loss (Weston and Watkins 1999).
+    """Compute the loss of the multiclass support vector machine (Weston and Watkins 1999).
 
-    The loss is NaN if a logit is not finite, because a margin of -∞ would not contribute.
+    The loss is NaN if a logit is not finite, because a margin of -∞ would add 0 to it.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)

@@ -261,7 +261,7 @@ def _flat_forward(
 
 
 def _inverse_std(variance: Array, epsilon: float, out: Array, scratch: Array) -> Array:
-    """Compute 1 / √(σ² + ε), or NaN if σ² is infinite: 0 would make x̂ a plausible 0."""
+    """Compute 1 / √(σ² + ε), or NaN if σ² is infinite, because 0 would hide the overflow."""
     np.add(variance, epsilon, out=out)
     np.sqrt(out, out=out)
     np.reciprocal(out, out=out)
@@ -295,8 +295,8 @@ def _image_forward(
 ) -> tuple[Array, Saved]:
     """Normalize images over the positions and one axis of their lanes, reshaped to ``shape``.
 
-    The images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if ``relu``, the workers, the
-    mean of x and the biased σ² are saved.
+    The saved values are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if
+    ``relu``, the workers, the mean of x and the biased σ².
     """
     values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, workers, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)

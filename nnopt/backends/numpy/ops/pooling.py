@@ -116,8 +116,8 @@ class Windows(NamedTuple):
         """Yield the positions in a window, row by row, for some rows of the output.
 
         Yields:
-            The number of the position, the slice of the outputs whose windows have it inside the
-            image, and the slice of the inputs there.
+            The number of the position, the slices of the outputs whose windows have this position
+            inside the image, and the slices of the inputs at this position.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
@@ -137,9 +137,10 @@ class Windows(NamedTuple):
         return (below[rows, None] * self.size + right)[:, :, None, None]
 
     def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
-        """Return the windows, along one axis, for which 0 <= window · stride + offset < pixels.
+        """Return windows along one axis, and the pixel ``offset`` after the start of each.
 
-        The second slice contains these pixels: one per window, ``offset`` after its start.
+        Both slices include only windows for which this pixel is inside the image:
+        0 <= window · stride + offset < pixels. None if there is no such window.
         """
         first = max(windows.start, -(offset // self.stride))
         last = min(windows.stop - 1, (pixels - 1 - offset) // self.stride)
@@ -154,9 +155,9 @@ def max_pool2d_forward(
 ) -> tuple[Array, tuple[Array, Windows, ThreadPool]]:
     """Compute ``max_pool2d_naive_forward``.
 
-    Backward needs the number of the position of each maximum, the first of equal values. If y is
-    NaN, this is the position of the maximum before the first NaN, unlike in the naive version: a
-    NaN loss ends the training, so its gradients do not justify another pass over x.
+    The position of each maximum in its window is saved for backward. Of equal values, it is the
+    first. If y is NaN, it is the position of the maximum before the first NaN, unlike in the naive
+    version: a NaN loss ends the training, so its gradients do not justify another pass over x.
     """
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
@@ -173,7 +174,7 @@ def max_pool2d_forward(
             y[rows] = -np.inf
         for number, outputs, inputs in windows.positions(rows):
             best, candidate = y[outputs], x[inputs]
-            if number == 0 and not windows.padding:  # every window has a first pixel
+            if number == 0 and not windows.padding:  # no window has its first pixel in the padding
                 np.copyto(best, candidate)
                 continue
             np.greater(candidate, best, out=larger[outputs])

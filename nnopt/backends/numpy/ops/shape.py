@@ -59,7 +59,7 @@ def add_forward(x: Array, branch: Array, *, buffer: Buffer = new) -> tuple[Array
 
 
 def add_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """dL/dx = g and dL/dbranch = g, in two arrays because each path may overwrite its own."""
+    """dL/dx = g and dL/dbranch = g, in two arrays because each path may overwrite its gradient."""
     d_branch = buffer("d_branch", g.shape, g.dtype)
     np.copyto(d_branch, g)
     return g, d_branch

@@ -106,10 +106,10 @@ def winograd_backward(
 ) -> tuple[Array | None, ...]:
     """Compute the required gradients: dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and dL/db (O,).
 
-    dL/dx is the correlation of g = dL/dy, (H', W', N, O), with the kernels turned by half, under
-    the padding 2 - p. With the windows V = Bᵀ g B and the turned kernels U = G w Gᵀ,
+    dL/dx is the correlation of g = dL/dy, (H', W', N, O), with the kernels rotated by 180°
+    and the padding 2 - p. With the windows V = Bᵀ g B and the rotated kernels U = G w Gᵀ,
 
-        dL/dx = Aᵀ [ Σ_o U ⊙ V ] A      dL/dw = Gᵀ [ Σ_tiles V ⊙ (A x Aᵀ) ] G, turned by half
+        dL/dx = Aᵀ [ Σ_o U ⊙ V ] A      dL/dw = Gᵀ [ Σ_tiles V ⊙ (A x Aᵀ) ] G, rotated by 180°
 
     The second formula follows from Σ x · dL/dx = Σ w · dL/dw. Both use the windows of g. Chunks and
     partial sums do not depend on the number of threads, so neither do the sums over tiles.
@@ -189,10 +189,13 @@ def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Arr
 
 
 class WindowScratch(NamedTuple):
-    """Views of a thread's scratch memory for the transform of windows."""
+    """Views of a thread's scratch memory for the transform of windows.
+
+    "Half transformed" means transformed along one of the two axes.
+    """
 
     edges: tuple[Array, Array]  # columns outside the image, left and right
-    inside: Array  # (column, row in window, run): half transformed, the columns inside the image
+    inside: Array  # (column, row in window, run): columns inside the image, half transformed
     windows: Array  # (row in window, across, column in window, run): half transformed
     rows: list[Array]  # (across, row in window, column in window, run) of each row of windows
     transformed: Array  # (36, windows, C)
@@ -245,15 +248,18 @@ def _window_scratch(workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> 
 
 
 class TileScratch(NamedTuple):
-    """Views of a thread's scratch memory for the transforms of tiles."""
+    """Views of a thread's scratch memory for the transforms of tiles.
+
+    "Half transformed" means transformed along one of the two axes.
+    """
 
     transformed: Array  # (36, tiles, C)
-    constant: Array  # (tiles, C): the position of a constant added to all pixels
+    constant: Array  # (tiles, C): the values at CONSTANT_POSITION
     rows: list[Array]  # (column of 6, row of 6, across · run) of each row of tiles
     half_rows: Array  # (column of 6, row in tile, across · run): half transformed
-    half_columns: Array  # (row in tile, across, column of 6, run): the same memory
+    half_columns: Array  # (row in tile, across, column of 6, run): same memory as half_rows
     border: Array  # (4, 4 across, run): a row of tiles that extends beyond the image
-    border_tiles: Array  # (row in tile, across, column in tile, run): the same memory
+    border_tiles: Array  # (row in tile, across, column in tile, run): same memory as border
 
 
 class TileTransform:
