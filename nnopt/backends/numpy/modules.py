@@ -152,7 +152,7 @@ class LayerBuilder:
         return trained
 
     def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
-        """Return batch norm, by the statistics of the batch or, in evaluation mode, the running ones."""
+        """Return batch norm, which uses the running statistics in evaluation mode only."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
         parameters, workers = self._parameters_of(layer), self._workers
