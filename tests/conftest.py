@@ -106,7 +106,7 @@ def plain_config() -> Config:
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
-    """Return the configuration with some values changed, by dotted key.
+    """Return a copy of the configuration with new values by dotted key.
 
     ``optimizer`` and ``backend`` may be names, which select the default configuration of that name.
     """

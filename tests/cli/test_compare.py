@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
-    """Leave a sweep of three settings (SGD with two learning rates, Adam) and three seeds."""
+    """Write a sweep of three settings (SGD with two learning rates, Adam) and three seeds."""
     folder = workplace / "sweep"
     accuracies = {
         ("sgd", 0.1): (0.80, 0.81, 0.85),

@@ -17,7 +17,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pair(workplace: Path, leave_run: LeaveRun) -> None:
-    """Leave two runs: a with SGD; b with Adam, another seed, more layers and another NumPy."""
+    """Write two runs: a with SGD; b with Adam, another seed, more layers and another NumPy."""
     numpy, torch = {"numpy": "2.0"}, {"numpy": "2.1", "torch": "2.6"}
     leave_run(workplace / "a", 0, {"optimizer": "sgd"}, test_loss=0.5, versions=numpy)
     adam = {"optimizer": "adam"}

@@ -53,7 +53,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture
 def sweep(nnopt: Run, workplace: Path) -> Path:
-    """Leave a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
+    """Write a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
     overrides = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
     assert nnopt("run", "-m", *SMALL, *overrides) == 5
     folder = workplace / "sweep"

@@ -1,4 +1,4 @@
-"""Values that a file sets for one choice do not apply to another choice."""
+"""Values that a file sets for one optimizer or schedule do not apply to another one."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
         ),
     }.values(),
 )
-def test_optimizer_gets_rate_made_for_it(overrides: list[str], expected: tuple[str, Any]) -> None:
+def test_optimizer_uses_rate_set_for_it(overrides: list[str], expected: tuple[str, Any]) -> None:
     assert optimizer_of("experiment=tuned", *overrides) == expected
 
 
-def test_close_relative_of_optimizer_uses_own_values() -> None:
+def test_similar_optimizer_uses_own_values() -> None:
     nesterov = compose_config(["experiment=tuned", "optimizer=nesterov"]).optimizer
     plain = compose_config(["optimizer=nesterov"]).optimizer
     assert nesterov == plain
@@ -111,21 +111,21 @@ def test_file_without_choice_sets_rate_of_default_optimizer() -> None:
     assert optimizer_of("experiment=plain", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_file_that_includes_another_gets_rate_of_own_choice() -> None:
+def test_file_with_base_file_uses_rate_of_its_optimizer() -> None:
     assert optimizer_of("experiment=child") == ("adam", 0.001)
     assert optimizer_of("experiment=child", "optimizer=momentum") == ("momentum", 0.3)
     assert optimizer_of("experiment=child_with_rate") == ("adam", 0.02)
     assert optimizer_of("experiment=child_with_rate", "optimizer=momentum") == ("momentum", 0.3)
 
 
-def test_rate_to_be_found_is_kept_for_every_optimizer() -> None:
+def test_auto_rate_is_kept_for_every_optimizer() -> None:
     for name in ("momentum", "adam", "sgd"):
         assert optimizer_of("experiment=found", f"optimizer={name}") == (name, "auto")
     momentum = compose_config(["experiment=found", "optimizer=nesterov"]).optimizer
     assert momentum == compose_config(["optimizer=nesterov", "optimizer.lr=auto"]).optimizer
 
 
-def test_own_config_file_sets_rate_of_its_optimizer_alone(workplace: Path) -> None:
+def test_own_config_file_sets_rate_only_of_its_optimizer(workplace: Path) -> None:
     from nnopt import conf
 
     text = (Path(conf.__path__[0]) / "config.yaml").read_text()
@@ -143,18 +143,18 @@ def test_own_optimizer_file_keeps_its_values(workplace: Path) -> None:
     assert optimizer_of("experiment=tuned", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_sweep_point_gets_rate_made_for_its_optimizer() -> None:
+def test_sweep_point_uses_rate_set_for_its_optimizer() -> None:
     plan = make_plan(["experiment=tuned", "optimizer=momentum,adam,sgd", "seed=1"], multirun=True)
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("sgd", 0.1)]
 
 
-def test_sweep_with_rate_gives_it_to_all() -> None:
+def test_sweep_rate_on_command_line_applies_to_all_points() -> None:
     plan = make_plan(["experiment=tuned", "optimizer=adam,sgd", "optimizer.lr=0.5"], multirun=True)
     assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
 
 
-def test_entries_of_sweep_give_rates_of_their_own() -> None:
+def test_ablation_entries_set_their_own_rates() -> None:
     plan = make_plan(["experiment=tuned", "ablation=entries"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]
@@ -183,7 +183,7 @@ def test_search_draws_optimizers_with_their_own_rates() -> None:
         ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
     ],
 )
-def test_overrides_of_point_give_same_point(overrides: list[str]) -> None:
+def test_point_overrides_compose_same_configuration(overrides: list[str]) -> None:
     for point in make_plan(overrides, multirun=True).points:
         alone = [x for x in point.overrides if x != "ablation=entries"]  # which would override it
         assert compose_config(alone) == point.config

@@ -26,7 +26,7 @@ COUNT = 20
 
 
 @pytest.mark.parametrize("value", ["", " "])
-def test_data_folder_variable_is_empty(
+def test_data_folder_variable_empty_uses_default_folder(
     attempt: Command,
     workplace: Path,
     backend: str,

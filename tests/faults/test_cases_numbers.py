@@ -1,4 +1,4 @@
-"""Settings that gave plausible but wrong numbers, with the expected result or message."""
+"""Settings for which nnopt once printed plausible but wrong numbers."""
 
 from __future__ import annotations
 

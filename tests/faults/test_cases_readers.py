@@ -28,7 +28,7 @@ PRINTING = (
 
 @pytest.fixture
 def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
-    """Leave the runs a and b in the current folder."""
+    """Write the runs a and b in the current folder."""
     leave_run(workplace / "a", seed=0)
     leave_run(workplace / "b", seed=1)
     return workplace

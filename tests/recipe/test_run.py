@@ -405,7 +405,7 @@ def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) 
     assert {"filters", "feature_maps", "layer_statistics", "samples"} <= names
 
 
-def test_recording_that_is_abandoned_is_interrupted(workplace: Path) -> None:
+def test_recording_abandoned_is_recorded_as_interrupted(workplace: Path) -> None:
     """A signal may interrupt the ``with`` statement outside of the context manager's generator."""
     (point,) = make_plan(SMALL).points
     recording = RunRecorder(point, workplace, (), quiet=True).recording()

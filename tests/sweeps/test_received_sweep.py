@@ -72,12 +72,12 @@ def test_check_launcher_foreign_cluster_must_be_given_again(tmp_path: Path) -> N
         ("folder", "jobs\nx"),
     ],
 )
-def test_read_engine_option_with_command_is_refused(key: str, value: Any) -> None:
+def test_submitit_option_with_command_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key}"):
         submitit(**{key: value})
 
 
-def test_read_engine_resource_options_are_accepted() -> None:
+def test_submitit_resource_options_are_accepted() -> None:
     options = {"qos": "high", "constraint": "[a100|v100]&ib", "gres": "gpu:a100:2", "nice": 5}
     options |= {"mail_user": "me@example.org", "exclusive": True, "begin": "now+1hour"}
     assert submitit(options=options, partition="gpu,long").options == options

@@ -109,7 +109,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path) -> None:
-    """Compare weights and metrics of three points, one of which fails, on two workers."""
+    """Three points run on two workers, and the training of one point diverges."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
         make_task(seed, epochs=3, **{"optimizer.lr": lr, "architecture.hidden": (128, 64)})
@@ -134,7 +134,7 @@ def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path)
 def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker that replaces a dead worker gets the same device."""
+    """Each worker uses its own device."""
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(

@@ -77,14 +77,14 @@ def test_task_relative_paths_refer_to_sweep_folder(make_task: MakeTask, tmp_path
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "diverged", "pruned"])
-def test_lost_task_with_own_summary_keeps_it(make_task: MakeTask, status: str) -> None:
+def test_record_lost_task_own_summary_is_kept(make_task: MakeTask, status: str) -> None:
     task = make_task(0)
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
     assert record_lost_task(task, "interrupted", "another") == TaskResult(task, status, "its own")
 
 
-def test_lost_task_with_earlier_summary_is_replaced(make_task: MakeTask) -> None:
+def test_record_lost_task_earlier_summary_is_replaced(make_task: MakeTask) -> None:
     """The process of a retried point dies before the point starts."""
     task = make_task(0)
     task.folder.mkdir()
@@ -96,7 +96,7 @@ def test_lost_task_with_earlier_summary_is_replaced(make_task: MakeTask) -> None
     assert read_state(task.folder).summary["epochs"] is None
 
 
-def test_lost_task_held_by_another_process_is_running(make_task: MakeTask) -> None:
+def test_record_lost_task_locked_by_another_process_is_running(make_task: MakeTask) -> None:
     task = make_task(0)
     task.folder.mkdir()
     with hold(task.folder):
@@ -107,7 +107,9 @@ def test_lost_task_held_by_another_process_is_running(make_task: MakeTask) -> No
 @pytest.mark.parametrize(
     "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
 )
-def test_lost_task_without_summary_gets_one(make_task: MakeTask, before: str | None) -> None:
+def test_record_lost_task_without_summary_writes_one(
+    make_task: MakeTask, before: str | None
+) -> None:
     task = make_task(4)
     if before is not None:
         task.folder.mkdir()

@@ -210,7 +210,7 @@ def test_search_resumed_with_more_trials_equals_longer_search(plan: Plan, tmp_pa
     assert trials_of(search(with_settings(plan, trials=3), folder)) == trials_of(more)
 
 
-def test_search_lost_points_run_under_their_trials(plan: Plan, tmp_path: Path) -> None:
+def test_search_points_without_summary_run_again_in_same_trials(plan: Plan, tmp_path: Path) -> None:
     def epochs_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
         seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
         with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:

@@ -155,7 +155,7 @@ def test_grid_sweep_does_not_import_optuna() -> None:
 
 
 @pytest.mark.parametrize("launcher", ["sequential", "pool"])
-def test_resume_search_lost_results_run_again(
+def test_resume_search_missing_or_damaged_results_run_again(
     nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
 ) -> None:
     overrides = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
