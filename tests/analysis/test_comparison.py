@@ -211,12 +211,7 @@ def test_sort_rows_by_key_or_metric() -> None:
         return [row.setting.values["lr"] for row in sort_rows(comparison, name, reverse)]
 
     assert order(METRIC) == [2, 10, 1, 0]
-    assert order(METRIC, reverse=True) == [
-        1,
-        10,
-        2,
-        0,
-    ]  # missing results are last, too
+    assert order(METRIC, reverse=True) == [1, 10, 2, 0]  # a missing result stays last
     assert order("lr", reverse=True) == [10, 2, 1, 0]
     with pytest.raises(ConfigError, match="did you mean 'test_accuracy'"):
         order("test_acuracy")

@@ -38,7 +38,8 @@ def test_initializers_have_mean_and_variance_of_the_formula(name: str) -> None:
     variance, middle = VARIANCES[name], 0.5 if name == "uniform" else 0.0
     count = math.prod(SHAPE)
     assert abs(weights.mean() - middle) < 4 * math.sqrt(variance / count)
-    assert weights.var() == pytest.approx(variance, rel=0.02)  # √(2 / 100,000) is 0.0045
+    # The relative standard error is √(2 / 100,000) = 0.0045.
+    assert weights.var() == pytest.approx(variance, rel=0.02)
 
 
 @pytest.mark.parametrize("name", VARIANCES)

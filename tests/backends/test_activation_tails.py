@@ -24,10 +24,10 @@ Array = NDArray[np.floating]
 Real = Callable[[mpf], mpf]
 
 TOLERANCE = {"float32": 1.5e-6, "float64": 1e-12}
-"""Bounds of the error relative to the value, or to the smallest normal number if larger."""
+"""Bounds of the error relative to the ``scales`` in ``check``."""
 
 SMALLEST = {"float32": 1e-36, "float64": 1e-306}
-"""Bounds of the absolute error, so that smaller results may become zero."""
+"""Numbers added to the bounds of the error; smaller results may become zero."""
 
 
 def logistic(x: mpf) -> mpf:
@@ -107,7 +107,7 @@ ACCURATE_TAILS = [
     for backend in ("numpy", "torch")
     if (record, backend) != (records.GELU, "torch")
 ]
-"""All except PyTorch's GELU, of whose tail only the absolute error is small."""
+"""All except PyTorch's GELU, whose tail has a large relative error."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

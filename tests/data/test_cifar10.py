@@ -37,7 +37,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """Return a file of the Python version, with the keys that Python 2 wrote."""
+    """Return a batch file of the Python version, with the keys that Python 2 wrote."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",

@@ -107,7 +107,7 @@ def deep() -> bytes:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """Return a PNG whose header has another size, with a valid CRC."""
+    """Return a PNG whose header states a false size, with a valid CRC."""
     import struct
     import zlib
 

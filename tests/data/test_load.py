@@ -214,7 +214,7 @@ def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
     assert [len(rows(part)) for part in (one.train, one.validation, one.test)] == [24, 6, 10]
     assert rows(one.train) | rows(one.validation) | rows(one.test) == set(range(40))
     assert rows(one.test) != rows(other.test)
-    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # for any seed
+    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # all seeds share it
 
 
 def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:

@@ -34,9 +34,8 @@ def test_load_absent_classes_reported(tmp_path: Path, caplog: pytest.LogCaptureF
 
 NAMES = ("ant", "bee", "cat")
 
-LABELS_AMONG: dict[
-    str, tuple[int, list[float], int]
-] = {  # number of classes, feature value of each class, number of rows
+# Number of classes, feature value of each class, number of rows.
+LABELS_AMONG: dict[str, tuple[int, list[float], int]] = {
     "the label itself": (3, [0, 1, 2], 60),
     "other numbers": (3, [7.5, -1, 1e9], 60),
     "two classes": (2, [1, 0], 60),
@@ -133,7 +132,8 @@ NO_LABELS: dict[str, tuple[list[float], int]] = {
     "few repeats of a class": ([k % 3 for k in range(22)], 3),
     "one class": ([1.0] * 60, 1),
 }
-RARE = {  # samples per class, and whether a feature with one value per class is reported
+# Samples per class, and whether a feature with one value per class is reported.
+RARE = {
     "1 of 200": ([199, 1], False),
     "2 of 200": ([198, 2], False),
     "4 of 200": ([196, 4], False),

@@ -50,7 +50,7 @@ def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
 def test_is_held_on_nfs_uses_a_shared_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = fcntl.flock
 
-    def as_nfs(file: int, operation: int) -> None:  # flock(2), "NFS details"
+    def as_nfs(file: int, operation: int) -> None:  # see flock(2), "NFS details"
         can_write = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if operation & fcntl.LOCK_EX and not can_write:
             raise OSError(errno.EBADF, "Bad file descriptor")

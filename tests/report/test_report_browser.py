@@ -67,7 +67,7 @@ def texts(browser: WebDriver, selector: str) -> list[str]:
 
 
 def click(browser: WebDriver, selector: str, text: str = "") -> None:
-    """Click a visible element on top whose text begins with ``text``."""
+    """Click the visible, uncovered element whose text begins with ``text``."""
     script = """
         const node = [...document.querySelectorAll(arguments[0])]
           .find((node) => node.textContent.startsWith(arguments[1]));
@@ -95,7 +95,7 @@ def column(browser: WebDriver, name: str) -> list[str]:
 
 
 def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drag over the chart, between fractions of its width and height."""
+    """Drag over the chart; both points are fractions of its width and height."""
     from selenium.webdriver.common.action_chains import ActionChains
 
     chart = browser.find_element("css selector", "#curves .plot")
@@ -166,9 +166,8 @@ def test_table_sorts_by_column(browser: WebDriver, open_page: Open) -> None:
     best_first = ["0.9900", "0.9300", "0.9000", "0.8400", "0.8200", "0.8000"] + ["–"] * 5
     assert column(browser, "test_accuracy") == best_first
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["descending"]
-    browser.switch_to.active_element.send_keys(
-        "\n"
-    )  # sorts in ascending order; missing values stay last
+    # The second activation sorts in ascending order; missing values stay last.
+    browser.switch_to.active_element.send_keys("\n")
     assert column(browser, "test_accuracy") == [*best_first[5::-1], *best_first[6:]]
     assert [node.get_attribute("aria-sort") for node in sorted_heads(browser)] == ["ascending"]
     click(browser, "#comparison th button", "test_accuracy")

@@ -51,7 +51,7 @@ class Recorded:
 class Quadratic(Recorded):
     """Gradient descent on ½ Σ hᵢ wᵢ² from w = (1, 1, ...).
 
-    The gradient is that at w plus normal noise with standard deviation ``noise``.
+    The gradient is evaluated at w plus normal noise with standard deviation ``noise``.
     """
 
     def __init__(self, curvatures: Sequence[float], noise: float = 0.0) -> None:
@@ -200,9 +200,8 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    lowest = (
-        last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
-    )  # the default range, not the test's
+    # The default lowest rate, not that of this test, is divided by 1000.
+    lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
 

@@ -120,7 +120,7 @@ LAYOUTS = {
     "backwards": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
     "broadcast": lambda a: np.broadcast_to(a[:1, :1, :, :1], a.shape),
 }
-"""Other memory layouts of (H, W, N, C)."""
+"""Views of images (H, W, N, C) with unusual memory layouts."""
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

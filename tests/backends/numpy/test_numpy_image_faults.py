@@ -70,7 +70,7 @@ def test_max_pool_zero_padding_is_detected() -> None:
 
 def test_max_pool_ties_to_last_maximum_are_detected() -> None:
     case = CASES["max pool, tiles"]
-    check_against_torch(case, last_of_equals())  # correct without ties
+    check_against_torch(case, last_of_equals())  # is correct without ties
     with pytest.raises(AssertionError):
         check_against_torch(case, last_of_equals(), [np.zeros(case.shape)])
 

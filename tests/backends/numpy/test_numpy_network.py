@@ -420,7 +420,7 @@ def test_fused_layers_give_the_bits_of_single_layers(
         LayerBuilder, "build_all", lambda self, layers: [self.build(x) for x in layers]
     )
     one_by_one, operations = step()
-    # The ReLUs that follow a norm of images and precede no pool, or follow a dense layer.
+    # Fused are ReLUs after a dense layer, or after an image norm unless a pool follows.
     assert fewer == operations - 4
     for a, b in zip(together, one_by_one, strict=True):
         assert_array_equal(a, b)

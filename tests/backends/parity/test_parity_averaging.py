@@ -344,7 +344,7 @@ def test_averaging_allocates_no_lasting_memory() -> None:
         averages.swap()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 20_000  # a thousandth of the arrays
+    assert peak < 20_000  # 0.1 % of the arrays' memory
 
 
 def test_torch_average_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_stochastic_depth_skips_deeper_branches_more_often(
 
 
 def test_skipped_branch_adds_zero_and_others_are_scaled(make_network: MakeNetwork) -> None:
-    """Branches are skipped sample by sample, nested ones included; evaluation skips none."""
+    """Each sample skips its own branches, also nested ones; evaluation skips no branch."""
     layers = [*RESIDUAL[:1], {"residual": ["tanh", {"residual": ["sigmoid"]}]}, RESIDUAL[-1]]
     network, plain = (make_network("numpy", layers, seed=7, **options) for options in (HALF, {}))
     assert isinstance(network, NumpyNetwork)

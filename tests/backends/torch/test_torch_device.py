@@ -153,7 +153,7 @@ def test_fp16_overflow_skips_step_and_reduces_scale(make_config: MakeConfig) -> 
 def test_fp16_overflow_changes_no_state(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """A skipped step changes no bit of weights, optimizer state, weight decay and max-norm.
+    """A skipped step keeps weights and optimizer state, also with weight decay and max-norm.
 
     The scaler starts at 2^120 and backs off to 2^16.
     """

@@ -219,7 +219,8 @@ def test_dropout_in_models_is_nnopts(vision: Callable[..., Config]) -> None:
     network = built(config, described(config))
     module: nn.Module = network.module  # type: ignore[attr-defined]
     dropouts = [x for x in module.modules() if isinstance(x, DropoutModule)]
-    assert len(dropouts) == 16 - 7 + 1 + 6  # EfficientNet-B0: 16 blocks, one rate 0; one dropout
+    # EfficientNet-B0 has 16 stochastic depths, one of them with rate 0, and one dropout.
+    assert len(dropouts) == 16 - 1 + 1
     assert not [x for x in module.modules() if type(x).__name__ in ("StochasticDepth", "Dropout")
                 and not isinstance(x, DropoutModule)]  # fmt: skip
     branch = module.get_submodule("features.7.0.stochastic_depth")
@@ -318,7 +319,7 @@ SMALL_MODEL = "shufflenet_v2_x0_5"
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Tensor]]:
-    """Return a file of weights, and its content; torchvision's address is that of the file."""
+    """Return a file of weights and its content, and let torchvision download this file."""
     with torch.random.fork_rng(devices=[]):
         state = models.get_model(SMALL_MODEL, num_classes=1000).state_dict()
     torch.save(state, tmp_path / "weights")

@@ -92,7 +92,7 @@ def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels
     weight[2] *= 0.009
     weight[5] *= 0.011
     weight[9] = 0
-    weight[11, channels // 2 :] *= -1  # of two channels, their mean is 0
+    weight[11, channels // 2 :] *= -1  # two channels, whose mean is 0
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     marked = crossed_out(axes)

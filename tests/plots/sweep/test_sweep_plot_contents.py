@@ -98,7 +98,7 @@ def test_line_of_mean_and_band_over_seeds() -> None:
     values = np.array([[4.0, 3, 2, np.nan], [2, 2, np.nan, np.nan], [3, 1, 6, 5]])
     line = line_of(values, logarithmic=False)
     np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
-    np.testing.assert_allclose(line.high - line.centre, [1, 1, np.nan, np.nan])  # / (3 - 1)
+    np.testing.assert_allclose(line.high - line.centre, [1, 1, np.nan, np.nan])  # √(2 / (3 - 1))
     np.testing.assert_allclose(line.centre - line.low, [1, 1, np.nan, np.nan])
     np.testing.assert_array_equal(line.complete, [True, True, False, False])
     geometric = line_of(np.array([[0.1, 1.0], [10.0, 1.0]]), logarithmic=True)
@@ -346,10 +346,8 @@ def test_heat_map_keys_are_the_best_filled_pair() -> None:
             compared([run_of({"a": a, "b": b}, test_accuracy=0.5) for a, b in values])
         )
 
-    assert keys(list(product((1, 2), (1, 2, 3)))) == (
-        "b",
-        "a",
-    )  # the longer axis is horizontal
+    # The longer axis is horizontal.
+    assert keys(list(product((1, 2), (1, 2, 3)))) == ("b", "a")
     assert keys(list(product((1, 2), (None, 2, 3)))) == ("b", "a")
     assert keys([(k, k) for k in range(5)]) is None  # only a fifth of the cells is filled
     assert keys(list(product((1, 2), ("x", "y")))) is None
