@@ -59,7 +59,7 @@ the largest divisor of its default that also divides the channels."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
-    """Return [dense, norm, activation, dropout] for each hidden size, then the output layer."""
+    """Return [dense, norm, activation, dropout] for each hidden layer, then the output layer."""
     layers: list[Layer] = [Flatten()]
     for units in config.hidden:
         layers += _hidden_dense(units, ACTIVATIONS[config.activation], regularizer)
@@ -156,7 +156,7 @@ def _basic_blocks(
 def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
-    """Return a convolution and its norm. Batch norm would subtract a bias, so there is none."""
+    """Return a convolution without a bias, which batch norm would subtract, and its norm."""
     conv = Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 
@@ -164,9 +164,9 @@ def _conv(
 def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig) -> Layers:
     """Return [dense, norm, activation, dropout].
 
-    Before batch norm, which would subtract it, the dense layer has no bias. Before layer norm it
-    has one: layer norm subtracts the mean over the units, and without a bias it would remove the
-    length of a sample. Group norm is for images; on flat samples, layer norm replaces it.
+    Before batch norm, the dense layer has no bias, because batch norm would subtract it. Before
+    layer norm, it has one: without a bias, layer norm would make the output independent of the
+    length of the input. Group norm is for images; on flat samples, layer norm replaces it.
     """
     norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)
     dense = Dense(units, bias=regularizer.norm != "batch")
@@ -182,7 +182,7 @@ def build(
 ) -> Architecture:
     """Build the configured architecture for samples of this shape, (C, H, W) or (D,).
 
-    ``nnopt.backends.models`` builds those of torchvision.
+    ``nnopt.backends.models`` builds the architectures of torchvision.
 
     Raises:
         ConfigError: A layer is invalid or does not accept its input.

@@ -1,4 +1,4 @@
-"""Shape inference: the base class of layer records, and the result for each layer of a network.
+"""Shape inference: the base class of layer records, and the inferred shapes of each layer.
 
 Shapes are those of one sample, without the batch axis: (D,) or (C, H, W).
 """
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer record: the arguments of a layer, and its shape rule. It holds no arrays."""
+    """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays."""
 
     kind: ClassVar[str]
     """The name of the layer in YAML, and the stem of its names in a network."""
@@ -60,8 +60,9 @@ class InferredLayer:
         output_shape: Shape of one output sample.
         flops: FLOPs of one forward pass of one sample; a multiply-add counts as two.
         parameters: Shapes of the trained arrays by name, such as ``weight``.
-        statistics: Shapes of the other arrays, such as ``running_mean`` or a frozen weight.
-        inner: Layers of a residual branch.
+        statistics: Shapes of the arrays that are not trained, such as ``running_mean`` or a frozen
+            weight.
+        inner: Layers of a residual layer's branch.
         shortcut: Layers of a residual layer's shortcut.
         skip_probability: Probability that a training sample skips the branch.
     """

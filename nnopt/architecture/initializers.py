@@ -29,7 +29,7 @@ def _normal(variance: Callable[[int, int], float]) -> Draw:
 
 
 def _uniform(variance: Callable[[int, int], float]) -> Draw:
-    """Return a draw from U(-a, a), which has the variance a²/3."""
+    """Return a function that draws from U(-a, a), with a chosen for the variance a²/3."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         bound = math.sqrt(3 * variance(*_fans(shape)))
@@ -65,7 +65,7 @@ def initial_arrays(
 
     Weights are drawn from the configured distributions. Biases and running means are 0, norm
     weights and running variances 1. Each layer draws from its own random stream, so adding or
-    removing another layer does not change its weights. Only whitening needs ``dataset``.
+    removing another layer does not change its weights. ``dataset`` is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}

@@ -26,7 +26,7 @@ Epsilon = Annotated[float, Range(above=0)]
 Rate = Annotated[float, Range(minimum=0, below=1)]
 Size = Annotated[int, Range(minimum=1)]
 
-EXPONENTIAL_FLOPS = 8  # of an activation with an exponential, approximately
+EXPONENTIAL_FLOPS = 8  # per output of an activation with an exponential, approximately
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True)
 class _Pool2d(Layer):
-    """One output number for each size x size window. The default stride is ``size``."""
+    """Pooling to one number for each size x size window. The default stride is ``size``."""
 
     needs_images = True
     size: Size = 2
@@ -131,7 +131,7 @@ class _Pool2d(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
-    """Maximum of each window. Padding never is the maximum."""
+    """Maximum of each window, without the padding."""
 
     kind = "max_pool2d"
 
@@ -156,7 +156,7 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True)
 class _Elementwise(Layer):
-    """A function of each number. The shape stays."""
+    """A function of each number, which keeps the shape."""
 
     flops_per_number: ClassVar[int] = 1
 
@@ -181,7 +181,7 @@ class LeakyReLU(_Elementwise):
 
 @dataclass(frozen=True)
 class GELU(_Elementwise):
-    """The activation x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016)."""
+    """The activation x Φ(x) with the normal distribution Φ (Hendrycks and Gimpel 2016)."""
 
     kind = "gelu"
     flops_per_number = EXPONENTIAL_FLOPS
@@ -213,7 +213,7 @@ class SiLU(_Elementwise):
 
 @dataclass(frozen=True)
 class Dropout(_Elementwise):
-    """In training, zero with probability ``rate``; other numbers are scaled by 1 / (1 - rate)."""
+    """In training, set numbers to 0 with probability ``rate``; scale others by 1 / (1 - rate)."""
 
     kind = "dropout"
     rate: Rate
@@ -232,7 +232,7 @@ class SpatialDropout(_Elementwise):
 class BatchNorm(Layer):
     """Normalization of each feature, or channel, over the batch (Ioffe and Szegedy 2015).
 
-    The momentum is that of PyTorch: running ← (1 - momentum) · running + momentum · batch.
+    The momentum is defined as in PyTorch: running ← (1 - momentum) · running + momentum · batch.
     """
 
     kind = "batch_norm"
@@ -305,7 +305,7 @@ class InstanceNorm(_SampleNorm):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """(N, C, H, W) to (N, C·H·W)."""
+    """Reshapes (N, C, H, W) to (N, C·H·W)."""
 
     kind = "flatten"
 
@@ -315,7 +315,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """layers(x) + shortcut(x) (He et al. 2016). An empty shortcut is the identity."""
+    """Returns layers(x) + shortcut(x) (He et al. 2016). An empty shortcut is the identity."""
 
     kind = "residual"
     layers: tuple[Layer, ...]

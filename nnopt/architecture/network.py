@@ -15,7 +15,7 @@ from nnopt.errors import ConfigError
 from nnopt.schema import TorchvisionConfig
 
 MAX_PARAMETERS = 2_000_000_000
-BYTES_PER_PARAMETER = 16  # of training: weight, gradient and two optimizer states in float32
+BYTES_PER_PARAMETER = 16  # in training: weight, gradient and two optimizer states in float32
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class ModuleArchitecture(Architecture):
 def is_penalized(shape: Shape, decay_norm_and_bias: bool) -> bool:
     """Return whether L1, L2 and weight decay act on a parameter of this shape.
 
-    They act on weights, which have more than one axis. Biases and norm parameters are exempt
-    unless ``decay_norm_and_bias``.
+    They act on arrays with more than one axis, such as weights. Biases and norm parameters are
+    exempt unless ``decay_norm_and_bias``.
     """
     return decay_norm_and_bias or len(shape) > 1
 
@@ -146,14 +146,14 @@ def infer_shapes(
 def _with_skip_probabilities(
     layers: tuple[InferredLayer, ...], rates: Iterator[float]
 ) -> tuple[InferredLayer, ...]:
-    """Return the layers with the probability p_L l / L of skipping the l-th of L residual branches.
+    """Return the layers with skip probabilities: p_L l / L for the l-th of L residual branches.
 
     Later branches are skipped more often, because all layers depend on early features ("linear
-    decay", Huang et al. 2016, section 3). Branches are numbered in the order of ``walk``: an outer
-    one before those inside it.
+    decay", Huang et al. 2016, section 3). Branches are numbered in the order of ``walk``: a branch
+    comes before the branches inside it.
     """
     return tuple(
-        replace(  # evaluates its arguments in this order
+        replace(  # the arguments are evaluated in this order, as in ``walk``
             layer,
             skip_probability=next(rates),
             inner=_with_skip_probabilities(layer.inner, rates),

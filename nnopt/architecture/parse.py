@@ -20,7 +20,7 @@ def parse_layers(items: Sequence[Any], where: str = "architecture.layers") -> tu
     """Parse a YAML list of layers. ``where`` is its key, for messages.
 
     Raises:
-        ConfigError: With one problem for each unknown layer and each invalid argument.
+        ConfigError: A layer is unknown or an argument is invalid. The message lists all problems.
     """
     layers, problems = [], []
     for index, item in enumerate(items):
@@ -48,7 +48,7 @@ def _parse_layer(item: Any, where: str) -> Layer:
 
 def _make_layer(record: type[Layer], arguments: Any, where: str) -> Layer:
     """Make a record from None, its main (first) argument, or a mapping of arguments."""
-    types = types_of(record)  # type: ignore[arg-type]  # mypy means the hash of an instance
+    types = types_of(record)  # type: ignore[arg-type]  # mypy checks the hash of an instance
     if arguments is None:
         arguments = {}
     elif not isinstance(arguments, Mapping):

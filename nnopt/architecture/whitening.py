@@ -27,7 +27,7 @@ CHUNK_ELEMENTS = 2**21
 
 
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:
-    """Return the reasons against ``initializer.input = 'whitening'``, one line each.
+    """Return the reasons why ``initializer.input = 'whitening'`` is impossible, one line each.
 
     ``samples`` is the number of training samples, None if it is unknown until the data are loaded.
     """
@@ -65,7 +65,7 @@ def _window(layer: InferredLayer) -> tuple[int, int, int]:
 
 
 def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats]:
-    """Return the weight (O, C, k, k) and the bias (O,), if the layer has one, that whiten patches.
+    """Return the weight (O, C, k, k) that whitens patches, and the bias (O,) if the layer has one.
 
     The layer turns patches x of the training images into uncorrelated numbers of variance 1 and,
     with a bias, of mean 0:
@@ -93,7 +93,7 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
 
 
 def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
-    """Return mean (D,) and covariance (D, D), D = C·k·k, of the patches of k x k pixels.
+    """Return mean (D,) and covariance (D, D) of the patches of k x k pixels, D = C·k·k.
 
     The patches are those of the normalized training images, without padding. If there are more than
     about ``MAX_PATCHES``, evenly spaced images are used.
@@ -120,8 +120,8 @@ def whitening_filters(covariance: Floats, channels: int) -> Floats:
     """Return the first O of the 2 D rows of W (O, D) for a covariance (D, D).
 
     The first D rows are the eigenvectors divided by the square roots of their eigenvalues, in
-    descending order. The others are the same with the opposite sign, because a ReLU removes half of
-    each output. The sign of an eigenvector makes its largest entry positive.
+    descending order. The other rows are their negatives, because a ReLU removes half of each
+    output. Each eigenvector has the sign that makes its largest entry positive.
     """
     variances, directions = (x[..., ::-1] for x in np.linalg.eigh(covariance))
     peaks = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

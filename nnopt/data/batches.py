@@ -1,6 +1,6 @@
 """Order and augmentation of the training samples, drawn identically for both backends.
 
-All draws of an epoch are functions of the seed and the epoch.
+The seed and the epoch determine all draws of an epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Crops:
-    """Random crops of the padded training images of an epoch, and horizontal flips.
+    """Random crops of an epoch's padded training images, and horizontal flips.
 
     top, left: (N,) int64, offsets from 0 to twice the padding. flip: (N,) bool. Entry i belongs to
     the i-th sample in the order of the epoch.
@@ -37,7 +37,7 @@ class Crops:
 class Squares:
     """The hidden square of each training image (cutout; DeVries and Taylor 2017).
 
-    row, column: (N,) int64, the centre, any pixel of the image. side: in pixels.
+    row, column: (N,) int64, the centre, which is any pixel of the image. side: length in pixels.
     """
 
     row: Indices
@@ -51,18 +51,20 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixup or cutmix of the samples of each batch. t are the labels as one-hot rows.
+    """Mixup or cutmix of the samples of each batch.
+
+    Inputs x and labels t, as one-hot rows, are replaced:
 
         x ← λ x + (1 - λ) x[partner]           mixup (Zhang et al. 2018), or
         x[box] ← x[partner][box]               cutmix (Yun et al. 2019, equation 1), then
         t ← λ t + (1 - λ) t[partner]
 
     Attributes:
-        weight: λ of each batch, (batches,) float64 in 0..1, a multiple of 2⁻²⁴, so that λ and 1 - λ
-            are exact in float32. For cutmix, the fraction of the image outside of the box.
+        weight: λ of each batch, (batches,) float64 in 0..1. For cutmix, the fraction of the image
+            outside of the box. A multiple of 2⁻²⁴, so that λ and 1 - λ are exact in float32.
         boxes: The box of each batch, the same for all its samples; None for mixup.
-        partner: (N,) int64, positions within the batch.
-        classes: The length K of t.
+        partner: (N,) int64, position of each sample's partner within the batch.
+        classes: The number of classes K, the length of a row of t.
     """
 
     weight: NDArray[np.float64]
@@ -73,9 +75,10 @@ class Mixing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentation of the training samples of one epoch, in this order; None is off.
+    """The augmentation of an epoch's training samples.
 
-    Normalization follows the policy. Entry i belongs to the i-th sample in the order of the epoch.
+    The fields are applied in their order; one that is None is off. Normalization follows the
+    policy. Entry i belongs to the i-th sample in the order of the epoch.
     """
 
     crops: Crops | None = None
@@ -115,8 +118,8 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
 def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:
     """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
 
-    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. Their number is minimal, and
-    their sizes differ by at most one. A smaller last batch has fewer micro-batches.
+    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. There are as few micro-batches
+    as possible, and their sizes differ by at most one. A smaller last batch has fewer of them.
     """
     parts = -(-count // -(-batch_size // accumulation_steps))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
@@ -137,8 +140,8 @@ def epoch_order(seed: int, epoch: int, count: int) -> Indices:
 def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crops | None:
     """Draw an epoch's crops and flips; None if both are off.
 
-    crop: padding in pixels on each side, 0 is off. flip: mirror half of the images. The draws of
-    one do not depend on the other.
+    crop: padding in pixels on each side, 0 is off. flip: mirror half of the images. The drawn crops
+    do not depend on ``flip``, nor the drawn flips on ``crop``.
     """
     if not crop and not flip:
         return None
@@ -151,13 +154,14 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
 def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
     """Return the rows (n, H, 1) and columns (n, 1, W) of padded images that form the crops.
 
-    With ``padded`` (n, C, H + 2 crop, W + 2 crop), zeros around raw pixel values,
+    ``padded`` (n, C, H + 2 crop, W + 2 crop) are raw pixel values with zeros around them. The crops
+    are ``cut``:
 
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
 
-    top, left, flip: (n,), entries of ``Crops``. down, across: 0..H-1 and 0..W-1. All are arrays of
-    NumPy, or all are tensors of PyTorch on one device.
+    top, left, flip: (n,), entries of ``Crops``. down, across: 0..H-1 and 0..W-1. All arguments
+    are NumPy arrays, or all are PyTorch tensors on one device.
     """
     mirrored = flip[:, None] * (len(across) - 1 - 2 * across)  # W-1-c in place of c
     columns = left[:, None] + across + mirrored
@@ -186,7 +190,7 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
 def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
-    """Draw an epoch's partners, a permutation of each batch, and one λ of Beta(α, α) per batch.
+    """Draw an epoch's partners, a permutation of each batch, and λ ~ Beta(α, α) for each batch.
 
     The partners do not depend on α.
     """
@@ -208,8 +212,8 @@ def draw_cutmix(
     """Draw an epoch's partners, and one box per batch (Yun et al. 2019, equation 2).
 
     λ is drawn from Beta(α, α). The box has the height H √(1 - λ) and the width W √(1 - λ), rounded,
-    and a uniformly drawn centre. It is clipped to the image, and λ becomes the fraction of the
-    image outside of it. Partners and centres do not depend on α.
+    and a uniformly drawn centre. The box is clipped to the image, and λ becomes the fraction of
+    the image outside of the box. Partners and centres do not depend on α.
     """
     random = generator(seed, "cutmix", epoch)
     batches = -(-count // batch_size)
@@ -242,7 +246,7 @@ def draw_either(
 def _draw_partners(
     random: np.random.Generator, count: int, batch_size: int, alpha: float
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Draw partners (count,), a permutation of each batch, and λ (batches,) of Beta(α, α)."""
+    """Draw partners (count,), a permutation of each batch, and λ (batches,) from Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
     return partner, random.beta(alpha, alpha, len(starts))

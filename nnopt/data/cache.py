@@ -1,13 +1,13 @@
 """The cache of decoded datasets on disk.
 
     <data.cache>/<dataset>-<16 hex digits>/   train_inputs.npy, train_labels.npy, ..., contents.json
-    <data.cache>/index/<dataset>-....json     the folder of a source, and its fingerprint
+    <data.cache>/index/<dataset>-....json     the name of this folder, and the fingerprint
 
 The digits are a hash of everything that decoding depends on: ``FORMAT``, the settings of the source
 and the SHA-256 of its files. The fingerprint contains the sizes and times of the files when they
-were read. If it is unchanged, the files are not read again. A folder is filled under a temporary
-name and then renamed. With a lock, one process decodes while others wait. The next process removes
-the temporary folder of a killed process.
+were read. If the fingerprint is unchanged, the files are not read again. A folder is filled under a
+temporary name and then renamed. With a lock, one process decodes while others wait. If it is
+killed, the next process removes the temporary folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nnopt.io.received_files import parse_json, read_received
 LOG = logging.getLogger("nnopt")
 
 FORMAT = 5  # part of every key; incremented when decoding changes
-MAX_INDEX_BYTES = 2**20  # a usual index entry has 100
+MAX_INDEX_BYTES = 2**20  # a usual index file has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 
@@ -80,7 +80,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
         return _in_memory(decoded, cache, error)
     finally:
         remove(temporary)
-    del decoded  # so that the arrays are in memory only once
+    del decoded  # frees the arrays before the cached ones are opened
     opened = open_entry(cache / entry, FORMAT)
     if opened is None:
         raise OutputError(f"{shown(cache / entry)} was changed during the write; run again")
@@ -98,7 +98,7 @@ def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None
         temporary.rename(folder)
         return
     except OSError:
-        if is_equal(folder, contents):  # of another source with the same contents
+        if is_equal(folder, contents):  # written for another source with the same contents
             return
     if os.path.lexists(folder):
         LOG.warning(f"the cache {shown(folder)} is damaged and is written again")
@@ -131,8 +131,8 @@ def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
 def _key(source: Source[Any], decoded: Decoded) -> str:
     """Return the hash of everything that decoding depends on.
 
-    The settings of a CSV file contain the names of the files by their roles, ``sources`` contains
-    the hash of each file.
+    ``sources`` contains the hash of each file. The settings of a CSV source name the file of each
+    part.
     """
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
     sources = sorted(decoded.sources.items())

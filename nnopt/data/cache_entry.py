@@ -1,10 +1,10 @@
 """One dataset in the cache: a folder of ``.npy`` files and ``contents.json``.
 
-The folder may be damaged or come from another person. So every value is checked before it is used,
+The folder may be damaged or come from another person. So every value is checked before its use,
 links out of the folder are not followed, and nothing is unpickled.
 
 If a file is truncated while it is mapped into memory, the process ends with SIGBUS. So datasets of
-up to ``MAX_COPIED_BYTES`` are read into memory, which is also faster than reading a whole mapping.
+up to ``MAX_COPIED_BYTES`` are read into memory, which is also faster than mapping them.
 Larger ones are mapped, and ``Part.check_file`` checks the file size before each chunk of rows
 is read. Truncation during the read itself is not detected.
 """
@@ -127,14 +127,17 @@ def is_equal(folder: Path, contents: Mapping[str, Any]) -> bool:
 
 
 def _contents(folder: Path) -> Any:
-    """Return the value of contents.json. Raises one of ``UNREADABLE``."""
+    """Return the value in contents.json. Raises an exception in ``UNREADABLE``."""
     if folder.is_symlink():
         raise ValueError("the folder is a link")
     return parse_json(read_received(folder / CONTENTS, folder, MAX_CONTENTS_BYTES))
 
 
 class _ArraySpec:
-    """Shape and type of an array in contents.json. Raises one of ``UNREADABLE``."""
+    """Shape and type of an array, read from contents.json.
+
+    The constructor raises an exception in ``UNREADABLE`` if either is not allowed.
+    """
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])
@@ -148,7 +151,7 @@ class _ArraySpec:
 
 
 def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> np.ndarray:
-    """Return the array of a file with exactly this shape and type. Raises ``UNREADABLE``."""
+    """Return the array in a file of this shape and type. Raises an exception in ``UNREADABLE``."""
     if name != os.path.basename(name):
         raise ValueError(f"{name!r} is not the name of a file")
     path = folder / f"{name}.npy"
@@ -166,7 +169,7 @@ def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> n
 
 
 def _header(spec: _ArraySpec) -> bytes:
-    """Return the header that NumPy writes for this array; headers of files are not parsed."""
+    """Return the header that NumPy writes for this array, to compare it with that of a file."""
     header = {"descr": spec.dtype.str, "fortran_order": False, "shape": spec.shape}
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, header)
@@ -174,7 +177,7 @@ def _header(spec: _ArraySpec) -> bytes:
 
 
 def _check(decoded: Decoded) -> None:
-    """Raise ValueError unless the parts are consistent."""
+    """Raise ValueError unless the arrays, names and statistics fit together."""
     texts = [*decoded.classes, *decoded.sources, *decoded.sources.values(), *decoded.notes]
     texts += decoded.features
     numbers = [*decoded.mean, *decoded.std]

@@ -34,7 +34,7 @@ SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
-    """Find the first complete folder under ``root``, of either version. Raises DataError."""
+    """Find the first folder under ``root`` with a complete version. Raises DataError."""
     location = complete_locations(published, root, candidates(published, root))[0]
     names = [name for files in FILES.values() for name in files]
     return Source(
@@ -73,7 +73,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
             sources[f"{folder}/{path.name}"] = sha256(content)
             parse = parse_binary if is_binary else parse_python
             records = parse(content, path)
-            # The checksums are those of the records, which are equal in both versions.
+            # The published checksums are of the records, which are equal in both versions.
             notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))
             rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
@@ -97,7 +97,7 @@ def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
-    """Return the records of a pickled file, as those of a binary file. Raises DataError."""
+    """Return the records of a pickled file, as ``parse_binary`` does. Raises DataError."""
     try:
         batch = read_plain_pickle(content)
     except Exception as error:  # a damaged pickle raises many kinds of errors
@@ -127,7 +127,7 @@ def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
-    """Return the value of a key, a string or, in files of Python 2, bytes."""
+    """Return the value of a key. Keys are strings or, in files of Python 2, bytes."""
     for spelling in (key.encode(), key):
         if spelling in batch:
             return batch[spelling]
@@ -136,7 +136,7 @@ def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
 
 
 def _short(value: object) -> str:
-    """Return a text or a number for a message. A hostile file can contain values of any length."""
+    """Return a value for a message, shortened, because a hostile file can contain long values."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "of more than 18 digits"
     if isinstance(value, str | bytes):

@@ -51,7 +51,7 @@ class Columns:
 
 
 def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
-    """Return the columns of the training file. Raises DataError or ConfigError."""
+    """Find the columns of the training file. Raises DataError or ConfigError."""
     _check_names(names, path)
     dropped = {
         index for item in config.drop_columns if (index := position(names, item)) is not None
@@ -181,7 +181,7 @@ def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
 def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
-    """Raise DataError if the header may be a row, because all its names are numbers."""
+    """Raise DataError if the header may be a row of values, because all its names are numbers."""
     if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
@@ -204,7 +204,7 @@ def _check_header(
 def _shape(
     names: list[str], config: CsvConfig, path: Path
 ) -> tuple[tuple[int, ...], Sequence[int]]:
-    """Return (C, H, W) of images, or () for features; and the order of the columns."""
+    """Return the shape (C, H, W) of images, or () for features; and the order of the columns."""
     given, as_found = config.shape, range(len(names))
     if given is not None and len(given) not in (1, 3):
         raise ConfigError(
@@ -260,7 +260,7 @@ def _is_pixel(name: str) -> bool:
 
 
 def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:
-    """Return the order of pixels by the numbers in their names, or else that of the file.
+    """Return the order of the pixels: by the numbers in their names if there are any, else as is.
 
     Raises DataError if the numbers have gaps or repeat.
     """

@@ -1,4 +1,4 @@
-"""Reads CSV files, whose rows are samples: one column of labels, other columns pixels or features.
+"""Reads CSV files whose rows are samples: one column has labels, the others pixels or features.
 
 Columns with the names of pixels become uint8 images (such as Kaggle's ``fashion-mnist_train.csv``),
 other columns become float64 features. Labels are whole numbers or names. The classes are the sorted
@@ -29,7 +29,7 @@ from nnopt.io.safe_text import quoted, shortened
 from nnopt.schema import CsvConfig, Validation
 
 MAX_NAMES_LENGTH = 2**20  # characters of all names of features
-MIN_COUNTED_ROWS = 10  # fewer rows may be numbered by chance
+MIN_COUNTED_ROWS = 10  # a feature of fewer rows may be 1, 2, 3, ... by chance
 
 
 @dataclass
@@ -63,8 +63,7 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
 def without_selection(config: CsvConfig) -> CsvConfig:
     """Return the configuration with neutral values of the keys that are used after decoding.
 
-    These keys, which select rows and normalize, are not part of the key of the cache. All others
-    are.
+    These keys select rows or normalize. The cache is looked up by all other keys.
     """
     return replace(
         config,
@@ -112,7 +111,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
 
 
 def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> Table:
-    """Read a whole file. train: the columns of the training file, for the test file."""
+    """Read a whole file. train: for the test file, the columns of the training file."""
     with open_text(path) as file:
         lines = lines_of(file, path)
         header = read_header(lines, config, path)
@@ -134,7 +133,7 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
         labels = Labels(path, has_decimal_commas)
         for chunk in reader.chunks():
             rows = slice(labels.rows, labels.rows + len(chunk.values))
-            if rows.stop > len(inputs):  # without a copy for large arrays
+            if rows.stop > len(inputs):  # large arrays grow without a copy
                 inputs.resize((rows.stop + len(inputs) // 4, width), refcheck=False)
             if columns.shape:
                 _check_pixels(chunk.values, columns, rows.start, path)
@@ -167,7 +166,7 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
 
 
 def _merged(table: Table, path: Path) -> list[str]:
-    """Return a note on a column with different numbers that are equal in float64."""
+    """Return a note on a column whose different numbers become equal in float64."""
     if table.merged is None:
         return []
     name = table.columns.names[table.merged.column]
@@ -195,7 +194,7 @@ def _merged(table: Table, path: Path) -> list[str]:
 
 
 def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
-    """Return a note if the first line numbers the columns: it may be a header or a row."""
+    """Return a note if the first line counts the columns, so that it may be a header or a row."""
     names = table.columns.names
     first = table.inputs[0].reshape(-1)
     if config.header and all(name.isdecimal() for name in names):
@@ -212,7 +211,7 @@ def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
 
 
 def _row_numbers(table: Table, path: Path) -> list[str]:
-    """Return a note on the first feature that numbers the rows, like an index."""
+    """Return a note on the first feature that counts the rows, like an index."""
     if table.inputs.ndim == 4 or len(table.inputs) < MIN_COUNTED_ROWS:
         return []
     steps = np.flatnonzero(table.inputs[1] - table.inputs[0] == 1)

@@ -29,8 +29,8 @@ BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 class Labels:
     """The labels of a file.
 
-    first_rows: different texts -> their first rows. codes: indices of the texts of all rows, chunk
-    by chunk.
+    first_rows: text of a label -> first row with this text. codes: for each chunk of rows, the
+    index of each row's text in ``first_rows``.
     """
 
     path: Path
@@ -111,7 +111,7 @@ class Labels:
         return text.replace(",", ".") if self.has_decimal_commas else text
 
     def numbers(self, classes: tuple[str, ...]) -> NDArray[np.int64]:
-        """Return the class number of each row. Raises DataError for a label that is no class."""
+        """Return the class number of each row. Raises DataError for a label not in ``classes``."""
         by_name = {name: number for number, name in enumerate(classes)}
         are_whole = all(WHOLE.fullmatch(name) for name in classes)
         lookup = np.empty(len(self.first_rows), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Finds different numbers of a CSV file that are equal in float64."""
+"""Finds numbers in a CSV file that differ as text but become equal in float64."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 import numpy as np
 
-MIN_ROUNDED_DIGITS = 15  # a text with fewer digits is not a rounded number
+MIN_ROUNDED_DIGITS = 15  # a number with fewer digits is assumed to be exact, not rounded
 SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 UNLIMITED = Context(Emin=MIN_EMIN, Emax=MAX_EMAX)
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Two different numbers of a column that are equal in float64."""
+    """Two texts in one column: different numbers that become equal in float64."""
 
     column: int
     one: str
@@ -23,7 +23,7 @@ class Merged:
 
     @property
     def is_whole(self) -> bool:
-        """Whether both are whole numbers, which are above 2^53."""
+        """Whether both numbers are whole. Different whole numbers are equal only above 2^53."""
         numbers = _exact(self.one), _exact(self.other)
         return all(number == number.to_integral_value() for number in numbers)
 
@@ -34,7 +34,7 @@ class Merged:
 
 
 def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Return two texts of different numbers that are equal in float64."""
+    """Return the first two texts whose numbers differ but are equal in float64, else None."""
     groups: dict[float, list[str]] = {}
     for text in sorted(texts):
         groups.setdefault(float(text), []).append(text)
@@ -48,10 +48,11 @@ def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _may_be_one_number(one: str, other: str) -> bool:
-    """Return whether two texts of one float64 number may be one number with more or fewer digits.
+    """Return whether two texts may represent the same number with more or fewer digits.
 
-    Both may have the digits of the float64 number, such as 0.1 and 0.10000000000000001. Or they
-    agree to the digits of the shorter one, such as 0.3333333333333333 and 0.33333333333333333333.
+    Both texts are equal in float64. They may represent the same number if each is that float64
+    number, rounded to some digits (0.1 and 0.10000000000000001), or if they agree in all digits of
+    the shorter text (0.3333333333333333 and 0.33333333333333333333).
     """
     a, b = _exact(one), _exact(other)
     if a == b or (_is_float64(one) and _is_float64(other)):
@@ -65,12 +66,12 @@ def _may_be_one_number(one: str, other: str) -> bool:
 
 
 def _last_place(number: Decimal) -> int:
-    """Return the power of ten of the last digit."""
+    """Return the exponent of ten of the last digit: -2 for 1.25."""
     return number.adjusted() - len(number.as_tuple().digits) + 1
 
 
 def _exact(text: str) -> Decimal:
-    """Return the number in a cell; where Decimal has no such exponent, that of float64."""
+    """Return the number in a cell, rounded to float64 if Decimal lacks the exponent."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -78,7 +79,7 @@ def _exact(text: str) -> Decimal:
 
 
 def _is_float64(text: str) -> bool:
-    """Return whether the digits of a number are those of the nearest float64 number, rounded."""
+    """Return whether the text is its nearest float64 number, rounded to the digits of the text."""
     number = _exact(text)
     digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
     return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number

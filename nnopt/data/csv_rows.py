@@ -30,7 +30,7 @@ CHUNK_CELLS = 2**18
 CHUNK_ROWS = 10_000
 MAX_CHUNK_LENGTH = 8 * MAX_LINE_LENGTH  # characters
 
-MAX_EXACT = 2.0**53  # float64 contains all smaller whole numbers
+MAX_EXACT = 2.0**53  # float64 represents all smaller whole numbers exactly
 LARGEST = float(np.finfo(np.float32).max)
 
 DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
@@ -43,7 +43,7 @@ SWAP = str.maketrans(",.", ".,")
 
 @dataclass
 class Chunk:
-    """Consecutive rows: values (n, D) float64, and the label of each as in the file."""
+    """Consecutive rows: values (n, D) float64, and the text of each row's label."""
 
     values: NDArray[np.float64]
     labels: list[str]
@@ -53,7 +53,7 @@ class Chunk:
 class RowReader:
     """Reads the lines after the header.
 
-    lines: those that are not blank. done: rows read so far.
+    lines: the lines that are not blank. done: number of rows read so far.
     """
 
     lines: Iterator[str]
@@ -63,15 +63,15 @@ class RowReader:
     path: Path
     has_header: bool = True
     done: int = 0
-    merged: Merged | None = None  # the first pair that is found
+    merged: Merged | None = None  # the first such pair in the file
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
     def chunks(self) -> Iterator[Chunk]:
         """Iterate over all rows.
 
-        Raises DataError for a cell that is not a finite number, and for a row with another number
-        of cells than the header.
+        Raises DataError for a cell that is not a finite number, and for a row whose number of cells
+        differs from that of the header.
         """
         most = max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(self.columns.names)))
         while (first := next(self.lines, None)) is not None:
@@ -86,7 +86,7 @@ class RowReader:
             yield chunk
 
     def _may_merge(self, values: NDArray[np.float64]) -> bool:
-        """Return whether a number of this chunk is large, or has many digits, or is tiny."""
+        """Return whether numbers in this chunk may become equal: large, tiny or long ones."""
         if np.abs(values).max(initial=0) > MAX_EXACT:
             return True
         if self._number is np.int64:
@@ -95,7 +95,7 @@ class RowReader:
         return LONG in text or (b"e" in text and TINY in text)
 
     def _find_merged(self, values: NDArray[np.float64]) -> Merged | None:
-        """Return two different numbers of a column of this chunk that are equal in float64."""
+        """Return two different numbers in one column of this chunk that become equal in float64."""
         counts = different_values(values)
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
@@ -128,7 +128,7 @@ class RowReader:
                 warnings.simplefilter("error", DeprecationWarning)
                 return np.loadtxt(self._feed(self.lines), dtype=kind, **options)
         except (ValueError, DeprecationWarning) as error:
-            if self._number is np.int64:  # which is parsed four times as fast as float64
+            if self._number is np.int64:  # tried first, because it is parsed four times as fast
                 self._number = np.float64
                 self.lines = chain(self._lines_taken, self.lines)
                 return self._table(most)
@@ -136,12 +136,12 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return the positions of the inputs among the numbers of a row; None if in order."""
+        """Return the position of each input among a row's numbers; None for the same order."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 
     def _kind(self) -> np.dtype[Any]:
-        """Return the type of a row: adjacent columns of numbers are one field."""
+        """Return the NumPy type of a row, in which adjacent columns of numbers are one field."""
         numbers = np.zeros(len(self.columns.names), dtype=bool)
         numbers[list(self.columns.features)] = True
         edges = np.flatnonzero(np.diff(numbers)) + 1
@@ -170,7 +170,7 @@ class RowReader:
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
         """Iterate over the lines for NumPy, and record them for messages.
 
-        Raises DataError for a record that does not end.
+        Raises DataError if a quotation mark stays open or cells are too long.
         """
         characters = 0
         for count, line in enumerate(lines):
@@ -201,7 +201,7 @@ class RowReader:
             ) from error
 
     def _check_quotation(self, rows: int) -> None:
-        """Raise DataError if the two parsers differ, such as for an open quotation mark."""
+        """Raise DataError if NumPy and Python read different rows, such as after an open quote."""
         found = sum(1 for _ in self._records())
         if found != rows:
             raise self._problem(f"NumPy reads {rows:,} rows, Python {found:,}")

@@ -51,7 +51,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def open_text(path: Path) -> Iterator[TextIO]:
     """Open a CSV file: plain, gzip, or the only CSV file of a ZIP archive.
 
-    Raises DataError, also for errors while the file is read.
+    Raises DataError, also for errors during reading in the context.
     """
     check_regular(path)
     try:
@@ -156,7 +156,8 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
 class Header:
     """The columns of a table, and its first row.
 
-    names: of all columns. first: the first line with values. separator: of the columns.
+    names: names of all columns. first: the first line with values. separator: the character
+    between cells.
     """
 
     names: list[str]
@@ -182,12 +183,12 @@ def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
         raise DataError(f"{shown(path)} has a header line but 0 rows; expected some")
     has_whole_record = names[-1] == "" and first.count('"') % 2 == 0
     if has_whole_record and len(split(first, separator, path)) == len(names) - 1:
-        names.pop()  # a separator at the end of the header line alone
+        names.pop()  # the header ends with a separator, but the rows do not
     return Header(names, first, separator)
 
 
 def _record(lines: Iterator[str], path: Path) -> str:
-    """Return the first line, with the next ones while a quotation mark is open."""
+    """Return the first line, joined with the next ones while a quotation mark is open."""
     text = next(lines, "")
     if not text:
         raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
@@ -220,7 +221,7 @@ def _given_separator(config: CsvConfig) -> str | None:
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
     """Return the separator that makes the label a column, else the only separator in the line.
 
-    Raises ConfigError if several do.
+    Raises ConfigError if several separators are possible.
     """
     found = {}
     for separator in SEPARATORS.values():

@@ -57,8 +57,8 @@ class Normalization:
     Attributes:
         scale: float64, one number per channel (C,) of images or per feature (D,).
         shift: As ``scale``.
-        origin: (D,) float64 for float64 features, whose values can differ only in their last
-            digits, such as times; None is 0.
+        origin: (D,) float64 for float64 features, None (0) for others. It is subtracted first, so
+            that values such as times, which differ only in their last digits, stay exact.
     """
 
     scale: NDArray[np.float64]
@@ -78,7 +78,7 @@ class Dataset:
     """A dataset, split into disjoint parts.
 
     sources: file (relative to data.root) -> SHA-256 of its bytes; empty for generated data. A tree
-    of images is one entry with the hash of all names and contents.
+    of image files is one entry, with the hash of all names and contents.
     """
 
     name: str

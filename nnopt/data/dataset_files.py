@@ -17,7 +17,7 @@ from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import kind_of
 
-# A gzip file may unpack to the larger of these: bytes, and multiple of its size.
+# A gzip file may unpack to GZIP_FLOOR bytes or to GZIP_RATIO times its size, if that is more.
 GZIP_FLOOR = 256 * 2**20
 GZIP_RATIO = 100
 

@@ -16,7 +16,7 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.locks import exclusive
 from nnopt.io.safe_text import visible
 
-TIMEOUT = 30.0  # seconds without an answer
+TIMEOUT = 30.0  # seconds without an answer of the server
 MAX_BYTES = 3 * 2**30  # of an unpacked archive
 MAX_FILES = 300_000  # of an archive
 
@@ -47,7 +47,7 @@ def fetch(published: Published, root: Path, report: Report) -> None:
 
 
 def _fetch_files(published: Published, root: Path, report: Report) -> None:
-    """Download and verify the missing files. They stay packed."""
+    """Download missing files of a dataset without an archive; verify all. They stay packed."""
     locations = candidate_locations(published.name, root)
     location = next((one for one in locations if not one.absent), locations[0])
     for download in published.downloads:
@@ -116,7 +116,7 @@ def _download(download: Download, root: Path, report: Report) -> Path:
 
     target = root / download.file
     refuse_links(target.parent, root)
-    pooch.get_logger().setLevel("WARNING")  # ``report`` reports the same
+    pooch.get_logger().setLevel("WARNING")  # ``report`` prints the same messages
     problems = []
     for address in download.addresses:
         report(f"fetching {address}")
@@ -142,7 +142,7 @@ def _download(download: Download, root: Path, report: Report) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """Return the innermost cause in one line; requests wraps it in three other exceptions."""
+    """Return the innermost cause of an error of requests, which wraps it in three others."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     cause = getattr(error, "reason", None)
@@ -174,7 +174,7 @@ class _Progress:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .tar.gz into ``folder``. Raises DataError.
 
-    Python's "data" filter refuses names outside of ``folder``. Links and devices are refused, and
+    Python's "data" filter refuses paths outside of ``folder``. Links and devices are refused, and
     the number and total size of the files are limited.
     """
     size = count = 0

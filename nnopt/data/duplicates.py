@@ -15,9 +15,9 @@ NONE_REPEATED = np.empty((2, 0), dtype=np.int64)
 
 
 def row_hashes(inputs: np.ndarray) -> NDArray[np.int64]:
-    """Return a hash of each row of ``inputs`` (M, ...): (M,).
+    """Return the hashes (M,) of the rows of ``inputs`` (M, ...).
 
-    The hash is Python's, of 64 bits, of the bytes of the row. Among 10⁶ different rows, two have
+    A hash is Python's 64-bit hash of the row's bytes. Among 10⁶ different rows, two have
     the same hash with probability 3·10⁻⁸. -0.0 equals 0.0.
     """
     hashes = np.empty(len(inputs), dtype=np.int64)
@@ -36,8 +36,8 @@ def repeated_rows(
 ) -> dict[str, NDArray[np.int64]]:
     """Find the rows whose inputs equal those of another row in any part.
 
-    The result contains an array (2, k) for each part: the indices of the rows, ascending, and the
-    numbers of their groups of equal rows, in the order of the first rows.
+    Equal rows form a group. The result contains an array (2, k) for each part: the indices of such
+    rows, ascending, and the group of each. Groups are numbered in the order of their first rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))
@@ -50,12 +50,12 @@ def repeated_rows(
         rows = np.flatnonzero(repeated[groups] == of_part) if len(repeated) else groups[:0]
         found[name] = rows, groups[rows]
     _, first = np.unique(np.concatenate([x for _, x in found.values()]), return_index=True)
-    numbers = np.argsort(np.argsort(first))  # Python's hashes differ between processes
+    numbers = np.argsort(np.argsort(first))  # not by hash: Python's hashes differ between processes
     return {name: np.stack([rows, numbers[groups]]) for name, (rows, groups) in found.items()}
 
 
 def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the groups of those repeated rows (2, k) that are among ``rows``."""
+    """Return the groups of the ``repeated`` rows, a part's (2, k), that are among ``rows``."""
     groups: NDArray[np.int64] = repeated[1][np.isin(repeated[0], rows)]
     return groups
 

@@ -35,7 +35,7 @@ FILES = {
 INNER = ("raw", "", "data/fashion")
 """Subfolders of a dataset's folder: torchvision's layout, flat, the Fashion-MNIST repository."""
 
-MAX_LABELS_BYTES = 2**20  # the published files have 60,008
+MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
@@ -67,14 +67,14 @@ def candidates(published: Published, root: Path) -> list[Location]:
 
 
 def spellings(file: str) -> list[str]:
-    """Return the accepted names of a file: with a dot, packed, in a folder with its name."""
+    """Return the accepted paths of a file: also with a dot, packed, or in a folder of that name."""
     dotted = file.replace("-idx", ".idx")
     names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
     return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]
 
 
 def _other_dataset(published: Published, location: Location) -> tuple[Path, Published, str] | None:
-    """Return label file, dataset and file name if the labels belong to another dataset."""
+    """Return label file, its dataset and its official name if another dataset has these labels."""
     path = location.paths[FILES["train"][1]]
     try:
         other = owner(sha256(read(path, MAX_LABELS_BYTES, size_in_header)))
@@ -117,7 +117,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
 
 
 def size_in_header(start: bytes) -> int:
-    """Return the size of a file from its header; 0 if there is no header of an IDX file."""
+    """Return the file size that an IDX header implies; 0 if ``start`` is not an IDX header."""
     dimensions = start[3] if start[:3] == bytes([0, 0, 8]) and len(start) > 3 else 0
     header = 4 + 4 * dimensions
     if not 0 < dimensions <= 4 or len(start) < header:
@@ -127,10 +127,9 @@ def size_in_header(start: bytes) -> int:
 
 
 def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
-    """Return the array in an IDX file of unsigned bytes, a view of ``content``.
+    """Return the array in an IDX file of unsigned bytes, as a view of ``content``.
 
-    Every number in the header is checked against the size of the file before it is used. Raises
-    DataError.
+    Raises DataError if the header is wrong or does not match the size of the file.
     """
     name = shown(path)
     start = 4 + 4 * dimensions

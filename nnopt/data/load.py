@@ -1,7 +1,8 @@
 """Loads a configured dataset.
 
 The steps are: find the source, decode it (cached on disk), select classes, split off validation and
-select a subset, compute the normalization. A part is rows of shared arrays, so no image is copied.
+select a subset, compute the normalization. A part holds row numbers of shared arrays, so no image
+is copied.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, Tw
 LOG = logging.getLogger("nnopt")
 
 CHUNK_CELLS = 2**20
-MIN_LENGTH = 1e-300  # of a range or standard deviation; its inverse is finite
+MIN_LENGTH = 1e-300  # smallest range or standard deviation; its inverse is finite
 
 
 def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "float32") -> Dataset:
@@ -53,7 +54,7 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "flo
         dataset: The dataset, its split and its normalization.
         data: The folders of the datasets and of the cache.
         seed: The seed of the run, which determines the split.
-        dtype: Type of the backend, for a warning about features that are equal after rounding.
+        dtype: Number type of the backend. Features whose values become equal in it cause a warning.
 
     Raises:
         DataError: A file is missing or damaged.
@@ -97,7 +98,7 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[A
 
 def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "float32") -> Dataset:
     """Select classes and rows of decoded arrays, and compute the normalization."""
-    selected = getattr(config, "classes", None)  # the number of arms for the spiral
+    selected = getattr(config, "classes", None)  # for the spiral, the number of arms
     kept = chosen_classes(decoded.classes, None if isinstance(selected, int) else selected)
     names = tuple(decoded.classes[number] for number in kept)
     parts = {name: _part(decoded, name, kept) for name in decoded.parts}
@@ -140,7 +141,7 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
 
 
 def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> tuple[Part, Part]:
-    """Return a part without a fraction of it, and that fraction."""
+    """Split a part into the remaining rows and a stratified ``fraction`` of it."""
     rest, held = hold_out(part.labels, part.rows, fraction, key, random)
     return replace(part, rows=rest), replace(part, rows=held)
 
@@ -163,8 +164,8 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
     For images, mean and variance are those of the whole published training part, so they do not
-    depend on split, subset or classes. For features they are those of the training rows. Constant
-    channels and features are shifted but not scaled.
+    depend on split, subset or classes. For features, statistics are those of the training rows.
+    Constant channels and features are shifted but not scaled.
     """
     is_image = train.inputs.ndim == 4
     width = train.inputs.shape[1]
@@ -178,7 +179,7 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
 
 
 def _scaled_features(train: Part, rule: str) -> Normalization:
-    """Return scale and shift of features from several passes over chunks of rows."""
+    """Return the normalization of features, computed in several passes over chunks of rows."""
     step = max(1, CHUNK_CELLS // train.inputs.shape[1])
     starts = range(0, len(train), step)
 

@@ -1,7 +1,7 @@
 """Finds the folder of a published dataset.
 
-The candidates are the folder in the archive, folders with similar names, and data.root itself. The
-first complete one is used.
+The candidates are the folder that the official archive creates, folders with similar names, and
+data.root itself. The first complete one is used.
 """
 
 from __future__ import annotations
@@ -118,6 +118,6 @@ def _root_problem(root: Path) -> str | None:
 
 
 def _download_of(published: Published, file: str) -> Download:
-    """Return the download that contains ``file``: its own .gz, or the archive of all files."""
+    """Return the download that contains ``file``: a .gz of this file, or the archive of all."""
     packed = f"{published.relative(file)}.gz"
     return next((one for one in published.downloads if one.file == packed), published.downloads[0])

@@ -1,6 +1,6 @@
 """Reads pickles of plain containers, numbers, texts and arrays of bytes without running code.
 
-A pickle is a program for a stack machine. This machine executes only the instructions for such
+A pickle is a program for a stack machine. ``_Machine`` executes only the instructions for plain
 values. It never calls a function from the file, allocates at most a few times the size of the file,
 and hashes only texts. So a hostile file can neither run code, nor exhaust the memory, nor crash
 Python by deep nesting. Source of the formats: Python's ``pickletools``.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
-MAX_ENCODED_BYTES = 2**26  # bytes that are stored as text in the protocols of Python 2
+MAX_ENCODED_BYTES = 2**26  # bytes that Python 2 protocols store as text
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
@@ -31,7 +31,7 @@ _MARK = object()
 
 
 class RefusedError(ValueError):
-    """The pickle is damaged or contains other values than plain ones."""
+    """The pickle is damaged or contains a value that is not plain."""
 
 
 class Name:
@@ -67,7 +67,7 @@ class ByteType:
 
 
 def read_plain_pickle(content: bytes) -> Any:
-    """Return the value. Raises ValueError, or another Exception if the pickle is damaged."""
+    """Return the value in a pickle. A damaged pickle raises ValueError or another Exception."""
     machine = _Machine()
     for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
         if count > MAX_INSTRUCTIONS:
@@ -79,7 +79,7 @@ def read_plain_pickle(content: bytes) -> Any:
 
 
 class _Machine:
-    """The stack and the memo."""
+    """A stack machine for the instructions of a pickle, with its stack and its memo."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []

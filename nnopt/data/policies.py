@@ -1,8 +1,8 @@
 """Augmentation policies: random operations on each training image, with random magnitudes.
 
-RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021, section 3),
-the latter with its wide space, as in torchvision: fourteen operations with equal probability, and
-31 levels. The backends implement the operations.
+The policies are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter
+2021, section 3) with its "wide" ranges. As in torchvision, fourteen operations have equal
+probability, and a magnitude has 31 levels. The backends implement the operations.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Policy:
 
 
 def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -> Policy | None:
-    """Draw an epoch's operations and levels for ``count`` images; None if the policy is none.
+    """Draw an epoch's operations and levels for ``count`` images; None without a policy.
 
     The drawn operations do not depend on the magnitude or on the number of operations.
     """

@@ -1,7 +1,7 @@
 """The published datasets: their files, addresses and checksums.
 
-The SHA-256 of each unpacked file was computed from the file. Those of the Fashion-MNIST and
-CIFAR-10 archives are those of TensorFlow Datasets. Of the CINIC-10 archive only an MD5 is known.
+The SHA-256 of each unpacked file was computed from the file. TensorFlow Datasets publishes the
+SHA-256 of the Fashion-MNIST and CIFAR-10 archives. For the CINIC-10 archive, only an MD5 is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Download:
     """One file to fetch.
 
     file: target relative to data.root. An archive is removed after unpacking.
-    addresses: tried in this order.
+    addresses: URLs, tried in this order.
     checksum: ``sha256:...`` or ``md5:...``, in the format of pooch.
     """
 

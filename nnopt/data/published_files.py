@@ -1,4 +1,4 @@
-"""The files of the published datasets on this disk: finding and verifying them."""
+"""Finds and verifies the files of the published datasets on this disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def candidate_locations(name: str, root: Path) -> list[Location]:
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a dataset is present, and its folder or the missing files."""
+    """The folder of a complete dataset, or the missing files of an incomplete one."""
 
     is_present: bool
     note: str

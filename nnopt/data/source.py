@@ -29,14 +29,14 @@ class Decoded:
 
     Attributes:
         classes: Names of the K classes.
-        parts: "train", "test" except for a single CSV file, and "valid" of CINIC-10. Each part has
-            inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels (M,)
-            int64 in 0..K-1.
+        parts: "train"; "test", except for a single CSV file; and "valid" for CINIC-10. Each part
+            has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels
+            (M,) int64 in 0..K-1.
         sources: See ``Dataset.sources``.
         mean: Per channel (C,) of all training images, in pixel values 0..255; empty for features.
         std: As ``mean``.
         notes: Warnings that are shown each time the data are used.
-        features: Names of the D features; empty if they have none, or very long ones.
+        features: Names of the D features; empty if they have no names or very long ones.
         repeated: See ``duplicates.repeated_rows``.
     """
 
@@ -73,9 +73,9 @@ class Source(Generic[S]):
         name: Name of the dataset.
         location: The files, for messages.
         files: The role of a file or folder -> its path.
-        settings: Everything else that decoding depends on. Its ``repr`` is in the key of the cache.
-        decoder: Function of ``settings`` and ``files`` alone, so that options outside of the key
-            cannot change the decoded arrays. Raises DataError.
+        settings: Everything else that decoding depends on. Its ``repr`` is part of the cache key.
+        decoder: Function of ``settings`` and ``files`` alone, so that options outside of the
+            cache key cannot change the decoded arrays. Raises DataError.
         fingerprinter: See ``fingerprint``.
     """
 
@@ -110,7 +110,7 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 
 
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
-    """Return a warning if a file is not the published one.
+    """Return a warning if a file differs from the published one.
 
     Raises DataError for a file of another dataset. MNIST and Fashion-MNIST have the same file names
     and shapes, so only the contents distinguish them.
@@ -139,9 +139,9 @@ def channel_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the exact mean and standard deviation of each channel.
 
-    images: (M, C, H, W) uint8. rows: the selected rows, None for all. With n pixels x of a channel,
-    S = Σ x and Q = Σ x²: mean = S / n and variance = (n Q - S²) / n². S and Q are integers, from a
-    histogram.
+    images: (M, C, H, W) uint8. rows: the selected rows, None for all. For the n pixels x of a
+    channel, mean = S / n and variance = (n Q - S²) / n² with S = Σ x and Q = Σ x². S and Q are
+    integers, computed from a histogram.
     """
     channels = images.shape[1]
     histogram = np.zeros((channels, 256), dtype=np.int64)

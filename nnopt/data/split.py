@@ -16,9 +16,9 @@ Rows = NDArray[np.int64]
 def stratified(labels: Rows, rows: Rows, count: int, random: np.random.Generator) -> Rows:
     """Draw ``count`` of ``rows`` (N,), ascending, with each class in proportion to its size.
 
-    ``labels`` (M,) are the classes of all rows of the arrays. Of a class with n_k rows, count * n_k
-    / N are drawn, rounded down. Missing rows are drawn from the classes with the largest
-    remainders. No class contributes more rows than it has.
+    ``labels`` (M,) are the classes of all rows of the arrays. From a class with n_k rows,
+    count * n_k / N rows are drawn, rounded down. The rest is drawn from the classes with the
+    largest remainders that have rows left.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
     exact = sizes * count
@@ -36,9 +36,9 @@ def stratified(labels: Rows, rows: Rows, count: int, random: np.random.Generator
 def hold_out(
     labels: Rows, rows: Rows, fraction: float, key: str, random: np.random.Generator
 ) -> tuple[Rows, Rows]:
-    """Split the rows of a part into those that stay and a stratified ``fraction`` of them.
+    """Split the rows of a part into the remaining ones and a stratified ``fraction``.
 
-    Raises DataError, with the configuration's ``key``, if either would be empty.
+    Raises DataError, which names the configuration's ``key``, if either would be empty.
     """
     count = round(fraction * len(rows))
     if not 0 < count < len(rows):
@@ -76,7 +76,7 @@ def check_own_part(name: str, parts: Container[str]) -> None:
 
 
 def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
-    """Return the number of training samples for the numbers of samples in the parts.
+    """Return the number of training samples. parts: part -> its published number of samples.
 
     The result is None if classes are selected, because their sizes are unknown. Raises ConfigError
     if a part is missing or too small.

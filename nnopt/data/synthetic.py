@@ -12,7 +12,7 @@ from nnopt.data.source import Decoded
 from nnopt.random import generator
 from nnopt.schema import SpiralConfig, TwoClassConfig
 
-TWIST = 4.0  # radians that an arm turns from the centre to its end
+TWIST = 4.0  # turn of an arm from the centre to its end, in radians
 INNER_RADIUS = 0.5  # of the smaller circle
 
 Points = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -38,7 +38,7 @@ def _random(config: SpiralConfig | TwoClassConfig, part: str) -> np.random.Gener
 
 
 def _spiral(config: SpiralConfig, part: str) -> Points:
-    """Generate arms: arm k at radius r in (0, 1] has the angle 2 pi k / K + 4 r + noise.
+    """Generate K arms: at radius r in (0, 1], arm k has the angle 2 pi k / K + 4 r + noise.
 
     Source: CS231n (Karpathy, "Minimal neural network case study").
     """

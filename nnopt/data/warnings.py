@@ -21,10 +21,10 @@ ONCE = {"once": True}
 MAX_LISTED_CLASSES = 5
 MAX_LISTED_FEATURES = 20
 CHUNK_CELLS = 2**20
-MAX_COMPARED_ROWS = 4_096  # for values that are equal after rounding
-FIRST_CHUNK_ROWS = 64  # rule out nearly all columns
-MIN_REPEATS = 20  # training samples minus classes; fewer may match by chance
-MIN_CLASS_SAMPLES = 5  # a feature that marks a rarer class has one value by chance
+MAX_COMPARED_ROWS = 4_096  # by ``warn_of_merged_values``
+FIRST_CHUNK_ROWS = 64  # a small first chunk rules out nearly all columns
+MIN_REPEATS = 20  # minimum training samples minus classes; with fewer, a match may be chance
+MIN_CLASS_SAMPLES = 5  # in a smaller class, a feature may have a single value by chance
 
 
 def warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]) -> None:
@@ -120,8 +120,8 @@ def warn_of_merged_values(
 ) -> None:
     """Warn of features whose different values become equal by normalization and rounding.
 
-    At most ``MAX_COMPARED_ROWS`` are compared. Of n evenly spread values, about n² / 2²⁴ become
-    equal by chance.
+    At most ``MAX_COMPARED_ROWS`` rows are compared. Of n evenly spread values, about n² / 2²⁴
+    become equal by chance.
     """
     if train.inputs.dtype != np.float64:
         return

@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as strict JSON; see ``strict``. Raises OutputError."""
-    # A lone surrogate, from a file name that is not UTF-8, becomes \udcXX, a valid JSON escape.
+    # A lone surrogate (a byte of a file name that is not UTF-8) becomes the JSON escape \udcXX.
     text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
@@ -60,7 +60,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def fresh_folder(parent: Path, stem: str) -> Path:
-    """Create and return a new folder: ``stem``, or ``stem-2``, ``stem-3``, ...
+    """Create and return a new folder with the first free name: ``stem``, ``stem-2``, ...
 
     ``mkdir`` fails if the folder exists, so concurrent processes get different folders. Raises
     OutputError.
@@ -96,7 +96,7 @@ def link_latest(outputs: Path, target: Path) -> None:
 
 
 def output_error(action: str, path: Path, error: OSError, size: int | None = None) -> OutputError:
-    """Return the OutputError for an OSError. ``action``: the verb, as in "cannot write PATH"."""
+    """Return the OutputError for an OSError. action: the verb, ``write`` in "cannot write PATH"."""
     if error.errno in DISK_FULL_ERRORS:
         needed = "" if size is None else f" for {size:,} bytes"
         reason = f"the disk, or its quota, is full{needed}{_space_left(path)}; make room"
@@ -119,7 +119,7 @@ def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` after it is written and synced."""
     temporary = _temporary(path.parent)
     try:
-        # The umask applies as to other files; tempfile.mkstemp would make the file private.
+        # The umask sets the permissions, whereas tempfile.mkstemp would make the file private.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with open(descriptor, "wb") as file:
             yield file

@@ -1,7 +1,7 @@
 """Locks on folders and files.
 
-The system releases a lock when the process that holds it ends for any reason. So there are no stale
-locks, and a running process can be distinguished from a killed one. On Windows, which has no flock,
+The system releases a lock when its process ends, for any reason. So there are no stale locks, and a
+running process can be distinguished from a killed one. On Windows, which has no flock,
 filelock acquires the locks. nnopt opens the files itself, because a folder may be a download.
 """
 
@@ -34,9 +34,10 @@ NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def take(descriptor: int, wait: bool) -> bool:
-    """Lock an open file until it is closed. With ``wait``, wait for it.
+    """Lock an open file until it is closed. With ``wait``, wait until the lock is free.
 
-    Return False if another process holds it. Raises OSError, also on a file system without locks.
+    Return False if another process holds the lock. Raises OSError, also on a file system without
+    locks.
     """
     if not HAS_FLOCK:
         from filelock import lock_descriptor
@@ -53,8 +54,7 @@ def take(descriptor: int, wait: bool) -> bool:
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``, waiting for another process that holds it.
 
-    A link, a pipe or a device in the place of the lock file is refused. Raises OSError, also on a
-    file system without locks.
+    Raises OSError if ``path`` is a link, a pipe or a device, and on a file system without locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as descriptor:
@@ -64,10 +64,10 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) -> Iterator[bool]:
-    """Hold the lock file ``path``. Yield False if another process holds it.
+    """Hold the lock file ``path`` in the context. Yield False if another process holds it.
 
-    With ``wait``, wait for it. attempt: takes the lock of the open file. Raises OutputError, also
-    if ``attempt`` raises OSError.
+    With ``wait``, wait for the lock. attempt: function that locks the open file. Raises
+    OutputError, also if ``attempt`` raises OSError.
     """
     with ExitStack() as stack:
         try:
@@ -78,10 +78,10 @@ def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) 
 
 
 def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
-    """Hold the folder, which exists. Yield False if another process holds it.
+    """Hold an existing folder in the context. Yield False if another process holds it.
 
-    With ``wait``, wait for it. On a file system without locks the value is always True. A link, a
-    pipe or a device in the place of the lock is refused. Raises OutputError.
+    With ``wait``, wait for the lock. On a file system without locks, yield True. Raises
+    OutputError, also if the lock file is a link, a pipe or a device.
     """
     return locked(folder / LOCK, wait, _take_if_there_are_locks)
 

@@ -108,7 +108,7 @@ def irregular_entries(
 ) -> Iterator[str]:
     """Yield a line for each of these names that is a link, a pipe, a device or a socket.
 
-    Dangling links are included. Other names are ignored, because nnopt does not use them.
+    Dangling links are included.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -141,7 +141,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether there is a file, folder or link. Raises OSError for too long a name."""
+    """Return whether there is a file, folder or link. Raises OSError if its name is too long."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -150,7 +150,7 @@ def _exists(path: Path) -> bool:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove the files of a run, except its lock. Other files stay.
+    """Remove the files that nnopt wrote for a run, except its lock. Other files stay.
 
     The summary is removed first, because a folder without it never counts as a finished run.
     Raises OutputError.
@@ -200,14 +200,14 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Return whether another process with this id runs on this machine."""
+    """Return whether this id belongs to a running process other than this one."""
     if process == os.getpid():  # this process writes no file at the moment
         return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # another user's
+    except OSError:  # a process of another user
         return True
     return True
 

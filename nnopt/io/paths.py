@@ -21,7 +21,7 @@ def environment(name: str, default: str) -> str:
 def absolute_folder(text: str, key: str) -> str:
     """Return the absolute path of the folder that ``text`` names; ``~`` is the home folder.
 
-    key: the setting with this value, for the message. Raises ConfigError.
+    Raises ConfigError, which names the setting ``key``.
     """
     if problem := path_problem(text):
         raise ConfigError(f"{key} = {text!r}: {problem}")
@@ -29,7 +29,7 @@ def absolute_folder(text: str, key: str) -> str:
 
 
 def in_folder(path: str) -> AbstractContextManager[None]:
-    """Change to a folder in the context, if the folder exists."""
+    """Make a folder the working directory within the context, if the folder exists."""
     return chdir(path) if os.path.isdir(path) else nullcontext()
 
 

@@ -40,7 +40,7 @@ _KINDS = {
 
 
 def kind_of(mode: int) -> str:
-    """Return the kind of a file that is not a regular file. mode: as ``os.stat`` gives it."""
+    """Return the kind of a file that is not regular. mode: ``st_mode`` of ``os.stat``."""
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
@@ -48,10 +48,12 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     """Open a regular file of at most ``limit`` bytes that belongs to ``folder``.
 
     ``folder`` itself may be a link. A link inside ``folder`` may only lead to a file inside it.
-    The call never blocks. Raises OSError; its ``strerror`` gives the reason as a clause.
+    The call never blocks. Raises OSError, whose ``strerror`` is the reason.
     """
     status, real = os.lstat(path), str(path)
-    if stat.S_ISLNK(status.st_mode) or path.parent != folder:  # a folder between can be a link
+    if (
+        stat.S_ISLNK(status.st_mode) or path.parent != folder
+    ):  # a folder between the two can be a link
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(os.path.realpath(folder)):
             why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
@@ -61,7 +63,7 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(real, flags | getattr(os, "O_BINARY", 0))
     try:
-        _check(path, os.fstat(descriptor), limit)  # the file may have been replaced
+        _check(path, os.fstat(descriptor), limit)  # again: the file may have been replaced
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

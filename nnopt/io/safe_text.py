@@ -40,7 +40,7 @@ def visible_lines(text: str) -> str:
 
 
 def quoted(text: str, max_length: int = 60) -> str:
-    """Return the text for a message: on one line, in quotation marks, cut if it is long."""
+    """Return the text on one line, in quotation marks, shortened to ``max_length``."""
     return f"'{visible(text[:max_length])}'{_omission(text, max_length)}"
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 CHARACTERS_PER_INCH = 9  # of a title, on average
-LARGEST = 1e100  # larger values count as infinite; they would overflow a log scale
+LARGEST = 1e100  # larger values would overflow a log scale and count as infinite
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
@@ -43,7 +43,7 @@ INK, FAINT, GRID, PALE = "#222222", "#6B6B6B", "#DDDDDD", "#F3F3F3"
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-# In the order of preference for each character. Fonts that are not installed are ignored.
+# For each character, the first installed font with a glyph is used.
 FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK SC",
@@ -59,7 +59,7 @@ STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.titley": 1.03,  # a fixed position; else every text of the axes is measured
+    "axes.titley": 1.03,  # without a fixed position, matplotlib measures every text
     "axes.titlepad": 0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -94,7 +94,7 @@ def drawing(
     """Create a figure, let the caller draw into it, and write it to files.
 
     Args:
-        path: One file or several; SVG if the suffix is ``.svg``, else PNG.
+        path: One file or several, each an SVG if its suffix is ``.svg``, else a PNG.
         width: In inches.
         height: In inches.
         title: Drawn in the uppermost 0.45 inches, from the left; cut at the width of the figure.
@@ -143,7 +143,7 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
 def canvas(figure: Figure) -> Axes:
     """Return axes over the whole figure, in inches from its upper left corner.
 
-    They are for many small images, because creating axes is slow.
+    Many small images share these axes, because creating axes is slow.
     """
     width, height = figure.get_size_inches()
     axes = figure.add_axes((0, 0, 1, 1))
@@ -170,7 +170,7 @@ def title_width(title: str) -> float:
 
 
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
-    """Label both axes, at these distances in inches from the frame."""
+    """Label both axes. left, below: distances of the labels from the frame, in inches."""
     frame = axes.get_position()
     across, up = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
     axes.set_xlabel(x)
@@ -218,8 +218,8 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
 def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:
     """Return 3 to ``most`` ticks of a logarithmic axis, for any number of decades.
 
-    Numbers from 0.0001 to 10,000 are plain, such as 0.01. If there are others, all are powers such
-    as 10⁻⁶, in Unicode characters, because typesetting is slow.
+    Ticks from 0.0001 to 10,000 are plain numbers, such as 0.01. If a tick is outside, all ticks are
+    powers such as 10⁻⁶, in Unicode characters, because typesetting is slow.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -240,7 +240,7 @@ def _plain(value: float, position: int) -> str:
 
 
 def _power(value: float, position: int) -> str:
-    """Return 10⁶ or 3·10⁻⁴, but 1 and 10 unchanged."""
+    """Return a number as text such as 10⁶ or 3·10⁻⁴, but 1 and 10 unchanged."""
     factor, exponent = f"{value:.3e}".split("e")
     factor, power = f"{float(factor):g}", int(exponent)
     if power in (0, 1):
@@ -272,7 +272,7 @@ def column_of(rows: Sequence[Any], name: str) -> NDArray[np.float64]:
 
 
 def rgb(colour: str) -> NDArray[np.float64]:
-    """Return red, green and blue in [0, 1] of a colour like "#0072B2"."""
+    """Return the red, green and blue in [0, 1] of a colour such as "#0072B2"."""
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
@@ -305,7 +305,7 @@ def _installed_fonts() -> list[str]:
 
 @cache
 def _charmaps() -> list[Collection[int]]:
-    """Return the codes of the characters of each font."""
+    """Return for each installed font the codes of its characters."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     names = _installed_fonts()

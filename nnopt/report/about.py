@@ -27,7 +27,7 @@ Fact = tuple[str, list[str]]
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:
     """Return the known facts in the order of the page.
 
-    ``keys`` are those that vary. ``sweep`` is the folder of the sweep, if all points belong to one.
+    keys: the keys that vary. sweep: the folder of the sweep if all points belong to one, else None.
     """
     arguments = _arguments(sweep) if sweep else []
     flag = [] if any(argument.startswith("ablation=") for argument in arguments) else ["-m"]
@@ -49,7 +49,7 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
 
 
 def _arguments(sweep: Path) -> list[str]:
-    """Return the arguments of the sweep's command, with the new names of renamed keys."""
+    """Return the arguments of the sweep's command, where renamed keys have their new names."""
     arguments = read_plan(sweep).get("words")
     if isinstance(arguments, list) and all(isinstance(text, str) for text in arguments):
         return list(map(new_override, arguments))
@@ -143,7 +143,7 @@ def _code(point: Point) -> str:
 
 
 def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
-    """Return the distinct descriptions of the points, with counts if they differ."""
+    """Return the different descriptions of the points, with counts if there are several."""
     counts: Counter[str] = Counter()
     for point in points:
         # The summary of another version may lack values.
@@ -176,7 +176,7 @@ def _times(points: Sequence[Point]) -> list[str]:
 
 
 def _start(point: Point) -> datetime | None:
-    """Return the time in the summary, or in the first line of the log."""
+    """Return the start time in the summary, or else in the first line of the log."""
     with suppress(KeyError, TypeError, ValueError):
         return _local(point.summary["started"])
     if point.folder:
@@ -203,5 +203,5 @@ def _local(time: str) -> datetime:
     """Return a time in the local time zone, without the zone; raise ValueError."""
     try:
         return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
-    except OverflowError as error:  # in the local time zone its year is 0 or 10,000
+    except OverflowError as error:  # the year is 0 or 10,000 in the local time zone
         raise ValueError(f"{time} is out of range") from error

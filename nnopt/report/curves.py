@@ -36,14 +36,14 @@ Column = list[float | None] | float | None
 
 @dataclass(frozen=True)
 class Curve:
-    """The curves of one run: values at the epochs that are kept.
+    """The curves of one run: values at the selected epochs.
 
     Attributes:
-        epochs: Numbers of these epochs.
-        steps: Optimizer steps until the end of each.
-        seconds: Seconds until the end of each.
+        epochs: Numbers of the selected epochs.
+        steps: Optimizer steps until the end of each epoch.
+        seconds: Seconds until the end of each epoch.
         columns: Name of a column -> its values.
-        every: Distance between these epochs.
+        every: Distance between the selected epochs.
     """
 
     epochs: list[int]
@@ -60,7 +60,7 @@ MetricsLocation = tuple[Path, str | None]
 def read_curves(locations: Sequence[MetricsLocation | None]) -> list[Curve | str | None]:
     """Return the curve of each run, None without epochs, or the reason why its file is unreadable.
 
-    Runs of similar length keep the same epochs, so that they can be averaged.
+    For runs of similar length, the same epochs are selected, so that the curves can be averaged.
     """
     histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
@@ -76,7 +76,7 @@ def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
     try:
         return read_metrics(folder / "metrics.csv", checksum)
     except DataError as error:
-        exists = (folder / "metrics.csv").exists()  # not if the run failed before the first epoch
+        exists = (folder / "metrics.csv").exists()  # absent if the run failed in its first epoch
         return str(error) if exists else []
 
 
@@ -106,7 +106,7 @@ def _column(values: Sequence[float | None]) -> Column:
 
 
 def short(value: Any, digits: int) -> float | None:
-    """Return a number with this many significant digits, an integer as int.
+    """Return a number rounded to ``digits`` significant digits, an integer as int.
 
     The result is None for None and for a number that is not finite.
     """

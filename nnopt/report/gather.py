@@ -39,7 +39,7 @@ MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 
 def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path) -> Record:
-    """Return the data of the page ``page`` about the runs below ``directory``.
+    """Return the data for the file ``page``, a report on the runs below ``directory``.
 
     Raises:
         ConfigError: No run has one of the metrics.
@@ -94,7 +94,7 @@ def _add_plots(
     points: Sequence[Point],
     page: Path,
 ) -> dict[str, int]:
-    """Add the plots to every scope and point. Return the numbers of embedded and linked plots."""
+    """Add the plots to every scope and point; return the numbers of embedded and linked plots."""
     owners = [(sweep, scope) for sweep, scope in scopes if sweep]
     owners += [
         (point.folder, record)
@@ -132,7 +132,7 @@ def check_metrics(index: RunIndex, metrics: Sequence[str]) -> None:
 def _scopes(
     directory: Path, points: Sequence[Point], sweeps: Sequence[Path]
 ) -> Iterable[tuple[str, list[int], Path | None]]:
-    """Yield the name, the indices of the points, and the folder of the sweep, of each scope.
+    """Yield for each scope its name, the indices of its points, and the folder of its sweep.
 
     One sweep has one scope. Several sweeps have one scope for all points and one for each sweep.
     """
@@ -208,7 +208,7 @@ def _table(comparison: Comparison, table: Table, points: Sequence[Point]) -> Rec
 
 
 def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
-    """Return a number or text for each column of ``tabulate``."""
+    """Return the number or text by which each column of ``tabulate`` is sorted."""
     values = row.setting.values
     cells: list[Any] = [setting_text(values[k]) if k in values else None for k in comparison.keys]
     for result in (outcome.estimate for outcome in row.outcomes):
@@ -218,7 +218,7 @@ def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
 
 
 def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
-    """Return the mean, the ends of the interval, and the value of each seed, for each metric."""
+    """Return for each metric the mean, the ends of its interval, and the value of each seed."""
     records = []
     for metric, outcome in zip(metrics, row.outcomes, strict=True):
         result = outcome.estimate
@@ -255,7 +255,7 @@ def _cell(point: Point, key: str) -> str:
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Return the record of a curve. ``grids`` contains epochs and steps, which points share."""
+    """Return the record of a curve. grids: lists of epochs and steps, which runs can share."""
     if curve is None:
         return {}
     if isinstance(curve, str):
@@ -305,7 +305,7 @@ def _tail(point: Point, most: int) -> str:
 
 
 def _relative(folder: Path, directory: Path) -> str:
-    """Return the folder relative to that of the report."""
+    """Return the path of a folder relative to ``directory``, the folder of the report."""
     try:
         relative = folder.relative_to(directory)
     except ValueError:

@@ -17,8 +17,8 @@ SCRIPTS = ("dom.js", "series.js", "plot.js", "chart.js", "table.js", "details.js
 def fill_page(records: dict[str, Any]) -> str:
     """Return the page as text.
 
-    It loads no other file. Its content security policy allows only its own script and style, which
-    it identifies by their digests.
+    The page loads no other file. Its content security policy allows only its own script and style,
+    identified by their digests.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
@@ -36,8 +36,8 @@ def fill_page(records: dict[str, Any]) -> str:
 def as_json(records: Any) -> str:
     """Return JSON that is safe inside a script element.
 
-    It contains no ``<``, which could end the element or start a comment, no other character with
-    a meaning in HTML, and only ASCII.
+    The JSON is ASCII, without ``<``, which could end the element or start a comment, and without
+    other characters that have a meaning in HTML.
     """
     text = json.dumps(records, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -48,5 +48,5 @@ def _asset(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """Return the hash source of a script or a style (CSP level 2, section 4.2.5)."""
+    """Return the digest of a script or a style as a CSP hash source (CSP level 2, 4.2.5)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -62,7 +62,7 @@ def plots_of(folder: Path) -> list[Path]:
     except OSError:
         return []
     plots: dict[str, Path] = {}
-    for path in paths:  # .png comes before .svg
+    for path in paths:  # .png comes first, and .svg replaces it
         if path.suffix not in PLOT_SUFFIXES or not _is_safe(path):
             continue
         is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > MAX_SVG_BYTES
@@ -93,10 +93,10 @@ def _rank(path: Path) -> tuple[bool, str]:
 def embed_or_link(
     sweeps: Sequence[Path], runs: Sequence[Path], page: Path, available_bytes: int
 ) -> PagePlots:
-    """Embed or link every plot: first those of sweeps, then those of runs by their name.
+    """Embed or link every plot: first those of sweeps, then those of runs, name by name.
 
-    All plots with the same name are embedded if ``available_bytes`` suffice for them, else all are
-    linked, relative to the file ``page``.
+    If ``available_bytes`` suffice, all plots with the same name are embedded. Otherwise all of them
+    are linked, relative to the file ``page``.
     """
     result = PagePlots()
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
@@ -131,7 +131,7 @@ def _embed(paths: Sequence[Path], available_bytes: int) -> dict[Path, str] | Non
 
 
 def _data_url(path: Path) -> str:
-    """Return a plot as a ``data:`` URL, a PNG as WebP; empty if it cannot be read."""
+    """Return a plot as a ``data:`` URL, with PNG converted to WebP; empty if it is unreadable."""
     from PIL import Image
 
     kind = "svg+xml"

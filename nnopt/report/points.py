@@ -29,15 +29,15 @@ FIXED_COLUMNS = ("number", "id", "status", "error")
 
 @dataclass(frozen=True)
 class Point:
-    """One point with the available information.
+    """A point of a sweep, or a single run, with the available information.
 
     Attributes:
-        name: Its id.
+        name: Id of the run.
         folder: None for a point that has not started.
         sweep: Folder of the sweep that contains it.
-        number: Its number in ``results.csv`` of the sweep.
-        status: That of the summary; without a summary "running" if a process has locked the folder,
-            else "interrupted", "pending" or "damaged".
+        number: Number of the point in ``results.csv`` of the sweep.
+        status: The status in the summary. Without a summary, "running" if a process has locked the
+            folder, else "interrupted", "pending" or "damaged".
         summary: Content of ``summary.json``; empty if it cannot be read.
     """
 
@@ -112,7 +112,7 @@ def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = 
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
     status, error = ("running" if is_held(folder) else "interrupted"), None
-    # The lock is newer than the table, which has the previous status of a point that runs again.
+    # The lock is more recent than the table, which has the old status of a point that runs again.
     if status != "running" and row.get("status") not in (None, "", "pending", "running", "done"):
         status, error = row["status"], row.get("error") or None
     if damage is not None:
@@ -135,7 +135,7 @@ def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Po
 def read_plan(sweep: Path) -> dict[str, Any]:
     """Return the content of ``sweep.json``: the arguments and the configuration of every point.
 
-    It is empty if the file is missing or damaged.
+    The result is empty if the file is missing or damaged.
     """
     with suppress(OSError, ValueError):
         plan = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))
@@ -156,7 +156,7 @@ def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(config: Any, overrides: Any) -> dict[str, Value]:
-    """Return the settings of a configuration; empty if it is not one of nnopt."""
+    """Return the settings of a configuration; none if nnopt cannot have written it."""
     if not (isinstance(config, dict) and isinstance(overrides, list | tuple)):
         return {}
     with suppress(ValueError):
@@ -227,8 +227,8 @@ def _integer(text: str | None) -> int | None:
 def keys_that_vary(points: Sequence[Point]) -> list[str]:
     """Return the keys that differ between points, except the seed.
 
-    For points with a complete configuration, they are those of ``nnopt compare``; for the others,
-    the varied keys of their sweep.
+    For points with a complete configuration, the result equals that of ``nnopt compare``. For other
+    points, it contains the varied keys of their sweep.
     """
     known = [point for point in points if "seed" in point.settings]
     keys = varying_keys(known)

@@ -1,4 +1,4 @@
-"""Averages of the weights. Evaluation uses the average in place of the trained weights."""
+"""Averages of the weights, which evaluation uses in place of the trained weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnopt.schema import Config, ScheduleFreeConfig
 
 
 def ema_decay(decay: float, t: int) -> float:
-    """Return the decay dₜ = min(decay, (1 + t) / (10 + t)) of update t, counted from 1.
+    """Return the decay dₜ = min(decay, (1 + t) / (10 + t)) of update t = 1, 2, ...
 
     The decay is small at first, so that the average soon forgets the initial weights
     (TensorFlow's ``tf.train.ExponentialMovingAverage`` with ``num_updates``).
@@ -20,20 +20,20 @@ def ema_decay(decay: float, t: int) -> float:
 
 
 def first_swa_epoch(fraction: float, epochs: int) -> int:
-    """Return the first epoch at whose end this fraction of all ``epochs`` is complete."""
+    """Return the first epoch at whose end ``fraction`` of all ``epochs`` is complete."""
     return max(1, math.ceil(round(fraction * epochs, 9)))  # 0.55 · 100 is 55.00000000000001
 
 
 class Averaging:
-    """The configured average of all parameters and running statistics w, or none.
+    """The configured average a of all parameters and running statistics w, or none.
 
-    ``ema``: a₀ are the initial weights, and after every update t (Polyak and Juditsky 1992, with
-    equal weights; exponential weights as in Tarvainen and Valpola 2017, section 2)
+    ``ema`` starts with the initial weights a₀. After every update t (Tarvainen and Valpola 2017,
+    section 2; Polyak and Juditsky 1992 proposed averaging, with equal weights),
 
         aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ
 
-    ``swa``: the n-th update is at the end of an epoch, from ``first_swa_epoch`` on (Izmailov et al.
-    2018, algorithm 1, with a cycle of one epoch)
+    ``swa`` starts at ``first_swa_epoch``. At the end of its n-th epoch (Izmailov et al. 2018,
+    algorithm 1, with a cycle of one epoch),
 
         aₙ = aₙ₋₁ + (wₙ - aₙ₋₁) / n
 
@@ -49,7 +49,7 @@ class Averaging:
     """
 
     def __init__(self, network: Network, config: Config, epochs: int) -> None:
-        """Start the average at the loaded weights of ``network``; ``epochs``: of the training."""
+        """Start the average at the loaded weights of ``network``. epochs: those of the training."""
         ema, swa = config.regularizer.ema_decay, config.regularizer.swa_start
         self._network = network
         self._ema = ema
@@ -92,7 +92,7 @@ class Averaging:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Replace the weights of the network by the average, if any, within the context."""
+        """Use the average, if any, in place of the network's weights within the context."""
         if not self._has_average:
             yield
             return

@@ -1,8 +1,8 @@
 """A warning for a training whose accuracy is not above chance.
 
-Always predicting the most frequent class is correct for a fraction p of the N training samples. An
-accuracy of at most p + 2 √(p (1 - p) / N), two standard errors above p, counts as chance. A
-training of less than one epoch or less than ``MIN_STEPS`` steps gets no warning.
+A network that always predicts the most frequent class has the accuracy p on the N training samples.
+An accuracy of at most p + 2 √(p (1 - p) / N), two standard errors above p, counts as chance. A
+training of less than one epoch or fewer than ``MIN_STEPS`` steps gets no warning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def chance_level_warning(
 ) -> str | None:
     """Return a warning if the training accuracy of the last epoch is not above chance, else None.
 
-    ``labels`` (N,) are those of all training samples.
+    labels: (N,), the classes of all training samples.
     """
     chance = float(np.bincount(labels).max() / len(labels))
     error = math.sqrt(chance * (1 - chance) / len(labels))

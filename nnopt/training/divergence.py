@@ -1,4 +1,4 @@
-"""The error for a diverged training, with the settings to change."""
+"""The error for a diverged training. Its message suggests settings to change."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Comparison of analytic derivatives with finite differences.
 
-Where the function has a kink (ReLU, hinge) between two points, their difference is wrong although
-the derivative is right. Therefore several step sizes h and then one-sided differences are tried,
-and the closest estimate counts. A wrong derivative differs from all of them.
+If the loss has a kink (ReLU, hinge) between two points, a finite difference of these points differs
+from the derivative even if the derivative is right. Therefore several step sizes h and then
+one-sided differences are tried, and the closest estimate counts. A wrong derivative differs from
+all estimates.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ def relative_error(
 ) -> float:
     """Return ‖numeric - analytic‖ / (‖numeric‖ + ‖analytic‖ + rounding) over all directions.
 
-    The last term is the rounding error that the loss L causes in a gradient of zero.
+    ``rounding`` is the error that rounding of the loss causes in the estimate of a zero gradient.
 
     Args:
-        displacements: A function for each direction.
+        displacements: For each direction, a function that moves the parameters along it.
         derivatives: Analytic derivatives along the directions.
         loss: Computes the loss of the current parameters.
-        advance: Is called after each direction, to report the progress.
+        advance: Called after each direction, to report progress.
     """
     center = loss()
     norm, rounding = float(np.linalg.norm(derivatives)), 1e-8 * max(1.0, abs(center))
@@ -62,7 +63,7 @@ def relative_error(
 def _estimates(displace: Displace, loss: Callable[[], float], center: float) -> Iterator[float]:
     """Yield central differences, then one-sided differences of second order.
 
-    A one-sided difference is right if a kink is on the other side.
+    A one-sided difference is right even if there is a kink on the other side.
     """
 
     def at(amount: float) -> float:

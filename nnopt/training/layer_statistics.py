@@ -20,9 +20,10 @@ PROBE_BATCH_SIZE = 32
 
 
 def select_probe(dataset: Dataset) -> Part:
-    """Return at most 256 evenly spaced samples of the validation part, else the training part.
+    """Return at most 256 evenly spaced samples.
 
-    The samples are the same at every epoch and for every seed of the weights.
+    They are validation samples or, without a validation part, training samples. The samples are the
+    same at every epoch and for every seed of the weights.
     """
     part = dataset.train if dataset.validation is None else dataset.validation
     rows = np.linspace(0, len(part) - 1, min(len(part), MAX_PROBE_SAMPLES)).astype(np.int64)
@@ -80,7 +81,7 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """The standard deviation of all numbers, with their count in the denominator."""
+        """The standard deviation of all numbers (divided by their count N, not N - 1)."""
         return float((self._squares / self._count) ** 0.5)
 
     @property

@@ -31,19 +31,19 @@ Arrays = Mapping[str, NDArray[np.floating]]
 
 @dataclass
 class TrainingState:
-    """Training state, updated after every epoch: an interruption loses at most one epoch.
+    """Training state, updated after every epoch, so that an interruption loses at most one.
 
     Attributes:
         last: Parameters and statistics after the last epoch with finite weights. With averaging,
             ``last`` and ``best`` are the averages.
-        best: The same where the validation metric was best; equal to ``last`` while no validation
-            metric was finite.
+        best: Parameters and statistics at the best validation metric; equal to ``last`` while no
+            validation metric was finite.
         last_averaged, best_averaged: Number of epochs in the SWA average; 0 before it starts.
         best_epoch: Epoch of ``best``; 0 while no validation metric was finite.
         history: Metrics of the completed epochs.
         learning_rates: Learning rate of every step.
-        diverged_at: Step, counted from 1, with the first loss that is not finite, or after which
-            the weights or the optimizer state are not finite; None if training has not diverged.
+        diverged_at: The first step, counted from 1, whose loss is not finite or after which the
+            weights or the optimizer state are not finite; None if training has not diverged.
         not_finite_layer: First layer whose outputs are not finite at that step, if known.
     """
 
@@ -81,7 +81,7 @@ class Length:
 def epoch_batches(
     config: Config, dataset: Dataset, loader: Loader, epoch: int
 ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-    """Return the batches of one epoch, shuffled, augmented and mixed; the first epoch is 1."""
+    """Return the batches of an epoch (1, 2, ...), shuffled, augmented and mixed."""
     samples = len(dataset.train)
     order = epoch_order(config.seed, epoch, samples)
     if config.drop_last:
@@ -124,7 +124,7 @@ class Loop:
         self._step = 0
 
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
-        """Train, and yield after each epoch its metrics and whether its weights are the best."""
+        """Train. After each epoch, yield its metrics and whether its weights are the best."""
         for epoch in range(1, self.length.epochs + 1):
             started = time.perf_counter()
             stop = self._train_epoch(epoch)
@@ -179,7 +179,9 @@ class Loop:
                 return None
             training.last, training.last_averaged = arrays, self._averaging.epochs
             validation = self._validate(epoch)
-        if validation is None or training.best_epoch == 0:  # no finite metric yet: the last weights
+        if (
+            validation is None or training.best_epoch == 0
+        ):  # without a finite metric, the last weights count as best
             training.best, training.best_averaged = arrays, training.last_averaged
         if validation is None:
             training.best_epoch = epoch
@@ -203,7 +205,7 @@ class Loop:
     def _read_steps(self) -> bool:
         """Read the records of the latest steps.
 
-        Return False, and store the step, if a loss or the optimizer state is not finite.
+        If a loss or the optimizer state is not finite, store its step and return False.
         """
         if self.training.diverged_at is not None:
             return False

@@ -7,8 +7,8 @@ average (Gugger 2018, "How do you find a good learning rate"):
     aₖ = β aₖ₋₁ + (1 - β) Lₖ,    sₖ = aₖ / (1 - βᵏ),    a₀ = 0, k = 1, 2, ...
 
 The edge is the largest rate at which the smoothed loss exceeds its minimum by at most a tenth of
-the total drop. The suggestion is a tenth of the edge. Gugger and fastai use a tenth of the rate of
-the minimum instead; on a plateau of the loss, noise shifts the minimum by factors of up to 100
+the total drop. The suggestion is a tenth of the edge. Gugger and fastai instead use a tenth of the
+rate at the minimum. On a plateau of the loss, noise shifts this rate by factors of up to 100
 between seeds. ``docs/lr_find.md`` has the measurements.
 """
 
@@ -85,8 +85,8 @@ class LrCurve:
     def lowest(self) -> int:
         """The step, counted from 0, of the smallest smoothed loss.
 
-        The first ten steps do not count, because their averages have few terms. It is the last
-        step if the test ended before them.
+        The first ten steps do not count, because their averages have few terms. If the test ended
+        within them, the result is the last step.
         """
         full = min(round(1 / (1 - BETA)), len(self.smoothed) - 1)
         return full + int(np.argmin(np.nan_to_num(self.smoothed[full:], nan=np.inf)))
@@ -99,7 +99,7 @@ class LossDrop:
     Attributes:
         start: Mean loss of the first steps.
         depth: ``start`` minus the smallest smoothed loss.
-        noise: Standard deviation of the first losses.
+        noise: Standard deviation of the losses of the first steps.
     """
 
     start: float
@@ -110,7 +110,7 @@ class LossDrop:
     def is_significant(self) -> bool:
         """Whether the drop exceeds the smoothed noise and a hundredth of the loss.
 
-        In one of a thousand tests of 300 steps, noise alone drops by 1.4 standard deviations.
+        Noise alone causes a drop of 1.4 standard deviations in one of 1,000 tests of 300 steps.
         """
         return self.depth > self._threshold
 
@@ -177,7 +177,7 @@ def suggest_learning_rate(
 
 
 def _obstacle(config: Config) -> str | None:
-    """Return the ``obstacle`` of ``suggest_from_curve``."""
+    """Return the argument ``obstacle`` of ``suggest_from_curve``."""
     if config.initializer.hidden == "zeros":
         return (
             "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
@@ -213,7 +213,7 @@ def run_range_test(
         smoothed.append(average / (1 - BETA ** (step + 1)))
         smallest = min(smallest, smoothed[-1])
         report(step + 1, rate, smoothed[-1])
-        if not smoothed[-1] <= max(DIVERGENCE_FACTOR * smallest, smoothed[0]):  # NaN is not
+        if not smoothed[-1] <= max(DIVERGENCE_FACTOR * smallest, smoothed[0]):  # also true for NaN
             diverged = True
             break
     return LrCurve(rates[: len(losses)], np.array(losses), np.array(smoothed), diverged)
@@ -224,8 +224,8 @@ def suggest_from_curve(
 ) -> LrSuggestion:
     """Return the suggestion of a curve, or the range to try instead.
 
-    ``obstacle`` is the reason why no rate can reduce the loss of this configuration, if there is
-    one.
+    obstacle: the reason why no rate can reduce the loss of this configuration; None if there is
+    none.
     """
     drop = measure_loss_drop(curve)
     if not drop.is_significant:
@@ -254,7 +254,7 @@ def _advice_without_drop(
 ) -> tuple[str, str | None]:
     """Return the advice for a loss without a drop, and the proposed range, if any.
 
-    The proposed range always differs from the one that was tried.
+    The proposed range always differs from that of the test.
     """
     last = float(curve.rates[-1])
     rose = curve.diverged or drop.is_above_start(float(curve.smoothed.max()))

@@ -29,8 +29,8 @@ def build_schedule(
 ) -> Schedule:
     """Return the learning rate as a function of the step.
 
-    It rises linearly during warm-up and reaches ``lr`` at the last step of the warm-up (Goyal et
-    al. 2017, section 2.2). A plateau schedule is constant here, because it depends on the
+    The rate rises linearly during the warm-up and reaches ``lr`` at its last step (Goyal et al.
+    2017, section 2.2). A plateau schedule is constant here, because it depends on the
     validation metric; see ``Plateau``.
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
@@ -45,7 +45,7 @@ def build_schedule(
 
 
 def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Return the factor of the base rate; step and steps count from the end of the warm-up."""
+    """Return the factor of the base rate. step, steps: counted from the end of the warm-up."""
     t = step / steps_per_epoch
     match config:
         case ConstantConfig() | PlateauConfig():
@@ -74,8 +74,8 @@ def _cosine(first: float, last: float, fraction: float) -> float:
 class Plateau:
     """Reduces the learning rate when the validation metric stops improving.
 
-    After more than ``patience`` evaluations without improvement it multiplies the learning rate by
-    ``gamma`` and restarts the count.
+    After more than ``patience`` evaluations without improvement, the learning rate is multiplied by
+    ``gamma``, and counting restarts.
 
     Attributes:
         factor: Product of all reductions so far; constant 1 for other schedules.

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CLASSES_WITH_NUMBERS = 20
-MAX_NAMES = 25  # of more classes, every second, third, ... is named
+MAX_NAMES = 25  # with more classes, only every second, third, ... is named
 MAX_NAME_CHARACTERS = 18
-CHARACTER_WIDTH = 0.077  # inches, on average, at 9 points
-BAR_WIDTH = 0.5  # inches of an accuracy of 100 %
+CHARACTER_WIDTH = 0.077  # mean width in inches at a font size of 9 points
+BAR_WIDTH = 0.5  # length of a bar for an accuracy of 100 %, in inches
 
 
 def plot_confusion(
@@ -45,7 +45,7 @@ def plot_confusion(
     in_percent = bool(counts.max() >= 10_000)
     with style.drawing(path, width, height, title) as figure:
         axes = style.panel(figure, left, bottom, side, side)
-        # Without the darkest blues, numbers and neighbours are distinct in greyscale as well.
+        # Without the darkest blues, cells and their numbers are distinct in greyscale as well.
         axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
         axes.set_axis_off()
         _draw_names(axes, names[::every], every, 0.08 / cell, rotation=0 if is_horizontal else 90)
@@ -72,14 +72,14 @@ def _draw_numbers(
 ) -> None:
     """Draw the numbers that are not zero, in white on dark cells.
 
-    400 texts take matplotlib half a second. Therefore the outline of each digit is created once and
-    drawn as the marker of a scatter plot.
+    matplotlib takes half a second for 400 texts. Therefore the outline of each digit is created
+    once and drawn as the marker of a scatter plot.
     """
     from matplotlib.path import Path as Outline
     from matplotlib.textpath import TextPath
 
     points = min(9.0, 21 * cell)  # font size, for four digits a cell
-    advance, height = 0.636, 0.73  # of a digit of DejaVu Sans, in font sizes
+    advance, height = 0.636, 0.73  # of a digit of DejaVu Sans, as fractions of the font size
     positions: dict[str, list[tuple[float, int, str]]] = {}
     for row, column in zip(*np.nonzero(numbers), strict=True):
         text = f"{numbers[row, column]:.0f}"

@@ -74,7 +74,7 @@ def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floa
 
 
 def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
-    """Mark an epoch with a vertical line, a star on its validation value, and a title."""
+    """Mark an epoch with a vertical line, a star at its validation value, and a title."""
     axes.axvline(epoch, color=style.INK, linewidth=1, linestyle=":")
     text = f"best: epoch {epoch}"
     if np.isfinite(value):

@@ -1,4 +1,4 @@
-"""The decision boundary of a network in the plane."""
+"""The decision boundary of a network whose inputs are points in the plane."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GRID_SIZE = 140  # points along each side at which the network is evaluated
 MAX_SAMPLES = 1500
 MAX_NAMES = 12  # classes in the legend
-MAX_OPACITY = 0.5  # of the colour of a certain prediction
+MAX_OPACITY = 0.5  # opacity of the colour where the network is certain
 
 Predict = Callable[[NDArray[Any]], NDArray[np.floating]]
 

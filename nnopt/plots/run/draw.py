@@ -28,7 +28,7 @@ Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
 LayerOutputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
 
-MAX_SAMPLES = 6  # of feature maps; the samples are of different classes
+MAX_SAMPLES = 6  # rows of feature maps, from different classes
 
 
 def plot_training(
@@ -65,11 +65,11 @@ def plot_training(
 def plot_test(
     dataset: Dataset, logits: NDArray[np.floating], predict: Predict, name: str, folder: Path
 ) -> None:
-    """Draw the confusion matrix, and samples of images or the decision boundary in the plane.
+    """Draw the confusion matrix, and sample images or, for points, the decision boundary.
 
     Args:
-        dataset: Its test part is drawn.
-        logits: (N, K), of the test part.
+        dataset: The dataset. Its test part is drawn.
+        logits: Logits (N, K) of the test part.
         predict: Maps raw inputs (M, 2) to logits (M, K).
         name: Name of the run, for titles.
         folder: Folder of the files.
@@ -98,7 +98,7 @@ def plot_convolutions(
     Nothing is drawn for a network without convolutions.
 
     Args:
-        dataset: One test image of each of its first six classes is shown.
+        dataset: The dataset. One test image of each of its first six classes is shown.
         architecture: The network.
         weights: Trained parameters.
         outputs: Maps raw images (N, C, H, W) to the output of each layer.

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_STAGES = 4
-MAX_COLUMNS = 18  # of all stages
-MAX_CHANNELS = 8  # of a stage
-MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel; with less, it looks like a shown one
+MAX_COLUMNS = 18  # maps of all stages in a row
+MAX_CHANNELS = 8  # maps of one stage in a row
+MIN_UNEXPLAINED_FRACTION = 0.1  # of a channel's variance; else it resembles a shown channel
 MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
-MAX_PERCENTILE = 99  # of the values of a channel; a single peak does not darken the image
+MAX_PERCENTILE = 99  # of a channel; a single peak does not darken the image
 CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
 MIN_STAGE_WIDTH = 1.15  # inches
 TOP, BOTTOM = 1.15, 0.62
@@ -31,15 +31,16 @@ NOTE = (
     "below: the channel; each explains most of the variance that the previous ones do not explain",
     "dark: its minimum in these images; bright: its 99th percentile",
 )
-# Their outputs look like those of the previous layer, or cannot be drawn.
+# The outputs of these layers resemble those of the previous layer, or cannot be drawn.
 IGNORED_LAYERS = (AvgPool2d, GlobalAvgPool, MaxPool2d, Dropout, SpatialDropout)
 
 
 def stages_of(architecture: Architecture) -> tuple[str, ...]:
     """Return the names of the layers to draw: the last layer before each change of the image shape.
 
-    An example is the activation before a pooling layer. Pooling, dropout and the layers inside
-    residual blocks are ignored. Of more than 4 layers, evenly spaced ones are returned.
+    Such a layer is often the activation before a pooling layer. Pooling, dropout and the layers
+    inside residual blocks are ignored. If there are more than 4 such layers, evenly spaced ones are
+    returned.
     """
     last: dict[int, str] = {}
     shape, stage = architecture.input_shape, 0
@@ -71,8 +72,8 @@ def plot_feature_maps(
     """Draw a row for each image: the image, and the most informative channels of each layer.
 
     ``images`` and the ``outputs`` of each layer are (N, C, H, W). At most 8 channels of a layer and
-    18 of all layers are drawn, chosen by ``select_channels``. A channel has the same scale in all
-    rows.
+    18 of all layers are drawn, chosen by ``select_channels``. A channel has the same colour scale
+    in all rows.
     """
     labels = [style.readable(name, MAX_NAME_CHARACTERS) for name in names]
     left = 0.25 + style.text_width(labels)
@@ -141,7 +142,7 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.i
             unexplained = (
                 unexplained - np.outer(unexplained[channel], unexplained[channel]) / variance
             )
-            unexplained[channel] = unexplained[:, channel] = 0  # exactly
+            unexplained[channel] = unexplained[:, channel] = 0  # exactly, without rounding errors
     explained = 1 - float(np.trace(unexplained) / total) if total > 0 else float("nan")
     return np.array(chosen, dtype=np.int64), explained
 
@@ -173,7 +174,7 @@ def _draw_column(
 
 
 def _shape(maps: NDArray[Any]) -> str:
-    """Return the text 32×14×14 for maps of shape (N, 32, 14, 14)."""
+    """Return the shape of one sample as text: 32×14×14 for maps (N, 32, 14, 14)."""
     return "×".join(map(str, maps.shape[1:]))
 
 

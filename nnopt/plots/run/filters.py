@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 MAX_FILTERS = 64
 COLUMNS = 8
-MAX_DEAD_NORM = 0.01  # fraction of the largest norm
+MAX_DEAD_NORM = 0.01  # of a dead filter, relative to the largest norm
 FILTER_SIZE, STEP_RIGHT, STEP_DOWN = 0.68, 0.78, 0.84  # inches
 BAR_DISTANCE = 0.065  # inches from a filter to the bar of its norm
 TOP, BOTTOM, MARGIN = 0.55, 0.72, 0.15
 WIDTH = 2 * MARGIN + COLUMNS * STEP_RIGHT
-# From blue over grey at 0 to yellow: distinct for colour-blind readers. The lightness increases, so
-# that signs are distinct in greyscale.
+# From blue over grey (0) to yellow, which colour-blind readers can distinguish. The lightness
+# increases, so that the sign is visible in greyscale.
 COLOURS = ("#00204D", "#2E6DB4", "#ABABAB", "#E3B93A", "#FFF3A0")
 
 

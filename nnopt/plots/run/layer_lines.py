@@ -1,4 +1,4 @@
-"""Statistics of few layers as lines against the epoch, including zeros and infinite values."""
+"""Statistics of a few layers as lines against the epoch, with zeros and infinite values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 
 
 def margins(names: Sequence[str]) -> tuple[float, float, float]:
-    """Return the inches before, between and after two panels, including the legend."""
+    """Return the space left of, between and right of two panels, in inches, with the legend."""
     return 0.95, 0.95, 0.7 + style.text_width(names)
 
 
@@ -34,10 +34,10 @@ def draw_deviations(
     panels: Mapping[str, Floats],
     names: Sequence[str],
 ) -> None:
-    """Draw a panel with a line for each layer in each box, and a legend to the right of the last.
+    """Draw a panel with a line for each layer into each box, and a legend right of the last box.
 
-    A box is left, bottom, width and height in inches. ``panels``: title -> values (L, E) of L
-    layers at E epochs.
+    A box is (left, bottom, width, height) in inches. panels: title of a panel -> its values (L, E)
+    of L layers at E epochs.
     """
     for box, (title, values) in zip(boxes, panels.items(), strict=True):
         axes = _draw_panel(figure, box, title, epochs, values, names)
@@ -112,7 +112,7 @@ def _line_style(index: int, count: int, epochs: int) -> dict[str, Any]:
 
 
 def _rail_height(where: NDArray[np.bool_]) -> float:
-    """Return the inches of a rail and the gap to the panel; 0 if it is empty."""
+    """Return the height of a rail and its gap to the panel, in inches; 0 for an empty rail."""
     count = int(where.any(axis=1).sum())
     return RAIL_GAP + RAIL_STEP * (count + 1) if count else 0.0
 

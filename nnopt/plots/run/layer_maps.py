@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 # Inches:
 NAMED_ROW_HEIGHT, MAX_ROW_HEIGHT = 0.17, 0.5
 MIN_PANEL_HEIGHT, MAX_PANEL_HEIGHT = 2.5, 6.0
-BAR_WIDTH, BAR_GAP, BAR_SPACE = 0.12, 0.1, 0.95  # of a colour bar; to the map; with its numbers
+BAR_WIDTH, BAR_GAP, BAR_SPACE = (
+    0.12,
+    0.1,
+    0.95,
+)  # of a colour bar; gap to the map; width with numbers
 MIN_BAR_HEIGHT = 1.5
-LAST_COLUMN_WIDTH = 0.42  # of the fractions in the last epoch
+LAST_COLUMN_WIDTH = 0.42  # column with the fractions in the last epoch
 FRACTIONS_SPACE = BAR_SPACE + LAST_COLUMN_WIDTH
 
-MIN_GREY = 0.12  # of Greys for a fraction of 0, so that a map of zeros is visible
+MIN_GREY = 0.12  # of the colour map "Greys" for a fraction of 0, so that a map of zeros is visible
 NAME_POINTS = 8.5
 MIN_MARK_DISTANCE = 6.0  # points
 
@@ -34,12 +38,12 @@ Box = tuple[float, float, float, float]
 
 
 def margins(names: Sequence[str]) -> tuple[float, float, float]:
-    """Return the inches before, between and after two maps, for names and colour bars."""
+    """Return the space left of, between and right of two maps, in inches, for names and bars."""
     return 0.3 + style.text_width(names, NAME_POINTS), BAR_SPACE, BAR_SPACE
 
 
 def height_of(rows: int) -> float:
-    """Return the inches of a panel with names of this number of rows, up to a maximum."""
+    """Return the height in inches of a panel with this number of named rows, up to a maximum."""
     return float(np.clip(NAMED_ROW_HEIGHT * rows, MIN_PANEL_HEIGHT, MAX_PANEL_HEIGHT))
 
 
@@ -50,10 +54,10 @@ def draw_deviations(
     panels: Mapping[str, Floats],
     names: Sequence[str],
 ) -> None:
-    """Draw a map with a logarithmic colour scale in each box, with names at the first.
+    """Draw a map with a logarithmic colour scale into each box, and layer names at the first.
 
-    The arguments are those of ``layer_lines.draw_deviations``. A circle marks a value of exactly 0,
-    a cross an infinite value.
+    The arguments are those of ``layer_lines.draw_deviations``. A circle marks a value of 0, a cross
+    an infinite value.
     """
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
@@ -88,8 +92,8 @@ def draw_fractions(
 ) -> None:
     """Draw percentages (L, E) in grey, on a square-root scale on which 1 % is visible.
 
-    If there is space, the value of the last epoch is printed at the end of each row. Few rows take
-    the upper part of the box.
+    If there is space, the value of the last epoch is printed at the end of each row. A few rows
+    fill only the upper part of the box.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, PowerNorm
@@ -153,7 +157,7 @@ def _draw_map(
 def _draw_marks(
     axes: Axes, box: Box, epochs: NDArray[np.int64], where: NDArray[np.bool_], marker: str
 ) -> None:
-    """Draw a mark in each cell where ``where`` (L, E) is true; fewer if cells are small."""
+    """Draw a mark in each cell where ``where`` (L, E) is true, but fewer if cells are small."""
     rows, columns = where.shape
     cell_height, cell_width = 72 * box[3] / rows, 72 * box[2] / columns  # points
     steps = (

@@ -76,9 +76,9 @@ def _mark(axes: Axes, rate: float, loss: float, name: str, marker: Literal["o", 
 
 
 def _limits(suggestion: LrSuggestion) -> tuple[float, float]:
-    """Return the limits of the loss: from below its minimum to above its initial value.
+    """Return the limits of the loss axis: from below the minimum to above the initial loss.
 
-    Without a suggestion, they contain the maximum, up to three times the initial value.
+    Without a suggestion, the axis contains the maximum, up to three times the initial loss.
     """
     smoothed = suggestion.curve.smoothed[np.isfinite(suggestion.curve.smoothed)]
     if not len(smoothed):

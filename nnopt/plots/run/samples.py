@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 MAX_SAMPLES = 16
-IMAGE_SIZE = 1.05  # inches of the longer side of an image
+IMAGE_SIZE = 1.05  # longer side of an image, in inches
 STEP = (1.5, 1.62)  # inches from one image to the next
 TOP = 0.55
 MAX_NAME_CHARACTERS = 18
@@ -50,7 +50,7 @@ def plot_samples(
 def _draw(
     axes: Axes, image: NDArray[Any], true: str, predicted: str, middle: float, top: float
 ) -> None:
-    """Draw an image and its class. A wrong one has a thick frame and a second line."""
+    """Draw an image and its class. A misclassified image has a thick frame and a second line."""
     channels, high, wide = image.shape
     width, height = IMAGE_SIZE * wide / max(high, wide), IMAGE_SIZE * high / max(high, wide)
     left, right, bottom = middle - width / 2, middle + width / 2, top + height

@@ -17,7 +17,7 @@ def plot_schedule(
 ) -> None:
     """Draw the learning rate of every optimizer step.
 
-    The scale is logarithmic if most rates span more than two decades; rates of 0 are then left out.
+    The scale is logarithmic if most rates span more than two decades; rates of 0 are then omitted.
     """
     rates = np.asarray(learning_rates, dtype=np.float64)
     shown = style.evenly_spaced(len(rates), MAX_POINTS)
@@ -27,8 +27,8 @@ def plot_schedule(
         axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
         style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
-        # The last few rates of a cosine are many decades below the others. Therefore the lowest
-        # tenth does not decide on the scale.
+        # The last few rates of a cosine schedule are many decades below the others. Therefore
+        # the lowest tenth is ignored.
         positive = np.sort(rates[rates > 0])
         if style.spans_decades(positive[len(positive) // 10 :]):
             style.log_scale(axes)

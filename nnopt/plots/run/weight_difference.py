@@ -29,8 +29,8 @@ Arrays = Mapping[str, NDArray[Any]]
 def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: Path) -> None:
     """Draw histograms of the weights of both runs, and b - a as a heat map of outputs and inputs.
 
-    The tensors are those of rank 2 or more that have the same shape in both runs. Of more than 6,
-    evenly spaced ones are drawn, and the title contains the number of the others.
+    Only tensors of rank 2 or more with the same shape in both runs are drawn. If there are more
+    than 6, evenly spaced ones are drawn, and the title contains the number of the others.
     """
     matrices = [name for name, x in a.items() if name.endswith(".weight") and np.ndim(x) >= 2]
     both = [name for name in matrices if name in b and np.shape(b[name]) == np.shape(a[name])]
@@ -102,10 +102,10 @@ def _draw_map(figure: Figure, bottom: float, difference: Floats) -> None:
 
 
 def strongest(matrix: Floats, most: int) -> Floats:
-    """Return the entry of largest magnitude of each block of a matrix (O, I).
+    """Reduce a matrix (O, I) to the entry of largest magnitude in each rectangle of entries.
 
-    The result has at most ``most`` rows and columns. In contrast to a mean, it shows a single
-    changed weight.
+    The result has at most ``most`` rows and columns. In contrast to a mean, the largest entry shows
+    a single changed weight.
     """
     high, low = matrix, matrix
     for axis, size in enumerate(matrix.shape):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_PANELS = 12
 COLUMNS = 4
 BINS = 40
-MAX_WEIGHTS = 200_000  # evenly spaced, of one tensor
+MAX_WEIGHTS = 200_000  # of one tensor; of larger ones, evenly spaced weights are drawn
 PANEL_SIZE = (2.2, 1.15)  # inches
 STEP = (2.55, 2.0)  # inches from one panel to the next
 
@@ -27,8 +27,8 @@ def plot_weight_histograms(
 ) -> None:
     """Draw histograms of each weight tensor of rank 2 or more: initial (outline), trained (filled).
 
-    Of more than 12 tensors, evenly spaced ones are drawn, and the title contains the number of the
-    others.
+    If there are more than 12 tensors, evenly spaced ones are drawn, and the title contains the
+    number of the others.
     """
     names = [name for name, w in final.items() if name.endswith(".weight") and np.ndim(w) >= 2]
     shown = style.evenly_spaced(len(names), MAX_PANELS)
@@ -58,7 +58,7 @@ def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any
     extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
     low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
     size = max(abs(low), abs(high)) or 1.0
-    if high - low <= 1e-6 * size:  # such as all zeros
+    if high - low <= 1e-6 * size:  # such as for all zeros
         low, high = low - size / 2, high + size / 2
     edges = np.linspace(low, high, BINS + 1)
     fractions = {which: _fractions(w, edges) for which, w in finite.items()}
@@ -66,7 +66,7 @@ def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any
     axes.stairs(fractions["trained"], edges, fill=True, color=style.SKY, label="trained")
     if "initial" in fractions:
         axes.stairs(fractions["initial"], edges, color=style.INK, linewidth=1.2, label="initial")
-    # Constant initial weights are one tall bar, which may not flatten the other histogram.
+    # Constant initial weights are one tall bar. It must not flatten the other histogram.
     peak = fractions["trained"].max() or 1.0
     axes.set_ylim(
         0, 1.1 * min(3 * peak, max(heights.max() for heights in fractions.values()) or 1.0)

@@ -1,6 +1,6 @@
 """Colours of a metric: cividis, whose lightness increases evenly, also in greyscale.
 
-Better values are darker; if no direction is better, higher values are.
+Better values are darker. If the metric has no better direction, higher values are darker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
 
-MAX_LIGHTNESS = 0.93  # the fraction of cividis in use
+MAX_LIGHTNESS = 0.93  # fraction of cividis that is used
 
 
 def colours(metric: Metric) -> Colormap:
@@ -37,13 +37,13 @@ def _map(dark_is_low: bool) -> Colormap:
 
 
 def is_dark(fraction: float, metric: Metric) -> bool:
-    """Return whether text on the colour of a fraction in [0, 1] of the scale has to be white."""
+    """Return whether text must be white on the colour at this fraction in [0, 1] of the scale."""
     red, green, blue, _ = colours(metric)(float(np.clip(fraction, 0, 1)))
     return bool(0.299 * red + 0.587 * green + 0.114 * blue < 0.5)
 
 
 def colour_scale(values: Sequence[float], metric: Metric) -> tuple[Normalize, str]:
-    """Return the scale of values, and the ends at which values exceed it.
+    """Return the colour scale of values, and its ends that some values exceed.
 
     Returns:
         The mapping to [0, 1], logarithmic as in ``is_logarithmic``; and "neither", "min" or "max",

@@ -32,10 +32,10 @@ from nnopt.results.metrics_file import EpochRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE
+MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE markers
 MARKERS_PER_LINE = 8
-MAX_UNNAMED_POINTS = 300  # of a grey line, because an SVG contains every point
-LOG_SCALE_DECADES = 1.3  # minimum span of a loss
+MAX_UNNAMED_POINTS = 300  # of a grey line; more would enlarge the SVG, which contains every point
+LOG_SCALE_DECADES = 1.3  # a loss that spans more has a logarithmic axis
 PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
 Floats = NDArray[np.float64]
@@ -62,8 +62,8 @@ class LearningCurves:
 class Line:
     """Mean over seeds, and the ends of its band, at each epoch: arrays (E,).
 
-    Where some seeds have no value, ``complete`` is False and the band is NaN. Where no seed has
-    one, ``centre`` is NaN, too.
+    At an epoch where some seeds have no value, ``complete`` is False and the band is NaN. Where no
+    seed has a value, ``centre`` is NaN, too.
     """
 
     epochs: Floats
@@ -75,7 +75,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One column of ``metrics.csv``: a line for each named and each other setting."""
+    """The lines of one column of ``metrics.csv``: of the named settings, and of the others."""
 
     column: str
     logarithmic: bool
@@ -89,9 +89,9 @@ def plot_sweep_curves(
 ) -> None:
     """Draw the training loss (left) and the validation accuracy or loss (right) of every setting.
 
-    A line is the mean over seeds, its band ± 1 standard deviation; on a logarithmic axis, those of
-    the logarithms. Where some seeds have stopped, the line is thin and the mean of the others. Of
-    many settings, only the best are coloured.
+    A line is the mean over seeds, and its band is ± 1 standard deviation. On a logarithmic axis,
+    both are computed from the logarithms. Where some seeds have stopped, the line is thin and
+    shows the mean of the others. If there are many settings, only the best are coloured.
     """
     metric = metric_of(comparison)
     by_row = {id(setting.row): setting for setting in curves}
@@ -221,7 +221,7 @@ def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
         line.epochs, line.low, line.high, color=form["color"], alpha=0.16, linewidth=0
     )
     markers: tuple[int, int] = (0, 1)
-    if longest > MAX_EPOCHS_WITH_MARKERS:  # staggered, so that markers do not overlap
+    if longest > MAX_EPOCHS_WITH_MARKERS:  # markers are staggered, so that they do not overlap
         step = max(1, longest // MARKERS_PER_LINE)
         markers = (int(step * (index % 4) / 4), step)
     complete = np.where(line.complete, line.centre, np.nan)
@@ -230,7 +230,7 @@ def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
 
 
 def _mark_end(axes: Axes, line: Line, colour: str) -> None:
-    """Mark the last finite value with a cross, or the end of the axis if it is beyond."""
+    """Mark the last finite value with a cross, at the end of the axis if the value exceeds it."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]
@@ -253,7 +253,7 @@ def values_of(histories: Sequence[History], column: str) -> Floats:
 def line_of(values: Floats, logarithmic: bool) -> Line:
     """Return mean ± standard deviation (divided by S - 1) over the seeds of ``values`` (S, E).
 
-    If ``logarithmic``, they are computed of the logarithms, and their exponentials are returned.
+    If ``logarithmic``, they are computed from the logarithms, and their exponentials are returned.
     """
     seeds, epochs = values.shape
     if logarithmic:

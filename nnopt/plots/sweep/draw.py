@@ -1,4 +1,4 @@
-"""All plots of a sweep, or of any runs, chosen by the keys that vary."""
+"""All plots of a sweep or of other runs. The keys that vary determine the kinds of plots."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Plot = Callable[[Sequence[Path]], None]
 def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     """Draw the plots of the finished runs of a sweep into its folder ``plots``; return the files.
 
-    ``metric`` None is the test accuracy. The function never raises: a plot that cannot be drawn is
-    a warning in the log.
+    If ``metric`` is None, the plots show the test accuracy. The function never raises: a plot that
+    cannot be drawn is a warning in the log.
     """
     metric = metric or DEFAULT_METRIC
     try:
@@ -107,9 +107,9 @@ def _drawable(comparison: Comparison) -> Comparison:
 
 
 def _learning_curves(comparison: Comparison, runs: Sequence[Run]) -> list[LearningCurves]:
-    """Return the epochs of every setting, of its runs that are done or, without any, of the others.
+    """Return the epochs of every setting: of its finished runs or, if none is, of its other runs.
 
-    A run without a readable ``metrics.csv`` is left out.
+    A run without a readable ``metrics.csv`` is omitted.
     """
     others: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:

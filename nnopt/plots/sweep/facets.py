@@ -14,17 +14,17 @@ from nnopt.analysis.settings import sort_key
 from nnopt.plots.sweep.labels import Metric, key_labels, result_of, value_labels
 from nnopt.results.collect import Value
 
-MIN_FILLED_FRACTION = 0.6  # of the cells; fewer are filled in a random search
+MIN_FILLED_FRACTION = 0.6  # of the cells; a random search fills fewer
 LEARNING_RATE = "optimizer.lr"
 MAX_VALUES = 30  # of each key
-MAX_FACETS = 6  # maps for the values of the other keys; of more, the mean is shown
+MAX_FACETS = 6  # maps for the values of the other keys; if more are needed, one map shows the mean
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Facet:
-    """One map: arrays (Y, X) with an entry for each cell. The title has the values of other keys.
+    """One map: arrays (Y, X) with an entry for each cell.
 
     Attributes:
         means: NaN where no run finished.
@@ -60,8 +60,8 @@ def numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
 def heat_map_keys(comparison: Comparison) -> tuple[str, str] | None:
     """Return the keys of the horizontal and the vertical axis; None if no pair is suitable.
 
-    They are the pair of numeric keys with the most cells, of pairs of which enough cells are
-    filled. Pairs with the learning rate take precedence.
+    Of the pairs of numeric keys that fill enough cells, the pair with the most cells is chosen.
+    Pairs with the learning rate take precedence.
     """
     ranked = []
     for keys in combinations(comparison.keys, 2):
@@ -87,7 +87,7 @@ def facets_of(
 ) -> list[Facet]:
     """Return a map for each setting of the other keys, or one map if there are too many.
 
-    ``keys`` are those across and down. All ``rows`` have both.
+    keys: the keys of the horizontal and the vertical axis. All ``rows`` have both.
     """
     groups: dict[tuple[Hashable, ...], list[Row]] = {}
     for row in rows:

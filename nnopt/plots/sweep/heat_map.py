@@ -41,12 +41,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of the maps. Pairs are (width, height) in inches.
+    """Positions and sizes of the maps. Pairs are (horizontal, vertical) in inches.
 
     Attributes:
         columns: Number of maps side by side.
         step: Distance from a map to the next, in both directions.
-        size: Size of all maps.
+        size: Size of the area of all maps.
         left, below: Space for the labels of the axes.
         is_rotated: Whether the labels below are vertical.
     """
@@ -91,9 +91,9 @@ def _grid(facets: int, across: Sequence[str], down: Sequence[str]) -> Grid:
 def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence[Path]) -> None:
     """Draw the mean over seeds for every pair of values of two keys, across and down.
 
-    Each setting of the other keys has its own map; if there are more than six, one map shows their
-    mean. A frame marks the best cell. Cells without a finished run are hatched, cells without runs
-    are blank. The colours do not span outliers.
+    Each setting of the other keys has its own map. If there are more than six, one map shows the
+    mean over them. A frame marks the best cell. Cells without a finished run are hatched, cells
+    without runs are blank. The colour scale ignores outliers.
     """
     metric = metric_of(comparison)
     rows = rows_with(comparison, keys)
@@ -127,7 +127,7 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
 
 
 def _value_labels(rows: Sequence[Row], key: str) -> list[str]:
-    """Return the labels of the values of a key, in their order."""
+    """Return the labels of the values of a key, in the order of the values."""
     labels = {row.setting.values[key]: value_label(row, key) for row in rows}
     return [labels[value] for value in numeric_values(rows, key)]
 

@@ -41,11 +41,11 @@ class Metric:
     """A metric as plots show it.
 
     Attributes:
-        name: Its name in words.
-        unit: Empty if it has none.
-        label: Its name and unit.
+        name: Name of the metric in words.
+        unit: Unit of the metric; empty if it has none.
+        label: Name and unit.
         factor: Converts the unit of ``summary.json`` to ``unit``.
-        direction: "higher" or "lower" if such values are better, else None.
+        direction: "higher" if higher values are better, "lower" if lower ones are, else None.
     """
 
     name: str
@@ -84,7 +84,7 @@ def means_of(rows: Iterable[Row], metric: Metric) -> list[float]:
 
 
 def key_labels(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last part of each key (``lr`` of ``optimizer.lr``), or all of it if ambiguous."""
+    """Return the last part of each key (``lr`` of ``optimizer.lr``), or the key if ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return tuple(k if last.count(x) > 1 else x for k, x in zip(keys, last, strict=True))
 
@@ -95,7 +95,7 @@ def value_labels(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def value_label(row: Row, key: str) -> str:
-    """Return a value in a few characters; a number with many digits has four."""
+    """Return a value in a few characters. Numbers with many digits are rounded to four."""
     value = row.setting.values.get(key)
     if isinstance(value, float) and len(str(value)) > 8:
         return f"{value:.4g}"
@@ -160,8 +160,8 @@ def capitalized(text: str) -> str:
 def is_logarithmic(values: Sequence[float], metric: Metric) -> bool:
     """Return whether a metric, such as a loss, is shown on a logarithmic axis.
 
-    It is if lower values are better and the values span more than a decade: on a linear axis the
-    best values would coincide.
+    The axis is logarithmic if lower values are better and the values span more than a decade. On a
+    linear axis, the best values would then coincide.
     """
     return metric.direction == "lower" and style.spans_decades(np.array(values, np.float64), 1)
 
@@ -169,8 +169,8 @@ def is_logarithmic(values: Sequence[float], metric: Metric) -> bool:
 def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
     """Return axis limits that ignore outliers on the worse side.
 
-    The axis contains all finite values if the worst quarter is within three times the spread of the
-    others; else it ends at that distance. ``direction`` is that of ``Metric``.
+    An outlier is farther from the better three quarters of the values than three times their
+    spread. Without outliers, the axis contains all finite values. direction: as in ``Metric``.
     """
     x = np.sort(np.array([value for value in values if np.isfinite(value)]))
     if not len(x):

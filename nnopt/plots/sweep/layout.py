@@ -36,7 +36,7 @@ UNNAMED_COLOUR = "#B0B0B0"
 
 @dataclass(frozen=True)
 class SettingTable:
-    """Rows of texts under a header; the best rows are bold."""
+    """A table of texts under a header, in which the best rows are bold."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -65,12 +65,12 @@ class SettingTable:
 
 @dataclass(frozen=True)
 class Legend:
-    """A table with a sample of a line before each row.
+    """A table with a short sample of the line before each row.
 
     Attributes:
         table: A row for each line.
         line_styles: Keyword arguments of matplotlib's Line2D for each line.
-        unnamed: Text of a last row for the lines without a row; empty for none.
+        unnamed: Text of the last row, for all lines without their own row; empty for none.
     """
 
     table: SettingTable
@@ -79,12 +79,12 @@ class Legend:
 
     @property
     def width(self) -> float:
-        """Inches of the samples and the table."""
+        """Width of the samples and the table, in inches."""
         return self.table.width() + SAMPLE_WIDTH
 
     @property
     def height(self) -> float:
-        """Inches from the middle of the header to below the last row."""
+        """Distance from the middle of the header to below the last row, in inches."""
         return ROW_HEIGHT * (len(self.table.rows) + bool(self.unnamed) + 0.7)
 
     def draw(self, figure: Figure, left: float, top: float) -> None:
@@ -123,7 +123,7 @@ class Content:
     bottom: float
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Return new axes. The arguments are in inches, from the lower left corner."""
+        """Return new axes. Arguments are in inches, from the lower left corner of the content."""
         return style.panel(self.figure, self.left + x, self.bottom + y, width, height)
 
     def text(self, x: float, y: float, text: str, rotation: int = 0) -> None:
@@ -138,7 +138,7 @@ def sweep_figure(
     title: str,
     note: str,
     size: tuple[float, float],
-    margins: Margins = Margins(),  # frozen
+    margins: Margins = Margins(),  # immutable, so that it can be a default
     legend: Legend | None = None,
 ) -> Iterator[Content]:
     """Create a figure, let the caller draw its content, and write it to files.

@@ -67,9 +67,9 @@ def groups_by_rate(comparison: Comparison) -> list[Group]:
 def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Draw the mean over seeds and its 95 % interval against the learning rate.
 
-    Each setting of the other keys is a line. Of many lines, only the best are coloured. If few
-    settings differ only in the learning rate, as in a random search, every setting is a dot. A
-    cross marks a setting without a finished run. Outliers do not stretch the axis.
+    Each setting of the other keys is a line. If there are many lines, only the best are coloured.
+    If few settings differ only in the learning rate, as in a random search, every setting is a dot.
+    A cross marks a setting without a finished run. Outliers do not stretch the axis.
     """
     metric = metric_of(comparison)
     groups = groups_by_rate(comparison)
@@ -96,7 +96,7 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def _split_named(groups: Sequence[Group], metric: Metric) -> tuple[list[Group], list[Group]]:
-    """Return the lines named in the legend, which contain the best settings, and the others."""
+    """Return the groups named in the legend, which contain the best settings, and the others."""
     if len(groups) <= MAX_ALL_NAMED:
         return list(groups), []
     best_rows = {id(best_first(group, metric)[0]): group for group in groups}
@@ -157,7 +157,7 @@ def _draw(
 
 
 def _set_rate_ticks(axes: Axes, rates: Sequence[float]) -> None:
-    """Put ticks at the learning rates themselves if they are few and not close to each other."""
+    """Set ticks at the learning rates themselves if these are few and not close together."""
     style.log_scale(axes, "x")
     min_ratio = (rates[-1] / rates[0]) ** 0.07
     if len(rates) <= MAX_RATE_TICKS and all(b / a > min_ratio for a, b in pairwise(rates)):
@@ -167,7 +167,7 @@ def _set_rate_ticks(axes: Axes, rates: Sequence[float]) -> None:
 def _draw_line(
     axes: Axes, group: Group, form: dict[str, Any], metric: Metric, is_named: bool
 ) -> None:
-    """Draw the results of a group. Missing and too large values are drawn at the edge."""
+    """Draw the results of a group. Missing values and outliers are drawn at the edge."""
     low, high = axes.get_ylim()
     results = [(rate_of(row) or 1.0, result_of(row, metric)) for row in group]
     points = [(rate, x) for rate, x in results if x is not None]
@@ -189,7 +189,7 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            # A logarithmic axis cannot show an end below 0: the line ends at the frame.
+            # A logarithmic axis cannot show a lower end below 0; the line ends at the frame.
             ends = np.maximum(result.interval, low)
             axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
             axes.plot([rate, rate], result.interval, "_", color=form["color"])

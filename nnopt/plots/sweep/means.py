@@ -41,10 +41,10 @@ TABLE_MARGIN = 0.25
 
 
 def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """Draw a row for each setting: its values, mean, 95 % interval, single seeds and figures.
+    """Draw a row for each setting: its values, and its mean, 95 % interval and single seeds.
 
     A star marks the best mean, a dotted line the mean of the baseline. Outliers do not stretch the
-    axis: an arrow at its end points to them.
+    axis; an arrow at the end of the axis points to them.
     """
     metric = metric_of(comparison)
     rows: Sequence[Row] = comparison.rows
@@ -128,9 +128,9 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
 def _linear_limits(
     rows: Sequence[Row], values: Sequence[float], metric: Metric
 ) -> tuple[float, float]:
-    """Return limits that contain the intervals, except for the ends of very wide ones.
+    """Return axis limits that contain the intervals, except for the ends of very wide ones.
 
-    The interval of two seeds can be far wider than all values together.
+    The interval of two seeds can be far wider than the range of all values.
     """
     low, high = axis_limits(values, metric.direction)
     results = [x for row in rows if (x := result_of(row, metric)) is not None]
@@ -154,7 +154,7 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if result.interval is not None:
-        # A logarithmic axis cannot show an end below 0: the line ends at the frame, without a cap.
+        # A logarithmic axis cannot show a lower end below 0; the line ends at the frame.
         axes.plot(np.maximum(result.interval, low), [y, y], color=style.INK, linewidth=1.4)
         axes.plot(result.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best

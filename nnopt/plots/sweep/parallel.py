@@ -30,27 +30,27 @@ from nnopt.results.collect import Value
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MIN_KEYS, MIN_SETTINGS = 3, 5  # fewer are clear from the other plots
+MIN_KEYS, MIN_SETTINGS = 3, 5  # with fewer, the other plots suffice
 MAX_KEYS = 12
-MAX_EVEN_VALUES = 8  # that are evenly spaced; more numbers are drawn to scale
-MAX_TICKS = 20  # of evenly spaced values
+MAX_EVEN_VALUES = 8  # drawn at even distances; more numbers are drawn to scale
+MAX_TICKS = 20  # at evenly spaced values
 MAX_TICK_CHARACTERS = 14
-BROAD_LINES = 3  # number of the best settings
+BROAD_LINES = 3  # the number of best settings that have broad lines
 HEIGHT, AXIS_DISTANCE = 3.3, 1.35  # inches
-MISSING_HEIGHT = -0.16  # end of the lines of settings without a result
+MISSING_HEIGHT = -0.16  # where lines of settings without a result end
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis.
+    """A vertical axis.
 
     Attributes:
         group: Small text above the name.
         name: Title of the axis.
         heights: (R,), position of every row, between 0 and 1.
-        ticks: Positions and texts.
+        ticks: Positions and texts of the ticks.
         is_even: Whether the values are evenly spaced rather than to scale.
     """
 
@@ -64,9 +64,9 @@ class Scale:
 def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Draw an axis for each of the first 12 keys, an axis for the result, and a line per setting.
 
-    Better settings are darker, and the best three are broad. Lines through the same value are
-    spread a little, the better ones above. Settings without a result are dotted and end below the
-    last axis.
+    The lines of better settings are darker, and those of the best three are broad. Lines through
+    the same value are spread a little, with better ones above. Lines of settings without a result
+    are dotted and end below the last axis.
     """
     metric = metric_of(comparison)
     rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
@@ -120,7 +120,7 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """Return an axis to scale. Numbers beyond its ``ends`` are moved to the ends."""
+    """Return an axis with numbers to scale. Numbers beyond its ``ends`` are moved to them."""
     from matplotlib.ticker import MaxNLocator
 
     def height(x: Floats) -> Floats:
@@ -144,7 +144,8 @@ def _number_scale(
 def _is_even_on_logarithms(numbers: Floats) -> bool:
     """Return whether numbers are more evenly spaced on a logarithmic scale.
 
-    They are if all are positive, span a decade, and their median is closer to the middle there.
+    This holds if all are positive, they span a decade, and their median is closer to the middle of
+    the logarithmic scale.
     """
     if numbers.min() <= 0 or not style.spans_decades(numbers, 1):
         return False
@@ -191,7 +192,7 @@ def _draw_lines(
     heights = np.column_stack(
         [*map(_spread_out, scales), np.where(np.isnan(means), MISSING_HEIGHT, last.heights)]
     )
-    # Smooth steps between axes: lines can be followed through crowded regions.
+    # Smooth curves between axes can be followed through crowded regions.
     fraction = np.linspace(0, 1, 16)
     ease = fraction**2 * (3 - 2 * fraction)
     steps = [
@@ -218,15 +219,17 @@ def _draw_lines(
 
 
 def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
-    """Draw a vertical line at ``x`` with its ticks to the left.
+    """Draw an axis as a vertical line at ``x`` with its ticks to the left.
 
-    ``shades`` (64, 4) are the colours of the axis of the metric, whose ticks are to the right.
+    shades: (64, 4), the colours of the axis of the metric. Its ticks are to the right.
     """
     if shades is not None:
         from matplotlib.collections import LineCollection
 
         starts = np.linspace(0, 1, len(shades), endpoint=False)
-        ends = np.minimum(starts + 2 / len(shades), 1)  # overlapping: no visible seams
+        ends = np.minimum(
+            starts + 2 / len(shades), 1
+        )  # segments overlap, so that no seams are visible
         parts = [((x, a), (x, b)) for a, b in zip(starts, ends, strict=True)]
         strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
         axes.add_collection(strip)

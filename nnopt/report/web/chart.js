@@ -3,7 +3,7 @@
 const MAX_TIP_LINES = 10; // number of lines whose values are shown under the cursor
 const MIN_DRAG = 8; // pixels; a shorter drag is a click
 
-/** Return a chart. chart.show(scope, points) draws the curves of these points. */
+/** Return a chart, whose method show(scope, points) draws the curves of these points. */
 function makeChart(root) {
   const state = {
     scope: null, points: [], metric: "", axis: "epoch", lines: "mean", colour: "setting",
@@ -37,7 +37,7 @@ function makeChart(root) {
     rebuild();
   }
 
-  /** Choose the first metric, and a key for the colours if there are many settings. */
+  /** Select the first metric and, if there are many settings, a key for the colours. */
   function choose() {
     const metrics = metricsOf(state.points).map(([value]) => value);
     const preferred = state.scope.points.length === 1
@@ -140,7 +140,7 @@ function makeChart(root) {
       .find((node) => focused !== undefined && node.dataset.label === focused)?.focus();
   }
 
-  /** Fade all lines except those of the entry. */
+  /** Fade all lines except those of a legend entry. */
   function mark(entry) {
     for (const line of series) line.faint = entry !== null && line.entry !== entry;
     draw();
@@ -258,7 +258,7 @@ function makeChart(root) {
   svg.addEventListener("dblclick", () => set({ xRange: null, yRange: null }));
   svg.addEventListener("pointerleave", () => drag || leave());
 
-  /** Return the dragged rectangle. A flat or narrow one is extended to the whole frame. */
+  /** Return the dragged rectangle. If it is flat or narrow, extend it to the whole frame. */
   function selected([x, y]) {
     const { box } = scales;
     const clamp = (value, low, length) => Math.min(Math.max(value, low), low + length);
@@ -278,7 +278,7 @@ function makeChart(root) {
     cursorX = null;
   }
 
-  /** Show the values nearest to a position in pixels. If py is null, only px counts. */
+  /** Show the values nearest to the pixel (px, py). If py is null, only px counts. */
   function point([px, py]) {
     const { x, y, box } = scales;
     const candidates = [];

@@ -1,6 +1,6 @@
 // The details of a point: error, curves, plots, configuration and log.
 
-/** Number of points with each line of configuration. Lines that not all points have are marked. */
+/** The number of points that have each line of configuration. */
 const lineCounts = new Map();
 for (const point of data.points) {
   for (const line of new Set(point.config)) lineCounts.set(line, (lineCounts.get(line) || 0) + 1);

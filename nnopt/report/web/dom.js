@@ -3,7 +3,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
-/** element("td", {class: "number", onclick: act}, "text", child, null) */
+/** Create an element, as in element("td", {class: "number", onclick: act}, "text", child, null). */
 function element(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }

@@ -273,7 +273,7 @@ function onlyStatus(status) {
 
 document.body.append(main);
 openScope(data.scopes[0]);
-// Two frames later the page is painted. benchmarks/report.py waits for this mark.
+// The page is painted two frames later. benchmarks/report.py waits for this mark.
 requestAnimationFrame(() => requestAnimationFrame(() => {
   performance.mark("painted");
   document.documentElement.dataset.painted = performance.now().toFixed(0);

@@ -38,7 +38,7 @@ function ticks([low, high], log, count, whole = false) {
 
 const drawable = (value, log) => value !== null && (!log || value > 0);
 
-/** Return the range of the drawn values along an axis; of y, only where x is within xRange. */
+/** Return the range of the drawn values on an axis; for y, only values with x within xRange. */
 function extent(series, axis, log, xRange = null) {
   const values = [];
   for (const line of series) {
@@ -54,7 +54,7 @@ function extent(series, axis, log, xRange = null) {
   let [low, high] = [values[0], values.at(-1)];
   let above = 0;
   if (axis === "y" && !log) {
-    // A diverging run would flatten all others.
+    // A diverging run would flatten all other lines.
     const [q1, q9] = [0.05, 0.9].map((level) => values[Math.floor(level * (values.length - 1))]);
     const limit = q9 + 20 * (q9 - q1);
     if (high > limit && q9 > q1) {
@@ -144,7 +144,7 @@ function tickText(value) {
   return value.toLocaleString("en-US", { maximumFractionDigits: 6 }).replace("-", "−");
 }
 
-/** Return the elements of a band and a line, which is interrupted at missing values. */
+/** Return the elements of a band and of a line. The line has gaps at missing values. */
 function drawLine(line, x, y) {
   const parts = [];
   const shown = line.x.map((value, i) => drawable(value, x.log) && drawable(line.y[i], y.log));

@@ -5,7 +5,7 @@ const DASHES = 4; // d0 to d3 in page.css; 7 and 4 are coprime, so 28 lines are 
 
 const AXES = [["epoch", "epochs"], ["step", "optimizer steps"], ["seconds", "seconds of training"]];
 
-/** Return the values of a column at every epoch that is kept; null if the run has none. */
+/** Return the values of a column at every selected epoch; null if the run has none. */
 function columnOf(point, name) {
   if (point.grid === undefined || point.columns[name] === undefined) return null;
   const column = point.columns[name];
@@ -42,7 +42,7 @@ function valueOf(point, key) {
 
 const scopeKeys = [...new Set(data.scopes.flatMap((scope) => scope.keys))];
 
-/** Return the entries of the legend, one for each value of the key of the colours. */
+/** Return the legend entries, one for each value of the key that determines the colours. */
 function legendOf(points, scope, colour) {
   const valuesOf = (point) => (colour === "setting" ? settingOf(point, scope) : [valueOf(point, colour)]);
   const entries = new Map();
@@ -101,8 +101,8 @@ function lineOf(point, column, axis) {
 }
 
 /**
- * Return mean ± standard deviation (n - 1) at every epoch that all runs of at least this length have.
- * Otherwise the mean would jump where it is over different runs.
+ * Return mean ± standard deviation (n - 1) at every epoch that all long enough runs have.
+ * Otherwise the mean would jump between epochs with different runs.
  */
 function meanOf(points, column, axis) {
   const runs = points.map((point) => {

@@ -41,7 +41,7 @@ function makeTable(columns, { caption, filters, changed, key }) {
     body.replaceChildren(...sorted.flatMap((row) => rowsOf(row)));
   }
 
-  /** Return the row and the row of its details, if open. Both are created once. */
+  /** Return a row and, if it is open, the row of its details. Both are created once. */
   function rowsOf(row) {
     if (!row.nodes) row.nodes = new Map();
     if (!row.nodes.has(key)) {
