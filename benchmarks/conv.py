@@ -10,7 +10,7 @@ with 1 if a ratio exceeds 1.5 or their geometric mean 1.1.
 
 from __future__ import annotations
 
-import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, because it configures OpenBLAS
 
 import statistics
 import sys

@@ -15,7 +15,7 @@ of times exceeds 1.5, a ratio of memory 2, or the growth 2 MB. Two of the networ
 
 from __future__ import annotations
 
-import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, because it configures OpenBLAS
 
 import sys
 from collections.abc import Callable

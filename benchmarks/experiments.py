@@ -72,7 +72,7 @@ def run_sweep(overrides: Sequence[str], seeds: int, folder: Path) -> int:
 
 
 def accuracies(sweep: Path) -> list[float]:
-    """Return the test accuracies of a sweep in percent; 0 for a point without one."""
+    """Return the test accuracies of a sweep in percent; 0 for a point without a result."""
     with suppress(FileNotFoundError):
         return [100 * float(row["test_accuracy"] or 0) for row in read_csv(sweep / "results.csv")]
     return []

@@ -98,7 +98,7 @@ def peak_of(device: str) -> float | None:
 def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
     """Return the row of a finished recipe, and whether its target is met.
 
-    peak: of the device, in TFLOP/s.
+    ``peak`` is the peak of the device in TFLOP/s.
     """
     folders, points = zip(*read_summaries(sweep).items(), strict=True)
     accuracies = [point["test_accuracy"] for point in points]

@@ -15,7 +15,7 @@ OpenBLAS and MKL, and differs between processors.
 
 from __future__ import annotations
 
-import nnopt  # noqa: F401  # isort: skip  # before NumPy, as the command does: it configures OpenBLAS
+import nnopt  # noqa: F401  # isort: skip  # before NumPy, because it configures OpenBLAS
 
 import math
 import statistics

@@ -6,9 +6,9 @@ A sweep of eight points that need only the processor runs in one process with on
 ``hydra/launcher=pool`` and two workers with one thread each. Whole commands are timed and take
 turns. The ratio of the medians must be at least 1.8. Exits with 1 if it is smaller.
 
-The benchmark needs two free cores. "two by hand" shows the limit of the machine: two commands
-that run half of the sweep each at the same time. Cores that share caches, power or a hypervisor
-run slower together than alone.
+The benchmark needs two free cores. The row "two by hand" shows the limit of the machine: two
+commands that run half of the sweep each at the same time. Cores that share caches, power or a
+hypervisor run slower together than alone.
 """
 
 from __future__ import annotations

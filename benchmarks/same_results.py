@@ -103,7 +103,7 @@ def wants_first_keys(executable: Path) -> bool:
 
 
 def with_first_key(override: str) -> str:
-    """Return an override with the first name of its key."""
+    """Return an override with the oldest name of its key."""
     key, equals, value = override.partition("=")
     return FIRST_KEYS.get(key, key) + equals + value
 

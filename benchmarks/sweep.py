@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def measure(table: Table, folder: Path, points: int, plots: str) -> None:
-    """Run a sweep and add its rows; ``plots``: the value that plots=auto has for this size."""
+    """Run a sweep and add its rows; ``plots`` is the value of plots=auto at this size."""
     base = run_nnopt(*arguments(folder.with_suffix(".two"), 2), f"plots={plots}").seconds
     sweep = run_nnopt(*arguments(folder, points))
     training = [float(row["train_seconds"]) for row in read_csv(folder / "results.csv")]

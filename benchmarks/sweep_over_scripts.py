@@ -93,7 +93,7 @@ def loop_seconds(points: list[tuple[str, str, int]], epochs: int, data: str, roo
 
 
 def sweep_seconds(epochs: int) -> float:
-    """Return the seconds of the sweep as a command."""
+    """Return the wall time of the sweep's command in seconds."""
     overrides = ["dataset=mnist", "architecture.hidden=[128, 64]", "batch_size=64", "plots=false"]
     overrides += ["regularizer.grad_clip=0", "optimizer=momentum", "schedule=constant"]
     overrides += [f"epochs={epochs}", "hydra.sweep.dir=sweep"]

@@ -174,7 +174,7 @@ class Table:
 
 
 def machine_line() -> str:
-    """Return the processor, its cores, and the versions of Python and of the loaded libraries."""
+    """Return a line with the processor, its cores, and the versions of Python and the libraries."""
     from nnopt.results.environment import machine, versions
 
     facts = machine()

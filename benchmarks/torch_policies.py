@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def batch_of_nnopt(config: Config, samples: Dataset, loader: Loader) -> Callable[[], float]:
-    """Return a function that measures the mean seconds of ten batches, with their random draws."""
+    """Return a function that measures the mean seconds of ten batches and their random draws."""
     size, turns = BATCH * BATCHES, count()
 
     def seconds() -> float:

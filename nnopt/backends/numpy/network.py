@@ -133,7 +133,7 @@ class NumpyNetwork:
         return value, copied
 
     def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
-        """Compute the results of ``_backward`` in parts of the batch.
+        """Call ``_backward`` for each part of the batch and combine the results.
 
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """

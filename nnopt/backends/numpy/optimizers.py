@@ -170,9 +170,9 @@ OPTIMIZERS: dict[str, Rule] = {
 class Optimizer:
     """Applies one update rule to all parameters.
 
-    Threads take turns at Python's lock, and waking a thread takes longer than a short task. The
-    views of all chunks are therefore created once, so that little Python code runs between two
-    calls of NumPy.
+    Threads wait for each other at Python's global lock, and waking a thread takes longer than a
+    short task. The views of all chunks are therefore created once, so that little Python code runs
+    between two calls of NumPy.
 
     Args:
         config: The configuration of the optimizer.

@@ -20,7 +20,7 @@ from nnopt.backends.numpy.ops import Array, Op
 
 
 class Variable:
-    """An array in the computation.
+    """An input, intermediate result or parameter of the recorded operations.
 
     Args:
         value: The array.

@@ -194,7 +194,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add all arrays to the first one, in their order.
+    """Add the other arrays to the first one, in their order.
 
     The first axis of large arrays is divided between threads.
     """

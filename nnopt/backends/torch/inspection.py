@@ -22,7 +22,7 @@ from nnopt.architecture.inference import ForeignLayer, InferredLayer, Layer, Sha
 
 @dataclass(frozen=True)
 class Inspection:
-    """The contents of a module."""
+    """The layers, own parameters and FLOPs of a module."""
 
     layers: tuple[InferredLayer, ...]  # in the order of their first call
     own_parameters: dict[str, Shape]  # the shapes of the parameters that belong to no layer

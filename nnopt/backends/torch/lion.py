@@ -1,4 +1,4 @@
-"""Lion: all elements of an update have the same size, and gradients determine their signs."""
+"""Lion: all elements of an update have the same magnitude; gradients determine their signs."""
 
 from __future__ import annotations
 

@@ -48,10 +48,11 @@ class Muon(optim.Optimizer):
 
         m ← μ·m + (1-μ)·g;   u = μ·m + (1-μ)·g;   w ← w - lr·√max(1, rows/columns)·orthogonalize(u)
 
-    It applies to each hidden weight. A kernel (out, in, kh, kw) is the matrix (out, in·kh·kw). u is
-    the authors' form of Nesterov momentum (Jordan et al. 2024; github.com/KellerJordan/Muon). Adam
-    updates all other parameters and the output layer's weight with the learning rate
-    lr · ``adam_lr_ratio``, and also the first layer's weight if ``config.input_layer`` is "adam".
+    The rule applies to each hidden weight. A kernel (out, in, kh, kw) is the matrix (out,
+    in·kh·kw). u is the authors' form of Nesterov momentum (Jordan et al. 2024;
+    github.com/KellerJordan/Muon). Adam updates all other parameters and the output layer's weight
+    with the learning rate lr · ``adam_lr_ratio``, and also the first layer's weight if
+    ``config.input_layer`` is "adam".
 
     Matrices of one shape are orthogonalized together, in bfloat16 for float32 on an accelerator, as
     the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type

@@ -165,7 +165,7 @@ class TorchNetwork:
         return loss.detach(), logits.detach()
 
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Compute the results of ``_backward`` in parts of the batch.
+        """Call ``_backward`` for each part of the batch and combine the results.
 
         The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
         """

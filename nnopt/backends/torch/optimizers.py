@@ -76,7 +76,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
     "rmsprop": rmsprop,
     "adagrad": adagrad,
     "adam": adam,
-    "adamw": adam,  # all optimizers have decoupled weight decay
+    "adamw": adam,  # weight decay is decoupled for every optimizer
     "lion": Lion,
 }
 

@@ -87,7 +87,7 @@ def describe_model(
         try:
             with torch.device("meta"):
                 model = _create(config, input_shape, classes)
-        except NotImplementedError:  # regnets compute their widths with tensors
+        except NotImplementedError:  # regnets compute their widths from values of tensors
             with torch.random.fork_rng(devices=[]):
                 model = _create(config, input_shape, classes).to("meta")
         inspected = inspect(model, input_shape)
@@ -192,7 +192,7 @@ def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.M
     Its ``state_dict`` contains only parameters and running statistics.
     """
     options = dict(MODEL_OPTIONS.get(config.model, {}))
-    if options:  # their weights were trained on images with another normalization
+    if options:  # the published weights expect differently normalized images
         options["transform_input"] = config.pretrained and input_shape[0] == 3
     if config.model.startswith("vit"):
         options["image_size"] = input_shape[1]
