@@ -5,16 +5,16 @@ import sys
 
 __version__ = "0.1.0"
 
-# OpenBLAS's worker threads wait for their next matrix product by spinning, up to 2^26 cycles, and
-# so take a core from NumPy's own loops in between. 2^20 cycles, 0.4 ms, outlast what lies between
-# two products of a small network: a thread that has gone to sleep may need 0.1 ms to wake on a
-# virtual machine, longer than the product itself. OpenBLAS reads this once, when NumPy is first
-# imported.
+# OpenBLAS's worker threads wait for the next matrix product in a busy loop of up to 2^26 cycles,
+# and take a core from NumPy's other computations. This setting shortens the loop to 2^20 cycles,
+# 0.4 ms. The time between two products of a small network is shorter, so the threads do not fall
+# asleep there: waking a thread may take 0.1 ms on a virtual machine, longer than the product.
+# OpenBLAS reads the setting once, when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 
 class _MovedModules:
-    """A finder of modules that all other finders miss."""
+    """An import finder that names the new module for the old name of a moved module."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:

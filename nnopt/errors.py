@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 MAX_LISTED_NAMES = 20
-"""Allowed names that a hint lists after the nearest name. Longer lists are left out."""
+"""The most allowed names that a hint lists after the nearest name. A longer list is left out."""
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
@@ -87,13 +87,13 @@ class DataError(NnoptError):
 
 
 class ResumeError(NnoptError):
-    """A run or sweep cannot be resumed: its record is missing, damaged or inconsistent."""
+    """A run or sweep cannot be resumed: its files are missing, damaged or inconsistent."""
 
     exit_code = 4
 
 
 class TrainingError(NnoptError):
-    """Training failed, or a check of it."""
+    """Training, a gradient check or a learning rate search failed."""
 
     exit_code = 5
 
@@ -150,7 +150,7 @@ def is_memory_shortage(error: Exception) -> bool:
 class TimeLimitError(BaseException):
     """A point of a sweep exceeded its time limit.
 
-    A timer raises it anywhere in the program. It is a ``BaseException``, like
+    A timer raises this exception anywhere in the program. It is a ``BaseException``, like
     ``KeyboardInterrupt``, so that handlers for ``Exception`` do not catch it.
     """
 

@@ -74,4 +74,4 @@ MOVED_MODULES = {
     "nnopt.terminal_curves": "nnopt.terminal.plotext_curves",
     "nnopt.text": "nnopt.io.safe_text",
 }
-"""Old name -> new name. The modules of an old package are in the new package."""
+"""Old name -> new name. The modules of a moved package are not listed."""

@@ -3,7 +3,8 @@
 The generator is counter-based: Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3"). The key is a hash of the seed and the name of the stream. The counter is made of
 integers such as epoch and step. No state is kept between draws. Therefore a resumed run continues
-with the same numbers, one stream never shifts another, and both backends draw the same numbers.
+with the same numbers, draws from one stream do not change other streams, and both backends draw the
+same numbers.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
 class DropoutMasks:
     """Dropout masks of one layer, as a pure function of (seed, layer, step).
 
-    A unit is kept if a 16-bit random integer is below ``round((1 - rate) · 65536)``. This takes a
-    quarter of the random bits of one float64 per unit. ``scale`` is the inverse of the exact
-    probability of keeping a unit, so that the expected output equals the input.
+    A unit is kept if a 16-bit random integer is below ``round((1 - rate) · 65536)``. This needs
+    a quarter of the random bits that a float64 for each unit would need. ``scale`` is the inverse
+    of the exact probability of keeping a unit, so that the expected output equals the input.
 
     Args:
         seed: The seed of the run.

@@ -32,7 +32,7 @@ log = logging.getLogger("nnopt")
 
 
 def main(arguments: list[str]) -> int:
-    """Print or write the table."""
+    """Print or write the table. Return the exit code."""
     options = compare_parser().parse_intermixed_args(arguments)
     out = None if options.out is None else given_path(options.out, "--out")
     form = _format(options.format, out)
@@ -79,7 +79,7 @@ def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
 
 
 def _format(name: str | None, out: Path | None) -> str:
-    """Return the given format, or that of the suffix of the file.
+    """Return the given format, or the format that the suffix of the file selects.
 
     Raises ConfigError for an unknown suffix, or if the folder of the file does not exist.
     """

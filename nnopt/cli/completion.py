@@ -42,7 +42,7 @@ def _ask_hydra(command: str) -> int:
 def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
     """Return the options of a verb, or the values of the option before the cursor.
 
-    There are none for folders, which the shell completes.
+    Folders are not returned, because the shell completes them.
     """
     from nnopt.analysis.render import SUFFIXES
     from nnopt.cli.parsers import PARSERS

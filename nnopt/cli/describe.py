@@ -16,8 +16,9 @@ HEADER = ("layer", "output shape", "parameters", "FLOPs")
 def main(arguments: list[str]) -> int:
     """Print the table of layers.
 
-    FLOPs are those of the forward pass of one sample, with a multiplication and an addition
-    counted as two. ``skipped`` is the rate of stochastic depth. Published datasets need no files.
+    FLOPs are counted for the forward pass of one sample. A multiplication and an addition are two
+    FLOPs. ``skipped`` is the rate of stochastic depth. The files of a published dataset are not
+    needed.
     """
     parser = overrides_parser("describe", "Print the layers of the configured network.")
     options = parser.parse_intermixed_args(arguments)
@@ -30,13 +31,13 @@ def main(arguments: list[str]) -> int:
     for layer in architecture.walk():
         count = sum(math.prod(shape) for shape in layer.parameters.values())
         shape = "x".join(map(str, layer.output_shape))
-        # A shortcut is at the level of its branch, so its part of the name is not counted.
+        # A shortcut is indented like its residual branch, so ".shortcut." adds no depth.
         depth = layer.name.count(".") - layer.name.count(".shortcut.")
         skipped = f", skipped {layer.skip_probability:.3g}" if layer.skip_probability else ""
         name = "  " * depth + layer.name + skipped
         rows.append((name, shape, f"{count:,}", f"{layer.flops:,}"))
     inside = {f"{x.name}.{key}" for x in architecture.walk() for key in x.parameters}
-    rows += [  # of torchvision's models, which have no layer records
+    rows += [  # parameters of torchvision's models, which have no layer records
         (name, "", f"{math.prod(shape):,}", "")
         for name, shape in architecture.parameter_shapes().items()
         if name not in inside

@@ -25,16 +25,16 @@ ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
 MAX_VALUE_CHARACTERS = 200
 MAX_FILE_NAME_CHARACTERS = 16
 MAX_NAMED_ARRAYS = 10
-"""Limits of the printed text. Arrays without a counterpart are named."""
+"""Limits of the printed text. The named arrays are those without a counterpart."""
 
 NO_FURTHER_FILE = "no further file"
-"""The cell of a run that has read some of the files of the other run, and no other file."""
+"""The cell of a run whose data files were all read by the other run too."""
 
 Rows = list[tuple[str, ...]]
 
 
 def main(arguments: list[str]) -> int:
-    """Print the differences between two runs, and draw those of their weights."""
+    """Print the differences between two runs, and with ``--out`` draw those of their weights."""
     options = diff_parser().parse_args(arguments)
     a, b = given_path(options.a, "A"), given_path(options.b, "B")
     for folder in (a, b):
@@ -99,11 +99,12 @@ def _environment_differences(one: Run, other: Run) -> Rows:
 
 
 def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
-    """Return for each run one data file that the other run has not read, and the number of others.
+    """Return a text for each run about the data files that the other run has not read.
 
-    Files are matched by the end of their paths, with as many parts as distinguish the files of
-    each run, because the folders may differ. Files with new content come first. The text contains
-    the first digits of the SHA-256.
+    The text names one file, with the first digits of its SHA-256, and the number of further files.
+    A file with content that the other run has not read is preferred. The folders of the two runs
+    may differ, so files are matched by the ends of their paths. The ends are long enough to
+    distinguish the files of each run.
     """
     files = [(run.summary.get("data") or {}).get("sources", {}) for run in (one, other)]
     a, b = _by_path_end(*files)
@@ -111,7 +112,7 @@ def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
 
 
 def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the digests of the files of each run, by the shortest distinct ends of their paths."""
+    """Return path end -> digest for the files of each run, with the shortest distinct ends."""
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []
     for parts in range(1, longest + 1):
@@ -127,7 +128,7 @@ def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
 def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
     """Return a text for the files that are not among ``others``.
 
-    It is MISSING if there are no files, and NO_FURTHER_FILE if all are among the others.
+    The text is MISSING if there are no files, and NO_FURTHER_FILE if ``others`` has all of them.
     """
     own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:

@@ -1,14 +1,16 @@
 """The verb ``gradcheck``: compares the NumPy backend's gradients with central differences.
 
-Each parameter array and the input are checked in float64:
+The gradients of the loss L with respect to each parameter array and to the input are checked in
+float64:
 
-- entries: (L(w + h eᵢ) - L(w - h eᵢ)) / 2h for single entries i. All entries of a small array are
-  checked, and random entries of a large one, within a budget for the whole network;
-- directions: (L(w + h v) - L(w - h v)) / 2h compared with v·∇L, for random unit vectors v. They
+- entries: (L(w + h eᵢ) - L(w - h eᵢ)) / 2h is compared with (∇L)ᵢ for single entries i. All entries
+  of a small array are checked, and random entries of a large array. ``MAX_COMPARISONS`` limits
+  their number in the whole network;
+- directions: (L(w + h v) - L(w - h v)) / 2h is compared with v·∇L, for random unit vectors v. They
   involve all entries of the array, so a wrong entry is detected with probability one.
 
-If stochastic depth, dropout or ReLU blocks an array, its gradient and the differences are both
-zero, which proves nothing. The array is then reported as not reached.
+If stochastic depth, dropout or ReLU blocks an array, its gradient and its differences are zero.
+Their equality is no evidence, so the array is reported as not reached.
 """
 
 from __future__ import annotations
@@ -40,15 +42,15 @@ from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
 
 BATCH_SAMPLES, BATCH_IMAGES = 16, 2
-"""Batch sizes. More images would have more ReLUs and pooling windows, and so more kinks nearby."""
+"""Batch sizes. With more images, more ReLUs and pooling windows would have kinks near the batch."""
 
 MAX_ENTRIES_PER_ARRAY = 200
 DIRECTIONS_PER_ARRAY = 5
 MAX_COMPARISONS = 1400
-"""Entries and directions in the whole network. Each takes two forward passes or more."""
+"""The most entries and directions in the whole network. Each needs two or more forward passes."""
 
 MASK_STEPS = 1000
-"""Steps whose masks of stochastic depth are drawn, to find the masks that skip fewest layers."""
+"""The number of steps whose masks are compared, to find those that skip the fewest layers."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Return whether both errors are within the tolerance. NaN is not."""
+        """Return whether both errors are within the tolerance. A NaN does not pass."""
         return self.entry_error <= TOLERANCE and self.direction_error <= TOLERANCE
 
     @property
@@ -83,7 +85,7 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """Return the last cell of the table."""
+        """Return the text in the last column of the table."""
         if not self.passed:
             return "WRONG"
         return "ok" if self.reached else "not reached"
@@ -93,7 +95,7 @@ HEADER = ("array", "entries", "tried", "|gradient|", "error", "along directions"
 
 
 def main(arguments: list[str]) -> int:
-    """Check the configured network, and print a table, each row when its array is checked."""
+    """Check the configured network, and print a table with a row for each checked array."""
     parser = overrides_parser("gradcheck", "Compare gradients with central finite differences.")
     parser.add_argument(
         "--entries",
@@ -171,8 +173,8 @@ def array_sizes(prepared: Prepared) -> dict[str, int]:
 def entries_each(sizes: Sequence[int]) -> int:
     """Return the number of entries to check in each array.
 
-    It is the largest number for which the network stays within ``MAX_COMPARISONS``, at least 1 and
-    at most ``MAX_ENTRIES_PER_ARRAY``.
+    The number is the largest that keeps the network within ``MAX_COMPARISONS``. It is at least 1
+    and at most ``MAX_ENTRIES_PER_ARRAY``.
     """
     most = MAX_ENTRIES_PER_ARRAY
     while (
@@ -190,9 +192,9 @@ def check_gradients(
 ) -> Iterator[Check]:
     """Compare the gradients of every parameter and of the input with central differences.
 
-    The batch is a small one of the training data, and the dropout masks are fixed. The backend is
-    replaced by NumPy in float64. At most ``entries`` of each array are checked one by one, by
-    default ``entries_each``. ``advance`` is called after each comparison.
+    The loss is computed for a small batch of training samples, with fixed dropout masks, by the
+    NumPy backend in float64. At most ``entries`` entries of each array are checked one by one, by
+    default the number from ``entries_each``. ``advance`` is called after each comparison.
 
     Yields:
         The result for each array.
@@ -200,20 +202,22 @@ def check_gradients(
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv_algorithm if isinstance(config.backend, NumpyConfig) else "auto"
     backend = NumpyConfig("numpy", "float64", "cpu", config.backend.threads, False, conv)
-    # No step is taken, so the optimizer may be one that only PyTorch has.
+    # No optimizer step is taken, so SGD can replace an optimizer that only PyTorch has.
     config = replace(config, backend=backend, optimizer=SgdConfig("sgd", lr=0.0))
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
     network.load(initial_arrays(prepared.architecture, config.initializer, config.seed, dataset))
-    order = epoch_order(config.seed, 1, len(dataset.train))[: _batch_size(dataset)]  # all classes
+    order = epoch_order(config.seed, 1, len(dataset.train))[
+        : _batch_size(dataset)
+    ]  # random classes
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
     x = Variable(inputs.copy(), requires_grad=True)
-    # Move biases away from 0 and the scales of batch norm away from 1, which hide errors.
+    # Biases of 0 and batch norm scales of 1 hide errors, so noise is added.
     noise = generator(config.seed, "gradcheck")
     for parameter in network.parameters.values():
         parameter.value += 0.05 * noise.standard_normal(parameter.value.shape)
-    if dataset.is_image:  # a constant background has ties in all pooling windows, which are kinks
+    if dataset.is_image:  # ties in pooling windows of a constant background are kinks
         x.value += 0.05 * noise.standard_normal(x.value.shape)
     step = _step_with_fewest_skips(prepared.architecture, config.seed, len(labels))
     gradients = network.gradients(network.forward(x, labels, step)[1])
@@ -224,7 +228,7 @@ def check_gradients(
     layer_index = {layer.name: i for i, layer in enumerate(prepared.architecture.layers)}
 
     def loss(first: int) -> float:
-        """Return the loss, computed from the layer on that owns the array."""
+        """Return the loss, computed from the layer with index ``first`` on."""
         given = Variable(inputs_of[first])
         return float(network.forward(given, labels, step, first)[1].value)
 
@@ -234,7 +238,7 @@ def check_gradients(
 
 
 def _step_with_fewest_skips(architecture: Architecture, seed: int, samples: int) -> int:
-    """Return the first step at which all samples together skip the fewest residual branches."""
+    """Return the first step with the fewest residual branches that all samples skip."""
     masks = [
         DropoutMasks(seed, layer.name, layer.skip_probability)
         for layer in architecture.walk()

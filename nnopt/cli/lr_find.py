@@ -82,9 +82,9 @@ def main(arguments: list[str]) -> int:
 
 
 def read_overrides(overrides: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
-    """Read the configuration of the run and the sweep of the learning rate.
+    """Return the plan of the run, and the settings of the learning rate range test.
 
-    Raises ConfigError with the problems of both.
+    Raises ConfigError with the problems of the plan and of the settings.
     """
     own = [x for x in overrides if x.startswith(f"{GROUP}.") and "=" in x]
     problems: list[str] = []

@@ -3,7 +3,7 @@
 Exit codes: 0 success, 2 configuration or usage, 3 data, 4 resume, 5 failed training,
 6 output, 130 Ctrl-C, 143 SIGTERM or SIGHUP, 1 a bug in nnopt.
 
-``nnopt version`` must be fast: this module imports the module of a verb when it runs the verb.
+``nnopt version`` must be fast, so the module of a verb is only imported when the verb runs.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run_verb(arguments: list[str]) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Open closed descriptors of 0 to 2.
+    """Open the null device for each closed descriptor from 0 to 2.
 
     Otherwise the next opened file would become the standard output of libraries and child
     processes.
@@ -156,7 +156,7 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
         return error.exit_code
     except Exception as error:
         _print_traceback(debug)
-        if is_memory_shortage(error):  # outside of training, which converts it to its own error
+        if is_memory_shortage(error):  # during training it is an OutOfMemoryError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
             return 5

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(verb: str, description: str, epilog: str | None = None) -> Parser:
-    """Return a parser of a verb without arguments."""
+    """Return the parser of a verb. The caller adds the arguments."""
     return Parser(
         f"nnopt {verb}",
         description=textwrap.fill(description, 90),
@@ -85,7 +85,7 @@ def overrides_parser(verb: str, description: str, epilog: str | None = None) -> 
 
 
 def run_parser() -> Parser:
-    """Return the parser of ``nnopt run``. It leaves ``--help`` to the verb."""
+    """Return the parser of ``nnopt run``. The verb itself prints the help text."""
     parser = Parser("nnopt run", add_help=False)
     add = parser.add_argument
     add("overrides", nargs="*", help="key=value: set a key, or select a file of a group")
@@ -257,6 +257,6 @@ def _add_metric(parser: Parser) -> None:
 
 
 def metric_names(options: argparse.Namespace) -> list[str]:
-    """Return the names that ``--metric`` was given, without repetitions."""
+    """Return the names in all values of ``--metric``, without repetitions."""
     names = ",".join(options.metric or ["test_accuracy"]).split(",")
     return list(dict.fromkeys(name.strip() for name in names))

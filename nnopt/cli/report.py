@@ -1,4 +1,4 @@
-"""The verb ``report``: one self-contained HTML page of a run, a sweep or a folder of several."""
+"""The verb ``report``: one self-contained HTML page of a run, a sweep, or a folder of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnopt.terminal import console
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page."""
+    """Write the page. Return the exit code."""
     options = report_parser().parse_intermixed_args(arguments)
     directory = given_path(options.directory, "DIR")
     found = find_runs([directory], with_summaries=True)

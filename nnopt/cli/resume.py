@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], move: Move) -> None:
-    """Raise ResumeError if the points to run would read other data than the finished points."""
+    """Raise ResumeError if a data file has changed since the finished points read it."""
     read: dict[str, str] = {}  # file -> its SHA-256
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):

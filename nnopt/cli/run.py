@@ -31,7 +31,7 @@ from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_
 from nnopt.terminal.live_display import no_curves_reason
 
 OUTPUTS = Path("outputs")
-"""The folder of results, unless hydra.run.dir or hydra.sweep.dir names another one."""
+"""The folder of results, unless hydra.run.dir or hydra.sweep.dir names another folder."""
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +92,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 def _run_single(point: Point, directory: Path) -> int:
     try:
         with hold(directory) as is_ours:
-            if not is_ours:  # started at the same moment, when the folder was empty
+            if not is_ours:  # another process started when the folder was empty
                 raise OutputError(f"another process writes into {directory}; name another folder")
             summary = run(point, directory)
         _print_summary(summary, directory)
@@ -125,7 +125,7 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
-    """Load the data and build the network of every point. Return the numbers of threads.
+    """Load the data and build the network of every point. Return their choices of threads.
 
     Points share loaded data. Raises ConfigError with the problems of all points, or DataError.
     """
@@ -189,8 +189,8 @@ def _check_empty(directory: Path) -> None:
 def make_directory(plan: Plan, kind: str) -> Path:
     """Make the folder of the results.
 
-    It is the folder that the plan names, or a new folder below ``outputs/KIND``. Its name contains
-    the time and ``name``.
+    The folder is the one that the plan names, or else a new folder in ``outputs/KIND``. The name of
+    a new folder contains the time and the value of the key ``name``.
 
     Returns:
         The absolute path.

@@ -1,8 +1,8 @@
-"""From a command line to checked configurations: one for each point of a sweep.
+"""Composes the checked configurations of a command line: one for each point of a sweep.
 
-Hydra merges the YAML files. nnopt checks keys and values itself, for every point before the first
-one starts, because Hydra accepts ``+typo=1`` and values out of range, and reports only the first
-of several errors.
+Hydra merges the YAML files. nnopt checks the keys and values of all points before the first point
+starts. The checks of Hydra are not sufficient: it accepts ``+typo=1`` and values out of range, and
+reports only the first of several errors.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Plan:
     """The checked points of a command line.
 
     Attributes:
-        points: The configurations to run; for a search, samples of its space.
-        is_sweep: Whether it is a sweep, also with a single point.
+        points: The configurations to run. For a search: samples of the search space.
+        is_sweep: Whether the command line is a sweep. A sweep may have a single point.
         varied: The keys that vary, in the order of the command line.
-        directory: The folder that hydra.run.dir or hydra.sweep.dir names, or None.
-        sweeper: The settings that determine the points.
-        launcher: The settings of the processes that run the points.
+        directory: The value of hydra.run.dir or hydra.sweep.dir, or None.
+        sweeper: The settings of the sweeper, which determines the points.
+        launcher: The settings of the launcher, which runs the points.
         overrides: The overrides of the command line.
         config_dir: The folder of ``--config-dir``, or None.
         space: The search space of a search, or None.
@@ -95,10 +95,12 @@ def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
 def make_plan(
     overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
 ) -> Plan:
-    """Expand overrides into points, and check every point. A YAML file can also make it a sweep.
+    """Expand overrides into points, and check every point.
+
+    The command line is a sweep if ``multirun`` is true, or if a YAML file sets ``hydra.mode``.
 
     Raises:
-        ConfigError: Lists the problems of all points, each once.
+        ConfigError: An override or a point is wrong. Each problem is listed once.
     """
     with composing(config_dir):
         parsed = parse_overrides(overrides)
@@ -156,7 +158,7 @@ def _plan(
 def read_plugins(
     composed: DictConfig, parsed: Sequence[Override]
 ) -> tuple[SweeperConfig, LauncherConfig]:
-    """Return the settings of the sweeper and of the launcher: those of files, then overrides.
+    """Return the settings of the sweeper and the launcher in files, updated by overrides.
 
     Raises ConfigError with all problems.
     """
@@ -182,7 +184,7 @@ def with_entries(
     """Return the settings of a sweeper or launcher, updated by overrides.
 
     ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``.
-    A map is merged with the existing map.
+    If an override sets an existing map to a map, the two are merged.
     """
     settings = dict(container)
     for override in parsed:
@@ -201,7 +203,7 @@ def with_entries(
 
 
 def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: bool) -> str | None:
-    """Return the folder that the command line or a file names, or None. Raises ConfigError."""
+    """Return the value of hydra.run.dir or hydra.sweep.dir, or None. Raises ConfigError."""
     own, other = ("hydra.sweep.dir", "hydra.run.dir")[:: 1 if is_sweep else -1]
     if any(o.key_or_group == other for o in single):
         kind = "a sweep" if is_sweep else "a single run"
@@ -211,7 +213,7 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         directory = named._get_node("dir")._value()
         if "${" not in str(directory):
             return directory or None
-        # The name contains the values of other keys, which overrides may set.
+        # The name refers to other keys, so Hydra must read all overrides.
         whole = compose_files([override_text(o) for o in single], with_hydra=True).config
         HydraConfig.instance().set_config(whole)
         return str(OmegaConf.select(whole, own))
@@ -243,7 +245,8 @@ def _with_choices(
 ) -> list[tuple[str, ...]]:
     """Return the points with an override for every varied group.
 
-    A point of concatenated grids may leave a varied group to its default.
+    A grid may have no override for a group that another grid varies. Its points get an override
+    with the default choice.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):
@@ -265,7 +268,7 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
 
 
 def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> tuple[Point, ...]:
-    """Return the points of the overrides, without points whose configuration is a duplicate."""
+    """Return the points of the overrides. Points with equal configurations are returned once."""
     by_id: dict[str, Point] = {}
     problems: dict[str, None] = {}
     for overrides in points:

@@ -1,6 +1,6 @@
 """Reads and checks a YAML file of the user.
 
-An entry that would have no effect on the configuration is refused, with the file and the line.
+An entry without effect on the configuration raises a ConfigError with the file and the line.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from nnopt.errors import ConfigError
 from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
-"""The file that chooses one file of each group. That of the user is merged into nnopt's."""
+"""The name of the file that chooses one file of each group. The user's is merged into nnopt's."""
 
 EXPERIMENTS = ("experiment", "ablation", "debug")
 """The groups whose files set keys of every group."""
 
 PLUGIN_GROUPS = ("hydra/sweeper", "hydra/launcher")
-"""The groups of sweepers and launchers, which nnopt has instead of Hydra's."""
+"""The groups of nnopt's sweepers and launchers, which replace Hydra's."""
 
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.mode")
 """The supported settings of Hydra, in addition to the keys of sweepers and launchers."""
@@ -57,7 +57,7 @@ class ConfFile:
 
     Attributes:
         config: The keys and values.
-        package: The dotted key to which they belong, or "".
+        package: The dotted key of the map that contains them, or "" for the whole configuration.
     """
 
     config: DictConfig
@@ -67,7 +67,8 @@ class ConfFile:
 def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> ConfFile:
     """Return the keys and values of a file ``name``, such as ``experiment/mine``.
 
-    A file of a group that is not among ``own_groups`` may name its package.
+    ``own_groups`` are the names of nnopt's groups. A file of any other group may set its package
+    with a comment ``# @package``.
 
     Raises:
         ConfigError: The file is not a YAML map, or has an entry without effect.
@@ -102,10 +103,11 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Yield the lines in a file that set a key, counted from 1, and the values.
+    """Yield the number of each line in a file that sets a key, and the value.
 
-    The value of a list or a map is ``...``. A scalar value of a parent key also sets the key. Keys
-    may be joined by dots, as below ``hydra.sweeper``, and each map of a list may set the key.
+    Lines are counted from 1. A list or a map is yielded as ``...``. A line that sets a parent key
+    to a scalar is included. The file may join parts of the key by dots, as below ``hydra.sweeper``.
+    Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):
@@ -131,7 +133,7 @@ def _settings(
 def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
     """Return the dotted key to which the keys of a file belong.
 
-    Raises ConfigError for a package of another group.
+    Raises ConfigError if the file sets the package of another group.
     """
     levels = group.split("/")
     default = ".".join(levels[:2] if levels[0] == "hydra" else levels[:1])

@@ -31,14 +31,14 @@ from nnopt.errors import ConfigError, Problem, suggest
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""The package of each file of the user that Hydra has read since ``composing`` was entered."""
+"""File of the user -> its package, for all files that Hydra has read in this ``composing()``."""
 
 
 class UserSource(ConfigSource):
-    """A folder of YAML files, each of which is checked when it is read.
+    """A folder of the user's YAML files. Each file is checked when it is read.
 
-    Files end in .yaml or .yml. A group may have folders: ``experiment=paper/first`` is
-    ``experiment/paper/first.yaml``.
+    File names end in .yaml or .yml. A group may have inner folders: ``experiment=paper/first``
+    selects ``experiment/paper/first.yaml``.
     """
 
     @staticmethod
@@ -47,7 +47,7 @@ class UserSource(ConfigSource):
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file. Raises ConfigError if it is missing or wrong."""
+        """Read a file. Raises ConfigError if the file is missing or has errors."""
         path, name = self.file_of(config_path), config_path.removesuffix(".yaml")
         if path is None:
             raise ConfigError(f"there is no file {shown_path(Path(self.path, name))}.yaml")
@@ -61,7 +61,7 @@ class UserSource(ConfigSource):
     def file_of(self, config_path: str) -> Path | None:
         """Return the file of a name such as ``experiment/mine``, or None.
 
-        Raises ConfigError if there are two.
+        Raises ConfigError if there is a .yaml file and a .yml file of this name.
         """
         name = config_path.removesuffix(".yaml")
         paths = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
@@ -84,7 +84,10 @@ class UserSource(ConfigSource):
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of the groups or files in a folder, including its inner folders."""
+        """Return the names of the groups or files in a folder.
+
+        Files of inner folders are included, as ``inner/name``.
+        """
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())
@@ -142,10 +145,12 @@ def _group(entry: Any) -> str:
 
 
 def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
-    """Return " (FILE, line N)" of the line in the user's files that sets a key, or "".
+    """Return the location in the user's files that sets a key, as " (FILE, line N)", or "".
 
-    The line must have a value that ``accepts`` accepts; lists and maps are passed as ``...``.
-    ``name`` restricts the search to one file, such as ``experiment/mine``.
+    Args:
+        key: The dotted key.
+        accepts: Returns whether a value is the one to locate. Lists and maps are passed as ``...``.
+        name: The only file to search, such as ``experiment/mine``, or "" for all files.
     """
     for path, package in reversed(files_read.items()):
         if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
@@ -162,11 +167,11 @@ def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str
 
 
 SWEPT = ("", "hydra.sweeper.params.", "hydra.sweeper.grids.")
-"""The prefixes of the keys in files. A sweep sets a key below its own to several values."""
+"""Prefixes of a key in files. A sweep sets a key below ``params`` or ``grids``."""
 
 
 def with_location(problem: str) -> str:
-    """Return a problem of a key with the line in the user's files that sets it to this value."""
+    """Return a problem with the location of the refused value, if the user's files set it."""
     if not isinstance(problem, Problem):
         return problem
     key, value = problem.key.partition("[")[0], problem.value
@@ -193,13 +198,13 @@ def with_location(problem: str) -> str:
 
 
 def _is_same(setting: Any, value: Any) -> bool:
-    """Return whether two values are equal. A truth value equals no number; NaN equals NaN."""
+    """Return whether two values are equal. Booleans differ from numbers, and NaN equals NaN."""
     is_bool = isinstance(setting, bool), isinstance(value, bool)
     return repr(setting) == repr(value) or (setting == value and not any(is_bool))
 
 
 def _is_among(value: Any, key: str, swept: str) -> bool:
-    """Return whether a value is one of the values of a key that ``swept`` lists."""
+    """Return whether a value is contained in ``swept``, the text of a sweep over ``key``."""
     values = _values_of(key, swept)
     if isinstance(values, IntervalSweep):
         start, end = values.start, values.end
@@ -210,9 +215,10 @@ def _is_among(value: Any, key: str, swept: str) -> bool:
 
 @cache
 def _values_of(key: str, swept: str) -> Any:
-    """Return the values of, for example, ``range(3)``: a list, or the sweep of an interval.
+    """Parse ``swept``, the text of a sweep over ``key``, such as ``range(3)``.
 
-    A text that cannot be parsed is split at its commas.
+    Return the list of its values, an ``IntervalSweep``, or a single value. If the text cannot be
+    parsed, return its parts between commas.
     """
     try:
         override = OverridesParser(functions()).parse_override(f"{key}={swept}")
@@ -223,7 +229,7 @@ def _values_of(key: str, swept: str) -> Any:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """Yield a value, and the items of a list, as plain texts and numbers."""
+    """Yield a value. If it is a list, yield its items first. Quoted texts become plain texts."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)
@@ -233,9 +239,10 @@ def _flat(value: Any) -> Iterator[Any]:
 def with_defaults_location(
     problem: str, groups: Collection[str], is_group: Callable[[str], bool]
 ) -> str:
-    """Return Hydra's message about a list of defaults with the file and the line of the entry.
+    """Return Hydra's message about an entry of a list of defaults, with the file and the line.
 
-    The nearest of ``groups`` is suggested for a folder that ``is_group`` does not find.
+    If ``is_group`` does not find the group of the entry, the message suggests the most similar of
+    ``groups``.
     """
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):

@@ -1,8 +1,8 @@
 """The functions of Hydra's override grammar, with ranges in decimal numbers.
 
 Hydra computes ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
-0.30000000000000004, and some ranges contain their stop. Here a range is computed in fractions, and
-never contains its stop. ``sort`` and ``shuffle`` reorder its values.
+0.30000000000000004, and some ranges contain their stop. This module computes a range in exact
+fractions, so it never contains its stop. ``sort`` and ``shuffle`` can reorder its values.
 
 Hydra reads the annotations of these functions as objects, so this module must not import
 ``annotations`` from ``__future__``.
@@ -86,7 +86,7 @@ def shuffle(*args: Any, sweep: Any = None, list: Any = None) -> Any:
 
 
 def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False) -> Any:
-    """Return the values in ascending order, or in descending order if ``reverse``."""
+    """Return the values in ascending order, or in descending order if ``reverse`` is true."""
 
     def ordered(values: builtins.list[Any]) -> builtins.list[Any]:
         return sorted(
@@ -131,7 +131,7 @@ def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast_str(*args: Any, value: Any = None) -> Any:
-    """Return the values as quoted texts, so that the overrides of a point parse as texts again."""
+    """Convert values to quoted texts, which Hydra reads as texts again in a point's overrides."""
     return _quoted(_keeping(grammar_functions.cast_str)(*args, value=value))
 
 
@@ -170,9 +170,9 @@ def functions() -> Functions:
 
 
 def flatten_sweeps(value: Any) -> Any:
-    """Return the value of an override with sweeps among its choices replaced by their values.
+    """Return the value of an override. A choice that is itself a sweep is replaced by its values.
 
-    Raises ConfigError if a sweep is not a choice, for example an entry of a list.
+    Raises ConfigError if a sweep occurs anywhere else, such as in a list.
     """
     if isinstance(value, ChoiceSweep):
         if any(isinstance(item, Sweep) for item in value.list):
@@ -236,7 +236,7 @@ def unreadable(text: str, error: Exception) -> str:
 
 
 def _quotes_for(override: str) -> str:
-    """Return a hint with quotes around the values, or "" if that cannot be parsed either."""
+    """Return a hint to quote the values, or "" if the quoted values cannot be parsed either."""
     key, _, value = override.partition("=")
     texts = [QuotedString(text, Quote.double).with_quotes() for text in value.strip().split(",")]
     quoted = f"{key}={','.join(texts)}"
@@ -246,7 +246,7 @@ def _quotes_for(override: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value for messages, in quotes if it is a text, without the middle if it is long."""
+    """Return the ``repr`` of a value for messages. Dots replace the middle of a long one."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:120]}...{text[-40:]}"
 

@@ -1,4 +1,4 @@
-"""Grids: the points of a sweep, from the values of its keys."""
+"""Expands the values of a sweep's keys into the points of its grids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnopt.schema.values import format_value
 log = logging.getLogger("nnopt")
 
 MIN_NOTED_POINTS = 2_000
-"""Sweeps with more points take seconds to check, so a message is printed before."""
+"""The most points that are checked without a message. Checking more points takes seconds."""
 
 Overrides = tuple[str, ...]
 """The overrides of one point."""
@@ -32,8 +32,8 @@ class Grid:
     """The points of one grid: combinations of the values of its keys.
 
     Attributes:
-        mode: ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. Seeds are combined with
-            everything in every mode.
+        mode: ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. In every
+            mode, each combination of the other keys is run with all seeds.
         overrides: Key -> its override, which may have several values.
     """
 
@@ -56,7 +56,7 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """The number of points, computed without them."""
+        """The number of points, computed without expanding the grid."""
         if self.mode == "grid":
             return math.prod(map(len, self.axes.values()))
         lengths = [len(values) for values in self._varied.values()]
@@ -65,7 +65,10 @@ class Grid:
         return rows * len(self.axes.get("seed", [""]))
 
     def points(self) -> Iterator[Overrides]:
-        """Yield the overrides of each point, in the order of the keys. Raises ConfigError."""
+        """Yield the overrides of each point, in the order of the keys.
+
+        Raises ConfigError if the mode is ``zip`` and the keys have different numbers of values.
+        """
         if self.mode == "grid":
             yield from itertools.product(*self.axes.values())
             return
@@ -139,7 +142,7 @@ def expand(
 
 
 def parse_params(params: Any, where: str) -> list[Override]:
-    """Return the overrides of a map from keys to values. ``where`` is its key, for messages.
+    """Parse a map from keys to values into overrides. Messages name the map ``where``.
 
     Raises ConfigError with all problems.
     """
@@ -177,7 +180,10 @@ def _without_override(problem: str, text: str) -> str:
 
 
 def single_overrides(override: Override) -> list[str]:
-    """Return an override for each value. Raises ConfigError for an interval, or without values."""
+    """Return an override for each value of a sweep.
+
+    Raises ConfigError if the override is an interval or has no values.
+    """
     if override.is_delete():
         return [override_text(override)]
     key = override.get_key_element()
@@ -195,7 +201,7 @@ def single_overrides(override: Override) -> list[str]:
 
 
 def _differing(points: Sequence[Overrides], keys: Sequence[str]) -> Iterator[str]:
-    """Yield the keys that have different values in some points."""
+    """Yield the keys whose values differ between points."""
     for key in dict.fromkeys(keys):
         texts = {next((x for x in p if x.lstrip("+").startswith(f"{key}=")), "") for p in points}
         if len(texts) > 1:

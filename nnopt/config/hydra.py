@@ -1,12 +1,13 @@
 """The interface to Hydra, which finds and merges YAML files and parses overrides.
 
-nnopt uses Hydra as a library, without its launchers, sweepers and output folders, because Hydra
+nnopt uses Hydra as a library, without its launchers, sweepers and output folders, for three
+reasons:
 
-- composes a configuration in about 0.3 s, so ``resolve.py`` does it once for each choice of files.
-  ``benchmarks/sweep.py`` allows 100 ms per point in addition to its training, and
-  ``benchmarks/startup.py`` allows 3 s for a whole ``nnopt run`` with the default configuration;
-- accepts ``+typo=1``, values out of range, and keys of another choice of a group;
-- reports only the first of several errors, on several lines, without the line of the file.
+- Hydra takes about 0.3 s to compose a configuration, so ``resolve.py`` composes only once for each
+  choice of files. ``benchmarks/sweep.py`` allows 100 ms per point in addition to its training, and
+  ``benchmarks/startup.py`` allows 3 s for a whole ``nnopt run`` with the default configuration.
+- Hydra accepts ``+typo=1``, values out of range, and keys of a file that is not chosen.
+- Hydra reports only the first of several errors, on several lines, without the line of the file.
 
 Errors of Hydra and OmegaConf are converted to ConfigErrors of one line.
 """
@@ -65,7 +66,7 @@ class UserConf(SearchPathPlugin):
 
 
 def register_plugins() -> None:
-    """Register the user's folder and ``${nnopt.env:NAME,DEFAULT}`` in Hydra, once or again."""
+    """Register the user's folder and ``${nnopt.env:NAME,DEFAULT}``. Calls may be repeated."""
     Plugins.instance().register(UserSource)
     Plugins.instance().register(UserConf)
     OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)
@@ -75,11 +76,11 @@ def register_plugins() -> None:
 def composing(config_dir: str | None = None) -> Iterator[None]:
     """Let Hydra find the YAML files of nnopt, of the user and of the folder ``config_dir``.
 
-    Problems of a ConfigError that is raised within get the file and the line, if a file sets the
-    value.
+    If the body raises a ConfigError, the file and the line are added to each problem whose value
+    comes from a file.
 
     Raises:
-        ConfigError: The folder does not exist, or has a ``config.yaml``.
+        ConfigError: ``config_dir`` does not exist, or contains a ``config.yaml``.
     """
     register_plugins()
     GlobalHydra.instance().clear()
@@ -99,7 +100,7 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
 
 
 def _add_folder(name: str, search_path: ConfigSearchPath) -> None:
-    """Add a folder to the search path, after nnopt's own and before Hydra's, which is the last."""
+    """Add a folder to the search path, between nnopt's folder and Hydra's folder."""
     folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
@@ -122,7 +123,11 @@ def _loader() -> ConfigLoader:
 
 
 def group_problems(parsed: Sequence[Override]) -> list[str]:
-    """Return the problems of overrides that choose a missing file, or several sweeps."""
+    """Return the problems of overrides that choose files of groups.
+
+    An override is wrong if the file does not exist, if another file hides it, if the value is a
+    map, or if the override chooses several ablations.
+    """
     problems: list[str] = []
     for override in parsed:
         group = override.key_or_group
@@ -162,7 +167,7 @@ def _map_problem(override: Override, value: Mapping[Any, Any]) -> str:
 
 
 def _hidden_file(config: str) -> str | None:
-    """Return a message if a file of ``--config-dir`` is hidden by another file, or None."""
+    """Return a message if a file with the same name hides a file of ``--config-dir``, or None."""
     *first, last = [x for x in _loader().get_sources() if x.is_config(config)]
     if not (first and last.provider == "command-line"):
         return None
@@ -177,12 +182,12 @@ def _is_group(folder: str) -> bool:
 
 
 def _is_file(config: str) -> bool:
-    """Return whether a YAML file with this name exists, and not only the defaults of a plug-in."""
+    """Return whether a YAML file with this name exists. Hydra's plug-ins are not YAML files."""
     return any(x.scheme() != "structured" and x.is_config(config) for x in _loader().get_sources())
 
 
 def check_hydra_keys(parsed: Sequence[Override]) -> None:
-    """Raise ConfigError for unsupported settings of Hydra, and for sweeps over supported ones."""
+    """Raise ConfigError for unsupported settings of Hydra, and for several values of a setting."""
     supported = (*HYDRA_KEYS, *PLUGIN_GROUPS)
     problems = []
     for override in filter(is_hydra_setting, parsed):
@@ -201,8 +206,8 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides in Hydra's grammar, with ranges in decimal numbers.
 
-    ``+key=value`` is read as ``key=value``, because no key can be added. Only a group of the user
-    is added.
+    The set of keys is fixed, so ``+key=value`` is read as ``key=value``. The exception is a group
+    of the user, which ``+group=file`` adds to the list of defaults.
 
     Raises:
         ConfigError: Lists all overrides that cannot be parsed.
@@ -236,7 +241,7 @@ def _is_added(override: Override) -> bool:
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
     """Merge the files that overrides choose, with or without the part ``hydra``.
 
-    Use it within ``composing()``. Raises ConfigError if a file is missing or wrong.
+    Call it within ``composing()``. Raises ConfigError if a file is missing or wrong.
     """
     with hydra_errors():
         return compose(PRIMARY, overrides, with_hydra)
@@ -265,7 +270,7 @@ def override_text(override: Override) -> str:
 
 
 def concerns_files(override: Override) -> bool:
-    """Return whether an override chooses a file or sets a key of Hydra, so Hydra must read it."""
+    """Return whether an override is for Hydra: it chooses a file, or sets a key of Hydra."""
     return override.key_or_group in config_groups() or is_hydra_setting(override)
 
 
@@ -280,9 +285,9 @@ def is_plugin_key(override: Override) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of Hydra or OmegaConf without line breaks and URLs.
+    """Return the message of an error of Hydra or OmegaConf on one line, without URLs.
 
-    It contains the key, and the file and line that set it, if they are known.
+    The message contains the key, and the file and line that set the key, if they are known.
     """
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     hidden = ("full_key", "object_type", "reference_type")
@@ -303,7 +308,7 @@ def one_line(error: BaseException) -> str:
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
-    """Return the resolved values of a configuration, without the part ``hydra``."""
+    """Return the values of a configuration without ``hydra``, with interpolations resolved."""
     container: dict[str, Any] = {}
     for key in composed:
         if key != "hydra":

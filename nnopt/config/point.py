@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 MAX_POINTS_WITH_PLOTS = 25
-"""The largest sweep for which plots=auto draws plots of each point, at half a second a point."""
+"""The largest sweep for which plots=auto draws plots of each point, which take 0.5 s per point."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Point:
         id: The name of the point, and of its folder in a sweep.
         config: The typed configuration.
         container: The resolved values, as in ``config.yaml``.
-        overrides: The overrides of the command line that make it.
+        overrides: The overrides that produce the configuration.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Point:
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
-    """Return the point with ``plots=auto`` replaced, for a sweep of ``points`` points."""
+    """Replace ``plots=auto`` in a point of a sweep with ``points`` points."""
     if point.config.plots != "auto":
         return point
     plots: Any = True if points <= MAX_POINTS_WITH_PLOTS else "sweep"
@@ -50,7 +50,7 @@ def to_yaml(container: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _entry_yaml(key: str, value: str) -> str:
-    """Return the YAML of a top-level entry with a JSON value. Points of a sweep share most."""
+    """Convert a top-level entry from JSON to YAML. Points of a sweep share most entries."""
     return OmegaConf.to_yaml(OmegaConf.create({key: json.loads(value)}))
 
 
@@ -58,11 +58,11 @@ def point_id(config: Config) -> str:
     """Return the name of a point's folder.
 
     It begins with the names of the chosen files and ends with a hash of all values that can change
-    a result. The location of a published dataset cannot. The hash is computed with the first names
-    of the keys, so renamed keys do not change it, and older sweeps can be resumed.
+    a result. The location of a published dataset is not included. The hash is computed with the
+    original names of renamed keys, so older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
-    if isinstance(config.dataset, CsvConfig):  # the files of the user, relative to data.root
+    if isinstance(config.dataset, CsvConfig):  # its files are relative to data.root
         relevant["root"] = config.data.root
     stable = json.dumps(with_first_keys(relevant), sort_keys=True)
     digest = hashlib.sha256(stable.encode()).hexdigest()[:10]

@@ -1,10 +1,10 @@
 """Resolves the configuration of each point from its overrides.
 
-Hydra composes a configuration from its YAML files in about 0.3 s, too long for a sweep of 1,000
-points. Here the files are composed once for each choice of files, and their interpolations are
-resolved once. The values of a point are then merged into plain dicts, unless an interpolation
-depends on one of them. ``benchmarks/sweep.py`` requires at most 100 ms per point in addition to
-its training.
+Hydra takes about 0.3 s to compose a configuration from YAML files, too long for a sweep of 1,000
+points. This module composes the files and resolves their interpolations once for each choice of
+files. It then sets the values of each point in plain dicts. It resolves the interpolations again
+only if one of them refers to a value of the point. ``benchmarks/sweep.py`` requires at most 100 ms
+per point in addition to its training.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class ConfigResolver:
         self._by_choices[_choices(overrides)] = files
 
     def point(self, overrides: Sequence[str]) -> Point:
-        """Return the point of overrides with one value each.
+        """Return the point of overrides, each with a single value.
 
-        Raises ConfigError with all problems; CombinationError if only combinations are refused.
+        Raises ConfigError with all problems. The error is a CombinationError if each value is
+        allowed, but the combination is not.
         """
         parsed = [self._parse(text) for text in overrides]
         values = [o for o in parsed if o.key_or_group not in config_groups()]
@@ -102,14 +103,14 @@ def _choices(overrides: Sequence[Override]) -> tuple[str, ...]:
 
 
 class _ComposedFiles:
-    """The merged files of one choice of files, before keys are set."""
+    """The merged YAML files of one choice of files, without the values of a point."""
 
     def __init__(self, composed: Composed) -> None:
         self._composed = composed.config
         self.set_aside = composed.set_aside
 
     def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], list[str]]:
-        """Return the resolved values with some keys set, and the problems of the keys.
+        """Apply overrides. Return the resolved values, and the problems of the overrides' keys.
 
         Raises ConfigError if the values cannot be resolved.
         """
@@ -149,7 +150,7 @@ class _ComposedFiles:
 
     @cached_property
     def _references(self) -> frozenset[str] | None:
-        """The keys of all interpolations, or None if only OmegaConf can parse one of them."""
+        """The keys to which interpolations refer, or None if only OmegaConf can find them."""
         keys: set[str] = set()
         for text in _texts(OmegaConf.to_container(self._composed, resolve=False)):
             keys.update(REFERENCE.findall(text))
@@ -158,7 +159,7 @@ class _ComposedFiles:
         return frozenset(keys)
 
     def _affects_references(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether interpolations must be resolved again with these values."""
+        """Return whether these values require that interpolations are resolved again."""
         if self._references is None or any("${" in x or x == "???" for x in _texts(settings)):
             return True
         pairs = ((f"{key}.", f"{name}.") for key in settings for name in self._references)
@@ -174,9 +175,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _with_value(before: Any, keys: Sequence[str], value: Any) -> Any:
-    """Return a container with a value set at a path of keys. Unchanged parts are shared.
+    """Return a copy of a container with a value set at a path of keys.
 
-    Maps are merged, and other values are replaced, as OmegaConf does.
+    As in OmegaConf, maps are merged, and other values are replaced. Unchanged parts are not copied.
     """
     if keys:
         container = before if isinstance(before, dict) else {}

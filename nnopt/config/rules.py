@@ -1,4 +1,4 @@
-"""Rules for combinations of values: each value is allowed, but not with another one."""
+"""Rules for combinations of values that are allowed separately, but not together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Rule = Callable[[Config], Iterator[str]]
 def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
     """Return the problems of combinations of values, one line each.
 
-    If the configuration is ``incomplete``, refused values are None, and rules that need them are
+    In an ``incomplete`` configuration, refused values are None. Rules that need a refused value are
     skipped.
     """
     problems: list[str] = []
@@ -46,7 +46,7 @@ def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
 
 
 def _setting(config: Config, key: str) -> str:
-    """Return ``KEY = VALUE`` of a dotted key, as in all messages."""
+    """Return a dotted key and its value as ``KEY = VALUE``, for messages."""
     return f"{key} = {attrgetter(key)(config)!r}"
 
 
@@ -67,7 +67,7 @@ def _data_folders(config: Config) -> Iterator[str]:
 
 
 def _without_effect(config: Config, defaults: dict[str, object], reason: str) -> Iterator[str]:
-    """Yield a problem for each key that is not at its default, but has no effect."""
+    """Yield a problem for each key without effect whose value differs from its default."""
     for key, default in defaults.items():
         if attrgetter(key)(config) != default:
             yield f"{_setting(config, key)} has no effect on {reason}"
@@ -219,7 +219,7 @@ def _loss(config: Config) -> Iterator[str]:
 
 
 def made_for_images(config: Config) -> list[str]:
-    """Return the settings that only apply to images, as ``KEY = VALUE``, if they are on."""
+    """Return the enabled settings that only apply to images, as ``KEY = VALUE``."""
     keys = [f"augmentation.{key}" for key in ("crop", "flip", "policy", "cutout", "cutmix")]
     keys = [f"regularizer.{key}" for key in (*keys, "test_time_flip")]
     return [

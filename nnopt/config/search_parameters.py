@@ -16,7 +16,7 @@ from nnopt.errors import ConfigError
 from nnopt.schema import first_override
 
 Drawn = str | int | float
-"""A sampled value; for a choice its text, as on the command line."""
+"""A sampled value. The value of a choice is its text on the command line."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Choice:
     texts: tuple[str, ...]
 
     def samples(self) -> Sequence[Drawn]:
-        """Return the values to check before a search: all."""
+        """Return all values, which are checked before a search."""
         return self.texts
 
     def with_first_names(self) -> Choice:
@@ -44,9 +44,9 @@ class Numbers:
     Attributes:
         key: The dotted key.
         low: The lower end, an int if all values are whole numbers.
-        high: The upper end: ``low`` plus a whole number of steps, in decimal numbers.
-        step: The distance of two values, or None for all real numbers between the ends.
-        log: Whether the logarithm is sampled uniformly.
+        high: The upper end. It equals ``low`` plus a multiple of ``step``, if there is a step.
+        step: The distance between adjacent values, or None for all real numbers between the ends.
+        log: Whether the logarithm of the number is sampled uniformly.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Numbers:
         return float(low + step * round((Fraction(value) - low) / step))
 
     def samples(self) -> Sequence[Drawn]:
-        """Return the values to check before a search: the ends."""
+        """Return both ends, which are checked before a search."""
         return [self.low, self.high]
 
     def with_first_names(self) -> Numbers:
@@ -89,8 +89,8 @@ def to_override(parameter: Parameter, value: Drawn) -> str:
 def read_parameter(override: Override, whole: bool) -> Parameter:
     """Return the parameter of an override with several values.
 
-    ``whole`` is whether its key accepts whole numbers only. Raises ConfigError if the values cannot
-    be searched.
+    ``whole`` states whether the key accepts whole numbers only. Raises ConfigError if the values
+    cannot be searched.
     """
     key, text = override.key_or_group, override.input_line
     sweep = override.value()
@@ -125,7 +125,7 @@ def _interval(key: str, text: str | None, sweep: IntervalSweep, log: bool, whole
 
 
 def _steps_of(sweep: NumberSweep) -> set[Fraction]:
-    """Return the distances between adjacent values, or none if a value is not a number."""
+    """Return the distances between adjacent values, or an empty set if one is not a number."""
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in sweep.list):
         return set()
     exact = sorted({Fraction(repr(value)) for value in sweep.list})

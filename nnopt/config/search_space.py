@@ -1,4 +1,4 @@
-"""The search space, and the points of its samples, checked before a search starts.
+"""Reads the search space, and checks sample points of it before a search starts.
 
 This module does not import Optuna.
 """
@@ -46,7 +46,7 @@ COLUMNS = {
 """Metric of a search -> the column of ``metrics.csv`` with its value after each epoch."""
 
 WIDE_INTERVAL_RATIO = 100
-"""The ratio of the ends of an interval from which a message recommends tag(log, ...)."""
+"""The least ratio of an interval's ends at which a message recommends tag(log, ...)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Space:
         keys: The varied keys, in the order of the command line, including a varied seed.
         parameters: The parameters: choices of files first, then the other keys.
         fixed: The overrides of every point.
-        seeds: The overrides of the seeds, one point of each trial for each. If the seed is not
-            varied, there is one empty tuple.
+        seeds: The overrides of each seed. A trial has one point for each seed. If the seed is not
+            varied, the only item is an empty tuple.
         resolver: Resolves the points.
         config_dir: The folder of ``--config-dir``, or None.
         working: The folder in which the search was started.
@@ -74,7 +74,7 @@ class Space:
 
     @contextmanager
     def composing(self) -> Iterator[None]:
-        """Let the other methods read the YAML files that existed at the start of the search."""
+        """Find the YAML files from the folder in which the search was started."""
         with ExitStack() as stack:
             with self.in_working_folder():
                 stack.enter_context(composing(self.config_dir))
@@ -87,7 +87,7 @@ class Space:
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
         """Return the overrides of one trial. ``suggest`` samples a parameter.
 
-        Keys that the chosen files do not have are not sampled.
+        A parameter is not sampled if the chosen files do not have its key.
         """
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
@@ -100,11 +100,11 @@ class Space:
         return settings.trials * len(self.seeds)
 
     def samples(self) -> list[Point]:
-        """Return points with each choice and the ends of each range.
+        """Return points that together contain each choice and both ends of each range.
 
-        All other keys have their first value. Points with a refused combination are left out, with
-        a warning. Raises ConfigError if a value is not allowed, if no choice of files has a key, or
-        if all points are refused.
+        In each point, most parameters have their first value. Points with a refused combination
+        are left out, with a warning. Raises ConfigError if a value is not allowed, if a key exists
+        in no choice of files, or if all points are refused.
         """
         problems: dict[str, None] = {}
         refused: dict[str, None] = {}
@@ -165,7 +165,7 @@ def read_space(
     resolver: ConfigResolver,
     config_dir: str | None,
 ) -> Space:
-    """Return the search space of ``settings.params``, and of overrides, which take precedence.
+    """Return the search space of ``settings.params`` and overrides. Overrides take precedence.
 
     Call it within ``composing()``. Raises ConfigError with all problems of settings and keys.
     """
@@ -218,7 +218,7 @@ def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
 
 
 def _seeds(override: Override | None) -> tuple[tuple[str, ...], ...]:
-    """Return the overrides of the seeds. They are not a parameter: each trial runs all of them."""
+    """Return the overrides of the seeds. The seed is not sampled: each trial runs all seeds."""
     if override is None or not override.is_sweep_override():
         return ((),)
     if override.is_interval_sweep():
@@ -257,7 +257,7 @@ def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...
 
 
 def _is_whole(key: str, space: Space, files: Sequence[Parameter]) -> bool:
-    """Return whether a key accepts whole numbers only, for any choice of files."""
+    """Return whether a key accepts whole numbers only, for at least one choice of files."""
     choices = [(), *[(to_override(p, value),) for p in files for value in p.samples()]]
     return any(takes_whole_numbers(key, space.resolver.files([*space.fixed, *x])) for x in choices)
 

@@ -1,8 +1,8 @@
-"""Sets aside values of files that are made for another choice of a group.
+"""Sets aside values that a file sets for another choice than the selected one.
 
-An experiment that sets ``optimizer.lr`` sets it for the optimizer that it chooses. If the command
-line, a sweep or a later file chooses another optimizer, Hydra would apply the rate to that
-optimizer. The loader below omits such values when it merges the files.
+For example, an experiment chooses ``optimizer=sgd`` and sets ``optimizer.lr`` for SGD. If the
+command line, a sweep or a later file selects ``optimizer=adam``, Hydra would apply the learning
+rate of SGD to Adam. The loader below omits such values when it merges the files.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from nnopt.io.safe_text import simplify_message
 from nnopt.schema.values import flatten, format_value
 
 OWN_VALUES = ("optimizer", "schedule", "architecture")
-"""Groups whose values are made for one choice, even if another choice has the same key."""
+"""Groups whose values apply to one choice only, even if other choices have the same key."""
 
 SHARED_VALUES = ("dataset", "backend")
 """Groups whose keys have the same meaning for every choice, such as ``backend.dtype``."""
 
 PRESETS = ("regularizer", "initializer")
-"""Groups whose files set the same keys. Values of other files override those of the chosen file."""
+"""Groups whose files all set the same keys. Other files, such as experiments, override them."""
 
 AUTO = "auto"
 """A value that nnopt determines for each choice, so it is never set aside."""
@@ -41,16 +41,17 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class SetAside:
-    """Values that a file sets for another choice of a group.
+    """Values that a file sets for a choice of a group, although another choice was selected.
 
-    In ``PRESETS`` the values are not omitted, but override those of the choice.
+    The loader omits them. For a group in ``PRESETS`` it keeps them, and they override the values of
+    the selected file.
 
     Attributes:
         group: The group.
-        choice: The chosen file of the group.
+        choice: The selected file of the group.
         file: The file that sets the values.
-        made_for: The choice for which it sets them.
-        values: The values by dotted key below the group.
+        made_for: The choice for which ``file`` sets the values.
+        values: Dotted key below the group -> value.
     """
 
     group: str
@@ -62,8 +63,8 @@ class SetAside:
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
         """Return a note with the used values and those set aside, or None if they are equal.
 
-        ``section`` are the used values of the group, and ``given`` are the dotted keys that the
-        command line sets.
+        ``section`` contains the used values of the group. ``given`` contains the dotted keys that
+        the command line sets.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
@@ -95,7 +96,8 @@ class Composed:
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
     """Merge the files that overrides choose, as ``hydra.compose`` does, with the loader below.
 
-    Values of ``PRESETS`` are returned as set aside only for a choice of the overrides.
+    Values of a group in ``PRESETS`` are included in the result only if an override selects a file
+    of the group.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), with_hydra)
@@ -106,10 +108,10 @@ def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Com
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader of files, without values that a file sets for another choice.
+    """Hydra's loader of files, which omits values for choices that are not selected.
 
-    A file sets values for the choice in its own list of defaults, or else for the choice of the
-    files before it.
+    A file sets values for the choice in its own list of defaults. If the list has no choice of the
+    group, the file sets values for the choice of the preceding files.
     """
 
     def _compose_config_from_defaults_list(
@@ -135,7 +137,7 @@ class Loader(ConfigLoaderImpl):
             raise
 
     def _refused(self, error: OmegaConfBaseException) -> ConfigError:
-        """Return the error for the last file, which cannot be merged with the files before."""
+        """Return the error for the last file, which cannot be merged with the preceding files."""
         *before, (file, last) = self._loaded
         for _, container in before:
             if conflict := _conflict(container, last):
@@ -171,7 +173,7 @@ class Loader(ConfigLoaderImpl):
         return _without(loaded, left_out) if left_out else loaded
 
     def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a section of a file that are made for another choice."""
+        """Return the values of a file's section that are for a choice that is not selected."""
         own = self._own[group]
         if group in PRESETS:
             chosen = dict(flatten(own))
@@ -211,7 +213,7 @@ def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
 
 
 def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
-    """Return the choices in the list of defaults of a file, by group."""
+    """Return group -> choice, from the list of defaults of a file."""
     loaded = None if path is None else repo.load_config(path)
     return {
         default.group.lstrip("/"): default.value

@@ -80,7 +80,7 @@ def print_config(plan: Plan, options: Namespace) -> None:
 
 
 def complete_words(command: str) -> None:
-    """Let Hydra answer ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
+    """Print Hydra's answer to ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
     before, sys.argv = sys.argv, ["nnopt"]  # Hydra reads the name of the command from there
     try:
         with composing(), hydra_errors():
@@ -91,7 +91,7 @@ def complete_words(command: str) -> None:
 
 @contextmanager
 def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
-    """Yield Hydra and the overrides, and print the output at the end, unless there is an error."""
+    """Yield Hydra and the overrides. Print the captured output at the end, except on errors."""
     text = StringIO()
     with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
         yield _hydra(), [override_text(override) for override in parse_overrides(options.overrides)]

@@ -1,6 +1,7 @@
 """Reads a composed configuration into a ``Config``: checks keys, types, ranges and combinations.
 
-All problems are reported together. Nothing is loaded or written before a configuration has passed.
+All problems are reported together. No data is loaded and no file is written before all checks
+have passed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Record = TypeVar("Record")
 def read_config(container: Mapping[str, Any]) -> Config:
     """Return the typed configuration of one point, from its resolved values.
 
-    Raises ConfigError with all problems; CombinationError if only combinations are refused.
+    Raises ConfigError with all problems. The error is a CombinationError if each value is allowed,
+    but the combination is not.
     """
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")
@@ -33,9 +35,9 @@ def read_config(container: Mapping[str, Any]) -> Config:
 
 
 def read_keys(record: type[Record], container: Mapping[str, Any], group: str) -> Record:
-    """Return a record of keys that are not part of the configuration.
+    """Return an instance of ``record``, a dataclass of keys outside of the configuration.
 
-    ``group`` is their group, for messages. Raises ConfigError with all problems.
+    Messages name the group of the keys ``group``. Raises ConfigError with all problems.
     """
     reader = Reader()
     values: Record = reader.checked(reader.read_record(record, container, group))
@@ -45,7 +47,7 @@ def read_keys(record: type[Record], container: Mapping[str, Any], group: str) ->
 def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
     """Return the settings of ``hydra.sweeper`` or ``hydra.launcher``.
 
-    Their ``name`` selects the dataclass. Raises ConfigError with all problems.
+    The key ``name`` selects the dataclass. Raises ConfigError with all problems.
     """
     reader = Reader()
     return reader.checked(reader.read_variant(group, container))
@@ -79,7 +81,7 @@ def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
 
 
 def _record_at(record: type, name: str, value: Any) -> type | None:
-    """Return the dataclass of a field with a value, or None if it is a plain field."""
+    """Return the dataclass of a field that has this value, or None if the field is no group."""
     if record is Config and name in VARIANTS:
         chosen = value.get("name") if is_map(value) else None
         return VARIANTS[name].get(chosen) if isinstance(chosen, str) else None

@@ -23,7 +23,10 @@ MAX_FILE_BYTES = 1_000_000
 MAX_LEVELS = 50
 MAX_VALUES = 3_000
 MAX_DIGITS = 4_000
-"""Limits of a file. Values of aliases count each time; digits are those of one number."""
+"""Limits of a file: bytes, nested levels, values, and digits of one number.
+
+The values of an alias count each time that the alias is used.
+"""
 
 YAML = "tag:yaml.org,2002:"
 KINDS = {f"{YAML}{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
@@ -93,7 +96,7 @@ class ValueChecker:
         self._sizes: dict[int, int] = {}
 
     def check(self, node: Node, keys: tuple[str, ...], above: frozenset[int] = frozenset()) -> int:
-        """Check a node and all nodes in it. Return their number, including those of aliases."""
+        """Check a node and all nodes in it. Return their number; each use of an alias counts."""
         if id(node) in self._sizes:
             return self._sizes[id(node)]
         if id(node) in above:
@@ -182,6 +185,6 @@ def line_of(node: Node) -> int:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path for messages, relative to the current folder if it is inside."""
+    """Return a path for messages, relative to the current folder if the path is inside it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

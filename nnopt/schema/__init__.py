@@ -1,7 +1,7 @@
 """The types and ranges of the configuration's keys, with a module for each config group.
 
-The YAML files in ``conf/`` contain the values and describe the keys. A group whose files have
-different keys has a dataclass for each file, which is selected by the key ``name``.
+The YAML files in ``conf/`` contain the values and describe the keys. If the files of a group
+have different keys, the group has several dataclasses, and the key ``name`` selects one.
 ``nnopt.schema.reader`` converts YAML to these dataclasses.
 """
 

@@ -13,7 +13,7 @@ Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"]
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """A multilayer perceptron with the widths ``hidden``."""
+    """A multilayer perceptron with hidden layers of the widths ``hidden``."""
 
     name: Literal["mlp"]
     hidden: Annotated[tuple[int, ...], Range(minimum=1, maximum=1_000_000)]
@@ -44,7 +44,7 @@ class VggConfig:
 
 @dataclass(frozen=True)
 class ResnetConfig:
-    """A residual network for small images. The width None is the published width."""
+    """A residual network for small images. If ``width`` is None, it has the published width."""
 
     name: Literal["resnet"]
     depth: Literal[9, 18, 20]
@@ -63,7 +63,7 @@ class TorchvisionConfig:
 
 @dataclass(frozen=True)
 class LayersConfig:
-    """A list of layers, which ``nnopt.architecture.layers`` reads."""
+    """A list of layers, which ``nnopt.architecture.parse`` reads."""
 
     name: Literal["layers"]
     layers: tuple[Any, ...]

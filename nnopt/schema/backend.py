@@ -13,7 +13,7 @@ ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
 
 @dataclass(frozen=True)
 class NumpyConfig:
-    """The NumPy backend. ``conv_algorithm=auto`` selects the algorithm by the shapes."""
+    """The NumPy backend. ``conv_algorithm=auto`` selects by the shapes of the arrays."""
 
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
@@ -27,7 +27,7 @@ class NumpyConfig:
 class TorchConfig:
     """The PyTorch backend.
 
-    ``precision`` applies to matrix products and convolutions. The weights have the ``dtype``.
+    ``precision`` applies to matrix products and convolutions. The weights are stored in ``dtype``.
     """
 
     name: Literal["torch"]

@@ -69,7 +69,7 @@ WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "progress"
 
 
 def weight_decay(config: Config) -> float:
-    """Return the decoupled weight decay λ, or the default of the optimizer if it is not set."""
+    """Return the decoupled weight decay λ, or the optimizer's default if the key is null."""
     if config.regularizer.weight_decay is not None:
         return config.regularizer.weight_decay
     return 0.01 if config.optimizer.name == "adamw" else 0.0

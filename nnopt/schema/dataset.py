@@ -80,7 +80,7 @@ class CsvConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The folder of datasets, the folder of decoded arrays or None, and whether to download."""
+    """The folder of datasets, the folder of decoded arrays or None, and permission to download."""
 
     root: str
     cache: str | None

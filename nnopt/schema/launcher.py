@@ -15,7 +15,10 @@ PARTITION = Text(r"[A-Za-z0-9_.,@+-]+", "letters, digits and _ . , @ + -")
 OPTION = Text(
     r"[A-Za-z0-9_.,:=+@&|*?()\[\]-]+", "letters, digits and _ . , : = + @ & | * ? ( ) [ ] -"
 )
-"""The texts are passed to scripts and other programs, so they exclude quotes and line breaks."""
+"""The patterns of five texts that are passed to scripts and other programs.
+
+They exclude line breaks. All except ``PATH`` also exclude quotes.
+"""
 
 SBATCH_OPTIONS = frozenset(
     {
@@ -33,8 +36,8 @@ SBATCH_OPTIONS = frozenset(
 )  # fmt: skip
 """The allowed options of sbatch, which request resources.
 
-Options that run a command, or that name a file, a folder or environment variables, are not allowed:
-a ``sweep.json`` from another person may contain any option.
+Options that run a command, or that name a file, a folder or environment variables, are not allowed,
+because a ``sweep.json`` from another person may contain any option.
 """
 
 
@@ -47,7 +50,10 @@ class SequentialConfig:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Processes on this machine. ``timeout`` is in seconds; the workers use ``devices`` in turn."""
+    """Processes on this machine.
+
+    ``timeout`` is the limit of one point in seconds. The workers use ``devices`` in turn.
+    """
 
     name: Literal["pool"]
     workers: Annotated[int | None, Range(minimum=1, maximum=1024)]
@@ -58,7 +64,7 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class RayConfig:
-    """Tasks on a Ray cluster. The address None starts a cluster on this machine for the sweep."""
+    """Tasks on a Ray cluster. If ``address`` is None, the sweep starts one on this machine."""
 
     name: Literal["ray"]
     address: Annotated[str | None, ADDRESS]

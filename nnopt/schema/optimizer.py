@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from nnopt.schema.range import Range
 
 LearningRate = Annotated[float | Literal["auto"], Range(minimum=0)]
-"""A number, or ``auto``: ``nnopt.recipe.auto_lr`` determines it before training."""
+"""A number, or ``auto``. ``nnopt.recipe.auto_lr`` replaces ``auto`` before training."""
 
 DecayRate = Annotated[float, Range(minimum=0, below=1)]
 """The decay rate of an exponential moving average of gradients, or of their squares."""
@@ -81,7 +81,7 @@ class LionConfig(OptimizerConfig):
 class MuonConfig(OptimizerConfig):
     """Muon for hidden weights, Adam for the other parameters.
 
-    Adam has the learning rate ``lr * adam_lr_ratio``, and the keys ``beta1`` to ``epsilon``.
+    Adam uses the learning rate ``lr * adam_lr_ratio``, ``beta1``, ``beta2`` and ``epsilon``.
     """
 
     name: Literal["muon"]

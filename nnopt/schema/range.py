@@ -9,7 +9,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a number, or of every number of a list. None is no bound.
+    """The range of a number, or of every number of a list. None means no bound.
 
     Attributes:
         minimum: The least allowed value.
@@ -39,7 +39,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Entries:
-    """The entries of a map: the allowed keys, written with hyphens, and the pattern of texts."""
+    """The allowed keys of a map, written with hyphens, and the pattern of values that are texts."""
 
     keys: frozenset[str]
     text: Text

@@ -28,7 +28,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 """Attribute of ``Range`` -> its name in messages and its check."""
 
 UNIONS = (types.UnionType, typing.Union)
-"""The types of ``A | B``; the second if one of them is not a class."""
+"""The types of ``A | B``. The second is its type if A or B is not a class."""
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -48,8 +48,9 @@ QUOTE = "; quote the word"
 def unknown_key(key: str, known: Iterable[str]) -> Problem:
     """Return the problem of an unknown key.
 
-    It suggests the new name of a renamed key, the choices of the group that have the key, a similar
-    key of the group, a key with the same name in another group, or the most similar key.
+    The message contains the first of these that exists: the new name of a renamed key, the choices
+    of the group that have the key, a similar key of the group, a key with the same name in another
+    group, or the most similar key.
 
     Args:
         key: The dotted key.
@@ -76,7 +77,7 @@ def unknown_key(key: str, known: Iterable[str]) -> Problem:
 
 
 def variants_of(group: str) -> Mapping[str, type]:
-    """Return the dataclasses of a group by ``name``, or {} if its files have the same keys."""
+    """Return name -> dataclass of a group, or {} if all files of the group have the same keys."""
     return VARIANTS.get(group) or PLUGINS.get(group) or {}
 
 
@@ -133,7 +134,7 @@ class Reader:
         return record(**values) if set(values) == set(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
-        """Return the instance of a group whose dataclass is determined by the key ``name``."""
+        """Return the keys of a group as the dataclass that the key ``name`` selects."""
         variants = variants_of(group)
         name = container.get("name") if is_map(container) else container
         if not isinstance(name, str) or name not in variants:
@@ -232,7 +233,7 @@ class Reader:
         bounds: Mapping[str, Any],
         others: Sequence[str],
     ) -> Any:
-        """Return a text, a number or a boolean. ``others`` are further values in the message."""
+        """Return a text, number or boolean. ``others`` are further allowed values, for messages."""
         if isinstance(value, bool) and bool not in kinds:
             matched = None
         elif float in kinds and isinstance(value, int | float):
@@ -257,7 +258,7 @@ class Reader:
         return matched
 
     def checked(self, values: Any) -> Any:
-        """Return values that were read. Raises ConfigError if there are problems."""
+        """Return ``values``. Raises ConfigError if this reader has found problems."""
         if values is None or self.problems:
             raise ConfigError(self.problems)
         return values

@@ -12,7 +12,7 @@ from nnopt.schema.range import Range
 class AugmentationConfig:
     """The augmentation of training samples. Zero, False and "none" switch a method off.
 
-    ``crop`` and ``cutout`` are in pixels. ``mixup`` and ``cutmix`` are α of a Beta distribution.
+    ``crop`` and ``cutout`` are in pixels. ``mixup`` and ``cutmix`` are the α of Beta distributions.
     ``num_ops`` and ``magnitude`` apply to RandAugment.
     """
 

@@ -2,7 +2,7 @@
 
 A configuration or a command line with an old name is refused with the new name. Stored runs and
 sweeps with old names are converted when they are read. The ids of points and the studies of
-searches have the old names.
+searches use the old names, so that older sweeps can be resumed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _converted(
 def new_override(override: str) -> str:
     """Return an override, such as ``accumulation=2``, with the new names of its keys and values.
 
-    An override may set a group of keys to a map, and its value may refer to other keys.
+    Names are also replaced in a value that is a map, and in interpolations.
     """
     return _converted_override(override, RENAMED_KEYS, RENAMED_VALUES)
 

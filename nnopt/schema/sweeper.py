@@ -27,8 +27,8 @@ class GridConfig:
 class OptunaConfig:
     """A search. Each trial draws a value of every key that has several values or an interval.
 
-    ``params`` is a map as in ``GridConfig``. ``nnopt.config.search_space`` reads it, and checks
-    the metric.
+    ``params`` is a map as in ``GridConfig``. ``nnopt.config.search_space`` reads ``params``, and
+    checks ``metric``.
     """
 
     name: Literal["optuna"]

@@ -1,4 +1,4 @@
-"""Values of a configuration as text, and nested configurations as flat ones."""
+"""Formats values of a configuration as text, and flattens nested configurations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of a nested configuration, each after ``prefix``, and their values."""
+    """Yield the dotted keys and values of a nested configuration. Keys begin with ``prefix``."""
     for key, value in container.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
