@@ -80,7 +80,7 @@ def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
     assert set(script.MIN_ACCURACY) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points
-        assert point.config.drop_last  # the count of samples relies on it
+        assert point.config.drop_last  # the script counts only full batches
         text = (BENCHMARKS.parent / "conf" / "experiment" / f"{name}.yaml").read_text("utf-8")
         assert f"gpu_recipes.py --only {name}" in text
         assert " ".join(script.SETTINGS) in text

@@ -75,8 +75,8 @@ def test_overfit_batch_ends_with_loss_near_zero(nnopt: Run, dataset: str, backen
     assert result["best_validation_loss"] is None
 
 
-def test_overfit_batch_with_mixed_up_labels_shows_it(nnopt: Run, data: Path) -> None:
-    """Equal inputs with different labels cannot be learned."""
+def test_overfit_batch_contradictory_labels_keep_loss_high(nnopt: Run, data: Path) -> None:
+    """A network cannot learn different labels of equal inputs."""
     rows = "\n".join(f"0,{n % 4 // 2},{'ab'[n % 2]}" for n in range(80))
     (data / "table.csv").write_text(f"x,y,label\n{rows}\n")
     assert nnopt("run", *arguments("csv", "numpy", "overfit_batch")) == 0

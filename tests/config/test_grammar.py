@@ -85,9 +85,7 @@ def test_shuffle_is_deterministic() -> None:
     count=st.integers(0, 40),
     places=st.integers(0, 6),
 )
-def test_range_equals_integer_range_in_last_digits(
-    start: int, step: int, count: int, places: int
-) -> None:
+def test_range_equals_scaled_integer_range(start: int, step: int, count: int, places: int) -> None:
     stop, unit = start + step * count, 10.0**places
     found = number_range(start / unit, stop / unit, step / unit)
     assert found.list == [(start + step * index) / unit for index in range(count)]

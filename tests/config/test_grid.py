@@ -199,7 +199,7 @@ def test_sweep_too_large_is_refused_before_expansion() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
-def test_expand_counts_only_points_of_mode(mode: str) -> None:
+def test_expand_limit_counts_only_points_of_mode(mode: str) -> None:
     overrides = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
     sizes = {"zip": 300, "one_at_a_time": 599}
     from nnopt.config.grid import expand

@@ -243,12 +243,12 @@ NOTES = {
         ["experiment=sparse", "regularizer=dropout"],
         ["note: regularizer=dropout: experiment/sparse sets dropout=0.1, augmentation.mixup=0.3"],
     ),
-    "preset that nobody names": (["experiment=sparse"], []),
+    "preset not selected": (["experiment=sparse"], []),
 }
 
 
 @pytest.mark.parametrize(("overrides", "expected"), NOTES.values(), ids=NOTES)
-def test_values_set_aside_are_named(
+def test_values_set_aside_are_noted(
     overrides: list[str], expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "nnopt"):
@@ -259,7 +259,7 @@ def test_values_set_aside_are_named(
         assert message.startswith(beginning)
 
 
-def test_values_set_aside_are_named_once_in_sweep(caplog: pytest.LogCaptureFixture) -> None:
+def test_values_set_aside_are_noted_once_in_sweep(caplog: pytest.LogCaptureFixture) -> None:
     overrides = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
     with caplog.at_level(logging.WARNING, "nnopt"):
         assert len(make_plan(overrides, multirun=True).points) == 8

@@ -126,7 +126,7 @@ def test_main_file_keys_equal_config_fields() -> None:
         for entry in container.pop("defaults")
         if isinstance(entry, dict)
         for key in entry
-        if not key.startswith("override ")  # a group of Hydra's
+        if not key.startswith("override ")  # a group of Hydra
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}

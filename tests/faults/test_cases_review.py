@@ -327,7 +327,7 @@ def test_sweep_repeated_rows_reported_once(
     assert ended.err.count("the same inputs as a training sample") == 1
 
 
-# Runs and sweeps of earlier commands --------------------------------------------------------------
+# Finished runs and sweeps -------------------------------------------------------------------------
 
 FILES = {
     "names": ("a.csv", "b.csv"),

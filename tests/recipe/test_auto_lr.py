@@ -109,7 +109,7 @@ def suggestion_of(
     return lambda *_: LrSuggestion(curve, rate, 1, advice, proposed)
 
 
-def test_auto_lr_breaking_rule_is_refused(
+def test_auto_lr_suggestion_that_violates_rule_is_refused(
     nnopt: Run, capsys: Captured, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.auto_lr.suggest_learning_rate", suggestion_of(0.5))
@@ -176,7 +176,7 @@ def test_auto_lr_is_accepted_by_lr_find(nnopt: Run, capsys: Captured, workplace:
     assert "auto" not in last
 
 
-def test_auto_lr_before_search_is_not_a_number(make_config: Callable[..., Config]) -> None:
+def test_learning_rate_auto_before_search_raises(make_config: Callable[..., Config]) -> None:
     assert learning_rate(make_config(**{"optimizer.lr": 0.5})) == 0.5
     with pytest.raises(ValueError, match=r"optimizer\.lr = 'auto'"):
         learning_rate(make_config(**{"optimizer.lr": "auto"}))

@@ -185,10 +185,10 @@ def with_cutout(cutout: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_prepare_published_refuses_without_files(
+def test_prepare_published_impossible_sizes_refused_without_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
-    """The sizes are those of the published parts: 60,000 images, a tenth for validation."""
+    """Published MNIST has 60,000 training images, a tenth of which is used for validation."""
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
     assert isinstance(config.dataset, schema.ImageConfig)
     with pytest.raises(ConfigError) as caught:
@@ -207,7 +207,7 @@ def test_prepare_published_refuses_without_files(
         {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
-def test_prepare_published_infers_without_files(
+def test_prepare_published_shape_inferred_without_files(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)

@@ -43,7 +43,7 @@ def test_read_run_settings_and_metrics_are_read(tmp_path: Path, leave_run: Leave
     assert run.metrics == {"test_accuracy": 0.5, "best_epoch": 7, "epochs": 3}
     assert run.settings["optimizer"] == "adam"
     assert run.settings["optimizer.beta1"] == 0.9
-    assert run.settings["regularizer"] == "none"  # known only from the command line
+    assert run.settings["regularizer"] == "none"  # appears only in the overrides
     assert run.settings["regularizer.augmentation.crop"] == 0
     assert run.settings["architecture.hidden"] == (64, 32)
     assert "initializer" not in run.settings
