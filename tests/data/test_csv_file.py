@@ -257,7 +257,7 @@ def test_decode_different_numbers_equal_in_float64_reported(
 @pytest.mark.parametrize(
     ("remedy", "texts"), [(remedy, pair) for remedy, pairs in REMEDIES.items() for pair in pairs]
 )
-def test_decode_numbers_equal_in_float64_remedy_fits_the_numbers(
+def test_decode_numbers_equal_in_float64_remedy_depends_on_numbers(
     tmp_path: Path, remedy: str, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
@@ -275,7 +275,7 @@ def test_decode_ambiguous_short_text_reports_both_numbers(tmp_path: Path) -> Non
     assert f"such as {texts[1]} and {texts[2]};" in note
 
 
-def test_decode_long_numbers_without_repeats_rows_read_once(
+def test_decode_long_numbers_without_repeats_reads_rows_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RowReader, "_records", lambda reader: pytest.fail("read again"))

@@ -287,7 +287,7 @@ def plain(name: str) -> Callable[[tarfile.TarFile], None]:
         linking("pipe", "", tarfile.FIFOTYPE),
     ],
 )
-def test_unpack_outside_name_is_refused(
+def test_unpack_hostile_entry_is_refused(
     tmp_path: Path, add: Callable[[tarfile.TarFile], None]
 ) -> None:
     path = tmp_path / "evil.tar.gz"

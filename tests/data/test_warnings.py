@@ -72,7 +72,7 @@ def noise(count: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("classes", "values", "rows"), LABELS_AMONG.values(), ids=LABELS_AMONG)
-def test_load_feature_is_the_label_reported_once(
+def test_load_feature_equal_to_the_label_is_reported_once(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     classes: int,
@@ -98,7 +98,7 @@ def test_load_feature_is_the_label_reported_once(
         (1_100, "feature 'd0' and 1,099 others have", " and 1,080 more"),
     ],
 )
-def test_load_features_repeat_the_label_all_named(
+def test_load_features_that_repeat_the_label_are_all_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, copies: int, subject: str, rest: str
 ) -> None:
     features = {"x": noise(60)}
@@ -111,7 +111,7 @@ def test_load_features_repeat_the_label_all_named(
     )
 
 
-def test_load_features_without_stored_names_no_columns_to_drop_claimed(
+def test_load_features_without_stored_names_are_reported_by_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A feature's number differs from its column's number, so it cannot name a column."""
@@ -144,7 +144,7 @@ RARE = {
 
 
 @pytest.mark.parametrize(("target", "classes"), NO_LABELS.values(), ids=NO_LABELS)
-def test_load_feature_not_the_label_not_reported(
+def test_load_feature_unlike_the_label_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, target: list[float], classes: int
 ) -> None:
     features = {"x": noise(len(target)), "target": [float(value) for value in target]}
@@ -152,7 +152,7 @@ def test_load_feature_not_the_label_not_reported(
 
 
 @pytest.mark.parametrize(("counts", "is_reported"), RARE.values(), ids=RARE)
-def test_load_feature_marks_a_rare_class_reported_from_five_samples(
+def test_load_feature_of_a_rare_class_is_reported_from_five_samples(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -182,7 +182,7 @@ class CheckedArray(np.ndarray):
         return np.asarray(self)[key]
 
 
-def test_label_among_features_every_read_of_a_mapped_file_checked(
+def test_label_among_features_checks_mapped_file_before_every_read(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(200) % 2

@@ -19,7 +19,7 @@ from nnopt.io.own_files import (
 )
 
 
-def test_remove_run_own_files_only(tmp_path: Path) -> None:
+def test_remove_run_deletes_only_own_files(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     own = ["summary.json", "run.log", "plots/curves.png", ".12-0123456789ab.tmp"]
     others = ["lock", "notes.txt", "plots/mine.pdf", "x.tmp"]
@@ -31,7 +31,7 @@ def test_remove_run_own_files_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "plots"])
-def test_remove_run_link_for_a_folder_refused(tmp_path: Path, place: str) -> None:
+def test_remove_run_link_in_place_of_a_folder_is_refused(tmp_path: Path, place: str) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "curves.png").touch()
@@ -47,7 +47,7 @@ def test_remove_run_link_for_a_folder_refused(tmp_path: Path, place: str) -> Non
     assert len(list(target.iterdir())) == 2
 
 
-def test_remove_run_link_for_a_file_leaves_its_target(tmp_path: Path) -> None:
+def test_remove_run_link_in_place_of_a_file_leaves_its_target(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     folder = tmp_path / "run"
     folder.mkdir()

@@ -16,7 +16,7 @@ def test_read_received_regular_file_returned(tmp_path: Path) -> None:
     assert read_received(tmp_path / "a", tmp_path, 10) == b"0123456789"
 
 
-def test_read_received_folder_is_link_returned(tmp_path: Path) -> None:
+def test_read_received_file_in_linked_folder_is_returned(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "a").write_bytes(b"x")
     (tmp_path / "latest").symlink_to("run")
@@ -30,7 +30,7 @@ def test_read_received_link_inside_folder_returned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["../secret", "/etc/passwd", "../run-2/a", "loop"])
-def test_read_received_link_out_refused(tmp_path: Path, target: str) -> None:
+def test_read_received_link_to_outside_is_refused(tmp_path: Path, target: str) -> None:
     for name in ("run", "run-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "loop").symlink_to("loop")
@@ -41,7 +41,7 @@ def test_read_received_link_out_refused(tmp_path: Path, target: str) -> None:
         read_received(tmp_path / "run" / "b", tmp_path / "run", 10)
 
 
-def test_read_received_linked_subfolder_out_refused(tmp_path: Path) -> None:
+def test_read_received_linked_subfolder_to_outside_is_refused(tmp_path: Path) -> None:
     for name in ("run", "private"):
         (tmp_path / name).mkdir()
     (tmp_path / "private" / "a.svg").write_bytes(b"x")
@@ -77,7 +77,7 @@ def test_read_received_unknown_size_limited() -> None:
         read_received(Path("/proc/self/status"), Path("/proc/self"), 10)
 
 
-def test_open_received_refused_closes_descriptor(tmp_path: Path) -> None:
+def test_open_received_refusal_closes_descriptor(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
