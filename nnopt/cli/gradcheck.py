@@ -207,9 +207,7 @@ def check_gradients(
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
     network.load(initial_arrays(prepared.architecture, config.initializer, config.seed, dataset))
-    order = epoch_order(config.seed, 1, len(dataset.train))[
-        : _batch_size(dataset)
-    ]  # random classes
+    order = epoch_order(config.seed, 1, len(dataset.train))[: _batch_size(dataset)]
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
     x = Variable(inputs.copy(), requires_grad=True)

@@ -1,7 +1,7 @@
 """Composes the checked configurations of a command line: one for each point of a sweep.
 
 Hydra merges the YAML files. nnopt checks the keys and values of all points before the first point
-starts. The checks of Hydra are not sufficient: it accepts ``+typo=1`` and values out of range, and
+starts. Hydra's checks are not sufficient: Hydra accepts ``+typo=1`` and values out of range, and
 reports only the first of several errors.
 """
 

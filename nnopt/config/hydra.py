@@ -177,7 +177,7 @@ def _hidden_file(config: str) -> str | None:
 
 
 def _is_group(folder: str) -> bool:
-    """Return whether a folder of YAML files with this name exists."""
+    """Return whether any source of YAML files has a folder with this name."""
     return any(x.available() and x.is_group(folder) for x in _loader().get_sources())
 
 

@@ -1,4 +1,4 @@
-"""Sets aside values that a file sets for another choice than the selected one.
+"""Sets aside values that a file sets for a choice that is not selected.
 
 For example, an experiment chooses ``optimizer=sgd`` and sets ``optimizer.lr`` for SGD. If the
 command line, a sweep or a later file selects ``optimizer=adam``, Hydra would apply the learning
