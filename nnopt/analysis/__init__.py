@@ -1,1 +1,1 @@
-"""Comparison of runs: settings, statistics and tables."""
+"""Comparison of runs: groups of runs with equal settings, statistics, and tables."""

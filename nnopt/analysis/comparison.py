@@ -1,4 +1,4 @@
-"""Comparison of settings: means over seeds, differences to a baseline, and the best."""
+"""Comparison of settings: means over seeds, differences from a baseline, and the best mean."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from nnopt.results.metrics import METRICS, better_direction
 class MetricResult:
     """Result of one setting in one metric.
 
-    ``estimate`` is None if no run has the metric, ``difference`` without a baseline. ``is_best``:
-    the mean is the best of the settings with the same data.
+    ``estimate`` is None if no run of the setting has the metric. ``difference`` is the difference
+    from the baseline, None without a baseline. ``is_best`` is True for the best mean of the
+    settings with the same test set.
     """
 
     estimate: Estimate | None
@@ -37,7 +38,7 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting and its results, in the order of the metrics."""
+    """A setting and its results, one for each metric of the comparison."""
 
     setting: Setting
     outcomes: tuple[MetricResult, ...]
@@ -46,11 +47,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Settings with their results.
+    """The compared settings and their results.
 
     Attributes:
-        keys: Keys that vary.
-        baseline: Conditions that select the baseline; empty without one.
+        keys: Keys that vary among the settings.
+        baseline: Conditions that select the baseline; empty without a baseline.
         notes: Remarks about the data, one sentence each.
     """
 
@@ -61,7 +62,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def label(self, metric: str) -> str:
-        """Return the name of a metric; ``epochs_done`` if the key ``epochs`` is also a column."""
+        """Return the column of a metric: ``epochs_done`` if the key ``epochs`` has a column."""
         return f"{metric}_done" if metric in self.keys else metric
 
     @property
@@ -76,7 +77,7 @@ def compare_runs(
 ) -> Comparison:
     """Group the runs by setting and compare their means over seeds.
 
-    ``baseline`` selects the settings to compare with.
+    Each setting is also compared with the baseline that the conditions ``baseline`` select.
 
     Raises:
         ConfigError: No run has a metric, or the baseline does not exist or is ambiguous.
@@ -87,7 +88,7 @@ def compare_runs(
     settings = group_runs(runs, keys)
     partners = _baselines(settings, baseline, keys)
     values = [[setting.metric(metric) for metric in metrics] for setting in settings]
-    # All tests of one table are one family, over all metrics.
+    # Holm's correction covers all tests of the table, over all metrics.
     differences = corrected(
         [
             None if p is None or p == i else paired_difference(values[i][m], values[p][m])
@@ -116,7 +117,7 @@ def compare_runs(
 
 
 def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
-    """Return the difference to the baseline in words; empty without a baseline."""
+    """Describe the difference from the baseline; return an empty text without a baseline."""
     difference = outcome.difference
     if row.is_baseline:
         return "baseline"
@@ -170,10 +171,10 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
 def _baselines(
     settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
 ) -> list[int | None]:
-    """Return for each setting the index of its baseline.
+    """Return the index of the baseline for each setting.
 
-    The baseline is the only setting that meets the conditions. If several do, it is the one that
-    equals the setting in all other keys.
+    If only one setting meets the conditions, it is the baseline of all. If several settings meet
+    them, the baseline is the one that equals the setting in all other keys.
     """
     if not conditions:
         return [None] * len(settings)
@@ -231,7 +232,7 @@ def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
 def _best(
     settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
 ) -> set[int]:
-    """Return the indices of the best means of each test set; none if all means are equal."""
+    """Return the indices of the best means for each test set; none if all means are equal."""
     if (direction := better_direction(metric)) is None:
         return set()
     means: dict[Hashable, dict[int, float]] = {}

@@ -1,4 +1,4 @@
-"""Formatting of numbers: two significant digits of the uncertainty, and of durations."""
+"""Formatting of durations, and of numbers with the digits that their uncertainty allows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nnopt.analysis.statistics import ROUNDING, SIGNIFICANCE, Difference, Estima
 MISSING = "–"
 
 PLAIN_EXPONENTS = range(-4, 7)
-"""Powers of ten of numbers without an exponent in their text."""
+"""Decimal exponents of the numbers that are written without an exponent."""
 
 
 def format_mean(found: Estimate | None) -> str:
-    """Return mean ± standard deviation: ``0.9917 ± 0.0032``, or ``(2.3 ± 1.1)e-07``."""
+    """Format mean ± standard deviation, as ``0.9917 ± 0.0032`` or ``(2.3 ± 1.1)e-07``."""
     if found is None:
         return MISSING
     if found.std is None:
@@ -27,7 +27,7 @@ def format_mean(found: Estimate | None) -> str:
 
 
 def format_interval(found: Estimate | None) -> str:
-    """Return the confidence interval: ``[0.9877, 0.9957]``."""
+    """Format a confidence interval, as ``[0.9877, 0.9957]``."""
     if found is None or found.interval is None:
         return MISSING
     low, high = found.interval
@@ -36,7 +36,7 @@ def format_interval(found: Estimate | None) -> str:
 
 
 def format_difference(difference: Difference | None) -> str:
-    """Return the mean difference and its interval: ``+0.012 [0.003, 0.021]``."""
+    """Format a mean difference with its interval, as ``+0.012 [0.003, 0.021]``."""
     if difference is None or difference.change is None:
         return MISSING
     change = difference.change
@@ -50,9 +50,9 @@ def format_difference(difference: Difference | None) -> str:
 
 
 def format_p(p: float | None) -> str:
-    """Return a p value with three decimals, or ``<0.001``.
+    """Format a p value with three decimals, or as ``<0.001``.
 
-    It has more decimals if rounding would cross the level of significance.
+    The text has more decimals if rounding would cross the level of significance.
     """
     if p is None:
         return MISSING
@@ -63,7 +63,7 @@ def format_p(p: float | None) -> str:
 
 
 def format_value(value: float) -> str:
-    """Return a number of unknown uncertainty: whole numbers exactly, others with four digits."""
+    """Format a number of unknown uncertainty: exactly if it is whole, else with four digits."""
     if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if not math.isfinite(value):
@@ -72,7 +72,7 @@ def format_value(value: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return ``4.2 s``, ``40 s``, ``3 min 05 s`` or ``2 h 07 min``."""
+    """Format a duration, as ``4.2 s``, ``40 s``, ``3 min 05 s`` or ``2 h 07 min``."""
     if not math.isfinite(seconds):
         return "an unknown time"
     if seconds < 99.5:
@@ -84,7 +84,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rough_duration(seconds: float) -> str:
-    """Return an estimated duration with few digits: ``40 s``, ``12 min`` or ``3 h 20 min``."""
+    """Format an estimated duration with few digits, as ``40 s``, ``12 min`` or ``3 h 20 min``."""
     minutes = round(seconds / 60)
     if seconds < 89.5:
         return f"{round(seconds)} s"
@@ -92,17 +92,19 @@ def format_rough_duration(seconds: float) -> str:
 
 
 def _round_to_uncertainty(uncertainty: float, *values: float) -> tuple[list[str], str]:
-    """Round the values to the second digit of the uncertainty.
+    """Round the values to the second significant digit of the uncertainty.
 
     Returns:
-        The texts, and their common power of ten such as ``e-07``, usually empty.
+        The rounded values as texts, and their common power of ten, such as ``e-07`` or empty.
     """
-    if not all(map(math.isfinite, (uncertainty, *values))):  # an interval may overflow
+    if not all(
+        map(math.isfinite, (uncertainty, *values))
+    ):  # the limits of an interval may be infinite
         return [f"{value:.3g}" for value in values], ""
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:
         exponent = 0
-    scaled = [Decimal(value).scaleb(-exponent) for value in values]  # a float would overflow
+    scaled = [Decimal(value).scaleb(-exponent) for value in values]  # exact, and without overflow
     decimals = 1 - _exponent(float(f"{Decimal(uncertainty).scaleb(-exponent):.1e}"))
     rounded = [round(value, decimals) + 0 for value in scaled]  # + 0: -0 becomes 0
     numbers = [f"{value:.{max(decimals, 0)}f}" for value in rounded]

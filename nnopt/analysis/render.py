@@ -14,10 +14,10 @@ from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines
 
 SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "md", ".tex": "latex", ".html": "html"}
-"""Suffix of a file -> format."""
+"""Suffix of a file name -> name of the format."""
 
 BEST_MARK = " *"
-"""Mark of the best value in plain text. The other values are padded, so that digits are aligned."""
+"""Mark after the best value in plain text. Other values are padded to keep the digits aligned."""
 
 
 def to_text(table: Table) -> str:
@@ -27,7 +27,7 @@ def to_text(table: Table) -> str:
 
 
 def text_rows(table: Table) -> list[list[str]]:
-    """Return the cells as plain text, with a mark on the best values."""
+    """Return the cells as plain text, with a mark on each best value."""
     marked = {i for row in table.rows for i, cell in enumerate(row) if cell.is_best}
 
     def text(column: int, cell: Cell) -> str:
@@ -38,10 +38,10 @@ def text_rows(table: Table) -> list[list[str]]:
 
 
 def to_csv(rows: Sequence[Record], keep_formulas: bool = False) -> str:
-    """Return records as CSV; numbers keep all their bits, and None is an empty cell.
+    """Return records as CSV; numbers have full precision, and None is an empty cell.
 
-    A spreadsheet would interpret some texts as formulas. They get a leading apostrophe unless
-    ``keep_formulas``.
+    Spreadsheets interpret texts such as ``=A1`` as formulas. They get a leading apostrophe unless
+    ``keep_formulas`` is True.
     """
     as_cell = (lambda value: value) if keep_formulas else _without_formula
     text = io.StringIO()
@@ -64,11 +64,11 @@ def _without_formula(value: Any) -> Any:
 
 
 _MARKDOWN = re.compile(r"[\\|*`~$]|(?<!\w)_|_(?!\w)|(?<=\])[(:\[]")
-"""Characters of Markdown with a meaning. HTML is escaped separately."""
+"""Characters that Markdown interprets. HTML is escaped separately."""
 
 
 def to_markdown(table: Table) -> str:
-    """Return a pipe table with the best values in bold."""
+    """Return a table in Markdown with the best values in bold."""
 
     def cell(text: str) -> str:
         return _MARKDOWN.sub(lambda found: "\\" + found[0], escape(visible(text), quote=False))
@@ -86,7 +86,7 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """Return a ``tabular`` with the rules of booktabs and the best values in bold.
 
-    Title and notes are comments.
+    The title and the notes are LaTeX comments.
     """
     comments = [f"% {visible(line)}" for line in (table.title, *_without_mark(table))]
     rows = [
@@ -108,7 +108,7 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_cell(cell: Cell, side: str) -> str:
-    """Return the LaTeX of a cell; a number in a right-aligned column is a formula."""
+    """Return a cell in LaTeX. Numbers in right-aligned columns are in math mode."""
     if side == "l" or not re.search(r"\d", cell.text):
         return _latex_text(cell.text)
     formula = re.sub(r"e([+-]\d+)", lambda m: rf"\times 10^{{{int(m[1])}}}", cell.text)
@@ -124,7 +124,7 @@ _LATEX = {
     "±": r"$\pm$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": "{[}",  # at the start of a row, LaTeX would read it as a length
+    "[": "{[}",  # LaTeX reads [ at the start of a row as an optional length
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -166,7 +166,7 @@ tr + tr td {{ border-top: 1px solid #ddd }}
 
 
 def to_html(table: Table) -> str:
-    """Return a self-contained page with the best values in bold."""
+    """Return a self-contained HTML page with the best values in bold."""
 
     def cell(tag: str, side: str, text: str, is_best: bool = False) -> str:
         kind = ' class="r"' if side == "r" else ""
@@ -187,11 +187,11 @@ def to_html(table: Table) -> str:
 
 
 RENDERERS = {"table": to_text, "md": to_markdown, "latex": to_latex, "html": to_html}
-"""Format -> function from a table to text; CSV is made from records."""
+"""Name of a format -> function that converts a table to text. CSV is made from records."""
 
 
 def _without_mark(table: Table) -> list[str]:
-    """Return the notes for formats with bold type instead of a mark."""
+    """Return the notes, adapted to formats with bold type instead of the mark."""
     mark = BEST_MARK.strip()
     return [
         note.replace(mark, "bold:", 1) if note.startswith(mark) else note for note in table.notes

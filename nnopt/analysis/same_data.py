@@ -17,14 +17,14 @@ SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
 """Keys of a dataset that do not affect the test samples, if the files are equal."""
 
 VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
-"""Further such keys, unless the validation samples come from the test set."""
+"""Keys that affect the test samples only if the validation samples come from the test set."""
 
 PATHS = {"dataset.train", "dataset.test"}
-"""Further such keys, if the test samples have a separate file, whose content is compared."""
+"""Keys that do not affect the test samples if these have a file, whose content is compared."""
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:
-    """Return a key that is equal for settings with the same test set."""
+    """Return a key that is equal for two settings if they have the same test set."""
     values, run = setting.values, next(iter(setting.runs.values()), None)
     same = set(SAME_TEST_SET)
     if values.get("dataset.validation.source") != "test":
@@ -38,7 +38,7 @@ def test_set(setting: Setting) -> tuple[Hashable, ...]:
 def same_test_set(one: Setting, other: Setting) -> bool:
     """Return whether two settings have the same test set.
 
-    The files are compared only if both settings have a finished run.
+    The data files are compared only if both settings have a finished run.
     """
     first, second = test_set(one), test_set(other)
     has_files = bool(one.runs) and bool(other.runs)
@@ -90,7 +90,8 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
 def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
     """Add the key ``dataset.files`` to runs of one dataset with different files.
 
-    Its value is a digest of the files, so that these runs belong to different settings.
+    The value of the key is a digest of the files. So runs with different files belong to different
+    settings.
     """
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
 
@@ -103,10 +104,11 @@ def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
 
 
 def unify_file_names(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with one path for each file of ``dataset.train`` and ``dataset.test``.
+    """Replace different paths of the same file in ``dataset.train`` and ``dataset.test`` by one.
 
-    Paths with the same file name and equal content are one file, which gets the shortest of these
-    paths. A run whose content is unknown gets the name of other runs with its path, if unique.
+    Files with the same name and content are the same file. All runs get the shortest path of the
+    file. If the content of a run's file is unknown, the run gets the path that other runs with its
+    old path get, provided that they all get the same path.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
@@ -136,7 +138,7 @@ def unify_file_names(runs: Sequence[Run]) -> list[Run]:
 def with_unified_file_names(
     condition: Condition, runs: Sequence[Run], named: Sequence[Run]
 ) -> Condition:
-    """Replace the paths in a condition by those of ``unify_file_names``.
+    """Replace the paths in a condition as ``unify_file_names`` does in the runs.
 
     ``named`` is the result of ``unify_file_names`` for ``runs``.
     """
@@ -160,7 +162,7 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """Return the hashes of the files, with a mark on the test file."""
+    """Return the hashes of the data files; that of the test file also with a mark."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 

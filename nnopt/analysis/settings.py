@@ -22,18 +22,18 @@ class WithSettings(Protocol):
 
     @property
     def settings(self) -> Values:
-        """Values by dotted key."""
+        """The values of the configuration by dotted key."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ only in the seed.
+    """A group of runs that differ only in the seed.
 
     Attributes:
-        values: Values of the keys that vary, without keys that its configuration does not have.
+        values: Values of the varying keys that the configuration has.
         runs: Finished runs by seed.
-        left_out: Number of the other runs by status.
-        repeated: Number of finished runs whose seed has a newer run.
+        left_out: Number of the runs that are not done, by status.
+        repeated: Number of finished runs that are replaced by a newer run with the same seed.
     """
 
     values: Values
@@ -47,7 +47,7 @@ class Setting:
 
 
 def known_keys(runs: Iterable[WithSettings]) -> list[str]:
-    """Return the keys of all runs by group, the name of a group before its keys."""
+    """Return the keys of all runs in groups. The name of a group precedes its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
@@ -59,10 +59,10 @@ def known_metrics(runs: Iterable[Run]) -> list[str]:
 
 
 def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
-    """Return the keys with at least two values, without the seed.
+    """Return the keys with at least two values, except the seed.
 
-    Keys that depend on the choice of a group are compared within a choice: if the optimizer varies,
-    its learning rate varies only if it does among the runs of one optimizer.
+    A key of a group is compared only among runs with the same choice of the group. For example, the
+    learning rate varies only if it varies among the runs with the same optimizer.
     """
     varying: list[str] = []
     names = known_keys(runs)
@@ -70,7 +70,7 @@ def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
     for key in names:
         having = [run for run in runs if key in run.settings]
         if key == "seed" or (key in groups and len(having) < len(runs)):
-            continue  # the choice of some runs is unknown
+            continue  # the choice of this group is unknown for some runs
         group = _group_of(key)
         given = group if group != key and group in varying else None
         classes: dict[Value, set[Value]] = {}
@@ -83,9 +83,10 @@ def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
 
 
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
-    """Return the settings of the runs, sorted by the values of the keys.
+    """Group the runs into settings, sorted by the values of the keys.
 
-    Of several runs with the same seed, only the newest counts, because they are not independent.
+    Of several runs of a setting with the same seed, only the newest is used, because they are not
+    independent.
     """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -119,7 +120,7 @@ def _sortable(values: Values, key: str) -> tuple[int, Any]:
 
 
 def sort_key(setting: Setting, key: str) -> tuple[int, Any]:
-    """Return the sort key of a setting for the values of a key."""
+    """Return the sort key of a setting when settings are sorted by a key."""
     return _sortable(setting.values, key)
 
 
@@ -145,14 +146,14 @@ class Condition:
         return f"{self.key}{self.operator}{','.join(self.values)}"
 
     def holds(self, values: Values) -> bool:
-        """Return whether the values meet the condition; a missing key meets only ``!=``."""
+        """Return whether the values meet the condition. Without the key, they meet only ``!=``."""
         if self.key not in values:
             return self.operator == "!="
         value = values[self.key]
         if self.operator in ("=", "!="):
             return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
         if not isinstance(value, int | float) or isinstance(value, bool):
-            return False  # null and true are not ordered
+            return False  # null and true cannot be compared with a number
         return _COMPARISONS[self.operator](value, float(self.values[0]))
 
 
@@ -179,7 +180,7 @@ def read_condition(
 
 
 def _alternatives(text: str) -> list[str]:
-    """Split at the commas outside of lists and mappings."""
+    """Split a text at the commas outside of lists and mappings."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")
@@ -195,7 +196,7 @@ def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     if kind == "key" and (message := renamed_key(name)):
         return ConfigError(message)
     same_end = [other for other in known if other.rpartition(".")[2] == name]
-    if same_end and nearest(name, known) is None:  # such as "lr" of "optimizer.lr"
+    if same_end and nearest(name, known) is None:  # such as "lr" for "optimizer.lr"
         hint = f"did you mean {' or '.join(map(repr, same_end))}?"
     else:
         hint = suggest(name, known)
@@ -212,7 +213,7 @@ def _check_number(condition: str, value: str) -> None:
 
 
 def _is_text_of(text: str, value: Value) -> bool:
-    """Return whether text typed by a user denotes the value: ``1e-3`` denotes 0.001."""
+    """Return whether a text from the user means the value, as ``1e-3`` means 0.001."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(text) == value

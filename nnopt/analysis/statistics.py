@@ -1,9 +1,9 @@
 """Means over seeds, differences between settings, and their significance.
 
-Two settings are trained with the same seeds. They share initial weights and batches, so that their
-results are correlated. Therefore the test uses the differences seed by seed. It is Student's paired
-t test, because there are few seeds: with five seeds, rank tests such as Wilcoxon's cannot reach
-5 %, since their smallest p value is 2 / 2⁵ = 0.06.
+Two settings are trained with the same seeds. Runs with the same seed share initial weights and
+batches, so their results are correlated. Therefore Student's paired t test of the differences per
+seed is used. Rank tests such as Wilcoxon's do not suit few seeds: with five seeds, their smallest
+p value is 2 / 2⁵ = 0.06, which is not below 5 %.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
 ROUNDING = 1e-12
-"""A standard deviation below this fraction of the values counts as rounding error."""
+"""A standard deviation below this fraction of the largest value is considered a rounding error."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Mean of n values.
 
-    ``std`` is the standard deviation with n - 1 in the denominator, None for a single value. The
-    confidence interval is None for a single value or without variance.
+    ``std`` is the standard deviation with the denominator n - 1, or None for a single value. The
+    confidence interval is None for a single value or if all values are equal.
     """
 
     n: int
@@ -36,14 +36,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two settings over their common seeds.
+    """Difference of two settings in one metric over their common seeds.
 
     Attributes:
         pairs: Number of common seeds.
-        change: Mean difference; None without a common seed or if it overflows float64.
-        p: Two-sided p value of the paired t test; None with fewer than two pairs or without
-            variance.
-        p_holm: The p value after Holm's correction.
+        change: Estimate of the difference; None without a common seed or if float64 overflows.
+        p: Two-sided p value of the paired t test; None for fewer than two pairs or if all
+            differences are equal.
+        p_holm: ``p`` after Holm's correction.
     """
 
     pairs: int
@@ -58,10 +58,10 @@ class Difference:
 
 
 def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
-    """Return the mean of at least one value and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
+    """Return the mean of the values and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
 
-    ``scale`` is the magnitude of the numbers that the values were computed from, if larger than the
-    values. It determines which standard deviation counts as rounding error.
+    At least one value is required. If the values are differences, ``scale`` is the magnitude of the
+    numbers that were subtracted. A standard deviation that is tiny on this scale is rounding error.
     """
     n = len(values)
     mean = float(statistics.mean(map(float, values)))  # exact fractions: no rounding, no overflow
@@ -83,10 +83,10 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
-    """Return the values minus those of the baseline, by seed, with the paired t test.
+    """Subtract the values of the baseline seed by seed, and apply the paired t test.
 
-    If the mean difference is 0, t = d̄ / (s / √n) has Student's distribution with n - 1 degrees of
-    freedom.
+    If the expected difference is 0, t = d̄ / (s / √n) has Student's distribution with n - 1 degrees
+    of freedom.
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:
@@ -107,11 +107,11 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return adjusted p values in the same order (Holm 1979).
+    """Return p values adjusted for multiple tests, in the same order (Holm 1979).
 
-    The i-th smallest of m values is multiplied by m - i + 1, and is at least as large as the
-    adjusted values before it. The probability of any false positive at level α is at most α for any
-    dependence between the tests; comparisons with a common baseline are dependent.
+    The i-th smallest of m values is multiplied by m - i + 1, and then raised to the largest
+    adjusted value before it. At level α, the probability of one or more false positives is at most
+    α, even for dependent tests, such as comparisons with a common baseline.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
@@ -121,7 +121,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Return the differences with ``p_holm``; all tests are one family."""
+    """Return the differences with ``p_holm``, the p values corrected over all of them."""
     p_values = [x.p for x in differences if x is not None and x.p is not None]
     adjusted = iter(holm(p_values))
     return [

@@ -19,12 +19,12 @@ from nnopt.errors import ConfigError
 from nnopt.results.collect import setting_text
 
 MAX_VALUE_CHARACTERS, DIGEST_CHARACTERS = 32, 6
-"""Limit of a value in a cell, and length of the digest of a longer one."""
+"""Maximum length of a value in a cell, and length of the digest in a shortened value."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Plain text, and whether it is the best of its column."""
+    """The text of a cell, and whether its value is the best of the column."""
 
     text: str
     is_best: bool = False
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text, with lines above and below it. ``align`` has "l" or "r" for each column."""
+    """A table of text with a title and notes. ``align`` has "l" or "r" for each column."""
 
     title: str
     header: tuple[str, ...]
@@ -42,7 +42,7 @@ class Table:
 
 
 Record = dict[str, str | float | bool | None]
-"""Name of a column -> value of a row; None for an empty cell."""
+"""The values of a row by the names of the columns; None for an empty cell."""
 
 Columns = list[tuple[str, str, list[Cell]]]
 """Title, alignment and cells of each column."""
@@ -124,12 +124,13 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
 
 
 def pivot(comparison: Comparison, down: str, across: str) -> Table:
-    """Return a table with a row for each value of one key and a column for each of another.
+    """Return a table with a row for each value of ``down`` and a column for each of ``across``.
 
-    The cells have the means of one metric. Other keys that vary follow the first column.
+    The cells contain the means of one metric. The first column has the values of ``down``, and the
+    next columns have the other keys that vary.
 
     Raises:
-        ConfigError: The keys or the comparison do not allow it; see ``check_pivot``.
+        ConfigError: The conditions of ``check_pivot`` are not met.
     """
     keys, values, cells = _pivoted(comparison, down, across)
     rows = []
@@ -147,7 +148,7 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
 
 
 def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record]:
-    """Return the cells of ``pivot`` as records in full precision. Raises ConfigError."""
+    """Return the cells of ``pivot`` as records in full precision. Raises ConfigError likewise."""
     keys, values, cells = _pivoted(comparison, down, across)
     found: list[Record] = []
     for label, outcomes in cells.items():
@@ -161,9 +162,9 @@ def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record
 
 
 def check_pivot(comparison: Comparison, down: str, across: str) -> None:
-    """Raise ConfigError unless these are two keys of a comparison without a baseline.
+    """Raise ConfigError unless ``down`` and ``across`` are two different keys of the comparison.
 
-    The comparison must have exactly one metric.
+    The comparison must have exactly one metric and no baseline.
     """
     for key in (down, across):
         if key not in comparison.keys:
@@ -180,7 +181,7 @@ Label = tuple[str | None, ...]
 def _pivoted(
     comparison: Comparison, down: str, across: str
 ) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, MetricResult]]]:
-    """Return the keys of the rows, the values of the columns, and the results by both."""
+    """Return the keys of the rows, the values of the columns, and the results by row and column."""
     check_pivot(comparison, down, across)
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     cells: dict[Label, dict[str | None, MetricResult]] = {}
@@ -217,20 +218,20 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 run``, ``1,000 runs``."""
+    """Return a number with its noun, as ``1 run`` or ``1,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def value_of(setting: Setting, key: str) -> str | None:
-    """Return a value of a setting in the syntax of overrides; None if it has no such key."""
+    """Return a value in the syntax of overrides, or None if the setting does not have the key."""
     return setting_text(setting.values[key]) if key in setting.values else None
 
 
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
-    """Return the text of a cell.
+    """Return the value as the text of a cell, shortened if it is long.
 
-    A long value, such as a list of layers, is shortened to its beginning and a part of its digest,
-    which distinguishes it from other values with the same beginning.
+    A shortened value has its beginning and a part of its digest, which distinguishes values with
+    the same beginning.
     """
     if value is None or len(value) <= max_characters:
         return value or MISSING
@@ -239,5 +240,5 @@ def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) ->
 
 
 def format_left_out(setting: Setting) -> str:
-    """Return the counts of runs that are not done: ``1 diverged, 2 failed``."""
+    """Return the counts of runs that are not done, as ``1 diverged, 2 failed``."""
     return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())

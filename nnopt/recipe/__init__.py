@@ -1,1 +1,1 @@
-"""The run of one point, from its configuration to its files."""
+"""Running one point: checks, training, test, and the files of the results."""

@@ -1,4 +1,4 @@
-"""``optimizer.lr=auto``: the learning rate finder sets the rate of a run."""
+"""``optimizer.lr=auto``: the learning rate finder chooses the learning rate of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def with_suggested_rate(
 ) -> Config:
     """Return the configuration with the suggested learning rate as its ``optimizer.lr``.
 
-    The finder trains a separate network, so that the run equals a run with the same number in its
-    configuration. It writes ``lr_find.csv`` and, if plots are drawn, ``plots/lr_find.png``.
+    The finder trains a separate network, so the run gives the same results as a run whose
+    configuration has this learning rate. It writes ``lr_find.csv`` and, if plots are drawn,
+    ``plots/lr_find.png``.
 
-    Raises TrainingError if the finder suggests no rate, ConfigError if the rate contradicts another
-    key, OutputError if a file cannot be written.
+    Raises TrainingError if the finder suggests no rate, ConfigError if the rate conflicts with
+    another key, and OutputError if a file cannot be written.
     """
     sweep = LrRangeTest()
     with LrSearchProgress(sweep.steps, "none" if quiet else config.progress) as progress:
@@ -51,7 +52,7 @@ def with_suggested_rate(
 
 
 def _tool(found: LrSuggestion) -> str:
-    """Return " with nnopt lr-find" if the advice proposes a range, else an empty text."""
+    """Return " with nnopt lr-find" if the suggestion proposes another range, else no text."""
     return " with nnopt lr-find" if found.proposed_range else ""
 
 
@@ -66,6 +67,6 @@ def _write(found: LrSuggestion, config: Config, folder: Path) -> None:
 
 
 def _report(message: str) -> None:
-    """Print a message and write it to the run's log."""
+    """Print a message, and write it to the log of the run."""
     console.note(message)
     log.info(message)

@@ -1,4 +1,4 @@
-"""Checks of device, packages, data, architecture and batches before a run has a folder."""
+"""Checks before a run creates its folder: device, packages, data, architecture and batches."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class DataShape:
-    """The properties of a dataset that a network and its training depend on.
+    """The properties of a dataset on which the network and its training depend.
 
     ``input_shape`` is the shape of one sample, (C, H, W) or (D,). ``samples`` is the number of
-    training samples, or None if it is known only from the files.
+    training samples, or None if only the data files contain this number.
     """
 
     dataset: str
@@ -49,9 +49,9 @@ class DataShape:
 def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and infer the shapes of the layers.
 
-    The length of training is checked only if ``trains`` is true. Raises ConfigError if the device
-    is absent, the layers do not fit, or the batches are impossible, and DataError if a file of the
-    data or of published weights is missing or damaged.
+    The length of training is checked only if ``trains`` is True. Raises ConfigError if the device
+    is not available, the layers do not fit the data, or the batch sizes are invalid, and DataError
+    if a file with data or published weights is missing or damaged.
     """
     _check_backend(config)
     if trains:
@@ -68,10 +68,9 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
 
 
 def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
-    """Infer the shapes of the layers for a published dataset without its files.
+    """Infer the shapes of the layers for a published dataset without reading its files.
 
-    Raises ConfigError for each problem that ``prepare`` reports and that does not depend on the
-    files.
+    Raises ConfigError with those problems that ``prepare`` would report without the files.
     """
     _check_backend(config)
     published = PUBLISHED[dataset.name]
@@ -89,7 +88,7 @@ def _check_backend(config: Config) -> None:
 def _check_optional_packages(config: Config) -> None:
     """Raise ConfigError if a key needs a package that is not installed.
 
-    The packages are not imported, because that is slow.
+    The packages are not imported, because imports are slow.
     """
     problems = []
     if config.tensorboard and find_spec("tensorboard") is None:
@@ -154,7 +153,7 @@ def _batch_problems(
             f"{samples} training samples; set drop_last=false or a smaller batch_size"
         ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
-    norms = [  # layers that compute each variance over the batch axis only
+    norms = [  # layers that compute variances over the batch axis only
         x.name
         for x in architecture.walk()
         if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
@@ -176,7 +175,7 @@ def _batch_problems(
 
 
 def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
-    """Return the first batch size whose parts include one of a single sample, or None."""
+    """Return the first batch size that is split so that one part has a single sample."""
     for count in filter(None, counts):
         parts = batch_parts(count, config.batch_size, config.accumulation_steps)
         if any(part.stop - part.start == 1 for part in parts):
@@ -206,7 +205,7 @@ def _image_problems(config: Config, shape: DataShape) -> list[str]:
 
 
 def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
-    """Refuse Muon for a network without hidden weights, all of which Adam would train."""
+    """Refuse Muon for a network without hidden weights, which Adam would train completely."""
     if not isinstance(config.optimizer, MuonConfig):
         return []
     weights = architecture.weights

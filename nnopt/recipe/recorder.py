@@ -29,17 +29,17 @@ log = logging.getLogger("nnopt")
 AfterEpoch = Callable[[EpochRow, bool], None]
 """Callback after each epoch.
 
-It receives the epoch's row and whether its weights are the best so far. An exception ends the
-training as Ctrl-C does: the files are kept, and the summary contains the reason.
+It receives the row of the epoch, and whether the weights after this epoch are the best so far. An
+exception ends the training like Ctrl-C: the files remain, and the summary contains the reason.
 """
 
 
 class RunRecorder:
-    """Writes the files of one run, and prints its progress. The arguments are those of ``run``.
+    """Writer of the files of one run, which also prints the progress of the run.
 
     Attributes:
-        summary: The content of ``summary.json`` so far.
-        layer_rows: The rows of ``layers.csv`` so far.
+        summary: The values that ``summary.json`` will contain.
+        layer_rows: The rows that are already in ``layers.csv``.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class RunRecorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Write ``run.log`` during the run, and ``summary.json`` when the run ends.
+        """Write ``run.log`` during the run, and ``summary.json`` at its end.
 
-        An exception is recorded as status and error, and raised again.
+        The status and the error of an exception are recorded, and the exception is raised again.
         """
         started, summary = time.perf_counter(), self.summary
         with _logging_to(self.directory / "run.log"):
@@ -77,7 +77,7 @@ class RunRecorder:
                 self._finish()
 
     def start_events(self) -> None:
-        """Start the event file of TensorBoard. Raises OutputError."""
+        """Start a TensorBoard event file. Raises OutputError if it cannot be written."""
         settings = settings_of(dict(self._point.container), self._point.overrides)
         self._events = EventFile(self.directory, self._point.id, settings)
         self._after_epoch = (self._events.epoch, *self._after_epoch)
@@ -86,8 +86,8 @@ class RunRecorder:
     def training(self, loop: Loop, with_layers: bool) -> Iterator[None]:
         """Keep the tables and the progress display open while a network is trained.
 
-        At the end, the results of the training are in the summary. After an interruption, the
-        row of every finished epoch is in ``metrics.csv``.
+        On exit, the results of the training are added to the summary. Even after an interruption,
+        ``metrics.csv`` contains the row of every finished epoch.
         """
         mode = "none" if self._quiet else self._point.config.progress
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
@@ -110,16 +110,16 @@ class RunRecorder:
             self.summary |= _training_summary(loop.training)
 
     def write_row(self, row: EpochRow) -> None:
-        """Append an epoch to ``metrics.csv``."""
+        """Append the row of an epoch to ``metrics.csv``."""
         self._metrics.append(row)
 
     def write_layers(self, rows: Sequence[LayerRow]) -> None:
-        """Append the layers of an epoch to ``layers.csv``."""
+        """Append the rows of one epoch to ``layers.csv``."""
         self._layers.append(*rows)
         self.layer_rows += rows
 
     def report_epoch(self, row: EpochRow, is_best: bool) -> None:
-        """Print and log an epoch whose rows are written, and call the callbacks."""
+        """Print and log an epoch after its rows are written, and call the callbacks."""
         self._progress.epoch(row, is_best)
         log.info("epoch %d: %s", row.epoch, row)
         for callback in self._after_epoch:
@@ -132,13 +132,13 @@ class RunRecorder:
             note(f"note: {message}")
 
     def _finish(self) -> None:
-        """Write the summary and the end of the event file.
+        """Write the summary, and close the event file.
 
-        An OutputError is raised only if the run ended without an error.
+        If the summary cannot be written, OutputError is raised only after a successful run.
         """
         summary = self.summary
         summary["peak_memory_mb"] = environment.peak_memory_mb()
-        if summary["machine"].get("accelerator"):  # known once the network exists
+        if summary["machine"].get("accelerator"):  # known only after the network is built
             device = self._point.config.backend.device
             summary["peak_device_memory_mb"] = environment.peak_device_memory_mb(device)
         with suppress(OSError):
@@ -154,7 +154,7 @@ class RunRecorder:
 
 
 def initial_summary(point: Point) -> dict[str, Any]:
-    """Return the summary of a run that has just started, with the keys of every summary."""
+    """Return the summary of a run at its start. It has the keys that all summaries have."""
     return {
         "status": "running",
         **dict.fromkeys(("error", *METRICS)),
@@ -195,12 +195,12 @@ def _status_and_message(error: BaseException) -> tuple[str, str]:
         return "failed", f"{type(error).__name__}: {error}"
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted", message_of(error)
-    return "interrupted", "interrupted"  # a signal came while the context was entered or left
+    return "interrupted", "interrupted"  # a signal arrived while a context was entered or left
 
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Send the log of nnopt, with tracebacks, to a file of the run."""
+    """Write the log messages of nnopt, with tracebacks, to a file."""
     handler = LogFile(path)
     previous = log.level, log.propagate
     log.setLevel(logging.INFO)

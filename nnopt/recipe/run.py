@@ -1,4 +1,4 @@
-"""One point, from its configuration to the files of its results."""
+"""The run of one point: build, train and test a network, and write the results."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def run(
 ) -> dict[str, Any]:
     """Train one point and write its results into a folder.
 
-    An exception that ends the run early is recorded as status and error in ``summary.json`` and
-    raised again: NnoptError, TimeLimitError, KeyboardInterrupt, SystemExit, or a bug.
+    Every exception that ends the run is raised again after its status and error are written to
+    ``summary.json``, including KeyboardInterrupt, SystemExit and unexpected errors.
 
-    The functions ``after_epoch`` are called, in this order, once an epoch is in the files. With
-    ``quiet``, nothing is printed, as in a sweep, which prints one line per point. The folder must
-    be empty. Return the content of ``summary.json``.
+    The folder must be empty. The functions ``after_epoch`` are called in this order after the rows
+    of an epoch are written. With ``quiet``, nothing is printed; a sweep prints its own line for
+    each point. Return the content of ``summary.json``.
     """
     config, recorder = point.config, RunRecorder(point, directory, after_epoch, quiet)
     with recorder.recording():
         write_text(directory / "config.yaml", to_yaml(point.container))
         with memory_shortage(config.batch_size, config.accumulation_steps):
-            prepared = prepare(config)  # may import PyTorch, which starts with all its threads
+            prepared = prepare(config)  # may import PyTorch, which first uses all cores
             if config.tensorboard:
                 recorder.start_events()
             backend = load_backend(config.backend.name)
@@ -73,7 +73,7 @@ def run(
 
 @dataclass(frozen=True)
 class Model:
-    """The network of a run with its initial weights and statistics by full name."""
+    """The network of a run, and its initial weights and running statistics by full name."""
 
     config: Config
     prepared: Prepared
@@ -81,7 +81,7 @@ class Model:
     initial: Mapping[str, NDArray[np.floating]]
 
     def loader(self, part: Part) -> Loader:
-        """Return the batches of a part of the dataset."""
+        """Return a loader of the batches of one part of the dataset."""
         normalization = self.prepared.dataset.normalization
         return load_backend(self.config.backend.name).build_loader(part, normalization, self.config)
 
@@ -90,7 +90,7 @@ class Model:
         return np.concatenate([self.network.predict(x) for x in self._batches(inputs)])
 
     def layer_outputs(self, inputs: np.ndarray) -> dict[str, NDArray[np.floating]]:
-        """Return the outputs of every layer for a few raw inputs (N, ...), which fit one batch."""
+        """Return the outputs of every layer for raw inputs (N, ...), at most one batch."""
         return self.network.layer_outputs(next(self._batches(inputs)))
 
     def _batches(self, inputs: np.ndarray) -> Iterator[DeviceArray]:
@@ -99,7 +99,7 @@ class Model:
 
 
 def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
-    """Build the network with its initial weights, and describe both in the summary."""
+    """Build the network with its initial weights, and add a description to the summary."""
     dataset, architecture = prepared.dataset, prepared.architecture
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     samples = {name: 0 if part is None else len(part) for name, part in parts.items()}
@@ -140,7 +140,7 @@ def train(model: Model, recorder: RunRecorder) -> TrainingState:
 
 
 def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evaluation | None:
-    """Evaluate the best or the last weights on the test set. Return None if training diverged."""
+    """Evaluate the best or last weights on the test set. Return None if the training diverged."""
     config, dataset, summary = model.config, model.prepared.dataset, recorder.summary
     if training.diverged_at is not None:
         return None
@@ -167,12 +167,12 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
 def draw(
     model: Model, training: TrainingState, result: Evaluation | None, recorder: RunRecorder
 ) -> None:
-    """Draw the training and, unless it diverged, the predictions and weights of the network."""
+    """Plot the training and, unless it diverged, the predictions and the weights."""
     config, prepared = model.config, model.prepared
     if not draws_plots(config):
         return
     plots = recorder.directory / "plots"
-    plots.mkdir(exist_ok=True)  # the learning rate finder may have made it
+    plots.mkdir(exist_ok=True)  # the learning rate finder may have made this folder
     steps, name = prepared.length.steps_per_epoch, config.name
     plot_training(training, model.initial, recorder.layer_rows, steps, name, plots)
     if result is not None:
@@ -182,7 +182,7 @@ def draw(
 
 
 def _without_average(config: Config, training: TrainingState, length: Length) -> str:
-    """Return the warning that SWA averaged nothing in the tested weights."""
+    """Return the warning that the tested weights are from an epoch before SWA averages."""
     is_best = config.test_weights == "best" and training.best_epoch
     tested = training.best_epoch if is_best else len(training.history)
     return (

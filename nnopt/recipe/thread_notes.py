@@ -1,4 +1,4 @@
-"""A note at the start of a run or sweep whose threads would wait for cores."""
+"""A note at the start of a run or sweep if threads have to wait for cores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def note_threads(
 ) -> None:
     """Print a note if there are more threads than cores, or if other processes use the cores.
 
-    ``choices`` are the threads of the points that are known before the first one runs. ``points``
-    is the number of all points, ``start`` the processor times when the command started.
+    ``choices`` are the thread choices of the points that are known before the first one runs.
+    ``points`` is the number of all points. ``start`` are the times at the start of the command.
     """
     cores = usable_cores()
     if not choices or cores is None or launcher.name not in ("sequential", "pool"):
@@ -39,7 +39,7 @@ def thread_note(
 ) -> str | None:
     """Return the note, or None if threads do not wait for cores.
 
-    This process may use ``cores`` cores. Other processes use ``busy`` on average, if it is known.
+    This process may use ``cores`` cores. Other processes use ``busy`` on average (or None).
     """
     largest = max(choices, key=lambda choice: choice.count)
     count, setting = largest.count, f"backend.threads = {largest.count}"

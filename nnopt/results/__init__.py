@@ -1,1 +1,1 @@
-"""The files of a run: the code that writes them, and the code that reads them again."""
+"""Reading and writing of the files of a run."""

@@ -1,4 +1,4 @@
-"""Finding runs below folders, and reading each ``summary.json`` into a comparable record."""
+"""Search for runs in folders. Each ``summary.json`` is read into a record for comparisons."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from nnopt.schema import WITHOUT_EFFECT, new_override, with_new_keys
 from nnopt.schema.values import flatten, format_value
 
 Value = bool | int | float | str | tuple[Any, ...] | None
-"""Value of a key; a list is represented by a tuple."""
+"""Type of the value of a key. A tuple represents a list."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, from its ``summary.json``.
+    """The record of one run, read from its ``summary.json``.
 
     Attributes:
         folder: Folder of the run.
         seed: Seed of the run.
         status: One of ``nnopt.results.summary.STATUSES``.
-        error: Error message, None for a finished run.
-        settings: The seed and every key of the resolved configuration that can affect a result, by
-            dotted name. The key of a group, such as ``optimizer``, has the chosen file; for a group
-            without a name, such as ``regularizer``, only if the command line chose it.
-        metrics: Numbers of the summary that are not null.
-        sources: SHA-256 of the data files; empty for generated data.
-        ended: End of the run in seconds since 1970; without it, the time of the file.
+        error: Error message; None if the run has no error.
+        settings: Values of the seed and of every key that can affect a result, by dotted key. The
+            value of a group, such as ``optimizer``, is the name of the chosen file. A group without
+            a key ``name``, such as ``regularizer``, is contained only if the command line chose it.
+        metrics: The metrics in the summary that are not null, by name.
+        sources: SHA-256 of each data file; empty for generated data.
+        ended: Time of the end in seconds since 1970, or else of the last change of the summary.
         checksums: SHA-256 of the other files of the run, by name.
         named_files: SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if
             known.
-        summary: All values; empty unless ``with_summaries``.
+        summary: All values of the summary; empty unless they were requested.
     """
 
     folder: Path
@@ -59,27 +59,27 @@ class Run:
 
     @property
     def test_file(self) -> str | None:
-        """The SHA-256 of the file that contains exactly the test samples, if there is one."""
+        """The SHA-256 of the file that contains only the test samples, or None without one."""
         return self.named_files.get("dataset.test")
 
     @property
     def test_sources(self) -> frozenset[str]:
-        """The SHA-256 of the files on which the test samples depend."""
+        """The SHA-256 of each file on which the test samples depend."""
         return self.sources if self.test_file is None else frozenset({self.test_file})
 
 
 @dataclass
 class RunIndex:
-    """The runs and sweeps below some folders.
+    """The runs and sweeps that were found in some folders and their subfolders.
 
     Attributes:
-        runs: Runs that have ended, with any status.
+        runs: Ended runs with any status.
         unfinished: Folders of runs that are running or were killed; see ``nnopt.io.locks.is_held``.
         sweeps: Folders of sweeps.
-        pending: Number of their points that have not started.
-        missing: Number of their started points whose folder is missing or a link.
-        damaged: A message for each summary or folder that cannot be read.
-        damaged_folders: The messages of runs, by folder.
+        pending: Number of points of these sweeps that have not started.
+        missing: Number of started points of these sweeps whose folder is missing or is a link.
+        damaged: Messages, one for each summary or folder that cannot be read.
+        damaged_folders: The messages that concern runs, by folder of the run.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -92,12 +92,12 @@ class RunIndex:
 
 
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
-    """Read every run in and below the directories once, without following links.
+    """Read every run in the directories and their subdirectories once, without following links.
 
-    ``with_summaries`` stores all values of the summaries.
+    With ``with_summaries``, the runs contain all values of their summaries.
 
     Raises:
-        ConfigError: A directory does not exist or there is no run.
+        ConfigError: A directory does not exist, or no run is found.
     """
     if missing := [path for path in directories if not path.is_dir()]:
         raise ConfigError(
@@ -137,7 +137,7 @@ def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunI
 
 
 def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield (folder, names of its files), sorted by folder."""
+    """Yield each folder and the names of its files, sorted by folder."""
 
     def note(error: OSError) -> None:
         problems.append(f"cannot read {shown(Path(error.filename))}: {error.strerror}")
@@ -150,12 +150,12 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
 
 
 def _without_folder(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of a sweep's table whose points have no folder."""
+    """Return the rows of the points without a folder from the table of a sweep."""
     return [row for row in read_table(folder) if not _is_folder(folder, row.get("id"))]
 
 
 def _is_folder(folder: Path, name: str | None) -> bool:
-    """Return whether a point has a folder, which is not a link."""
+    """Return whether a point has a folder that is not a link."""
     with suppress(OSError, ValueError):
         path = folder / str(name)
         return bool(name) and os.sep not in str(name) and path.is_dir() and not path.is_symlink()
@@ -163,7 +163,7 @@ def _is_folder(folder: Path, name: str | None) -> bool:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of a sweep's ``results.csv``; none if the file is missing or invalid."""
+    """Return the rows of a sweep's ``results.csv``, or [] if the file is missing or invalid."""
     path = folder / "results.csv"
     with suppress(OSError, ValueError, csv.Error):
         data = read_received(path, folder, TABLE_BYTES)
@@ -178,12 +178,12 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 
 def _without_metrics(header: Sequence[str]) -> list[bool]:
-    """Return for each column whether it is a key. ``steps`` is a metric, and once was a key."""
+    """Return whether each column is a key, not a metric. ``steps`` was a key in old versions."""
     return [name not in METRICS or f"{name}_done" in header for name in header]
 
 
 def _new_cell(name: str, cell: str, is_key: bool) -> tuple[str, str]:
-    """Return the present names of a column and its value."""
+    """Return the current names of a column and of its value."""
     if not is_key:
         return name, cell
     new, _, value = new_override(f"{name}={cell}").partition("=")
@@ -195,7 +195,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
     read = read_summary(folder)
     summary = read.values
     ended = read.written_ns / 1e9
-    if finished := summary.get("finished"):  # the time of a copied file may be later
+    if finished := summary.get("finished"):  # the file may have been copied later
         ended = datetime.fromisoformat(finished).timestamp()
     sources = (summary["data"] or {}).get("sources", {})
     dataset = summary["config"].get("dataset")
@@ -219,10 +219,10 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
 
 
 def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hashes of ``dataset.train`` and ``dataset.test`` that can be identified.
+    """Return those hashes of ``dataset.train`` and ``dataset.test`` that can be identified.
 
-    The names of sources are absolute or relative to the data folder. Those of the configuration may
-    be relative to the working directory or to the home directory, or contain links.
+    The paths in ``sources`` are absolute or relative to the data folder. The paths in the
+    configuration may also be relative to the working or home directory, or contain links.
     """
     train, test = (_named(sources, dataset.get(role)) for role in ("train", "test"))
     if not train and isinstance(dataset.get("train"), str) and dataset.get("test") is None:
@@ -235,7 +235,7 @@ def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict
 
 
 def _named(sources: Mapping[str, str], name: Any) -> set[str]:
-    """Return the sources that a name of the configuration may refer to."""
+    """Return the paths in ``sources`` that may mean the same file as a path in a configuration."""
     if not isinstance(name, str):
         return set()
     path = PurePath(name.removeprefix("~/"))
@@ -243,14 +243,14 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 
 
 def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
-    """Return the settings of a resolved configuration and its overrides, as in ``Run.settings``."""
+    """Return ``Run.settings`` of a resolved configuration and the overrides that led to it."""
     pairs = (override.lstrip("+").partition("=") for override in map(new_override, overrides))
     choices = {key: value for key, _, value in pairs if "." not in key}
     return dict(_settings(with_new_keys(config), choices))
 
 
 def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
-    """Yield the dotted keys in order, the choice of each group before its keys."""
+    """Yield dotted keys and values in order. The choice of a group precedes its keys."""
     for key, value in config.items():
         if key in WITHOUT_EFFECT:
             continue
@@ -267,18 +267,18 @@ def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tu
 
 
 def _frozen(value: Any) -> Value:
-    """Return a hashable value: a tuple for a list, text for a mapping."""
+    """Convert a value to a hashable value: a list to a tuple, a mapping to text."""
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
     if isinstance(value, dict):
         return setting_text(value)
-    return value  # type: ignore[no-any-return]  # JSON has nothing else
+    return value  # type: ignore[no-any-return]  # other JSON values are scalars
 
 
 def setting_text(value: Any) -> str:
-    """Return a value in the syntax of overrides: ``null``, ``true``, ``[64, 32]``, ``0.001``.
+    """Format a value in the syntax of overrides: ``null``, ``true``, ``[64, 32]``, ``0.001``.
 
-    A float without a fraction is written like an int: ``0`` for 0.0.
+    A float with an integer value is formatted like an int: ``0`` for 0.0.
     """
     return format_value(value, _scalar_text)
 

@@ -1,4 +1,4 @@
-"""Processor cores of this process, their use by other processes, and libraries with threads."""
+"""Processor cores: those this process may use, and their use by other processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 MIN_INTERVAL_SECONDS = 0.05
-"""Shortest interval for a load: the kernel counts processor time in steps of 0.01 s."""
+"""Shortest interval for measuring use: the kernel counts processor time in steps of 0.01 s."""
 
 
 def usable_cores() -> int | None:
@@ -30,15 +30,15 @@ def usable_cores() -> int | None:
 
 
 def allowed_cores() -> frozenset[int] | None:
-    """Return the indices of the cores that this process may use, None if unknown."""
+    """Return the indices of the cores that this process may use, or None if unknown."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def thread_pools() -> ThreadpoolController:
     """Return the controller of the thread pools of all loaded libraries.
 
-    Listing the libraries takes a millisecond. The list is cached until the next import, which may
-    load more of them.
+    A search for the libraries takes a millisecond. The result is cached until another module is
+    imported, which may load a library.
     """
     return _thread_pools(len(sys.modules))
 
@@ -54,10 +54,10 @@ def _thread_pools(modules: int) -> ThreadpoolController:
 def cpu_quota(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> float | None:
-    """Return the CPU quota of this process's control groups in cores, None without a quota.
+    """Return the number of cores that control groups allow this process, None without a limit.
 
-    A process may use ``quota`` microseconds of processor time in each ``period``. The result is
-    the smallest quota of the group and of its parents.
+    A control group limits the processor time per period of time. The result is the smallest quota
+    of the group of this process and of its parent groups.
     """
     quotas: list[float] = []
     lines: list[str] = []
@@ -70,7 +70,7 @@ def cpu_quota(
             continue
         group = Path(path.lstrip("/"))
         for folder in (group, *group.parents):
-            if controllers:  # version 1
+            if controllers:  # control groups version 1
                 quotas += _quota_v1(root / controllers / folder)
             else:
                 quotas += _quota_v2(root / folder)
@@ -97,7 +97,7 @@ class ProcessorTimes:
     """Processor times at one moment, in seconds.
 
     Attributes:
-        clock: Monotonic clock.
+        clock: Value of the monotonic clock.
         all_processes: Processor time of all processes on the usable cores.
         this_process: Processor time of this process and its ended children.
     """
@@ -108,7 +108,7 @@ class ProcessorTimes:
 
 
 def processor_times() -> ProcessorTimes | None:
-    """Return the current times, None on systems other than Linux."""
+    """Return the current processor times, or None on systems other than Linux."""
     with suppress(OSError, ValueError):
         text = Path("/proc/stat").read_text(encoding="ascii")
         ticks = ticks_of_all(text, allowed_cores())
@@ -119,20 +119,20 @@ def processor_times() -> ProcessorTimes | None:
 
 
 def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
-    """Return the sum of the columns user, nice and system of these cores in ``/proc/stat``."""
+    """Sum the columns user, nice and system of these cores in a text from ``/proc/stat``."""
     ticks = 0
     for line in stat.splitlines():
         name, *columns = line.split()
         number = name.removeprefix("cpu")
         if number == name or not number.isdecimal():
-            continue  # not the line of one core
+            continue  # this line does not belong to a core
         if cores is None or int(number) in cores:
             ticks += sum(map(int, columns[:3]))
     return ticks
 
 
 def busy_cores(start: ProcessorTimes | None, end: ProcessorTimes | None) -> float | None:
-    """Return the mean number of cores used by other processes, None if unknown."""
+    """Return the mean number of cores that other processes used, or None if unknown."""
     if start is None or end is None or end.clock - start.clock < MIN_INTERVAL_SECONDS:
         return None
     others = end.all_processes - start.all_processes

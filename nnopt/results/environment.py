@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def versions() -> dict[str, str]:
-    """Return the versions by name; PyTorch and its libraries only if they are imported."""
+    """Return versions by package; PyTorch and its libraries are included only if imported."""
     found = {
         "python": platform.python_version(),
         "nnopt": nnopt.__version__,
@@ -46,14 +46,14 @@ def _version(package: str) -> str:
 def git_state() -> dict[str, str | bool] | None:
     """Return the commit and whether tracked files differ from it; None outside a repository.
 
-    The repository is that of nnopt if it runs from a checkout, else that of the current folder.
+    If nnopt runs from a Git checkout, this repository is used, else that of the current folder.
     """
     checkout = Path(nnopt.__file__).resolve().parents[1]
     folder = checkout if (checkout / ".git").exists() else Path.cwd()
     # A git hook sets these variables, which take precedence over -C.
     inherited = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
-    # One call returns both. It does not lock the index, because runs may call it concurrently.
+    # Git does not lock the index, because several runs may call it at the same time.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
     command += ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -76,12 +76,12 @@ def now() -> str:
 
 @cache
 def code_state() -> dict[str, str | bool] | None:
-    """Return the ``git_state`` of the first call, when the code of this process was loaded."""
+    """Return ``git_state()``, cached at the first call, soon after the code was loaded."""
     return git_state()
 
 
 def machine() -> dict[str, str | int | None]:
-    """Return processor, logical cores of the machine and of this process, system and memory."""
+    """Return the processor, the logical cores, the operating system and the memory."""
     return {
         "cpu": _cpu_model(),
         "logical_cores": os.cpu_count(),
@@ -92,9 +92,9 @@ def machine() -> dict[str, str | int | None]:
 
 
 def accelerator(device: str) -> dict[str, str | int] | None:
-    """Return facts about PyTorch's device, None for the CPU.
+    """Describe PyTorch's device; return None for the CPU.
 
-    A CUDA device has its model name, memory and CUDA version.
+    The description of a CUDA device has its model name, memory and CUDA version.
     """
     if device == "cpu":
         return None
@@ -108,7 +108,7 @@ def accelerator(device: str) -> dict[str, str | int] | None:
 
 
 def peak_device_memory_mb(device: str) -> float | None:
-    """Return the peak memory of arrays on a CUDA device in MiB, None for other devices."""
+    """Return the peak memory of arrays on a CUDA device in MiB, or None for other devices."""
     with suppress(RuntimeError):  # the device may have failed
         if device.startswith("cuda"):
             peak: int = sys.modules["torch"].cuda.max_memory_allocated(device)
@@ -118,13 +118,13 @@ def peak_device_memory_mb(device: str) -> float | None:
 
 def peak_memory_mb() -> float | None:
     """Return the peak resident memory of this process in MiB (2**20 bytes)."""
-    # On Linux, getrusage includes the program that started this process through exec. VmHWM is
-    # the peak of this address space only.
+    # On Linux, getrusage also counts the program that this process ran before exec. VmHWM counts
+    # only the current program.
     with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
     with suppress(ImportError):
-        import resource  # not on Windows
+        import resource  # not available on Windows
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
@@ -132,13 +132,13 @@ def peak_memory_mb() -> float | None:
 
 
 def threads() -> dict[str, Any]:
-    """Return the numbers of threads, on which the bits of a result depend.
+    """Return the numbers of threads, which can change the last bits of results.
 
-    They are name, version and threads of NumPy's matrix library, None if threadpoolctl does not
-    find it; and the threads of PyTorch if it is imported.
+    The keys are the name, the version and the number of threads of NumPy's matrix library, with
+    None if threadpoolctl does not find it, and ``torch`` if PyTorch is imported.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    # PyTorch may contain another library.
+    # NumPy's library comes first. PyTorch may contain a library of its own.
     libraries.sort(key=lambda library: "numpy" not in library["filepath"])
     found: dict[str, Any] = {"library": None, "version": None, "blas": None}
     if libraries:

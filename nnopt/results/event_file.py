@@ -1,8 +1,8 @@
 """A TensorBoard event file with the metrics of a run.
 
-It needs only the package ``tensorboard``, neither TensorFlow nor PyTorch. The package's own
-EventFileWriter is not used, because it writes the host name into the file name and writes events in
-a thread. The records are the same.
+Only the package ``tensorboard`` is needed, neither TensorFlow nor PyTorch. The EventFileWriter of
+this package is not used, because it adds the host name to the file name and writes events in a
+thread. The format of the records is the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnopt.results.collect import Value, setting_text
 from nnopt.results.metrics_file import EpochRow
 
 FILE_NAME = "events.out.tfevents.nnopt"
-"""TensorBoard reads files whose names contain ``tfevents`` and labels a run by its folder."""
+"""TensorBoard reads files whose names contain ``tfevents``, and names a run after its folder."""
 
 TAGS = {
     "train_loss": "loss/train",
@@ -38,7 +38,7 @@ TEST_TAGS = {"test_loss": "loss/test", "test_accuracy": "accuracy/test"}
 
 
 class EventFile:
-    """The event file of one run: scalars of each epoch, and settings for the tab HParams.
+    """The event file of one run: scalars of each epoch, and settings for the HParams tab.
 
         events = EventFile(directory, identity, settings)
         events.epoch(row, best)    # after each epoch
@@ -48,11 +48,11 @@ class EventFile:
 
     Args:
         directory: Folder of the run.
-        identity: Name of the run in the tab HParams.
+        identity: Name of the run in the HParams tab.
         settings: Dotted keys and values of the configuration.
 
     Raises:
-        OutputError: The file exists already or cannot be written; also raised by the methods.
+        OutputError: The file already exists or cannot be written. The methods also raise it.
     """
 
     def __init__(self, directory: Path, identity: str, settings: Mapping[str, Value]) -> None:
@@ -76,12 +76,12 @@ class EventFile:
             raise
 
     def epoch(self, row: EpochRow, best: bool) -> None:
-        """Write the metrics of one epoch; metrics that are None are omitted."""
+        """Write the metrics of one epoch, except those that are None."""
         values = {tag: getattr(row, column) for column, tag in TAGS.items()}
         self._add_scalars(values, row.epoch)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Write the status of the run and the test metrics at its last epoch, and close."""
+        """Write the status of the run and the test metrics as of its last epoch; close the file."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
@@ -131,5 +131,5 @@ class EventFile:
 
 
 def _hparam(value: Value) -> bool | int | float | str:
-    """Return a value of a type that TensorBoard supports; null and lists as text."""
+    """Convert a value to a type that TensorBoard supports: null and lists to text."""
     return setting_text(value) if value is None or isinstance(value, tuple) else value

@@ -10,13 +10,14 @@ class LayerRow:
     """Statistics of one layer at the end of one epoch.
 
     Attributes:
-        epoch: 1 for the first.
+        epoch: Number of the epoch, counted from 1.
         layer: Name of the layer.
-        activation_mean, activation_std: Over all outputs for the probe, in evaluation mode.
+        activation_mean, activation_std: Mean and standard deviation of all outputs of the layer for
+            the probe samples, in evaluation mode.
         dead_fraction: Fraction of units (channels of images) of a ReLU layer that are 0 for every
             sample of the probe at every position; None for other layers.
-        gradient_mean, gradient_std: Over the gradient of the layer's ``weight`` at the last step
-            of the epoch, with penalties, after clipping; None for a layer without weights.
+        gradient_mean, gradient_std: Mean and standard deviation of the gradient of ``weight`` in
+            the last step of the epoch, with penalties and after clipping; None without weights.
     """
 
     epoch: int

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def write_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
-    """Write step, lr, loss and smoothed_loss of each step. Raises OutputError."""
+    """Write the columns step, lr, loss and smoothed_loss. Raises OutputError."""
     columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
     rows = [
         f"{step},{lr!r},{loss!r},{smoothed!r}\n"

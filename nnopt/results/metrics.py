@@ -1,7 +1,7 @@
-"""Losses and accuracies of logits in NumPy and float64, for both backends.
+"""Losses and accuracy of logits, computed with NumPy in float64 for both backends.
 
-The backends compute the training loss themselves; this module computes all reported losses. A logit
-of NaN or +inf gives a loss that is not finite, without a warning.
+The backends compute the training loss themselves. This module computes all reported losses. If a
+logit is NaN or +inf, the loss is not finite, and there is no warning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METRICS = (
 
 
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
-    """Return which values of a metric are better; None for metrics such as ``best_epoch``."""
+    """Return whether higher or lower values are better; None for ``best_epoch`` and the like."""
     if metric.endswith("accuracy"):
         return "higher"
     costs = ("loss", "seconds", "_mb", "parameters", "flops_per_sample")
@@ -64,7 +64,8 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 def hinge(logits: Array, labels: Array) -> float:
     """Return the mean multiclass SVM loss Σ_{j≠y} max(0, sⱼ - s_y + 1) (Weston and Watkins 1999).
 
-    It is NaN unless all logits are finite, as in training; a margin of -∞ would count as 0.
+    Unless all logits are finite, the loss is NaN, as in training. Without this rule, a margin of
+    -∞ would count as 0.
 
     logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
     """
@@ -78,18 +79,18 @@ def hinge(logits: Array, labels: Array) -> float:
 
 
 def accuracy(logits: Array, labels: Array) -> float:
-    """Return the fraction of samples whose largest logit (the first of equals) is the label's.
+    """Return the fraction of samples for which the label has the largest logit.
 
-    A sample with a NaN logit counts as wrong.
+    Of equal logits, the first counts as the largest. A sample with a NaN logit counts as wrong.
     """
     scores = np.asarray(logits)
-    predicted = scores.argmax(axis=1)  # the first NaN, if there is one
+    predicted = scores.argmax(axis=1)  # argmax returns the first NaN, if there is one
     is_number = ~np.isnan(scores[np.arange(len(scores)), predicted])
     return float(np.mean((predicted == labels) & is_number))
 
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> NDArray[np.int64]:
-    """Return counts (K, K) of samples by true class (row) and predicted class (column)."""
+    """Count samples by true class (rows) and predicted class (columns). The shape is (K, K)."""
     cells = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predictions, dtype=np.int64)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
@@ -108,8 +109,8 @@ def penalty(weights: Iterable[Array], l1: float, l2: float) -> float:
 def _log_softmax(logits: Array) -> Floats:
     """Return log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m), where m is the largest logit.
 
-    No exponential can overflow. The sum is 1 + r, where r is the sum without the largest term;
-    log1p(r) preserves the digits of a small r.
+    No exponential can overflow. The largest term of the sum is 1. With the sum r of the other
+    terms, log1p(r) preserves the digits of a small r.
     """
     scores = np.asarray(logits, dtype=np.float64)
     largest = np.arange(len(scores)), scores.argmax(axis=1)  # the first NaN, if there is one

@@ -1,4 +1,4 @@
-"""``metrics.csv``, with one row per epoch, and the writer of such growing files."""
+"""``metrics.csv``, which has one row per epoch, and a writer for files that grow by rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class EpochRow:
     """Metrics of one epoch.
 
     Attributes:
-        epoch: 1 for the first.
-        step: Optimizer steps since the start of training.
-        lr: Learning rate of the last step.
-        train_loss, train_accuracy: Means over the training samples of the epoch, augmented and in
+        epoch: Number of the epoch, counted from 1.
+        step: Number of optimizer steps since the start of training.
+        lr: Learning rate of the last step of the epoch.
+        train_loss, train_accuracy: Means over the augmented training samples of the epoch, in
             training mode.
-        validation_loss, validation_accuracy: After the epoch; None without validation data.
-        penalty: L1 and L2 terms. They are part of the training objective, but of no loss column.
-        gradient_norm: L2 norm over all parameters at the last step, before clipping.
+        validation_loss, validation_accuracy: Results on the validation data after the epoch; None
+            without validation data.
+        penalty: Sum of the L1 and L2 penalties. The columns with losses do not include it.
+        gradient_norm: L2 norm of the gradient of all parameters in the last step, before clipping.
         seconds: Wall time of the epoch.
     """
 
@@ -58,14 +59,14 @@ FileRow = EpochRow | LayerRow
 
 
 class MetricsFile:
-    """Writer of a new ``metrics.csv``, or of a file with other records; a context manager.
+    """Writer of a new ``metrics.csv``, or of a CSV file with other records. A context manager.
 
-    The fields of ``record`` are the columns. Each call of ``append`` is a single synced
-    ``os.write`` in append mode. If the disk accepts only a part, the file is truncated, so that it
-    always ends with a complete epoch.
+    The columns are the fields of ``record``. Each call of ``append`` writes and syncs all its rows
+    at once. If only a part can be written, the file is truncated, so that it always ends with a
+    complete epoch.
 
     Raises:
-        OutputError: The file exists already or cannot be written; also raised by the methods.
+        OutputError: The file already exists or cannot be written. The methods also raise it.
     """
 
     def __init__(self, path: Path, record: type[FileRow] = EpochRow) -> None:
@@ -89,7 +90,7 @@ class MetricsFile:
         self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
 
     def complete(self, rows: Sequence[FileRow]) -> None:
-        """Write the rows that the file does not contain yet; ``rows``: all rows so far."""
+        """Write those of the rows that the file does not contain yet, given all rows so far."""
         written = self.path.read_bytes().count(b"\n") - 1
         self.append(*rows[written:])
 
@@ -113,7 +114,7 @@ class MetricsFile:
     def _write(self, line: bytes) -> None:
         try:
             if (written := os.write(self._descriptor, line)) < len(line):
-                # Writing the rest raises the error that prevented the complete write.
+                # This second write raises the error that prevented a complete write.
                 os.write(self._descriptor, line[written:])
             os.fsync(self._descriptor)
             self._check_path()
@@ -124,18 +125,18 @@ class MetricsFile:
         self._length += len(line)
 
     def _check_path(self) -> None:
-        """Raise OSError if the file or its folder was removed, because rows would be lost."""
+        """Raise OSError if the file or its folder was removed. Otherwise rows would be lost."""
         if not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
             raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
 
 
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
-    """Return the rows of a ``metrics.csv``; an incomplete last line is ignored.
+    """Return the rows of a ``metrics.csv``, without an incomplete last line.
 
-    ``checksum`` is the SHA-256 of the file at the end of the run, None if unknown.
+    ``checksum`` is the SHA-256 of the file at the end of the run, or None if it is unknown.
 
     Raises:
-        DataError: The file is missing, was changed, has other columns or an invalid cell.
+        DataError: The file is missing or was changed, or it has wrong columns or an invalid cell.
     """
     try:
         data = read_received(path, path.parent, TABLE_BYTES)

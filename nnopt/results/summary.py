@@ -1,8 +1,8 @@
 """``summary.json``: written with a checksum, and validated when it is read.
 
-The checksum covers the values, not the bytes, so that reformatted files are accepted. A summary
-without a checksum is also accepted: it is from an older version, or the user has deleted the
-checksum to accept an edit.
+The checksum depends on the values, not on the bytes, so a reformatted file is accepted. A file
+without a checksum is accepted too: an older version of nnopt wrote it, or the user has edited the
+file and deleted the checksum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHECKSUM, FILES = "sha256", "files"
 """Keys of a summary: its own checksum, and the checksums of the other files of the run."""
 
 RENAMED = {"found_lr": "suggested_lr"}
-"""Keys of earlier versions -> present keys."""
+"""Keys of earlier versions -> current keys."""
 
 STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
 
@@ -39,17 +39,17 @@ MAX_LEVELS, MAX_VALUES, MAX_CHARACTERS = 50, 100_000, 100_000
 MAX_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys of every summary. A point whose summary lacks one counts as damaged and is rerun."""
+"""Keys of every summary. If a summary lacks one, it is damaged, and its point runs again."""
 
 MAX_QUOTED_CHARACTERS = 60
-"""Characters of a wrong value in an error message."""
+"""Maximum length of a wrong value in an error message."""
 
 
 class UnusableSummaryError(DataError):
-    """A ``summary.json`` cannot be used.
+    """Error: a ``summary.json`` cannot be used.
 
     Attributes:
-        reason: A predicate of the file, such as "was changed".
+        reason: The reason as a predicate whose subject is the file, such as "was changed".
     """
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
@@ -100,7 +100,7 @@ def read_summary(folder: Path) -> Summary:
 
 
 def _with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a summary whose keys and configuration have the present names."""
+    """Replace the old names of keys and of the configuration in a summary."""
     summary = {RENAMED.get(key, key): value for key, value in values.items()}
     summary["config"] = with_new_keys(values["config"])
     summary["overrides"] = [new_override(override) for override in values["overrides"]]
@@ -117,7 +117,7 @@ def _damaged(folder: Path, reason: str) -> UnusableSummaryError:
 
 
 def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the SHA-256 of the existing files by name. Raises OSError."""
+    """Return the SHA-256 of those files that exist, by name. Raises OSError."""
     paths = [folder / name for name in names]
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
@@ -167,14 +167,14 @@ def _is_data(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A predicate for the value of a key, and its description in messages."""
+    """A check of the value of a key, and the expected kind of value as text for messages."""
 
     is_valid: Callable[[Any], bool]
     expected: str
     can_be_null: bool = False
 
 
-# bool is an int: stopped_early is a number.
+# bool is a subclass of int, so stopped_early is a number.
 _NUMBER = _Rule(lambda value: isinstance(value, int | float), "a number", can_be_null=True)
 _MAP = _Rule(lambda value: isinstance(value, dict), "a map")
 _MAP_OR_NULL = replace(_MAP, can_be_null=True)
@@ -201,7 +201,7 @@ _RULES: dict[str, _Rule] = {
 
 
 def _wrong(values: Any) -> str | None:
-    """Return the first violation of the rules as a clause."""
+    """Describe the first violation of the rules; return None if there is none."""
     if not isinstance(values, dict):
         return "it is not a map"
     if missing := [key for key in RUN_KEYS if key not in values]:
@@ -216,12 +216,12 @@ def _wrong(values: Any) -> str | None:
 
 
 def check_tree(values: Any) -> None:
-    """Raise ValueError for values that are too deep, numerous, long or large, or not finite."""
+    """Raise ValueError if JSON values exceed a limit or a number is not finite."""
     level, count = [values], 0
     for _ in range(MAX_LEVELS):
         children: list[Any] = []
         for value in level:
-            kind = type(value)  # exactly one of JSON's
+            kind = type(value)  # JSON has exact types, no subclasses
             if kind is str:
                 if len(value) > MAX_CHARACTERS:
                     raise ValueError(f"a text has more than {MAX_CHARACTERS:,} characters")

@@ -1,4 +1,4 @@
-"""Reading the weights of runs, and comparing the weights of two runs."""
+"""Reading of the weights of runs, and comparison of the weights of two runs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Arrays = dict[str, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """Difference of two arrays of one name and shape, a and b, as vectors.
+    """Difference of two arrays a and b with the same name and shape, regarded as vectors.
 
     Attributes:
-        norms: ‖a‖ and ‖b‖.
-        distance: ‖b - a‖.
+        norms: L2 norms ‖a‖ and ‖b‖.
+        distance: L2 norm ‖b - a‖.
         cosine: Cosine of the angle between a and b; None if one of them is 0.
     """
 
@@ -51,17 +51,17 @@ DAMAGE_ERRORS = (
     SyntaxError,
     zipfile.BadZipFile,
 )
-"""Errors of NumPy and zipfile for a damaged archive."""
+"""Errors that NumPy and zipfile raise for a damaged archive."""
 
 MAX_HEADER_CHARACTERS = 1000
-"""Limit of the header of one array, which usually has 100 characters."""
+"""Maximum length of the header of an array. Usual headers have 100 characters."""
 
 
 def read_weights(path: Path, parameters: float | None = None) -> Arrays:
-    """Return the named arrays of an ``.npz`` written by nnopt, without unpickling.
+    """Return the arrays by name of an ``.npz`` file written by nnopt, without unpickling.
 
-    The decoded arrays are never larger than the file, because nnopt does not compress weights.
-    ``parameters`` is the number of parameters of the network, None if unknown.
+    The arrays are never larger than the file, because compressed files are refused. ``parameters``
+    is the number of parameters of the network, or None if it is unknown.
 
     Raises:
         DataError: The file is missing, damaged, or not written by nnopt.
@@ -98,7 +98,7 @@ class _Header:
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
-    """Raise ValueError for an archive that nnopt does not write."""
+    """Raise ValueError if nnopt cannot have written the archive."""
     names = {member.filename for member in members}
     if len(names) < len(members):
         raise ValueError("two of its arrays have the same name")
@@ -135,9 +135,9 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
 
 
 def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
-    """Raise ValueError for more numbers than a network of this size has.
+    """Raise ValueError if there are more numbers than a network with these parameters has.
 
-    The running statistics have at most as many numbers as the parameters.
+    There are at most as many running statistics as parameters.
     """
     count = sum(math.prod(header.shape) for header in headers)
     if parameters is not None and count > 2 * parameters + 1000:
@@ -158,7 +158,7 @@ def _array(
 def array_differences(
     a: Mapping[str, NDArray[np.floating]], b: Mapping[str, NDArray[np.floating]]
 ) -> list[ArrayDifference]:
-    """Return the float64 differences of arrays with the same name and shape."""
+    """Compare the arrays of a and b with the same name and shape, in float64."""
     return [
         _difference(name, np.asarray(x, np.float64), np.asarray(b[name], np.float64))
         for name, x in a.items()
@@ -167,14 +167,14 @@ def array_differences(
 
 
 def _difference(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> ArrayDifference:
-    with np.errstate(all="ignore"):  # weights that are not finite give NaN
+    with np.errstate(all="ignore"):  # weights that are not finite lead to NaN
         norms = _norm(x), _norm(y)
         cosine = float(np.vdot(x / norms[0], y / norms[1])) if all(norms) else None
         return ArrayDifference(name, x.shape, norms, _norm(y - x), cosine)
 
 
 def _norm(x: NDArray[np.float64]) -> float:
-    """Return the L2 norm without overflow or underflow of squares."""
+    """Return the L2 norm. The squares neither overflow nor underflow."""
     largest = float(np.max(np.abs(x), initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return largest

@@ -15,7 +15,7 @@ from nnopt.io.safe_text import shortened, visible
 from nnopt.schema import CsvConfig
 
 ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
-"""The name of a point, which is the name of its folder: see ``nnopt.config.point.point_id``."""
+"""Pattern of the id of a point and of its folder: see ``nnopt.config.point.point_id``."""
 
 MAX_DEPTH = 30
 """Maximum depth of nested lists and maps. Usual files have fewer than 10 levels."""

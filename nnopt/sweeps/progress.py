@@ -17,10 +17,10 @@ from nnopt.sweeps.results_table import TableRow
 from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
 MAX_NAME, MIN_NAME = 60, 16
-"""Characters of the varied settings in a line."""
+"""Maximum and minimum width of the varied settings in a line."""
 
 OTHER_COLUMNS = 50
-"""Maximum width of the rest of the line."""
+"""Maximum width of the other columns of the line."""
 
 
 class PointsProgress(LiveDisplay):

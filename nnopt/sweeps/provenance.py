@@ -14,7 +14,7 @@ from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
 
 LIMITS = ("cores", "library")
-"""Reasons for a number of threads that the configuration does not contain."""
+"""Reasons for a number of threads that do not depend on the configuration."""
 
 
 def note_differences(

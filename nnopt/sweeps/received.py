@@ -29,7 +29,7 @@ from nnopt.sweeps.manifest import Sweep
 from nnopt.terminal import console
 
 OWN_CLUSTERS = (None, "auto", "local")
-"""Addresses of trusted Ray clusters: started for the sweep, or selected by the environment."""
+"""Addresses of trusted Ray clusters, which the sweep starts or the environment selects."""
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -111,10 +111,7 @@ def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> P
 
 
 def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:
-    """Print a note for each stored cache that ``with_safe_data`` has removed.
-
-    Generated data need no cache.
-    """
+    """Print a note for each cache of data from files that ``with_safe_data`` has removed."""
     unused = {
         old.config.data.cache
         for old, new in zip(before, after, strict=True)

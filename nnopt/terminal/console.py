@@ -1,6 +1,6 @@
 """Messages, summaries and tables on the standard streams.
 
-Everything is written through ``nnopt.terminal.safe_stream``: a failed write never ends the process.
+All output goes through ``nnopt.terminal.safe_stream``, so a failed write never ends the process.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines, standard_error, standard_output
 
 MIN_VALUE_COLUMNS = 20
-"""Columns that a panel needs for its frame and its values, in addition to its names."""
+"""Minimum width of the frame and the values of a panel, without its names."""
 
 
 def note(message: str) -> None:
-    """Print one message on stdout."""
+    """Print a message on stdout."""
     standard_output().write_line(visible(message))
 
 
 def error(message: str) -> None:
-    """Print ``nnopt: error: ...`` on stderr, one line per line of the message (one per problem)."""
+    """Print an error on stderr, with ``nnopt: error:`` before each line of the message."""
     for line in message.split("\n"):
         standard_error().write_line(f"nnopt: error: {visible(line)}")
 
@@ -31,7 +31,7 @@ def error(message: str) -> None:
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
     """Print the results of a command and the paths of its files.
 
-    They are a panel on a terminal that is wide enough, else lines.
+    On a terminal that is wide enough they are printed in a panel, else as lines.
     """
     stream = standard_output()
     files = {name: short(path) for name, path in paths.items()}
@@ -41,14 +41,14 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
         if terminal.width >= width + MIN_VALUE_COLUMNS:
             terminal.print(_panel(title, pairs, files))
             return
-        width = 0  # the terminal wraps long lines
+        width = 0  # without alignment: the terminal wraps long lines
     stream.write_line(visible(title))
     for name, value in (*pairs.items(), *files.items()):
         stream.write_line(f"  {name:<{width}}  {visible(value)}")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
-    """Print a table: drawn by rich on a terminal, columns two spaces apart in a pipe.
+    """Print a table, with rich on a terminal, else as columns two spaces apart.
 
     On a narrow terminal the text of cells is wrapped. ``align`` has "l" or "r" for each column.
     """
@@ -97,7 +97,7 @@ def _rich_table(
 
 
 def short(path: Path) -> str:
-    """Return the path, relative to the current folder if it is below it."""
+    """Return a path as text, relative to the current folder if the path is inside."""
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

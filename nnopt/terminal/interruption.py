@@ -1,7 +1,7 @@
-"""The end of a process by Ctrl-C or by a signal, after its results are written.
+"""Interruption by Ctrl-C or a signal: the process writes its results and ends.
 
-Schedulers and ``kill`` send SIGTERM; a closed terminal or connection sends SIGHUP. The exit code
-is 143 for both, and 130 after Ctrl-C.
+Schedulers and ``kill`` send SIGTERM. A closed terminal or connection causes SIGHUP. The exit code
+is 143 after both signals, and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Interruption(SystemExit):
-    """A signal requests the end of the process. It can be raised at any line."""
+    """Exception of SIGTERM and SIGHUP, which can be raised at any line of code."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGTERM_CODE)
@@ -29,16 +29,16 @@ class Interruption(SystemExit):
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGHUP raise Interruption, and Ctrl-C KeyboardInterrupt.
+    """Make SIGTERM and SIGHUP raise Interruption, and Ctrl-C raise KeyboardInterrupt.
 
-    After the first of them, another SIGTERM or SIGHUP has no effect, and another Ctrl-C ends the
-    process immediately. A signal that is already ignored, as by nohup, remains ignored.
+    After the first signal or Ctrl-C, later SIGTERM and SIGHUP have no effect, and Ctrl-C ends the
+    process immediately. Signals that are already ignored, as after nohup, remain ignored.
     """
     _handle(_stop)
 
 
 def message_of(error: KeyboardInterrupt | SystemExit) -> str:
-    """Return the reason of an interruption for a message."""
+    """Return the text of a message about an interruption."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
     return str(error) if isinstance(error, Interruption) else f"ended with exit code {error.code}"

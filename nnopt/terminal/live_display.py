@@ -1,4 +1,4 @@
-"""Terminal output of a long computation: lines that stay, and a live part that is redrawn."""
+"""Terminal output of a long computation: permanent lines, and a live part below them."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ REFRESH_SECONDS = 0.1
 """Minimum time between two refreshes."""
 
 REFRESH_FRACTION = 1 / 40
-"""Maximum fraction of the time that is spent on refreshes."""
+"""Maximum fraction of the total time that refreshes may take."""
 
 MIN_COLUMNS, MIN_LINES = 40, 12
 """Smallest terminal in which learning curves are drawn."""
 
 LINES_BELOW_CURVES = 3
-"""The bar and the text, or the title and the text; and the line of the cursor."""
+"""Lines for the bar (or the title), the text and the cursor."""
 
 
 class LiveDisplay:
-    """Lines that stay and, on a terminal, a live part below them.
+    """Permanent lines and, on a terminal, a live part below them that is redrawn.
 
-    The live part consists of learning curves, a progress bar and one line of text. It is
-    redrawn when the caller asks for it; there is no thread. Where it cannot be drawn (in a pipe, a
-    file or a dumb terminal, or with mode="none"), only the lines are written::
+    The live part consists of learning curves, a progress bar and one line of text. Only calls of
+    ``draw`` and ``advance`` redraw it. In a pipe, a file or a dumb terminal, or with mode="none",
+    there is no live part, and only the permanent lines are written::
 
         with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)
             if display.is_due():
                 display.text = "loss 0.8755"
                 display.draw(completed=20)
-            display.print_line("a line that stays")
+            display.print_line("a permanent line")
 
     Args:
         mode: "curves" draws learning curves if the terminal can show them; "none" draws no live
             part.
-        total: The units of work of the bar, or None for a display without a bar.
-        counter: The text to the left of the bar, which may be changed later; empty for none.
+        total: The total units of work, which the bar represents, or None to draw no bar.
+        counter: The text to the left of the bar. It is also an attribute that may be changed.
 
     Attributes:
-        text: The line below the bar, cut at the width of the terminal; empty for none.
-        final_line: Printed when the display is closed, below the curves, which then stay.
+        text: The line below the bar, truncated to the width of the terminal; may be empty.
+        final_line: The line to print on closing. Unless it is empty, the curves remain above it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LiveDisplay:
         self._total, self._completed = total, 0
         self._progress: Progress | None = None
         self._next_refresh = 0.0
-        self._rows: list[EpochRow] = []  # of the learning curves
+        self._rows: list[EpochRow] = []  # rows of the learning curves
         self._title = ""
         self._curves: Text | None = None
         self._drawn: tuple[int, int, int] | None = None  # number of rows, columns, lines
@@ -89,7 +89,7 @@ class LiveDisplay:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None where no live part is drawn."""
+        """The width of the terminal in columns, or None if there is no live part."""
         return None if self._progress is None else self._progress.console.width
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class LiveDisplay:
             self.final_line = ""
 
     def print_line(self, line: str) -> None:
-        """Print a line that stays, above the live part."""
+        """Print a permanent line above the live part."""
         if self._progress is not None:
             terminal = self._progress.console
             terminal.print(visible(line), markup=False, highlight=False, soft_wrap=True)
@@ -114,7 +114,7 @@ class LiveDisplay:
     def add_epoch(self, row: EpochRow, title: str = "") -> None:
         """Add an epoch to the learning curves.
 
-        The curves start again if the title changes or the epochs do not increase.
+        If the title changes or the number of the epoch does not increase, new curves are started.
         """
         if not self._has_curves:
             return
@@ -124,7 +124,7 @@ class LiveDisplay:
         self._rows.append(row)
 
     def is_due(self) -> bool:
-        """Return whether the live part may be redrawn. The call is cheap: it reads a clock."""
+        """Return whether it is time to redraw the live part. The call only reads a clock."""
         return self._progress is not None and time.monotonic() >= self._next_refresh
 
     def advance(self) -> None:
@@ -134,7 +134,7 @@ class LiveDisplay:
             self.draw(self._completed)
 
     def draw(self, completed: int | None = None) -> None:
-        """Redraw the live part, also if no refresh is due. ``completed`` is in units of work."""
+        """Redraw the live part now. ``completed`` is the number of completed units of work."""
         if self._progress is None:
             return
         started = time.monotonic()
@@ -147,15 +147,15 @@ class LiveDisplay:
         self._next_refresh = max(started + REFRESH_SECONDS, ended + pause)
 
     def _clear_after_resize(self, terminal: Console) -> None:
-        """Clear the screen after a resize: the terminal has wrapped the lines drawn before."""
+        """Clear the screen after a resize, because the terminal has wrapped the old lines."""
         if self._size not in (None, terminal.size):
             terminal.clear()
         self._size = terminal.size
 
     def curves(self, terminal: Console) -> Text | None:
-        """Return the learning curves in the current size of the terminal.
+        """Return the learning curves, drawn for the current size of the terminal.
 
-        They are None before the first epoch, and while the terminal is too small.
+        Return None before the first epoch, and while the terminal is too small.
         """
         columns, lines = terminal.size
         current = len(self._rows), columns, lines
@@ -172,7 +172,7 @@ class LiveDisplay:
 
         try:
             curves = plotext_curves.curves(self._rows, columns, lines)
-        except Exception:  # a failure to draw must not end the training
+        except Exception:  # an error of drawing must not end the training
             log.exception("the learning curves cannot be drawn")
             return None
         if not self._title:
@@ -183,9 +183,9 @@ class LiveDisplay:
 
 
 def no_curves_reason(stream: Stream | None = None) -> str | None:
-    """Return the reason why a stream, by default standard output, cannot show learning curves.
+    """Return the reason why a stream cannot show learning curves, or None if it can.
 
-    Return None if it can.
+    By default, the stream is standard output.
     """
     stream = stream or standard_output()
     if not stream.is_terminal():

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-MAX_COLUMNS, MAX_LINES = 160, 30  # of the curves
-MIN_COLUMNS_SIDE_BY_SIDE = 60  # in narrower terminals the panels are stacked if there is space
+MAX_COLUMNS, MAX_LINES = 160, 30  # maximum size of the drawing
+MIN_COLUMNS_SIDE_BY_SIDE = 60  # in narrower terminals the two panels are stacked if possible
 MIN_PANEL_LINES = 9
 
-# Blue and vermillion after Okabe and Ito: distinct for colour-blind readers, visible on black and
-# on white. Without colours, thin dots differ from thick blocks. Name, marker, RGB, sample:
+# Blue and vermillion of Okabe and Ito differ for colour-blind readers, and are visible on black and
+# on white. Without colours, thin dots differ from thick blocks. Name, marker, RGB, legend sample:
 TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """Values against epochs, and the ticks of the vertical axis.
+    """One metric against the epochs, and the ticks of the vertical axis.
 
-    All values are those of the axis: logarithms to base 10 if the loss spans a decade.
+    If a loss spans a decade or more, all values are its logarithms to base 10.
     """
 
     title: str
@@ -44,10 +44,10 @@ class _Panel:
 
 
 def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
-    """Return loss and accuracy of training and validation against the epoch, with a legend.
+    """Draw loss and accuracy of training and validation against the epoch, with a legend.
 
-    There is at least one row. The available size is at least 30 columns and 9 lines, of which at
-    most MAX_COLUMNS and MAX_LINES are used.
+    At least one row, 30 columns and 9 lines are required. At most MAX_COLUMNS columns and MAX_LINES
+    lines are used.
     """
     import plotext
     from rich.text import Text
@@ -56,7 +56,7 @@ def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     is_stacked = columns < MIN_COLUMNS_SIDE_BY_SIDE and lines >= 2 * MIN_PANEL_LINES
     height = lines // 2 if is_stacked else lines
     width = columns if is_stacked else columns // 2
-    figure = plotext.figure  # a global of plotext
+    figure = plotext.figure  # plotext has one global figure
     plotext.terminal.limit(False, False)
     figure.clear.all()
     figure.clear.subplots()
@@ -84,26 +84,26 @@ def _panel(rows: Sequence[EpochRow], metric: str, height: int, width: int) -> _P
         ticks, labels = _log_ticks(low, high, max_ticks)
     else:
         margin = max(0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low))
-        low, high = low - margin, high + margin  # a constant also needs an axis of positive length
+        low, high = low - margin, high + margin  # an axis of positive length, even for a constant
         ticks, labels = _linear_ticks(low, high, max_ticks)
     title = f"{metric}, log scale" if is_log else metric
     return _Panel(title, epochs, training, validation, (low, high), ticks, labels)
 
 
 def _column(rows: Sequence[EpochRow], name: str) -> Floats:
-    """Return a column as floats, with NaN for missing and for too large values."""
+    """Return a column as floats, with NaN for missing values and values that are too large."""
     values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
     values[~(np.abs(values) < 1e100)] = np.nan
     return values
 
 
 def _log10(values: Floats) -> Floats:
-    """Return logarithms, with NaN for values that are not positive."""
+    """Return logarithms to base 10, with NaN for values that are not positive."""
     return np.log10(np.where(values > 0, values, np.nan))
 
 
 def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
-    """Draw into a subplot. Only the curves are coloured; the rest has the terminal's colours."""
+    """Draw a panel into a subplot. Only the curves have colours of their own."""
     plot.theme("colorless")
     plot.canvas("default")
     plot.title(panel.title)
@@ -125,9 +125,9 @@ def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
 
 
 def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
-    """Return the finite points, thinned to the minimum and maximum of equal intervals.
+    """Return the finite points; if there are too many, two from each of several equal intervals.
 
-    So peaks remain visible in a terminal with few columns.
+    These are the minimum and the maximum, so peaks remain visible in a terminal with few columns.
     """
     indices = np.flatnonzero(np.isfinite(y))
     if len(indices) > max_points:
@@ -138,7 +138,7 @@ def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
 
 
 def _round_step(minimum: float) -> tuple[float, int]:
-    """Return the smallest 1, 2 or 5 times a power of ten from ``minimum`` on, and its decimals."""
+    """Return the smallest 1, 2 or 5 times 10ⁿ that is at least ``minimum``, and its decimals."""
     exponent = math.floor(math.log10(minimum))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1)):
         step = factor * 10.0 ** (exponent + shift)
@@ -161,10 +161,10 @@ def _linear_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float],
 
 
 def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
-    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if they fit.
+    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if these fit.
 
-    Otherwise the ticks are powers of ten, or every second, third, ... power of ten. The limits and
-    positions are logarithms to base 10.
+    Otherwise the ticks are all powers of ten, or every second, third, ... of them. The limits and
+    the positions of ticks are logarithms to base 10.
     """
     decades = range(math.floor(low), math.ceil(high) + 1)
     for factors, every in [
@@ -179,7 +179,7 @@ def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], li
 
 
 def _epoch_ticks(first: int, last: int, max_ticks: int) -> Iterator[int]:
-    """Yield the first epoch, and round numbers that are not close to it."""
+    """Yield the first epoch, and round numbers that are not too close to it."""
     step = max(1, int(_round_step(max(1, (last - first) / max_ticks))[0]))
     yield first
     yield from (i for i in range(step, last + 1, step) if i - first > step / 2)

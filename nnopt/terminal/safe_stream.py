@@ -1,9 +1,8 @@
-"""The standard streams of a process, made safe to write to.
+"""Wrappers of the standard streams whose writes never fail, so output never stops a training.
 
-A write never fails, so output never stops a training. After the reader of a pipe has ended, or the
-stream was closed, output is discarded. After any other error it is discarded too, and the command
-ends with exit code 6. Control characters, and characters that the encoding of the output lacks, are
-written as escapes.
+If the stream was closed, or the process that reads the pipe has ended, output is discarded. After
+any other error, output is discarded too, and the command ends with exit code 6. Control characters,
+and characters that the encoding of the stream lacks, are written as escapes.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 class Stream:
     """A text stream that accepts every character and never fails.
 
-    It wraps a standard stream, or None if the process was started with the stream closed. After a
-    failed write, ``failure`` is its error, unless the pipe was broken.
+    It wraps a standard stream, which is None if the process was started without it. After a failed
+    write, ``failure`` is the error, unless the pipe was broken.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -37,23 +36,23 @@ class Stream:
         self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Return another attribute of the standard stream, such as its ``buffer``."""
+        """Return an attribute of the wrapped stream, such as its ``buffer``."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._stream, name)
 
     def write_line(self, line: str) -> None:
-        """Write a line, and flush it."""
+        """Write a line, and flush the stream."""
         self.write(line + "\n")
         self.flush()
 
     def write(self, text: str) -> int:
-        """Write text; control characters other than line ends and tabs become escapes."""
+        """Write text, with control characters other than line ends and tabs as escapes."""
         self._write(visible_lines(text))
         return len(text)
 
     def write_codes(self, text: str) -> int:
-        """Write text that may contain control sequences, as from rich."""
+        """Write text that may contain control sequences, such as output of rich."""
         self._write(text)
         return len(text)
 
@@ -70,11 +69,11 @@ class Stream:
                 self._stream.flush()
 
     def is_terminal(self) -> bool:
-        """Return whether output can be redrawn: not in a pipe, a file or a dumb terminal."""
+        """Return whether output can be redrawn: False for a pipe, a file or a dumb terminal."""
         return self.isatty() and os.environ.get("TERM") != "dumb"
 
     def can_show(self, text: str) -> bool:
-        """Return whether the encoding has all these characters."""
+        """Return whether the encoding of the stream has all characters of the text."""
         try:
             text.encode(self.encoding)
         except UnicodeEncodeError:
@@ -82,33 +81,33 @@ class Stream:
         return True
 
     def isatty(self) -> bool:
-        """Return whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor. Raises OSError if the stream is closed."""
+        """Return the file descriptor. Raises OSError if the stream is closed."""
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
 
     def rich(self) -> Console:
-        """Return rich's console on this stream. It respects NO_COLOR and the encoding."""
+        """Return a console of rich for this stream, which respects NO_COLOR and the encoding."""
         from rich.console import Console
 
         return Console(file=_Codes(self), force_terminal=True)  # type: ignore[arg-type]
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
-        """Discard a write that fails and all later ones, and store the first error."""
+        """Discard a failing write and all later writes, and store the first error."""
         try:
             yield
-        except ValueError:  # written to after close()
+        except ValueError:  # the stream was closed
             self._stream = None
         except OSError as error:
             if error.errno != errno.EPIPE and self.failure is None:
                 self.failure = error
-            # The descriptor is redirected to /dev/null. Otherwise the interpreter's flush at exit
-            # fails, prints a message and returns exit code 120.
+            # Redirect the descriptor to /dev/null. Otherwise the flush at the interpreter's exit
+            # would fail, print a message and cause exit code 120.
             with suppress(OSError, ValueError):
                 null_device = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null_device, self.fileno())
@@ -116,7 +115,7 @@ class Stream:
 
 
 class _Codes:
-    """A stream for rich, whose control sequences are intended."""
+    """A stream for rich, which does not escape control sequences."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -131,12 +130,12 @@ class _Codes:
 
 
 def standard_output() -> Stream:
-    """Return the stream of the results."""
+    """Return the stream for results."""
     return _as_stream(sys.stdout)
 
 
 def standard_error() -> Stream:
-    """Return the stream of errors and notes."""
+    """Return the stream for errors and notes."""
     return _as_stream(sys.stderr)
 
 
@@ -146,9 +145,9 @@ def _as_stream(stream: Any) -> Stream:
 
 @contextmanager
 def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that are safe to write to.
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams whose writes never fail.
 
-    nnopt, argparse, Hydra and logging write to them.
+    nnopt, argparse, Hydra and logging write to these streams.
     """
     before = sys.stdout, sys.stderr
     guarded = _as_stream(sys.stdout), _as_stream(sys.stderr)
@@ -160,7 +159,7 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
-    """Return a line of cells two spaces apart. ``align`` has "l" or "r" for each column."""
+    """Return cells as a line, two spaces apart. ``align`` has "l" or "r" for each column."""
     cells = [
         cell.rjust(width) if side == "r" else cell.ljust(width)
         for cell, width, side in zip(row, widths, align, strict=True)
@@ -171,7 +170,7 @@ def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
 def aligned_lines(
     header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 ) -> Iterator[str]:
-    """Return the lines of a table. A column is as wide as its longest cell."""
+    """Return the lines of a table. Each column is as wide as its longest cell."""
     lines = [[visible(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return (aligned(line, widths, align) for line in lines)

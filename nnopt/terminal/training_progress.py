@@ -1,4 +1,4 @@
-"""Texts that show the progress of a training or of a learning rate range test."""
+"""Progress displays of a training and of a learning rate range test."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
 MAX_PLAIN_LINES = 20
-"""Approximate number of epochs that are printed where no bar can be drawn."""
+"""Approximate number of epochs to print if no bar can be drawn."""
 
 
 class TrainingProgress(LiveDisplay):
-    """The progress of one training: a bar on a terminal, else a line for every few epochs.
+    """Progress display of one training: a bar on a terminal, else a line for every few epochs.
 
-    Unless mode="none", the last epoch is always printed, also if the training ends early.
+    Unless mode="none", the last epoch is always printed, even if the training ends early.
     """
 
     def __init__(self, epochs: int, steps_per_epoch: int, mode: ProgressMode = "bar") -> None:
@@ -22,7 +22,7 @@ class TrainingProgress(LiveDisplay):
         super().__init__(mode, epochs * steps_per_epoch, self._counter(1))
 
     def step(self, done_steps: int) -> None:
-        """Report the number of optimizer steps that are done. Most calls only read a clock."""
+        """Report the number of completed optimizer steps. Most calls only read a clock."""
         if self.is_due():
             self.counter = self._counter(done_steps // self._steps_per_epoch + 1)
             self.draw(done_steps)
@@ -50,14 +50,14 @@ class TrainingProgress(LiveDisplay):
 
 
 class LrSearchProgress(LiveDisplay):
-    """The progress of a learning rate range test; nothing where no bar can be drawn."""
+    """Progress display of a learning rate range test; empty if no bar can be drawn."""
 
     def __init__(self, steps: int, mode: ProgressMode = "bar") -> None:
         self._steps = steps
         super().__init__(mode, steps, self._counter(0))
 
     def step(self, done_steps: int, lr: float, loss: float) -> None:
-        """Report the steps that are done, and the learning rate and loss of the last one."""
+        """Report the number of completed steps, and learning rate and loss of the last step."""
         if self.is_due():
             self.counter = self._counter(done_steps)
             self.text = f"loss {loss:<8.4g}  lr {lr:<8.3g}"
@@ -68,7 +68,7 @@ class LrSearchProgress(LiveDisplay):
 
 
 def _metrics(row: EpochRow) -> list[str]:
-    """Return loss, accuracies and learning rate, each padded to a constant width."""
+    """Format loss, accuracies and learning rate, each padded to a constant width."""
     parts = [f"loss {row.train_loss:<z8.4g}", f"train {row.train_accuracy:.4f}"]
     if row.validation_accuracy is not None:
         parts.append(f"val {row.validation_accuracy:.4f}")

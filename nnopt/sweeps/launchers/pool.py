@@ -37,10 +37,10 @@ from nnopt.sweeps.task import Task, TaskResult
 from nnopt.terminal.interruption import SIGTERM_CODE
 
 START_SECONDS = 120.0
-"""Maximum time in which a worker starts, on a busy machine or from a slow disk."""
+"""Maximum time for the start of a worker, which is slow on a busy machine or a slow disk."""
 
 MAX_STDERR_BYTES = 64 * 1024
-"""Size of the stderr of a worker that is copied to the log of its point."""
+"""Maximum size of a worker's stderr that is copied to the log of its point."""
 
 # A worker gets the import path of this process, so that both import the same modules.
 PROGRAM = (

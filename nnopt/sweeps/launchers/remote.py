@@ -26,7 +26,7 @@ THREAD_VARIABLES = (
 )
 
 GRACE_SECONDS = 10.0
-"""Time for a stopped point to write its results, before its process is killed."""
+"""Time in which a stopped point can write its results, before its process is killed."""
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from submitit import AutoExecutor, Job
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
-"""Pause between two checks of the jobs. For SLURM, submitit checks a file of each job, and queries
-SLURM itself less and less often."""
+"""Pause between two checks of the jobs. With SLURM, each check reads a file of each job;
+submitit queries SLURM itself at growing intervals."""
 
 MARGIN_SECONDS = 60.0
-"""Extra time limit of a SLURM job, in which Python and its packages are loaded."""
+"""Time that is added to the limit of a SLURM job for the start of Python and its packages."""
 
 
 def require_submitit(config: SubmititConfig) -> None:

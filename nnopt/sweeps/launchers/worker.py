@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnopt.sweeps.task import Task
 
 READY = "ready"
-"""Message of a worker that has imported its modules."""
+"""The message that a worker sends after it has imported its modules."""
 
 
 def main() -> None:

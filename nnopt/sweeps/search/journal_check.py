@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nnopt.config.search_parameters import Choice, Parameter
 
 VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
-"""State -> the minimum and maximum number of values. A pruned trial may have its last report."""
+"""State -> minimum and maximum number of values. A pruned trial may have its last report."""
 
 
 def check_last_line(data: bytes) -> None:

@@ -40,10 +40,10 @@ from nnopt.schema import RENAMED_KEYS, OptunaConfig
 from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
 JOURNAL = "search.journal"
-"""The file of the study in a sweep's folder: a line of JSON for each event."""
+"""Name of the journal in the folder of a search. It has a line of JSON for each event."""
 
 STUDY = "search"
-"""The name of the study. Hyperband assigns trials to its brackets by this name."""
+"""Name of the study. Hyperband uses it to assign trials to its brackets."""
 
 optuna.logging.disable_default_handler()  # the handler writes to the terminal
 logging.getLogger("optuna").propagate = False
