@@ -54,8 +54,8 @@ NORMS: dict[str, Callable[[int], Layers]] = {
     "layer": lambda channels: (LayerNorm(),),
     "group": lambda channels: (GroupNorm(math.gcd(GroupNorm().groups, channels)),),
 }
-"""Name -> function from the number of channels to layers. The number of groups of group norm is
-the largest divisor of its default that also divides the channels."""
+"""Name of a norm -> function from the number of channels to its layers. The number of groups of
+group norm is the largest divisor of its default that also divides the channels."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:

@@ -20,7 +20,7 @@ class Layer:
     """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays."""
 
     kind: ClassVar[str]
-    """The name of the layer in YAML, and the stem of its names in a network."""
+    """The name of this kind of layer in YAML, and the stem of layer names such as ``conv2d1``."""
 
     needs_images: ClassVar[bool] = False
 

@@ -51,8 +51,9 @@ INITIALIZERS: dict[str, Draw] = {
     "uniform": lambda rng, shape: rng.uniform(0, 1, shape),
     "zeros": lambda rng, shape: np.zeros(shape),
 }
-"""Name -> draw(generator, shape). Sources: He et al. 2015 (arXiv:1502.01852), eq. 10; Glorot and
-Bengio 2010, eq. 12 and 16; LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+"""Name of an initializer -> function that draws weights. Sources: He et al. 2015
+(arXiv:1502.01852), eq. 10; Glorot and Bengio 2010, eq. 12 and 16; LeCun et al. 1998, "Efficient
+BackProp", section 4.6."""
 
 
 def initial_arrays(

@@ -17,13 +17,13 @@ from nnopt.errors import DataError
 Floats = NDArray[np.float64]
 
 MAX_PATCHES = 5_000_000
-"""Approximate number of patches in the statistics: those of 5,000 images of 32x32 pixels."""
+"""Approximate maximum number of patches in the statistics: all of 5,000 images of 32x32 pixels."""
 
 EPSILON = 5e-4
 """Fraction of the mean variance that is added to each variance, so that noise is not amplified."""
 
 CHUNK_ELEMENTS = 2**21
-"""Numbers of patches that are copied at a time."""
+"""Elements (pixel values in patches) that are copied at a time."""
 
 
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:

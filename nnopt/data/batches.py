@@ -46,7 +46,7 @@ class Squares:
 
 
 Box = tuple[slice, slice]
-"""Rows and columns of an image."""
+"""The rows and the columns of a box in an image."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Augmentation:
 
 
 PLAIN = Augmentation()
-"""No augmentation."""
+"""The augmentation that changes nothing."""
 
 
 def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:

@@ -39,7 +39,7 @@ SEQUENCES = ("classes", "mean", "std", "notes", "features")
 """The fields of ``Decoded`` that are sequences of texts or numbers."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
-"""The errors raised by reading a damaged or hostile entry."""
+"""The errors that reading a damaged or hostile cache entry raises."""
 
 
 def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str, Any]:

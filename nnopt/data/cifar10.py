@@ -30,7 +30,7 @@ MAX_FILE_BYTES = 2**26  # twice the size of a file of either version
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
 SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")
-"""Usual names of unpacked archives, ignoring case and separators."""
+"""Usual folder names of unpacked archives; case and separators are ignored."""
 
 
 def locate(published: Published, root: Path) -> Source[Published]:

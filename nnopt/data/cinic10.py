@@ -41,7 +41,7 @@ MIN_POOL_IMAGES = 20_000  # with fewer images, two processes take longer than on
 PROGRESS_SECONDS = 5.0  # between two lines of progress
 
 Folders = dict[str, dict[str, list[str]]]
-"""part -> class -> names of its images, sorted."""
+"""Part -> class -> sorted names of its image files."""
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
@@ -137,7 +137,7 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
 
 
 def list_tree(folder: Path) -> tuple[Folders, int]:
-    """Return the images of each part and class, and the number of hidden files.
+    """Return the image files of each part and class, and the number of hidden files.
 
     Raises DataError for missing and unknown class folders, and for names that are not .png.
     """
@@ -181,7 +181,7 @@ def _entries(folder: Path) -> tuple[list[str], int]:
 
 
 Images = tuple[NDArray[np.uint8], list[bytes]]
-"""Pixels (n, 3, 32, 32) and the SHA-256 of each file."""
+"""Pixels (n, 3, 32, 32) and the SHA-256 of each image file."""
 
 
 def _tasks(paths: list[Path]) -> Iterator[Images]:

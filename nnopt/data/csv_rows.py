@@ -35,7 +35,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
-"""Parts of a text translated by ``DIGITS`` that may be inexact in float64."""
+"""A text translated by ``DIGITS`` that contains one of these may be inexact in float64."""
 
 SWAP = str.maketrans(",.", ".,")
 """Exchanges commas and points, for decimal commas."""

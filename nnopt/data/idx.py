@@ -33,7 +33,7 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 INNER = ("raw", "", "data/fashion")
-"""Subfolders of a dataset's folder: torchvision's layout, flat, the Fashion-MNIST repository."""
+"""Subfolders with the files: of torchvision, none, and of the Fashion-MNIST repository."""
 
 MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008
 

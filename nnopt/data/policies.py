@@ -19,10 +19,10 @@ SIGNED = (
     *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
     *("Brightness", "Color", "Contrast", "Sharpness"),
 )
-"""The operations with a sign, which is drawn with probability ½."""
+"""The operations whose level has a random sign. Both signs have the probability ½."""
 
 OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
-"""Names and order are those of torchvision."""
+"""All operations, with the names and the order of torchvision."""
 
 WITHOUT_LEVEL = ("Identity", "AutoContrast", "Equalize")
 

@@ -15,7 +15,7 @@ OBJECTS = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-"""The classes of CIFAR-10 and CINIC-10."""
+"""The names of the classes of CIFAR-10 and CINIC-10."""
 
 
 @dataclass(frozen=True)

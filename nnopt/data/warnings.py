@@ -16,12 +16,12 @@ from nnopt.io.safe_text import quoted
 LOG = logging.getLogger("nnopt")
 
 ONCE = {"once": True}
-"""Extra of a warning that a command shows only once, even if its values differ by point."""
+"""The argument ``extra`` of a log warning that a command shows once, even if its values vary."""
 
 MAX_LISTED_CLASSES = 5
 MAX_LISTED_FEATURES = 20
 CHUNK_CELLS = 2**20
-MAX_COMPARED_ROWS = 4_096  # by ``warn_of_merged_values``
+MAX_COMPARED_ROWS = 4_096  # rows that ``warn_of_merged_values`` reads
 FIRST_CHUNK_ROWS = 64  # a small first chunk rules out nearly all columns
 MIN_REPEATS = 20  # minimum training samples minus classes; with fewer, a match may be chance
 MIN_CLASS_SAMPLES = 5  # in a smaller class, a feature may have a single value by chance

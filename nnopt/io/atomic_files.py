@@ -24,7 +24,7 @@ import numpy as np
 from nnopt.errors import OutputError
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors of a full disk, of a used-up quota, and of the limit on the size of a file."""
+"""Errors for a full disk, an exhausted quota, and a file above the size limit."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -27,7 +27,7 @@ except ImportError:  # Windows
 LOCK = "lock"
 LOCK_ATTEMPTS = 20
 RETRY_SECONDS = 0.01
-"""``is_held`` holds a lock for some microseconds, so one failed attempt proves nothing."""
+"""Time between two attempts: ``is_held`` of another process may lock for some microseconds."""
 
 NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks, such as Lustre and NFS with some mount options."""

@@ -48,7 +48,7 @@ PLOTS, SUBMITIT = "plots", "submitit"  # folders
 PLOT_SUFFIXES = (".png", ".svg")
 
 TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
-"""Temporary file of ``nnopt.io.atomic_files``; its name contains the process id."""
+"""Names of temporary files of ``nnopt.io.atomic_files``; they contain the process id."""
 
 
 def open_to_append(path: Path) -> int:

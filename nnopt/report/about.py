@@ -18,7 +18,7 @@ from nnopt.results.collect import setting_text
 from nnopt.schema import new_override
 
 MAX_VALUES = 12
-"""Number of values of a key, or of differing machines, that are listed."""
+"""Maximum number of listed values of a key, and of listed machines."""
 
 Fact = tuple[str, list[str]]
 """A label and its lines of text."""

@@ -23,15 +23,15 @@ COLUMNS = (
 """Columns that can be drawn against epochs, steps or seconds."""
 
 MAX_PAGE_VALUES = 300_000
-"""Number of values of all curves of a page; with seven characters each they take 2.1 MB."""
+"""Maximum number of values in all curves of a page: 2.1 MB at seven characters each."""
 
 MAX_EPOCHS, MIN_EPOCHS = 500, 20
-"""Number of epochs that are kept of one run."""
+"""Limits of the number of selected epochs of a run."""
 
 DIGITS = 5
 
 Column = list[float | None] | float | None
-"""Numbers, None for a missing one; a single number represents a column of equal numbers."""
+"""The numbers of a column, None for a missing one; or one number if all are equal."""
 
 
 @dataclass(frozen=True)

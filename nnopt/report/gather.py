@@ -30,10 +30,10 @@ Record = dict[str, Any]
 """An object of the JSON data."""
 
 MAX_LOG_CHARACTERS = 600_000
-"""Of all logs of a page."""
+"""Characters of all logs of a page."""
 
 MAX_TAIL_CHARACTERS, MIN_TAIL_CHARACTERS = 8_000, 400
-"""Of the end of one log. Runs that are not done always have the maximum."""
+"""Characters of the end of one log. Runs that are not done always show the maximum."""
 
 MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 

@@ -21,10 +21,10 @@ MAX_PAGE_BYTES = 4_800_000
 """Maximum size of a page with its plots."""
 
 MAX_SVG_BYTES = 600_000
-"""Instead of a larger SVG, the PNG of the same name is used if it exists."""
+"""A larger SVG is replaced by the PNG of the same name if there is one."""
 
 MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000
-"""Of a plot that is read, and decoded."""
+"""Limits for reading and for decoding a plot."""
 
 ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"

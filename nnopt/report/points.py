@@ -75,7 +75,7 @@ def _order(point: Point) -> tuple[str, int, str]:
 
 
 Rows = dict[str, dict[str, str]]
-"""The rows of a sweep's table, by the points' ids."""
+"""Id of a point -> its row in the sweep's table."""
 
 
 def _rows(sweep: Path) -> Rows:

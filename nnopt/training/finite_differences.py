@@ -22,8 +22,8 @@ TOLERANCE = 1e-6
 """The largest relative error of a derivative that counts as right."""
 
 STEP_SIZES = (1e-6, 1e-7, 1e-5, 1e-4)
-"""1e-6 avoids the kinks of most networks, and 1e-7, with fewer digits, those of deep networks. The
-larger ones are for a loss whose rounding error exceeds the small differences."""
+"""The step 1e-6 avoids the kinks of most networks; 1e-7, which is less precise, those of deep
+networks. The larger steps are for losses whose rounding error exceeds the small differences."""
 
 
 def relative_error(

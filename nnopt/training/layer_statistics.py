@@ -16,7 +16,7 @@ from nnopt.results.layers_file import LayerRow
 MAX_PROBE_SAMPLES = 256
 
 PROBE_BATCH_SIZE = 32
-"""Small, because the outputs of all layers for one batch are in memory at the same time."""
+"""A small number, because the outputs of all layers for a batch are in memory together."""
 
 
 def select_probe(dataset: Dataset) -> Part:

@@ -36,12 +36,12 @@ from nnopt.training.loop import epoch_batches
 Floats = NDArray[np.float64]
 
 BETA = 0.9
-"""Averages over about ten steps, a fifth of a decade in the default range. fastai's 0.98 averages
-over fifty and detects a rising loss half a decade late."""
+"""The average is over about ten steps, a fifth of a decade in the default range. With fastai's
+0.98, it is over fifty steps and detects a rising loss half a decade late."""
 
 DIVERGENCE_FACTOR = 4.0
-"""The test stops once the smoothed loss exceeds this multiple of its minimum (fastai's factor) and
-its initial value: small losses of easy data may rise fourfold by chance."""
+"""The test stops once the smoothed loss exceeds both this multiple of its minimum (as in fastai)
+and its initial value. The small losses of easy data may rise fourfold by chance."""
 
 EDGE_TOLERANCE = 0.1
 """Fraction of the total drop by which a loss may exceed the minimum and still count as low."""
@@ -53,7 +53,7 @@ MAX_LR = 1_000_000
 """Largest learning rate that is tried."""
 
 Report = Callable[[int, float, float], None]
-"""(completed steps, learning rate of the last one, smoothed loss)."""
+"""Function of the number of completed steps, the last learning rate and the smoothed loss."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
 
 CELL_SIZE = (0.62, 0.4)
-"""Width of a cell, in inches, that decides how many maps fit side by side; and its height."""
+"""Preferred cell size in inches. Its width decides how many maps fit side by side."""
 
 MIN_CELL_SIZE, MAX_CELL_SIZE = (0.2, 0.28), (0.95, 0.7)
 MIN_WIDTH_WITH_NUMBER = 0.45

@@ -15,7 +15,7 @@ from nnopt.plots import style
 from nnopt.results.metrics import better_direction
 
 MAX_ALL_NAMED, MAX_NAMED = 10, 7
-"""Up to 10 settings are all named in the legend; of more, the best 7 are."""
+"""The legend names all of up to 10 settings. If there are more, it names the best 7."""
 
 MAX_VALUE_CHARACTERS = 24
 COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  # faint on white

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW_HEIGHT, COLUMN_GAP, SAMPLE_WIDTH = 0.215, 0.2, 0.5
-"""Of tables, in inches. The sample is that of a line in a legend."""
+"""Sizes of tables in inches. A sample is the short piece of a line in a legend."""
 
 TABLE_POINTS, NOTE_POINTS = 9.0, 8.5
 BOLD_WIDTH = 1.1
 """Width of bold letters relative to regular ones."""
 
 MAX_LEGEND_WIDTH = 3.4
-"""Inches. A wider legend is drawn below the panels, not to their right."""
+"""In inches. A wider legend is drawn below the panels instead of to their right."""
 
 NOTE_LINE_HEIGHT = 0.17
 UNNAMED_COLOUR = "#B0B0B0"
-"""Of the lines of settings without a row in the legend."""
+"""Colour of lines without a row in the legend."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_ALL_ROWS, MAX_ROWS = 40, 30
-"""Up to 40 settings are all drawn; of more, the best 30 are."""
+"""All of up to 40 settings are drawn. If there are more, the best 30 are drawn."""
 
 PANEL_WIDTH, ROW_HEIGHT = 4.2, 0.27  # inches
 TABLE_MARGIN = 0.25
