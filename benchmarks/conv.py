@@ -43,7 +43,7 @@ class Shape:
 
     @property
     def flops(self) -> float:
-        """FLOPs of forward and both gradients, by the direct sum."""
+        """FLOPs of the forward pass and both gradients, as counted for direct convolution."""
         return 3 * 2 * 9 * self.images * self.side**2 * self.channels * self.outputs
 
     def __str__(self) -> str:

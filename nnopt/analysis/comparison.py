@@ -112,7 +112,7 @@ def compare_runs(
     notes = [*_notes(settings), *notes_on_training_files(runs)]
     if baseline and (count := partners.count(None)):
         subject = "1 setting has" if count == 1 else f"{count} settings have"
-        notes.append(f"{subject} no baseline with the same other keys")
+        notes.append(f"{subject} no baseline with the same values of the other keys")
     return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), tuple(notes))
 
 
@@ -198,8 +198,9 @@ def _baselines(
     if len(candidates) > 1 and all(j in (None, i) for i, j in enumerate(baselines)):
         named = ", ".join(map(str, conditions))
         raise ConfigError(
-            f"--baseline {named} matches {len(candidates)} settings, and no other setting equals "
-            f"one of them in {', '.join(other_keys)}; specify one of these keys too"
+            f"--baseline {named} is ambiguous: it matches {len(candidates)} settings, and no "
+            f"other setting has the same values of {', '.join(other_keys)} as exactly one of them; "
+            "add one of these keys to --baseline"
         )
     return baselines
 

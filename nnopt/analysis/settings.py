@@ -30,7 +30,7 @@ class Setting:
     """A group of runs that differ only in the seed.
 
     Attributes:
-        values: Values of the varying keys that the configuration has.
+        values: The value of each varying key that the configuration of these runs has.
         runs: Finished runs by seed.
         left_out: Number of the runs that are not done, by status.
         repeated: Number of finished runs that are replaced by a newer run with the same seed.

@@ -112,7 +112,10 @@ def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
 
 
 def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return path end -> digest for the files of each run, with the shortest distinct ends."""
+    """Return a map from shortened path to digest for the files of each run.
+
+    All paths keep the same number of last parts, the smallest that makes them unique in each run.
+    """
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []
     for parts in range(1, longest + 1):

@@ -103,11 +103,11 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Yield the number of each line in a file that sets a key, and the value.
+    """Yield line number and value for each line of a file that sets a key.
 
     Lines are counted from 1. A list or a map is yielded as ``...``. A line that sets a parent key
-    to a scalar is included. The file may join parts of the key by dots, as below ``hydra.sweeper``.
-    Maps in a list are searched too.
+    to a scalar is included. Parts of the key may be joined by dots, as in the
+    entries of ``hydra.sweeper.params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):

@@ -200,9 +200,9 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the file of a group that the list of defaults chooses, or None.
+    """Return the file of ``group`` that the list of defaults chooses, or None if it chooses none.
 
-    Files that another file of the group includes are ignored.
+    A file that another file of the same group includes does not count.
     """
     inside = f"{group}/"
     for default in reversed(defaults):

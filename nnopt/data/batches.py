@@ -77,8 +77,8 @@ class Mixing:
 class Augmentation:
     """The augmentation of an epoch's training samples.
 
-    The fields are applied in their order; one that is None is off. Normalization follows the
-    policy. Entry i belongs to the i-th sample in the order of the epoch.
+    The fields are applied in their order; a field that is None is off. Samples are normalized after
+    ``policy``. Entry i of a field belongs to the i-th sample in the order of the epoch.
     """
 
     crops: Crops | None = None

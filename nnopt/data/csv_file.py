@@ -29,7 +29,7 @@ from nnopt.io.safe_text import quoted, shortened
 from nnopt.schema import CsvConfig, Validation
 
 MAX_NAMES_LENGTH = 2**20  # characters of all names of features
-MIN_COUNTED_ROWS = 10  # a feature of fewer rows may be 1, 2, 3, ... by chance
+MIN_COUNTED_ROWS = 10  # in fewer rows, a feature may equal the row number by chance
 
 
 @dataclass

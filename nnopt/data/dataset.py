@@ -39,8 +39,8 @@ class Part:
     def check_file(self) -> None:
         """Raise DataError if the memory-mapped file of the inputs was truncated.
 
-        Without this check, reading would end the process with SIGBUS. A mapping keeps a deleted or
-        replaced file.
+        Without this check, reading would end the process with SIGBUS. A deleted or replaced file
+        is no problem, because the mapping still reads the old one.
         """
         mapping = getattr(self.inputs, "_mmap", None)
         if mapping is not None and mapping.size() < len(mapping):

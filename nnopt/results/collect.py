@@ -169,7 +169,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         data = read_received(path, folder, TABLE_BYTES)
         header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
         if len(set(header)) == len(header) and all(len(row) == len(header) for row in rows):
-            names = _without_metrics(header)
+            names = _key_columns(header)
             return [
                 dict(_new_cell(*cell) for cell in zip(header, row, names, strict=True))
                 for row in rows
@@ -177,8 +177,11 @@ def read_table(folder: Path) -> list[dict[str, str]]:
     return []
 
 
-def _without_metrics(header: Sequence[str]) -> list[bool]:
-    """Return whether each column is a key, not a metric. ``steps`` was a key in old versions."""
+def _key_columns(header: Sequence[str]) -> list[bool]:
+    """Return for each column of the header whether it is a key. The others are metrics.
+
+    In old versions ``steps`` was a key, and the metric was ``steps_done``.
+    """
     return [name not in METRICS or f"{name}_done" in header for name in header]
 
 

@@ -134,8 +134,9 @@ def peak_memory_mb() -> float | None:
 def threads() -> dict[str, Any]:
     """Return the numbers of threads, which can change the last bits of results.
 
-    The keys are the name, the version and the number of threads of NumPy's matrix library, with
-    None if threadpoolctl does not find it, and ``torch`` if PyTorch is imported.
+    ``library``, ``version`` and ``blas`` are the name, the version and the number of threads of
+    NumPy's matrix library, or None if threadpoolctl does not find it. ``torch`` is the number of
+    threads of PyTorch, if it is imported.
     """
     libraries = thread_pools().select(user_api="blas").info()
     # NumPy's library comes first. PyTorch may contain a library of its own.

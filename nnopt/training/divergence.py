@@ -40,5 +40,7 @@ def _remedies(config: Config) -> list[str]:
     ):
         remedies.append("regularizer.norm=batch, which deep networks need")
     if config.initializer.hidden in ("normal", "uniform"):
-        remedies.append(f"initializer=he for initializer.hidden = {config.initializer.hidden!r}")
+        remedies.append(
+            f"initializer=he instead of initializer.hidden = {config.initializer.hidden!r}"
+        )
     return remedies

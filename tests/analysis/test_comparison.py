@@ -168,7 +168,10 @@ def test_baseline_settings_without_a_match_are_noted() -> None:
     [
         (["l2=7"], "no setting has l2=7; values of l2: 0, 5"),
         (["epochs=1"], "epochs is no column of this table; keys that vary: lr, l2"),
-        (["l2=0"], "l2=0 matches 2 settings, .* specify one of these keys too"),
+        (
+            ["l2=0"],
+            "l2=0 is ambiguous: it matches 2 settings, .* add one of these keys to --baseline",
+        ),
     ],
 )
 def test_baseline_unknown_or_ambiguous_is_refused(baseline: list[str], message: str) -> None:

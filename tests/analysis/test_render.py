@@ -143,7 +143,7 @@ def test_to_csv_number_or_plain_text_kept(text: str) -> None:
     assert list(csv.reader(io.StringIO(to_csv([{"a": text, "b": 1}]))))[1] == [text, "1"]
 
 
-def test_to_markdown_html_links_and_emphasis_escaped() -> None:
+def test_to_markdown_links_emphasis_and_html_are_escaped() -> None:
     nasty = (
         "<img src=x onerror=alert(1)> &lt; [a](javascript:x) ![b][c] `d` ~~e~~ _f_ $g$ test_loss"
     )

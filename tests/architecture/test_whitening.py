@@ -74,7 +74,7 @@ def test_whitening_outputs_have_unit_covariance_and_mean_zero(
         for j in range(SHAPE[2] - kernel + 1)
     ]
     variances = np.linalg.eigvalsh(np.cov(np.array(patches).T, bias=True))[::-1]
-    assert variances[0] > 1000 * variances[-1]  # so that the covariance is not 0
+    assert variances[0] > 1000 * variances[-1]  # the pixels of a patch are correlated
     damped = variances / (variances + 5e-4 * variances.mean())
     assert_allclose(covariance, np.diag(damped), atol=1e-9)
     assert_allclose(covariance[:4, :4], np.eye(4), atol=0.05)

@@ -142,7 +142,7 @@ def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> Non
 
 
 @pytest.mark.parametrize("folder", ["MNIST/raw", "mnist", "."])
-def test_run_files_of_other_dataset_recognized(
+def test_run_with_files_of_other_dataset_refused(
     attempt: Command,
     workplace: Path,
     backend: str,

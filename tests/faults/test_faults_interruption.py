@@ -50,7 +50,7 @@ def weights(sweep: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """Return a function that lets ``act`` run before call number ``count`` of a function."""
+    """Return ``set_trap``, which patches ``name``: its call number ``count`` first calls ``act``."""
 
     def set_trap(name: str, count: int, act: Callable[[], Any]) -> None:
         module, _, attribute = name.rpartition(".")

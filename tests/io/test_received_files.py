@@ -41,7 +41,7 @@ def test_read_received_link_to_outside_is_refused(tmp_path: Path, target: str) -
         read_received(tmp_path / "run" / "b", tmp_path / "run", 10)
 
 
-def test_read_received_linked_subfolder_to_outside_is_refused(tmp_path: Path) -> None:
+def test_read_received_subfolder_linked_to_outside_is_refused(tmp_path: Path) -> None:
     for name in ("run", "private"):
         (tmp_path / name).mkdir()
     (tmp_path / "private" / "a.svg").write_bytes(b"x")

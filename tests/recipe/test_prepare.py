@@ -139,7 +139,7 @@ def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_prepare_batch_of_one_image_needs_positions(
+def test_prepare_batch_norm_of_one_image_refused_without_spatial_positions(
     make_config: MakeConfig, tmp_path: Path, pooled: bool
 ) -> None:
     pool: list[Any] = ["global_avg_pool"] if pooled else []

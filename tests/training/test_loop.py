@@ -70,7 +70,7 @@ class ScriptedNetwork:
 
 
 class AveragedNetwork(ScriptedNetwork):
-    """A scripted network with an average, which counts its updates."""
+    """A ScriptedNetwork that averages its weights and counts the updates of the average."""
 
     def __init__(self, accuracies: Sequence[float]) -> None:
         super().__init__(accuracies)

@@ -58,7 +58,10 @@ def check_backend(config: Config) -> list[str]:
 
 
 def _pip_install(error: Exception, *packages: str) -> str:
-    """Return the command that installs the last of the packages, or repairs all of them."""
+    """Return the pip command that repairs a failed import of the last of the packages.
+
+    It installs nnopt[torch] if this package is absent, and reinstalls all ``packages`` otherwise.
+    """
     is_absent = isinstance(error, ModuleNotFoundError) and error.name == packages[-1]
     target = "'nnopt[torch]'" if is_absent else f"--force-reinstall {' '.join(packages)}"
     return f"pip install {target}"

@@ -7,9 +7,9 @@
 returns dL/d input for each input. It may overwrite ``g`` and ``saved``, because it runs at most
 once per forward pass. Otherwise no function changes its arguments.
 
-A ``buffer`` returns the memory of outputs, gradients and intermediate results. By default all
-arrays are new. The tape (``nnopt.backends.numpy.tape``) passes a buffer that returns the same
-arrays in every step, so gradients are valid until the next step.
+``buffer`` is a function that provides the arrays for outputs, gradients and intermediate results.
+By default it allocates new arrays. The tape (``nnopt.backends.numpy.tape``) passes a function that
+provides the same arrays in every step, so gradients are valid until the next step.
 
 Each fast version, such as ``relu_forward`` and ``relu_backward`` of the operation ``RELU``, has a
 short reference version at the top of its file, ``relu_naive_forward`` and ``relu_naive_backward``.

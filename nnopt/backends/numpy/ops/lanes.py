@@ -114,8 +114,8 @@ def moments(
     Args:
         x: Images (H, W, N, C).
         shape: The shape of the N · C lanes, for example (N, groups, C / groups).
-        axis: The axis of ``shape`` to average over. The moments have length 1 along this axis, or
-            lack it if it is the first one.
+        axis: The axis of ``shape`` to average over. The moments keep this axis with length
+            1, except that axis 0 is removed.
         epsilon: ε of the norm; see MAX_MEAN_IN_STDS.
         workers: The threads.
         buffer: The memory for the sums and the copy.
