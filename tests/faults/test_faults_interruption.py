@@ -50,7 +50,7 @@ def weights(sweep: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
-    """Return ``set_trap``, which patches ``name``: its call number ``count`` first calls ``act``."""
+    """Return ``set_trap``: call number ``count`` of the function ``name`` calls ``act`` first."""
 
     def set_trap(name: str, count: int, act: Callable[[], Any]) -> None:
         module, _, attribute = name.rpartition(".")
