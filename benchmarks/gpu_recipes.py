@@ -129,7 +129,7 @@ def model_flops(point: dict[str, Any]) -> int:
 
 
 def warm_seconds(metrics: Path) -> float:
-    """Return the training time if every epoch took the median time of those after the first."""
+    """Return the number of epochs times the median epoch time, without the first epoch."""
     seconds = [float(row["seconds"]) for row in read_csv(metrics)]
     return len(seconds) * statistics.median(seconds[1:] or seconds)
 

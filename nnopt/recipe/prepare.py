@@ -162,14 +162,14 @@ def _batch_problems(
     if norms and (size == 1 or last == 1):
         mend = f"batch_size={size + 1}" if size == 1 else "drop_last=true or another batch_size"
         problems.append(
-            f"batch_size = {size} with {samples} training samples leaves a batch of 1, of which "
-            f"batch normalization ({norms[0]}) cannot compute the variance; set {mend}"
+            f"batch_size = {size} with {samples} training samples leaves a batch of 1; batch "
+            f"normalization ({norms[0]}) cannot compute the variance of one sample; set {mend}"
         )
     elif norms and (count := _cut_to_one(config, (size if samples >= size else 0, last))):
         problems.append(
             f"accumulation_steps = {config.accumulation_steps} with batch_size = {size} splits a "
-            f"batch of {count} into parts, one of them of 1 sample, of which batch normalization "
-            f"({norms[0]}) cannot compute the variance; set a smaller accumulation_steps"
+            f"batch of {count} into parts, one of them of 1 sample; batch normalization "
+            f"({norms[0]}) cannot compute its variance; set a smaller accumulation_steps"
         )
     return problems
 

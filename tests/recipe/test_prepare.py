@@ -148,7 +148,7 @@ def test_prepare_batch_norm_of_one_image_refused_without_spatial_positions(
     config = make_config(architecture=architecture, batch_size=1, drop_last=True)
     config = with_image_shape(config, tmp_path, (1, 2, 3))
     if pooled:
-        with pytest.raises(ConfigError, match=r"batch of 1, of which .* \(batch_norm1\)"):
+        with pytest.raises(ConfigError, match=r"batch of 1; batch normalization \(batch_norm1\)"):
             prepare(config)
     else:
         prepare(config)
