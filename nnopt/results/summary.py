@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,7 @@ MAX_QUOTED_CHARACTERS = 60
 class UnusableSummaryError(DataError):
     """Error: a ``summary.json`` cannot be used.
 
-    Attributes:
-        reason: The reason as a predicate whose subject is the file, such as "was changed".
+    ``reason`` is a predicate whose subject is the file, such as "was changed".
     """
 
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
@@ -67,8 +66,8 @@ class Summary:
 
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
-    rest = strict({key: value for key, value in values.items() if key != CHECKSUM})
-    write_json(folder / SUMMARY, {CHECKSUM: _digest(rest), **rest})
+    values = {CHECKSUM: None, **strict(values)}
+    write_json(folder / SUMMARY, values | {CHECKSUM: _digest(values)})
 
 
 def read_summary(folder: Path) -> Summary:
@@ -83,37 +82,23 @@ def read_summary(folder: Path) -> Summary:
     try:
         values = parse_json(data)
         check_tree(values)
+        reason = _violation(values)
     except ValueError as error:
-        raise _damaged(folder, f"it is no JSON that nnopt writes ({error})") from error
-    if reason := _wrong(values):
-        raise _damaged(folder, reason)
-    if CHECKSUM in values:
-        rest = {key: value for key, value in values.items() if key != CHECKSUM}
-        if values[CHECKSUM] != _digest(rest):
-            raise UnusableSummaryError(
-                path,
-                "was changed after nnopt wrote it: its checksum does not match",
-                f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
-                "file to accept it as it is",
-            )
-    return Summary(_with_new_names(values), written_ns)
-
-
-def _with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the old names of keys and of the configuration in a summary."""
+        reason = f"it is no JSON that nnopt writes ({error})"
+    if reason:
+        remedy = "; the run is left out. Run it again, or delete its folder"
+        raise UnusableSummaryError(path, f"is damaged: {reason}", remedy)
+    if CHECKSUM in values and values[CHECKSUM] != _digest(values):
+        raise UnusableSummaryError(
+            path,
+            "was changed after nnopt wrote it: its checksum does not match",
+            f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
+            "file to accept it as it is",
+        )
     summary = {RENAMED.get(key, key): value for key, value in values.items()}
     summary["config"] = with_new_keys(values["config"])
     summary["overrides"] = [new_override(override) for override in values["overrides"]]
-    return summary
-
-
-def _damaged(folder: Path, reason: str) -> UnusableSummaryError:
-    """Return the error for a summary that nnopt cannot have written."""
-    return UnusableSummaryError(
-        folder / SUMMARY,
-        f"is damaged: {reason}",
-        "; the run is left out. Run it again, or delete its folder",
-    )
+    return Summary(summary, written_ns)
 
 
 def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
@@ -124,20 +109,14 @@ def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _digest(rest: Mapping[str, Any]) -> str:
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all values except the checksum itself."""
+    rest = {key: value for key, value in values.items() if key != CHECKSUM}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 # the schema ---------------------------------------------------------------------------------------
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_time(value: Any) -> bool:
@@ -147,71 +126,71 @@ def _is_time(value: Any) -> bool:
         return False
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _maps_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
+def _is_map_of(kind: type, value: Any) -> bool:
+    return isinstance(value, dict) and all(type(item) is kind for item in value.values())
 
 
 def _is_data(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and _is_text(value.get("name", ""))
-        and _maps_texts(value.get("sources", {}))
-        and isinstance(samples := value.get("samples", {}), dict)
-        and all(map(_is_whole_number, samples.values()))
+        and isinstance(value.get("name", ""), str)
+        and _is_map_of(str, value.get("sources", {}))
+        and _is_map_of(int, value.get("samples", {}))
     )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """A check of the value of a key, and the expected kind of value as text for messages."""
-
-    is_valid: Callable[[Any], bool]
-    expected: str
-    can_be_null: bool = False
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-# bool is a subclass of int, so stopped_early is a number.
-_NUMBER = _Rule(lambda value: isinstance(value, int | float), "a number", can_be_null=True)
-_MAP = _Rule(lambda value: isinstance(value, dict), "a map")
-_MAP_OR_NULL = replace(_MAP, can_be_null=True)
-
-_RULES: dict[str, _Rule] = {
-    "status": _Rule(STATUSES.__contains__, f"one of {', '.join(STATUSES)}"),
-    "seed": _Rule(_is_whole_number, "a whole number"),
-    "config": _MAP,
-    "overrides": _Rule(_is_texts, "a list of texts"),
-    "data": _Rule(_is_data, "a map of name, sources and samples", can_be_null=True),
-    "error": _Rule(_is_text, "a text", can_be_null=True),
-    **dict.fromkeys((*METRICS, *RENAMED), _NUMBER),
-    "started": _Rule(_is_time, "a time", can_be_null=True),
-    "finished": _Rule(_is_time, "a time", can_be_null=True),
-    "git": _MAP_OR_NULL,
-    "threads": _MAP_OR_NULL,
-    FILES: _Rule(_maps_texts, "a map of texts", can_be_null=True),
-    CHECKSUM: _Rule(_is_text, "a text"),
-    "versions": _Rule(_maps_texts, "a map of texts"),
-    "machine": _MAP,
-    "id": _Rule(_is_text, "a text"),
-    "name": _Rule(_is_text, "a text"),
+_STATUS = f"one of {', '.join(STATUSES)}"
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    _STATUS: STATUSES.__contains__,
+    "a whole number": lambda value: type(value) is int,
+    "a number": lambda value: isinstance(value, int | float),  # or a bool, as stopped_early is
+    "a text": lambda value: isinstance(value, str),
+    "a list of texts": _is_list_of_texts,
+    "a time": _is_time,
+    "a map": lambda value: isinstance(value, dict),
+    "a map of texts": lambda value: _is_map_of(str, value),
+    "a map of name, sources and samples": _is_data,
 }
+"""Kind of value -> function that checks it."""
+
+_KINDS: dict[str, str] = {
+    "status": _STATUS,
+    "seed": "a whole number",
+    "config": "a map",
+    "overrides": "a list of texts",
+    "data": "a map of name, sources and samples",
+    "error": "a text",
+    **dict.fromkeys((*METRICS, *RENAMED), "a number"),
+    **dict.fromkeys(("started", "finished"), "a time"),
+    **dict.fromkeys(("git", "threads"), "a map"),
+    FILES: "a map of texts",
+    CHECKSUM: "a text",
+    "versions": "a map of texts",
+    "machine": "a map",
+    **dict.fromkeys(("id", "name"), "a text"),
+}
+"""Key of a summary -> kind of its value."""
+
+_NULLABLE = {"data", "error", *METRICS, *RENAMED, "started", "finished", "git", "threads", FILES}
+"""Keys whose values can also be null."""
 
 
-def _wrong(values: Any) -> str | None:
+def _violation(values: Any) -> str | None:
     """Describe the first violation of the rules; return None if there is none."""
     if not isinstance(values, dict):
         return "it is not a map"
     if missing := [key for key in RUN_KEYS if key not in values]:
         return f"it has no {', '.join(map(repr, missing))}"
-    for key, rule in _RULES.items():
-        if key not in values or (rule.can_be_null and values[key] is None):
+    for key, kind in _KINDS.items():
+        if key not in values or (values[key] is None and key in _NULLABLE):
             continue
-        if not rule.is_valid(values[key]):
+        if not _CHECKS[kind](values[key]):
             found = visible(json.dumps(values[key], ensure_ascii=False))
-            return f"{key} is {shortened(found, MAX_QUOTED_CHARACTERS)}, expected {rule.expected}"
+            return f"{key} is {shortened(found, MAX_QUOTED_CHARACTERS)}, expected {kind}"
     return None
 
 
