@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nnopt.errors import DataError
@@ -23,22 +23,8 @@ MAX_FILE_BYTES = 2**36
 Arrays = dict[str, NDArray[np.floating]]
 
 
-@dataclass(frozen=True)
-class ArrayDifference:
-    """Difference of two arrays a and b with the same name and shape, regarded as vectors.
-
-    Attributes:
-        norms: L2 norms ‖a‖ and ‖b‖.
-        distance: L2 norm ‖b - a‖.
-        cosine: Cosine of the angle between a and b; None if one of them is 0.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    norms: tuple[float, float]
-    distance: float
-    cosine: float | None
-
+MAX_HEADER_CHARACTERS = 1000
+"""Maximum length of the header of an array. Usual headers have 100 characters."""
 
 DAMAGE_ERRORS = (
     OSError,
@@ -46,15 +32,11 @@ DAMAGE_ERRORS = (
     EOFError,
     TypeError,
     MemoryError,
-    NotImplementedError,
     RuntimeError,
     SyntaxError,
     zipfile.BadZipFile,
 )
 """Errors that NumPy and zipfile raise for a damaged archive."""
-
-MAX_HEADER_CHARACTERS = 1000
-"""Maximum length of the header of an array. Usual headers have 100 characters."""
 
 
 def read_weights(path: Path, parameters: float | None = None) -> Arrays:
@@ -73,12 +55,18 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
         ):
             members = archive.infolist()
             _check_members(members, os.fstat(file.fileno()).st_size)
-            headers = [_header(archive, member) for member in members]
-            _check_count(headers, parameters)
-            return {
-                member.filename.removesuffix(".npy"): _array(archive, member, header)
-                for member, header in zip(members, headers, strict=True)
-            }
+            count = sum(_checked_size(archive, member) for member in members)
+            # A network has at most as many running statistics as parameters.
+            if parameters is not None and count > 2 * parameters + 1000:
+                raise ValueError(
+                    f"it holds {count:,} numbers, but the network has {parameters:,.0f} parameters"
+                )
+            arrays: Arrays = {}
+            for member in members:
+                with archive.open(member) as entry:  # its CRC is checked at the end
+                    array = npy.read_array(entry, max_header_size=MAX_HEADER_CHARACTERS)
+                arrays[member.filename.removesuffix(".npy")] = array
+            return arrays
     except FileNotFoundError as error:
         raise DataError(f"{shown(path)} does not exist: the run has no weights") from error
     except DAMAGE_ERRORS as error:
@@ -87,20 +75,9 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
         raise DataError(f"{shown(path)} is damaged: {shortened(str(reason), 300)}") from error
 
 
-@dataclass(frozen=True)
-class _Header:
-    """Type and shape of one array, and the length of its header in bytes."""
-
-    shape: tuple[int, ...]
-    is_fortran: bool
-    dtype: np.dtype[Any]
-    length: int
-
-
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
     """Raise ValueError if nnopt cannot have written the archive."""
-    names = {member.filename for member in members}
-    if len(names) < len(members):
+    if len({member.filename for member in members}) < len(members):
         raise ValueError("two of its arrays have the same name")
     for member in members:
         if not member.filename.endswith(".npy"):
@@ -113,46 +90,37 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
         raise ValueError("its arrays overlap: they are larger than the file")
 
 
-def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
-    """Read and check the header of an array. Raises one of DAMAGE_ERRORS."""
+def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Return the size of an array after checking its header. Raises one of DAMAGE_ERRORS."""
     name = member.filename[:50]
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
+        if (version := npy.read_magic(file)) not in readers:
             raise ValueError(f"{name!r} has an unknown format")
-        read = np.lib.format.read_array_header_1_0
-        if version == (2, 0):
-            read = np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read(file, max_header_size=MAX_HEADER_CHARACTERS)
+        shape, _, dtype = readers[version](file, max_header_size=MAX_HEADER_CHARACTERS)
         length = file.tell()
     if dtype.kind not in "fiu" or dtype.itemsize > 8 or not dtype.isnative:
         raise ValueError(f"{name!r} holds {str(dtype)[:50]}, not numbers")
     if any(isinstance(side, bool) or side < 0 for side in shape) or len(shape) > 32:
         raise ValueError(f"{name!r} has an impossible shape")
-    if math.prod(shape) * dtype.itemsize != member.file_size - length:
+    size = math.prod(shape)
+    if size * dtype.itemsize != member.file_size - length:
         raise ValueError(f"{name!r} has another size than its shape {str(shape)[:50]}")
-    return _Header(shape, is_fortran, dtype, length)
+    return size
 
 
-def _check_count(headers: Sequence[_Header], parameters: float | None) -> None:
-    """Raise ValueError if there are more numbers than a network with these parameters has.
+@dataclass(frozen=True)
+class ArrayDifference:
+    """Difference of two arrays a and b with the same name and shape, regarded as vectors.
 
-    There are at most as many running statistics as parameters.
+    ``cosine`` is the cosine of the angle between a and b, or None if one of them is 0.
     """
-    count = sum(math.prod(header.shape) for header in headers)
-    if parameters is not None and count > 2 * parameters + 1000:
-        raise ValueError(
-            f"it holds {count:,} numbers, but the network has {parameters:,.0f} parameters"
-        )
 
-
-def _array(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: _Header
-) -> NDArray[np.floating]:
-    """Read an array and check its CRC. Raises one of DAMAGE_ERRORS."""
-    data = archive.read(member)
-    array: NDArray[np.floating] = np.frombuffer(data, header.dtype, offset=header.length)
-    return array.reshape(header.shape, order="F" if header.is_fortran else "C")
+    name: str
+    shape: tuple[int, ...]
+    norms: tuple[float, float]  # L2 norms of a and b
+    distance: float  # L2 norm of b - a
+    cosine: float | None
 
 
 def array_differences(
