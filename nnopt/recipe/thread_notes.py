@@ -46,7 +46,7 @@ def thread_note(
     workers = 1
     if isinstance(launcher, PoolConfig):
         workers = min(launcher.workers or cores, points)
-        most = launcher.threads or max(cores // (launcher.workers or cores), 1)
+        most = threads_of(launcher, cores)
         if largest.reason != "backend.threads":
             count = min(count, most)
             setting = f"hydra.launcher.threads = {most}"
@@ -68,6 +68,11 @@ def thread_note(
             "a layer wait for each other; backend.threads=1 may be several times faster"
         )
     return None
+
+
+def threads_of(config: PoolConfig, cores: int) -> int:
+    """Return the number of threads of each worker of a pool, which may use ``cores`` cores."""
+    return config.threads or max(cores // (config.workers or cores), 1)
 
 
 def _cores(count: int) -> str:

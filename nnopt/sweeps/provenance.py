@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nnopt.backends.thread_choice import ThreadChoice
+from nnopt.recipe.thread_notes import threads_of
 from nnopt.results import environment
+from nnopt.results.cores import usable_cores
 from nnopt.schema import LauncherConfig, PoolConfig
-from nnopt.sweeps.launchers.remote import threads_of
 from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
 
@@ -54,7 +55,7 @@ def _threads(
     The number of threads also depends on the network and the data of a point. So a difference is
     reported only if one number exceeds the limit that applied to the other number.
     """
-    most = threads_of(launcher) if isinstance(launcher, PoolConfig) else None
+    most = threads_of(launcher, usable_cores() or 1) if isinstance(launcher, PoolConfig) else None
     here = [min(choice.count, most or choice.count) for choice in choices]
     limited = [
         count

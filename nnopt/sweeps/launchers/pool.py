@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 from nnopt.errors import TimeLimitError
+from nnopt.recipe.thread_notes import threads_of
 from nnopt.results.cores import usable_cores
 from nnopt.schema import PoolConfig
 from nnopt.sweeps.launchers.remote import (
@@ -30,7 +31,6 @@ from nnopt.sweeps.launchers.remote import (
     append_log,
     record_lost_task,
     thread_limits,
-    threads_of,
 )
 from nnopt.sweeps.launchers.worker import READY
 from nnopt.sweeps.task import Task, TaskResult
@@ -64,29 +64,15 @@ def run_in_pool(tasks: Iterable[Task], config: PoolConfig) -> Generator[TaskResu
 
 @dataclass(eq=False)
 class Worker:
-    """A worker process and its current task.
-
-    Attributes:
-        device: The only CUDA device that the worker can use, or None if it can use all devices.
-        started: Whether the worker has imported its modules.
-        deadline: The value of ``time.monotonic()`` at which the task is stopped.
-        stderr_read: The number of bytes already read from ``stderr``.
-    """
+    """A worker process and its current task."""
 
     process: subprocess.Popen[bytes]
     stderr: IO[bytes]
-    device: int | str | None
-    started: bool = False
+    device: int | str | None  # the only CUDA device that the worker can use; None for all devices
+    started: bool = False  # whether the worker has imported its modules
     task: Task | None = None
-    deadline: float = math.inf
-    stderr_read: int = 0
-
-    def new_stderr(self) -> str:
-        """Return the last part of the text that the worker wrote to stderr since the last call."""
-        descriptor = self.stderr.fileno()
-        size = os.fstat(descriptor).st_size
-        start, self.stderr_read = max(self.stderr_read, size - MAX_STDERR_BYTES), size
-        return os.pread(descriptor, size - start, start).decode("utf-8", "replace")
+    deadline: float = math.inf  # value of time.monotonic() at which the task is stopped
+    stderr_read: int = 0  # number of bytes already read from stderr
 
 
 class _Pool:
@@ -94,8 +80,9 @@ class _Pool:
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
-        self._count = config.workers or usable_cores() or 1
-        self._threads = threads_of(config)
+        cores = usable_cores() or 1
+        self._count = config.workers or cores
+        self._threads = threads_of(config, cores)
         self._timeout = math.inf if config.timeout is None else config.timeout
         self._workers: list[Worker] = []
         self._messages: SimpleQueue[tuple[Worker, Any]] = SimpleQueue()
@@ -127,8 +114,8 @@ class _Pool:
         results: list[TaskResult] = []
         while not results:
             for worker, message in self._new_messages():
-                if worker not in self._workers:
-                    continue  # the worker was stopped
+                if worker not in self._workers:  # the pool has stopped the worker
+                    continue
                 if message is None:
                     results += self._handle_exit(worker)
                 elif message == READY:  # the time limit of the task starts now
@@ -136,8 +123,7 @@ class _Pool:
                 elif worker.task is not None:
                     results.append(replace(message, task=worker.task))
                     self._release(worker)
-            late = [w for w in self.busy if w.deadline <= time.monotonic()]
-            if late:
+            if late := [w for w in self.busy if w.deadline <= time.monotonic()]:
                 results += self._stop(late, "timeout", str(TimeLimitError(self._timeout)))
         return results
 
@@ -176,9 +162,12 @@ class _Pool:
                 yield self._messages.get_nowait()
 
     def _release(self, worker: Worker) -> tuple[Task | None, str]:
-        """Mark the worker as idle, and copy its stderr to the log of its point."""
+        """Mark the worker as idle, and copy the end of its stderr to the log of its point."""
         task, worker.task, worker.deadline = worker.task, None, math.inf
-        stderr = worker.new_stderr()
+        descriptor = worker.stderr.fileno()
+        size = os.fstat(descriptor).st_size
+        start, worker.stderr_read = max(worker.stderr_read, size - MAX_STDERR_BYTES), size
+        stderr = os.pread(descriptor, size - start, start).decode("utf-8", "replace")
         if task is not None and stderr:
             append_log(task, stderr)
         return task, stderr
@@ -187,7 +176,7 @@ class _Pool:
         """Remove a worker that died, and return the result of its task, if it had one."""
         with suppress(subprocess.TimeoutExpired):  # the pipe closes before the process ends
             worker.process.wait(GRACE_SECONDS)
-        [(task, stderr)] = self._end([worker])
+        task, stderr = self._end(worker)
         code = worker.process.returncode
         if task is None:
             return []
@@ -213,24 +202,21 @@ class _Pool:
                 with suppress(subprocess.TimeoutExpired):
                     worker.process.wait(max(deadline - time.monotonic(), 0))
         finally:
-            ended = self._end(workers)
-        return [record_lost_task(task, status, error) for task, _ in ended if task is not None]
+            tasks = [self._end(worker)[0] for worker in list(workers)]
+        return [record_lost_task(task, status, error) for task in tasks if task is not None]
 
-    def _end(self, workers: Sequence[Worker]) -> list[tuple[Task | None, str]]:
-        """Kill the process group of each worker. Return the task and the stderr of each worker."""
-        for worker in workers:
-            with suppress(ProcessLookupError):
-                os.killpg(worker.process.pid, signal.SIGKILL)
-        ended = []
-        for worker in list(workers):
-            worker.process.wait()
-            self._workers.remove(worker)
-            ended.append(self._release(worker))
-            worker.stderr.close()
-            assert worker.process.stdin is not None
-            with suppress(BrokenPipeError):
-                worker.process.stdin.close()
-        return ended
+    def _end(self, worker: Worker) -> tuple[Task | None, str]:
+        """Kill the process group of a worker, and return its task and the end of its stderr."""
+        with suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+        self._workers.remove(worker)
+        released = self._release(worker)
+        worker.stderr.close()
+        assert worker.process.stdin is not None
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()
+        return released
 
 
 def _listen(worker: Worker, messages: SimpleQueue[tuple[Worker, Any]]) -> None:

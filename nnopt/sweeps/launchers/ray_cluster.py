@@ -25,15 +25,13 @@ from nnopt.sweeps.task import Task, TaskResult
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-
 POLL_SECONDS = 0.1
 
 
 def connect(config: RayConfig) -> None:
     """Connect this process to the cluster, or start a cluster on this machine.
 
-    Raises ConfigError if Ray is not installed, if the cluster is not reachable, or if no node has
-    enough resources for a point.
+    Raises ConfigError without Ray, a reachable cluster, or a node with the resources for a point.
     """
     require_package("ray", "ray", "ray")
     import ray
@@ -129,10 +127,9 @@ def _cancel(references: list[ObjectRef[TaskResult]]) -> None:
     """Interrupt the points, so that they write their results; kill points that do not end."""
     import ray
 
-    if not references:
-        return
     for reference in references:
         ray.cancel(reference)
-    _, left = ray.wait(references, num_returns=len(references), timeout=GRACE_SECONDS)
-    for reference in left:
-        ray.cancel(reference, force=True)
+    if references:
+        _, left = ray.wait(references, num_returns=len(references), timeout=GRACE_SECONDS)
+        for reference in left:
+            ray.cancel(reference, force=True)

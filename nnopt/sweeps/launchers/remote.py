@@ -12,9 +12,7 @@ from nnopt.errors import ConfigError, NnoptError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import open_to_append
 from nnopt.recipe.recorder import initial_summary
-from nnopt.results.cores import usable_cores
 from nnopt.results.summary import write_summary
-from nnopt.schema import PoolConfig
 from nnopt.sweeps.point_folder import ENDED, make_folder, read_state
 from nnopt.sweeps.task import Task, TaskResult, run_task
 
@@ -34,18 +32,11 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
-def threads_of(config: PoolConfig) -> int:
-    """Return the number of threads of each worker of a pool."""
-    cores = usable_cores() or 1
-    return config.threads or max(cores // (config.workers or cores), 1)
-
-
 def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
     """Return the result of a task whose process ended without reporting one.
 
-    If the point has already written its result to ``summary.json``, this result is returned.
-    Otherwise the result has the given ``status`` and ``error``, which are then written to this file
-    if possible.
+    It is the result in ``summary.json`` if the point has written one. Otherwise it has the given
+    ``status`` and ``error``, which are then written to this file if possible.
     """
     with suppress(NnoptError):
         make_folder(task.folder)
@@ -74,8 +65,8 @@ def append_log(task: Task, text: str) -> None:
 def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskResult:
     """Run a task in a process of a cluster, in the working directory of the sweep.
 
-    When the time limit ``seconds`` has passed, the point writes its results with the status
-    "timeout". If it does not end within GRACE_SECONDS after that, the process is killed.
+    After the time limit ``seconds``, the point writes its results with the status "timeout". If it
+    does not end within further GRACE_SECONDS, the process is killed.
     """
 
     def stop(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnopt.errors import ConfigError, OutputError, TimeLimitError
 from nnopt.io.atomic_files import fresh_folder, shown
@@ -45,17 +45,17 @@ def require_submitit(config: SubmititConfig) -> None:
     require_package("submitit", "slurm", "submitit")
     problems = []
     if config.cluster == "local":
-        problems += [
+        problems = [
             f"hydra.launcher.{key} = {value!r} is for SLURM and has no effect with "
             "hydra.launcher.cluster=local; leave it out"
             for key in ("memory", "partition", "options")
             if (value := getattr(config, key))
         ]
     elif shutil.which("srun") is None:
-        problems.append(
+        problems = [
             "hydra.launcher.cluster = 'slurm': there is no srun on this machine; start the sweep "
             "where SLURM's commands are, or set hydra.launcher.cluster=local"
-        )
+        ]
     if problems:
         raise ConfigError(problems)
 
@@ -91,12 +91,10 @@ def _job_folder(config: SubmititConfig, task: Task) -> Path:
     """Make a new folder for the scripts, logs and results of the jobs of this process.
 
     submitit unpickles the results in the folder, so the folder must contain no other files. Raises
-    ConfigError if its path has a line break or another control character, because the scripts of
-    jobs contain the path, and OutputError if the folder cannot be made.
+    ConfigError if its path has a control character, and OutputError if it cannot be made.
     """
-    if config.folder is None:
-        path = Path(os.path.abspath(task.folder.parent / SUBMITIT))
-    else:
+    path = (task.folder.parent / SUBMITIT).absolute()
+    if config.folder is not None:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))
     if not str(path).isprintable():
         raise ConfigError(
@@ -156,23 +154,19 @@ def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
     """Cancel the jobs, and wait at most GRACE_SECONDS until the local jobs have ended."""
     for job in jobs:
         job.cancel(check=False)
-    deadline = time.monotonic() + GRACE_SECONDS
-    while config.cluster == "local" and time.monotonic() < deadline:
-        if all(job.done() for job in jobs):
-            break
+    deadline = time.monotonic() + (GRACE_SECONDS if config.cluster == "local" else 0)
+    while time.monotonic() < deadline and not all(job.done() for job in jobs):
         time.sleep(POLL_SECONDS["local"])
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for the processes that are started within the context."""
-    before: dict[str, Any] = {name: os.environ.get(name) for name in variables}
+    before = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)

@@ -20,7 +20,6 @@ from threadpoolctl import threadpool_limits
 
 from nnopt.schema import PoolConfig
 from nnopt.sweeps.launchers import pool as pool_file
-from nnopt.sweeps.launchers import remote as elsewhere
 from nnopt.sweeps.launchers.pool import run_in_pool
 from nnopt.sweeps.task import Task, TaskResult, run_sequentially
 
@@ -155,8 +154,7 @@ def test_pool_starts_at_most_configured_workers_and_threads(
 def test_pool_divides_cores_among_workers(
     workers: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in (pool_file, elsewhere):
-        monkeypatch.setattr(file, "usable_cores", lambda: 7)
+    monkeypatch.setattr(pool_file, "usable_cores", lambda: 7)
     pool = pool_file._Pool(config(workers, threads=None))
     assert (pool._count, pool._threads) == (workers or 7, threads)
 
