@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -27,8 +28,7 @@ def run_sweep(
     """Run every point of the sweep that is unfinished and not running in another process.
 
     With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
-    failure. Return the exit code: 5 if a point failed or is interrupted, 130 after Ctrl-C, 143
-    after SIGTERM.
+    failure. Return 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
     """
     started = time.monotonic()
     table = ResultsTable(sweep)
@@ -55,10 +55,9 @@ def run_tasks(
     on_result: Callable[[TaskResult], None],
     fail_fast: bool,
 ) -> int | None:
-    """Run tasks, and update the table and the progress display after each result.
+    """Run tasks, and pass each result to ``on_result``, the table and the progress display.
 
-    ``on_result`` is called with each result before the table is written. Return the exit code after
-    Ctrl-C or a signal, else None.
+    Return the exit code after Ctrl-C or a signal, else None.
     """
     try:
         with closing(launcher(tasks)) as results:
@@ -70,9 +69,8 @@ def run_tasks(
                     break
     except (KeyboardInterrupt, SystemExit) as stop:
         progress.close()
-        console.error(
-            f"{message_of(stop)}; `{resume_command(table.folder)}` runs the remaining points"
-        )
+        command = resume_command(table.folder)
+        console.error(f"{message_of(stop)}; `{command}` runs the remaining points")
         return code_of(stop)
     finally:
         progress.close()
@@ -108,28 +106,22 @@ def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterato
 
 def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int:
     """Print the number of points with each status and the failed points; return the exit code."""
-    statuses = [row.status for row in rows]
-    pruned, running = statuses.count("pruned"), statuses.count("running")
-    more = f", {pruned} pruned" if pruned else ""
-    results = {
-        "points done": f"{statuses.count('done')} of {len(rows)}{more}",
-        "time": f"{seconds:.1f} s",
-    }
+    counts = Counter(row.status for row in rows)
+    done = f"{counts['done']} of {len(rows)}"
+    done += f", {counts['pruned']} pruned" if counts["pruned"] else ""
     standard_output().flush()
     paths = {"folder": sweep.folder, "table": sweep.folder / TABLE}
     if (sweep.folder / "plots").is_dir():
         paths["plots"] = sweep.folder / "plots"
-    console.summary("sweep", results, paths)
-    failed = False
+    console.summary("sweep", {"points done": done, "time": f"{seconds:.1f} s"}, paths)
     for number, (point, row) in enumerate(zip(sweep.points, rows, strict=False), start=1):
         if row.status in FAILED:
-            failed = True
             console.error(f"[{number}] {point.id}: {row.error or row.status}")
-    if running:
-        console.note(f"another process runs {running} of the points")
-    command = resume_command(sweep.folder)
+    if counts["running"]:
+        console.note(f"another process runs {counts['running']} of the points")
+    command, failed = resume_command(sweep.folder), any(counts[status] for status in FAILED)
     if failed and sweep.sweeper.name != "optuna":
         console.note(f"`{command} --retry-failed` runs the failed points again")
-    if left := statuses.count("pending") + statuses.count("interrupted"):
+    if left := counts["pending"] + counts["interrupted"]:
         console.note(f"`{command}` runs the remaining points: {left}")
-    return TrainingError.exit_code if failed or "interrupted" in statuses else 0
+    return TrainingError.exit_code if failed or counts["interrupted"] else 0

@@ -27,15 +27,13 @@ ENDED = ("done", "pruned", *FAILED)
 class PointState:
     """The state of a point.
 
-    Attributes:
-        status: "pending" (no folder), "running" (a process holds the folder's lock), "interrupted"
-            (unfinished, and the lock is free), or the status in ``summary.json``.
-        stamp: The time of the last change of ``summary.json`` in ns, or None without the file.
+    ``status`` is "pending" (no folder), "running" (a process holds the folder's lock),
+    "interrupted" (unfinished, and the lock is free), or the status in ``summary.json``.
     """
 
     status: str
     error: str | None = None
-    stamp: int | None = None
+    stamp: int | None = None  # the time of the last change of ``summary.json`` in ns
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,11 +50,9 @@ def read_state(folder: Path, held: bool | None = None) -> PointState:
         held = is_held(folder)
         if not held:  # the point may have ended after its summary was read
             end = _end(folder)
-    if end is not None:
-        return end
-    if held:
-        return RUNNING
-    return INTERRUPTED if folder.is_dir() else PENDING
+    if end is None and not held:
+        return INTERRUPTED if folder.is_dir() else PENDING
+    return end or RUNNING
 
 
 def _end(folder: Path) -> PointState | None:
@@ -65,10 +61,9 @@ def _end(folder: Path) -> PointState | None:
         found = read_summary(folder)
     except UnusableSummaryError:
         return None
-    summary = found.values
-    if summary["status"] not in (*ENDED, "interrupted"):
-        return None
-    return PointState(summary["status"], summary.get("error"), found.written_ns, summary)
+    status, error = found.values["status"], found.values["error"]
+    is_ended = status in (*ENDED, "interrupted")
+    return PointState(status, error, found.written_ns, found.values) if is_ended else None
 
 
 def note_unusable_summary(folder: Path) -> None:

@@ -18,17 +18,12 @@ from nnopt.sweeps.point_folder import make_folder, read_state
 
 @dataclass(frozen=True)
 class Task:
-    """A point to run, and its folder, which ``run_task`` creates. A task can be pickled.
-
-    Attributes:
-        replaces: The stamp of the point's state when the task was created. A different stamp later
-            means that another process has finished the point, whose result is then used.
-    """
+    """A point to run, and its folder, which ``run_task`` creates. A task can be pickled."""
 
     point: Point
     folder: Path
     after_epoch: tuple[AfterEpoch, ...] = ()
-    replaces: int | None = None
+    replaces: int | None = None  # the stamp of the point's state when the task was created
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ def run_task(task: Task) -> TaskResult:
             if not is_held_here:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.stamp != task.replaces:  # another process has finished the point
+            if state.stamp != task.replaces:  # another process has finished the point since then
                 return TaskResult(task, state.status, state.error)
             remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)
