@@ -22,7 +22,6 @@ MAX_FILE_BYTES = 2**36
 
 Arrays = dict[str, NDArray[np.floating]]
 
-
 MAX_HEADER_CHARACTERS = 1000
 """Maximum length of the header of an array. Usual headers have 100 characters."""
 
