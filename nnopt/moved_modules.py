@@ -64,7 +64,7 @@ MOVED_MODULES = {
     "nnopt.results.digits": "nnopt.analysis.number_format",
     "nnopt.results.files": "nnopt.io.atomic_files",
     "nnopt.results.history": "nnopt.results.metrics_file",
-    "nnopt.results.layers": "nnopt.results.layers_file",
+    "nnopt.results.layers": "nnopt.results.metrics_file",
     "nnopt.results.lock": "nnopt.io.locks",
     "nnopt.results.own_files": "nnopt.io.own_files",
     "nnopt.results.received": "nnopt.io.received_files",

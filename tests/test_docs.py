@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from nnopt.architecture.layers import LAYERS
 from nnopt.backends.protocol import Loader, Network
 from nnopt.config.search_space import COLUMNS
-from nnopt.results.layers_file import LAYER_COLUMNS
-from nnopt.results.metrics_file import METRICS_COLUMNS
+from nnopt.results.metrics_file import LAYER_COLUMNS, METRICS_COLUMNS
 from nnopt.schema import (
     LARGEST_SEED,
     LAUNCHERS,

@@ -24,7 +24,7 @@ from nnopt.config.validate import read_keys
 from nnopt.errors import ConfigError, TrainingError, memory_shortage
 from nnopt.io.atomic_files import write_json, write_text
 from nnopt.recipe.prepare import prepare
-from nnopt.results.lr_curve import write_curve
+from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import draws_plots
 from nnopt.terminal import console
 from nnopt.terminal.training_progress import LrSearchProgress
@@ -126,7 +126,7 @@ def command(point: Point, config_dir: str | None, rate: float) -> str:
 def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) -> None:
     """Write the curve as a table and as a plot, and the suggestion. Raises OutputError."""
     curve = found.curve
-    write_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
+    write_lr_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     outcome = {
         "suggestion": found.lr,
         "advice": found.advice,

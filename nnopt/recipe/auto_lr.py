@@ -9,7 +9,7 @@ from pathlib import Path
 from nnopt.config.rules import cross_field_problems
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.recipe.prepare import Prepared
-from nnopt.results.lr_curve import write_curve
+from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import Config, draws_plots
 from nnopt.terminal import console
 from nnopt.terminal.training_progress import LrSearchProgress
@@ -58,7 +58,7 @@ def _tool(found: LrSuggestion) -> str:
 
 def _write(found: LrSuggestion, config: Config, folder: Path) -> None:
     curve = found.curve
-    write_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
+    write_lr_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     if draws_plots(config):
         from nnopt.plots.run.lr_curve import plot_lr_find
 

@@ -15,9 +15,8 @@ from nnopt.io.own_files import LogFile
 from nnopt.results import environment
 from nnopt.results.collect import settings_of
 from nnopt.results.event_file import EventFile
-from nnopt.results.layers_file import LayerRow
 from nnopt.results.metrics import METRICS
-from nnopt.results.metrics_file import EpochRow, MetricsFile
+from nnopt.results.metrics_file import EpochRow, LayerRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
 from nnopt.terminal.console import note
 from nnopt.terminal.interruption import message_of

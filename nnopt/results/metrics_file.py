@@ -1,4 +1,4 @@
-"""``metrics.csv``, which has one row per epoch, and a writer for files that grow by rows."""
+"""The CSV files of a run: ``metrics.csv``, ``layers.csv`` and ``lr_find.csv``."""
 
 from __future__ import annotations
 
@@ -10,45 +10,57 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnopt.errors import DataError
-from nnopt.io.atomic_files import output_error, shown
+from nnopt.io.atomic_files import output_error, shown, write_text
 from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.io.safe_text import shortened
-from nnopt.results.layers_file import LayerRow
 
 
 @dataclass(frozen=True)
 class EpochRow:
-    """Metrics of one epoch.
+    """Metrics of one epoch, a row of ``metrics.csv``.
 
-    Attributes:
-        epoch: Number of the epoch, counted from 1.
-        step: Number of optimizer steps since the start of training.
-        lr: Learning rate of the last step of the epoch.
-        train_loss, train_accuracy: Means over the augmented training samples of the epoch, in
-            training mode.
-        validation_loss, validation_accuracy: Results on the validation data after the epoch; None
-            without validation data.
-        penalty: Sum of the L1 and L2 penalties. The columns with losses do not include it.
-        gradient_norm: L2 norm of the gradient of all parameters in the last step, before clipping.
-        seconds: Wall time of the epoch.
+    The training metrics are means over the augmented samples, in training mode. The validation
+    metrics are measured after the epoch, and are None without validation data.
     """
 
-    epoch: int
-    step: int
-    lr: float
+    epoch: int  # counted from 1
+    step: int  # optimizer steps since the start of training
+    lr: float  # of the last step of the epoch
     train_loss: float
     train_accuracy: float
     validation_loss: float | None
     validation_accuracy: float | None
-    penalty: float
-    gradient_norm: float
-    seconds: float
+    penalty: float  # sum of the L1 and L2 penalties, which the losses do not include
+    gradient_norm: float  # L2 norm over all parameters in the last step, before clipping
+    seconds: float  # wall time of the epoch
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """Statistics of one layer at the end of one epoch, a row of ``layers.csv``.
+
+    The activations are all outputs of the layer for the probe samples, in evaluation mode. The
+    gradient is that of ``weight`` in the last step of the epoch, with penalties and after clipping;
+    its statistics are None for a layer without weights.
+    """
+
+    epoch: int  # counted from 1
+    layer: str
+    activation_mean: float
+    activation_std: float
+    dead_fraction: float | None  # of units (image channels) that are always 0; None without ReLU
+    gradient_mean: float | None
+    gradient_std: float | None
 
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
+LAYER_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(LayerRow))
+
 _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
 _INTEGER = re.compile(r"[0-9]{1,20}")
@@ -56,14 +68,14 @@ _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?|nan|-?in
 """Numbers as ``repr`` writes them; ``float`` would also accept ``1_000`` and other digits."""
 
 FileRow = EpochRow | LayerRow
+Floats = NDArray[np.float64]
 
 
 class MetricsFile:
-    """Writer of a new ``metrics.csv``, or of a CSV file with other records. A context manager.
+    """Writer of a new CSV file whose columns are the fields of ``record``. A context manager.
 
-    The columns are the fields of ``record``. Each call of ``append`` writes and syncs all its rows
-    at once. If only a part can be written, the file is truncated, so that it always ends with a
-    complete epoch.
+    Each call of ``append`` writes and syncs all its rows at once. If only a part can be written,
+    the file is truncated, so that it always ends with a complete epoch.
 
     Raises:
         OutputError: The file already exists or cannot be written. The methods also raise it.
@@ -103,12 +115,7 @@ class MetricsFile:
     def __enter__(self) -> MetricsFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _write(self, line: bytes) -> None:
@@ -117,17 +124,14 @@ class MetricsFile:
                 # This second write raises the error that prevented a complete write.
                 os.write(self._descriptor, line[written:])
             os.fsync(self._descriptor)
-            self._check_path()
+            # If the file or its folder was removed, rows would be lost without an error.
+            if not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
+                raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._length)
             raise output_error("write", self.path, error, len(line)) from error
         self._length += len(line)
-
-    def _check_path(self) -> None:
-        """Raise OSError if the file or its folder was removed. Otherwise rows would be lost."""
-        if not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
-            raise OSError(errno.ESTALE, "another file has taken its place", str(self.path))
 
 
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
@@ -147,35 +151,32 @@ def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
             f"{shown(path)} was changed after the run: its checksum in summary.json does not match"
         )
     text = data.decode("utf-8", errors="replace")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    header = lines[0] if lines else ""
+    header, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
     if header != ",".join(METRICS_COLUMNS):
         raise DataError(
             f"{shown(path)} is no metrics file of nnopt: its columns are "
             f"{shortened(repr(header), 200)}, expected {','.join(METRICS_COLUMNS)!r}"
         )
-    return [_row(path, number, line.split(",")) for number, line in enumerate(lines[1:], start=2)]
+    return [_row(path, number, line.split(",")) for number, line in enumerate(lines, start=2)]
 
 
 def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
+    place = f"{shown(path)}, line {line}"
     if len(cells) != len(METRICS_COLUMNS):
-        raise DataError(
-            f"{shown(path)}, line {line}: {len(cells)} cells, expected {len(METRICS_COLUMNS)}"
-        )
+        raise DataError(f"{place}: {len(cells)} cells, expected {len(METRICS_COLUMNS)}")
     values: dict[str, float | None] = {}
     for column, cell in zip(METRICS_COLUMNS, cells, strict=True):
         if cell == "" and column in _OPTIONAL:
             values[column] = None
-            continue
-        form = _INTEGER if column in _INTEGERS else _NUMBER
-        if not form.fullmatch(cell):
+        elif (_INTEGER if column in _INTEGERS else _NUMBER).fullmatch(cell):
+            values[column] = int(cell) if column in _INTEGERS else float(cell)
+        else:
+            expected = "whole number" if column in _INTEGERS else "number"
             raise DataError(
-                f"{shown(path)}, line {line}: {column} is {shortened(repr(cell), 50)}, expected a "
-                f"{'whole number' if column in _INTEGERS else 'number'}"
+                f"{place}: {column} is {shortened(repr(cell), 50)}, expected a {expected}"
             )
-        values[column] = int(cell) if column in _INTEGERS else float(cell)
     if values["epoch"] != line - 1:
-        raise DataError(f"{shown(path)}, line {line}: the epoch is {cells[0]}, expected {line - 1}")
+        raise DataError(f"{place}: the epoch is {cells[0]}, expected {line - 1}")
     return EpochRow(**values)  # type: ignore[arg-type]  # the types are checked above
 
 
@@ -189,3 +190,13 @@ def _cell(value: float | str | None) -> str:
 def _line(cells: Iterable[str]) -> bytes:
     """Return a line of CSV; names and numbers contain neither commas nor quotes."""
     return (",".join(cells) + "\n").encode("ascii")
+
+
+def write_lr_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
+    """Write the losses of a learning rate range test (steps,) as a CSV file. Raises OutputError."""
+    columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
+    rows = [
+        f"{step},{lr!r},{loss!r},{smoothed!r}\n"
+        for step, (lr, loss, smoothed) in enumerate(zip(*columns, strict=True), start=1)
+    ]
+    write_text(path, "step,lr,loss,smoothed_loss\n" + "".join(rows))

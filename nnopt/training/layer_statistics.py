@@ -11,7 +11,7 @@ from nnopt.architecture.layers import ReLU
 from nnopt.architecture.network import Architecture
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.data.dataset import Dataset, Part
-from nnopt.results.layers_file import LayerRow
+from nnopt.results.metrics_file import LayerRow
 
 MAX_PROBE_SAMPLES = 256
 

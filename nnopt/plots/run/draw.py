@@ -20,8 +20,8 @@ from nnopt.plots.run.layer_statistics import plot_layer_statistics
 from nnopt.plots.run.samples import plot_samples
 from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
-from nnopt.results.layers_file import LayerRow
 from nnopt.results.metrics import confusion_matrix
+from nnopt.results.metrics_file import LayerRow
 from nnopt.training.loop import TrainingState
 
 Arrays = Mapping[str, NDArray[np.floating]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nnopt.plots import style
 from nnopt.plots.run import layer_lines, layer_maps
-from nnopt.results.layers_file import LayerRow
+from nnopt.results.metrics_file import LayerRow
 
 MAX_LINES = 8  # more layers are rows of a map
 PANEL_SIZE = (2.9, 2.5)  # inches

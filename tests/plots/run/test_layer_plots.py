@@ -19,7 +19,7 @@ from nnopt.architecture.parse import parse_layers
 from nnopt.plots.run.feature_maps import plot_feature_maps, select_channels, stages_of
 from nnopt.plots.run.filters import colour_map, plot_filters
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
-from nnopt.results.layers_file import LayerRow
+from nnopt.results.metrics_file import LayerRow
 
 CheckPng = Callable[[Path], np.ndarray]
 
