@@ -20,7 +20,7 @@ from nnopt.config.search_space import COLUMNS
 from nnopt.results.metrics_file import LAYER_COLUMNS, METRICS_COLUMNS
 from nnopt.schema import (
     LARGEST_SEED,
-    LAUNCHERS,
+    PLUGINS,
     VARIANTS,
     Config,
     Entries,
@@ -155,7 +155,7 @@ def test_launcher_keys_documented_match_schema() -> None:
     rows = rows_of(DOCS / "launchers.md", "Launcher", "Key", "Allowed", "Default", "Meaning")
     assert all(row[4] for row in rows)
     expected = set[Row]()
-    for name, record in LAUNCHERS.items():
+    for name, record in PLUGINS["hydra.launcher"].items():
         container = load(CONF / "hydra" / "launcher" / f"{name}.yaml")
         for key, allowed, value in keys_of(record, container, "hydra.launcher."):
             if key != "hydra.launcher.name":

@@ -40,8 +40,7 @@ from nnopt.config.point import to_yaml as to_yaml
 from nnopt.config.resolve import ConfigResolver
 from nnopt.config.validate import read_plugin
 from nnopt.errors import ConfigError
-from nnopt.schema import Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
-from nnopt.schema.reader import PLUGINS
+from nnopt.schema import PLUGINS, Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
 
 if TYPE_CHECKING:
     from nnopt.config.search_space import Space

@@ -51,8 +51,7 @@ from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError, nearest, refused_value, suggest
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import simplify_message
-from nnopt.schema import renamed_key
-from nnopt.schema.reader import PLUGINS
+from nnopt.schema import PLUGINS, renamed_key
 
 
 class UserConf(SearchPathPlugin):

@@ -1,8 +1,5 @@
 """The keys of ``conf/architecture/``."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -72,13 +69,3 @@ class LayersConfig:
 ArchitectureVariant = (
     MlpConfig | ThreeLayerConvConfig | VggConfig | ResnetConfig | TorchvisionConfig | LayersConfig
 )
-
-ARCHITECTURES: Mapping[str, type] = {
-    "mlp": MlpConfig,
-    "three_layer_conv": ThreeLayerConvConfig,
-    "vgg": VggConfig,
-    "resnet": ResnetConfig,
-    "torchvision": TorchvisionConfig,
-    "layers": LayersConfig,
-}
-"""Value of ``name`` -> the dataclass of its keys."""

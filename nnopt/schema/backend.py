@@ -1,8 +1,5 @@
 """The keys of ``conf/backend/``."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -41,6 +38,3 @@ class TorchConfig:
 
 
 BackendVariant = NumpyConfig | TorchConfig
-
-BACKENDS: Mapping[str, type] = {"numpy": NumpyConfig, "torch": TorchConfig}
-"""Value of ``name`` -> the dataclass of its keys."""

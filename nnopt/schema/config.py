@@ -1,19 +1,19 @@
 """The configuration of a point."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from nnopt.schema.architecture import ARCHITECTURES, ArchitectureVariant
-from nnopt.schema.backend import BACKENDS, BackendVariant
-from nnopt.schema.dataset import DATASETS, DataConfig, DatasetVariant
+from nnopt.schema.architecture import ArchitectureVariant
+from nnopt.schema.backend import BackendVariant
+from nnopt.schema.dataset import DataConfig, DatasetVariant
 from nnopt.schema.initializer import InitializerConfig
-from nnopt.schema.optimizer import OPTIMIZERS, OptimizerVariant
+from nnopt.schema.launcher import LauncherConfig
+from nnopt.schema.optimizer import OptimizerVariant
 from nnopt.schema.range import LARGEST_SEED, Range
 from nnopt.schema.regularizer import RegularizerConfig
-from nnopt.schema.schedule import SCHEDULES, ScheduleVariant
+from nnopt.schema.schedule import ScheduleVariant
+from nnopt.schema.sweeper import SweeperConfig
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,25 @@ class Config:
     early_stopping: EarlyStoppingConfig
 
 
+def _by_name(union: Any) -> dict[str, type]:
+    """Return name -> dataclass, from the ``Literal`` of the key ``name`` in each dataclass."""
+    return {name: x for x in get_args(union) for name in get_args(x.__annotations__["name"])}
+
+
 VARIANTS: Mapping[str, Mapping[str, type]] = {
-    "dataset": DATASETS,
-    "backend": BACKENDS,
-    "architecture": ARCHITECTURES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
+    "dataset": _by_name(DatasetVariant),
+    "backend": _by_name(BackendVariant),
+    "architecture": _by_name(ArchitectureVariant),
+    "optimizer": _by_name(OptimizerVariant),
+    "schedule": _by_name(ScheduleVariant),
 }
 """Group -> value of its ``name`` -> the dataclass of its keys."""
+
+PLUGINS: Mapping[str, Mapping[str, type]] = {
+    "hydra.sweeper": _by_name(SweeperConfig),
+    "hydra.launcher": _by_name(LauncherConfig),
+}
+"""Group -> value of its ``name`` -> the dataclass of its keys, which are settings of a sweep."""
 
 WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "progress", "data")
 """Top-level keys that cannot change the results, so a point's id does not depend on them."""

@@ -1,8 +1,5 @@
 """The keys of ``conf/dataset/`` and ``data``."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -88,15 +85,3 @@ class DataConfig:
 
 
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig
-
-DATASETS: Mapping[str, type] = {
-    "spiral": SpiralConfig,
-    "moons": TwoClassConfig,
-    "circles": TwoClassConfig,
-    "mnist": ImageConfig,
-    "fashion_mnist": ImageConfig,
-    "cifar10": ImageConfig,
-    "cinic10": ImageConfig,
-    "csv": CsvConfig,
-}
-"""Value of ``name`` -> the dataclass of its keys."""

@@ -1,8 +1,5 @@
 """The keys of ``conf/hydra/launcher/``, which determine how the points of a sweep run."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -94,11 +91,3 @@ class SubmititConfig:
 
 
 LauncherConfig = SequentialConfig | PoolConfig | RayConfig | SubmititConfig
-
-LAUNCHERS: Mapping[str, type] = {
-    "sequential": SequentialConfig,
-    "pool": PoolConfig,
-    "ray": RayConfig,
-    "submitit": SubmititConfig,
-}
-"""Value of ``name`` -> the dataclass of its keys."""

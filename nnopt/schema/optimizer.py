@@ -1,8 +1,5 @@
 """The keys of ``conf/optimizer/``."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -121,18 +118,3 @@ TorchOptimizer = LionConfig | MuonConfig | ScheduleFreeConfig
 """The optimizers of PyTorch only."""
 
 OptimizerVariant = SharedOptimizer | TorchOptimizer
-
-OPTIMIZERS: Mapping[str, type] = {
-    "sgd": SgdConfig,
-    "momentum": MomentumConfig,
-    "nesterov": MomentumConfig,
-    "rmsprop": RmspropConfig,
-    "adagrad": AdagradConfig,
-    "adam": AdamConfig,
-    "adamw": AdamConfig,
-    "lion": LionConfig,
-    "muon": MuonConfig,
-    "schedule_free_sgd": ScheduleFreeSgdConfig,
-    "schedule_free_adamw": ScheduleFreeAdamwConfig,
-}
-"""Value of ``name`` -> the dataclass of its keys."""

@@ -1,7 +1,5 @@
 """Annotations of types: the range of a number, or the pattern of a text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 Number = int | float

@@ -13,11 +13,9 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from nnopt.errors import ConfigError, Problem, nearest, refused_value, suggest
-from nnopt.schema.config import VARIANTS, Config
-from nnopt.schema.launcher import LAUNCHERS
+from nnopt.schema.config import PLUGINS, VARIANTS, Config
 from nnopt.schema.range import Entries, Text
 from nnopt.schema.renamed_keys import renamed_key
-from nnopt.schema.sweeper import SWEEPERS
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -31,12 +29,6 @@ UNIONS = (types.UnionType, typing.Union)
 """The types of ``A | B``. The second is its type if A or B is not a class."""
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
-
-PLUGINS: Mapping[str, Mapping[str, type]] = {
-    "hydra.sweeper": SWEEPERS,
-    "hydra.launcher": LAUNCHERS,
-}
-"""Group -> value of its ``name`` -> the dataclass of its keys, which are settings of a sweep."""
 
 SWITCHES = {"off": False, "on": True}
 """Choices that YAML reads as boolean values unless they are quoted."""

@@ -1,7 +1,5 @@
 """The keys of ``conf/regularizer/``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

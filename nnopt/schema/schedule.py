@@ -1,8 +1,5 @@
 """The keys of ``conf/schedule/``."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -86,14 +83,3 @@ ScheduleVariant = (
     | OneCycleConfig
     | PlateauConfig
 )
-
-SCHEDULES: Mapping[str, type] = {
-    "constant": ConstantConfig,
-    "step": StepConfig,
-    "exponential": ExponentialConfig,
-    "inverse_time": InverseTimeConfig,
-    "cosine": CosineConfig,
-    "one_cycle": OneCycleConfig,
-    "plateau": PlateauConfig,
-}
-"""Value of ``name`` -> the dataclass of its keys."""

@@ -1,8 +1,5 @@
 """The keys of ``conf/hydra/sweeper/``, which determine the points of a sweep."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -44,6 +41,3 @@ class OptunaConfig:
 
 
 SweeperConfig = GridConfig | OptunaConfig
-
-SWEEPERS: Mapping[str, type] = {"grid": GridConfig, "optuna": OptunaConfig}
-"""Value of ``name`` -> the dataclass of its keys."""

@@ -21,7 +21,6 @@ from nnopt.backends.models import build_architecture, initial_arrays
 from nnopt.config.compose import Point, make_plan
 from nnopt.config.validate import read_config, read_plugin
 from nnopt.data.dataset import Dataset, Normalization, Part
-from nnopt.schema.reader import PLUGINS
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -106,7 +105,7 @@ def test_group_file_keys_equal_dataclass_fields(name: str) -> None:
 
 
 def test_group_has_one_file_for_every_variant() -> None:
-    for group, variants in [*schema.VARIANTS.items(), *PLUGINS.items()]:
+    for group, variants in [*schema.VARIANTS.items(), *schema.PLUGINS.items()]:
         assert set(of_group(group.replace(".", "/"))) == set(variants)
 
 
@@ -115,8 +114,8 @@ def test_sweeper_and_launcher_files_are_valid(name: str) -> None:
     container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").replace("/", ".").rsplit(".", 1)
     assert container["name"] == stem
-    assert_same_keys(container, PLUGINS[group][stem], name)
-    assert isinstance(read_plugin(group, container), PLUGINS[group][stem])
+    assert_same_keys(container, schema.PLUGINS[group][stem], name)
+    assert isinstance(read_plugin(group, container), schema.PLUGINS[group][stem])
 
 
 def test_main_file_keys_equal_config_fields() -> None:
@@ -252,7 +251,10 @@ def test_search_file_composes_and_builds_samples(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "records"),
-    [("hydra/sweeper", schema.SWEEPERS), ("hydra/launcher", schema.LAUNCHERS)],
+    [
+        ("hydra/sweeper", schema.PLUGINS["hydra.sweeper"]),
+        ("hydra/launcher", schema.PLUGINS["hydra.launcher"]),
+    ],
 )
 def test_sweep_file_keys_equal_dataclass_fields(folder: str, records: dict[str, type]) -> None:
     assert set(of_group(folder)) == set(records)
