@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from nnopt.schema.values import format_value
 
 RENAMED_KEYS: Mapping[str, str] = {
     "steps": "max_steps",
@@ -53,86 +56,67 @@ RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 FIRST_KEYS: Mapping[str, str] = {new: old for old, new in RENAMED_KEYS.items()}
 """New dotted key -> old dotted key."""
 
-_FIRST_VALUES = {
-    RENAMED_KEYS[key]: {new: old for old, new in values.items()}
-    for key, values in RENAMED_VALUES.items()
-}
-
 
 def renamed_key(key: str) -> str | None:
     """Return the error message for an old key, or None for any other key."""
     if key not in RENAMED_KEYS:
         return None
     values = RENAMED_VALUES.get(key, {})
-    hint = ", ".join(f"{_text(new)} for {old}" for old, new in values.items())
+    hint = ", ".join(f"{format_value(new)} for {old}" for old, new in values.items())
     return f"{key} is now {RENAMED_KEYS[key]}{hint and f': {hint}'}"
 
 
-def with_new_keys(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the new names of its keys and values."""
-    return _converted(container, RENAMED_KEYS, RENAMED_VALUES)
+@dataclass(frozen=True)
+class _Renaming:
+    """A conversion of the names of keys, and of the values of these keys."""
+
+    keys: Mapping[str, str]
+    values: Mapping[str, Mapping[Any, Any]]
+
+    def container(self, container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Return a configuration with other names. Its dotted keys begin with ``prefix``."""
+        converted = {}
+        for name, value in container.items():
+            key = f"{prefix}{name}"
+            if isinstance(value, Mapping):
+                value = self.container(value, f"{key}.")
+            elif key in self.values and isinstance(value, str | bool):
+                value = self.values[key].get(value, value)
+            converted[_leaf(self.keys[key]) if key in self.keys else name] = value
+        return converted
+
+    def override(self, override: str) -> str:
+        """Return an override with other names, also in a value that is a map or refers to keys."""
+        key, equals, value = override.partition("=")
+        sign = key[: len(key) - len(key.lstrip("+~"))]
+        key = key[len(sign) :]
+        for before, after in self.values.get(key, {}).items():
+            word = rf"\b{format_value(before)}\b"
+            value = re.sub(word, format_value(after), value, flags=re.IGNORECASE)
+        if "{" in value:  # an interpolation, whose braces may be escaped, or a map
+            for before, after in self.keys.items():
+                reference = rf"(\$\\?{{\s*){re.escape(before)}(\s*\\?}})"
+                value = re.sub(reference, rf"\g<1>{after}\g<2>", value)
+                if before.startswith(f"{key}."):
+                    value = re.sub(rf"(?<![\w.]){_leaf(before)}(?=\s*:)", _leaf(after), value)
+        return f"{sign}{self.keys.get(key, key)}{equals}{value}"
 
 
-def with_first_keys(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the old names of its keys and values."""
-    return _converted(container, FIRST_KEYS, _FIRST_VALUES)
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
-def _converted(
-    container: Mapping[str, Any],
-    keys: Mapping[str, str],
-    values: Mapping[str, Mapping[Any, Any]],
-    prefix: str = "",
-) -> dict[str, Any]:
-    converted = {}
-    for name, value in container.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            value = _converted(value, keys, values, f"{key}.")
-        elif key in values and isinstance(value, str | bool):
-            value = values[key].get(value, value)
-        converted[keys[key].rpartition(".")[2] if key in keys else name] = value
-    return converted
+_TO_NEW = _Renaming(RENAMED_KEYS, RENAMED_VALUES)
+_TO_FIRST = _Renaming(
+    FIRST_KEYS,
+    {
+        RENAMED_KEYS[key]: {new: old for old, new in values.items()}
+        for key, values in RENAMED_VALUES.items()
+    },
+)
 
+with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
+"""Return a configuration with the new or the old names of its keys and values."""
 
-def new_override(override: str) -> str:
-    """Return an override, such as ``accumulation=2``, with the new names of its keys and values.
-
-    Names are also replaced in a value that is a map, and in interpolations.
-    """
-    return _converted_override(override, RENAMED_KEYS, RENAMED_VALUES)
-
-
-def first_override(override: str) -> str:
-    """Return an override, such as ``accumulation_steps=2``, with the old names."""
-    return _converted_override(override, FIRST_KEYS, _FIRST_VALUES)
-
-
-def _converted_override(
-    override: str, keys: Mapping[str, str], values: Mapping[str, Mapping[Any, Any]]
-) -> str:
-    key, equals, value = override.partition("=")
-    sign = key[: len(key) - len(key.lstrip("+~"))]
-    key = key[len(sign) :]
-    for before, after in values.get(key, {}).items():
-        value = re.sub(rf"\b{_text(before)}\b", _text(after), value, flags=re.IGNORECASE)
-    if "{" in value:  # an interpolation or a map
-        for before, after in keys.items():
-            value = re.sub(_reference(before), rf"\g<1>{after}\g<2>", value)
-            if before.startswith(f"{key}."):
-                value = re.sub(_entry(before), after.rpartition(".")[2], value)
-    return f"{sign}{keys.get(key, key)}{equals}{value}"
-
-
-def _reference(key: str) -> str:
-    """Return the pattern of an interpolation, ``${key}``, whose braces may be escaped."""
-    return rf"(\$\\?{{\s*){re.escape(key)}(\s*\\?}})"
-
-
-def _entry(key: str) -> str:
-    """Return the pattern of the name of a key in a map, such as ``{adam_ratio: 1}``."""
-    return rf"(?<![\w.]){key.rpartition('.')[2]}(?=\s*:)"
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+new_override, first_override = _TO_NEW.override, _TO_FIRST.override
+"""Return an override, such as ``accumulation=2``, with the new or the old names."""
