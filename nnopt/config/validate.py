@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from nnopt.config.rules import cross_field_problems
 from nnopt.errors import CombinationError
 from nnopt.schema import VARIANTS, Config
-from nnopt.schema.reader import UNIONS, Reader, is_map, types_of
+from nnopt.schema.reader import UNIONS, Reader, types_of
 
 Record = TypeVar("Record")
 
@@ -64,7 +64,7 @@ def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
     record: type | None = Config
     *groups, name = key.split(".")
     for group in groups:
-        value = value.get(group) if is_map(value) else None
+        value = value.get(group) if isinstance(value, Mapping) else None
         record = _record_at(record, group, value) if record else None
     kind = types_of(record).get(name) if record else None
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
@@ -75,7 +75,7 @@ def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
 def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
     for name in types_of(record):
         yield prefix + name
-        value = container.get(name) if is_map(container) else None
+        value = container.get(name) if isinstance(container, Mapping) else None
         if inner := _record_at(record, name, value):
             yield from _keys_of(inner, value, f"{prefix}{name}.")
 
@@ -83,7 +83,7 @@ def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
 def _record_at(record: type, name: str, value: Any) -> type | None:
     """Return the dataclass of a field that has this value, or None if the field is no group."""
     if record is Config and name in VARIANTS:
-        chosen = value.get("name") if is_map(value) else None
+        chosen = value.get("name") if isinstance(value, Mapping) else None
         return VARIANTS[name].get(chosen) if isinstance(chosen, str) else None
     kind = types_of(record).get(name)
     return kind if isinstance(kind, type) and is_dataclass(kind) else None

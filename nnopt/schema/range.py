@@ -7,32 +7,20 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a number, or of every number of a list. None means no bound.
-
-    Attributes:
-        minimum: The least allowed value.
-        above: A lower bound that is not allowed itself.
-        maximum: The largest allowed value.
-        below: An upper bound that is not allowed itself.
-    """
+    """The range of a number, or of every number of a list. None means no bound."""
 
     minimum: Number | None = None
-    above: Number | None = None
+    above: Number | None = None  # a lower bound that is not allowed itself
     maximum: Number | None = None
-    below: Number | None = None
+    below: Number | None = None  # an upper bound that is not allowed itself
 
 
 @dataclass(frozen=True)
 class Text:
-    """The pattern of a text, or of every text in a list.
-
-    Attributes:
-        pattern: A regular expression, which the whole text must match.
-        allowed: The description of the pattern in error messages.
-    """
+    """The regular expression of a text, or of every text in a list."""
 
     pattern: str
-    allowed: str
+    allowed: str  # the description of the pattern in error messages
 
 
 @dataclass(frozen=True)

@@ -38,15 +38,11 @@ QUOTE = "; quote the word"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> Problem:
-    """Return the problem of an unknown key.
+    """Return the problem of an unknown dotted key. ``known`` are the keys of the configuration.
 
     The message contains the first of these that exists: the new name of a renamed key, the choices
     of the group that have the key, a similar key of the group, a key with the same name in another
     group, or the most similar key.
-
-    Args:
-        key: The dotted key.
-        known: All dotted keys of the configuration.
     """
     if message := renamed_key(key):
         return Problem(message, key)
@@ -63,7 +59,8 @@ def unknown_key(key: str, known: Iterable[str]) -> Problem:
     leaves = {name.rpartition(".")[2]: name for name in siblings}
     close = leaves.get(nearest(leaf, leaves) or "")
     close = close or next((name for name in known if name.rpartition(".")[2] == leaf), None)
-    close = close or (None if siblings else nearest(key, known))
+    if not close and not siblings:
+        close = nearest(key, known)
     hint = f"did you mean {close!r}?" if close else f"known here: {', '.join(siblings or known)}"
     return Problem(f"unknown key {key!r}; {hint}", key)
 
@@ -71,11 +68,6 @@ def unknown_key(key: str, known: Iterable[str]) -> Problem:
 def variants_of(group: str) -> Mapping[str, type]:
     """Return name -> dataclass of a group, or {} if all files of the group have the same keys."""
     return VARIANTS.get(group) or PLUGINS.get(group) or {}
-
-
-def is_map(value: Any) -> bool:
-    """Return whether the value is a map."""
-    return isinstance(value, Mapping)
 
 
 @cache
@@ -95,15 +87,12 @@ class Reader:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
-        """Return an instance of a dataclass, or None if there is a problem.
+        """Return an instance of the dataclass ``record``, or None if there is a problem.
 
-        Args:
-            record: The dataclass.
-            container: The map of its keys.
-            where: The dotted key of the map, or "" for the whole configuration.
+        ``where`` is the dotted key of ``container``, or "" for the whole configuration.
         """
         prefix = f"{where}." if where else ""
-        if not is_map(container):
+        if not isinstance(container, Mapping):
             return self.refuse(
                 where, container, f"needs a group of keys, such as {', '.join(types_of(record))}"
             )
@@ -128,7 +117,7 @@ class Reader:
     def read_variant(self, group: str, container: Any) -> Any:
         """Return the keys of a group as the dataclass that the key ``name`` selects."""
         variants = variants_of(group)
-        name = container.get("name") if is_map(container) else container
+        name = container.get("name") if isinstance(container, Mapping) else container
         if not isinstance(name, str) or name not in variants:
             return self.refuse(f"{group}.name", name, suggest(name, variants))
         return self.read_record(variants[name], container, group)
@@ -139,8 +128,7 @@ class Reader:
         """Return a value of a type, or None if it has another type or is out of range.
 
         Args:
-            kind: The type: a dataclass, an annotated type, an optional type, a union, ``Literal``,
-                a tuple, or a plain type.
+            kind: A dataclass, an annotated type, a union, ``Literal``, a tuple, or a plain type.
             value: The value.
             key: The dotted key.
             bounds: The bounds of a number, by attribute of ``Range``.
@@ -156,24 +144,18 @@ class Reader:
                 self._check_texts(within, text, key)
                 return text
             bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
-        origin, arguments = get_origin(kind), get_args(kind)
-        optional = origin in UNIONS and type(None) in arguments
-        if optional:
-            if value is None:
-                return None
-            kind = typing.Union[tuple(x for x in arguments if x is not type(None))]  # noqa: UP007
-            origin, arguments = get_origin(kind), get_args(kind)
-        if origin is Literal:
-            return self._read_choice(arguments, value, key, optional)
-        if origin is tuple:
-            return self._read_list(arguments[0], value, key, bounds)
-        if kind is Any:
+        members = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
+        optional = type(None) in members
+        if kind is Any or (optional and value is None):
             return value
-        kinds = arguments if origin in UNIONS else (kind,)
-        choices = [x for k in kinds if get_origin(k) is Literal for x in get_args(k)]
+        choices = [x for k in members if get_origin(k) is Literal for x in get_args(k)]
+        kinds = tuple(k for k in members if k is not type(None) and get_origin(k) is not Literal)
+        if not kinds:
+            return self._read_choice(choices, value, key, optional)
+        if get_origin(kinds[0]) is tuple:
+            return self._read_list(get_args(kinds[0])[0], value, key, bounds)
         if value in choices:
             return value
-        kinds = tuple(k for k in kinds if get_origin(k) is not Literal)
         others = [*choices, "null"] if optional else choices
         return self._read_plain(kinds, value, key, bounds, others)
 
@@ -185,27 +167,27 @@ class Reader:
 
     def _read_entries(self, entries: Entries, container: Any, key: str) -> Any:
         """Return a map whose values are texts, whole numbers or true."""
-        if not is_map(container):
-            example = f"{{{next(iter(sorted(entries.keys)))}: VALUE}}"
+        if not isinstance(container, Mapping):
+            example = f"{{{min(entries.keys)}: VALUE}}"
             return self.refuse(key, container, f"needs a map, such as {example}")
         for name, value in container.items():
             where = f"{key}.{name}"
+            is_huge = isinstance(value, int) and abs(value) >= 2**63
             if str(name).replace("_", "-") not in entries.keys:
-                known = sorted(entries.keys)
-                self.problems.append(f"{where!r}: {suggest(name, known)}")
-            elif value is False or not isinstance(value, str | int) or _is_huge(value):
+                self.problems.append(f"{where!r}: {suggest(name, sorted(entries.keys))}")
+            elif value is False or not isinstance(value, str | int) or is_huge:
                 quote = QUOTE if isinstance(value, bool) else ""
                 self.refuse(where, value, f"needs a text, a whole number or true{quote}")
             else:
                 self._check_texts(entries.text, value, where)
         return container
 
-    def _read_choice(self, choices: tuple[Any, ...], value: Any, key: str, optional: bool) -> Any:
+    def _read_choice(self, choices: Sequence[Any], value: Any, key: str, optional: bool) -> Any:
         if isinstance(value, bool):
             value = next((word for word in choices if SWITCHES.get(word) is value), value)
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return value
-        names = [str(choice) for choice in choices] + (["null"] if optional else [])
+        names = [*map(str, choices), *(["null"] if optional else [])]
         remedy = "; write none" if value is False and "none" in names else ""
         return self.refuse(key, value, f"{suggest(value, names)}{remedy}")
 
@@ -235,11 +217,9 @@ class Reader:
         if matched is None:
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
             needed = " or ".join([*[names[k] for k in kinds], *others])
-            hint = (
-                f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
-            )
-            if isinstance(value, bool) and str in kinds:
-                hint = QUOTE
+            hint = QUOTE if isinstance(value, bool) and str in kinds else ""
+            if isinstance(value, float) and value.is_integer():
+                hint = f"; write {int(value)}"
             return self.refuse(key, value, f"needs {needed}{hint}")
         if isinstance(matched, int | float) and not isinstance(matched, bool):
             allowed = " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in bounds.items())
@@ -258,10 +238,6 @@ class Reader:
     def refuse(self, key: str, value: Any, reason: str) -> None:
         """Add the problem ``KEY = VALUE: REASON``."""
         self.problems.append(refused_value(key, value, reason))
-
-
-def _is_huge(value: str | int) -> bool:
-    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _as_float(value: float) -> float:
