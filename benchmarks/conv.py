@@ -118,10 +118,10 @@ def numpy_layer(shape: Shape) -> Callable[[], None]:
     x = array(shape.side, shape.side, shape.images, shape.channels)
     weight = array(shape.outputs, shape.channels, 3, 3)
     g = array(shape.side, shape.side, shape.images, shape.outputs)
-    workers, buffer = ThreadPool(THREADS), Buffers()
+    buffer = Buffers(ThreadPool(THREADS))
 
     def step() -> None:
-        _, saved = conv2d_forward(x, weight, padding=1, workers=workers, buffer=buffer)
+        _, saved = conv2d_forward(x, weight, padding=1, buffer=buffer)
         conv2d_backward(g, saved, (True, True), buffer=buffer)
 
     return step

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.inference import InferredLayer
-from nnopt.backends.numpy.ops import Array, Op
+from nnopt.backends.numpy.ops import Array, Buffer, Op
 from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy.ops.conv import CONV2D
 from nnopt.backends.numpy.ops.dense import DENSE
@@ -22,7 +22,6 @@ from nnopt.backends.numpy.ops.normalization import (
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy.tape import Tape, Variable
-from nnopt.backends.numpy.threads import ThreadPool
 from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
 
@@ -50,7 +49,6 @@ class LayerBuilder:
         config: The configuration of the run.
         parameters: The parameters by full name.
         statistics: The running statistics and frozen weights by full name.
-        workers: The threads of all operations.
         outputs: If given, each layer is a module of its own, which stores a copy of its output here
             by the name of the layer, (N, D) or (N, C, H, W).
     """
@@ -60,13 +58,11 @@ class LayerBuilder:
         config: Config,
         parameters: Mapping[str, Variable],
         statistics: Mapping[str, Array],
-        workers: ThreadPool,
         outputs: dict[str, Array] | None = None,
     ) -> None:
         self._config = config
         self._parameters = parameters
         self._statistics = statistics
-        self._workers = workers
         self._outputs = outputs
         self.momentum: float | None = None
         """While set, replaces the momentum of every batch norm."""
@@ -118,31 +114,29 @@ class LayerBuilder:
 
     def _operation(self, layer: InferredLayer) -> tuple[Op, dict[str, object]]:
         """Return the operation that computes a layer, and its options."""
-        workers: dict[str, object] = {"workers": self._workers}
         match layer.record:
             case records.Dense():
-                return DENSE, workers
+                return DENSE, {}
             case records.Conv2d() as conv:
                 backend = self._config.backend
                 algorithm = backend.conv_algorithm if isinstance(backend, NumpyConfig) else "auto"
                 window: dict[str, object] = {"stride": conv.stride, "padding": conv.padding_size}
-                return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm} | workers
+                return CONV2D, window | {"groups": conv.groups, "algorithm": algorithm}
             case records.MaxPool2d() | records.AvgPool2d() as pool:
                 op = MAX_POOL2D if isinstance(pool, records.MaxPool2d) else AVG_POOL2D
-                window = {"size": pool.size, "stride": pool.stride_size, "padding": pool.padding}
-                return op, window | workers
+                return op, {"size": pool.size, "stride": pool.stride_size, "padding": pool.padding}
             case records.GlobalAvgPool():
                 return GLOBAL_AVG_POOL, {}
             case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
                 return LAYER_NORM, {"epsilon": epsilon}
             case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
                 groups = norm.count_groups(layer.name, layer.input_shape)
-                return GROUP_NORM, workers | {"groups": groups, "epsilon": norm.epsilon}
+                return GROUP_NORM, {"groups": groups, "epsilon": norm.epsilon}
             case records.LeakyReLU(slope):
-                return LEAKY_RELU, workers | {"slope": slope}
+                return LEAKY_RELU, {"slope": slope}
             case records.Flatten():
                 return FLATTEN, {}
-        return ACTIVATIONS[type(layer.record)], workers
+        return ACTIVATIONS[type(layer.record)], {}
 
     def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
         """Return the inputs of a layer's operation after x. A frozen weight has no gradient."""
@@ -155,7 +149,7 @@ class LayerBuilder:
         """Return batch norm, which uses the running statistics in evaluation mode only."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
-        parameters, workers = self._parameters_of(layer), self._workers
+        parameters = self._parameters_of(layer)
         running_mean = self._statistics[f"{layer.name}.running_mean"]
         running_var = self._statistics[f"{layer.name}.running_var"]
 
@@ -164,10 +158,10 @@ class LayerBuilder:
                 weight, bias = (parameter.value for parameter in parameters)
                 statistics = running_mean, running_var, epsilon
                 y_value = batch_norm_evaluate(
-                    x.value, weight, bias, *statistics, relu=relu, workers=workers
+                    x.value, weight, bias, *statistics, relu=relu, buffer=Buffer(tape.workers)
                 )
                 return Variable(y_value)
-            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu, workers=workers)
+            y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu)
             *_, saved, _ = tape.entries[-1]
             mean, variance = saved[-2:]
             count = x.value.size // x.value.shape[-1]

@@ -58,7 +58,7 @@ class NumpyNetwork:
         statistics = architecture.statistic_shapes()
         self.statistics = {name: np.zeros(shape, self.dtype) for name, shape in statistics.items()}
         self._workers = ThreadPool(threads_for(architecture, config, default_threads()).count)
-        self._builder = LayerBuilder(config, self.parameters, self.statistics, self._workers)
+        self._builder = LayerBuilder(config, self.parameters, self.statistics)
         self._modules_from: dict[int, list[Module]] = {}
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._largest_flops = max(layer.flops for layer in architecture.walk())
@@ -67,8 +67,7 @@ class NumpyNetwork:
         if config.loss != "hinge":
             self._loss_op = CROSS_ENTROPY
             self._loss_options = {"label_smoothing": config.regularizer.label_smoothing}
-        self._tape = Tape()
-        self._evaluation_tape = Tape()
+        self._tape, self._evaluation_tape = Tape(self._workers), Tape(self._workers)
         self._optimizer = Optimizer(
             config.optimizer,
             self.flat,
@@ -272,10 +271,9 @@ class NumpyNetwork:
     def _record_outputs(self, x: Array, step: int | None) -> dict[str, NDArray[np.floating]]:
         """Return the output of every layer by name, in the order of computation."""
         outputs: dict[str, Array] = {}
-        state = self.parameters, self.statistics, self._workers
-        builder = LayerBuilder(self._config, *state, outputs)
+        builder = LayerBuilder(self._config, self.parameters, self.statistics, outputs)
         modules = builder.build_all(self.architecture.layers)
-        self._run(modules, Tape(), Variable(x), step)
+        self._run(modules, Tape(self._workers), Variable(x), step)
         return outputs
 
     def _add_penalty_gradients(self) -> None:

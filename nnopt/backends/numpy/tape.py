@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from nnopt.backends.numpy.memory import empty
-from nnopt.backends.numpy.ops import Array, Op
+from nnopt.backends.numpy.ops import Array, Buffer, Op
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Variable:
@@ -39,15 +40,17 @@ class Variable:
         self.gradient: Array | None = None
 
 
-class Buffers:
+class Buffers(Buffer):
     """The arrays of one operation by name and shape, reused at every step.
 
     Arrays of one name share the memory of the largest, because batches have several sizes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: ThreadPool = SERIAL) -> None:
+        super().__init__(workers)
         self._arrays: dict[tuple[str, tuple[int, ...]], Array] = {}
         self._memory: dict[str, Array] = {}
+        self._parts: dict[int, Buffers] = {}
         self._lock = Lock()
         self.bound = False
 
@@ -67,6 +70,12 @@ class Buffers:
                     del self._arrays[key]  # it is a view of the smaller memory
             array = self._arrays[name, shape] = memory[:size].reshape(shape)
         return array
+
+    def part(self, number: int) -> Buffers:
+        """Return the buffers of a part of the operation."""
+        if number not in self._parts:
+            self._parts[number] = Buffers(self.workers)
+        return self._parts[number]
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
         """Use ``grad_buffer`` of each parameter as the array of its gradient, which saves a copy.
@@ -89,7 +98,8 @@ backward function, and its arrays."""
 class Tape:
     """Records operations on variables and computes their gradients."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: ThreadPool = SERIAL) -> None:
+        self.workers = workers
         self.entries: list[TapeEntry] = []
         self._buffers: list[Buffers] = []
 
@@ -101,7 +111,7 @@ class Tape:
         """Compute ``op`` on the inputs, record it and return its output."""
         index = len(self.entries)
         if index == len(self._buffers):
-            self._buffers.append(Buffers())
+            self._buffers.append(Buffers(self.workers))
         buffers = self._buffers[index]
         value, saved = op.forward(*[x.value for x in inputs], buffer=buffers, **options)
         requires_grad = tuple([x.requires_grad for x in inputs])

@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import conv, im2col, new, winograd
+from nnopt.backends.numpy.ops import Buffer, conv, im2col, new, winograd
 from nnopt.backends.numpy.ops.conv import conv2d_backward, conv2d_forward
 from nnopt.backends.numpy.tape import Buffers
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
+from nnopt.backends.numpy.threads import ThreadPool
 
 ALGORITHMS = ["naive", "im2col", "winograd", "auto"]
 
@@ -85,14 +85,12 @@ def inside(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 3, 0, 1))
 
 
-def compute(case: Case, algorithm: str, data, workers=SERIAL, buffer=None) -> list[np.ndarray]:
+def compute(case: Case, algorithm: str, data, buffer=new) -> list[np.ndarray]:
     """Return y, d_x, d_weight and d_bias; images are (N, C, H, W)."""
     x, weight, bias, g = data[:4]
-    keep = {} if buffer is None else {"buffer": buffer}
-    y, saved = conv2d_forward(
-        inside(x), weight, bias, **case.options, algorithm=algorithm, workers=workers, **keep
-    )
-    d_x, d_weight, d_bias = conv2d_backward(inside(g), saved, (True, True, True), **keep)
+    options = case.options | {"algorithm": algorithm}
+    y, saved = conv2d_forward(inside(x), weight, bias, **options, buffer=buffer)
+    d_x, d_weight, d_bias = conv2d_backward(inside(g), saved, (True, True, True), buffer=buffer)
     return [y.transpose(2, 3, 0, 1), d_x.transpose(2, 3, 0, 1), d_weight, d_bias]
 
 
@@ -107,10 +105,10 @@ def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **option
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
 def test_conv_outputs_and_gradients_equal_torch(name, algorithm):
-    case, workers, buffer = CASES[name], ThreadPool(2), Buffers()
+    case, buffer = CASES[name], Buffers(ThreadPool(2))
     assert largest_error(case, algorithm) < 1e-10
     for _ in range(2):  # the buffer is reused
-        assert largest_error(case, algorithm, workers=workers, buffer=buffer) < 1e-10
+        assert largest_error(case, algorithm, buffer=buffer) < 1e-10
 
 
 LAYOUTS = {
@@ -183,7 +181,7 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
         workers = ThreadPool(count)
         with threadpool_limits(count, user_api="blas"):
             for _ in range(2):
-                together = compute(case, algorithm, data, workers=workers)
+                together = compute(case, algorithm, data, Buffer(workers))
                 for a, b in zip(together, alone, strict=True):
                     np.testing.assert_array_equal(a, b)
 
@@ -203,10 +201,10 @@ def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
 @pytest.mark.parametrize("images", [16, 32])
 def test_im2col_input_gradient_memory_is_bounded(images):
     """The full matrix of windows would be k² = 25 times as large as the images."""
-    weight, shape = np.ones((4, 32, 5, 5), np.float32), (32, 32, images, 32)
+    weight, padded_shape = np.ones((4, 32, 5, 5), np.float32), (36, 36, 32, images)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()
-    d_x = im2col.im2col_input_gradient(g, shape, weight, 1, 2, ThreadPool(1), new)
+    d_x = im2col._input_gradient(g, padded_shape, weight, 1, 2, new)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3.5 * d_x.nbytes  # d_x, its padded copy, and a row of windows

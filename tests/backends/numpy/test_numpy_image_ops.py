@@ -26,7 +26,7 @@ from image_cases import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Op, pooling
+from nnopt.backends.numpy.ops import Buffer, Op, pooling
 from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, batch_norm_evaluate
 from nnopt.backends.numpy.ops.pooling import MAX_POOL2D
@@ -98,9 +98,9 @@ def test_image_op_two_threads_give_same_bits(name: str, monkeypatch: pytest.Monk
     cut_finely(monkeypatch)
     case, two = CASES[name], ThreadPool(2)
     inputs = case.inputs(dtype=np.float32)
-    alone = step(case.op, inputs, None, **case.options, workers=SERIAL)
-    for buffer in (None, Buffers(), Buffers()):
-        together = step(case.op, inputs, None, **case.options, workers=two, buffer=buffer)
+    alone = step(case.op, inputs, None, **case.options)
+    for buffer in (Buffer(two), Buffers(two), Buffers(two)):
+        together = step(case.op, inputs, None, **case.options, buffer=buffer)
         for ours, theirs in zip(together, alone, strict=True):
             assert_array_equal(ours, theirs)
 
@@ -116,7 +116,7 @@ def test_image_op_large_batch_two_threads_give_same_bits(op: Op) -> None:
     inputs = inputs if op is BATCH_NORM else inputs[:1]
     g = gradient_like(op.forward(*inputs, **options)[0], seed=15).astype(np.float32)
     alone = step(op, inputs, g, **options)
-    together = step(op, inputs, g, **options, workers=ThreadPool(2), buffer=Buffers())
+    together = step(op, inputs, g, **options, buffer=Buffers(ThreadPool(2)))
     for ours, theirs in zip(together, alone, strict=True):
         assert_array_equal(ours, theirs)
 
@@ -197,11 +197,11 @@ def test_image_batch_norm_saves_batch_statistics_for_evaluation(workers: ThreadP
     rng = np.random.default_rng(12)
     x = rng.standard_normal((4, 5, N, C)) * np.arange(1, C + 1) + np.arange(C)
     weight, bias = rng.standard_normal((2, C))
-    y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5, workers=workers)
+    y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5, buffer=Buffer(workers))
     mean, variance = saved[-2:]
     assert_allclose(mean, x.mean(axis=(0, 1, 2)), rtol=1e-12)
     assert_allclose(variance, x.var(axis=(0, 1, 2)), rtol=1e-12)
-    again = batch_norm_evaluate(x, weight, bias, mean, variance, 1e-5, workers=workers)
+    again = batch_norm_evaluate(x, weight, bias, mean, variance, 1e-5, buffer=Buffer(workers))
     assert_allclose(again, y, rtol=1e-10, atol=1e-12)
 
 
@@ -258,5 +258,5 @@ def test_activation_chunks_of_flat_batch_on_threads_give_same_bits(
     x = np.random.default_rng(14).standard_normal((40, 12))
     expected = step(op, [x], x)
     cut_finely(monkeypatch)
-    for ours, whole in zip(step(op, [x], x, workers=ThreadPool(2)), expected, strict=True):
+    for ours, whole in zip(step(op, [x], x, buffer=Buffer(ThreadPool(2))), expected, strict=True):
         assert_array_equal(ours, whole)

@@ -7,9 +7,9 @@
 returns dL/d input for each input. It may overwrite ``g`` and ``saved``, because it runs at most
 once per forward pass. Otherwise no function changes its arguments.
 
-``buffer`` is a function that provides the arrays for outputs, gradients and intermediate results.
-By default it allocates new arrays. The tape (``nnopt.backends.numpy.tape``) passes a function that
-provides the same arrays in every step, so gradients are valid until the next step.
+``buffer`` provides the threads, and the arrays for outputs, gradients and intermediate results. By
+default the arrays are new. The tape (``nnopt.backends.numpy.tape``) passes a buffer that provides
+the same arrays in every step, so gradients are valid until the next step.
 
 Each fast version, such as ``relu_forward`` and ``relu_backward`` of the operation ``RELU``, has a
 short reference version at the top of its file, ``relu_naive_forward`` and ``relu_naive_backward``.
@@ -24,28 +24,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnopt.backends.numpy.memory import empty
+from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
 
-Buffer = Callable[[str, Shape, Any], Array]
-"""Returns an uninitialized array for a name, shape and type: the same array for the same name and
-shape."""
+
+class Buffer:
+    """The threads and the arrays of an operation. This class returns a new array every time."""
+
+    def __init__(self, workers: ThreadPool = SERIAL) -> None:
+        self.workers = workers
+
+    def __call__(self, name: str, shape: Shape, dtype: Any) -> Array:
+        """Return an uninitialized array. ``d_x`` is the name of the gradient of an input ``x``."""
+        return empty(shape, dtype)
+
+    def part(self, number: int) -> Buffer:
+        """Return the buffer of a part of the operation, such as a group of channels."""
+        return self
 
 
-def new(name: str, shape: Shape, dtype: Any) -> Array:
-    """Return a new array. This is the buffer that never reuses memory."""
-    return empty(shape, dtype)
+new = Buffer()
 
 
 class Op(NamedTuple):
-    """A forward and a backward function.
+    """A forward and a backward function, with the names of forward's array arguments.
 
-    Attributes:
-        inputs: The names of forward's array arguments. ``buffer("d_x", ...)`` returns the memory of
-            the gradient of the argument ``x``.
-        takes_requires_grad: Whether backward takes a third argument ``requires_grad``, one bool per
-            input, and returns None for an input that requires no gradient.
+    If ``takes_requires_grad``, backward takes a third argument ``requires_grad``, one bool per
+    input, and returns None for an input that requires no gradient.
     """
 
     forward: Callable[..., tuple[Array, Any]]

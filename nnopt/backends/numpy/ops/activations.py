@@ -15,7 +15,6 @@ import numpy as np
 
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 def relu_naive_forward(x: Array) -> Array:
@@ -242,12 +241,10 @@ def _chunked(
 ) -> Op:
     """Return an operation that applies these functions to chunks of a large input."""
 
-    def chunked_forward(
-        x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **options: Any
-    ) -> tuple[Array, Any]:
+    def chunked_forward(x: Array, *, buffer: Buffer = new, **options: Any) -> tuple[Array, Any]:
         if x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS:
             y, saved = forward(x, buffer=buffer, **options)
-            return y, (None, saved, workers)
+            return y, (None, saved)
         rows = _rows(x)
         chunks = lanes.row_chunks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
         saved_by_chunk: list[Any] = [None] * len(chunks)
@@ -258,19 +255,19 @@ def _chunked(
             chunk_buffer = partial(_chunk_buffer, buffer, index, y[chunk])
             _, saved_by_chunk[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
 
-        lanes.workers_for(x, workers).map(task, len(chunks))
-        return y.reshape(x.shape), (chunks, saved_by_chunk, workers)
+        lanes.workers_for(x, buffer).map(task, len(chunks))
+        return y.reshape(x.shape), (chunks, saved_by_chunk)
 
     def chunked_backward(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
-        chunks, saved_by_chunk, workers = saved
+        chunks, saved_by_chunk = saved
         if chunks is None:
             return backward(g, saved_by_chunk, buffer=buffer)
         rows = _rows(g)
 
         def task(worker: int, index: int) -> None:
-            backward(rows[chunks[index]], saved_by_chunk[index], buffer=workers.scratch)
+            backward(rows[chunks[index]], saved_by_chunk[index], buffer=buffer.workers.scratch)
 
-        lanes.workers_for(g, workers).map(task, len(chunks))
+        lanes.workers_for(g, buffer).map(task, len(chunks))
         return (rows.reshape(g.shape),)
 
     return Op(chunked_forward, chunked_backward, ("x",))

@@ -14,14 +14,8 @@ import numpy as np
 
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
-from nnopt.backends.numpy.ops.im2col import (
-    im2col_forward,
-    im2col_input_gradient,
-    im2col_parameter_gradients,
-    padded_images,
-)
+from nnopt.backends.numpy.ops.im2col import im2col_backward, im2col_forward, padded_images
 from nnopt.backends.numpy.ops.winograd import winograd_backward, winograd_forward
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 from nnopt.schema import ConvAlgorithm
 
 
@@ -33,7 +27,6 @@ class Saved(NamedTuple):
     stride: int
     padding: int
     algorithm: ConvAlgorithm
-    workers: ThreadPool
 
 
 def conv2d_naive_forward(
@@ -85,7 +78,6 @@ def conv2d_forward(
     padding: int = 0,
     groups: int = 1,
     algorithm: ConvAlgorithm = "auto",
-    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, list[Saved]]:
     """Compute ``conv2d_naive_forward`` for each group of channels.
@@ -95,20 +87,19 @@ def conv2d_forward(
     outputs (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
-    if algorithm == "im2col":
-        x = padded_images(x, padding, workers, buffer)
-    else:
-        x = _contiguous(x, "x", buffer)
-    saved = Saved(x, weight, stride, padding, algorithm, workers)
+    is_im2col = algorithm == "im2col"
+    x = padded_images(x, padding, buffer) if is_im2col else _contiguous(x, "x", buffer)
+    saved = Saved(x, weight, stride, padding, algorithm)
     if groups == 1:
         return _forward(saved, bias, buffer), [saved]
-    parts, outputs, size = [], [], len(weight) // groups
-    for i in range(groups):
-        kernels = slice(i * size, (i + 1) * size)
-        part_x = _group_of_x(saved, i, groups, buffer)
-        parts.append(saved._replace(x=part_x, weight=weight[kernels]))
-        part_bias = None if bias is None else bias[kernels]
-        outputs.append(_forward(parts[i], part_bias, _group_buffer(buffer, i)))
+    parts, outputs = [], []
+    inputs, kernels = np.split(x, groups, axis=2 if is_im2col else 3), np.split(weight, groups)
+    biases = [None] * groups if bias is None else np.split(bias, groups)
+    for number in range(groups):
+        part_buffer, part_x = buffer.part(number), inputs[number]
+        part_x = part_x if is_im2col else _contiguous(part_x, "x", part_buffer)
+        parts.append(saved._replace(x=part_x, weight=kernels[number]))
+        outputs.append(_forward(parts[number], biases[number], part_buffer))
     return _concatenate("all_y", outputs, 3, buffer), parts
 
 
@@ -120,15 +111,14 @@ def conv2d_backward(
     if len(parts) == 1:
         return _backward(parts[0], g, requires_grad, buffer)
     gradients = []
-    for i, part in enumerate(parts):
-        group_buffer = _group_buffer(buffer, i)
-        part_g = _channels(g, i, len(parts), group_buffer)
-        gradients.append(_backward(part, part_g, requires_grad, group_buffer))
-    by_input = zip(*gradients, strict=True)
+    for number, part_g in enumerate(np.split(g, len(parts), axis=3)):
+        part_buffer = buffer.part(number)
+        part_g = _contiguous(part_g, "g", part_buffer)
+        gradients.append(_backward(parts[number], part_g, requires_grad, part_buffer))
     names = ("d_x", 3), ("d_weight", 0), ("d_bias", 0)
     return tuple(
         None if arrays[0] is None else _concatenate(name, arrays, axis, buffer)
-        for (name, axis), arrays in zip(names, by_input, strict=False)
+        for (name, axis), *arrays in zip(names, *gradients, strict=False)
     )
 
 
@@ -144,10 +134,11 @@ def _choose(
 
 
 def _forward(s: Saved, bias: Array | None, buffer: Buffer) -> Array:
-    if s.algorithm == "winograd":
-        return winograd_forward(s.x, s.weight, bias, s.padding, s.workers, buffer)
-    if s.algorithm == "im2col":
-        return im2col_forward(s.x, s.weight, bias, s.stride, s.workers, buffer)
+    match s.algorithm:
+        case "winograd":
+            return winograd_forward(s.x, s.weight, bias, s.padding, buffer)
+        case "im2col":
+            return im2col_forward(s.x, s.weight, bias, s.stride, buffer)
     return conv2d_naive_forward(s.x, s.weight, bias, s.stride, s.padding)
 
 
@@ -155,21 +146,13 @@ def _backward(
     s: Saved, g: Array, requires_grad: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
     """Return the required gradients, and None in place of the others."""
-    if s.algorithm == "winograd":
-        return winograd_backward(g, s.x, s.weight, s.padding, requires_grad, s.workers, buffer)
-    if s.algorithm == "naive":
-        gradients = conv2d_naive_backward(g, s.x, s.weight, s.stride, s.padding)
-        return tuple([d if r else None for d, r in zip(gradients, requires_grad, strict=False)])
-    d_x = None
-    if requires_grad[0]:
-        height, width, channels, images = s.x.shape
-        shape = height - 2 * s.padding, width - 2 * s.padding, images, channels
-        d_x = im2col_input_gradient(g, shape, s.weight, s.stride, s.padding, s.workers, buffer)
-    required = requires_grad[1], requires_grad[2:] == (True,)
-    of_parameters = im2col_parameter_gradients(
-        g, s.x, s.weight, s.stride, required, s.workers, buffer
-    )
-    return (d_x, *of_parameters)[: len(requires_grad)]
+    match s.algorithm:
+        case "winograd":
+            return winograd_backward(g, s.x, s.weight, s.padding, requires_grad, buffer)
+        case "im2col":
+            return im2col_backward(g, s.x, s.weight, s.stride, s.padding, requires_grad, buffer)
+    gradients = conv2d_naive_backward(g, s.x, s.weight, s.stride, s.padding)
+    return tuple([d if r else None for d, r in zip(gradients, requires_grad, strict=False)])
 
 
 def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
@@ -179,25 +162,6 @@ def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
     copy = buffer(name, x.shape, x.dtype)
     np.copyto(copy, x)
     return copy
-
-
-def _channels(x: Array, group: int, groups: int, buffer: Buffer) -> Array:
-    """Return a contiguous copy of a group's channels."""
-    size = x.shape[3] // groups
-    return _contiguous(x[..., group * size : (group + 1) * size], f"part{group}", buffer)
-
-
-def _group_of_x(s: Saved, group: int, groups: int, buffer: Buffer) -> Array:
-    """Return a group's channels of the saved x."""
-    if s.algorithm != "im2col":
-        return _channels(s.x, group, groups, buffer)
-    size = s.x.shape[2] // groups
-    return s.x[:, :, group * size : (group + 1) * size]
-
-
-def _group_buffer(buffer: Buffer, group: int) -> Buffer:
-    """Return a buffer whose names differ from those of other groups."""
-    return lambda name, shape, dtype: buffer(f"group{group}.{name}", shape, dtype)
 
 
 def _concatenate(name: str, arrays: Sequence[Array], axis: int, buffer: Buffer) -> Array:

@@ -9,7 +9,6 @@ import numpy as np
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 from nnopt.backends.numpy.ops.activations import RELU
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Array, Array, bool, Any]
 
@@ -33,7 +32,6 @@ def dense_forward(
     bias: Array | None = None,
     *,
     relu: bool = False,
-    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """Compute ``dense_naive_forward``, then max(y, 0) in place if ``relu``."""
@@ -48,7 +46,7 @@ def dense_forward(
         np.copyto(y, product)
     rectified = None
     if relu:
-        _, rectified = RELU.forward(y, workers=workers, buffer=lambda name, shape, dtype: y)
+        y, rectified = RELU.forward(y, buffer=buffer)  # in place: it writes to the buffer "y" too
     return y, (x, weight, bias is not None, rectified)
 
 

@@ -17,7 +17,7 @@ from nnopt.backends.numpy.ops.lanes import workers_for
 from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_count
 
 
-def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -> Array:
+def padded_images(x: Array, padding: int, buffer: Buffer) -> Array:
     """Return images (H, W, N, C) as (H + 2p, W + 2p, C, N), padded with zeros."""
     height, width, images, channels = x.shape
     shape = (height + 2 * padding, width + 2 * padding, channels, images)
@@ -31,17 +31,12 @@ def padded_images(x: Array, padding: int, workers: ThreadPool, buffer: Buffer) -
         chunk = chunks[index]
         np.copyto(inside[..., chunk], x[:, :, chunk].transpose(0, 1, 3, 2))
 
-    workers_for(x, workers).map(task, len(chunks))
+    workers_for(x, buffer).map(task, len(chunks))
     return padded
 
 
 def im2col_forward(
-    padded: Array,
-    weight: Array,
-    bias: Array | None,
-    stride: int,
-    workers: ThreadPool,
-    buffer: Buffer,
+    padded: Array, weight: Array, bias: Array | None, stride: int, buffer: Buffer
 ) -> Array:
     """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
 
@@ -55,32 +50,35 @@ def im2col_forward(
     factor = weight.reshape(outputs, -1).T
 
     def task(worker: int, index: int) -> None:
-        columns = _columns(padded, kernel, chunks[index], y.shape[1], stride, workers)
+        columns = _columns(padded, kernel, chunks[index], y.shape[1], stride, buffer.workers)
         rows_of_y = y[chunks[index]].reshape(-1, outputs)
         np.matmul(columns.T, factor, out=rows_of_y)
         if bias is not None:
             np.add(rows_of_y, bias, out=rows_of_y)
 
-    workers.map(task, len(chunks))
+    buffer.workers.map(task, len(chunks))
     return y
 
 
-def im2col_parameter_gradients(
+def im2col_backward(
     g: Array,
     padded: Array,
     weight: Array,
     stride: int,
-    requires_grad: tuple[bool, bool],
-    workers: ThreadPool,
+    padding: int,
+    requires_grad: tuple[bool, ...],
     buffer: Buffer,
-) -> tuple[Array | None, Array | None]:
-    """Compute dL/dw = (X g)ᵀ, (O, C, kh, kw), and dL/db = Σ g, (O,), if they are required.
+) -> tuple[Array | None, ...]:
+    """Compute the required ones of dL/dx, dL/dw = (X g)ᵀ and dL/db = Σ g.
 
     X is the matrix of windows, (C · kh · kw, windows), and g is dL/dy as a matrix (windows, O).
     Chunks and partial sums do not depend on the number of threads, so neither do the sums.
     """
-    outputs, kernel = len(weight), weight.shape[2:]
-    weight_requires_grad, bias_requires_grad = requires_grad
+    x_required, weight_required, bias_required = (*requires_grad, False)[:3]
+    d_x = d_weight = d_bias = None
+    if x_required:
+        d_x = _input_gradient(g, padded.shape, weight, stride, padding, buffer)
+    outputs, kernel, workers = len(weight), weight.shape[2:], buffer.workers
     chunks = _row_chunks(g.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
     count = partial_sum_count(len(chunks), weight.size)
     sums = workers.scratch("sums", (count, weight[0].size, outputs), g.dtype)
@@ -91,55 +89,46 @@ def im2col_parameter_gradients(
     def task(worker: int, index: int) -> None:
         for chunk in chunks[index::count]:
             rows = g[chunk].reshape(-1, outputs)
-            if weight_requires_grad:
+            if weight_required:
                 columns = _columns(padded, kernel, chunk, g.shape[1], stride, workers)
                 product = workers.scratch("product", sums[index].shape, g.dtype)
                 np.add(sums[index], np.matmul(columns, rows, out=product), out=sums[index])
-            if bias_requires_grad:
+            if bias_required:
                 bias_sums[index] += np.ones(len(rows), rows.dtype) @ rows
 
     workers.map(task, count)
-    d_weight = d_bias = None
-    if weight_requires_grad:
+    if weight_required:
         d_weight = buffer("d_weight", weight.shape, g.dtype)
         np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
-    if bias_requires_grad:
+    if bias_required:
         d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), g.dtype))
-    return d_weight, d_bias
+    return (d_x, d_weight, d_bias)[: len(requires_grad)]
 
 
-def im2col_input_gradient(
-    g: Array,
-    shape: Shape,
-    weight: Array,
-    stride: int,
-    padding: int,
-    workers: ThreadPool,
-    buffer: Buffer,
+def _input_gradient(
+    g: Array, padded_shape: Shape, weight: Array, stride: int, padding: int, buffer: Buffer
 ) -> Array:
-    """Compute dL/dx of the given shape (H, W, N, C).
+    """Compute dL/dx, (H, W, N, C).
 
     The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each position in each window.
     The term is added to the gradient of the pixel at this position. Windows overlap, so one task
     adds all windows of an image, a few rows at a time, from the last row to the first. A pixel thus
     receives its terms in the order of the kernel's rows, and the sum does not depend on the chunks.
     """
-    height, width, _, channels = shape
-    down, across = g.shape[:2]
-    outputs, kernel = len(weight), weight.shape[2:]
-    factor = weight.reshape(outputs, -1).T
-    d_x = buffer("d_x", shape, g.dtype)
-    chunks = chunk_slices(shape[2], tuning.IM2COL_CHUNK_IMAGES)
+    height, width, channels, images = padded_shape
+    (down, across), outputs, kernel = g.shape[:2], len(weight), weight.shape[2:]
+    factor, workers = weight.reshape(outputs, -1).T, buffer.workers
+    d_x = buffer("d_x", (height - 2 * padding, width - 2 * padding, images, channels), g.dtype)
+    chunks = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
 
     def task(worker: int, index: int) -> None:
         chunk = chunks[index]
-        images = chunk.stop - chunk.start
-        padded_shape = (height + 2 * padding, channels, width + 2 * padding, images)
-        padded = workers.scratch("padded_gradient", padded_shape, g.dtype)
+        count = chunk.stop - chunk.start
+        padded = workers.scratch("padded_gradient", (height, channels, width, count), g.dtype)
         padded.fill(0)
-        whole = down, across, images
+        whole = down, across, count
         for rows in reversed(_row_chunks(whole, weight, tuning.COL2IM_CHUNK_ELEMENTS)):
-            size = rows.stop - rows.start, across, images
+            size = rows.stop - rows.start, across, count
             rows_of_g = workers.scratch("rows_of_g", (*size, outputs), g.dtype)
             np.copyto(rows_of_g, g[rows, :, chunk])
             terms = workers.scratch("terms", (channels, *kernel, *size), g.dtype)
@@ -149,7 +138,7 @@ def im2col_input_gradient(
                 window = padded[stride * rows.start + i :: stride, :, j::stride]
                 window = window[: size[0], :, :across]
                 np.add(window, terms[:, i, j].transpose(1, 0, 2, 3), out=window)
-        inside = padded[padding : padding + height, :, padding : padding + width]
+        inside = padded[padding : height - padding, :, padding : width - padding]
         np.copyto(d_x[:, :, chunk], inside.transpose(0, 2, 3, 1))
 
     workers.map(task, len(chunks))

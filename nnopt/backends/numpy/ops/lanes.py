@@ -29,14 +29,12 @@ def by_position(x: Array) -> Array:
     return x.reshape(height * width, samples * channels)
 
 
-def workers_for(x: Array, workers: ThreadPool) -> ThreadPool:
+def workers_for(x: Array, buffer: Buffer) -> ThreadPool:
     """Return the threads for an operation on x: only the calling thread if x is small."""
-    return workers if x.size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
+    return buffer.workers if x.size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
 
 
-def sums(
-    a: Array, b: Array, workers: ThreadPool, buffer: Buffer, where: Array | None = None
-) -> Array:
+def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Array:
     """Return Σ a and Σ a · b of each lane, (2, L), for two matrices (P, L).
 
     With ``where``, (P, L), a is first set to 0 in place where ``where`` is not positive.
@@ -48,19 +46,19 @@ def sums(
         row, index = chunks[number]
         part = a[index]
         if where is not None:
-            positive = workers.scratch("positive", part.shape, bool)
+            positive = buffer.workers.scratch("positive", part.shape, bool)
             np.greater(where[index], 0, out=positive)
             np.multiply(part, positive, out=part)
         np.add.reduce(part, axis=0, out=chunk_sums[0, row, index[1]])
         np.einsum("ij,ij->j", part, b[index], out=chunk_sums[1, row, index[1]])
 
-    workers_for(a, workers).map(task, len(chunks))
+    workers_for(a, buffer).map(task, len(chunks))
     total: Array = np.add.reduce(chunk_sums, axis=1)
     return total
 
 
 def scale_and_shift(
-    x: Array, scale: Array, shift: Array, out: Array, workers: ThreadPool, relu: bool = False
+    x: Array, scale: Array, shift: Array, out: Array, buffer: Buffer, relu: bool = False
 ) -> Array:
     """Compute out = x · scale + shift, (P, L), with scale and shift (L,), and optionally a ReLU."""
     _, chunks = _chunks(x.shape)
@@ -73,24 +71,24 @@ def scale_and_shift(
         if relu:
             np.maximum(part, zeros[index[1]], out=part)
 
-    workers_for(x, workers).map(task, len(chunks))
+    workers_for(x, buffer).map(task, len(chunks))
     return out
 
 
-def combine(g: Array, x: Array, a: Array, b: Array, c: Array, workers: ThreadPool) -> Array:
+def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) -> Array:
     """Compute g ← a · g + b · x + c, with g and x (P, L) and a, b and c (L,)."""
     _, chunks = _chunks(x.shape)
 
     def task(worker: int, number: int) -> None:
         _, index = chunks[number]
         part, lanes = g[index], index[1]
-        from_x = workers.scratch("from_x", part.shape, part.dtype)
+        from_x = buffer.workers.scratch("from_x", part.shape, part.dtype)
         np.multiply(x[index], b[lanes], out=from_x)
         np.add(from_x, c[lanes], out=from_x)
         np.multiply(part, a[lanes], out=part)
         np.add(part, from_x, out=part)
 
-    workers_for(x, workers).map(task, len(chunks))
+    workers_for(x, buffer).map(task, len(chunks))
     return g
 
 
@@ -103,26 +101,20 @@ class Moments(NamedTuple):
     variance: Array  # biased
 
 
-def moments(
-    x: Array, shape: Shape, axis: int, epsilon: float, workers: ThreadPool, buffer: Buffer
-) -> Moments:
-    """Compute μ = Σx / M and σ² = Σx² / M - μ² over positions and an axis of the lanes.
+def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -> Moments:
+    """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C).
+
+    The N · C lanes have the given ``shape``, for example (N, groups, C / groups). The sums are over
+    the positions and this ``axis`` of the lanes. The moments keep the axis with length 1, except
+    that axis 0 is removed.
 
     If μ is large, cancellation makes σ² wrong by about u μ², with the unit roundoff u. Values with
     a large μ are therefore shifted by it, in a copy of x, and the sums are computed again.
-
-    Args:
-        x: Images (H, W, N, C).
-        shape: The shape of the N · C lanes, for example (N, groups, C / groups).
-        axis: The axis of ``shape`` to average over. The moments keep this axis with length
-            1, except that axis 0 is removed.
-        epsilon: ε of the norm; see MAX_MEAN_IN_STDS.
-        workers: The threads.
-        buffer: The memory for the sums and the copy.
+    MAX_MEAN_IN_STDS is the limit.
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:
-        lane_sums = sums(values, values, workers, buffer).reshape(2, *shape)
+        lane_sums = sums(values, values, buffer).reshape(2, *shape)
         count = len(values) * shape[axis]
         mean, square = np.sum(lane_sums, axis=axis + 1, keepdims=axis > 0) / count
         variance = np.maximum(square - mean * mean, 0)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 Saved = tuple[Any, ...]
 
@@ -93,7 +92,6 @@ def batch_norm_forward(
     *,
     epsilon: float,
     relu: bool = False,
-    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """Compute ``batch_norm_naive_forward`` (Ioffe and Szegedy 2015, algorithm 1, section 3.2).
@@ -104,7 +102,7 @@ def batch_norm_forward(
     if x.ndim == 2:
         assert not relu, "only images"
         return _flat_forward(x, weight, bias, 0, epsilon, buffer)
-    return _image_forward(x, weight, bias, x.shape[2:], 0, epsilon, relu, workers, buffer)
+    return _image_forward(x, weight, bias, x.shape[2:], 0, epsilon, relu, buffer)
 
 
 def batch_norm_backward(
@@ -118,7 +116,7 @@ def batch_norm_backward(
     """
     if g.ndim == 2:
         return _flat_batch_norm_backward(g, saved, buffer)
-    x, mean, inverse_std, weight, _, workers, *_ = saved
+    x, mean, inverse_std, weight, *_ = saved
     gradient = lanes.by_position(g)
     g_sums, product_sums = _gradient_sums(gradient, saved, buffer).reshape(2, *g.shape[2:])
     d_bias = np.add.reduce(g_sums, axis=0, out=buffer("d_bias", weight.shape, g.dtype))
@@ -130,7 +128,7 @@ def batch_norm_backward(
     b = a * inverse_std * d_weight / -count
     c = a * d_bias / -count - b * mean
     a, b, c = lanes.to_lanes(g.shape[2:], a, b, c)
-    d_x = lanes.combine(gradient, x, a, b, c, workers)
+    d_x = lanes.combine(gradient, x, a, b, c, buffer)
     return d_x.reshape(g.shape), d_weight, d_bias
 
 
@@ -143,7 +141,7 @@ def batch_norm_evaluate(
     epsilon: float,
     *,
     relu: bool = False,
-    workers: ThreadPool = SERIAL,
+    buffer: Buffer = new,
 ) -> Array:
     """Compute y = γ (x - μ) / √(σ² + ε) + β with the running statistics, as a scale and a shift.
 
@@ -153,13 +151,13 @@ def batch_norm_evaluate(
     inverse_std = _inverse_std(running_var, epsilon, *scratch)
     scale = weight * inverse_std
     shift = bias - running_mean * scale
-    y = new("y", x.shape, x.dtype)
+    y = buffer("y", x.shape, x.dtype)
     if x.ndim == 2:
         np.multiply(x, scale, out=y)
         np.add(y, shift, out=y)
         return y
     scale, shift = lanes.to_lanes(x.shape[2:], scale, shift)
-    lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), workers, relu)
+    lanes.scale_and_shift(lanes.by_position(x), scale, shift, lanes.by_position(y), buffer, relu)
     return y
 
 
@@ -201,7 +199,6 @@ def group_norm_forward(
     groups: int,
     epsilon: float,
     relu: bool = False,
-    workers: ThreadPool = SERIAL,
     buffer: Buffer = new,
 ) -> tuple[Array, Saved]:
     """Compute ``group_norm_naive_forward`` (Wu and He 2018, eq. 1, 2 and 7), then ReLU if ``relu``.
@@ -210,14 +207,14 @@ def group_norm_forward(
     2016).
     """
     grouped = (x.shape[2], groups, x.shape[3] // groups)
-    return _image_forward(x, weight, bias, grouped, 2, epsilon, relu, workers, buffer)
+    return _image_forward(x, weight, bias, grouped, 2, epsilon, relu, buffer)
 
 
 def group_norm_backward(
     g: Array, saved: Saved, *, buffer: Buffer = new
 ) -> tuple[Array, Array, Array]:
     """Compute ``group_norm_naive_backward``; with ``relu``, g is first set to 0 where y is 0."""
-    x, mean, inverse_std, weight, _, workers, *_ = saved
+    x, mean, inverse_std, weight, *_ = saved
     height, width, samples, channels = g.shape
     grouped = (samples, inverse_std.shape[1], channels // inverse_std.shape[1])
     count = height * width * grouped[2]
@@ -235,7 +232,7 @@ def group_norm_backward(
     b = -mean_product * inverse_std**2
     c = -mean_h * inverse_std - b * mean
     a, b, c = lanes.to_lanes(grouped, a, b, c)
-    d_x = lanes.combine(gradient, x, a, b, c, workers)
+    d_x = lanes.combine(gradient, x, a, b, c, buffer)
     return d_x.reshape(g.shape), d_weight, d_bias
 
 
@@ -290,30 +287,28 @@ def _image_forward(
     axis: int,
     epsilon: float,
     relu: bool,
-    workers: ThreadPool,
     buffer: Buffer,
 ) -> tuple[Array, Saved]:
     """Normalize images over the positions and one axis of their lanes, reshaped to ``shape``.
 
     The saved values are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if
-    ``relu``, the workers, the mean of x and the biased σ².
+    ``relu``, the mean of x and the biased σ².
     """
-    values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, workers, buffer)
+    values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight.reshape(shape[1:]) * inverse_std
     offset = bias.reshape(shape[1:]) - mean * scale
     y = buffer("y", x.shape, x.dtype)
     scale, offset = lanes.to_lanes(shape, scale, offset)
-    lanes.scale_and_shift(values, scale, offset, lanes.by_position(y), workers, relu)
-    rectified = y if relu else None
-    return y, (values, mean, inverse_std, weight, rectified, workers, shift + mean, variance)
+    lanes.scale_and_shift(values, scale, offset, lanes.by_position(y), buffer, relu)
+    return y, (values, mean, inverse_std, weight, y if relu else None, shift + mean, variance)
 
 
 def _gradient_sums(gradient: Array, saved: Saved, buffer: Buffer) -> Array:
     """Return Σ g and Σ g x per lane, (2, N·C), after setting g to 0 where a ReLU returned 0."""
-    x, _, _, _, rectified, workers, *_ = saved
+    x, _, _, _, rectified, *_ = saved
     where = None if rectified is None else lanes.by_position(rectified)
-    return lanes.sums(gradient, x, workers, buffer, where)
+    return lanes.sums(gradient, x, buffer, where)
 
 
 BATCH_NORM = Op(batch_norm_forward, batch_norm_backward, ("x", "weight", "bias"))

@@ -16,7 +16,6 @@ import numpy as np
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 from nnopt.backends.numpy.ops.lanes import by_position, row_chunks, workers_for
-from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 def max_pool2d_naive_forward(x: Array, **window: int) -> Array:
@@ -151,8 +150,8 @@ class Windows(NamedTuple):
 
 
 def max_pool2d_forward(
-    x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **window: int
-) -> tuple[Array, tuple[Array, Windows, ThreadPool]]:
+    x: Array, *, buffer: Buffer = new, **window: int
+) -> tuple[Array, tuple[Array, Windows]]:
     """Compute ``max_pool2d_naive_forward``.
 
     The position of each maximum in its window is saved for backward. Of equal values, it is the
@@ -167,10 +166,9 @@ def max_pool2d_forward(
     marked = buffer("marked", y.shape, number_type)
 
     def task(rows: slice) -> None:
-        winner[rows] = (
-            windows.first_positions(rows) if windows.padding else 0
-        )  # the winner if all are -∞
+        winner[rows] = 0  # if all are -∞
         if windows.padding:
+            winner[rows] = windows.first_positions(rows)
             y[rows] = -np.inf
         for number, outputs, inputs in windows.positions(rows):
             best, candidate = y[outputs], x[inputs]
@@ -184,15 +182,15 @@ def max_pool2d_forward(
             np.multiply(ones, number_type.type(number), out=marked[outputs])
             np.maximum(winner[outputs], marked[outputs], out=winner[outputs])
 
-    _map_rows(task, windows, workers_for(x, workers))
-    return y, (winner, windows, workers)
+    _map_rows(task, windows, x, buffer)
+    return y, (winner, windows)
 
 
 def max_pool2d_backward(
-    g: Array, saved: tuple[Array, Windows, ThreadPool], *, buffer: Buffer = new
+    g: Array, saved: tuple[Array, Windows], *, buffer: Buffer = new
 ) -> tuple[Array]:
     """Compute ``max_pool2d_naive_backward``."""
-    winner, windows, workers = saved
+    winner, windows = saved
     d_x = _gradient_buffer(windows, g, buffer)
     won = buffer("won", g.shape, bool)
 
@@ -206,13 +204,11 @@ def max_pool2d_backward(
             else:
                 np.multiply(g[outputs], won[outputs], out=d_x[inputs])
 
-    _map_rows(task, windows, workers_for(d_x, workers), is_serial=windows.overlap())
+    _map_rows(task, windows, d_x, buffer, is_serial=windows.overlap())
     return (d_x,)
 
 
-def avg_pool2d_forward(
-    x: Array, *, workers: ThreadPool = SERIAL, buffer: Buffer = new, **window: int
-) -> tuple[Array, tuple[Windows, ThreadPool]]:
+def avg_pool2d_forward(x: Array, *, buffer: Buffer = new, **window: int) -> tuple[Array, Windows]:
     """Compute ``avg_pool2d_naive_forward``."""
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
@@ -223,15 +219,12 @@ def avg_pool2d_forward(
             np.add(y[outputs], x[inputs], out=y[outputs])
         np.multiply(y[rows], 1 / windows.size**2, out=y[rows])
 
-    _map_rows(task, windows, workers_for(x, workers))
-    return y, (windows, workers)
+    _map_rows(task, windows, x, buffer)
+    return y, windows
 
 
-def avg_pool2d_backward(
-    g: Array, saved: tuple[Windows, ThreadPool], *, buffer: Buffer = new
-) -> tuple[Array]:
+def avg_pool2d_backward(g: Array, windows: Windows, *, buffer: Buffer = new) -> tuple[Array]:
     """Compute ``avg_pool2d_naive_backward``."""
-    windows, workers = saved
     d_x = _gradient_buffer(windows, g, buffer)
 
     def task(rows: slice) -> None:
@@ -242,7 +235,7 @@ def avg_pool2d_backward(
             else:
                 np.copyto(d_x[inputs], g[outputs])
 
-    _map_rows(task, windows, workers_for(d_x, workers), is_serial=windows.overlap())
+    _map_rows(task, windows, d_x, buffer, is_serial=windows.overlap())
     return (d_x,)
 
 
@@ -261,15 +254,20 @@ def global_avg_pool_backward(g: Array, shape: Shape, *, buffer: Buffer = new) ->
 
 
 def _map_rows(
-    task: Callable[[slice], None], windows: Windows, workers: ThreadPool, is_serial: bool = False
+    task: Callable[[slice], None],
+    windows: Windows,
+    images: Array,
+    buffer: Buffer,
+    is_serial: bool = False,
 ) -> None:
     """Call task for chunks of rows of the output, or for all rows at once if ``is_serial``."""
     rows, *_ = windows.output_shape()
-    _, width, samples, channels = windows.images
-    row_elements = windows.stride * width * samples * channels
+    if is_serial:
+        task(slice(0, rows))
+        return
+    row_elements = windows.stride * images[0].size
     chunks = row_chunks(rows, row_elements, tuning.POOLING_CHUNK_ELEMENTS)
-    chunks = [slice(0, rows)] if is_serial else chunks
-    workers.map(lambda worker, index: task(chunks[index]), len(chunks))
+    workers_for(images, buffer).map(lambda worker, index: task(chunks[index]), len(chunks))
 
 
 def _gradient_buffer(windows: Windows, g: Array, buffer: Buffer) -> Array:

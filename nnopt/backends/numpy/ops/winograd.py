@@ -68,7 +68,7 @@ class Chunk(NamedTuple):
 
 
 def winograd_forward(
-    x: Array, weight: Array, bias: Array | None, padding: int, workers: ThreadPool, buffer: Buffer
+    x: Array, weight: Array, bias: Array | None, padding: int, buffer: Buffer
 ) -> Array:
     """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[h + i - p, w + j - p, n, c] w[o, c, i, j].
 
@@ -78,6 +78,7 @@ def winograd_forward(
     (rows, columns, images, channels), outputs = x.shape, len(weight)
     height, width = rows + 2 * padding - 2, columns + 2 * padding - 2
     down, across = -(-height // 4), -(-width // 4)
+    workers = buffer.workers
     kernels = _transform_kernels(GG, weight, workers).transpose(0, 2, 1)
     y = buffer("y", (height, width, images, outputs), x.dtype)
     windows_of_x, tiles_of_y = WindowTransform(x, padding, across), TileTransform(y)
@@ -96,13 +97,7 @@ def winograd_forward(
 
 
 def winograd_backward(
-    g: Array,
-    x: Array,
-    weight: Array,
-    padding: int,
-    requires_grad: tuple[bool, ...],
-    workers: ThreadPool,
-    buffer: Buffer,
+    g: Array, x: Array, weight: Array, padding: int, requires_grad: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
     """Compute the required gradients: dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and dL/db (O,).
 
@@ -115,11 +110,11 @@ def winograd_backward(
     partial sums do not depend on the number of threads, so neither do the sums over tiles.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
-    x_requires_grad, weight_requires_grad, bias_requires_grad = (*requires_grad, False)[:3]
+    x_required, weight_required, bias_required = (*requires_grad, False)[:3]
     down, across = -(-height // 4), -(-width // 4)
-    turned = GG[:, ::-1]
+    turned, workers = GG[:, ::-1], buffer.workers
     kernels = _transform_kernels(turned, weight, workers)
-    d_x = buffer("d_x", x.shape, x.dtype) if x_requires_grad else x
+    d_x = buffer("d_x", x.shape, x.dtype) if x_required else x
     windows_of_g = WindowTransform(g, 2 - padding, across)
     tiles_of_x, tiles_of_d_x = TileTransform(x), TileTransform(d_x)
     chunks = _chunks(images, down, across, min(channels, outputs))
@@ -131,27 +126,27 @@ def winograd_backward(
         for number, chunk in enumerate(chunks[index::count]):
             windows = windows_of_g.transform(chunk, workers)
             scratch = tiles_of_x.scratch(chunk, workers)
-            if x_requires_grad:
+            if x_required:
                 np.matmul(windows, kernels, out=scratch.transformed)
                 tiles_of_d_x.transform_back(chunk, scratch)
-            if weight_requires_grad:
+            if weight_required:
                 tiles_of_x.transform(chunk, scratch)
                 factors = windows.transpose(0, 2, 1), scratch.transformed
                 _add_product(*factors, weight_sums[index], number == 0, workers)
-            if bias_requires_grad:
+            if bias_required:
                 stop = None if chunk.rows.stop == down else 4 * chunk.rows.stop
                 bias_sums[index] += _total(g[4 * chunk.rows.start : stop, :, chunk.images])
 
     workers.map(task, count)
     d_weight = d_bias = None
-    if weight_requires_grad:
+    if weight_required:
         sum_into_first(weight_sums, workers)
         d_weight = buffer("d_weight", weight.shape, x.dtype)
         total = weight_sums[0].reshape(36, -1)
         np.matmul(total.T, turned.astype(x.dtype), out=d_weight.reshape(-1, 9))
-    if bias_requires_grad:
+    if bias_required:
         d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
-    return (d_x if x_requires_grad else None, d_weight, d_bias)[: len(requires_grad)]
+    return (d_x if x_required else None, d_weight, d_bias)[: len(requires_grad)]
 
 
 def _add_product(a: Array, b: Array, total: Array, is_first: bool, workers: ThreadPool) -> None:
@@ -188,17 +183,26 @@ def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Arr
     return kernels
 
 
-class WindowScratch(NamedTuple):
+class WindowScratch:
     """Views of a thread's scratch memory for the transform of windows.
 
     "Half transformed" means transformed along one of the two axes.
     """
 
-    edges: tuple[Array, Array]  # columns outside the image, left and right
-    inside: Array  # (column, row in window, run): columns inside the image, half transformed
-    windows: Array  # (row in window, across, column in window, run): half transformed
-    rows: list[Array]  # (across, row in window, column in window, run) of each row of windows
-    transformed: Array  # (36, windows, C)
+    def __init__(self, workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> None:
+        down, across, run, padding, reach, channels = shape
+        half = workers.scratch("half", (6, 4 * across + 2, run), dtype)
+        self.edges = half[:, :padding], half[:, padding + reach :]  # columns outside the image
+        # (column, row in window, run): columns inside the image, half transformed
+        self.inside = half[:, padding : padding + reach].transpose(1, 0, 2)
+        # (row in window, across, column in window, run): half transformed
+        row, column, element = half.strides
+        window = 6, across, 6, run
+        self.windows = as_strided(half, window, (row, 4 * column, column, element))
+        transformed = workers.scratch("windows", (6, 6, down, across, run), dtype)
+        # (across, row in window, column in window, run) of each row of windows
+        self.rows = list(transformed.transpose(2, 0, 3, 1, 4))
+        self.transformed = transformed.reshape(36, -1, channels)  # (36, windows, C)
 
 
 class WindowTransform:
@@ -219,7 +223,7 @@ class WindowTransform:
         """Return Bᵀ d B of the chunk's windows, (36, windows · images, C)."""
         rows, run = _size(chunk, self.channels)
         shape = rows, self.across, run, self.padding, self.reach, self.channels
-        scratch = workers.cached(_window_scratch, shape, self.bt.dtype)
+        scratch = workers.cached(WindowScratch, shape, self.bt.dtype)
         for edge in scratch.edges:
             edge.fill(0)
         lines = self.lines[:, :, _lanes(chunk, self.channels)]
@@ -233,33 +237,25 @@ class WindowTransform:
         return scratch.transformed
 
 
-def _window_scratch(workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> WindowScratch:
-    down, across, run, padding, reach, channels = shape
-    half = workers.scratch("half", (6, 4 * across + 2, run), dtype)
-    s_row, s_column, s_run = half.strides
-    transformed = workers.scratch("windows", (6, 6, down, across, run), dtype)
-    return WindowScratch(
-        (half[:, :padding], half[:, padding + reach :]),
-        half[:, padding : padding + reach].transpose(1, 0, 2),
-        as_strided(half, (6, across, 6, run), (s_row, 4 * s_column, s_column, s_run)),
-        list(transformed.transpose(2, 0, 3, 1, 4)),
-        transformed.reshape(36, -1, channels),
-    )
+class TileScratch:
+    """Views of a thread's scratch memory for the transforms of tiles."""
 
-
-class TileScratch(NamedTuple):
-    """Views of a thread's scratch memory for the transforms of tiles.
-
-    "Half transformed" means transformed along one of the two axes.
-    """
-
-    transformed: Array  # (36, tiles, C)
-    constant: Array  # (tiles, C): the values at CONSTANT_POSITION
-    rows: list[Array]  # (column of 6, row of 6, across · run) of each row of tiles
-    half_rows: Array  # (column of 6, row in tile, across · run): half transformed
-    half_columns: Array  # (row in tile, across, column of 6, run): same memory as half_rows
-    border: Array  # (4, 4 across, run): a row of tiles that extends beyond the image
-    border_tiles: Array  # (row in tile, across, column in tile, run): same memory as border
+    def __init__(self, workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> None:
+        down, across, run, channels = shape
+        transformed = workers.scratch("tiles", (6, 6, down, across * run), dtype)
+        self.transformed = transformed.reshape(36, -1, channels)  # (36, tiles, C)
+        self.constant = self.transformed[CONSTANT_POSITION]  # (tiles, C)
+        # (column of 6, row of 6, across · run) of each row of tiles
+        self.rows = list(transformed.transpose(2, 1, 0, 3))
+        half = workers.scratch("half", (4, 6, across, run), dtype)
+        # half transformed: (column of 6, row in tile, across · run), and in the same memory
+        # (row in tile, across, column of 6, run)
+        self.half_rows = half.reshape(4, 6, -1).transpose(1, 0, 2)
+        self.half_columns = half.transpose(0, 2, 1, 3)
+        # a row of tiles that extends beyond the image: (4, 4 across, run), and in the same memory
+        # (row in tile, across, column in tile, run)
+        self.border = workers.scratch("border", (4, 4 * across, run), dtype)
+        self.border_tiles = self.border.reshape(4, across, 4, run)
 
 
 class TileTransform:
@@ -281,7 +277,7 @@ class TileTransform:
     def scratch(self, chunk: Chunk, workers: ThreadPool) -> TileScratch:
         """Return the scratch memory for the chunk's tiles."""
         rows, run = _size(chunk, self.channels)
-        return workers.cached(_tile_scratch, (rows, self.across, run, self.channels), self.at.dtype)
+        return workers.cached(TileScratch, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, chunk: Chunk, scratch: TileScratch) -> None:
         """Write A t Aᵀ of the chunk's tiles t to the scratch memory."""
@@ -307,23 +303,6 @@ class TileTransform:
                 np.matmul(self.at, scratch.half_columns, out=scratch.border_tiles)
                 inside = self.lines[4 * row : 4 * row + 4, :, lanes]
                 np.copyto(inside, scratch.border[: len(inside), : self.width])
-
-
-def _tile_scratch(workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> TileScratch:
-    down, across, run, channels = shape
-    transformed = workers.scratch("tiles", (6, 6, down, across * run), dtype)
-    half = workers.scratch("half", (4, 6, across, run), dtype)
-    border = workers.scratch("border", (4, 4 * across, run), dtype)
-    positions = transformed.reshape(36, -1, channels)
-    return TileScratch(
-        positions,
-        positions[CONSTANT_POSITION],
-        list(transformed.transpose(2, 1, 0, 3)),
-        half.reshape(4, 6, -1).transpose(1, 0, 2),
-        half.transpose(0, 2, 1, 3),
-        border,
-        border.reshape(4, across, 4, run),
-    )
 
 
 def _size(chunk: Chunk, channels: int) -> tuple[int, int]:
