@@ -1,8 +1,7 @@
 """Reads CSV files whose rows are samples: one column has labels, the others pixels or features.
 
-Columns with the names of pixels become uint8 images (such as Kaggle's ``fashion-mnist_train.csv``),
-other columns become float64 features. Labels are whole numbers or names. The classes are the sorted
-labels: labels 1, 5 and 9 are the classes 0, 1 and 2 with the names "1", "5", "9".
+Columns with the names of pixels become uint8 images, other columns become float64 features. The
+classes are the sorted labels: labels 1, 5 and 9 are the classes 0, 1 and 2, named "1", "5" and "9".
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
-from nnopt.data.csv_merged import Merged
+from nnopt.data.csv_merged import merged_note
 from nnopt.data.csv_rows import RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.dataset_files import check_regular, file_sha256
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.errors import ConfigError, DataError
 from nnopt.io.atomic_files import shown
-from nnopt.io.safe_text import quoted, shortened
+from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig, Validation
 
 MAX_NAMES_LENGTH = 2**20  # characters of all names of features
@@ -39,14 +38,17 @@ class Table:
     inputs: np.ndarray
     labels: Labels
     columns: Columns
-    merged: Merged | None = None
+    merged: tuple[int, tuple[str, str]] | None  # a column, and two numbers equal in float64
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
     """Find the files, relative to ``root`` or else to the working directory. Raises DataError."""
-    paths = {"train": _find("dataset.train", config.train, root, working)}
-    if config.test is not None:
-        paths["test"] = _find("dataset.test", config.test, root, working)
+    given = {"train": config.train, "test": config.test}
+    paths = {
+        part: _find(f"dataset.{part}", name, root, working)
+        for part, name in given.items()
+        if name is not None
+    }
     names = {
         part: str(path.relative_to(root) if path.is_relative_to(root) else path)
         for part, path in paths.items()
@@ -65,13 +67,9 @@ def without_selection(config: CsvConfig) -> CsvConfig:
 
     These keys select rows or normalize. The cache is looked up by all other keys.
     """
+    rule = Validation("none", 0.5)
     return replace(
-        config,
-        classes=None,
-        subset=None,
-        normalization="none",
-        test_fraction=0.5,
-        validation=Validation("none", 0.5),
+        config, classes=None, subset=None, normalization="none", test_fraction=0.5, validation=rule
     )
 
 
@@ -105,8 +103,12 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     features = () if is_image else tuple(train.columns.feature_names)
     if sum(map(len, features)) > MAX_NAMES_LENGTH:
         features = ()
-    notes += _row_numbers(train, paths["train"]) + _first_line(train, config, paths["train"])
-    notes += [note for part in paths for note in _merged(tables[part], paths[part])]
+    remarks = [("train", _row_numbers(train)), ("train", _first_line(train, config))]
+    for part, table in tables.items():
+        if table.merged is not None:
+            column, pair = table.merged
+            remarks.append((part, merged_note(table.columns.names[column], pair)))
+    notes += [f"{shown(Path(paths[part].name))}: {text}" for part, text in remarks if text]
     return Decoded(classes, parts, sources, mean, std, tuple(notes), features)
 
 
@@ -119,26 +121,18 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
             columns = find_columns(header.names, config, path)
         else:
             columns = match_columns(header.names, train, config, path)
-        has_decimal_commas = config.decimal == "comma"
-        reader = RowReader(
-            chain([header.first], lines),
-            columns,
-            header.separator,
-            has_decimal_commas,
-            path,
-            config.header,
-        )
+        reader = RowReader(chain([header.first], lines), columns, header.separator, config, path)
         width = len(columns.features)
         inputs = np.empty((0, width), np.uint8 if columns.shape else np.float64)
-        labels = Labels(path, has_decimal_commas)
-        for chunk in reader.chunks():
-            rows = slice(labels.rows, labels.rows + len(chunk.values))
+        labels = Labels(path, config.decimal == "comma")
+        for values, texts in reader.chunks():
+            rows = slice(labels.rows, labels.rows + len(values))
             if rows.stop > len(inputs):  # large arrays grow without a copy
                 inputs.resize((rows.stop + len(inputs) // 4, width), refcheck=False)
             if columns.shape:
-                _check_pixels(chunk.values, columns, rows.start, path)
-            inputs[rows] = chunk.values
-            labels.add(chunk.labels)
+                _check_pixels(values, columns, rows.start, path)
+            inputs[rows] = values
+            labels.add(texts)
         inputs.resize((labels.rows, width), refcheck=False)
     return Table(_images(inputs, columns.shape, config), labels, columns, reader.merged)
 
@@ -165,62 +159,32 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
         )
 
 
-def _merged(table: Table, path: Path) -> list[str]:
-    """Return a note on a column whose different numbers become equal in float64."""
-    if table.merged is None:
-        return []
-    name = table.columns.names[table.merged.column]
-    numbers = " and ".join(shortened(text, 40) for text in (table.merged.one, table.merged.other))
-    above = ""
-    drop = f"dataset.drop_columns=[{quoted(name)}]"
-    ignore = "or ignore this if the difference does not matter"
-    if table.merged.is_whole:
-        above = " above 2^53"
-        remedy = (
-            "subtract a constant from all of them in all files, or leave the column out with "
-            f"{drop}"
-        )
-    elif table.merged.is_tiny:
-        remedy = (
-            "float64 keeps fewer digits below 2.2e-308 and nothing below 5e-324; scale the column "
-            f"in all files, leave it out with {drop}, {ignore}"
-        )
-    else:
-        remedy = f"float64 keeps about 17 digits; leave the column out with {drop}, {ignore}"
-    return [
-        f"{shown(Path(path.name))}: column {quoted(name)} has different numbers{above} that are "
-        f"equal in float64, such as {numbers}; {remedy}"
-    ]
-
-
-def _first_line(table: Table, config: CsvConfig, path: Path) -> list[str]:
+def _first_line(table: Table, config: CsvConfig) -> str:
     """Return a note if the first line counts the columns, so that it may be a header or a row."""
     names = table.columns.names
-    first = table.inputs[0].reshape(-1)
     if config.header and all(name.isdecimal() for name in names):
-        return [
-            f"{shown(Path(path.name))}: the first line, {listed(names, 3)}, is read as "
-            "names; if it has values, set dataset.header=false"
-        ]
-    if not config.header and np.array_equal(first, table.columns.features):
-        return [
-            f"{shown(Path(path.name))}: the first line counts the columns and is read as values; "
-            "if it has names, set dataset.header=true"
-        ]
-    return []
+        return (
+            f"the first line, {listed(names, 3)}, is read as names; if it has values, set "
+            "dataset.header=false"
+        )
+    if not config.header and np.array_equal(table.inputs[0].reshape(-1), table.columns.features):
+        return (
+            "the first line counts the columns and is read as values; if it has names, set "
+            "dataset.header=true"
+        )
+    return ""
 
 
-def _row_numbers(table: Table, path: Path) -> list[str]:
+def _row_numbers(table: Table) -> str:
     """Return a note on the first feature that counts the rows, like an index."""
     if table.inputs.ndim == 4 or len(table.inputs) < MIN_COUNTED_ROWS:
-        return []
-    steps = np.flatnonzero(table.inputs[1] - table.inputs[0] == 1)
-    for column in steps:
+        return ""
+    for column in np.flatnonzero(table.inputs[1] - table.inputs[0] == 1):
         values = table.inputs[:, column]
         if np.array_equal(values, values[0] + np.arange(len(values))):
             name = table.columns.feature_names[column]
-            return [
-                f"{shown(Path(path.name))}: column {quoted(name)} counts the rows and is used "
-                f"as a feature; if it is an index, leave it out with dataset.drop_columns=[{name}]"
-            ]
-    return []
+            return (
+                f"column {quoted(name)} counts the rows and is used as a feature; if it is an "
+                f"index, leave it out with dataset.drop_columns=[{name}]"
+            )
+    return ""

@@ -27,16 +27,12 @@ BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 
 @dataclass
 class Labels:
-    """The labels of a file.
-
-    first_rows: text of a label -> first row with this text. codes: for each chunk of rows, the
-    index of each row's text in ``first_rows``.
-    """
+    """The labels of a file."""
 
     path: Path
     has_decimal_commas: bool = False
-    first_rows: dict[str, int] = field(default_factory=dict)
-    codes: list[np.ndarray] = field(default_factory=list)
+    first_rows: dict[str, int] = field(default_factory=dict)  # text -> first row with this text
+    codes: list[np.ndarray] = field(default_factory=list)  # per row, the index in ``first_rows``
     rows: int = 0
     _numbers: dict[str, int] = field(default_factory=dict)
 
@@ -77,10 +73,9 @@ class Labels:
 
     def whole(self, text: str) -> str | None:
         """Return a whole number in its shortest form; None for other labels."""
-        number = WHOLE.fullmatch(self._with_points(text))
-        if number is None:
-            return None
-        return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
+        if number := WHOLE.fullmatch(self._with_points(text)):
+            return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
+        return None
 
     def classes(self) -> tuple[tuple[str, ...], list[str]]:
         """Return the classes, and notes. Raises DataError for numbers that are not whole."""
@@ -93,19 +88,17 @@ class Labels:
                     "names; a quantity is no class: is dataset.label the right column?"
                 )
             return tuple(sorted(self.first_rows)), []
-        numbers = sorted({number for number in whole.values() if number}, key=int)
-        notes = []
         spellings: dict[str, list[str]] = {}
         for text, number in whole.items():
             spellings.setdefault(str(number), []).append(text)
-        several = [texts for texts in spellings.values() if len(texts) > 1]
-        if several:
+        notes = []
+        if several := [number for number, texts in spellings.items() if len(texts) > 1]:
+            more = f" ({len(several) - 1:,} more like this)" if len(several) > 1 else ""
             notes.append(
-                f"{shown(Path(self.path.name))}: the labels {listed(several[0])} are one class, "
-                f"{self.whole(several[0][0])}"
-                + (f" ({len(several) - 1:,} more like this)" if len(several) > 1 else "")
+                f"{shown(Path(self.path.name))}: the labels {listed(spellings[several[0]])} are "
+                f"one class, {several[0]}{more}"
             )
-        return tuple(numbers), notes
+        return tuple(sorted(spellings, key=int)), notes
 
     def _with_points(self, text: str) -> str:
         return text.replace(",", ".") if self.has_decimal_commas else text

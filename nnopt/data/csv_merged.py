@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 
 import numpy as np
+
+from nnopt.io.safe_text import quoted, shortened
 
 MIN_ROUNDED_DIGITS = 15  # a number with fewer digits is assumed to be exact, not rounded
 SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 UNLIMITED = Context(Emin=MIN_EMIN, Emax=MAX_EMAX)
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Two texts in one column: different numbers that become equal in float64."""
-
-    column: int
-    one: str
-    other: str
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether both numbers are whole. Different whole numbers are equal only above 2^53."""
-        numbers = _exact(self.one), _exact(self.other)
-        return all(number == number.to_integral_value() for number in numbers)
-
-    @property
-    def is_tiny(self) -> bool:
-        """Whether the numbers are subnormal, so that float64 keeps fewer digits or none."""
-        return abs(float(self.one)) < SMALLEST_NORMAL
+def merged_note(name: str, pair: tuple[str, str]) -> str:
+    """Return the note on a column with two different numbers that are equal in float64."""
+    drop = f"dataset.drop_columns=[{quoted(name)}]"
+    ignore = "or ignore this if the difference does not matter"
+    above = ""
+    if all(number == number.to_integral_value() for number in map(_exact, pair)):
+        above = " above 2^53"  # float64 represents all smaller whole numbers exactly
+        remedy = (
+            "subtract a constant from all of them in all files, or leave the column out with "
+            f"{drop}"
+        )
+    elif abs(float(pair[0])) < SMALLEST_NORMAL:
+        remedy = (
+            "float64 keeps fewer digits below 2.2e-308 and nothing below 5e-324; scale the column "
+            f"in all files, leave it out with {drop}, {ignore}"
+        )
+    else:
+        remedy = f"float64 keeps about 17 digits; leave the column out with {drop}, {ignore}"
+    return (
+        f"column {quoted(name)} has different numbers{above} that are equal in float64, such as "
+        f"{' and '.join(shortened(text, 40) for text in pair)}; {remedy}"
+    )
 
 
 def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
@@ -48,11 +53,11 @@ def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _may_be_one_number(one: str, other: str) -> bool:
-    """Return whether two texts may represent the same number with more or fewer digits.
+    """Return whether two texts, equal in float64, may represent the same number.
 
-    Both texts are equal in float64. They may represent the same number if each is that float64
-    number, rounded to some digits (0.1 and 0.10000000000000001), or if they agree in all digits of
-    the shorter text (0.3333333333333333 and 0.33333333333333333333).
+    They may if each is that float64 number, rounded to some digits (0.1 and 0.10000000000000001),
+    or if they agree in all digits of the shorter text (0.3333333333333333 and
+    0.33333333333333333333).
     """
     a, b = _exact(one), _exact(other)
     if a == b or (_is_float64(one) and _is_float64(other)):

@@ -7,11 +7,12 @@ it fails, the chunk is parsed again in Python, for a message with row, column an
 from __future__ import annotations
 
 import csv
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
-from nnopt.data.csv_merged import Merged, equal_pair
-from nnopt.data.csv_text import MAX_LINE_LENGTH
+from nnopt.data.csv_merged import equal_pair
+from nnopt.data.csv_text import MAX_LINE_LENGTH, is_number
 from nnopt.data.duplicates import different_values
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
+from nnopt.schema import CsvConfig
 
 CHUNK_CELLS = 2**18
 CHUNK_ROWS = 10_000
@@ -41,29 +43,21 @@ SWAP = str.maketrans(",.", ".,")
 """Exchanges commas and points, for decimal commas."""
 
 
-@dataclass
-class Chunk:
-    """Consecutive rows: values (n, D) float64, and the text of each row's label."""
-
-    values: NDArray[np.float64]
-    labels: list[str]
+Chunk = tuple[NDArray[np.float64], list[str]]
+"""Values (n, D) of consecutive rows, and the text of each row's label."""
 
 
 @dataclass
 class RowReader:
-    """Reads the lines after the header.
+    """Reads the lines after the header."""
 
-    lines: the lines that are not blank. done: number of rows read so far.
-    """
-
-    lines: Iterator[str]
+    lines: Iterator[str]  # without blank ones
     columns: Columns
     separator: str
-    has_decimal_commas: bool
+    config: CsvConfig
     path: Path
-    has_header: bool = True
-    done: int = 0
-    merged: Merged | None = None  # the first such pair in the file
+    done: int = 0  # rows read so far
+    merged: tuple[int, tuple[str, str]] | None = None  # see ``_find_merged``
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
@@ -77,13 +71,16 @@ class RowReader:
         while (first := next(self.lines, None)) is not None:
             self.lines = chain([first], self.lines)
             table = self._table(most)
-            chunk = self._chunk(table)
+            values, labels = self._chunk(table)
             if any('"' in line for line in self._lines_taken):
-                self._check_quotation(len(table))
-            if self.merged is None and self._may_merge(chunk.values):
-                self.merged = self._find_merged(chunk.values)
+                # NumPy and Python read different rows, for instance after an open quote.
+                found = sum(1 for _ in self._records())
+                if found != len(table):
+                    raise self._problem(f"NumPy reads {len(table):,} rows, Python {found:,}")
+            if self.merged is None and self._may_merge(values):
+                self.merged = self._find_merged(values)
             self.done += len(table)
-            yield chunk
+            yield values, labels
 
     def _may_merge(self, values: NDArray[np.float64]) -> bool:
         """Return whether numbers in this chunk may become equal: large, tiny or long ones."""
@@ -94,8 +91,8 @@ class RowReader:
         text = self._swapped("".join(self._lines_taken)).encode().translate(DIGITS)
         return LONG in text or (b"e" in text and TINY in text)
 
-    def _find_merged(self, values: NDArray[np.float64]) -> Merged | None:
-        """Return two different numbers in one column of this chunk that become equal in float64."""
+    def _find_merged(self, values: NDArray[np.float64]) -> tuple[int, tuple[str, str]] | None:
+        """Return a column of this chunk and two different numbers in it, equal in float64."""
         counts = different_values(values)
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
@@ -105,14 +102,11 @@ class RowReader:
             if len(texts) > counts[feature] and (
                 pair := equal_pair({self._swapped(text).strip() for text in texts})
             ):
-                return Merged(index, *pair)
+                return index, pair
         return None
 
     def _table(self, most: int) -> NDArray[Any]:
-        """Return up to ``most`` rows as a structured array.
-
-        A column of text is one field. Adjacent columns of numbers are one field together.
-        """
+        """Return up to ``most`` rows as a structured array; see ``_kind``."""
         kind = self._kind()
         options: dict[str, Any] = {
             "delimiter": self._swapped(self.separator),
@@ -141,17 +135,14 @@ class RowReader:
         return None if np.array_equal(order, np.arange(len(order))) else order
 
     def _kind(self) -> np.dtype[Any]:
-        """Return the NumPy type of a row, in which adjacent columns of numbers are one field."""
-        numbers = np.zeros(len(self.columns.names), dtype=bool)
-        numbers[list(self.columns.features)] = True
-        edges = np.flatnonzero(np.diff(numbers)) + 1
-        runs = np.split(np.arange(len(numbers)), edges)
-        fields: list[Any] = []
-        for run in runs:
-            if numbers[run[0]]:
-                fields.append((f"numbers {run[0]}", self._number, (len(run),)))
+        """Return the NumPy type of a row. Adjacent columns of numbers are one field."""
+        features, fields = set(self.columns.features), list[Any]()
+        for are_numbers, run in groupby(range(len(self.columns.names)), features.__contains__):
+            indices = list(run)
+            if are_numbers:
+                fields.append((f"numbers {indices[0]}", self._number, (len(indices),)))
             else:
-                fields += [(f"text {index}", object) for index in run]
+                fields += [(f"text {index}", object) for index in indices]
         return np.dtype(fields)
 
     def _chunk(self, table: NDArray[Any]) -> Chunk:
@@ -163,9 +154,9 @@ class RowReader:
         if self._input_order is not None:
             values = values[:, self._input_order]
         labels = table[f"text {self.columns.label}"].tolist()
-        if self.has_decimal_commas:
+        if self.config.decimal == "comma":
             labels = [label.translate(SWAP) for label in labels]
-        return Chunk(values, labels)
+        return values, labels
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
         """Iterate over the lines for NumPy, and record them for messages.
@@ -185,7 +176,7 @@ class RowReader:
             yield self._swapped(line)
 
     def _swapped(self, text: str) -> str:
-        return text.translate(SWAP) if self.has_decimal_commas else text
+        return text.translate(SWAP) if self.config.decimal == "comma" else text
 
     def _records(self) -> Iterator[list[str]]:
         """Read the rows of this chunk again, with Python's reader. Raises DataError."""
@@ -199,12 +190,6 @@ class RowReader:
                 f"{shown(self.path)} is no CSV file: {error}, in row {row + 1:,} (counted after "
                 "the header); is a quotation mark not closed, or not doubled within a cell?"
             ) from error
-
-    def _check_quotation(self, rows: int) -> None:
-        """Raise DataError if NumPy and Python read different rows, such as after an open quote."""
-        found = sum(1 for _ in self._records())
-        if found != rows:
-            raise self._problem(f"NumPy reads {rows:,} rows, Python {found:,}")
 
     def _problem(self, reason: str) -> DataError:
         """Return the error for the first cell of this chunk that cannot be used."""
@@ -229,17 +214,12 @@ class RowReader:
     def _value(self, cell: str) -> float:
         """Return the number in a cell, as NumPy reads it; NaN if there is none."""
         text = self._swapped(cell).strip()
-        if not text.isascii() or "_" in text:
-            return float("nan")
-        try:
-            return float(text)
-        except ValueError:
-            return float("nan")
+        return float(text) if text.isascii() and "_" not in text and is_number(text) else math.nan
 
     def _hint(self, cell: str, name: str, row: int) -> str:
-        if not self.has_header and row == 1:
+        if not self.config.header and row == 1:
             return "; if the first line has the names of columns, set dataset.header=true"
-        if "," in cell and not self.has_decimal_commas:
+        if "," in cell and self.config.decimal == "point":
             return (
                 "; if the comma is a decimal comma, set dataset.decimal=comma; if it separates "
                 "thousands, delete it"

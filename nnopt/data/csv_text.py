@@ -9,10 +9,9 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, TextIO
+from typing import IO, NamedTuple, TextIO
 
 from nnopt.data.dataset_files import GZIP_FLOOR, GZIP_RATIO, check_regular, unreadable
 from nnopt.errors import ConfigError, DataError
@@ -30,6 +29,11 @@ PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"7z\xbc\xaf": "7-zip",
 }
+
+UNPACKING_ERRORS = (
+    *(EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile),
+    *(NotImplementedError, RuntimeError),  # an unknown compression, a password
+)
 
 
 def is_number(text: str) -> bool:
@@ -60,11 +64,11 @@ def open_text(path: Path) -> Iterator[TextIO]:
             start = raw.read(8)
             raw.seek(0)
             if start.startswith(b"\x1f\x8b"):
-                raw = _bounded(gzip.GzipFile(fileobj=raw), path)
+                raw = io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), path))  # type: ignore[type-var]
             elif start.startswith(b"PK\x03\x04"):
                 archive = stack.enter_context(zipfile.ZipFile(raw))
-                member = _only_table(archive, path)
-                raw = _bounded(stack.enter_context(archive.open(member)), path)
+                member = stack.enter_context(archive.open(_only_table(archive, path)))
+                raw = io.BufferedReader(_Bounded(member, path))  # type: ignore[type-var]
             else:
                 _check_start(start, path)
             yield io.TextIOWrapper(raw, encoding="utf-8-sig")
@@ -73,14 +77,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
             f"{shown(path)} is not UTF-8 text: byte 0x{error.object[error.start]:02x} "
             f"({error.reason}); save the table as CSV in UTF-8"
         ) from error
-    except (
-        EOFError,
-        gzip.BadGzipFile,
-        zlib.error,
-        zipfile.BadZipFile,
-        NotImplementedError,  # an unknown compression
-        RuntimeError,  # a password
-    ) as error:
+    except UNPACKING_ERRORS as error:
         raise DataError(f"{shown(path)} cannot be unpacked: {error}; unpack it yourself") from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -115,15 +112,12 @@ def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     return names[0]
 
 
-def _bounded(packed: IO[bytes] | gzip.GzipFile, path: Path) -> IO[bytes]:
-    """Return a stream of the unpacked bytes. Reading more than the limit raises DataError."""
-    limit = max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size)
-    return io.BufferedReader(_Bounded(packed, limit, path))  # type: ignore[type-var]
-
-
 class _Bounded(io.RawIOBase):
-    def __init__(self, packed: IO[bytes] | gzip.GzipFile, left: int, path: Path) -> None:
-        self._packed, self._left, self._path = packed, left, path
+    """A stream of unpacked bytes. Reading more than the limit raises DataError."""
+
+    def __init__(self, packed: IO[bytes] | gzip.GzipFile, path: Path) -> None:
+        self._packed, self._path = packed, path
+        self._left = max(GZIP_FLOOR, GZIP_RATIO * path.stat().st_size)
 
     def readable(self) -> bool:
         return True
@@ -152,13 +146,8 @@ def lines_of(file: TextIO, path: Path) -> Iterator[str]:
             yield line
 
 
-@dataclass(frozen=True)
-class Header:
-    """The columns of a table, and its first row.
-
-    names: names of all columns. first: the first line with values. separator: the character
-    between cells.
-    """
+class Header(NamedTuple):
+    """The names of all columns, the first line with values, and the separator of the cells."""
 
     names: list[str]
     first: str
@@ -167,8 +156,8 @@ class Header:
 
 def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
     """Read the names of the columns, or count them. Raises DataError."""
-    line = _record(lines, path)
-    separator = _given_separator(config)
+    line, given = _record(lines, path), config.separator
+    separator = None if given is None else SEPARATORS.get(given, given)
     if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # Excel's own line
         separator = separator or line[4]
         line = _record(lines, path)
@@ -213,32 +202,24 @@ def split(line: str, separator: str, path: Path) -> list[str]:
         ) from error
 
 
-def _given_separator(config: CsvConfig) -> str | None:
-    given = config.separator
-    return None if given is None else SEPARATORS.get(given, given)
-
-
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
     """Return the separator that makes the label a column, else the only separator in the line.
 
     Raises ConfigError if several separators are possible.
     """
-    found = {}
-    for separator in SEPARATORS.values():
-        if separator in line:
-            try:
-                found[separator] = split(line, separator, path)
-            except DataError:
-                continue
-    columns = {mark: names for mark, names in found.items() if len(names) > 1}
-    if config.header:
-        for separator, names in columns.items():
-            if str(config.label) in (name.strip(" \r\n") for name in names):
-                return separator
+    columns = {}
+    for word, separator in SEPARATORS.items():
+        with suppress(DataError):
+            names = split(line, separator, path)
+            if len(names) > 1:
+                columns[word] = [name.strip(" \r\n") for name in names]
+    for word, names in columns.items():
+        if config.header and str(config.label) in names:
+            return SEPARATORS[word]
     if len(columns) > 1:
-        words = [word for word, separator in SEPARATORS.items() if separator in columns]
         raise ConfigError(
             f"dataset.separator: the first line of {shown(path)}, {quoted(line.rstrip())}, could "
-            f"be divided by {' or '.join(words)}; set dataset.separator={words[0]} or another"
+            f"be divided by {' or '.join(columns)}; set dataset.separator={next(iter(columns))} or "
+            "another"
         )
-    return next(iter(columns), ",")
+    return SEPARATORS[next(iter(columns), "comma")]
