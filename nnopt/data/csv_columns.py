@@ -28,21 +28,13 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
 @dataclass(frozen=True)
 class Columns:
-    """The positions of the columns in a table.
-
-    Attributes:
-        names: Names of all columns in the order of the file.
-        label: Position of the label.
-        features: Positions of the features or pixels in the order of the inputs.
-        dropped: Names of the dropped columns.
-        shape: (C, H, W) of images, () for features.
-    """
+    """The columns of a table, by their positions in the file."""
 
     names: Sequence[str]
     label: int
-    features: Sequence[int]
-    dropped: frozenset[str]
-    shape: tuple[int, ...]
+    features: Sequence[int]  # or pixels, in the order of the inputs
+    dropped: frozenset[str]  # names
+    shape: tuple[int, ...]  # (C, H, W) of images, () for features
 
     @property
     def feature_names(self) -> list[str]:
@@ -53,18 +45,20 @@ class Columns:
 def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     """Find the columns of the training file. Raises DataError or ConfigError."""
     _check_names(names, path)
-    dropped = {
-        index for item in config.drop_columns if (index := position(names, item)) is not None
-    }
+    dropped = {position(names, item) for item in config.drop_columns}
     kept = [index for index in range(len(names)) if index not in dropped]
     label = _label(names, config, path)
     if label in dropped:
         raise ConfigError(
             f"dataset.drop_columns={list(config.drop_columns)} has the column of labels of "
-            f"{shown(path)}, "
-            f"{quoted(names[label])}; take it out of the list"
+            f"{shown(path)}, {quoted(names[label])}; take it out of the list"
         )
-    _check_unnamed(names, kept, path)
+    if unnamed := [index for index in kept if UNNAMED.fullmatch(names[index])]:
+        raise DataError(
+            f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
+            "index that pandas writes, or a separator too many? leave it out with "
+            f"dataset.drop_columns=[{unnamed[0]}], or name it"
+        )
     features = [index for index in kept if index != label]
     if not features:
         raise DataError(
@@ -73,13 +67,8 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     if config.header:
         _check_header(names, features, label, config, path)
     shape, order = _shape([names[index] for index in features], config, path)
-    return Columns(
-        names,
-        label,
-        [features[index] for index in order],
-        frozenset(names[index] for index in dropped),
-        shape,
-    )
+    removed = frozenset(names).difference(names[index] for index in kept)
+    return Columns(names, label, [features[index] for index in order], removed, shape)
 
 
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
@@ -91,8 +80,8 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
     missing = [name for name in required if name not in indices]
     extra = [name for name in names if name not in allowed]
     if missing or extra:
-        lines = [f"it lacks {listed(missing)}"] if missing else []
-        lines += [f"it has also {listed(extra)}"] if extra else []
+        faults = {"it lacks": missing, "it has also": extra}
+        lines = [f"{fault} {listed(columns)}" for fault, columns in faults.items() if columns]
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
             if missing == required[:1]
@@ -124,8 +113,7 @@ def position(names: Sequence[str], item: int | str) -> int | None:
 
 
 def _label(names: list[str], config: CsvConfig, path: Path) -> int:
-    found = position(names, config.label)
-    if found is not None:
+    if (found := position(names, config.label)) is not None:
         return found
     if not config.header:
         raise ConfigError(
@@ -159,22 +147,10 @@ def _check_names(names: list[str], path: Path) -> None:
     """Raise DataError for too many columns, and for two columns with the same name."""
     if len(names) > MAX_COLUMNS:
         raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MAX_COLUMNS:,}")
-    counts = Counter(names)
-    repeated = [name for name, count in counts.items() if count > 1 and name]
-    if repeated:
+    if repeated := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(
             f"{shown(path)} has more than one column {quoted(repeated[0])}; rename or delete all "
             f"but one{_without_header(names)}"
-        )
-
-
-def _check_unnamed(names: list[str], kept: list[int], path: Path) -> None:
-    unnamed = [index for index in kept if UNNAMED.fullmatch(names[index])]
-    if unnamed:
-        raise DataError(
-            f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
-            "index that pandas writes, or a separator too many? leave it out with "
-            f"dataset.drop_columns=[{unnamed[0]}], or name it"
         )
 
 
@@ -186,14 +162,11 @@ def _check_header(
         return
     if str(config.label) == names[label] and not is_number(names[label]):
         return  # the name of the label proves a header
-    numbers = [names[index] for index in range(len(names)) if index != label]
-    in_order = [str(number) for number in range(len(names))]
-    one_based = [str(number) for number in range(1, len(names) + 1)]
-    is_range = any(
-        numbers in (x[: len(numbers)], [n for n in x if n != names[label]])
-        for x in (in_order, one_based)
-    )
-    if is_range and len(names) > 2:
+    numbers = [name for name in names if name != names[label]]
+    counts = [[str(number) for number in range(one, len(names) + one)] for one in (0, 1)]
+    if len(names) > 2 and any(
+        numbers in (count[:-1], [x for x in count if x != names[label]]) for count in counts
+    ):
         return
     raise DataError(
         f"{shown(path)}: the first line, which has {listed(names, 3)}, may have values in place of "
@@ -205,38 +178,37 @@ def _shape(
     names: list[str], config: CsvConfig, path: Path
 ) -> tuple[tuple[int, ...], Sequence[int]]:
     """Return the shape (C, H, W) of images, or () for features; and the order of the columns."""
-    given, as_found = config.shape, range(len(names))
-    if given is not None and len(given) not in (1, 3):
+    shape = _pixel_shape(names, path) if config.shape is None else config.shape
+    if config.shape is not None and len(shape) not in (1, 3):
         raise ConfigError(
-            f"dataset.shape={list(given)}: allowed are [channels, height, width] or [features]"
+            f"dataset.shape={list(shape)}: allowed are [channels, height, width] or [features]"
         )
-    if given is not None and math.prod(given) != len(names):
+    if shape and math.prod(shape) != len(names):
         raise DataError(
-            f"dataset.shape={list(given)} means {math.prod(given):,} columns without the label, "
+            f"dataset.shape={list(shape)} means {math.prod(shape):,} columns without the label, "
             f"but {shown(path)} has {len(names):,}; leave columns out with "
             "dataset.drop_columns=[...]"
         )
-    found = _pixel_shape(names, path) if given is None else given
-    if len(found) < 3:
-        if config.shape_order != "chw":
-            raise ConfigError(
-                f"dataset.shape_order={config.shape_order}: {shown(path)} has features, not "
-                "pixels; set dataset.shape=[channels,height,width] or leave it out"
-            )
-        return (), as_found
-    return found, _pixel_order(names, found, path)
+    if len(shape) == 3:
+        return shape, _pixel_order(names, path)
+    if config.shape_order != "chw":
+        raise ConfigError(
+            f"dataset.shape_order={config.shape_order}: {shown(path)} has features, not "
+            "pixels; set dataset.shape=[channels,height,width] or leave it out"
+        )
+    return (), range(len(names))
 
 
 def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
     """Return the shape of the images if the columns have the names of pixels, else ()."""
-    others = [name for name in names if not _is_pixel(name)]
+    patterns = (PIXEL, GRID_PIXEL, OTHER_PIXEL)
+    others = [name for name in names if not any(x.fullmatch(name) for x in patterns)]
     if len(others) == len(names):
         return ()
     if others:
         raise DataError(
-            f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and "
-            f"also {listed(others)}: leave these out with "
-            f"dataset.drop_columns=[{','.join(others[:5])}]"
+            f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and also "
+            f"{listed(others)}: leave these out with dataset.drop_columns=[{','.join(others[:5])}]"
             f", or take all columns as features with dataset.shape=[{len(names)}]"
         )
     grid = [GRID_PIXEL.fullmatch(name) for name in names]
@@ -254,12 +226,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
     return 1, side, side
 
 
-def _is_pixel(name: str) -> bool:
-    patterns = (PIXEL, GRID_PIXEL, OTHER_PIXEL)
-    return any(pattern.fullmatch(name) for pattern in patterns)
-
-
-def _pixel_order(names: list[str], shape: tuple[int, ...], path: Path) -> Sequence[int]:
+def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
     """Return the order of the pixels: by the numbers in their names if there are any, else as is.
 
     Raises DataError if the numbers have gaps or repeat.
