@@ -31,7 +31,7 @@ def _list(root: Path) -> int:
     header = ("name", "training", "validation", "test", "shape", "classes", "here", "where")
     rows = []
     for published in PUBLISHED.values():
-        found = presence(published, root)
+        is_present, where = presence(published, root)
         sizes = [published.parts.get(part) for part in ("train", "valid", "test")]
         rows.append(
             (
@@ -39,8 +39,8 @@ def _list(root: Path) -> int:
                 *(f"{size:,}" if size else "" for size in sizes),
                 "x".join(map(str, published.shape)),
                 str(len(published.classes)),
-                "yes" if found.is_present else "no",
-                found.note,
+                "yes" if is_present else "no",
+                where,
             )
         )
     console.print_table(header, rows, align="lrrrlrll")
@@ -61,7 +61,7 @@ def _verify(names: list[str], root: Path) -> int:
 
     chosen: list[Published] = [PUBLISHED[name] for name in names]
     if not names:
-        chosen = [one for one in PUBLISHED.values() if presence(one, root).is_present]
+        chosen = [one for one in PUBLISHED.values() if presence(one, root)[0]]
         if not chosen:
             raise DataError(f"no dataset in {shown(root)}; fetch one: nnopt data fetch mnist")
     all_problems = []

@@ -11,43 +11,32 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-OBJECTS = (
+OBJECTS = (  # the classes of CIFAR-10 and CINIC-10
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-"""The names of the classes of CIFAR-10 and CINIC-10."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file to fetch.
+    """One file to fetch. An archive is removed after unpacking."""
 
-    file: target relative to data.root. An archive is removed after unpacking.
-    addresses: URLs, tried in this order.
-    checksum: ``sha256:...`` or ``md5:...``, in the format of pooch.
-    """
-
-    file: str
-    addresses: tuple[str, ...]
-    checksum: str
+    file: str  # target, relative to data.root
+    addresses: tuple[str, ...]  # tried in this order
+    checksum: str  # ``sha256:...`` or ``md5:...``, in the format of pooch
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published image dataset.
-
-    folder: folder of the files, relative to data.root.
-    parts: name of a part -> number of images.
-    sha256: file within the folder -> SHA-256 of its unpacked bytes.
-    """
+    """A published image dataset. Its ``repr`` is part of the keys of the cache."""
 
     name: str
-    folder: str
+    folder: str  # relative to data.root
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    parts: Mapping[str, int]
+    parts: Mapping[str, int]  # name of a part -> number of images
     downloads: tuple[Download, ...]
-    sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # by file name
 
     def relative(self, file: str) -> str:
         """Return the name of a file relative to data.root, for messages and results."""
@@ -65,76 +54,61 @@ def _sums(lines: str) -> Mapping[str, str]:
     return MappingProxyType({file: checksum for checksum, file in pairs})
 
 
-def _idx_downloads(
-    folder: str, bases: tuple[str, ...], checksums: Mapping[str, str]
-) -> tuple[Download, ...]:
-    return tuple(
-        Download(f"{folder}/{file}", tuple(base + file for base in bases), f"sha256:{checksum}")
-        for file, checksum in checksums.items()
+def _idx_dataset(
+    name: str, folder: str, classes: tuple[str, ...], addresses: tuple[str, ...], checksums: str
+) -> Published:
+    """Return a dataset of four packed files. ``checksums`` has the SHA-256 of both forms."""
+    sums = _sums(checksums)
+    packed = [file for file in sums if file.endswith(".gz")]
+    return Published(
+        name,
+        folder,
+        shape=(1, 28, 28),
+        classes=classes,
+        parts={"train": 60_000, "test": 10_000},
+        downloads=tuple(
+            Download(f"{folder}/{x}", tuple(a + x for a in addresses), f"sha256:{sums[x]}")
+            for x in packed
+        ),
+        sha256=MappingProxyType({x: sums[x] for x in sums if x not in packed}),
     )
 
 
-MNIST_ARCHIVES = _sums(
+MNIST = _idx_dataset(
+    "mnist",
+    "MNIST/raw",
+    tuple("0123456789"),
+    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
     """
     440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609  train-images-idx3-ubyte.gz
     3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c  train-labels-idx1-ubyte.gz
     8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6  t10k-images-idx3-ubyte.gz
     f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6  t10k-labels-idx1-ubyte.gz
-    """
+    ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  train-images-idx3-ubyte
+    65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5  train-labels-idx1-ubyte
+    0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7  t10k-images-idx3-ubyte
+    ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  t10k-labels-idx1-ubyte
+    """,
 )
 
-MNIST = Published(
-    name="mnist",
-    folder="MNIST/raw",
-    shape=(1, 28, 28),
-    classes=tuple("0123456789"),
-    parts={"train": 60_000, "test": 10_000},
-    sha256=_sums(
-        """
-        ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db  train-images-idx3-ubyte
-        65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5  train-labels-idx1-ubyte
-        0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7  t10k-images-idx3-ubyte
-        ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2  t10k-labels-idx1-ubyte
-        """
+FASHION_MNIST = _idx_dataset(
+    "fashion_mnist",
+    "FashionMNIST/raw",
+    (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
-    downloads=_idx_downloads(
-        "MNIST/raw",
-        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-        MNIST_ARCHIVES,
-    ),
-)
-
-FASHION_MNIST_ARCHIVES = _sums(
+    ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     """
     3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84  train-images-idx3-ubyte.gz
     a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845  train-labels-idx1-ubyte.gz
     346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073  t10k-images-idx3-ubyte.gz
     67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5  t10k-labels-idx1-ubyte.gz
-    """
-)
-
-FASHION_MNIST = Published(
-    name="fashion_mnist",
-    folder="FashionMNIST/raw",
-    shape=(1, 28, 28),
-    classes=(
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
-    parts={"train": 60_000, "test": 10_000},
-    sha256=_sums(
-        """
-        c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888  train-images-idx3-ubyte
-        bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-idx1-ubyte
-        5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b  t10k-images-idx3-ubyte
-        0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34  t10k-labels-idx1-ubyte
-        """
-    ),
-    downloads=_idx_downloads(
-        "FashionMNIST/raw",
-        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        FASHION_MNIST_ARCHIVES,
-    ),
+    c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888  train-images-idx3-ubyte
+    bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9  train-labels-idx1-ubyte
+    5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b  t10k-images-idx3-ubyte
+    0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34  t10k-labels-idx1-ubyte
+    """,
 )
 
 CIFAR10 = Published(
@@ -177,9 +151,7 @@ CINIC10 = Published(
     ),
 )
 
-PUBLISHED: dict[str, Published] = {
-    published.name: published for published in (MNIST, FASHION_MNIST, CIFAR10, CINIC10)
-}
+PUBLISHED = {dataset.name: dataset for dataset in (MNIST, FASHION_MNIST, CIFAR10, CINIC10)}
 
 
 def owner(sha256: str) -> tuple[Published, str] | None:

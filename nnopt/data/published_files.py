@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from nnopt.data import cifar10, cinic10, idx
@@ -33,30 +32,20 @@ def candidate_locations(name: str, root: Path) -> list[Location]:
     return candidates(PUBLISHED[name], root)
 
 
-@dataclass(frozen=True)
-class Presence:
-    """The folder of a complete dataset, or the missing files of an incomplete one."""
-
-    is_present: bool
-    note: str
-
-
-def presence(published: Published, root: Path) -> Presence:
-    """Find a dataset's files without reading them."""
+def presence(published: Published, root: Path) -> tuple[bool, str]:
+    """Return whether a dataset is complete, and its folder or missing files. No file is read."""
     try:
-        return Presence(True, locate_published(published.name, root).location)
+        return True, locate_published(published.name, root).location
     except DataError as error:
-        return Presence(False, str(error).partition(";")[0])
+        return False, str(error).partition(";")[0]
 
 
 def verify(published: Published, root: Path, cache: Path) -> list[str]:
     """Read all files of a dataset and its cache, and return the problems found.
 
     The images of CINIC-10 have no published SHA-256. They are verified by their number and by the
-    CRC of each chunk of each file.
-
-    Raises:
-        DataError: A file is missing, damaged or belongs to another dataset.
+    CRC of each chunk of each file. Raises DataError for a file that is missing, damaged or part of
+    another dataset.
     """
     decoded = locate_published(published.name, root).decode()
     stale = [f"{path} is damaged; delete its folder" for path in damaged(cache, published.name)]
