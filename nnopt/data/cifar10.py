@@ -29,21 +29,15 @@ PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 2**26  # twice the size of a file of either version
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
-SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")
-"""Usual folder names of unpacked archives; case and separators are ignored."""
+SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # folders of unpacked archives
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the first folder under ``root`` with a complete version. Raises DataError."""
     location = complete_locations(published, root, candidates(published, root))[0]
     names = [name for files in FILES.values() for name in files]
-    return Source(
-        name=published.name,
-        location=str(location.folder),
-        files=dict(zip(names, location.paths.values(), strict=True)),
-        settings=published,
-        decoder=_decode,
-    )
+    paths = dict(zip(names, location.paths.values(), strict=True))
+    return Source(published.name, str(location.folder), paths, published, _decode)
 
 
 def candidates(published: Published, root: Path) -> list[Location]:
@@ -109,11 +103,8 @@ def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
     shape = (IMAGES_PER_FILE, PIXELS)
     array = pixels.array if isinstance(pixels, Bytes) else None
     if array is None or array.shape != shape:
-        found = (
-            type(pixels).__name__
-            if array is None
-            else f"an array {array.shape}"[:MAX_REASON_LENGTH]
-        )
+        kind = type(pixels).__name__ if array is None else f"an array {array.shape}"
+        found = kind[:MAX_REASON_LENGTH]
         raise DataError(f"{shown(path)}: data is {found}, expected an array {shape} of bytes")
     if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
         raise DataError(f"{shown(path)}: labels is not a list of {IMAGES_PER_FILE:,} numbers")

@@ -47,14 +47,8 @@ Folders = dict[str, dict[str, list[str]]]
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the tree under ``root``. Raises DataError if a part is missing."""
     folder = complete_locations(published, root, candidates(published, root))[0].folder
-    return Source(
-        name=published.name,
-        location=str(folder),
-        files={"tree": folder},
-        settings=published,
-        decoder=_decode,
-        fingerprinter=_fingerprint,
-    )
+    files = {"tree": folder}
+    return Source(published.name, str(folder), files, published, _decode, _fingerprint)
 
 
 def candidates(published: Published, root: Path) -> list[Location]:

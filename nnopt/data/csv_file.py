@@ -53,13 +53,8 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
         part: str(path.relative_to(root) if path.is_relative_to(root) else path)
         for part, path in paths.items()
     }
-    return Source(
-        name=config.name,
-        location=" and ".join(map(str, paths.values())),
-        files=paths,
-        settings=replace(without_selection(config), train=names["train"], test=names.get("test")),
-        decoder=_decode,
-    )
+    settings = replace(without_selection(config), train=names["train"], test=names.get("test"))
+    return Source(config.name, " and ".join(map(str, paths.values())), paths, settings, _decode)
 
 
 def without_selection(config: CsvConfig) -> CsvConfig:

@@ -14,18 +14,11 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Part:
-    """Training, validation or test samples: rows of shared, possibly memory-mapped arrays.
+    """Training, validation or test samples: rows of shared, possibly memory-mapped arrays."""
 
-    Attributes:
-        inputs: (M, C, H, W) uint8 images, (M, D) float64 features, or (M, 2) float32 generated
-            points. Read-only.
-        labels: (M,) int64 in 0..K-1; -1 marks rows of classes that are not selected.
-        rows: (N,) int64, ascending: the samples of this part.
-    """
-
-    inputs: np.ndarray
-    labels: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    inputs: np.ndarray  # (M, C, H, W) uint8, (M, D) float64 or (M, 2) float32 points; read-only
+    labels: NDArray[np.int64]  # (M,) in 0..K-1; -1 marks rows of classes that are not selected
+    rows: NDArray[np.int64]  # (N,), ascending: the samples of this part
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,31 +47,29 @@ class Part:
 class Normalization:
     """The normalization ``(x - origin) * scale + shift`` of an input x.
 
-    Attributes:
-        scale: float64, one number per channel (C,) of images or per feature (D,).
-        shift: As ``scale``.
-        origin: (D,) float64 for float64 features, None (0) for others. It is subtracted first, so
-            that values such as times, which differ only in their last digits, stay exact.
+    ``origin`` is subtracted first, so that values such as times, which differ only in their last
+    digits, stay exact.
     """
 
-    scale: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    origin: NDArray[np.float64] | None = None
+    scale: NDArray[np.float64]  # (C,), one number per channel of images, or (D,), per feature
+    shift: NDArray[np.float64]  # as ``scale``
+    origin: NDArray[np.float64] | None = None  # (D,) for float64 features, None (0) for others
 
     def of_features(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Normalize float64 features (N, D) in place and return them."""
         if self.origin is not None:
-            np.subtract(x, self.origin, out=x)
-        np.multiply(x, self.scale, out=x)
-        return np.add(x, self.shift, out=x)
+            x -= self.origin
+        x *= self.scale
+        x += self.shift
+        return x
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A dataset, split into disjoint parts.
 
-    sources: file (relative to data.root) -> SHA-256 of its bytes; empty for generated data. A tree
-    of image files is one entry, with the hash of all names and contents.
+    ``sources`` maps a file (relative to data.root) to the SHA-256 of its bytes; it is empty for
+    generated data. A tree of image files is one entry, with the hash of all names and contents.
     """
 
     name: str

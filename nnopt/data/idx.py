@@ -32,8 +32,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-INNER = ("raw", "", "data/fashion")
-"""Subfolders with the files: of torchvision, none, and of the Fashion-MNIST repository."""
+INNER = ("raw", "", "data/fashion")  # folders of torchvision and of Fashion-MNIST's repository
 
 MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008
 
@@ -41,20 +40,13 @@ MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the four files under ``root``. Raises DataError if one is missing.
 
-    All datasets in this format have the same file names, so a folder with the labels of another
-    published dataset is skipped.
+    Both datasets have the same file names, so a folder with the labels of the other is skipped.
     """
     complete = complete_locations(published, root, candidates(published, root))
     location = next((one for one in complete if not _other_dataset(published, one)), complete[0])
     if other := _other_dataset(published, location):
         raise wrong_dataset(*other)
-    return Source(
-        name=published.name,
-        location=str(location.folder),
-        files=location.paths,
-        settings=published,
-        decoder=_decode,
-    )
+    return Source(published.name, str(location.folder), location.paths, published, _decode)
 
 
 def candidates(published: Published, root: Path) -> list[Location]:
@@ -131,25 +123,19 @@ def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
 
     Raises DataError if the header is wrong or does not match the size of the file.
     """
-    name = shown(path)
-    start = 4 + 4 * dimensions
+    start, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
     if len(content) < start:
-        raise DataError(
-            f"{name} is truncated: {len(content)} bytes, but its header has {start}; "
-            "delete it and fetch it again"
+        problem = f"is truncated: {len(content)} bytes, but its header has {start}"
+    elif content[:4] != magic:
+        problem = (
+            f"is not an IDX file with {dimensions} dimension(s): it begins with "
+            f"{content[:4].hex(' ')}, expected {magic.hex(' ')}"
         )
-    magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic:
-        raise DataError(
-            f"{name} is not an IDX file with {dimensions} dimension(s): it begins with "
-            f"{content[:4].hex(' ')}, expected {magic.hex(' ')}; delete it and fetch it again"
-        )
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    expected = start + math.prod(shape)
-    if len(content) != expected:
+    else:
+        shape = struct.unpack(f">{dimensions}I", content[4:start])
+        expected = start + math.prod(shape)
+        if len(content) == expected:
+            return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
         kind = "truncated" if len(content) < expected else "too long"
-        raise DataError(
-            f"{name} is {kind}: {len(content):,} bytes, but its header {shape} means "
-            f"{expected:,}; delete it and fetch it again"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+        problem = f"is {kind}: {len(content):,} bytes, but its header {shape} means {expected:,}"
+    raise DataError(f"{shown(path)} {problem}; delete it and fetch it again")

@@ -27,27 +27,19 @@ S = TypeVar("S")
 class Decoded:
     """The complete arrays of a source, before rows are selected.
 
-    Attributes:
-        classes: Names of the K classes.
-        parts: "train"; "test", except for a single CSV file; and "valid" for CINIC-10. Each part
-            has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels
-            (M,) int64 in 0..K-1.
-        sources: See ``Dataset.sources``.
-        mean: Per channel (C,) of all training images, in pixel values 0..255; empty for features.
-        std: As ``mean``.
-        notes: Warnings that are shown each time the data are used.
-        features: Names of the D features; empty if they have no names or very long ones.
-        repeated: See ``duplicates.repeated_rows``.
+    The parts are "train"; "test", except for a single CSV file; and "valid" for CINIC-10. Each part
+    has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels (M,)
+    int64 in 0..K-1.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the K classes
     parts: Mapping[str, tuple[np.ndarray, NDArray[np.int64]]]
-    sources: Mapping[str, str]
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    notes: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
-    repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    sources: Mapping[str, str]  # see ``Dataset``
+    mean: tuple[float, ...] = ()  # (C,) of all training images, from 0 to 255; () for features
+    std: tuple[float, ...] = ()  # as ``mean``
+    notes: tuple[str, ...] = ()  # warnings that are shown each time the data are used
+    features: tuple[str, ...] = ()  # D names; () if there are none or very long ones
+    repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # see ``repeated_rows``
 
 
 def stat_lines(paths: Iterable[Path]) -> str:
@@ -69,22 +61,16 @@ def stat_lines(paths: Iterable[Path]) -> str:
 class Source(Generic[S]):
     """The files of a dataset and the function that decodes them.
 
-    Attributes:
-        name: Name of the dataset.
-        location: The files, for messages.
-        files: The role of a file or folder -> its path.
-        settings: Everything else that decoding depends on. Its ``repr`` is part of the cache key.
-        decoder: Function of ``settings`` and ``files`` alone, so that options outside of the
-            cache key cannot change the decoded arrays. Raises DataError.
-        fingerprinter: See ``fingerprint``.
+    The decoded arrays depend on ``settings`` and ``files`` alone, so that options outside of the
+    cache key cannot change them.
     """
 
     name: str
-    location: str
-    files: Mapping[str, Path]
-    settings: S
-    decoder: Callable[[S, Mapping[str, Path]], Decoded] = field(repr=False)
-    fingerprinter: Callable[[Iterable[Path]], str] = field(default=stat_lines, repr=False)
+    location: str  # the files, for messages
+    files: Mapping[str, Path]  # role of a file or folder -> its path
+    settings: S  # its ``repr`` is part of the cache key
+    decoder: Callable[[S, Mapping[str, Path]], Decoded]  # raises DataError
+    fingerprinter: Callable[[Iterable[Path]], str] = stat_lines  # see ``fingerprint``
 
     def decode(self) -> Decoded:
         """Read and decode all files, which may take minutes. Raises DataError."""
@@ -149,13 +135,12 @@ def channel_statistics(
         chunk = slice(start, start + CHUNK_IMAGES)
         block = images[chunk if rows is None else rows[chunk]]
         for channel in range(channels):
-            pixels = block[:, channel].ravel()
-            histogram[channel] += np.bincount(pixels, minlength=256)
+            histogram[channel] += np.bincount(block[:, channel].ravel(), minlength=256)
     mean, std = [], []
     for counts in histogram.tolist():
-        n = sum(counts)
-        total = sum(value * count for value, count in enumerate(counts))
-        squares = sum(value * value * count for value, count in enumerate(counts))
+        n, total, squares = (
+            sum(value**power * count for value, count in enumerate(counts)) for power in range(3)
+        )
         mean.append(total / n)
         std.append(math.sqrt(n * squares - total * total) / n)
     return tuple(mean), tuple(std)
