@@ -194,7 +194,7 @@ def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
 
 
 def _plot(a: Arrays, b: Arrays, names: tuple[str, str], folder: Path) -> None:
-    from nnopt.plots.run.weight_difference import plot_weight_difference
+    from nnopt.plots.run.weights import plot_weight_difference
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

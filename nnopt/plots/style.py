@@ -1,11 +1,7 @@
 """The style of all plots, and functions that write figures to files quickly.
 
-Figures are drawn on the Agg canvas, without pyplot and its global state. matplotlib is slow when it
-measures text. Therefore margins are given in inches, titles and axis labels have fixed positions,
-and formulas are not typeset ("$" is an ordinary character).
-
-Colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish; line styles
-and markers are distinct in greyscale.
+Figures are drawn on the Agg canvas, without pyplot and its global state. Measuring text is slow in
+matplotlib. Therefore all positions are given in inches, and formulas are not typeset.
 """
 
 from __future__ import annotations
@@ -24,16 +20,23 @@ from numpy.typing import NDArray
 
 from nnopt.io.atomic_files import write_bytes
 
+Floats = NDArray[np.float64]
+Box = tuple[float, float, float, float]  # left, bottom, width, height in inches
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from matplotlib.ticker import Formatter, Locator
 
 DPI = 110
 CHARACTERS_PER_INCH = 9  # of a title, on average
+BAR_WIDTH, BAR_GAP = 0.12, 0.1  # inches, of a colour bar; from its axes
 LARGEST = 1e100  # larger values would overflow a log scale and count as infinite
 
+# The colours of Okabe and Ito (2008), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
@@ -45,14 +48,8 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # For each character, the first installed font with a glyph is used.
 FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Arial Unicode MS",
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Arial Unicode MS"),
 )
 
 STYLE: dict[str, Any] = {
@@ -113,11 +110,8 @@ def drawing(
         figure = Figure((width, height), dpi=DPI)
         FigureCanvasAgg(figure)
         if title:
-            most = int(width * CHARACTERS_PER_INCH)
-            y = 1 - 0.15 / height
-            figure.text(
-                0.15 / width, y, readable(title, most), va="top", fontsize=12, weight="bold"
-            )
+            shown = readable(title, int(width * CHARACTERS_PER_INCH))
+            write(figure, 0.15, height - 0.15, shown, va="top", fontsize=12, weight="bold")
         yield figure
         encoded = {x: _encode(figure, x) for x in ([path] if isinstance(path, Path) else path)}
     for file, data in encoded.items():
@@ -140,28 +134,57 @@ def panel(figure: Figure, left: float, bottom: float, width: float, height: floa
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def canvas(figure: Figure) -> Axes:
-    """Return axes over the whole figure, in inches from its upper left corner.
+def figure_of(axes: Axes) -> Figure:
+    """Return the figure that contains the axes."""
+    return cast("Figure", axes.get_figure(root=True))
 
-    Many small images share these axes, because creating axes is slow.
+
+def box_of(axes: Axes) -> Box:
+    """Return the position and size of the frame of axes in inches."""
+    across, up = figure_of(axes).get_size_inches()
+    left, bottom, width, height = axes.get_position().bounds
+    return left * across, bottom * up, width * across, height * up
+
+
+def write(figure: Figure, x: float, y: float, text: str, **options: Any) -> None:
+    """Draw a text at a position in inches from the lower left corner."""
+    figure.text(x, y, text, transform=figure.dpi_scale_trans, **options)
+
+
+def caption(axes: Axes, text: str) -> None:
+    """Draw a title above the upper left corner of the axes, at a fixed distance from them."""
+    left, bottom, _, height = box_of(axes)
+    write(figure_of(axes), left, bottom + height + 0.08, text, fontsize=9.5, va="bottom")
+
+
+def colour_bar(
+    image: AxesImage, label: str = "", gap: float = BAR_GAP, height: float | None = None
+) -> Colorbar:
+    """Draw the colour scale of an image to the right of its axes, with the same upper edge.
+
+    The gap to the axes and the height of the scale are in inches. By default, the scale is as high
+    as the axes.
     """
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    return axes
-
-
-def caption(figure: Figure, left: float, top: float, text: str) -> None:
-    """Draw a title above the upper left corner of a panel. The position is in inches."""
-    across, up = figure.get_size_inches()
-    figure.text(left / across, (top + 0.08) / up, text, fontsize=9.5, va="bottom")
+    left, bottom, width, high = box_of(image.axes)
+    height = high if height is None else height
+    figure = figure_of(image.axes)
+    axes = panel(figure, left + width + gap, bottom + high - height, BAR_WIDTH, height)
+    bar = figure.colorbar(image, cax=axes)
+    bar.outline.set_linewidth(0.5)
+    bar.minorticks_off()
+    axes.set_ylabel(label, fontsize=9)
+    axes.yaxis.set_label_coords(1 + 0.55 / BAR_WIDTH, 0.5)
+    return bar
 
 
 def text_width(texts: Sequence[str], points: float = 9) -> float:
     """Return the approximate width in inches of the longest text."""
     return 0.0086 * points * max(map(len, texts), default=0)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape like 32×14×14."""
+    return "×".join(map(str, shape))
 
 
 def title_width(title: str) -> float:
@@ -171,12 +194,18 @@ def title_width(title: str) -> float:
 
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
     """Label both axes. left, below: distances of the labels from the frame, in inches."""
-    frame = axes.get_position()
-    across, up = axes.get_figure(root=True).get_size_inches()  # type: ignore[union-attr]
+    _, _, width, height = box_of(axes)
     axes.set_xlabel(x)
-    axes.xaxis.set_label_coords(0.5, -below / (frame.height * up))
+    axes.xaxis.set_label_coords(0.5, -below / height)
     axes.set_ylabel(y)
-    axes.yaxis.set_label_coords(-left / (frame.width * across), 0.5)
+    axes.yaxis.set_label_coords(-left / width, 0.5)
+
+
+def epoch_axis(axes: Axes, first: float, last: float) -> None:
+    """Set the limits of the horizontal axis, with a margin, and ticks at integers."""
+    margin = max(0.5, 0.03 * (last - first + 1))
+    axes.set_xlim(first - margin, last + margin)
+    few_ticks(axes.xaxis, 6, integer=True)
 
 
 def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
@@ -192,7 +221,7 @@ def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(_plain))
 
 
-def spans_decades(values: NDArray[np.float64], decades: float = 2) -> bool:
+def spans_decades(values: Floats, decades: float = 2) -> bool:
     """Return whether the positive values span more than this number of powers of ten."""
     positive = values[np.isfinite(values) & (values > 0)]
     return bool(len(positive) and positive.max() / 10**decades > positive.min())
@@ -202,17 +231,12 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     """Make an axis logarithmic, with the ticks of ``log_ticks``. Call it after drawing."""
     from matplotlib.ticker import NullLocator
 
-    axis: Axis
-    if which == "x":
-        axes.set_xscale("log", nonpositive="mask")
-        axis, ticks = axes.xaxis, log_ticks(*axes.get_xlim(), most=8)
-    else:
-        axes.set_yscale("log", nonpositive="mask")
-        axis, ticks = axes.yaxis, log_ticks(*axes.get_ylim())
-    locator, formatter = ticks
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(formatter)
+    is_x = which == "x"
+    axis: Axis = axes.xaxis if is_x else axes.yaxis
+    set_scale = axes.set_xscale if is_x else axes.set_yscale
+    set_scale("log", nonpositive="mask")
+    locator, formatter = log_ticks(*axis.get_view_interval(), most=8 if is_x else 6)
+    axis.set(major_locator=locator, minor_locator=NullLocator(), major_formatter=formatter)
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:
@@ -264,32 +288,29 @@ def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def column_of(rows: Sequence[Any], name: str) -> NDArray[np.float64]:
+def column_of(rows: Sequence[Any], name: str) -> Floats:
     """Return an attribute of all rows, with NaN for missing and infinite values."""
     values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
     values[~(np.abs(values) < LARGEST)] = np.nan
     return values
 
 
-def rgb(colour: str) -> NDArray[np.float64]:
+def rgb(colour: str) -> Floats:
     """Return the red, green and blue in [0, 1] of a colour such as "#0072B2"."""
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 @cache
 def load_matplotlib() -> ModuleType:
-    """Import matplotlib, and ignore the backend in the environment variable MPLBACKEND.
+    """Import matplotlib without the environment variable MPLBACKEND.
 
-    No figure is shown, and an unknown backend would make the import fail.
+    No figure is shown, and the import would fail if the variable named an unknown backend.
     """
-    named = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"
+    named = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
     finally:
-        if named is None:
-            del os.environ["MPLBACKEND"]
-        else:
+        if named is not None:
             os.environ["MPLBACKEND"] = named
     return matplotlib
 

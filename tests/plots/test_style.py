@@ -19,8 +19,8 @@ from nnopt.plots.run.schedule import plot_schedule
 def test_plots_import_does_not_import_matplotlib() -> None:
     program = (
         "import sys\n"
-        "from nnopt.plots.run import curves, schedule, confusion, samples, decision_boundary\n"
-        "from nnopt.plots.run import weights, filters, feature_maps, layer_statistics\n"
+        "from nnopt.plots.run import curves, schedule, confusion, decision_boundary\n"
+        "from nnopt.plots.run import weights, images, feature_maps, layer_statistics\n"
         "import nnopt.plots.sweep.draw\n"
         "assert 'matplotlib' not in sys.modules"
     )

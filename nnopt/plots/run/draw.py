@@ -15,9 +15,8 @@ from nnopt.plots.run.confusion import plot_confusion
 from nnopt.plots.run.curves import plot_curves
 from nnopt.plots.run.decision_boundary import plot_decision_boundary
 from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of
-from nnopt.plots.run.filters import plot_filters
+from nnopt.plots.run.images import plot_filters, plot_samples
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
-from nnopt.plots.run.samples import plot_samples
 from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.results.metrics import confusion_matrix

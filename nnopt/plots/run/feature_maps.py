@@ -13,6 +13,7 @@ from nnopt.architecture.inference import ForeignLayer, InferredLayer
 from nnopt.architecture.layers import AvgPool2d, Dropout, GlobalAvgPool, MaxPool2d, SpatialDropout
 from nnopt.architecture.network import Architecture
 from nnopt.plots import style
+from nnopt.plots.run.images import canvas, draw_image, to_pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ MAX_CHANNELS = 8  # maps of one stage in a row
 MIN_UNEXPLAINED_FRACTION = 0.1  # of a channel's variance; else it resembles a shown channel
 MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
 MAX_PERCENTILE = 99  # of a channel; a single peak does not darken the image
-CELL, GAP, STAGE_GAP = 0.62, 0.05, 0.2  # inches
+CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # inches; from a map to the next; between layers
 MIN_STAGE_WIDTH = 1.15  # inches
 TOP, BOTTOM = 1.15, 0.62
 MAX_NAME_CHARACTERS = 14
@@ -77,32 +78,32 @@ def plot_feature_maps(
     """
     labels = [style.readable(name, MAX_NAME_CHARACTERS) for name in names]
     left = 0.25 + style.text_width(labels)
-    height = TOP + BOTTOM + len(images) * (CELL + GAP) - GAP
+    height = TOP + (len(images) - 1) * STEP + CELL + BOTTOM
     most = min(MAX_CHANNELS, MAX_COLUMNS // max(1, len(outputs)))
-    chosen = {layer: select_channels(maps, most) for layer, maps in outputs.items()}
-    widths = [max(MIN_STAGE_WIDTH, len(channels) * (CELL + GAP)) for channels, _ in chosen.values()]
-    width = max(6.8, left + CELL + GAP + sum(widths) + len(widths) * STAGE_GAP + 0.1)
+    chosen = [select_channels(maps, most) for maps in outputs.values()]
+    widths = [max(MIN_STAGE_WIDTH, len(channels) * STEP) + STAGE_GAP for channels, _ in chosen]
+    width = max(6.8, left + STEP + sum(widths) + 0.1)
     with style.drawing(path, width, height, "Feature maps of test images") as figure:
-        axes = style.canvas(figure)
+        axes = canvas(figure)
         for row, label in enumerate(labels):
-            middle = TOP + row * (CELL + GAP) + CELL / 2
+            middle = TOP + row * STEP + CELL / 2
             axes.text(left - 0.1, middle, label, ha="right", va="center", fontsize=9)
-        _head(axes, left, "input", _shape(images))
-        _draw_column(axes, left, _pixels(images), "gray", 0, 255)
-        left += CELL + GAP + STAGE_GAP
-        for (layer, maps), stage_width in zip(outputs.items(), widths, strict=True):
-            channels, explained = chosen[layer]
+        _head(axes, left, "input", images)
+        _draw_column(axes, left, to_pixels(images), "gray", 0, 255)
+        left += STEP + STAGE_GAP
+        for (layer, maps), (channels, explained), stage_width in zip(
+            outputs.items(), chosen, widths, strict=True
+        ):
             which = f"{len(channels)} of {maps.shape[1]} channels"
             variance = f"{100 * explained:.0f} % of variance" if explained >= 0 else "no variance"
-            _head(axes, left, layer, _shape(maps), which, variance)
-            for index, channel in enumerate(channels):
-                x = left + index * (CELL + GAP)
+            _head(axes, left, layer, maps, which, variance)
+            for x, channel in zip(left + STEP * np.arange(len(channels)), channels, strict=True):
                 shown = np.nan_to_num(np.asarray(maps[:, channel], np.float64))
                 low, high = shown.min(), np.percentile(shown, MAX_PERCENTILE)
                 _draw_column(axes, x, shown, "viridis", low, high if high > low else shown.max())
                 below = height - BOTTOM + 0.04
                 axes.text(x + CELL / 2, below, f"{channel}", ha="center", va="top", fontsize=7.5)
-            left += stage_width + STAGE_GAP
+            left += stage_width
         for above, note in zip((0.25, 0.1), NOTE, strict=True):
             axes.text(0.15, height - above, note, va="bottom", fontsize=8, color=style.FAINT)
 
@@ -139,18 +140,18 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.i
             break
         chosen.append(channel)
         if variance > 0:
-            unexplained = (
-                unexplained - np.outer(unexplained[channel], unexplained[channel]) / variance
-            )
+            row = unexplained[channel]
+            unexplained = unexplained - np.outer(row, row) / variance
             unexplained[channel] = unexplained[:, channel] = 0  # exactly, without rounding errors
     explained = 1 - float(np.trace(unexplained) / total) if total > 0 else float("nan")
     return np.array(chosen, dtype=np.int64), explained
 
 
-def _head(axes: Axes, left: float, layer: str, *lines: str) -> None:
-    """Draw the name of a layer above its first column, and the lines below it."""
+def _head(axes: Axes, left: float, layer: str, maps: NDArray[Any], *lines: str) -> None:
+    """Draw the name of a layer above its first column, and its shape and the lines below it."""
     axes.text(left, TOP - 0.48, style.readable(layer, 24), va="bottom", fontsize=9)
-    for index, line in enumerate(lines):
+    shape = style.shape_text(maps.shape[1:])
+    for index, line in enumerate((shape, *lines)):
         y = TOP - 0.33 + 0.14 * index
         axes.text(left, y, line, va="bottom", fontsize=7.5, color=style.FAINT)
 
@@ -158,25 +159,7 @@ def _head(axes: Axes, left: float, layer: str, *lines: str) -> None:
 def _draw_column(
     axes: Axes, left: float, images: NDArray[Any], colours: str, low: float, high: float
 ) -> None:
-    """Draw images (N, H, W) or (N, H, W, 3) below each other, fitted into square cells."""
+    """Draw images (N, H, W) or (N, H, W, 3) below each other."""
+    high = high if high > low else low + 1
     for row, image in enumerate(images):
-        rows, columns = image.shape[:2]
-        high_side, wide_side = CELL * rows / max(rows, columns), CELL * columns / max(rows, columns)
-        x, y = left + (CELL - wide_side) / 2, TOP + row * (CELL + GAP) + (CELL - high_side) / 2
-        axes.imshow(
-            image,
-            cmap=colours,
-            vmin=low,
-            vmax=high if high > low else low + 1,
-            extent=(x, x + wide_side, y + high_side, y),
-            interpolation="nearest" if max(rows, columns) < CELL * style.DPI else "antialiased",
-        )
-
-
-def _shape(maps: NDArray[Any]) -> str:
-    """Return the shape of one sample as text: 32×14×14 for maps (N, 32, 14, 14)."""
-    return "×".join(map(str, maps.shape[1:]))
-
-
-def _pixels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images[:, 0]
+        draw_image(axes, image, left, TOP + row * STEP, CELL, cmap=colours, vmin=low, vmax=high)

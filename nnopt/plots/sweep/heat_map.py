@@ -118,8 +118,7 @@ def plot_heat_map(comparison: Comparison, keys: tuple[str, str], paths: Sequence
             axes.set_yticks(range(len(down)), down)
             axes.tick_params(length=0)
             text = style.readable(facet.title, int(grid.step[0] / style.text_width("x", 8)))
-            left, bottom = content.left + x, content.bottom + y
-            style.caption(content.figure, left, bottom + grid.map_size[1] - 0.02, text)
+            style.caption(axes, text)
         content.text(width / 2, -grid.below, keys[0])
         content.text(0.2 - grid.left, height / 2, keys[1], rotation=90)
         bar = content.axes(width + 0.25, 0, 0.16, min(3.2, height - 0.1))

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.plots.run.feature_maps import plot_feature_maps, select_channels, stages_of
-from nnopt.plots.run.filters import colour_map, plot_filters
+from nnopt.plots.run.images import plot_filters, signed_colours
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
 from nnopt.results.metrics_file import LayerRow
 
@@ -136,7 +136,7 @@ def test_filters_single_channel_have_a_colour_bar(
 
 def test_colour_map_signs_differ_in_grey() -> None:
     """The lightness of the colours increases; that of 0 is neutral."""
-    colours = colour_map()(np.linspace(0, 1, 101))[:, :3]
+    colours = signed_colours()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
     assert np.ptp(colours[50]) < 0.02

@@ -16,7 +16,7 @@ from nnopt.plots import style
 from nnopt.plots.run.confusion import plot_confusion
 from nnopt.plots.run.curves import plot_curves
 from nnopt.plots.run.decision_boundary import plot_decision_boundary
-from nnopt.plots.run.samples import plot_samples
+from nnopt.plots.run.images import plot_samples
 from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.random import generator

@@ -10,7 +10,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from nnopt.plots.run.weight_difference import plot_weight_difference, strongest
+from nnopt.plots.run.weights import plot_weight_difference, strongest
 
 CheckPng = Callable[[Path], np.ndarray]
 Figures = list[matplotlib.figure.Figure]
