@@ -22,6 +22,7 @@ MOVED_MODULES = {
     "nnopt.arguments": "nnopt.cli.parsers",
     "nnopt.backends.numpy_scratch": "nnopt.backends.numpy",
     "nnopt.backends.pytorch": "nnopt.backends.torch",
+    "nnopt.backends.torch.lion": "nnopt.backends.torch.optimizers",
     "nnopt.bars": "nnopt.terminal.live_display",
     "nnopt.composer": "nnopt.config.resolve",
     "nnopt.data.fetch": "nnopt.data.download",
