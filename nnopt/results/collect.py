@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import starmap
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,34 +29,23 @@ Value = bool | int | float | str | tuple[Any, ...] | None
 class Run:
     """The record of one run, read from its ``summary.json``.
 
-    Attributes:
-        folder: Folder of the run.
-        seed: Seed of the run.
-        status: One of ``nnopt.results.summary.STATUSES``.
-        error: Error message; None if the run has no error.
-        settings: Values of the seed and of every key that can affect a result, by dotted key. The
-            value of a group, such as ``optimizer``, is the name of the chosen file. A group without
-            a key ``name``, such as ``regularizer``, is contained only if the command line chose it.
-        metrics: The metrics in the summary that are not null, by name.
-        sources: SHA-256 of each data file; empty for generated data.
-        ended: Time of the end in seconds since 1970, or else of the last change of the summary.
-        checksums: SHA-256 of the other files of the run, by name.
-        named_files: SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if
-            known.
-        summary: All values of the summary; empty unless they were requested.
+    ``settings`` has the values of the seed and of every key that can affect a result, by dotted
+    key. The value of a group, such as ``optimizer``, is the name of the chosen file. A group
+    without a key ``name``, such as ``regularizer``, is contained only if the command line chose it.
     """
 
     folder: Path
     seed: int
-    status: str
+    status: str  # one of nnopt.results.summary.STATUSES
     error: str | None
     settings: Mapping[str, Value]
-    metrics: Mapping[str, float]
-    sources: frozenset[str]
-    ended: float
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float]  # those that are not null
+    sources: frozenset[str]  # SHA-256 of each data file; empty for generated data
+    ended: float  # seconds since 1970; if unknown, the time of the last change of the summary
+    checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of other files, by name
     named_files: Mapping[str, str] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if known."""
+    summary: Mapping[str, Any] = field(default_factory=dict, repr=False)  # empty by default
 
     @property
     def test_file(self) -> str | None:
@@ -70,25 +60,15 @@ class Run:
 
 @dataclass
 class RunIndex:
-    """The runs and sweeps that were found in some folders and their subfolders.
+    """The runs and sweeps that were found in some folders and their subfolders."""
 
-    Attributes:
-        runs: Ended runs with any status.
-        unfinished: Folders of runs that are running or were killed; see ``nnopt.io.locks.is_held``.
-        sweeps: Folders of sweeps.
-        pending: Number of points of these sweeps that have not started.
-        missing: Number of started points of these sweeps whose folder is missing or is a link.
-        damaged: Messages, one for each summary or folder that cannot be read.
-        damaged_folders: The messages that concern runs, by folder of the run.
-    """
-
-    runs: list[Run] = field(default_factory=list)
-    unfinished: list[Path] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)  # ended, with any status
+    unfinished: list[Path] = field(default_factory=list)  # running or killed; see io.locks.is_held
     sweeps: list[Path] = field(default_factory=list)
-    pending: int = 0
-    missing: int = 0
-    damaged: list[str] = field(default_factory=list)
-    damaged_folders: dict[Path, str] = field(default_factory=dict)
+    pending: int = 0  # points of these sweeps that have not started
+    missing: int = 0  # started points of these sweeps whose folder is missing or is a link
+    damaged: list[str] = field(default_factory=list)  # a message for each unreadable file or folder
+    damaged_folders: dict[Path, str] = field(default_factory=dict)  # those messages about runs
 
 
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
@@ -107,33 +87,35 @@ def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunI
     seen: set[str] = set()
     for directory in directories:
         for folder, files in _folders(directory, index.damaged):
-            if (real := os.path.realpath(folder)) in seen:
-                continue
-            seen.add(real)
-            if "summary.json" not in files:
-                if "run.log" in files:
-                    index.unfinished.append(folder)
-                elif "results.csv" in files:
-                    index.sweeps.append(folder)
-                    statuses = [row.get("status") for row in _without_folder(folder)]
-                    pending = statuses.count("pending")
-                    index.pending += pending
-                    index.missing += len(statuses) - pending
-                continue
-            try:
-                run = read_run(folder, with_summaries)
-            except DataError as error:
-                index.damaged.append(str(error))
-                index.damaged_folders[folder] = str(error)
-                continue
-            if run.status == "running":
-                index.unfinished.append(folder)
-            else:
-                index.runs.append(run)
+            if (real := os.path.realpath(folder)) not in seen:
+                seen.add(real)
+                _add_folder(index, folder, files, with_summaries)
     if not (index.runs or index.unfinished or index.damaged):
         names = ", ".join(map(shown, directories))
         raise ConfigError(f"no run in or below {names}: the folder of a run has a summary.json")
     return index
+
+
+def _add_folder(index: RunIndex, folder: Path, files: list[str], with_summaries: bool) -> None:
+    if "summary.json" in files:
+        try:
+            run = read_run(folder, with_summaries)
+        except DataError as error:
+            index.damaged.append(str(error))
+            index.damaged_folders[folder] = str(error)
+            return
+        if run.status == "running":
+            index.unfinished.append(folder)
+        else:
+            index.runs.append(run)
+    elif "run.log" in files:
+        index.unfinished.append(folder)
+    elif "results.csv" in files:
+        index.sweeps.append(folder)
+        rows = [row for row in read_table(folder) if not _is_folder(folder, row.get("id"))]
+        pending = [row.get("status") for row in rows].count("pending")
+        index.pending += pending
+        index.missing += len(rows) - pending
 
 
 def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
@@ -149,48 +131,31 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _without_folder(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of the points without a folder from the table of a sweep."""
-    return [row for row in read_table(folder) if not _is_folder(folder, row.get("id"))]
-
-
-def _is_folder(folder: Path, name: str | None) -> bool:
+def _is_folder(sweep: Path, name: str | None) -> bool:
     """Return whether a point has a folder that is not a link."""
     with suppress(OSError, ValueError):
-        path = folder / str(name)
+        path = sweep / str(name)
         return bool(name) and os.sep not in str(name) and path.is_dir() and not path.is_symlink()
     return False
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
     """Return the rows of a sweep's ``results.csv``, or [] if the file is missing or invalid."""
-    path = folder / "results.csv"
     with suppress(OSError, ValueError, csv.Error):
-        data = read_received(path, folder, TABLE_BYTES)
+        data = read_received(folder / "results.csv", folder, TABLE_BYTES)
         header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
-        if len(set(header)) == len(header) and all(len(row) == len(header) for row in rows):
-            names = _key_columns(header)
-            return [
-                dict(_new_cell(*cell) for cell in zip(header, row, names, strict=True))
-                for row in rows
-            ]
+        # In old versions ``steps`` was a key, and the metric was ``steps_done``.
+        metrics = {name for name in METRICS if f"{name}_done" not in header}
+
+        def renamed(name: str, cell: str) -> tuple[str, str]:
+            if name in metrics:
+                return name, cell
+            new, _, value = new_override(f"{name}={cell}").partition("=")
+            return new, value
+
+        if len(set(header)) == len(header):
+            return [dict(starmap(renamed, zip(header, row, strict=True))) for row in rows]
     return []
-
-
-def _key_columns(header: Sequence[str]) -> list[bool]:
-    """Return for each column of the header whether it is a key. The others are metrics.
-
-    In old versions ``steps`` was a key, and the metric was ``steps_done``.
-    """
-    return [name not in METRICS or f"{name}_done" in header for name in header]
-
-
-def _new_cell(name: str, cell: str, is_key: bool) -> tuple[str, str]:
-    """Return the current names of a column and of its value."""
-    if not is_key:
-        return name, cell
-    new, _, value = new_override(f"{name}={cell}").partition("=")
-    return new, value
 
 
 def read_run(folder: Path, with_summary: bool = False) -> Run:
@@ -211,7 +176,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
         metrics={
             key: float(value)
             for key, value in summary.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and key != "seed"
+            if type(value) in (int, float) and key != "seed"
         },
         sources=frozenset(sources.values()),
         ended=ended,
