@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -37,8 +39,8 @@ def allowed_cores() -> frozenset[int] | None:
 def thread_pools() -> ThreadpoolController:
     """Return the controller of the thread pools of all loaded libraries.
 
-    A search for the libraries takes a millisecond. The result is cached until another module is
-    imported, which may load a library.
+    The search takes a millisecond. Its result is cached until another module is imported, because
+    the module may load a library.
     """
     return _thread_pools(len(sys.modules))
 
@@ -60,51 +62,37 @@ def cpu_quota(
     of the group of this process and of its parent groups.
     """
     quotas: list[float] = []
-    lines: list[str] = []
-    with suppress(OSError):
-        lines = membership.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        group = Path(path.lstrip("/"))
-        for folder in (group, *group.parents):
-            if controllers:  # control groups version 1
-                quotas += _quota_v1(root / controllers / folder)
-            else:
-                quotas += _quota_v2(root / folder)
+    with suppress(OSError, ValueError):
+        for line in membership.read_text(encoding="utf-8", errors="replace").splitlines():
+            quotas += _quotas(root, line)
     return min(quotas, default=None)
 
 
-def _quota_v1(folder: Path) -> list[float]:
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-        return [quota / period] if quota > 0 else []
-    return []
-
-
-def _quota_v2(folder: Path) -> list[float]:
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = (folder / "cpu.max").read_text().split()
-        return [] if quota == "max" else [int(quota) / int(period)]
-    return []
+def _quotas(root: Path, membership: str) -> Iterator[float]:
+    """Yield the quotas of the group in a line of ``/proc/self/cgroup`` and of its parents."""
+    _, controllers, path = membership.split(":", 2)
+    if controllers and "cpu" not in controllers.split(","):
+        return
+    group = Path(path.lstrip("/"))
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            if controllers:  # control groups version 1
+                place = root / controllers / folder
+                texts = [(place / f"cpu.cfs_{x}_us").read_text() for x in ("quota", "period")]
+            else:
+                texts = (root / folder / "cpu.max").read_text().split()
+            quota, period = map(int, texts)  # ValueError if the quota is "max"
+            if quota > 0:
+                yield quota / period
 
 
 @dataclass(frozen=True)
 class ProcessorTimes:
-    """Processor times at one moment, in seconds.
+    """Processor times at one moment, in seconds."""
 
-    Attributes:
-        clock: Value of the monotonic clock.
-        all_processes: Processor time of all processes on the usable cores.
-        this_process: Processor time of this process and its ended children.
-    """
-
-    clock: float
-    all_processes: float
-    this_process: float
+    clock: float  # value of the monotonic clock
+    all_processes: float  # on the usable cores
+    this_process: float  # including its ended children
 
 
 def processor_times() -> ProcessorTimes | None:
@@ -120,15 +108,8 @@ def processor_times() -> ProcessorTimes | None:
 
 def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
     """Sum the columns user, nice and system of these cores in a text from ``/proc/stat``."""
-    ticks = 0
-    for line in stat.splitlines():
-        name, *columns = line.split()
-        number = name.removeprefix("cpu")
-        if number == name or not number.isdecimal():
-            continue  # this line does not belong to a core
-        if cores is None or int(number) in cores:
-            ticks += sum(map(int, columns[:3]))
-    return ticks
+    rows = re.findall(r"^cpu(\d+) (\d+) (\d+) (\d+)", stat, re.MULTILINE)
+    return sum(sum(map(int, row)) for core, *row in rows if cores is None or int(core) in cores)
 
 
 def busy_cores(start: ProcessorTimes | None, end: ProcessorTimes | None) -> float | None:
