@@ -26,16 +26,13 @@ MIB = 2**20
 
 def versions() -> dict[str, str]:
     """Return versions by package; PyTorch and its libraries are included only if imported."""
-    found = {
+    imported = [x for x in ("torch", "torchvision", "schedulefree") if x in sys.modules]
+    return {
         "python": platform.python_version(),
         "nnopt": nnopt.__version__,
         "numpy": np.__version__,
-        "hydra-core": _version("hydra-core"),
+        **{name: _version(name) for name in ("hydra-core", *imported)},
     }
-    for name in ("torch", "torchvision", "schedulefree"):
-        if name in sys.modules:
-            found[name] = _version(name)
-    return found
 
 
 @cache
@@ -74,16 +71,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@cache
-def code_state() -> dict[str, str | bool] | None:
-    """Return ``git_state()``, cached at the first call, soon after the code was loaded."""
-    return git_state()
+code_state = cache(git_state)
+"""Return ``git_state()`` as of the first call, soon after the code was loaded."""
 
 
 def machine() -> dict[str, str | int | None]:
     """Return the processor, the logical cores, the operating system and the memory."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": _proc_value("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "logical_cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "platform": platform.platform(),
@@ -92,19 +87,17 @@ def machine() -> dict[str, str | int | None]:
 
 
 def accelerator(device: str) -> dict[str, str | int] | None:
-    """Describe PyTorch's device; return None for the CPU.
-
-    The description of a CUDA device has its model name, memory and CUDA version.
-    """
-    if device == "cpu":
-        return None
-    found: dict[str, str | int] = {"device": device}
-    if device.startswith("cuda"):
-        torch = sys.modules["torch"]
-        properties = torch.cuda.get_device_properties(device)
-        found |= {"name": properties.name, "memory_mb": properties.total_memory // MIB}
-        found["cuda"] = torch.version.cuda
-    return found
+    """Describe PyTorch's device, with name, memory and version for CUDA; None for the CPU."""
+    if not device.startswith("cuda"):
+        return None if device == "cpu" else {"device": device}
+    torch = sys.modules["torch"]
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": device,
+        "name": properties.name,
+        "memory_mb": properties.total_memory // MIB,
+        "cuda": torch.version.cuda,
+    }
 
 
 def peak_device_memory_mb(device: str) -> float | None:
@@ -120,14 +113,13 @@ def peak_memory_mb() -> float | None:
     """Return the peak resident memory of this process in MiB (2**20 bytes)."""
     # On Linux, getrusage also counts the program that this process ran before exec. VmHWM counts
     # only the current program.
-    with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
+    if peak := _proc_value("self/status", "VmHWM"):
+        return int(peak.split()[0]) / 1024
     with suppress(ImportError):
         import resource  # not available on Windows
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere
+        maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return maximum / (MIB if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
     return None
 
 
@@ -139,24 +131,23 @@ def threads() -> dict[str, Any]:
     threads of PyTorch, if it is imported.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    # NumPy's library comes first. PyTorch may contain a library of its own.
-    libraries.sort(key=lambda library: "numpy" not in library["filepath"])
-    found: dict[str, Any] = {"library": None, "version": None, "blas": None}
-    if libraries:
-        first = libraries[0]
-        found = {"library": first["internal_api"], "version": first["version"]}
-        found["blas"] = first["num_threads"]
+    # PyTorch may contain a library of its own.
+    first: dict[str, Any] = min(
+        libraries, key=lambda library: "numpy" not in library["filepath"], default={}
+    )
+    names = {"library": "internal_api", "version": "version", "blas": "num_threads"}
+    found = {name: first.get(key) for name, key in names.items()}
     if "torch" in sys.modules:
         found["torch"] = sys.modules["torch"].get_num_threads()
     return found
 
 
-def _cpu_model() -> str:
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def _proc_value(file: str, name: str) -> str | None:
+    """Return the first value of a name in a file below ``/proc``, or None if it is unknown."""
+    with suppress(OSError), open(f"/proc/{file}", encoding="utf-8", errors="replace") as lines:
+        pairs = (line.partition(":") for line in lines)
+        return next((value.strip() for key, _, value in pairs if key.strip() == name), None)
+    return None
 
 
 def _memory_mb() -> int | None:
