@@ -1,8 +1,7 @@
 """A TensorBoard event file with the metrics of a run.
 
 Only the package ``tensorboard`` is needed, neither TensorFlow nor PyTorch. The EventFileWriter of
-this package is not used, because it adds the host name to the file name and writes events in a
-thread. The format of the records is the same.
+this package is not used, because it adds the host name to the file name and writes in a thread.
 """
 
 from __future__ import annotations
@@ -44,12 +43,8 @@ class EventFile:
         events.epoch(row, best)    # after each epoch
         events.close(summary)      # with the values of summary.json
 
-    Scalars are float32, as in all event files. Each epoch is written to the file immediately.
-
-    Args:
-        directory: Folder of the run.
-        identity: Name of the run in the HParams tab.
-        settings: Dotted keys and values of the configuration.
+    ``identity`` is the name of the run in the HParams tab. Scalars are float32, as in all event
+    files. Each epoch is written to the file immediately.
 
     Raises:
         OutputError: The file already exists or cannot be written. The methods also raise it.
@@ -67,18 +62,20 @@ class EventFile:
         except OSError as error:
             raise output_error("write", self._path, error) from error
         self._records = RecordWriter(self._file)
-        hparams = {key: _hparam(value) for key, value in settings.items()}
+        hparams = {  # TensorBoard supports neither null nor lists
+            key: setting_text(value) if value is None or isinstance(value, tuple) else value
+            for key, value in settings.items()
+        }
         try:
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            self._add(hparams_pb(hparams, trial_id=identity), step=0)
+            self._write(file_version="brain.Event:2")
+            self._write(step=0, summary=hparams_pb(hparams, trial_id=identity))
         except OutputError:
             self._close_file()
             raise
 
     def epoch(self, row: EpochRow, best: bool) -> None:
         """Write the metrics of one epoch, except those that are None."""
-        values = {tag: getattr(row, column) for column, tag in TAGS.items()}
-        self._add_scalars(values, row.epoch)
+        self._write_scalars({tag: getattr(row, name) for name, tag in TAGS.items()}, row.epoch)
 
     def close(self, summary: Mapping[str, Any]) -> None:
         """Write the status of the run and the test metrics as of its last epoch; close the file."""
@@ -86,8 +83,8 @@ class EventFile:
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
         try:
-            values = {tag: summary[key] for key, tag in TEST_TAGS.items()}
-            self._add_scalars(values, summary["epochs"] or 0)
+            metrics = {tag: summary[key] for key, tag in TEST_TAGS.items()}
+            self._write_scalars(metrics, summary["epochs"] or 0)
             done = summary["status"] == "done"
             end = plugin_data_pb2.SessionEndInfo(
                 status=api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE,
@@ -99,7 +96,7 @@ class EventFile:
                 metadata=metadata.create_summary_metadata(content),
                 tensor=metadata.NULL_TENSOR,
             )
-            self._add(Summary(value=[value]), step=0)
+            self._write(step=0, summary=Summary(value=[value]))
         finally:
             self._close_file()
 
@@ -107,29 +104,18 @@ class EventFile:
         with suppress(OSError):  # an earlier write error has been reported
             self._file.close()
 
-    def _add_scalars(self, values: Mapping[str, float | None], step: int) -> None:
+    def _write_scalars(self, metrics: Mapping[str, float | None], step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        scalars = [
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in values.items()
-            if value is not None
-        ]
-        if scalars:
-            self._add(Summary(value=scalars), step)
+        known = {tag: value for tag, value in metrics.items() if value is not None}
+        if known:
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in known.items()]
+            self._write(step=step, summary=Summary(value=values))
 
-    def _add(self, summary: Any, step: int) -> None:
-        self._write(self._event(wall_time=time.time(), step=step, summary=summary))
-
-    def _write(self, event: Any) -> None:
-        data = event.SerializeToString()
+    def _write(self, **content: Any) -> None:
+        data = self._event(wall_time=time.time(), **content).SerializeToString()
         try:
             self._records.write(data)
             self._file.flush()
         except OSError as error:
             raise output_error("write", self._path, error, len(data)) from error
-
-
-def _hparam(value: Value) -> bool | int | float | str:
-    """Convert a value to a type that TensorBoard supports: null and lists to text."""
-    return setting_text(value) if value is None or isinstance(value, tuple) else value
