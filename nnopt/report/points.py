@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from nnopt.analysis.settings import varying_keys
 from nnopt.io.locks import is_held
@@ -31,41 +31,44 @@ FIXED_COLUMNS = ("number", "id", "status", "error")
 class Point:
     """A point of a sweep, or a single run, with the available information.
 
-    Attributes:
-        name: Id of the run.
-        folder: None for a point that has not started.
-        sweep: Folder of the sweep that contains it.
-        number: Number of the point in ``results.csv`` of the sweep.
-        status: The status in the summary. Without a summary, "running" if a process has locked the
-            folder, else "interrupted", "pending" or "damaged".
-        summary: Content of ``summary.json``; empty if it cannot be read.
+    ``status`` is the status in the summary. Without a summary, it is "running" if a process has
+    locked the folder, else "interrupted", "pending" or "damaged".
     """
 
-    name: str
-    folder: Path | None
-    sweep: Path | None
-    number: int | None
+    name: str  # id of the run
+    folder: Path | None  # None for a point that has not started
+    sweep: Path | None  # folder of the sweep that contains the point
+    number: int | None  # number of the point in the table of the sweep
     status: str
     error: str | None
     seed: int | None
     settings: Mapping[str, Value]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)  # empty if it cannot be read
+
+
+Row = Mapping[str, str]
+Tables = Mapping[Path, Mapping[str, Row]]
+"""Folder of a sweep -> id of a point -> row of the point in the table of the sweep."""
 
 
 def find_points(index: RunIndex) -> list[Point]:
     """Return all points of an index, ordered by sweep and number."""
-    tables = {sweep: _rows(sweep) for sweep in index.sweeps}
-    plans = {sweep: _planned(sweep) for sweep in index.sweeps}
+    tables = {
+        sweep: {row["id"]: row for row in read_table(sweep) if row.get("id")}
+        for sweep in index.sweeps
+    }
     points = [_finished(run, tables) for run in index.runs]
-    points += [_unfinished(folder, tables) for folder in index.unfinished]
-    points += [
-        _unfinished(folder, tables, damage) for folder, damage in index.damaged_folders.items()
-    ]
+    unfinished = {**dict.fromkeys(index.unfinished), **index.damaged_folders}
+    points += [_unfinished(folder, damage, tables) for folder, damage in unfinished.items()]
     known = {(point.sweep, point.name) for point in points}
     for sweep, rows in tables.items():
-        pending = [row for row in rows.values() if (sweep, row["id"]) not in known]
-        points += [_pending(sweep, row, plans[sweep].get(row["id"], {})) for row in pending]
+        plan = _planned(sweep)
+        points += [
+            _pending(sweep, row, plan.get(name, {}))
+            for name, row in rows.items()
+            if (sweep, name) not in known
+        ]
     return sorted(points, key=_order)
 
 
@@ -74,40 +77,20 @@ def _order(point: Point) -> tuple[str, int, str]:
     return str(parent), point.number or 0, point.name
 
 
-Rows = dict[str, dict[str, str]]
-"""Id of a point -> its row in the sweep's table."""
-
-
-def _rows(sweep: Path) -> Rows:
-    """Return the rows of a sweep's table; none if it cannot be read."""
-    return {row["id"]: row for row in read_table(sweep) if row.get("id")}
-
-
-def _row_of(folder: Path, tables: Mapping[Path, Rows]) -> tuple[Path | None, dict[str, str]]:
+def _row_of(folder: Path, tables: Tables) -> tuple[Path | None, Row]:
     """Return the sweep that contains a point's folder, and the row of the point in its table."""
-    for sweep in folder.parents:
-        if sweep in tables:
-            return sweep, tables[sweep].get(folder.name, {})
-    return None, {}
+    sweep = next((parent for parent in folder.parents if parent in tables), None)
+    return sweep, tables[sweep].get(folder.name, {}) if sweep else {}
 
 
-def _finished(run: Run, tables: Mapping[Path, Rows]) -> Point:
+def _finished(run: Run, tables: Tables) -> Point:
     sweep, row = _row_of(run.folder, tables)
-    return Point(
-        name=run.folder.resolve().name,
-        folder=run.folder,
-        sweep=sweep,
-        number=_integer(row.get("number")),
-        status=run.status,
-        error=run.error,
-        seed=run.seed,
-        settings=run.settings,
-        metrics=run.metrics,
-        summary=run.summary,
-    )
+    name, number = run.folder.resolve().name, _integer(row.get("number"))
+    point = Point(name, run.folder, sweep, number, run.status, run.error, run.seed, run.settings)
+    return replace(point, metrics=run.metrics, summary=run.summary)
 
 
-def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = None) -> Point:
+def _unfinished(folder: Path, damage: str | None, tables: Tables) -> Point:
     """Return a point without a summary, from its ``config.yaml`` and the table of its sweep."""
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
@@ -123,20 +106,16 @@ def _unfinished(folder: Path, tables: Mapping[Path, Rows], damage: str | None = 
     return Point(folder.resolve().name, folder, sweep, number, status, error, seed, settings)
 
 
-def _pending(sweep: Path, row: Mapping[str, str], plan: Mapping[str, Any]) -> Point:
+def _pending(sweep: Path, row: Row, plan: Mapping[str, Any]) -> Point:
     """Return a point without a folder, from the plan or the table of its sweep."""
-    status = row.get("status") or "pending"
-    error, number = row.get("error") or None, _integer(row.get("number"))
-    seed = _integer(row.get("seed"))
+    number, seed = _integer(row.get("number")), _integer(row.get("seed"))
+    status, error = row.get("status") or "pending", row.get("error") or None
     settings = _settings(plan.get("config"), plan.get("overrides")) or _varied_settings(row)
     return Point(row["id"], None, sweep, number, status, error, seed, settings)
 
 
 def read_plan(sweep: Path) -> dict[str, Any]:
-    """Return the content of ``sweep.json``: the arguments and the configuration of every point.
-
-    The result is empty if the file is missing or damaged.
-    """
+    """Return the content of ``sweep.json``, or an empty map if it is missing or damaged."""
     with suppress(OSError, ValueError):
         plan = parse_json(read_received(sweep / "sweep.json", sweep, TABLE_BYTES))
         if isinstance(plan, dict):
@@ -145,14 +124,10 @@ def read_plan(sweep: Path) -> dict[str, Any]:
 
 
 def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
+    """Return the planned points by id."""
     points = read_plan(sweep).get("points")
-    if not isinstance(points, list):
-        return {}
-    return {
-        point["id"]: point
-        for point in points
-        if isinstance(point, dict) and isinstance(point.get("id"), str)
-    }
+    maps = [x for x in points if isinstance(x, dict)] if isinstance(points, list) else []
+    return {point["id"]: point for point in maps if isinstance(point.get("id"), str)}
 
 
 def _settings(config: Any, overrides: Any) -> dict[str, Value]:
@@ -186,37 +161,36 @@ def _config(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def open_log(folder: Path) -> BinaryIO:
+    """Open the log of a run. Raises OSError."""
+    return open_received(folder / "run.log", folder, LOG_BYTES)
+
+
 def _overrides(folder: Path) -> Sequence[str]:
     """Return the overrides in the first line of the log."""
-    with (
-        suppress(OSError, ValueError),
-        open_received(folder / "run.log", folder, LOG_BYTES) as log,
-    ):
+    with suppress(OSError), open_log(folder) as log:
         line = log.readline(10_000).decode("utf-8", errors="replace")
         if match := re.search(r", overrides: (.*)", line):
             return match[1].split()
     return ()
 
 
-def _varied_settings(row: Mapping[str, str]) -> dict[str, Value]:
+def _varied_settings(row: Row) -> dict[str, Value]:
     """Return the values of the varied keys in a row of the table."""
     names = list(row)
     if "seed" not in names or tuple(names[: len(FIXED_COLUMNS)]) != FIXED_COLUMNS:
         return {}
-    return {
-        key: _number(row[key])
-        for key in names[len(FIXED_COLUMNS) : names.index("seed")]
-        if row[key]
-    }
+    varied = names[len(FIXED_COLUMNS) : names.index("seed")]
+    return {key: _number(row[key]) for key in varied if row[key]}
 
 
 def _number(text: str) -> Value:
     """Return a text as a value of the configuration, such as 0.001 for ``1e-3``."""
     if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
-    if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?", text):
-        value = float(text)
-        return value if math.isfinite(value) else text
+    number = r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?"
+    if re.fullmatch(number, text) and math.isfinite(value := float(text)):
+        return value
     return text
 
 
