@@ -12,8 +12,7 @@ from typing import Any
 
 from nnopt.analysis.number_format import format_duration
 from nnopt.io.own_files import SUMMARY
-from nnopt.io.received_files import LOG_BYTES, open_received
-from nnopt.report.points import Point, read_plan
+from nnopt.report.points import Point, open_log, read_plan
 from nnopt.results.collect import setting_text
 from nnopt.schema import new_override
 
@@ -63,14 +62,14 @@ def _shared(points: Sequence[Point]) -> list[str]:
 
 
 def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
-    lines = []
+    texts = {}
     for key in keys:
         values = dict.fromkeys(setting_text(p.settings[key]) for p in points if key in p.settings)
-        lines.append(f"{key}: {_listed(_in_order(values))}")
+        texts[key] = _in_order(values)
     seeds = sorted({point.seed for point in points if point.seed is not None})
     if len(seeds) > 1:
-        lines.append(f"seed: {_listed(list(map(str, seeds)))}")
-    return lines
+        texts["seed"] = list(map(str, seeds))
+    return [f"{key}: {_listed(values)}" for key, values in texts.items()]
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -101,29 +100,27 @@ def _fixed(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
         if "." not in key and key not in keys and key != "seed" and value is not None
         if all(point.settings.get(key) == value for point in known)
     ]
-    return [" ".join(shared)] if shared else []
+    return [" ".join(shared)]
+
+
+# These functions raise KeyError or TypeError if the summary lacks a value.
 
 
 def _data(point: Point) -> str:
-    data = point.summary.get("data")
-    if not data:
-        return ""
-    sources = data["sources"]
-    if not sources:
+    data = point.summary["data"]
+    digests = [digest[:8] for digest in data["sources"].values()]
+    if not digests:
         return f"{data['name']}, made from a seed"
-    digests = ", ".join(str(digest)[:8] for digest in list(sources.values())[:4])
-    more = ", …" if len(sources) > 4 else ""
-    return f"{data['name']}, SHA-256 of its files: {digests}{more}"
+    more = ", …" if len(digests) > 4 else ""
+    return f"{data['name']}, SHA-256 of its files: {', '.join(digests[:4])}{more}"
 
 
 def _machine(point: Point) -> str:
-    machine, threads = point.summary.get("machine"), point.summary.get("threads")
-    if not machine:
-        return ""
+    machine, threads = point.summary["machine"], point.summary.get("threads") or {}
     parts = [str(machine["cpu"]), f"{machine['usable_cores']} of {machine['logical_cores']} cores"]
     if machine.get("memory_mb"):
         parts.append(f"{machine['memory_mb'] / 1024:.0f} GiB")
-    if threads and (count := threads.get("used", threads.get("blas"))):
+    if count := threads.get("used", threads.get("blas")):
         parts.append(f"{count} thread{'s' if count > 1 else ''}")
     if accelerator := machine.get("accelerator"):
         parts.insert(0, str(accelerator.get("name", accelerator["device"])))
@@ -131,14 +128,11 @@ def _machine(point: Point) -> str:
 
 
 def _versions(point: Point) -> str:
-    versions = point.summary.get("versions") or {}
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return ", ".join(f"{name} {version}" for name, version in point.summary["versions"].items())
 
 
 def _code(point: Point) -> str:
-    git = point.summary.get("git")
-    if not git:
-        return ""
+    git = point.summary["git"]
     return f"commit {git['commit'][:12]}{', with changes' if git['dirty'] else ''}"
 
 
@@ -158,50 +152,42 @@ def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
 
 def _times(points: Sequence[Point]) -> list[str]:
     """Return the start of the first and the end of the last point, and the total duration."""
-    starts = [time for time in map(_start, points) if time]
-    ends = [time for time in map(_end, points) if time]
+    starts, ends = filter(None, map(_start, points)), filter(None, map(_end, points))
     lines = []
-    if starts:
-        until = f" to {max(ends):%Y-%m-%d %H:%M}" if ends else ""
-        lines.append(f"{min(starts):%Y-%m-%d %H:%M}{until}")
-    seconds = [p.metrics["total_seconds"] for p in points if "total_seconds" in p.metrics]
-    if seconds:
-        each = (
-            f", {format_duration(sum(seconds) / len(seconds))} on average"
-            if len(seconds) > 1
-            else ""
-        )
-        lines.append(f"{format_duration(sum(seconds))} in all{each}")
+    if first := min(starts, default=None):
+        last = max(ends, default=None)
+        lines.append(f"{first:%Y-%m-%d %H:%M}" + (f" to {last:%Y-%m-%d %H:%M}" if last else ""))
+    if seconds := [p.metrics["total_seconds"] for p in points if "total_seconds" in p.metrics]:
+        mean = f", {format_duration(sum(seconds) / len(seconds))} on average"
+        total = f"{format_duration(sum(seconds))} in all"
+        lines.append(total + (mean if len(seconds) > 1 else ""))
     return lines
+
+
+INVALID_TIME = (KeyError, TypeError, ValueError, OverflowError)
+"""Errors for a missing or invalid time, or one that is out of range in the local time zone."""
 
 
 def _start(point: Point) -> datetime | None:
     """Return the start time in the summary, or else in the first line of the log."""
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(*INVALID_TIME):
         return _local(point.summary["started"])
     if point.folder:
-        path = point.folder / "run.log"
-        with (
-            suppress(OSError, ValueError),
-            open_received(path, point.folder, LOG_BYTES) as log,
-        ):
+        with suppress(OSError, *INVALID_TIME), open_log(point.folder) as log:
             return _local(log.read(19).decode("ascii"))
     return None
 
 
 def _end(point: Point) -> datetime | None:
-    with suppress(KeyError, TypeError, ValueError):
+    """Return the end time in the summary, or else the time of its file."""
+    with suppress(*INVALID_TIME):
         return _local(point.summary["finished"])
     if point.folder:
-        # A file from an archive can have an invalid time.
-        with suppress(OSError, ValueError, OverflowError):
+        with suppress(OSError, *INVALID_TIME):
             return datetime.fromtimestamp((point.folder / SUMMARY).stat().st_mtime)
     return None
 
 
 def _local(time: str) -> datetime:
-    """Return a time in the local time zone, without the zone; raise ValueError."""
-    try:
-        return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
-    except OverflowError as error:  # the year is 0 or 10,000 in the local time zone
-        raise ValueError(f"{time} is out of range") from error
+    """Return a time in the local time zone, without the zone."""
+    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
