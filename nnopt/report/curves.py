@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,13 @@ Column = list[float | None] | float | None
 
 @dataclass(frozen=True)
 class Curve:
-    """The curves of one run: values at the selected epochs.
-
-    Attributes:
-        epochs: Numbers of the selected epochs.
-        steps: Optimizer steps until the end of each epoch.
-        seconds: Seconds until the end of each epoch.
-        columns: Name of a column -> its values.
-        every: Distance between the selected epochs.
-    """
+    """The curves of one run: values at the selected epochs."""
 
     epochs: list[int]
-    steps: list[int]
-    seconds: list[float | None]
+    steps: list[int]  # optimizer steps until the end of each epoch
+    seconds: list[float | None]  # until the end of each epoch
     columns: Mapping[str, Column]
-    every: int
+    every: int  # distance between the selected epochs
 
 
 MetricsLocation = tuple[Path, str | None]
@@ -85,16 +78,13 @@ def _thin(rows: Sequence[EpochRow], max_epochs: int) -> Curve:
     every = 1
     while len(rows) > every * max_epochs:
         every *= 2
-    kept = [row for row in rows if (row.epoch - 1) % every == 0 or row is rows[-1]]
-    elapsed, seconds = 0.0, {}
-    for row in rows:
-        elapsed += row.seconds
-        seconds[row.epoch] = elapsed
-    columns = {name: _column([getattr(row, name) for row in kept]) for name in COLUMNS}
+    kept = sorted({*range(0, len(rows), every), len(rows) - 1})
+    seconds = list(accumulate(row.seconds for row in rows))
+    columns = {name: _column([getattr(rows[i], name) for i in kept]) for name in COLUMNS}
     return Curve(
-        epochs=[row.epoch for row in kept],
-        steps=[row.step for row in kept],
-        seconds=[short(seconds[row.epoch], DIGITS) for row in kept],
+        epochs=[rows[i].epoch for i in kept],
+        steps=[rows[i].step for i in kept],
+        seconds=[short(seconds[i], DIGITS) for i in kept],
         columns={name: column for name, column in columns.items() if column is not None},
         every=every,
     )

@@ -14,15 +14,15 @@ from nnopt import __version__
 from nnopt.analysis.comparison import Comparison, Row, compare_runs
 from nnopt.analysis.same_data import split_by_data_files, unify_file_names
 from nnopt.analysis.settings import known_metrics, unknown_name
-from nnopt.analysis.tabulate import Table, short_text, tabulate
+from nnopt.analysis.tabulate import short_text, tabulate, value_of
 from nnopt.config.point import to_yaml
-from nnopt.io.received_files import CONFIG_BYTES, LOG_BYTES, open_received, read_received
+from nnopt.io.received_files import CONFIG_BYTES, read_received
 from nnopt.io.safe_text import shortened
 from nnopt.report.about import about
 from nnopt.report.curves import COLUMNS, Curve, read_curves, short
 from nnopt.report.page import fill_page
 from nnopt.report.plots import MAX_PAGE_BYTES, embed_or_link, plots_of
-from nnopt.report.points import Point, find_points, keys_that_vary
+from nnopt.report.points import Point, find_points, keys_that_vary, open_log
 from nnopt.results.collect import RunIndex, setting_text
 from nnopt.results.metrics import METRICS, better_direction
 
@@ -41,10 +41,11 @@ MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path) -> Record:
     """Return the data for the file ``page``, a report on the runs below ``directory``.
 
-    Raises:
-        ConfigError: No run has one of the metrics.
+    Raises ConfigError if no run has one of the metrics.
     """
-    check_metrics(index, metrics)
+    known = known_metrics(index.runs) or METRICS
+    if unknown := [name for name in metrics if name not in known]:
+        raise unknown_name("metric", unknown[0], known)
     points = find_points(index)
     curves = read_curves([_metrics_location(point) for point in points])
     scopes = [
@@ -95,35 +96,26 @@ def _add_plots(
     page: Path,
 ) -> dict[str, int]:
     """Add the plots to every scope and point; return the numbers of embedded and linked plots."""
-    owners = [(sweep, scope) for sweep, scope in scopes if sweep]
-    owners += [
-        (point.folder, record)
+    sweep_plots = [(scope, plots_of(sweep)) for sweep, scope in scopes if sweep]
+    point_plots = [
+        (record, plots_of(point.folder))
         for point, record in zip(points, page_records["points"], strict=True)
         if point.folder
     ]
-    plots = [plots_of(folder) for folder, _ in owners]
-    sweeps = sum(sweep is not None for sweep, _ in scopes)
-    page_plots = embed_or_link(
-        [path for paths in plots[:sweeps] for path in paths],
-        [path for paths in plots[sweeps:] for path in paths],
+    sources = embed_or_link(
+        [path for _, paths in sweep_plots for path in paths],
+        [path for _, paths in point_plots for path in paths],
         page,
         MAX_PAGE_BYTES - len(fill_page(page_records)),
     )
-    for (_, record), paths in zip(owners, plots, strict=True):
+    for record, paths in sweep_plots + point_plots:
         record["plots"] = [
-            {"name": path.stem, "src": page_plots.sources[path], "file": path.name}
+            {"name": path.stem, "src": sources[path], "file": path.name}
             for path in paths
-            if path in page_plots.sources
+            if path in sources
         ]
-    return {"embedded": page_plots.embedded, "linked": page_plots.linked}
-
-
-def check_metrics(index: RunIndex, metrics: Sequence[str]) -> None:
-    """Raise ConfigError for a metric that no finished run has, or that does not exist."""
-    known = known_metrics(index.runs) or list(METRICS)
-    for metric in metrics:
-        if metric not in known:
-            raise unknown_name("metric", metric, known)
+    embedded = sum(source.startswith("data:") for source in sources.values())
+    return {"embedded": embedded, "linked": len(sources) - embedded}
 
 
 # scopes: all points, and those of each sweep ------------------------------------------------------
@@ -183,17 +175,17 @@ def _comparison(
     if missing := [metric for metric in metrics if metric not in known]:
         return None, f"No run of these has a number for {', '.join(missing)}."
     comparison = compare_runs(unify_file_names(split_by_data_files(runs)), metrics)
-    return _table(comparison, tabulate(comparison), points), ""
+    return _table(comparison, points), ""
 
 
-def _table(comparison: Comparison, table: Table, points: Sequence[Point]) -> Record:
+def _table(comparison: Comparison, points: Sequence[Point]) -> Record:
     """Return the texts of the cells, their sort keys, and the values of each seed."""
+    table = tabulate(comparison)
     statuses = Counter(point.status for point in points)
     for row in comparison.rows:
         statuses.subtract(row.setting.left_out)
     notes = [note for note in table.notes if not note.startswith("*")]
-    missing = [f"{n} {name}" for name, n in statuses.items() if name != "done" and n > 0]
-    if missing:
+    if missing := [f"{n} {name}" for name, n in statuses.items() if name != "done" and n > 0]:
         notes.append(f"not in the table: {', '.join(missing)}")
     return {
         "title": table.title,
@@ -209,8 +201,7 @@ def _table(comparison: Comparison, table: Table, points: Sequence[Point]) -> Rec
 
 def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
     """Return the number or text by which each column of ``tabulate`` is sorted."""
-    values = row.setting.values
-    cells: list[Any] = [setting_text(values[k]) if k in values else None for k in comparison.keys]
+    cells: list[Any] = [value_of(row.setting, key) for key in comparison.keys]
     for result in (outcome.estimate for outcome in row.outcomes):
         low = result.interval[0] if result and result.interval else None
         cells += [result.n, short(result.mean, 9), short(low, 9)] if result else [0, None, None]
@@ -290,9 +281,10 @@ def _tail(point: Point, most: int) -> str:
     """Return the last lines of the log; more lines of a run that is not done."""
     if point.folder is None:
         return ""
-    most = most if point.status == "done" else MAX_TAIL_CHARACTERS
+    if point.status != "done":
+        most = MAX_TAIL_CHARACTERS
     try:
-        with open_received(point.folder / "run.log", point.folder, LOG_BYTES) as log:
+        with open_log(point.folder) as log:
             size = os.fstat(log.fileno()).st_size
             log.seek(max(0, size - 4 * most))  # a character has at most four bytes
             text = log.read(4 * most).decode("utf-8", errors="replace")

@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -43,44 +42,30 @@ DRAWN_BY_PAGE = ("schedule", "curves")
 """Plots of curves that the page draws itself. They are embedded last."""
 
 
-@dataclass
-class PagePlots:
-    """The ``src`` attribute of each plot, and the numbers of embedded and of linked plots."""
-
-    sources: dict[Path, str] = field(default_factory=dict)
-    embedded: int = 0
-    linked: int = 0
-
-
 def plots_of(folder: Path) -> list[Path]:
     """Return the plots of a run or a sweep. SVG takes precedence over PNG.
 
     A link to another folder, or an SVG with active content, is left out.
     """
-    try:
-        paths = [folder / "plots" / name for name in sorted(os.listdir(folder / "plots"))]
-    except OSError:
-        return []
     plots: dict[str, Path] = {}
-    for path in paths:  # .png comes first, and .svg replaces it
-        if path.suffix not in PLOT_SUFFIXES or not _is_safe(path):
-            continue
-        is_too_large = path.suffix == ".svg" and path.stem in plots and _size(path) > MAX_SVG_BYTES
-        if not is_too_large:
+    for path in sorted((folder / "plots").glob("*")):  # .png comes first, and .svg replaces it
+        has_png = path.suffix == ".svg" and path.stem in plots
+        limit = MAX_SVG_BYTES if has_png else MAX_PLOT_BYTES
+        if path.suffix in PLOT_SUFFIXES and _is_safe(path, limit):
             plots[path.stem] = path
     return sorted(plots.values(), key=_rank)
 
 
-def _is_safe(path: Path) -> bool:
-    """Return whether a plot is inside its folder and has no active content.
+def _is_safe(path: Path, limit: int) -> bool:
+    """Return whether a plot is a file of at most ``limit`` bytes, without active content.
 
     A browser that opens an SVG runs its scripts.
     """
     try:
         if path.suffix != ".svg":
-            open_received(path, path.parent.parent, MAX_PLOT_BYTES).close()
+            open_received(path, path.parent.parent, limit).close()
             return True
-        data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
+        data = read_received(path, path.parent.parent, limit)
         return b"\0" not in data and not ACTIVE_CONTENT.search(data.decode("utf-8"))
     except (OSError, ValueError):
         return False
@@ -92,26 +77,24 @@ def _rank(path: Path) -> tuple[bool, str]:
 
 def embed_or_link(
     sweeps: Sequence[Path], runs: Sequence[Path], page: Path, available_bytes: int
-) -> PagePlots:
-    """Embed or link every plot: first those of sweeps, then those of runs, name by name.
+) -> dict[Path, str]:
+    """Return the ``src`` attribute of each plot: a ``data:`` URL, or a link relative to ``page``.
 
-    If ``available_bytes`` suffice, all plots with the same name are embedded. Otherwise all of them
-    are linked, relative to the file ``page``.
+    The plots of sweeps come first, then those of runs, name by name. If ``available_bytes``
+    suffice, all plots with the same name are embedded. Otherwise all of them are linked.
     """
-    result = PagePlots()
+    sources: dict[Path, str] = {}
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
     for path in sorted(runs, key=_rank):
         kinds.setdefault(path.stem, []).append(path)
     for paths in kinds.values():
         data = _embed(paths, available_bytes)
         if data is None:
-            result.sources |= {path: _link(path, page) for path in paths}
-            result.linked += len(paths)
+            sources |= {path: _link(path, page) for path in paths}
         else:
             available_bytes -= sum(map(len, data.values()))
-            result.sources |= data
-            result.embedded += len(data)
-    return result
+            sources |= data
+    return sources
 
 
 def _embed(paths: Sequence[Path], available_bytes: int) -> dict[Path, str] | None:
@@ -136,29 +119,20 @@ def _data_url(path: Path) -> str:
 
     kind = "svg+xml"
     try:
-        if path.suffix == ".svg":
-            content = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
-        else:
+        data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
+        if path.suffix != ".svg":
             kind, file = "webp", io.BytesIO()
-            data = read_received(path, path.parent.parent, MAX_PLOT_BYTES)
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                 if image.width * image.height > MAX_PLOT_PIXELS:
                     return ""
                 image.convert("RGB").save(file, "webp", quality=WEBP_QUALITY, method=1)
-            content = file.getvalue()
+            data = file.getvalue()
     except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # incomplete or damaged
         return ""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _link(path: Path, page: Path) -> str:
     """Return a URL relative to the page, so that both can be moved together."""
     relative = os.path.relpath(path.resolve(), page.resolve().parent)
     return quote(relative.replace(os.sep, "/"), errors="surrogateescape")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
