@@ -12,28 +12,22 @@ from typing import Any
 
 from nnopt.config.point import Point, point_id
 from nnopt.io.safe_text import shortened, visible
+from nnopt.results.summary import check_tree
 from nnopt.schema import CsvConfig
 
 ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
 """Pattern of the id of a point and of its folder: see ``nnopt.config.point.point_id``."""
 
-MAX_DEPTH = 30
-"""Maximum depth of nested lists and maps. Usual files have fewer than 10 levels."""
-
 
 def check_head(found: Mapping[str, Any]) -> None:
     """Raise ValueError if a value other than the points has a wrong type."""
-    _check_path(found, "working")
-    if found.get("folder") is not None:  # older versions of nnopt did not write the key
-        _check_path(found, "folder")
-    if found.get("config_dir") is not None:
-        _check_path(found, "config_dir")
+    for key in ("working", "folder", "config_dir"):  # older versions of nnopt wrote no folder
+        if key == "working" or found.get(key) is not None:
+            _check_path(found.get(key), key)
     for key in ("words", "varied"):
         _check_strings(found.get(key), key)
     for key in ("sweeper", "launcher"):
-        if not isinstance(found.get(key), dict):
-            raise ValueError(f"{key} is not a map")
-        _check_depth(found[key], key)
+        _check_map(found.get(key), key)
     if not isinstance(found.get("points"), list):
         raise ValueError("points is not a list")
     if not found["points"] and found["sweeper"].get("name") == "grid":
@@ -45,22 +39,18 @@ def check_entries(entries: list[Any]) -> None:
     ids = set()
     for number, entry in enumerate(entries, start=1):
         where = f"point {number}"
-        if not isinstance(entry, dict):
-            raise ValueError(f"{where} is not a map")
+        _check_map(entry, where)
         if entry.get("number") != number or isinstance(entry["number"], bool):
             raise ValueError(f"{where} has the number {_short(entry.get('number'))}")
         identity = entry.get("id")
         if not (isinstance(identity, str) and ID.fullmatch(identity)):
-            raise ValueError(
-                f"{where} has the id {_short(identity)}, which is not the name of a point"
-            )
+            raise ValueError(f"{where} has the id {_short(identity)}, which names no point")
         if identity in ids:
             raise ValueError(f"{where} has the id of another point, {identity}")
         ids.add(identity)
         _check_strings(entry.get("overrides"), f"{where}: overrides")
         if not isinstance(entry.get("config"), dict):
             raise ValueError(f"{where}: config is not a map")
-        _check_depth(entry["config"], f"{where}: config")
 
 
 def check_point(point: Point) -> None:
@@ -75,13 +65,12 @@ def check_point(point: Point) -> None:
         own, given = own.rpartition("-")[0], given.rpartition("-")[0]
     if own != given:
         raise ValueError(f"the id of point {point.id} does not match its configuration")
-    _check_path({"data.root": config.data.root}, "data.root")
+    _check_path(config.data.root, "data.root")
     if config.data.cache is not None:
-        _check_path({"data.cache": config.data.cache}, "data.cache")
+        _check_path(config.data.cache, "data.cache")
 
 
-def _check_path(found: Mapping[str, Any], key: str) -> None:
-    path = found.get(key)
+def _check_path(path: Any, key: str) -> None:
     try:
         is_path = isinstance(path, str) and os.path.isabs(path) and b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
@@ -95,20 +84,13 @@ def _check_strings(values: Any, where: str) -> None:
         raise ValueError(f"{where} is not a list of texts")
 
 
-def _check_depth(value: Any, where: str) -> None:
-    """Raise ValueError if lists and maps are nested too deeply for recursive functions."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            item
-            for outer in level
-            if isinstance(outer, dict | list)
-            for item in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError(f"{where} is nested more than {MAX_DEPTH} levels deep")
+def _check_map(value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not a map")
+    try:
+        check_tree(value)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _short(value: Any) -> str:
