@@ -75,7 +75,7 @@ def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], 
     read: dict[str, str] = {}  # file -> its SHA-256
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):
-            read |= move.sources(data.get("sources", {}))
+            read |= {move.path(file): x for file, x in data.get("sources", {}).items()}
     datasets = {json.dumps(point.container["dataset"]): point for point in to_run}
     for point in datasets.values():
         sources = prepare(point.config).dataset.sources

@@ -28,24 +28,17 @@ class Move:
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path
         now = os.path.normpath(os.path.join(self.after, os.path.relpath(path, self.before)))
-        if os.path.lexists(now):
-            return now
-        above_before, above_now = os.path.dirname(path), os.path.dirname(now)
-        has_moved = os.path.isdir(above_now) and not os.path.isdir(above_before)
-        return now if has_moved else path
+        above, above_now = os.path.dirname(path), os.path.dirname(now)
+        is_above_moved = os.path.isdir(above_now) and not os.path.isdir(above)
+        return now if is_above_moved or os.path.lexists(now) else path
 
     def config(self, container: Mapping[str, Any]) -> dict[str, Any]:
         """Return a configuration with the current paths of its data."""
         moved = dict(container)
         for group, keys in PATH_KEYS.items():
-            values = moved.get(group)
-            if isinstance(values, dict):
+            if isinstance(values := moved.get(group), dict):
                 moved[group] = {
                     key: self.path(value) if key in keys and isinstance(value, str) else value
                     for key, value in values.items()
                 }
         return moved
-
-    def sources(self, sources: Mapping[str, str]) -> dict[str, str]:
-        """Return hashes of files by the current paths of the files."""
-        return {self.path(file): digest for file, digest in sources.items()}
