@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ MANIFEST = "sweep.json"
 FORMAT = 1
 """Version of the file format. A newer nnopt may write a higher version."""
 
-UNMOVED = Move("", "")
-"""The move of a folder that was not moved."""
+_json = partial(json.dumps, ensure_ascii=False)
 
 NEW_SWEEP = "run the sweep again, in a new folder"
 
@@ -43,44 +43,31 @@ NEW_SWEEP = "run the sweep again, in a new folder"
 class Sweep:
     """The content of ``sweep.json``, and the folder of the sweep.
 
-    Attributes:
-        working_dir, overrides, config_dir: The working directory, overrides and YAML directory of
-            the command that created the sweep.
-        varied: The keys that vary among the points, in the order of the command line.
-        points: The points. The number of a point is its index plus 1, and never changes.
-        move: The path of the folder when ``sweep.json`` was written, and its current path.
+    ``working_dir``, ``overrides`` and ``config_dir`` (the folder of YAML files) belong to the
+    command that created the sweep.
     """
 
     folder: Path
     working_dir: str
     overrides: tuple[str, ...]
     config_dir: str | None
-    varied: tuple[str, ...]
+    varied: tuple[str, ...]  # the keys that vary among the points, in the order of the command line
     sweeper: SweeperConfig
     launcher: LauncherConfig
-    points: tuple[Point, ...]
-    move: Move = UNMOVED
+    points: tuple[Point, ...]  # the number of a point is its index plus 1, and never changes
+    move: Move = Move("", "")  # noqa: RUF009  # frozen
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:
     """Create a sweep in a folder and write its ``sweep.json``.
 
-    Raises OutputError if the file cannot be written, or if another process creates a sweep in the
-    same folder at the same time.
+    Raises OutputError, also if another process creates a sweep in the folder at the same time.
     """
     count = len(plan.points)
     points = tuple(with_plots_decided(with_absolute_paths(point), count) for point in plan.points)
     config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")
-    sweep = Sweep(
-        folder,
-        os.getcwd(),
-        plan.overrides,
-        config_dir,
-        plan.varied,
-        plan.sweeper,
-        plan.launcher,
-        points,
-    )
+    plugins = plan.sweeper, plan.launcher
+    sweep = Sweep(folder, os.getcwd(), plan.overrides, config_dir, plan.varied, *plugins, points)
     with hold(folder, wait=True):
         if (folder / MANIFEST).exists():
             raise OutputError(f"another process created a sweep in {shown(folder)}")
@@ -89,10 +76,7 @@ def create_sweep(plan: Plan, folder: Path) -> Sweep:
 
 
 def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = ()) -> Sweep:
-    """Read the sweep in the folder again and add points to it, while its lock is held.
-
-    Raises ResumeError or OutputError.
-    """
+    """Read the sweep again and add points to it. Raises ResumeError or OutputError."""
     with hold(sweep.folder, wait=True):
         return add_points(read_sweep(sweep.folder, sweep), points, varied)
 
@@ -134,9 +118,10 @@ def write_sweep(sweep: Sweep) -> None:
     ]
     lines = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     lines.append('"points": [\n{}\n]'.format(",\n".join(points)))
-    body = ",\n".join(lines)
-    digest = hashlib.sha256(_bytes(body)).hexdigest()
-    write_bytes(sweep.folder / MANIFEST, _bytes(f'{{"sha256": "{digest}",\n{body}}}\n'))
+    # A file name that is not UTF-8 has surrogates, which become escapes of JSON.
+    body = ",\n".join(lines).encode("utf-8", errors="backslashreplace")
+    digest = hashlib.sha256(body).hexdigest()
+    write_bytes(sweep.folder / MANIFEST, b'{"sha256": "%s",\n%s}\n' % (digest.encode(), body))
 
 
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
@@ -186,22 +171,20 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise ResumeError(f"cannot read {shown(path)}: {error.strerror}") from error
     head, _, body = data.partition(b",\n")
     digest = hashlib.sha256(body[: -len(b"}\n")]).hexdigest()
+    damaged = ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}")
     try:
         found = parse_json(data)
-        is_undamaged = head == f'{{"sha256": "{digest}"'.encode()
-        number, version = found["format"], found["nnopt"]
-        if not (type(number) is int and isinstance(version, str)):
-            raise TypeError
-    except (ValueError, KeyError, TypeError):
-        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}") from None
-    if number > FORMAT:
+        number, version = found["format"], visible(found["nnopt"][:50])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged from None
+    if type(number) is int and number > FORMAT:
         raise ResumeError(
-            f"{shown(path)} was made by nnopt {visible(version[:50])}, which is newer than this "
-            f"one, {nnopt.__version__}; resume the sweep with that"
+            f"{shown(path)} was made by nnopt {version}, which is newer than this one, "
+            f"{nnopt.__version__}; resume the sweep with that"
         )
-    if not is_undamaged:
-        raise ResumeError(f"{shown(path)} is damaged; {NEW_SWEEP}")
-    return {**found, "nnopt": visible(version[:50])}
+    if type(number) is not int or head != f'{{"sha256": "{digest}"'.encode():
+        raise damaged
+    return {**found, "nnopt": version}
 
 
 def _point(entry: Mapping[str, Any], move: Move) -> Point:
@@ -214,14 +197,14 @@ def _point(entry: Mapping[str, Any], move: Move) -> Point:
 
 def _with_new_keys(sweeper: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the old names of renamed keys in the settings of a sweeper."""
-    converted = dict(sweeper)
-    converted["params"] = _new_params(sweeper.get("params"))
-    if isinstance(grids := sweeper.get("grids"), list):
-        converted["grids"] = list(map(_new_params, grids))
-    return {key: converted[key] for key in sweeper}
+    params = {key: _new_params(sweeper[key]) for key in ("params", "grids") if key in sweeper}
+    return {**sweeper, **params}
 
 
 def _new_params(params: Any) -> Any:
+    """Replace the old names in a map of overrides, or in a list of such maps."""
+    if isinstance(params, list):
+        return list(map(_new_params, params))
     if not isinstance(params, dict):
         return params
     pairs = ((new_override(f"{key}={x}").split("=", 1), x) for key, x in params.items())
@@ -230,19 +213,21 @@ def _new_params(params: Any) -> Any:
 
 def with_absolute_paths(point: Point) -> Point:
     """Return the point with absolute paths instead of paths relative to the working directory."""
-    data = point.config.data
+    data, csv = point.config.data, point.config.dataset
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")
-    config = replace(point.config, data=replace(data, root=root, cache=cache))
-    container = {
-        **point.container,
-        "data": {**point.container["data"], "root": root, "cache": cache},
-    }
-    if isinstance(csv := config.dataset, CsvConfig):
+    point = with_values(point, "data", root=root, cache=cache)
+    if isinstance(csv, CsvConfig):
         train, test = _csv_path(root, csv.train), csv.test and _csv_path(root, csv.test)
-        config = replace(config, dataset=replace(csv, train=train, test=test))
-        container["dataset"] = {**container["dataset"], "train": train, "test": test}
-    return Point(point.id, config, container, point.overrides)
+        point = with_values(point, "dataset", train=train, test=test)
+    return point
+
+
+def with_values(point: Point, group: str, **values: Any) -> Point:
+    """Return the point with other values of a group. The values are not checked."""
+    config = replace(point.config, **{group: replace(getattr(point.config, group), **values)})
+    container = {**point.container, group: {**point.container[group], **values}}
+    return replace(point, config=config, container=container)
 
 
 def _csv_path(root: str, name: str) -> str:
@@ -261,12 +246,3 @@ def _no_sweep(folder: Path) -> str:
             return f"{shown(folder)} is a point; resume its sweep, {shown(folder.parent)}"
         return f"{shown(folder)} is a single run; only sweeps can be resumed"
     return f"{shown(folder)} is not a sweep: it has no {MANIFEST}"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _bytes(text: str) -> bytes:
-    """Encode JSON, and escape surrogates, which represent file names that are not UTF-8."""
-    return text.encode("utf-8", errors="backslashreplace")
