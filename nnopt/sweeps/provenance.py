@@ -29,22 +29,17 @@ def note_differences(
     done = [state.summary for state in states if state.status == "done"]
     if not (done and threads):
         return
-    differences = [*_versions(done), *_machine(done), *_threads(done, threads, launcher)]
+    differences: list[str] = []
+    for name, here in environment.versions().items():
+        differences += _others([_at(x, "versions", name) for x in done], name, here)
+    processors = [_at(x, "machine", "cpu") for x in done]
+    differences += _others(processors, "processor", environment.machine()["cpu"])
+    differences += _threads(done, threads, launcher)
     if differences:
         console.note(
             f"note: finished points were made with {', '.join(differences)}; numbers of the other "
             "points may differ in the last digits"
         )
-
-
-def _versions(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for name, here in environment.versions().items():
-        yield from _others([_at(x, "versions", name) for x in done], name, here)
-
-
-def _machine(done: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    here = environment.machine()["cpu"]
-    yield from _others([_at(x, "machine", "cpu") for x in done], "processor", here)
 
 
 def _threads(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from nnopt.config.point import Point
@@ -25,7 +24,7 @@ from nnopt.io.own_files import (
     remove_temporary_files,
 )
 from nnopt.schema import LauncherConfig, RayConfig, SpiralConfig, SubmititConfig, TwoClassConfig
-from nnopt.sweeps.manifest import Sweep
+from nnopt.sweeps.manifest import Sweep, with_values
 from nnopt.terminal import console
 
 OWN_CLUSTERS = (None, "auto", "local")
@@ -55,8 +54,7 @@ def _intruders(sweep: Sweep) -> Iterator[str]:
 def remove_leftovers(sweep: Sweep) -> None:
     """Remove the temporary files of processes that were killed during a write.
 
-    Folders of points that a process is running, perhaps on another machine, are skipped. Raises
-    OutputError.
+    Folders of running points are skipped. Raises OutputError.
     """
     with hold(sweep.folder, wait=True):  # every process that writes to the folder holds this lock
         remove_temporary_files(sweep.folder)
@@ -72,15 +70,13 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 
     ``given`` are the keys on the command line, whose values are trusted.
     """
-    value: str | None
-    if isinstance(launcher, RayConfig) and launcher.address not in OWN_CLUSTERS:
-        key, value = "hydra.launcher.address", launcher.address
-        danger = "a cluster can run programs on this machine"
-    elif isinstance(launcher, SubmititConfig) and not _is_inside(launcher.folder, sweep_folder):
-        key, value = "hydra.launcher.folder", launcher.folder
-        danger = "it is outside of the sweep's folder"
-    else:
-        return
+    match launcher:
+        case RayConfig(address=value) if value not in OWN_CLUSTERS:
+            key, danger = "hydra.launcher.address", "a cluster can run programs on this machine"
+        case SubmititConfig(folder=value) if not _is_inside(value, sweep_folder):
+            key, danger = "hydra.launcher.folder", "it is outside of the sweep's folder"
+        case _:
+            return
     if key not in given:
         raise ResumeError(
             f"{key} = {value!r} is stored with the sweep, and {danger}; to trust this value, "
@@ -96,29 +92,23 @@ def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> P
     need data.download on the command line.
     """
     data = point.config.data
-    cache: str | None = data.cache
-    download = data.download and "data.download" in given
-    if "data.cache" not in given:
-        if "data.root" in given:
-            cache = str(Path(data.root, "cache"))
-        elif cache is not None and (_is_inside(cache, sweep_folder) or not is_cache(Path(cache))):
-            cache = None
+    cache, download = data.cache, data.download and "data.download" in given
+    if "data.root" in given and "data.cache" not in given:
+        cache = str(Path(data.root, "cache"))
+    elif cache is not None and "data.cache" not in given:
+        is_safe = not _is_inside(cache, sweep_folder) and is_cache(Path(cache))
+        cache = cache if is_safe else None
     if (cache, download) == (data.cache, data.download):
         return point
-    container = {**point.container["data"], "cache": cache, "download": download}
-    config = replace(point.config, data=replace(data, cache=cache, download=download))
-    return replace(point, config=config, container={**point.container, "data": container})
+    return with_values(point, "data", cache=cache, download=download)
 
 
 def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:
     """Print a note for each cache of data from files that ``with_safe_data`` has removed."""
-    unused = {
-        old.config.data.cache
-        for old, new in zip(before, after, strict=True)
-        if old.config.data.cache is not None
-        and new.config.data.cache is None
-        and not isinstance(old.config.dataset, SpiralConfig | TwoClassConfig)
-    }
+    pairs = zip(before, after, strict=True)
+    changed = [old.config for old, new in pairs if new.config.data.cache is None]
+    generated = SpiralConfig | TwoClassConfig
+    unused = {c.data.cache for c in changed if not isinstance(c.dataset, generated)}
     for cache in sorted(filter(None, unused)):
         console.note(
             f"note: data.cache = {shown(Path(cache))} is not a cache of nnopt, so decoded data "
@@ -127,7 +117,7 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
 
 
 def _is_inside(path: str | None, folder: Path) -> bool:
-    """Return whether a path is inside a folder; True for None."""
+    """Return whether a path is None or inside a folder."""
     if path is None:
         return True
     return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())

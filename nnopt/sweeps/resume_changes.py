@@ -32,12 +32,9 @@ from nnopt.sweeps.manifest import Sweep, extend_sweep
 def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
     """Apply the overrides of ``nnopt resume`` to a sweep, and return the changed sweep.
 
-    Additional points are written to ``sweep.json``. Changes of the launcher and of the location of
-    the data apply to this resume only.
-
-    Raises:
-        ConfigError: An override would change existing points.
-        ResumeError: The new points would not be comparable with the existing ones.
+    Additional points are written to ``sweep.json``. Other changes apply to this resume only. Raises
+    ConfigError if an override would change existing points, and ResumeError if the new points would
+    not be comparable with the existing ones.
     """
     # Paths of YAML files are relative to the working directory in which the sweep was created.
     with in_folder(sweep.working_dir):
@@ -50,18 +47,15 @@ def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
         if added := [o for o in parsed if o.key_or_group in _addable(sweep)]:
             plan = _plan_with(sweep, added)
             sweep = extend_sweep(sweep, plan.points, plan.varied)
-    data = {
-        o.key_or_group.removeprefix("data."): o.value()
-        for o in parsed
-        if o.key_or_group.startswith("data.")
-    }
+    changed = [override for override in parsed if override.key_or_group.startswith("data.")]
+    data = {o.key_or_group.removeprefix("data."): o.value() for o in changed}
     points = tuple(_with_data(point, data) for point in sweep.points) if data else sweep.points
     return replace(sweep, launcher=launcher, points=points)
 
 
 def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
     """Yield an error for each override that is not allowed on resume."""
-    in_grids = set()
+    addable, in_grids = _addable(sweep), set()
     if isinstance(sweep.sweeper, GridConfig):
         in_grids = {str(key).lstrip("+") for grid in sweep.sweeper.grids for key in grid}
     for override in parsed:
@@ -76,13 +70,10 @@ def _refusals(sweep: Sweep, parsed: Sequence[Override]) -> Iterator[str]:
                 f"{text!r}: the values of {key} are in hydra.sweeper.grids, to which no values "
                 "can be added; start a new sweep"
             )
-        elif key.startswith("data.") and not override.is_sweep_override():
-            continue
-        elif key not in _addable(sweep):
-            varied = ", ".join(_addable(sweep))
+        elif key not in addable and (not key.startswith("data.") or override.is_sweep_override()):
             yield (
                 f"{text!r} would change the existing points; on resume, values can be added to the "
-                f"varied keys only ({varied}); start a new sweep with nnopt run -m"
+                f"varied keys only ({', '.join(addable)}); start a new sweep with nnopt run -m"
             )
 
 
