@@ -41,26 +41,24 @@ from nnopt.sweeps.task import Task, TaskResult
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 """Status of a trial -> its state in Optuna. The other statuses are failures."""
 
+STOPPED = (TrialState.PRUNED, TrialState.FAIL)
+"""States of trials whose points do not run again."""
+
 
 @dataclass(frozen=True)
 class FinishedTrial:
     """The result of a trial.
 
-    Attributes:
-        number: The number of the trial, counted from 1.
-        overrides: The drawn values, as overrides.
-        status: "done", "pruned", "refused" (by a rule of the configuration), or the status of the
-            point that failed.
-        value: The mean of the metric over the seeds; None unless the status is "done".
-        seconds: The total time of the points of the trial.
+    ``status`` is "done", "pruned", "refused" (by a rule of the configuration), or the status of the
+    point that failed.
     """
 
-    number: int
+    number: int  # counted from 1
     overrides: tuple[str, ...]
     status: str
-    value: float | None = None
+    value: float | None = None  # the mean of the metric over the seeds if the status is "done"
     error: str | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # the total time of the points
 
 
 @dataclass(eq=False)
@@ -97,10 +95,9 @@ class OpenTrial:
 def open_search(
     plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
 ) -> Iterator[SearchRun]:
-    """Start a search in the folder of the sweep, or continue the search in this folder.
+    """Start or continue a search in the folder of the sweep. ``search.log`` has Optuna's messages.
 
-    Optuna's messages are written to ``search.log``. Raises ResumeError if the folder contains a
-    different search, or if another process is running the search.
+    Raises ResumeError if the folder has a different search, or if another process is running it.
     """
     handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
@@ -118,15 +115,7 @@ def open_search(
 
 
 class SearchRun:
-    """A running search.
-
-    Attributes:
-        sweep: The sweep with the distinct points of all trials, in the order of the trials.
-        finished: The results of finished trials. The caller removes them.
-        lost: Pairs of a point and its trial. The point runs again because its result is missing.
-        latest: The number (counted from 1) and the overrides of the trial whose task was yielded
-            last.
-    """
+    """A running search. ``sweep`` has the distinct points of all trials, in their order."""
 
     def __init__(self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point]) -> None:
         assert isinstance(sweep.sweeper, OptunaConfig)
@@ -134,7 +123,8 @@ class SearchRun:
         self.sweep = sweep
         self.settings: OptunaConfig = sweep.sweeper
         self.space: Space = plan.space
-        self.finished: deque[FinishedTrial] = deque()
+        self.finished: deque[FinishedTrial] = deque()  # the caller removes the results
+        # The number (counted from 1) and the overrides of the trial whose task was yielded last.
         self.latest: tuple[int, tuple[str, ...]] = (0, ())
         self._adapt = adapt
         self._epochs = max(point.config.epochs for point in plan.points)
@@ -150,16 +140,15 @@ class SearchRun:
         self._results: dict[str, PointState] = {}
         for point in sweep.points:
             self._read_result(point)
-        self.lost = self._lost_points()
+        self.lost = self._lost_points()  # these points run again
         self._running: set[str] = set()
         self._open: list[OpenTrial] = []
         self._started = time.monotonic()
 
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
-        """Yield a task for each point to run.
+        """Yield a task for each point to run. A trial is drawn when its first task is requested.
 
-        A trial is drawn only when its first task is requested. The callbacks ``after_epoch`` of
-        each task are called before the callback of the pruner.
+        The callbacks ``after_epoch`` of each task are called before the callback of the pruner.
         """
         for point, frozen in self.lost:
             yield self._task(point, frozen.number, self._draw_overrides(frozen), after_epoch)
@@ -206,26 +195,21 @@ class SearchRun:
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
         """Return each point without a result that belongs to a complete trial, with that trial.
 
-        If several complete trials have the point, the first one is returned. Damaged summaries are
-        logged. Points that belong only to pruned and failed trials do not run again.
+        Damaged summaries are logged, unless all trials of the point are pruned or failed.
         """
-        states: dict[str, set[TrialState]] = {}
-        complete: dict[str, FrozenTrial] = {}
+        trials: dict[str, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             for identity in trial.user_attrs.get("points", ()):
-                states.setdefault(identity, set()).add(trial.state)
-                if trial.state == TrialState.COMPLETE:
-                    complete.setdefault(identity, trial)
-        stopped = {TrialState.PRUNED, TrialState.FAIL}
+                trials.setdefault(identity, []).append(trial)
         lost = []
         for point in self.sweep.points:
-            folder, found = self.sweep.folder / point.id, states.get(point.id, set())
-            if point.id in self._results or (found and found <= stopped):
+            folder, found = self.sweep.folder / point.id, trials.get(point.id, [])
+            if point.id in self._results or (found and all(t.state in STOPPED for t in found)):
                 continue
             if read_state(folder).status != "running":
                 note_unusable_summary(folder)
-                if point.id in complete:
-                    lost.append((point, complete[point.id]))
+                complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+                lost += [(point, trial) for trial in complete[:1]]
         return lost
 
     def _trials(self) -> Iterator[Trial]:
@@ -257,8 +241,7 @@ class SearchRun:
     def _add_point(self, point: Point) -> Point:
         """Return the point with the same id in the sweep, after adding it if it is missing.
 
-        The point of each seed is added just before it runs. So a trial whose first seed fails has
-        no pending points.
+        A point is added just before it runs. So a failed first seed leaves no pending points.
         """
         planned = self.space.points_of(self.settings)
         with self.space.in_working_folder():  # paths of data may be relative to this folder
@@ -268,8 +251,7 @@ class SearchRun:
     def _report_finished(self) -> None:
         """Report the trials that have finished to Optuna."""
         for opened in list(self._open):
-            finished = opened.finish(self._results, self.settings.metric)
-            if finished is not None:
+            if finished := opened.finish(self._results, self.settings.metric):
                 self._open.remove(opened)
                 if finished.status == "pruned":
                     self._copy_reports(opened)
@@ -300,13 +282,11 @@ class SearchRun:
     def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
         """Raise ResumeError if the folder contains a different search.
 
-        The ids of the sample points reveal changes of the YAML files. The keys of the parameters
-        have their first names, as in the journal.
+        The keys of the parameters have their first names, as in the journal.
         """
-        asked = asdict(self.settings)
-        for key in ("params", "trials", "timeout"):
-            del asked[key]
-        ids = "\n".join(point.id for point in samples)
+        ids = "\n".join(point.id for point in samples)  # they reveal changes of the YAML files
+        settings = asdict(self.settings).items()
+        asked = {key: x for key, x in settings if key not in ("params", "trials", "timeout")}
         asked |= {
             "parameters": list(map(str, parameters)),
             "fixed": list(map(first_override, self.space.fixed)),

@@ -1,9 +1,8 @@
 """The study, the sampler and the pruner of Optuna.
 
-The study is stored in a journal, a file that remains readable after a process is killed. The drawn
-values depend only on the seed, the results and the names of the keys. The study stores renamed keys
-under their first names, so that older searches continue with the same values. Only code that runs
-a search imports this module, because it imports Optuna.
+The study is stored in a journal, which remains readable after a process is killed. It has renamed
+keys under their first names, so that older searches continue with the same values. Only code that
+runs a search imports this module, because it imports Optuna.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class FileLock(JournalFileOpenLock):
     """A lock on the journal. The kernel releases it when the process that holds it ends.
 
     Optuna's own locks are files, which remain for 30 s after a process is killed. ``acquire`` also
-    removes an incomplete last line, which a killed process has left in the journal.
+    removes an incomplete last line of a killed process from the journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,8 +112,8 @@ def _open_journal(path: Path, process: int) -> JournalStorage:
 class RepeatableSampler(BaseSampler):
     """Optuna's sampler, with a seed of its own for each trial and for each single key.
 
-    A drawn value depends only on the seed of the search, the number of the trial and the results so
-    far. So a search that was killed and resumed draws the same values.
+    A drawn value depends only on the seed of the search, the number of the trial, the names of the
+    keys and the results so far. So a search that was killed and resumed draws the same values.
     """
 
     def __init__(self, settings: OptunaConfig) -> None:
@@ -253,8 +252,7 @@ def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
 def importances(study: Study) -> Mapping[str, float]:
     """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023), normalized to sum 1.
 
-    The result is empty if there are fewer than 20 complete trials, or if all complete trials have
-    the same value.
+    With fewer than 20 complete trials, or if all have the same value, the result is empty.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 20 or len({trial.value for trial in done}) == 1:
