@@ -37,9 +37,11 @@ LINES_BELOW_CURVES = 3
 class LiveDisplay:
     """Permanent lines and, on a terminal, a live part below them that is redrawn.
 
-    The live part consists of learning curves, a progress bar and one line of text. Only calls of
-    ``draw`` and ``advance`` redraw it. In a pipe, a file or a dumb terminal, or with mode="none",
-    there is no live part, and only the permanent lines are written::
+    The live part consists of learning curves (mode="curves", if the terminal can show them), a
+    progress bar for ``total`` units of work (unless it is None) with the text ``counter`` to its
+    left, and the line ``text``. Only calls of ``draw`` and ``advance`` redraw it. In a pipe, a file
+    or a dumb terminal, or with mode="none", only the permanent lines are written. ``final_line`` is
+    printed on closing. Unless it is empty, the curves remain above it::
 
         with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)
@@ -47,16 +49,6 @@ class LiveDisplay:
                 display.text = "loss 0.8755"
                 display.draw(completed=20)
             display.print_line("a permanent line")
-
-    Args:
-        mode: "curves" draws learning curves if the terminal can show them; "none" draws no live
-            part.
-        total: The total units of work, which the bar represents, or None to draw no bar.
-        counter: The text to the left of the bar. It is also an attribute that may be changed.
-
-    Attributes:
-        text: The line below the bar, truncated to the width of the terminal; may be empty.
-        final_line: The line to print on closing. Unless it is empty, the curves remain above it.
     """
 
     def __init__(
@@ -153,7 +145,7 @@ class LiveDisplay:
         self._size = terminal.size
 
     def curves(self, terminal: Console) -> Text | None:
-        """Return the learning curves, drawn for the current size of the terminal.
+        """Return the learning curves for the current size of the terminal.
 
         Return None before the first epoch, and while the terminal is too small.
         """
@@ -183,10 +175,7 @@ class LiveDisplay:
 
 
 def no_curves_reason(stream: Stream | None = None) -> str | None:
-    """Return the reason why a stream cannot show learning curves, or None if it can.
-
-    By default, the stream is standard output.
-    """
+    """Return the reason why a stream cannot show learning curves, or None if it can."""
     stream = stream or standard_output()
     if not stream.is_terminal():
         return "the output is not a terminal that can be redrawn"
@@ -203,16 +192,10 @@ def no_curves_reason(stream: Stream | None = None) -> str | None:
 
 def _rich_progress(display: LiveDisplay, terminal: Console) -> Progress:
     """Return a rich display of at most three parts: curves, bar and text, in this order."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
     from rich.text import Text
 
-    class Parts(Progress):
+    class Parts(progress.Progress):
         def get_renderables(self) -> Any:
             if (curves := display.curves(terminal)) is not None:
                 yield curves
@@ -224,13 +207,13 @@ def _rich_progress(display: LiveDisplay, terminal: Console) -> Progress:
                 text.highlight_words(["best"], style="bold green")
                 yield text
 
-    counter = [TextColumn("{task.fields[counter]}")] if display.counter else []
+    counter = [progress.TextColumn("{task.fields[counter]}")] if display.counter else []
     return Parts(
         *counter,
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        progress.BarColumn(bar_width=None),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("left"),
         console=terminal,
         auto_refresh=False,
         transient=True,

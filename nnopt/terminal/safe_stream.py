@@ -11,7 +11,8 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from types import SimpleNamespace
 
 from nnopt.io.safe_text import visible, visible_lines
 
@@ -25,15 +26,14 @@ if TYPE_CHECKING:
 class Stream:
     """A text stream that accepts every character and never fails.
 
-    It wraps a standard stream, which is None if the process was started without it. After a failed
-    write, ``failure`` is the error, unless the pipe was broken.
+    It wraps a standard stream, which is None if the process was started without it.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self.errors = "backslashreplace"
-        self.failure: OSError | None = None
+        self.failure: OSError | None = None  # the error of a failed write, except for a broken pipe
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the wrapped stream, such as its ``buffer``."""
@@ -48,19 +48,16 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write text, with control characters other than line ends and tabs as escapes."""
-        self._write(visible_lines(text))
+        self.write_codes(visible_lines(text))
         return len(text)
 
     def write_codes(self, text: str) -> int:
         """Write text that may contain control sequences, such as output of rich."""
-        self._write(text)
-        return len(text)
-
-    def _write(self, text: str) -> None:
         if self._stream is not None:
             shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             with self._dropping():
                 self._stream.write(shown)
+        return len(text)
 
     def flush(self) -> None:
         """Flush the buffer."""
@@ -94,7 +91,14 @@ class Stream:
         """Return a console of rich for this stream, which respects NO_COLOR and the encoding."""
         from rich.console import Console
 
-        return Console(file=_Codes(self), force_terminal=True)  # type: ignore[arg-type]
+        file = SimpleNamespace(
+            write=self.write_codes,
+            flush=self.flush,
+            isatty=self.isatty,
+            fileno=self.fileno,
+            encoding=self.encoding,
+        )
+        return Console(file=file, force_terminal=True)  # type: ignore[arg-type]
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:
@@ -112,21 +116,6 @@ class Stream:
                 null_device = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null_device, self.fileno())
                 os.close(null_device)
-
-
-class _Codes:
-    """A stream for rich, which does not escape control sequences."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return self._stream.write_codes(text)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._stream, name)
 
 
 def standard_output() -> Stream:
@@ -149,13 +138,9 @@ def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
 
     nnopt, argparse, Hydra and logging write to these streams.
     """
-    before = sys.stdout, sys.stderr
-    guarded = _as_stream(sys.stdout), _as_stream(sys.stderr)
-    sys.stdout, sys.stderr = guarded
-    try:
-        yield guarded
-    finally:
-        sys.stdout, sys.stderr = before
+    output, errors = standard_output(), standard_error()
+    with redirect_stdout(output), redirect_stderr(errors):
+        yield output, errors
 
 
 def aligned(row: Sequence[str], widths: Sequence[int], align: str) -> str:
