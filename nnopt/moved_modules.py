@@ -47,7 +47,7 @@ MOVED_MODULES = {
     "nnopt.plots.lr_find": "nnopt.plots.run.lr_curve",
     "nnopt.plots.run_plots": "nnopt.plots.run.draw",
     "nnopt.plots.samples": "nnopt.plots.run.images",
-    "nnopt.plots.schedule": "nnopt.plots.run.schedule",
+    "nnopt.plots.schedule": "nnopt.plots.run.curves",
     "nnopt.plots.sweep_colours": "nnopt.plots.sweep.colours",
     "nnopt.plots.sweep_curves": "nnopt.plots.sweep.curves",
     "nnopt.plots.sweep_facets": "nnopt.plots.sweep.facets",

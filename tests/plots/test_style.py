@@ -13,13 +13,13 @@ import pytest
 
 from nnopt.errors import OutputError
 from nnopt.plots import style
-from nnopt.plots.run.schedule import plot_schedule
+from nnopt.plots.run.curves import plot_schedule
 
 
 def test_plots_import_does_not_import_matplotlib() -> None:
     program = (
         "import sys\n"
-        "from nnopt.plots.run import curves, schedule, confusion, decision_boundary\n"
+        "from nnopt.plots.run import curves, confusion, decision_boundary\n"
         "from nnopt.plots.run import weights, images, feature_maps, layer_statistics\n"
         "import nnopt.plots.sweep.draw\n"
         "assert 'matplotlib' not in sys.modules"
@@ -30,7 +30,7 @@ def test_plots_import_does_not_import_matplotlib() -> None:
 def test_drawing_does_not_import_pyplot(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from nnopt.plots.run.schedule import plot_schedule\n"
+        "from nnopt.plots.run.curves import plot_schedule\n"
         "plot_schedule(np.ones(9), 3, Path(sys.argv[1]), 't')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -55,7 +55,7 @@ def test_matplotlib_unwritable_home_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from nnopt.plots.run.schedule import plot_schedule\n"
+        "from nnopt.plots.run.curves import plot_schedule\n"
         "plot_schedule(np.ones(9), 3, Path(sys.argv[1]), 't')"
     )
     hidden = {"MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"}

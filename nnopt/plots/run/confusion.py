@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 MAX_CLASSES_WITH_NUMBERS = 20
 MAX_NAMES = 25  # with more classes, only every second, third, ... is named
 MAX_NAME_CHARACTERS = 18
-CHARACTER_WIDTH = 0.077  # mean width in inches at a font size of 9 points
 BAR_WIDTH = 0.5  # length of a bar for an accuracy of 100 %, in inches
 
 
@@ -35,7 +34,7 @@ def plot_confusion(
     names = [style.readable(name, MAX_NAME_CHARACTERS) for name in classes]
     cell = float(np.clip(5.0 / size, 0.055, 0.75))  # inches
     side = cell * size
-    longest = CHARACTER_WIDTH * max(map(len, names))
+    longest = style.text_width(names)
     is_horizontal = longest < 0.9 * cell * every  # the names fit side by side below the matrix
     left, bottom = 0.55 + longest, 0.5 + (0.15 if is_horizontal else longest)
     width, height = max(left + side + 1.4, 5.0), bottom + side + 0.85
@@ -48,23 +47,17 @@ def plot_confusion(
         # Without the darkest blues, cells and their numbers are distinct in greyscale as well.
         axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
         axes.set_axis_off()
-        _draw_names(axes, names[::every], every, 0.08 / cell, rotation=0 if is_horizontal else 90)
+        left_of, below = -0.5 - 0.08 / cell, size - 0.5 + 0.08 / cell
+        rotation = 0 if is_horizontal else 90
+        for k in range(0, size, every):
+            axes.text(left_of, k, names[k], ha="right", va="center", fontsize=9)
+            axes.text(k, below, names[k], ha="center", va="top", fontsize=9, rotation=rotation)
         if size <= MAX_CLASSES_WITH_NUMBERS:
             _draw_numbers(axes, 100 * fractions if in_percent else counts, fractions, cell)
         _draw_accuracies(axes, counts, every, 1 / cell)
-
         label = "predicted class" + (" (numbers: % of the true class)" if in_percent else "")
-        figure.text((left + side / 2) / width, 0.12 / height, label, ha="center", va="bottom")
-        middle = (bottom + side / 2) / height
-        figure.text(0.12 / width, middle, "true class", rotation=90, va="center")
-
-
-def _draw_names(axes: Axes, names: list[str], every: int, gap: float, rotation: int) -> None:
-    """Draw the name of each ``every``-th class left of its row and below its column."""
-    low, high = axes.get_xlim()
-    for k, name in enumerate(names):
-        axes.text(low - gap, every * k, name, ha="right", va="center", fontsize=9)
-        axes.text(every * k, high + gap, name, ha="center", va="top", fontsize=9, rotation=rotation)
+        style.write(figure, left + side / 2, 0.12, label, ha="center", va="bottom")
+        style.write(figure, 0.12, bottom + side / 2, "true class", rotation=90, va="center")
 
 
 def _draw_numbers(
@@ -100,9 +93,8 @@ def _draw_accuracies(axes: Axes, counts: NDArray[np.int64], every: int, inch: fl
     """Draw the accuracy of each class and of all samples, as bars and in percent."""
     totals = counts.sum(axis=1)
     accuracies = counts.diagonal() / np.maximum(totals, 1)
-    size = len(totals)
+    size, rows = len(totals), np.arange(len(totals))
     start = size - 0.5 + 0.15 * inch
-    rows = np.arange(size)
     thickness = 72 * min(0.7 / inch, 0.2)
     for ends, colour in ((np.ones(size), style.GRID), (accuracies, style.GREEN)):
         stop = start + BAR_WIDTH * inch * ends

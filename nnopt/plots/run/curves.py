@@ -1,4 +1,4 @@
-"""Loss and accuracy against the epoch."""
+"""Loss, accuracy and learning rate against the epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.plots import style
+from nnopt.plots.style import Floats
 from nnopt.results.metrics_file import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
-
+PARTS = ("train", "validation")
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_EPOCHS_WITH_BROAD_LINES = 200
+MAX_RATES = 2000  # more than the plot has columns of pixels
 
 
 def plot_curves(
@@ -30,30 +31,24 @@ def plot_curves(
     are gaps.
     """
     epochs = np.array([row.epoch for row in history], dtype=np.int64)
-    train_loss = style.column_of(history, "train_loss")
-    validation_loss = style.column_of(history, "validation_loss")
-    train_percent = 100 * style.column_of(history, "train_accuracy")
-    validation_percent = 100 * style.column_of(history, "validation_accuracy")
-
+    losses = [style.column_of(history, f"{part}_loss") for part in PARTS]
+    percent = [100 * style.column_of(history, f"{part}_accuracy") for part in PARTS]
     with style.drawing(path, 9.6, 3.8, style.readable(title, 62)) as figure:
         loss = style.panel(figure, 0.85, 0.6, 3.7, 2.4)
         accuracy = style.panel(figure, 5.6, 0.6, 3.7, 2.4)
-        _draw(loss, epochs, train_loss, validation_loss)
-        _draw(accuracy, epochs, train_percent, validation_percent)
-
-        losses = np.concatenate([train_loss, validation_loss])
-        if style.spans_decades(losses):
+        _draw(loss, epochs, *losses)
+        _draw(accuracy, epochs, *percent)
+        if style.spans_decades(np.concatenate(losses)):
             style.log_scale(loss)
         low, high = accuracy.get_ylim()
         accuracy.set_ylim(max(low, -2), min(high, 102))
         style.label(loss, "epoch", "loss (mean per sample)")
         style.label(accuracy, "epoch", "accuracy (%)")
         figure.legend(handles=loss.lines, loc="upper right", ncols=2, bbox_to_anchor=(0.98, 1))
-
         if best_epoch in epochs:
-            best = np.flatnonzero(epochs == best_epoch)[0]
-            _mark(loss, epochs[best], validation_loss[best], "{:.4g}")
-            _mark(accuracy, epochs[best], validation_percent[best], "{:.2f} %")
+            best = epochs.tolist().index(best_epoch)
+            _mark(loss, epochs[best], losses[1][best], "{:.4g}")
+            _mark(accuracy, epochs[best], percent[1][best], "{:.2f} %")
 
 
 def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floats) -> None:
@@ -65,11 +60,9 @@ def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floa
     for values, form, colour, name in lines:
         axes.plot(epochs, values, form, color=colour, markersize=size, linewidth=width, label=name)
     if len(epochs):
-        margin = max(0.5, 0.03 * len(epochs))
-        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+        style.epoch_axis(axes, epochs[0], epochs[-1])
     if not np.isfinite([train, validation]).any():
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center")
-    style.few_ticks(axes.xaxis, 6, integer=True)
     style.few_ticks(axes.yaxis)
 
 
@@ -81,3 +74,28 @@ def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
         axes.plot([epoch], [value], "*", color=style.INK, markersize=11, zorder=3)
         text += f", validation {form.format(value)}"
     axes.set_title(text)
+
+
+def plot_schedule(
+    learning_rates: NDArray[np.float64], steps_per_epoch: int, path: Path, title: str
+) -> None:
+    """Draw the learning rate of every optimizer step.
+
+    The scale is logarithmic if most rates span more than two decades; rates of 0 are then omitted.
+    """
+    rates = np.asarray(learning_rates, dtype=np.float64)
+    shown = style.evenly_spaced(len(rates), MAX_RATES)
+    with style.drawing(path, 6.4, 3.6, title) as figure:
+        axes = style.panel(figure, 0.95, 0.6, 5.15, 2.45)
+        marker = "o" if len(shown) == 1 else ""
+        axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
+        style.few_ticks(axes.xaxis, 6)
+        style.few_ticks(axes.yaxis)
+        # The last few rates of a cosine schedule are many decades below the others. Therefore
+        # the lowest tenth is ignored.
+        positive = np.sort(rates[rates > 0])
+        if style.spans_decades(positive[len(positive) // 10 :]):
+            style.log_scale(axes)
+        else:
+            axes.set_ylim(bottom=0)
+        style.label(axes, "epoch", "learning rate", left=0.75)

@@ -49,9 +49,8 @@ def plot_decision_boundary(
         extent = (low[0], high[0], low[1], high[1])
         axes.imshow(regions, extent=extent, origin="lower", interpolation="bilinear")
         _draw_points(axes, points, labels, classes, wrong)
-        axes.set_xlim(low[0], high[0])
-        axes.set_ylim(low[1], high[1])
-        axes.grid(False)
+        axes.set(xlim=extent[:2], ylim=extent[2:])
+        axes.grid(visible=False)
         style.few_ticks(axes.xaxis)
         style.few_ticks(axes.yaxis)
         style.label(axes, "feature 1", "feature 2")
@@ -83,24 +82,11 @@ def _draw_points(
     """Draw the samples, and a ring around misclassified ones."""
     size = 5.5 if len(points) <= 500 else 4
     for k, name in enumerate(classes):
-        members = points[labels == k]
-        axes.plot(
-            members[:, 0],
-            members[:, 1],
-            style.MARKERS[k % len(style.MARKERS)],
-            color=style.PALETTE[k % len(style.PALETTE)],
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            markersize=size,
-            label=style.readable(name, 16) if k < MAX_NAMES else None,
-        )
-    axes.plot(
-        points[wrong, 0],
-        points[wrong, 1],
-        "o",
-        color="none",
-        markeredgecolor=style.BLACK,
-        markersize=size + 5,
-        markeredgewidth=1.4,
-        label=f"wrong: {int(wrong.sum())} of {len(points)}",
-    )
+        marker = style.MARKERS[k % len(style.MARKERS)]
+        colour = style.PALETTE[k % len(style.PALETTE)]
+        edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        text = style.readable(name, 16) if k < MAX_NAMES else None
+        axes.plot(*points[labels == k].T, marker, color=colour, ms=size, label=text, **edge)
+    ring: dict[str, Any] = {"markeredgecolor": style.BLACK, "markeredgewidth": 1.4}
+    text = f"wrong: {wrong.sum()} of {len(points)}"
+    axes.plot(*points[wrong].T, "o", color="none", ms=size + 5, label=text, **ring)

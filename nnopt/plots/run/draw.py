@@ -12,12 +12,11 @@ from nnopt.architecture.layers import Conv2d
 from nnopt.architecture.network import Architecture
 from nnopt.data.dataset import Dataset
 from nnopt.plots.run.confusion import plot_confusion
-from nnopt.plots.run.curves import plot_curves
+from nnopt.plots.run.curves import plot_curves, plot_schedule
 from nnopt.plots.run.decision_boundary import plot_decision_boundary
 from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of
 from nnopt.plots.run.images import plot_filters, plot_samples
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
-from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.results.metrics import confusion_matrix
 from nnopt.results.metrics_file import LayerRow

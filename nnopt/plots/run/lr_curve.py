@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,52 +27,28 @@ def plot_lr_find(suggestion: LrSuggestion, path: Path, title: str) -> None:
         axes.plot(curve.rates, curve.losses, color=style.SKY, linewidth=0.8, label="batch")
         axes.plot(curve.rates, curve.smoothed, color=style.BLUE, linewidth=2.2, label="smoothed")
         if suggestion.lr is not None and suggestion.edge_step is not None:
-            _mark(
-                axes,
-                curve.rates[suggestion.edge_step],
-                curve.smoothed[suggestion.edge_step],
-                "largest usable",
-                "o",
-            )
+            edge = suggestion.edge_step
+            _mark(axes, curve.rates[edge], curve.smoothed[edge], "largest usable", "o")
             axes.axvline(suggestion.lr, color=style.INK, linewidth=1, linestyle=":")
             _mark(axes, suggestion.lr, suggestion.loss_at_suggestion, "suggestion", "*")
         low, high = _limits(suggestion)
         axes.set_ylim(low, high)
         above = np.flatnonzero(~(curve.smoothed <= high))
-        last = curve.rates[above[0]] if len(above) else curve.rates[-1]
-        axes.set_xlim(
-            curve.rates[0], max(last * (last / curve.rates[0]) ** 0.03, 2 * curve.rates[0])
-        )
+        first, last = curve.rates[0], curve.rates[above[0] if len(above) else -1]
+        axes.set_xlim(first, max(last * (last / first) ** 0.03, 2 * first))
         style.log_scale(axes, "x")
         style.few_ticks(axes.yaxis)
         style.label(axes, "learning rate", "loss (mean per sample)")
+        form = {"columnspacing": 1.4, "handletextpad": 0.5, "handlelength": 1.4}
         corner = (0.85 / 6.4, 3.27 / 4.0)
-        handles = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
-        figure.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=corner,
-            ncols=4,
-            borderaxespad=0,
-            columnspacing=1.4,
-            handletextpad=0.5,
-            handlelength=1.4,
-        )
+        figure.legend(loc="lower left", bbox_to_anchor=corner, ncols=4, borderaxespad=0, **form)
 
 
-def _mark(axes: Axes, rate: float, loss: float, name: str, marker: Literal["o", "*"]) -> None:
+def _mark(axes: Axes, rate: float, loss: float, name: str, marker: str) -> None:
     colour, size = (style.INK, 13) if marker == "*" else (style.VERMILLION, 7)
-    axes.plot(
-        [rate],
-        [loss],
-        marker,
-        color=colour,
-        markersize=size,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        zorder=3,
-        label=f"{name} {rate:.2g}",
-    )
+    form: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 3}
+    text = f"{name} {rate:.2g}"
+    axes.plot([rate], [loss], marker, color=colour, markersize=size, label=text, **form)
 
 
 def _limits(suggestion: LrSuggestion) -> tuple[float, float]:

@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 
 from nnopt.plots import style
 from nnopt.plots.run.confusion import plot_confusion
-from nnopt.plots.run.curves import plot_curves
+from nnopt.plots.run.curves import plot_curves, plot_schedule
 from nnopt.plots.run.decision_boundary import plot_decision_boundary
 from nnopt.plots.run.images import plot_samples
-from nnopt.plots.run.schedule import plot_schedule
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.random import generator
 from nnopt.results.metrics_file import EpochRow
