@@ -57,10 +57,7 @@ BackProp", section 4.6."""
 
 
 def initial_arrays(
-    architecture: Architecture,
-    config: InitializerConfig,
-    seed: int,
-    dataset: Dataset | None = None,
+    architecture: Architecture, config: InitializerConfig, seed: int, dataset: Dataset | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name, in float64.
 

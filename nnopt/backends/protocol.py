@@ -29,26 +29,16 @@ class StepRecord:
     """The results of several training steps.
 
     The training loop reads the record once an epoch, or every few hundred steps of a long epoch, so
-    that Python does not wait for the device at every step.
-
-    Attributes:
-        losses: Mean loss of each batch without penalties, (steps,).
-        correct: Number of samples classified correctly in training mode. The class of a mixed label
-            is the one with the largest fraction.
-        count: Number of samples.
-        gradient_norm: L2 norm of the whole gradient of the last step, with penalties and before
-            clipping.
-        not_finite: The first layer with an output that is not finite, at the first step with a loss
-            that is not finite. None if there is no such step. Always None in the PyTorch backend,
-            which would have to wait for the device.
-        state_is_finite: Whether the state of the optimizer is finite. If the average of a
-            parameter's squared gradients overflows, the parameter never changes again.
+    that Python does not wait for the device at every step. ``not_finite`` is the first layer with
+    an output that is not finite, at the first step with a loss that is not finite. The PyTorch
+    backend does not search for this layer, because it would have to wait for the device. If the
+    state of the optimizer is not finite, some parameters never change again.
     """
 
-    losses: NDArray[np.float64]
-    correct: int
-    count: int
-    gradient_norm: float
+    losses: NDArray[np.float64]  # mean loss of each batch without penalties, (steps,)
+    correct: int  # samples classified correctly; a mixed label counts as its largest fraction
+    count: int  # samples
+    gradient_norm: float  # L2 norm of the last step's gradient, with penalties, before clipping
     not_finite: str | None = None
     state_is_finite: bool = True
 
@@ -59,16 +49,11 @@ class Loader(Protocol):
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        """Yield the batches of an epoch.
+        """Yield the batches of an epoch; the last one may be smaller than ``batch_size``.
 
-        Args:
-            order: Indices of samples, from 0 to len(part) - 1.
-            batch_size: The size of all batches except the last one, which may be smaller.
-            augmentation: The random draws of the epoch.
-
-        Yields:
-            Inputs (N, ...), valid until the next batch is requested, and labels: (N,), or (N, K) if
-            ``augmentation`` mixes samples.
+        ``order`` contains indices of samples, from 0 to len(part) - 1. Inputs (N, ...) are valid
+        until the next batch is requested. Labels are (N,), or (N, K) if ``augmentation``, the
+        random draws of the epoch, mixes samples.
         """
         ...
 
@@ -134,11 +119,9 @@ class Network(Protocol):
         ...
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
-        """Return copies of the output of every layer in evaluation mode.
+        """Return copies of the output of every layer, (N, D) or (N, C, H, W), in evaluation mode.
 
-        Returns:
-            Layer name -> (N, D) or (N, C, H, W), in the order of the architecture, including the
-            layers inside residual layers.
+        They include the layers inside residual layers, in the order of the architecture.
         """
         ...
 

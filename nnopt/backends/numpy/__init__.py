@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.modules import layer_of
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.threads import default_threads as default_threads
-from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
 
@@ -30,11 +28,4 @@ def device_errors() -> Iterator[None]:
         raise MemoryError(f"{message} in layer {name}") from error
 
 
-def build_network(architecture: Architecture, config: Config) -> NumpyNetwork:
-    """Return a network without weights; ``NumpyNetwork.load`` sets them."""
-    return NumpyNetwork(architecture, config)
-
-
-def build_loader(part: Part, normalization: Normalization, config: Config) -> NumpyLoader:
-    """Return the loader of the batches of one part of a dataset."""
-    return NumpyLoader(part, normalization, config)
+build_network, build_loader = NumpyNetwork, NumpyLoader

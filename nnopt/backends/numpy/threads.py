@@ -54,14 +54,11 @@ class ThreadPool:
         ``worker`` is the index of a thread, from 0 to ``count`` - 1. It computes one chunk at a
         time, so it can have its own scratch memory. Any worker may compute any chunk, so results
         that must not depend on the threads are stored by chunk. The context of the calling thread,
-        with ``numpy.errstate``, applies in all threads.
+        with ``numpy.errstate``, applies in all threads. The error of a task is raised after every
+        started chunk has ended, and the remaining chunks are skipped.
 
         On a busy machine another thread may wait for a core for milliseconds. The calling thread
         therefore waits only for chunks that other threads have started.
-
-        Raises:
-            BaseException: The error of a task, after every started chunk has ended. The remaining
-                chunks are skipped.
         """
         if self.count == 1 or not chunks:
             for chunk in range(chunks):
@@ -93,7 +90,9 @@ class ThreadPool:
             for worker in range(1, min(self.count, chunks)):
                 self._tasks.put(partial(copy_context().run, run_and_report, worker))
             started, error = run_chunks(0)
-            self._discard_tasks()
+            with suppress(Empty):  # discard the tasks that no thread has started
+                while True:
+                    self._tasks.get_nowait()
             while next(numbers) < chunks:  # after an error, count skipped chunks as started
                 started += 1
             while started < chunks:
@@ -105,12 +104,6 @@ class ThreadPool:
                 raise error
             finally:
                 error = other_error = None  # their tracebacks refer to this frame
-
-    def _discard_tasks(self) -> None:
-        """Remove the tasks that no thread has started."""
-        with suppress(Empty):
-            while True:
-                self._tasks.get_nowait()
 
     def _start(self) -> None:
         self._started = True
@@ -142,8 +135,7 @@ class ThreadPool:
         """
         result = self._local.results.get((make, *arguments))
         if result is None:
-            result = make(self, *arguments)
-            self._local.results[make, *arguments] = result
+            result = self._local.results[make, *arguments] = make(self, *arguments)
         return result
 
 
@@ -194,10 +186,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add the other arrays to the first one, in their order.
-
-    The first axis of large arrays is divided between threads.
-    """
+    """Add the other arrays to the first one, in their order. Threads share a large sum."""
     first = sums[0]
     count = tuning.PARALLEL_SUM_CHUNKS if first.size >= tuning.PARALLEL_SUM_MIN_ELEMENTS else 1
     chunks = chunk_slices(len(first), -(-len(first) // count))

@@ -27,12 +27,7 @@ def dense_naive_backward(g: Array, x: Array, weight: Array) -> tuple[Array, Arra
 
 
 def dense_forward(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    relu: bool = False,
-    buffer: Buffer = new,
+    x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False, buffer: Buffer = new
 ) -> tuple[Array, Saved]:
     """Compute ``dense_naive_forward``, then max(y, 0) in place if ``relu``."""
     y = product = buffer("y", (len(x), len(weight)), x.dtype)

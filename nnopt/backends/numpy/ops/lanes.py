@@ -39,8 +39,9 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
 
     With ``where``, (P, L), a is first set to 0 in place where ``where`` is not positive.
     """
-    height, chunks = _chunks(a.shape)
-    chunk_sums = buffer("sums", (2, -(-len(a) // height), a.shape[1]), a.dtype)
+    chunks = _chunks(a.shape)
+    last_row, _ = chunks[-1]
+    chunk_sums = buffer("sums", (2, last_row + 1, a.shape[1]), a.dtype)
 
     def task(worker: int, number: int) -> None:
         row, index = chunks[number]
@@ -53,15 +54,14 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
         np.einsum("ij,ij->j", part, b[index], out=chunk_sums[1, row, index[1]])
 
     workers_for(a, buffer).map(task, len(chunks))
-    total: Array = np.add.reduce(chunk_sums, axis=1)
-    return total
+    return np.add.reduce(chunk_sums, axis=1)  # type: ignore[no-any-return]
 
 
 def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, buffer: Buffer, relu: bool = False
 ) -> Array:
     """Compute out = x · scale + shift, (P, L), with scale and shift (L,), and optionally a ReLU."""
-    _, chunks = _chunks(x.shape)
+    chunks = _chunks(x.shape)
     zeros = np.zeros_like(shift)
 
     def task(worker: int, number: int) -> None:
@@ -77,7 +77,7 @@ def scale_and_shift(
 
 def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) -> Array:
     """Compute g ← a · g + b · x + c, with g and x (P, L) and a, b and c (L,)."""
-    _, chunks = _chunks(x.shape)
+    chunks = _chunks(x.shape)
 
     def task(worker: int, number: int) -> None:
         _, index = chunks[number]
@@ -148,17 +148,16 @@ def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
     return chunk_slices(rows, max(1, max_elements // row_elements))
 
 
-def _chunks(shape: Shape) -> tuple[int, list[tuple[int, tuple[slice, slice]]]]:
+def _chunks(shape: Shape) -> list[tuple[int, tuple[slice, slice]]]:
     """Divide a matrix (P, L) into a grid of chunks.
 
-    Return the largest number of rows of a chunk, and for each chunk its row in the grid and its
-    index in the matrix: a slice of positions and a slice of lanes.
+    Return the row of each chunk in the grid, and its index in the matrix: a slice of positions and
+    a slice of lanes.
     """
     width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
     height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)
-    chunks = [
+    return [
         (row, (slice(top, top + height), slice(left, left + width)))
         for row, top in enumerate(range(0, shape[0], height))
         for left in range(0, shape[1], width)
     ]
-    return height, chunks

@@ -38,14 +38,9 @@ def max_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]
 
 def _naive_winner(x: Array, windows: Windows, output: Shape) -> Shape:
     """Return the index of the first maximum, row by row, or of the last NaN, as in PyTorch."""
-    i, j, n, c = output
-    best: Shape | None = None
-    for row, column in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
-        pixel = row, column, n, c
-        if best is None or x[pixel] > x[best] or np.isnan(x[pixel]):
-            best = pixel
-    assert best is not None, "padding is at most half of a window"
-    return best
+    pixels = [(*pixel, *output[2:]) for pixel in windows.pixels(*output[:2])]
+    nans = [pixel for pixel in pixels if np.isnan(x[pixel])]
+    return nans[-1] if nans else max(pixels, key=lambda pixel: x[pixel])  # the first maximum
 
 
 def avg_pool2d_naive_forward(x: Array, **window: int) -> Array:
@@ -53,7 +48,7 @@ def avg_pool2d_naive_forward(x: Array, **window: int) -> Array:
     windows = Windows(x.shape, **window)
     y = np.zeros(windows.output_shape(), x.dtype)
     for i, j in np.ndindex(y.shape[:2]):
-        for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
+        for pixel in windows.pixels(i, j):
             y[i, j] += x[pixel] / windows.size**2
     return y
 
@@ -63,7 +58,7 @@ def avg_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]
     windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for i, j in np.ndindex(g.shape[:2]):
-        for pixel in product(windows.pixels(i, axis=0), windows.pixels(j, axis=1)):
+        for pixel in windows.pixels(i, j):
             d_x[pixel] += g[i, j] / windows.size**2
     return (d_x,)
 
@@ -106,17 +101,18 @@ class Windows(NamedTuple):
         fits = all(pixels % self.size == 0 for pixels in self.images[:2])
         return self.size == self.stride and self.padding == 0 and fits
 
-    def pixels(self, window: int, axis: int) -> range:
-        """Return the rows (axis 0) or columns (axis 1) of the image in a window."""
-        start = window * self.stride - self.padding
-        return range(max(start, 0), min(start + self.size, self.images[axis]))
+    def pixels(self, i: int, j: int) -> Iterator[tuple[int, int]]:
+        """Iterate over the pixels (row, column) of the image in window (i, j), row by row."""
+        top, left = i * self.stride - self.padding, j * self.stride - self.padding
+        rows = range(max(top, 0), min(top + self.size, self.images[0]))
+        columns = range(max(left, 0), min(left + self.size, self.images[1]))
+        return product(rows, columns)
 
     def positions(self, rows: slice) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
         """Yield the positions in a window, row by row, for some rows of the output.
 
-        Yields:
-            The number of the position, the slices of the outputs whose windows have this position
-            inside the image, and the slices of the inputs at this position.
+        A position consists of its number, the slices of the outputs whose windows have it inside
+        the image, and the slices of the inputs at this position.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):

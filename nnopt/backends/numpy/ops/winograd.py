@@ -8,10 +8,10 @@ takes 36 multiplications instead of 144. Summed over channels, the product ⊙ b
 product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follow from interpolation at 0,
 ±1, ±2 and infinity; docs/theory.md derives them, and the gradients.
 
-Images are (H, W, N, C). The work is divided into chunks, a few rows of tiles of a few images, whose
-intermediate results stay in a core's cache. The values of all images and channels of a chunk at one
-position are contiguous and are called a run. A transform multiplies a small matrix by the runs of a
-tile.
+Images are (H, W, N, C). A chunk consists of a few rows of tiles of a few images; its intermediate
+results stay in a core's cache. Its values of all images and channels at one position are contiguous
+and are called a run. A transform multiplies a small matrix by the runs of a tile. A tile or window
+is half transformed after the transform along one of its two axes.
 """
 
 from __future__ import annotations
@@ -65,6 +65,15 @@ class Chunk(NamedTuple):
 
     rows: slice
     images: slice
+
+    def size(self, channels: int) -> tuple[int, int]:
+        """Return the number of rows of tiles and the length of a run."""
+        rows, images = self
+        return rows.stop - rows.start, (images.stop - images.start) * channels
+
+    def lanes(self, channels: int) -> slice:
+        """Return the images and their channels as a slice of all N · C."""
+        return slice(self.images.start * channels, self.images.stop * channels)
 
 
 def winograd_forward(
@@ -131,8 +140,12 @@ def winograd_backward(
                 tiles_of_d_x.transform_back(chunk, scratch)
             if weight_required:
                 tiles_of_x.transform(chunk, scratch)
-                factors = windows.transpose(0, 2, 1), scratch.transformed
-                _add_product(*factors, weight_sums[index], number == 0, workers)
+                total = product = weight_sums[index]
+                if number:
+                    product = workers.scratch("product", total.shape, total.dtype)
+                np.matmul(windows.transpose(0, 2, 1), scratch.transformed, out=product)
+                if number:
+                    np.add(total, product, out=total)
             if bias_required:
                 stop = None if chunk.rows.stop == down else 4 * chunk.rows.stop
                 bias_sums[index] += _total(g[4 * chunk.rows.start : stop, :, chunk.images])
@@ -147,14 +160,6 @@ def winograd_backward(
     if bias_required:
         d_bias = np.add.reduce(bias_sums, axis=0, out=buffer("d_bias", (outputs,), x.dtype))
     return (d_x if x_required else None, d_weight, d_bias)[: len(requires_grad)]
-
-
-def _add_product(a: Array, b: Array, total: Array, is_first: bool, workers: ThreadPool) -> None:
-    """Add a @ b to the total, or write it there if it is the first term."""
-    product = total if is_first else workers.scratch("product", total.shape, total.dtype)
-    np.matmul(a, b, out=product)
-    if not is_first:
-        np.add(total, product, out=total)
 
 
 def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
@@ -184,10 +189,7 @@ def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Arr
 
 
 class WindowScratch:
-    """Views of a thread's scratch memory for the transform of windows.
-
-    "Half transformed" means transformed along one of the two axes.
-    """
+    """Views of a thread's scratch memory for the transform of windows."""
 
     def __init__(self, workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> None:
         down, across, run, padding, reach, channels = shape
@@ -221,12 +223,12 @@ class WindowTransform:
 
     def transform(self, chunk: Chunk, workers: ThreadPool) -> Array:
         """Return Bᵀ d B of the chunk's windows, (36, windows · images, C)."""
-        rows, run = _size(chunk, self.channels)
+        rows, run = chunk.size(self.channels)
         shape = rows, self.across, run, self.padding, self.reach, self.channels
         scratch = workers.cached(WindowScratch, shape, self.bt.dtype)
         for edge in scratch.edges:
             edge.fill(0)
-        lines = self.lines[:, :, _lanes(chunk, self.channels)]
+        lines = self.lines[:, :, chunk.lanes(self.channels)]
         first = 4 * chunk.rows.start - self.padding
         for row in scratch.rows:
             top, bottom = max(first, 0), min(first + 6, self.height)
@@ -276,12 +278,12 @@ class TileTransform:
 
     def scratch(self, chunk: Chunk, workers: ThreadPool) -> TileScratch:
         """Return the scratch memory for the chunk's tiles."""
-        rows, run = _size(chunk, self.channels)
+        rows, run = chunk.size(self.channels)
         return workers.cached(TileScratch, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, chunk: Chunk, scratch: TileScratch) -> None:
         """Write A t Aᵀ of the chunk's tiles t to the scratch memory."""
-        lanes = _lanes(chunk, self.channels)
+        lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             if row < self.whole:
                 tiles = self.tiles[row, :, :, :, lanes]
@@ -294,7 +296,7 @@ class TileTransform:
 
     def transform_back(self, chunk: Chunk, scratch: TileScratch) -> None:
         """Write Aᵀ m A of the chunk's transformed tiles m to y."""
-        lanes = _lanes(chunk, self.channels)
+        lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             np.matmul(self.at, transformed, out=scratch.half_rows)
             if row < self.whole:
@@ -305,21 +307,9 @@ class TileTransform:
                 np.copyto(inside, scratch.border[: len(inside), : self.width])
 
 
-def _size(chunk: Chunk, channels: int) -> tuple[int, int]:
-    """Return the number of rows of tiles and the length of a run."""
-    rows, images = chunk
-    return rows.stop - rows.start, (images.stop - images.start) * channels
-
-
-def _lanes(chunk: Chunk, channels: int) -> slice:
-    """Return the chunk's images and their channels as a slice of all N · C."""
-    return slice(chunk.images.start * channels, chunk.images.stop * channels)
-
-
 def _total(g: Array) -> Array:
     """Return Σ g over rows, columns and images, (O,)."""
     height, width, images, outputs = g.shape
     positions = g.reshape(height * width, images * outputs)
     total = np.ones(len(positions), g.dtype) @ positions
-    sums: Array = np.add.reduce(total.reshape(images, outputs), axis=0)
-    return sums
+    return np.add.reduce(total.reshape(images, outputs), axis=0)  # type: ignore[no-any-return]
