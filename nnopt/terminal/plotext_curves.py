@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,22 +26,6 @@ TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """One metric against the epochs, and the ticks of the vertical axis.
-
-    If a loss spans a decade or more, all values are its logarithms to base 10.
-    """
-
-    title: str
-    epochs: Floats
-    training: Floats
-    validation: Floats
-    limits: tuple[float, float]
-    ticks: list[float]
-    labels: list[str]
-
-
 def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     """Draw loss and accuracy of training and validation against the epoch, with a legend.
 
@@ -62,15 +45,22 @@ def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     figure.clear.subplots()
     figure.plot_size(columns, lines)
     figure.subplots(*((2, 1) if is_stacked else (1, 2)))
-    panels = _panel(rows, "loss", height, width), _panel(rows, "accuracy", height, width)
-    for number, panel in enumerate(panels, start=1):
+    for number, metric in enumerate(("loss", "accuracy"), start=1):
         position = (number, 1) if is_stacked else (1, number)
-        _draw(plotext, figure.subplot(*position), panel, width)
+        _draw(figure.subplot(*position), rows, metric, height, width)
     text = Text.from_ansi(figure.build().string(), no_wrap=True, end="\n")
     return text.append_text(_legend(rows, columns))
 
 
-def _panel(rows: Sequence[EpochRow], metric: str, height: int, width: int) -> _Panel:
+def _draw(plot: Any, rows: Sequence[EpochRow], metric: str, height: int, width: int) -> None:
+    """Draw a metric against the epochs. A loss that spans a decade has a logarithmic axis."""
+    import plotext
+
+    plot.theme("colorless")  # only the curves have colours of their own
+    plot.canvas("default")
+    plot.legend(False)
+    plot.axes(False, axis="x", side="upper")
+    plot.axes(False, axis="y", side="right")
     epochs = np.array([row.epoch for row in rows], dtype=np.float64)
     training, validation = (_column(rows, f"{part}_{metric}") for part in ("train", "validation"))
     values = np.concatenate([training, validation])
@@ -86,8 +76,19 @@ def _panel(rows: Sequence[EpochRow], metric: str, height: int, width: int) -> _P
         margin = max(0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low))
         low, high = low - margin, high + margin  # an axis of positive length, even for a constant
         ticks, labels = _linear_ticks(low, high, max_ticks)
-    title = f"{metric}, log scale" if is_log else metric
-    return _Panel(title, epochs, training, validation, (low, high), ticks, labels)
+    plot.title(f"{metric}, log scale" if is_log else metric)
+    for values, part in ((validation, VALIDATION), (training, TRAINING)):
+        _, marker, colour, _ = part
+        x, y = _thinned(epochs, values, 2 * width)
+        if len(y):
+            marker = plotext.marker(marker, plotext.pixel(foreground=colour))
+            plot.draw(plot.signal(x.tolist(), y.tolist(), marker=marker).lines(True))
+    plot.ruler("y").lim(low, high)
+    plot.ruler("y").ticks(ticks, labels)
+    first, last = rows[0].epoch, rows[-1].epoch
+    plot.ruler("x").lim(first, last if last > first else first + 1)
+    numbers = list(_epoch_ticks(first, last, max(1, width // 7)))
+    plot.ruler("x").ticks(numbers, list(map(str, numbers)))
 
 
 def _column(rows: Sequence[EpochRow], name: str) -> Floats:
@@ -102,33 +103,8 @@ def _log10(values: Floats) -> Floats:
     return np.log10(np.where(values > 0, values, np.nan))
 
 
-def _draw(plotext: Any, plot: Any, panel: _Panel, width: int) -> None:
-    """Draw a panel into a subplot. Only the curves have colours of their own."""
-    plot.theme("colorless")
-    plot.canvas("default")
-    plot.title(panel.title)
-    plot.legend(False)
-    plot.axes(False, axis="x", side="upper")
-    plot.axes(False, axis="y", side="right")
-    for values, part in ((panel.validation, VALIDATION), (panel.training, TRAINING)):
-        _, marker, colour, _ = part
-        x, y = _thinned(panel.epochs, values, 2 * width)
-        if len(y):
-            marker = plotext.marker(marker, plotext.pixel(foreground=colour))
-            plot.draw(plot.signal(x.tolist(), y.tolist(), marker=marker).lines(True))
-    plot.ruler("y").lim(*panel.limits)
-    plot.ruler("y").ticks(panel.ticks, panel.labels)
-    first, last = panel.epochs[0], panel.epochs[-1]
-    plot.ruler("x").lim(first, last if last > first else first + 1)
-    ticks = list(_epoch_ticks(int(first), int(last), max(1, width // 7)))
-    plot.ruler("x").ticks(ticks, list(map(str, ticks)))
-
-
 def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
-    """Return the finite points; if there are too many, two from each of several equal intervals.
-
-    These are the minimum and the maximum, so peaks remain visible in a terminal with few columns.
-    """
+    """Return the finite points, or the extrema of several intervals if there are too many."""
     indices = np.flatnonzero(np.isfinite(y))
     if len(indices) > max_points:
         intervals = np.array_split(indices, max_points // 2)
@@ -167,10 +143,8 @@ def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], li
     the positions of ticks are logarithms to base 10.
     """
     decades = range(math.floor(low), math.ceil(high) + 1)
-    for factors, every in [
-        ((1, 2, 5), 1),
-        *[((1,), every) for every in range(1, len(decades) + 1)],
-    ]:
+    single = [((1,), every) for every in range(1, len(decades) + 1)]
+    for factors, every in [((1, 2, 5), 1), *single]:
         numbers = [f * 10.0**k for k in decades if k % every == 0 for f in factors]
         ticks = [(math.log10(v), f"{v:g}") for v in numbers if low <= math.log10(v) <= high]
         if len(ticks) <= max_ticks:
