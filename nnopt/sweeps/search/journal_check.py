@@ -77,21 +77,22 @@ def _fits(parameter: Parameter, distribution: BaseDistribution, value: Any) -> b
 
 
 def _check_trial(trial: FrozenTrial) -> None:
-    where = f"trial {trial.number + 1}"
-    values = trial.values or []
-    if not isinstance(values, list) or not all(_is_finite(value) for value in values):
-        raise ValueError(f"{where} has a value that is not a finite number")
-    least, most = VALUES.get(trial.state, (0, 0))
-    if not least <= len(values) <= most:
-        raise ValueError(f"{where} has {len(values)} values in the state {trial.state.name}")
-    reports = trial.intermediate_values.items()
-    if not all(type(step) is int and isinstance(x, int | float) for step, x in reports):
-        raise ValueError(f"{where} has a report that is not a number for an epoch")
+    values, reports = trial.values or [], trial.intermediate_values.items()
     points, error = trial.user_attrs.get("points", []), trial.user_attrs.get("error")
-    if not (isinstance(points, list) and all(isinstance(point, str) for point in points)):
-        raise ValueError(f"{where} has points that are not a list of ids")
-    if not isinstance(error, str | None):
-        raise ValueError(f"{where} has an error that is not a text")
+    least, most = VALUES.get(trial.state, (0, 0))
+    if not isinstance(values, list) or not all(map(_is_finite, values)):
+        problem = "a value that is not a finite number"
+    elif not least <= len(values) <= most:
+        problem = f"{len(values)} values in the state {trial.state.name}"
+    elif not all(type(step) is int and isinstance(x, int | float) for step, x in reports):
+        problem = "a report that is not a number for an epoch"
+    elif not (isinstance(points, list) and all(isinstance(point, str) for point in points)):
+        problem = "points that are not a list of ids"
+    elif not isinstance(error, str | None):
+        problem = "an error that is not a text"
+    else:
+        return
+    raise ValueError(f"trial {trial.number + 1} has {problem}")
 
 
 def _is_finite(value: Any) -> bool:
