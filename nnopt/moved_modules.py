@@ -72,6 +72,8 @@ MOVED_MODULES = {
     "nnopt.results.statistics": "nnopt.analysis.statistics",
     "nnopt.stream": "nnopt.terminal.safe_stream",
     "nnopt.sweep": "nnopt.sweeps, nnopt.config or nnopt.analysis",
+    "nnopt.sweeps.moved": "nnopt.sweeps.manifest",
+    "nnopt.terminal.training_progress": "nnopt.terminal.live_display",
     "nnopt.terminal_curves": "nnopt.terminal.plotext_curves",
     "nnopt.text": "nnopt.io.safe_text",
 }

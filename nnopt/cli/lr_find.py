@@ -27,7 +27,7 @@ from nnopt.recipe.prepare import prepare
 from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import draws_plots
 from nnopt.terminal import console
-from nnopt.terminal.training_progress import LrSearchProgress
+from nnopt.terminal.live_display import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 GROUP = "lr_find"

@@ -19,8 +19,7 @@ from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import run_sweep
 from nnopt.sweeps.launchers.make import make_launcher
-from nnopt.sweeps.manifest import Sweep, read_sweep
-from nnopt.sweeps.moved import Move
+from nnopt.sweeps.manifest import Move, Sweep, read_sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.provenance import note_differences
 from nnopt.sweeps.received import (

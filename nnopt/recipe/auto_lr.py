@@ -12,7 +12,7 @@ from nnopt.recipe.prepare import Prepared
 from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import Config, draws_plots
 from nnopt.terminal import console
-from nnopt.terminal.training_progress import LrSearchProgress
+from nnopt.terminal.live_display import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 log = logging.getLogger("nnopt")

@@ -20,7 +20,7 @@ from nnopt.results.metrics_file import EpochRow, LayerRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
 from nnopt.terminal.console import note
 from nnopt.terminal.interruption import message_of
-from nnopt.terminal.training_progress import TrainingProgress
+from nnopt.terminal.live_display import TrainingProgress
 from nnopt.training.loop import Loop, TrainingState
 
 log = logging.getLogger("nnopt")

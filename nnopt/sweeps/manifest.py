@@ -27,7 +27,6 @@ from nnopt.io.received_files import TABLE_BYTES, parse_json, read_received
 from nnopt.io.safe_text import visible
 from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig, new_override, with_new_keys
 from nnopt.sweeps.manifest_check import check_entries, check_head, check_point
-from nnopt.sweeps.moved import Move
 
 MANIFEST = "sweep.json"
 
@@ -37,6 +36,42 @@ FORMAT = 1
 _json = partial(json.dumps, ensure_ascii=False)
 
 NEW_SWEEP = "run the sweep again, in a new folder"
+
+PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test")}
+"""Group -> its keys whose values are paths."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """The absolute path of a sweep's folder when ``sweep.json`` was written, and its path now."""
+
+    before: str
+    after: str
+
+    def path(self, path: str) -> str:
+        """Return the current path of a file or folder, given its stored path.
+
+        If the stored path exists, it is returned. Otherwise the file is looked up at the same
+        position relative to the sweep's folder. If it does not exist there either, as a cache that
+        is not written yet, its parent folder decides.
+        """
+        if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
+            return path
+        now = os.path.normpath(os.path.join(self.after, os.path.relpath(path, self.before)))
+        above, above_now = os.path.dirname(path), os.path.dirname(now)
+        is_above_moved = os.path.isdir(above_now) and not os.path.isdir(above)
+        return now if is_above_moved or os.path.lexists(now) else path
+
+    def config(self, container: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a configuration with the current paths of its data."""
+        moved = dict(container)
+        for group, keys in PATH_KEYS.items():
+            if isinstance(values := moved.get(group), dict):
+                moved[group] = {
+                    key: self.path(value) if key in keys and isinstance(value, str) else value
+                    for key, value in values.items()
+                }
+        return moved
 
 
 @dataclass(frozen=True)
@@ -55,7 +90,7 @@ class Sweep:
     sweeper: SweeperConfig
     launcher: LauncherConfig
     points: tuple[Point, ...]  # the number of a point is its index plus 1, and never changes
-    move: Move = Move("", "")  # noqa: RUF009  # frozen
+    move: Move = Move("", "")  # frozen
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnopt.sweeps.moved import Move
+from nnopt.sweeps.manifest import Move
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ import pytest
 
 from nnopt.results.metrics_file import EpochRow
 from nnopt.terminal import console
-from nnopt.terminal.live_display import LiveDisplay
+from nnopt.terminal.live_display import LiveDisplay, LrSearchProgress, TrainingProgress
 from nnopt.terminal.safe_stream import aligned
-from nnopt.terminal.training_progress import LrSearchProgress, TrainingProgress
 
 ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 
@@ -24,7 +23,7 @@ TRAINING = """
 from pathlib import Path
 from dataclasses import replace
 from nnopt.terminal import console
-from nnopt.terminal.training_progress import TrainingProgress
+from nnopt.terminal.live_display import TrainingProgress
 from nnopt.results.metrics_file import EpochRow
 row = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 with TrainingProgress(8, 20) as run:
@@ -56,7 +55,7 @@ with LiveDisplay(total=4) as display:
 SWEEP = """
 import time
 from nnopt.terminal import live_display
-from nnopt.terminal.training_progress import LrSearchProgress
+from nnopt.terminal.live_display import LrSearchProgress
 live_display.REFRESH_FRACTION = 1  # a slow machine does not delay the next refresh
 with LrSearchProgress(300) as sweep:
     for step in (1, 120, 300):

@@ -25,10 +25,10 @@ from nnopt.terminal.live_display import (
     REFRESH_FRACTION,
     LiveDisplay,
     ProgressMode,
+    TrainingProgress,
     no_curves_reason,
 )
 from nnopt.terminal.safe_stream import Stream
-from nnopt.terminal.training_progress import TrainingProgress
 
 Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
