@@ -21,15 +21,15 @@ from nnopt.sweeps.execute import run_sweep
 from nnopt.sweeps.launchers.make import make_launcher
 from nnopt.sweeps.manifest import Move, Sweep, read_sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, PointState, note_unusable_summary, read_state
-from nnopt.sweeps.provenance import note_differences
-from nnopt.sweeps.received import (
+from nnopt.sweeps.resume_changes import apply_overrides
+from nnopt.sweeps.resume_checks import (
     check_folder,
     check_launcher,
+    note_differences,
     note_missing_cache,
     remove_leftovers,
     with_safe_data,
 )
-from nnopt.sweeps.resume_changes import apply_overrides
 from nnopt.terminal import console
 from nnopt.terminal.interruption import stop_on_signals
 

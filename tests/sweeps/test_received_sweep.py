@@ -13,7 +13,7 @@ from nnopt.config.point import Point, point_id
 from nnopt.config.validate import read_plugin
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.schema import RayConfig, SubmititConfig
-from nnopt.sweeps.received import check_launcher, with_safe_data
+from nnopt.sweeps.resume_checks import check_launcher, with_safe_data
 
 NONE = frozenset[str]()
 SUBMITIT = {"name": "submitit", "cluster": "slurm", "workers": 1, "threads": 1, "gpus": 0}

@@ -17,7 +17,7 @@ from test_console import ROW, on_terminal, without_codes
 
 from nnopt.cli.run import _note_missing_curves
 from nnopt.config.compose import Plan
-from nnopt.sweeps.search.progress import SearchProgress
+from nnopt.sweeps.search.display import SearchProgress
 from nnopt.sweeps.search.search import SearchRun
 from nnopt.terminal import live_display
 from nnopt.terminal import safe_stream as stream

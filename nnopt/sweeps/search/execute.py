@@ -15,9 +15,8 @@ from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import plot, print_summary, resume_command, run_tasks
 from nnopt.sweeps.manifest import Sweep, with_absolute_paths
 from nnopt.sweeps.results_table import ResultsTable
-from nnopt.sweeps.search.progress import SearchProgress
+from nnopt.sweeps.search.display import SearchProgress, print_best_trials
 from nnopt.sweeps.search.search import open_search
-from nnopt.sweeps.search.summary import print_best_trials
 from nnopt.sweeps.task import Launcher, TaskResult
 from nnopt.terminal import console
 

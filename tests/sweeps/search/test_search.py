@@ -25,8 +25,8 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps import manifest
 from nnopt.sweeps.manifest import Sweep
+from nnopt.sweeps.search import display as best
 from nnopt.sweeps.search import study
-from nnopt.sweeps.search import summary as best
 from nnopt.sweeps.search.search import SearchRun, open_search
 from nnopt.sweeps.task import Task, TaskResult
 
