@@ -5,25 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from nnopt.architecture import layers as records
 from nnopt.architecture.inference import Layer, Shape
-from nnopt.architecture.layers import (
-    GELU,
-    BatchNorm,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    GroupNorm,
-    LayerNorm,
-    LeakyReLU,
-    MaxPool2d,
-    ReLU,
-    Residual,
-    Sigmoid,
-    SiLU,
-    Tanh,
-)
 from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.schema import (
@@ -40,19 +23,15 @@ from nnopt.schema import (
 Layers = tuple[Layer, ...]
 
 ACTIVATIONS: dict[str, Layer] = {
-    "relu": ReLU(),
-    "leaky_relu": LeakyReLU(),
-    "gelu": GELU(),
-    "tanh": Tanh(),
-    "sigmoid": Sigmoid(),
-    "silu": SiLU(),
+    name: records.LAYERS[name]()
+    for name in ("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu")
 }
 
 NORMS: dict[str, Callable[[int], Layers]] = {
     "none": lambda channels: (),
-    "batch": lambda channels: (BatchNorm(),),
-    "layer": lambda channels: (LayerNorm(),),
-    "group": lambda channels: (GroupNorm(math.gcd(GroupNorm().groups, channels)),),
+    "batch": lambda channels: (records.BatchNorm(),),
+    "layer": lambda channels: (records.LayerNorm(),),
+    "group": lambda channels: (records.GroupNorm(math.gcd(records.GroupNorm().groups, channels)),),
 }
 """Name of a norm -> function from the number of channels to its layers. The number of groups of
 group norm is the largest divisor of its default that also divides the channels."""
@@ -60,10 +39,10 @@ group norm is the largest divisor of its default that also divides the channels.
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
     """Return [dense, norm, activation, dropout] for each hidden layer, then the output layer."""
-    layers: list[Layer] = [Flatten()]
+    layers: list[Layer] = [records.Flatten()]
     for units in config.hidden:
         layers += _hidden_dense(units, ACTIVATIONS[config.activation], regularizer)
-    return (*layers, Dense("classes"))
+    return (*layers, records.Dense("classes"))
 
 
 def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfig) -> Layers:
@@ -72,11 +51,11 @@ def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfi
     return (
         *_conv(config.channels, regularizer, kernel=config.kernel),
         activation,
-        MaxPool2d(),
+        records.MaxPool2d(),
         *_dropout(regularizer),
-        Flatten(),
+        records.Flatten(),
         *_hidden_dense(config.hidden, activation, regularizer),
-        Dense("classes"),
+        records.Dense("classes"),
     )
 
 
@@ -90,11 +69,11 @@ def vgg(config: VggConfig, regularizer: RegularizerConfig) -> Layers:
     layers: list[Layer] = []
     for width in config.widths:
         layers += (*_conv(width, regularizer), activation) * config.convs
-        layers += (MaxPool2d(), *_dropout(regularizer))
-    layers.append(Flatten())
+        layers += (records.MaxPool2d(), *_dropout(regularizer))
+    layers.append(records.Flatten())
     if config.hidden:
         layers += _hidden_dense(config.hidden, activation, regularizer)
-    return (*layers, Dense("classes"))
+    return (*layers, records.Dense("classes"))
 
 
 def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
@@ -111,23 +90,20 @@ def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
         layers = _basic_blocks(config.width or 64, 4, 2, regularizer)
     else:
         layers = _basic_blocks(config.width or 16, 3, 3, regularizer)
-    return (*layers, GlobalAvgPool(), *_dropout(regularizer), Dense("classes"))
+    return (*layers, records.GlobalAvgPool(), *_dropout(regularizer), records.Dense("classes"))
 
 
 def _resnet9(width: int, regularizer: RegularizerConfig) -> list[Layer]:
-    """Return a convolution, then three convolutions with pooling.
-
-    A residual block follows the first and the last of the three.
-    """
+    """Return four convolutions, with a max pool after three and a residual block after two."""
 
     def conv(channels: int) -> Layers:
-        return (*_conv(channels, regularizer), ReLU())
+        return (*_conv(channels, regularizer), records.ReLU())
 
     layers: list[Layer] = [*conv(width)]
     for factor in (2, 4, 8):
-        layers += (*conv(factor * width), MaxPool2d())
+        layers += (*conv(factor * width), records.MaxPool2d())
         if factor != 4:
-            layers.append(Residual(conv(factor * width) * 2))
+            layers.append(records.Residual(conv(factor * width) * 2))
     return layers
 
 
@@ -138,18 +114,18 @@ def _basic_blocks(
 
     Each stage except the first doubles the channels and halves the sides of the image.
     """
-    layers: list[Layer] = [*_conv(width, regularizer), ReLU()]
+    layers: list[Layer] = [*_conv(width, regularizer), records.ReLU()]
     for stage in range(stages):
         channels = width * 2**stage
         for block in range(blocks):
             stride = 2 if stage and not block else 1
             branch = (
                 *_conv(channels, regularizer, stride=stride),
-                ReLU(),
+                records.ReLU(),
                 *_conv(channels, regularizer),
             )
             shortcut = _conv(channels, regularizer, kernel=1, stride=2) if stride == 2 else ()
-            layers += (Residual(branch, shortcut), ReLU())
+            layers += (records.Residual(branch, shortcut), records.ReLU())
     return layers
 
 
@@ -157,7 +133,7 @@ def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
     """Return a convolution without a bias, which batch norm would subtract, and its norm."""
-    conv = Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
+    conv = records.Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 
 
@@ -169,12 +145,12 @@ def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig)
     length of the input. Group norm is for images; on flat samples, layer norm replaces it.
     """
     norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)
-    dense = Dense(units, bias=regularizer.norm != "batch")
+    dense = records.Dense(units, bias=regularizer.norm != "batch")
     return (dense, *norm, activation, *_dropout(regularizer))
 
 
 def _dropout(regularizer: RegularizerConfig) -> Layers:
-    return (Dropout(regularizer.dropout),) if regularizer.dropout else ()
+    return (records.Dropout(regularizer.dropout),) if regularizer.dropout else ()
 
 
 def build(
@@ -201,5 +177,5 @@ def build(
         case TorchvisionConfig():
             raise TypeError("nnopt.backends.models.build_architecture builds torchvision's models")
     if len(input_shape) == 1:  # flat samples need no flattening
-        layers = tuple(layer for layer in layers if not isinstance(layer, Flatten))
+        layers = tuple(layer for layer in layers if not isinstance(layer, records.Flatten))
     return infer_shapes(layers, input_shape, classes, regularizer.stochastic_depth)

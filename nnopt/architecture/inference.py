@@ -19,9 +19,7 @@ Shape = tuple[int, ...]
 class Layer:
     """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays."""
 
-    kind: ClassVar[str]
-    """The name of this kind of layer in YAML, and the stem of layer names such as ``conv2d1``."""
-
+    kind: ClassVar[str]  # the name in YAML, and the stem of layer names such as "conv2d1"
     needs_images: ClassVar[bool] = False
 
     def infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
@@ -44,39 +42,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class ForeignLayer:
-    """A layer of another library that has no record in nnopt. kind: the name of its class."""
+    """A layer of another library that has no record in nnopt."""
 
-    kind: str
+    kind: str  # the name of its class
 
 
 @dataclass(frozen=True)
 class InferredLayer:
     """A layer of a network, with the properties that follow from its record and its input shape.
 
-    Attributes:
-        name: Name in the network, such as ``residual1.conv2d1``.
-        record: The layer's record.
-        input_shape: Shape of one input sample.
-        output_shape: Shape of one output sample.
-        flops: FLOPs of one forward pass of one sample; a multiply-add counts as two.
-        parameters: Shapes of the trained arrays by name, such as ``weight``.
-        statistics: Shapes of the arrays that are not trained, such as ``running_mean`` or a frozen
-            weight.
-        inner: Layers of a residual layer's branch.
-        shortcut: Layers of a residual layer's shortcut.
-        skip_probability: Probability that a training sample skips the branch.
+    ``parameters`` are the shapes of the trained arrays by name, such as "weight". ``statistics``
+    are those of the other arrays, such as "running_mean" or a frozen weight.
     """
 
-    name: str
+    name: str  # in the network, such as "residual1.conv2d1"
     record: Layer | ForeignLayer
     input_shape: Shape
     output_shape: Shape
-    flops: int = 0
+    flops: int = 0  # of the forward pass of one sample; a multiply-add counts as two
     parameters: dict[str, Shape] = field(default_factory=dict)
     statistics: dict[str, Shape] = field(default_factory=dict)
-    inner: tuple[InferredLayer, ...] = ()
-    shortcut: tuple[InferredLayer, ...] = ()
-    skip_probability: float = 0.0
+    inner: tuple[InferredLayer, ...] = ()  # the branch of a residual layer
+    shortcut: tuple[InferredLayer, ...] = ()  # of a residual layer
+    skip_probability: float = 0.0  # that a training sample skips the branch
 
     def walk(self) -> Iterator[InferredLayer]:
         """Iterate over this layer and the layers inside it, in the order of computation."""
@@ -88,11 +76,7 @@ class InferredLayer:
 def infer_layers(
     layers: Iterable[Layer], shape: Shape, classes: int, prefix: str = ""
 ) -> tuple[InferredLayer, ...]:
-    """Apply the shape rules of consecutive layers, and number the layers of each kind.
-
-    Raises:
-        ConfigError: A layer does not accept its input shape. The message names the layer.
-    """
+    """Apply ``infer`` of consecutive layers, and number the layers of each kind."""
     counts: Counter[str] = Counter()
     inferred = []
     for record in layers:

@@ -67,16 +67,11 @@ class ModuleArchitecture(Architecture):
     ``layers`` describes its modules, under their names, for tables, statistics and plots. The
     network is built from ``model``, and torchvision draws its initial weights; see
     ``backends.torch.modules.build_module`` and ``backends.models``.
-
-    Attributes:
-        model: The configuration that identifies the network.
-        free_parameters: Shapes of trained arrays that belong to no layer, such as ``class_token``.
-        flops: FLOPs of the whole forward pass, including operations between the layers.
     """
 
     model: TorchvisionConfig
-    free_parameters: dict[str, Shape]
-    flops: int
+    free_parameters: dict[str, Shape]  # trained arrays that belong to no layer, as "class_token"
+    flops: int  # of the whole forward pass, including operations between the layers
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of all trained arrays by full name."""
@@ -91,8 +86,7 @@ class ModuleArchitecture(Architecture):
 def is_penalized(shape: Shape, decay_norm_and_bias: bool) -> bool:
     """Return whether L1, L2 and weight decay act on a parameter of this shape.
 
-    They act on arrays with more than one axis, such as weights. Biases and norm parameters are
-    exempt unless ``decay_norm_and_bias``.
+    Biases and norm parameters, which have one axis, are exempt unless ``decay_norm_and_bias``.
     """
     return decay_norm_and_bias or len(shape) > 1
 

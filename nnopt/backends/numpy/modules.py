@@ -43,14 +43,10 @@ ACTIVATIONS: dict[type, Op] = {
 
 
 class LayerBuilder:
-    """Builds the modules of layers.
+    """Builds the modules of layers from parameters and statistics by full name.
 
-    Args:
-        config: The configuration of the run.
-        parameters: The parameters by full name.
-        statistics: The running statistics and frozen weights by full name.
-        outputs: If given, each layer is a module of its own, which stores a copy of its output here
-            by the name of the layer, (N, D) or (N, C, H, W).
+    If ``outputs`` is given, each layer is a module of its own, which stores a copy of its output
+    there by the name of the layer, (N, D) or (N, C, H, W).
     """
 
     def __init__(
@@ -64,8 +60,7 @@ class LayerBuilder:
         self._parameters = parameters
         self._statistics = statistics
         self._outputs = outputs
-        self.momentum: float | None = None
-        """While set, replaces the momentum of every batch norm."""
+        self.momentum: float | None = None  # while set, replaces that of every batch norm
 
     def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
@@ -103,8 +98,7 @@ class LayerBuilder:
             case records.Residual():
                 return self._residual(layer)
         op, options = self._operation(layer)
-        if fuse_relu:
-            options["relu"] = True
+        options |= {"relu": True} if fuse_relu else {}
         parameters = self._parameters_of(layer)
 
         def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
@@ -156,11 +150,9 @@ class LayerBuilder:
         def apply(tape: Tape, x: Variable, step: Step, layer: InferredLayer = layer) -> Variable:
             if step is None:
                 weight, bias = (parameter.value for parameter in parameters)
-                statistics = running_mean, running_var, epsilon
-                y_value = batch_norm_evaluate(
-                    x.value, weight, bias, *statistics, relu=relu, buffer=Buffer(tape.workers)
-                )
-                return Variable(y_value)
+                moments, buffer = (running_mean, running_var), Buffer(tape.workers)
+                value = batch_norm_evaluate(x.value, weight, bias, *moments, epsilon, relu, buffer)
+                return Variable(value)
             y = tape.apply(BATCH_NORM, x, *parameters, epsilon=epsilon, relu=relu)
             *_, saved, _ = tape.entries[-1]
             mean, variance = saved[-2:]
@@ -177,7 +169,7 @@ class LayerBuilder:
         """Return dropout, which is the identity in evaluation mode.
 
         The mask is drawn for the first ``axes`` axes of PyTorch's layout, (N, D) or (N, C, H, W),
-        so that both backends can use the same masks, and repeated along the other axes.
+        and repeated along the others.
         """
         if not rate:
             return lambda tape, x, step: x
@@ -218,10 +210,7 @@ class LayerBuilder:
 
 
 def _recording(module: Module, name: str, outputs: dict[str, Array]) -> Module:
-    """Return the module with a copy of each output stored in ``outputs``.
-
-    The output is copied because some layers return their input or a view of it.
-    """
+    """Return the module with a copy of each output in ``outputs``. Some outputs are views of x."""
 
     def apply(tape: Tape, x: Variable, step: Step) -> Variable:
         y = module(tape, x, step)

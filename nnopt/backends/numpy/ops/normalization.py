@@ -139,7 +139,6 @@ def batch_norm_evaluate(
     running_mean: Array,
     running_var: Array,
     epsilon: float,
-    *,
     relu: bool = False,
     buffer: Buffer = new,
 ) -> Array:
