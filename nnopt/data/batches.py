@@ -24,25 +24,21 @@ Indices = NDArray[np.int64]
 class Crops:
     """Random crops of an epoch's padded training images, and horizontal flips.
 
-    top, left: (N,) int64, offsets from 0 to twice the padding. flip: (N,) bool. Entry i belongs to
-    the i-th sample in the order of the epoch.
+    Entry i belongs to the i-th sample in the order of the epoch.
     """
 
-    top: Indices
-    left: Indices
-    flip: NDArray[np.bool_]
+    top: Indices  # (N,), offsets from 0 to twice the padding
+    left: Indices  # as ``top``
+    flip: NDArray[np.bool_]  # (N,)
 
 
 @dataclass(frozen=True)
 class Squares:
-    """The hidden square of each training image (cutout; DeVries and Taylor 2017).
+    """The hidden square of each training image (cutout; DeVries and Taylor 2017)."""
 
-    row, column: (N,) int64, the centre, which is any pixel of the image. side: length in pixels.
-    """
-
-    row: Indices
-    column: Indices
-    side: int
+    row: Indices  # (N,), of the centre, which is any pixel of the image
+    column: Indices  # as ``row``
+    side: int  # length in pixels
 
 
 Box = tuple[slice, slice]
@@ -59,18 +55,14 @@ class Mixing:
         x[box] ← x[partner][box]               cutmix (Yun et al. 2019, equation 1), then
         t ← λ t + (1 - λ) t[partner]
 
-    Attributes:
-        weight: λ of each batch, (batches,) float64 in 0..1. For cutmix, the fraction of the image
-            outside of the box. A multiple of 2⁻²⁴, so that λ and 1 - λ are exact in float32.
-        boxes: The box of each batch, the same for all its samples; None for mixup.
-        partner: (N,) int64, position of each sample's partner within the batch.
-        classes: The number of classes K, the length of a row of t.
+    For cutmix, λ is the fraction of the image outside of the box. λ is a multiple of 2⁻²⁴, so that
+    λ and 1 - λ are exact in float32.
     """
 
-    weight: NDArray[np.float64]
-    boxes: tuple[Box | None, ...]
-    partner: Indices
-    classes: int
+    weight: NDArray[np.float64]  # (batches,), λ of each batch in 0..1
+    boxes: tuple[Box | None, ...]  # per batch, the same for all its samples; None for mixup
+    partner: Indices  # (N,), position of each sample's partner within the batch
+    classes: int  # K, the length of a row of t
 
 
 @dataclass(frozen=True)
@@ -87,30 +79,26 @@ class Augmentation:
     mixing: Mixing | None = None
 
 
-PLAIN = Augmentation()
-"""The augmentation that changes nothing."""
+PLAIN = Augmentation()  # changes nothing
 
 
 def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:
     """Draw the configured augmentation for ``count`` samples in the order of this epoch."""
-    seed, chosen = config.seed, config.regularizer.augmentation
-    squares = None
-    if chosen.cutout:
-        height, width = dataset.input_shape[1:]
-        squares = draw_squares(seed, epoch, count, chosen.cutout, height, width)
+    chosen, classes = config.regularizer.augmentation, len(dataset.classes)
+    size = dataset.input_shape[1:]  # height and width
+    drawn = config.seed, epoch, count
+    batches = *drawn, config.batch_size
     mixings = []
-    sizes = count, config.batch_size
     if chosen.mixup:
-        mixings.append(draw_mixup(seed, epoch, *sizes, chosen.mixup, len(dataset.classes)))
+        mixings.append(draw_mixup(*batches, chosen.mixup, classes))
     if chosen.cutmix:
-        shape = len(dataset.classes), *dataset.input_shape[1:]
-        mixings.append(draw_cutmix(seed, epoch, *sizes, chosen.cutmix, *shape))
+        mixings.append(draw_cutmix(*batches, chosen.cutmix, classes, *size))
     if len(mixings) == 2:
-        mixings = [draw_either(seed, epoch, *sizes, *mixings)]
+        mixings = [draw_either(*batches, *mixings)]
     return Augmentation(
-        draw_crops(seed, epoch, count, chosen.crop, chosen.flip),
-        draw_policy(seed, epoch, count, chosen),
-        squares,
+        draw_crops(*drawn, chosen.crop, chosen.flip),
+        draw_policy(*drawn, chosen),
+        draw_squares(*drawn, chosen.cutout, *size) if chosen.cutout else None,
         mixings[0] if mixings else None,
     )
 
@@ -140,8 +128,8 @@ def epoch_order(seed: int, epoch: int, count: int) -> Indices:
 def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crops | None:
     """Draw an epoch's crops and flips; None if both are off.
 
-    crop: padding in pixels on each side, 0 is off. flip: mirror half of the images. The drawn crops
-    do not depend on ``flip``, nor the drawn flips on ``crop``.
+    ``crop`` is the padding in pixels on each side; 0 is off. ``flip`` mirrors half of the images.
+    The drawn crops do not depend on ``flip``, nor the drawn flips on ``crop``.
     """
     if not crop and not flip:
         return None
@@ -179,7 +167,7 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
     """Return a mask (n, 1, H, W) that is True inside of the squares.
 
     row, column: (n,), entries of ``Squares``. down, across: 0..H-1 and 0..W-1, arrays of the same
-    library. A square with an even side has its centre below and right of its middle.
+    library. The centre of a square with an even side is below and right of its middle.
     """
     below = down - (row - side // 2)[:, None]
     right = across - (column - side // 2)[:, None]
@@ -194,8 +182,7 @@ def draw_mixup(
 
     The partners do not depend on α.
     """
-    random = generator(seed, "mixup", epoch)
-    partner, weight = _draw_partners(random, count, batch_size, alpha)
+    partner, weight = _draw_partners(generator(seed, "mixup", epoch), count, batch_size, alpha)
     return Mixing(_in_24_bits(weight), (None,) * len(weight), partner, classes)
 
 
@@ -221,12 +208,13 @@ def draw_cutmix(
     partner, fraction = _draw_partners(random, count, batch_size, alpha)
     sides = np.rint(np.sqrt(1 - fraction)[:, None] * (height, width)).astype(np.int64)
     starts = centres - sides // 2
-    (top, left), (bottom, right) = (
-        np.clip(edges, 0, (height, width)).T for edges in (starts, starts + sides)
+    starts, stops = np.clip([starts, starts + sides], 0, (height, width))
+    weight = _in_24_bits(1 - np.prod(stops - starts, axis=1) / (height * width))
+    boxes = tuple(
+        (slice(top, bottom), slice(left, right))
+        for (top, left), (bottom, right) in zip(starts.tolist(), stops.tolist(), strict=True)
     )
-    weight = _in_24_bits(1 - (bottom - top) * (right - left) / (height * width))
-    edges = np.stack([top, bottom, left, right], axis=1).tolist()
-    return Mixing(weight, tuple((slice(*e[:2]), slice(*e[2:])) for e in edges), partner, classes)
+    return Mixing(weight, boxes, partner, classes)
 
 
 def draw_either(

@@ -15,32 +15,27 @@ from numpy.typing import NDArray
 from nnopt.random import generator
 from nnopt.schema import AugmentationConfig
 
+# The level of these operations has a random sign. Both signs have the probability ½.
 SIGNED = (
     *("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"),
     *("Brightness", "Color", "Contrast", "Sharpness"),
 )
-"""The operations whose level has a random sign. Both signs have the probability ½."""
-
-OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
-"""All operations, with the names and the order of torchvision."""
-
 WITHOUT_LEVEL = ("Identity", "AutoContrast", "Equalize")
+# All operations, with the names and the order of torchvision.
+OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
 
-LEVELS = 31
-"""Number of levels of an operation, evenly spaced from 0 (weakest) to 30 (strongest)."""
+LEVELS = 31  # of an operation, evenly spaced from 0 (weakest) to 30 (strongest)
 
 
 @dataclass(frozen=True)
 class Policy:
     """The operations on each training image of an epoch, applied in order.
 
-    operation: (operations, N) int64, an index into ``OPERATIONS``. level: (operations, N) int64,
-    -30..30, 0 for operations without a level. Column i belongs to the i-th sample in the order of
-    the epoch.
+    Column i belongs to the i-th sample in the order of the epoch.
     """
 
-    operation: NDArray[np.int64]
-    level: NDArray[np.int64]
+    operation: NDArray[np.int64]  # (operations, N), an index into ``OPERATIONS``
+    level: NDArray[np.int64]  # (operations, N) in -30..30, 0 for operations without a level
 
 
 def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -> Policy | None:
@@ -50,10 +45,8 @@ def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -
     """
     if chosen.policy == "none":
         return None
-    is_signed, has_level = (
-        np.array([name in names for name in OPERATIONS])
-        for names in (SIGNED, set(OPERATIONS) - set(WITHOUT_LEVEL))
-    )
+    is_signed = np.array([name in SIGNED for name in OPERATIONS])
+    has_level = np.array([name not in WITHOUT_LEVEL for name in OPERATIONS])
     operations, levels = [], []
     for number in range(chosen.num_ops if chosen.policy == "rand_augment" else 1):
         random = generator(seed, "policy", epoch, number)
