@@ -42,8 +42,8 @@ def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decode
     ``cache``, and between ``cache`` and the folder of the datasets, ``root``, are not followed.
     """
     paths = {role: str(path) for role, path in source.files.items()}
-    identity = f"{source.name}-{_hash_of(source.name, paths, source.settings)}"
-    index = cache / "index" / f"{identity}.json"
+    identity = _hash_of(source.name, paths, source.settings)
+    index = cache / "index" / f"{source.name}-{identity}.json"
     if decoded := _lookup(source, index, cache):
         return decoded
     try:
@@ -68,13 +68,15 @@ def is_cache(folder: Path) -> bool:
 def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     fingerprint = source.fingerprint()  # before reading, so that a change during the read is found
     decoded = source.decode()
-    entry = f"{source.name}-{_key(source, decoded)}"
+    parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
+    # The settings of a CSV source name the file of each part.
+    contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
+    entry = f"{source.name}-{_hash_of(source.name, *contents)}"
     temporary = cache / f".{index.stem}.tmp"  # this process holds the lock
     try:
         remove(temporary)
         temporary.mkdir()
-        contents = write_entry(decoded, temporary, FORMAT)
-        _publish(temporary, cache / entry, contents)
+        _publish(temporary, cache / entry, write_entry(decoded, temporary, FORMAT))
         write_json(index, {"fingerprint": _short_hash(os.fsencode(fingerprint)), "entry": entry})
     except (OSError, OutputError) as error:
         return _in_memory(decoded, cache, error)
@@ -126,17 +128,6 @@ def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return open_entry(cache / entry, FORMAT)
-
-
-def _key(source: Source[Any], decoded: Decoded) -> str:
-    """Return the hash of everything that decoding depends on.
-
-    ``sources`` contains the hash of each file. The settings of a CSV source name the file of each
-    part.
-    """
-    parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
-    sources = sorted(decoded.sources.items())
-    return _hash_of(source.name, source.settings, sources, parts, decoded.classes)
 
 
 def _hash_of(*values: Any) -> str:

@@ -15,6 +15,7 @@ import io
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,9 @@ from nnopt.io.received_files import open_received, parse_json, read_received
 CONTENTS = "contents.json"
 MAX_CONTENTS_BYTES = 2**24
 MAX_COPIED_BYTES = 256 * 2**20  # of a dataset
-INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}
-"""Number of axes -> allowed types: images (M, C, H, W), features (M, D)."""
-
-KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")
-"""The arrays of each part."""
-
-SEQUENCES = ("classes", "mean", "std", "notes", "features")
-"""The fields of ``Decoded`` that are sequences of texts or numbers."""
-
+INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # by axes: (M, C, H, W), (M, D)
+KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")  # the arrays of each part
+SEQUENCES = ("classes", "mean", "std", "notes", "features")  # fields of ``Decoded``
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
 """The errors that reading a damaged or hostile cache entry raises."""
 
@@ -76,45 +71,41 @@ def open_entry(folder: Path, format_number: int) -> Decoded | None:
         contents = _contents(folder)
         if contents["format"] != format_number:
             return None
-        names = [f"{part}_{kind}" for part in contents["parts"] for kind in KINDS]
-        specs = {name: _ArraySpec(contents["arrays"][name]) for name in names}
+        parts = contents["parts"]
+        specs = {
+            (part, kind): _ArraySpec(contents["arrays"][f"{part}_{kind}"])
+            for part in parts
+            for kind in KINDS
+        }
         is_copied = sum(spec.bytes for spec in specs.values()) <= MAX_COPIED_BYTES
         arrays = {
-            name: _read_array(folder, name, spec, is_copied or not name.endswith("_inputs"))
-            for name, spec in specs.items()
+            (part, kind): _read_array(folder, f"{part}_{kind}", spec, is_copied or kind != "inputs")
+            for (part, kind), spec in specs.items()
         }
         decoded = Decoded(
             **{name: tuple(contents[name]) for name in SEQUENCES},
-            parts={
-                part: (arrays[f"{part}_inputs"], arrays[f"{part}_labels"])
-                for part in contents["parts"]
-            },
+            parts={part: (arrays[part, "inputs"], arrays[part, "labels"]) for part in parts},
             sources=dict(contents["sources"]),
-            repeated={
-                part: np.stack([arrays[f"{part}_{kind}"] for kind in KINDS[2:]])
-                for part in contents["parts"]
-            },
+            repeated={part: np.stack([arrays[part, kind] for kind in KINDS[2:]]) for part in parts},
         )
-        _check(decoded)
+        return decoded if _is_consistent(decoded) else None
     except UNREADABLE:
         return None
-    return decoded
 
 
 def changed_files(folder: Path) -> list[Path]:
     """Return the files of an entry that changed after they were written."""
-    changed = []
     try:
-        for name, spec in _contents(folder)["arrays"].items():
-            try:
-                array = _read_array(folder, name, _ArraySpec(spec), is_copied=False)
-                is_same = sha256(array.reshape(-1).data) == spec["sha256"]
-            except UNREADABLE:
-                is_same = False
-            if not is_same:
-                changed.append(folder / f"{os.path.basename(name)}.npy")
+        arrays = _contents(folder)["arrays"].items()
     except UNREADABLE:
-        changed.append(folder)
+        return [folder]
+    changed = []
+    for name, spec in arrays:
+        with suppress(*UNREADABLE):
+            array = _read_array(folder, name, _ArraySpec(spec), is_copied=False)
+            if sha256(array.reshape(-1).data) == spec["sha256"]:
+                continue
+        changed.append(folder / f"{os.path.basename(name)}.npy")
     return changed
 
 
@@ -134,10 +125,7 @@ def _contents(folder: Path) -> Any:
 
 
 class _ArraySpec:
-    """Shape and type of an array, read from contents.json.
-
-    The constructor raises an exception in ``UNREADABLE`` if either is not allowed.
-    """
+    """Shape and type of an array. Raises an exception in ``UNREADABLE`` if one is not allowed."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])
@@ -157,10 +145,13 @@ def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> n
     path = folder / f"{name}.npy"
     if path.is_symlink():
         raise ValueError("the file is a link")
-    header = _header(spec)
-    with open_received(path, folder, len(header) + spec.bytes) as file:
-        start = len(header)
-        if file.read(start) != header or os.fstat(file.fileno()).st_size != start + spec.bytes:
+    header = io.BytesIO()  # that NumPy writes for this array
+    fields = {"descr": spec.dtype.str, "fortran_order": False, "shape": spec.shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    start = header.tell()
+    with open_received(path, folder, start + spec.bytes) as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(start) != header.getvalue() or size != start + spec.bytes:
             raise ValueError(f"{name}.npy has another header or another size")
         if not is_copied and spec.bytes:
             return np.memmap(file, spec.dtype, "r", start, spec.shape)
@@ -168,36 +159,30 @@ def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> n
         return values.reshape(spec.shape)  # ValueError if the file was truncated
 
 
-def _header(spec: _ArraySpec) -> bytes:
-    """Return the header that NumPy writes for this array, to compare it with that of a file."""
-    header = {"descr": spec.dtype.str, "fortran_order": False, "shape": spec.shape}
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()
-
-
-def _check(decoded: Decoded) -> None:
-    """Raise ValueError unless the arrays, names and statistics fit together."""
+def _is_consistent(decoded: Decoded) -> bool:
+    """Return whether the arrays, names and statistics have the right types and fit together."""
     texts = [*decoded.classes, *decoded.sources, *decoded.sources.values(), *decoded.notes]
     texts += decoded.features
     numbers = [*decoded.mean, *decoded.std]
-    if not all(isinstance(text, str) for text in texts) or "train" not in decoded.parts:
-        raise ValueError("a value has the wrong type")
-    if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
-        raise ValueError("a statistic is not a number")
-    shapes = {inputs.shape[1:] for inputs, _ in decoded.parts.values()}
-    channels = decoded.parts["train"][0].shape[1] if decoded.parts["train"][0].ndim == 4 else 0
-    if len(shapes) != 1 or len(decoded.mean) != channels or len(decoded.std) != channels:
-        raise ValueError("the parts have different shapes")
+    shape = decoded.parts["train"][0].shape[1:]
+    channels = shape[0] if len(shape) == 3 else 0
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+        and len(decoded.mean) == len(decoded.std) == channels
+        and len(decoded.features) in (0, *shape[:1])
+    ):
+        return False
     for part, (inputs, labels) in decoded.parts.items():
-        if inputs.ndim == 1 or labels.shape != (len(inputs),):
-            raise ValueError("the numbers of inputs and labels differ")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(decoded.classes):
-            raise ValueError("a label is out of range")
         rows = decoded.repeated[part][0]
-        if len(rows) and not (
-            rows[0] >= 0 and rows[-1] < len(inputs) and (np.diff(rows) > 0).all()
+        if not (
+            inputs.ndim > 1
+            and inputs.shape[1:] == shape
+            and labels.shape == (len(inputs),)
+            and ((labels >= 0) & (labels < len(decoded.classes))).all()
+            and rows.ndim == 1
+            and ((rows >= 0) & (rows < len(inputs))).all()
+            and (np.diff(rows) > 0).all()
         ):
-            raise ValueError("repeated rows are out of range or not ascending")
-    if len(decoded.features) not in (0, *next(iter(shapes))[:1]):
-        raise ValueError("the numbers of features and names differ")
+            return False
+    return True
