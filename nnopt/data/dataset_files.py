@@ -21,21 +21,16 @@ from nnopt.io.received_files import kind_of
 GZIP_FLOOR = 256 * 2**20
 GZIP_RATIO = 100
 
-HEADER_BYTES = 64  # passed to a ``SizeOf`` function
-
-SizeOf = Callable[[bytes], int]
-"""Function from the first bytes of a file to its size."""
+HEADER_BYTES = 64
+SizeOf = Callable[[bytes], int]  # from the first HEADER_BYTES of a file to its size
 
 
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
     """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
-    ``limit`` is the largest allowed size in bytes, packed and unpacked. ``size_of`` returns the
-    size of the unpacked file from its first ``HEADER_BYTES``; a .gz file is unpacked to at most one
-    byte more.
-
-    Raises:
-        DataError: The file is absent, damaged, too large or not a regular file.
+    ``limit`` is the largest allowed size in bytes, packed and unpacked. A .gz file is unpacked to
+    at most one byte more than ``size_of`` returns. Raises DataError if the file is absent, damaged,
+    too large or not a regular file.
     """
     check_regular(path)
     try:
@@ -108,12 +103,10 @@ def refuse_links(folder: Path, root: Path) -> None:
     A write through a link would change files outside of ``root``. ``root`` itself may be a link,
     and so may a ``folder`` outside of ``root``, because the user named it.
     """
-    if folder.is_relative_to(root):
-        for part in (folder, *folder.parents):
-            if part == root:
-                break
-            if part.is_symlink():
-                raise OSError(errno.ELOOP, f"{shown(part)} is a link, which nnopt does not follow")
+    while folder.is_relative_to(root) and folder != root:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{shown(folder)} is a link, which nnopt does not follow")
+        folder = folder.parent
 
 
 def remove(path: Path) -> None:

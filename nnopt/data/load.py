@@ -1,8 +1,6 @@
-"""Loads a configured dataset.
+"""Loads a configured dataset: finds, decodes, splits and normalizes it.
 
-The steps are: find the source, decode it (cached on disk), select classes, split off validation and
-select a subset, compute the normalization. A part holds row numbers of shared arrays, so no image
-is copied.
+A part holds row numbers of shared arrays, so no image is copied.
 """
 
 from __future__ import annotations
@@ -48,13 +46,8 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "flo
     """Load and split a dataset. The same arguments give the same rows.
 
     The arrays of the last few datasets stay in memory, because the points of a sweep share them.
-    Changes of their files are not detected. All arrays are read-only.
-
-    Args:
-        dataset: The dataset, its split and its normalization.
-        data: The folders of the datasets and of the cache.
-        seed: The seed of the run, which determines the split.
-        dtype: Number type of the backend. Features whose values become equal in it cause a warning.
+    Changes of their files are not detected. All arrays are read-only. ``dtype`` is the number type
+    of the backend: features whose values become equal in this type cause a warning.
 
     Raises:
         DataError: A file is missing or damaged.
@@ -72,9 +65,8 @@ def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
         decoded = generate(dataset)
         decoded = replace(decoded, repeated=repeated_rows(decoded.parts))
     else:
-        source = locate(dataset, data, Path(working))
-        root, cache = Path(data.root), data.cache
-        decoded = source.decode() if cache is None else cached(source, Path(cache), root)
+        source, cache = locate(dataset, data, Path(working)), data.cache
+        decoded = source.decode() if cache is None else cached(source, Path(cache), Path(data.root))
     for note in decoded.notes:
         LOG.warning(note)
     return decoded
@@ -101,7 +93,10 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
     selected = getattr(config, "classes", None)  # for the spiral, the number of arms
     kept = chosen_classes(decoded.classes, None if isinstance(selected, int) else selected)
     names = tuple(decoded.classes[number] for number in kept)
-    parts = {name: _part(decoded, name, kept) for name in decoded.parts}
+    parts = {}
+    for name, (inputs, labels) in decoded.parts.items():
+        labels = renumber(labels, kept, len(decoded.classes))
+        parts[name] = Part(inputs, labels, np.flatnonzero(labels >= 0))
     if isinstance(config, CsvConfig) and "test" not in parts:
         key, random = "dataset.test_fraction", generator(seed, "split", 1)
         parts["train"], parts["test"] = _cut(parts["train"], config.test_fraction, key, random)
@@ -114,13 +109,12 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
             raise DataError(f"{config.name}: 0 samples in the {name} part; expected some")
 
     rule, validation = config.validation, None
-    key, random = "dataset.validation.fraction", generator(seed, "split")
     if rule.source == "own":
         check_own_part(config.name, parts)
         validation = parts["valid"]
     elif rule.source != "none":
-        rest, validation = _cut(parts[rule.source], rule.fraction, key, random)
-        parts[rule.source] = rest
+        key, random = "dataset.validation.fraction", generator(seed, "split")
+        parts[rule.source], validation = _cut(parts[rule.source], rule.fraction, key, random)
     train, test = parts["train"], parts["test"]
     rows = subset(train.labels, train.rows, config.subset, generator(seed, "subset"))
     train = replace(train, rows=rows)
@@ -129,7 +123,9 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
             f"{config.name}: {len(train)} training sample(s) for {len(names)} classes; there must "
             "be at least as many samples as classes (see dataset.subset, dataset.classes)"
         )
-    _freeze(train, validation, test)
+    for part in (part for part in (train, validation, test) if part is not None):
+        for array in (part.inputs, part.labels, part.rows):
+            array.setflags(write=False)  # the points of a sweep share the arrays
     warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
     warn_of_repeats(decoded, train, {"test": test, "validation": validation})
     if isinstance(config, CsvConfig):
@@ -146,20 +142,6 @@ def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> 
     return replace(part, rows=rest), replace(part, rows=held)
 
 
-def _part(decoded: Decoded, name: str, kept: list[int]) -> Part:
-    inputs, labels = decoded.parts[name]
-    labels = renumber(labels, kept, len(decoded.classes))
-    return Part(inputs, labels, np.flatnonzero(labels >= 0))
-
-
-def _freeze(*parts: Part | None) -> None:
-    """Make the arrays read-only, because the points of a sweep share them."""
-    for part in parts:
-        if part is not None:
-            for array in (part.inputs, part.labels, part.rows):
-                array.setflags(write=False)
-
-
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
@@ -167,15 +149,14 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     depend on split, subset or classes. For features, statistics are those of the training rows.
     Constant channels and features are shifted but not scaled.
     """
-    is_image = train.inputs.ndim == 4
     width = train.inputs.shape[1]
     if rule == "none":
         return Normalization(np.ones(width), np.zeros(width))
-    if is_image and rule == "unit":
+    if train.inputs.ndim == 2:
+        return _scaled_features(train, rule)
+    if rule == "unit":
         return Normalization(np.full(width, 1 / 255), np.zeros(width))
-    if is_image:
-        return _scaled(np.array(decoded.mean), np.array(decoded.std))
-    return _scaled_features(train, rule)
+    return _scaled(np.array(decoded.mean), np.array(decoded.std))
 
 
 def _scaled_features(train: Part, rule: str) -> Normalization:

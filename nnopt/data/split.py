@@ -52,18 +52,18 @@ def hold_out(
 
 def subset(labels: Rows, rows: Rows, count: int | None, random: np.random.Generator) -> Rows:
     """Return a stratified selection of ``count`` training rows, or all of them for None."""
-    if count is None:
-        return rows
-    _check_subset(count, len(rows))
-    return stratified(labels, rows, count, random)
+    size = _subset_size(count, len(rows))
+    return rows if count is None else stratified(labels, rows, size, random)
 
 
-def _check_subset(count: int, available: int) -> None:
-    if count > available:
+def _subset_size(count: int | None, available: int) -> int:
+    """Return the size of dataset.subset. Raises ConfigError if there are fewer samples."""
+    if count is not None and count > available:
         raise ConfigError(
             f"dataset.subset={count}: the training part has {available:,} samples; allowed are 1 "
             f"to {available}, or null for all"
         )
+    return available if count is None else count
 
 
 def check_own_part(name: str, parts: Container[str]) -> None:
@@ -76,10 +76,9 @@ def check_own_part(name: str, parts: Container[str]) -> None:
 
 
 def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
-    """Return the number of training samples. parts: part -> its published number of samples.
+    """Return the number of training samples; None if classes are selected, of unknown sizes.
 
-    The result is None if classes are selected, because their sizes are unknown. Raises ConfigError
-    if a part is missing or too small.
+    ``parts`` has the published size of each part. Raises ConfigError for a missing or small part.
     """
     rule = dataset.validation
     if rule.source == "own":
@@ -89,10 +88,7 @@ def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | No
     available = parts["train"]
     if rule.source == "train":
         available -= round(rule.fraction * available)
-    if dataset.subset is None:
-        return available
-    _check_subset(dataset.subset, available)
-    return dataset.subset
+    return _subset_size(dataset.subset, available)
 
 
 def chosen_classes(names: tuple[str, ...], selected: Sequence[int | str] | None) -> list[int]:

@@ -15,8 +15,7 @@ from nnopt.io.safe_text import quoted
 
 LOG = logging.getLogger("nnopt")
 
-ONCE = {"once": True}
-"""The argument ``extra`` of a log warning that a command shows once, even if its values vary."""
+ONCE = {"once": True}  # ``extra`` of a warning that a command shows once, even if its values vary
 
 MAX_LISTED_CLASSES = 5
 MAX_LISTED_FEATURES = 20
@@ -37,17 +36,13 @@ def warn_of_absent_classes(names: tuple[str, ...], parts: dict[str, Part | None]
         if part is None:
             continue
         counts = np.bincount(part.labels[part.rows], minlength=len(names))
-        absent = [names[number] for number in np.flatnonzero(counts == 0)]
-        if absent:
-            more = (
-                f" and {len(absent) - MAX_LISTED_CLASSES} more"
-                if len(absent) > MAX_LISTED_CLASSES
-                else ""
-            )
-            LOG.warning(
-                f"no {name} sample of class {', '.join(absent[:MAX_LISTED_CLASSES])}{more}"
-                f" among {len(part):,}"
-            )
+        if absent := [names[number] for number in np.flatnonzero(counts == 0)]:
+            listed = ", ".join(absent[:MAX_LISTED_CLASSES]) + _more(len(absent), MAX_LISTED_CLASSES)
+            LOG.warning(f"no {name} sample of class {listed} among {len(part):,}")
+
+
+def _more(count: int, listed: int) -> str:
+    return f" and {count - listed:,} more" if count > listed else ""
 
 
 def warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | None]) -> None:
@@ -99,18 +94,15 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
         texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
         others = len(texts) - 1
         more = f" and {others:,} other{'s' * (others > 1)} have" if others else " has"
-        cut = (
-            f" and {len(texts) - MAX_LISTED_FEATURES:,} more"
-            if len(texts) > MAX_LISTED_FEATURES
-            else ""
+        listed = (
+            f"=[{','.join(texts[:MAX_LISTED_FEATURES])}]{_more(len(texts), MAX_LISTED_FEATURES)}"
         )
         LOG.warning(
             "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
-            "the label, leave %s out with dataset.drop_columns%s%s",
+            "the label, leave %s out with dataset.drop_columns%s",
             *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
             *(("they repeat", "them") if others else ("it repeats", "it")),
-            f"=[{','.join(texts[:MAX_LISTED_FEATURES])}]" if names else "",
-            cut if names else "",
+            listed if names else "",
             extra=ONCE,
         )
 
