@@ -26,19 +26,15 @@ Report = Callable[[str], None]
 def fetch(published: Published, root: Path, report: Report) -> None:
     """Download the missing files of a dataset to ``root``.
 
-    Existing files are never overwritten. If two processes call this at once, one waits.
-
-    Raises:
-        DataError: No address answers with the published file.
-        OutputError: The files cannot be written.
+    Existing files are never overwritten. If two processes call this at once, one waits. Raises
+    DataError if no address answers with the published file, and OutputError if a file cannot be
+    written.
     """
     try:
         refuse_links(root / "downloads", root)
         with exclusive(root / "downloads" / f"{published.name}.lock"):
-            if published.is_archive:
-                _fetch_archive(published, root, report)
-            else:
-                _fetch_files(published, root, report)
+            is_archive = published.downloads[0].file.endswith(".tar.gz")
+            (_fetch_archive if is_archive else _fetch_files)(published, root, report)
     except OSError as error:
         raise OutputError(
             f"cannot write below {shown(root)}: {(error.strerror or str(error)).lower()}; make "
@@ -96,9 +92,10 @@ def _fetch_archive(published: Published, root: Path, report: Report) -> None:
 
 
 def _check_unpacked(published: Published, folder: Path, archive: Path) -> None:
-    for part in published.parts if not published.sha256 else ():
-        if not (folder / part).is_dir():
-            raise DataError(f"{shown(archive)} has no folder {part}")
+    if not published.sha256:
+        for part in published.parts:
+            if not (folder / part).is_dir():
+                raise DataError(f"{shown(archive)} has no folder {part}")
     for file, known in published.sha256.items():
         if not (folder / file).is_file():
             raise DataError(f"{shown(archive)} has no file {file}")
@@ -131,22 +128,20 @@ def _download(download: Download, root: Path, report: Report) -> Path:
                 ),
             )
             return target
-        except RequestException as error:
-            problems.append(f"{address}: {_reason(error)}")
-        except ValueError as error:  # pooch raises it for a wrong checksum
-            problems.append(f"{address}: {' '.join(str(error).split())}")
+        except (RequestException, ValueError) as error:  # pooch: ValueError for a wrong checksum
+            problems.append(f"{address}: {' '.join(str(_cause(error)).split())}")
     raise DataError(
         f"cannot fetch {target.name} to {shown(target.parent)} (checksum {download.checksum}): "
         + "; ".join(problems)
     )
 
 
-def _reason(error: Exception) -> str:
+def _cause(error: Exception) -> Exception:
     """Return the innermost cause of an error of requests, which wraps it in three others."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     cause = getattr(error, "reason", None)
-    return " ".join(str(cause if isinstance(cause, Exception) else error).split())
+    return cause if isinstance(cause, Exception) else error
 
 
 class _Progress:
@@ -159,8 +154,8 @@ class _Progress:
 
     def update(self, size: int) -> None:
         self.done += size
-        tenth = min(10 * self.done // self.total, 10) if self.total else 0
-        if tenth > self.reported_tenths and self.total > 10**7:
+        tenth = min(10 * self.done // self.total, 10) if self.total > 10**7 else 0
+        if tenth > self.reported_tenths:
             self.reported_tenths = tenth
             self.report(f"{self.name}: {10 * tenth} % of {self.total / 1e6:.0f} MB")
 

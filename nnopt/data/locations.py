@@ -1,7 +1,7 @@
-"""Finds the folder of a published dataset.
+"""Finds the folder of a published dataset: the first complete one of several candidates.
 
 The candidates are the folder that the official archive creates, folders with similar names, and
-data.root itself. The first complete one is used.
+data.root itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnopt.data.published import Download, Published
+from nnopt.data.published import Published
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 
@@ -40,14 +40,15 @@ class Location:
 
 
 def location_in(folder: Path, spellings: Mapping[str, Sequence[str]]) -> Location:
-    """Search ``folder`` for files. spellings: file -> the names that it can have."""
-    return Location(folder, {file: _present(folder, names) for file, names in spellings.items()})
+    """Search ``folder`` for files. spellings: file -> the names that it can have.
 
-
-def _present(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first existing path with one of these names; regular files take precedence."""
-    paths = [folder / name for name in names if os.path.lexists(folder / name)]
-    return next((path for path in paths if path.is_file()), paths[0] if paths else None)
+    Of several existing paths, the first regular file is used, or else the first path.
+    """
+    files: dict[str, Path | None] = {}
+    for file, names in spellings.items():
+        paths = [folder / name for name in names if os.path.lexists(folder / name)]
+        files[file] = next((path for path in paths if path.is_file()), next(iter(paths), None))
+    return Location(folder, files)
 
 
 def complete_locations(
@@ -61,16 +62,21 @@ def complete_locations(
 
 def similar_folders(root: Path, *names: str) -> list[Path]:
     """Return the folders in ``root`` with these names, ignoring case, '-', '_' and spaces."""
-    try:
-        folders = sorted(entry for entry in os.listdir(root) if (root / entry).is_dir())
-    except OSError:
-        return []
     simplified = [_simplified(name) for name in names]
-    return [root / folder for folder in folders if _simplified(folder) in simplified]
+    entries = [root / entry for entry in _entries(root) if _simplified(entry) in simplified]
+    return [entry for entry in entries if entry.is_dir()]
 
 
 def _simplified(name: str) -> str:
     return re.sub(r"[-_ ]", "", name).lower()
+
+
+def _entries(root: Path) -> list[str]:
+    """Return the sorted names in a folder; none if it cannot be read."""
+    try:
+        return sorted(os.listdir(root))
+    except OSError:
+        return []
 
 
 def _missing(published: Published, root: Path, candidates: list[Location]) -> DataError:
@@ -84,24 +90,18 @@ def _missing(published: Published, root: Path, candidates: list[Location]) -> Da
     folders = dict.fromkeys(os.path.relpath(location.folder, root) for location in candidates)
     also = [shown(Path(name)) for name in folders if name != "." and (root / name).is_dir()]
     searched = ", ".join(["the folder itself", *also[:MAX_LISTED_FOLDERS]])
-    if archives := _archives(published, root):
-        searched += f"; unpack {shown(Path(archives[0]))} if it contains the dataset"
+    name = _simplified(published.name)
+    archives = (x for x in _entries(root) if x.endswith(ARCHIVES))
+    if archive := next((x for x in archives if _simplified(x).startswith(name)), None):
+        searched += f"; unpack {shown(Path(archive))} if it contains the dataset"
     argument = shlex.quote(str(root)) if str(root).isprintable() else shown(root)
+    downloads = {download.file: download for download in published.downloads}
+    download = downloads.get(f"{published.relative(file)}.gz", published.downloads[0])
     return DataError(
         f"{shown(Path(path))}{more} not found in {shown(root)} (searched: {searched}); its "
-        f"official address is {_download_of(published, file).addresses[0]}; fetch it with: nnopt "
-        f"data fetch {published.name} --root {argument} (or run with data.download=true)"
+        f"official address is {download.addresses[0]}; fetch it with: nnopt data fetch "
+        f"{published.name} --root {argument} (or run with data.download=true)"
     )
-
-
-def _archives(published: Published, root: Path) -> list[str]:
-    """Return the archives in ``root`` with the name of the dataset."""
-    try:
-        entries = sorted(os.listdir(root))
-    except OSError:
-        return []
-    name = _simplified(published.name)
-    return [x for x in entries if x.endswith(ARCHIVES) and _simplified(x).startswith(name)]
 
 
 def _root_problem(root: Path) -> str | None:
@@ -115,9 +115,3 @@ def _root_problem(root: Path) -> str | None:
     except OSError as error:
         return f"{(error.strerror or str(error)).lower()}; set another folder with data.root"
     return None
-
-
-def _download_of(published: Published, file: str) -> Download:
-    """Return the download that contains ``file``: a .gz of this file, or the archive of all."""
-    packed = f"{published.relative(file)}.gz"
-    return next((one for one in published.downloads if one.file == packed), published.downloads[0])

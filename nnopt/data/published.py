@@ -42,11 +42,6 @@ class Published:
         """Return the name of a file relative to data.root, for messages and results."""
         return str(PurePosixPath(self.folder) / file)
 
-    @property
-    def is_archive(self) -> bool:
-        """Whether the download is one archive rather than single files."""
-        return self.downloads[0].file.endswith(".tar.gz")
-
 
 def _sums(lines: str) -> Mapping[str, str]:
     """Parse the output of ``sha256sum``: file -> SHA-256."""
