@@ -117,15 +117,14 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
         counts = [len(tree[part][name]) for name in published.classes]
         parts[part] = images, np.repeat(np.arange(len(counts)), counts)
     mean, std = channel_statistics(parts["train"][0])
+    name = published.folder
     notes = [
-        f"{published.folder}/{part} has {len(images):,} images, published {published.parts[part]:,}"
+        f"{name}/{part} has {len(images):,} images, published {published.parts[part]:,}"
         for part, (images, _) in parts.items()
         if len(images) != published.parts[part]
     ]
     if hidden:
-        notes.append(
-            f"{published.folder}: {hidden:,} hidden file(s), such as .DS_Store, are skipped"
-        )
+        notes.append(f"{name}: {hidden:,} hidden file(s), such as .DS_Store, are skipped")
     sources = {published.folder: tree_hash.hexdigest()}
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
@@ -154,11 +153,9 @@ def list_tree(folder: Path) -> tuple[Folders, int]:
         for name in CINIC10.classes:
             tree[part][name], skipped = _entries(folder / part / name)
             hidden += skipped
-            for file in tree[part][name]:
-                if not file.endswith(".png"):
-                    raise DataError(
-                        f"{shown(folder / part / name / file)} is no .png; move it away"
-                    )
+            if others := [file for file in tree[part][name] if not file.endswith(".png")]:
+                path = folder / part / name / others[0]
+                raise DataError(f"{shown(path)} is no .png; move it away")
         if not any(tree[part].values()):
             raise DataError(f"{shown(folder / part)} has no images")
     return tree, hidden
@@ -216,9 +213,7 @@ def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:
                 for images in pool.map(decode_images, tasks):
                     yield images
                     finished += 1
-        except (
-            BrokenProcessPool
-        ):  # such as in a script without the "if __name__" that spawning needs
+        except BrokenProcessPool:  # in a script without the "if __name__" that spawning needs
             LOG.info("decoding CINIC-10 with one process, because no others could be started")
     yield from map(decode_images, tasks[finished:])
 

@@ -54,8 +54,8 @@ def candidates(published: Published, root: Path) -> list[Location]:
     usual = root / published.folder
     similar = similar_folders(root, usual.parent.name)
     folders = [usual, *(top / inner for top in similar for inner in INNER), root / "raw", root]
-    files = [file for pair in FILES.values() for file in pair]
-    return [location_in(one, {x: spellings(x) for x in files}) for one in dict.fromkeys(folders)]
+    names = {file: spellings(file) for files in FILES.values() for file in files}
+    return [location_in(folder, names) for folder in dict.fromkeys(folders)]
 
 
 def spellings(file: str) -> list[str]:
@@ -82,29 +82,29 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     for part, files in FILES.items():
         contents = {file: read(paths[file], size_of=size_in_header) for file in files}
         for file, content in contents.items():
-            digest = sha256(content)
-            sources[published.relative(file)] = digest
+            digest = sources[published.relative(file)] = sha256(content)
             notes += check_official(published, file, digest, paths[file])
         images, labels = (
             parse_idx(contents[file], dimensions, paths[file])
             for file, dimensions in zip(files, (3, 1), strict=True)
         )
+        of_images, of_labels = (shown(paths[file]) for file in files)
         if len(images) != len(labels):
             raise DataError(
-                f"{shown(paths[files[0]])} has {len(images):,} images, but "
-                f"{shown(paths[files[1]])} has {len(labels):,} labels; the numbers must be equal"
+                f"{of_images} has {len(images):,} images, but {of_labels} has {len(labels):,} "
+                "labels; the numbers must be equal"
             )
-        check_labels(labels, len(published.classes), shown(paths[files[1]]))
+        check_labels(labels, len(published.classes), of_labels)
         parts[part] = images[:, None], labels.astype(np.int64)
-    sizes = {part: inputs.shape[1:] for part, (inputs, _) in parts.items()}
-    if sizes["train"] != sizes["test"]:
+    train, test = (parts[part][0] for part in FILES)
+    if train.shape[1:] != test.shape[1:]:
         raise DataError(
-            f"{published.folder}: training images are {sizes['train']}, test images "
-            f"{sizes['test']} (channels, height, width); they must be the same"
+            f"{published.folder}: training images are {train.shape[1:]}, test images "
+            f"{test.shape[1:]} (channels, height, width); they must be the same"
         )
-    if 0 in parts["train"][0].shape:
+    if 0 in train.shape:
         raise DataError(f"{shown(paths[FILES['train'][0]])} has no images")
-    mean, std = channel_statistics(parts["train"][0])
+    mean, std = channel_statistics(train)
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
 

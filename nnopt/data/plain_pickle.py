@@ -22,11 +22,12 @@ RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._re
 ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT")
-_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
-_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+_VALUES = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+)
 _PYTHON_2_BYTES = ("STRING", "BINSTRING", "SHORT_BINSTRING")
-_IGNORED = ("PROTO", "FRAME")
 _MARK = object()
 
 
@@ -108,11 +109,9 @@ class _Machine:
 
     def execute(self, name: str, argument: Any) -> None:
         """Execute one instruction."""
-        if name in _IGNORED:
-            return
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
-        elif name in _NUMBERS or name in _TEXTS or name in _BYTES:
+        elif name in _VALUES:
             self._stack.append(argument)
         elif name in _PYTHON_2_BYTES:
             self._stack.append(argument.encode("latin-1"))
@@ -124,7 +123,7 @@ class _Machine:
             self._stack.append(Name(argument.replace(" ", ".", 1)))
         elif name in self._methods:
             self._methods[name]()
-        else:
+        elif name not in ("PROTO", "FRAME"):
             raise RefusedError(f"it has the instruction {name}, which is not allowed")
 
     def pop(self) -> Any:
@@ -140,14 +139,12 @@ class _Machine:
 
     def _to_mark(self) -> list[Any]:
         """Remove and return the items since the last mark."""
-        start = len(self._stack) - 1
-        while start >= 0 and self._stack[start] is not _MARK:
-            start -= 1
-        if start < 0:
-            raise RefusedError("it pops from an empty stack")
-        items = self._stack[start + 1 :]
-        del self._stack[start:]
-        return items
+        for start in reversed(range(len(self._stack))):
+            if self._stack[start] is _MARK:
+                _mark, *items = self._stack[start:]
+                del self._stack[start:]
+                return items
+        raise RefusedError("it pops from an empty stack")
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
