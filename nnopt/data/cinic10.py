@@ -40,9 +40,6 @@ IMAGES_PER_TASK = 500
 MIN_POOL_IMAGES = 20_000  # with fewer images, two processes take longer than one
 PROGRESS_SECONDS = 5.0  # between two lines of progress
 
-Folders = dict[str, dict[str, list[str]]]
-"""Part -> class -> sorted names of its image files."""
-
 
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the tree under ``root``. Raises DataError if a part is missing."""
@@ -98,24 +95,20 @@ def _fingerprint(folders: Iterable[Path]) -> str:
 def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
     folder = files["tree"]
     tree, hidden = list_tree(folder)
-    paths = {
-        part: [folder / part / name / file for name in published.classes for file in classes[name]]
-        for part, classes in tree.items()
-    }
     tree_hash = hashlib.sha256()
     parts: dict[str, tuple[np.ndarray, NDArray[np.int64]]] = {}
-    tasks = _tasks([path for part in paths.values() for path in part])
-    for part, members in paths.items():
-        images = np.empty((len(members), *published.shape), dtype=np.uint8)
+    decoded = _decode_all([paths for classes in tree.values() for paths in classes])
+    for part, classes in tree.items():
+        labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes])
+        images = np.empty((len(labels), *published.shape), dtype=np.uint8)
         done = 0
-        while done < len(members):
-            pixels, digests = next(tasks)
-            images[done : done + len(pixels)] = pixels
-            done += len(pixels)
-            for path, digest in zip(members[done - len(pixels) : done], digests, strict=True):
+        while done < len(images):
+            paths, (pixels, digests) = next(decoded)
+            images[done : done + len(paths)] = pixels
+            done += len(paths)
+            for path, digest in zip(paths, digests, strict=True):
                 tree_hash.update(os.fsencode(path.relative_to(folder)) + b"\0" + digest)
-        counts = [len(tree[part][name]) for name in published.classes]
-        parts[part] = images, np.repeat(np.arange(len(counts)), counts)
+        parts[part] = images, labels
     mean, std = channel_statistics(parts["train"][0])
     name = published.folder
     notes = [
@@ -129,12 +122,12 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 
 
-def list_tree(folder: Path) -> tuple[Folders, int]:
-    """Return the image files of each part and class, and the number of hidden files.
+def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:
+    """Return for each part the sorted image files of each class, and the number of hidden files.
 
     Raises DataError for missing and unknown class folders, and for names that are not .png.
     """
-    tree: Folders = {}
+    tree: dict[str, list[list[Path]]] = {}
     hidden = 0
     for part in CINIC10.parts:
         names, skipped = _entries(folder / part)
@@ -149,14 +142,15 @@ def list_tree(folder: Path) -> tuple[Folders, int]:
                 f"{shown(folder / part)} lacks the class folder(s) {', '.join(absent)}; delete "
                 f"{shown(folder)} and fetch it again"
             )
-        tree[part] = {}
+        tree[part] = []
         for name in CINIC10.classes:
-            tree[part][name], skipped = _entries(folder / part / name)
+            files, skipped = _entries(folder / part / name)
             hidden += skipped
-            if others := [file for file in tree[part][name] if not file.endswith(".png")]:
-                path = folder / part / name / others[0]
-                raise DataError(f"{shown(path)} is no .png; move it away")
-        if not any(tree[part].values()):
+            paths = [folder / part / name / file for file in files]
+            if others := [path for path in paths if not path.name.endswith(".png")]:
+                raise DataError(f"{shown(others[0])} is no .png; move it away")
+            tree[part].append(paths)
+        if not any(tree[part]):
             raise DataError(f"{shown(folder / part)} has no images")
     return tree, hidden
 
@@ -175,30 +169,25 @@ Images = tuple[NDArray[np.uint8], list[bytes]]
 """Pixels (n, 3, 32, 32) and the SHA-256 of each image file."""
 
 
-def _tasks(paths: list[Path]) -> Iterator[Images]:
-    """Yield the images in order, at most ``IMAGES_PER_TASK`` of one class folder at a time.
+def _decode_all(folders: list[list[Path]]) -> Iterator[tuple[list[Path], Images]]:
+    """Yield files and images in order, at most ``IMAGES_PER_TASK`` of one folder at a time.
 
     Two processes decode large trees, because Pillow holds the global interpreter lock.
     """
-    folders: dict[Path, list[Path]] = {}
-    for path in paths:
-        folders.setdefault(path.parent, []).append(path)
     tasks = [
-        files[first : first + IMAGES_PER_TASK]
-        for files in folders.values()
-        for first in range(0, len(files), IMAGES_PER_TASK)
+        paths[first : first + IMAGES_PER_TASK]
+        for paths in folders
+        for first in range(0, len(paths), IMAGES_PER_TASK)
     ]
-    done = 0
+    done, total = 0, sum(map(len, folders))
     start = last_report = time.monotonic()
-    for images in _run(tasks, parallel=len(paths) >= MIN_POOL_IMAGES):
-        yield images
-        done += len(images[0])
+    for paths, images in zip(tasks, _run(tasks, total >= MIN_POOL_IMAGES), strict=True):
+        yield paths, images
+        done += len(paths)
         if time.monotonic() - last_report > PROGRESS_SECONDS:
             last_report = time.monotonic()
-            left = (last_report - start) * (len(paths) - done) / done
-            LOG.info(
-                f"decoding CINIC-10, once: {done:,} of {len(paths):,} images, {left:.0f} s left"
-            )
+            left = (last_report - start) * (total - done) / done
+            LOG.info(f"decoding CINIC-10, once: {done:,} of {total:,} images, {left:.0f} s left")
 
 
 def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:
@@ -234,10 +223,8 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
     if problem := png_problem(content):
-        raise DataError(
-            f"{shown(path)} ({len(content):,} bytes) {problem}; delete {CINIC10.folder} and fetch "
-            "it again"
-        )
+        size, folder = f"{len(content):,} bytes", CINIC10.folder
+        raise DataError(f"{shown(path)} ({size}) {problem}; delete {folder} and fetch it again")
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
