@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -24,16 +25,11 @@ from nnopt.results.metrics import METRICS, better_direction
 
 @dataclass(frozen=True)
 class MetricResult:
-    """Result of one setting in one metric.
+    """Result of one setting in one metric."""
 
-    ``estimate`` is None if no run of the setting has the metric. ``difference`` is the difference
-    from the baseline, None without a baseline. ``is_best`` is True for the best mean of the
-    settings with the same test set.
-    """
-
-    estimate: Estimate | None
-    difference: Difference | None
-    is_best: bool
+    estimate: Estimate | None  # None if no run of the setting has the metric
+    difference: Difference | None  # from the baseline; None without a baseline
+    is_best: bool  # whether the mean is the best of the settings with the same test set
 
 
 @dataclass(frozen=True)
@@ -47,19 +43,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The compared settings and their results.
+    """The compared settings and their results."""
 
-    Attributes:
-        keys: Keys that vary among the settings.
-        baseline: Conditions that select the baseline; empty without a baseline.
-        notes: Remarks about the data, one sentence each.
-    """
-
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # those that vary among the settings
     metrics: tuple[str, ...]
-    baseline: tuple[Condition, ...]
+    baseline: tuple[Condition, ...]  # conditions that select the baseline, if there is one
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # remarks about the data, one sentence each
 
     def label(self, metric: str) -> str:
         """Return the column of a metric: ``epochs_done`` if the key ``epochs`` has a column."""
@@ -86,31 +76,31 @@ def compare_runs(
         _check_metric(metric, runs)
     keys = varying_keys(runs)
     settings = group_runs(runs, keys)
-    partners = _baselines(settings, baseline, keys)
-    values = [[setting.metric(metric) for metric in metrics] for setting in settings]
-    # Holm's correction covers all tests of the table, over all metrics.
-    differences = corrected(
-        [
-            None if p is None or p == i else paired_difference(values[i][m], values[p][m])
-            for i, p in enumerate(partners)
-            for m in range(len(metrics))
-        ]
-    )
-    estimates = [[estimate(list(x.values())) if x else None for x in row] for row in values]
-    best = [_best(settings, [row[m] for row in estimates], name) for m, name in enumerate(metrics)]
+    baselines = _baselines(settings, baseline, keys)
+    values = {name: [setting.metric(name) for setting in settings] for name in metrics}
+    tests = [
+        None if j is None or j == i else paired_difference(values[name][i], values[name][j])
+        for i, j in enumerate(baselines)
+        for name in metrics
+    ]
+    differences = iter(corrected(tests))  # Holm's correction covers all metrics
+    estimates = {
+        name: [estimate(list(x.values())) if x else None for x in values[name]] for name in metrics
+    }
+    best = {name: _best(settings, estimates[name], name) for name in metrics}
     rows = [
         Row(
             setting,
             tuple(
-                MetricResult(estimates[i][m], differences[i * len(metrics) + m], i in best[m])
-                for m in range(len(metrics))
+                MetricResult(estimates[name][i], next(differences), i in best[name])
+                for name in metrics
             ),
-            is_baseline=partners[i] == i,
+            is_baseline=baselines[i] == i,
         )
         for i, setting in enumerate(settings)
     ]
     notes = [*_notes(settings), *notes_on_training_files(runs)]
-    if baseline and (count := partners.count(None)):
+    if baseline and (count := baselines.count(None)):
         subject = "1 setting has" if count == 1 else f"{count} settings have"
         notes.append(f"{subject} no baseline with the same values of the other keys")
     return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), tuple(notes))
@@ -143,20 +133,20 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
     Raises:
         ConfigError: The name is neither a key nor a metric of the comparison.
     """
+    rows = comparison.rows
     if name in comparison.keys:
-        return tuple(
-            sorted(comparison.rows, key=lambda row: sort_key(row.setting, name), reverse=reverse)
-        )
+        return tuple(sorted(rows, key=lambda x: sort_key(x.setting.values, name), reverse=reverse))
     labels = [comparison.label(metric) for metric in comparison.metrics]
     if name not in labels:
         raise unknown_name("column to sort by", name, [*comparison.keys, *labels])
     column = labels.index(name)
     sign = -1 if (better_direction(comparison.metrics[column]) == "higher") != reverse else 1
-    means = [
-        float("inf") if (result := row.outcomes[column].estimate) is None else sign * result.mean
-        for row in comparison.rows
-    ]
-    return tuple(comparison.rows[i] for i in sorted(range(len(means)), key=means.__getitem__))
+
+    def sort_value(row: Row) -> float:
+        result = row.outcomes[column].estimate
+        return math.inf if result is None else sign * result.mean
+
+    return tuple(sorted(rows, key=sort_value))
 
 
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
@@ -226,7 +216,7 @@ def _candidates(
 
 def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
     """Return whether two settings are equal in every key that both have."""
-    shared = [key for key in keys if key in one.values and key in other.values]
+    shared = one.values.keys() & other.values.keys() & set(keys)
     return all(one.values[key] == other.values[key] for key in shared)
 
 

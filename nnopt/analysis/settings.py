@@ -6,6 +6,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,19 +28,12 @@ class WithSettings(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """A group of runs that differ only in the seed.
+    """A group of runs that differ only in the seed."""
 
-    Attributes:
-        values: The value of each varying key that the configuration of these runs has.
-        runs: Finished runs by seed.
-        left_out: Number of the runs that are not done, by status.
-        repeated: Number of finished runs that are replaced by a newer run with the same seed.
-    """
-
-    values: Values
-    runs: Mapping[int, Run]
-    left_out: Mapping[str, int]
-    repeated: int
+    values: Values  # those of the varying keys that the configuration of these runs has
+    runs: Mapping[int, Run]  # finished runs by seed
+    left_out: Mapping[str, int]  # number of the runs that are not done, by status
+    repeated: int  # number of finished runs that a newer run with the same seed replaces
 
     def metric(self, name: str) -> dict[int, float]:
         """Return the values of a metric by seed, for the runs that have it."""
@@ -90,7 +84,7 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
     """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        members.setdefault(tuple(_sortable(run.settings, key) for key in keys), []).append(run)
+        members.setdefault(tuple(sort_key(run.settings, key) for key in keys), []).append(run)
     return [_setting(members[values], keys) for values in sorted(members)]
 
 
@@ -105,23 +99,19 @@ def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
     )
 
 
-def _sortable(values: Values, key: str) -> tuple[int, Any]:
-    """Return a sort key: missing values first, then null, numbers, lists and text."""
+def sort_key(values: Values, key: str) -> tuple[int, Any]:
+    """Return a sort key of a value: missing values first, then null, numbers, lists and text."""
     if key not in values:
         return (0, 0)
-    value = values[key]
-    if value is None:
-        return (1, 0)
-    if isinstance(value, int | float):
-        return (2, value)
-    if isinstance(value, tuple):
-        return (3, tuple(_sortable({"": item}, "") for item in value))
-    return (4, value)
-
-
-def sort_key(setting: Setting, key: str) -> tuple[int, Any]:
-    """Return the sort key of a setting when settings are sorted by a key."""
-    return _sortable(setting.values, key)
+    match values[key]:
+        case None:
+            return (1, 0)
+        case int() | float() as number:
+            return (2, number)
+        case tuple() as items:
+            return (3, tuple(sort_key({"": item}, "") for item in items))
+        case text:
+            return (4, text)
 
 
 # conditions ---------------------------------------------------------------------------------------
@@ -173,10 +163,11 @@ def read_condition(
     key = key.removesuffix(".name")  # optimizer.name and optimizer mean the same
     if key not in known:
         raise unknown_name("key", key, known)
-    if sign in _COMPARISONS:
-        _check_number(text, value)
-        return Condition(key, sign, (value,))
-    return Condition(key, sign, tuple(_alternatives(value)))
+    if sign not in _COMPARISONS:
+        return Condition(key, sign, tuple(_alternatives(value)))
+    if _number(value) is None:
+        raise ConfigError(f"cannot read the condition {text!r}: {value!r} is no number")
+    return Condition(key, sign, (value,))
 
 
 def _alternatives(text: str) -> list[str]:
@@ -203,22 +194,16 @@ def unknown_name(kind: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown {kind} {name!r}; {hint}")
 
 
-def _check_number(condition: str, value: str) -> None:
-    try:
-        float(value)
-    except ValueError:
-        raise ConfigError(
-            f"cannot read the condition {condition!r}: {value!r} is no number"
-        ) from None
+def _number(text: str) -> float | None:
+    with suppress(ValueError):
+        return float(text)
+    return None
 
 
 def _is_text_of(text: str, value: Value) -> bool:
     """Return whether a text from the user means the value, as ``1e-3`` means 0.001."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
+        return _number(text) == value
     if isinstance(value, str):
         return text == value
     return text.replace(" ", "").lower() == setting_text(value).replace(" ", "").lower()

@@ -188,7 +188,7 @@ def _pivoted(
     for row in comparison.rows:
         label = tuple(value_of(row.setting, key) for key in keys)
         cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
-    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting, across))
+    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
     values = dict.fromkeys(value_of(row.setting, across) for row in by_value)
     return keys, list(values), cells
 

@@ -50,7 +50,7 @@ def numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
 
     All ``rows`` have the key.
     """
-    ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
+    ordered = sorted(rows, key=lambda row: sort_key(row.setting.values, key))
     values = list(dict.fromkeys(row.setting.values[key] for row in ordered))
     given = [x for x in values if x is not None]
     are_numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)

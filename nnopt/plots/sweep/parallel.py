@@ -96,7 +96,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 def key_scale(rows: Sequence[Row], key: str) -> Scale:
     """Return the axis of a key: evenly spaced values, or many numbers to scale."""
     group, _, name = key.rpartition(".")
-    ordered = sorted(rows, key=lambda row: sort_key(row.setting, key))
+    ordered = sorted(rows, key=lambda row: sort_key(row.setting.values, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
     values: list[Value] = [row.setting.values.get(key) for row in rows]
     numbers = [x for x in values if isinstance(x, int | float) and not isinstance(x, bool)]
