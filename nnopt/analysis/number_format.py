@@ -94,12 +94,10 @@ def format_rough_duration(seconds: float) -> str:
 def _round_to_uncertainty(uncertainty: float, *values: float) -> tuple[list[str], str]:
     """Round the values to the second significant digit of the uncertainty.
 
-    Returns:
-        The rounded values as texts, and their common power of ten, such as ``e-07`` or empty.
+    Return the rounded values as texts, and their common power of ten, such as ``e-07`` or empty.
     """
-    if not all(
-        map(math.isfinite, (uncertainty, *values))
-    ):  # the limits of an interval may be infinite
+    # The limits of an interval may be infinite.
+    if not all(map(math.isfinite, (uncertainty, *values))):
         return [f"{value:.3g}" for value in values], ""
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:

@@ -94,13 +94,12 @@ def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
     settings.
     """
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
-
-    def with_digest(run: Run) -> Run:
-        if _dataset(run) not in several or run.status != "done":
-            return run
-        return replace(run, settings={**run.settings, "dataset.files": _digest(run)})
-
-    return [with_digest(run) for run in runs]
+    return [
+        replace(run, settings={**run.settings, "dataset.files": _digest(run)})
+        if run.status == "done" and _dataset(run) in several
+        else run
+        for run in runs
+    ]
 
 
 def unify_file_names(runs: Sequence[Run]) -> list[Run]:
@@ -115,9 +114,10 @@ def unify_file_names(runs: Sequence[Run]) -> list[Run]:
         for key, digest in run.named_files.items():
             path = str(run.settings.get(key))
             paths.setdefault((key, digest, PurePath(path).name), set()).add(path)
-    names = {file: min(same, key=lambda x: (len(x), x)) for file, same in paths.items()}
+    names: dict[tuple[str, str, str], str] = {}
     of_path: dict[tuple[str, str], set[str]] = {}
     for file, same in paths.items():
+        names[file] = min(same, key=lambda path: (len(path), path))
         for path in same:
             of_path.setdefault((file[0], path), set()).add(names[file])
 

@@ -56,17 +56,12 @@ def tabulate(comparison: Comparison) -> Table:
     ]
     for index, metric in enumerate(comparison.metrics):
         columns += _metric_columns(comparison, index, metric)
-    if any(row.setting.left_out for row in comparison.rows):
-        columns.append(
-            ("left out", "l", [Cell(format_left_out(row.setting)) for row in comparison.rows])
-        )
-    return Table(
-        title=_title(comparison),
-        header=tuple(title for title, _, _ in columns),
-        align="".join(align for _, align, _ in columns),
-        rows=tuple(zip(*(cells for _, _, cells in columns), strict=True)),
-        notes=_notes(comparison),
-    )
+    left_out = [Cell(format_left_out(row.setting)) for row in comparison.rows]
+    if any(cell.text for cell in left_out):
+        columns.append(("left out", "l", left_out))
+    header, align, cells = zip(*columns, strict=True)
+    rows = tuple(zip(*cells, strict=True))
+    return Table(_title(comparison), header, "".join(align), rows, _notes(comparison))
 
 
 def _metric_columns(comparison: Comparison, index: int, metric: str) -> Columns:
@@ -127,10 +122,7 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
     """Return a table with a row for each value of ``down`` and a column for each of ``across``.
 
     The cells contain the means of one metric. The first column has the values of ``down``, and the
-    next columns have the other keys that vary.
-
-    Raises:
-        ConfigError: The conditions of ``check_pivot`` are not met.
+    next columns have the other keys that vary. The conditions of ``check_pivot`` must hold.
     """
     keys, values, cells = _pivoted(comparison, down, across)
     rows = []
@@ -148,15 +140,14 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
 
 
 def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record]:
-    """Return the cells of ``pivot`` as records in full precision. Raises ConfigError likewise."""
+    """Return the cells of ``pivot`` as records in full precision."""
     keys, values, cells = _pivoted(comparison, down, across)
     found: list[Record] = []
     for label, outcomes in cells.items():
         record: Record = dict(zip(keys, label, strict=True))
         for value in values:
-            outcome = outcomes.get(value)
-            mean = outcome.estimate.mean if outcome and outcome.estimate else None
-            record[f"{across}={value or MISSING}"] = mean
+            result = outcomes[value].estimate if value in outcomes else None
+            record[f"{across}={value or MISSING}"] = result.mean if result else None
         found.append(record)
     return found
 
@@ -182,7 +173,6 @@ def _pivoted(
     comparison: Comparison, down: str, across: str
 ) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, MetricResult]]]:
     """Return the keys of the rows, the values of the columns, and the results by row and column."""
-    check_pivot(comparison, down, across)
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     cells: dict[Label, dict[str | None, MetricResult]] = {}
     for row in comparison.rows:
