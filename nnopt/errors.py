@@ -1,7 +1,6 @@
 """Exceptions for errors that a user can fix, each class with its exit code.
 
-A message is one line. It names the problem, the key or file, the value, the allowed values and a
-remedy.
+A message is one line: the problem, the key or file, the value, the allowed values and a remedy.
 """
 
 from __future__ import annotations
@@ -37,15 +36,10 @@ def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
 
 
 class Problem(str):
-    """A message about a key, which a YAML file may set.
+    """A message about a key, which a YAML file may set."""
 
-    Attributes:
-        key: The dotted key, such as ``optimizer.lr`` or ``architecture.hidden[0]``.
-        value: The refused value, or ``...`` if the message is not about the value.
-    """
-
-    key: str
-    value: Any
+    key: str  # dotted, such as optimizer.lr or architecture.hidden[0]
+    value: Any  # the refused value, or ... if the message is not about the value
 
     def __new__(cls, message: str, key: str, value: Any = ...) -> Problem:
         """Create the message."""
@@ -98,34 +92,22 @@ class TrainingError(NnoptError):
     exit_code = 5
 
 
-class OutOfMemoryError(TrainingError):
-    """A training step ran out of memory.
-
-    Args:
-        batch_size: Samples per step.
-        accumulation_steps: Parts into which the batch was split.
-        why: The original exception.
-    """
-
-    def __init__(self, batch_size: int, accumulation_steps: int, why: Exception) -> None:
-        what = f"out of memory with batch_size = {batch_size}" + (f": {why}" if str(why) else "")
-        if batch_size > 1:
-            what += f"; try batch_size={batch_size // 2}"
-        if batch_size >= 2 * accumulation_steps:
-            more = 2 * accumulation_steps
-            what += f", or accumulation_steps={more} for the same batch in smaller parts"
-        super().__init__(what)
-
-
 @contextmanager
 def memory_shortage(batch_size: int, accumulation_steps: int) -> Iterator[None]:
-    """Convert an exception raised because memory ran out to an ``OutOfMemoryError``."""
+    """Convert an exception raised because memory ran out to a ``TrainingError``."""
     try:
         yield
     except Exception as error:
         if not is_memory_shortage(error):
             raise
-        raise OutOfMemoryError(batch_size, accumulation_steps, error) from error
+        reason = f": {error}" if str(error) else ""
+        message = f"out of memory with batch_size = {batch_size}{reason}"
+        if batch_size > 1:
+            message += f"; try batch_size={batch_size // 2}"
+        if batch_size >= 2 * accumulation_steps:
+            more = 2 * accumulation_steps
+            message += f", or accumulation_steps={more} for the same batch in smaller parts"
+        raise TrainingError(message) from error
 
 
 SHORTAGE_MESSAGES = (
@@ -150,8 +132,8 @@ def is_memory_shortage(error: Exception) -> bool:
 class TimeLimitError(BaseException):
     """A point of a sweep exceeded its time limit.
 
-    A timer raises this exception anywhere in the program. It is a ``BaseException``, like
-    ``KeyboardInterrupt``, so that handlers for ``Exception`` do not catch it.
+    A timer raises this exception anywhere in the program. It is a ``BaseException``, so that
+    handlers for ``Exception`` do not catch it.
     """
 
     status = "timeout"

@@ -156,7 +156,7 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
         return error.exit_code
     except Exception as error:
         _print_traceback(debug)
-        if is_memory_shortage(error):  # during training it is an OutOfMemoryError
+        if is_memory_shortage(error):  # during training it is a TrainingError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
             return 5
