@@ -47,7 +47,11 @@ def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path)
     if unknown := [name for name in metrics if name not in known]:
         raise unknown_name("metric", unknown[0], known)
     points = find_points(index)
-    curves = read_curves([_metrics_location(point) for point in points])
+    files = [
+        (p.folder, (p.summary.get("files") or {}).get("metrics.csv")) if p.folder else None
+        for p in points
+    ]
+    curves = read_curves(files)
     scopes = [
         (sweep, _scope(name, points, indices, sweep, index, metrics))
         for name, indices, sweep in _scopes(directory, points, index.sweeps)
@@ -81,12 +85,6 @@ def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path)
         "thinned": max((curve.every for curve in curves if isinstance(curve, Curve)), default=1),
     }
     return page_records | {"plots": _add_plots(page_records, scopes, points, page)}
-
-
-def _metrics_location(point: Point) -> tuple[Path, str | None] | None:
-    if point.folder is None:
-        return None
-    return point.folder, (point.summary.get("files") or {}).get("metrics.csv")
 
 
 def _add_plots(
@@ -298,8 +296,7 @@ def _tail(point: Point, most: int) -> str:
 
 def _relative(folder: Path, directory: Path) -> str:
     """Return the path of a folder relative to ``directory``, the folder of the report."""
-    try:
-        relative = folder.relative_to(directory)
-    except ValueError:
+    if not folder.is_relative_to(directory):
         return str(folder)
+    relative = folder.relative_to(directory)
     return directory.resolve().name if relative == Path() else str(relative)

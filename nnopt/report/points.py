@@ -22,6 +22,7 @@ from nnopt.io.received_files import (
 )
 from nnopt.results.collect import Run, RunIndex, Value, read_table, setting_text, settings_of
 from nnopt.results.summary import check_tree
+from nnopt.schema import new_override, with_new_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
 """First columns of ``results.csv``; those of the varied keys and ``seed`` follow."""
@@ -136,7 +137,8 @@ def _settings(config: Any, overrides: Any) -> dict[str, Value]:
         return {}
     with suppress(ValueError):
         check_tree(config)
-        return settings_of(config, [text for text in overrides if isinstance(text, str)])
+        texts = [new_override(text) for text in overrides if isinstance(text, str)]
+        return settings_of(with_new_keys(config), texts)
     return {}
 
 

@@ -18,7 +18,7 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.results.metrics import METRICS
 from nnopt.results.summary import FILES, read_summary
-from nnopt.schema import WITHOUT_EFFECT, new_override, with_new_keys
+from nnopt.schema import WITHOUT_EFFECT, new_override
 from nnopt.schema.values import flatten, format_value
 
 Value = bool | int | float | str | tuple[Any, ...] | None
@@ -161,8 +161,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 def read_run(folder: Path, with_summary: bool = False) -> Run:
     """Return the record of one run. Raises DataError if the summary is invalid."""
     read = read_summary(folder)
-    summary = read.values
-    ended = read.written_ns / 1e9
+    summary, ended = read.values, read.written_ns / 1e9
     if finished := summary.get("finished"):  # the file may have been copied later
         ended = datetime.fromisoformat(finished).timestamp()
     sources = (summary["data"] or {}).get("sources", {})
@@ -210,28 +209,27 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
     return {source for source in sources if source == name or source.endswith(f"/{path}")}
 
 
-def settings_of(config: dict[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
-    """Return ``Run.settings`` of a resolved configuration and the overrides that led to it."""
-    pairs = (override.lstrip("+").partition("=") for override in map(new_override, overrides))
+def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
+    """Return ``Run.settings`` of a resolved configuration and the overrides that led to it.
+
+    All keys have their current names. The choice of a group precedes its keys.
+    """
+    pairs = (override.lstrip("+").partition("=") for override in overrides)
     choices = {key: value for key, _, value in pairs if "." not in key}
-    return dict(_settings(with_new_keys(config), choices))
-
-
-def _settings(config: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, Value]]:
-    """Yield dotted keys and values in order. The choice of a group precedes its keys."""
+    settings: dict[str, Value] = {}
     for key, value in config.items():
         if key in WITHOUT_EFFECT:
             continue
         if not isinstance(value, dict):
-            yield key, _frozen(value)
+            settings[key] = _frozen(value)
             continue
         if "name" in value:
-            yield key, _frozen(value["name"])
+            settings[key] = _frozen(value["name"])
         elif key in choices:
-            yield key, choices[key]
-        for name, item in flatten(value, f"{key}."):
-            if not name.endswith(".name"):
-                yield name, _frozen(item)
+            settings[key] = choices[key]
+        keys = flatten(value, f"{key}.")
+        settings |= {name: _frozen(item) for name, item in keys if not name.endswith(".name")}
+    return settings
 
 
 def _frozen(value: Any) -> Value:
