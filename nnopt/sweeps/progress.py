@@ -16,11 +16,8 @@ from nnopt.sweeps.point_folder import FAILED
 from nnopt.sweeps.results_table import TableRow
 from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
-MAX_NAME, MIN_NAME = 60, 16
-"""Maximum and minimum width of the varied settings in a line."""
-
-OTHER_COLUMNS = 50
-"""Maximum width of the other columns of the line."""
+MAX_NAME, MIN_NAME = 60, 16  # maximum and minimum width of the varied settings in a line
+OTHER_COLUMNS = 50  # maximum width of the other columns of the line
 
 
 class PointsProgress(LiveDisplay):

@@ -13,8 +13,7 @@ from typing import Any, Literal
 from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines, standard_error, standard_output
 
-MIN_VALUE_COLUMNS = 20
-"""Minimum width of the frame and the values of a panel, without its names."""
+MIN_VALUE_COLUMNS = 20  # minimum width of the frame and the values of a panel, without its names
 
 
 def note(message: str) -> None:

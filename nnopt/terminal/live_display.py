@@ -18,23 +18,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nnopt")
 
-ProgressMode = Literal["bar", "curves", "none"]
-"""Values of the configuration key ``progress``."""
-
-REFRESH_SECONDS = 0.1
-"""Minimum time between two refreshes."""
-
-REFRESH_FRACTION = 1 / 40
-"""Maximum fraction of the total time that refreshes may take."""
-
-MIN_COLUMNS, MIN_LINES = 40, 12
-"""Smallest terminal in which learning curves are drawn."""
-
-LINES_BELOW_CURVES = 3
-"""Lines for the bar (or the title), the text and the cursor."""
-
-MAX_PLAIN_LINES = 20
-"""Approximate number of epochs that a training prints if no bar can be drawn."""
+ProgressMode = Literal["bar", "curves", "none"]  # values of the configuration key ``progress``
+REFRESH_SECONDS = 0.1  # minimum time between two refreshes
+REFRESH_FRACTION = 1 / 40  # maximum fraction of the total time that refreshes may take
+MIN_COLUMNS, MIN_LINES = 40, 12  # smallest terminal in which learning curves are drawn
+LINES_BELOW_CURVES = 3  # lines for the bar (or the title), the text and the cursor
+MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if no bar can be drawn
 
 
 class LiveDisplay:

@@ -21,8 +21,7 @@ from nnopt.terminal.interruption import stop_on_signals
 if TYPE_CHECKING:
     from nnopt.sweeps.task import Task
 
-READY = "ready"
-"""The message that a worker sends after it has imported its modules."""
+READY = "ready"  # the message that a worker sends after it has imported its modules
 
 
 def main() -> None:

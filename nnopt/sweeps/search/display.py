@@ -27,8 +27,7 @@ from nnopt.sweeps.search.study import drawn_value, importances
 from nnopt.terminal import console
 from nnopt.terminal.live_display import ProgressMode
 
-MAX_TRIALS = 5
-"""Maximum number of trials in the table."""
+MAX_TRIALS = 5  # maximum number of trials in the table
 
 UNSET_KEYS = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
 """Keys that the command to rerun the best trial does not set."""

@@ -41,8 +41,7 @@ from nnopt.sweeps.task import Task, TaskResult
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 """Status of a trial -> its state in Optuna. The other statuses are failures."""
 
-STOPPED = (TrialState.PRUNED, TrialState.FAIL)
-"""States of trials whose points do not run again."""
+STOPPED = (TrialState.PRUNED, TrialState.FAIL)  # states of trials whose points do not run again
 
 
 @dataclass(frozen=True)
