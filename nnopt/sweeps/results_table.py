@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nnopt.config.point import Point
@@ -47,21 +46,16 @@ class ResultsTable:
     processes have added.
 
     The columns are number, id, status, error, the varied keys with their full names, seed, and the
-    metrics. Numbers have full precision. A missing value is an empty cell. ``rows`` has the rows
-    of all points, in the order of the points, from the last read.
+    metrics. Numbers have full precision. A missing value is an empty cell.
     """
 
     def __init__(self, sweep: Sweep) -> None:
-        self.rows: list[TableRow] = []
+        self.folder = sweep.folder
+        self.rows: list[TableRow] = []  # the rows of all points, in their order, from the last read
         self._varied: list[str] = []
         self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # by id: mtime, size, row
         self._reported: dict[str, PointState] = {}
         self.use(sweep)
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the sweep."""
-        return self._sweep.folder
 
     def use(self, sweep: Sweep) -> None:
         """Replace the sweep by a newer version of it, which may have more points."""
@@ -72,52 +66,46 @@ class ResultsTable:
         self._manifest_stamp = self._read_manifest_stamp()
 
     def report(self, result: TaskResult) -> None:
-        """Record a failure that a launcher reports.
-
-        The table contains it if the point could not write a summary, as on a full disk.
-        """
+        """Record a failure, for a point that could not write a summary, as on a full disk."""
         if result.status in FAILED:
             self._reported[result.task.point.id] = PointState(result.status, result.error)
 
     def write(self) -> list[TableRow]:
-        """Read the folders of the points, write the table, and return its rows.
-
-        Raises OutputError.
-        """
-        folder = self._sweep.folder
-        with hold(folder, wait=True):
+        """Read the states of the points, write the table, and return its rows. Raises OutputError."""
+        with hold(self.folder, wait=True):
             if self._read_manifest_stamp() != self._manifest_stamp:
                 self.use(self._read_sweep())
             try:
                 self.rows = self._read_rows()
             except OSError as error:
-                raise output_error("read the folder", folder, error) from error
-            text = self._header() + "".join(row.text for row in self.rows)
-            write_text(folder / TABLE, text)
+                raise output_error("read the folder", self.folder, error) from error
+            # A varied key may have the same name as a metric, such as "epochs".
+            metrics = [f"{key}_done" if key in self._varied else key for key in METRICS]
+            names = ["number", "id", "status", "error", *self._varied, "seed", *metrics]
+            write_text(self.folder / TABLE, _csv_line(names) + "".join(r.text for r in self.rows))
         return self.rows
 
     def _read_sweep(self) -> Sweep:
         """Read the sweep. If ``sweep.json`` was removed or damaged, write it again."""
         try:
-            return read_sweep(self._sweep.folder, self._sweep)
+            return read_sweep(self.folder, self._sweep)
         except ResumeError as error:
             log.warning("%s; it is written again from memory", error)
             write_sweep(self._sweep)
             return self._sweep
 
     def _read_rows(self) -> list[TableRow]:
-        folder = self._sweep.folder
-        present = {entry.name for entry in os.scandir(folder)}
+        present = {entry.name for entry in os.scandir(self.folder)}
         for number, point in enumerate(self._sweep.points, start=1):
             stamp, size = None, 0
             if point.id in present:
                 with suppress(OSError):
-                    found = os.stat(f"{folder}/{point.id}/{SUMMARY}")
+                    found = os.stat(f"{self.folder}/{point.id}/{SUMMARY}")
                     stamp, size = found.st_mtime_ns, found.st_size
             cached = self._cache.get(point.id)
             if cached is not None and stamp is not None and cached[:2] == (stamp, size):
                 continue
-            state = read_state(folder / point.id) if point.id in present else PENDING
+            state = read_state(self.folder / point.id) if point.id in present else PENDING
             if state.status not in (*ENDED, "running"):
                 state = self._reported.get(point.id, state)
             version = state.stamp, size
@@ -126,26 +114,15 @@ class ResultsTable:
         return [self._cache[point.id][2] for point in self._sweep.points]
 
     def _row(self, number: int, point: Point, state: PointState) -> TableRow:
-        summary = state.summary
         cells = [number, point.id, state.status, state.error]
         cells += [_setting(point, key) for key in self._varied]
-        cells += [point.config.seed, *map(summary.get, METRICS)]
-        return TableRow(
-            state.status,
-            state.error,
-            summary.get("test_accuracy"),
-            summary.get("total_seconds"),
-            _csv_line(cells),
-        )
-
-    def _header(self) -> str:
-        # A varied key may have the same name as a metric, such as "epochs".
-        metrics = [f"{key}_done" if key in self._varied else key for key in METRICS]
-        return _csv_line(["number", "id", "status", "error", *self._varied, "seed", *metrics])
+        cells += [point.config.seed, *map(state.summary.get, METRICS)]
+        accuracy, seconds = map(state.summary.get, ("test_accuracy", "total_seconds"))
+        return TableRow(state.status, state.error, accuracy, seconds, _csv_line(cells))
 
     def _read_manifest_stamp(self) -> int | None:
         with suppress(OSError):
-            return (self._sweep.folder / MANIFEST).stat().st_mtime_ns
+            return (self.folder / MANIFEST).stat().st_mtime_ns
         return None
 
 
