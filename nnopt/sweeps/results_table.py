@@ -71,7 +71,7 @@ class ResultsTable:
             self._reported[result.task.point.id] = PointState(result.status, result.error)
 
     def write(self) -> list[TableRow]:
-        """Read the states of the points, write the table, and return its rows. Raises OutputError."""
+        """Read the states of all points, and write and return their rows. Raises OutputError."""
         with hold(self.folder, wait=True):
             if self._read_manifest_stamp() != self._manifest_stamp:
                 self.use(self._read_sweep())

@@ -62,7 +62,7 @@ def require_submitit(config: SubmititConfig) -> None:
 
 def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[TaskResult, None, None]:
     """Run each task as a job, at most ``config.workers`` at once. Implements ``Launcher``."""
-    waiting, running = iter(tasks), list[tuple["Job[TaskResult]", Task]]()
+    waiting, running = iter(tasks), dict["Job[TaskResult]", Task]()
     executor: AutoExecutor | None = None
     limits = thread_limits(config.threads)
     try:
@@ -71,19 +71,17 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
                 if executor is None:
                     executor = _executor(config, _job_folder(config, task), limits)
                 with _environment(limits):  # inherited by local jobs
-                    job = executor.submit(_work, task, config.timeout, os.getcwd())
-                running.append((job, task))
+                    running[executor.submit(_work, task, config.timeout, os.getcwd())] = task
             if not running:
                 return
-            ended = [pair for pair in running if pair[0].done()]
-            for pair in ended:
-                running.remove(pair)
-                yield _result(*pair, config)
+            ended = [job for job in running if job.done()]
+            for job in ended:
+                yield _result(job, running.pop(job), config)
             if not ended:
                 time.sleep(POLL_SECONDS[config.cluster])
     finally:
-        _cancel([job for job, _ in running], config)
-        for _, task in running:
+        _cancel(list(running), config)
+        for task in running.values():
             record_lost_task(task, "interrupted", "the sweep was stopped")
 
 

@@ -38,6 +38,8 @@ from nnopt.sweeps.search.study import (
 )
 from nnopt.sweeps.task import Task, TaskResult
 
+Overrides = tuple[str, ...]
+
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 """Status of a trial -> its state in Optuna. The other statuses are failures."""
 
@@ -53,7 +55,7 @@ class FinishedTrial:
     """
 
     number: int  # counted from 1
-    overrides: tuple[str, ...]
+    overrides: Overrides
     status: str
     value: float | None = None  # the mean of the metric over the seeds if the status is "done"
     error: str | None = None
@@ -65,7 +67,7 @@ class OpenTrial:
     """An unfinished trial, with one point for each seed."""
 
     trial: Trial
-    overrides: tuple[str, ...]
+    overrides: Overrides
     points: list[Point]
 
     def finish(self, results: Mapping[str, PointState], metric: str) -> FinishedTrial | None:
@@ -124,7 +126,7 @@ class SearchRun:
         self.space: Space = plan.space
         self.finished: deque[FinishedTrial] = deque()  # the caller removes the results
         # The number (counted from 1) and the overrides of the trial whose task was yielded last.
-        self.latest: tuple[int, tuple[str, ...]] = (0, ())
+        self.latest: tuple[int, Overrides] = (0, ())
         self._adapt = adapt
         self._epochs = max(point.config.epochs for point in plan.points)
         self._journal = sweep.folder / JOURNAL
@@ -150,7 +152,7 @@ class SearchRun:
         The callbacks ``after_epoch`` of each task are called before the callback of the pruner.
         """
         for point, frozen in self.lost:
-            yield self._task(point, frozen.number, self._draw_overrides(frozen), after_epoch)
+            yield self._task(point, frozen.number, self._draw_overrides(frozen), *after_epoch)
         for trial in self._trials():
             opened = self._draw(trial)
             if opened is None:
@@ -163,7 +165,7 @@ class SearchRun:
                 if point.id not in self._running and point.id not in self._results:
                     point = self._add_point(point)
                     callbacks = (*after_epoch, *self._pruner_callbacks(trial, index))
-                    yield self._task(point, trial.number, opened.overrides, callbacks)
+                    yield self._task(point, trial.number, opened.overrides, *callbacks)
             self._report_finished()
 
     def report(self, result: TaskResult) -> None:
@@ -175,16 +177,10 @@ class SearchRun:
             self._results[point.id] = PointState(result.status, result.error)
         self._report_finished()
 
-    def _task(
-        self,
-        point: Point,
-        number: int,
-        overrides: tuple[str, ...],
-        callbacks: tuple[AfterEpoch, ...],
-    ) -> Task:
+    def _task(self, point: Point, number: int, overrides: Overrides, *after: AfterEpoch) -> Task:
         self._running.add(point.id)
         self.latest = number + 1, overrides
-        return Task(self._adapt(point), self.sweep.folder / point.id, callbacks)
+        return Task(self._adapt(point), self.sweep.folder / point.id, after)
 
     def _read_result(self, point: Point) -> None:
         state = read_state(self.sweep.folder / point.id)
@@ -234,7 +230,7 @@ class SearchRun:
         trial.set_user_attr("points", [point.id for point in points])
         return OpenTrial(trial, overrides, points)
 
-    def _draw_overrides(self, trial: BaseTrial) -> tuple[str, ...]:
+    def _draw_overrides(self, trial: BaseTrial) -> Overrides:
         return tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
 
     def _add_point(self, point: Point) -> Point:
