@@ -6,10 +6,7 @@ from nnopt.backends.protocol import Backend
 
 
 def load_backend(name: str) -> Backend:
-    """Return the package of a backend.
-
-    The functions of ``nnopt.backends.torch`` import PyTorch only when they are called.
-    """
+    """Return the package of a backend. Its functions import PyTorch only when they are called."""
     if name == "torch":
         from nnopt.backends import torch
 

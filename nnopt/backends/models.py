@@ -1,8 +1,4 @@
-"""Architectures and initial weights of all configurations, including torchvision's models.
-
-``nnopt.architecture`` builds and initializes networks of nnopt's own layers without a backend.
-Torchvision's models need PyTorch.
-"""
+"""Architectures and initial weights of all configurations, including torchvision's models."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The number of threads of a training: one rule for both backends.
 
-A training uses one thread for each FLOPS_PER_THREAD floating-point operations that its largest
-layer performs in the forward pass of a batch, but at most one thread for each core. Threads that
-share a layer wait for each other. A second thread speeds up a small layer only slightly on a quiet
-machine, and makes it 2 to 40 times slower on a busy one, where each thread has to wait for a core.
+A training uses one thread for each FLOPS_PER_THREAD floating-point operations of its largest layer
+in the forward pass of a batch, but at most one thread for each core. Threads that share a layer
+wait for each other. On a busy machine, where each thread has to wait for a core, a second thread
+makes a small layer 2 to 40 times slower.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ Reason = Literal["backend.threads", "work", "cores", "library"]
 
 @dataclass(frozen=True)
 class ThreadChoice:
-    """The number of threads and the reason for it.
-
-    The reason is the key ``backend.threads``, the work of a step, the number of usable cores, or a
-    limit of the matrix library such as ``OMP_NUM_THREADS``.
-    """
+    """The number of threads, and the key or limit that determined it."""
 
     count: int
     reason: Reason

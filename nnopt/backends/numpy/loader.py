@@ -60,12 +60,9 @@ class NumpyLoader:
             yield self._normalize(self._part.take(rows))
 
     def _normalize(self, raw: Array) -> Array:
-        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten.
-
-        Features in float64 are normalized in float64 and then rounded.
-        """
+        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
         x = _array_like(raw, self._batches, self._dtype)
-        if raw.dtype == np.float64:
+        if raw.dtype == np.float64:  # normalized in float64, then rounded
             np.copyto(x, self._normalization.of_features(raw), casting="same_kind")
             return x
         np.copyto(x, raw, casting="same_kind" if raw.dtype.kind == "f" else "unsafe")

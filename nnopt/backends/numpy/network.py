@@ -132,10 +132,7 @@ class NumpyNetwork:
         return value, copied
 
     def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
-        """Call ``_backward`` for each part of the batch and combine the results.
-
-        The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
-        """
+        """Add up the gradients of the parts of a batch; return the mean loss and the logits."""
         config, total = self._config, self._gradient_sum
         parts = batch_parts(len(y), config.batch_size, config.accumulation_steps)
         total.fill(0)
@@ -163,10 +160,7 @@ class NumpyNetwork:
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
-        """Return the inputs of ``architecture.layers`` in training mode, (N, D) or (N, C, H, W).
-
-        The first one is x; the others are copies.
-        """
+        """Return x and copies of the other layers' inputs in training mode."""
         outputs = self._record_outputs(x, step)
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 

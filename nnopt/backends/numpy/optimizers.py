@@ -168,20 +168,14 @@ OPTIMIZERS: dict[str, Rule] = {
 
 
 class Optimizer:
-    """Applies one update rule to all parameters.
+    """Applies one update rule to ``parameters``, a flat vector that is updated in place.
+
+    The parameters in the slice ``decayed`` have decoupled weight decay, w ← (1 - lr·λ) w
+    (Loshchilov and Hutter 2019, algorithms 1 and 2).
 
     Threads wait for each other at Python's global lock, and waking a thread takes longer than a
     short task. The views of all chunks are therefore created once, so that little Python code runs
     between two calls of NumPy.
-
-    Args:
-        config: The configuration of the optimizer.
-        parameters: The flat vector of all parameters, updated in place.
-        gradient: The flat vector of their gradients, read in every step.
-        decayed: The slice of the parameters with decoupled weight decay, w ← (1 - lr·λ) w
-            (Loshchilov and Hutter 2019, algorithms 1 and 2).
-        weight_decay: λ.
-        workers: The threads.
     """
 
     def __init__(

@@ -21,13 +21,7 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Variable:
-    """An input, intermediate result or parameter of the recorded operations.
-
-    Args:
-        value: The array.
-        requires_grad: Whether ``Tape.backward`` computes its gradient.
-        grad_buffer: The array that receives the gradient of a parameter.
-    """
+    """An input, a result or a parameter; ``grad_buffer`` receives the gradient of a parameter."""
 
     __slots__ = ("grad_buffer", "gradient", "requires_grad", "value")
 
@@ -60,7 +54,7 @@ class Buffers(Buffer):
         return self._allocate(name, shape, dtype) if array is None else array
 
     def _allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Allocate an array. Threads that share an operation may call this at the same time."""
+        """Allocate an array, perhaps for several threads that share the operation at once."""
         size = math.prod(shape)
         with self._lock:
             memory = self._memory.get(name)

@@ -112,10 +112,7 @@ class ThreadPool:
             weakref.finalize(self, self._tasks.put, None)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an uninitialized array of the calling thread, valid during a task.
-
-        All arrays of one name and type share their memory.
-        """
+        """Return an uninitialized array of the calling thread. Arrays of one name share memory."""
         array = self._local.results.get((name, shape, dtype))
         if array is None:
             local, key, size = self._local, (name, np.dtype(dtype)), math.prod(shape)

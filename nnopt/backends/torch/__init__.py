@@ -58,10 +58,7 @@ def check_backend(config: Config) -> list[str]:
 
 
 def _pip_install(error: Exception, *packages: str) -> str:
-    """Return the pip command that repairs a failed import of the last of the packages.
-
-    It installs nnopt[torch] if this package is absent, and reinstalls all ``packages`` otherwise.
-    """
+    """Return the pip command that repairs a failed import of the last of the packages."""
     is_absent = isinstance(error, ModuleNotFoundError) and error.name == packages[-1]
     target = "'nnopt[torch]'" if is_absent else f"--force-reinstall {' '.join(packages)}"
     return f"pip install {target}"
@@ -128,10 +125,7 @@ def _torchvision_problems(config: Config) -> list[str]:
 
 
 def _missing_for_compilation(device: str) -> str | None:
-    """Return a missing tool that torch.compile needs, or None.
-
-    torch.compile generates C++ on a CPU, and on CUDA Triton kernels, which are launched from C.
-    """
+    """Return the first missing tool of torch.compile, which generates C++, or Triton on CUDA."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             return "Triton, found none: pip install triton"

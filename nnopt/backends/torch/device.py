@@ -23,10 +23,7 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def configure_process(backend: TorchConfig, threads: int) -> None:
-    """Set PyTorch's settings of the process.
-
-    Default values are set too, because an earlier run in the process may have changed them.
-    """
+    """Set PyTorch's settings of the process. An earlier run may have changed their defaults."""
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(backend.deterministic)

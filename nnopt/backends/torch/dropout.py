@@ -63,15 +63,13 @@ class Dropout(nn.Module):
     # PyTorch would compile this function again at every step, because the step number changes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
-        """Return the mask times its scale, in a shape that is broadcast to x's.
-
-        It is in float32 at least: in 16 bits the scale would be rounded, which shifts the mean.
-        """
+        """Return the mask times its scale, in a shape that is broadcast to x's."""
         shape = x.shape[: self._axes]
         draw = self._step + self._uses * MAX_STEPS
         self._uses += 1
         keep = torch.as_tensor(self._masks.draw(draw, shape), device=x.device)
-        factor = keep.to(torch.promote_types(x.dtype, torch.float32)).mul_(self._masks.scale)
+        dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would round the scale
+        factor = keep.to(dtype).mul_(self._masks.scale)
         return factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 

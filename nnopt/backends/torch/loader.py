@@ -119,10 +119,7 @@ class TorchLoader:
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Return a copy of the inputs of a part, (N, ...).
-
-        Features in float64, which some accelerators lack, are converted to the network's precision.
-        """
+        """Return a copy of a part's inputs, not in float64, which some accelerators lack."""
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):
@@ -132,11 +129,8 @@ class TorchLoader:
         return copied
 
     def _normalize(self, raw: Tensor) -> Tensor:
-        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten.
-
-        Features in float64 are normalized in float64 and then rounded.
-        """
-        if self._features is not None:
+        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
+        if self._features is not None:  # normalized in float64, then rounded
             if raw.device.type == "cpu":
                 self._features.of_features(raw.numpy())
             return raw.to(self._dtype)
@@ -167,10 +161,7 @@ class TorchLoader:
     def _mix(
         self, x: Tensor, labels: Tensor, partner: Tensor, mixing: Mixing, batch: int
     ) -> Tensor:
-        """Mix the inputs x (N, ...) in place and return the mixed labels (N, K).
-
-        ``partner``, (N,), contains the index in the batch of each sample's partner.
-        """
+        """Mix x (N, ...) with the samples at ``partner`` (N,) in place; return labels (N, K)."""
         weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
         if box is None:
             others = x[partner].mul_(1 - weight)

@@ -68,10 +68,7 @@ def build_module(architecture: Architecture, config: Config) -> nn.Module:
 
 
 def build_sequential(layers: Iterable[InferredLayer], config: Config) -> nn.Sequential:
-    """Return the layers one after another, with parameters on the meta device.
-
-    PyTorch's own initialization and its global generator are not used.
-    """
+    """Return the layers one after another, with uninitialized parameters on the meta device."""
     return nn.Sequential(_children(layers, config))
 
 

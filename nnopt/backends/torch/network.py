@@ -42,10 +42,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss -Σₖ tₖ log softmax(z)ₖ for labels or class fractions t.
-
-    Label smoothing spreads a fraction of t evenly over the classes.
-    """
+    """Return the loss -Σₖ tₖ log softmax(z)ₖ for labels or class fractions t, smoothed evenly."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
@@ -165,10 +162,7 @@ class TorchNetwork:
         return loss.detach(), logits.detach()
 
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Call ``_backward`` for each part of the batch and combine the results.
-
-        The mean loss of the batch is the mean of the parts' losses, weighted by their sizes.
-        """
+        """Add up the gradients of the parts of a batch; return the mean loss and the logits."""
         losses, logits = [], []
         parts = batch_parts(len(y), self._batch_size, self._accumulation_steps)
         for number, rows in enumerate(parts):

@@ -61,10 +61,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x in the number type in which autocast computes norms.
-
-    This is the weight's type on an accelerator and x's own type on a CPU.
-    """
+    """Return x in autocast's type for norms: the weight's on an accelerator, x's own on a CPU."""
     return x if x.is_cpu else x.to(weight.dtype)
 
 

@@ -108,10 +108,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
-    """Return the configured optimizer of all parameters.
-
-    ``weights`` are the matrices and kernels among them, in the order of the architecture.
-    """
+    """Return the configured optimizer; ``weights`` are the matrices and kernels, in order."""
     if isinstance(config.optimizer, MuonConfig):
         return Muon(parameters, weights, config.optimizer)
     if isinstance(config.optimizer, ScheduleFreeConfig):
@@ -127,10 +124,7 @@ def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
 
 
 def state_is_finite(optimizer: optim.Optimizer) -> bool:
-    """Return whether the state of the optimizer is finite. Waits for the device.
-
-    If the square of a gradient overflows, its parameter stops changing without any other sign.
-    """
+    """Return whether the state of the optimizer is finite. Waits for the device."""
     optimizers = [optimizer, optimizer.adam] if isinstance(optimizer, Muon) else [optimizer]
     tensors = [
         value

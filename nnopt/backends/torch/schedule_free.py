@@ -53,10 +53,7 @@ class ScheduleFree(optim.Optimizer):
         self.train()
 
     def step(self) -> None:  # type: ignore[override]
-        """Perform one update in training mode, without overwriting the gradients.
-
-        The library overwrites gradients to save memory, so it gets copies.
-        """
+        """Perform one update. The library overwrites the gradients, so it gets copies."""
         gradients = [p.grad for p in self._parameters]
         for p in self._parameters:
             p.grad = None if p.grad is None else p.grad.clone()

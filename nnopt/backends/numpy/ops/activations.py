@@ -135,10 +135,7 @@ def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
 
 
 def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Array:
-    """Compute s = σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k, without overflow.
-
-    s is at most 1/2, so 1 - s loses no digits.
-    """
+    """Compute s = σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k, without overflow."""
     np.abs(x, out=out)
     np.multiply(out, -steepness, out=out)
     np.exp(out, out=out)
@@ -146,7 +143,7 @@ def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Ar
 
 
 def _logistic_slope(tail: Array, out: Array) -> Array:
-    """Compute σ' = s (1 - s) from the tail s = σ(-|x|)."""
+    """Compute σ' = s (1 - s) from the tail s = σ(-|x|) ≤ 1/2, so 1 - s loses no digits."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 

@@ -133,12 +133,9 @@ def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -
 
 
 def to_lanes(shape: Shape, *values: Array) -> Array:
-    """Return k values, broadcast to ``shape``, the shape of the lanes, as an array (k, N·C).
-
-    ``np.broadcast_to`` would take several times as long.
-    """
+    """Return k values, broadcast to ``shape``, the shape of the lanes, as an array (k, N·C)."""
     lanes = np.empty((len(values), *shape), values[0].dtype)
-    for lane, value in zip(lanes, values, strict=True):
+    for lane, value in zip(lanes, values, strict=True):  # several times faster than broadcast_to
         lane[:] = value
     return lanes.reshape(len(values), -1)
 
@@ -149,11 +146,7 @@ def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
 
 
 def _chunks(shape: Shape) -> list[tuple[int, tuple[slice, slice]]]:
-    """Divide a matrix (P, L) into a grid of chunks.
-
-    Return the row of each chunk in the grid, and its index in the matrix: a slice of positions and
-    a slice of lanes.
-    """
+    """Return each chunk's row in the grid, and its slices of the rows and lanes of (P, L)."""
     width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
     height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)
     return [
