@@ -65,9 +65,9 @@ class Comparison:
 def compare_runs(
     runs: Sequence[Run], metrics: Sequence[str], baseline: Sequence[Condition] = ()
 ) -> Comparison:
-    """Group the runs by setting and compare their means over seeds.
+    """Compare the means over seeds of all settings with each other and with a baseline.
 
-    Each setting is also compared with the baseline that the conditions ``baseline`` select.
+    The conditions ``baseline`` select the baseline.
 
     Raises:
         ConfigError: No run has a metric, or the baseline does not exist or is ambiguous.
@@ -130,8 +130,7 @@ def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
     """Return the rows sorted by a key, or by the mean of a metric with the best first.
 
-    Raises:
-        ConfigError: The name is neither a key nor a metric of the comparison.
+    Raises ConfigError if the name is neither a key nor a metric of the comparison.
     """
     rows = comparison.rows
     if name in comparison.keys:

@@ -46,11 +46,9 @@ def same_test_set(one: Setting, other: Setting) -> bool:
 
 
 def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Check that the runs have the same dataset and the same test samples.
+    """Raise ConfigError if the test samples of one dataset differ among the runs.
 
-    Raises:
-        ConfigError: The datasets differ and ``may_differ`` is False, or the test samples of one
-            dataset differ.
+    Unless ``may_differ`` is True, all runs must also have the same dataset.
     """
     files = _files(runs, lambda run: run.test_sources)
     if len(files) > 1 and not may_differ:
@@ -88,10 +86,9 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
 
 
 def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
-    """Add the key ``dataset.files`` to runs of one dataset with different files.
+    """Add a key ``dataset.files`` to the runs of each dataset that was read from different files.
 
-    The value of the key is a digest of the files. So runs with different files belong to different
-    settings.
+    The value is a digest of the files. So runs with different files belong to different settings.
     """
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
     return [

@@ -18,12 +18,11 @@ Values = Mapping[str, Value]
 """Dotted key -> value."""
 
 
-class WithSettings(Protocol):
+class _WithSettings(Protocol):
     """A run, or a point that has only a configuration."""
 
     @property
-    def settings(self) -> Values:
-        """The values of the configuration by dotted key."""
+    def settings(self) -> Values: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Setting:
         return {s: run.metrics[name] for s, run in self.runs.items() if name in run.metrics}
 
 
-def known_keys(runs: Iterable[WithSettings]) -> list[str]:
+def known_keys(runs: Iterable[_WithSettings]) -> list[str]:
     """Return the keys of all runs in groups. The name of a group precedes its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
@@ -52,7 +51,7 @@ def known_metrics(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(n for run in runs if run.status == "done" for n in run.metrics))
 
 
-def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
+def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
     """Return the keys with at least two values, except the seed.
 
     A key of a group is compared only among runs with the same choice of the group. For example, the
@@ -79,8 +78,7 @@ def varying_keys(runs: Sequence[WithSettings]) -> list[str]:
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
     """Group the runs into settings, sorted by the values of the keys.
 
-    Of several runs of a setting with the same seed, only the newest is used, because they are not
-    independent.
+    Of the runs of a setting with the same seed, which are not independent, only the newest is used.
     """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -150,11 +148,7 @@ class Condition:
 def read_condition(
     text: str, known: Sequence[str], operators: Sequence[str] = ("=", "!=", *_COMPARISONS)
 ) -> Condition:
-    """Parse a condition on one of the known keys.
-
-    Raises:
-        ConfigError: The condition is malformed or its key is unknown.
-    """
+    """Parse a condition. Raises ConfigError if it is malformed or its key is unknown."""
     match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.S)
     if not match or match[2] not in operators:
         others = f", or one of {' '.join(operators[1:])} for =" if len(operators) > 1 else ""

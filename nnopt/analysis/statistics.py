@@ -1,9 +1,8 @@
 """Means over seeds, differences between settings, and their significance.
 
-Two settings are trained with the same seeds. Runs with the same seed share initial weights and
-batches, so their results are correlated. Therefore Student's paired t test of the differences per
-seed is used. Rank tests such as Wilcoxon's do not suit few seeds: with five seeds, their smallest
-p value is 2 / 2⁵ = 0.06, which is not below 5 %.
+Runs with the same seed share initial weights and batches, so their results are correlated, and
+Student's paired t test is used. Rank tests such as Wilcoxon's do not suit few seeds: with five
+seeds, their smallest p value is 2 / 2⁵ = 0.06, which is not below 5 %.
 """
 
 from __future__ import annotations
@@ -22,34 +21,26 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n values.
-
-    ``std`` is the standard deviation with the denominator n - 1, or None for a single value. The
-    confidence interval is None for a single value or if all values are equal.
-    """
+    """Mean of n values."""
 
     n: int
     mean: float
-    std: float | None
-    interval: tuple[float, float] | None
+    std: float | None  # with the denominator n - 1; None for a single value
+    interval: tuple[float, float] | None  # None for a single value or if all values are equal
 
 
 @dataclass(frozen=True)
 class Difference:
     """Difference of two settings in one metric over their common seeds.
 
-    Attributes:
-        pairs: Number of common seeds.
-        change: Estimate of the difference; None without a common seed or if float64 overflows.
-        p: Two-sided p value of the paired t test; None for fewer than two pairs or if all
-            differences are equal.
-        p_holm: ``p`` after Holm's correction.
+    ``p`` is the two-sided p value of the paired t test, or None for fewer than two pairs or if all
+    differences are equal.
     """
 
-    pairs: int
-    change: Estimate | None
+    pairs: int  # number of common seeds
+    change: Estimate | None  # None without a common seed or if float64 overflows
     p: float | None
-    p_holm: float | None = None
+    p_holm: float | None = None  # after Holm's correction
 
     @property
     def is_significant(self) -> bool:

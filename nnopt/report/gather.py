@@ -39,10 +39,7 @@ MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 
 def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path) -> Record:
-    """Return the data for the file ``page``, a report on the runs below ``directory``.
-
-    Raises ConfigError if no run has one of the metrics.
-    """
+    """Return the data of a report on ``directory``. Raises ConfigError for an unknown metric."""
     known = known_metrics(index.runs) or METRICS
     if unknown := [name for name in metrics if name not in known]:
         raise unknown_name("metric", unknown[0], known)
@@ -262,8 +259,7 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 def _config(point: Point, lines: dict[str, int]) -> list[int]:
     """Return the lines of the configuration as YAML, as indices of the list of all lines.
 
-    The summary takes precedence, because it has a checksum. An unfinished run has only its
-    ``config.yaml``.
+    The summary takes precedence over ``config.yaml``, because it has a checksum.
     """
     text = ""
     if config := point.summary.get("config"):

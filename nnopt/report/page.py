@@ -36,8 +36,7 @@ def fill_page(records: dict[str, Any]) -> str:
 def as_json(records: Any) -> str:
     """Return JSON that is safe inside a script element.
 
-    The JSON is ASCII, without ``<``, which could end the element or start a comment, and without
-    other characters that have a meaning in HTML.
+    The JSON is ASCII without the characters that have a meaning in HTML, such as ``<``.
     """
     text = json.dumps(records, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -58,8 +58,7 @@ def cpu_quota(
 ) -> float | None:
     """Return the number of cores that control groups allow this process, None without a limit.
 
-    A control group limits the processor time per period of time. The result is the smallest quota
-    of the group of this process and of its parent groups.
+    The result is the smallest quota of the group of this process and of its parent groups.
     """
     quotas: list[float] = []
     with suppress(OSError, ValueError):

@@ -127,8 +127,7 @@ def threads() -> dict[str, Any]:
     """Return the numbers of threads, which can change the last bits of results.
 
     ``library``, ``version`` and ``blas`` are the name, the version and the number of threads of
-    NumPy's matrix library, or None if threadpoolctl does not find it. ``torch`` is the number of
-    threads of PyTorch, if it is imported.
+    NumPy's matrix library, or None if unknown. ``torch`` is the number of PyTorch's threads.
     """
     libraries = thread_pools().select(user_api="blas").info()
     # PyTorch may contain a library of its own.

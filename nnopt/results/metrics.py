@@ -64,8 +64,7 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 def hinge(logits: Array, labels: Array) -> float:
     """Return the mean multiclass SVM loss Σ_{j≠y} max(0, sⱼ - s_y + 1) (Weston and Watkins 1999).
 
-    Unless all logits are finite, the loss is NaN, as in training. Without this rule, a margin of
-    -∞ would count as 0.
+    Unless all logits are finite, the loss is NaN, as in training: a margin of -∞ would count as 0.
 
     logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
     """

@@ -137,10 +137,8 @@ class MetricsFile:
 def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
     """Return the rows of a ``metrics.csv``, without an incomplete last line.
 
-    ``checksum`` is the SHA-256 of the file at the end of the run, or None if it is unknown.
-
-    Raises:
-        DataError: The file is missing or was changed, or it has wrong columns or an invalid cell.
+    ``checksum`` is the SHA-256 of the file at the end of the run, or None if it is unknown. Raises
+    DataError if the file is missing or was changed, or has wrong columns or an invalid cell.
     """
     try:
         data = read_received(path, path.parent, TABLE_BYTES)

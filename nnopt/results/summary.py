@@ -1,8 +1,7 @@
 """``summary.json``: written with a checksum, and validated when it is read.
 
 The checksum depends on the values, not on the bytes, so a reformatted file is accepted. A file
-without a checksum is accepted too: an older version of nnopt wrote it, or the user has edited the
-file and deleted the checksum.
+without a checksum, which an older version wrote or the user has edited, is accepted too.
 """
 
 from __future__ import annotations
