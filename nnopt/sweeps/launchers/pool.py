@@ -26,12 +26,7 @@ from nnopt.errors import TimeLimitError
 from nnopt.recipe.thread_notes import threads_of
 from nnopt.results.cores import usable_cores
 from nnopt.schema import PoolConfig
-from nnopt.sweeps.launchers.remote import (
-    GRACE_SECONDS,
-    append_log,
-    record_lost_task,
-    thread_limits,
-)
+from nnopt.sweeps.launchers.remote import GRACE_SECONDS, append_log, record_lost_task, thread_limits
 from nnopt.sweeps.launchers.worker import READY
 from nnopt.sweeps.task import Task, TaskResult
 from nnopt.terminal.interruption import SIGTERM_CODE
@@ -53,7 +48,7 @@ def run_in_pool(tasks: Iterable[Task], config: PoolConfig) -> Generator[TaskResu
     pool, waiting = _Pool(config), iter(tasks)
     try:
         while True:
-            while pool.has_room and (task := next(waiting, None)) is not None:
+            while len(pool.busy) < pool.count and (task := next(waiting, None)) is not None:
                 pool.submit(task)
             if not pool.busy:
                 return
@@ -81,7 +76,7 @@ class _Pool:
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
         cores = usable_cores() or 1
-        self._count = config.workers or cores
+        self.count = config.workers or cores
         self._threads = threads_of(config, cores)
         self._timeout = math.inf if config.timeout is None else config.timeout
         self._workers: list[Worker] = []
@@ -91,11 +86,6 @@ class _Pool:
     def busy(self) -> list[Worker]:
         """The workers that have a task."""
         return [worker for worker in self._workers if worker.task is not None]
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a task may be submitted now."""
-        return len(self.busy) < self._count
 
     def submit(self, task: Task) -> None:
         """Give the task to an idle worker, or to a new one."""

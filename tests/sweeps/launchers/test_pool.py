@@ -156,7 +156,7 @@ def test_pool_divides_cores_among_workers(
 ) -> None:
     monkeypatch.setattr(pool_file, "usable_cores", lambda: 7)
     pool = pool_file._Pool(config(workers, threads=None))
-    assert (pool._count, pool._threads) == (workers or 7, threads)
+    assert (pool.count, pool._threads) == (workers or 7, threads)
 
 
 @pytest.mark.usefixtures("scripted")
