@@ -55,10 +55,7 @@ def run_tasks(
     on_result: Callable[[TaskResult], None],
     fail_fast: bool,
 ) -> int | None:
-    """Run tasks, and pass each result to ``on_result``, the table and the progress display.
-
-    Return the exit code after Ctrl-C or a signal, else None.
-    """
+    """Run tasks and report each result. Return the exit code after Ctrl-C or a signal, or None."""
     try:
         with closing(launcher(tasks)) as results:
             for result in results:

@@ -94,10 +94,7 @@ class Sweep:
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:
-    """Create a sweep in a folder and write its ``sweep.json``.
-
-    Raises OutputError, also if another process creates a sweep in the folder at the same time.
-    """
+    """Create a sweep in a folder, and write its ``sweep.json``. Raises OutputError."""
     count = len(plan.points)
     points = tuple(with_plots_decided(with_absolute_paths(point), count) for point in plan.points)
     config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")

@@ -54,14 +54,10 @@ def check_entries(entries: list[Any]) -> None:
 
 
 def check_point(point: Point) -> None:
-    """Raise ValueError unless the id matches the configuration and all paths are absolute.
-
-    If the data come from a CSV file, the hash in the id depends on the folder in which the sweep
-    was created. In this case the hash is not compared, only the rest of the id.
-    """
+    """Raise ValueError unless the id matches the configuration and all paths are absolute."""
     config = point.config
     own, given = point_id(config), point.id
-    if isinstance(config.dataset, CsvConfig):
+    if isinstance(config.dataset, CsvConfig):  # the hash depends on the original working folder
         own, given = own.rpartition("-")[0], given.rpartition("-")[0]
     if own != given:
         raise ValueError(f"the id of point {point.id} does not match its configuration")

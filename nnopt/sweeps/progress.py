@@ -21,11 +21,7 @@ OTHER_COLUMNS = 50  # maximum width of the other columns of the line
 
 
 class PointsProgress(LiveDisplay):
-    """Progress display of many points, the base class for sweeps and searches.
-
-    On a terminal, its live line contains the counts of points, the remaining time, and the epoch
-    of the point that runs in this process.
-    """
+    """Progress display of many points: the base class for sweeps and searches."""
 
     def __init__(self, mode: ProgressMode) -> None:
         super().__init__(mode)

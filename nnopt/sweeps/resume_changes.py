@@ -1,7 +1,4 @@
-"""Changes to a sweep on resume: its launcher, the location of its data, and additional points.
-
-Existing points never change.
-"""
+"""Changes to a sweep on resume: its launcher, the location of its data, and additional points."""
 
 from __future__ import annotations
 
@@ -91,11 +88,7 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
-    """Return the plan of the sweep's command line with additional values.
-
-    Raises ConfigError, or ResumeError if the original command line now gives different points,
-    for example because a YAML file has changed.
-    """
+    """Return the plan of the sweep's command line with additional values."""
     before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
     known = {point.id for point in sweep.points}
     if changed := [point for point in before.points if point.id not in known]:

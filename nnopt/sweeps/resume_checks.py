@@ -49,10 +49,7 @@ OWN_CLUSTERS = (None, "auto", "local")
 
 
 def check_folder(sweep: Sweep) -> None:
-    """Raise ResumeError if a file that nnopt would use is a link or a special file.
-
-    A link could lead to a file outside the folder. Reading a pipe would block.
-    """
+    """Raise ResumeError if a file that nnopt would use is a link or a special file."""
     for problem in _intruders(sweep):
         raise ResumeError(
             f"{problem}, which nnopt never creates; remove it, or replace it by a copy, and resume "

@@ -28,10 +28,7 @@ def error(message: str) -> None:
 
 
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:
-    """Print the results of a command and the paths of its files.
-
-    On a terminal that is wide enough they are printed in a panel, else as lines.
-    """
+    """Print the results of a command and the paths of its files, in a panel if it fits."""
     stream = standard_output()
     files = {name: short(path) for name, path in paths.items()}
     width = max(map(len, [*pairs, *files]), default=0)

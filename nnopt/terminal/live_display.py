@@ -137,10 +137,7 @@ class LiveDisplay:
         self._size = terminal.size
 
     def curves(self, terminal: Console) -> Text | None:
-        """Return the learning curves for the current size of the terminal.
-
-        Return None before the first epoch, and while the terminal is too small.
-        """
+        """Return the learning curves, or None before the first epoch or on a small terminal."""
         columns, lines = terminal.size
         current = len(self._rows), columns, lines
         if current != self._drawn:

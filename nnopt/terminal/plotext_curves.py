@@ -29,8 +29,7 @@ VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     """Draw loss and accuracy of training and validation against the epoch, with a legend.
 
-    At least one row, 30 columns and 9 lines are required. At most MAX_COLUMNS columns and MAX_LINES
-    lines are used.
+    At least one row, 30 columns and 9 lines are required.
     """
     import plotext
     from rich.text import Text

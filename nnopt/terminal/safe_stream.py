@@ -24,13 +24,10 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """A text stream that accepts every character and never fails.
-
-    It wraps a standard stream, which is None if the process was started without it.
-    """
+    """A standard stream whose writes accept every character and never fail."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
+        self._stream = stream  # None if the process was started without the stream
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self.errors = "backslashreplace"
         self.failure: OSError | None = None  # the error of a failed write, except for a broken pipe
@@ -134,10 +131,7 @@ def _as_stream(stream: Any) -> Stream:
 
 @contextmanager
 def guarded_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams whose writes never fail.
-
-    nnopt, argparse, Hydra and logging write to these streams.
-    """
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams whose writes never fail."""
     output, errors = standard_output(), standard_error()
     with redirect_stdout(output), redirect_stderr(errors):
         yield output, errors

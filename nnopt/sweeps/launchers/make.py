@@ -11,10 +11,7 @@ from nnopt.sweeps.task import Launcher, run_sequentially
 
 
 def make_launcher(config: LauncherConfig) -> Launcher:
-    """Return the launcher with these settings. No point is started.
-
-    Raises ConfigError if a required package, cluster or program is missing.
-    """
+    """Return the launcher. Raises ConfigError if a package, cluster or program is missing."""
     if isinstance(config, PoolConfig):
         if not hasattr(os, "killpg"):
             raise ConfigError("hydra/launcher=pool needs process groups, which Windows lacks")

@@ -29,10 +29,7 @@ POLL_SECONDS = 0.1
 
 
 def connect(config: RayConfig) -> None:
-    """Connect this process to the cluster, or start a cluster on this machine.
-
-    Raises ConfigError without Ray, a reachable cluster, or a node with the resources for a point.
-    """
+    """Connect to a cluster, or start one here. Raises ConfigError if it cannot run a point."""
     require_package("ray", "ray", "ray")
     import ray
 

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from submitit import AutoExecutor, Job
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
-"""Pause between two checks of the jobs. With SLURM, each check reads a file of each job;
-submitit queries SLURM itself at growing intervals."""
+"""Pause between two checks of the files of jobs. submitit queries SLURM at growing intervals."""
 
 MARGIN_SECONDS = 60.0
 """Time that is added to the limit of a SLURM job for the start of Python and its packages."""
@@ -86,11 +85,7 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
-    """Make a new folder for the scripts, logs and results of the jobs of this process.
-
-    submitit unpickles the results in the folder, so the folder must contain no other files. Raises
-    ConfigError if its path has a control character, and OutputError if it cannot be made.
-    """
+    """Make a new folder for the files of the jobs, because submitit unpickles files in it."""
     path = (task.folder.parent / SUBMITIT).absolute()
     if config.folder is not None:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))

@@ -118,10 +118,7 @@ def short_override(override: str) -> str:
 
 
 def print_best_trials(run: SearchRun) -> None:
-    """Print the best trials, the importance of keys, and a command to rerun the best trial.
-
-    Must be called within ``open_search``.
-    """
+    """Print the best trials, the importance of keys, and a command to rerun the best trial."""
     metric = run.settings.metric
     ranked = best_trials(run)
     console.note(f"{count_trials(run)}; the best by {metric}:")

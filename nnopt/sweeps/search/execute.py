@@ -65,10 +65,7 @@ def run_search(
 
 
 def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, Sweep]:
-    """Return the plan and the sweep with which a search is resumed.
-
-    Raises ConfigError for an override whose key is not CHANGEABLE.
-    """
+    """Return the plan and the sweep of a resumed search. Raises ConfigError."""
     with in_folder(sweep.working_dir):
         with composing(sweep.config_dir):
             new, before = parse_overrides(overrides), parse_overrides(sweep.overrides)

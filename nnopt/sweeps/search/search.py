@@ -131,6 +131,7 @@ class SearchRun:
         self._epochs = max(point.config.epochs for point in plan.points)
         self._journal = sweep.folder / JOURNAL
         self.study = open_study(self._journal, self.settings, self._epochs)
+        # The journal has the first names of renamed keys.
         parameters = [parameter.with_first_names() for parameter in self.space.parameters]
         self._check_same_search(plan.points, parameters)
         try:
@@ -275,10 +276,7 @@ class SearchRun:
         return (PrunerCallback(self._journal, trial.number, self.settings, self._epochs),)
 
     def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
-        """Raise ResumeError if the folder contains a different search.
-
-        The keys of the parameters have their first names, as in the journal.
-        """
+        """Raise ResumeError if the folder contains a different search."""
         ids = "\n".join(point.id for point in samples)  # they reveal changes of the YAML files
         settings = asdict(self.settings).items()
         asked = {key: x for key, x in settings if key not in ("params", "trials", "timeout")}

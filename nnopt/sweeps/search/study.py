@@ -97,14 +97,11 @@ def lock_search(journal: Path) -> Iterator[None]:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Return Optuna's storage for a journal, which is created if it is missing.
-
-    Each process has one storage per journal, so that it reads each line only once.
-    """
+    """Return Optuna's storage for a journal, which is created if it is missing."""
     return _open_journal(path, os.getpid())
 
 
-@cache
+@cache  # so that each process reads each line only once
 def _open_journal(path: Path, process: int) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
 
