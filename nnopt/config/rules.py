@@ -16,12 +16,10 @@ from nnopt.schema import (
     CsvConfig,
     ImageConfig,
     LayersConfig,
-    MlpConfig,
     MuonConfig,
     ResnetConfig,
     ScheduleFreeConfig,
     ThreeLayerConvConfig,
-    TorchConfig,
     TorchOptimizer,
     TorchvisionConfig,
     VggConfig,
@@ -39,10 +37,16 @@ def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
     skipped.
     """
     problems: list[str] = []
-    for rule in RULES:
+    for rule in (*VALUE_RULES, *RULES):
         with suppress(*(TypeError, AttributeError) if incomplete else ()):
-            problems += rule(config)
+            for message in rule(config):
+                problems.append(message if rule in VALUE_RULES else _filled(message, config))
     return problems
+
+
+def _filled(message: str, config: Config) -> str:
+    """Replace each ``{KEY}`` in a message by ``KEY = VALUE``."""
+    return re.sub(r"{(.*?)}", lambda key: _setting(config, key[1]), message)
 
 
 def _setting(config: Config, key: str) -> str:
@@ -66,13 +70,6 @@ def _data_folders(config: Config) -> Iterator[str]:
             yield refused_value(key, folder, problem)
 
 
-def _without_effect(config: Config, defaults: dict[str, object], reason: str) -> Iterator[str]:
-    """Yield a problem for each key without effect whose value differs from its default."""
-    for key, default in defaults.items():
-        if attrgetter(key)(config) != default:
-            yield f"{_setting(config, key)} has no effect on {reason}"
-
-
 def _layers(config: Config) -> Iterator[str]:
     if not isinstance(config.architecture, LayersConfig):
         return
@@ -82,9 +79,45 @@ def _layers(config: Config) -> Iterator[str]:
         parse_layers(config.architecture.layers)
     except ConfigError as error:
         yield from error.problems
-    defaults = {"regularizer.dropout": 0, "regularizer.norm": "none"}
-    reason = "architecture=layers; add the layer to architecture.layers"
-    yield from _without_effect(config, defaults, reason)
+
+
+def _convolutions(config: Config) -> Iterator[str]:
+    architecture = config.architecture
+    if isinstance(architecture, VggConfig) and not architecture.widths:
+        reason = "needs at least one block, or set architecture=mlp"
+        yield refused_value("architecture.widths", [], reason)
+    if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
+        reason = (
+            "needs an odd number, so that the padding that preserves the size of the image is the "
+            "same on both sides"
+        )
+        yield refused_value("architecture.kernel", architecture.kernel, reason)
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    defaults: dict[str, object] = {"regularizer.dropout": 0, "regularizer.norm": "none"}
+    if isinstance(config.architecture, LayersConfig):
+        reason = "architecture=layers; add the layer to architecture.layers"
+    elif isinstance(config.architecture, TorchvisionConfig):
+        reason = "architecture=torchvision, whose models have their own norms, dropout and weights"
+        defaults |= {
+            "initializer.hidden": "he_normal",
+            "initializer.output": "lecun_normal",
+            "initializer.input": None,
+        }
+    else:
+        return
+    for key, default in defaults.items():
+        if attrgetter(key)(config) != default:
+            yield f"{_setting(config, key)} has no effect on {reason}"
+
+
+def _group_norm(config: Config) -> Iterator[str]:
+    if config.architecture.name == "mlp" and config.regularizer.norm == "group":
+        yield (
+            "{regularizer.norm} normalizes groups of channels, but architecture=mlp has no "
+            "channels; set regularizer.norm=layer"
+        )
 
 
 def _stochastic_depth(config: Config) -> Iterator[str]:
@@ -102,83 +135,39 @@ def _stochastic_depth(config: Config) -> Iterator[str]:
     elif isinstance(architecture, TorchvisionConfig):
         reason = "the models of architecture=torchvision have rates of their own"
     else:
-        reason = f"architecture.name = {architecture.name!r} has none"
+        reason = "{architecture.name} has none"
     yield (
-        f"{_setting(config, 'regularizer.stochastic_depth')} skips residual layers, but {reason}; "
-        "set architecture=resnet, or add residual layers to architecture.layers"
+        "{regularizer.stochastic_depth} skips residual layers, but "
+        f"{reason}; set architecture=resnet, or add residual layers to architecture.layers"
     )
-
-
-def _torchvision(config: Config) -> Iterator[str]:
-    if not isinstance(config.architecture, TorchvisionConfig):
-        return
-    if config.backend.name != "torch":
-        yield (
-            "architecture.name = 'torchvision' needs backend=torch, but "
-            f"{_setting(config, 'backend.name')}"
-        )
-    defaults = {
-        "regularizer.dropout": 0,
-        "regularizer.norm": "none",
-        "initializer.hidden": "he_normal",
-        "initializer.output": "lecun_normal",
-        "initializer.input": None,
-    }
-    reason = "architecture=torchvision, whose models have their own norms, dropout and weights"
-    yield from _without_effect(config, defaults, reason)
-
-
-def _convolutions(config: Config) -> Iterator[str]:
-    architecture = config.architecture
-    if isinstance(architecture, VggConfig) and not architecture.widths:
-        reason = "needs at least one block, or set architecture=mlp"
-        yield refused_value("architecture.widths", [], reason)
-    if isinstance(architecture, ThreeLayerConvConfig) and architecture.kernel % 2 == 0:
-        reason = (
-            "needs an odd number, so that the padding that preserves the size of the image is the "
-            "same on both sides"
-        )
-        yield refused_value("architecture.kernel", architecture.kernel, reason)
-
-
-def _group_norm(config: Config) -> Iterator[str]:
-    if isinstance(config.architecture, MlpConfig) and config.regularizer.norm == "group":
-        yield (
-            "regularizer.norm = 'group' normalizes groups of channels, but architecture=mlp has "
-            "no channels; set regularizer.norm=layer"
-        )
 
 
 def _optimizer(config: Config) -> Iterator[str]:
     optimizer, decay = config.optimizer, weight_decay(config)
     if optimizer.name == "nesterov" and optimizer.momentum == 0:
         yield (
-            "optimizer.name = 'nesterov' needs optimizer.momentum above 0, got 0; without momentum "
-            "it is optimizer=sgd"
+            "{optimizer.name} needs optimizer.momentum above 0, got 0; without momentum it is "
+            "optimizer=sgd"
         )
-    if isinstance(optimizer, TorchOptimizer) and config.backend.name == "numpy":
-        name = _setting(config, "optimizer.name")
-        yield f"{name} needs backend=torch, but backend.name = 'numpy'"
     if optimizer.lr == "auto":
         return
-    factors, weights = ["optimizer.lr"], "the weights"
+    factors, weights = "{optimizer.lr}", "the weights"
     factor = decay * optimizer.lr
     if factor < 1 and isinstance(optimizer, MuonConfig):
-        factors, weights = [*factors, "optimizer.adam_lr_ratio"], "the weights that Adam trains"
-        factor *= optimizer.adam_lr_ratio
+        factors += " times {optimizer.adam_lr_ratio}"
+        factor, weights = factor * optimizer.adam_lr_ratio, "the weights that Adam trains"
     if factor >= 1:
-        product = " times ".join(_setting(config, key) for key in factors)
         yield (
-            f"{product} times regularizer.weight_decay = {decay} must be below 1: each step "
+            f"{factors} times regularizer.weight_decay = {decay} must be below 1: each step "
             f"multiplies {weights} by 1 minus the product"
         )
 
 
-def _accumulation_steps(config: Config) -> Iterator[str]:
+def _batch(config: Config) -> Iterator[str]:
     if config.accumulation_steps > config.batch_size:
         yield (
-            f"{_setting(config, 'accumulation_steps')} is more than "
-            f"{_setting(config, 'batch_size')}, but each part of a batch needs a sample"
+            "{accumulation_steps} is more than {batch_size}, but each part of a batch needs a "
+            "sample"
         )
 
 
@@ -186,45 +175,45 @@ def _validation(config: Config) -> Iterator[str]:
     dataset, stopping = config.dataset, config.early_stopping
     if dataset.validation.source == "own" and dataset.name != "cinic10":
         yield (
-            "dataset.validation.source = 'own' needs dataset=cinic10, but "
-            f"{_setting(config, 'dataset.name')} has no validation set"
+            "{dataset.validation.source} needs dataset=cinic10, but {dataset.name} has no "
+            "validation set"
         )
     if dataset.validation.source != "none":
         return
-    missing = "needs validation data, but dataset.validation.source = 'none'"
     if stopping.patience is not None:
-        yield f"early_stopping.patience {missing}"
+        yield "early_stopping.patience needs validation data, but {dataset.validation.source}"
     if stopping.validate_every is not None:
-        yield f"early_stopping.validate_every {missing}"
+        yield "early_stopping.validate_every needs validation data, but {dataset.validation.source}"
     if config.schedule.name == "plateau":
-        yield f"schedule.name = 'plateau' {missing}"
+        yield "{schedule.name} needs validation data, but {dataset.validation.source}"
     if config.test_weights == "best":
-        yield f"test_weights = 'best' {missing}; set test_weights=last"
+        yield (
+            "{test_weights} needs validation data, but {dataset.validation.source}; set "
+            "test_weights=last"
+        )
 
 
 def _loss(config: Config) -> Iterator[str]:
-    needs = "needs loss=cross_entropy, but loss = 'hinge'"
     if config.loss == "hinge" and config.regularizer.label_smoothing:
-        yield f"{_setting(config, 'regularizer.label_smoothing')} {needs}"
+        yield "{regularizer.label_smoothing} needs loss=cross_entropy, but {loss}"
     for key in ("regularizer.augmentation.mixup", "regularizer.augmentation.cutmix"):
         if not attrgetter(key)(config):
             continue
+        setting = _setting(config, key)
         if config.loss == "hinge":
-            yield f"{_setting(config, key)} {needs}, which has no mixed labels"
+            yield f"{setting} needs loss=cross_entropy, but {{loss}}, which has no mixed labels"
         if config.batch_size == 1:
             yield (
-                f"{_setting(config, key)} needs a batch_size above 1, got 1: each sample is mixed "
-                "with another sample of its batch"
+                f"{setting} needs a batch_size above 1, got 1: each sample is mixed with another "
+                "sample of its batch"
             )
 
 
 def made_for_images(config: Config) -> list[str]:
     """Return the enabled settings that only apply to images, as ``KEY = VALUE``."""
-    keys = [f"augmentation.{key}" for key in ("crop", "flip", "policy", "cutout", "cutmix")]
-    keys = [f"regularizer.{key}" for key in (*keys, "test_time_flip")]
-    return [
-        _setting(config, key) for key in keys if attrgetter(key)(config) not in (0, "none", None)
-    ]
+    names = ("crop", "flip", "policy", "cutout", "cutmix")
+    keys = [*(f"regularizer.augmentation.{x}" for x in names), "regularizer.test_time_flip"]
+    return [_setting(config, x) for x in keys if attrgetter(x)(config) not in (0, "none", None)]
 
 
 def _images(config: Config) -> Iterator[str]:
@@ -235,25 +224,23 @@ def _images(config: Config) -> Iterator[str]:
 
 def _policy(config: Config) -> Iterator[str]:
     augmentation = config.regularizer.augmentation
-    policy = _setting(config, "regularizer.augmentation.policy")
-    if augmentation.policy in ("rand_augment", "trivial_augment") and (
-        config.backend.name == "numpy"
-    ):
-        yield f"{policy} needs backend=torch, but backend.name = 'numpy'"
     if augmentation.policy not in ("none", "trivial_augment"):
         return
     for name, default in (("num_ops", 2), ("magnitude", 9)):
         if getattr(augmentation, name) not in (default, None):
             yield (
-                f"{_setting(config, f'regularizer.augmentation.{name}')} has no effect on "
-                f"{policy}; set it to {default}, or regularizer.augmentation.policy=rand_augment"
+                f"{{regularizer.augmentation.{name}}} has no effect on "
+                f"{{regularizer.augmentation.policy}}; set it to {default}, or "
+                "regularizer.augmentation.policy=rand_augment"
             )
 
 
 def _averages(config: Config) -> Iterator[str]:
-    ema, swa = (_setting(config, f"regularizer.{key}") for key in ("ema_decay", "swa_start"))
     if config.regularizer.ema_decay and config.regularizer.swa_start:
-        yield f"{ema} and {swa}: only one average of the weights can be tested; set the other to 0"
+        yield (
+            "{regularizer.ema_decay} and {regularizer.swa_start}: only one average of the weights "
+            "can be tested; set the other to 0"
+        )
     if not isinstance(config.optimizer, ScheduleFreeConfig):
         return
     for key, reason in (
@@ -263,60 +250,57 @@ def _averages(config: Config) -> Iterator[str]:
     ):
         if getattr(config.regularizer, key):
             yield (
-                f"{_setting(config, f'regularizer.{key}')} cannot be combined with "
-                f"{_setting(config, 'optimizer.name')}, which {reason}; set it to 0"
+                f"{{regularizer.{key}}} cannot be combined with {{optimizer.name}}, which {reason};"
+                " set it to 0"
             )
 
 
-def _device(config: Config) -> Iterator[str]:
-    if config.backend.name == "numpy" and config.backend.device != "cpu":
-        yield (
-            f"{_setting(config, 'backend.device')} needs backend=torch, but backend.name = "
-            "'numpy', which runs on the CPU"
-        )
-
-
-def _precision(config: Config) -> Iterator[str]:
-    backend = config.backend
-    if not isinstance(backend, TorchConfig) or backend.precision == "full":
+def _torch_only(config: Config) -> Iterator[str]:
+    if config.backend.name == "torch":
         return
-    precision = _setting(config, "backend.precision")
-    if backend.dtype != "float32":
-        yield f"{precision} needs backend.dtype=float32, but {_setting(config, 'backend.dtype')}"
+    if config.backend.device != "cpu":
+        yield "{backend.device} needs backend=torch, but {backend.name}, which runs on the CPU"
+    if config.architecture.name == "torchvision":
+        yield "{architecture.name} needs backend=torch, but {backend.name}"
+    if isinstance(config.optimizer, TorchOptimizer):
+        yield "{optimizer.name} needs backend=torch, but {backend.name}"
+    if config.regularizer.augmentation.policy in ("rand_augment", "trivial_augment"):
+        yield "{regularizer.augmentation.policy} needs backend=torch, but {backend.name}"
+
+
+def _torch(config: Config) -> Iterator[str]:
+    backend = config.backend
+    if backend.name == "numpy":
+        return
+    if backend.precision != "full" and backend.dtype != "float32":
+        yield "{backend.precision} needs backend.dtype=float32, but {backend.dtype}"
     if backend.precision == "fp16" and not backend.device.startswith("cuda"):
         yield (
-            f"{precision} needs backend.device=cuda, but {_setting(config, 'backend.device')}; set "
+            "{backend.precision} needs backend.device=cuda, but {backend.device}; set "
             "backend.precision=bf16"
         )
-
-
-def _deterministic(config: Config) -> Iterator[str]:
-    backend = config.backend
-    if not isinstance(backend, TorchConfig):
-        return
     if backend.deterministic and backend.compile == "max-autotune":
         yield (
-            "backend.deterministic = true: backend.compile = 'max-autotune' selects kernels by "
-            "their time, which differs between runs; set backend.compile=default"
+            "backend.deterministic = true: {backend.compile} selects kernels by their time, which "
+            "differs between runs; set backend.compile=default"
         )
 
 
+VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions)
+"""Rules for one key that ``Range`` cannot express. Their messages contain the values."""
+
 RULES: tuple[Rule, ...] = (
-    _name,
-    _data_folders,
-    _layers,
-    _stochastic_depth,
-    _torchvision,
-    _convolutions,
+    _without_effect,
     _group_norm,
+    _stochastic_depth,
     _optimizer,
-    _accumulation_steps,
+    _batch,
     _validation,
     _loss,
     _images,
     _policy,
     _averages,
-    _device,
-    _precision,
-    _deterministic,
+    _torch_only,
+    _torch,
 )
+"""Rules for several keys. In their messages, ``{KEY}`` stands for ``KEY = VALUE``."""
