@@ -61,13 +61,30 @@ class NnoptError(Exception):
 
 
 class ConfigError(NnoptError):
-    """A wrong key, type, value, combination or usage. ``problems`` lists all problems found."""
+    """A wrong key, type, value, combination or usage. ``problems`` lists each problem once."""
 
     exit_code = 2
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [problems] if isinstance(problems, str) else list(dict.fromkeys(problems))
         super().__init__("\n".join(self.problems))
+
+
+class Problems(list[str]):
+    """Problems that are collected, and raised as one ConfigError."""
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Add the problems of a ConfigError that the body raises."""
+        try:
+            yield
+        except ConfigError as error:
+            self.extend(error.problems)
+
+    def check(self) -> None:
+        """Raise ConfigError if there are problems."""
+        if self:
+            raise ConfigError(self)
 
 
 class CombinationError(ConfigError):

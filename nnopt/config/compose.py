@@ -1,8 +1,6 @@
-"""Composes the checked configurations of a command line: one for each point of a sweep.
+"""Composes the configurations of a command line: one for each point of a sweep.
 
-Hydra merges the YAML files. nnopt checks the keys and values of all points before the first point
-starts. Hydra's checks are not sufficient: Hydra accepts ``+typo=1`` and values out of range, and
-reports only the first of several errors.
+Hydra merges the YAML files. nnopt checks all points before the first point starts.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from nnopt.config.point import point_id as point_id
 from nnopt.config.point import to_yaml as to_yaml
 from nnopt.config.resolve import ConfigResolver
 from nnopt.config.validate import read_plugin
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, Problems
 from nnopt.schema import PLUGINS, Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
 
 if TYPE_CHECKING:
@@ -50,36 +48,21 @@ log = logging.getLogger("nnopt")
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked points of a command line.
+    """The checked points of a command line. A sweep may have a single point."""
 
-    Attributes:
-        points: The configurations to run. For a search: samples of the search space.
-        is_sweep: Whether the command line is a sweep. A sweep may have a single point.
-        varied: The keys that vary, in the order of the command line.
-        directory: The value of hydra.run.dir or hydra.sweep.dir, or None.
-        sweeper: The settings of the sweeper, which determines the points.
-        launcher: The settings of the launcher, which runs the points.
-        overrides: The overrides of the command line.
-        config_dir: The folder of ``--config-dir``, or None.
-        space: The search space of a search, or None.
-    """
-
-    points: tuple[Point, ...]
+    points: tuple[Point, ...]  # of a search: samples of the search space
     is_sweep: bool
-    varied: tuple[str, ...]
-    directory: str | None
+    varied: tuple[str, ...]  # the keys that vary, in the order of the command line
+    directory: str | None  # the value of hydra.run.dir or hydra.sweep.dir
     sweeper: SweeperConfig
     launcher: LauncherConfig
-    overrides: tuple[str, ...]
-    config_dir: str | None
-    space: Space | None = None
+    overrides: tuple[str, ...]  # those of the command line
+    config_dir: str | None  # the folder of --config-dir
+    space: Space | None = None  # the space of a search
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
-    """Return the configuration of one run: ``compose_config(["optimizer=adam"])``.
-
-    Raises ConfigError with all problems.
-    """
+    """Return the configuration of one run: ``compose_config(["optimizer=adam"])``."""
     return plan_one(overrides, config_dir).points[0].config
 
 
@@ -161,18 +144,16 @@ def read_plugins(
 
     Raises ConfigError with all problems.
     """
-    settings, problems = [], []
+    settings, problems = [], Problems()
     for plugin in PLUGINS:
         node = OmegaConf.select(composed, plugin)
         try:
             container = plain(node) if OmegaConf.is_dict(node) else {}
-            settings.append(read_plugin(plugin, with_entries(plugin, container, parsed)))
-        except ConfigError as error:
-            problems += error.problems
+            with problems.collect():
+                settings.append(read_plugin(plugin, with_entries(plugin, container, parsed)))
         except OmegaConfBaseException as error:
             problems.append(f"{plugin}: {one_line(error)}")
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     sweeper, launcher = settings
     return sweeper, launcher
 
@@ -187,17 +168,16 @@ def with_entries(
     """
     settings = dict(container)
     for override in parsed:
-        if not override.key_or_group.startswith(f"{plugin}."):
-            continue
         key, value = override.key_or_group.removeprefix(f"{plugin}."), override.value()
+        if key == override.key_or_group:
+            continue
         field, _, entry = key.partition(".")
         before = settings.get(field)
         if isinstance(before, dict) and entry:
-            settings[field] = {**before, entry: value}
-        elif isinstance(before, dict) and isinstance(value, dict):
-            settings[field] = {**before, **value}
-        else:
-            settings[key] = value
+            key, value = field, {entry: value}
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = before | value
+        settings[key] = value
     return settings
 
 
@@ -251,11 +231,11 @@ def _with_choices(
     if not groups or set(groups) & set(EXPERIMENTS):
         return list(points)
     chosen = {group: f"{group}={composed.hydra.runtime.choices[group]}" for group in groups}
-    completed = []
-    for overrides in points:
-        given = {text.partition("=")[0] for text in overrides}
-        completed.append((*(x for group, x in chosen.items() if group not in given), *overrides))
-    return completed
+    given = ({text.partition("=")[0] for text in overrides} for overrides in points)
+    return [
+        (*(text for group, text in chosen.items() if group not in keys), *overrides)
+        for keys, overrides in zip(given, points, strict=True)
+    ]
 
 
 def _warn_of_repetition(parsed: Sequence[Override]) -> None:
@@ -269,16 +249,12 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
 def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> tuple[Point, ...]:
     """Return the points of the overrides. Points with equal configurations are returned once."""
     by_id: dict[str, Point] = {}
-    problems: dict[str, None] = {}
+    problems = Problems()
     for overrides in points:
-        try:
+        with problems.collect():
             point = resolver.point(overrides)
-        except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
-        else:
             by_id.setdefault(point.id, point)
-    if problems:
-        raise ConfigError(list(problems))
+    problems.check()
     if duplicates := len(points) - len(by_id):
         log.warning("%d of %d points are duplicates and are run once", duplicates, len(points))
     return tuple(by_id.values())

@@ -1,13 +1,9 @@
-"""Reads and checks a YAML file of the user.
-
-An entry without effect on the configuration raises a ConfigError with the file and the line.
-"""
+"""Reads a YAML file of the user, and refuses entries without effect on the configuration."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +27,7 @@ from nnopt.config.yaml_file import (
     syntax_problem,
     text_of,
 )
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, Problems
 from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
@@ -51,22 +47,12 @@ PACKAGE = re.compile(r"\s*#\s*@package\b[ \t]*(\S*)")
 COMMENT = re.compile(r"\s*(#|$|---(\s|$)|%)")
 
 
-@dataclass(frozen=True)
-class ConfFile:
-    """The contents of a file.
+def read_conf_file(
+    path: Path, name: str, own_groups: Container[str] = ()
+) -> tuple[DictConfig, str]:
+    """Return the keys and values of a file ``name``, such as ``experiment/mine``, and its package.
 
-    Attributes:
-        config: The keys and values.
-        package: The dotted key of the map that contains them, or "" for the whole configuration.
-    """
-
-    config: DictConfig
-    package: str
-
-
-def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> ConfFile:
-    """Return the keys and values of a file ``name``, such as ``experiment/mine``.
-
+    The package is the dotted key of the map of these keys, or "" for the whole configuration.
     ``own_groups`` are the names of nnopt's groups. A file of any other group may set its package
     with a comment ``# @package``.
 
@@ -92,22 +78,19 @@ def read_conf_file(path: Path, name: str, own_groups: Container[str] = ()) -> Co
     except YAMLError as error:
         raise ConfigError(syntax_problem(path, error)) from None
     except OmegaConfBaseException as error:
-        setting = next(settings_of(path, str(error.full_key or "").split(".")), None)
-        location = f", line {setting[0]}" if setting else ""
-        reason = simplify_message(str(error).splitlines()[0])
-        raise ConfigError(
-            f"{shown_path(path)}{location}: {error.full_key or ''}: {reason}"
-        ) from None
+        key, reason = str(error.full_key or ""), simplify_message(str(error).splitlines()[0])
+        line = next((f", line {line}" for line, _ in settings_of(path, key.split("."))), "")
+        raise ConfigError(f"{shown_path(path)}{line}: {key}: {reason}") from None
     assert isinstance(config, DictConfig)
-    return ConfFile(config, package)
+    return config, package
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
     """Yield line number and value for each line of a file that sets a key.
 
-    Lines are counted from 1. A list or a map is yielded as ``...``. A line that sets a parent key
-    to a scalar is included. Parts of the key may be joined by dots, as in the
-    entries of ``hydra.sweeper.params``. Maps in a list are searched too.
+    The value of a list or a map is ``...``. A line that sets a parent key to a scalar is included.
+    Parts of the key may be joined by dots, as in ``hydra.sweeper.params``. Maps in a list are
+    searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):
@@ -163,7 +146,7 @@ def _check_entries(
     path: Path, node: MappingNode, name: str, package: str, own_groups: Container[str]
 ) -> None:
     """Raise ConfigError for a wrong list of defaults, and for unsupported settings of Hydra."""
-    problems = []
+    problems = Problems()
     if name.startswith("hydra/") and not name.startswith(tuple(f"{g}/" for g in PLUGIN_GROUPS)):
         problems.append(f"{shown_path(path)}: unsupported group {name.rpartition('/')[0]}")
     for key, value in node.value:
@@ -176,8 +159,7 @@ def _check_entries(
                 for key, line in _unsupported_hydra_keys(value)
                 if not (name == PRIMARY and key.startswith("hydra.help"))
             ]
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
 
 
 def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
@@ -196,10 +178,7 @@ def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
 
 
 def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Iterator[str]:
-    """Yield the problems of a list of defaults.
-
-    ``own_groups`` are the groups for which nnopt's ``config.yaml`` chooses a file.
-    """
+    """Yield the problems of a list of defaults. For ``own_groups``, ``override`` is needed."""
     if not isinstance(node, SequenceNode):
         yield f"{shown_path(path)}, line {line_of(node)}: defaults must be a list, such as [none]"
         return

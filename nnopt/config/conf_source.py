@@ -35,10 +35,9 @@ files_read: dict[Path, str] = {}
 
 
 class UserSource(ConfigSource):
-    """A folder of the user's YAML files. Each file is checked when it is read.
+    """A folder of the user's YAML files, whose names end in .yaml or .yml.
 
-    File names end in .yaml or .yml. A group may have inner folders: ``experiment=paper/first``
-    selects ``experiment/paper/first.yaml``.
+    A group may have inner folders: ``experiment=paper/first``.
     """
 
     @staticmethod
@@ -51,11 +50,12 @@ class UserSource(ConfigSource):
         path, name = self.file_of(config_path), config_path.removesuffix(".yaml")
         if path is None:
             raise ConfigError(f"there is no file {shown_path(Path(self.path, name))}.yaml")
-        found = read_conf_file(path, name, own_groups())
-        files_read[path] = found.package
-        config = _added_to_ours(found.config) if name == PRIMARY else found.config
-        is_usual = name.startswith(f"{found.package.replace('.', '/')}/")
-        header = {"package": None if is_usual else found.package or "_global_"}
+        config, package = read_conf_file(path, name, own_groups())
+        files_read[path] = package
+        if name == PRIMARY:
+            config = _added_to_ours(config)
+        is_usual = name.startswith(f"{package.replace('.', '/')}/")
+        header = {"package": None if is_usual else package or "_global_"}
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
 
     def file_of(self, config_path: str) -> Path | None:
@@ -84,28 +84,25 @@ class UserSource(ConfigSource):
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of the groups or files in a folder.
-
-        Files of inner folders are included, as ``inner/name``.
-        """
+        """Return the names of the groups or files in a folder. A name may be ``inner/name``."""
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())
         except OSError as error:
             raise ConfigError(f"{shown_path(folder)}: cannot be read: {error.strerror}") from None
-        names = []
+        names = set()
         for entry in entries:
             if entry.name.startswith((".", "__")):
                 continue
             if entry.is_dir():
                 if results_filter in (None, ObjectType.GROUP):
-                    names.append(entry.name)
+                    names.add(entry.name)
                 if results_filter in (None, ObjectType.CONFIG) and config_path:
                     inner = self.list(f"{config_path}/{entry.name}", ObjectType.CONFIG)
-                    names += [f"{entry.name}/{name}" for name in inner]
+                    names |= {f"{entry.name}/{name}" for name in inner}
             elif entry.suffix in SUFFIXES and results_filter in (None, ObjectType.CONFIG):
-                names.append(entry.stem)
-        return sorted(set(names))
+                names.add(entry.stem)
+        return sorted(names)
 
 
 def own_folder() -> Path:
@@ -145,12 +142,10 @@ def _group(entry: Any) -> str:
 
 
 def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
-    """Return the location in the user's files that sets a key, as " (FILE, line N)", or "".
+    """Return the location in the user's files that sets a dotted key: " (FILE, line N)", or "".
 
-    Args:
-        key: The dotted key.
-        accepts: Returns whether a value is the one to locate. Lists and maps are passed as ``...``.
-        name: The only file to search, such as ``experiment/mine``, or "" for all files.
+    ``accepts`` returns whether a value is the one to locate. The value of a list or a map is
+    ``...``. If ``name`` is given, only that file is searched, such as ``experiment/mine``.
     """
     for path, package in reversed(files_read.items()):
         if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
@@ -181,15 +176,13 @@ def with_location(problem: str) -> str:
             return True
         return ... in (setting, value) or _is_same(setting, value)
 
-    def is_truth_value(setting: Any) -> bool:
-        return isinstance(setting, bool) and is_refused(setting)
-
     def find(accepts: Callable[[Any], bool]) -> str:
         return next(filter(None, (location_of(prefix + key, accepts) for prefix in SWEPT)), "")
 
     location, message = find(is_refused), str(problem)
     takes_texts = "allowed: " in message or "needs a text" in message
-    if takes_texts and isinstance(value, bool) and location and location == find(is_truth_value):
+    may_be_text = takes_texts and isinstance(value, bool) and location
+    if may_be_text and location == find(lambda x: isinstance(x, bool) and is_refused(x)):
         words = "yes and on" if value else "no and off"
         reading = f"YAML reads {words} without quotes as {str(value).lower()}, a truth value"
         reason, semicolon, remedy = message.partition(";")
@@ -199,8 +192,8 @@ def with_location(problem: str) -> str:
 
 def _is_same(setting: Any, value: Any) -> bool:
     """Return whether two values are equal. Booleans differ from numbers, and NaN equals NaN."""
-    is_bool = isinstance(setting, bool), isinstance(value, bool)
-    return repr(setting) == repr(value) or (setting == value and not any(is_bool))
+    is_number = not (isinstance(setting, bool) or isinstance(value, bool))
+    return repr(setting) == repr(value) or (is_number and setting == value)
 
 
 def _is_among(value: Any, key: str, swept: str) -> bool:
@@ -215,10 +208,9 @@ def _is_among(value: Any, key: str, swept: str) -> bool:
 
 @cache
 def _values_of(key: str, swept: str) -> Any:
-    """Parse ``swept``, the text of a sweep over ``key``, such as ``range(3)``.
+    """Return the values, the ``IntervalSweep`` or the single value of ``swept``, as ``range(3)``.
 
-    Return the list of its values, an ``IntervalSweep``, or a single value. If the text cannot be
-    parsed, return its parts between commas.
+    If the text cannot be parsed, return its parts between commas.
     """
     try:
         override = OverridesParser(functions()).parse_override(f"{key}={swept}")

@@ -18,8 +18,8 @@ def read(folder: Path, text: str | bytes, name: str = "experiment/mine") -> tupl
     path = folder / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    found = read_conf_file(path, name, OWN)
-    return OmegaConf.to_container(found.config), found.package
+    config, package = read_conf_file(path, name, OWN)
+    return OmegaConf.to_container(config), package
 
 
 def refused(folder: Path, text: str | bytes, name: str = "experiment/mine") -> str:
