@@ -1,8 +1,7 @@
 """The functions of Hydra's override grammar, with ranges in decimal numbers.
 
 Hydra computes ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
-0.30000000000000004, and some ranges contain their stop. This module computes a range in exact
-fractions, so it never contains its stop. ``sort`` and ``shuffle`` can reorder its values.
+0.30000000000000004, and some ranges contain their stop. This module uses exact fractions.
 
 Hydra reads the annotations of these functions as objects, so this module must not import
 ``annotations`` from ``__future__``.
@@ -12,7 +11,7 @@ import builtins
 import random
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -57,7 +56,7 @@ def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
     if stop is None:
         start, stop = 0, start
     for value in (start, stop, step):
-        if not _is_number(value) or not isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise ConfigError(f"a range needs finite numbers, got {value!r}")
     if step == 0:
         raise ConfigError("a range needs a step other than 0")
@@ -82,7 +81,7 @@ def check_count(count: int, owner: str, noun: str) -> None:
 
 def shuffle(*args: Any, sweep: Any = None, list: Any = None) -> Any:
     """Return the values in a random order, which is the same in every process."""
-    return _reordered([*args, *(x for x in (sweep, list) if x is not None)], _permuted)
+    return _reordered(_permuted, args, sweep, list)
 
 
 def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False) -> Any:
@@ -93,13 +92,12 @@ def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False)
             values, key=lambda x: x.text if isinstance(x, QuotedString) else x, reverse=reverse
         )
 
-    return _reordered([*args, *(x for x in (sweep, list) if x is not None)], ordered)
+    return _reordered(ordered, args, sweep, list)
 
 
-def _reordered(
-    given: builtins.list[Any], order: Callable[[builtins.list[Any]], builtins.list[Any]]
-) -> Any:
+def _reordered(order: Callable[[Any], Any], args: Sequence[Any], *named: Any) -> Any:
     """Return the values of a sweep, a list or several arguments, ordered by ``order``."""
+    given = [*args, *(value for value in named if value is not None)]
     if not given:
         raise ConfigError("needs values to reorder")
     if len(given) > 1:
@@ -177,10 +175,8 @@ def flatten_sweeps(value: Any) -> Any:
     if isinstance(value, ChoiceSweep):
         if any(isinstance(item, Sweep) for item in value.list):
             value = replace(value, list=builtins.list(_items(value.list)))
-        for item in value.list:
-            _refuse_sweeps(item)
-        return value
-    if not isinstance(value, Sweep | Glob):
+        _refuse_sweeps(value.list)
+    elif not isinstance(value, Sweep | Glob):
         _refuse_sweeps(value)
     return value
 
@@ -188,10 +184,7 @@ def flatten_sweeps(value: Any) -> Any:
 def _items(values: builtins.list[Any]) -> Iterator[Any]:
     """Yield the values, including those of nested choices."""
     for item in values:
-        if isinstance(item, ChoiceSweep):
-            yield from _items(item.list)
-        else:
-            yield item
+        yield from _items(item.list) if isinstance(item, ChoiceSweep) else [item]
 
 
 def _refuse_sweeps(value: Any) -> None:
@@ -218,8 +211,7 @@ def unreadable(text: str, error: Exception) -> str:
         return f"cannot read {shown(text)}: a number has too many digits"
     if "while evaluating" in str(error):
         called = re.search(r"while evaluating '(\w+)\(", str(error))
-        form = FORMS.get(called[1]) if called else None
-        if form:
+        if called and (form := FORMS.get(called[1])):
             return f"{shown(text)}: cannot be evaluated; write {form}"
         return f"{shown(text)}: {' '.join(str(error.__cause__).split())}{_quotes_for(text)}"
     value = text.partition("=")[2].strip()
@@ -240,24 +232,14 @@ def _quotes_for(override: str) -> str:
     key, _, value = override.partition("=")
     texts = [QuotedString(text, Quote.double).with_quotes() for text in value.strip().split(",")]
     quoted = f"{key}={','.join(texts)}"
-    if not value.strip() or not _is_readable(quoted):
+    try:
+        OverridesParser(functions()).parse_override(quoted)
+    except HydraException:
         return ""
-    return f"; for texts write {shlex.quote(quoted)}"
+    return f"; for texts write {shlex.quote(quoted)}" if value.strip() else ""
 
 
 def shown(value: object) -> str:
     """Return the ``repr`` of a value for messages. Dots replace the middle of a long one."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:120]}...{text[-40:]}"
-
-
-def _is_readable(override: str) -> bool:
-    try:
-        OverridesParser(functions()).parse_override(override)
-    except HydraException:
-        return False
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

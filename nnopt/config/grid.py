@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 
 from nnopt.config.grammar import check_count, shown
 from nnopt.config.hydra import check_hydra_keys, group_problems, override_text, parse_overrides
-from nnopt.errors import ConfigError, Problem, refused_value
+from nnopt.errors import ConfigError, Problem, Problems, refused_value
 from nnopt.schema import GridConfig
 from nnopt.schema.values import format_value
 
@@ -31,14 +31,12 @@ Overrides = tuple[str, ...]
 class Grid:
     """The points of one grid: combinations of the values of its keys.
 
-    Attributes:
-        mode: ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. In every
-            mode, each combination of the other keys is run with all seeds.
-        overrides: Key -> its override, which may have several values.
+    The mode is ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. In every mode, each
+    combination of the other keys is run with all seeds.
     """
 
     mode: str
-    overrides: Mapping[str, Override]
+    overrides: Mapping[str, Override]  # key -> its override, which may have several values
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
@@ -50,74 +48,59 @@ class Grid:
         """The keys with several values, in order."""
         return [key for key, override in self.overrides.items() if override.is_sweep_override()]
 
-    @cached_property
-    def _varied(self) -> dict[str, list[str]]:
-        return {key: self.axes[key] for key in self.swept if key != "seed"}
-
     @property
     def count(self) -> int:
-        """The number of points, computed without expanding the grid."""
+        """The number of points. The mode ``grid`` is not expanded to count them."""
         if self.mode == "grid":
             return math.prod(map(len, self.axes.values()))
-        lengths = [len(values) for values in self._varied.values()]
-        is_zip = self.mode == "zip"
-        rows = max(lengths, default=1) if is_zip else 1 + sum(n - 1 for n in lengths)
-        return rows * len(self.axes.get("seed", [""]))
+        return len(self._rows) * len(self.axes.get("seed", [""]))
 
     def points(self) -> Iterator[Overrides]:
-        """Yield the overrides of each point, in the order of the keys.
-
-        Raises ConfigError if the mode is ``zip`` and the keys have different numbers of values.
-        """
+        """Yield the overrides of each point, in the order of the keys."""
         if self.mode == "grid":
             yield from itertools.product(*self.axes.values())
             return
-        for row in self._zipped() if self.mode == "zip" else self._one_at_a_time():
+        for row in self._rows:
             point = {key: row.get(key, values[0]) for key, values in self.axes.items()}
             for seed in self.axes.get("seed", [""]):
                 yield tuple((point | ({"seed": seed} if seed else {})).values())
 
-    def _zipped(self) -> list[dict[str, str]]:
-        lengths = {key: len(values) for key, values in self._varied.items()}
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"{key} has {count}" for key, count in lengths.items())
+    @cached_property
+    def _rows(self) -> list[dict[str, str]]:
+        """The combinations of the varied keys other than the seed, unless the mode is ``grid``."""
+        varied = {key: self.axes[key] for key in self.swept if key != "seed"}
+        if self.mode == "one_at_a_time":
+            base = {key: values[0] for key, values in varied.items()}
+            changed = ((key, x) for key, values in varied.items() for x in values[1:])
+            return [base, *({**base, key: value} for key, value in changed)]
+        if len({len(values) for values in varied.values()}) > 1:
+            counts = ", ".join(f"{key} has {len(values)}" for key, values in varied.items())
             raise ConfigError(
                 "hydra.sweeper.mode = 'zip' needs the same number of values for every key, but "
                 f"{counts}"
             )
-        rows = zip(*self._varied.values(), strict=True)
-        return [dict(zip(self._varied, row, strict=True)) for row in rows] or [{}]
-
-    def _one_at_a_time(self) -> list[dict[str, str]]:
-        base = {key: values[0] for key, values in self._varied.items()}
-        changed = ((key, x) for key, values in self._varied.items() for x in values[1:])
-        return [base, *({**base, key: value} for key, value in changed)]
+        rows = zip(*varied.values(), strict=True)
+        return [dict(zip(varied, row, strict=True)) for row in rows] or [{}]
 
 
 def expand(
     settings: GridConfig, parsed: Sequence[Override]
 ) -> tuple[list[Overrides], tuple[str, ...]]:
-    """Expand the settings of a sweep and the command line into points.
+    """Return the overrides of each point of a sweep, and the keys that vary, in order.
 
     Keys of ``settings.grids`` take precedence over those of the command line, which take
-    precedence over ``settings.params``.
-
-    Returns:
-        The overrides of each point, and the keys that vary, in order.
-
-    Raises ConfigError if a setting is wrong, or if the sweep has no points or too many.
+    precedence over ``settings.params``. Raises ConfigError if a setting is wrong, or if the sweep
+    has no points or too many.
     """
     params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):
         raise ConfigError(
             refused_value("hydra.sweeper.grids", settings.grids, "needs a list of maps")
         )
-    additions = [
-        parse_params(g, f"hydra.sweeper.grids[{i}]") for i, g in enumerate(settings.grids)
-    ] or [[]]
+    named = {f"hydra.sweeper.grids[{i}]": params for i, params in enumerate(settings.grids)}
+    additions = [parse_params(params, where) for where, params in named.items()] or [[]]
     added = list(itertools.chain(*additions))
-    if problems := group_problems([*params, *added]):
-        raise ConfigError(problems)
+    Problems(group_problems([*params, *added])).check()
     typed = {override.key_or_group for override in parsed}
     for key in dict.fromkeys(o.key_or_group for o in added if o.key_or_group in typed):
         log.warning("%s is overridden by hydra.sweeper.grids", key)
@@ -142,16 +125,13 @@ def expand(
 
 
 def parse_params(params: Any, where: str) -> list[Override]:
-    """Parse a map from keys to values into overrides. Messages name the map ``where``.
-
-    Raises ConfigError with all problems.
-    """
+    """Parse a map from keys to values into overrides. Raises ConfigError, which names ``where``."""
     if params is None:
         return []
     if not isinstance(params, Mapping):
         raise ConfigError(refused_value(where, params, "needs a map from keys to their values"))
     parsed: list[Override] = []
-    problems: list[str] = []
+    problems = Problems()
     for key, value in params.items():
         name = f"{where}.{key} = {shown(value)}"
         if isinstance(value, Mapping):
@@ -167,8 +147,7 @@ def parse_params(params: Any, where: str) -> list[Override]:
         except ConfigError as error:
             reasons = [_without_override(problem, text) for problem in error.problems]
             problems += [Problem(f"{name}: {x}", f"{where}.{key}", value) for x in reasons]
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     return parsed
 
 
