@@ -1,21 +1,14 @@
 """The interface to Hydra, which finds and merges YAML files and parses overrides.
 
-nnopt uses Hydra as a library, without its launchers, sweepers and output folders, for three
-reasons:
-
-- Hydra takes about 0.3 s to compose a configuration, so ``resolve.py`` composes only once for each
-  choice of files. ``benchmarks/sweep.py`` allows 100 ms per point in addition to its training, and
-  ``benchmarks/startup.py`` allows 3 s for a whole ``nnopt run`` with the default configuration.
-- Hydra accepts ``+typo=1``, values out of range, and keys of a file that is not chosen.
-- Hydra reports only the first of several errors, on several lines, without the line of the file.
-
+nnopt uses Hydra as a library, without its launchers, sweepers and output folders. Hydra accepts
+``+typo=1`` and values out of range, and reports only the first of several errors, on several lines.
 Errors of Hydra and OmegaConf are converted to ConfigErrors of one line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,7 +22,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
@@ -48,40 +40,24 @@ from nnopt.config.conf_source import (
 from nnopt.config.grammar import flatten_sweeps, functions, shown, unreadable
 from nnopt.config.set_aside import Composed, Loader, compose
 from nnopt.config.yaml_file import shown_path
-from nnopt.errors import ConfigError, nearest, refused_value, suggest
+from nnopt.errors import ConfigError, Problems, nearest, refused_value, suggest
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import simplify_message
 from nnopt.schema import PLUGINS, renamed_key
 
 
-class UserConf(SearchPathPlugin):
-    """Search the user's folder ``./conf`` before nnopt's, so that its files take precedence."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add the folder to the search path, as Hydra requires of a plug-in."""
-        user = Path.cwd() / "conf"
-        if user.is_dir() and user.resolve() != own_folder():
-            search_path.prepend(provider="nnopt-user", path=f"{SCHEME}://{user}")
-
-
-def register_plugins() -> None:
-    """Register the user's folder and ``${nnopt.env:NAME,DEFAULT}``. Calls may be repeated."""
-    Plugins.instance().register(UserSource)
-    Plugins.instance().register(UserConf)
-    OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)
-
-
 @contextmanager
 def composing(config_dir: str | None = None) -> Iterator[None]:
-    """Let Hydra find the YAML files of nnopt, of the user and of the folder ``config_dir``.
+    """Let Hydra find the YAML files of nnopt, of ``./conf`` and of the folder ``config_dir``.
 
-    If the body raises a ConfigError, the file and the line are added to each problem whose value
-    comes from a file.
+    Files of ``./conf`` take precedence. If the body raises a ConfigError, the file and the line are
+    added to each problem whose value comes from a file.
 
     Raises:
         ConfigError: ``config_dir`` does not exist, or contains a ``config.yaml``.
     """
-    register_plugins()
+    Plugins.instance().register(UserSource)
+    OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # ${nnopt.env:NAME,X}
     GlobalHydra.instance().clear()
     config_groups.cache_clear()
     files_read.clear()
@@ -89,6 +65,9 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None  # for mypy
         search_path = hydra.config_loader.get_search_path()
+        user = Path.cwd() / "conf"
+        if user.is_dir() and user.resolve() != own_folder():
+            search_path.prepend("nnopt-user", f"{SCHEME}://{user}")
         if config_dir is not None:
             _add_folder(config_dir, search_path)
         hydra.config_loader = Loader(search_path)
@@ -146,23 +125,16 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             if value is None and group in EXPERIMENTS:
                 continue
             if isinstance(value, dict):
-                problems.append(_map_problem(override, value))
+                renamed = (renamed_key(f"{group}.{key}") for key in value)
+                remedy = f"needs the name of a file; set a key with {group}.KEY=VALUE"
+                problem = f"{override_text(override)!r}: {remedy}"
+                problems.append("; ".join([problem, *filter(None, renamed)]))
             elif not isinstance(value, str) or value not in options:
                 name = re.sub(r"\.ya?ml$", "", str(value))
                 problems.append(refused_value(group, value, suggest(name, options)))
             elif hidden := _hidden_file(f"{group}/{value}"):
                 problems.append(refused_value(group, value, hidden))
     return problems
-
-
-def _map_problem(override: Override, value: Mapping[Any, Any]) -> str:
-    """Return the message about an override that sets a group to a map: ``optimizer={lr: 1}``."""
-    group = override.key_or_group
-    problem = (
-        f"{override_text(override)!r}: needs the name of a file; set a key with {group}.KEY=VALUE"
-    )
-    renamed = (renamed_key(f"{group}.{key}") for key in value)
-    return "; ".join([problem, *filter(None, renamed)])
 
 
 def _hidden_file(config: str) -> str | None:
@@ -188,7 +160,7 @@ def _is_file(config: str) -> bool:
 def check_hydra_keys(parsed: Sequence[Override]) -> None:
     """Raise ConfigError for unsupported settings of Hydra, and for several values of a setting."""
     supported = (*HYDRA_KEYS, *PLUGIN_GROUPS)
-    problems = []
+    problems = Problems()
     for override in filter(is_hydra_setting, parsed):
         key, text = override.key_or_group, override_text(override)
         if key not in supported and not is_plugin_key(override):
@@ -198,22 +170,19 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
             problems.append(f"{text!r}: {hint}unsupported setting of Hydra; supported: {names}")
         elif override.is_sweep_override() or override.is_delete():
             problems.append(f"{text!r}: needs one value, because it applies to all points")
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides in Hydra's grammar, with ranges in decimal numbers.
 
     The set of keys is fixed, so ``+key=value`` is read as ``key=value``. The exception is a group
-    of the user, which ``+group=file`` adds to the list of defaults.
-
-    Raises:
-        ConfigError: Lists all overrides that cannot be parsed.
+    of the user, which ``+group=file`` adds to the list of defaults. Raises ConfigError with all
+    overrides that cannot be parsed.
     """
     loader = _loader()
     parser = OverridesParser(functions(), loader)
-    parsed, problems = [], []
+    parsed, problems = [], Problems()
     for text in overrides:
         try:
             override = parser.parse_override(text)
@@ -223,18 +192,13 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             continue
         if override.package is not None:
             problems.append(f"{shown(text)}: the package of a group is fixed; leave '@...' out")
-        if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not _is_added(override):
+        is_new_group = override.key_or_group in config_groups() - own_groups()
+        if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) and not is_new_group:
             override.type, override.input_line = OverrideType.CHANGE, text.lstrip("+")
         override.config_loader = loader
         parsed.append(override)
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     return parsed
-
-
-def _is_added(override: Override) -> bool:
-    """Return whether the key is a group of the user, which is not in nnopt's list of defaults."""
-    return override.key_or_group in config_groups() - own_groups()
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
