@@ -1,10 +1,8 @@
 """Resolves the configuration of each point from its overrides.
 
-Hydra takes about 0.3 s to compose a configuration from YAML files, too long for a sweep of 1,000
-points. This module composes the files and resolves their interpolations once for each choice of
-files. It then sets the values of each point in plain dicts. It resolves the interpolations again
-only if one of them refers to a value of the point. ``benchmarks/sweep.py`` requires at most 100 ms
-per point in addition to its training.
+Hydra takes about 0.3 s to compose YAML files, so this module composes them and resolves their
+interpolations once for each choice of files, and sets the values of each point in plain dicts.
+``benchmarks/sweep.py`` requires at most 100 ms per point in addition to its training.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from nnopt.config.hydra import (
 from nnopt.config.point import Point, point_id
 from nnopt.config.set_aside import Composed
 from nnopt.config.validate import known_keys, read_config
-from nnopt.errors import ConfigError
+from nnopt.errors import ConfigError, Problems
 from nnopt.schema.reader import unknown_key
 
 log = logging.getLogger("nnopt")
@@ -70,9 +68,8 @@ class ConfigResolver:
         except ConfigError as error:
             if not problems:
                 raise
-            raise ConfigError([*problems, *error.problems]) from None
-        if problems:
-            raise ConfigError(problems)
+            problems += error.problems
+        problems.check()
         given = {o.key_or_group for o in values}
         for values_aside in files.set_aside:
             note = values_aside.message(container[values_aside.group], given)
@@ -109,14 +106,13 @@ class _ComposedFiles:
         self._composed = composed.config
         self.set_aside = composed.set_aside
 
-    def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], list[str]]:
+    def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], Problems]:
         """Apply overrides. Return the resolved values, and the problems of the overrides' keys.
 
         Raises ConfigError if the values cannot be resolved.
         """
         try:
-            problems: list[str] = []
-            settings = {}
+            problems, settings = Problems(), {}
             for override in overrides:
                 key = override.key_or_group
                 if key not in self._known:
@@ -175,9 +171,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _with_value(before: Any, keys: Sequence[str], value: Any) -> Any:
-    """Return a copy of a container with a value set at a path of keys.
+    """Return a copy of a container with a value at a path of keys. A map is merged, not replaced.
 
-    As in OmegaConf, maps are merged, and other values are replaced. Unchanged parts are not copied.
+    Unchanged parts are not copied.
     """
     if keys:
         container = before if isinstance(before, dict) else {}

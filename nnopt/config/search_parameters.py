@@ -39,21 +39,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A number from ``low`` to ``high``, both included: ``interval(low, high)``, ``range(...)``.
-
-    Attributes:
-        key: The dotted key.
-        low: The lower end, an int if all values are whole numbers.
-        high: The upper end. It equals ``low`` plus a multiple of ``step``, if there is a step.
-        step: The distance between adjacent values, or None for all real numbers between the ends.
-        log: Whether the logarithm of the number is sampled uniformly.
-    """
+    """A number from ``low`` to ``high``, both included: ``interval(low, high)``, ``range(...)``."""
 
     key: str
-    low: float
-    high: float
-    step: float | None
-    log: bool
+    low: float  # an int if all values are whole numbers
+    high: float  # low plus a multiple of step, if there is a step
+    step: float | None  # the distance between adjacent values, or None for all real numbers
+    log: bool  # whether the logarithm of the number is sampled uniformly
 
     @property
     def is_whole(self) -> bool:
@@ -87,10 +79,9 @@ def to_override(parameter: Parameter, value: Drawn) -> str:
 
 
 def read_parameter(override: Override, whole: bool) -> Parameter:
-    """Return the parameter of an override with several values.
+    """Return the parameter of an override of a key, which may accept ``whole`` numbers only.
 
-    ``whole`` states whether the key accepts whole numbers only. Raises ConfigError if the values
-    cannot be searched.
+    Raises ConfigError if the values cannot be searched.
     """
     key, text = override.key_or_group, override.input_line
     sweep = override.value()

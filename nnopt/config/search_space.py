@@ -27,7 +27,7 @@ from nnopt.config.search_parameters import (
     to_override,
 )
 from nnopt.config.validate import known_keys, takes_whole_numbers
-from nnopt.errors import CombinationError, ConfigError, refused_value, suggest
+from nnopt.errors import CombinationError, ConfigError, Problems, refused_value, suggest
 from nnopt.io.paths import in_folder
 from nnopt.schema import OptunaConfig
 from nnopt.schema.reader import unknown_key
@@ -51,26 +51,15 @@ WIDE_INTERVAL_RATIO = 100
 
 @dataclass(frozen=True)
 class Space:
-    """The search space.
+    """The search space. A trial has one point for each item of ``seeds``."""
 
-    Attributes:
-        keys: The varied keys, in the order of the command line, including a varied seed.
-        parameters: The parameters: choices of files first, then the other keys.
-        fixed: The overrides of every point.
-        seeds: The overrides of each seed. A trial has one point for each seed. If the seed is not
-            varied, the only item is an empty tuple.
-        resolver: Resolves the points.
-        config_dir: The folder of ``--config-dir``, or None.
-        working: The folder in which the search was started.
-    """
-
-    keys: tuple[str, ...]
-    parameters: tuple[Parameter, ...]
-    fixed: tuple[str, ...]
-    seeds: tuple[tuple[str, ...], ...]
+    keys: tuple[str, ...]  # the varied keys, including the seed, in the order of the command line
+    parameters: tuple[Parameter, ...]  # choices of files first, then the other keys
+    fixed: tuple[str, ...]  # the overrides of every point
+    seeds: tuple[tuple[str, ...], ...]  # the override of each seed, or () if the seed is fixed
     resolver: ConfigResolver
-    config_dir: str | None
-    working: str
+    config_dir: str | None  # the folder of --config-dir
+    working: str  # the folder in which the search was started
 
     @contextmanager
     def composing(self) -> Iterator[None]:
@@ -102,12 +91,10 @@ class Space:
     def samples(self) -> list[Point]:
         """Return points that together contain each choice and both ends of each range.
 
-        In each point, most parameters have their first value. Points with a refused combination
-        are left out, with a warning. Raises ConfigError if a value is not allowed, if a key exists
-        in no choice of files, or if all points are refused.
+        Points with a refused combination are left out, with a warning. Raises ConfigError if a
+        value is not allowed, if a key exists in no choice of files, or if all points are refused.
         """
-        problems: dict[str, None] = {}
-        refused: dict[str, None] = {}
+        problems, refused = Problems(), dict[str, None]()
         points: dict[str, Point] = {}
         drawn: set[str] = set()
         for draws in self._samples():
@@ -118,15 +105,15 @@ class Space:
             except CombinationError as error:
                 refused |= dict.fromkeys(error.problems)
             except ConfigError as error:
-                problems |= dict.fromkeys(error.problems)
+                problems += error.problems
             else:
                 points.setdefault(point.id, point)
         for parameter in self.parameters:
             if parameter.key not in drawn:
                 known = known_keys(self.resolver.files(self.fixed))
-                problems[unknown_key(parameter.key, known)] = None
+                problems.append(unknown_key(parameter.key, known))
         if problems or not points:
-            raise ConfigError(list(problems or refused))
+            raise ConfigError([*(problems or refused)])
         if refused:
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             effect = "such combinations are refused, and count as failed trials"
@@ -165,18 +152,15 @@ def read_space(
     resolver: ConfigResolver,
     config_dir: str | None,
 ) -> Space:
-    """Return the search space of ``settings.params`` and overrides. Overrides take precedence.
+    """Return the search space of ``settings.params`` and overrides, which take precedence.
 
     Call it within ``composing()``. Raises ConfigError with all problems of settings and keys.
     """
-    problems = _setting_problems(settings)
-    try:
+    problems = Problems(_setting_problems(settings))
+    with problems.collect():
         params = parse_params(settings.params, "hydra.sweeper.params")
         problems += group_problems(params)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     last = {override.key_or_group: override for override in (*params, *parsed)}
     swept = [override for override in last.values() if override.is_sweep_override()]
     fixed = [override for override in last.values() if not override.is_sweep_override()]
@@ -233,17 +217,14 @@ def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...
     """Return the parameters, choices of files first. Raises ConfigError with all problems."""
     files: list[Parameter] = []
     others: list[Parameter] = []
-    problems: list[str] = []
+    problems = Problems()
     for override in sorted(swept, key=lambda o: o.key_or_group not in config_groups()):
         key = override.key_or_group
         if key == "seed":
             continue
         is_file = key in config_groups()
-        try:
+        with problems.collect():
             parameter = read_parameter(override, not is_file and _is_whole(key, space, files))
-        except ConfigError as error:
-            problems += error.problems
-        else:
             (files if is_file else others).append(parameter)
             _recommend_log(parameter)
     if not (files or others or problems):
@@ -251,8 +232,7 @@ def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...
             "a search needs a key with several values, such as optimizer=sgd,adam, or with an "
             "interval, such as 'optimizer.lr=tag(log, interval(1e-4, 1))'"
         )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     return (*files, *others)
 
 
