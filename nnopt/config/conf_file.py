@@ -69,7 +69,7 @@ def read_conf_file(
         raise ConfigError(
             f"{shown_path(path)} is {kind}: it needs keys and their values, as key: value"
         )
-    ValueChecker(path, dotted=name.startswith("hydra/")).check(node, ())
+    ValueChecker(path).check(node, dotted=name.startswith("hydra/"))
     _check_entries(path, node, name, package, () if name == PRIMARY else own_groups)
     if all(_sets_nothing(key, value) for key, value in node.value):
         raise ConfigError(f"{shown_path(path)} sets no key; add one, or delete the file")

@@ -86,17 +86,18 @@ def syntax_problem(path: Path, error: YAMLError) -> str:
 class ValueChecker:
     """Refuses values that a configuration cannot have, or that YAML reads in an unexpected way.
 
-    An example is 010, which YAML reads as octal. Keys may contain dots if ``dotted`` is true, as in
-    the parameters of a sweep.
+    An example is 010, which YAML reads as octal.
     """
 
-    def __init__(self, path: Path, dotted: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._dotted = dotted
         self._sizes: dict[int, int] = {}
 
-    def check(self, node: Node, keys: tuple[str, ...], above: frozenset[int] = frozenset()) -> int:
-        """Check a node and all nodes in it. Return their number; each use of an alias counts."""
+    def check(self, node: Node, dotted: bool, above: frozenset[int] = frozenset()) -> int:
+        """Check a node and all nodes in it. Return their number; each use of an alias counts.
+
+        Keys may contain dots if ``dotted`` is true, as in the parameters of a sweep.
+        """
         if id(node) in self._sizes:
             return self._sizes[id(node)]
         if id(node) in above:
@@ -111,12 +112,13 @@ class ValueChecker:
         if isinstance(node, ScalarNode):
             self._check_scalar(node)
         elif isinstance(node, SequenceNode):
-            size += sum(self.check(item, (*keys, "[]"), above) for item in node.value)
+            size += sum(self.check(item, dotted, above) for item in node.value)
         elif isinstance(node, MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
-                name = self._key(key, keys, seen)
-                size += self.check(value, (*keys, name), above)
+                name = self._key(key, dotted, seen)
+                is_hydra = name == "hydra" and len(above) == 1
+                size += self.check(value, dotted or is_hydra, above)
         if size > MAX_VALUES:
             raise ConfigError(
                 f"{shown_path(self._path)} has more than {MAX_VALUES:,} values, aliases included"
@@ -124,7 +126,7 @@ class ValueChecker:
         self._sizes[id(node)] = size
         return size
 
-    def _key(self, key: Node, keys: tuple[str, ...], seen: set[str]) -> str:
+    def _key(self, key: Node, dotted: bool, seen: set[str]) -> str:
         """Return the name of a key. Raises ConfigError unless it is a text that occurs once."""
         if key.tag == f"{YAML}merge":
             return "<<"
@@ -135,31 +137,26 @@ class ValueChecker:
         if name in seen:
             raise self._refused(key, f"the key {name!r} occurs twice")
         seen.add(name)
-        if "." in name and keys[:1] != ("hydra",) and not self._dotted:
+        if "." in name and not dotted:
             first, _, rest = name.partition(".")
-            raise self._refused(
-                key,
-                f"the key {name!r} must be nested: '{first}:' and, indented below it, '{rest}:'",
-            )
+            nested = f"'{first}:' and, indented below it, '{rest}:'"
+            raise self._refused(key, f"the key {name!r} must be nested: {nested}")
         return name
 
     def _check_scalar(self, node: ScalarNode) -> None:
         """Refuse numbers in base 60, octal numbers and numbers with too many digits."""
-        text = node.value
-        if node.tag in (f"{YAML}int", f"{YAML}float"):
-            digits = text.lstrip("+-")
-            if ":" in digits:
-                raise self._refused(
-                    node, f"YAML reads {text} in base 60; write a decimal number, or quote a text"
-                )
-            if re.fullmatch(r"0[0-7_]+", digits):
-                raise self._refused(
-                    node, f"YAML reads {text} as octal; write it without the 0, or quote a text"
-                )
-            if len(digits) > MAX_DIGITS:
-                raise self._refused(
-                    node, f"a number has {len(digits):,} digits; at most {MAX_DIGITS:,} are allowed"
-                )
+        if node.tag not in (f"{YAML}int", f"{YAML}float"):
+            return
+        text, digits = node.value, node.value.lstrip("+-")
+        if ":" in digits:
+            reason = f"YAML reads {text} in base 60; write a decimal number, or quote a text"
+        elif re.fullmatch(r"0[0-7_]+", digits):
+            reason = f"YAML reads {text} as octal; write it without the 0, or quote a text"
+        elif len(digits) > MAX_DIGITS:
+            reason = f"a number has {len(digits):,} digits; at most {MAX_DIGITS:,} are allowed"
+        else:
+            return
+        raise self._refused(node, reason)
 
     def _refused(self, node: Node, reason: str) -> ConfigError:
         return ConfigError(f"{shown_path(self._path)}, line {line_of(node)}: {reason}")
