@@ -19,19 +19,12 @@ MAX_POINTS_WITH_PLOTS = 25
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration to run.
+    """One configuration to run."""
 
-    Attributes:
-        id: The name of the point, and of its folder in a sweep.
-        config: The typed configuration.
-        container: The resolved values, as in ``config.yaml``.
-        overrides: The overrides that produce the configuration.
-    """
-
-    id: str
+    id: str  # also the name of its folder in a sweep
     config: Config
-    container: Mapping[str, Any]
-    overrides: tuple[str, ...]
+    container: Mapping[str, Any]  # the resolved values, as in config.yaml
+    overrides: tuple[str, ...]  # those that produce the configuration
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
@@ -55,10 +48,9 @@ def _entry_yaml(key: str, value: str) -> str:
 
 
 def point_id(config: Config) -> str:
-    """Return the name of a point's folder.
+    """Return the names of the chosen files, and a hash of all values that can change a result.
 
-    It begins with the names of the chosen files and ends with a hash of all values that can change
-    a result. The location of a published dataset is not included. The hash is computed with the
+    The hash does not depend on the location of a published dataset. It is computed with the
     original names of renamed keys, so older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}

@@ -41,30 +41,22 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class SetAside:
-    """Values that a file sets for a choice of a group, although another choice was selected.
+    """Values that ``file`` sets for a choice of a group, although another choice was selected.
 
     The loader omits them. For a group in ``PRESETS`` it keeps them, and they override the values of
     the selected file.
-
-    Attributes:
-        group: The group.
-        choice: The selected file of the group.
-        file: The file that sets the values.
-        made_for: The choice for which ``file`` sets the values.
-        values: Dotted key below the group -> value.
     """
 
     group: str
-    choice: str
+    choice: str  # the selected choice
     file: str
-    made_for: str
-    values: Mapping[str, Any]
+    made_for: str  # the choice for which the file sets the values
+    values: Mapping[str, Any]  # dotted key below the group -> value
 
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
         """Return a note with the used values and those set aside, or None if they are equal.
 
-        ``section`` contains the used values of the group. ``given`` contains the dotted keys that
-        the command line sets.
+        ``section`` are the used values of the group, ``given`` the keys of the command line.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
@@ -96,8 +88,7 @@ class Composed:
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
     """Merge the files that overrides choose, as ``hydra.compose`` does, with the loader below.
 
-    Values of a group in ``PRESETS`` are included in the result only if an override selects a file
-    of the group.
+    Values of a group in ``PRESETS`` count as set aside only if an override selects its file.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), with_hydra)
@@ -141,12 +132,9 @@ class Loader(ConfigLoaderImpl):
         *before, (file, last) = self._loaded
         for _, container in before:
             if conflict := _conflict(container, last):
-                key, problem = conflict
-                return ConfigError(
-                    f"{key} {problem}{location_of(key, lambda value: value is ..., file)}"
-                )
-        key = str(error.full_key or "")
-        reason = simplify_message(str(error).splitlines()[0])
+                location = location_of(conflict[0], lambda value: value is ..., file)
+                return ConfigError(f"{' '.join(conflict)}{location}")
+        key, reason = str(error.full_key or ""), simplify_message(str(error).splitlines()[0])
         return ConfigError(f"{key}: {reason}{location_of(key, lambda value: True, file)}")
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -200,10 +188,7 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the file of ``group`` that the list of defaults chooses, or None if it chooses none.
-
-    A file that another file of the same group includes does not count.
-    """
+    """Return the chosen file of a group. A file that another file of it includes does not count."""
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""

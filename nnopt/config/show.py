@@ -114,6 +114,5 @@ def _hydra_part(options: Namespace) -> dict[str, Any]:
         ]
         composed = compose_files(overrides, with_hydra=True).config
         HydraConfig.instance().set_config(composed)
-        container = OmegaConf.to_container(composed.hydra, resolve=False)
-        assert isinstance(container, dict)
-        return {str(key): value for key, value in container.items()}
+        container: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+        return dict(container)
