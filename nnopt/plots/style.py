@@ -187,11 +187,6 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def title_width(title: str) -> float:
-    """Return the width in inches of a figure in which the title is not cut."""
-    return (len(title) + 1) / CHARACTERS_PER_INCH
-
-
 def label(axes: Axes, x: str, y: str, left: float = 0.55, below: float = 0.36) -> None:
     """Label both axes. left, below: distances of the labels from the frame, in inches."""
     _, _, width, height = box_of(axes)
@@ -213,12 +208,18 @@ def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
 
     ``most`` is the maximum number of intervals.
     """
+    locator, formatter = round_ticks(most, integer)
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(formatter)
+
+
+def round_ticks(most: int = 5, integer: bool = False) -> tuple[Locator, Formatter]:
+    """Return the ticks of ``few_ticks``."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    fewest = 1 if integer else 2
-    steps = [1, 2, 2.5, 5, 10]
-    axis.set_major_locator(MaxNLocator(most, steps=steps, integer=integer, min_n_ticks=fewest))
-    axis.set_major_formatter(FuncFormatter(_plain))
+    fewest, steps = 1 if integer else 2, [1, 2, 2.5, 5, 10]
+    locator = MaxNLocator(most, steps=steps, integer=integer, min_n_ticks=fewest)
+    return locator, FuncFormatter(_plain)
 
 
 def spans_decades(values: Floats, decades: float = 2) -> bool:
@@ -237,6 +238,14 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
     set_scale("log", nonpositive="mask")
     locator, formatter = log_ticks(*axis.get_view_interval(), most=8 if is_x else 6)
     axis.set(major_locator=locator, minor_locator=NullLocator(), major_formatter=formatter)
+
+
+def set_scale(axes: Axes, which: Literal["x", "y"], logarithmic: bool, most: int = 5) -> None:
+    """Make an axis logarithmic or linear, with its ticks. ``most``: as in ``few_ticks``."""
+    if logarithmic:
+        log_scale(axes, which)
+    else:
+        few_ticks(axes.xaxis if which == "x" else axes.yaxis, most)
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:

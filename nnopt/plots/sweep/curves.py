@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,18 @@ from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.number_format import MISSING, format_mean
 from nnopt.analysis.tabulate import counted, format_left_out
 from nnopt.plots import style
+from nnopt.plots.style import Floats
 from nnopt.plots.sweep.labels import (
-    Metric,
     count_label,
+    footnote,
     key_labels,
     line_style,
-    metric_of,
-    result_of,
-    seeds_label,
+    over_seeds,
     split_named,
     value_labels,
-    with_margin,
 )
 from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, SettingTable, sweep_figure
+from nnopt.plots.sweep.metric import Metric, metric_of, with_margin
 from nnopt.results.metrics_file import EpochRow
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ MAX_UNNAMED_POINTS = 300  # of a grey line; more would enlarge the SVG, which co
 LOG_SCALE_DECADES = 1.3  # a loss that spans more has a logarithmic axis
 PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
-Floats = NDArray[np.float64]
 History = Sequence[EpochRow]
 
 LABELS = {
@@ -94,16 +92,15 @@ def plot_sweep_curves(
     shows the mean of the others. If there are many settings, only the best are coloured.
     """
     metric = metric_of(comparison)
-    by_row = {id(setting.row): setting for setting in curves}
-    rows = split_named([setting.row for setting in curves], metric)
-    named, others = ([by_row[id(row)] for row in part] for part in rows)
+    named, others = split_named(curves, lambda setting: setting.row, metric)
     panels = [_panel(x, named, others) for x in _columns(comparison.metrics[0], curves)]
     title, legend = "Learning curves", None
     if comparison.keys:
         title += f": {count_label(len(named), len(others), metric)}"
         styles = [line_style(index) for index in range(len(named))]
         text = counted(len(others), "other setting") if others else ""
-        legend = Legend(_legend_table(comparison, named, metric), styles, text)
+        rows = [setting.row for setting in named]
+        legend = Legend(_legend_table(comparison, rows, metric), styles, text)
     note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
     width, height = PANEL_SIZE
     size = (2 * width + PANEL_GAP, height)
@@ -124,18 +121,16 @@ def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
     return "train_loss", "train_accuracy"
 
 
-def _legend_table(
-    comparison: Comparison, named: Sequence[LearningCurves], metric: Metric
-) -> SettingTable:
-    def cells(row: Row) -> tuple[str, ...]:
-        result = result_of(row, metric)
-        missing = format_left_out(row.setting) or MISSING
-        mean = missing if result is None else format_mean(result)
-        return (*value_labels(row, comparison.keys), mean)
+def _legend_table(comparison: Comparison, rows: Sequence[Row], metric: Metric) -> SettingTable:
+    def mean(row: Row) -> str:
+        result = metric.result(row)
+        return format_mean(result) if result else format_left_out(row.setting) or MISSING
 
-    rows = tuple(cells(setting.row) for setting in named)
-    bold = tuple(setting.row.outcomes[0].is_best for setting in named)
-    return SettingTable((*key_labels(comparison.keys), metric.label), rows, bold)
+    return SettingTable(
+        (*key_labels(comparison.keys), metric.label),
+        tuple((*value_labels(row, comparison.keys), mean(row)) for row in rows),
+        tuple(row.outcomes[0].is_best for row in rows),
+    )
 
 
 def _note(
@@ -145,18 +140,17 @@ def _note(
     logarithmic: bool,
 ) -> str:
     counts = [len(setting.histories) for setting in (*named, *others)]
-    text = f"{seeds_label(counts)} a setting"
-    if max(counts) > 1:
-        text = f"mean ± 1 standard deviation (band) over {text}"
-        if logarithmic:
-            text += ", of logarithms where the axis is logarithmic"
-        if any(len({len(history) for history in setting.histories}) > 1 for setting in named):
-            text += "; thin: the mean of the seeds that have not stopped"
-    if any(setting.diverged for setting in named):
-        text += "; ✗ diverged"
-    if missing := len(comparison.rows) - len(counts):
-        text += f"; {counted(missing, 'setting')} without epochs left out"
-    return text
+    text = f"{over_seeds(counts, 'mean ± 1 standard deviation (band)')} a setting"
+    if logarithmic and max(counts) > 1:
+        text += ", of logarithms where the axis is logarithmic"
+    lengths = [{len(history) for history in setting.histories} for setting in named]
+    missing = len(comparison.rows) - len(counts)
+    return footnote(
+        (True, text),
+        (max(map(len, lengths)) > 1, "thin: the mean of the seeds that have not stopped"),
+        (any(setting.diverged for setting in named), "✗ diverged"),
+        (missing, f"{counted(missing, 'setting')} without epochs left out"),
+    )
 
 
 def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[LearningCurves]) -> Panel:
@@ -195,35 +189,25 @@ def _draw(axes: Axes, panel: Panel, named: Sequence[LearningCurves]) -> None:
     longest = max(len(line.epochs) for line in (*panel.named, *panel.others))
     every = slice(None, None, max(1, longest // MAX_UNNAMED_POINTS))
     grey = [np.column_stack([x.epochs, x.centre])[every] for x in panel.others]
-    axes.add_collection(
-        LineCollection(grey, colors=UNNAMED_COLOUR, linewidths=0.7, alpha=0.7, zorder=1.5)
-    )
-    for index, line in enumerate(panel.named):
-        _draw_line(axes, line, index, longest)
-    if panel.logarithmic:
-        axes.set_yscale("log")
+    form: dict[str, Any] = {"linewidths": 0.7, "alpha": 0.7, "zorder": 1.5}
+    axes.add_collection(LineCollection(grey, colors=UNNAMED_COLOUR, **form))
     axes.set_ylim(*panel.limits)
+    style.set_scale(axes, "y", panel.logarithmic, 7)
+    style.epoch_axis(axes, 1, longest)
     for index, (setting, line) in enumerate(zip(named, panel.named, strict=True)):
+        _draw_line(axes, line, index, longest)
         if setting.diverged:
             _mark_end(axes, line, line_style(index)["color"])
-    if panel.logarithmic:
-        style.log_scale(axes)
-    else:
-        style.few_ticks(axes.yaxis, 7)
-    margin = max(0.5, 0.02 * longest)
-    axes.set_xlim(1 - margin, longest + margin)
-    style.few_ticks(axes.xaxis, 6, integer=True)
 
 
 def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
     form = line_style(index)
-    axes.fill_between(
-        line.epochs, line.low, line.high, color=form["color"], alpha=0.16, linewidth=0
-    )
-    markers: tuple[int, int] = (0, 1)
+    band: dict[str, Any] = {"color": form["color"], "alpha": 0.16, "linewidth": 0}
+    axes.fill_between(line.epochs, line.low, line.high, **band)
+    markers = 0, 1
     if longest > MAX_EPOCHS_WITH_MARKERS:  # markers are staggered, so that they do not overlap
         step = max(1, longest // MARKERS_PER_LINE)
-        markers = (int(step * (index % 4) / 4), step)
+        markers = int(step * (index % 4) / 4), step
     complete = np.where(line.complete, line.centre, np.nan)
     axes.plot(line.epochs, line.centre, **{**form, "marker": ""}, linewidth=0.9)
     axes.plot(line.epochs, complete, **form, markersize=4.5, markevery=markers, markeredgewidth=0)
@@ -235,8 +219,8 @@ def _mark_end(axes: Axes, line: Line, colour: str) -> None:
     if len(finite):
         last = finite[-1]
         height = np.clip(line.centre[last], *axes.get_ylim())
-        (cross,) = axes.plot(line.epochs[last], height, "X", color=colour, markersize=9)
-        cross.set(markeredgecolor=style.INK, clip_on=False, zorder=3)
+        form: dict[str, Any] = {"markeredgecolor": style.INK, "clip_on": False, "zorder": 3}
+        axes.plot(line.epochs[last], height, "X", color=colour, markersize=9, **form)
 
 
 def values_of(histories: Sequence[History], column: str) -> Floats:

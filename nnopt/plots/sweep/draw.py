@@ -17,8 +17,7 @@ from nnopt.io.atomic_files import output_error
 from nnopt.io.own_files import open_to_append
 from nnopt.plots import style
 from nnopt.plots.sweep.curves import LearningCurves, plot_sweep_curves
-from nnopt.plots.sweep.facets import heat_map_keys
-from nnopt.plots.sweep.heat_map import plot_heat_map
+from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
 from nnopt.plots.sweep.learning_rate import groups_by_rate, plot_learning_rates, rate_of
 from nnopt.plots.sweep.means import plot_means
 from nnopt.plots.sweep.parallel import MIN_KEYS, MIN_SETTINGS, plot_parallel

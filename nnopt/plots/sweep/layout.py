@@ -19,19 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_HEIGHT, COLUMN_GAP, SAMPLE_WIDTH = 0.215, 0.2, 0.5
-"""Sizes of tables in inches. A sample is the short piece of a line in a legend."""
+# Inches:
+ROW_HEIGHT, COLUMN_GAP, SAMPLE_WIDTH = 0.215, 0.2, 0.5  # a sample is a piece of a line in a legend
+MAX_LEGEND_WIDTH = 3.4  # a wider legend is drawn below the panels instead of to their right
+NOTE_LINE_HEIGHT = 0.17
 
 TABLE_POINTS, NOTE_POINTS = 9.0, 8.5
-BOLD_WIDTH = 1.1
-"""Width of bold letters relative to regular ones."""
-
-MAX_LEGEND_WIDTH = 3.4
-"""In inches. A wider legend is drawn below the panels instead of to their right."""
-
-NOTE_LINE_HEIGHT = 0.17
-UNNAMED_COLOUR = "#B0B0B0"
-"""Colour of lines without a row in the legend."""
+BOLD_WIDTH = 1.1  # of bold letters relative to regular ones
+UNNAMED_COLOUR = "#B0B0B0"  # of lines without a row in the legend
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class SettingTable:
     bold: tuple[bool, ...]
 
     def widths(self) -> list[float]:
-        """Return the width of each column in inches."""
+        """Return the width of each column in inches, with the gap to the next."""
         points = TABLE_POINTS * (BOLD_WIDTH if any(self.bold) else 1)
         columns = zip(self.header, *self.rows, strict=True)
         return [style.text_width(column, points) + COLUMN_GAP for column in columns]
@@ -54,13 +49,12 @@ class SettingTable:
 
     def draw(self, figure: Figure, left: float, top: float, row_height: float = ROW_HEIGHT) -> None:
         """Draw the table. ``top`` is the middle of the header; all sizes are in inches."""
-        starts = [left + sum(self.widths()[:k]) for k in range(len(self.header))]
-        for x, text in zip(starts, self.header, strict=True):
-            _draw_text(figure, x, top, text, color=style.FAINT)
-        for number, (cells, is_bold) in enumerate(zip(self.rows, self.bold, strict=True), start=1):
-            for x, text in zip(starts, cells, strict=True):
+        for k, (header, width) in enumerate(zip(self.header, self.widths(), strict=True)):
+            _draw_text(figure, left, top, header, color=style.FAINT)
+            for number, (cells, is_bold) in enumerate(zip(self.rows, self.bold, strict=True), 1):
                 weight = "bold" if is_bold else "normal"
-                _draw_text(figure, x, top - number * row_height, text, weight=weight)
+                _draw_text(figure, left, top - number * row_height, cells[k], weight=weight)
+            left += width
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,6 @@ class Legend:
         """Draw the legend. ``top`` is the middle of the header; both are in inches."""
         from matplotlib.lines import Line2D
 
-        across, up = figure.get_size_inches()
         self.table.draw(figure, left + SAMPLE_WIDTH, top)
         samples = [dict(line_style) for line_style in self.line_styles]
         if self.unnamed:
@@ -99,9 +92,11 @@ class Legend:
             y = top - len(samples) * ROW_HEIGHT
             _draw_text(figure, left + SAMPLE_WIDTH, y, self.unnamed, color=style.FAINT)
         for number, sample in enumerate(samples, start=1):
-            y = (top - number * ROW_HEIGHT) / up
-            ends = [(left + x) / across for x in (0.0, 0.2, 0.4)]
-            figure.add_artist(Line2D(ends, [y] * 3, markersize=5, markevery=[1], **sample))
+            heights = [top - number * ROW_HEIGHT] * 3
+            ends = [left, left + 0.2, left + 0.4]  # with the marker in the middle
+            line = Line2D(ends, heights, markersize=5, markevery=[1], **sample)
+            line.set_transform(figure.dpi_scale_trans)
+            figure.add_artist(line)
 
 
 @dataclass(frozen=True)
@@ -128,8 +123,8 @@ class Content:
 
     def text(self, x: float, y: float, text: str, rotation: int = 0) -> None:
         """Draw a centred text. The position is in inches."""
-        form = {"ha": "center", "color": style.INK, "rotation": rotation}
-        _draw_text(self.figure, self.left + x, self.bottom + y, text, 10, **form)
+        form = {"fontsize": 10, "ha": "center", "rotation": rotation}
+        _draw_text(self.figure, self.left + x, self.bottom + y, text, **form)
 
 
 @contextmanager
@@ -151,35 +146,27 @@ def sweep_figure(
         margins: Space around the content.
         legend: Drawn to the right of the content, or below it if it is wide.
     """
-    width, below = margins.left + size[0] + margins.right, 0.0
+    right, below = margins.left + size[0] + margins.right, 0.0
+    width = right
     is_beside = legend is not None and legend.width <= MAX_LEGEND_WIDTH
-    if legend is not None and is_beside:
-        width += legend.width + 0.15
-    elif legend is not None:
-        width, below = max(width, legend.width + 0.7), legend.height + 0.1
-    width = max(width, style.title_width(title))
-    lines = _wrapped(note, width)
+    if legend is not None:
+        width = right + legend.width + 0.15 if is_beside else max(right, legend.width + 0.7)
+        below = 0.0 if is_beside else legend.height + 0.1
+    width = max(width, (len(title) + 1) / style.CHARACTERS_PER_INCH)  # for the whole title
+    letter = style.text_width("x", 0.9 * NOTE_POINTS)
+    lines = textwrap.wrap(note, max(30, int((width - 0.3) / letter)))
     bottom = 0.18 + NOTE_LINE_HEIGHT * len(lines) + below + margins.bottom
     with style.drawing(paths, width, bottom + size[1] + margins.top, title) as figure:
         yield Content(figure, margins.left, bottom)
         if legend is not None and is_beside:
-            right = margins.left + size[0] + margins.right
             legend.draw(figure, right - 0.05, bottom + size[1] - 0.1)
         elif legend is not None:
             legend.draw(figure, 0.35, bottom - margins.bottom - 0.1)
         for number, line in enumerate(reversed(lines)):
             y = 0.12 + NOTE_LINE_HEIGHT * number
-            _draw_text(figure, 0.15, y, line, NOTE_POINTS, color=style.FAINT, va="baseline")
+            form = {"fontsize": NOTE_POINTS, "color": style.FAINT, "va": "baseline"}
+            _draw_text(figure, 0.15, y, line, **form)
 
 
-def _wrapped(note: str, width: float) -> list[str]:
-    """Return the lines of a footnote in a figure of this width in inches."""
-    letter = style.text_width("x", 0.9 * NOTE_POINTS)
-    return textwrap.wrap(note, max(30, int((width - 0.3) / letter)))
-
-
-def _draw_text(
-    figure: Figure, x: float, y: float, text: str, points: float = TABLE_POINTS, **options: Any
-) -> None:
-    across, up = figure.get_size_inches()
-    figure.text(x / across, y / up, text, fontsize=points, **{"va": "center", **options})
+def _draw_text(figure: Figure, x: float, y: float, text: str, **options: Any) -> None:
+    style.write(figure, x, y, text, **{"va": "center", "fontsize": TABLE_POINTS, **options})

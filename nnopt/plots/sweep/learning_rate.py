@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +15,17 @@ from nnopt.analysis.number_format import MISSING, format_value
 from nnopt.analysis.tabulate import counted
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
-    MAX_ALL_NAMED,
-    MAX_NAMED,
-    Metric,
-    axis_limits,
-    best_first,
-    capitalized,
     count_label,
-    is_logarithmic,
+    footnote,
     key_labels,
     line_style,
-    means_of,
-    metric_of,
-    result_of,
+    over_seeds,
     seed_counts,
-    seeds_label,
+    split_named,
     value_labels,
-    with_margin,
 )
 from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, SettingTable, sweep_figure
+from nnopt.plots.sweep.metric import Metric, axis_limits, metric_of, with_margin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +68,8 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     groups = groups_by_rate(comparison)
     are_dots = sum(len(group) > 1 for group in groups) * 2 < len(groups)
     others = [key for key in comparison.keys if key != KEY]
-    named, unnamed = ([], groups) if are_dots else _split_named(groups, metric)
+    best = partial(min, key=metric.rank)
+    named, unnamed = ([], groups) if are_dots else split_named(groups, best, metric)
     legend = None
     if len(named) > 1:
         table = SettingTable(
@@ -85,7 +79,7 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
         )
         text = counted(len(unnamed), "other line") if unnamed else ""
         legend = Legend(table, [line_style(index) for index in range(len(named))], text)
-    title = f"{capitalized(metric.name)} by learning rate"
+    title = f"{metric.title} by learning rate"
     if unnamed and not are_dots:
         title += f": {count_label(len(named), len(unnamed), metric, 'line')}"
     note = _note(comparison, groups, are_dots)
@@ -95,19 +89,9 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
         style.label(axes, f"learning rate ({KEY})", metric.label, left=0.6)
 
 
-def _split_named(groups: Sequence[Group], metric: Metric) -> tuple[list[Group], list[Group]]:
-    """Return the groups named in the legend, which contain the best settings, and the others."""
-    if len(groups) <= MAX_ALL_NAMED:
-        return list(groups), []
-    best_rows = {id(best_first(group, metric)[0]): group for group in groups}
-    rows = best_first([best_first(group, metric)[0] for group in groups], metric)
-    ordered = [best_rows[id(row)] for row in rows]
-    return ordered[:MAX_NAMED], ordered[MAX_NAMED:]
-
-
 def _legend_row(group: Group, others: Sequence[str], metric: Metric) -> tuple[str, ...]:
-    best = best_first(group, metric)[0]
-    result = result_of(best, metric)
+    best = min(group, key=metric.rank)
+    result = metric.result(best)
     if result is None or metric.direction is None:
         return (*value_labels(best, others), MISSING, MISSING)
     return (*value_labels(best, others), f"{rate_of(best):g}", format_value(result.mean))
@@ -115,45 +99,35 @@ def _legend_row(group: Group, others: Sequence[str], metric: Metric) -> tuple[st
 
 def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> str:
     rows = [row for group in groups for row in group]
-    counts = seed_counts(rows)
-    text = f"{seeds_label(counts)} a setting"
-    if max(counts, default=0) > 1:
-        text = f"mean over {text}" if are_dots else f"mean and its 95 % interval over {text}"
-    if are_dots:
-        text += "; every dot a setting"
-    if any(row.outcomes[0].is_best for row in rows):
-        text += "; ★ best mean"
-    if any(row.outcomes[0].estimate is None for row in rows):
-        text += "; ✗ no run finished"
-    if missing := len(comparison.rows) - len(rows):
-        text += f"; {counted(missing, 'setting')} without such a number left out"
-    return text
+    statistic = "mean" if are_dots else "mean and its 95 % interval"
+    missing = len(comparison.rows) - len(rows)
+    return footnote(
+        (True, f"{over_seeds(seed_counts(rows), statistic)} a setting"),
+        (are_dots, "every dot a setting"),
+        (any(row.outcomes[0].is_best for row in rows), "★ best mean"),
+        (any(row.outcomes[0].estimate is None for row in rows), "✗ no run finished"),
+        (missing, f"{counted(missing, 'setting')} without such a number left out"),
+    )
 
 
 def _draw(
     axes: Axes, named: Sequence[Group], unnamed: Sequence[Group], metric: Metric, are_dots: bool
 ) -> None:
     rows = [row for group in (*named, *unnamed) for row in group]
-    means = means_of(rows, metric)
-    if logarithmic := is_logarithmic(means, metric):
-        axes.set_yscale("log")
-        low, high = min(means), max(means)
-    else:
-        low, high = axis_limits(means, metric.direction)
-    axes.set_ylim(*with_margin(low, high, 0.07, logarithmic))
+    means = metric.means(rows)
+    logarithmic = metric.is_logarithmic(means)
+    ends = (min(means), max(means)) if logarithmic else axis_limits(means, metric.direction)
+    axes.set_ylim(*with_margin(*ends, 0.07, logarithmic))
+    style.set_scale(axes, "y", logarithmic)
     rates = sorted({rate_of(row) or 1.0 for row in rows})
     axes.set_xlim(*with_margin(rates[0], rates[-1], 0.04, logarithmic=True))
+    _set_rate_ticks(axes, rates)
     dot = {"color": style.BLUE, "marker": "o", "linestyle": ""}
     for group in unnamed:
         form = dot if are_dots else {"color": UNNAMED_COLOUR}
         _draw_line(axes, group, form, metric, is_named=False)
     for index, group in enumerate(named):
         _draw_line(axes, group, line_style(index), metric, is_named=True)
-    _set_rate_ticks(axes, rates)
-    if logarithmic:
-        style.log_scale(axes)
-    else:
-        style.few_ticks(axes.yaxis)
 
 
 def _set_rate_ticks(axes: Axes, rates: Sequence[float]) -> None:
@@ -169,7 +143,7 @@ def _draw_line(
 ) -> None:
     """Draw the results of a group. Missing values and outliers are drawn at the edge."""
     low, high = axes.get_ylim()
-    results = [(rate_of(row) or 1.0, result_of(row, metric)) for row in group]
+    results = [(rate_of(row) or 1.0, metric.result(row)) for row in group]
     points = [(rate, x) for rate, x in results if x is not None]
     x, y = [rate for rate, _ in points], [result.mean for _, result in points]
     worst = high if metric.direction == "lower" else low

@@ -13,29 +13,20 @@ from nnopt.analysis.number_format import format_mean
 from nnopt.analysis.tabulate import format_left_out
 from nnopt.plots import style
 from nnopt.plots.sweep.labels import (
-    Metric,
-    axis_limits,
-    best_first,
-    capitalized,
     count_label,
-    is_logarithmic,
+    footnote,
     key_labels,
-    means_of,
-    metric_of,
-    result_of,
+    over_seeds,
     seed_counts,
-    seeds_label,
     value_labels,
-    with_margin,
 )
 from nnopt.plots.sweep.layout import Margins, SettingTable, sweep_figure
+from nnopt.plots.sweep.metric import Metric, axis_limits, metric_of, with_margin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_ALL_ROWS, MAX_ROWS = 40, 30
-"""All of up to 40 settings are drawn. If there are more, the best 30 are drawn."""
-
+MAX_ALL_ROWS, MAX_ROWS = 40, 30  # if there are more than 40 settings, the best 30 are drawn
 PANEL_WIDTH, ROW_HEIGHT = 4.2, 0.27  # inches
 TABLE_MARGIN = 0.25
 
@@ -47,24 +38,20 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
     axis; an arrow at the end of the axis points to them.
     """
     metric = metric_of(comparison)
-    rows: Sequence[Row] = comparison.rows
+    rows, others = list(comparison.rows), []
     if len(rows) > MAX_ALL_ROWS:
-        rows = best_first(rows, metric)[:MAX_ROWS]
+        rows.sort(key=metric.rank)
+        rows, others = rows[:MAX_ROWS], rows[MAX_ROWS:]
     bold = tuple(row.outcomes[0].is_best for row in rows)
     values = tuple(value_labels(row, comparison.keys) for row in rows)
     settings = SettingTable(key_labels(comparison.keys), values, bold)
     mean = "mean ± std" if max(seed_counts(rows), default=0) > 1 else "value"
     results = SettingTable((mean, "n"), tuple(_result_cells(row, metric) for row in rows), bold)
-    count = count_label(len(rows), len(comparison.rows) - len(rows), metric)
-    margins = Margins(
-        left=settings.width() + 2 * TABLE_MARGIN,
-        right=results.width() + 2 * TABLE_MARGIN,
-        top=0.75,
-        bottom=0.65,
-    )
+    left, right = (table.width() + 2 * TABLE_MARGIN for table in (settings, results))
     size = (PANEL_WIDTH, ROW_HEIGHT * (len(rows) + 0.4))
-    title = f"{capitalized(metric.name)} of {count}"
-    with sweep_figure(paths, title, _note(rows, comparison, metric), size, margins) as content:
+    title = f"{metric.title} of {count_label(len(rows), len(others), metric)}"
+    note = _note(rows, others, metric)
+    with sweep_figure(paths, title, note, size, Margins(left, right, 0.75, 0.65)) as content:
         axes = content.axes(0, 0, *size)
         _draw(axes, comparison, rows, metric)
         style.label(axes, metric.label, "")
@@ -76,49 +63,40 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 def _result_cells(row: Row, metric: Metric) -> tuple[str, str]:
     """Return mean ± standard deviation and the number of seeds, or the reason for no mean."""
-    result, left_out = result_of(row, metric), format_left_out(row.setting)
+    result, left_out = metric.result(row), format_left_out(row.setting)
     if result is None:
         return left_out or "no value", "0"
     return format_mean(result), f"{result.n}{f', {left_out}' if left_out else ''}"
 
 
-def _note(rows: Sequence[Row], comparison: Comparison, metric: Metric) -> str:
-    counts = seed_counts(rows)
-    text = f"{seeds_label(counts)} a setting"
-    if max(counts, default=0) > 1:
-        text = f"mean and its 95 % interval over {text}; faint: single seeds"
-    if any(row.outcomes[0].is_best for row in rows):
-        text += "; ★ best mean"
-    shown = {id(row) for row in rows}
-    others = means_of((row for row in comparison.rows if id(row) not in shown), metric)
-    if others:
-        limits = " to ".join(f"{x:.4g}" for x in sorted({min(others), max(others)}))
-        text += f"; the other {len(others)}: {limits}"
-    if missing := len(comparison.rows) - len(rows) - len(others):
-        text += f"; {missing} more have no value"
-    return text
+def _note(rows: Sequence[Row], others: Sequence[Row], metric: Metric) -> str:
+    counts, hidden = seed_counts(rows), metric.means(others)
+    ends = sorted({min(hidden, default=0), max(hidden, default=0)})
+    return footnote(
+        (True, f"{over_seeds(counts, 'mean and its 95 % interval')} a setting"),
+        (max(counts, default=0) > 1, "faint: single seeds"),
+        (any(row.outcomes[0].is_best for row in rows), "★ best mean"),
+        (hidden, f"the other {len(hidden)}: {' to '.join(f'{x:.4g}' for x in ends)}"),
+        (len(others) > len(hidden), f"{len(others) - len(hidden)} more have no value"),
+    )
 
 
 def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metric) -> None:
     name = comparison.metrics[0]
     seeds = [metric.factor * np.array(list(row.setting.metric(name).values())) for row in rows]
-    means = means_of(rows, metric)
-    logarithmic = is_logarithmic(means, metric)
+    means = metric.means(rows)
     values = np.concatenate([*seeds, means]).tolist() if means else []
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(*with_margin(min(values), max(values), 0.05, logarithmic=True))
+    if logarithmic := metric.is_logarithmic(means):
+        limits = with_margin(min(values), max(values), 0.05, logarithmic=True)
     else:
-        axes.set_xlim(*_linear_limits(rows, values, metric))
+        limits = _linear_limits(rows, values, metric)
+    axes.set_xlim(*limits)
+    style.set_scale(axes, "x", logarithmic)
     baselines = [row for row in rows if row.is_baseline]
-    for mean in means_of(baselines if len(baselines) == 1 else [], metric):
+    for mean in metric.means(baselines if len(baselines) == 1 else []):
         axes.axvline(mean, color=style.FAINT, linewidth=1, linestyle=":")
     for index, row in enumerate(rows):
         _draw_row(axes, -index, row, seeds[index], metric)
-    if logarithmic:
-        style.log_scale(axes, "x")
-    else:
-        style.few_ticks(axes.xaxis, 5)
     axes.set_ylim(-len(rows) + 0.3, 0.7)
     axes.set_yticks([-index for index in range(len(rows))], [])
     axes.tick_params(axis="y", length=0)
@@ -133,7 +111,7 @@ def _linear_limits(
     The interval of two seeds can be far wider than the range of all values.
     """
     low, high = axis_limits(values, metric.direction)
-    results = [x for row in rows if (x := result_of(row, metric)) is not None]
+    results = [x for row in rows if (x := metric.result(row)) is not None]
     ends = [end for result in results for end in result.interval or ()]
     spread = high - low or 0.01 * abs(high) or 0.01
     lowest, highest = (0.0 if low >= 0 else -np.inf), (100.0 if metric.unit == "%" else np.inf)
@@ -143,11 +121,11 @@ def _linear_limits(
 
 
 def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -> None:
-    result = result_of(row, metric)
+    result = metric.result(row)
     if result is None:
         return
     low, high = axes.get_xlim()
-    if result.mean < low or result.mean > high:
+    if not low <= result.mean <= high:
         edge, marker = (low, "<") if result.mean < low else (high, ">")
         axes.plot([edge], [y], marker, color=style.VERMILLION, markersize=8, clip_on=False)
         return

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.settings import sort_key
 from nnopt.analysis.tabulate import short_text, value_of
 from nnopt.plots import style
-from nnopt.plots.sweep.colours import colour_scale, colours
-from nnopt.plots.sweep.labels import (
-    Metric,
-    best_first,
-    capitalized,
-    metric_of,
-    result_of,
-    seed_counts,
-    seeds_label,
-)
+from nnopt.plots.style import Floats
+from nnopt.plots.sweep.labels import footnote, over_seeds, seed_counts
 from nnopt.plots.sweep.layout import Margins, sweep_figure
+from nnopt.plots.sweep.metric import Metric, metric_of
 from nnopt.results.collect import Value
 
 if TYPE_CHECKING:
@@ -38,8 +31,6 @@ MAX_TICK_CHARACTERS = 14
 BROAD_LINES = 3  # the number of best settings that have broad lines
 HEIGHT, AXIS_DISTANCE = 3.3, 1.35  # inches
 MISSING_HEIGHT = -0.16  # where lines of settings without a result end
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Scale:
     group: str
     name: str
     heights: Floats
-    ticks: tuple[tuple[float, str], ...]
+    ticks: list[tuple[float, str]]
     is_even: bool
 
 
@@ -69,31 +60,30 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     are dotted and end below the last axis.
     """
     metric = metric_of(comparison)
-    rows = list(reversed(best_first(comparison.rows, metric)))  # the best are drawn last
+    rows = sorted(comparison.rows, key=metric.rank)[::-1]  # the best are drawn last
     keys = comparison.keys[:MAX_KEYS]
-    scales = [key_scale(rows, key) for key in keys]
-    results = [result_of(row, metric) for row in rows]
+    scales = [_key_scale(rows, key) for key in keys]
+    results = [metric.result(row) for row in rows]
     means = np.array([np.nan if result is None else result.mean for result in results])
     note = _note(comparison, rows, keys, metric)
-    title = f"{capitalized(metric.name)} of {len(rows)} settings"
+    title = f"{metric.title} of {len(rows)} settings"
     size = (AXIS_DISTANCE * len(keys), HEIGHT)
     margins = Margins(0.9, right=1.0, top=0.95, bottom=0.7 if np.isnan(means).any() else 0.2)
     with sweep_figure(paths, title, note, size, margins) as content:
         axes = content.axes(0, 0, *size)
-        axes.set_xlim(0, len(keys))
-        axes.set_ylim(0, 1)
-        axes.axis("off")
+        axes.set(xlim=(0, len(keys)), ylim=(0, 1))
+        axes.set_axis_off()
         last = _metric_scale(means, metric)
         _draw_lines(axes, scales, last, means, metric)
         for index, scale in enumerate(scales):
             _draw_axis(axes, index, scale)
-        upwards = np.linspace(0, 1, 64) if metric.direction != "lower" else np.linspace(1, 0, 64)
-        _draw_axis(axes, len(scales), last, colours(metric)(upwards))
+        upwards = np.linspace(1, 0, 64) if metric.direction == "lower" else np.linspace(0, 1, 64)
+        _draw_axis(axes, len(scales), last, metric.colours()(upwards))
         if np.isnan(means).any():
             axes.text(len(keys) + 0.06, MISSING_HEIGHT, "no result", va="center", fontsize=8.5)
 
 
-def key_scale(rows: Sequence[Row], key: str) -> Scale:
+def _key_scale(rows: Sequence[Row], key: str) -> Scale:
     """Return the axis of a key: evenly spaced values, or many numbers to scale."""
     group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting.values, key))
@@ -106,38 +96,24 @@ def key_scale(rows: Sequence[Row], key: str) -> Scale:
         return _number_scale((group, name), x, ends, _is_even_on_logarithms(x))
     height = {text: (k + 0.5) / len(texts) for k, text in enumerate(texts)}
     every = -(-len(texts) // MAX_TICKS)
-    return Scale(
-        group=group,
-        name=name,
-        heights=np.array([height[value_of(row.setting, key)] for row in rows]),
-        ticks=tuple(
-            (height[text], short_text(text, MAX_TICK_CHARACTERS)) for text in texts[::every]
-        ),
-        is_even=True,
-    )
+    heights = np.array([height[value_of(row.setting, key)] for row in rows])
+    ticks = [(height[text], short_text(text, MAX_TICK_CHARACTERS)) for text in texts[::every]]
+    return Scale(group, name, heights, ticks, is_even=True)
 
 
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
     """Return an axis with numbers to scale. Numbers beyond its ``ends`` are moved to them."""
-    from matplotlib.ticker import MaxNLocator
+    low, high = ends
 
     def height(x: Floats) -> Floats:
-        if logarithmic:
-            return np.asarray(np.log(x / low) / np.log(high / low))
-        return (x - low) / (high - low)
+        return np.log(x / low) / np.log(high / low) if logarithmic else (x - low) / (high - low)
 
-    low, high = ends
-    if logarithmic:
-        locator, formatter = style.log_ticks(low, high)
-        values = np.asarray(locator.tick_values(low, high))
-        texts = [formatter(x) for x in values]
-    else:
-        values = np.asarray(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-        texts = [f"{x:.10g}".replace("-", "−") for x in values]
-    ticks = zip(height(values).tolist(), texts, strict=True)
-    inside = tuple((y, text) for y, text in ticks if -0.001 <= y <= 1.001)
+    locator, formatter = style.log_ticks(low, high) if logarithmic else style.round_ticks()
+    values = np.asarray(locator.tick_values(low, high))
+    ticks = zip(height(values).tolist(), map(formatter, values), strict=True)
+    inside = [(y, text) for y, text in ticks if -0.001 <= y <= 1.001]
     return Scale(*names, np.clip(height(numbers), 0, 1), inside, is_even=False)
 
 
@@ -160,13 +136,13 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
     """Return the axis of the metric, with the limits of ``colour_scale`` and the best on top."""
     from matplotlib.colors import LogNorm
 
-    norm, _ = colour_scale(means.tolist(), metric)
+    norm, _ = metric.colour_scale(means.tolist())
     ends = (float(norm.vmin or 0), float(norm.vmax or 0))
     names = (metric.unit, metric.name)
     scale = _number_scale(names, means, ends, isinstance(norm, LogNorm))
     if metric.direction != "lower":
         return scale
-    ticks = tuple((1 - y, text) for y, text in scale.ticks)
+    ticks = [(1 - y, text) for y, text in scale.ticks]
     return replace(scale, heights=1 - scale.heights, ticks=ticks)
 
 
@@ -188,31 +164,25 @@ def _draw_lines(
 ) -> None:
     from matplotlib.collections import LineCollection
 
-    norm, _ = colour_scale(means.tolist(), metric)
-    heights = np.column_stack(
-        [*map(_spread_out, scales), np.where(np.isnan(means), MISSING_HEIGHT, last.heights)]
-    )
+    norm, _ = metric.colour_scale(means.tolist())
+    done = ~np.isnan(means)
+    ends = np.where(done, last.heights, MISSING_HEIGHT)
+    heights = np.stack([*map(_spread_out, scales), ends])
     # Smooth curves between axes can be followed through crowded regions.
     fraction = np.linspace(0, 1, 16)
     ease = fraction**2 * (3 - 2 * fraction)
-    steps = [
-        a[:, None] + (b - a)[:, None] * ease for a, b in zip(heights.T, heights.T[1:], strict=False)
-    ]
+    steps = [a[:, None] + (b - a)[:, None] * ease for a, b in pairwise(heights)]
     x = np.concatenate([k + fraction for k in range(len(steps))])
     paths = [np.column_stack([x, y]) for y in np.concatenate(steps, axis=1)]
-    done = ~np.isnan(means)
-    missing = [path for path, is_done in zip(paths, done, strict=True) if not is_done]
-    axes.add_collection(
-        LineCollection(missing, colors=style.FAINT, linewidths=0.9, linestyles=":", clip_on=False)
-    )
-    shades = colours(metric)(norm(np.where(done, means, 0)))
-    ranked = [k for k in range(len(paths)) if done[k]]  # from the worst to the best
+    missing = [paths[k] for k in np.flatnonzero(~done)]
+    form: dict[str, Any] = {"linewidths": 0.9, "linestyles": ":", "clip_on": False}
+    axes.add_collection(LineCollection(missing, colors=style.FAINT, **form))
+    shades = metric.colours()(norm(np.where(done, means, 0)))
+    ranked = np.flatnonzero(done).tolist()  # from the worst to the best
     broad = ranked[-BROAD_LINES:] if metric.direction else []
     thin = [k for k in ranked if k not in broad]
-    width = 1.3 if len(thin) <= 60 else 0.9
-    axes.add_collection(
-        LineCollection([paths[k] for k in thin], colors=shades[thin], linewidths=width, alpha=0.85)
-    )
+    form = {"linewidths": 1.3 if len(thin) <= 60 else 0.9, "alpha": 0.85}
+    axes.add_collection(LineCollection([paths[k] for k in thin], colors=shades[thin], **form))
     for k in broad:
         axes.plot(*paths[k].T, color="white", linewidth=5.0, solid_capstyle="butt", zorder=3)
         axes.plot(*paths[k].T, color=shades[k], linewidth=2.8, zorder=3, clip_on=False)
@@ -227,40 +197,30 @@ def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -
         from matplotlib.collections import LineCollection
 
         starts = np.linspace(0, 1, len(shades), endpoint=False)
-        ends = np.minimum(
-            starts + 2 / len(shades), 1
-        )  # segments overlap, so that no seams are visible
-        parts = [((x, a), (x, b)) for a, b in zip(starts, ends, strict=True)]
-        strip = LineCollection(parts, colors=shades, linewidths=7, capstyle="butt", zorder=4)
+        # Segments overlap, so that no seams are visible.
+        parts = [((x, y), (x, min(y + 2 / len(shades), 1))) for y in starts]
+        form: dict[str, Any] = {"linewidths": 7, "capstyle": "butt", "zorder": 4}
+        strip = LineCollection(parts, colors=shades, **form)
         axes.add_collection(strip)
         strip.set_clip_on(False)
     else:
         axes.plot([x, x], [0, 1], color=style.INK, linewidth=1.2, zorder=4, clip_on=False)
     side, gap = ("right", -0.06) if shades is None else ("left", 0.07)
     background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+    form = {"ha": side, "va": "center", "fontsize": 8.5, "zorder": 5, "bbox": background}
     for height, text in scale.ticks:
         tick = [x, x + 0.6 * gap]
         axes.plot(tick, [height] * 2, color=style.INK, linewidth=1, zorder=4, clip_on=False)
-        axes.text(
-            x + gap,
-            height,
-            style.readable(text),
-            ha=side,
-            va="center",
-            fontsize=8.5,
-            zorder=5,
-            bbox=background,
-        )
-    heading: dict[str, Any] = {"ha": "center", "va": "bottom"}
-    axes.text(x, 1.05, style.readable(scale.name), fontsize=9.5, weight="bold", **heading)
-    axes.text(x, 1.115, style.readable(scale.group), fontsize=8, color=style.FAINT, **heading)
+        axes.text(x + gap, height, style.readable(text), **form)
+    form = {"ha": "center", "va": "bottom"}
+    axes.text(x, 1.05, style.readable(scale.name), fontsize=9.5, weight="bold", **form)
+    axes.text(x, 1.115, style.readable(scale.group), fontsize=8, color=style.FAINT, **form)
 
 
 def _note(comparison: Comparison, rows: Sequence[Row], keys: Sequence[str], metric: Metric) -> str:
-    counts = seed_counts(rows)
-    text = f"mean over {seeds_label(counts)}" if max(counts, default=0) > 1 else seeds_label(counts)
-    if metric.direction:
-        text += f"; darker is better; broad: the best {BROAD_LINES}"
-    if left_out := [key for key in comparison.keys if key not in keys]:
-        text += f"; left out: {', '.join(left_out)}"
-    return text
+    left_out = [key for key in comparison.keys if key not in keys]
+    return footnote(
+        (True, over_seeds(seed_counts(rows))),
+        (metric.direction, f"darker is better; broad: the best {BROAD_LINES}"),
+        (left_out, f"left out: {', '.join(left_out)}"),
+    )

@@ -18,11 +18,11 @@ from matplotlib.patches import Rectangle
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.plots import style
 from nnopt.plots.sweep.curves import LearningCurves, line_of, plot_sweep_curves, values_of
-from nnopt.plots.sweep.facets import heat_map_keys
-from nnopt.plots.sweep.heat_map import plot_heat_map
-from nnopt.plots.sweep.labels import axis_limits, key_labels, value_labels
+from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
+from nnopt.plots.sweep.labels import key_labels, value_labels
 from nnopt.plots.sweep.learning_rate import plot_learning_rates
 from nnopt.plots.sweep.means import plot_means
+from nnopt.plots.sweep.metric import axis_limits
 from nnopt.plots.sweep.parallel import plot_parallel
 from nnopt.results.collect import Run, Value
 from nnopt.results.metrics_file import EpochRow

@@ -1,0 +1,160 @@
+"""The metric that the plots of a sweep show: its results, axis limits and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnopt.analysis.comparison import Comparison, Row
+from nnopt.analysis.statistics import Estimate
+from nnopt.plots import style
+from nnopt.results.metrics import better_direction
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap, Normalize
+
+MAX_LIGHTNESS = 0.93  # fraction of cividis that is used
+
+UNITS = {"accuracy": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
+"""Last word of a metric's name -> its unit."""
+
+METRIC_NAMES = {
+    "train_seconds": "training time",
+    "total_seconds": "total time",
+    "peak_memory_mb": "peak memory",
+    "peak_device_memory_mb": "peak memory of the device",
+    "suggested_lr": "suggested learning rate",
+    "flops_per_sample": "FLOPs per sample",
+    "final_train_loss": "final training loss",
+    "final_train_accuracy": "final training accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as plots show it.
+
+    Attributes:
+        name: Name of the metric in words.
+        unit: Unit of the metric; empty if it has none.
+        factor: Converts the unit of ``summary.json`` to ``unit``.
+        direction: "higher" if higher values are better, "lower" if lower ones are, else None.
+    """
+
+    name: str
+    unit: str
+    factor: float
+    direction: str | None
+
+    @property
+    def label(self) -> str:
+        """The name and the unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def title(self) -> str:
+        """The name with a capital first letter."""
+        return self.name[:1].upper() + self.name[1:]
+
+    def result(self, row: Row) -> Estimate | None:
+        """Return the mean of a setting in the unit of the plot; None if no run has the metric."""
+        estimate, factor = row.outcomes[0].estimate, self.factor
+        if estimate is None or factor == 1:
+            return estimate
+        low, high = estimate.interval or (None, None)
+        return replace(
+            estimate,
+            mean=factor * estimate.mean,
+            std=None if estimate.std is None else factor * estimate.std,
+            interval=None if low is None or high is None else (factor * low, factor * high),
+        )
+
+    def means(self, rows: Iterable[Row]) -> list[float]:
+        """Return the means of the settings that have one."""
+        return [result.mean for row in rows if (result := self.result(row)) is not None]
+
+    def rank(self, row: Row) -> tuple[bool, float]:
+        """Return a sort key: better means are first, settings without a mean are last.
+
+        All means have the same key if the metric has no better direction.
+        """
+        sign = {"higher": -1.0, "lower": 1.0, None: 0.0}[self.direction]
+        estimate = row.outcomes[0].estimate
+        return (True, 0.0) if estimate is None else (False, sign * estimate.mean)
+
+    def is_logarithmic(self, values: Sequence[float]) -> bool:
+        """Return whether the metric, such as a loss, is shown on a logarithmic axis.
+
+        The axis is logarithmic if lower values are better and the values span more than a decade.
+        On a linear axis, the best values would then coincide.
+        """
+        return self.direction == "lower" and style.spans_decades(np.array(values, np.float64), 1)
+
+    def colours(self) -> Colormap:
+        """Return cividis, whose lightness increases evenly, also in greyscale.
+
+        Better values are darker. If the metric has no better direction, higher values are darker.
+        """
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap
+
+        shades = colormaps["cividis"](np.linspace(0, MAX_LIGHTNESS, 256))
+        return ListedColormap(shades if self.direction == "lower" else shades[::-1])
+
+    def colour_scale(self, values: Sequence[float]) -> tuple[Normalize, str]:
+        """Return the colour scale of values, and its ends that some values exceed.
+
+        Returns:
+            The mapping to [0, 1], logarithmic as in ``is_logarithmic``; and "neither", "min" or
+            "max", the ``extend`` of matplotlib's ``colorbar``.
+        """
+        from matplotlib.colors import LogNorm, Normalize
+
+        finite = [value for value in values if np.isfinite(value)]
+        if self.is_logarithmic(finite):
+            return LogNorm(min(x for x in finite if x > 0), max(finite), clip=True), "neither"
+        low, high = axis_limits(finite, self.direction)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        extend = "min" if min(finite, default=low) < low else "neither"
+        extend = "max" if max(finite, default=high) > high else extend
+        return Normalize(low, high, clip=True), extend
+
+
+def metric_of(comparison: Comparison) -> Metric:
+    """Return the first metric of a comparison."""
+    key = comparison.metrics[0]
+    unit = UNITS.get(key.rpartition("_")[2], "")
+    name = METRIC_NAMES.get(key) or comparison.label(key).replace("_", " ")
+    return Metric(name, unit, 100.0 if unit == "%" else 1.0, better_direction(key))
+
+
+def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
+    """Return axis limits that ignore outliers on the worse side.
+
+    An outlier is farther from the better three quarters of the values than three times their
+    spread. Without outliers, the axis contains all finite values. direction: as in ``Metric``.
+    """
+    x = np.sort(np.array([value for value in values if np.isfinite(value)]))
+    if not len(x):
+        return 0.0, 1.0
+    low, high = float(x[0]), float(x[-1])
+    if direction == "higher" and len(x) > 3 and high > (quartile := float(x[len(x) // 4])):
+        low = max(low, quartile - 3 * (high - quartile))
+    elif direction == "lower" and len(x) > 3 and low < (quartile := float(x[-1 - len(x) // 4])):
+        high = min(high, quartile + 3 * (quartile - low))
+    return low, high
+
+
+def with_margin(
+    low: float, high: float, fraction: float, logarithmic: bool = False
+) -> tuple[float, float]:
+    """Return axis limits widened at both ends by a fraction of their distance."""
+    if logarithmic:
+        ratio = float(np.exp(fraction * (np.log(high) - np.log(low))))
+        return low / ratio, high * ratio
+    margin = fraction * (high - low) or 0.02 * abs(high) or 0.02
+    return low - margin, high + margin
