@@ -55,11 +55,9 @@ class Loader(Protocol):
         until the next batch is requested. Labels are (N,), or (N, K) if ``augmentation``, the
         random draws of the epoch, mixes samples.
         """
-        ...
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
         """Yield inputs (N, ...) in the order of the part, in batches of the backend's choice."""
-        ...
 
 
 class Network(Protocol):
@@ -67,11 +65,9 @@ class Network(Protocol):
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         """Set every parameter and running statistic, by full name."""
-        ...
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return copies of every parameter and running statistic, by full name."""
-        ...
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
@@ -80,57 +76,47 @@ class Network(Protocol):
         up. The dropout masks depend on the index of the part and on ``step``, the index of the
         step in the training, from 0. ``y`` must not change before ``read_steps`` is called.
         """
-        ...
 
     def read_steps(self) -> StepRecord:
         """Return the record of the steps since the last call."""
-        ...
 
     def average(self, weight: float) -> None:
         """Compute a ← a + weight · (w - a) without waiting for the device.
 
         w are all parameters and running statistics. Their average a is zero before the first call.
         """
-        ...
 
     def swap_average(self) -> None:
         """Exchange the parameters and running statistics with their average.
 
         Every other method then uses the average. A second call restores all bits.
         """
-        ...
 
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
         """Set the running statistics of batch norm to averages over these batches of inputs.
 
-        The running mean becomes the average of the means of all parts of all batches, and the
-        running variance the average of their unbiased variances. The forward passes are in training
-        mode, with the dropout masks of steps 0, 1, ... Without batch norm in the network, no batch
-        is requested.
+        They become the averages of the means and unbiased variances of all parts of all batches.
+        The forward passes are in training mode, with the dropout masks of steps 0, 1, ... Without
+        batch norm in the network, no batch is requested.
         """
-        ...
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
         """Return logits (N, K) in evaluation mode.
 
-        With ``regularizer.test_time_flip`` they are averaged over the images (N, C, H, W) and the
-        images flipped horizontally.
+        With ``regularizer.test_time_flip`` they are the mean for the images and the flipped images.
         """
-        ...
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
         """Return copies of the output of every layer, (N, D) or (N, C, H, W), in evaluation mode.
 
         They include the layers inside residual layers, in the order of the architecture.
         """
-        ...
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return copies of the last step's gradient of every parameter, by full name.
 
         The gradients include penalties and are clipped. They are zero before the first step.
         """
-        ...
 
 
 class Backend(Protocol):
@@ -138,23 +124,18 @@ class Backend(Protocol):
 
     def check_backend(self, config: Config) -> list[str]:
         """Return all reasons why this machine cannot use ``config.backend``, one line each."""
-        ...
 
     def device_errors(self) -> AbstractContextManager[None]:
         """Return a context manager that converts the errors of a device.
 
         A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError.
         """
-        ...
 
     def default_threads(self) -> int:
         """Return the number of threads that the backend's matrix library uses by default."""
-        ...
 
     def build_network(self, architecture: Architecture, config: Config) -> Network:
         """Return a network without weights; ``Network.load`` sets them."""
-        ...
 
     def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader:
         """Return the loader of the batches of one part of a dataset."""
-        ...

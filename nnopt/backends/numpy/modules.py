@@ -65,10 +65,9 @@ class LayerBuilder:
     def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
-        Fusion computes two layers in one operation: a dense layer, or a norm of images, and the
-        ReLU after it. A ReLU before max pooling is computed after the pooling. The outputs are
-        equal because max(x, 0) is monotonic. Where an output is not positive, the gradient is 0 in
-        either order.
+        A dense layer, or a norm of images, and the ReLU after it become one operation. A ReLU
+        before max pooling is computed after it: outputs and gradients are equal because max(x, 0)
+        is monotonic and the gradient is 0 where an output is not positive.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -191,8 +190,7 @@ class LayerBuilder:
     def _residual(self, layer: InferredLayer) -> Module:
         """Return the sum of the branch, which stochastic depth may skip, and the shortcut.
 
-        Stochastic depth is dropout of whole samples at the end of the branch (Huang et al. 2016,
-        section 3, with one draw for each sample).
+        Stochastic depth drops each sample at the end of the branch (Huang et al. 2016, section 3).
         """
         inner, shortcut = self.build_all(layer.inner), self.build_all(layer.shortcut)
         if layer.skip_probability:

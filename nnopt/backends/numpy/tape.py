@@ -10,6 +10,7 @@ previous step. After the first batch of each size, training allocates almost no 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -20,18 +21,14 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
+@dataclass(slots=True, eq=False)
 class Variable:
     """An input, a result or a parameter; ``grad_buffer`` receives the gradient of a parameter."""
 
-    __slots__ = ("grad_buffer", "gradient", "requires_grad", "value")
-
-    def __init__(
-        self, value: Array, requires_grad: bool = False, grad_buffer: Array | None = None
-    ) -> None:
-        self.value = value
-        self.requires_grad = requires_grad
-        self.grad_buffer = grad_buffer
-        self.gradient: Array | None = None
+    value: Array
+    requires_grad: bool = False
+    grad_buffer: Array | None = None
+    gradient: Array | None = None
 
 
 class Buffers(Buffer):

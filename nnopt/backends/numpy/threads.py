@@ -175,8 +175,7 @@ def chunk_slices(count: int, largest: int) -> list[slice]:
 def partial_sum_count(chunks: int, elements: int) -> int:
     """Return the number of partial sums for a sum of ``elements`` elements over ``chunks`` chunks.
 
-    It does not depend on the number of threads, so neither does the rounding of the sum. One task
-    computes each partial sum and needs memory for it.
+    It does not depend on the number of threads, so neither does the rounding of the sum.
     """
     most = min(tuning.MAX_PARTIAL_SUMS, max(tuning.MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
     return min(chunks, most)
@@ -199,8 +198,7 @@ def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
 class single_blas_thread:
     """A context manager that limits matrix products to the calling thread.
 
-    It is a class because a small network enters it at every step, and a generator of ``contextlib``
-    would take one percent of that step.
+    A generator of ``contextlib`` would take one percent of a small network's step.
     """
 
     __slots__ = ("_before",)

@@ -7,6 +7,7 @@ device is reported like any other error in the configuration.
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.util
 import os
 import shutil
@@ -40,40 +41,28 @@ def _no_garbage_collection() -> Iterator[None]:
 def check_backend(config: Config) -> list[str]:
     """Return all reasons why this machine cannot use ``config.backend``, one line each."""
     assert isinstance(config.backend, TorchConfig)
-    try:
-        with _no_garbage_collection():
-            import torch  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: a shared library of PyTorch does not load
-        remedy = _pip_install(error, "torch")
-        return [
-            f"backend.name = 'torch': PyTorch does not load ({error}); "
-            f"run: {remedy}, or set backend=numpy"
-        ]
+    with _no_garbage_collection():
+        problems = _import_problems("backend.name = 'torch'", "PyTorch", "torch")
+    if problems:
+        return [f"{problem}, or set backend=numpy" for problem in problems]
     default_threads()  # cached before a run limits the threads
-    return [
-        *_schedulefree_problems(config),
-        *_device_problems(config.backend),
-        *_torchvision_problems(config),
-    ]
+    if isinstance(config.optimizer, ScheduleFreeConfig):
+        setting, title = f"optimizer.name = {config.optimizer.name!r}", "the library schedulefree"
+        problems = _import_problems(setting, title, "schedulefree")
+    return [*problems, *_device_problems(config.backend), *_torchvision_problems(config)]
 
 
-def _pip_install(error: Exception, *packages: str) -> str:
-    """Return the pip command that repairs a failed import of the last of the packages."""
-    is_absent = isinstance(error, ModuleNotFoundError) and error.name == packages[-1]
-    target = "'nnopt[torch]'" if is_absent else f"--force-reinstall {' '.join(packages)}"
-    return f"pip install {target}"
-
-
-def _schedulefree_problems(config: Config) -> list[str]:
-    if not isinstance(config.optimizer, ScheduleFreeConfig):
-        return []
+def _import_problems(setting: str, title: str, *packages: str) -> list[str]:
+    """Return why the last of the packages does not load, and the pip command that repairs it."""
+    name = packages[-1]
     try:
-        import schedulefree  # noqa: F401
-    except ImportError as error:
-        return [
-            f"optimizer.name = {config.optimizer.name!r}: the library schedulefree does not "
-            f"load ({error}); run: pip install schedulefree"
-        ]
+        importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        # OSError: a shared library does not load; RuntimeError: built for another PyTorch
+        target = f"--force-reinstall {' '.join(packages)}"
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            target = name if name == "schedulefree" else "'nnopt[torch]'"
+        return [f"{setting}: {title} does not load ({error}); run: pip install {target}"]
     return []
 
 
@@ -112,13 +101,9 @@ def _torchvision_problems(config: Config) -> list[str]:
         needed_by.append(f"regularizer.augmentation.policy = {policy!r}")
     if not needed_by:
         return []
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
-        remedy = _pip_install(error, "torch", "torchvision")
-        return [f"{' and '.join(needed_by)}: torchvision does not load ({error}); run: {remedy}"]
-    if not isinstance(architecture, TorchvisionConfig):
-        return []
+    problems = _import_problems(" and ".join(needed_by), "torchvision", "torch", "torchvision")
+    if problems or not isinstance(architecture, TorchvisionConfig):
+        return problems
     from nnopt.backends.torch.vision import model_problems
 
     return model_problems(architecture)

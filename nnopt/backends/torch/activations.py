@@ -2,9 +2,8 @@
 
 PyTorch computes the derivatives as y (1 - y) and 1 - y². All digits of these differences cancel
 from about x = 17 and x = 9 on in float32. The gradient of such a unit is then zero or noise, and
-Adam scales noise up to a whole step. The formulas here are those of
-``nnopt.backends.numpy.ops.activations``. ReLU, leaky ReLU, SiLU and GELU are PyTorch's own;
-docs/backends.md gives the error of its GELU.
+Adam scales noise up to a whole step. ``nnopt.backends.numpy.ops.activations`` has the formulas. The
+other activations are PyTorch's own; docs/backends.md gives the error of its GELU.
 """
 
 from __future__ import annotations

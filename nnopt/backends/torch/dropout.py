@@ -16,10 +16,9 @@ and PyTorch's generator on a CPU uses only 32 bits of a seed."""
 class DeviceMasks:
     """Dropout masks drawn on the device, as a pure function of (seed, layer, step).
 
-    ``torch.nn.Dropout`` draws from the generator of the process: the masks of a network would
-    depend on other networks, and a resumed run would need the generator's state. It also draws a
-    float for each unit. Here each unit takes 16 bits, as in ``nnopt.random.DropoutMasks``, which is
-    three times as fast.
+    With the generator of the process, as in ``torch.nn.Dropout``, the masks would depend on other
+    networks, and a resumed run would need its state. Here each unit takes 16 random bits, as in
+    ``nnopt.random.DropoutMasks``, which is three times as fast as a float.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """Layers, shapes, parameters and FLOPs of a module that nnopt did not build.
 
-They are recorded in a forward pass on PyTorch's meta device, whose tensors have shapes but no
-values.
+A forward pass on PyTorch's meta device, whose tensors have shapes but no values, records them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Layers as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
 
-Each child has the name of its layer in the architecture, so a module's ``state_dict`` has the
-architecture's names: "dense1.weight", "residual1.batch_norm1.running_mean",
-"residual1.shortcut.conv2d1.weight".
+Each child has the name of its layer, so the keys of a module's ``state_dict`` are the
+architecture's names, such as "residual1.shortcut.conv2d1.weight".
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from nnopt.schema import Config
 class Residual(nn.Sequential):
     """branch(x) + shortcut(x).
 
-    The child named "shortcut" is the shortcut, which is the identity if there is no such child. The
-    other children, one after another, are the branch.
+    The child named "shortcut" is the shortcut; without it, x. The other children are the branch.
     """
 
     def forward(self, x: Tensor) -> Tensor:

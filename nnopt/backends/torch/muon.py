@@ -1,8 +1,4 @@
-"""Muon: momentum with updates that are nearly orthogonal matrices.
-
-Such an update has nearly equal singular values. Adam updates the output layer and all parameters
-that are not matrices.
-"""
+"""Muon: momentum with updates that are nearly orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -48,16 +44,15 @@ class Muon(optim.Optimizer):
 
         m ← μ·m + (1-μ)·g;   u = μ·m + (1-μ)·g;   w ← w - lr·√max(1, rows/columns)·orthogonalize(u)
 
-    The rule applies to each hidden weight. A kernel (out, in, kh, kw) is the matrix (out,
+    The rule applies to each hidden weight; a kernel (out, in, kh, kw) is the matrix (out,
     in·kh·kw). u is the authors' form of Nesterov momentum (Jordan et al. 2024;
-    github.com/KellerJordan/Muon). Adam updates all other parameters and the output layer's weight
-    with the learning rate lr · ``adam_lr_ratio``, and also the first layer's weight if
-    ``config.input_layer`` is "adam".
+    github.com/KellerJordan/Muon). Adam updates all other parameters, the output layer's weight, and
+    if ``config.input_layer`` is "adam" also the first layer's weight, with the learning rate lr ·
+    ``adam_lr_ratio``.
 
     Matrices of one shape are orthogonalized together, in bfloat16 for float32 on an accelerator, as
     the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type
-    of the weights is used. ``torch.optim.Muon`` supports only matrices and always uses bfloat16; a
-    test compares both implementations.
+    of the weights is used. ``torch.optim.Muon`` supports only matrices and always uses bfloat16.
     """
 
     def __init__(

@@ -47,10 +47,9 @@ def cross_entropy(label_smoothing: float) -> Loss:
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999).
+    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), or NaN if a z is not finite.
 
-    PyTorch divides this loss by K and treats NaN as 0. Here the loss and its gradient are NaN if a
-    logit is not finite.
+    PyTorch divides this loss by K and treats NaN as 0.
     """
     loss = F.multi_margin_loss(logits, y) * logits.shape[1]
     return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)
@@ -68,8 +67,7 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    It is not a method of the network because a reference cycle would keep the
-    network's memory allocated.
+    As a method of the network it would cause a reference cycle, which keeps memory allocated.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

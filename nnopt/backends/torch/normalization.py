@@ -1,8 +1,7 @@
 """PyTorch's norms, with an output of NaN where a variance overflows.
 
-PyTorch's 1 / √(σ² + ε) is 0 there, so the output would be the bias, a plausible number. Batch norm
-needs no check in training mode: its running variance then overflows too, which the training loop
-detects.
+PyTorch's 1 / √(σ² + ε) is 0 there, so the output would be the bias, a plausible number. In training
+mode the running variance of batch norm overflows too, which the training loop detects.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Precision:
         self._device = torch.device(backend.device).type
         self._format = FORMATS.get(backend.precision)
         self._dtype = getattr(torch, backend.dtype)
-        self._scaler = torch.amp.GradScaler(self._device) if backend.precision == "fp16" else None
+        self._scaler = torch.amp.GradScaler(self._device, enabled=backend.precision == "fp16")
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which PyTorch selects the format of each operation."""
@@ -43,19 +43,18 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of the loss, scaled until ``unscale`` is called."""
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale, before penalties and clipping."""
-        if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
+        self._scaler.unscale_(optimizer)
 
     def overflowed(self, optimizer: Optimizer) -> Tensor | None:
         """Return whether ``step`` will skip the update because a gradient overflowed.
 
         The result is a boolean tensor (), or None without scaling. Call ``unscale`` before.
         """
-        if self._scaler is None:
+        if not self._scaler.is_enabled():
             return None
         (overflows,) = self._scaler._found_inf_per_device(optimizer).values()
         return overflows > 0  # type: ignore[no-any-return]
@@ -65,8 +64,5 @@ class Precision:
 
         Fused optimizers decide this on the device. For the others the scaler waits for the device.
         """
-        if self._scaler is None:
-            optimizer.step()
-        else:
-            self._scaler.step(optimizer)
-            self._scaler.update()
+        self._scaler.step(optimizer)
+        self._scaler.update()

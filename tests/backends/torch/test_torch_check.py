@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import gc
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,14 +82,14 @@ def test_check_backend_float64_on_mps_is_refused(
 def test_check_backend_missing_or_broken_torch_is_reported(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
-    real_import = builtins.__import__
+    real_import = importlib.import_module
 
-    def broken_import(name: str, *rest: Any, **options: Any) -> Any:
+    def broken_import(name: str) -> Any:
         if name == "torch":
             raise error
-        return real_import(name, *rest, **options)
+        return real_import(name)
 
-    monkeypatch.setattr(builtins, "__import__", broken_import)
+    monkeypatch.setattr(importlib, "import_module", broken_import)
     (problem,) = check_backend(make_config(backend="torch"))
     assert str(error) in problem
     assert f"; run: pip install {mend}, or" in problem

@@ -172,7 +172,7 @@ def test_fp16_overflow_changes_no_state(
     make_scaler = torch.amp.GradScaler
     for scale in (2.0**120, 2.0**16):
         scaler = make_scaler("cpu", init_scale=scale, backoff_factor=2.0**-104)
-        monkeypatch.setattr(torch.amp, "GradScaler", lambda device, scaler=scaler: scaler)
+        monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled, scaler=scaler: scaler)
         network = make_network("torch", layers, (x.shape[1],), **SINGLE, **overrides)
         before = network.arrays()
         if scale > 2**16:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
+import importlib
 import math
 import subprocess
 import sys
@@ -287,14 +287,14 @@ def test_gradcheck_refuses_torchvision_model(nnopt: Run, capsys: Captured) -> No
 def test_missing_or_broken_torchvision_is_reported(
     vision: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
-    real_import = builtins.__import__
+    real_import = importlib.import_module
 
-    def broken_import(name: str, *rest: Any, **options: Any) -> Any:
+    def broken_import(name: str) -> Any:
         if name == "torchvision":
             raise error
-        return real_import(name, *rest, **options)
+        return real_import(name)
 
-    monkeypatch.setattr(builtins, "__import__", broken_import)
+    monkeypatch.setattr(importlib, "import_module", broken_import)
     (problem,) = check_backend(vision("resnet18"))
     assert problem.startswith("architecture.name = 'torchvision': ")
     assert str(error) in problem

@@ -1,8 +1,7 @@
 """Two-dimensional convolution, which in neural networks is correlation: the kernel is not flipped.
 
-Images are (H, W, N, C) and weights (O, C / groups, kh, kw). There are three algorithms: loops over
-the positions of the output (``naive``), matrix products (``im2col``) and minimal filtering
-(``winograd``).
+Images are (H, W, N, C) and weights (O, C / groups, kh, kw). The algorithms are ``naive``, loops
+over the positions of the output, ``im2col``, matrix products, and ``winograd``, minimal filtering.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sums and element-wise operations on a batch of images.
 
 Images (H, W, N, C) are used as a matrix (P, L) = (H·W, N·C): one row per position, and one column,
-called a lane, per sample and channel. A sum over positions adds long rows. A number for each
-channel or sample, repeated to a vector of L lanes, applies to a whole row at once.
+called a lane, per sample and channel. A number for each channel or sample, repeated to a vector of
+L lanes, applies to a whole row at once.
 
 The matrix is divided into chunks that stay in a core's cache. A sum is computed for each chunk and
 then over the chunks, so its rounding error is that of a few hundred additions, and the result does
@@ -104,13 +104,12 @@ class Moments(NamedTuple):
 def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -> Moments:
     """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C).
 
-    The N · C lanes have the given ``shape``, for example (N, groups, C / groups). The sums are over
-    the positions and this ``axis`` of the lanes. The moments keep the axis with length 1, except
-    that axis 0 is removed.
+    The N · C lanes have the given ``shape``, such as (N, groups, C / groups). The sums are over the
+    positions and this ``axis`` of the lanes, which the moments keep with length 1 unless it is axis
+    0.
 
-    If μ is large, cancellation makes σ² wrong by about u μ², with the unit roundoff u. Values with
-    a large μ are therefore shifted by it, in a copy of x, and the sums are computed again.
-    MAX_MEAN_IN_STDS is the limit.
+    If |μ| > MAX_MEAN_IN_STDS · σ, cancellation makes σ² wrong by about u μ², with the unit roundoff
+    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again.
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:

@@ -202,8 +202,7 @@ def group_norm_forward(
 ) -> tuple[Array, Saved]:
     """Compute ``group_norm_naive_forward`` (Wu and He 2018, eq. 1, 2 and 7), then ReLU if ``relu``.
 
-    One group is the layer norm of images. One group per channel is instance norm (Ulyanov et al.
-    2016).
+    With one group it is layer norm, and with one per channel instance norm (Ulyanov et al. 2016).
     """
     grouped = (x.shape[2], groups, x.shape[3] // groups)
     return _image_forward(x, weight, bias, grouped, 2, epsilon, relu, buffer)
