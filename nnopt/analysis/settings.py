@@ -66,11 +66,8 @@ def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
             continue  # the choice of this group is unknown for some runs
         group = _group_of(key)
         given = group if group != key and group in varying else None
-        classes: dict[Value, set[Value]] = {}
-        for run in having:
-            choice = run.settings[given] if given else None
-            classes.setdefault(choice, set()).add(run.settings[key])
-        if any(len(values) > 1 for values in classes.values()):
+        pairs = {(run.settings[given] if given else None, run.settings[key]) for run in having}
+        if len(pairs) > len({choice for choice, _ in pairs}):
             varying.append(key)
     return varying
 

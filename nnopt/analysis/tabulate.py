@@ -44,6 +44,9 @@ class Table:
 Record = dict[str, str | float | bool | None]
 """The values of a row by the names of the columns; None for an empty cell."""
 
+Label = tuple[str | None, ...]
+"""The values of the keys of a row of a pivot table."""
+
 Columns = list[tuple[str, str, list[Cell]]]
 """Title, alignment and cells of each column."""
 
@@ -126,8 +129,7 @@ def pivot(comparison: Comparison, down: str, across: str) -> Table:
     """
     keys, values, cells = _pivoted(comparison, down, across)
     rows = []
-    for label, outcomes in cells.items():
-        found = [outcomes.get(value) for value in values]
+    for label, found in cells:
         means = [Cell(format_mean(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
         rows.append((*(Cell(short_text(value)) for value in label), *means))
     return Table(
@@ -143,10 +145,10 @@ def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record
     """Return the cells of ``pivot`` as records in full precision."""
     keys, values, cells = _pivoted(comparison, down, across)
     found: list[Record] = []
-    for label, outcomes in cells.items():
+    for label, outcomes in cells:
         record: Record = dict(zip(keys, label, strict=True))
-        for value in values:
-            result = outcomes[value].estimate if value in outcomes else None
+        for value, outcome in zip(values, outcomes, strict=True):
+            result = outcome.estimate if outcome else None
             record[f"{across}={value or MISSING}"] = result.mean if result else None
         found.append(record)
     return found
@@ -166,21 +168,18 @@ def check_pivot(comparison: Comparison, down: str, across: str) -> None:
         raise ConfigError("--pivot shows one metric and no differences: leave --baseline out")
 
 
-Label = tuple[str | None, ...]
-
-
 def _pivoted(
     comparison: Comparison, down: str, across: str
-) -> tuple[list[str], list[str | None], dict[Label, dict[str | None, MetricResult]]]:
-    """Return the keys of the rows, the values of the columns, and the results by row and column."""
+) -> tuple[list[str], list[str | None], list[tuple[Label, list[MetricResult | None]]]]:
+    """Return the keys of the rows, the values of the columns, and label and results of each row."""
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     cells: dict[Label, dict[str | None, MetricResult]] = {}
     for row in comparison.rows:
         label = tuple(value_of(row.setting, key) for key in keys)
         cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
     by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
-    values = dict.fromkeys(value_of(row.setting, across) for row in by_value)
-    return keys, list(values), cells
+    values = list(dict.fromkeys(value_of(row.setting, across) for row in by_value))
+    return keys, values, [(label, list(map(found.get, values))) for label, found in cells.items()]
 
 
 # text --------------------------------------------------------------------------------------------

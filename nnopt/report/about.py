@@ -19,8 +19,8 @@ from nnopt.schema import new_override
 MAX_VALUES = 12
 """Maximum number of listed values of a key, and of listed machines."""
 
-Fact = tuple[str, list[str]]
-"""A label and its lines of text."""
+
+Fact = tuple[str, list[str]]  # a label and its lines of text
 
 
 def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> list[Fact]:

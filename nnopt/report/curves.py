@@ -46,14 +46,11 @@ class Curve:
     every: int  # distance between the selected epochs
 
 
-MetricsLocation = tuple[Path, str | None]
-"""The folder of a run, and the SHA-256 of its ``metrics.csv`` if its summary has it."""
-
-
-def read_curves(locations: Sequence[MetricsLocation | None]) -> list[Curve | str | None]:
+def read_curves(locations: Sequence[tuple[Path, str | None] | None]) -> list[Curve | str | None]:
     """Return the curve of each run, None without epochs, or the reason why its file is unreadable.
 
-    For runs of similar length, the same epochs are selected, so that the curves can be averaged.
+    A location is the folder of a run and the SHA-256 of its ``metrics.csv``, if it is known. For
+    runs of similar length, the same epochs are selected, so that the curves can be averaged.
     """
     histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)

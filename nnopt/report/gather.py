@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,7 @@ def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path)
         for p in points
     ]
     curves = read_curves(files)
-    scopes = [
-        (sweep, _scope(name, points, indices, sweep, index, metrics))
-        for name, indices, sweep in _scopes(directory, points, index.sweeps)
-    ]
+    scopes = list(_scopes(directory, points, index, metrics))
     keys = list(dict.fromkeys(key for _, scope in scopes for key in scope["keys"]))
     grids: list[Record] = []
     lines: dict[str, int] = {}
@@ -117,15 +114,35 @@ def _add_plots(
 
 
 def _scopes(
+    directory: Path, points: Sequence[Point], index: RunIndex, metrics: Sequence[str]
+) -> Iterator[tuple[Path | None, Record]]:
+    """Yield the record of each scope, with the folder of its sweep."""
+    for name, indices, sweep in _members(directory, points, index.sweeps):
+        members = [points[number] for number in indices]
+        keys = keys_that_vary(members)
+        comparison, reason = _comparison(members, index, metrics)
+        record = {
+            "name": name,
+            "points": indices,
+            "keys": keys,
+            "about": about(members, keys, sweep),
+            "comparison": comparison,
+            "why": reason,
+            "plots": [],
+        }
+        yield sweep, record
+
+
+def _members(
     directory: Path, points: Sequence[Point], sweeps: Sequence[Path]
-) -> Iterable[tuple[str, list[int], Path | None]]:
+) -> Iterator[tuple[str, list[int], Path | None]]:
     """Yield for each scope its name, the indices of its points, and the folder of its sweep.
 
     One sweep has one scope. Several sweeps have one scope for all points and one for each sweep.
     """
-    members: dict[Path | None, list[int]] = {sweep: [] for sweep in sweeps}
+    members: dict[Path | None, list[int]] = {sweep: [] for sweep in (*sweeps, None)}
     for index, point in enumerate(points):
-        members.setdefault(point.sweep, []).append(index)
+        members[point.sweep].append(index)
     members = {sweep: indices for sweep, indices in members.items() if indices}
     if len(members) == 1:
         ((sweep, indices),) = members.items()
@@ -134,28 +151,6 @@ def _scopes(
     yield "everything", list(range(len(points))), None
     for sweep, indices in members.items():
         yield (_relative(sweep, directory) if sweep else "single runs"), indices, sweep
-
-
-def _scope(
-    name: str,
-    points: Sequence[Point],
-    indices: Sequence[int],
-    sweep: Path | None,
-    index: RunIndex,
-    metrics: Sequence[str],
-) -> Record:
-    members = [points[number] for number in indices]
-    keys = keys_that_vary(members)
-    comparison, reason = _comparison(members, index, metrics)
-    return {
-        "name": name,
-        "points": list(indices),
-        "keys": keys,
-        "about": about(members, keys, sweep),
-        "comparison": comparison,
-        "why": reason,
-        "plots": [],
-    }
 
 
 def _comparison(
