@@ -44,9 +44,6 @@ class Table:
 Record = dict[str, str | float | bool | None]
 """The values of a row by the names of the columns; None for an empty cell."""
 
-Label = tuple[str | None, ...]
-"""The values of the keys of a row of a pivot table."""
-
 Columns = list[tuple[str, str, list[Cell]]]
 """Title, alignment and cells of each column."""
 
@@ -121,37 +118,33 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
 # pivot --------------------------------------------------------------------------------------------
 
 
-def pivot(comparison: Comparison, down: str, across: str) -> Table:
+def pivot(comparison: Comparison, down: str, across: str) -> tuple[Table, list[Record]]:
     """Return a table with a row for each value of ``down`` and a column for each of ``across``.
 
     The cells contain the means of one metric. The first column has the values of ``down``, and the
-    next columns have the other keys that vary. The conditions of ``check_pivot`` must hold.
+    next columns have the other keys that vary. The records have the same cells in full precision.
+    The conditions of ``check_pivot`` must hold.
     """
-    keys, values, cells = _pivoted(comparison, down, across)
-    rows = []
-    for label, found in cells:
+    keys = [down, *(key for key in comparison.keys if key not in (down, across))]
+    results: dict[tuple[str | None, ...], dict[str | None, MetricResult]] = {}
+    for row in comparison.rows:
+        label = tuple(value_of(row.setting, key) for key in keys)
+        results.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
+    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
+    values = list(dict.fromkeys(value_of(row.setting, across) for row in by_value))
+    rows, exact = [], []
+    for label, by_column in results.items():
+        found = [by_column.get(value) for value in values]
         means = [Cell(format_mean(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
         rows.append((*(Cell(short_text(value)) for value in label), *means))
-    return Table(
-        title=_title(comparison),
-        header=(*keys, *(f"{across}={short_text(value)}" for value in values)),
-        align="l" * len(keys) + "r" * len(values),
-        rows=tuple(rows),
-        notes=_notes(comparison),
-    )
-
-
-def pivot_records(comparison: Comparison, down: str, across: str) -> list[Record]:
-    """Return the cells of ``pivot`` as records in full precision."""
-    keys, values, cells = _pivoted(comparison, down, across)
-    found: list[Record] = []
-    for label, outcomes in cells:
         record: Record = dict(zip(keys, label, strict=True))
-        for value, outcome in zip(values, outcomes, strict=True):
-            result = outcome.estimate if outcome else None
-            record[f"{across}={value or MISSING}"] = result.mean if result else None
-        found.append(record)
-    return found
+        for value, x in zip(values, found, strict=True):
+            mean = x.estimate.mean if x and x.estimate else None
+            record[f"{across}={value or MISSING}"] = mean
+        exact.append(record)
+    header = (*keys, *(f"{across}={short_text(value)}" for value in values))
+    align = "l" * len(keys) + "r" * len(values)
+    return Table(_title(comparison), header, align, tuple(rows), _notes(comparison)), exact
 
 
 def check_pivot(comparison: Comparison, down: str, across: str) -> None:
@@ -166,20 +159,6 @@ def check_pivot(comparison: Comparison, down: str, across: str) -> None:
         raise ConfigError(f"--pivot {down} {across}: needs two keys")
     if len(comparison.metrics) > 1 or comparison.baseline:
         raise ConfigError("--pivot shows one metric and no differences: leave --baseline out")
-
-
-def _pivoted(
-    comparison: Comparison, down: str, across: str
-) -> tuple[list[str], list[str | None], list[tuple[Label, list[MetricResult | None]]]]:
-    """Return the keys of the rows, the values of the columns, and label and results of each row."""
-    keys = [down, *(key for key in comparison.keys if key not in (down, across))]
-    cells: dict[Label, dict[str | None, MetricResult]] = {}
-    for row in comparison.rows:
-        label = tuple(value_of(row.setting, key) for key in keys)
-        cells.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
-    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
-    values = list(dict.fromkeys(value_of(row.setting, across) for row in by_value))
-    return keys, values, [(label, list(map(found.get, values))) for label, found in cells.items()]
 
 
 # text --------------------------------------------------------------------------------------------

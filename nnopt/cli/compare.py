@@ -18,7 +18,7 @@ from nnopt.analysis.same_data import (
     with_unified_file_names,
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
-from nnopt.analysis.tabulate import Table, check_pivot, pivot, pivot_records, records, tabulate
+from nnopt.analysis.tabulate import Table, check_pivot, pivot, records, tabulate
 from nnopt.cli.parsers import compare_parser, metric_names
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import shown, write_text
@@ -41,8 +41,7 @@ def main(arguments: list[str]) -> int:
         console.error(problem)
     comparison, runs = _compare(options, found)
     if options.pivot:
-        down, across = options.pivot
-        table, rows = pivot(comparison, down, across), pivot_records(comparison, down, across)
+        table, rows = pivot(comparison, *options.pivot)
     else:
         table, rows = tabulate(comparison), records(comparison)
     if form == "csv":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
-from nnopt.analysis.tabulate import MAX_VALUE_CHARACTERS, pivot, pivot_records, records, tabulate
+from nnopt.analysis.tabulate import MAX_VALUE_CHARACTERS, pivot, records, tabulate
 from nnopt.results.collect import Run, Value
 
 
@@ -45,8 +45,8 @@ def test_pivot_other_keys_follow_the_first_column() -> None:
         for a, b, c, v in [(1, 1, 1, 0.1), (1, 2, 1, 0.2), (1, 1, 2, 0.3), (2, 1, 1, 0.4)]
     ]
     comparison = compare_runs(runs, ["x"])
-    table = pivot(comparison, "b", "c")
+    table, exact = pivot(comparison, "b", "c")
     assert table.header == ("b", "a", "c=1", "c=2")
     cells = [tuple(cell.text for cell in row) for row in table.rows]
     assert cells == [("1", "1", "0.1", "0.3"), ("2", "1", "0.2", "–"), ("1", "2", "0.4", "–")]
-    assert pivot_records(comparison, "b", "c")[0] == {"b": "1", "a": "1", "c=1": 0.1, "c=2": 0.3}
+    assert exact[0] == {"b": "1", "a": "1", "c=1": 0.1, "c=2": 0.3}
