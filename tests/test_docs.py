@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from nnopt.architecture.layers import LAYERS
 from nnopt.backends.protocol import Loader, Network
 from nnopt.config.search_space import COLUMNS
-from nnopt.results.metrics_file import LAYER_COLUMNS, METRICS_COLUMNS
+from nnopt.results.metrics_file import METRICS_COLUMNS, LayerRow
 from nnopt.schema import (
     LARGEST_SEED,
     PLUGINS,
@@ -220,7 +220,7 @@ def test_metrics_columns_documented_completely() -> None:
 
 def test_layer_columns_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column of a layer", "Unit", "Definition")
-    assert [row[0] for row in rows] == [f"`{column}`" for column in LAYER_COLUMNS]
+    assert [row[0] for row in rows] == [f"`{field.name}`" for field in fields(LayerRow)]
 
 
 def test_summary_keys_documented_completely(finished_run: Path) -> None:

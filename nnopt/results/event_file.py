@@ -51,11 +51,9 @@ class EventFile:
     """
 
     def __init__(self, directory: Path, identity: str, settings: Mapping[str, Value]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event = Event
         self._path = directory / FILE_NAME
         try:
             self._file = self._path.open("xb")
@@ -113,7 +111,9 @@ class EventFile:
             self._write(step=step, summary=Summary(value=values))
 
     def _write(self, **content: Any) -> None:
-        data = self._event(wall_time=time.time(), **content).SerializeToString()
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        data = Event(wall_time=time.time(), **content).SerializeToString()
         try:
             self._records.write(data)
             self._file.flush()

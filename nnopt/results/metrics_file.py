@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.errors import DataError
-from nnopt.io.atomic_files import output_error, shown, write_text
+from nnopt.io.atomic_files import output_error, shown, write_bytes
 from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.io.safe_text import shortened
 
@@ -59,7 +59,6 @@ class LayerRow:
 
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
-LAYER_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(LayerRow))
 
 _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
@@ -192,9 +191,7 @@ def _line(cells: Iterable[str]) -> bytes:
 
 def write_lr_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
     """Write the losses of a learning rate range test (steps,) as a CSV file. Raises OutputError."""
-    columns = (rates.tolist(), losses.tolist(), smoothed.tolist())
-    rows = [
-        f"{step},{lr!r},{loss!r},{smoothed!r}\n"
-        for step, (lr, loss, smoothed) in enumerate(zip(*columns, strict=True), start=1)
-    ]
-    write_text(path, "step,lr,loss,smoothed_loss\n" + "".join(rows))
+    steps = range(1, len(rates) + 1)
+    rows = zip(steps, rates.tolist(), losses.tolist(), smoothed.tolist(), strict=True)
+    header = ("step", "lr", "loss", "smoothed_loss")
+    write_bytes(path, b"".join([_line(header), *(_line(map(_cell, row)) for row in rows)]))
