@@ -26,8 +26,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 LOCK_ATTEMPTS = 20
-RETRY_SECONDS = 0.01
-"""Time between two attempts: ``is_held`` of another process may lock for some microseconds."""
+RETRY_SECONDS = 0.01  # ``is_held`` of another process may lock for some microseconds
 
 NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks, such as Lustre and NFS with some mount options."""
@@ -57,8 +56,8 @@ def exclusive(path: Path) -> Iterator[None]:
     Raises OSError if ``path`` is a link, a pipe or a device, and on a file system without locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(path) as descriptor:
-        take(descriptor, wait=True)
+    with open(open_to_append(path), "rb") as file:
+        take(file.fileno(), wait=True)
         yield
 
 
@@ -71,7 +70,8 @@ def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) 
     """
     with ExitStack() as stack:
         try:
-            is_mine = attempt(stack.enter_context(_opened(path)), wait)
+            file = stack.enter_context(open(open_to_append(path), "rb"))
+            is_mine = attempt(file.fileno(), wait)
         except OSError as error:
             raise output_error("lock", path, error) from error
         yield is_mine
@@ -87,10 +87,7 @@ def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a process holds the folder.
-
-    The answer is False where the file system has no locks.
-    """
+    """Return whether a process holds the folder; False on a file system without locks."""
     flags = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -112,23 +109,11 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Open or create a lock file. Raises OSError unless it is a regular file."""
-    descriptor = open_to_append(path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _take_if_there_are_locks(descriptor: int, wait: bool) -> bool:
     """Lock an open file as ``take`` does; return True on a file system without locks."""
     try:
-        if wait:
-            return take(descriptor, wait=True)
         for _ in range(LOCK_ATTEMPTS):
-            if take(descriptor, wait=False):
+            if take(descriptor, wait):
                 return True
             time.sleep(RETRY_SECONDS)
     except OSError as error:
