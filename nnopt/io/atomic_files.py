@@ -1,14 +1,12 @@
 """Files that are either complete or absent, and folders that belong to one run.
 
-A file is written under a temporary name in the folder of its target, flushed, synced to the disk
-and then renamed. A rename within a folder is atomic (POSIX ``rename``), so after a crash or a full
-disk a reader sees the old content or the new content, never a part of it.
+A file is written under a temporary name in its folder, synced to the disk and then renamed. A
+rename within a folder is atomic (POSIX ``rename``), so a reader never sees a part of a file.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import math
 import os
@@ -23,8 +21,7 @@ import numpy as np
 
 from nnopt.errors import OutputError
 
-DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors for a full disk, an exhausted quota, and a file above the size limit."""
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # also: quota, limit on file sizes
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -65,20 +62,17 @@ def fresh_folder(parent: Path, stem: str) -> Path:
     ``mkdir`` fails if the folder exists, so concurrent processes get different folders. Raises
     OutputError.
     """
+    folder, number = parent, 1
     try:
         parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = parent / (stem if number == 1 else f"{stem}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
     except OSError as error:
-        raise output_error("create folder", parent, error) from error
-    for number in itertools.count(1):
-        folder = parent / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise output_error("create folder", folder, error) from error
-        return folder
-    raise AssertionError("itertools.count ended")
+        raise output_error("create folder", folder, error) from error
 
 
 def link_latest(outputs: Path, target: Path) -> None:
@@ -98,8 +92,12 @@ def link_latest(outputs: Path, target: Path) -> None:
 def output_error(action: str, path: Path, error: OSError, size: int | None = None) -> OutputError:
     """Return the OutputError for an OSError. action: the verb, ``write`` in "cannot write PATH"."""
     if error.errno in DISK_FULL_ERRORS:
-        needed = "" if size is None else f" for {size:,} bytes"
-        reason = f"the disk, or its quota, is full{needed}{_space_left(path)}; make room"
+        reason = "the disk, or its quota, is full" + (
+            "" if size is None else f" for {size:,} bytes"
+        )
+        with suppress(OSError):
+            reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
+        reason += "; make room"
     else:
         reason = f"{(error.strerror or str(error)).lower()}; check the folder and its permissions"
     return OutputError(
@@ -137,12 +135,6 @@ def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
 def _temporary(folder: Path) -> Path:
     """Return a name that no other process uses, and that is short enough for the file system."""
     return folder / f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
-
-
-def _space_left(path: Path) -> str:
-    with suppress(OSError):
-        return f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
-    return ""
 
 
 def strict(value: Any) -> Any:

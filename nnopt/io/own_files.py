@@ -24,17 +24,10 @@ from nnopt.io.received_files import kind_of
 SUMMARY = "summary.json"
 
 RUN_FILES = frozenset(
-    {
-        SUMMARY,
-        "config.yaml",
-        "events.out.tfevents.nnopt",
-        "layers.csv",
-        "lr_find.csv",
-        "metrics.csv",
-        "model_best.npz",
-        "model_last.npz",
-        "run.log",
-    }
+    (
+        *(SUMMARY, "config.yaml", "events.out.tfevents.nnopt", "layers.csv", "lr_find.csv"),
+        *("metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
+    )
 )
 """The files of a run, apart from its lock and its plots."""
 
@@ -44,9 +37,7 @@ SWEEP_FILES = frozenset(
 """The files of a sweep, apart from its lock, its plots and its points."""
 
 PLOTS, SUBMITIT = "plots", "submitit"  # folders
-
 PLOT_SUFFIXES = (".png", ".svg")
-
 TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
 """Names of temporary files of ``nnopt.io.atomic_files``; they contain the process id."""
 
@@ -65,15 +56,13 @@ def open_to_append(path: Path) -> int:
             raise OSError(errno.ELOOP, "it is a link, which nnopt never creates", path) from error
         raise
     status = os.fstat(descriptor)
-    why = None
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    why = "it is a hard link; replace it by a copy"
     if not stat.S_ISREG(status.st_mode):
         why = f"it is {kind_of(status.st_mode)}, not a regular file"
-    elif status.st_nlink > 1:
-        why = "it is a hard link; replace it by a copy"
-    if why is not None:
-        os.close(descriptor)
-        raise OSError(errno.EPERM, why, str(path))
-    return descriptor
+    raise OSError(errno.EPERM, why, str(path))
 
 
 class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
@@ -103,20 +92,17 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only 
         super().close()
 
 
-def irregular_entries(
-    folder: Path, files: frozenset[str], folders: frozenset[str]
-) -> Iterator[str]:
+def irregular_entries(folder: Path, names: frozenset[str]) -> Iterator[str]:
     """Yield a line for each of these names that is a link, a pipe, a device or a socket.
 
     Dangling links are included.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name not in files and entry.name not in folders:
-                continue
-            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-                mode = entry.stat(follow_symlinks=False).st_mode
-                kind = "a link" if entry.is_symlink() else kind_of(mode)
+            if entry.name in names and not (
+                entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+            ):
+                kind = kind_of(entry.stat(follow_symlinks=False).st_mode)
                 yield f"{shown(Path(entry.path))} is {kind}"
 
 
@@ -184,19 +170,11 @@ def remove_temporary_files(folder: Path) -> None:
     """
     if folder.is_symlink():
         return
-    try:
-        with os.scandir(folder) as entries:
-            paths = [
-                entry.path
-                for entry in entries
-                if (match := TEMPORARY.fullmatch(entry.name))
-                and entry.is_file(follow_symlinks=False)
-                and not _is_running(int(match[1]))
-            ]
-        for path in paths:
-            os.unlink(path)
-    except OSError:
-        return
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = TEMPORARY.fullmatch(entry.name)
+            if match and entry.is_file(follow_symlinks=False) and not _is_running(int(match[1])):
+                os.unlink(entry)
 
 
 def _is_running(process: int) -> bool:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from nnopt.errors import ConfigError
 
-DATA_FOLDER = "data"
-"""The folder of the datasets unless ``$NNOPT_DATA_DIR`` names another one."""
+DATA_FOLDER = "data"  # of the datasets, unless $NNOPT_DATA_DIR names another one
 
 
 def environment(name: str, default: str) -> str:

@@ -18,20 +18,15 @@ from nnopt.io.safe_text import visible
 
 MIB = 2**20
 
-SUMMARY_BYTES = 16 * MIB
-"""The largest ``summary.json`` that is read; a usual one has 10 kB."""
-
-CONFIG_BYTES = 2 * MIB
-"""The largest ``config.yaml`` that is read; a usual one has 3 kB."""
-
-TABLE_BYTES = 256 * MIB
-"""The largest ``metrics.csv``, ``results.csv`` or ``sweep.json`` that is read."""
-
-LOG_BYTES = 2**40
-"""The largest ``run.log`` that is opened; only its first line and its end are read."""
+# The largest files that are read.
+SUMMARY_BYTES = 16 * MIB  # summary.json; a usual one has 10 kB
+CONFIG_BYTES = 2 * MIB  # config.yaml; a usual one has 3 kB
+TABLE_BYTES = 256 * MIB  # metrics.csv, results.csv and sweep.json
+LOG_BYTES = 2**40  # run.log; only its first line and its end are read
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -51,9 +46,8 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     The call never blocks. Raises OSError, whose ``strerror`` is the reason.
     """
     status, real = os.lstat(path), str(path)
-    if (
-        stat.S_ISLNK(status.st_mode) or path.parent != folder
-    ):  # a folder between the two can be a link
+    # A folder between the two can be a link.
+    if stat.S_ISLNK(status.st_mode) or path.parent != folder:
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(os.path.realpath(folder)):
             why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
@@ -96,7 +90,7 @@ def parse_json(data: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) < len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"it has the key {visible(name[:50])!r} twice")
     return unique
 

@@ -59,10 +59,10 @@ def check_folder(sweep: Sweep) -> None:
 
 def _intruders(sweep: Sweep) -> Iterator[str]:
     ids = frozenset(point.id for point in sweep.points)
-    yield from irregular_entries(sweep.folder, SWEEP_FILES | {LOCK}, ids | {PLOTS, SUBMITIT})
+    yield from irregular_entries(sweep.folder, SWEEP_FILES | ids | {LOCK, PLOTS, SUBMITIT})
     for folder in (sweep.folder / point.id for point in sweep.points):
         if folder.is_dir():
-            yield from irregular_entries(folder, RUN_FILES | {LOCK}, frozenset({PLOTS}))
+            yield from irregular_entries(folder, RUN_FILES | {LOCK, PLOTS})
 
 
 def remove_leftovers(sweep: Sweep) -> None:

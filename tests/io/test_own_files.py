@@ -84,7 +84,7 @@ def test_irregular_entries_named_and_other_names_ignored(tmp_path: Path) -> None
     (tmp_path / "run.log").symlink_to("nowhere")
     (tmp_path / "mine").symlink_to("nowhere")
     os.mkfifo(tmp_path / "metrics.csv")
-    found = "\n".join(sorted(irregular_entries(tmp_path, RUN_FILES, frozenset())))
+    found = "\n".join(sorted(irregular_entries(tmp_path, RUN_FILES)))
     assert "run.log is a link" in found
     assert "metrics.csv is a named pipe" in found
     assert "mine" not in found
