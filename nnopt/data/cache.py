@@ -4,10 +4,10 @@
     <data.cache>/index/<dataset>-....json     the name of this folder, and the fingerprint
 
 The digits are a hash of everything that decoding depends on: ``FORMAT``, the settings of the source
-and the SHA-256 of its files. The fingerprint contains the sizes and times of the files when they
-were read. If the fingerprint is unchanged, the files are not read again. A folder is filled under a
-temporary name and then renamed. With a lock, one process decodes while others wait. If it is
-killed, the next process removes the temporary folder.
+and the SHA-256 of its files. The fingerprint contains the sizes and times of the files. While it is
+unchanged, the files are not read again. A folder is filled under a temporary name and then renamed.
+With a lock, one process decodes while others wait. If the process is killed, the next one removes
+the temporary folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from nnopt.io.locks import exclusive
 from nnopt.io.received_files import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
-
 FORMAT = 5  # part of every key; incremented when decoding changes
 MAX_INDEX_BYTES = 2**20  # a usual index file has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
@@ -92,9 +91,8 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
 def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None:
     """Rename ``temporary`` to ``folder`` unless an equal entry exists. Raises OSError.
 
-    An existing entry may be damaged, and other processes may have mapped its files into memory. So
-    its files are deleted, which keeps mappings intact, and never overwritten. If the entry is a
-    link, only the link is deleted.
+    The files of a damaged entry are deleted and never overwritten, because other processes may have
+    mapped them into memory. If the entry is a link, only the link is deleted.
     """
     try:
         temporary.rename(folder)

@@ -3,10 +3,9 @@
 The folder may be damaged or come from another person. So every value is checked before its use,
 links out of the folder are not followed, and nothing is unpickled.
 
-If a file is truncated while it is mapped into memory, the process ends with SIGBUS. So datasets of
-up to ``MAX_COPIED_BYTES`` are read into memory, which is also faster than mapping them.
-Larger ones are mapped, and ``Part.check_file`` checks the file size before each chunk of rows
-is read. Truncation during the read itself is not detected.
+If a file is truncated while it is mapped into memory, the process ends with SIGBUS. So small
+datasets are read into memory, which is also faster than mapping them. For large ones,
+``Part.check_file`` checks the file size before each chunk of rows is read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads CINIC-10 (Darlow et al. 2018, arXiv:1810.03505): a tree part/class/*.png of 32x32 images.
 
-Gray and palette images become RGB, and transparency is dropped (Pillow's ``convert("RGB")``).
-Images with more than 8 bits per channel and animated images are refused. The CRC of every chunk of
-a PNG is checked, so truncated files and flipped bits are found. Hidden files are skipped.
+Gray and palette images become RGB, and transparency is dropped. Images with more than 8 bits per
+channel and animated images are refused. The CRC of every chunk of a PNG is checked, so truncated
+files and flipped bits are found. Hidden files are skipped.
 """
 
 from __future__ import annotations
@@ -238,10 +238,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def png_problem(content: bytes) -> str | None:
-    """Return the first fault in the chunks of a PNG, or None.
-
-    A chunk consists of length, type, data and CRC.
-    """
+    """Return the first fault in the chunks of a PNG, or None. Chunk: length, type, data, CRC."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return f"is not a PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
     position, kind, colour_type, has_palette = 8, b"", 0, False

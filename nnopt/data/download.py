@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from nnopt.data import idx
 from nnopt.data.dataset_files import read, refuse_links, remove, sha256
 from nnopt.data.published import Download, Published
-from nnopt.data.published_files import candidate_locations, locate_published
+from nnopt.data.published_files import presence
 from nnopt.errors import DataError, OutputError
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import exclusive
@@ -43,8 +44,8 @@ def fetch(published: Published, root: Path, report: Report) -> None:
 
 
 def _fetch_files(published: Published, root: Path, report: Report) -> None:
-    """Download missing files of a dataset without an archive; verify all. They stay packed."""
-    locations = candidate_locations(published.name, root)
+    """Download missing IDX files, which stay packed, and verify all."""
+    locations = idx.candidates(published, root)
     location = next((one for one in locations if not one.absent), locations[0])
     for download in published.downloads:
         file = Path(download.file).name.removesuffix(".gz")
@@ -59,21 +60,13 @@ def _fetch_files(published: Published, root: Path, report: Report) -> None:
 
 
 def _fetch_archive(published: Published, root: Path, report: Report) -> None:
-    folder = root / published.folder
-    try:
-        location = locate_published(published.name, root).location
-    except DataError as error:
-        if folder.is_symlink() or (folder.exists() and list(folder.iterdir())):
-            reason = str(error).partition(";")[0]
-            raise DataError(
-                f"{shown(folder)} is incomplete ({reason}); move it away and fetch again"
-            ) from error
-    else:
-        report(
-            f"{shown(Path(location))}: already present; verify it with: nnopt data verify "
-            f"{published.name}"
-        )
+    folder, name = root / published.folder, published.name
+    is_present, where = presence(published, root)
+    if is_present:
+        report(f"{shown(Path(where))}: already present; verify it with: nnopt data verify {name}")
         return
+    if folder.is_symlink() or (folder.exists() and list(folder.iterdir())):
+        raise DataError(f"{shown(folder)} is incomplete ({where}); move it away and fetch again")
     archive = _download(published.downloads[0], root, report)
     report(f"unpacking {shown(archive)}")
     temporary = root / f".{published.folder}.tmp"  # the caller holds the lock

@@ -29,6 +29,7 @@ _VALUES = (
 )
 _PYTHON_2_BYTES = ("STRING", "BINSTRING", "SHORT_BINSTRING")
 _MARK = object()
+_BYTE_TYPE = object()  # the type ``u1`` of NumPy, the only one that is allowed
 
 
 class RefusedError(ValueError):
@@ -52,19 +53,12 @@ class Bytes:
     def build(self, state: Any) -> None:
         """Set shape and contents from the state of a NumPy array."""
         _version, shape, kind, is_fortran, content = state
-        if not isinstance(kind, ByteType) or not isinstance(content, bytes):
+        if kind is not _BYTE_TYPE or not isinstance(content, bytes):
             raise RefusedError("it holds an array of another type than bytes")
         if not isinstance(shape, tuple) or not all(type(x) is int and x >= 0 for x in shape):
             raise RefusedError("it holds an array without a shape")
         order: Any = "F" if is_fortran is True else "C"
         self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
-
-
-class ByteType:
-    """The type ``u1`` of NumPy, the only one that is allowed."""
-
-    def build(self, state: Any) -> None:
-        """Ignore the state: a byte has no byte order."""
 
 
 def read_plain_pickle(content: bytes) -> Any:
@@ -172,7 +166,7 @@ class _Machine:
         elif name == DTYPE:
             if arguments[0] not in ("u1", b"u1"):
                 raise RefusedError(f"it holds numbers of type {arguments[0]!r}, expected 'u1'")
-            self._stack.append(ByteType())
+            self._stack.append(_BYTE_TYPE)
         elif name == ENCODE:
             self._stack.append(self._encode(*arguments))
         else:
@@ -188,7 +182,8 @@ class _Machine:
 
     def _build(self) -> None:
         target, state = self._last(2)
-        if not isinstance(target, Bytes | ByteType):
+        if isinstance(target, Bytes):
+            target.build(state)
+        elif target is not _BYTE_TYPE:  # its state is ignored: a byte has no byte order
             raise RefusedError(f"it sets the state of a {type(target).__name__}")
-        target.build(state)
         self._stack.append(target)

@@ -6,30 +6,21 @@ from pathlib import Path
 
 from nnopt.data import cifar10, cinic10, idx
 from nnopt.data.cache import damaged
-from nnopt.data.locations import Location
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.data.source import Source
 from nnopt.errors import DataError
 
-READERS = {
-    "mnist": (idx.locate, idx.candidates),
-    "fashion_mnist": (idx.locate, idx.candidates),
-    "cifar10": (cifar10.locate, cifar10.candidates),
-    "cinic10": (cinic10.locate, cinic10.candidates),
+LOCATE = {
+    "mnist": idx.locate,
+    "fashion_mnist": idx.locate,
+    "cifar10": cifar10.locate,
+    "cinic10": cinic10.locate,
 }
-"""Name of a dataset -> the functions that find its files."""
 
 
 def locate_published(name: str, root: Path) -> Source[Published]:
     """Find the files of a published dataset under ``root``. Raises DataError if missing."""
-    locate, _ = READERS[name]
-    return locate(PUBLISHED[name], root)
-
-
-def candidate_locations(name: str, root: Path) -> list[Location]:
-    """Return the folders that can contain a published dataset, the official one first."""
-    _, candidates = READERS[name]
-    return candidates(PUBLISHED[name], root)
+    return LOCATE[name](PUBLISHED[name], root)
 
 
 def presence(published: Published, root: Path) -> tuple[bool, str]:
