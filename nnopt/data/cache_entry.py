@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from nnopt.data.dataset_files import sha256
-from nnopt.data.duplicates import NONE_REPEATED
 from nnopt.data.source import Decoded
 from nnopt.io.atomic_files import write_json
 from nnopt.io.received_files import open_received, parse_json, read_received
@@ -39,9 +38,8 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError
 def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str, Any]:
     """Write the arrays and contents.json; return the contents. Raises OSError or OutputError."""
     arrays = {}
-    for part, (inputs, labels) in decoded.parts.items():
-        rows, groups = decoded.repeated.get(part, NONE_REPEATED)
-        for kind, array in zip(KINDS, (inputs, labels, rows, groups), strict=True):
+    for part, inputs_and_labels in decoded.parts.items():
+        for kind, array in zip(KINDS, (*inputs_and_labels, *decoded.repeated[part]), strict=True):
             name = f"{part}_{kind}"
             contiguous = np.ascontiguousarray(array)
             with open(folder / f"{name}.npy", "wb") as file:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns, check_dropped, find_columns, match_columns
 from nnopt.data.csv_labels import Labels
-from nnopt.data.csv_merged import merged_note
 from nnopt.data.csv_rows import RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.dataset_files import check_regular, file_sha256
@@ -33,39 +32,33 @@ MIN_COUNTED_ROWS = 10  # in fewer rows, a feature may equal the row number by ch
 
 @dataclass
 class Table:
-    """A decoded file: inputs (M, C, H, W) uint8 or (M, D) float64."""
+    """A decoded file."""
 
-    inputs: np.ndarray
+    inputs: np.ndarray  # (M, C, H, W) uint8 or (M, D) float64
     labels: Labels
     columns: Columns
-    merged: tuple[int, tuple[str, str]] | None  # a column, and two numbers equal in float64
+    note: str  # see ``RowReader``
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
     """Find the files, relative to ``root`` or else to the working directory. Raises DataError."""
-    given = {"train": config.train, "test": config.test}
-    paths = {
-        part: _find(f"dataset.{part}", name, root, working)
-        for part, name in given.items()
-        if name is not None
-    }
-    names = {
-        part: str(path.relative_to(root) if path.is_relative_to(root) else path)
-        for part, path in paths.items()
-    }
-    settings = replace(without_selection(config), train=names["train"], test=names.get("test"))
-    return Source(config.name, " and ".join(map(str, paths.values())), paths, settings, _decode)
-
-
-def without_selection(config: CsvConfig) -> CsvConfig:
-    """Return the configuration with neutral values of the keys that are used after decoding.
-
-    These keys select rows or normalize. The cache is looked up by all other keys.
-    """
-    rule = Validation("none", 0.5)
-    return replace(
-        config, classes=None, subset=None, normalization="none", test_fraction=0.5, validation=rule
+    paths, names = {}, {}
+    for part, name in (("train", config.train), ("test", config.test)):
+        if name is not None:
+            path = paths[part] = _find(f"dataset.{part}", name, root, working)
+            names[part] = str(path.relative_to(root) if path.is_relative_to(root) else path)
+    # The keys that select rows or normalize, after decoding, are no part of the cache key.
+    settings = replace(
+        config,
+        train=names["train"],
+        test=names.get("test"),
+        classes=None,
+        subset=None,
+        normalization="none",
+        test_fraction=0.5,
+        validation=Validation("none", 0.5),
     )
+    return Source(config.name, " and ".join(map(str, paths.values())), paths, settings, _decode)
 
 
 def _find(key: str, name: str, root: Path, working: Path) -> Path:
@@ -99,10 +92,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     if sum(map(len, features)) > MAX_NAMES_LENGTH:
         features = ()
     remarks = [("train", _row_numbers(train)), ("train", _first_line(train, config))]
-    for part, table in tables.items():
-        if table.merged is not None:
-            column, pair = table.merged
-            remarks.append((part, merged_note(table.columns.names[column], pair)))
+    remarks += [(part, table.note) for part, table in tables.items()]
     notes += [f"{shown(Path(paths[part].name))}: {text}" for part, text in remarks if text]
     return Decoded(classes, parts, sources, mean, std, tuple(notes), features)
 
@@ -129,7 +119,7 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
             inputs[rows] = values
             labels.add(texts)
         inputs.resize((labels.rows, width), refcheck=False)
-    return Table(_images(inputs, columns.shape, config), labels, columns, reader.merged)
+    return Table(_images(inputs, columns.shape, config), labels, columns, reader.note)
 
 
 def _images(inputs: np.ndarray, shape: tuple[int, ...], config: CsvConfig) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.data.csv_columns import Columns
-from nnopt.data.csv_merged import equal_pair
+from nnopt.data.csv_merged import equal_pair, merged_note
 from nnopt.data.csv_text import MAX_LINE_LENGTH, is_number
 from nnopt.data.duplicates import different_values
 from nnopt.errors import DataError
@@ -39,9 +39,7 @@ DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
 """A text translated by ``DIGITS`` that contains one of these may be inexact in float64."""
 
-SWAP = str.maketrans(",.", ".,")
-"""Exchanges commas and points, for decimal commas."""
-
+SWAP = str.maketrans(",.", ".,")  # exchanges commas and points, for decimal commas
 
 Chunk = tuple[NDArray[np.float64], list[str]]
 """Values (n, D) of consecutive rows, and the text of each row's label."""
@@ -57,7 +55,7 @@ class RowReader:
     config: CsvConfig
     path: Path
     done: int = 0  # rows read so far
-    merged: tuple[int, tuple[str, str]] | None = None  # see ``_find_merged``
+    note: str = ""  # on the first column with different numbers that are equal in float64
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
@@ -77,8 +75,8 @@ class RowReader:
                 found = sum(1 for _ in self._records())
                 if found != len(table):
                     raise self._problem(f"NumPy reads {len(table):,} rows, Python {found:,}")
-            if self.merged is None and self._may_merge(values):
-                self.merged = self._find_merged(values)
+            if not self.note and self._may_merge(values):
+                self.note = self._merged(values)
             self.done += len(table)
             yield values, labels
 
@@ -91,8 +89,8 @@ class RowReader:
         text = self._swapped("".join(self._lines_taken)).encode().translate(DIGITS)
         return LONG in text or (b"e" in text and TINY in text)
 
-    def _find_merged(self, values: NDArray[np.float64]) -> tuple[int, tuple[str, str]] | None:
-        """Return a column of this chunk and two different numbers in it, equal in float64."""
+    def _merged(self, values: NDArray[np.float64]) -> str:
+        """Return a note on two different numbers in one column of this chunk, equal in float64."""
         counts = different_values(values)
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
@@ -102,8 +100,8 @@ class RowReader:
             if len(texts) > counts[feature] and (
                 pair := equal_pair({self._swapped(text).strip() for text in texts})
             ):
-                return index, pair
-        return None
+                return merged_note(self.columns.names[index], pair)
+        return ""
 
     def _table(self, most: int) -> NDArray[Any]:
         """Return up to ``most`` rows as a structured array; see ``_kind``."""
