@@ -5,6 +5,7 @@ The seed and the epoch determine all draws of an epoch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,7 @@ class Squares:
     side: int  # length in pixels
 
 
-Box = tuple[slice, slice]
-"""The rows and the columns of a box in an image."""
+Box = tuple[slice, slice]  # rows and columns of an image
 
 
 @dataclass(frozen=True)
@@ -187,29 +187,22 @@ def draw_mixup(
 
 
 def draw_cutmix(
-    seed: int,
-    epoch: int,
-    count: int,
-    batch_size: int,
-    alpha: float,
-    classes: int,
-    height: int,
-    width: int,
+    seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int, *size: int
 ) -> Mixing:
     """Draw an epoch's partners, and one box per batch (Yun et al. 2019, equation 2).
 
-    λ is drawn from Beta(α, α). The box has the height H √(1 - λ) and the width W √(1 - λ), rounded,
-    and a uniformly drawn centre. The box is clipped to the image, and λ becomes the fraction of
-    the image outside of the box. Partners and centres do not depend on α.
+    ``size`` is the height H and the width W of the images. λ is drawn from Beta(α, α). The box has
+    the height H √(1 - λ) and the width W √(1 - λ), rounded, and a uniformly drawn centre. The box
+    is clipped to the image, and λ becomes the fraction of the image outside of the box. Partners
+    and centres do not depend on α.
     """
     random = generator(seed, "cutmix", epoch)
-    batches = -(-count // batch_size)
-    centres = random.integers(0, (height, width), (batches, 2))
+    centres = random.integers(0, size, (-(-count // batch_size), 2))
     partner, fraction = _draw_partners(random, count, batch_size, alpha)
-    sides = np.rint(np.sqrt(1 - fraction)[:, None] * (height, width)).astype(np.int64)
+    sides = np.rint(np.sqrt(1 - fraction)[:, None] * size).astype(np.int64)
     starts = centres - sides // 2
-    starts, stops = np.clip([starts, starts + sides], 0, (height, width))
-    weight = _in_24_bits(1 - np.prod(stops - starts, axis=1) / (height * width))
+    starts, stops = np.clip([starts, starts + sides], 0, size)
+    weight = _in_24_bits(1 - np.prod(stops - starts, axis=1) / math.prod(size))
     boxes = tuple(
         (slice(top, bottom), slice(left, right))
         for (top, left), (bottom, right) in zip(starts.tolist(), stops.tolist(), strict=True)

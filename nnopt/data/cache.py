@@ -17,6 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,9 @@ def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decode
 
 def is_cache(folder: Path) -> bool:
     """Return whether nnopt has used the folder as a cache before."""
-    try:
-        names = os.listdir(folder / "index")
-    except OSError:
-        return False
-    return any(INDEX_NAME.fullmatch(name) for name in names)
+    with suppress(OSError):
+        return any(INDEX_NAME.fullmatch(name) for name in os.listdir(folder / "index"))
+    return False
 
 
 def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:

@@ -211,11 +211,10 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
             f"{listed(others)}: leave these out with dataset.drop_columns=[{','.join(others[:5])}]"
             f", or take all columns as features with dataset.shape=[{len(names)}]"
         )
-    grid = [GRID_PIXEL.fullmatch(name) for name in names]
-    if all(grid):
-        rows, columns = (len({int(pixel[k]) for pixel in grid if pixel}) for k in (1, 2))
-        if rows * columns == len(names):
-            return 1, rows, columns
+    grid = [pixel for name in names if (pixel := GRID_PIXEL.fullmatch(name))]
+    rows, columns = (len({int(pixel[k]) for pixel in grid}) for k in (1, 2))
+    if len(grid) == rows * columns == len(names):
+        return 1, rows, columns
     side = math.isqrt(len(names))
     if side * side != len(names):
         raise ConfigError(
@@ -232,12 +231,11 @@ def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
     Raises DataError if the numbers have gaps or repeat.
     """
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
-        matches = [pattern.fullmatch(name) for name in names]
-        if all(matches):
+        found = [match for name in names if (match := pattern.fullmatch(name))]
+        if len(found) == len(names):
             break
     else:
         return range(len(names))
-    found = [match for match in matches if match]
     if pattern is GRID_PIXEL:
         keys = [(int(match[1]), int(match[2])) for match in found]
         top, left = (min(key[k] for key in keys) for k in (0, 1))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from types import MappingProxyType
 
 OBJECTS = (  # the classes of CIFAR-10 and CINIC-10
@@ -40,7 +39,7 @@ class Published:
 
     def relative(self, file: str) -> str:
         """Return the name of a file relative to data.root, for messages and results."""
-        return str(PurePosixPath(self.folder) / file)
+        return f"{self.folder}/{file}"
 
 
 def _sums(lines: str) -> Mapping[str, str]:

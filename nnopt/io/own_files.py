@@ -38,8 +38,7 @@ SWEEP_FILES = frozenset(
 
 PLOTS, SUBMITIT = "plots", "submitit"  # folders
 PLOT_SUFFIXES = (".png", ".svg")
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")
-"""Names of temporary files of ``nnopt.io.atomic_files``; they contain the process id."""
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # from atomic_files, with the process id
 
 
 def open_to_append(path: Path) -> int:
@@ -93,10 +92,7 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only 
 
 
 def irregular_entries(folder: Path, names: frozenset[str]) -> Iterator[str]:
-    """Yield a line for each of these names that is a link, a pipe, a device or a socket.
-
-    Dangling links are included.
-    """
+    """Yield a line for each of these names that is a link, a pipe, a device or a socket."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in names and not (
@@ -107,11 +103,7 @@ def irregular_entries(folder: Path, names: frozenset[str]) -> Iterator[str]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError if a folder probably cannot be created or written.
-
-    The function creates nothing. It checks the permissions and the free space of the nearest
-    existing folder.
-    """
+    """Raise OSError if a folder probably cannot be created or written. Nothing is created."""
     existing = Path(os.path.abspath(folder))
     while not _exists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -164,10 +156,7 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of ended processes from a folder.
-
-    A file that cannot be removed stays. Links are not followed.
-    """
+    """Remove the temporary files of ended processes, if possible. Links are not followed."""
     if folder.is_symlink():
         return
     with suppress(OSError):

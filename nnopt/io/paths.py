@@ -18,10 +18,7 @@ def environment(name: str, default: str) -> str:
 
 
 def absolute_folder(text: str, key: str) -> str:
-    """Return the absolute path of the folder that ``text`` names; ``~`` is the home folder.
-
-    Raises ConfigError, which names the setting ``key``.
-    """
+    """Return the absolute path that the setting ``key`` names. Raises ConfigError."""
     if problem := path_problem(text):
         raise ConfigError(f"{key} = {text!r}: {problem}")
     return os.path.abspath(os.path.expanduser(text))
@@ -33,13 +30,10 @@ def in_folder(path: str) -> AbstractContextManager[None]:
 
 
 def given_path(text: str, name: str) -> Path:
-    """Return the path that the user gave for the argument ``name``; ``~`` is the home folder.
-
-    A shell does not expand ``~`` after ``=`` or in quotes. Raises ConfigError.
-    """
+    """Return the path that the user gave for the argument ``name``. Raises ConfigError."""
     if problem := path_problem(text):
         raise ConfigError(f"{name} {text!r}: {problem}")
-    return Path(os.path.expanduser(text))
+    return Path(os.path.expanduser(text))  # a shell does not expand ~ after = or in quotes
 
 
 def path_problem(text: str) -> str | None:

@@ -24,8 +24,7 @@ def simplify_message(message: str) -> str:
 def visible(text: str) -> str:
     """Return the text with all unprintable characters as escapes.
 
-    These include line breaks, control characters, which a terminal executes, and format characters
-    such as U+202E, which reorder the text.
+    A terminal executes control characters, and format characters such as U+202E reorder the text.
     """
     if text.isprintable():
         return text
