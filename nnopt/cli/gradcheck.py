@@ -1,13 +1,10 @@
 """The verb ``gradcheck``: compares the NumPy backend's gradients with central differences.
 
 The gradients of the loss L with respect to each parameter array and to the input are checked in
-float64:
+float64. (L(w + h v) - L(w - h v)) / 2h is compared with v·∇L for two kinds of unit vectors v:
 
-- entries: (L(w + h eᵢ) - L(w - h eᵢ)) / 2h is compared with (∇L)ᵢ for single entries i. All entries
-  of a small array are checked, and random entries of a large array. ``MAX_COMPARISONS`` limits
-  their number in the whole network;
-- directions: (L(w + h v) - L(w - h v)) / 2h is compared with v·∇L, for random unit vectors v. They
-  involve all entries of the array, so a wrong entry is detected with probability one.
+- single entries: all of a small array, and random ones of a large array;
+- random directions. They involve all entries, so they detect a wrong entry with probability one.
 
 If stochastic depth, dropout or ReLU blocks an array, its gradient and its differences are zero.
 Their equality is no evidence, so the array is reported as not reached.
@@ -55,23 +52,14 @@ MASK_STEPS = 1000
 
 @dataclass(frozen=True)
 class Check:
-    """The result for one array.
-
-    Attributes:
-        name: The name of the parameter, or ``input``.
-        size: The number of entries.
-        tried: The number of entries that were checked one by one.
-        norm: The Euclidean norm of the gradient.
-        entry_error: The relative error of the checked entries.
-        direction_error: The relative error along the random directions.
-    """
+    """The result for one array: a parameter, or the input."""
 
     name: str
-    size: int
-    tried: int
-    norm: float
-    entry_error: float
-    direction_error: float
+    size: int  # the number of entries
+    tried: int  # the number of entries that were checked one by one
+    norm: float  # the Euclidean norm of the gradient
+    entry_error: float  # the relative error of the checked entries
+    direction_error: float  # the relative error along the random directions
 
     @property
     def passed(self) -> bool:
@@ -118,8 +106,7 @@ def main(arguments: list[str]) -> int:
     tried = sum(check.tried for check in plan)
     total = tried + DIRECTIONS_PER_ARRAY * len(plan)
     checks = []
-    columns = zip(HEADER, *map(_row, plan), strict=True)
-    widths = [max(map(len, column)) for column in columns]
+    widths = [max(map(len, column)) for column in zip(HEADER, *map(_row, plan), strict=True)]
     with LiveDisplay(total=total) as display:
         display.print_line(aligned(HEADER, widths, "lrrrrrl"))
         for check in check_gradients(config, prepared, most, display.advance):
@@ -129,8 +116,7 @@ def main(arguments: list[str]) -> int:
         f"checked {tried:,} of {sum(sizes.values()):,} entries one by one, "
         f"and all of them along {DIRECTIONS_PER_ARRAY} random directions in each array"
     )
-    wrong = [check.name for check in checks if not check.passed]
-    if wrong:
+    if wrong := [check.name for check in checks if not check.passed]:
         raise TrainingError(
             f"gradients differ from central differences by more than {TOLERANCE:g} "
             f"(relative, float64) for: {', '.join(wrong)}"
@@ -151,15 +137,9 @@ def _positive(text: str) -> int:
 
 
 def _row(check: Check) -> Sequence[str]:
-    return (
-        check.name,
-        f"{check.size:,}",
-        f"{check.tried:,}",
-        f"{check.norm:.2e}",
-        f"{check.entry_error:.1e}",
-        f"{check.direction_error:.1e}",
-        check.verdict,
-    )
+    errors = (f"{error:.1e}" for error in (check.entry_error, check.direction_error))
+    counts = (f"{count:,}" for count in (check.size, check.tried))
+    return (check.name, *counts, f"{check.norm:.2e}", *errors, check.verdict)
 
 
 def array_sizes(prepared: Prepared) -> dict[str, int]:
@@ -171,17 +151,12 @@ def array_sizes(prepared: Prepared) -> dict[str, int]:
 
 
 def entries_each(sizes: Sequence[int]) -> int:
-    """Return the number of entries to check in each array.
-
-    The number is the largest that keeps the network within ``MAX_COMPARISONS``. It is at least 1
-    and at most ``MAX_ENTRIES_PER_ARRAY``.
-    """
-    most = MAX_ENTRIES_PER_ARRAY
-    while (
-        most > 1 and sum(min(size, most) + DIRECTIONS_PER_ARRAY for size in sizes) > MAX_COMPARISONS
-    ):
-        most -= 1
-    return most
+    """Return the most entries to check in each array, so that ``MAX_COMPARISONS`` suffice."""
+    entries = MAX_COMPARISONS - DIRECTIONS_PER_ARRAY * len(sizes)
+    for most in range(MAX_ENTRIES_PER_ARRAY, 1, -1):
+        if sum(min(size, most) for size in sizes) <= entries:
+            return most
+    return 1
 
 
 def check_gradients(
@@ -195,9 +170,6 @@ def check_gradients(
     The loss is computed for a small batch of training samples, with fixed dropout masks, by the
     NumPy backend in float64. At most ``entries`` entries of each array are checked one by one, by
     default the number from ``entries_each``. ``advance`` is called after each comparison.
-
-    Yields:
-        The result for each array.
     """
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv_algorithm if isinstance(config.backend, NumpyConfig) else "auto"
@@ -227,8 +199,7 @@ def check_gradients(
 
     def loss(first: int) -> float:
         """Return the loss, computed from the layer with index ``first`` on."""
-        given = Variable(inputs_of[first])
-        return float(network.forward(given, labels, step, first)[1].value)
+        return float(network.forward(Variable(inputs_of[first]), labels, step, first)[1].value)
 
     for name, gradient in gradients.items():
         first = 0 if name == "input" else layer_index[name.partition(".")[0]]
@@ -244,9 +215,11 @@ def _step_with_fewest_skips(architecture: Architecture, seed: int, samples: int)
     ]
     if not masks:
         return 0
-    return max(
-        range(MASK_STEPS), key=lambda step: sum(x.draw(step, (samples,)).any() for x in masks)
-    )
+
+    def kept_branches(step: int) -> int:
+        return sum(bool(x.draw(step, (samples,)).any()) for x in masks)
+
+    return max(range(MASK_STEPS), key=kept_branches)
 
 
 def _batch_size(dataset: Dataset) -> int:
@@ -276,21 +249,10 @@ def _check(
     def move_along(direction: Floats, amount: float) -> None:
         np.add(before, amount * direction, out=value)
 
-    return Check(
-        name,
-        value.size,
-        len(tried),
-        float(np.linalg.norm(gradient)),
-        relative_error(
-            [partial(move_entry, index) for index in tried.tolist()],
-            gradient.flat[tried],
-            loss,
-            advance,
-        ),
-        relative_error(
-            [partial(move_along, direction) for direction in directions],
-            np.array([np.vdot(direction, gradient) for direction in directions]),
-            loss,
-            advance,
-        ),
-    )
+    moves = [partial(move_entry, index) for index in tried.tolist()]
+    entry_error = relative_error(moves, gradient.flat[tried], loss, advance)
+    moves = [partial(move_along, direction) for direction in directions]
+    slopes = np.array([np.vdot(direction, gradient) for direction in directions])
+    direction_error = relative_error(moves, slopes, loss, advance)
+    norm = float(np.linalg.norm(gradient))
+    return Check(name, value.size, len(tried), norm, entry_error, direction_error)
