@@ -45,8 +45,9 @@ def main(arguments: list[str]) -> int:
     one, other = (read_run(folder, with_summary=True) for folder in (a, b))
     console.note(f"A: {shown(a)} ({one.status})")
     console.note(f"B: {shown(b)} ({other.status})")
-    keys = [*_differing_keys(one, other), *_environment_differences(one, other)]
-    _section("key", keys, "ll", "the configurations are the same")
+    rows = [(x, _setting(one, x), _setting(other, x)) for x in known_keys([one, other])]
+    different = [row for row in (*rows, *_environments(one, other)) if row[1] != row[2]]
+    _section("key", different, "ll", "the configurations are the same")
     _section("metric", _metrics(one, other), "rrr", "neither run has a metric")
 
     file = f"model_{options.weights}.npz"
@@ -55,13 +56,13 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"--out {options.out}: {file} is not in both folders")
         console.note(f"weights are not compared: {file} is not in both folders")
         return 0
-    weights = (
-        read_weights(a / file, one.metrics.get("parameters")),
-        read_weights(b / file, other.metrics.get("parameters")),
+    x, y = (
+        read_weights(folder / file, run.metrics.get("parameters"))
+        for folder, run in ((a, one), (b, other))
     )
-    _print_weights(*weights, file)
+    _print_weights(x, y, file)
     if options.out:
-        _plot(*weights, (a.absolute().name, b.absolute().name), given_path(options.out, "--out"))
+        _plot(x, y, (a.absolute().name, b.absolute().name), given_path(options.out, "--out"))
     return 0
 
 
@@ -75,46 +76,26 @@ def _section(title: str, rows: Rows, align: str, nothing: str) -> None:
     console.print_table(header, rows, "l" + align)
 
 
-def _differing_keys(one: Run, other: Run) -> Rows:
-    """Return the keys of the configuration, including the seed, with different values."""
-    return [
-        (key, _setting(one, key), _setting(other, key))
-        for key in known_keys([one, other])
-        if _setting(one, key) != _setting(other, key)
-    ]
-
-
 def _setting(run: Run, key: str) -> str:
     if key not in run.settings:
         return MISSING
     return short_text(setting_text(run.settings[key]), MAX_VALUE_CHARACTERS)
 
 
-def _environment_differences(one: Run, other: Run) -> Rows:
+def _environments(one: Run, other: Run) -> Rows:
+    """Return the keys of ENVIRONMENT_KEYS, and their values in both runs."""
     values = [dict(_environment(run.summary)) for run in (one, other)]
-    for texts, sources in zip(values, _sources_texts(one, other), strict=True):
-        texts["data.sources"] = sources
-    rows = [(key, *(x.get(key, MISSING) for x in values)) for key in {**values[0], **values[1]}]
-    return [row for row in rows if row[1] != row[2]]
-
-
-def _sources_texts(one: Run, other: Run) -> tuple[str, str]:
-    """Return a text for each run about the data files that the other run has not read.
-
-    The text names one file, with the first digits of its SHA-256, and the number of further files.
-    A file with content that the other run has not read is preferred. The folders of the two runs
-    may differ, so files are matched by the ends of their paths. The ends are long enough to
-    distinguish the files of each run.
-    """
     files = [(run.summary.get("data") or {}).get("sources", {}) for run in (one, other)]
     a, b = _by_path_end(*files)
-    return _files_text(a, b), _files_text(b, a)
+    values[0]["data.sources"], values[1]["data.sources"] = _files_text(a, b), _files_text(b, a)
+    return [(key, *(x.get(key, MISSING) for x in values)) for key in {**values[0], **values[1]}]
 
 
 def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
     """Return a map from shortened path to digest for the files of each run.
 
-    All paths keep the same number of last parts, the smallest that makes them unique in each run.
+    The folders of two runs may differ, so the ends of the paths are compared. All paths keep the
+    same number of last parts, the smallest that makes them unique in each run.
     """
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []
@@ -129,9 +110,10 @@ def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Return a text for the files that are not among ``others``.
+    """Return a text about the files that are not among ``others``.
 
-    The text is MISSING if there are no files, and NO_FURTHER_FILE if ``others`` has all of them.
+    The text names one file, with the first digits of its SHA-256, and the number of further files.
+    A file with content that is not among ``others`` is preferred.
     """
     own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:
@@ -161,13 +143,11 @@ def _metrics(one: Run, other: Run) -> Rows:
     rows: Rows = []
     for name in {**one.metrics, **other.metrics}:
         x, y = one.metrics.get(name), other.metrics.get(name)
-        change = MISSING if x is None or y is None else _signed(y - x)
-        rows.append((name, *(MISSING if v is None else format_value(v) for v in (x, y)), change))
+        change = None if x is None or y is None else y - x
+        sign = "+" if change is not None and change > 0 else ""
+        texts = [MISSING if v is None else format_value(v) for v in (x, y, change)]
+        rows.append((name, *texts[:2], sign + texts[2]))
     return rows
-
-
-def _signed(change: float) -> str:
-    return f"{'+' if change > 0 else ''}{format_value(change)}"
 
 
 def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
@@ -187,8 +167,7 @@ def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
         console.print_table(header, rows, "llrrrr")
     matched = {row[0] for row in rows}
     if alone := [name for name in {**a, **b} if name not in matched]:
-        named = ", ".join(alone[:MAX_NAMED_ARRAYS])
-        rest = len(alone) - MAX_NAMED_ARRAYS
+        named, rest = ", ".join(alone[:MAX_NAMED_ARRAYS]), len(alone) - MAX_NAMED_ARRAYS
         more = f" and {rest} more" if rest > 0 else ""
         console.note(f"not in both, or of different shapes: {named}{more}")
 
