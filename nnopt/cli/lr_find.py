@@ -21,7 +21,7 @@ from nnopt.cli.run import make_directory
 from nnopt.config.compose import Plan, Point, plan_one, to_yaml
 from nnopt.config.hydra import one_line
 from nnopt.config.validate import read_keys
-from nnopt.errors import ConfigError, TrainingError, memory_shortage
+from nnopt.errors import ConfigError, Problems, TrainingError, memory_shortage
 from nnopt.io.atomic_files import write_json, write_text
 from nnopt.recipe.prepare import prepare
 from nnopt.results.metrics_file import write_lr_curve
@@ -82,23 +82,14 @@ def main(arguments: list[str]) -> int:
 
 
 def read_overrides(overrides: Sequence[str], config_dir: str | None) -> tuple[Plan, LrRangeTest]:
-    """Return the plan of the run, and the settings of the learning rate range test.
-
-    Raises ConfigError with the problems of the plan and of the settings.
-    """
+    """Return the plan of the run, and the settings of the range test. Raises ConfigError."""
     own = [x for x in overrides if x.startswith(f"{GROUP}.") and "=" in x]
-    problems: list[str] = []
-    sweep = plan = None
-    try:
+    problems = Problems()
+    with problems.collect():
         sweep = _read_sweep(own)
-    except ConfigError as error:
-        problems += error.problems
-    try:
+    with problems.collect():
         plan = plan_one([x for x in overrides if x not in own], config_dir)
-    except ConfigError as error:
-        problems += error.problems
-    if plan is None or sweep is None:
-        raise ConfigError(problems)
+    problems.check()
     return plan, sweep
 
 
@@ -130,8 +121,8 @@ def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) 
     outcome = {
         "suggestion": found.lr,
         "advice": found.advice,
-        "diverged": found.curve.diverged,
-        "steps": len(found.curve.rates),
+        "diverged": curve.diverged,
+        "steps": len(curve.rates),
         "sweep": asdict(sweep),
         "overrides": list(point.overrides),
     }

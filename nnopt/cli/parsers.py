@@ -74,14 +74,15 @@ def overrides_parser(verb: str, description: str, epilog: str | None = None) -> 
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="keys and groups, as for nnopt run"
     )
-    parser.add_argument(
-        "--config-dir",
-        "-cd",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="a folder with more YAML files",
-    )
+    _add_config_dir(parser)
     return parser
+
+
+def _add_config_dir(parser: Parser) -> None:
+    explanation = "a folder with more YAML files"
+    parser.add_argument(
+        "--config-dir", "-cd", metavar="DIR", type=os.path.expanduser, help=explanation
+    )
 
 
 def run_parser() -> Parser:
@@ -92,12 +93,7 @@ def run_parser() -> Parser:
     add("--help", "-h", action="store_true", help="print the groups, keys and options")
     add("--multirun", "-m", action="store_true", help="run every point of a sweep")
     add("--fail-fast", action="store_true", help="stop a sweep at the first failed point")
-    add(
-        "--config-dir",
-        "-cd",
-        type=os.path.expanduser,
-        help="a folder with more YAML files",
-    )
+    _add_config_dir(parser)
     add(
         "--cfg",
         "-c",

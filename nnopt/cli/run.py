@@ -14,7 +14,7 @@ from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.cli.parsers import run_parser
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.point import MAX_POINTS_WITH_PLOTS
-from nnopt.errors import ConfigError, OutputError
+from nnopt.errors import ConfigError, OutputError, Problems
 from nnopt.io.atomic_files import fresh_folder, link_latest, output_error, shown
 from nnopt.io.locks import hold
 from nnopt.io.own_files import check_writable
@@ -106,11 +106,10 @@ def _note_missing_curves(plan: Plan) -> None:
     """Print the reason if progress=curves is set, but no curves are drawn."""
     if not any(point.config.progress == "curves" for point in plan.points):
         return
-    launcher: str = plan.launcher.name
-    if plan.is_sweep and launcher != "sequential":
+    if plan.is_sweep and plan.launcher.name != "sequential":
         console.note(
             "note: progress=curves has no effect: no point runs in this process with "
-            f"hydra/launcher={launcher}"
+            f"hydra/launcher={plan.launcher.name}"
         )
     elif reason := no_curves_reason():
         console.note(f"note: progress=curves: {reason}; progress=bar takes its place")
@@ -129,43 +128,29 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
 
     Points share loaded data. Raises ConfigError with the problems of all points, or DataError.
     """
-    problems: dict[str, None] = {}
-    threads = []
+    problems, threads = Problems(), []
     for point in points:
-        try:
+        with problems.collect():
             architecture = prepare(point.config).architecture
             library_threads = load_backend(point.config.backend.name).default_threads()
             threads.append(threads_for(architecture, point.config, library_threads))
-        except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
-    if problems:
-        raise ConfigError(list(problems))
+    problems.check()
     return threads
 
 
 def check_directory(plan: Plan, kind: str) -> None:
-    """Check that results can be written. Make no folder, because later checks may fail.
+    """Raise OutputError if the folder of results is not empty, or cannot be made or written.
 
-    Raises:
-        OutputError: The folder is not empty, or not writable.
+    The folder is not made, because later checks may fail.
     """
-    named = _named_directory(plan)
-    directory = OUTPUTS / kind if named is None else named
+    directory = _named_directory(plan)
+    if directory is not None:
+        _check_empty(directory)
+    directory = directory or OUTPUTS / kind
     try:
-        if named is not None and _exists(directory):
-            _check_empty(directory)
         check_writable(directory)
     except OSError as error:
         raise output_error("make the folder", directory, error) from error
-
-
-def _exists(path: Path) -> bool:
-    """Return whether a path exists. Raises OSError if its parent folders cannot be read."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _named_directory(plan: Plan) -> Path | None:
@@ -174,9 +159,11 @@ def _named_directory(plan: Plan) -> Path | None:
 
 
 def _check_empty(directory: Path) -> None:
-    """Raise OutputError unless the folder is empty."""
+    """Raise OutputError unless the folder is empty or missing."""
     try:
         is_empty = not any(directory.iterdir())
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise output_error("make the folder", directory, error) from error
     if not is_empty:
@@ -187,16 +174,11 @@ def _check_empty(directory: Path) -> None:
 
 
 def make_directory(plan: Plan, kind: str) -> Path:
-    """Make the folder of the results.
+    """Make the folder of the results, and return its absolute path.
 
-    The folder is the one that the plan names, or else a new folder in ``outputs/KIND``. The name of
-    a new folder contains the time and the value of the key ``name``.
-
-    Returns:
-        The absolute path.
-
-    Raises:
-        OutputError: The folder cannot be made, or is not empty.
+    The folder is the one that the plan names, or else a new folder in ``outputs/KIND``, whose name
+    contains the time and the value of the key ``name``. Raises OutputError if the folder cannot be
+    made, or is not empty.
     """
     directory = _named_directory(plan)
     if directory is None:
