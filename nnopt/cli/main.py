@@ -185,30 +185,24 @@ def _log_on_stderr() -> Iterator[None]:
         def format(self, record: logging.LogRecord) -> str:
             return f"nnopt: {visible(record.getMessage())}"
 
+    seen: set[str] = set()
+
+    def is_printed(record: logging.LogRecord) -> bool:
+        if getattr(record, "once", False):  # a message that is not repeated
+            if record.msg in seen:
+                return False
+            seen.add(record.msg)
+        return record.name == "nnopt" or record.levelno >= logging.WARNING
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    handler.addFilter(lambda x: x.name == "nnopt" or x.levelno >= logging.WARNING)
-    handler.addFilter(_once_filter())
+    handler.addFilter(is_printed)
     logging.getLogger().addHandler(handler)
     logging.getLogger("nnopt").setLevel(logging.INFO)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-
-
-def _once_filter() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter that passes messages marked with ``once`` only the first time."""
-    seen: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        if not getattr(record, "once", False):
-            return True
-        is_first = record.msg not in seen
-        seen.add(record.msg)
-        return is_first
-
-    return is_new
 
 
 def _print_error(message: str) -> None:
