@@ -78,10 +78,7 @@ def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
 
 
 def _format(name: str | None, out: Path | None) -> str:
-    """Return the given format, or the format that the suffix of the file selects.
-
-    Raises ConfigError for an unknown suffix, or if the folder of the file does not exist.
-    """
+    """Return the given format, or the format of the file's suffix. Raises ConfigError."""
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
     if name is not None or out is None:

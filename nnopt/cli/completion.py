@@ -40,19 +40,15 @@ def _ask_hydra(command: str) -> int:
 
 
 def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
-    """Return the options of a verb, or the values of the option before the cursor.
-
-    Folders are not returned, because the shell completes them.
-    """
+    """Return the options of a verb, or the values of the option before the cursor."""
     from nnopt.analysis.render import SUFFIXES
     from nnopt.cli.parsers import PARSERS
     from nnopt.results.metrics import METRICS
 
     values = {"--metric": METRICS, "--sort": METRICS, "--format": tuple(SUFFIXES.values())}
     values["--weights"] = ("best", "last")
-    if verb not in PARSERS:
-        return ()
-    if before in values:
+    if verb in PARSERS and before in values:
         return values[before]
-    options = (x for action in PARSERS[verb]()._actions for x in action.option_strings)
-    return options if last.startswith("-") else ()
+    if verb not in PARSERS or not last.startswith("-"):  # the shell completes folders
+        return ()
+    return (x for action in PARSERS[verb]()._actions for x in action.option_strings)

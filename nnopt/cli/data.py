@@ -33,16 +33,10 @@ def _list(root: Path) -> int:
     for published in PUBLISHED.values():
         is_present, where = presence(published, root)
         sizes = [published.parts.get(part) for part in ("train", "valid", "test")]
-        rows.append(
-            (
-                published.name,
-                *(f"{size:,}" if size else "" for size in sizes),
-                "x".join(map(str, published.shape)),
-                str(len(published.classes)),
-                "yes" if is_present else "no",
-                where,
-            )
-        )
+        counts = (f"{size:,}" if size else "" for size in sizes)
+        shape, classes = "x".join(map(str, published.shape)), str(len(published.classes))
+        here = "yes" if is_present else "no"
+        rows.append((published.name, *counts, shape, classes, here, where))
     console.print_table(header, rows, align="lrrrlrll")
     return 0
 
@@ -71,14 +65,11 @@ def _verify(names: list[str], root: Path) -> int:
         except DataError as error:
             problems = [str(error)]
         if not problems:
-            console.note(f"{published.name}: {_success(published)}")
+            success = "all files have the published SHA-256"
+            if not published.sha256:
+                success = "all images are present and complete (there is no published SHA-256)"
+            console.note(f"{published.name}: {success}")
         all_problems += [f"{published.name}: {problem}" for problem in problems]
     if all_problems:
         raise DataError("\n".join(all_problems))
     return 0
-
-
-def _success(published: Published) -> str:
-    if published.sha256:
-        return "all files have the published SHA-256"
-    return "all images are present and complete (there is no published SHA-256)"
