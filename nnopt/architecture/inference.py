@@ -8,19 +8,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 from nnopt.errors import ConfigError
 
 Shape = tuple[int, ...]
 
 
+@dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Layer:
-    """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays."""
+    """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays.
+
+    Every subclass becomes a frozen dataclass.
+    """
 
     kind: ClassVar[str]  # the name in YAML, and the stem of layer names such as "conv2d1"
     needs_images: ClassVar[bool] = False
+
+    def __init_subclass__(cls, kind: str = "") -> None:
+        cls.kind = kind
+        dataclass(frozen=True)(cls)
 
     def infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
         """Apply the shape rule to an input shape. ``name`` is the layer's name in the network.

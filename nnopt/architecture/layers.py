@@ -7,7 +7,6 @@ its own layer from it. Arguments and shapes are those of PyTorch: (N, D) or (N, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from nnopt.architecture.inference import (
@@ -29,11 +28,9 @@ Size = Annotated[int, Range(minimum=1)]
 EXPONENTIAL_FLOPS = 8  # per output of an activation with an exponential, approximately
 
 
-@dataclass(frozen=True)
-class Dense(Layer):
+class Dense(Layer, kind="dense"):
     """y = x Wᵀ + b with W of shape (units, inputs)."""
 
-    kind = "dense"
     units: Annotated[int | Literal["classes"], Range(minimum=1)]
     bias: bool = True
 
@@ -50,15 +47,13 @@ class Dense(Layer):
         return InferredLayer(name, self, shape, (units,), flops, arrays)
 
 
-@dataclass(frozen=True)
-class Conv2d(Layer):
+class Conv2d(Layer, kind="conv2d"):
     """Cross-correlation of images with a kernel x kernel window for each output channel.
 
     The weight has the shape (channels, C / groups, kernel, kernel). Padding adds zeros on every
     side; "same" adds kernel // 2. A frozen weight is not trained; the bias still is.
     """
 
-    kind = "conv2d"
     needs_images = True
     channels: Annotated[int | Literal["classes"], Range(minimum=1)]
     kernel: Size = 3
@@ -98,7 +93,6 @@ class Conv2d(Layer):
         return InferredLayer(name, self, shape, output, flops, trained, frozen)
 
 
-@dataclass(frozen=True)
 class _Pool2d(Layer):
     """Pooling to one number for each size x size window. The default stride is ``size``."""
 
@@ -129,32 +123,23 @@ class _Pool2d(Layer):
         return InferredLayer(name, self, shape, output, math.prod(output) * size**2)
 
 
-@dataclass(frozen=True)
-class MaxPool2d(_Pool2d):
+class MaxPool2d(_Pool2d, kind="max_pool2d"):
     """Maximum of each window, without the padding."""
 
-    kind = "max_pool2d"
 
-
-@dataclass(frozen=True)
-class AvgPool2d(_Pool2d):
+class AvgPool2d(_Pool2d, kind="avg_pool2d"):
     """Mean of each window. Padding counts as zeros."""
 
-    kind = "avg_pool2d"
 
-
-@dataclass(frozen=True)
-class GlobalAvgPool(Layer):
+class GlobalAvgPool(Layer, kind="global_avg_pool"):
     """Mean of each channel: (N, C, H, W) to (N, C) (Lin et al. 2014, section 3.2)."""
 
-    kind = "global_avg_pool"
     needs_images = True
 
     def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
         return InferredLayer(name, self, shape, shape[:1], math.prod(shape))
 
 
-@dataclass(frozen=True)
 class _Elementwise(Layer):
     """A function of each number, which keeps the shape."""
 
@@ -164,78 +149,59 @@ class _Elementwise(Layer):
         return InferredLayer(name, self, shape, shape, self.flops_per_number * math.prod(shape))
 
 
-@dataclass(frozen=True)
-class ReLU(_Elementwise):
+class ReLU(_Elementwise, kind="relu"):
     """The activation max(x, 0)."""
 
-    kind = "relu"
 
-
-@dataclass(frozen=True)
-class LeakyReLU(_Elementwise):
+class LeakyReLU(_Elementwise, kind="leaky_relu"):
     """The activation x where x > 0, else slope · x (Maas et al. 2013)."""
 
-    kind = "leaky_relu"
     slope: Rate = 0.01
 
 
-@dataclass(frozen=True)
-class GELU(_Elementwise):
+class GELU(_Elementwise, kind="gelu"):
     """The activation x Φ(x) with the normal distribution Φ (Hendrycks and Gimpel 2016)."""
 
-    kind = "gelu"
     flops_per_number = EXPONENTIAL_FLOPS
 
 
-@dataclass(frozen=True)
-class Tanh(_Elementwise):
+class Tanh(_Elementwise, kind="tanh"):
     """The activation tanh x."""
 
-    kind = "tanh"
     flops_per_number = EXPONENTIAL_FLOPS
 
 
-@dataclass(frozen=True)
-class Sigmoid(_Elementwise):
+class Sigmoid(_Elementwise, kind="sigmoid"):
     """The activation 1 / (1 + exp(-x))."""
 
-    kind = "sigmoid"
     flops_per_number = EXPONENTIAL_FLOPS
 
 
-@dataclass(frozen=True)
-class SiLU(_Elementwise):
+class SiLU(_Elementwise, kind="silu"):
     """The activation x · sigmoid(x), also known as swish (Elfwing et al. 2018)."""
 
-    kind = "silu"
     flops_per_number = EXPONENTIAL_FLOPS
 
 
-@dataclass(frozen=True)
-class Dropout(_Elementwise):
+class Dropout(_Elementwise, kind="dropout"):
     """In training, set numbers to 0 with probability ``rate``; scale others by 1 / (1 - rate)."""
 
-    kind = "dropout"
     rate: Rate
 
 
-@dataclass(frozen=True)
-class SpatialDropout(_Elementwise):
+class SpatialDropout(_Elementwise, kind="spatial_dropout"):
     """Dropout of whole channels of images (Tompson et al. 2015, section 3.2)."""
 
-    kind = "spatial_dropout"
     needs_images = True
     rate: Rate
 
 
-@dataclass(frozen=True)
-class BatchNorm(Layer):
+class BatchNorm(Layer, kind="batch_norm"):
     """Normalization of each feature, or channel, over the batch (Ioffe and Szegedy 2015).
 
     The momentum is defined as in PyTorch: running ← (1 - momentum) · running + momentum · batch.
     """
 
-    kind = "batch_norm"
     momentum: Annotated[float, Range(above=0, maximum=1)] = 0.1
     epsilon: Epsilon = 1e-5
 
@@ -246,7 +212,6 @@ class BatchNorm(Layer):
         return InferredLayer(name, self, shape, shape, 4 * math.prod(shape), arrays, moments)
 
 
-@dataclass(frozen=True)
 class _SampleNorm(Layer):
     """Normalization of each sample by itself, with one scale and shift for each channel."""
 
@@ -267,19 +232,15 @@ class _SampleNorm(Layer):
         return 1
 
 
-@dataclass(frozen=True)
-class LayerNorm(_SampleNorm):
+class LayerNorm(_SampleNorm, kind="layer_norm"):
     """Normalization of each sample, or image, over all its numbers (Ba et al. 2016)."""
 
-    kind = "layer_norm"
     epsilon: Epsilon = 1e-5
 
 
-@dataclass(frozen=True)
-class GroupNorm(_SampleNorm):
+class GroupNorm(_SampleNorm, kind="group_norm"):
     """Normalization of each image over each group of channels (Wu and He 2018)."""
 
-    kind = "group_norm"
     needs_images = True
     groups: Size = 8
     epsilon: Epsilon = 1e-5
@@ -290,11 +251,9 @@ class GroupNorm(_SampleNorm):
         return self.groups
 
 
-@dataclass(frozen=True)
-class InstanceNorm(_SampleNorm):
+class InstanceNorm(_SampleNorm, kind="instance_norm"):
     """Normalization of each channel of each image over its positions (Ulyanov et al. 2016)."""
 
-    kind = "instance_norm"
     needs_images = True
     epsilon: Epsilon = 1e-5
 
@@ -303,21 +262,16 @@ class InstanceNorm(_SampleNorm):
         return shape[0]
 
 
-@dataclass(frozen=True)
-class Flatten(Layer):
+class Flatten(Layer, kind="flatten"):
     """Reshapes (N, C, H, W) to (N, C·H·W)."""
-
-    kind = "flatten"
 
     def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
         return InferredLayer(name, self, shape, (math.prod(shape),))
 
 
-@dataclass(frozen=True)
-class Residual(Layer):
+class Residual(Layer, kind="residual"):
     """Returns layers(x) + shortcut(x) (He et al. 2016). An empty shortcut is the identity."""
 
-    kind = "residual"
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()
 

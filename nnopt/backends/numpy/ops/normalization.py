@@ -14,6 +14,7 @@ import numpy as np
 from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
 
 Saved = tuple[Any, ...]
+Gradients = tuple[Array, Array, Array]  # of x, the weight and the bias
 
 
 def batch_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: float) -> Array:
@@ -25,9 +26,7 @@ def batch_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
     return weight * x_hat + bias
 
 
-def batch_norm_naive_backward(
-    g: Array, x: Array, weight: Array, *, epsilon: float
-) -> tuple[Array, Array, Array]:
+def batch_norm_naive_backward(g: Array, x: Array, weight: Array, *, epsilon: float) -> Gradients:
     """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with sums and means over all axes but the last."""
     axes = tuple(range(x.ndim - 1))
     x_hat, std = _naive_normalize(x, axes, epsilon)
@@ -43,9 +42,7 @@ def layer_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
     return weight * x_hat + bias
 
 
-def layer_norm_naive_backward(
-    g: Array, x: Array, weight: Array, *, epsilon: float
-) -> tuple[Array, Array, Array]:
+def layer_norm_naive_backward(g: Array, x: Array, weight: Array, *, epsilon: float) -> Gradients:
     """dL/dγ = Σₙ gₙ x̂ₙ, dL/dβ = Σₙ gₙ and dL/dx, with means over the features."""
     x_hat, std = _naive_normalize(x, (1,), epsilon)
     return _naive_input_gradient(g * weight, x_hat, std, (1,)), (g * x_hat).sum(0), g.sum(0)
@@ -64,7 +61,7 @@ def group_norm_naive_forward(
 
 def group_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, groups: int, epsilon: float
-) -> tuple[Array, Array, Array]:
+) -> Gradients:
     """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with means over a sample's group."""
     grouped = *x.shape[:3], groups, -1
     x_hat, std = _naive_normalize(x.reshape(grouped), (0, 1, 4), epsilon)
@@ -105,9 +102,7 @@ def batch_norm_forward(
     return _image_forward(x, weight, bias, x.shape[2:], 0, epsilon, relu, buffer)
 
 
-def batch_norm_backward(
-    g: Array, saved: Saved, *, buffer: Buffer = new
-) -> tuple[Array, Array, Array]:
+def batch_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Gradients:
     """Compute ``batch_norm_naive_backward``; with ``relu``, g is first set to 0 where y is 0.
 
     The means of h = g γ and h x̂ over the M = N or N · H · W rows follow from dL/dβ and dL/dγ:
@@ -167,9 +162,7 @@ def layer_norm_forward(
     return _flat_forward(x, weight, bias, 1, epsilon, buffer)
 
 
-def layer_norm_backward(
-    g: Array, saved: Saved, *, buffer: Buffer = new
-) -> tuple[Array, Array, Array]:
+def layer_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Gradients:
     """Compute ``layer_norm_naive_backward``."""
     normalized, inverse_std, weight, *_ = saved
     features = g.shape[1]
@@ -208,9 +201,7 @@ def group_norm_forward(
     return _image_forward(x, weight, bias, grouped, 2, epsilon, relu, buffer)
 
 
-def group_norm_backward(
-    g: Array, saved: Saved, *, buffer: Buffer = new
-) -> tuple[Array, Array, Array]:
+def group_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Gradients:
     """Compute ``group_norm_naive_backward``; with ``relu``, g is first set to 0 where y is 0."""
     x, mean, inverse_std, weight, *_ = saved
     height, width, samples, channels = g.shape
@@ -263,7 +254,7 @@ def _inverse_std(variance: Array, epsilon: float, out: Array, scratch: Array) ->
     return np.add(out, np.multiply(variance, 0, out=scratch), out=out)
 
 
-def _flat_batch_norm_backward(g: Array, saved: Saved, buffer: Buffer) -> tuple[Array, Array, Array]:
+def _flat_batch_norm_backward(g: Array, saved: Saved, buffer: Buffer) -> Gradients:
     normalized, inverse_std, weight, *_ = saved
     count = g.shape[0]
     d_x = np.multiply(g, normalized, out=buffer("d_x", g.shape, g.dtype))
