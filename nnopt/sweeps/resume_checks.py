@@ -132,9 +132,8 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
 
 def _is_inside(path: str | None, folder: Path) -> bool:
     """Return whether a path is None or inside a folder."""
-    if path is None:
-        return True
-    return Path(os.path.expanduser(path)).resolve().is_relative_to(folder.resolve())
+    given = None if path is None else Path(os.path.expanduser(path)).resolve()
+    return given is None or given.is_relative_to(folder.resolve())
 
 
 def note_differences(
@@ -148,11 +147,13 @@ def note_differences(
     done = [state.summary for state in states if state.status == "done"]
     if not (done and threads):
         return
-    differences: list[str] = []
-    for name, here in environment.versions().items():
-        differences += _others([_at(x, "versions", name) for x in done], name, here)
-    processors = [_at(x, "machine", "cpu") for x in done]
-    differences += _others(processors, "processor", environment.machine()["cpu"])
+    versions = [("versions", name, name, here) for name, here in environment.versions().items()]
+    processor = ("machine", "cpu", "processor", environment.machine()["cpu"])
+    differences = []
+    for group, key, name, here in [*versions, processor]:
+        values = [_at(summary, group, key) for summary in done]
+        if others := {str(x) for x in values if isinstance(x, str | int) and x != here}:
+            differences.append(f"{name} {' and '.join(sorted(others))} (here {here})")
     differences += _threads(done, threads, launcher)
     if differences:
         console.note(
@@ -171,11 +172,8 @@ def _threads(
     """
     most = threads_of(launcher, usable_cores() or 1) if isinstance(launcher, PoolConfig) else None
     here = [min(choice.count, most or choice.count) for choice in choices]
-    limited = [
-        count
-        for count, choice in zip(here, choices, strict=True)
-        if choice.reason in LIMITS or count < choice.count
-    ]
+    pairs = zip(here, choices, strict=True)
+    limited = [n for n, choice in pairs if choice.reason in LIMITS or n < choice.count]
     before = [(_at(x, "threads", "used"), _at(x, "threads", "chosen_by")) for x in done]
     counts = [count for count, _ in before if isinstance(count, int)]
     limited_before = [n for n, reason in before if isinstance(n, int) and reason in LIMITS]
@@ -189,11 +187,3 @@ def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
     """Return an entry of a group of a summary, or None if it is missing."""
     values = summary.get(group)
     return values.get(key) if isinstance(values, dict) else None
-
-
-def _others(values: Iterable[Any], name: str, here: Any) -> Iterator[str]:
-    """Yield a text if a value other than None differs from the value of this process."""
-    known = [value for value in values if isinstance(value, str | int)]
-    others = sorted({str(value) for value in known if value != here})
-    if others:
-        yield f"{name} {' and '.join(others)} (here {here})"

@@ -20,12 +20,7 @@ from nnopt.sweeps.search.search import open_search
 from nnopt.sweeps.task import Launcher, TaskResult
 from nnopt.terminal import console
 
-CHANGEABLE = (
-    "hydra.sweeper.trials",
-    "hydra.sweeper.timeout",
-    "hydra/launcher",
-    "hydra.launcher.",
-)
+CHANGEABLE = ("hydra.sweeper.trials", "hydra.sweeper.timeout", "hydra/launcher", "hydra.launcher.")
 """Prefixes of the keys that may change when a search is resumed."""
 
 

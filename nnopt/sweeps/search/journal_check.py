@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -46,8 +46,8 @@ def check_study(study: Study) -> None:
         _check_trial(trial)
 
 
-def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
-    """Raise ValueError if a trial drew a key from a distribution that the search does not use."""
+def check_trials(study: Study, parameters: Sequence[Parameter], ids: set[str]) -> None:
+    """Raise ValueError unless all trials belong to the search with these parameters and points."""
     known = {parameter.key: parameter for parameter in parameters}
     for trial in study.get_trials(deepcopy=False):
         for key, distribution in trial.distributions.items():
@@ -55,13 +55,8 @@ def check_parameters(study: Study, parameters: Sequence[Parameter]) -> None:
                 raise ValueError(
                     f"trial {trial.number + 1} has drawn {key!r} from another distribution"
                 )
-
-
-def check_points(study: Study, ids: Collection[str]) -> None:
-    """Raise ValueError unless every complete trial has points whose ids are in ``ids``."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         points = trial.user_attrs.get("points")
-        if not points or not all(point in ids for point in points):
+        if trial.state == TrialState.COMPLETE and not (points and ids.issuperset(points)):
             raise ValueError(f"trial {trial.number + 1} has no points of this search")
 
 

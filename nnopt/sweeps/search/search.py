@@ -26,7 +26,7 @@ from nnopt.recipe.recorder import AfterEpoch
 from nnopt.schema import OptunaConfig, first_override
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
 from nnopt.sweeps.point_folder import ENDED, PointState, note_unusable_summary, read_state
-from nnopt.sweeps.search.journal_check import check_parameters, check_points
+from nnopt.sweeps.search.journal_check import check_trials
 from nnopt.sweeps.search.pruner import PrunerCallback
 from nnopt.sweeps.search.study import (
     JOURNAL,
@@ -135,8 +135,7 @@ class SearchRun:
         parameters = [parameter.with_first_names() for parameter in self.space.parameters]
         self._check_same_search(plan.points, parameters)
         try:
-            check_parameters(self.study, parameters)
-            check_points(self.study, {point.id for point in sweep.points})
+            check_trials(self.study, parameters, {point.id for point in sweep.points})
         except (ValueError, TypeError) as error:
             raise damaged_journal(self._journal, error) from error
         self._results: dict[str, PointState] = {}
