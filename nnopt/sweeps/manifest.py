@@ -67,10 +67,8 @@ class Move:
         moved = dict(container)
         for group, keys in PATH_KEYS.items():
             if isinstance(values := moved.get(group), dict):
-                moved[group] = {
-                    key: self.path(value) if key in keys and isinstance(value, str) else value
-                    for key, value in values.items()
-                }
+                given = [key for key in keys if isinstance(values.get(key), str)]
+                moved[group] = {**values, **{key: self.path(values[key]) for key in given}}
         return moved
 
 
@@ -90,7 +88,7 @@ class Sweep:
     sweeper: SweeperConfig
     launcher: LauncherConfig
     points: tuple[Point, ...]  # the number of a point is its index plus 1, and never changes
-    move: Move = Move("", "")  # frozen
+    move: Move = Move("", "")
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:

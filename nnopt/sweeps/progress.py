@@ -26,7 +26,6 @@ class PointsProgress(LiveDisplay):
     def __init__(self, mode: ProgressMode) -> None:
         super().__init__(mode)
         self._started = time.monotonic()
-        self._epoch = ""
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
         """Print the result of a point. ``rows`` are the current rows of all points."""
@@ -37,8 +36,7 @@ class PointsProgress(LiveDisplay):
         title, total = self._running_point()
         self.add_epoch(row, title)
         if self.is_due():
-            self._epoch = f"epoch {row.epoch}{total}"
-            self._refresh()
+            self._refresh(f"epoch {row.epoch}{total}")
 
     def _running_point(self) -> tuple[str, str]:
         """Return the title of the running point, and the text that follows its epoch."""
@@ -48,9 +46,9 @@ class PointsProgress(LiveDisplay):
         """Yield the texts that the live line consists of."""
         raise NotImplementedError
 
-    def _refresh(self) -> None:
+    def _refresh(self, epoch: str = "") -> None:
         if self.width is not None:
-            self.text = "  ".join(filter(None, [*self._parts(), self._epoch]))
+            self.text = "  ".join(filter(None, [*self._parts(), epoch]))
             self.draw()
 
     def _time_left(self, finished: int, left: int) -> str:
@@ -87,7 +85,6 @@ class SweepProgress(PointsProgress):
     def start(self, identity: str) -> None:
         """Count a point as running."""
         self._running.append(identity)
-        self._epoch = ""
         self._refresh()
 
     def skip(self, identity: str) -> None:
@@ -99,7 +96,6 @@ class SweepProgress(PointsProgress):
         self._table_rows = rows
         self._running.remove(identity)
         self._to_run.discard(identity)
-        self._epoch = ""
         row = rows[self._numbers[identity] - 1]
         if row.status != "running":
             self._finished += 1

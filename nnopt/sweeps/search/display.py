@@ -63,7 +63,6 @@ class SearchProgress(PointsProgress):
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
         """Print the results of the trials that are finished because the point is finished."""
         self._print_finished()
-        self._epoch = ""
         self._refresh()
 
     def _print_finished(self) -> None:
