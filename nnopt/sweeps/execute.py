@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from nnopt.errors import TrainingError
@@ -88,17 +87,15 @@ def resume_command(folder: Path) -> str:
 
 def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterator[Task]:
     """Yield a task for each point to run, after reading the current state of the point."""
+    callbacks = (progress.epoch,) if sweep.launcher.name == "sequential" else ()
     for point in sweep.points:
         folder = sweep.folder / point.id
         state = read_state(folder)
         if state.status == "running" or state.status in finished:
             progress.skip(point.id)
             continue
-        task = Task(point, folder, replaces=state.stamp)
-        if sweep.launcher.name == "sequential":
-            task = replace(task, after_epoch=(progress.epoch,))
         progress.start(point.id)
-        yield task
+        yield Task(point, folder, callbacks, state.stamp)
 
 
 def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int:
