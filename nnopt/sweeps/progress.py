@@ -68,7 +68,10 @@ class SweepProgress(PointsProgress):
         self._table_rows = rows
         self._to_run = to_run
         self._numbers = {point.id: number for number, point in enumerate(sweep.points, start=1)}
-        self._names = {point.id: _varied(point.overrides, sweep) for point in sweep.points}
+        self._names = {}  # the overrides of the varied keys of each point
+        for point in sweep.points:
+            varied = [x for x in point.overrides if x.lstrip("+").partition("=")[0] in sweep.varied]
+            self._names[point.id] = " ".join(varied)
         self._name_width = min(MAX_NAME, max(map(len, self._names.values()), default=0))
         self._error_width = 2 * MAX_NAME
         self._running: list[str] = []
@@ -133,8 +136,3 @@ class SweepProgress(PointsProgress):
         parts += [f"{running} running", f"{max(len(self._to_run) - running, 0)} pending"]
         yield ", ".join(parts)
         yield self._time_left(self._finished, len(self._to_run))
-
-
-def _varied(overrides: Sequence[str], sweep: Sweep) -> str:
-    """Return the overrides of the varied keys."""
-    return " ".join(x for x in overrides if x.lstrip("+").partition("=")[0] in sweep.varied)

@@ -76,10 +76,10 @@ class SearchProgress(PointsProgress):
         if value is None:
             return False
         sign = 1 if better_direction(self._run.settings.metric) == "higher" else -1
-        if self._best is not None and sign * value <= sign * self._best[0]:
-            return False
-        self._best = value, number
-        return True
+        is_best = self._best is None or sign * value > sign * self._best[0]
+        if is_best:
+            self._best = value, number
+        return is_best
 
     def _line(self, trial: FinishedTrial, is_best: bool) -> str:
         total = self._run.settings.trials
@@ -134,8 +134,10 @@ def print_best_trials(run: SearchRun) -> None:
     if weights := importances(run.study):
         texts = [f"{key} {weight:.2f}" for key, weight in weights.items()]
         console.note(f"importance (PED-ANOVA): {', '.join(texts)}")
+    best = next(p for p in run.sweep.points if p.id == ranked[0].user_attrs["points"][0])
+    command = ["nnopt", "run", "-m", *overrides_of(best.container), "seed=range(5)"]
     console.note("to run the best trial again with other seeds:")
-    console.note(f"  {rerun_command(run)}")
+    console.note(f"  {shlex.join(command)}")
 
 
 def count_trials(run: SearchRun) -> str:
@@ -163,13 +165,6 @@ def best_trials(run: SearchRun) -> list[FrozenTrial]:
     for trial in trials:
         first.setdefault(trial.user_attrs["points"][0], trial)
     return sorted(first.values(), key=lambda t: (sign * (t.value or 0.0), t.number))
-
-
-def rerun_command(run: SearchRun) -> str:
-    """Return the command that runs the best trial again with five seeds."""
-    best = best_trials(run)[0]
-    point = next(p for p in run.sweep.points if p.id == best.user_attrs["points"][0])
-    return shlex.join(["nnopt", "run", "-m", *overrides_of(point.container), "seed=range(5)"])
 
 
 def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
