@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from nnopt.io.atomic_files import write_bytes
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # left, bottom, width, height in inches
 
 if TYPE_CHECKING:
@@ -229,7 +231,7 @@ def spans_decades(values: Floats, decades: float = 2) -> bool:
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic, with the ticks of ``log_ticks``. Call it after drawing."""
+    """Make an axis logarithmic. Its limits, which determine its ticks, must be final."""
     from matplotlib.ticker import NullLocator
 
     is_x = which == "x"
@@ -292,7 +294,7 @@ def readable(text: str, most: int | None = None) -> str:
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
-def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+def evenly_spaced(count: int, most: int) -> Ints:
     """Return at most ``most`` evenly spaced indices of ``count`` items, with the first and last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 

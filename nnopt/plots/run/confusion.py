@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.plots import style
+from nnopt.plots.style import Floats, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,9 +21,7 @@ MAX_NAME_CHARACTERS = 18
 BAR_WIDTH = 0.5  # length of a bar for an accuracy of 100 %, in inches
 
 
-def plot_confusion(
-    counts: NDArray[np.int64], classes: Sequence[str], path: Path, title: str
-) -> None:
+def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str) -> None:
     """Draw true classes as rows, predicted classes as columns, and the accuracy of each class.
 
     The colour of a cell is its fraction of the row, on a square-root scale that makes rare
@@ -60,9 +59,7 @@ def plot_confusion(
         style.write(figure, 0.12, bottom + side / 2, "true class", rotation=90, va="center")
 
 
-def _draw_numbers(
-    axes: Axes, numbers: NDArray[np.number], fractions: NDArray[np.float64], cell: float
-) -> None:
+def _draw_numbers(axes: Axes, numbers: NDArray[np.number], fractions: Floats, cell: float) -> None:
     """Draw the numbers that are not zero, in white on dark cells.
 
     matplotlib takes half a second for 400 texts. Therefore the outline of each digit is created
@@ -89,7 +86,7 @@ def _draw_numbers(
         axes.scatter(x, y, area, colours, marker=glyph, linewidths=0, label=character)
 
 
-def _draw_accuracies(axes: Axes, counts: NDArray[np.int64], every: int, inch: float) -> None:
+def _draw_accuracies(axes: Axes, counts: Ints, every: int, inch: float) -> None:
     """Draw the accuracy of each class and of all samples, as bars and in percent."""
     totals = counts.sum(axis=1)
     accuracies = counts.diagonal() / np.maximum(totals, 1)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.plots import style
-from nnopt.plots.style import Floats
+from nnopt.plots.style import Floats, Ints
 from nnopt.results.metrics_file import EpochRow
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def plot_curves(
             _mark(accuracy, epochs[best], percent[1][best], "{:.2f} %")
 
 
-def _draw(axes: Axes, epochs: NDArray[np.int64], train: Floats, validation: Floats) -> None:
+def _draw(axes: Axes, epochs: Ints, train: Floats, validation: Floats) -> None:
     size = 4.5 if len(epochs) <= MAX_EPOCHS_WITH_MARKERS else 0
     width = 1.8 if len(epochs) <= MAX_EPOCHS_WITH_BROAD_LINES else 1.1
     lines = [(train, "-o", style.BLUE, "training")]
@@ -76,9 +75,7 @@ def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
     axes.set_title(text)
 
 
-def plot_schedule(
-    learning_rates: NDArray[np.float64], steps_per_epoch: int, path: Path, title: str
-) -> None:
+def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, title: str) -> None:
     """Draw the learning rate of every optimizer step.
 
     The scale is logarithmic if most rates span more than two decades; rates of 0 are then omitted.

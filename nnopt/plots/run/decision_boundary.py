@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.plots import style
+from nnopt.plots.style import Bools, Ints
 from nnopt.results.metrics import softmax
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Predict = Callable[[NDArray[Any]], NDArray[np.floating]]
 def plot_decision_boundary(
     predict: Predict,
     points: NDArray[Any],
-    labels: NDArray[np.int64],
+    labels: Ints,
     classes: Sequence[str],
     path: Path,
     title: str,
@@ -73,11 +74,7 @@ def _regions(
 
 
 def _draw_points(
-    axes: Axes,
-    points: NDArray[Any],
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-    wrong: NDArray[np.bool_],
+    axes: Axes, points: NDArray[Any], labels: Ints, classes: Sequence[str], wrong: Bools
 ) -> None:
     """Draw the samples, and a ring around misclassified ones."""
     size = 5.5 if len(points) <= 500 else 4

@@ -39,13 +39,8 @@ def plot_training(
 ) -> None:
     """Draw curves, learning rates, weights before and after training, and layer statistics.
 
-    Args:
-        training: Result of the training loop.
-        initial: Parameters before training.
-        layers: Statistics of the layers; empty if they were not recorded.
-        steps_per_epoch: Optimizer steps of each epoch.
-        name: Name of the run, for titles.
-        folder: Folder of the files.
+    ``initial`` are the parameters before training. ``layers`` is empty if no statistics of layers
+    were recorded. ``name`` is the name of the run.
     """
     if training.history:
         plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
@@ -65,12 +60,8 @@ def plot_test(
 ) -> None:
     """Draw the confusion matrix, and sample images or, for points, the decision boundary.
 
-    Args:
-        dataset: The dataset. Its test part is drawn.
-        logits: Logits (N, K) of the test part.
-        predict: Maps raw inputs (M, 2) to logits (M, K).
-        name: Name of the run, for titles.
-        folder: Folder of the files.
+    ``logits`` (N, K) are those of the test part of the dataset. ``predict`` maps raw inputs (M, 2)
+    to logits (M, K). ``name`` is the name of the run.
     """
     test = dataset.test
     labels, predictions = test.labels[test.rows], logits.argmax(axis=1)
@@ -93,14 +84,8 @@ def plot_convolutions(
 ) -> None:
     """Draw the filters of the first convolution and feature maps of test images.
 
-    Nothing is drawn for a network without convolutions.
-
-    Args:
-        dataset: The dataset. One test image of each of its first six classes is shown.
-        architecture: The network.
-        weights: Trained parameters.
-        outputs: Maps raw images (N, C, H, W) to the output of each layer.
-        folder: Folder of the files.
+    There is an image of each of the first six classes of the dataset. ``outputs`` maps raw images
+    (N, C, H, W) to the output of each layer. Nothing is drawn for a network without convolutions.
     """
     convolutions = [x.name for x in architecture.walk() if isinstance(x.record, Conv2d)]
     if not convolutions:

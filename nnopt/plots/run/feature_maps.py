@@ -14,6 +14,7 @@ from nnopt.architecture.layers import AvgPool2d, Dropout, GlobalAvgPool, MaxPool
 from nnopt.architecture.network import Architecture
 from nnopt.plots import style
 from nnopt.plots.run.images import canvas, draw_image, to_pixels
+from nnopt.plots.style import Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def plot_feature_maps(
             axes.text(0.15, height - above, note, va="bottom", fontsize=8, color=style.FAINT)
 
 
-def select_channels(maps: NDArray[np.floating], most: int) -> tuple[NDArray[np.int64], float]:
+def select_channels(maps: NDArray[np.floating], most: int) -> tuple[Ints, float]:
     """Choose at most ``most`` channels of ``maps`` (N, C, H, W) that differ from each other.
 
     The first channel has the largest variance over images and positions. Each next channel has the

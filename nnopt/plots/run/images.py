@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.plots import style
-from nnopt.plots.style import Box, Floats
+from nnopt.plots.style import Box, Floats, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,11 +75,7 @@ def to_pixels(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def plot_samples(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    predictions: NDArray[np.int64],
-    classes: Sequence[str],
-    path: Path,
+    images: NDArray[np.uint8], labels: Ints, predictions: Ints, classes: Sequence[str], path: Path
 ) -> None:
     """Draw a 4x4 grid of images with the true class and, if it is wrong, the predicted one.
 

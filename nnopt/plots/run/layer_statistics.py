@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.plots import style
-from nnopt.plots.style import Box, Floats
+from nnopt.plots.style import Bools, Box, Floats, Ints
 from nnopt.results.metrics_file import LayerRow
 
 if TYPE_CHECKING:
@@ -49,11 +48,8 @@ def plot_layer_statistics(
     below and above the panel. More layers are rows of maps. The fraction of dead units, which are 0
     for every sample, is always a map.
 
-    Args:
-        history: Statistics of all layers after each epoch.
-        matrices: Layers whose weight is a matrix or kernels, not the scale of a normalization.
-        path: The file.
-        name: Name of the run, for the title.
+    ``matrices`` are the layers whose weight is a matrix or kernels, not the scale of a
+    normalization. ``name`` is the name of the run.
     """
     by_layer: dict[str, list[LayerRow]] = {}
     for row in history:
@@ -101,12 +97,7 @@ def _names_width(names: Sequence[str]) -> float:
 
 
 def _draw_lines(
-    figure: Figure,
-    box: Box,
-    title: str,
-    epochs: NDArray[np.int64],
-    values: Floats,
-    names: Sequence[str],
+    figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
 ) -> Axes:
     """Draw positive values, on a logarithmic scale if they span a decade or a value is 0.
 
@@ -160,18 +151,14 @@ def _line_style(index: int, count: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def _rail_height(where: NDArray[np.bool_]) -> float:
+def _rail_height(where: Bools) -> float:
     """Return the height of a rail and its gap to the panel, in inches; 0 for an empty rail."""
     count = int(where.any(axis=1).sum())
     return RAIL_GAP + RAIL_STEP * (count + 1) if count else 0.0
 
 
 def _draw_rail(
-    axes: Axes,
-    epochs: NDArray[np.int64],
-    where: NDArray[np.bool_],
-    styles: Sequence[dict[str, Any]],
-    text: str,
+    axes: Axes, epochs: Ints, where: Bools, styles: Sequence[dict[str, Any]], text: str
 ) -> Axes:
     """Draw a dot at each epoch where ``where`` (L, E) is true; the first layer is on top."""
     present = np.flatnonzero(where.any(axis=1)).tolist()
@@ -188,12 +175,7 @@ def _draw_rail(
 
 
 def _draw_deviations(
-    figure: Figure,
-    box: Box,
-    title: str,
-    epochs: NDArray[np.int64],
-    values: Floats,
-    names: Sequence[str],
+    figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
 ) -> Axes:
     """Draw a map with a logarithmic colour scale: a circle marks a 0, a cross an infinite value."""
     from matplotlib import colormaps
@@ -219,7 +201,7 @@ def _draw_deviations(
 
 
 def _draw_fractions(
-    figure: Figure, box: Box, epochs: NDArray[np.int64], percent: Floats, names: Sequence[str]
+    figure: Figure, box: Box, epochs: Ints, percent: Floats, names: Sequence[str]
 ) -> None:
     """Draw percentages (L, E) in grey, on a square-root scale on which 1 % is visible.
 
@@ -259,7 +241,7 @@ def _percent(value: float) -> str:
 def _draw_map(
     figure: Figure,
     box: Box,
-    epochs: NDArray[np.int64],
+    epochs: Ints,
     values: Floats,
     names: Sequence[str],
     colours: Colormap,
@@ -281,9 +263,7 @@ def _draw_map(
     return image
 
 
-def _draw_marks(
-    axes: Axes, epochs: NDArray[np.int64], where: NDArray[np.bool_], marker: str
-) -> None:
+def _draw_marks(axes: Axes, epochs: Ints, where: Bools, marker: str) -> None:
     """Draw a mark in each cell where ``where`` (L, E) is true, but fewer if cells are small."""
     _, _, width, height = style.box_of(axes)
     cell = 72 * np.array([height, width]) / where.shape  # points

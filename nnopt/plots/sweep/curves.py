@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.number_format import MISSING, format_mean
 from nnopt.analysis.tabulate import counted, format_left_out
 from nnopt.plots import style
-from nnopt.plots.style import Floats
+from nnopt.plots.style import Bools, Floats
 from nnopt.plots.sweep.labels import (
     count_label,
     footnote,
@@ -68,7 +67,7 @@ class Line:
     centre: Floats
     low: Floats
     high: Floats
-    complete: NDArray[np.bool_]
+    complete: Bools
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,9 @@ def plot_sweep_curves(
     title, legend = "Learning curves", None
     if comparison.keys:
         title += f": {count_label(len(named), len(others), metric)}"
-        styles = [line_style(index) for index in range(len(named))]
         text = counted(len(others), "other setting") if others else ""
         rows = [setting.row for setting in named]
-        legend = Legend(_legend_table(comparison, rows, metric), styles, text)
+        legend = Legend(_legend_table(comparison, rows, metric), text)
     note = _note(comparison, named, others, any(panel.logarithmic for panel in panels))
     width, height = PANEL_SIZE
     size = (2 * width + PANEL_GAP, height)

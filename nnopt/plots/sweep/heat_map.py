@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.settings import sort_key
 from nnopt.analysis.tabulate import counted
 from nnopt.plots import style
-from nnopt.plots.style import Floats
+from nnopt.plots.style import Bools, Floats, Ints
 from nnopt.plots.sweep.labels import (
     footnote,
     key_labels,
@@ -49,20 +48,13 @@ Keys = tuple[str, str]
 
 @dataclass(frozen=True)
 class Facet:
-    """One map: arrays (Y, X) with an entry for each cell.
-
-    Attributes:
-        means: NaN where no run finished.
-        settings: Number of settings.
-        done: Number of settings with a mean.
-        is_best: Whether the cell has the best mean.
-    """
+    """One map: arrays (Y, X) with an entry for each cell."""
 
     title: str
-    means: Floats
-    settings: NDArray[np.int64]
-    done: NDArray[np.int64]
-    is_best: NDArray[np.bool_]
+    means: Floats  # NaN where no run finished
+    settings: Ints  # number of settings
+    done: Ints  # number of settings with a mean
+    is_best: Bools  # whether the cell has the best mean
 
 
 def heat_map_keys(comparison: Comparison) -> Keys | None:

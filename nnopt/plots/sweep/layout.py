@@ -7,13 +7,14 @@ so that the values of many keys can be compared.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt.plots import style
+from nnopt.plots.sweep.labels import line_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,14 +62,10 @@ class SettingTable:
 class Legend:
     """A table with a short sample of the line before each row.
 
-    Attributes:
-        table: A row for each line.
-        line_styles: Keyword arguments of matplotlib's Line2D for each line.
-        unnamed: Text of the last row, for all lines without their own row; empty for none.
+    ``unnamed`` is the text of the last row, for all lines without their own row; empty for none.
     """
 
     table: SettingTable
-    line_styles: Sequence[Mapping[str, Any]]
     unnamed: str = ""
 
     @property
@@ -86,7 +83,7 @@ class Legend:
         from matplotlib.lines import Line2D
 
         self.table.draw(figure, left + SAMPLE_WIDTH, top)
-        samples = [dict(line_style) for line_style in self.line_styles]
+        samples = [line_style(index) for index in range(len(self.table.rows))]
         if self.unnamed:
             samples.append({"color": UNNAMED_COLOUR, "linewidth": 1.0})
             y = top - len(samples) * ROW_HEIGHT
@@ -138,13 +135,8 @@ def sweep_figure(
 ) -> Iterator[Content]:
     """Create a figure, let the caller draw its content, and write it to files.
 
-    Args:
-        paths: The files, .png or .svg.
-        title: Text above the content.
-        note: Footnote; wrapped at the width of the figure.
-        size: Width and height of the content in inches.
-        margins: Space around the content.
-        legend: Drawn to the right of the content, or below it if it is wide.
+    ``size`` is the width and height of the content in inches. The footnote is wrapped at the width
+    of the figure. The legend is to the right of the content or, if it is wide, below it.
     """
     right, below = margins.left + size[0] + margins.right, 0.0
     width = right

@@ -78,7 +78,7 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
             tuple(any(row.outcomes[0].is_best for row in group) for group in named),
         )
         text = counted(len(unnamed), "other line") if unnamed else ""
-        legend = Legend(table, [line_style(index) for index in range(len(named))], text)
+        legend = Legend(table, text)
     title = f"{metric.title} by learning rate"
     if unnamed and not are_dots:
         title += f": {count_label(len(named), len(unnamed), metric, 'line')}"

@@ -35,19 +35,12 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as plots show it.
+    """A metric as plots show it."""
 
-    Attributes:
-        name: Name of the metric in words.
-        unit: Unit of the metric; empty if it has none.
-        factor: Converts the unit of ``summary.json`` to ``unit``.
-        direction: "higher" if higher values are better, "lower" if lower ones are, else None.
-    """
-
-    name: str
-    unit: str
-    factor: float
-    direction: str | None
+    name: str  # in words
+    unit: str  # empty if it has none
+    factor: float  # converts the unit of ``summary.json`` to ``unit``
+    direction: str | None  # "higher" or "lower" if such values are better
 
     @property
     def label(self) -> str:
@@ -105,11 +98,9 @@ class Metric:
         return ListedColormap(shades if self.direction == "lower" else shades[::-1])
 
     def colour_scale(self, values: Sequence[float]) -> tuple[Normalize, str]:
-        """Return the colour scale of values, and its ends that some values exceed.
+        """Return the colour scale of values, and its end that some values exceed.
 
-        Returns:
-            The mapping to [0, 1], logarithmic as in ``is_logarithmic``; and "neither", "min" or
-            "max", the ``extend`` of matplotlib's ``colorbar``.
+        The end is "neither", "min" or "max", as in matplotlib's ``colorbar``.
         """
         from matplotlib.colors import LogNorm, Normalize
 

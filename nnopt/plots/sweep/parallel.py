@@ -35,21 +35,13 @@ MISSING_HEIGHT = -0.16  # where lines of settings without a result end
 
 @dataclass(frozen=True)
 class Scale:
-    """A vertical axis.
+    """A vertical axis."""
 
-    Attributes:
-        group: Small text above the name.
-        name: Title of the axis.
-        heights: (R,), position of every row, between 0 and 1.
-        ticks: Positions and texts of the ticks.
-        is_even: Whether the values are evenly spaced rather than to scale.
-    """
-
-    group: str
+    group: str  # small text above the name
     name: str
-    heights: Floats
-    ticks: list[tuple[float, str]]
-    is_even: bool
+    heights: Floats  # (R,), position of every row, between 0 and 1
+    ticks: list[tuple[float, str]]  # positions and texts
+    is_even: bool  # whether the values are evenly spaced rather than to scale
 
 
 def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
