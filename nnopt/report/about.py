@@ -31,7 +31,7 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
     arguments = _arguments(sweep) if sweep else []
     flag = [] if any(argument.startswith("ablation=") for argument in arguments) else ["-m"]
     command = [shlex.join(["nnopt", "run", *flag, *arguments])] if arguments else []
-    if len(points) == 1 and not sweep and "overrides" in points[0].summary:
+    if len(points) == 1 and not sweep and points[0].summary:
         command = [shlex.join(["nnopt", "run", *_shared(points)])]
     facts = [
         ("Command", command),
@@ -57,7 +57,7 @@ def _arguments(sweep: Path) -> list[str]:
 
 def _shared(points: Sequence[Point]) -> list[str]:
     """Return the overrides that all points share."""
-    lists = [list(map(str, p.summary["overrides"])) for p in points if "overrides" in p.summary]
+    lists = [point.summary["overrides"] for point in points if point.summary]
     return [text for text in lists[0] if all(text in other for other in lists)] if lists else []
 
 
@@ -103,7 +103,7 @@ def _fixed(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
     return [" ".join(shared)]
 
 
-# These functions raise KeyError or TypeError if the summary lacks a value.
+# If the summary lacks a value, the following functions raise KeyError or TypeError.
 
 
 def _data(point: Point) -> str:

@@ -226,7 +226,7 @@ def _point_facts(point: Point, keys: Sequence[str], directory: Path) -> Record:
         "metrics": {
             name: short(value, 6) for name, value in point.metrics.items() if name in METRICS
         },
-        "overrides": " ".join(map(str, point.summary.get("overrides") or ())),
+        "overrides": " ".join(point.summary.get("overrides", ())),
     }
 
 

@@ -39,13 +39,13 @@ class Run:
     status: str  # one of nnopt.results.summary.STATUSES
     error: str | None
     settings: Mapping[str, Value]
-    metrics: Mapping[str, float]  # those that are not null
+    metrics: Mapping[str, float]  # numbers of the summary, except null
     sources: frozenset[str]  # SHA-256 of each data file; empty for generated data
     ended: float  # seconds since 1970; if unknown, the time of the last change of the summary
     checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of other files, by name
     named_files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if known."""
-    summary: Mapping[str, Any] = field(default_factory=dict, repr=False)  # empty by default
+    summary: Mapping[str, Any] = field(default_factory=dict, repr=False)  # empty unless requested
 
     @property
     def test_file(self) -> str | None:

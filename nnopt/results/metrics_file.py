@@ -44,17 +44,17 @@ class EpochRow:
 class LayerRow:
     """Statistics of one layer at the end of one epoch, a row of ``layers.csv``.
 
-    The activations are all outputs of the layer for the probe samples, in evaluation mode. The
-    gradient is that of ``weight`` in the last step of the epoch, with penalties and after clipping;
-    its statistics are None for a layer without weights.
+    The activations are all outputs of the layer for the probe samples, in evaluation mode. A unit
+    (for images: a channel) is dead if it is 0 for every sample at every position. The gradient is
+    that of ``weight`` in the last step of the epoch, with penalties and after clipping.
     """
 
     epoch: int  # counted from 1
     layer: str
     activation_mean: float
     activation_std: float
-    dead_fraction: float | None  # of units (image channels) that are always 0; None without ReLU
-    gradient_mean: float | None
+    dead_fraction: float | None  # None for layers other than ReLU
+    gradient_mean: float | None  # None for a layer without weights
     gradient_std: float | None
 
 
