@@ -88,17 +88,11 @@ def compare_runs(
         name: [estimate(list(x.values())) if x else None for x in values[name]] for name in metrics
     }
     best = {name: _best(settings, estimates[name], name) for name in metrics}
-    rows = [
-        Row(
-            setting,
-            tuple(
-                MetricResult(estimates[name][i], next(differences), i in best[name])
-                for name in metrics
-            ),
-            is_baseline=baselines[i] == i,
-        )
-        for i, setting in enumerate(settings)
+    outcomes = [
+        tuple(MetricResult(estimates[x][i], next(differences), i in best[x]) for x in metrics)
+        for i in range(len(settings))
     ]
+    rows = [Row(setting, outcomes[i], baselines[i] == i) for i, setting in enumerate(settings)]
     notes = [*_notes(settings), *notes_on_training_files(runs)]
     if baseline and (count := baselines.count(None)):
         subject = "1 setting has" if count == 1 else f"{count} settings have"

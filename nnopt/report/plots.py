@@ -90,10 +90,10 @@ def embed_or_link(
     for paths in kinds.values():
         data = _embed(paths, available_bytes)
         if data is None:
-            sources |= {path: _link(path, page) for path in paths}
+            data = {path: _link(path, page) for path in paths}
         else:
             available_bytes -= sum(map(len, data.values()))
-            sources |= data
+        sources |= data
     return sources
 
 

@@ -131,9 +131,8 @@ def threads() -> dict[str, Any]:
     """
     libraries = thread_pools().select(user_api="blas").info()
     # PyTorch may contain a library of its own.
-    first: dict[str, Any] = min(
-        libraries, key=lambda library: "numpy" not in library["filepath"], default={}
-    )
+    libraries.sort(key=lambda library: "numpy" not in library["filepath"])
+    first = libraries[0] if libraries else {}
     names = {"library": "internal_api", "version": "version", "blas": "num_threads"}
     found = {name: first.get(key) for name, key in names.items()}
     if "torch" in sys.modules:
