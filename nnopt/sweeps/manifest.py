@@ -74,16 +74,12 @@ class Move:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The content of ``sweep.json``, and the folder of the sweep.
-
-    ``working_dir``, ``overrides`` and ``config_dir`` (the folder of YAML files) belong to the
-    command that created the sweep.
-    """
+    """The content of ``sweep.json``, and the folder of the sweep."""
 
     folder: Path
-    working_dir: str
-    overrides: tuple[str, ...]
-    config_dir: str | None
+    working_dir: str  # the working directory of the command that created the sweep
+    overrides: tuple[str, ...]  # the overrides of this command
+    config_dir: str | None  # its option --config-dir
     varied: tuple[str, ...]  # the keys that vary among the points, in the order of the command line
     sweeper: SweeperConfig
     launcher: LauncherConfig

@@ -80,7 +80,6 @@ def _addable(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
-    """Return the settings of the launcher with the overrides."""
     if choice := [override_text(o) for o in parsed if o.key_or_group == "hydra/launcher"]:
         return read_plugins(compose_files(choice, with_hydra=True).config, parsed)[1]
     container = with_entries("hydra.launcher", asdict(sweep.launcher), parsed)

@@ -76,8 +76,7 @@ def _draw(plot: Any, rows: Sequence[EpochRow], metric: str, height: int, width: 
         low, high = low - margin, high + margin  # an axis of positive length, even for a constant
         ticks, labels = _linear_ticks(low, high, max_ticks)
     plot.title(f"{metric}, log scale" if is_log else metric)
-    for values, part in ((validation, VALIDATION), (training, TRAINING)):
-        _, marker, colour, _ = part
+    for values, (_, marker, colour, _) in ((validation, VALIDATION), (training, TRAINING)):
         x, y = _thinned(epochs, values, 2 * width)
         if len(y):
             marker = plotext.marker(marker, plotext.pixel(foreground=colour))

@@ -17,22 +17,19 @@ from nnopt.schema import OptunaConfig
 class PrunerCallback:
     """Callback that reports each epoch, and raises PrunedError if the pruner stops the trial.
 
-    It can be pickled: the receiving process opens the journal by its path. ``trial`` is the number
-    of the trial, counted from 0. ``epochs`` is the number of epochs of a complete training.
+    It can be pickled: the receiving process opens the journal by its path.
     """
 
     journal: Path
-    trial: int
+    trial: int  # counted from 0
     settings: OptunaConfig
-    epochs: int
+    epochs: int  # of a complete training
 
     def __call__(self, row: EpochRow, is_best: bool) -> None:
         """Report an epoch. Raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
-        if value is None:  # the epoch was not validated
+        if value is None or row.epoch <= self._reported:  # not validated, or reported earlier
             return
-        if row.epoch <= self._reported:
-            return  # an earlier process reported the epoch and was then killed
         self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(
@@ -53,6 +50,6 @@ class PrunerCallback:
 
     @cached_property
     def _reported(self) -> int:
-        """The last epoch that an earlier process reported for the trial."""
+        """The last epoch of the trial that an earlier process, now killed, reported."""
         trials = self._trial.study.get_trials(deepcopy=False)
         return trials[self.trial].last_step or 0

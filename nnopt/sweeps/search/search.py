@@ -48,15 +48,11 @@ STOPPED = (TrialState.PRUNED, TrialState.FAIL)  # states of trials whose points 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """The result of a trial.
-
-    ``status`` is "done", "pruned", "refused" (by a rule of the configuration), or the status of the
-    point that failed.
-    """
+    """The result of a trial."""
 
     number: int  # counted from 1
     overrides: Overrides
-    status: str
+    status: str  # "done", "pruned", "refused" (by a rule), or the status of the failed point
     value: float | None = None  # the mean of the metric over the seeds if the status is "done"
     error: str | None = None
     seconds: float | None = None  # the total time of the points
@@ -244,7 +240,6 @@ class SearchRun:
         return next(known for known in self.sweep.points if known.id == point.id)
 
     def _report_finished(self) -> None:
-        """Report the trials that have finished to Optuna."""
         for opened in list(self._open):
             if finished := opened.finish(self._results, self.settings.metric):
                 self._open.remove(opened)
