@@ -32,21 +32,21 @@ class Average:
 
     def move(self, weight: float) -> None:
         """Compute a ← a + weight · (w - a)."""
-        self._workers.map(partial(self._move, weight), len(self._chunks))
+        self._workers.map(partial(self._move, weight), self._chunks)
 
     def swap(self) -> None:
         """Exchange a and w without rounding."""
-        self._workers.map(self._swap, len(self._chunks))
+        self._workers.map(self._swap, self._chunks)
 
-    def _move(self, weight: float, worker: int, chunk: int) -> None:
-        a, w = self._chunks[chunk]
+    def _move(self, weight: float, worker: int, chunk: tuple[Array, Array]) -> None:
+        a, w = chunk
         scratch = self._scratch[worker][: w.size]
         np.subtract(w, a, out=scratch)
         np.multiply(scratch, weight, out=scratch)
         np.add(a, scratch, out=a)
 
-    def _swap(self, worker: int, chunk: int) -> None:
-        a, w = self._chunks[chunk]
+    def _swap(self, worker: int, chunk: tuple[Array, Array]) -> None:
+        a, w = chunk
         scratch = self._scratch[worker][: w.size]
         np.copyto(scratch, w)
         np.copyto(w, a)

@@ -215,7 +215,7 @@ class Optimizer:
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
-        self._workers.map(partial(self._update, lr), len(self._updates[0]))
+        self._workers.map(partial(self._update, lr), range(len(self._updates[0])))
 
     def state_is_finite(self) -> bool:
         """Return whether all sums of squared gradients are finite.

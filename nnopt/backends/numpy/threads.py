@@ -30,6 +30,7 @@ from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.memory import empty
 
 Task = Callable[[], None]
+Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
 
@@ -48,8 +49,8 @@ class ThreadPool:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._local = _ThreadMemory()
 
-    def map(self, task: Callable[[int, int], None], chunks: int) -> None:
-        """Call ``task(worker, chunk)`` for every chunk from 0 to ``chunks`` - 1, in any order.
+    def map(self, task: Callable[[int, Chunk], None], chunks: Sequence[Chunk]) -> None:
+        """Call ``task(worker, chunk)`` for every chunk, in any order.
 
         ``worker`` is the index of a thread, from 0 to ``count`` - 1. It computes one chunk at a
         time, so it can have its own scratch memory. Any worker may compute any chunk, so results
@@ -60,13 +61,14 @@ class ThreadPool:
         On a busy machine another thread may wait for a core for milliseconds. The calling thread
         therefore waits only for chunks that other threads have started.
         """
-        if self.count == 1 or not chunks:
-            for chunk in range(chunks):
+        total = len(chunks)
+        if self.count == 1 or not total:
+            for chunk in chunks:
                 task(0, chunk)
             return
-        if chunks == 1:
+        if total == 1:
             with single_blas_thread():  # for the same bits as with several chunks
-                task(0, 0)
+                task(0, chunks[0])
             return
         if not self._started:
             self._start()
@@ -76,9 +78,9 @@ class ThreadPool:
         def run_chunks(worker: int) -> tuple[int, BaseException | None]:
             started = 0
             try:
-                while (chunk := next(numbers)) < chunks:
+                while (number := next(numbers)) < total:
                     started += 1
-                    task(worker, chunk)
+                    task(worker, chunks[number])
             except BaseException as caught:  # the calling thread raises it
                 return started, caught
             return started, None
@@ -87,15 +89,15 @@ class ThreadPool:
             reports.put(run_chunks(worker))
 
         with single_blas_thread():
-            for worker in range(1, min(self.count, chunks)):
+            for worker in range(1, min(self.count, total)):
                 self._tasks.put(partial(copy_context().run, run_and_report, worker))
             started, error = run_chunks(0)
             with suppress(Empty):  # discard the tasks that no thread has started
                 while True:
                     self._tasks.get_nowait()
-            while next(numbers) < chunks:  # after an error, count skipped chunks as started
+            while next(numbers) < total:  # after an error, count skipped chunks as started
                 started += 1
-            while started < chunks:
+            while started < total:
                 count, other_error = reports.get()
                 started += count
                 error = other_error if error is None else error
@@ -183,16 +185,16 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
     """Add the other arrays to the first one, in their order. Threads share a large sum."""
+    if len(sums) == 1:
+        return
     first = sums[0]
     count = tuning.PARALLEL_SUM_CHUNKS if first.size >= tuning.PARALLEL_SUM_MIN_ELEMENTS else 1
-    chunks = chunk_slices(len(first), -(-len(first) // count))
 
-    def task(worker: int, number: int) -> None:
-        chunk = chunks[number]
+    def task(worker: int, chunk: slice) -> None:
         for other in sums[1:]:
             np.add(first[chunk], other[chunk], out=first[chunk])
 
-    workers.map(task, len(chunks) if len(sums) > 1 else 0)
+    workers.map(task, chunk_slices(len(first), -(-len(first) // count)))
 
 
 class single_blas_thread:

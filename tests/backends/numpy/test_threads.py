@@ -24,7 +24,7 @@ def test_map_computes_every_chunk_once(count, chunks):
         assert 0 <= worker < count
         done.append(chunk)
 
-    workers.map(task, chunks)
+    workers.map(task, range(chunks))
     assert sorted(done) == list(range(chunks))
 
 
@@ -36,13 +36,13 @@ def test_chunks_of_one_worker_do_not_overlap():
         np.linalg.norm(np.ones((100, 100)) @ np.ones((100, 100)))
         busy[worker].release()
 
-    ThreadPool(3).map(task, 200)
+    ThreadPool(3).map(task, range(200))
 
 
 def test_map_runs_two_threads_at_once():
     meet = threading.Barrier(2, timeout=30)
     places: list[int] = []
-    ThreadPool(2).map(lambda worker, chunk: places.append(meet.wait()), 2)
+    ThreadPool(2).map(lambda worker, chunk: places.append(meet.wait()), range(2))
     assert sorted(places) == [0, 1]
 
 
@@ -50,7 +50,7 @@ def test_threads_end_with_their_pool():
     before = set(threading.enumerate())
 
     def threads_of(workers: ThreadPool) -> set[threading.Thread]:
-        workers.map(lambda worker, chunk: workers.scratch("a", (2,), np.float32).fill(chunk), 5)
+        workers.map(lambda _, chunk: workers.scratch("a", (2,), np.float32).fill(chunk), range(5))
         return set(threading.enumerate()) - before
 
     workers = ThreadPool(3)
@@ -67,7 +67,7 @@ def test_map_limits_blas_to_one_thread_and_restores_it():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
         for chunks in (1, 4):
-            ThreadPool(2).map(lambda worker, chunk: seen.update(blas_threads()), chunks)
+            ThreadPool(2).map(lambda worker, chunk: seen.update(blas_threads()), range(chunks))
         assert seen == {1}
         assert blas_threads() == {2}
 
@@ -75,14 +75,14 @@ def test_map_limits_blas_to_one_thread_and_restores_it():
 def test_map_does_not_wait_for_a_thread_that_has_not_started():
     """The other thread is kept busy, as on a machine whose cores are all in use."""
     workers, release = ThreadPool(2), threading.Event()
-    workers.map(lambda worker, chunk: None, 2)  # starts the other thread
+    workers.map(lambda worker, chunk: None, range(2))  # starts the other thread
     workers._tasks.put(lambda: release.wait(30) and None)
     while not workers._tasks.empty():
         time.sleep(0.001)
     try:
         done: list[tuple[int, int]] = []
         for _ in range(3):
-            workers.map(lambda worker, chunk: done.append((worker, chunk)), 5)
+            workers.map(lambda worker, chunk: done.append((worker, chunk)), range(5))
         assert done == [(0, chunk) for chunk in range(5)] * 3
         assert workers._tasks.empty()
     finally:
@@ -101,7 +101,7 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
             time.sleep(0.1)
         done.append(chunk)
 
-    workers.map(task, 2)
+    workers.map(task, range(2))
     assert sorted(done) == [0, 1]
 
 
@@ -113,7 +113,7 @@ def test_map_error_in_any_thread_is_raised_and_blas_restored(faulty):
 
     before = blas_threads()
     with pytest.raises(ZeroDivisionError):
-        ThreadPool(2).map(task, 4)
+        ThreadPool(2).map(task, range(4))
     assert blas_threads() == before
 
 
@@ -125,7 +125,7 @@ def test_errstate_applies_in_every_thread():
         states.append(np.geterr()["over"])
 
     with np.errstate(over="ignore"):
-        ThreadPool(2).map(task, 2)
+        ThreadPool(2).map(task, range(2))
     assert states == ["ignore", "ignore"]
 
 
@@ -137,7 +137,7 @@ def test_scratch_is_separate_per_thread_and_reused():
         meet.wait()
         first[worker] = workers.scratch("a", (4, 5), np.float32)
 
-    workers.map(task, 2)
+    workers.map(task, range(2))
     assert not np.shares_memory(first[0], first[1])
     assert not np.shares_memory(first[0], workers.scratch("b", (4, 5), np.float32))
     smaller = workers.scratch("a", (3,), np.float32)
@@ -176,7 +176,7 @@ def test_chunk_slices_are_equal_and_within_the_limit(count, largest, sizes):
 
 def test_serial_pool_uses_the_calling_thread():
     names = []
-    SERIAL.map(lambda worker, chunk: names.append(threading.current_thread()), 3)
+    SERIAL.map(lambda worker, chunk: names.append(threading.current_thread()), range(3))
     assert set(names) == {threading.current_thread()}
 
 

@@ -252,7 +252,7 @@ def _chunked(
             chunk_buffer = partial(_chunk_buffer, buffer, index, y[chunk])
             _, saved_by_chunk[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
 
-        lanes.workers_for(x, buffer).map(task, len(chunks))
+        lanes.workers_for(x, buffer).map(task, range(len(chunks)))
         return y.reshape(x.shape), (chunks, saved_by_chunk)
 
     def chunked_backward(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
@@ -264,7 +264,7 @@ def _chunked(
         def task(worker: int, index: int) -> None:
             backward(rows[chunks[index]], saved_by_chunk[index], buffer=buffer.workers.scratch)
 
-        lanes.workers_for(g, buffer).map(task, len(chunks))
+        lanes.workers_for(g, buffer).map(task, range(len(chunks)))
         return (rows.reshape(g.shape),)
 
     return Op(chunked_forward, chunked_backward, ("x",))

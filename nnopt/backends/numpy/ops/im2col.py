@@ -25,13 +25,11 @@ def padded_images(x: Array, padding: int, buffer: Buffer) -> Array:
     inside = padded[padding : padding + height, padding : padding + width]
     padded[:padding] = padded[padding + height :] = 0
     padded[:, :padding] = padded[:, padding + width :] = 0
-    chunks = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
 
-    def task(worker: int, index: int) -> None:
-        chunk = chunks[index]
+    def task(worker: int, chunk: slice) -> None:
         np.copyto(inside[..., chunk], x[:, :, chunk].transpose(0, 1, 3, 2))
 
-    workers_for(x, buffer).map(task, len(chunks))
+    workers_for(x, buffer).map(task, chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES))
     return padded
 
 
@@ -46,17 +44,16 @@ def im2col_forward(
     outputs, kernel = len(weight), weight.shape[2:]
     size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
     y = buffer("y", (*size, padded.shape[3], outputs), padded.dtype)
-    chunks = _row_chunks(y.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS)
     factor = weight.reshape(outputs, -1).T
 
-    def task(worker: int, index: int) -> None:
-        columns = _columns(padded, kernel, chunks[index], y.shape[1], stride, buffer.workers)
-        rows_of_y = y[chunks[index]].reshape(-1, outputs)
+    def task(worker: int, rows: slice) -> None:
+        columns = _columns(padded, kernel, rows, y.shape[1], stride, buffer.workers)
+        rows_of_y = y[rows].reshape(-1, outputs)
         np.matmul(columns.T, factor, out=rows_of_y)
         if bias is not None:
             np.add(rows_of_y, bias, out=rows_of_y)
 
-    buffer.workers.map(task, len(chunks))
+    buffer.workers.map(task, _row_chunks(y.shape, weight, tuning.IM2COL_CHUNK_ELEMENTS))
     return y
 
 
@@ -96,7 +93,7 @@ def im2col_backward(
             if bias_required:
                 bias_sums[index] += np.ones(len(rows), rows.dtype) @ rows
 
-    workers.map(task, count)
+    workers.map(task, range(count))
     if weight_required:
         d_weight = buffer("d_weight", weight.shape, g.dtype)
         np.add.reduce(sums, axis=0, out=d_weight.reshape(outputs, -1).T)
@@ -119,10 +116,8 @@ def _input_gradient(
     (down, across), outputs, kernel = g.shape[:2], len(weight), weight.shape[2:]
     factor, workers = weight.reshape(outputs, -1).T, buffer.workers
     d_x = buffer("d_x", (height - 2 * padding, width - 2 * padding, images, channels), g.dtype)
-    chunks = chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES)
 
-    def task(worker: int, index: int) -> None:
-        chunk = chunks[index]
+    def task(worker: int, chunk: slice) -> None:
         count = chunk.stop - chunk.start
         padded = workers.scratch("padded_gradient", (height, channels, width, count), g.dtype)
         padded.fill(0)
@@ -141,7 +136,7 @@ def _input_gradient(
         inside = padded[padding : height - padding, :, padding : width - padding]
         np.copyto(d_x[:, :, chunk], inside.transpose(0, 2, 3, 1))
 
-    workers.map(task, len(chunks))
+    workers.map(task, chunk_slices(images, tuning.IM2COL_CHUNK_IMAGES))
     return d_x
 
 

@@ -19,6 +19,9 @@ from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
+Chunk = tuple[int, tuple[slice, slice]]
+"""A part of a matrix (P, L): its row in the grid of chunks, and its slices of the two axes."""
+
 MAX_MEAN_IN_STDS = 4
 """Channels of images with |μ| > 4 √(σ² + ε) are shifted by their mean before σ² is computed."""
 
@@ -43,8 +46,8 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
     last_row, _ = chunks[-1]
     chunk_sums = buffer("sums", (2, last_row + 1, a.shape[1]), a.dtype)
 
-    def task(worker: int, number: int) -> None:
-        row, index = chunks[number]
+    def task(worker: int, chunk: Chunk) -> None:
+        row, index = chunk
         part = a[index]
         if where is not None:
             positive = buffer.workers.scratch("positive", part.shape, bool)
@@ -53,7 +56,7 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
         np.add.reduce(part, axis=0, out=chunk_sums[0, row, index[1]])
         np.einsum("ij,ij->j", part, b[index], out=chunk_sums[1, row, index[1]])
 
-    workers_for(a, buffer).map(task, len(chunks))
+    workers_for(a, buffer).map(task, chunks)
     return np.add.reduce(chunk_sums, axis=1)  # type: ignore[no-any-return]
 
 
@@ -61,26 +64,24 @@ def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, buffer: Buffer, relu: bool = False
 ) -> Array:
     """Compute out = x · scale + shift, (P, L), with scale and shift (L,), and optionally a ReLU."""
-    chunks = _chunks(x.shape)
     zeros = np.zeros_like(shift)
 
-    def task(worker: int, number: int) -> None:
-        _, index = chunks[number]
+    def task(worker: int, chunk: Chunk) -> None:
+        _, index = chunk
         part = np.multiply(x[index], scale[index[1]], out=out[index])
         np.add(part, shift[index[1]], out=part)
         if relu:
             np.maximum(part, zeros[index[1]], out=part)
 
-    workers_for(x, buffer).map(task, len(chunks))
+    workers_for(x, buffer).map(task, _chunks(x.shape))
     return out
 
 
 def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) -> Array:
     """Compute g ← a · g + b · x + c, with g and x (P, L) and a, b and c (L,)."""
-    chunks = _chunks(x.shape)
 
-    def task(worker: int, number: int) -> None:
-        _, index = chunks[number]
+    def task(worker: int, chunk: Chunk) -> None:
+        _, index = chunk
         part, lanes = g[index], index[1]
         from_x = buffer.workers.scratch("from_x", part.shape, part.dtype)
         np.multiply(x[index], b[lanes], out=from_x)
@@ -88,7 +89,7 @@ def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) ->
         np.multiply(part, a[lanes], out=part)
         np.add(part, from_x, out=part)
 
-    workers_for(x, buffer).map(task, len(chunks))
+    workers_for(x, buffer).map(task, _chunks(x.shape))
     return g
 
 
@@ -144,8 +145,8 @@ def row_chunks(rows: int, row_elements: int, max_elements: int) -> list[slice]:
     return chunk_slices(rows, max(1, max_elements // row_elements))
 
 
-def _chunks(shape: Shape) -> list[tuple[int, tuple[slice, slice]]]:
-    """Return each chunk's row in the grid, and its slices of the rows and lanes of (P, L)."""
+def _chunks(shape: Shape) -> list[Chunk]:
+    """Divide a matrix (P, L) into a grid of chunks."""
     width = min(shape[1], tuning.IMAGE_CHUNK_LANES)
     height = min(shape[0], max(1, tuning.IMAGE_CHUNK_ELEMENTS // width), tuning.IMAGE_CHUNK_ROWS)
     return [

@@ -161,7 +161,7 @@ def max_pool2d_forward(
     larger = buffer("larger", y.shape, bool)
     marked = buffer("marked", y.shape, number_type)
 
-    def task(rows: slice) -> None:
+    def task(worker: int, rows: slice) -> None:
         winner[rows] = 0  # if all are -∞
         if windows.padding:
             winner[rows] = windows.first_positions(rows)
@@ -190,7 +190,7 @@ def max_pool2d_backward(
     d_x = _gradient_buffer(windows, g, buffer)
     won = buffer("won", g.shape, bool)
 
-    def task(rows: slice) -> None:
+    def task(worker: int, rows: slice) -> None:
         for number, outputs, inputs in windows.positions(rows):
             np.equal(winner[outputs], number, out=won[outputs])
             if windows.overlap():
@@ -209,7 +209,7 @@ def avg_pool2d_forward(x: Array, *, buffer: Buffer = new, **window: int) -> tupl
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
 
-    def task(rows: slice) -> None:
+    def task(worker: int, rows: slice) -> None:
         y[rows] = 0
         for _, outputs, inputs in windows.positions(rows):
             np.add(y[outputs], x[inputs], out=y[outputs])
@@ -223,7 +223,7 @@ def avg_pool2d_backward(g: Array, windows: Windows, *, buffer: Buffer = new) -> 
     """Compute ``avg_pool2d_naive_backward``."""
     d_x = _gradient_buffer(windows, g, buffer)
 
-    def task(rows: slice) -> None:
+    def task(worker: int, rows: slice) -> None:
         np.multiply(g[rows], 1 / windows.size**2, out=g[rows])
         for _, outputs, inputs in windows.positions(rows):
             if windows.overlap():
@@ -250,7 +250,7 @@ def global_avg_pool_backward(g: Array, shape: Shape, *, buffer: Buffer = new) ->
 
 
 def _map_rows(
-    task: Callable[[slice], None],
+    task: Callable[[int, slice], None],
     windows: Windows,
     images: Array,
     buffer: Buffer,
@@ -258,12 +258,9 @@ def _map_rows(
 ) -> None:
     """Call task for chunks of rows of the output, or for all rows at once if ``is_serial``."""
     rows, *_ = windows.output_shape()
-    if is_serial:
-        task(slice(0, rows))
-        return
     row_elements = windows.stride * images[0].size
     chunks = row_chunks(rows, row_elements, tuning.POOLING_CHUNK_ELEMENTS)
-    workers_for(images, buffer).map(lambda worker, index: task(chunks[index]), len(chunks))
+    workers_for(images, buffer).map(task, [slice(0, rows)] if is_serial else chunks)
 
 
 def _gradient_buffer(windows: Windows, g: Array, buffer: Buffer) -> Array:

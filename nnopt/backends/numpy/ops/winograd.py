@@ -91,17 +91,16 @@ def winograd_forward(
     kernels = _transform_kernels(GG, weight, workers).transpose(0, 2, 1)
     y = buffer("y", (height, width, images, outputs), x.dtype)
     windows_of_x, tiles_of_y = WindowTransform(x, padding, across), TileTransform(y)
-    chunks = _chunks(images, down, across, min(channels, outputs))
 
-    def task(worker: int, index: int) -> None:
-        windows = windows_of_x.transform(chunks[index], workers)
-        scratch = tiles_of_y.scratch(chunks[index], workers)
+    def task(worker: int, chunk: Chunk) -> None:
+        windows = windows_of_x.transform(chunk, workers)
+        scratch = tiles_of_y.scratch(chunk, workers)
         np.matmul(windows, kernels, out=scratch.transformed)
         if bias is not None:
             np.add(scratch.constant, bias, out=scratch.constant)
-        tiles_of_y.transform_back(chunks[index], scratch)
+        tiles_of_y.transform_back(chunk, scratch)
 
-    workers.map(task, len(chunks))
+    workers.map(task, _chunks(images, down, across, min(channels, outputs)))
     return y
 
 
@@ -150,7 +149,7 @@ def winograd_backward(
                 stop = None if chunk.rows.stop == down else 4 * chunk.rows.stop
                 bias_sums[index] += _total(g[4 * chunk.rows.start : stop, :, chunk.images])
 
-    workers.map(task, count)
+    workers.map(task, range(count))
     d_weight = d_bias = None
     if weight_required:
         sum_into_first(weight_sums, workers)
