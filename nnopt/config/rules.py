@@ -94,7 +94,12 @@ def _convolutions(config: Config) -> Iterator[str]:
         yield refused_value("architecture.kernel", architecture.kernel, reason)
 
 
-def _without_effect(config: Config) -> Iterator[str]:
+def _architecture(config: Config) -> Iterator[str]:
+    if config.architecture.name == "mlp" and config.regularizer.norm == "group":
+        yield (
+            "{regularizer.norm} normalizes groups of channels, but architecture=mlp has no "
+            "channels; set regularizer.norm=layer"
+        )
     defaults: dict[str, object] = {"regularizer.dropout": 0, "regularizer.norm": "none"}
     if isinstance(config.architecture, LayersConfig):
         reason = "architecture=layers; add the layer to architecture.layers"
@@ -110,14 +115,6 @@ def _without_effect(config: Config) -> Iterator[str]:
     for key, default in defaults.items():
         if attrgetter(key)(config) != default:
             yield f"{_setting(config, key)} has no effect on {reason}"
-
-
-def _group_norm(config: Config) -> Iterator[str]:
-    if config.architecture.name == "mlp" and config.regularizer.norm == "group":
-        yield (
-            "{regularizer.norm} normalizes groups of channels, but architecture=mlp has no "
-            "channels; set regularizer.norm=layer"
-        )
 
 
 def _stochastic_depth(config: Config) -> Iterator[str]:
@@ -163,14 +160,6 @@ def _optimizer(config: Config) -> Iterator[str]:
         )
 
 
-def _batch(config: Config) -> Iterator[str]:
-    if config.accumulation_steps > config.batch_size:
-        yield (
-            "{accumulation_steps} is more than {batch_size}, but each part of a batch needs a "
-            "sample"
-        )
-
-
 def _validation(config: Config) -> Iterator[str]:
     dataset, stopping = config.dataset, config.early_stopping
     if dataset.validation.source == "own" and dataset.name != "cinic10":
@@ -193,7 +182,7 @@ def _validation(config: Config) -> Iterator[str]:
         )
 
 
-def _loss(config: Config) -> Iterator[str]:
+def _batch_and_loss(config: Config) -> Iterator[str]:
     if config.loss == "hinge" and config.regularizer.label_smoothing:
         yield "{regularizer.label_smoothing} needs loss=cross_entropy, but {loss}"
     for key in ("regularizer.augmentation.mixup", "regularizer.augmentation.cutmix"):
@@ -207,6 +196,11 @@ def _loss(config: Config) -> Iterator[str]:
                 f"{setting} needs a batch_size above 1, got 1: each sample is mixed with another "
                 "sample of its batch"
             )
+    if config.accumulation_steps > config.batch_size:
+        yield (
+            "{accumulation_steps} is more than {batch_size}, but each part of a batch needs a "
+            "sample"
+        )
 
 
 def made_for_images(config: Config) -> list[str]:
@@ -255,22 +249,17 @@ def _averages(config: Config) -> Iterator[str]:
             )
 
 
-def _torch_only(config: Config) -> Iterator[str]:
-    if config.backend.name == "torch":
-        return
-    if config.backend.device != "cpu":
-        yield "{backend.device} needs backend=torch, but {backend.name}, which runs on the CPU"
-    if config.architecture.name == "torchvision":
-        yield "{architecture.name} needs backend=torch, but {backend.name}"
-    if isinstance(config.optimizer, TorchOptimizer):
-        yield "{optimizer.name} needs backend=torch, but {backend.name}"
-    if config.regularizer.augmentation.policy in ("rand_augment", "trivial_augment"):
-        yield "{regularizer.augmentation.policy} needs backend=torch, but {backend.name}"
-
-
-def _torch(config: Config) -> Iterator[str]:
+def _backend(config: Config) -> Iterator[str]:
     backend = config.backend
     if backend.name == "numpy":
+        if backend.device != "cpu":
+            yield "{backend.device} needs backend=torch, but {backend.name}, which runs on the CPU"
+        if config.architecture.name == "torchvision":
+            yield "{architecture.name} needs backend=torch, but {backend.name}"
+        if isinstance(config.optimizer, TorchOptimizer):
+            yield "{optimizer.name} needs backend=torch, but {backend.name}"
+        if config.regularizer.augmentation.policy in ("rand_augment", "trivial_augment"):
+            yield "{regularizer.augmentation.policy} needs backend=torch, but {backend.name}"
         return
     if backend.precision != "full" and backend.dtype != "float32":
         yield "{backend.precision} needs backend.dtype=float32, but {backend.dtype}"
@@ -290,17 +279,14 @@ VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions)
 """Rules for one key that ``Range`` cannot express. Their messages contain the values."""
 
 RULES: tuple[Rule, ...] = (
-    _without_effect,
-    _group_norm,
+    _architecture,
     _stochastic_depth,
     _optimizer,
-    _batch,
     _validation,
-    _loss,
+    _batch_and_loss,
     _images,
     _policy,
     _averages,
-    _torch_only,
-    _torch,
+    _backend,
 )
 """Rules for several keys. In their messages, ``{KEY}`` stands for ``KEY = VALUE``."""
