@@ -46,21 +46,8 @@ Tab completion: eval "$(nnopt -sc install=bash)"
 --debug after any verb prints the traceback of an error.
 """
 
-VERBS = {
-    "run": "nnopt.cli.run",
-    "resume": "nnopt.cli.resume",
-    "compare": "nnopt.cli.compare",
-    "report": "nnopt.cli.report",
-    "diff": "nnopt.cli.diff",
-    "describe": "nnopt.cli.describe",
-    "gradcheck": "nnopt.cli.gradcheck",
-    "lr-find": "nnopt.cli.lr_find",
-    "data": "nnopt.cli.data",
-}
-"""Verb -> the module whose ``main(arguments)`` runs it and returns the exit code.
-
-Errors are raised as ``NnoptError``, whose class determines the exit code.
-"""
+VERBS = ("run", "resume", "compare", "report", "diff", "describe", "gradcheck", "lr-find", "data")
+"""The verbs. ``main(arguments)`` of ``nnopt.cli.VERB`` runs a verb and returns the exit code."""
 
 OUTPUT_ERROR_CODE = 6
 """The exit code of a command whose results or notes could not be printed."""
@@ -138,7 +125,7 @@ def _load_verb(verb: str) -> Callable[[list[str]], int]:
     if verb not in VERBS:
         hint = suggest(verb, [*VERBS, "version"])
         raise ConfigError(f"unknown verb {verb!r}; {hint}; `nnopt --help` describes the verbs")
-    run: Callable[[list[str]], int] = import_module(VERBS[verb]).main
+    run: Callable[[list[str]], int] = import_module(f"nnopt.cli.{verb.replace('-', '_')}").main
     return run
 
 

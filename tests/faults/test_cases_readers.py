@@ -13,8 +13,6 @@ from typing import TextIO
 import pytest
 from commands import Command
 
-from nnopt.cli import main as cli
-
 LeaveRun = Callable[..., Path]
 
 
@@ -207,7 +205,7 @@ def test_log_warning_with_escapes_is_one_visible_line(
         print(f"out {ESCAPE}")
         return 0
 
-    monkeypatch.setattr(f"{cli.VERBS['describe']}.main", warn)
+    monkeypatch.setattr("nnopt.cli.describe.main", warn)
     result = attempt("describe")
     visible = r"\x1b]0;owned\x07\x1b[31m\u202e"
     assert result.err == f"nnopt: class {visible}\\nnnopt: error: forged\n"
