@@ -14,11 +14,10 @@ HEADER = ("layer", "output shape", "parameters", "FLOPs")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table of layers.
+    """Print the table of layers, without reading the files of a published dataset.
 
     FLOPs are counted for the forward pass of one sample. A multiplication and an addition are two
-    FLOPs. ``skipped`` is the rate of stochastic depth. The files of a published dataset are not
-    needed.
+    FLOPs. ``skipped`` is the rate of stochastic depth.
     """
     parser = overrides_parser("describe", "Print the layers of the configured network.")
     options = parser.parse_intermixed_args(arguments)

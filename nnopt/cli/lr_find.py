@@ -1,7 +1,4 @@
-"""The verb ``lr-find``: trains once with a rising learning rate, and suggests a rate.
-
-It trains a new network and writes into a new folder. It neither reads nor changes other runs.
-"""
+"""The verb ``lr-find``: trains a new network with a rising learning rate, and suggests a rate."""
 
 from __future__ import annotations
 

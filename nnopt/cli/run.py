@@ -126,7 +126,7 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
     """Load the data and build the network of every point. Return their choices of threads.
 
-    Points share loaded data. Raises ConfigError with the problems of all points, or DataError.
+    Raises ConfigError with the problems of all points, or DataError.
     """
     problems, threads = Problems(), []
     for point in points:

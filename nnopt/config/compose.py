@@ -77,12 +77,9 @@ def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
 def make_plan(
     overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
 ) -> Plan:
-    """Expand overrides into points, and check every point.
+    """Expand overrides into points, and check every point. Raises ConfigError.
 
     The command line is a sweep if ``multirun`` is true, or if a YAML file sets ``hydra.mode``.
-
-    Raises:
-        ConfigError: An override or a point is wrong. Each problem is listed once.
     """
     with composing(config_dir):
         parsed = parse_overrides(overrides)
@@ -140,10 +137,7 @@ def _plan(
 def read_plugins(
     composed: DictConfig, parsed: Sequence[Override]
 ) -> tuple[SweeperConfig, LauncherConfig]:
-    """Return the settings of the sweeper and the launcher in files, updated by overrides.
-
-    Raises ConfigError with all problems.
-    """
+    """Return the settings of the sweeper and the launcher. Raises ConfigError."""
     settings, problems = [], Problems()
     for plugin in PLUGINS:
         node = OmegaConf.select(composed, plugin)
@@ -224,8 +218,7 @@ def _with_choices(
 ) -> list[tuple[str, ...]]:
     """Return the points with an override for every varied group.
 
-    A grid may have no override for a group that another grid varies. Its points get an override
-    with the default choice.
+    A group that only another grid varies has its default choice.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):

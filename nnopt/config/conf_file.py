@@ -54,10 +54,7 @@ def read_conf_file(
 
     The package is the dotted key of the map of these keys, or "" for the whole configuration.
     ``own_groups`` are the names of nnopt's groups. A file of any other group may set its package
-    with a comment ``# @package``.
-
-    Raises:
-        ConfigError: The file is not a YAML map, or has an entry without effect.
+    with a comment ``# @package``. Raises ConfigError if an entry has no effect.
     """
     text = text_of(path)
     node, loader = nodes_of(path, text)
@@ -89,8 +86,7 @@ def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
     """Yield line number and value for each line of a file that sets a key.
 
     The value of a list or a map is ``...``. A line that sets a parent key to a scalar is included.
-    Parts of the key may be joined by dots, as in ``hydra.sweeper.params``. Maps in a list are
-    searched too.
+    Dots may join parts of the key, as in entries of ``params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):
@@ -114,10 +110,7 @@ def _settings(
 
 
 def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
-    """Return the dotted key to which the keys of a file belong.
-
-    Raises ConfigError if the file sets the package of another group.
-    """
+    """Return the dotted key to which the keys of a file belong. Raises ConfigError."""
     levels = group.split("/")
     default = ".".join(levels[:2] if levels[0] == "hydra" else levels[:1])
     allowed = {"_group_": default, default: default}

@@ -35,10 +35,7 @@ files_read: dict[Path, str] = {}
 
 
 class UserSource(ConfigSource):
-    """A folder of the user's YAML files, whose names end in .yaml or .yml.
-
-    A group may have inner folders: ``experiment=paper/first``.
-    """
+    """A folder of the user's YAML files. A group may have folders: ``experiment=paper/first``."""
 
     @staticmethod
     def scheme() -> str:
@@ -59,10 +56,7 @@ class UserSource(ConfigSource):
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
 
     def file_of(self, config_path: str) -> Path | None:
-        """Return the file of a name such as ``experiment/mine``, or None.
-
-        Raises ConfigError if there is a .yaml file and a .yml file of this name.
-        """
+        """Return the file of a name such as ``experiment/mine``, or None. Raises ConfigError."""
         name = config_path.removesuffix(".yaml")
         paths = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
         if len(paths) > 1:

@@ -48,10 +48,9 @@ class NumberSweep(ChoiceSweep):
 
 
 def number_range(start: Any, stop: Any = None, step: Any = 1) -> NumberSweep:
-    """Return the numbers from ``start`` up to, but not including, ``stop``.
+    """Return the numbers from ``start`` up to, but not including, ``stop``. Raises ConfigError.
 
-    A single argument is ``stop``, and ``start`` is 0. Raises ConfigError if the step is 0 or the
-    range is too long.
+    A single argument is ``stop``, and ``start`` is 0.
     """
     if stop is None:
         start, stop = 0, start

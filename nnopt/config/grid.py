@@ -159,10 +159,7 @@ def _without_override(problem: str, text: str) -> str:
 
 
 def single_overrides(override: Override) -> list[str]:
-    """Return an override for each value of a sweep.
-
-    Raises ConfigError if the override is an interval or has no values.
-    """
+    """Return an override for each value of a sweep. Raises ConfigError for an interval."""
     if override.is_delete():
         return [override_text(override)]
     key = override.get_key_element()

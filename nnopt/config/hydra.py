@@ -51,10 +51,7 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     """Let Hydra find the YAML files of nnopt, of ``./conf`` and of the folder ``config_dir``.
 
     Files of ``./conf`` take precedence. If the body raises a ConfigError, the file and the line are
-    added to each problem whose value comes from a file.
-
-    Raises:
-        ConfigError: ``config_dir`` does not exist, or contains a ``config.yaml``.
+    added to each problem whose value comes from a file. Raises ConfigError for a wrong folder.
     """
     Plugins.instance().register(UserSource)
     OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # ${nnopt.env:NAME,X}
@@ -101,11 +98,7 @@ def _loader() -> ConfigLoader:
 
 
 def group_problems(parsed: Sequence[Override]) -> list[str]:
-    """Return the problems of overrides that choose files of groups.
-
-    An override is wrong if the file does not exist, if another file hides it, if the value is a
-    map, or if the override chooses several ablations.
-    """
+    """Return the problems of overrides that choose files of groups."""
     problems: list[str] = []
     for override in parsed:
         group = override.key_or_group
@@ -202,10 +195,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
-    """Merge the files that overrides choose, with or without the part ``hydra``.
-
-    Call it within ``composing()``. Raises ConfigError if a file is missing or wrong.
-    """
+    """Merge the files that overrides choose, within ``composing()``. Raises ConfigError."""
     with hydra_errors():
         return compose(PRIMARY, overrides, with_hydra)
 
@@ -248,10 +238,7 @@ def is_plugin_key(override: Override) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of Hydra or OmegaConf on one line, without URLs.
-
-    The message contains the key, and the file and line that set the key, if they are known.
-    """
+    """Return the message of an error of Hydra or OmegaConf on one line, with its key and file."""
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))

@@ -1,7 +1,4 @@
-"""Imports private parts of Hydra and OmegaConf, which may change in their next versions.
-
-All other modules of nnopt import them from here.
-"""
+"""Imports private parts of Hydra and OmegaConf. All other modules import them from here."""
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository as IConfigRepository

@@ -107,10 +107,7 @@ class _ComposedFiles:
         self.set_aside = composed.set_aside
 
     def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], Problems]:
-        """Apply overrides. Return the resolved values, and the problems of the overrides' keys.
-
-        Raises ConfigError if the values cannot be resolved.
-        """
+        """Return the resolved values, and the problems of the keys. Raises ConfigError."""
         try:
             problems, settings = Problems(), {}
             for override in overrides:
@@ -171,10 +168,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _with_value(before: Any, keys: Sequence[str], value: Any) -> Any:
-    """Return a copy of a container with a value at a path of keys. A map is merged, not replaced.
-
-    Unchanged parts are not copied.
-    """
+    """Return a copy of a container with a value set at a path of keys. Maps are merged."""
     if keys:
         container = before if isinstance(before, dict) else {}
         name, *rest = keys

@@ -1,7 +1,4 @@
-"""Reads the search space, and checks sample points of it before a search starts.
-
-This module does not import Optuna.
-"""
+"""Reads the search space, and checks sample points of it, without an import of Optuna."""
 
 from __future__ import annotations
 
@@ -74,10 +71,7 @@ class Space:
         return in_folder(self.working)
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
-        """Return the overrides of one trial. ``suggest`` samples a parameter.
-
-        A parameter is not sampled if the chosen files do not have its key.
-        """
+        """Return the overrides of one trial, for the keys that the chosen files have."""
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
     def points(self, overrides: Sequence[str]) -> list[Point]:

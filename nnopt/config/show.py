@@ -54,10 +54,7 @@ def print_info(options: Namespace) -> None:
 
 
 def print_config(plan: Plan, options: Namespace) -> None:
-    """Print the configuration of the first point, the settings of Hydra, or both.
-
-    Raises ConfigError if there is no key ``options.package``.
-    """
+    """Print the configuration of the first point, Hydra's settings, or both. Raises ConfigError."""
     shown: dict[str, Any] = {}
     if options.cfg in ("hydra", "all"):
         shown["hydra"] = _hydra_part(options)

@@ -1,7 +1,6 @@
 """Reads a composed configuration into a ``Config``: checks keys, types, ranges and combinations.
 
-All problems are reported together. No data is loaded and no file is written before all checks
-have passed.
+All problems are reported together.
 """
 
 from __future__ import annotations
@@ -35,20 +34,14 @@ def read_config(container: Mapping[str, Any]) -> Config:
 
 
 def read_keys(record: type[Record], container: Mapping[str, Any], group: str) -> Record:
-    """Return an instance of ``record``, a dataclass of keys outside of the configuration.
-
-    Messages name the group of the keys ``group``. Raises ConfigError with all problems.
-    """
+    """Return an instance of ``record``, whose keys belong to ``group``. Raises ConfigError."""
     reader = Reader()
     values: Record = reader.checked(reader.read_record(record, container, group))
     return values
 
 
 def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
-    """Return the settings of ``hydra.sweeper`` or ``hydra.launcher``.
-
-    The key ``name`` selects the dataclass. Raises ConfigError with all problems.
-    """
+    """Return the settings of ``hydra.sweeper`` or ``hydra.launcher``. Raises ConfigError."""
     reader = Reader()
     return reader.checked(reader.read_variant(group, container))
 

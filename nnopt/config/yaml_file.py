@@ -33,10 +33,7 @@ KINDS = {f"{YAML}{kind}" for kind in ("str", "int", "float", "bool", "null", "se
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a file.
-
-    Raises ConfigError if it cannot be read, is too large, or is not UTF-8.
-    """
+    """Return the text of a file. Raises ConfigError if it is unreadable, too large or not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -57,10 +54,7 @@ def text_of(path: Path) -> str:
 
 
 def nodes_of(path: Path, text: str) -> tuple[Node | None, Any]:
-    """Return the root node of a document, and the loader that converts nodes to values.
-
-    Raises ConfigError if the text is not YAML.
-    """
+    """Return the root node of a document, and the loader of its values. Raises ConfigError."""
     try:
         loader = get_yaml_loader()(text)
         return loader.get_single_node(), loader
@@ -84,10 +78,7 @@ def syntax_problem(path: Path, error: YAMLError) -> str:
 
 
 class ValueChecker:
-    """Refuses values that a configuration cannot have, or that YAML reads in an unexpected way.
-
-    An example is 010, which YAML reads as octal.
-    """
+    """Refuses unsupported values, and values that YAML reads unexpectedly, such as 010."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -78,19 +78,13 @@ def types_of(record: type[Any]) -> dict[str, Any]:
 
 
 class Reader:
-    """A reader of dataclasses ("records") and values, which collects all problems.
-
-    A returned value is valid only if ``problems`` is empty.
-    """
+    """A reader of dataclasses and values. A result is valid only if ``problems`` stays empty."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
-        """Return an instance of the dataclass ``record``, or None if there is a problem.
-
-        ``where`` is the dotted key of ``container``, or "" for the whole configuration.
-        """
+        """Return an instance of ``record``, or None. ``where`` is the dotted key of the map."""
         prefix = f"{where}." if where else ""
         if not isinstance(container, Mapping):
             return self.refuse(
@@ -125,13 +119,9 @@ class Reader:
     def read_value(
         self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any] = NO_BOUNDS
     ) -> Any:
-        """Return a value of a type, or None if it has another type or is out of range.
+        """Return a value of the type ``kind``, or None if it has another type or is out of range.
 
-        Args:
-            kind: A dataclass, an annotated type, a union, ``Literal``, a tuple, or a plain type.
-            value: The value.
-            key: The dotted key.
-            bounds: The bounds of a number, by attribute of ``Range``.
+        ``bounds`` are the bounds of a number, by attribute of ``Range``.
         """
         if isinstance(kind, type) and is_dataclass(kind):
             return self.read_record(kind, value, key)

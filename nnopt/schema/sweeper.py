@@ -24,8 +24,7 @@ class GridConfig:
 class OptunaConfig:
     """A search. Each trial draws a value of every key that has several values or an interval.
 
-    ``params`` is a map as in ``GridConfig``. ``nnopt.config.search_space`` reads ``params``, and
-    checks ``metric``.
+    ``params`` is a map as in ``GridConfig``.
     """
 
     name: Literal["optuna"]
