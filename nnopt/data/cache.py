@@ -1,13 +1,9 @@
-"""The cache of decoded datasets on disk.
+"""The cache of decoded datasets: folders ``<data.cache>/<dataset>-<hash>``, see ``cache_entry``.
 
-    <data.cache>/<dataset>-<16 hex digits>/   train_inputs.npy, train_labels.npy, ..., contents.json
-    <data.cache>/index/<dataset>-....json     the name of this folder, and the fingerprint
-
-The digits are a hash of everything that decoding depends on: ``FORMAT``, the settings of the source
-and the SHA-256 of its files. The fingerprint contains the sizes and times of the files. While it is
-unchanged, the files are not read again. A folder is filled under a temporary name and then renamed.
-With a lock, one process decodes while others wait. If the process is killed, the next one removes
-the temporary folder.
+The hash is that of everything that decoding depends on: ``FORMAT``, the settings of the source and
+the SHA-256 of its files. ``<data.cache>/index/<dataset>-<hash>.json`` contains the name of the
+folder and a fingerprint: the sizes and times of the files. While the fingerprint is unchanged, the
+files are not read again.
 """
 
 from __future__ import annotations

@@ -2,10 +2,6 @@
 
 The folder may be damaged or come from another person. So every value is checked before its use,
 links out of the folder are not followed, and nothing is unpickled.
-
-If a file is truncated while it is mapped into memory, the process ends with SIGBUS. So small
-datasets are read into memory, which is also faster than mapping them. For large ones,
-``Part.check_file`` checks the file size before each chunk of rows is read.
 """
 
 from __future__ import annotations
@@ -27,7 +23,9 @@ from nnopt.io.received_files import open_received, parse_json, read_received
 
 CONTENTS = "contents.json"
 MAX_CONTENTS_BYTES = 2**24
-MAX_COPIED_BYTES = 256 * 2**20  # of a dataset
+# Larger datasets are mapped into memory. If a mapped file is truncated, reading it ends the process
+# with SIGBUS, so ``Part.check_file`` checks its size before.
+MAX_COPIED_BYTES = 256 * 2**20
 INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # by axes: (M, C, H, W), (M, D)
 KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")  # the arrays of each part
 SEQUENCES = ("classes", "mean", "std", "notes", "features")  # fields of ``Decoded``

@@ -1,8 +1,7 @@
 """Reads CIFAR-10 (Krizhevsky 2009), in its official binary version or its Python version.
 
-A binary file contains 10,000 records of one label byte and 3x32x32 pixel bytes: the red, green and
-blue plane. The Python version contains the same as a pickled dictionary. ``plain_pickle`` reads it
-without running code.
+A binary file contains 10,000 records of one label byte and 3x32x32 pixel bytes (planes). The Python
+version is the same as a pickled dictionary, which ``plain_pickle`` reads without running code.
 """
 
 from __future__ import annotations
@@ -56,24 +55,21 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
     sources: dict[str, str] = {}
     notes: list[str] = []
     for part, files in FILES.items():
-        count = len(files) * IMAGES_PER_FILE
-        images = np.empty((count, *published.shape), dtype=np.uint8)
-        labels = np.empty(count, dtype=np.int64)
-        for index, name in enumerate(files):
+        images, labels = [], []
+        for name in files:
             path = paths[name]
             content = read(path, MAX_FILE_BYTES)
             is_binary = path.suffix == ".bin"
             folder = CIFAR10.folder if is_binary else PYTHON_FOLDER
             sources[f"{folder}/{path.name}"] = sha256(content)
-            parse = parse_binary if is_binary else parse_python
-            records = parse(content, path)
+            records = (parse_binary if is_binary else parse_python)(content, path)
             # The published checksums are of the records, which are equal in both versions.
             notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))
-            rows = slice(index * IMAGES_PER_FILE, (index + 1) * IMAGES_PER_FILE)
-            images[rows] = records[:, 1:].reshape(-1, *published.shape)
-            labels[rows] = records[:, 0]
-        parts[part] = images, labels
+            images.append(records[:, 1:])
+            labels.append(records[:, 0])
+        pixels = np.concatenate(images).reshape(-1, *published.shape)
+        parts[part] = pixels, np.concatenate(labels, dtype=np.int64)
     mean, std = channel_statistics(parts["train"][0])
     return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
 

@@ -226,10 +226,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
-    """Return the order of the pixels: by the numbers in their names if there are any, else as is.
-
-    Raises DataError if the numbers have gaps or repeat.
-    """
+    """Return the order of the pixels by the numbers in their names, if any. Raises DataError."""
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         found = [match for name in names if (match := pattern.fullmatch(name))]
         if len(found) == len(names):

@@ -60,11 +60,7 @@ class RowReader:
     _lines_taken: list[str] = field(default_factory=list)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Iterate over all rows.
-
-        Raises DataError for a cell that is not a finite number, and for a row whose number of cells
-        differs from that of the header.
-        """
+        """Yield all rows. Raises DataError for a missing cell, or a cell without a number."""
         most = max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(self.columns.names)))
         while (first := next(self.lines, None)) is not None:
             self.lines = chain([first], self.lines)
@@ -157,10 +153,7 @@ class RowReader:
         return values, labels
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
-        """Iterate over the lines for NumPy, and record them for messages.
-
-        Raises DataError if a quotation mark stays open or cells are too long.
-        """
+        """Yield the lines for NumPy, and record them for messages. Raises DataError."""
         characters = 0
         for count, line in enumerate(lines):
             self._lines_taken.append(line)

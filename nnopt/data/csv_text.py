@@ -53,24 +53,23 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a CSV file: plain, gzip, or the only CSV file of a ZIP archive.
-
-    Raises DataError, also for errors during reading in the context.
-    """
+    """Open a CSV file: plain, gzip, or the only one in a ZIP archive. Reading raises DataError."""
     check_regular(path)
     try:
         with ExitStack() as stack:
             raw: IO[bytes] = stack.enter_context(path.open("rb"))
+            packed: IO[bytes] | gzip.GzipFile | None = None
             start = raw.read(8)
             raw.seek(0)
             if start.startswith(b"\x1f\x8b"):
-                raw = io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=raw), path))  # type: ignore[type-var]
+                packed = gzip.GzipFile(fileobj=raw)
             elif start.startswith(b"PK\x03\x04"):
                 archive = stack.enter_context(zipfile.ZipFile(raw))
-                member = stack.enter_context(archive.open(_only_table(archive, path)))
-                raw = io.BufferedReader(_Bounded(member, path))  # type: ignore[type-var]
+                packed = stack.enter_context(archive.open(_only_table(archive, path)))
             else:
                 _check_start(start, path)
+            if packed is not None:
+                raw = io.BufferedReader(_Bounded(packed, path))  # type: ignore[type-var]
             yield io.TextIOWrapper(raw, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
@@ -203,10 +202,7 @@ def split(line: str, separator: str, path: Path) -> list[str]:
 
 
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
-    """Return the separator that makes the label a column, else the only separator in the line.
-
-    Raises ConfigError if several separators are possible.
-    """
+    """Return the separator that makes the label a column, else the only one in the line."""
     columns = {}
     for word, separator in SEPARATORS.items():
         with suppress(DataError):

@@ -49,9 +49,8 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "flo
     Changes of their files are not detected. All arrays are read-only. ``dtype`` is the number type
     of the backend: features whose values become equal in this type cause a warning.
 
-    Raises:
-        DataError: A file is missing or damaged.
-        ConfigError: The data do not fit the configuration.
+    Raises DataError for a missing or damaged file, and ConfigError for data that do not fit the
+    configuration.
     """
     root = absolute_folder(data.root, "data.root")
     cache = None if data.cache is None else absolute_folder(data.cache, "data.cache")

@@ -1,8 +1,7 @@
 """Augmentation policies: random operations on each training image, with random magnitudes.
 
-The policies are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter
-2021, section 3) with its "wide" ranges. As in torchvision, fourteen operations have equal
-probability, and a magnitude has 31 levels. The backends implement the operations.
+They are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021,
+section 3) with its "wide" ranges. As in torchvision, fourteen operations have equal probability.
 """
 
 from __future__ import annotations

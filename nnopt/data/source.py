@@ -78,10 +78,7 @@ class Source(Generic[S]):
         return replace(decoded, repeated=repeated_rows(decoded.parts))
 
     def fingerprint(self) -> str:
-        """Return a text that changes with the names, sizes or times of the files.
-
-        The files are not read. Raises DataError if their status cannot be read.
-        """
+        """Return a text that changes with the names, sizes or times of the files. Read no file."""
         return self.fingerprinter(self.files.values())
 
 
@@ -98,8 +95,8 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
     """Return a warning if a file differs from the published one.
 
-    Raises DataError for a file of another dataset. MNIST and Fashion-MNIST have the same file names
-    and shapes, so only the contents distinguish them.
+    Raises DataError for a file of another dataset: those of MNIST and Fashion-MNIST have the same
+    names and shapes.
     """
     known = published.sha256.get(file)
     if sha256 == known:

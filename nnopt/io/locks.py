@@ -1,8 +1,7 @@
-"""Locks on folders and files.
+"""Locks on folders and files, which the system releases when their process ends.
 
-The system releases a lock when its process ends, for any reason. So there are no stale locks, and a
-running process can be distinguished from a killed one. On Windows, which has no flock,
-filelock acquires the locks. nnopt opens the files itself, because a folder may be a download.
+So there are no stale locks. On Windows, which has no flock, filelock acquires the locks. The files
+are opened here, without following links, because a folder may be a download.
 """
 
 from __future__ import annotations

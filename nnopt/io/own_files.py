@@ -1,8 +1,7 @@
 """The files that nnopt writes into a folder of results: their names, and safe access to them.
 
-A folder of results may be a download. A link in place of a file or folder could redirect a write or
-a deletion to another folder. So files are opened without following links, and only files with
-nnopt's own names are deleted.
+A folder of results may be a download. A link in it could redirect a write or a deletion. So files
+are opened without following links, and only files with nnopt's own names are deleted.
 """
 
 from __future__ import annotations
