@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, TextIO
 
@@ -177,16 +178,13 @@ def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
 
 def _record(lines: Iterator[str], path: Path) -> str:
     """Return the first line, joined with the next ones while a quotation mark is open."""
-    text = next(lines, "")
-    if not text:
-        raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
-    for _ in range(MAX_HEADER_LINES):
+    text = ""
+    for line in islice(lines, MAX_HEADER_LINES):
+        text += line
         if text.count('"') % 2 == 0 or len(text) > MAX_LINE_LENGTH:
             return text
-        following = next(lines, "")
-        if not following:
-            break
-        text += following
+    if not text:
+        raise DataError(f"{shown(path)} is no CSV file with a header line: it is empty")
     raise DataError(f"{shown(path)}: a quotation mark in the header is never closed")
 
 

@@ -111,11 +111,7 @@ def refuse_links(folder: Path, root: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a folder with its contents, a file, or a link but not its target."""
-    try:
-        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return
-    if is_folder:
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

@@ -31,9 +31,7 @@ def row_hashes(inputs: np.ndarray) -> NDArray[np.int64]:
     return hashes
 
 
-def repeated_rows(
-    parts: Mapping[str, tuple[np.ndarray, Any]],
-) -> dict[str, NDArray[np.int64]]:
+def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDArray[np.int64]]:
     """Find the rows whose inputs equal those of another row in any part.
 
     Equal rows form a group. The result contains an array (2, k) for each part: the indices of such

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -115,8 +114,8 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
         key, random = "dataset.validation.fraction", generator(seed, "split")
         parts[rule.source], validation = _cut(parts[rule.source], rule.fraction, key, random)
     train, test = parts["train"], parts["test"]
-    rows = subset(train.labels, train.rows, config.subset, generator(seed, "subset"))
-    train = replace(train, rows=rows)
+    random = generator(seed, "subset")
+    train = replace(train, rows=subset(train.labels, train.rows, config.subset, random))
     if len(train) < len(names):
         raise DataError(
             f"{config.name}: {len(train)} training sample(s) for {len(names)} classes; there must "
@@ -163,23 +162,19 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
     step = max(1, CHUNK_CELLS // train.inputs.shape[1])
     starts = range(0, len(train), step)
 
+    @lru_cache(maxsize=1)  # a single chunk is read once
     def chunk(start: int) -> NDArray[np.float64]:
         return train.take(train.rows[start : start + step]).astype(np.float64, copy=False)
 
-    only = chunk(0) if len(starts) == 1 else None
-
-    def chunks() -> Iterator[NDArray[np.float64]]:
-        return map(chunk, starts) if only is None else iter([only])
-
-    low = reduce(np.minimum, (x.min(axis=0) for x in chunks()))
-    high = reduce(np.maximum, (x.max(axis=0) for x in chunks()))
+    low = reduce(np.minimum, (x.min(axis=0) for x in map(chunk, starts)))
+    high = reduce(np.maximum, (x.max(axis=0) for x in map(chunk, starts)))
     varies = high > low  # the mean of equal numbers can differ from them by rounding
     if rule == "unit":
         origin, length = low, high - low
     else:
-        mean = sum(x.sum(axis=0) for x in chunks()) / len(train)
+        mean = sum(x.sum(axis=0) for x in map(chunk, starts)) / len(train)
         origin = np.where(varies, mean, low)
-        variance = sum(np.square(x - origin).sum(axis=0) for x in chunks()) / len(train)
+        variance = sum(np.square(x - origin).sum(axis=0) for x in map(chunk, starts)) / len(train)
         length = np.where(varies, np.sqrt(variance), 0)
     if train.inputs.dtype != np.float64:
         return _scaled(origin, length)

@@ -78,7 +78,7 @@ class Source(Generic[S]):
         return replace(decoded, repeated=repeated_rows(decoded.parts))
 
     def fingerprint(self) -> str:
-        """Return a text that changes with the names, sizes or times of the files. Read no file."""
+        """Return a text that changes with the names, sizes or times of the files."""
         return self.fingerprinter(self.files.values())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nnopt.io.atomic_files import output_error
 from nnopt.io.own_files import open_to_append
+from nnopt.io.received_files import SAFE_FLAGS
 
 try:
     import fcntl
@@ -87,10 +88,9 @@ def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
 
 def is_held(folder: Path) -> bool:
     """Return whether a process holds the folder; False on a file system without locks."""
-    flags = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(folder / LOCK, flags)
+        access = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
+        descriptor = os.open(folder / LOCK, access | SAFE_FLAGS)
     except OSError:  # no lock file, so no process has held the folder
         return False
     try:

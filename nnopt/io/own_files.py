@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nnopt.errors import OutputError
 from nnopt.io.atomic_files import output_error, shown
-from nnopt.io.received_files import kind_of
+from nnopt.io.received_files import SAFE_FLAGS, kind_of
 
 SUMMARY = "summary.json"
 
@@ -45,10 +45,8 @@ def open_to_append(path: Path) -> int:
 
     The call never blocks and never follows a link. Raises OSError.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | SAFE_FLAGS, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, which nnopt never creates", path) from error

@@ -24,6 +24,8 @@ CONFIG_BYTES = 2 * MIB  # config.yaml; a usual one has 3 kB
 TABLE_BYTES = 256 * MIB  # metrics.csv, results.csv and sweep.json
 LOG_BYTES = 2**40  # run.log; only its first line and its end are read
 
+SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # absent on Windows
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a link",
@@ -54,8 +56,7 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
             raise OSError(errno.EPERM, why, str(path))
         status = os.stat(real)
     _check(path, status, limit)
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    descriptor = os.open(real, flags | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(real, os.O_RDONLY | SAFE_FLAGS | getattr(os, "O_BINARY", 0))
     try:
         _check(path, os.fstat(descriptor), limit)  # again: the file may have been replaced
         return open(descriptor, "rb")
