@@ -79,7 +79,7 @@ class Sweep:
     folder: Path
     working_dir: str  # the working directory of the command that created the sweep
     overrides: tuple[str, ...]  # the overrides of this command
-    config_dir: str | None  # its option --config-dir
+    config_dir: str | None  # the folder of YAML files of this command
     varied: tuple[str, ...]  # the keys that vary among the points, in the order of the command line
     sweeper: SweeperConfig
     launcher: LauncherConfig

@@ -42,7 +42,7 @@ class ResultsTable:
     """The table of a sweep, which is rewritten after each result.
 
     Only summaries that have changed are read again. Several processes may write the same table:
-    each one holds the sweep's lock and writes the rows of all points, also of added points. The
+    each one holds the sweep's lock and writes the rows of all points, including added points. The
     columns are number, id, status, error, the varied keys with their full names, seed, and the
     metrics. Numbers have full precision. A missing value is an empty cell.
     """

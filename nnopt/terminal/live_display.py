@@ -29,11 +29,12 @@ MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if n
 class LiveDisplay:
     """Permanent lines and, on a terminal, a live part below them that is redrawn.
 
-    The live part consists of learning curves (mode="curves", if the terminal can show them), a
-    progress bar for ``total`` units of work (unless it is None) with the text ``counter`` to its
-    left, and the line ``text``. Only calls of ``draw`` and ``advance`` redraw it. In a pipe, a file
-    or a dumb terminal, or with mode="none", only the permanent lines are written. ``final_line`` is
-    printed on closing. Unless it is empty, the curves remain above it::
+    The live part consists of learning curves, a progress bar and the line ``text``. The curves need
+    mode="curves" and a terminal that can show them. The bar represents ``total`` units of work, and
+    the text ``counter`` is to its left. Without ``total``, there is no bar. Only calls of ``draw``
+    and ``advance`` redraw the live part. In a pipe, a file or a dumb terminal, or with mode="none",
+    only the permanent lines are written. On closing, ``final_line`` is printed; unless it is empty,
+    the curves remain above it::
 
         with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)

@@ -102,7 +102,7 @@ def _log10(values: Floats) -> Floats:
 
 
 def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
-    """Return the finite points, or the extrema of several intervals if there are too many."""
+    """Return the finite points, or the extrema of intervals if there are too many points."""
     indices = np.flatnonzero(np.isfinite(y))
     if len(indices) > max_points:
         intervals = np.array_split(indices, max_points // 2)

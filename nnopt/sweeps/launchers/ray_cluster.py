@@ -29,7 +29,7 @@ POLL_SECONDS = 0.1
 
 
 def connect(config: RayConfig) -> None:
-    """Connect to a cluster, or start one here. Raises ConfigError if it cannot run a point."""
+    """Connect to a cluster, or start one on this machine. Raises ConfigError."""
     require_package("ray", "ray", "ray")
     import ray
 
@@ -43,8 +43,8 @@ def connect(config: RayConfig) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"hydra.launcher.address = {config.address!r}: no Ray cluster answers there; start "
-                "one with `ray start --head`, or set hydra.launcher.address=null for one of this "
-                "machine alone; to one with a token, RAY_AUTH_MODE=token lets in"
+                "one with `ray start --head`, or set hydra.launcher.address=null to use only this "
+                "machine; a cluster that requires a token needs RAY_AUTH_MODE=token"
             ) from error
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     if not any(_points_on(node["Resources"], config) for node in nodes if node["Alive"]):

@@ -35,8 +35,8 @@ def thread_limits(threads: int) -> dict[str, str]:
 def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
     """Return the result of a task whose process ended without reporting one.
 
-    It is the result in ``summary.json`` if the point has written one. Otherwise it has the given
-    ``status`` and ``error``, which are then written to this file if possible.
+    If the point has written a result to ``summary.json``, this result is returned. Otherwise the
+    given ``status`` and ``error`` are returned, and written to this file if possible.
     """
     with suppress(NnoptError):
         make_folder(task.folder)

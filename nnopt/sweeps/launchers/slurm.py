@@ -85,7 +85,7 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
-    """Make a new folder for the files of the jobs, because submitit unpickles files in it."""
+    """Make a new folder for the files of the jobs. It must be new: submitit unpickles its files."""
     path = (task.folder.parent / SUBMITIT).absolute()
     if config.folder is not None:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))

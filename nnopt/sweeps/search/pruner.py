@@ -28,8 +28,8 @@ class PrunerCallback:
     def __call__(self, row: EpochRow, is_best: bool) -> None:
         """Report an epoch. Raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
-        if value is None or row.epoch <= self._reported:  # not validated, or reported earlier
-            return
+        if value is None or row.epoch <= self._reported:
+            return  # the epoch was not validated, or an earlier process has reported it
         self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(

@@ -184,7 +184,7 @@ class SearchRun:
             self._results[point.id] = state
 
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
-        """Return each point without a result that belongs to a complete trial, with that trial.
+        """Return each point of a complete trial that has no result, with its first complete trial.
 
         Damaged summaries are logged, unless all trials of the point are pruned or failed.
         """
@@ -271,7 +271,7 @@ class SearchRun:
 
     def _check_same_search(self, samples: Sequence[Point], parameters: Sequence[Parameter]) -> None:
         """Raise ResumeError if the folder contains a different search."""
-        ids = "\n".join(point.id for point in samples)  # they reveal changes of the YAML files
+        ids = "\n".join(point.id for point in samples)  # the ids depend on the YAML files
         settings = asdict(self.settings).items()
         asked = {key: x for key, x in settings if key not in ("params", "trials", "timeout")}
         asked |= {
