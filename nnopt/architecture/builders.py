@@ -119,11 +119,11 @@ def _basic_blocks(
         channels = width * 2**stage
         for block in range(blocks):
             stride = 2 if stage and not block else 1
-            branch = (
-                *_conv(channels, regularizer, stride=stride),
-                records.ReLU(),
-                *_conv(channels, regularizer),
+            first, second = (
+                _conv(channels, regularizer, stride=stride),
+                _conv(channels, regularizer),
             )
+            branch = (*first, records.ReLU(), *second)
             shortcut = _conv(channels, regularizer, kernel=1, stride=2) if stride == 2 else ()
             layers += (records.Residual(branch, shortcut), records.ReLU())
     return layers

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.backends.numpy.memory import empty
 from nnopt.backends.numpy.ops import Array
+from nnopt.backends.numpy.tape import Buffers
 from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indices, hidden_pixels
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
@@ -20,7 +19,7 @@ EVALUATION_BATCH_SIZE = 1024
 class NumpyLoader:
     """A loader in NumPy; ``nnopt.backends.protocol.Loader`` documents its methods.
 
-    Batches of one size share their memory: the next batch overwrites the inputs.
+    Batches share their memory: the next batch overwrites the inputs.
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
@@ -32,8 +31,7 @@ class NumpyLoader:
         self._scale = normalization.scale.reshape(-1, *axes).astype(self._dtype)
         self._shift = normalization.shift.reshape(-1, *axes).astype(self._dtype)
         self._labels = part.labels[part.rows]
-        self._batches: dict[int, Array] = {}
-        self._partners: dict[int, Array] = {}
+        self._buffers = Buffers()
 
     def train_batches(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
@@ -61,7 +59,7 @@ class NumpyLoader:
 
     def _normalize(self, raw: Array) -> Array:
         """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
-        x = _array_like(raw, self._batches, self._dtype)
+        x = self._buffers("x", raw.shape, self._dtype)
         if raw.dtype == np.float64:  # normalized in float64, then rounded
             np.copyto(x, self._normalization.of_features(raw), casting="same_kind")
             return x
@@ -90,7 +88,7 @@ class NumpyLoader:
             patch = x[..., *box]
             patch[:] = patch[partner]
         else:
-            others = _array_like(x, self._partners, self._dtype)
+            others = self._buffers("others", x.shape, self._dtype)
             np.take(x, partner, axis=0, out=others, mode="clip")
             np.multiply(x, weight, out=x)
             np.add(x, np.multiply(others, 1 - weight, out=others), out=x)
@@ -98,13 +96,6 @@ class NumpyLoader:
         targets[rows, labels] = weight
         targets[rows, labels[partner]] += 1 - weight
         return targets
-
-
-def _array_like(x: Array, arrays: dict[int, Array], dtype: np.dtype[Any]) -> Array:
-    """Return an array of x's shape, the same one for every batch of this size."""
-    if len(x) not in arrays:
-        arrays[len(x)] = empty(x.shape, dtype)
-    return arrays[len(x)]
 
 
 def _hide(x: Array, squares: Squares, batch_slice: slice) -> None:

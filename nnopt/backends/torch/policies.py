@@ -1,10 +1,10 @@
 """Augmentation policies in PyTorch: torchvision's operations, one for each image.
 
-Torchvision's classes draw one operation for all images of a call, so a batch needs one call per
-image. Here a batch needs few calls. For an operation that only moves pixels, or maps each pixel
-value to another one, torchvision computes a lookup table once, and one gather applies the tables of
-all images. Torchvision computes every other operation once for all images with the same operation
-and level. The results are bit-equal to torchvision's.
+Torchvision's classes draw one operation for all images of a call. Here a batch needs few calls. For
+an operation that only moves pixels, or maps each pixel value to another one, torchvision computes a
+lookup table once, and one gather applies the tables of all images. It computes every other
+operation once for all images with the same operation and level. The results are bit-equal to
+torchvision's.
 
 This file imports torchvision. It is imported only if the configuration has a policy.
 """

@@ -19,10 +19,10 @@ class Precision:
     """Mixed precision (Micikevicius et al. 2018).
 
     Weights, their gradients, the update and the loss are in float32. Matrix products and
-    convolutions are computed in 16 bits. fp16 has five exponent bits, so small gradients would
+    convolutions are computed in 16 bits. With fp16's five exponent bits, small gradients would
     become zero: the loss is multiplied by a scale before the backward pass, and the gradients are
-    divided by it afterwards (section 3.2). A step with gradients that overflow is skipped, and the
-    scale is reduced. bf16 has float32's exponent and needs no scale.
+    divided by it afterwards (section 3.2). If they overflow, the step is skipped and the scale
+    reduced.
     """
 
     def __init__(self, backend: TorchConfig) -> None:

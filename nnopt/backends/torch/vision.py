@@ -69,9 +69,7 @@ def model_problems(config: TorchvisionConfig) -> list[str]:
 def describe_model(
     config: TorchvisionConfig, input_shape: Shape, classes: int
 ) -> ModuleArchitecture:
-    """Return the layers of the model for images of ``input_shape`` (C, H, W).
-
-    The layers are determined on the meta device, without computing any values.
+    """Return the layers of the model for images (C, H, W), inspected on the meta device.
 
     Raises:
         ConfigError: There is no such model, or it cannot take such images.
@@ -126,10 +124,9 @@ def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDA
 
 
 def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
-    """Return the model on its device.
+    """Return the model on its device, with nnopt's dropout and stochastic depth.
 
-    Its dropout and stochastic depth are replaced by nnopt's, with masks that depend on seed, layer
-    and step instead of PyTorch's global generator.
+    Their masks depend on seed, layer and step instead of PyTorch's global generator.
     """
     model = _initialized_model(architecture, config.seed)
     for name, module in list(model.named_modules()):
@@ -218,9 +215,8 @@ def _stem(model: str) -> tuple[str, str | None] | None:
 def _replace_first_conv(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
     """Replace the first convolution by one for images with ``channels`` channels.
 
-    For small images the new convolution is 3x3 with stride 1, and the max pooling after it is
-    removed. If the shape of the weight changes, the new weight is drawn from a normal distribution
-    with a variance that preserves the variance of the outputs.
+    For small images it is 3x3 with stride 1, and the max pooling after it is removed. A weight of a
+    new shape is drawn from a normal distribution that preserves the variance of the outputs.
     """
     if config.small_images and (stem := _stem(config.model)):
         path, pool = stem

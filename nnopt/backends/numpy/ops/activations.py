@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -249,7 +248,10 @@ def _chunked(
 
         def task(worker: int, index: int) -> None:
             chunk = chunks[index]
-            chunk_buffer = partial(_chunk_buffer, buffer, index, y[chunk])
+
+            def chunk_buffer(name: str, shape: Shape, dtype: Any) -> Array:
+                return y[chunk] if name == "y" else buffer(f"{name}{index}", shape, dtype)
+
             _, saved_by_chunk[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
 
         lanes.workers_for(x, buffer).map(task, range(len(chunks)))
@@ -268,13 +270,6 @@ def _chunked(
         return (rows.reshape(g.shape),)
 
     return Op(chunked_forward, chunked_backward, ("x",))
-
-
-def _chunk_buffer(
-    buffer: Buffer, index: int, y: Array, name: str, shape: Shape, dtype: Any
-) -> Array:
-    """Return the chunk's view of the output for the name "y", else an array of its own."""
-    return y if name == "y" else buffer(f"{name} of chunk {index}", shape, dtype)
 
 
 def _rows(x: Array) -> Array:

@@ -11,8 +11,6 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from nnopt.backends.numpy import tuning
@@ -93,16 +91,9 @@ def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) ->
     return g
 
 
-class Moments(NamedTuple):
-    """Moments of images per channel, or per sample and group."""
-
-    values: Array  # the images, (H·W, N·C), minus the shift
-    shift: Array  # 0 unless the mean is large
-    mean: Array  # of the values
-    variance: Array  # biased
-
-
-def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -> Moments:
+def moments(
+    x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer
+) -> tuple[Array, Array, Array, Array]:
     """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C).
 
     The N · C lanes have the given ``shape``, such as (N, groups, C / groups). The sums are over the
@@ -110,7 +101,9 @@ def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -
     0.
 
     If |μ| > MAX_MEAN_IN_STDS · σ, cancellation makes σ² wrong by about u μ², with the unit roundoff
-    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again.
+    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again. The
+    function returns the values (H·W, N·C), the shift or 0, the mean of the values and the biased
+    σ².
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:
@@ -125,11 +118,11 @@ def moments(x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer) -
     mean, variance = mean_and_variance(values)
     is_far = mean * mean > MAX_MEAN_IN_STDS**2 * (variance + epsilon)
     if not is_far.any():
-        return Moments(values, np.zeros_like(mean), mean, variance)
+        return values, np.zeros_like(mean), mean, variance
     shift = np.where(is_far, mean, 0)
     shifted = buffer("shifted", values.shape, x.dtype)
     np.subtract(values, to_lanes(shape, shift), out=shifted)
-    return Moments(shifted, shift, *mean_and_variance(shifted))
+    return shifted, shift, *mean_and_variance(shifted)
 
 
 def to_lanes(shape: Shape, *values: Array) -> Array:
