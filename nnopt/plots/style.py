@@ -92,11 +92,8 @@ def drawing(
 ) -> Iterator[Figure]:
     """Create a figure, let the caller draw into it, and write it to files.
 
-    Args:
-        path: One file or several, each an SVG if its suffix is ``.svg``, else a PNG.
-        width: In inches.
-        height: In inches.
-        title: Drawn in the uppermost 0.45 inches, from the left; cut at the width of the figure.
+    A file with the suffix ``.svg`` is an SVG, any other a PNG. The width and the height are in
+    inches. The title is in the uppermost 0.45 inches, and is cut at the width of the figure.
 
     Raises:
         OutputError: A file cannot be written.

@@ -24,9 +24,9 @@ from nnopt.training.loop import TrainingState
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
-LayerOutputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
+Outputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
 
-MAX_SAMPLES = 6  # rows of feature maps, from different classes
+MAX_IMAGES = 6  # rows of feature maps, from different classes
 
 
 def plot_training(
@@ -49,10 +49,8 @@ def plot_training(
         plot_schedule(rates, steps_per_epoch, folder / "schedule.png", name)
     plot_weight_histograms(initial, training.last, folder / "weights.png")
     if layers:
-        path = folder / "layer_statistics.png"
-        weights = {key.removesuffix(".weight"): np.ndim(array) for key, array in initial.items()}
-        with_weights = {layer for layer, axes in weights.items() if axes > 1}
-        plot_layer_statistics(layers, with_weights, path, name)
+        matrices = {key.removesuffix(".weight") for key, x in initial.items() if np.ndim(x) > 1}
+        plot_layer_statistics(layers, matrices, folder / "layer_statistics.png", name)
 
 
 def plot_test(
@@ -76,26 +74,22 @@ def plot_test(
 
 
 def plot_convolutions(
-    dataset: Dataset,
-    architecture: Architecture,
-    weights: Arrays,
-    outputs: LayerOutputs,
-    folder: Path,
+    dataset: Dataset, architecture: Architecture, weights: Arrays, outputs: Outputs, folder: Path
 ) -> None:
     """Draw the filters of the first convolution and feature maps of test images.
 
-    There is an image of each of the first six classes of the dataset. ``outputs`` maps raw images
-    (N, C, H, W) to the output of each layer. Nothing is drawn for a network without convolutions.
+    The images are one of each of the first six classes. ``outputs`` maps raw images (N, C, H, W) to
+    the output of each layer. Nothing is drawn for a network without convolutions.
     """
-    convolutions = [x.name for x in architecture.walk() if isinstance(x.record, Conv2d)]
-    if not convolutions:
+    convolutions = (x.name for x in architecture.walk() if isinstance(x.record, Conv2d))
+    first = next(convolutions, None)
+    if first is None:
         return
-    first = convolutions[0]
     plot_filters(weights[f"{first}.weight"], first, folder / "filters.png")
     test = dataset.test
     classes, indices = np.unique(test.labels[test.rows], return_index=True)
-    images = test.take(test.rows[indices[:MAX_SAMPLES]])
-    names = [dataset.classes[k] for k in classes[:MAX_SAMPLES]]
+    images = test.take(test.rows[indices[:MAX_IMAGES]])
+    names = [dataset.classes[k] for k in classes[:MAX_IMAGES]]
     maps = outputs(images)
     stages = {layer: maps[layer] for layer in stages_of(architecture)}
     plot_feature_maps(images, names, stages, folder / "feature_maps.png")

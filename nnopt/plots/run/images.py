@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.plots import style
-from nnopt.plots.style import Box, Floats, Ints
+from nnopt.plots.style import Floats, Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +35,8 @@ NOTE_HEIGHT = 0.72  # inches
 # increases, so that the sign is visible in greyscale.
 SIGNED_COLOURS = ("#00204D", "#2E6DB4", "#ABABAB", "#E3B93A", "#FFF3A0")
 
+Extent = tuple[float, float, float, float]  # left, right, bottom and top, in inches of a canvas
+
 
 def canvas(figure: Figure) -> Axes:
     """Return axes over the whole figure, in inches from its upper left corner.
@@ -49,10 +51,10 @@ def canvas(figure: Figure) -> Axes:
 
 def draw_image(
     axes: Axes, image: NDArray[Any], left: float, top: float, size: float, **options: Any
-) -> Box:
+) -> Extent:
     """Draw an image (H, W) or (H, W, 3) in the middle of a square cell of a canvas.
 
-    Return the left, right, lower and upper edge of the image in inches.
+    Return the extent of the image. ``size`` is the side of the cell in inches.
     """
     rows, columns = image.shape[:2]
     inch = size / max(rows, columns)  # of a pixel
@@ -63,7 +65,7 @@ def draw_image(
     return extent
 
 
-def _draw_frame(axes: Axes, extent: Box, **options: Any) -> None:
+def _draw_frame(axes: Axes, extent: Extent, **options: Any) -> None:
     left, right, bottom, top = extent
     corners = [left, right, right, left, left], [top, top, bottom, bottom, top]
     axes.plot(*corners, solid_joinstyle="miter", **options)

@@ -21,7 +21,7 @@ PANEL_SIZE, STEP = (2.2, 1.15), (2.55, 2.0)  # inches; from one panel to the nex
 BINS = 40
 MAX_WEIGHTS = 200_000  # of one tensor; of larger ones, evenly spaced weights are drawn
 
-# Of the weights of two runs, in inches:
+# Of the plot of two runs; sizes are in inches:
 MAX_ROWS = 6
 ROW_HEIGHT, ROW_STEP, BOTTOM, TOP = 1.2, 2.0, 0.6, 0.85
 WIDTH, HISTOGRAM_LEFT, HISTOGRAM_WIDTH, MAP_LEFT, MAP_WIDTH = 8.2, 0.35, 3.2, 4.15, 2.9

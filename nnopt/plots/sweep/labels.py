@@ -78,7 +78,7 @@ def over_seeds(counts: Sequence[int], statistic: str = "mean") -> str:
 
 
 def footnote(*parts: tuple[object, str]) -> str:
-    """Return a footnote of the texts whose condition holds."""
+    """Join the texts whose condition holds."""
     return "; ".join(text for holds, text in parts if holds)
 
 

@@ -98,9 +98,9 @@ class Metric:
         return ListedColormap(shades if self.direction == "lower" else shades[::-1])
 
     def colour_scale(self, values: Sequence[float]) -> tuple[Normalize, str]:
-        """Return the colour scale of values, and its end that some values exceed.
+        """Return the colour scale of values, and the end of the scale that some values exceed.
 
-        The end is "neither", "min" or "max", as in matplotlib's ``colorbar``.
+        The end is "neither", "min" or "max": the argument ``extend`` of matplotlib's ``colorbar``.
         """
         from matplotlib.colors import LogNorm, Normalize
 
