@@ -233,10 +233,7 @@ def _best(
 
 def _notes(settings: Sequence[Setting]) -> list[str]:
     notes = []
-    left_out: Counter[str] = Counter()
-    for setting in settings:
-        left_out.update(setting.left_out)
-    if left_out:
+    if left_out := sum((Counter(setting.left_out) for setting in settings), Counter()):
         counts = ", ".join(f"{count} {status}" for status, count in left_out.items())
         notes.append(f"left out of every mean: {counts}")
     if repeated := sum(setting.repeated for setting in settings):

@@ -111,21 +111,19 @@ def unify_file_names(runs: Sequence[Run]) -> list[Run]:
         for key, digest in run.named_files.items():
             path = str(run.settings.get(key))
             paths.setdefault((key, digest, PurePath(path).name), set()).add(path)
-    names: dict[tuple[str, str, str], str] = {}
-    of_path: dict[tuple[str, str], set[str]] = {}
-    for file, same in paths.items():
-        names[file] = min(same, key=lambda path: (len(path), path))
+    names: dict[tuple[str, str], dict[str, str]] = {}  # key and path -> SHA-256 -> shortest path
+    for (key, digest, _), same in paths.items():
+        shortest = min(same, key=lambda path: (len(path), path))
         for path in same:
-            of_path.setdefault((file[0], path), set()).add(names[file])
+            names.setdefault((key, path), {})[digest] = shortest
 
     def named(run: Run) -> Run:
         found = {}
         for key in PATHS & run.settings.keys():
-            path, digest = str(run.settings[key]), run.named_files.get(key)
-            others = of_path.get((key, path), set())
-            if digest is not None:
-                found[key] = names[key, digest, PurePath(path).name]
-            elif len(others) == 1:
+            by_digest = names.get((key, str(run.settings[key])), {})
+            digest = run.named_files.get(key)
+            others = set(by_digest.values()) if digest is None else {by_digest[digest]}
+            if len(others) == 1:
                 (found[key],) = others
         return replace(run, settings={**run.settings, **found}) if found else run
 
