@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20
-"""The most allowed names that a hint lists after the nearest name. A longer list is left out."""
+MAX_LISTED_NAMES = 20  # in a hint with a nearest name, which leaves out a longer list
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:

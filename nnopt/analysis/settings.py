@@ -14,8 +14,7 @@ from nnopt.errors import ConfigError, nearest, suggest
 from nnopt.results.collect import Run, Value, setting_text
 from nnopt.schema import renamed_key
 
-Values = Mapping[str, Value]
-"""Dotted key -> value."""
+Values = Mapping[str, Value]  # by dotted key
 
 
 class _WithSettings(Protocol):

@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
-
-ROUNDING = 1e-12
-"""A standard deviation below this fraction of the largest value is considered a rounding error."""
+ROUNDING = 1e-12  # of the largest value; a smaller standard deviation is a rounding error
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,8 @@ class Table:
     notes: tuple[str, ...]
 
 
-Record = dict[str, str | float | bool | None]
-"""The values of a row by the names of the columns; None for an empty cell."""
-
-Columns = list[tuple[str, str, list[Cell]]]
-"""Title, alignment and cells of each column."""
+Record = dict[str, str | float | bool | None]  # by name of the column; None for an empty cell
+Columns = list[tuple[str, str, list[Cell]]]  # title, alignment and cells of each column
 
 
 def tabulate(comparison: Comparison) -> Table:

@@ -23,12 +23,8 @@ COLUMNS = (
 )
 """Columns that can be drawn against epochs, steps or seconds."""
 
-MAX_PAGE_VALUES = 300_000
-"""Maximum number of values in all curves of a page: 2.1 MB at seven characters each."""
-
-MAX_EPOCHS, MIN_EPOCHS = 500, 20
-"""Limits of the number of selected epochs of a run."""
-
+MAX_PAGE_VALUES = 300_000  # in all curves of a page: 2.1 MB at seven characters each
+MAX_EPOCHS, MIN_EPOCHS = 500, 20  # limits of the number of selected epochs of a run
 DIGITS = 5
 
 Column = list[float | None] | float | None

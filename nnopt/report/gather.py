@@ -26,15 +26,11 @@ from nnopt.report.points import Point, find_points, keys_that_vary, open_log
 from nnopt.results.collect import RunIndex, setting_text
 from nnopt.results.metrics import METRICS, better_direction
 
-Record = dict[str, Any]
-"""An object of the JSON data."""
+Record = dict[str, Any]  # an object of the JSON data
 
-MAX_LOG_CHARACTERS = 600_000
-"""Characters of all logs of a page."""
-
-MAX_TAIL_CHARACTERS, MIN_TAIL_CHARACTERS = 8_000, 400
-"""Characters of the end of one log. Runs that are not done always show the maximum."""
-
+MAX_LOG_CHARACTERS = 600_000  # of all logs of a page
+MAX_TAIL_CHARACTERS = 8_000  # of the end of one log; always shown if the run is not done
+MIN_TAIL_CHARACTERS = 400
 MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 

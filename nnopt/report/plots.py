@@ -16,14 +16,11 @@ from urllib.parse import quote
 from nnopt.io.own_files import PLOT_SUFFIXES
 from nnopt.io.received_files import open_received, read_received
 
-MAX_PAGE_BYTES = 4_800_000
-"""Maximum size of a page with its plots."""
-
-MAX_SVG_BYTES = 600_000
-"""A larger SVG is replaced by the PNG of the same name if there is one."""
-
-MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000
-"""Limits for reading and for decoding a plot."""
+MAX_PAGE_BYTES = 4_800_000  # with the plots
+MAX_SVG_BYTES = 600_000  # a larger SVG is replaced by the PNG of the same name if there is one
+MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000  # limits for reading and for decoding
+WEBP_QUALITY = 82  # from 0 to 100; plots look the same as in PNG at a quarter of the size
+DRAWN_BY_PAGE = ("schedule", "curves")  # plots that the page draws itself; embedded last
 
 ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"
@@ -32,14 +29,8 @@ ACTIVE_CONTENT = re.compile(
 )
 """Parts of an SVG that run a program or load another file; matplotlib writes none of them."""
 
-WEBP_QUALITY = 82
-"""From 0 to 100. Plots look the same as in PNG at a quarter of the size."""
-
 DAMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
 """The errors of Pillow for a PNG with wrong bytes."""
-
-DRAWN_BY_PAGE = ("schedule", "curves")
-"""Plots of curves that the page draws itself. They are embedded last."""
 
 
 def plots_of(folder: Path) -> list[Path]:

@@ -49,8 +49,7 @@ class Point:
 
 
 Row = Mapping[str, str]
-Tables = Mapping[Path, Mapping[str, Row]]
-"""Folder of a sweep -> id of a point -> row of the point in the table of the sweep."""
+Tables = Mapping[Path, Mapping[str, Row]]  # by folder of the sweep, and by id of the point
 
 
 def find_points(index: RunIndex) -> list[Point]:

@@ -21,8 +21,7 @@ from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT, new_override
 from nnopt.schema.values import flatten, format_value
 
-Value = bool | int | float | str | tuple[Any, ...] | None
-"""Type of the value of a key. A tuple represents a list."""
+Value = bool | int | float | str | tuple[Any, ...] | None  # of a key; a tuple represents a list
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-MIN_INTERVAL_SECONDS = 0.05
-"""Shortest interval for measuring use: the kernel counts processor time in steps of 0.01 s."""
+MIN_INTERVAL_SECONDS = 0.05  # for measuring use; the kernel counts in steps of 0.01 s
 
 
 def usable_cores() -> int | None:
