@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -110,12 +110,7 @@ def sort_key(values: Values, key: str) -> tuple[int, Any]:
 
 # conditions ---------------------------------------------------------------------------------------
 
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ class Condition:
             return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False  # null and true cannot be compared with a number
-        return _COMPARISONS[self.operator](value, float(self.values[0]))
+        return bool(_COMPARISONS[self.operator](value, float(self.values[0])))
 
 
 def read_condition(

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -70,7 +70,7 @@ FileRow = EpochRow | LayerRow
 Floats = NDArray[np.float64]
 
 
-class MetricsFile:
+class MetricsFile(AbstractContextManager["MetricsFile"]):
     """Writer of a new CSV file whose columns are the fields of ``record``. A context manager.
 
     Each call of ``append`` writes and syncs all its rows at once. If only a part can be written,
@@ -110,9 +110,6 @@ class MetricsFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> MetricsFile:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
