@@ -67,10 +67,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare the means over seeds of all settings with each other and with a baseline.
 
-    The conditions ``baseline`` select the baseline.
-
-    Raises:
-        ConfigError: No run has a metric, or the baseline does not exist or is ambiguous.
+    The conditions ``baseline`` select the baseline. Raises ConfigError if no run has a metric, or
+    if the baseline does not exist or is ambiguous.
     """
     for metric in metrics:
         _check_metric(metric, runs)

@@ -13,14 +13,10 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import shortened
 from nnopt.results.collect import Run, setting_text
 
-SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
-"""Keys of a dataset that do not affect the test samples, if the files are equal."""
-
-VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
-"""Keys that affect the test samples only if the validation samples come from the test set."""
-
-PATHS = {"dataset.train", "dataset.test"}
-"""Keys that do not affect the test samples if these have a file, whose content is compared."""
+# Keys of a dataset that do not affect the test samples:
+SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}  # if files are equal
+VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}  # unless source is "test"
+PATHS = {"dataset.train", "dataset.test"}  # if the test samples have a file, which is compared
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:

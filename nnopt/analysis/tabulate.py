@@ -195,8 +195,7 @@ def value_of(setting: Setting, key: str) -> str | None:
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Return the value as the text of a cell, shortened if it is long.
 
-    A shortened value has its beginning and a part of its digest, which distinguishes values with
-    the same beginning.
+    A part of its digest distinguishes a shortened value from others with the same beginning.
     """
     if value is None or len(value) <= max_characters:
         return value or MISSING

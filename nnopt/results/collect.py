@@ -73,10 +73,8 @@ class RunIndex:
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
     """Read every run in the directories and their subdirectories once, without following links.
 
-    With ``with_summaries``, the runs contain all values of their summaries.
-
-    Raises:
-        ConfigError: A directory does not exist, or no run is found.
+    With ``with_summaries``, the runs contain all values of their summaries. Raises ConfigError if a
+    directory does not exist or no run is found.
     """
     if missing := [path for path in directories if not path.is_dir()]:
         raise ConfigError(

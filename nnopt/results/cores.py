@@ -38,8 +38,7 @@ def allowed_cores() -> frozenset[int] | None:
 def thread_pools() -> ThreadpoolController:
     """Return the controller of the thread pools of all loaded libraries.
 
-    The search takes a millisecond. Its result is cached until another module is imported, because
-    the module may load a library.
+    The search takes a millisecond, so the controller is cached until another module is imported.
     """
     return _thread_pools(len(sys.modules))
 

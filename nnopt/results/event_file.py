@@ -44,10 +44,8 @@ class EventFile:
         events.close(summary)      # with the values of summary.json
 
     ``identity`` is the name of the run in the HParams tab. Scalars are float32, as in all event
-    files. Each epoch is written to the file immediately.
-
-    Raises:
-        OutputError: The file already exists or cannot be written. The methods also raise it.
+    files. Each epoch is written to the file immediately. The class and its methods raise
+    OutputError if the file cannot be written; an existing file is not overwritten.
     """
 
     def __init__(self, directory: Path, identity: str, settings: Mapping[str, Value]) -> None:

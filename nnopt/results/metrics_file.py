@@ -74,10 +74,8 @@ class MetricsFile(AbstractContextManager["MetricsFile"]):
     """Writer of a new CSV file whose columns are the fields of ``record``. A context manager.
 
     Each call of ``append`` writes and syncs all its rows at once. If only a part can be written,
-    the file is truncated, so that it always ends with a complete epoch.
-
-    Raises:
-        OutputError: The file already exists or cannot be written. The methods also raise it.
+    the file is truncated, so that it always ends with a complete epoch. The class and its methods
+    raise OutputError if the file cannot be written; an existing file is not overwritten.
     """
 
     def __init__(self, path: Path, record: type[FileRow] = EpochRow) -> None:
