@@ -48,35 +48,24 @@ def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:
     """Return every dotted key of the schema, for the variants that ``container`` selects."""
-    return list(_keys_of(Config, container, ""))
+    return [key for key, _ in _fields_of(Config, container, "")]
 
 
 def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
     """Return whether a dotted key accepts whole numbers only, for the variants of ``container``."""
-    value: Any = container
-    record: type | None = Config
-    *groups, name = key.split(".")
-    for group in groups:
-        value = value.get(group) if isinstance(value, Mapping) else None
-        record = _record_at(record, group, value) if record else None
-    kind = types_of(record).get(name) if record else None
+    kind = dict(_fields_of(Config, container, "")).get(key)
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
     return int in kinds and float not in kinds
 
 
-def _keys_of(record: type, container: Any, prefix: str) -> Iterator[str]:
-    for name in types_of(record):
-        yield prefix + name
+def _fields_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a dataclass, and their types."""
+    for name, kind in types_of(record).items():
+        yield prefix + name, kind
         value = container.get(name) if isinstance(container, Mapping) else None
-        if inner := _record_at(record, name, value):
-            yield from _keys_of(inner, value, f"{prefix}{name}.")
-
-
-def _record_at(record: type, name: str, value: Any) -> type | None:
-    """Return the dataclass of a field that has this value, or None if the field is no group."""
-    if record is Config and name in VARIANTS:
-        chosen = value.get("name") if isinstance(value, Mapping) else None
-        return VARIANTS[name].get(chosen) if isinstance(chosen, str) else None
-    kind = types_of(record).get(name)
-    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+        if record is Config and name in VARIANTS:
+            chosen = value.get("name") if isinstance(value, Mapping) else None
+            kind = VARIANTS[name].get(chosen) if isinstance(chosen, str) else None
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from _fields_of(kind, value, f"{prefix}{name}.")
