@@ -136,13 +136,15 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
     try:
         with _log_on_stderr():
             return _load_verb(verb)(arguments)
-    except NnoptError as error:
-        _print_traceback(debug)
-        for line in str(error).splitlines():
-            _print_error(f"error: {line}")
-        return error.exit_code
     except Exception as error:
-        _print_traceback(debug)
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        if isinstance(error, NnoptError):
+            for line in str(error).splitlines():
+                _print_error(f"error: {line}")
+            return error.exit_code
         if is_memory_shortage(error):  # during training it is a TrainingError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
@@ -196,10 +198,3 @@ def _print_error(message: str) -> None:
     from nnopt.io.safe_text import visible
 
     print(f"nnopt: {visible(message)}", file=sys.stderr)
-
-
-def _print_traceback(debug: bool) -> None:
-    if debug:
-        import traceback
-
-        traceback.print_exc()
