@@ -68,7 +68,10 @@ def read_conf_file(
         )
     ValueChecker(path).check(node, dotted=name.startswith("hydra/"))
     _check_entries(path, node, name, package, () if name == PRIMARY else own_groups)
-    if all(_sets_nothing(key, value) for key, value in node.value):
+    if all(
+        key.value == "defaults" and all(item.value == "_self_" for item in value.value)
+        for key, value in node.value
+    ):
         raise ConfigError(f"{shown_path(path)} sets no key; add one, or delete the file")
     try:
         config = OmegaConf.create(loader.construct_document(node))
@@ -206,8 +209,3 @@ def defaults_of(path: Path) -> Iterator[tuple[str, str, int]]:
                 group = str(name.value).split(" ")[-1].lstrip("/")
                 for one in file.value if isinstance(file, SequenceNode) else [file]:
                     yield group, str(one.value), line_of(item)
-
-
-def _sets_nothing(key: Node, value: Node) -> bool:
-    """Return whether an entry is a list of defaults without a file."""
-    return key.value == "defaults" and all(item.value == "_self_" for item in value.value)

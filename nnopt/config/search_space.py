@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -62,13 +62,9 @@ class Space:
     def composing(self) -> Iterator[None]:
         """Find the YAML files from the folder in which the search was started."""
         with ExitStack() as stack:
-            with self.in_working_folder():
+            with in_folder(self.working):
                 stack.enter_context(composing(self.config_dir))
             yield
-
-    def in_working_folder(self) -> AbstractContextManager[None]:
-        """Change to the folder in which the search was started, if it still exists."""
-        return in_folder(self.working)
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
         """Return the overrides of one trial, for the keys that the chosen files have."""
@@ -209,29 +205,27 @@ def _seeds(override: Override | None) -> tuple[tuple[str, ...], ...]:
 
 def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...]:
     """Return the parameters, choices of files first. Raises ConfigError with all problems."""
-    files: list[Parameter] = []
-    others: list[Parameter] = []
+    parameters: list[Parameter] = []
     problems = Problems()
-    for override in sorted(swept, key=lambda o: o.key_or_group not in config_groups()):
-        key = override.key_or_group
-        if key == "seed":
-            continue
-        is_file = key in config_groups()
+    sampled = [override for override in swept if override.key_or_group != "seed"]
+    for override in sorted(sampled, key=lambda o: o.key_or_group not in config_groups()):
         with problems.collect():
-            parameter = read_parameter(override, not is_file and _is_whole(key, space, files))
-            (files if is_file else others).append(parameter)
-            _recommend_log(parameter)
-    if not (files or others or problems):
+            key = override.key_or_group
+            whole = key not in config_groups() and _is_whole(key, space, parameters)
+            parameters.append(read_parameter(override, whole))
+            _recommend_log(parameters[-1])
+    if not (parameters or problems):
         problems.append(
             "a search needs a key with several values, such as optimizer=sgd,adam, or with an "
             "interval, such as 'optimizer.lr=tag(log, interval(1e-4, 1))'"
         )
     problems.check()
-    return (*files, *others)
+    return tuple(parameters)
 
 
-def _is_whole(key: str, space: Space, files: Sequence[Parameter]) -> bool:
+def _is_whole(key: str, space: Space, parameters: Sequence[Parameter]) -> bool:
     """Return whether a key accepts whole numbers only, for at least one choice of files."""
+    files = [parameter for parameter in parameters if parameter.key in config_groups()]
     choices = [(), *[(to_override(p, value),) for p in files for value in p.samples()]]
     return any(takes_whole_numbers(key, space.resolver.files([*space.fixed, *x])) for x in choices)
 

@@ -25,10 +25,10 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 """Attribute of ``Range`` -> its name in messages and its check."""
 
+NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
+
 UNIONS = (types.UnionType, typing.Union)
 """The types of ``A | B``. The second is its type if A or B is not a class."""
-
-NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
 SWITCHES = {"off": False, "on": True}
 """Choices that YAML reads as boolean values unless they are quoted."""
@@ -117,7 +117,11 @@ class Reader:
         return self.read_record(variants[name], container, group)
 
     def read_value(
-        self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any] = NO_BOUNDS
+        self,
+        kind: Any,
+        value: Any,
+        key: str,
+        bounds: Mapping[str, Any] = NO_BOUNDS,
     ) -> Any:
         """Return a value of the type ``kind``, or None if it has another type or is out of range.
 
@@ -133,7 +137,7 @@ class Reader:
                 text = self.read_value(kind, value, key)
                 self._check_texts(within, text, key)
                 return text
-            bounds = {name: b for name in BOUNDS if (b := getattr(within, name)) is not None}
+            bounds = {name: b for name, b in vars(within).items() if b is not None}
         members = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
         optional = type(None) in members
         if kind is Any or (optional and value is None):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-WORDS = {None: "null", True: "true", False: "false"}
-
 
 def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
     """Return a value in Hydra's grammar: ``null``, ``true``, ``[64, 32]``, ``{padding: 1}``.
@@ -14,7 +12,7 @@ def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
     ``scalar`` formats texts and numbers.
     """
     if value is None or isinstance(value, bool):
-        return WORDS[value]
+        return "null" if value is None else str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(format_value(item, scalar) for item in value)}]"
     if isinstance(value, Mapping):

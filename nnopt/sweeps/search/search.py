@@ -22,6 +22,7 @@ from nnopt.config.search_parameters import Parameter
 from nnopt.config.search_space import Space
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.own_files import LogFile
+from nnopt.io.paths import in_folder
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.schema import OptunaConfig, first_override
 from nnopt.sweeps.manifest import Sweep, add_points, read_sweep
@@ -235,7 +236,7 @@ class SearchRun:
         A point is added just before it runs. So a failed first seed leaves no pending points.
         """
         planned = self.space.points_of(self.settings)
-        with self.space.in_working_folder():  # paths of data may be relative to this folder
+        with in_folder(self.space.working):  # paths of data may be relative to this folder
             self.sweep = add_points(self.sweep, [point], planned=planned)
         return next(known for known in self.sweep.points if known.id == point.id)
 
