@@ -22,17 +22,14 @@ class NumpyConfig:
 
 @dataclass(frozen=True)
 class TorchConfig:
-    """The PyTorch backend.
-
-    ``precision`` applies to matrix products and convolutions. The weights are stored in ``dtype``.
-    """
+    """The PyTorch backend."""
 
     name: Literal["torch"]
     dtype: Literal["float32", "float64"]
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
-    precision: Literal["full", "bf16", "fp16"]
+    precision: Literal["full", "bf16", "fp16"]  # of matrix products and convolutions
     compile: Literal["off", "default", "max-autotune"]
     deterministic: bool
 

@@ -8,14 +8,10 @@ from nnopt.schema.range import LARGEST_SEED, Range
 
 @dataclass(frozen=True)
 class Validation:
-    """The source of validation samples.
-
-    ``fraction`` applies to the training part or the test part. Only CINIC-10 has its own validation
-    part.
-    """
+    """The source of validation samples. Only CINIC-10 has a validation part of its own."""
 
     source: Literal["train", "test", "own", "none"]
-    fraction: Annotated[float, Range(above=0, below=1)]
+    fraction: Annotated[float, Range(above=0, below=1)]  # of the training part or the test part
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,8 @@ Initializer = Literal[
 
 @dataclass(frozen=True)
 class InitializerConfig:
-    """The distributions of the initial weights of the hidden layers and of the output layer.
-
-    With ``input=whitening``, the weights of the first layer are computed from the training images.
-    """
+    """The distributions of the initial weights of the hidden layers and of the output layer."""
 
     hidden: Initializer
     output: Initializer
-    input: Literal["whitening"] | None
+    input: Literal["whitening"] | None  # computes the first layer from the training images

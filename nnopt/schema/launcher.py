@@ -47,15 +47,12 @@ class SequentialConfig:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Processes on this machine.
-
-    ``timeout`` is the limit of one point in seconds. The workers use ``devices`` in turn.
-    """
+    """Processes on this machine, which use ``devices`` in turn."""
 
     name: Literal["pool"]
     workers: Annotated[int | None, Range(minimum=1, maximum=1024)]
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
-    timeout: Annotated[float | None, Range(above=0)]
+    timeout: Annotated[float | None, Range(above=0)]  # seconds for one point
     devices: Annotated[tuple[int | str, ...] | None, DEVICE]
 
 
@@ -73,19 +70,16 @@ class RayConfig:
 
 @dataclass(frozen=True)
 class SubmititConfig:
-    """Jobs of SLURM, or of submitit's local executor.
-
-    ``memory`` is in GB. ``options`` is a map from names of sbatch's options to their values.
-    """
+    """Jobs of SLURM, or of submitit's local executor."""
 
     name: Literal["submitit"]
     cluster: Literal["slurm", "local"]
     workers: Annotated[int, Range(minimum=1, maximum=100_000)]
     threads: Annotated[int, Range(minimum=1, maximum=1024)]
     gpus: Annotated[int, Range(minimum=0, maximum=1024)]
-    memory: Annotated[float | None, Range(above=0)]
+    memory: Annotated[float | None, Range(above=0)]  # GB
     partition: Annotated[str | None, PARTITION]
-    options: Annotated[Any, Entries(SBATCH_OPTIONS, OPTION)]
+    options: Annotated[Any, Entries(SBATCH_OPTIONS, OPTION)]  # option of sbatch -> value
     timeout: Annotated[float, Range(above=0)]
     folder: Annotated[str | None, PATH]
 

@@ -76,16 +76,13 @@ class LionConfig(OptimizerConfig):
 
 @dataclass(frozen=True)
 class MuonConfig(OptimizerConfig):
-    """Muon for hidden weights, Adam for the other parameters.
-
-    Adam uses the learning rate ``lr * adam_lr_ratio``, ``beta1``, ``beta2`` and ``epsilon``.
-    """
+    """Muon for hidden weights, Adam for the other parameters."""
 
     name: Literal["muon"]
     momentum: DecayRate
     newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
     input_layer: Literal["muon", "adam"]
-    adam_lr_ratio: Annotated[float, Range(minimum=0)]
+    adam_lr_ratio: Annotated[float, Range(minimum=0)]  # learning rate of Adam / lr
     beta1: DecayRate
     beta2: DecayRate
     epsilon: Epsilon

@@ -8,20 +8,16 @@ from nnopt.schema.range import Range
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """The augmentation of training samples. Zero, False and "none" switch a method off.
+    """The augmentation of training samples. Zero, False and "none" switch a method off."""
 
-    ``crop`` and ``cutout`` are in pixels. ``mixup`` and ``cutmix`` are the α of Beta distributions.
-    ``num_ops`` and ``magnitude`` apply to RandAugment.
-    """
-
-    crop: Annotated[int, Range(minimum=0, maximum=64)]
+    crop: Annotated[int, Range(minimum=0, maximum=64)]  # pixels
     flip: bool
     policy: Literal["none", "rand_augment", "trivial_augment"]
-    num_ops: Annotated[int, Range(minimum=1, maximum=100)]
-    magnitude: Annotated[int, Range(minimum=0, maximum=30)]
-    cutout: Annotated[int, Range(minimum=0, maximum=1024)]
-    mixup: Annotated[float, Range(minimum=0, maximum=1000)]
-    cutmix: Annotated[float, Range(minimum=0, maximum=1000)]
+    num_ops: Annotated[int, Range(minimum=1, maximum=100)]  # of RandAugment
+    magnitude: Annotated[int, Range(minimum=0, maximum=30)]  # of RandAugment
+    cutout: Annotated[int, Range(minimum=0, maximum=1024)]  # pixels
+    mixup: Annotated[float, Range(minimum=0, maximum=1000)]  # α of the Beta distribution
+    cutmix: Annotated[float, Range(minimum=0, maximum=1000)]  # α of the Beta distribution
 
 
 @dataclass(frozen=True)

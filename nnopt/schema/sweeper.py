@@ -22,13 +22,10 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class OptunaConfig:
-    """A search. Each trial draws a value of every key that has several values or an interval.
-
-    ``params`` is a map as in ``GridConfig``.
-    """
+    """A search. Each trial draws a value of every key that has several values or an interval."""
 
     name: Literal["optuna"]
-    params: Any
+    params: Any  # as in GridConfig
     trials: Annotated[int, Range(minimum=1, maximum=1_000_000)]
     metric: str
     sampler: Literal["tpe", "random"]
