@@ -18,7 +18,7 @@ from nnopt.analysis.same_data import (
     with_unified_file_names,
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
-from nnopt.analysis.tabulate import Table, check_pivot, pivot, records, tabulate
+from nnopt.analysis.tabulate import check_pivot, pivot, records, tabulate
 from nnopt.cli.parsers import compare_parser, metric_names
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import shown, write_text
@@ -54,7 +54,10 @@ def main(arguments: list[str]) -> int:
         for note in comparison.notes:
             console.note(note)
     elif form == "table":
-        _print(table)
+        console.note(table.title)
+        console.print_table(table.header, render.text_rows(table), table.align)
+        for note in table.notes:
+            console.note(note)
     else:
         standard_output().write(text)
         for note in comparison.notes if form == "csv" else ():
@@ -152,10 +155,3 @@ def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
         states = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         raise ConfigError(f"no run has finished: {states}")
     return runs
-
-
-def _print(table: Table) -> None:
-    console.note(table.title)
-    console.print_table(table.header, render.text_rows(table), table.align)
-    for note in table.notes:
-        console.note(note)

@@ -16,23 +16,18 @@ DATA_VERBS = ("list", "fetch", "verify")
 def complete(arguments: list[str], verbs: Iterable[str]) -> int:
     """Answer ``-sc install=SHELL``, ``-sc uninstall=SHELL`` or ``-sc query=SHELL``."""
     command = arguments[-1]
-    if not command.startswith("query="):
-        return _ask_hydra(command)
-    line = os.environ.get("COMP_LINE", "")
-    typed = line.split() if not line.endswith(" ") else [*line.split(), ""]
-    if len(typed) < 3:
-        print(" ".join([*verbs, "version"]))
-        return 0
-    verb, before, last = typed[1], typed[-2], typed[-1]
-    if verb in VERBS_WITH_OVERRIDES:
+    if command.startswith("query="):
+        line = os.environ.get("COMP_LINE", "")
+        typed = line.split() if not line.endswith(" ") else [*line.split(), ""]
+        if len(typed) < 3:
+            print(" ".join([*verbs, "version"]))
+            return 0
+        verb, before, last = typed[1], typed[-2], typed[-1]
+        if verb not in VERBS_WITH_OVERRIDES:
+            print(" ".join(DATA_VERBS if verb == "data" else _options_of(verb, before, last)))
+            return 0
         program, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = program + after
-        return _ask_hydra(command)
-    print(" ".join(DATA_VERBS if verb == "data" else _options_of(verb, before, last)))
-    return 0
-
-
-def _ask_hydra(command: str) -> int:
     from nnopt.config.show import complete_words
 
     complete_words(command)

@@ -22,7 +22,13 @@ def main(arguments: list[str]) -> int:
     if unknown := [name for name in names if name not in PUBLISHED]:
         hint = suggest(unknown[0], PUBLISHED)
         raise ConfigError(f"no dataset {unknown[0]!r} to {options.verb}; {hint}")
-    return _fetch(names, root) if options.verb == "fetch" else _verify(names, root)
+    if options.verb == "verify":
+        return _verify(names, root)
+    from nnopt.data.download import fetch
+
+    for name in names:
+        fetch(PUBLISHED[name], root, console.note)
+    return 0
 
 
 def _list(root: Path) -> int:
@@ -38,14 +44,6 @@ def _list(root: Path) -> int:
         here = "yes" if is_present else "no"
         rows.append((published.name, *counts, shape, classes, here, where))
     console.print_table(header, rows, align="lrrrlrll")
-    return 0
-
-
-def _fetch(names: list[str], root: Path) -> int:
-    from nnopt.data.download import fetch
-
-    for name in names:
-        fetch(PUBLISHED[name], root, console.note)
     return 0
 
 
