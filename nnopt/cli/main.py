@@ -64,7 +64,12 @@ def run_verb(arguments: list[str]) -> int:
     from nnopt.terminal.safe_stream import guarded_streams
 
     with guarded_streams() as (output, errors):
-        code = _exit_code_of(arguments)
+        try:
+            code = _dispatch(arguments)
+        except SystemExit as stop:  # raised by --help, and by signals
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
+            code = 1 if isinstance(stop.code, str) else stop.code or 0
         output.flush()
         if output.failure is not None:
             errors.write_line(
@@ -88,16 +93,6 @@ def _open_standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-
-
-def _exit_code_of(arguments: list[str]) -> int:
-    try:
-        return _dispatch(arguments)
-    except SystemExit as stop:  # raised by --help, and by signals
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-            return 1
-        return stop.code or 0
 
 
 def _dispatch(arguments: list[str]) -> int:

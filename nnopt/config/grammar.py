@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from math import ceil, isfinite
 from typing import Any
 
@@ -86,12 +86,10 @@ def shuffle(*args: Any, sweep: Any = None, list: Any = None) -> Any:
 def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False) -> Any:
     """Return the values in ascending order, or in descending order if ``reverse`` is true."""
 
-    def ordered(values: builtins.list[Any]) -> builtins.list[Any]:
-        return sorted(
-            values, key=lambda x: x.text if isinstance(x, QuotedString) else x, reverse=reverse
-        )
+    def value_of(item: Any) -> Any:
+        return item.text if isinstance(item, QuotedString) else item
 
-    return _reordered(ordered, args, sweep, list)
+    return _reordered(partial(sorted, key=value_of, reverse=reverse), args, sweep, list)
 
 
 def _reordered(order: Callable[[Any], Any], args: Sequence[Any], *named: Any) -> Any:

@@ -28,6 +28,8 @@ MAX_DIGITS = 4_000
 The values of an alias count each time that the alias is used.
 """
 
+TOO_DEEP = f"is nested more than {MAX_LEVELS} levels deep"
+
 YAML = "tag:yaml.org,2002:"
 KINDS = {f"{YAML}{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
 
@@ -61,7 +63,7 @@ def nodes_of(path: Path, text: str) -> tuple[Node | None, Any]:
     except YAMLError as error:
         raise ConfigError(syntax_problem(path, error)) from None
     except RecursionError:
-        raise ConfigError(_too_deep(path)) from None
+        raise ConfigError(f"{shown_path(path)}: {TOO_DEEP}") from None
 
 
 def syntax_problem(path: Path, error: YAMLError) -> str:
@@ -94,7 +96,7 @@ class ValueChecker:
         if id(node) in above:
             raise self._refused(node, "an alias refers to a value that contains it")
         if len(above) > MAX_LEVELS:
-            raise ConfigError(_too_deep(self._path))
+            raise ConfigError(f"{shown_path(self._path)}: {TOO_DEEP}")
         if node.tag not in KINDS:
             tag = node.tag.replace(YAML, "!!")
             raise self._refused(node, f"the tag {tag!r} is not supported; write plain values")
@@ -161,10 +163,6 @@ def kind_of(node: Node) -> str:
     if isinstance(node, SequenceNode):
         return "a list"
     return kinds.get(node.tag.removeprefix(YAML), "a text")
-
-
-def _too_deep(path: Path) -> str:
-    return f"{shown_path(path)}: is nested more than {MAX_LEVELS} levels deep"
 
 
 def line_of(node: Node) -> int:
