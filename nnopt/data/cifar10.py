@@ -17,7 +17,7 @@ from nnopt.data.dataset_files import read, sha256
 from nnopt.data.locations import Location, complete_locations, location_in, similar_folders
 from nnopt.data.plain_pickle import Bytes, read_plain_pickle
 from nnopt.data.published import CIFAR10, Published
-from nnopt.data.source import Decoded, Source, channel_statistics, check_labels, check_official
+from nnopt.data.source import Decoded, Source, check_labels, check_official
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import visible
@@ -70,8 +70,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
             labels.append(records[:, 0])
         pixels = np.concatenate(images).reshape(-1, *published.shape)
         parts[part] = pixels, np.concatenate(labels, dtype=np.int64)
-    mean, std = channel_statistics(parts["train"][0])
-    return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
+    return Decoded(published.classes, parts, sources, notes=tuple(notes))
 
 
 def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:

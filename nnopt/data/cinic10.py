@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nnopt.data.dataset_files import read, unreadable
 from nnopt.data.locations import Location, complete_locations, similar_folders
 from nnopt.data.published import CINIC10, Published
-from nnopt.data.source import Decoded, Source, channel_statistics
+from nnopt.data.source import Decoded, Source
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import visible
@@ -107,7 +107,6 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
             for path, digest in zip(paths, digests, strict=True):
                 tree_hash.update(os.fsencode(path.relative_to(folder)) + b"\0" + digest)
         parts[part] = images, labels
-    mean, std = channel_statistics(parts["train"][0])
     name = published.folder
     notes = [
         f"{name}/{part} has {len(images):,} images, published {published.parts[part]:,}"
@@ -117,7 +116,7 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
     if hidden:
         notes.append(f"{name}: {hidden:,} hidden file(s), such as .DS_Store, are skipped")
     sources = {published.folder: tree_hash.hexdigest()}
-    return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
+    return Decoded(published.classes, parts, sources, notes=tuple(notes))
 
 
 def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:

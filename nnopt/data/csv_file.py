@@ -20,7 +20,7 @@ from nnopt.data.csv_labels import Labels
 from nnopt.data.csv_rows import RowReader
 from nnopt.data.csv_text import lines_of, listed, open_text, read_header
 from nnopt.data.dataset_files import check_regular, file_sha256
-from nnopt.data.source import Decoded, Source, channel_statistics
+from nnopt.data.source import Decoded, Source
 from nnopt.errors import ConfigError, DataError
 from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
@@ -86,15 +86,13 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     classes, notes = train.labels.classes()
     parts = {part: (x.inputs, x.labels.numbers(classes)) for part, x in tables.items()}
     sources = {getattr(config, part): file_sha256(path) for part, path in paths.items()}
-    is_image = train.inputs.ndim == 4
-    mean, std = channel_statistics(train.inputs) if is_image else ((), ())
-    features = () if is_image else tuple(train.columns.feature_names)
-    if sum(map(len, features)) > MAX_NAMES_LENGTH:
+    features = tuple(train.columns.feature_names)
+    if train.columns.shape or sum(map(len, features)) > MAX_NAMES_LENGTH:
         features = ()
     remarks = [("train", _row_numbers(train)), ("train", _first_line(train, config))]
     remarks += [(part, table.note) for part, table in tables.items()]
     notes += [f"{shown(Path(paths[part].name))}: {text}" for part, text in remarks if text]
-    return Decoded(classes, parts, sources, mean, std, tuple(notes), features)
+    return Decoded(classes, parts, sources, notes=tuple(notes), features=features)
 
 
 def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> Table:

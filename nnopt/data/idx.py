@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 from nnopt.data.dataset_files import read, sha256
 from nnopt.data.locations import Location, complete_locations, location_in, similar_folders
 from nnopt.data.published import Published, owner
-from nnopt.data.source import (
-    Decoded,
-    Source,
-    channel_statistics,
-    check_labels,
-    check_official,
-    wrong_dataset,
-)
+from nnopt.data.source import Decoded, Source, check_labels, check_official, wrong_dataset
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import shown
 
@@ -104,8 +97,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
         )
     if 0 in train.shape:
         raise DataError(f"{shown(paths[FILES['train'][0]])} has no images")
-    mean, std = channel_statistics(train)
-    return Decoded(published.classes, parts, sources, mean, std, tuple(notes))
+    return Decoded(published.classes, parts, sources, notes=tuple(notes))
 
 
 def size_in_header(start: bytes) -> int:

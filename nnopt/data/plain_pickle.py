@@ -1,9 +1,9 @@
 """Reads pickles of plain containers, numbers, texts and arrays of bytes without running code.
 
-A pickle is a program for a stack machine. ``_Machine`` executes only the instructions for plain
-values. It never calls a function from the file, allocates at most a few times the size of the file,
-and hashes only texts. So a hostile file can neither run code, nor exhaust the memory, nor crash
-Python by deep nesting. Source of the formats: Python's ``pickletools``.
+A pickle is a program for a stack machine (see ``pickletools``). ``_Machine`` executes only the
+instructions for plain values. It calls no function from the file, allocates at most a few times the
+size of the file, and hashes only texts. So a hostile file can neither run code, nor exhaust the
+memory, nor crash Python by deep nesting.
 """
 
 from __future__ import annotations

@@ -69,13 +69,15 @@ class Source(Generic[S]):
     location: str  # the files, for messages
     files: Mapping[str, Path]  # role of a file or folder -> its path
     settings: S  # its ``repr`` is part of the cache key
-    decoder: Callable[[S, Mapping[str, Path]], Decoded]  # raises DataError
+    decoder: Callable[[S, Mapping[str, Path]], Decoded]  # sets neither mean, std nor repeated
     fingerprinter: Callable[[Iterable[Path]], str] = stat_lines  # see ``fingerprint``
 
     def decode(self) -> Decoded:
         """Read and decode all files, which may take minutes. Raises DataError."""
         decoded = self.decoder(self.settings, self.files)
-        return replace(decoded, repeated=repeated_rows(decoded.parts))
+        images, _ = decoded.parts["train"]
+        mean, std = channel_statistics(images) if images.ndim == 4 else ((), ())
+        return replace(decoded, mean=mean, std=std, repeated=repeated_rows(decoded.parts))
 
     def fingerprint(self) -> str:
         """Return a text that changes with the names, sizes or times of the files."""
