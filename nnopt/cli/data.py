@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(root: Path) -> int:
-    from nnopt.data.published_files import presence
+    from nnopt.data.download import presence
 
     header = ("name", "training", "validation", "test", "shape", "classes", "here", "where")
     rows = []
@@ -49,7 +49,7 @@ def _list(root: Path) -> int:
 
 def _verify(names: list[str], root: Path) -> int:
     """Verify every dataset, and then raise DataError if one is damaged."""
-    from nnopt.data.published_files import presence, verify
+    from nnopt.data.download import presence, verify
 
     chosen: list[Published] = [PUBLISHED[name] for name in names]
     if not names:

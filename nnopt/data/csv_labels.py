@@ -80,14 +80,14 @@ class Labels:
     def classes(self) -> tuple[tuple[str, ...], list[str]]:
         """Return the classes, and notes. Raises DataError for numbers that are not whole."""
         whole = {text: self.whole(text) for text in self.first_rows}
-        if any(number is None for number in whole.values()):
-            if all(is_number(self._with_points(text)) for text in self.first_rows):
-                text = next(text for text, number in whole.items() if number is None)
-                raise DataError(
-                    f"{self._where(text)}; allowed are whole numbers in digits, such as 1000, or "
-                    "names; a quantity is no class: is dataset.label the right column?"
-                )
-            return tuple(sorted(self.first_rows)), []
+        others = [text for text, number in whole.items() if number is None]
+        if others and all(is_number(self._with_points(text)) for text in whole):
+            raise DataError(
+                f"{self._where(others[0])}; allowed are whole numbers in digits, such as 1000, or "
+                "names; a quantity is no class: is dataset.label the right column?"
+            )
+        if others:
+            return tuple(sorted(whole)), []
         spellings: dict[str, list[str]] = {}
         for text, number in whole.items():
             spellings.setdefault(str(number), []).append(text)
@@ -107,14 +107,13 @@ class Labels:
         """Return the class number of each row. Raises DataError for a label not in ``classes``."""
         by_name = {name: number for number, name in enumerate(classes)}
         are_whole = all(WHOLE.fullmatch(name) for name in classes)
-        lookup = np.empty(len(self.first_rows), dtype=np.int64)
-        for code, text in enumerate(self.first_rows):
+        numbers = []
+        for text in self.first_rows:
             name = (self.whole(text) or text) if are_whole else text
             if name not in by_name:
                 raise DataError(
                     f"{self._where(text)} is no class of the training file; its classes are "
                     f"{listed(classes, 20)}"
                 )
-            lookup[code] = by_name[name]
-        result: NDArray[np.int64] = np.concatenate([lookup[codes] for codes in self.codes])
-        return result
+            numbers.append(by_name[name])
+        return np.take(np.array(numbers, dtype=np.int64), np.concatenate(self.codes))

@@ -1,17 +1,17 @@
-"""Downloads the published datasets, verifies checksums and unpacks archives safely."""
+"""Finds, verifies and downloads the published datasets, and unpacks archives safely."""
 
 from __future__ import annotations
 
 import gzip
-import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from nnopt.data import idx
+from nnopt.data import cifar10, cinic10, idx
+from nnopt.data.cache import damaged
 from nnopt.data.dataset_files import read, refuse_links, remove, sha256
-from nnopt.data.published import Download, Published
-from nnopt.data.published_files import presence
+from nnopt.data.published import PUBLISHED, Download, Published
+from nnopt.data.source import Source
 from nnopt.errors import DataError, OutputError
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import exclusive
@@ -23,13 +23,44 @@ MAX_FILES = 300_000  # of an archive
 
 Report = Callable[[str], None]
 
+LOCATE = {
+    "mnist": idx.locate,
+    "fashion_mnist": idx.locate,
+    "cifar10": cifar10.locate,
+    "cinic10": cinic10.locate,
+}
+
+
+def locate_published(name: str, root: Path) -> Source[Published]:
+    """Find the files of a published dataset under ``root``. Raises DataError if missing."""
+    return LOCATE[name](PUBLISHED[name], root)
+
+
+def presence(published: Published, root: Path) -> tuple[bool, str]:
+    """Return whether a dataset is complete, and its folder or missing files. No file is read."""
+    try:
+        return True, locate_published(published.name, root).location
+    except DataError as error:
+        return False, str(error).partition(";")[0]
+
+
+def verify(published: Published, root: Path, cache: Path) -> list[str]:
+    """Read all files of a dataset and its cache, and return the problems found.
+
+    The images of CINIC-10 have no published SHA-256. They are verified by their number and by the
+    CRC of each chunk of each file. Raises DataError for a file that is missing, damaged or part of
+    another dataset.
+    """
+    decoded = locate_published(published.name, root).decode()
+    stale = [f"{path} is damaged; delete its folder" for path in damaged(cache, published.name)]
+    return [*decoded.notes, *stale]
+
 
 def fetch(published: Published, root: Path, report: Report) -> None:
     """Download the missing files of a dataset to ``root``.
 
     Existing files are never overwritten. If two processes call this at once, one waits. Raises
-    DataError if no address answers with the published file, and OutputError if a file cannot be
-    written.
+    DataError if no address has the published file, and OutputError if a file cannot be written.
     """
     try:
         refuse_links(root / "downloads", root)
@@ -165,6 +196,8 @@ def unpack(archive: Path, folder: Path) -> None:
     Python's "data" filter refuses paths outside of ``folder``. Links and devices are refused, and
     the number and total size of the files are limited.
     """
+    import tarfile  # imported here because nnopt run must start fast
+
     size = count = 0
     try:
         with tarfile.open(archive, "r:gz") as tar:

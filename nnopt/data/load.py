@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from nnopt.data import csv_file
 from nnopt.data.cache import cached
 from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.data.download import fetch, locate_published
 from nnopt.data.duplicates import repeated_rows
 from nnopt.data.published import PUBLISHED
-from nnopt.data.published_files import locate_published
 from nnopt.data.source import Decoded, Source, channel_statistics
 from nnopt.data.split import check_own_part, chosen_classes, hold_out, renumber, subset
 from nnopt.data.synthetic import generate
@@ -80,8 +80,6 @@ def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[A
     except DataError:
         if not data.download:
             raise
-    from nnopt.data.download import fetch  # imports pooch
-
     fetch(PUBLISHED[dataset.name], root, LOG.info)
     return locate_published(dataset.name, root)
 
