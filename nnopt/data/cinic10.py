@@ -159,8 +159,7 @@ def _entries(folder: Path) -> tuple[list[str], int]:
     return kept, len(names) - len(kept)
 
 
-Images = tuple[NDArray[np.uint8], list[bytes]]
-"""Pixels (n, 3, 32, 32) and the SHA-256 of each image file."""
+Images = tuple[NDArray[np.uint8], list[bytes]]  # pixels (n, 3, 32, 32), SHA-256 of each file
 
 
 def _decode_all(folders: list[list[Path]]) -> Iterator[tuple[list[Path], Images]]:

@@ -1,7 +1,4 @@
-"""The classes of a CSV file.
-
-Equal whole numbers are one class: 7, 007, +7 and 7.0. All other labels are names.
-"""
+"""The classes of a CSV file: equal numbers such as 7, 007 and 7.0 are one, others are names."""
 
 from __future__ import annotations
 

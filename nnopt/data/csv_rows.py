@@ -41,8 +41,7 @@ LONG, TINY = b"0" * 16, b"e-000"
 
 SWAP = str.maketrans(",.", ".,")  # exchanges commas and points, for decimal commas
 
-Chunk = tuple[NDArray[np.float64], list[str]]
-"""Values (n, D) of consecutive rows, and the text of each row's label."""
+Chunk = tuple[NDArray[np.float64], list[str]]  # rows: values (n, D), and the text of each label
 
 
 @dataclass

@@ -1,8 +1,4 @@
-"""Finds the folder of a published dataset: the first complete one of several candidates.
-
-The candidates are the folder that the official archive creates, folders with similar names, and
-data.root itself.
-"""
+"""Finds the folder of a published dataset: the official one, a similar one, or data.root itself."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from nnopt.schema import SpiralConfig, TwoClassConfig
 TWIST = 4.0  # turn of an arm from the centre to its end, in radians
 INNER_RADIUS = 0.5  # of the smaller circle
 
-Points = NDArray[np.float64]
-"""Coordinates (2, K, n) of n points of each class."""
+Points = NDArray[np.float64]  # coordinates (2, K, n) of n points of each class
 
 
 def generate(config: SpiralConfig | TwoClassConfig) -> Decoded:

@@ -35,8 +35,7 @@ NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 def take(descriptor: int, wait: bool) -> bool:
     """Lock an open file until it is closed. With ``wait``, wait until the lock is free.
 
-    Return False if another process holds the lock. Raises OSError, also on a file system without
-    locks.
+    Return False if another process holds the lock. Raises OSError on a file system without locks.
     """
     if not HAS_FLOCK:
         from filelock import lock_descriptor
