@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,18 +18,15 @@ from nnopt.architecture import layers as records
 from nnopt.architecture.inference import ForeignLayer, InferredLayer, Layer, Shape
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The layers, own parameters and FLOPs of a module."""
-
-    layers: tuple[InferredLayer, ...]  # in the order of their first call
-    own_parameters: dict[str, Shape]  # the shapes of the parameters that belong to no layer
-    flops: int  # of one sample's forward pass
-
-
 @torch.no_grad()
-def inspect(model: nn.Module, input_shape: Shape) -> Inspection:
-    """Return the contents of a model on the meta device, for samples of ``input_shape``."""
+def inspect(
+    model: nn.Module, input_shape: Shape
+) -> tuple[tuple[InferredLayer, ...], dict[str, Shape], int]:
+    """Inspect a model on the meta device, for samples of ``input_shape``.
+
+    Return its layers in the order of their first call, the shapes of the parameters that belong to
+    no layer, and the FLOPs of one sample's forward pass.
+    """
     model.eval()
     seen: dict[str, list[Shape]] = {}  # shapes [input, output] of the last call
 
@@ -58,8 +54,7 @@ def inspect(model: nn.Module, input_shape: Shape) -> Inspection:
     }
     order = {name: index for index, name in enumerate(seen)}
     shapes = {name: (pair[0], pair[1]) for name, pair in seen.items() if pair}
-    layers, parameters = _infer_layers(model, "", shapes, order, flops)
-    return Inspection(layers, parameters, flops[whole])
+    return *_infer_layers(model, "", shapes, order, flops), flops[whole]
 
 
 def _infer_layers(

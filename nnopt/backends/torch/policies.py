@@ -37,10 +37,6 @@ _GEOMETRIC, _VALUE, _IDENTITY = (
 Setting = tuple[int, int]
 """The index of an operation in ``OPERATIONS``, and a level from -30 to 30."""
 
-Change = Callable[[Tensor, list[Setting], list[int]], Tensor]
-"""(images (n, C, H, W), settings, counts) -> changed images. The first ``counts[0]`` images have
-the first setting, the next ``counts[1]`` the second, and so on."""
-
 
 def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     """Return the magnitudes (31,) of each operation, weakest first.
@@ -111,12 +107,11 @@ class PolicyOperations:
         """Apply one operation to each image; operation and level are (n,)."""
         is_geometric, is_value = np.isin(operation, _GEOMETRIC), np.isin(operation, _VALUE)
         is_other = ~(is_geometric | is_value | (operation == _IDENTITY))
-        changes: tuple[tuple[NDArray[np.bool_], Change], ...] = (
+        for chosen, change in (
             (is_geometric, self._move_pixels),
             (is_value, self._map_values),
             (is_other, self._apply_by_setting),
-        )
-        for chosen, change in changes:
+        ):
             if chosen.any():
                 indices = np.flatnonzero(chosen)
                 code = operation[indices] * 2 * LEVELS + level[indices] + LEVELS
@@ -124,6 +119,7 @@ class PolicyOperations:
                 pairs = (divmod(x, 2 * LEVELS) for x in codes.tolist())
                 settings = [(number, shifted - LEVELS) for number, shifted in pairs]
                 rows = torch.from_numpy(indices[np.argsort(code)]).to(images.device)
+                # The first counts[0] images have the first setting, the next counts[1] the second.
                 images[rows] = change(images[rows], settings, counts.tolist())
 
     def _move_pixels(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:

@@ -17,30 +17,27 @@ class StepSums:
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._pending: list[tuple[Tensor, Tensor]] = []  # logits and labels
         self._correct: Tensor | int = 0
         self._count = 0
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
         """Add a step. y must not be overwritten before ``record``."""
         self._losses.append(loss)
-        self._logits.append(logits)
-        self._labels.append(y)
-        if len(self._logits) == MAX_PENDING_STEPS:
+        self._pending.append((logits, y))
+        if len(self._pending) == MAX_PENDING_STEPS:
             self._count_correct()
 
     def _count_correct(self) -> None:
-        logits, labels = torch.cat(self._logits), torch.cat(self._labels)
+        logits, labels = map(torch.cat, zip(*self._pending, strict=True))
         labels = labels if labels.ndim == 1 else labels.argmax(dim=1)
         self._correct = self._correct + (logits.argmax(dim=1) == labels).sum()
         self._count += len(labels)
-        self._logits.clear()
-        self._labels.clear()
+        self._pending.clear()
 
     def record(self, gradient_norm: float, state_is_finite: bool) -> StepRecord:
         """Return the record of all steps. Waits for the device."""
-        if self._logits:
+        if self._pending:
             self._count_correct()
         losses = torch.stack(self._losses).cpu().numpy() if self._losses else np.zeros(0)
         return StepRecord(

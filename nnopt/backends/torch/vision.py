@@ -5,7 +5,6 @@ This file imports torchvision. It is imported only if the configuration has a to
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ from nnopt.architecture.inference import Shape, format_shape
 from nnopt.architecture.network import ModuleArchitecture
 from nnopt.backends.torch.dropout import build_dropout
 from nnopt.backends.torch.inspection import inspect
+from nnopt.data.dataset_files import file_sha256
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.random import generator
 from nnopt.schema import Config, TorchvisionConfig
@@ -88,16 +88,14 @@ def describe_model(
         except NotImplementedError:  # regnets compute their widths from values of tensors
             with torch.random.fork_rng(devices=[]):
                 model = _create(config, input_shape, classes).to("meta")
-        inspected = inspect(model, input_shape)
+        layers, own_parameters, flops = inspect(model, input_shape)
     except (RuntimeError, ValueError, AssertionError) as error:
         (reason, *_) = str(error).splitlines() or [type(error).__name__]
         raise ConfigError(
             f"architecture.model = {config.model!r} cannot take images of "
             f"{format_shape(input_shape)}: {reason}; choose another model or larger images"
         ) from error
-    return ModuleArchitecture(
-        input_shape, classes, inspected.layers, config, inspected.own_parameters, inspected.flops
-    )
+    return ModuleArchitecture(input_shape, classes, layers, config, own_parameters, flops)
 
 
 def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -162,9 +160,7 @@ def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]
                 f"architecture.pretrained = true: {path} is missing, and {url} cannot be "
                 f"downloaded ({error}); put the file there, or set architecture.pretrained=false"
             ) from error
-    with open(path, "rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if not actual.startswith(digest):
+    if not (actual := file_sha256(path)).startswith(digest):
         raise DataError(
             f"architecture.pretrained = true: {path} is damaged: its SHA-256 is {actual} but "
             f"should begin with {digest}; delete it to download it again"

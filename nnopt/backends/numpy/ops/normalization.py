@@ -111,9 +111,9 @@ def batch_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Grad
     """
     if g.ndim == 2:
         return _flat_batch_norm_backward(g, saved, buffer)
-    x, mean, inverse_std, weight, *_ = saved
+    x, mean, inverse_std, weight, rectified, *_ = saved
     gradient = lanes.by_position(g)
-    g_sums, product_sums = _gradient_sums(gradient, saved, buffer).reshape(2, *g.shape[2:])
+    g_sums, product_sums = lanes.sums(gradient, x, buffer, rectified).reshape(2, *g.shape[2:])
     d_bias = np.add.reduce(g_sums, axis=0, out=buffer("d_bias", weight.shape, g.dtype))
     d_weight = np.add.reduce(product_sums, axis=0, out=buffer("d_weight", weight.shape, g.dtype))
     np.subtract(d_weight, mean * d_bias, out=d_weight)  # Σ g (x - μ)
@@ -203,12 +203,12 @@ def group_norm_forward(
 
 def group_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Gradients:
     """Compute ``group_norm_naive_backward``; with ``relu``, g is first set to 0 where y is 0."""
-    x, mean, inverse_std, weight, *_ = saved
+    x, mean, inverse_std, weight, rectified, *_ = saved
     height, width, samples, channels = g.shape
     grouped = (samples, inverse_std.shape[1], channels // inverse_std.shape[1])
     count = height * width * grouped[2]
     gradient = lanes.by_position(g)
-    g_sums, product_sums = _gradient_sums(gradient, saved, buffer).reshape(2, *grouped)
+    g_sums, product_sums = lanes.sums(gradient, x, buffer, rectified).reshape(2, *grouped)
     product_sums = (product_sums - mean * g_sums) * inverse_std  # Σ g x̂ over the positions
     d_bias, d_weight = (
         np.add.reduce(part.reshape(g.shape[2:]), axis=0, out=buffer(name, weight.shape, g.dtype))
@@ -280,24 +280,18 @@ def _image_forward(
 ) -> tuple[Array, Saved]:
     """Normalize images over the positions and one axis of their lanes, reshaped to ``shape``.
 
-    The saved values are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, y if
-    ``relu``, the mean of x and the biased σ².
+    The saved values are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, the outputs
+    (H·W, N·C) if ``relu``, the mean of x and the biased σ².
     """
     values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)
     scale = weight.reshape(shape[1:]) * inverse_std
     offset = bias.reshape(shape[1:]) - mean * scale
     y = buffer("y", x.shape, x.dtype)
+    rows = lanes.by_position(y)
     scale, offset = lanes.to_lanes(shape, scale, offset)
-    lanes.scale_and_shift(values, scale, offset, lanes.by_position(y), buffer, relu)
-    return y, (values, mean, inverse_std, weight, y if relu else None, shift + mean, variance)
-
-
-def _gradient_sums(gradient: Array, saved: Saved, buffer: Buffer) -> Array:
-    """Return Σ g and Σ g x per lane, (2, N·C), after setting g to 0 where a ReLU returned 0."""
-    x, _, _, _, rectified, *_ = saved
-    where = None if rectified is None else lanes.by_position(rectified)
-    return lanes.sums(gradient, x, buffer, where)
+    lanes.scale_and_shift(values, scale, offset, rows, buffer, relu)
+    return y, (values, mean, inverse_std, weight, rows if relu else None, shift + mean, variance)
 
 
 BATCH_NORM = Op(batch_norm_forward, batch_norm_backward, ("x", "weight", "bias"))
