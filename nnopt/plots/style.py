@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DPI = 110
 CHARACTERS_PER_INCH = 9  # of a title, on average
-BAR_WIDTH, BAR_GAP = 0.12, 0.1  # inches, of a colour bar; from its axes
+BAR_WIDTH, BAR_GAP = 0.12, 0.1  # of a colour bar, in inches; the gap is to its axes
 LARGEST = 1e100  # larger values would overflow a log scale and count as infinite
 
 # The colours of Okabe and Ito (2008), which colour-blind readers can distinguish.

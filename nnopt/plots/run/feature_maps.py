@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_STAGES = 4
 MAX_COLUMNS = 18  # maps of all stages in a row
 MAX_CHANNELS = 8  # maps of one stage in a row
-MIN_UNEXPLAINED_FRACTION = 0.1  # of a channel's variance; else it resembles a shown channel
+MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel that differs from the drawn ones
 MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
 MAX_PERCENTILE = 99  # of a channel; a single peak does not darken the image
 CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # inches; from a map to the next; between layers

@@ -79,7 +79,7 @@ def to_pixels(images: NDArray[Any]) -> NDArray[Any]:
 def plot_samples(
     images: NDArray[np.uint8], labels: Ints, predictions: Ints, classes: Sequence[str], path: Path
 ) -> None:
-    """Draw a 4x4 grid of images with the true class and, if it is wrong, the predicted one.
+    """Draw a 4x4 grid of images with the true class and, if it differs, the predicted class.
 
     ``images`` (N, C, H, W) are grey (C = 1) or coloured (C = 3). The first 16 are drawn. A
     misclassified image has a thick frame.

@@ -33,7 +33,7 @@ NAME_POINTS, MIN_MARK_DISTANCE = 8.5, 6.0  # points
 WIDTH, LINES_HEIGHT, MIN_MAP_HEIGHT, MAX_MAP_HEIGHT = 2.9, 2.5, 2.5, 6.0  # of a panel
 BOTTOM, TOP = 0.6, 0.8
 PANEL_GAP = 0.95  # also the space of a colour bar with its numbers and label
-RAIL_STEP, RAIL_GAP = 0.09, 0.06  # for each layer on a rail; between a rail and the panel
+STRIP_STEP, STRIP_GAP = 0.09, 0.06  # for each layer on a strip; between a strip and the panel
 NAMED_ROW_HEIGHT, MAX_ROW_HEIGHT = 0.17, 0.5
 LAST_COLUMN_WIDTH = 0.42  # column with the fractions in the last epoch
 MIN_BAR_HEIGHT = 1.5
@@ -44,7 +44,7 @@ def plot_layer_statistics(
 ) -> None:
     """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
-    Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on rails
+    Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on strips
     below and above the panel. More layers are rows of maps. The fraction of dead units, which are 0
     for every sample, is always a map.
 
@@ -101,12 +101,12 @@ def _draw_lines(
 ) -> Axes:
     """Draw positive values, on a logarithmic scale if they span a decade or a value is 0.
 
-    Zeros are drawn on a rail below the panel, infinite values on a rail above it. On a rail, each
-    layer has its own height.
+    Zeros are drawn on a strip below the panel, infinite values on a strip above it. On a strip,
+    each layer has its own height.
     """
     left, bottom, width, height = box
     zero, not_finite = values == 0, ~np.isfinite(values)
-    below, above = _rail_height(zero), _rail_height(not_finite)
+    below, above = _strip_height(zero), _strip_height(not_finite)
     axes = style.panel(figure, left, bottom + below, width, height - below - above)
     positive = np.where(zero | not_finite, np.nan, values)
     styles = [_line_style(index, len(names), len(epochs)) for index in range(len(names))]
@@ -123,12 +123,12 @@ def _draw_lines(
         style.few_ticks(axes.yaxis)
     stack = [axes]  # from below
     if below:
-        rail = style.panel(figure, left, bottom, width, below - RAIL_GAP)
-        stack.insert(0, _draw_rail(rail, epochs, zero, styles, "0"))
+        strip = style.panel(figure, left, bottom, width, below - STRIP_GAP)
+        stack.insert(0, _draw_strip(strip, epochs, zero, styles, "0"))
     if above:
-        top = bottom + height - above + RAIL_GAP
-        rail = style.panel(figure, left, top, width, above - RAIL_GAP)
-        stack.append(_draw_rail(rail, epochs, not_finite, styles, "not finite"))
+        top = bottom + height - above + STRIP_GAP
+        strip = style.panel(figure, left, top, width, above - STRIP_GAP)
+        stack.append(_draw_strip(strip, epochs, not_finite, styles, "not finite"))
     for part in stack:
         style.epoch_axis(part, epochs[0], epochs[-1])
         part.tick_params(bottom=part is stack[0], labelbottom=part is stack[0])
@@ -151,13 +151,13 @@ def _line_style(index: int, count: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def _rail_height(where: Bools) -> float:
-    """Return the height of a rail and its gap to the panel, in inches; 0 for an empty rail."""
+def _strip_height(where: Bools) -> float:
+    """Return the height of a strip and its gap to the panel, in inches; 0 for an empty strip."""
     count = int(where.any(axis=1).sum())
-    return RAIL_GAP + RAIL_STEP * (count + 1) if count else 0.0
+    return STRIP_GAP + STRIP_STEP * (count + 1) if count else 0.0
 
 
-def _draw_rail(
+def _draw_strip(
     axes: Axes, epochs: Ints, where: Bools, styles: Sequence[dict[str, Any]], text: str
 ) -> Axes:
     """Draw a dot at each epoch where ``where`` (L, E) is true; the first layer is on top."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from nnopt.analysis.comparison import Comparison, compare_runs
+from nnopt.analysis.comparison import Comparison, Row, compare_runs
 from nnopt.analysis.number_format import MISSING
 from nnopt.analysis.same_data import split_by_data_files, unify_file_names
 from nnopt.errors import DataError, NnoptError
@@ -89,26 +89,25 @@ def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, P
 def _drawable(comparison: Comparison) -> Comparison:
     """Return the comparison without settings whose values exceed any axis; log a warning."""
     metric = comparison.metrics[0]
-    rows = [
-        row
-        for row in comparison.rows
-        if all(
-            value == 0 or 1 / style.LARGEST < abs(value) < style.LARGEST
-            for value in row.setting.metric(metric).values()
-        )
-    ]
+
+    def fits(row: Row) -> bool:
+        sizes = [abs(value) for value in row.setting.metric(metric).values()]
+        return all(x == 0 or 1 / style.LARGEST < x < style.LARGEST for x in sizes)
+
+    rows = tuple(filter(fits, comparison.rows))
     if left_out := len(comparison.rows) - len(rows):
         log.warning(
             "left out of the plots: settings with a %s beyond %g or within %g of 0 (%d)",
             *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
         )
-    return replace(comparison, rows=tuple(rows))
+    return replace(comparison, rows=rows)
 
 
 def _learning_curves(comparison: Comparison, runs: Sequence[Run]) -> list[LearningCurves]:
-    """Return the epochs of every setting: of its finished runs or, if none is, of its other runs.
+    """Return the epochs of the finished runs of every setting.
 
-    A run without a readable ``metrics.csv`` is omitted.
+    If no run of a setting is finished, its other runs are used. A run without a readable
+    ``metrics.csv`` is omitted.
     """
     others: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:

@@ -144,7 +144,7 @@ def sweep_figure(
     if legend is not None:
         width = right + legend.width + 0.15 if is_beside else max(right, legend.width + 0.7)
         below = 0.0 if is_beside else legend.height + 0.1
-    width = max(width, (len(title) + 1) / style.CHARACTERS_PER_INCH)  # for the whole title
+    width = max(width, (len(title) + 1) / style.CHARACTERS_PER_INCH)  # contains the title
     letter = style.text_width("x", 0.9 * NOTE_POINTS)
     lines = textwrap.wrap(note, max(30, int((width - 0.3) / letter)))
     bottom = 0.18 + NOTE_LINE_HEIGHT * len(lines) + below + margins.bottom

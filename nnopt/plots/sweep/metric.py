@@ -35,7 +35,7 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as plots show it."""
+    """A metric in the words and the unit of the plots."""
 
     name: str  # in words
     unit: str  # empty if it has none

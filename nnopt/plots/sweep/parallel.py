@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIN_KEYS, MIN_SETTINGS = 3, 5  # with fewer, the other plots suffice
 MAX_KEYS = 12
 MAX_EVEN_VALUES = 8  # drawn at even distances; more numbers are drawn to scale
-MAX_TICKS = 20  # at evenly spaced values
+MAX_TICKS = 20  # of an axis with evenly spaced values
 MAX_TICK_CHARACTERS = 14
 BROAD_LINES = 3  # the number of best settings that have broad lines
 HEIGHT, AXIS_DISTANCE = 3.3, 1.35  # inches
@@ -76,7 +76,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def _key_scale(rows: Sequence[Row], key: str) -> Scale:
-    """Return the axis of a key: evenly spaced values, or many numbers to scale."""
+    """Return the axis of a key. Many numbers are to scale, other values are evenly spaced."""
     group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting.values, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
@@ -96,7 +96,7 @@ def _key_scale(rows: Sequence[Row], key: str) -> Scale:
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """Return an axis with numbers to scale. Numbers beyond its ``ends`` are moved to them."""
+    """Return a linear or logarithmic axis. Numbers beyond its ``ends`` are moved to them."""
     low, high = ends
 
     def height(x: Floats) -> Floats:
@@ -139,7 +139,7 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
 
 def _spread_out(scale: Scale) -> Floats:
-    """Return the heights, with equal ones spread a little in the order of the rows."""
+    """Return the heights. Equal heights are spread a little, in the order of the rows."""
     if not scale.is_even:
         return scale.heights
     heights = scale.heights.copy()

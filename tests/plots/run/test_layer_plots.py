@@ -268,7 +268,7 @@ def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes
     return figures[-1].axes
 
 
-def on_rail(axes: Axes) -> dict[int, list[float]]:
+def on_strip(axes: Axes) -> dict[int, list[float]]:
     """Return the height and epochs of each line in the row for zero gradients."""
     found = {}
     for line in axes.lines:
@@ -326,14 +326,14 @@ def test_layer_statistics_zero_gradient_is_drawn(
         if row.epoch >= 3 and row.layer in ("conv2d1", "conv2d2"):
             rows[k] = replace(row, gradient_std=0.0)
     if layers == 2:
-        _, gradients, rail, *_ = plot(rows, tmp_path, figures)
+        _, gradients, strip, *_ = plot(rows, tmp_path, figures)
         assert_allclose(values_of(gradients.lines[0]), [0.01, 0.005, np.nan, np.nan])
         assert gradients.get_yscale() == "log"
-        assert ticks_of(rail) == ["0"]
-        assert on_rail(rail) == {0: [3, 4], -1: [3, 4]}
-        assert rail.get_position().y1 < gradients.get_position().y0
+        assert ticks_of(strip) == ["0"]
+        assert on_strip(strip) == {0: [3, 4], -1: [3, 4]}
+        assert strip.get_position().y1 < gradients.get_position().y0
         colours = [str(line.get_color()) for line in gradients.lines[:2]]
-        assert [str(line.get_color()) for line in rail.lines] == colours
+        assert [str(line.get_color()) for line in strip.lines] == colours
     else:
         gradients = plot(rows, tmp_path, figures)[2]
         (circles,) = gradients.lines
@@ -353,7 +353,7 @@ def test_layer_statistics_all_zero_gradients_are_drawn(
     ]
     axes = plot(rows, tmp_path, figures)
     if layers == 2:
-        assert on_rail(axes[2]) == {0: [1, 2, 3], -1: [1, 2, 3], -2: [1, 2, 3]}
+        assert on_strip(axes[2]) == {0: [1, 2, 3], -1: [1, 2, 3], -2: [1, 2, 3]}
         assert texts_of(axes[1]) == ["nothing above 0"]
     else:
         assert len(axes[2].lines[0].get_xydata()) == 3 * (layers + 1)
@@ -368,10 +368,10 @@ def test_layer_statistics_not_finite_outputs_are_drawn(
         replace(row, activation_std=lost) if row.layer == "dense1" and row.epoch == 4 else row
         for row in rows
     ]
-    outputs, rail, *_ = plot(rows, tmp_path, figures)
-    assert ticks_of(rail) == ["not finite"]
-    assert on_rail(rail) == {0: [4]}
-    assert rail.get_position().y0 > outputs.get_position().y1
+    outputs, strip, *_ = plot(rows, tmp_path, figures)
+    assert ticks_of(strip) == ["not finite"]
+    assert on_strip(strip) == {0: [4]}
+    assert strip.get_position().y0 > outputs.get_position().y1
 
 
 def test_layer_statistics_many_layers_are_maps(
@@ -399,9 +399,9 @@ def test_layer_statistics_without_relu_or_finite_values_are_drawn(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     rows = [LayerRow(k, "dense1", np.nan, np.inf, None, np.nan, np.nan) for k in (1, 2)]
-    outputs, rail, gradients, _ = plot(rows, tmp_path, figures)
+    outputs, strip, gradients, _ = plot(rows, tmp_path, figures)
     assert texts_of(outputs) == texts_of(gradients) == ["no finite values"]
-    assert on_rail(rail) == {0: [1, 2]}
+    assert on_strip(strip) == {0: [1, 2]}
 
 
 @pytest.mark.parametrize("layers", [2, 12])
