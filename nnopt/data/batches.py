@@ -29,17 +29,17 @@ class Crops:
     """
 
     top: Indices  # (N,), offsets from 0 to twice the padding
-    left: Indices  # as ``top``
-    flip: NDArray[np.bool_]  # (N,)
+    left: Indices  # (N,), like ``top``
+    flip: NDArray[np.bool_]  # (N,), whether the image is mirrored
 
 
 @dataclass(frozen=True)
 class Squares:
     """The hidden square of each training image (cutout; DeVries and Taylor 2017)."""
 
-    row: Indices  # (N,), of the centre, which is any pixel of the image
-    column: Indices  # as ``row``
-    side: int  # length in pixels
+    row: Indices  # (N,), row of the centre, which may be any pixel of the image
+    column: Indices  # (N,), column of the centre
+    side: int  # in pixels
 
 
 Box = tuple[slice, slice]  # rows and columns of an image
@@ -60,7 +60,7 @@ class Mixing:
     """
 
     weight: NDArray[np.float64]  # (batches,), λ of each batch in 0..1
-    boxes: tuple[Box | None, ...]  # per batch, the same for all its samples; None for mixup
+    boxes: tuple[Box | None, ...]  # one per batch, for all its samples; None for mixup
     partner: Indices  # (N,), position of each sample's partner within the batch
     classes: int  # K, the length of a row of t
 
@@ -79,7 +79,7 @@ class Augmentation:
     mixing: Mixing | None = None
 
 
-PLAIN = Augmentation()  # changes nothing
+PLAIN = Augmentation()  # no augmentation
 
 
 def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:

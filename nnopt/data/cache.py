@@ -27,7 +27,7 @@ from nnopt.io.received_files import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
 FORMAT = 5  # part of every key; incremented when decoding changes
-MAX_INDEX_BYTES = 2**20  # a usual index file has 100
+MAX_INDEX_BYTES = 2**20  # bytes; a usual index file has 100
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 

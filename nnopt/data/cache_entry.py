@@ -23,12 +23,12 @@ from nnopt.io.received_files import open_received, parse_json, read_received
 
 CONTENTS = "contents.json"
 MAX_CONTENTS_BYTES = 2**24
-# Larger datasets are mapped into memory. If a mapped file is truncated, reading it ends the process
-# with SIGBUS, so ``Part.check_file`` checks its size before.
+# Larger datasets are mapped into memory. Reading a truncated mapping ends the process with SIGBUS.
+# So ``Part.check_file`` checks the size of the file before each read.
 MAX_COPIED_BYTES = 256 * 2**20
-INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # by axes: (M, C, H, W), (M, D)
+INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # number of axes -> allowed types
 KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")  # the arrays of each part
-SEQUENCES = ("classes", "mean", "std", "notes", "features")  # fields of ``Decoded``
+SEQUENCES = ("classes", "mean", "std", "notes", "features")  # stored as lists
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
 """The errors that reading a damaged or hostile cache entry raises."""
 
@@ -140,7 +140,7 @@ def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> n
     path = folder / f"{name}.npy"
     if path.is_symlink():
         raise ValueError("the file is a link")
-    header = io.BytesIO()  # that NumPy writes for this array
+    header = io.BytesIO()  # the header that NumPy writes for this array
     fields = {"descr": spec.dtype.str, "fortran_order": False, "shape": spec.shape}
     np.lib.format.write_array_header_1_0(header, fields)
     start = header.tell()

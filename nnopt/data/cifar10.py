@@ -1,7 +1,7 @@
 """Reads CIFAR-10 (Krizhevsky 2009), in its official binary version or its Python version.
 
-A binary file contains 10,000 records of one label byte and 3x32x32 pixel bytes (planes). The Python
-version is the same as a pickled dictionary, which ``plain_pickle`` reads without running code.
+A binary file contains 10,000 records: a label byte, then a red, a green and a blue plane of 32x32
+bytes. A Python file is a pickled dictionary, which ``plain_pickle`` reads without running code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 2**26  # twice the size of a file of either version
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
-SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # folders of unpacked archives
+SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # other names of its folder
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
@@ -62,7 +62,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
             is_binary = path.suffix == ".bin"
             folder = CIFAR10.folder if is_binary else PYTHON_FOLDER
             sources[f"{folder}/{path.name}"] = sha256(content)
-            records = (parse_binary if is_binary else parse_python)(content, path)
+            records = parse_binary(content, path) if is_binary else parse_python(content, path)
             # The published checksums are of the records, which are equal in both versions.
             notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))

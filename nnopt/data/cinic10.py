@@ -1,7 +1,7 @@
 """Reads CINIC-10 (Darlow et al. 2018, arXiv:1810.03505): a tree part/class/*.png of 32x32 images.
 
 Gray and palette images become RGB, and transparency is dropped. Images with more than 8 bits per
-channel and animated images are refused. Truncated files and flipped bits are found by the CRC.
+channel and animated images are refused. The CRC of each chunk of a PNG is checked.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def locate(published: Published, root: Path) -> Source[Published]:
 def candidates(published: Published, root: Path) -> list[Location]:
     """Return the folders that can contain the tree, and the paths of the parts in them.
 
-    A part such as "train" in ``root`` itself counts only if it contains a class folder, because the
-    names of the parts are common.
+    In ``root`` itself, a part such as "train" counts only if it contains a class folder.
     """
     folders = [root / published.folder, *similar_folders(root, published.folder)]
     checks = {**dict.fromkeys(folders, "."), root: published.classes[0]}
@@ -163,7 +162,7 @@ Images = tuple[NDArray[np.uint8], list[bytes]]  # pixels (n, 3, 32, 32), SHA-256
 
 
 def _decode_all(folders: list[list[Path]]) -> Iterator[tuple[list[Path], Images]]:
-    """Yield files and images in order, at most ``IMAGES_PER_TASK`` of one folder at a time.
+    """Yield the files and their images in order, in groups of at most ``IMAGES_PER_TASK``.
 
     Two processes decode large trees, because Pillow holds the global interpreter lock.
     """
@@ -231,7 +230,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 
 def png_problem(content: bytes) -> str | None:
-    """Return the first fault in the chunks of a PNG, or None. Chunk: length, type, data, CRC."""
+    """Return the first fault in the chunks (length, type, data and CRC) of a PNG, or None."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return f"is not a PNG: it begins with {content[:8].hex(' ') or 'nothing'}"
     position, kind, colour_type, has_palette = 8, b"", 0, False

@@ -28,12 +28,12 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table, by their positions in the file."""
+    """The columns of a table. A position is that of a column in the file."""
 
     names: Sequence[str]
-    label: int
-    features: Sequence[int]  # or pixels, in the order of the inputs
-    dropped: frozenset[str]  # names
+    label: int  # position
+    features: Sequence[int]  # positions of the features or pixels, in the order of the inputs
+    dropped: frozenset[str]  # names of the dropped columns
     shape: tuple[int, ...]  # (C, H, W) of images, () for features
 
     @property
@@ -226,7 +226,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
-    """Return the order of the pixels by the numbers in their names, if any. Raises DataError."""
+    """Return the order of the pixels: that of the numbers in their names, or that of the file."""
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         found = [match for name in names if (match := pattern.fullmatch(name))]
         if len(found) == len(names):

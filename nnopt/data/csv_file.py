@@ -37,7 +37,7 @@ class Table:
     inputs: np.ndarray  # (M, C, H, W) uint8 or (M, D) float64
     labels: Labels
     columns: Columns
-    note: str  # see ``RowReader``
+    note: str  # on merged numbers; see ``RowReader``
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
@@ -47,7 +47,7 @@ def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
         if name is not None:
             path = paths[part] = _find(f"dataset.{part}", name, root, working)
             names[part] = str(path.relative_to(root) if path.is_relative_to(root) else path)
-    # The keys that select rows or normalize, after decoding, are no part of the cache key.
+    # Keys that do not affect decoding get fixed values, so that they do not change the cache key.
     settings = replace(
         config,
         train=names["train"],

@@ -54,7 +54,7 @@ class RowReader:
     config: CsvConfig
     path: Path
     done: int = 0  # rows read so far
-    note: str = ""  # on the first column with different numbers that are equal in float64
+    note: str = ""  # on a column with different numbers that are equal in float64
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class RowReader:
             table = self._table(most)
             values, labels = self._chunk(table)
             if any('"' in line for line in self._lines_taken):
-                # NumPy and Python read different rows, for instance after an open quote.
+                # NumPy and Python may read different rows, for instance after an open quote.
                 found = sum(1 for _ in self._records())
                 if found != len(table):
                     raise self._problem(f"NumPy reads {len(table):,} rows, Python {found:,}")

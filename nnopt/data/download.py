@@ -65,8 +65,10 @@ def fetch(published: Published, root: Path, report: Report) -> None:
     try:
         refuse_links(root / "downloads", root)
         with exclusive(root / "downloads" / f"{published.name}.lock"):
-            is_archive = published.downloads[0].file.endswith(".tar.gz")
-            (_fetch_archive if is_archive else _fetch_files)(published, root, report)
+            if published.downloads[0].file.endswith(".tar.gz"):
+                _fetch_archive(published, root, report)
+            else:
+                _fetch_files(published, root, report)
     except OSError as error:
         raise OutputError(
             f"cannot write below {shown(root)}: {(error.strerror or str(error)).lower()}; make "

@@ -36,7 +36,7 @@ class Location:
 
 
 def location_in(folder: Path, spellings: Mapping[str, Sequence[str]]) -> Location:
-    """Search ``folder`` for files. spellings: file -> the names that it can have.
+    """Search ``folder`` for files. spellings: file -> the names that the file can have.
 
     Of several existing paths, the first regular file is used, or else the first path.
     """

@@ -22,7 +22,7 @@ class Download:
 
     file: str  # target, relative to data.root
     addresses: tuple[str, ...]  # tried in this order
-    checksum: str  # ``sha256:...`` or ``md5:...``, in the format of pooch
+    checksum: str  # ``sha256:...`` or ``md5:...``, as pooch expects
 
 
 @dataclass(frozen=True)

@@ -35,24 +35,22 @@ class Decoded:
     classes: tuple[str, ...]  # names of the K classes
     parts: Mapping[str, tuple[np.ndarray, NDArray[np.int64]]]
     sources: Mapping[str, str]  # see ``Dataset``
-    mean: tuple[float, ...] = ()  # (C,) of all training images, from 0 to 255; () for features
+    mean: tuple[float, ...] = ()  # (C,), over all training images, 0..255; () for features
     std: tuple[float, ...] = ()  # as ``mean``
-    notes: tuple[str, ...] = ()  # warnings that are shown each time the data are used
-    features: tuple[str, ...] = ()  # D names; () if there are none or very long ones
+    notes: tuple[str, ...] = ()  # warnings, shown each time the data are used
+    features: tuple[str, ...] = ()  # names of the D features; () if unknown or very long
     repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # see ``repeated_rows``
 
 
 def stat_lines(paths: Iterable[Path]) -> str:
-    """Return one line per file: name, size, modification time and change time.
-
-    The change time (ctime) is updated even if a program resets the modification time.
-    """
+    """Return one line per file: name, size, modification time and change time."""
     lines = []
     for path in paths:
         try:
             status = os.stat(path)
         except OSError as error:
             raise unreadable(path, error) from error
+        # The system updates ctime even if a program resets mtime.
         lines.append(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
     return "\n".join(lines)
 
@@ -69,7 +67,7 @@ class Source(Generic[S]):
     location: str  # the files, for messages
     files: Mapping[str, Path]  # role of a file or folder -> its path
     settings: S  # its ``repr`` is part of the cache key
-    decoder: Callable[[S, Mapping[str, Path]], Decoded]  # sets neither mean, std nor repeated
+    decoder: Callable[[S, Mapping[str, Path]], Decoded]  # ``decode`` adds mean, std, repeated
     fingerprinter: Callable[[Iterable[Path]], str] = stat_lines  # see ``fingerprint``
 
     def decode(self) -> Decoded:
@@ -97,8 +95,7 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
     """Return a warning if a file differs from the published one.
 
-    Raises DataError for a file of another dataset: those of MNIST and Fashion-MNIST have the same
-    names and shapes.
+    Raises DataError for a file of another dataset, such as Fashion-MNIST in place of MNIST.
     """
     known = published.sha256.get(file)
     if sha256 == known:

@@ -76,9 +76,9 @@ def check_own_part(name: str, parts: Container[str]) -> None:
 
 
 def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
-    """Return the number of training samples; None if classes are selected, of unknown sizes.
+    """Return the number of training samples; None if it depends on the selected classes.
 
-    ``parts`` has the published size of each part. Raises ConfigError for a missing or small part.
+    ``parts`` contains the published sizes. Raises ConfigError if a part is missing or too small.
     """
     rule = dataset.validation
     if rule.source == "own":

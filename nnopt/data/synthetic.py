@@ -27,8 +27,9 @@ def generate(config: SpiralConfig | TwoClassConfig) -> Decoded:
             names = tuple(f"arm {k + 1}" for k in range(config.classes))
             points = _spiral(config, random)
         else:
-            names = ("upper", "lower") if config.name == "moons" else ("outer", "inner")
-            points = (_moons if config.name == "moons" else _circles)(config.samples_per_class)
+            is_moons, count = config.name == "moons", config.samples_per_class
+            names = ("upper", "lower") if is_moons else ("outer", "inner")
+            points = _moons(count) if is_moons else _circles(count)
             points += config.noise * random.normal(0, 1, points.shape)
         coordinates = points.reshape(2, -1).T.astype(np.float32, order="C")
         parts[part] = coordinates, np.repeat(np.arange(len(names)), config.samples_per_class)

@@ -21,7 +21,7 @@ import numpy as np
 
 from nnopt.errors import OutputError
 
-DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # also: quota, limit on file sizes
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # full disk, quota, size limit
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Locks on folders and files, which the system releases when their process ends.
 
-So there are no stale locks. On Windows, which has no flock, filelock acquires the locks. The files
-are opened here, without following links, because a folder may be a download.
+So there are no stale locks. On Windows, which has no flock, filelock acquires the locks. Links are
+not followed, because a folder may be a download.
 """
 
 from __future__ import annotations

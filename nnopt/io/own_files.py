@@ -35,9 +35,9 @@ SWEEP_FILES = frozenset(
 )
 """The files of a sweep, apart from its lock, its plots and its points."""
 
-PLOTS, SUBMITIT = "plots", "submitit"  # folders
+PLOTS, SUBMITIT = "plots", "submitit"  # names of folders
 PLOT_SUFFIXES = (".png", ".svg")
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # from atomic_files, with the process id
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # of atomic_files; has the process id
 
 
 def open_to_append(path: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnopt.errors import ConfigError
 
-DATA_FOLDER = "data"  # of the datasets, unless $NNOPT_DATA_DIR names another one
+DATA_FOLDER = "data"  # of the datasets, if $NNOPT_DATA_DIR is not set
 
 
 def environment(name: str, default: str) -> str:

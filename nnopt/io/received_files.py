@@ -18,13 +18,13 @@ from nnopt.io.safe_text import visible
 
 MIB = 2**20
 
-# The largest files that are read.
+# The sizes in bytes of the largest files that are read.
 SUMMARY_BYTES = 16 * MIB  # summary.json; a usual one has 10 kB
 CONFIG_BYTES = 2 * MIB  # config.yaml; a usual one has 3 kB
 TABLE_BYTES = 256 * MIB  # metrics.csv, results.csv and sweep.json
 LOG_BYTES = 2**40  # run.log; only its first line and its end are read
 
-SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # absent on Windows
+SAFE_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # 0 on Windows
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
