@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20  # in a hint with a nearest name, which leaves out a longer list
+MAX_LISTED_NAMES = 20  # a hint with a nearest name omits a longer list of allowed names
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
@@ -37,7 +37,7 @@ def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
 class Problem(str):
     """A message about a key, which a YAML file may set."""
 
-    key: str  # dotted, such as optimizer.lr or architecture.hidden[0]
+    key: str  # dotted key, such as optimizer.lr or architecture.hidden[0]
     value: Any  # the refused value, or ... if the message is not about the value
 
     def __new__(cls, message: str, key: str, value: Any = ...) -> Problem:

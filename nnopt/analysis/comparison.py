@@ -45,7 +45,7 @@ class Row:
 class Comparison:
     """The compared settings and their results."""
 
-    keys: tuple[str, ...]  # those that vary among the settings
+    keys: tuple[str, ...]  # keys that vary among the settings
     metrics: tuple[str, ...]
     baseline: tuple[Condition, ...]  # conditions that select the baseline, if there is one
     rows: tuple[Row, ...]

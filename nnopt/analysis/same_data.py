@@ -13,10 +13,12 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import shortened
 from nnopt.results.collect import Run, setting_text
 
-# Keys of a dataset that do not affect the test samples:
-SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}  # if files are equal
-VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}  # unless source is "test"
-PATHS = {"dataset.train", "dataset.test"}  # if the test samples have a file, which is compared
+# Keys of a dataset that do not affect the test samples: SAME_TEST_SET if the data files are equal,
+# VALIDATION unless the validation samples come from the test set, and PATHS if the test samples
+# have a file, because its content is compared.
+SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
+VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
+PATHS = {"dataset.train", "dataset.test"}
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:

@@ -14,7 +14,7 @@ from nnopt.errors import ConfigError, nearest, suggest
 from nnopt.results.collect import Run, Value, setting_text
 from nnopt.schema import renamed_key
 
-Values = Mapping[str, Value]  # by dotted key
+Values = Mapping[str, Value]  # values by dotted key
 
 
 class _WithSettings(Protocol):
@@ -28,7 +28,7 @@ class _WithSettings(Protocol):
 class Setting:
     """A group of runs that differ only in the seed."""
 
-    values: Values  # those of the varying keys that the configuration of these runs has
+    values: Values  # values of the varying keys that these runs have
     runs: Mapping[int, Run]  # finished runs by seed
     left_out: Mapping[str, int]  # number of the runs that are not done, by status
     repeated: int  # number of finished runs that a newer run with the same seed replaces

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
-ROUNDING = 1e-12  # of the largest value; a smaller standard deviation is a rounding error
+ROUNDING = 1e-12  # a standard deviation below this fraction of the values is a rounding error
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Estimate:
 
     n: int
     mean: float
-    std: float | None  # with the denominator n - 1; None for a single value
+    std: float | None  # standard deviation (denominator n - 1); None for a single value
     interval: tuple[float, float] | None  # None for a single value or if all values are equal
 
 
@@ -38,7 +38,7 @@ class Difference:
     pairs: int  # number of common seeds
     change: Estimate | None  # None without a common seed or if float64 overflows
     p: float | None
-    p_holm: float | None = None  # after Holm's correction
+    p_holm: float | None = None  # p value after Holm's correction
 
     @property
     def is_significant(self) -> bool:

@@ -41,7 +41,7 @@ class Table:
     notes: tuple[str, ...]
 
 
-Record = dict[str, str | float | bool | None]  # by name of the column; None for an empty cell
+Record = dict[str, str | float | bool | None]  # values by column; None is an empty cell
 Columns = list[tuple[str, str, list[Cell]]]  # title, alignment and cells of each column
 
 

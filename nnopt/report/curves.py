@@ -37,7 +37,7 @@ class Curve:
 
     epochs: list[int]
     steps: list[int]  # optimizer steps until the end of each epoch
-    seconds: list[float | None]  # until the end of each epoch
+    seconds: list[float | None]  # seconds until the end of each epoch
     columns: Mapping[str, Column]
     every: int  # distance between the selected epochs
 

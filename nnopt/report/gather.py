@@ -28,9 +28,9 @@ from nnopt.results.metrics import METRICS, better_direction
 
 Record = dict[str, Any]  # an object of the JSON data
 
-MAX_LOG_CHARACTERS = 600_000  # of all logs of a page
-MAX_TAIL_CHARACTERS = 8_000  # of the end of one log; always shown if the run is not done
-MIN_TAIL_CHARACTERS = 400
+MAX_LOG_CHARACTERS = 600_000  # limit of all logs of a page
+MAX_TAIL_CHARACTERS = 8_000  # limit of one log; always used if the run is not done
+MIN_TAIL_CHARACTERS = 400  # limit of one log if there are many
 MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 

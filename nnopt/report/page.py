@@ -33,10 +33,7 @@ def fill_page(records: dict[str, Any]) -> str:
 
 
 def as_json(records: Any) -> str:
-    """Return JSON that is safe inside a script element.
-
-    The JSON is ASCII without the characters that have a meaning in HTML, such as ``<``.
-    """
+    """Return ASCII JSON without ``<``, ``>`` and ``&``, which is safe inside a script element."""
     text = json.dumps(records, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -16,11 +16,11 @@ from urllib.parse import quote
 from nnopt.io.own_files import PLOT_SUFFIXES
 from nnopt.io.received_files import open_received, read_received
 
-MAX_PAGE_BYTES = 4_800_000  # with the plots
+MAX_PAGE_BYTES = 4_800_000  # limit of a page with its plots
 MAX_SVG_BYTES = 600_000  # a larger SVG is replaced by the PNG of the same name if there is one
 MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000  # limits for reading and for decoding
 WEBP_QUALITY = 82  # from 0 to 100; plots look the same as in PNG at a quarter of the size
-DRAWN_BY_PAGE = ("schedule", "curves")  # plots that the page draws itself; embedded last
+DRAWN_BY_PAGE = ("schedule", "curves")  # the page draws these plots itself
 
 ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"

@@ -49,7 +49,7 @@ class Point:
 
 
 Row = Mapping[str, str]
-Tables = Mapping[Path, Mapping[str, Row]]  # by folder of the sweep, and by id of the point
+Tables = Mapping[Path, Mapping[str, Row]]  # rows by folder of the sweep and id of the point
 
 
 def find_points(index: RunIndex) -> list[Point]:

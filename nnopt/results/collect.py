@@ -21,7 +21,7 @@ from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT, new_override
 from nnopt.schema.values import flatten, format_value
 
-Value = bool | int | float | str | tuple[Any, ...] | None  # of a key; a tuple represents a list
+Value = bool | int | float | str | tuple[Any, ...] | None  # value of a key; a tuple is a list
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
     status: str  # one of nnopt.results.summary.STATUSES
     error: str | None
     settings: Mapping[str, Value]
-    metrics: Mapping[str, float]  # numbers of the summary, except null
+    metrics: Mapping[str, float]  # numbers in the summary, by name
     sources: frozenset[str]  # SHA-256 of each data file; empty for generated data
     ended: float  # seconds since 1970; if unknown, the time of the last change of the summary
     checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of other files, by name
@@ -67,7 +67,7 @@ class RunIndex:
     pending: int = 0  # points of these sweeps that have not started
     missing: int = 0  # started points of these sweeps whose folder is missing or is a link
     damaged: list[str] = field(default_factory=list)  # a message for each unreadable file or folder
-    damaged_folders: dict[Path, str] = field(default_factory=dict)  # those messages about runs
+    damaged_folders: dict[Path, str] = field(default_factory=dict)  # by folder of a damaged run
 
 
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:

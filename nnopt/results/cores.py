@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-MIN_INTERVAL_SECONDS = 0.05  # for measuring use; the kernel counts in steps of 0.01 s
+MIN_INTERVAL_SECONDS = 0.05  # shortest measured interval; the kernel counts in steps of 0.01 s
 
 
 def usable_cores() -> int | None:
@@ -78,7 +78,7 @@ def _quotas(root: Path, membership: str) -> Iterator[float]:
                 texts = [(place / f"cpu.cfs_{x}_us").read_text() for x in ("quota", "period")]
             else:
                 texts = (root / folder / "cpu.max").read_text().split()
-            quota, period = map(int, texts)  # ValueError if the quota is "max"
+            quota, period = map(int, texts)  # raises ValueError if the quota is "max"
             if quota > 0:
                 yield quota / period
 
@@ -88,8 +88,8 @@ class ProcessorTimes:
     """Processor times at one moment, in seconds."""
 
     clock: float  # value of the monotonic clock
-    all_processes: float  # on the usable cores
-    this_process: float  # including its ended children
+    all_processes: float  # processor time of all processes on the usable cores
+    this_process: float  # processor time of this process and its ended children
 
 
 def processor_times() -> ProcessorTimes | None:

@@ -119,7 +119,7 @@ def peak_memory_mb() -> float | None:
         import resource  # not available on Windows
 
         maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return maximum / (MIB if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+        return maximum / (MIB if sys.platform == "darwin" else 1024)  # bytes on macOS, else KiB
     return None
 
 
@@ -130,7 +130,7 @@ def threads() -> dict[str, Any]:
     NumPy's matrix library, or None if unknown. ``torch`` is the number of PyTorch's threads.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    # PyTorch may contain a library of its own.
+    # NumPy's library comes first. PyTorch may contain a library of its own.
     libraries.sort(key=lambda library: "numpy" not in library["filepath"])
     first = libraries[0] if libraries else {}
     names = {"library": "internal_api", "version": "version", "blas": "num_threads"}

@@ -30,7 +30,7 @@ class EpochRow:
 
     epoch: int  # counted from 1
     step: int  # optimizer steps since the start of training
-    lr: float  # of the last step of the epoch
+    lr: float  # learning rate of the last step of the epoch
     train_loss: float
     train_accuracy: float
     validation_loss: float | None
