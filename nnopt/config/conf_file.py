@@ -9,13 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import (  # type: ignore[import-untyped]
-    MappingNode,
-    Node,
-    ScalarNode,
-    SequenceNode,
-    YAMLError,
-)
+from yaml import MappingNode, Node, ScalarNode, SequenceNode, YAMLError
 
 from nnopt.config.yaml_file import (
     YAML,
@@ -31,7 +25,7 @@ from nnopt.errors import ConfigError, Problems
 from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
-"""The name of the file that chooses one file of each group. The user's is merged into nnopt's."""
+"""The name of the file that chooses one file of each group. nnopt's is merged with the user's."""
 
 EXPERIMENTS = ("experiment", "ablation", "debug")
 """The groups whose files set keys of every group."""
@@ -174,7 +168,7 @@ def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
 
 
 def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Iterator[str]:
-    """Yield the problems of a list of defaults. For ``own_groups``, ``override`` is needed."""
+    """Yield the problems of a list of defaults. Entries of ``own_groups`` need ``override``."""
     if not isinstance(node, SequenceNode):
         yield f"{shown_path(path)}, line {line_of(node)}: defaults must be a list, such as [none]"
         return

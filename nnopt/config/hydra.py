@@ -24,7 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from nnopt.config.conf_file import EXPERIMENTS, HYDRA_KEYS, PLUGIN_GROUPS, PRIMARY
 from nnopt.config.conf_source import (
@@ -51,10 +51,11 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
     """Let Hydra find the YAML files of nnopt, of ``./conf`` and of the folder ``config_dir``.
 
     Files of ``./conf`` take precedence. If the body raises a ConfigError, the file and the line are
-    added to each problem whose value comes from a file. Raises ConfigError for a wrong folder.
+    added to each problem whose value comes from a file. Raises ConfigError if ``config_dir`` does
+    not exist, or contains a ``config.yaml``.
     """
     Plugins.instance().register(UserSource)
-    OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # ${nnopt.env:NAME,X}
+    OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # for ${nnopt.env:...}
     GlobalHydra.instance().clear()
     config_groups.cache_clear()
     files_read.clear()

@@ -6,15 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from yaml import (  # type: ignore[import-untyped]
-    MappingNode,
-    MarkedYAMLError,
-    Node,
-    ScalarNode,
-    SequenceNode,
-    YAMLError,
-)
-from yaml.reader import ReaderError  # type: ignore[import-untyped]
+from yaml import MappingNode, MarkedYAMLError, Node, ScalarNode, SequenceNode, YAMLError
+from yaml.reader import ReaderError
 
 from nnopt.config.hydra_internals import get_yaml_loader
 from nnopt.errors import ConfigError

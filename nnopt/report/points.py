@@ -146,7 +146,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
     nnopt writes no aliases. With aliases, a few lines can define more values than memory holds.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
