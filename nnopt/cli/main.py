@@ -172,7 +172,7 @@ def _log_on_stderr() -> Iterator[None]:
     seen: set[str] = set()
 
     def is_printed(record: logging.LogRecord) -> bool:
-        if getattr(record, "once", False):  # a message that is not repeated
+        if getattr(record, "once", False):  # print the message only once
             if record.msg in seen:
                 return False
             seen.add(record.msg)

@@ -50,7 +50,7 @@ log = logging.getLogger("nnopt")
 class Plan:
     """The checked points of a command line. A sweep may have a single point."""
 
-    points: tuple[Point, ...]  # of a search: samples of the search space
+    points: tuple[Point, ...]  # for a search, samples of the search space
     is_sweep: bool
     varied: tuple[str, ...]  # the keys that vary, in the order of the command line
     directory: str | None  # the value of hydra.run.dir or hydra.sweep.dir
@@ -218,7 +218,7 @@ def _with_choices(
 ) -> list[tuple[str, ...]]:
     """Return the points with an override for every varied group.
 
-    A group that only another grid varies has its default choice.
+    A grid without a value for the group gets its default choice.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):

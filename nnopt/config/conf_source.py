@@ -78,7 +78,7 @@ class UserSource(ConfigSource):
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of the groups or files in a folder. A name may be ``inner/name``."""
+        """Return the names of the groups or files in a folder, such as ``inner/name``."""
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())
@@ -166,9 +166,8 @@ def with_location(problem: str) -> str:
     key, value = problem.key.partition("[")[0], problem.value
 
     def is_refused(setting: Any) -> bool:
-        if isinstance(setting, str) and _is_among(value, key, setting):
-            return True
-        return ... in (setting, value) or _is_same(setting, value)
+        is_among = isinstance(setting, str) and _is_among(value, key, setting)
+        return is_among or ... in (setting, value) or _is_same(setting, value)
 
     def find(accepts: Callable[[Any], bool]) -> str:
         return next(filter(None, (location_of(prefix + key, accepts) for prefix in SWEPT)), "")
@@ -202,7 +201,7 @@ def _is_among(value: Any, key: str, swept: str) -> bool:
 
 @cache
 def _values_of(key: str, swept: str) -> Any:
-    """Return the values, the ``IntervalSweep`` or the single value of ``swept``, as ``range(3)``.
+    """Return the parsed text of a sweep over ``key``: a list of values, an interval or a value.
 
     If the text cannot be parsed, return its parts between commas.
     """

@@ -237,6 +237,6 @@ def _quotes_for(override: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return the ``repr`` of a value for messages. Dots replace the middle of a long one."""
+    """Return the ``repr`` of a value for messages. Dots replace the middle of a long text."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:120]}...{text[-40:]}"

@@ -50,7 +50,7 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """The number of points. The mode ``grid`` is not expanded to count them."""
+        """The number of points, computed without a list of all combinations."""
         if self.mode == "grid":
             return math.prod(map(len, self.axes.values()))
         return len(self._rows) * len(self.axes.get("seed", [""]))

@@ -1,4 +1,4 @@
-"""Imports private parts of Hydra and OmegaConf. All other modules import them from here."""
+"""Private parts of Hydra and OmegaConf, which nnopt's other modules import from here."""
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository as IConfigRepository

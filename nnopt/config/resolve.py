@@ -107,7 +107,7 @@ class _ComposedFiles:
         self.set_aside = composed.set_aside
 
     def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], Problems]:
-        """Return the resolved values, and the problems of the keys. Raises ConfigError."""
+        """Return the resolved values, and the problems of refused keys. Raises ConfigError."""
         try:
             problems, settings = Problems(), {}
             for override in overrides:

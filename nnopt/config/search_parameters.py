@@ -79,7 +79,7 @@ def to_override(parameter: Parameter, value: Drawn) -> str:
 
 
 def read_parameter(override: Override, whole: bool) -> Parameter:
-    """Return the parameter of an override of a key, which may accept ``whole`` numbers only.
+    """Return the parameter of an override. If ``whole``, its key accepts only whole numbers.
 
     Raises ConfigError if the values cannot be searched.
     """

@@ -1,4 +1,4 @@
-"""Reads the search space, and checks sample points of it, without an import of Optuna."""
+"""Reads the search space, and checks samples of it. This module does not import Optuna."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class SetAside:
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
         """Return a note with the used values and those set aside, or None if they are equal.
 
-        ``section`` are the used values of the group, ``given`` the keys of the command line.
+        ``section`` contains the used values, ``given`` the dotted keys of the command line.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
@@ -181,14 +181,14 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
         return key, "is a map, but needs a list, such as [1, 2]"
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
-            inner = _conflict(before[name], after[name], f"{key}.{name}" if key else str(name))
-            if inner:
-                return inner
+            inside = f"{key}.{name}" if key else str(name)
+            if conflict := _conflict(before[name], after[name], inside):
+                return conflict
     return None
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the chosen file of a group. A file that another file of it includes does not count."""
+    """Return the chosen file of a group. Files that a file of the group includes do not count."""
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""

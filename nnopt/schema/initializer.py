@@ -22,4 +22,4 @@ class InitializerConfig:
 
     hidden: Initializer
     output: Initializer
-    input: Literal["whitening"] | None  # computes the first layer from the training images
+    input: Literal["whitening"] | None  # first-layer weights from the training images

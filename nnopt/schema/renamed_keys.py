@@ -74,7 +74,7 @@ class _Renaming:
     values: Mapping[str, Mapping[Any, Any]]
 
     def container(self, container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        """Return a configuration with other names. Its dotted keys begin with ``prefix``."""
+        """Return a configuration with the other names. Its dotted keys begin with ``prefix``."""
         converted = {}
         for name, value in container.items():
             key = f"{prefix}{name}"
@@ -86,7 +86,7 @@ class _Renaming:
         return converted
 
     def override(self, override: str) -> str:
-        """Return an override with other names, also in a value that is a map or refers to keys."""
+        """Return an override with the other names, also in a value that is a map or a reference."""
         key, equals, value = override.partition("=")
         sign = key[: len(key) - len(key.lstrip("+~"))]
         key = key[len(sign) :]
@@ -116,7 +116,7 @@ _TO_FIRST = _Renaming(
 )
 
 with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
-"""Return a configuration with the new or the old names of its keys and values."""
+"""Functions that return a configuration with the new, or the old, names of its keys."""
 
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override
-"""Return an override, such as ``accumulation=2``, with the new or the old names."""
+"""Functions that return an override with the new, or the old, names: ``accumulation=2``."""
