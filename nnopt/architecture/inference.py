@@ -1,7 +1,4 @@
-"""Shape inference: the base class of layer records, and the inferred shapes of each layer.
-
-Shapes are those of one sample, without the batch axis: (D,) or (C, H, W).
-"""
+"""Shape inference for one sample, (D,) or (C, H, W): the base class and the inferred layers."""
 
 from __future__ import annotations
 

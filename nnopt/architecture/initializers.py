@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.inference import InferredLayer
 from nnopt.architecture.network import Architecture
 from nnopt.architecture.whitening import whitening_arrays
 from nnopt.data.dataset import Dataset
@@ -70,7 +69,11 @@ def initial_arrays(
     for layer in architecture.walk():
         draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
         for key, shape in (layer.parameters | layer.statistics).items():
-            arrays[f"{layer.name}.{key}"] = _initial_array(layer, key, shape, draw, seed)
+            if key == "weight" and len(shape) > 1:
+                array = draw(generator(seed, f"initial/{layer.name}"), shape)
+            else:
+                array = np.full(shape, 1.0 if key in ("weight", "running_var") else 0.0)
+            arrays[f"{layer.name}.{key}"] = array
     if config.input == "whitening":
         if dataset is None:
             raise TypeError("whitening needs a dataset")
@@ -78,11 +81,3 @@ def initial_arrays(
         whitening = whitening_arrays(first, dataset)
         arrays |= {f"{first.name}.{key}": array for key, array in whitening.items()}
     return arrays
-
-
-def _initial_array(
-    layer: InferredLayer, key: str, shape: tuple[int, ...], draw: Draw, seed: int
-) -> NDArray[np.float64]:
-    if key == "weight" and len(shape) > 1:
-        return draw(generator(seed, f"initial/{layer.name}"), shape)
-    return np.ones(shape) if key in ("weight", "running_var") else np.zeros(shape)

@@ -1,7 +1,4 @@
-"""The architecture of a whole network, with the shapes of all its arrays.
-
-Shapes are inferred once, before a backend is chosen. Both backends build the same architecture.
-"""
+"""The architecture of a whole network, with the shapes of all its arrays."""
 
 from __future__ import annotations
 
@@ -142,9 +139,8 @@ def _with_skip_probabilities(
 ) -> tuple[InferredLayer, ...]:
     """Return the layers with skip probabilities: p_L l / L for the l-th of L residual branches.
 
-    Later branches are skipped more often, because all layers depend on early features ("linear
-    decay", Huang et al. 2016, section 3). Branches are numbered in the order of ``walk``: a branch
-    comes before the branches inside it.
+    Later branches are skipped more often ("linear decay", Huang et al. 2016, section 3). Branches
+    are numbered in the order of ``walk``: a branch comes before the branches inside it.
     """
     return tuple(
         replace(  # the arguments are evaluated in this order, as in ``walk``

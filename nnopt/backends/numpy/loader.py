@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnopt.backends.numpy.ops import Array
 from nnopt.backends.numpy.tape import Buffers
-from nnopt.data.batches import Augmentation, Crops, Mixing, Squares, crop_indices, hidden_pixels
+from nnopt.data.batches import Augmentation, Crops, Mixing, crop_indices, hidden_pixels
 from nnopt.data.dataset import Normalization, Part
 from nnopt.schema import Config
 
@@ -46,7 +46,9 @@ class NumpyLoader:
                 raw = self._crop(raw, crops, batch_slice)
             x, y = self._normalize(raw), self._labels[chosen]
             if squares is not None:
-                _hide(x, squares, batch_slice)
+                row, column = squares.row[batch_slice], squares.column[batch_slice]
+                axes = map(np.arange, x.shape[2:])
+                np.copyto(x, 0, where=hidden_pixels(row, column, squares.side, *axes))
             if mixing is not None:
                 y = self._mix(x, y, mixing, batch, batch_slice)
             yield x, y
@@ -96,10 +98,3 @@ class NumpyLoader:
         targets[rows, labels] = weight
         targets[rows, labels[partner]] += 1 - weight
         return targets
-
-
-def _hide(x: Array, squares: Squares, batch_slice: slice) -> None:
-    """Set a square of each normalized image (N, C, H, W) to 0."""
-    row, column = squares.row[batch_slice], squares.column[batch_slice]
-    hidden = hidden_pixels(row, column, squares.side, *map(np.arange, x.shape[2:]))
-    np.copyto(x, 0, where=hidden)

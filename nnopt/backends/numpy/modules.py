@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from traceback import walk_tb
 from types import TracebackType
 
 from nnopt.architecture import layers as records
@@ -83,8 +84,18 @@ class LayerBuilder:
 
     def build(self, layer: InferredLayer, fuse_relu: bool = False) -> Module:
         """Return the module of a layer, and of the ReLU after it if ``fuse_relu`` is set."""
-        module = self._build(layer, fuse_relu)
-        return module if self._outputs is None else _recording(module, layer.name, self._outputs)
+        module, outputs = self._build(layer, fuse_relu), self._outputs
+        if outputs is None:
+            return module
+
+        def record(tape: Tape, x: Variable, step: Step) -> Variable:
+            y = module(tape, x, step)
+            is_image = y.value.ndim == 4  # (H, W, N, C)
+            value = y.value.transpose(2, 3, 0, 1) if is_image else y.value
+            outputs[layer.name] = value.copy()  # some layers return a view of their input
+            return y
+
+        return record
 
     def _build(self, layer: InferredLayer, fuse_relu: bool) -> Module:
         match layer.record:
@@ -207,26 +218,11 @@ class LayerBuilder:
         return apply
 
 
-def _recording(module: Module, name: str, outputs: dict[str, Array]) -> Module:
-    """Return the module with a copy of each output in ``outputs``. Some outputs are views of x."""
-
-    def apply(tape: Tape, x: Variable, step: Step) -> Variable:
-        y = module(tape, x, step)
-        is_image = y.value.ndim == 4  # (H, W, N, C)
-        outputs[name] = (y.value.transpose(2, 3, 0, 1) if is_image else y.value).copy()
-        return y
-
-    return apply
-
-
 def layer_of(traceback: TracebackType | None) -> str | None:
     """Return the name of the innermost layer in whose forward pass an exception was raised."""
-    name = None
-    while traceback is not None:
-        layer = traceback.tb_frame.f_locals.get("layer")
-        name = layer.name if isinstance(layer, InferredLayer) else name
-        traceback = traceback.tb_next
-    return name
+    layers = (frame.f_locals.get("layer") for frame, _ in walk_tb(traceback))
+    names = [layer.name for layer in layers if isinstance(layer, InferredLayer)]
+    return names[-1] if names else None
 
 
 def _can_fuse_relu(layer: InferredLayer) -> bool:

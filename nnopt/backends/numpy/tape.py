@@ -1,10 +1,10 @@
 """Reverse-mode automatic differentiation: a tape of the operations of one training step.
 
-In the forward pass the tape records each operation and the values that its backward function
-needs. In the backward pass it visits the entries in reverse order and adds up the gradients of each
-variable (Griewank and Walther 2008, chapter 3). A network repeats the same operations at every
-step, so the i-th operation of a step reuses the arrays (buffers) of the i-th operation of the
-previous step. After the first batch of each size, training allocates almost no memory.
+The forward pass records each operation and the values that its backward function needs. The
+backward pass visits the entries in reverse order and adds up the gradients of each variable
+(Griewank and Walther 2008, chapter 3). The i-th operation of a step reuses the arrays (buffers) of
+the i-th operation of the previous step, so training allocates almost no memory after the first
+steps.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Buffers(Buffer):
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
         """Use ``grad_buffer`` of each parameter as the array of its gradient, which saves a copy.
 
-        If a parameter is used twice, the gradient that is computed first is written to its buffer,
-        and the other one is added.
+        If a parameter is used twice, its first gradient is written there, and the other one is
+        added.
         """
         self.bound = True
         for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):
@@ -124,15 +124,12 @@ class Tape:
             options = (requires_grad,) if op.takes_requires_grad else ()
             gradients = op.backward(result.gradient, saved, *options, buffer=buffers)
             for variable, gradient in zip(inputs, gradients, strict=True):
-                if variable.requires_grad:
-                    _add_gradient(variable, gradient)
-
-
-def _add_gradient(variable: Variable, gradient: Array) -> None:
-    if variable.gradient is None:
-        variable.gradient = gradient
-        if variable.grad_buffer is not None and gradient is not variable.grad_buffer:
-            np.copyto(variable.grad_buffer, gradient)
-            variable.gradient = variable.grad_buffer
-    else:
-        np.add(variable.gradient, gradient, out=variable.gradient)
+                if not variable.requires_grad:
+                    continue
+                if variable.gradient is not None:
+                    np.add(variable.gradient, gradient, out=variable.gradient)
+                elif variable.grad_buffer is None or variable.grad_buffer is gradient:
+                    variable.gradient = gradient
+                else:
+                    np.copyto(variable.grad_buffer, gradient)
+                    variable.gradient = variable.grad_buffer

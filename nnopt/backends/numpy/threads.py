@@ -1,10 +1,9 @@
 """A pool of threads for work that is divided into chunks.
 
-Each of NumPy's element-wise loops uses one thread, and reads an array larger than the cache from
-memory and writes it back. Here several threads process chunks that fit into a core's cache, which
-uses all cores and needs little memory traffic. They run in parallel because NumPy releases Python's
-global lock while it computes. Meanwhile BLAS is limited to one thread, because its threads would
-compete for the same cores.
+NumPy's element-wise loops use one thread, and an array larger than the cache is read from memory
+and written back. Here several threads process chunks that fit into a core's cache. They run in
+parallel because NumPy releases Python's global lock while it computes. Meanwhile BLAS is limited to
+one thread, because its threads would compete for the same cores.
 """
 
 from __future__ import annotations
@@ -158,11 +157,7 @@ SERIAL = ThreadPool(1)
 
 
 def default_threads() -> int:
-    """Return the number of threads that NumPy's matrix library uses by default.
-
-    The number depends on OMP_NUM_THREADS, ``taskset`` and the limit that a run sets. It is the
-    number of cores if the library does not report its own.
-    """
+    """Return the default number of threads of NumPy's matrix library, or the number of cores."""
     counts = [library.get_num_threads() for library in _blas_libraries()]
     return max(counts, default=os.cpu_count() or 1)
 

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
@@ -112,8 +113,9 @@ class DeviceErrors:
         if not isinstance(error, RuntimeError):
             return
         message = str(error)
-        name = _innermost_layer(traceback, self._layers)
-        where = f" in layer {name}" if name else ""
+        modules = (id(frame.f_locals.get("self")) for frame, _ in walk_tb(traceback))
+        names = [self._layers[module] for module in modules if module in self._layers]
+        where = f" in layer {names[-1]}" if names else ""  # the innermost layer
         if any(part in message for part in OOM_MESSAGES):
             amount = REQUESTED_MEMORY.search(message)
             needed = f"{amount[1]} more" if amount else "more"
@@ -124,12 +126,3 @@ class DeviceErrors:
                 f"backend.deterministic = true: PyTorch has no deterministic {operation}{where} "
                 "on this device; set backend.deterministic=false, or choose another layer"
             ) from error
-
-
-def _innermost_layer(traceback: TracebackType | None, layers: Mapping[int, str]) -> str | None:
-    """Return the name of the innermost layer with a method in the traceback."""
-    name = None
-    while traceback is not None:
-        name = layers.get(id(traceback.tb_frame.f_locals.get("self")), name)
-        traceback = traceback.tb_next
-    return name

@@ -31,13 +31,10 @@ from nnopt.schema import Config, TorchvisionConfig
 log = logging.getLogger("nnopt")
 
 STEMS: dict[str, tuple[str, str | None]] = {
-    "resnet": ("conv1", "maxpool"),
-    "resnext": ("conv1", "maxpool"),
-    "wide_resnet": ("conv1", "maxpool"),
+    **dict.fromkeys(("resnet", "resnext", "wide_resnet"), ("conv1", "maxpool")),
     "densenet": ("features.conv0", "features.pool0"),
     "shufflenet": ("conv1.0", "maxpool"),
-    "mobilenet": ("features.0.0", None),
-    "efficientnet": ("features.0.0", None),
+    **dict.fromkeys(("mobilenet", "efficientnet"), ("features.0.0", None)),
     "mnasnet": ("layers.0", None),
     "regnet": ("stem.0", None),
 }

@@ -6,6 +6,7 @@ therefore use transposed logits (K, N), where a reduction over the classes adds 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -111,10 +112,7 @@ def _flat_label_index(labels: Array) -> Array:
     return labels * len(labels) + _arange(len(labels))
 
 
-@cache
-def _arange(count: int) -> Array:
-    """Return np.arange(count), cached because batches have few different sizes."""
-    return np.arange(count)
+_arange: Callable[[int], Array] = cache(np.arange)  # batches have few different sizes
 
 
 def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:

@@ -148,11 +148,11 @@ class Windows(NamedTuple):
 def max_pool2d_forward(
     x: Array, *, buffer: Buffer = new, **window: int
 ) -> tuple[Array, tuple[Array, Windows]]:
-    """Compute ``max_pool2d_naive_forward``.
+    """Compute ``max_pool2d_naive_forward``, and save the position of each maximum in its window.
 
-    The position of each maximum in its window is saved for backward. Of equal values, it is the
-    first. If y is NaN, it is the position of the maximum before the first NaN, unlike in the naive
-    version: a NaN loss ends the training, so its gradients do not justify another pass over x.
+    Of equal values, it is the first. If y is NaN, it is the position of the maximum before the
+    first NaN, unlike in the naive version: a NaN loss ends the training, so its gradients do not
+    justify another pass over x.
     """
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
