@@ -254,12 +254,12 @@ def _backend(config: Config) -> Iterator[str]:
     if backend.name == "numpy":
         if backend.device != "cpu":
             yield "{backend.device} needs backend=torch, but {backend.name}, which runs on the CPU"
-        if config.architecture.name == "torchvision":
-            yield "{architecture.name} needs backend=torch, but {backend.name}"
         if isinstance(config.optimizer, TorchOptimizer):
             yield "{optimizer.name} needs backend=torch, but {backend.name}"
         if config.regularizer.augmentation.policy in ("rand_augment", "trivial_augment"):
             yield "{regularizer.augmentation.policy} needs backend=torch, but {backend.name}"
+        if config.architecture.name == "torchvision":
+            yield "{architecture.name} needs backend=torch, but {backend.name}"
         return
     if backend.precision != "full" and backend.dtype != "float32":
         yield "{backend.precision} needs backend.dtype=float32, but {backend.dtype}"
