@@ -60,9 +60,9 @@ def initial_arrays(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name, in float64.
 
-    Weights are drawn from the configured distributions. Biases and running means are 0, norm
-    weights and running variances 1. Each layer draws from its own random stream, so adding or
-    removing another layer does not change its weights. ``dataset`` is needed only for whitening.
+    Biases and running means are 0, norm weights and running variances 1. Each layer draws from its
+    own random stream, so adding or removing another layer does not change its weights. ``dataset``
+    is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}

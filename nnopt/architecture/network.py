@@ -67,7 +67,7 @@ class ModuleArchitecture(Architecture):
     """
 
     model: TorchvisionConfig
-    free_parameters: dict[str, Shape]  # trained arrays that belong to no layer, as "class_token"
+    free_parameters: dict[str, Shape]  # trained arrays of no layer, such as "class_token"
     flops: int  # of the whole forward pass, including operations between the layers
 
     def parameter_shapes(self) -> dict[str, Shape]:

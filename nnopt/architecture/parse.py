@@ -55,11 +55,9 @@ def _make_layer(record: type[Layer], arguments: Any, where: str) -> Layer:
         if not types:
             raise ConfigError(f"{where}: takes no argument, got {arguments!r}")
         arguments = {next(iter(types)): arguments}
-    reader, values = Reader(), {}
-    for key in arguments:
-        if key not in types:
-            allowed = ", ".join(types) or "none"
-            reader.problems.append(f"{where}: unknown argument {key!r}; allowed: {allowed}")
+    reader, values, allowed = Reader(), {}, ", ".join(types) or "none"
+    unknown = [key for key in arguments if key not in types]
+    reader.problems += [f"{where}: unknown argument {x!r}; allowed: {allowed}" for x in unknown]
     for argument in fields(record):
         key = argument.name
         is_required = argument.default is MISSING

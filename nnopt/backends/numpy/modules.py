@@ -178,8 +178,7 @@ class LayerBuilder:
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
         """Return dropout, which is the identity in evaluation mode.
 
-        The mask is drawn for the first ``axes`` axes of PyTorch's layout, (N, D) or (N, C, H, W),
-        and repeated along the others.
+        The first ``axes`` axes of (N, D) or (N, C, H, W) have a mask, which the other axes repeat.
         """
         if not rate:
             return lambda tape, x, step: x

@@ -51,7 +51,7 @@ class Buffers(Buffer):
         return self._allocate(name, shape, dtype) if array is None else array
 
     def _allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Allocate an array, perhaps for several threads that share the operation at once."""
+        """Allocate an array. Several threads may call this method at the same time."""
         size = math.prod(shape)
         with self._lock:
             memory = self._memory.get(name)

@@ -110,7 +110,7 @@ def _torchvision_problems(config: Config) -> list[str]:
 
 
 def _missing_for_compilation(device: str) -> str | None:
-    """Return the first missing tool of torch.compile, which generates C++, or Triton on CUDA."""
+    """Return a missing tool that torch.compile needs: a compiler, or Triton on CUDA; or None."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             return "Triton, found none: pip install triton"

@@ -94,8 +94,8 @@ class DeviceErrors:
     """A context manager that converts PyTorch's errors of a device.
 
     A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. Both
-    name the layer in whose forward pass they occur. The backward pass and compiled code run outside
-    of the modules, so their errors name no layer. ``layers`` maps the id of a module to its name.
+    name the layer, unless they occur in the backward pass or in compiled code, which run outside of
+    the modules. ``layers`` maps the id of a module to its name.
     """
 
     def __init__(self, layers: Mapping[int, str] | None = None) -> None:

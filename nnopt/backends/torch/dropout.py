@@ -17,8 +17,8 @@ class DeviceMasks:
     """Dropout masks drawn on the device, as a pure function of (seed, layer, step).
 
     With the generator of the process, as in ``torch.nn.Dropout``, the masks would depend on other
-    networks, and a resumed run would need its state. Here each unit takes 16 random bits, as in
-    ``nnopt.random.DropoutMasks``, which is three times as fast as a float.
+    networks, and a resumed run would need the generator's state. Here each unit takes 16 random
+    bits, as in ``nnopt.random.DropoutMasks``, which is three times as fast as a float.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:

@@ -26,7 +26,7 @@ class Norm:
         return norm if math.isfinite(norm) else math.nan
 
     def clipping_factors(self, max_norm: float) -> tuple[Tensor, Tensor]:
-        """Return the factors of ``nnopt.backends.clipping``, or 1 each, without waiting."""
+        """Return the factors of ``nnopt.backends.clipping``; those that are not needed are 1."""
         # max_norm / (norm + 1e-6); numerator and denominator are divided by unit
         divisor = self.relative + 1e-6 / self.unit
         tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2

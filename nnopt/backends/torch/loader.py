@@ -27,12 +27,9 @@ CPU_CHUNK_BYTES = 2**20
 rows the overhead of an operation exceeds its work. Larger chunks do not fit into the level-2 cache,
 and PyTorch requests their memory from the operating system each time."""
 
-CPU_POLICY_CHUNK_BYTES = 2**23
-"""Size of a chunk with an augmentation policy. Its operations have more overhead, which matters
-more than the cache."""
-
-ACCELERATOR_CHUNK_BYTES = 2**26
-"""Size of a chunk on an accelerator."""
+CPU_POLICY_CHUNK_BYTES, ACCELERATOR_CHUNK_BYTES = 2**23, 2**26
+"""Sizes of a chunk with an augmentation policy, whose operations have more overhead, and of a chunk
+on an accelerator."""
 
 EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
 """Largest size of an evaluation batch, in rows and in bytes."""

@@ -23,7 +23,8 @@ from nnopt.schema import Config
 class Residual(nn.Sequential):
     """branch(x) + shortcut(x).
 
-    The child named "shortcut" is the shortcut; without it, x. The other children are the branch.
+    The child named "shortcut" computes the shortcut, which is x without such a child. The other
+    children are the branch.
     """
 
     def forward(self, x: Tensor) -> Tensor:

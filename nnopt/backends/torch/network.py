@@ -42,7 +42,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss -Σₖ tₖ log softmax(z)ₖ for labels or class fractions t, smoothed evenly."""
+    """Return the loss -Σₖ tₖ log softmax(z)ₖ. Label smoothing spreads a part of t evenly."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 

@@ -81,9 +81,9 @@ def conv2d_forward(
 ) -> tuple[Array, list[Saved]]:
     """Compute ``conv2d_naive_forward`` for each group of channels.
 
-    ``auto`` selects the fastest algorithm. ``winograd`` applies to 3x3 kernels of stride 1; other
-    convolutions then use im2col. A group maps its part of the input channels to its part of the
-    outputs (Krizhevsky et al. 2012, section 3.2).
+    ``auto`` selects the fastest algorithm. ``winograd`` applies to 3x3 kernels of stride 1, and
+    im2col to the others. A group maps its part of the input channels to its part of the outputs
+    (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
     is_im2col = algorithm == "im2col"

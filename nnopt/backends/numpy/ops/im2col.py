@@ -66,7 +66,7 @@ def im2col_backward(
     requires_grad: tuple[bool, ...],
     buffer: Buffer,
 ) -> tuple[Array | None, ...]:
-    """Compute the required ones of dL/dx, dL/dw = (X g)ᵀ and dL/db = Σ g.
+    """Compute the required gradients among dL/dx, dL/dw = (X g)ᵀ and dL/db = Σ g.
 
     X is the matrix of windows, (C · kh · kw, windows), and g is dL/dy as a matrix (windows, O).
     Chunks and partial sums do not depend on the number of threads, so neither do the sums.
