@@ -13,12 +13,12 @@ import pytest
 from nnopt.backends.numpy.network import NumpyNetwork
 
 NETWORKS: dict[str, tuple[list[Any], tuple[int, ...], dict[str, str], int]] = {
-    "dense, momentum": ([{"dense": 64}, "relu", {"dense": "classes"}], (2,), {}, 62),
+    "dense, momentum": ([{"dense": 64}, "relu", {"dense": "classes"}], (2,), {}, 55),
     "dense, Adam": (
         [{"dense": 64}, "relu", {"dense": "classes"}],
         (2,),
         {"optimizer": "adam"},
-        62,
+        55,
     ),
     "convolution, batch norm": (
         [
@@ -27,13 +27,13 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...], dict[str, str], int]] = {
         ],
         (3, 8, 8),
         {},
-        319,
+        302,
     ),
     "convolution, group norm": (
         [{"conv2d": 8}, {"group_norm": 2}, "gelu", "flatten", {"dense": "classes"}],
         (3, 8, 8),
         {},
-        286,
+        246,
     ),
 }
 

@@ -96,11 +96,6 @@ class Windows(NamedTuple):
         """Return whether neighbouring windows share pixels."""
         return self.size > self.stride
 
-    def tile(self) -> bool:
-        """Return whether every pixel is in exactly one window."""
-        fits = all(pixels % self.size == 0 for pixels in self.images[:2])
-        return self.size == self.stride and self.padding == 0 and fits
-
     def pixels(self, i: int, j: int) -> Iterator[tuple[int, int]]:
         """Iterate over the pixels (row, column) of the image in window (i, j), row by row."""
         top, left = i * self.stride - self.padding, j * self.stride - self.padding
@@ -264,9 +259,10 @@ def _map_rows(
 
 
 def _gradient_buffer(windows: Windows, g: Array, buffer: Buffer) -> Array:
-    """Return the array for dL/dx: zeros, unless every element will be overwritten."""
+    """Return the array for dL/dx: zeros, unless every pixel is in exactly one window."""
     d_x = buffer("d_x", windows.images, g.dtype)
-    if not windows.tile():
+    are_tiles = windows.size == windows.stride and not windows.padding
+    if not are_tiles or any(pixels % windows.size for pixels in windows.images[:2]):
         d_x.fill(0)
     return d_x
 
