@@ -1,1 +1,1 @@
-"""Sweeps: runs of many points, the folders of the points, and the table of their results."""
+"""Sweeps: runs of many points (single configurations), and the table of the points' results."""

@@ -54,7 +54,7 @@ def run_tasks(
     on_result: Callable[[TaskResult], None],
     fail_fast: bool,
 ) -> int | None:
-    """Run tasks and report each result. Return the exit code after Ctrl-C or a signal, or None."""
+    """Run tasks and report each result. Return an exit code if Ctrl-C or a signal stops this."""
     try:
         with closing(launcher(tasks)) as results:
             for result in results:
@@ -75,7 +75,7 @@ def run_tasks(
 
 
 def plot(sweep: Sweep, metric: str | None = None) -> None:
-    """Draw the plots of the sweep, unless all its points are configured with plots=false."""
+    """Draw the plots of a sweep, unless every point is configured with plots=false."""
     if any(point.config.plots is not False for point in sweep.points):
         plot_sweep(sweep.folder, metric)
 

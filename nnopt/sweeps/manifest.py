@@ -51,9 +51,9 @@ class Move:
     def path(self, path: str) -> str:
         """Return the current path of a file or folder, given its stored path.
 
-        If the stored path exists, it is returned. Otherwise the file is looked up at the same
-        position relative to the sweep's folder. If it does not exist there either, as a cache that
-        is not written yet, its parent folder decides.
+        A stored path that exists is returned unchanged. Otherwise the same position relative to the
+        sweep's current folder is returned if the file exists there. A file that exists nowhere,
+        such as a cache that is not written yet, is looked up by its parent folder instead.
         """
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path
@@ -63,7 +63,7 @@ class Move:
         return now if is_above_moved or os.path.lexists(now) else path
 
     def config(self, container: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a configuration with the current paths of its data."""
+        """Return a configuration with the current paths of data files."""
         moved = dict(container)
         for group, keys in PATH_KEYS.items():
             if isinstance(values := moved.get(group), dict):
@@ -78,8 +78,8 @@ class Sweep:
 
     folder: Path
     working_dir: str  # the working directory of the command that created the sweep
-    overrides: tuple[str, ...]  # the overrides of this command
-    config_dir: str | None  # the folder of YAML files of this command
+    overrides: tuple[str, ...]  # the overrides on the command line of the same command
+    config_dir: str | None  # the argument of --config-dir, if the same command had it
     varied: tuple[str, ...]  # the keys that vary among the points, in the order of the command line
     sweeper: SweeperConfig
     launcher: LauncherConfig
@@ -88,7 +88,7 @@ class Sweep:
 
 
 def create_sweep(plan: Plan, folder: Path) -> Sweep:
-    """Create a sweep in a folder, and write its ``sweep.json``. Raises OutputError."""
+    """Create a sweep in a folder, and write ``sweep.json``. Raises OutputError."""
     count = len(plan.points)
     points = tuple(with_plots_decided(with_absolute_paths(point), count) for point in plan.points)
     config_dir = plan.config_dir and absolute_folder(plan.config_dir, "--config-dir")
@@ -110,7 +110,7 @@ def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = 
 def add_points(
     sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
 ) -> Sweep:
-    """Return the sweep with additional points, and write it. Points that it has are skipped.
+    """Return the sweep with additional points, and write ``sweep.json``. Known points are skipped.
 
     ``planned`` is the final number of points, if it is known. Raises OutputError.
     """
@@ -144,7 +144,7 @@ def write_sweep(sweep: Sweep) -> None:
     ]
     lines = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     lines.append('"points": [\n{}\n]'.format(",\n".join(points)))
-    # A file name that is not UTF-8 has surrogates, which become escapes of JSON.
+    # A file name that is not UTF-8 contains surrogates. They are written as JSON escapes.
     body = ",\n".join(lines).encode("utf-8", errors="backslashreplace")
     digest = hashlib.sha256(body).hexdigest()
     write_bytes(sweep.folder / MANIFEST, b'{"sha256": "%s",\n%s}\n' % (digest.encode(), body))
@@ -153,7 +153,7 @@ def write_sweep(sweep: Sweep) -> None:
 def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
     """Read the sweep in a folder. Raises ResumeError if it cannot be resumed.
 
-    ``before`` is the same sweep from an earlier call. Its points are not checked again.
+    ``before`` is the result of an earlier call for this folder. Its points are not checked again.
     """
     path = folder / MANIFEST
     found = _read_json(folder)
@@ -187,7 +187,7 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
-    """Read ``sweep.json``, and check its format and checksum."""
+    """Read ``sweep.json``, and check the version of its format and its checksum."""
     path = folder / MANIFEST
     try:
         data = read_received(path, folder, TABLE_BYTES)
@@ -257,7 +257,7 @@ def with_values(point: Point, group: str, **values: Any) -> Point:
 
 
 def _csv_path(root: str, name: str) -> str:
-    """Return a path under which ``nnopt.data.csv_file`` finds the file in any working directory."""
+    """Return a path by which ``nnopt.data.csv_file`` finds a file from any working directory."""
     name = os.path.expanduser(name)
     if os.path.exists(os.path.join(root, name)) or not os.path.exists(name):
         return name

@@ -1,6 +1,6 @@
 """Checks of the values in ``sweep.json``.
 
-The file may be a download. Its checksum does not prove who wrote it, because anyone can compute it.
+The file may be a download. Its checksum detects damage, but anyone can compute a valid checksum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
 
 
 def check_head(found: Mapping[str, Any]) -> None:
-    """Raise ValueError if a value other than the points has a wrong type."""
+    """Raise ValueError if an entry of ``sweep.json`` has a wrong type. Points are not checked."""
     for key in ("working", "folder", "config_dir"):  # older versions of nnopt wrote no folder
         if key == "working" or found.get(key) is not None:
             _check_path(found.get(key), key)
@@ -29,9 +29,9 @@ def check_head(found: Mapping[str, Any]) -> None:
     for key in ("sweeper", "launcher"):
         _check_map(found.get(key), key)
     if not isinstance(found.get("points"), list):
-        raise ValueError("points is not a list")
+        raise ValueError("'points' is not a list")
     if not found["points"] and found["sweeper"].get("name") == "grid":
-        raise ValueError("points is empty")
+        raise ValueError("'points' is empty")
 
 
 def check_entries(entries: list[Any]) -> None:
@@ -54,10 +54,10 @@ def check_entries(entries: list[Any]) -> None:
 
 
 def check_point(point: Point) -> None:
-    """Raise ValueError unless the id matches the configuration and all paths are absolute."""
+    """Raise ValueError unless the point's id matches its configuration and paths are absolute."""
     config = point.config
     own, given = point_id(config), point.id
-    if isinstance(config.dataset, CsvConfig):  # the hash depends on the original working folder
+    if isinstance(config.dataset, CsvConfig):  # its id depends on the original working directory
         own, given = own.rpartition("-")[0], given.rpartition("-")[0]
     if own != given:
         raise ValueError(f"the id of point {point.id} does not match its configuration")

@@ -56,7 +56,7 @@ def read_state(folder: Path, held: bool | None = None) -> PointState:
 
 
 def _end(folder: Path) -> PointState | None:
-    """Return the state that the summary contains, or None without a valid summary."""
+    """Return the state stored in the point's summary, or None if there is no valid summary."""
     try:
         found = read_summary(folder)
     except UnusableSummaryError:
@@ -76,7 +76,7 @@ def note_unusable_summary(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder unless it exists. Raises OutputError if this fails or it is a link."""
+    """Create a folder unless it exists. Raises OutputError on failure or if the path is a link."""
     try:
         folder.mkdir(exist_ok=True)
         if folder.is_symlink():

@@ -16,8 +16,8 @@ from nnopt.sweeps.point_folder import FAILED
 from nnopt.sweeps.results_table import TableRow
 from nnopt.terminal.live_display import LiveDisplay, ProgressMode
 
-MAX_NAME, MIN_NAME = 60, 16  # maximum and minimum width of the varied settings in a line
-OTHER_COLUMNS = 50  # maximum width of the other columns of the line
+MAX_NAME, MIN_NAME = 60, 16  # maximum and minimum width of a point's settings, in characters
+OTHER_COLUMNS = 50  # maximum width of the rest of the line, in characters
 
 
 class PointsProgress(LiveDisplay):
@@ -32,18 +32,18 @@ class PointsProgress(LiveDisplay):
         raise NotImplementedError
 
     def epoch(self, row: EpochRow, is_best: bool) -> None:
-        """Show an epoch of the running point. Most calls only read a clock."""
+        """Show an epoch of the running point, unless the display was redrawn just before."""
         title, total = self._running_point()
         self.add_epoch(row, title)
         if self.is_due():
             self._refresh(f"epoch {row.epoch}{total}")
 
     def _running_point(self) -> tuple[str, str]:
-        """Return the title of the running point, and the text that follows its epoch."""
+        """Return the title of the running point, and the text to print after the epoch number."""
         raise NotImplementedError
 
     def _parts(self) -> Iterator[str]:
-        """Yield the texts that the live line consists of."""
+        """Yield the texts of the live line, from left to right."""
         raise NotImplementedError
 
     def _refresh(self, epoch: str = "") -> None:
@@ -103,7 +103,7 @@ class SweepProgress(PointsProgress):
         if row.status != "running":
             self._finished += 1
             line = self._line(identity, row)
-            if self._to_run and self.width is None:  # without a live line
+            if self._to_run and self.width is None:  # there is no live line
                 line += f"  {self._time_left(self._finished, len(self._to_run))}"
             self.print_line(line)
         self._refresh()

@@ -29,7 +29,7 @@ log = logging.getLogger("nnopt")
 
 @dataclass(frozen=True)
 class TableRow:
-    """The row of a point. ``text`` is the row as a line of ``results.csv``."""
+    """The row of a point in the table. ``text`` is the line of ``results.csv``."""
 
     status: str
     error: str | None
@@ -39,7 +39,7 @@ class TableRow:
 
 
 class ResultsTable:
-    """The table of a sweep, which is rewritten after each result.
+    """The table of the results of a sweep. It is rewritten after each result.
 
     Only summaries that have changed are read again. Several processes may write the same table:
     each one holds the sweep's lock and writes the rows of all points, including added points. The
@@ -49,14 +49,14 @@ class ResultsTable:
 
     def __init__(self, sweep: Sweep) -> None:
         self.folder = sweep.folder
-        self.rows: list[TableRow] = []  # the rows of all points, in their order, from the last read
+        self.rows: list[TableRow] = []  # a row for each point of the sweep, in the same order
         self._varied: list[str] = []
         self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # by id: mtime, size, row
         self._reported: dict[str, PointState] = {}
         self.use(sweep)
 
     def use(self, sweep: Sweep) -> None:
-        """Replace the sweep by a newer version of it, which may have more points."""
+        """Replace the sweep by a newer version of the same sweep, which may have more points."""
         self._sweep = sweep
         varied = [key for key in sweep.varied if key != "seed"]
         if varied != self._varied:
@@ -64,7 +64,7 @@ class ResultsTable:
         self._manifest_stamp = self._read_manifest_stamp()
 
     def report(self, result: TaskResult) -> None:
-        """Record a failure, for a point that could not write a summary, as on a full disk."""
+        """Store a failure, in case the point could not write a summary, as on a full disk."""
         if result.status in FAILED:
             self._reported[result.task.point.id] = PointState(result.status, result.error)
 
@@ -131,7 +131,7 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def _setting(point: Point, key: str) -> str:
-    """Return the value of a varied key, or the file name of a group; empty if it is absent."""
+    """Return the value of a key, or the name of the file chosen for a group; "" without either."""
     overrides = dict(override.lstrip("+").partition("=")[::2] for override in point.overrides)
     if key in overrides:
         return overrides[key]

@@ -1,4 +1,4 @@
-"""Changes to a sweep on resume: its launcher, the location of its data, and additional points."""
+"""Changes to a sweep on resume: another launcher, other paths of data, and additional points."""
 
 from __future__ import annotations
 
@@ -108,19 +108,19 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Raise ConfigError if the first value of a key changes, because the base point has it."""
+    """Raise ConfigError if the first value of a key changes, which all other points may use."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))
         if old not in first:
             raise ConfigError(
-                f"hydra.sweeper.mode = 'one_at_a_time' combines the first values of all keys, "
-                f"which must not change: begin the values of {key} with that of {old}"
+                "with hydra.sweeper.mode = 'one_at_a_time', the first value of a key must not "
+                f"change; it was {old}, so begin the new values of {key} with this value"
             )
 
 
 def _differing(point: Point, others: Sequence[Point]) -> str:
-    """Return the keys in which a point differs from the other point with the same overrides."""
+    """Return the keys whose values differ between a point and that with the same overrides."""
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"

@@ -1,7 +1,7 @@
 """Checks of a sweep that is resumed. Its folder may be a download.
 
-Without permission on the command line, nnopt writes nothing outside the folder, starts no program
-and contacts no other machine. The only exception: it may write to an existing cache of nnopt.
+Without permission on the command line, nnopt starts no program, contacts no other machine, and
+writes nothing outside the sweep's folder, except to an existing cache of nnopt.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
 
 LIMITS = ("cores", "library")
-"""Reasons for a number of threads that do not depend on the configuration."""
+"""Values of ``ThreadChoice.reason`` that do not depend on the configuration."""
 
 OWN_CLUSTERS = (None, "auto", "local")
-"""Addresses of trusted Ray clusters, which the sweep starts or the environment selects."""
+"""Trusted values of hydra.launcher.address: Ray starts a cluster or the environment selects it."""
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -70,7 +70,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
     Folders of running points are skipped. Raises OutputError.
     """
-    with hold(sweep.folder, wait=True):  # every process that writes to the folder holds this lock
+    with hold(sweep.folder, wait=True):  # every process that writes to this folder holds its lock
         remove_temporary_files(sweep.folder)
     remove_temporary_files(sweep.folder / PLOTS)
     for folder in (sweep.folder / point.id for point in sweep.points):
@@ -80,9 +80,9 @@ def remove_leftovers(sweep: Sweep) -> None:
 
 
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
-    """Raise ResumeError if a stored setting would contact a cluster or write to other folders.
+    """Raise ResumeError if a stored setting would contact a cluster or write to another folder.
 
-    ``given`` are the keys on the command line, whose values are trusted.
+    The values of the keys in ``given`` are trusted, because they are from the command line.
     """
     match launcher:
         case RayConfig(address=value) if value not in OWN_CLUSTERS:
@@ -99,7 +99,7 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 
 
 def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
-    """Return the point without downloads and without a cache that may not be written to.
+    """Return the point with downloads disabled and without a cache that nnopt must not write to.
 
     A cache is kept if data.cache or data.root is on the command line, or if its folder is already
     a cache of nnopt outside the sweep. Without a cache, decoded data stay in memory. Downloads
@@ -118,7 +118,7 @@ def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> P
 
 
 def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:
-    """Print a note for each cache of data from files that ``with_safe_data`` has removed."""
+    """Print a note for each cache that ``with_safe_data`` has removed from the configurations."""
     pairs = zip(before, after, strict=True)
     changed = [old.config for old, new in pairs if new.config.data.cache is None]
     generated = SpiralConfig | TwoClassConfig
@@ -139,7 +139,7 @@ def _is_inside(path: str | None, folder: Path) -> bool:
 def note_differences(
     states: Iterable[PointState], threads: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> None:
-    """Print a note if finished points used other versions, processors or threads.
+    """Print a note if finished points used other versions, another processor or other threads.
 
     The results of the points to run may then differ in the last digits. ``threads`` and
     ``launcher`` belong to the points to run.
@@ -165,10 +165,10 @@ def note_differences(
 def _threads(
     done: Sequence[Mapping[str, Any]], choices: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> Iterator[str]:
-    """Yield a text if the number of threads differs because of the machine or the launcher.
+    """Yield a text if numbers of threads differ because of the machine or the launcher.
 
-    The number of threads also depends on the network and the data of a point. So a difference is
-    reported only if one number exceeds the limit that applied to the other number.
+    The number of threads also depends on the network and the data of a point. A difference is
+    therefore reported only if one number exceeds the limit that applied to the other number.
     """
     most = threads_of(launcher, usable_cores() or 1) if isinstance(launcher, PoolConfig) else None
     here = [min(choice.count, most or choice.count) for choice in choices]
@@ -184,6 +184,6 @@ def _threads(
 
 
 def _at(summary: Mapping[str, Any], group: str, key: str) -> Any:
-    """Return an entry of a group of a summary, or None if it is missing."""
+    """Return ``summary[group][key]``, or None if an entry is missing."""
     values = summary.get(group)
     return values.get(key) if isinstance(values, dict) else None

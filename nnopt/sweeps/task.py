@@ -1,4 +1,4 @@
-"""Tasks, each of which runs one point, and the interface of the launchers that run tasks."""
+"""The task of running one point, and the interface of the launchers that run tasks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_task(task: Task) -> TaskResult:
             if not is_held_here:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.stamp != task.replaces:  # another process has finished the point since then
+            if state.stamp != task.replaces:  # another process has finished the point meanwhile
                 return TaskResult(task, state.status, state.error)
             remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True)

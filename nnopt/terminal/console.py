@@ -13,7 +13,7 @@ from typing import Any, Literal
 from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines, standard_error, standard_output
 
-MIN_VALUE_COLUMNS = 20  # minimum width of the frame and the values of a panel, without its names
+MIN_VALUE_COLUMNS = 20  # minimum width of a panel in characters, not counting the column of names
 
 
 def note(message: str) -> None:
@@ -37,14 +37,14 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
         if terminal.width >= width + MIN_VALUE_COLUMNS:
             terminal.print(_panel(title, pairs, files))
             return
-        width = 0  # without alignment: the terminal wraps long lines
+        width = 0  # no alignment, because the terminal wraps long lines
     stream.write_line(visible(title))
     for name, value in (*pairs.items(), *files.items()):
         stream.write_line(f"  {name:<{width}}  {visible(value)}")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
-    """Print a table, with rich on a terminal, else as columns two spaces apart.
+    """Print a table: with rich on a terminal, otherwise as columns that are two spaces apart.
 
     On a narrow terminal the text of cells is wrapped. ``align`` has "l" or "r" for each column.
     """
@@ -93,7 +93,7 @@ def _rich_table(
 
 
 def short(path: Path) -> str:
-    """Return a path as text, relative to the current folder if the path is inside."""
+    """Return a path as text. A path inside the current folder is returned relative to it."""
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

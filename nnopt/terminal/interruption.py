@@ -18,7 +18,7 @@ _REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Interruption(SystemExit):
-    """Exception of SIGTERM and SIGHUP, which can be raised at any line of code."""
+    """Exception that SIGTERM and SIGHUP raise, at whichever line of code is running."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGTERM_CODE)

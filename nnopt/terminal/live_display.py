@@ -22,19 +22,19 @@ ProgressMode = Literal["bar", "curves", "none"]  # values of the configuration k
 REFRESH_SECONDS = 0.1  # minimum time between two refreshes
 REFRESH_FRACTION = 1 / 40  # maximum fraction of the total time that refreshes may take
 MIN_COLUMNS, MIN_LINES = 40, 12  # smallest terminal in which learning curves are drawn
-LINES_BELOW_CURVES = 3  # lines for the bar (or the title), the text and the cursor
+LINES_BELOW_CURVES = 3  # one for the bar (or the title), one for the text, one for the cursor
 MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if no bar can be drawn
 
 
 class LiveDisplay:
-    """Permanent lines and, on a terminal, a live part below them that is redrawn.
+    """Permanent lines and, on a terminal, a live part below these lines that is redrawn.
 
     The live part consists of learning curves, a progress bar and the line ``text``. The curves need
     mode="curves" and a terminal that can show them. The bar represents ``total`` units of work, and
     the text ``counter`` is to its left. Without ``total``, there is no bar. Only calls of ``draw``
     and ``advance`` redraw the live part. In a pipe, a file or a dumb terminal, or with mode="none",
-    only the permanent lines are written. On closing, ``final_line`` is printed; unless it is empty,
-    the curves remain above it::
+    only the permanent lines are written. On closing, ``final_line`` is printed. The curves remain
+    above this line; if it is empty, they are removed::
 
         with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)
@@ -162,7 +162,7 @@ class LiveDisplay:
 
 
 class TrainingProgress(LiveDisplay):
-    """Progress display of one training: a bar on a terminal, else a line for every few epochs.
+    """Progress display of one training: a bar on a terminal, otherwise a line every few epochs.
 
     Unless mode="none", the last epoch is always printed, even if the training ends early.
     """
@@ -202,14 +202,14 @@ class TrainingProgress(LiveDisplay):
 
 
 class LrSearchProgress(LiveDisplay):
-    """Progress display of a learning rate range test; empty if no bar can be drawn."""
+    """Progress display of a learning rate range test. Nothing is shown if no bar can be drawn."""
 
     def __init__(self, steps: int, mode: ProgressMode = "bar") -> None:
         self._steps = steps
         super().__init__(mode, steps, self._counter(0))
 
     def step(self, done_steps: int, lr: float, loss: float) -> None:
-        """Report the number of completed steps, and learning rate and loss of the last step."""
+        """Report the number of completed steps, and the learning rate and loss of the last step."""
         if self.is_due():
             self.counter = self._counter(done_steps)
             self.text = f"loss {loss:<8.4g}  lr {lr:<8.3g}"
@@ -228,7 +228,7 @@ def _metrics(row: EpochRow) -> list[str]:
 
 
 def no_curves_reason(stream: Stream | None = None) -> str | None:
-    """Return the reason why a stream cannot show learning curves, or None if it can."""
+    """Return why a stream cannot show learning curves, or None if the stream can show them."""
     stream = stream or standard_output()
     if not stream.is_terminal():
         return "the output is not a terminal that can be redrawn"

@@ -20,8 +20,8 @@ MAX_COLUMNS, MAX_LINES = 160, 30  # maximum size of the drawing
 MIN_COLUMNS_SIDE_BY_SIDE = 60  # in narrower terminals the two panels are stacked if possible
 MIN_PANEL_LINES = 9
 
-# Blue and vermillion of Okabe and Ito differ for colour-blind readers, and are visible on black and
-# on white. Without colours, thin dots differ from thick blocks. Name, marker, RGB, legend sample:
+# Colour-blind readers can distinguish Okabe and Ito's blue and vermillion, which are visible on
+# black and on white. Without colours, dots differ from blocks. Name, marker, RGB, legend sample:
 TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
@@ -102,7 +102,7 @@ def _log10(values: Floats) -> Floats:
 
 
 def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
-    """Return the finite points, or the extrema of intervals if there are too many points."""
+    """Return the finite points, or the extrema in intervals of x if there are too many points."""
     indices = np.flatnonzero(np.isfinite(y))
     if len(indices) > max_points:
         intervals = np.array_split(indices, max_points // 2)
@@ -112,7 +112,7 @@ def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
 
 
 def _round_step(minimum: float) -> tuple[float, int]:
-    """Return the smallest 1, 2 or 5 times 10ⁿ that is at least ``minimum``, and its decimals."""
+    """Return the smallest step of 1, 2 or 5 times 10ⁿ ≥ ``minimum``, and its number of decimals."""
     exponent = math.floor(math.log10(minimum))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1)):
         step = factor * 10.0 ** (exponent + shift)
@@ -135,10 +135,10 @@ def _linear_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float],
 
 
 def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
-    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if these fit.
+    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if so many ticks fit.
 
-    Otherwise the ticks are all powers of ten, or every second, third, ... of them. The limits and
-    the positions of ticks are logarithms to base 10.
+    Otherwise the ticks are all powers of ten, or every second, third, ... power. The limits and the
+    positions of ticks are logarithms to base 10.
     """
     decades = range(math.floor(low), math.ceil(high) + 1)
     single = [((1,), every) for every in range(1, len(decades) + 1)]
@@ -151,7 +151,7 @@ def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], li
 
 
 def _epoch_ticks(first: int, last: int, max_ticks: int) -> Iterator[int]:
-    """Yield the first epoch, and round numbers that are not too close to it."""
+    """Yield the first epoch, and round numbers that are not too close to the first epoch."""
     step = max(1, int(_round_step(max(1, (last - first) / max_ticks))[0]))
     yield first
     yield from (i for i in range(step, last + 1, step) if i - first > step / 2)

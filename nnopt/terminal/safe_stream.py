@@ -1,4 +1,4 @@
-"""Wrappers of the standard streams whose writes never fail, so output never stops a training.
+"""Wrappers of the standard streams. Writes never fail, so that output never stops a training.
 
 If the stream was closed, or the process that reads the pipe has ended, output is discarded. After
 any other error, output is discarded too, and the command ends with exit code 6. Control characters,
@@ -49,7 +49,7 @@ class Stream:
         return len(text)
 
     def write_codes(self, text: str) -> int:
-        """Write text that may contain control sequences, such as output of rich."""
+        """Write text that may contain control sequences, such as the output of rich."""
         if self._stream is not None:
             shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             with self._dropping():

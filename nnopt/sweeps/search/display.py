@@ -27,10 +27,10 @@ from nnopt.sweeps.search.study import drawn_value, importances
 from nnopt.terminal import console
 from nnopt.terminal.live_display import ProgressMode
 
-MAX_TRIALS = 5  # maximum number of trials in the table
+MAX_TRIALS = 5  # maximum number of trials in the table of the best trials
 
 UNSET_KEYS = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
-"""Keys that the command to rerun the best trial does not set."""
+"""Keys and groups that the printed command for a rerun of the best trial does not set."""
 
 
 class SearchProgress(PointsProgress):
@@ -61,7 +61,7 @@ class SearchProgress(PointsProgress):
         super().close()
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
-        """Print the results of the trials that are finished because the point is finished."""
+        """Print the results of the trials that the end of a point has completed."""
         self._print_finished()
         self._refresh()
 
@@ -72,7 +72,7 @@ class SearchProgress(PointsProgress):
             self.print_line(self._line(trial, self._is_best(trial.value, trial.number)))
 
     def _is_best(self, value: float | None, number: int) -> bool:
-        """Return whether the value of a trial is the best so far; if so, store it."""
+        """Return whether the value of a trial is the best so far, and store the best value."""
         if value is None:
             return False
         sign = 1 if better_direction(self._run.settings.metric) == "higher" else -1
@@ -109,7 +109,7 @@ class SearchProgress(PointsProgress):
 
 
 def short_override(override: str) -> str:
-    """Return an override without the group of its key and with its number in four digits."""
+    """Shorten an override: remove the group of the key, and round a long number to four digits."""
     key, _, text = override.partition("=")
     with suppress(ValueError):
         text = text if len(text) < 7 else f"{float(text):.4g}"
@@ -158,7 +158,7 @@ def count_trials(run: SearchRun) -> str:
 
 
 def best_trials(run: SearchRun) -> list[FrozenTrial]:
-    """Return the trials with a value, best first. Of trials with equal points, return one."""
+    """Return the complete trials, best first. Trials with the same points are returned once."""
     sign = -1.0 if better_direction(run.settings.metric) == "higher" else 1.0
     trials = run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     first: dict[str, FrozenTrial] = {}

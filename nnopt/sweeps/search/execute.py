@@ -74,6 +74,6 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
         plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)
         plan = replace(plan, points=tuple(map(with_absolute_paths, plan.points)))
     sweeper = cast(OptunaConfig, plan.sweeper)
-    if "hydra.sweeper.trials" not in changed:  # an earlier resume may have raised it
+    if "hydra.sweeper.trials" not in changed:  # an earlier resume may have raised this number
         sweeper = replace(sweeper, trials=cast(OptunaConfig, sweep.sweeper).trials)
     return plan, replace(sweep, sweeper=sweeper, launcher=plan.launcher)

@@ -19,21 +19,21 @@ from optuna.trial import FrozenTrial, TrialState
 from nnopt.config.search_parameters import Choice, Parameter
 
 VALUES = {TrialState.COMPLETE: (1, 1), TrialState.PRUNED: (0, 1)}
-"""State -> minimum and maximum number of values. A pruned trial may have its last report."""
+"""State -> minimum and maximum number of values. A pruned trial may have one: its last report."""
 
 
 def check_last_line(data: bytes) -> None:
     """Raise ValueError if the last line is complete but is not JSON.
 
-    Optuna does not report such a line until another line follows it. An incomplete last line is no
-    error: a killed process leaves one, and ``FileLock`` removes it.
+    Optuna does not report an invalid line until another line follows. An incomplete last line is
+    no error: a killed process leaves such a line, and ``FileLock`` removes it.
     """
     if data.endswith(b"\n"):
         json.loads(data[:-1].rpartition(b"\n")[2])
 
 
 def check_study(study: Study) -> None:
-    """Raise ValueError if the study has a value of a type that nnopt does not store."""
+    """Raise ValueError if the study contains a value that nnopt would not have stored."""
     if len(study.directions) != 1:
         raise ValueError("its study has several objectives")
     asked = study.user_attrs.get("asked")

@@ -17,13 +17,13 @@ from nnopt.schema import OptunaConfig
 class PrunerCallback:
     """Callback that reports each epoch, and raises PrunedError if the pruner stops the trial.
 
-    It can be pickled: the receiving process opens the journal by its path.
+    The callback can be pickled: the receiving process opens the journal again by its path.
     """
 
     journal: Path
     trial: int  # counted from 0
     settings: OptunaConfig
-    epochs: int  # of a complete training
+    epochs: int  # number of epochs of a training that is not pruned
 
     def __call__(self, row: EpochRow, is_best: bool) -> None:
         """Report an epoch. Raise PrunedError if the pruner stops the trial."""

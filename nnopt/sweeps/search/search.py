@@ -93,9 +93,9 @@ class OpenTrial:
 def open_search(
     plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point] = lambda point: point
 ) -> Iterator[SearchRun]:
-    """Start or continue a search in the folder of the sweep. ``search.log`` has Optuna's messages.
+    """Start or continue a search in the folder of a sweep. Optuna's messages go to ``search.log``.
 
-    Raises ResumeError if the folder has a different search, or if another process is running it.
+    Raises ResumeError if the folder has a different search or another process runs the search.
     """
     handler = LogFile(sweep.folder / "search.log")
     logger = logging.getLogger("optuna")
@@ -113,7 +113,7 @@ def open_search(
 
 
 class SearchRun:
-    """A running search. ``sweep`` has the distinct points of all trials, in their order."""
+    """A running search. ``sweep`` has the distinct points of all trials, in order of the trials."""
 
     def __init__(self, plan: Plan, sweep: Sweep, adapt: Callable[[Point], Point]) -> None:
         assert isinstance(sweep.sweeper, OptunaConfig)
@@ -138,15 +138,15 @@ class SearchRun:
         self._results: dict[str, PointState] = {}
         for point in sweep.points:
             self._read_result(point)
-        self.lost = self._lost_points()  # these points run again
+        self.lost = self._lost_points()  # the points to run again, because their results are lost
         self._running: set[str] = set()
         self._open: list[OpenTrial] = []
         self._started = time.monotonic()
 
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
-        """Yield a task for each point to run. A trial is drawn when its first task is requested.
+        """Yield a task for each point to run. A trial is drawn when the caller requests its task.
 
-        The callbacks ``after_epoch`` of each task are called before the callback of the pruner.
+        Each task calls the callbacks ``after_epoch`` before the callback of the pruner.
         """
         for point, frozen in self.lost:
             yield self._task(point, frozen.number, self._draw_overrides(frozen), *after_epoch)
@@ -170,7 +170,7 @@ class SearchRun:
         point = result.task.point
         self._running.remove(point.id)
         self._read_result(point)
-        if result.status in ENDED and point.id not in self._results:  # no folder could be made
+        if result.status in ENDED and point.id not in self._results:  # the point has no folder
             self._results[point.id] = PointState(result.status, result.error)
         self._report_finished()
 
@@ -187,7 +187,7 @@ class SearchRun:
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
         """Return each point of a complete trial that has no result, with its first complete trial.
 
-        Damaged summaries are logged, unless all trials of the point are pruned or failed.
+        Damaged summaries are logged, except for points whose trials are all pruned or failed.
         """
         trials: dict[str, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
@@ -216,7 +216,7 @@ class SearchRun:
             yield study.ask()
 
     def _draw(self, trial: Trial) -> OpenTrial | None:
-        """Draw the keys of a trial. If a rule refuses the values, report this and return None."""
+        """Draw the values of a trial. If a rule refuses them, report this and return None."""
         overrides = self._draw_overrides(trial)
         try:
             points = self.space.points(overrides)
@@ -231,12 +231,12 @@ class SearchRun:
         return tuple(self.space.draw(lambda parameter: suggest(trial, parameter)))
 
     def _add_point(self, point: Point) -> Point:
-        """Return the point with the same id in the sweep, after adding it if it is missing.
+        """Return the point with the same id in the sweep; a missing point is added first.
 
-        A point is added just before it runs. So a failed first seed leaves no pending points.
+        A point is added just before it runs, so that a failed first seed leaves no pending points.
         """
         planned = self.space.points_of(self.settings)
-        with in_folder(self.space.working):  # paths of data may be relative to this folder
+        with in_folder(self.space.working):  # paths of data may be relative to ``working``
             self.sweep = add_points(self.sweep, [point], planned=planned)
         return next(known for known in self.sweep.points if known.id == point.id)
 

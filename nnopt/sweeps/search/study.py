@@ -1,8 +1,8 @@
 """The study, the sampler and the pruner of Optuna.
 
-The study is stored in a journal, which remains readable after a process is killed. It has renamed
-keys under their first names, so that older searches continue with the same values. Only code that
-runs a search imports this module, because it imports Optuna.
+The study is stored in a journal, which remains readable after a process is killed. In the journal,
+renamed keys keep their first names, so that older searches continue with the same values. Only code
+that runs a search imports this module, because it imports Optuna.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from nnopt.schema import RENAMED_KEYS, OptunaConfig
 from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
 JOURNAL = "search.journal"
-"""Name of the journal in the folder of a search. It has a line of JSON for each event."""
+"""Name of the journal in the folder of a search. The journal has a line of JSON for each event."""
 
 STUDY = "search"
-"""Name of the study. Hyperband uses it to assign trials to its brackets."""
+"""Name of the study. Hyperband computes the bracket of a trial from this name."""
 
-optuna.logging.disable_default_handler()  # the handler writes to the terminal
+optuna.logging.disable_default_handler()  # this handler writes to the terminal
 logging.getLogger("optuna").propagate = False
 
 
 class FileLock(JournalFileOpenLock):
-    """A lock on the journal. The kernel releases it when the process that holds it ends.
+    """A lock on the journal. When a process ends, the kernel releases the lock of the process.
 
-    Optuna's own locks are files, which remain for 30 s after a process is killed. ``acquire`` also
-    removes an incomplete last line of a killed process from the journal.
+    Optuna's own locks are files, which remain for 30 s after a process is killed. If a killed
+    process has left an incomplete last line in the journal, ``acquire`` removes the line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,16 +101,16 @@ def open_journal(path: Path) -> JournalStorage:
     return _open_journal(path, os.getpid())
 
 
-@cache  # so that each process reads each line only once
+@cache  # each process then reads each line of the journal only once
 def _open_journal(path: Path, process: int) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
 
 
 class RepeatableSampler(BaseSampler):
-    """Optuna's sampler, with a seed of its own for each trial and for each single key.
+    """Optuna's sampler, seeded anew for each trial and for each key that is drawn alone.
 
     A drawn value depends only on the seed of the search, the number of the trial, the names of the
-    keys and the results so far. So a search that was killed and resumed draws the same values.
+    keys and the results so far. A resumed search draws the same values as an uninterrupted one.
     """
 
     def __init__(self, settings: OptunaConfig) -> None:
@@ -146,16 +146,16 @@ class RepeatableSampler(BaseSampler):
 
 
 def sampler_seed(seed: int, trial: int, key: str = "") -> int:
-    """Return the seed with which a trial draws one key, or several keys together if it is empty."""
+    """Return the seed for drawing ``key``, or for drawing keys jointly if ``key`` is empty."""
     return int(generator(seed, "search", trial, zlib.crc32(key.encode())).integers(2**32))
 
 
 def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
     """Return the sampler of Optuna that the settings select.
 
-    TPE (Bergstra et al. 2011) draws keys that occur in the same trials together (Falkner et al.
-    2018). It treats running trials as bad trials ("constant liar"), so that parallel workers do not
-    draw similar values. With one worker, no other trial is running.
+    For keys that occur in the same trials, TPE (Bergstra et al. 2011) draws the values jointly
+    (Falkner et al. 2018). "Constant liar" treats running trials as bad trials, so that parallel
+    workers do not draw similar values. With one worker, this has no effect.
     """
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
@@ -171,7 +171,7 @@ def new_sampler(settings: OptunaConfig, seed: int) -> BaseSampler:
 
 
 def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
-    """Return Optuna's pruner for a training of ``epochs`` epochs. A step is an epoch, from 1 on."""
+    """Return Optuna's pruner for a training of ``epochs`` epochs. Optuna's steps are epochs."""
     if settings.pruner == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=settings.warmup_epochs)
     if settings.pruner == "hyperband":
@@ -216,20 +216,20 @@ def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study
     if STUDY in names:  # Optuna would log a failed attempt to create the study
         return optuna.load_study(**parts)
     if names or b"\n" in journal.read_bytes():  # it has a complete line
-        raise ValueError("it does not contain the study of a search of nnopt")
+        raise ValueError("it contains no search of nnopt")
     parts["direction"] = "maximize" if better_direction(settings.metric) == "higher" else "minimize"
     return optuna.create_study(**parts)
 
 
 def load_trial(study: Study, journal: Path, number: int) -> Trial:
-    """Return an unfinished trial by its number, even if another process has started it."""
+    """Return the unfinished trial with a number, even if another process has started the trial."""
     storage = open_journal(journal)
     identity = storage.get_study_id_from_name(STUDY)
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(identity, number))
 
 
 def suggest(trial: BaseTrial, parameter: Parameter) -> Drawn:
-    """Return the value of a key in a trial, and draw it unless it was drawn before."""
+    """Return the value of a key in a trial. The first call draws the value."""
     key = parameter.with_first_names().key
     if isinstance(parameter, Choice):
         texts = parameter.with_first_names().texts  # strings, because Optuna cannot store lists
@@ -247,9 +247,9 @@ def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
 
 
 def importances(study: Study) -> Mapping[str, float]:
-    """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023), normalized to sum 1.
+    """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023). The sum is 1.
 
-    With fewer than 20 complete trials, or if all have the same value, the result is empty.
+    The result is empty with fewer than 20 complete trials, or if all trials have the same value.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < 20 or len({trial.value for trial in done}) == 1:
