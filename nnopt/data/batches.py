@@ -29,7 +29,7 @@ class Crops:
     """
 
     top: Indices  # (N,), offsets from 0 to twice the padding
-    left: Indices  # (N,), like ``top``
+    left: Indices  # (N,), offsets in the same range
     flip: NDArray[np.bool_]  # (N,), whether the image is mirrored
 
 
@@ -37,9 +37,9 @@ class Crops:
 class Squares:
     """The hidden square of each training image (cutout; DeVries and Taylor 2017)."""
 
-    row: Indices  # (N,), row of the centre, which may be any pixel of the image
-    column: Indices  # (N,), column of the centre
-    side: int  # in pixels
+    row: Indices  # (N,), row of the square's centre; any pixel of the image may be the centre
+    column: Indices  # (N,), column of the square's centre
+    side: int  # side of the square in pixels
 
 
 Box = tuple[slice, slice]  # rows and columns of an image
@@ -60,7 +60,7 @@ class Mixing:
     """
 
     weight: NDArray[np.float64]  # (batches,), λ of each batch in 0..1
-    boxes: tuple[Box | None, ...]  # one per batch, for all its samples; None for mixup
+    boxes: tuple[Box | None, ...]  # one box per batch, shared by its samples; None for mixup
     partner: Indices  # (N,), position of each sample's partner within the batch
     classes: int  # K, the length of a row of t
 
@@ -107,7 +107,7 @@ def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[sl
     """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
 
     A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. There are as few micro-batches
-    as possible, and their sizes differ by at most one. A smaller last batch has fewer of them.
+    as possible, so a smaller last batch has fewer, and their sizes differ by at most one.
     """
     parts = -(-count // -(-batch_size // accumulation_steps))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
@@ -142,8 +142,8 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
 def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
     """Return the rows (n, H, 1) and columns (n, 1, W) of padded images that form the crops.
 
-    ``padded`` (n, C, H + 2 crop, W + 2 crop) are raw pixel values with zeros around them. The crops
-    are ``cut``:
+    ``padded`` (n, C, H + 2 crop, W + 2 crop) contains raw pixel values with zeros around them. The
+    result is used to cut the crops ``cut``:
 
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
@@ -167,7 +167,7 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
     """Return a mask (n, 1, H, W) that is True inside of the squares.
 
     row, column: (n,), entries of ``Squares``. down, across: 0..H-1 and 0..W-1, arrays of the same
-    library. The centre of a square with an even side is below and right of its middle.
+    library. If the side is even, the centre is the pixel below and right of the square's middle.
     """
     below = down - (row - side // 2)[:, None]
     right = across - (column - side // 2)[:, None]
@@ -178,7 +178,7 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
 def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
-    """Draw an epoch's partners, a permutation of each batch, and λ ~ Beta(α, α) for each batch.
+    """Draw an epoch's partners, permuted within each batch, and λ ~ Beta(α, α) for each batch.
 
     The partners do not depend on α.
     """
@@ -227,7 +227,7 @@ def draw_either(
 def _draw_partners(
     random: np.random.Generator, count: int, batch_size: int, alpha: float
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Draw partners (count,), a permutation of each batch, and λ (batches,) from Beta(α, α)."""
+    """Draw partners (count,), permuted within each batch, and λ (batches,) from Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
     return partner, random.beta(alpha, alpha, len(starts))

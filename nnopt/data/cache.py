@@ -1,7 +1,7 @@
 """The cache of decoded datasets: folders ``<data.cache>/<dataset>-<hash>``, see ``cache_entry``.
 
-The hash is that of everything that decoding depends on: ``FORMAT``, the settings of the source and
-the SHA-256 of its files. ``<data.cache>/index/<dataset>-<hash>.json`` contains the name of the
+The hash covers everything that decoding depends on: ``FORMAT``, the settings of the source and the
+SHA-256 of its files. ``<data.cache>/index/<dataset>-<hash>.json`` contains the name of the
 folder and a fingerprint: the sizes and times of the files. While the fingerprint is unchanged, the
 files are not read again.
 """
@@ -26,8 +26,8 @@ from nnopt.io.locks import exclusive
 from nnopt.io.received_files import parse_json, read_received
 
 LOG = logging.getLogger("nnopt")
-FORMAT = 5  # part of every key; incremented when decoding changes
-MAX_INDEX_BYTES = 2**20  # bytes; a usual index file has 100
+FORMAT = 5  # part of every hash; incremented when decoding changes
+MAX_INDEX_BYTES = 2**20  # a usual index file has 100 bytes
 INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 
 
@@ -63,7 +63,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     fingerprint = source.fingerprint()  # before reading, so that a change during the read is found
     decoded = source.decode()
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
-    # The settings of a CSV source name the file of each part.
+    # For a CSV source, the settings contain the file name of each part.
     contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
     entry = f"{source.name}-{_hash_of(source.name, *contents)}"
     temporary = cache / f".{index.stem}.tmp"  # this process holds the lock
@@ -110,7 +110,7 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
 
 
 def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
-    """Return the cached arrays of a source if its files have the same fingerprint."""
+    """Return the cached arrays of a source; None if absent or if the fingerprint has changed."""
     try:
         known = parse_json(read_received(index, cache, MAX_INDEX_BYTES))
         entry = known["entry"]
@@ -132,6 +132,6 @@ def _short_hash(content: bytes) -> str:
 
 
 def damaged(cache: Path, name: str) -> list[str]:
-    """Return the files in the cache of a dataset that changed after they were written."""
+    """Return the cached files of a dataset that changed after they were written."""
     folders = sorted(cache.glob(f"{name}-*"))
     return [shown(path) for folder in folders for path in changed_files(folder)]

@@ -23,8 +23,8 @@ from nnopt.io.received_files import open_received, parse_json, read_received
 
 CONTENTS = "contents.json"
 MAX_CONTENTS_BYTES = 2**24
-# Larger datasets are mapped into memory. Reading a truncated mapping ends the process with SIGBUS.
-# So ``Part.check_file`` checks the size of the file before each read.
+# Larger arrays are memory-mapped, not copied. Reading a truncated mapping ends the process with
+# SIGBUS. So ``Part.check_file`` checks the size of the file before each read.
 MAX_COPIED_BYTES = 256 * 2**20
 INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # number of axes -> allowed types
 KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")  # the arrays of each part
@@ -61,7 +61,7 @@ def write_entry(decoded: Decoded, folder: Path, format_number: int) -> dict[str,
 
 
 def open_entry(folder: Path, format_number: int) -> Decoded | None:
-    """Return the arrays of a cache folder; None if it is absent, damaged or of another format."""
+    """Return the arrays of a cache folder; None if absent, damaged or of another format number."""
     try:
         contents = _contents(folder)
         if contents["format"] != format_number:
@@ -134,7 +134,7 @@ class _ArraySpec:
 
 
 def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> np.ndarray:
-    """Return the array in a file of this shape and type. Raises an exception in ``UNREADABLE``."""
+    """Return the array in ``name``.npy after checking it. Raises an exception in ``UNREADABLE``."""
     if name != os.path.basename(name):
         raise ValueError(f"{name!r} is not the name of a file")
     path = folder / f"{name}.npy"
@@ -147,7 +147,7 @@ def _read_array(folder: Path, name: str, spec: _ArraySpec, is_copied: bool) -> n
     with open_received(path, folder, start + spec.bytes) as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(start) != header.getvalue() or size != start + spec.bytes:
-            raise ValueError(f"{name}.npy has another header or another size")
+            raise ValueError(f"{name}.npy does not have the expected header or size")
         if not is_copied and spec.bytes:
             return np.memmap(file, spec.dtype, "r", start, spec.shape)
         values = np.fromfile(file, spec.dtype, math.prod(spec.shape))

@@ -28,7 +28,7 @@ PIXELS = 3 * 32 * 32
 MAX_FILE_BYTES = 2**26  # twice the size of a file of either version
 FILES = {"train": tuple(f"data_batch_{k}.bin" for k in range(1, 6)), "test": ("test_batch.bin",)}
 PYTHON_FOLDER = "cifar-10-batches-py"
-SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # other names of its folder
+SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # other names of the data folder
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
@@ -40,7 +40,7 @@ def locate(published: Published, root: Path) -> Source[Published]:
 
 
 def candidates(published: Published, root: Path) -> list[Location]:
-    """Return the folders that can contain either version, and the paths of the files in them."""
+    """Return the folders that can contain the binary or the Python version, with their files."""
     binary = {name: [name] for files in FILES.values() for name in files}
     python = {name.removesuffix(".bin"): [name.removesuffix(".bin")] for name in binary}
     tops = [root, *similar_folders(root, *SIMILAR)]
@@ -63,7 +63,7 @@ def _decode(published: Published, paths: Mapping[str, Path]) -> Decoded:
             folder = CIFAR10.folder if is_binary else PYTHON_FOLDER
             sources[f"{folder}/{path.name}"] = sha256(content)
             records = parse_binary(content, path) if is_binary else parse_python(content, path)
-            # The published checksums are of the records, which are equal in both versions.
+            # Both versions contain the same records, so the published checksums apply to both.
             notes += check_official(published, name, sha256(records.data), path)
             check_labels(records[:, 0], len(published.classes), shown(path))
             images.append(records[:, 1:])

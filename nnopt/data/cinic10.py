@@ -194,13 +194,13 @@ def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:
                 for images in pool.map(decode_images, tasks):
                     yield images
                     finished += 1
-        except BrokenProcessPool:  # in a script without the "if __name__" that spawning needs
+        except BrokenProcessPool:  # the main script lacks 'if __name__ == "__main__"'
             LOG.info("decoding CINIC-10 with one process, because no others could be started")
     yield from map(decode_images, tasks[finished:])
 
 
 def decode_images(paths: list[Path]) -> Images:
-    """Read and decode PNG files. Raises DataError for the first invalid one."""
+    """Read and decode PNG files. Raises DataError for the first invalid file."""
     pixels = np.empty((len(paths), *CINIC10.shape), dtype=np.uint8)
     digests = []
     for image, path in zip(pixels, paths, strict=True):
@@ -221,7 +221,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
                 raise ValueError("a pixel outside of its palette")
-            if "transparency" in image.info:  # Pillow requires this step for palettes
+            if "transparency" in image.info:  # Pillow warns unless RGBA is the first step
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds of errors for hostile files

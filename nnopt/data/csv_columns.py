@@ -28,7 +28,7 @@ UNNAMED = re.compile(r"(Unnamed: \d+(_level_\d+)?)?")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table. A position is that of a column in the file."""
+    """The columns of a table. A position is the index of a column in the file, from 0."""
 
     names: Sequence[str]
     label: int  # position
@@ -161,7 +161,7 @@ def _check_header(
     if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
-        return  # the name of the label proves a header
+        return  # the first line contains the name of the label, so it is a header
     numbers = [name for name in names if name != names[label]]
     counts = [[str(number) for number in range(one, len(names) + one)] for one in (0, 1)]
     if len(names) > 2 and any(
@@ -226,7 +226,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
-    """Return the order of the pixels: that of the numbers in their names, or that of the file."""
+    """Return the columns in the order of the numbers in their names; without numbers, as is."""
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         found = [match for name in names if (match := pattern.fullmatch(name))]
         if len(found) == len(names):

@@ -32,7 +32,7 @@ MIN_COUNTED_ROWS = 10  # in fewer rows, a feature may equal the row number by ch
 
 @dataclass
 class Table:
-    """A decoded file."""
+    """A decoded CSV file."""
 
     inputs: np.ndarray  # (M, C, H, W) uint8 or (M, D) float64
     labels: Labels
@@ -143,7 +143,7 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
 
 
 def _first_line(table: Table, config: CsvConfig) -> str:
-    """Return a note if the first line counts the columns, so that it may be a header or a row."""
+    """Return a note if the first line is 0, 1, 2, ..., which may be names or values."""
     names = table.columns.names
     if config.header and all(name.isdecimal() for name in names):
         return (

@@ -1,4 +1,4 @@
-"""The classes of a CSV file: equal numbers such as 7, 007 and 7.0 are one, others are names."""
+"""The classes of a CSV file: equal numbers such as 7, 007 and 7.0 are one class."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Labels:
     path: Path
     has_decimal_commas: bool = False
     first_rows: dict[str, int] = field(default_factory=dict)  # text -> first row with this text
-    codes: list[np.ndarray] = field(default_factory=list)  # of the rows, indices in ``first_rows``
+    codes: list[np.ndarray] = field(default_factory=list)  # for each row, the index of its text
     rows: int = 0
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, texts: Iterable[str]) -> None:
-        """Add the labels of the next rows. Raises DataError for one that cannot be a class."""
+        """Add the labels of the next rows. Raises DataError if a label cannot be a class."""
         codes: list[int] = []
         for text in map(str.strip, texts):
             if text not in self._numbers:

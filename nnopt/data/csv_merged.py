@@ -55,8 +55,8 @@ def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
 def _may_be_one_number(one: str, other: str) -> bool:
     """Return whether two texts, equal in float64, may represent the same number.
 
-    They may if each is that float64 number, rounded to some digits (0.1 and 0.10000000000000001),
-    or if they agree in all digits of the shorter text (0.3333333333333333 and
+    Either each text is the float64 number, rounded to some digits (0.1 and 0.10000000000000001), or
+    the texts agree in all digits of the shorter one (0.3333333333333333 and
     0.33333333333333333333).
     """
     a, b = _exact(one), _exact(other)
@@ -76,7 +76,7 @@ def _last_place(number: Decimal) -> int:
 
 
 def _exact(text: str) -> Decimal:
-    """Return the number in a cell, rounded to float64 if Decimal lacks the exponent."""
+    """Return the number in a cell, rounded to float64 if its exponent is too large for Decimal."""
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -84,7 +84,7 @@ def _exact(text: str) -> Decimal:
 
 
 def _is_float64(text: str) -> bool:
-    """Return whether the text is its nearest float64 number, rounded to the digits of the text."""
+    """Return whether the nearest float64 number, rounded to the text's digits, gives the text."""
     number = _exact(text)
     digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
     return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number

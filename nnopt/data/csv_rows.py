@@ -37,7 +37,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
-"""A text translated by ``DIGITS`` that contains one of these may be inexact in float64."""
+"""Numbers may be inexact in float64 if their text, translated by ``DIGITS``, contains these."""
 
 SWAP = str.maketrans(",.", ".,")  # exchanges commas and points, for decimal commas
 
@@ -48,7 +48,7 @@ Chunk = tuple[NDArray[np.float64], list[str]]  # rows: values (n, D), and the te
 class RowReader:
     """Reads the lines after the header."""
 
-    lines: Iterator[str]  # without blank ones
+    lines: Iterator[str]  # without blank lines
     columns: Columns
     separator: str
     config: CsvConfig
@@ -76,7 +76,7 @@ class RowReader:
             yield values, labels
 
     def _may_merge(self, values: NDArray[np.float64]) -> bool:
-        """Return whether numbers in this chunk may become equal: large, tiny or long ones."""
+        """Return whether float64 may round different numbers in this chunk to the same value."""
         if np.abs(values).max(initial=0) > MAX_EXACT:
             return True
         if self._number is np.int64:
@@ -115,7 +115,7 @@ class RowReader:
                 warnings.simplefilter("error", DeprecationWarning)
                 return np.loadtxt(self._feed(self.lines), dtype=kind, **options)
         except (ValueError, DeprecationWarning) as error:
-            if self._number is np.int64:  # tried first, because it is parsed four times as fast
+            if self._number is np.int64:  # int64 is tried first: it is parsed four times as fast
                 self._number = np.float64
                 self.lines = chain(self._lines_taken, self.lines)
                 return self._table(most)
@@ -123,7 +123,7 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return the position of each input among a row's numbers; None for the same order."""
+        """Return the position of each input among a row's numbers; None if they have its order."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 
@@ -152,7 +152,7 @@ class RowReader:
         return values, labels
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
-        """Yield the lines for NumPy, and record them for messages. Raises DataError."""
+        """Yield the lines for NumPy, and keep them for error messages. Raises DataError."""
         characters = 0
         for count, line in enumerate(lines):
             self._lines_taken.append(line)

@@ -54,7 +54,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a CSV file: plain, gzip, or the only one in a ZIP archive. Reading raises DataError."""
+    """Open a CSV file: plain, gzip or the only CSV file of a ZIP. Reading raises DataError."""
     check_regular(path)
     try:
         with ExitStack() as stack:
@@ -135,7 +135,7 @@ class _Bounded(io.RawIOBase):
 
 
 def lines_of(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield the lines that are not blank. Raises DataError for one that is too long."""
+    """Yield the lines that are not blank. Raises DataError for a line that is too long."""
     while line := file.readline(MAX_LINE_LENGTH + 1):
         if len(line) > MAX_LINE_LENGTH:
             raise DataError(
@@ -158,7 +158,7 @@ def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
     """Read the names of the columns, or count them. Raises DataError."""
     line, given = _record(lines, path), config.separator
     separator = None if given is None else SEPARATORS.get(given, given)
-    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # Excel's own line
+    if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # written by Excel
         separator = separator or line[4]
         line = _record(lines, path)
     if separator is None:
@@ -200,7 +200,7 @@ def split(line: str, separator: str, path: Path) -> list[str]:
 
 
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
-    """Return the separator that makes the label a column, else the only one in the line."""
+    """Return the separator that makes the label a column, or the only separator in the line."""
     columns = {}
     for word, separator in SEPARATORS.items():
         with suppress(DataError):

@@ -18,7 +18,7 @@ class Part:
 
     inputs: np.ndarray  # (M, C, H, W) uint8, (M, D) float64 or (M, 2) float32 points; read-only
     labels: NDArray[np.int64]  # (M,) in 0..K-1; -1 marks rows of classes that are not selected
-    rows: NDArray[np.int64]  # (N,), ascending: the samples of this part
+    rows: NDArray[np.int64]  # (N,), ascending indices of the samples of this part
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,7 +33,7 @@ class Part:
         """Raise DataError if the memory-mapped file of the inputs was truncated.
 
         Without this check, reading would end the process with SIGBUS. A deleted or replaced file
-        is no problem, because the mapping still reads the old one.
+        is no problem, because the mapping still reads the old file.
         """
         mapping = getattr(self.inputs, "_mmap", None)
         if mapping is not None and mapping.size() < len(mapping):
@@ -52,8 +52,8 @@ class Normalization:
     """
 
     scale: NDArray[np.float64]  # (C,), one number per channel of images, or (D,), per feature
-    shift: NDArray[np.float64]  # as ``scale``
-    origin: NDArray[np.float64] | None = None  # (D,) for float64 features, None (0) for others
+    shift: NDArray[np.float64]  # same shape as ``scale``
+    origin: NDArray[np.float64] | None = None  # (D,) for float64 features; None means 0
 
     def of_features(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Normalize float64 features (N, D) in place and return them."""

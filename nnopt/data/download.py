@@ -18,8 +18,8 @@ from nnopt.io.locks import exclusive
 from nnopt.io.safe_text import visible
 
 TIMEOUT = 30.0  # seconds without an answer of the server
-MAX_BYTES = 3 * 2**30  # of an unpacked archive
-MAX_FILES = 300_000  # of an archive
+MAX_BYTES = 3 * 2**30  # size of an unpacked archive
+MAX_FILES = 300_000  # number of files in an archive
 
 Report = Callable[[str], None]
 
@@ -37,7 +37,7 @@ def locate_published(name: str, root: Path) -> Source[Published]:
 
 
 def presence(published: Published, root: Path) -> tuple[bool, str]:
-    """Return whether a dataset is complete, and its folder or missing files. No file is read."""
+    """Return whether a dataset is complete, and its folder or its missing files. Reads no file."""
     try:
         return True, locate_published(published.name, root).location
     except DataError as error:
@@ -77,7 +77,7 @@ def fetch(published: Published, root: Path, report: Report) -> None:
 
 
 def _fetch_files(published: Published, root: Path, report: Report) -> None:
-    """Download missing IDX files, which stay packed, and verify all."""
+    """Download missing IDX files without unpacking them, and verify all IDX files."""
     locations = idx.candidates(published, root)
     location = next((one for one in locations if not one.absent), locations[0])
     for download in published.downloads:

@@ -34,8 +34,8 @@ def row_hashes(inputs: np.ndarray) -> NDArray[np.int64]:
 def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDArray[np.int64]]:
     """Find the rows whose inputs equal those of another row in any part.
 
-    Equal rows form a group. The result contains an array (2, k) for each part: the indices of such
-    rows, ascending, and the group of each. Groups are numbered in the order of their first rows.
+    Equal rows form a group. The result contains an array (2, k) for each part: the k indices of its
+    repeated rows, ascending, and the group of each. Groups are numbered by their first rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))
@@ -53,13 +53,13 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
 
 
 def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the groups of the ``repeated`` rows, a part's (2, k), that are among ``rows``."""
+    """Return the groups of those ``rows`` that ``repeated``, (2, k) of their part, contains."""
     groups: NDArray[np.int64] = repeated[1][np.isin(repeated[0], rows)]
     return groups
 
 
 def different_values(values: np.ndarray) -> NDArray[np.int64]:
-    """Return the number of different values in each column. There is at least one row."""
+    """Return the number of different values in each column of an array with at least one row."""
     ordered = np.sort(values, axis=0)
     steps: NDArray[np.int64] = np.count_nonzero(ordered[1:] != ordered[:-1], axis=0)
     return 1 + steps

@@ -44,9 +44,9 @@ MIN_LENGTH = 1e-300  # smallest range or standard deviation; its inverse is fini
 def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "float32") -> Dataset:
     """Load and split a dataset. The same arguments give the same rows.
 
-    The arrays of the last few datasets stay in memory, because the points of a sweep share them.
-    Changes of their files are not detected. All arrays are read-only. ``dtype`` is the number type
-    of the backend: features whose values become equal in this type cause a warning.
+    The arrays of the last few datasets stay in memory, because the runs of a sweep share them.
+    Later changes of the files are not detected. All arrays are read-only. ``dtype`` is the number
+    type of the backend: features whose values become equal in this type cause a warning.
 
     Raises DataError for a missing or damaged file, and ConfigError for data that do not fit the
     configuration.
@@ -121,7 +121,7 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
         )
     for part in (part for part in (train, validation, test) if part is not None):
         for array in (part.inputs, part.labels, part.rows):
-            array.setflags(write=False)  # the points of a sweep share the arrays
+            array.setflags(write=False)  # the runs of a sweep share the arrays
     warn_of_absent_classes(names, {"training": train, "validation": validation, "test": test})
     warn_of_repeats(decoded, train, {"test": test, "validation": validation})
     if isinstance(config, CsvConfig):
@@ -141,8 +141,8 @@ def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
-    For images, mean and variance are those of the whole published training part, so they do not
-    depend on split, subset or classes. For features, statistics are those of the training rows.
+    For images, mean and variance are computed from the whole published training part, so they do
+    not depend on split, subset or classes. For features, they are computed from the training rows.
     Constant channels and features are shifted but not scaled.
     """
     width = train.inputs.shape[1]

@@ -1,4 +1,4 @@
-"""Finds the folder of a published dataset: the official one, a similar one, or data.root itself."""
+"""Finds a published dataset: in its official folder, one of similar name, or data.root itself."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
-MAX_ENCODED_BYTES = 2**26  # bytes that Python 2 protocols store as text
+MAX_ENCODED_BYTES = 2**26  # limit of bytes stored as text, as pickles of Python 2 store them
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
@@ -70,7 +70,7 @@ def read_plain_pickle(content: bytes) -> Any:
         if instruction.name == "STOP":
             return machine.pop()
         machine.execute(instruction.name, argument)
-    raise RefusedError("it has no end")
+    raise RefusedError("it is incomplete: the end marker is missing")
 
 
 class _Machine:
@@ -184,6 +184,6 @@ class _Machine:
         target, state = self._last(2)
         if isinstance(target, Bytes):
             target.build(state)
-        elif target is not _BYTE_TYPE:  # its state is ignored: a byte has no byte order
+        elif target is not _BYTE_TYPE:  # the state of the byte type is only the byte order
             raise RefusedError(f"it sets the state of a {type(target).__name__}")
         self._stack.append(target)

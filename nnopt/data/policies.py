@@ -1,7 +1,7 @@
 """Augmentation policies: random operations on each training image, with random magnitudes.
 
-They are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment (Müller and Hutter 2021,
-section 3) with its "wide" ranges. As in torchvision, fourteen operations have equal probability.
+The policies are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment with "wide" ranges
+(Müller and Hutter 2021, section 3). As in torchvision, fourteen operations have equal probability.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WITHOUT_LEVEL = ("Identity", "AutoContrast", "Equalize")
 # All operations, with the names and the order of torchvision.
 OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
 
-LEVELS = 31  # of an operation, evenly spaced from 0 (weakest) to 30 (strongest)
+LEVELS = 31  # number of levels of an operation: 0 (weakest) to 30 (strongest), evenly spaced
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ class Decoded:
     classes: tuple[str, ...]  # names of the K classes
     parts: Mapping[str, tuple[np.ndarray, NDArray[np.int64]]]
     sources: Mapping[str, str]  # see ``Dataset``
-    mean: tuple[float, ...] = ()  # (C,), over all training images, 0..255; () for features
-    std: tuple[float, ...] = ()  # as ``mean``
+    mean: tuple[float, ...] = ()  # per channel of the training images, 0..255; empty for features
+    std: tuple[float, ...] = ()  # per channel, like ``mean``
     notes: tuple[str, ...] = ()  # warnings, shown each time the data are used
-    features: tuple[str, ...] = ()  # names of the D features; () if unknown or very long
+    features: tuple[str, ...] = ()  # names of the D features; empty if unknown or very long
     repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # see ``repeated_rows``
 
 

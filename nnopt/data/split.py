@@ -38,7 +38,7 @@ def hold_out(
 ) -> tuple[Rows, Rows]:
     """Split the rows of a part into the remaining ones and a stratified ``fraction``.
 
-    Raises DataError, which names the configuration's ``key``, if either would be empty.
+    Raises DataError, with the name of the setting ``key``, if one of the two would be empty.
     """
     count = round(fraction * len(rows))
     if not 0 < count < len(rows):

@@ -1,6 +1,6 @@
 """Generated points in the plane: spiral arms, two half moons, two circles.
 
-Training and test part have the same shape and different random streams.
+The training and test parts have the same shape, and noise from different random streams.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     size = sum(array.nbytes for array in arrays.values())
     with _replacing(path, size) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that files are equal
+            entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so equal arrays give equal files
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 

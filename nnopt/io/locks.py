@@ -1,7 +1,7 @@
 """Locks on folders and files, which the system releases when their process ends.
 
-So there are no stale locks. On Windows, which has no flock, filelock acquires the locks. Links are
-not followed, because a folder may be a download.
+So there are no stale locks. On Windows, which has no flock, the package filelock acquires the
+locks. Links are not followed, because a folder may be a download.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 LOCK_ATTEMPTS = 20
-RETRY_SECONDS = 0.01  # ``is_held`` of another process may lock for some microseconds
+RETRY_SECONDS = 0.01  # pause; ``is_held`` in another process may lock for some microseconds
 
 NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks, such as Lustre and NFS with some mount options."""
@@ -77,16 +77,16 @@ def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) 
 
 
 def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
-    """Hold an existing folder in the context. Yield False if another process holds it.
+    """Hold the lock of a folder in the context. Yield False if another process holds it.
 
-    With ``wait``, wait for the lock. On a file system without locks, yield True. Raises
-    OutputError, also if the lock file is a link, a pipe or a device.
+    The folder must exist. With ``wait``, wait for the lock. On a file system without locks, yield
+    True. Raises OutputError, also if the lock file is a link, a pipe or a device.
     """
     return locked(folder / LOCK, wait, _take_if_there_are_locks)
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a process holds the folder; False on a file system without locks."""
+    """Return whether a process holds the lock of a folder; False on a file system without locks."""
     try:
         access = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
         descriptor = os.open(folder / LOCK, access | SAFE_FLAGS)

@@ -33,11 +33,11 @@ RUN_FILES = frozenset(
 SWEEP_FILES = frozenset(
     {"plots.log", "results.csv", "search.journal", "search.lock", "search.log", "sweep.json"}
 )
-"""The files of a sweep, apart from its lock, its plots and its points."""
+"""The files of a sweep, apart from its lock, its plots and the folders of its runs."""
 
 PLOTS, SUBMITIT = "plots", "submitit"  # names of folders
 PLOT_SUFFIXES = (".png", ".svg")
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # of atomic_files; has the process id
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # by atomic_files; has the process id
 
 
 def open_to_append(path: Path) -> int:
@@ -89,7 +89,7 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only 
 
 
 def irregular_entries(folder: Path, names: frozenset[str]) -> Iterator[str]:
-    """Yield a line for each of these names that is a link, a pipe, a device or a socket."""
+    """Yield a line for each entry in ``names`` that is a link, a pipe, a device or a socket."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in names and not (

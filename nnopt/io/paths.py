@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nnopt.errors import ConfigError
 
-DATA_FOLDER = "data"  # of the datasets, if $NNOPT_DATA_DIR is not set
+DATA_FOLDER = "data"  # folder of the datasets if $NNOPT_DATA_DIR is not set
 
 
 def environment(name: str, default: str) -> str:
-    """Return an environment variable; ``default`` if it is not set, empty or blank."""
+    """Return an environment variable; ``default`` if it is unset, empty or blank."""
     value = os.environ.get(name, "")
     return value if value.strip() else default
 

@@ -48,7 +48,7 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     The call never blocks. Raises OSError, whose ``strerror`` is the reason.
     """
     status, real = os.lstat(path), str(path)
-    # A folder between the two can be a link.
+    # A folder between ``folder`` and the file can be a link.
     if stat.S_ISLNK(status.st_mode) or path.parent != folder:
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(os.path.realpath(folder)):
@@ -58,7 +58,7 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     _check(path, status, limit)
     descriptor = os.open(real, os.O_RDONLY | SAFE_FLAGS | getattr(os, "O_BINARY", 0))
     try:
-        _check(path, os.fstat(descriptor), limit)  # again: the file may have been replaced
+        _check(path, os.fstat(descriptor), limit)  # checked again: the file may have been replaced
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
